@@ -1,0 +1,2 @@
+//! ringload
+pub mod error;

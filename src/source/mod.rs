@@ -1,0 +1,124 @@
+//! Where a shard's bytes come from.
+//!
+//! A [`Source`] is one object of known length: a local file now, an HTTP object later. It is
+//! shared by all engines. For reading, each engine asks it for a [`Reader`] of its own, which
+//! lives on that engine's thread and does *one attempt* a call: it may come back short, it may
+//! fail. What follows from that (resume, retry, downgrade, give up) is the engine's decision and
+//! is written once, in `engine::fill`. Faults can therefore be injected through these same two
+//! traits, and the tests do so.
+//!
+//! ```text
+//! Source (Send + Sync, one a shard) --open--> Reader (one an engine)
+//!                                                |
+//!                      read_at(offset, Window) --+--> (Attempt, Window)
+//! ```
+
+mod backend;
+mod file;
+mod residency;
+
+pub use backend::Backend;
+pub use file::FileSource;
+pub use residency::resident_bytes;
+
+use crate::error::Result;
+use crate::location::Location;
+use crate::options::ReadPath;
+use crate::ring::{Mapping, Window};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A future of an engine's thread.
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// One object that bytes are read from: a shard of a checkpoint, or any file.
+pub trait Source: Send + Sync {
+    /// Where it is, for messages.
+    fn location(&self) -> &Location;
+
+    /// Its length in bytes, as seen when it was opened.
+    fn len_bytes(&self) -> u64;
+
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len_bytes() == 0
+    }
+
+    /// What offsets, lengths and addresses should be multiples of; a power of two, 1 if it does
+    /// not matter. Memory for an extent is laid out congruent to the source's offsets modulo this.
+    fn block_bytes(&self) -> usize;
+
+    /// Fills `into` from `offset`, blocking. For the small reads of opening a checkpoint.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the source ends before `into` is full.
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// A reader for one engine, using that engine's `backend`.
+    ///
+    /// # Errors
+    /// When the source cannot be opened for reading.
+    fn reader(self: Arc<Self>, backend: &Backend, path: ReadPath) -> Result<Box<dyn Reader>>;
+
+    /// The whole source mapped into memory, where it is a file.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the source cannot be mapped.
+    fn map(&self) -> Result<Mapping>;
+
+    /// Fails if the source is no longer what was opened (its length or identity changed).
+    ///
+    /// # Errors
+    /// [`Changed`](crate::ErrorKind::Changed), naming what changed.
+    fn check_unchanged(&self) -> Result<()>;
+}
+
+/// How the bytes of one attempt were brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Via {
+    /// O_DIRECT: from the device into the destination.
+    Direct,
+    /// Through the page cache, copied by the kernel.
+    Buffered,
+    /// The page cache itself, mapped.
+    Mapped,
+}
+
+impl Via {
+    /// The word used in summaries and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Via::Direct => "direct",
+            Via::Buffered => "buffered",
+            Via::Mapped => "mapped",
+        }
+    }
+}
+
+/// What one attempt brought.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// Bytes that are now in the window, from its front; 0 only at the end of the source.
+    pub bytes: usize,
+    /// How they came.
+    pub via: Via,
+}
+
+/// Reads one source on one engine's thread.
+pub trait Reader {
+    /// One attempt to fill `window`'s [unfilled part](Window::unfilled_len) with the bytes at `offset`.
+    ///
+    /// The window travels with the operation, so that memory which the kernel may still write to
+    /// is never freed with a future; it comes back with the outcome.
+    fn read_at<'a>(
+        &'a self,
+        window: Window,
+        offset: u64,
+    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)>;
+
+    /// Takes the next rung down after `refusal`; false when there is none left.
+    fn downgrade(&self, refusal: &io::Error) -> bool;
+}
