@@ -1,0 +1,89 @@
+//! How a command fails: what `main` prints, and the exit status it answers with.
+
+use std::error::Error;
+use std::io;
+
+/// The result of a subcommand.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a subcommand stopped early.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The library refused or failed.
+    #[error(transparent)]
+    Library(#[from] ringload::Error),
+    /// The answer could not be written to standard output.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// The operating system would not tell something about this machine or process.
+    #[error("cannot {doing}")]
+    System {
+        /// What was asked of it, to follow "cannot".
+        doing: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    /// Turns an error of `doing` something into a failure; for `map_err`.
+    pub fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Failure {
+        move |error| Failure::System {
+            doing,
+            source: error.into(),
+        }
+    }
+
+    /// Whether the reader of standard output went away (`ringload ... | head`), which is no failure.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The message and each cause on a line of its own; a cause that only repeats is left out.
+    pub fn report(&self) -> String {
+        let mut report = format!("error: {self}");
+        let mut last = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if text != last {
+                report.push_str("\ncaused by: ");
+                report.push_str(&text);
+            }
+            last = text;
+            cause = error.source();
+        }
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringload::ErrorKind;
+
+    #[test]
+    fn a_report_names_every_cause_once() {
+        let cause = io::Error::other("the disk is on fire");
+        let error = ringload::Error::new(ErrorKind::Io, "cannot read a.safetensors");
+        let failure = Failure::from(error.with_source(cause));
+        assert_eq!(
+            failure.report(),
+            "error: cannot read a.safetensors\ncaused by: the disk is on fire"
+        );
+    }
+
+    #[test]
+    fn only_a_closed_pipe_on_the_output_is_quiet() {
+        let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(Failure::Output(closed()).is_closed_pipe());
+        assert!(!Failure::Output(io::ErrorKind::StorageFull.into()).is_closed_pipe());
+        assert!(
+            !Failure::System {
+                doing: "look",
+                source: closed()
+            }
+            .is_closed_pipe()
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! `ringload inspect`: what a checkpoint holds, read from its headers alone.
+
+use crate::failure::Outcome;
+use crate::format::{self, Align};
+use crate::locations::Locations;
+use crate::output;
+use ringload::{Checkpoint, Dtype, Shard, TensorInfo};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+/// List the tensors of a checkpoint, without reading them.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    locations: Locations,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the checkpoint cannot be opened or the answer not be written.
+pub fn run(args: Args) -> Outcome {
+    let checkpoint = Checkpoint::open(args.locations.parse()?)?;
+    if args.json {
+        output::print_json(&Listing::of(&checkpoint))
+    } else {
+        output::print(|out| print_listing(out, &checkpoint))
+    }
+}
+
+fn print_listing(out: &mut dyn Write, checkpoint: &Checkpoint) -> io::Result<()> {
+    use Align::{Left, Right};
+    let header = ["NAME", "DTYPE", "SHAPE", "SIZE", "SHARD"].map(String::from);
+    let tensors = checkpoint.tensors().iter().map(tensor_row);
+    let rows: Vec<_> = std::iter::once(header).chain(tensors).collect();
+    format::table(out, [Left, Left, Left, Right, Right], &rows)?;
+
+    writeln!(out)?;
+    let shards = checkpoint.shards().iter().enumerate().map(shard_row);
+    format::table(out, [Left, Right, Left, Right], &shards.collect::<Vec<_>>())?;
+
+    writeln!(out, "\n{}", totals(checkpoint))?;
+    for (key, value) in checkpoint.metadata() {
+        writeln!(out, "metadata  {key} = {}", value.escape_debug())?;
+    }
+    Ok(())
+}
+
+fn tensor_row(tensor: &TensorInfo) -> [String; 5] {
+    [
+        // A name is any JSON string: control characters must not reach the terminal.
+        tensor.name().escape_debug().to_string(),
+        tensor.dtype().to_string(),
+        format::shape(tensor.shape()),
+        format::size(tensor.len_bytes()),
+        tensor.shard().to_string(),
+    ]
+}
+
+fn shard_row((number, shard): (usize, &Shard)) -> [String; 4] {
+    [
+        "shard".into(),
+        number.to_string(),
+        shard.location().to_string(),
+        format::size(shard.len_bytes()),
+    ]
+}
+
+fn totals(checkpoint: &Checkpoint) -> String {
+    format!(
+        "{}, {} in {}",
+        format::count(checkpoint.tensors().len(), "tensor"),
+        format::size(checkpoint.data_bytes()),
+        format::count(checkpoint.shards().len(), "shard"),
+    )
+}
+
+/// The answer of `--json`.
+#[derive(Serialize)]
+struct Listing<'a> {
+    bytes: u64,
+    shards: Vec<ShardEntry<'a>>,
+    metadata: &'a BTreeMap<String, String>,
+    tensors: Vec<TensorEntry<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShardEntry<'a> {
+    location: String,
+    /// The length of the whole file.
+    bytes: u64,
+    /// Where its tensors begin, after the header.
+    data_offset: u64,
+    tensors: usize,
+    metadata: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct TensorEntry<'a> {
+    name: &'a str,
+    dtype: Dtype,
+    shape: &'a [usize],
+    bytes: u64,
+    /// The place of its shard in `shards`, from 0.
+    shard: usize,
+    /// Where it begins in its shard's file.
+    offset: u64,
+}
+
+impl<'a> Listing<'a> {
+    fn of(checkpoint: &'a Checkpoint) -> Self {
+        Listing {
+            bytes: checkpoint.data_bytes(),
+            shards: checkpoint.shards().iter().map(ShardEntry::of).collect(),
+            metadata: checkpoint.metadata(),
+            tensors: checkpoint.tensors().iter().map(TensorEntry::of).collect(),
+        }
+    }
+}
+
+impl<'a> ShardEntry<'a> {
+    fn of(shard: &'a Shard) -> Self {
+        ShardEntry {
+            location: shard.location().to_string(),
+            bytes: shard.len_bytes(),
+            data_offset: shard.data_offset_bytes(),
+            tensors: shard.tensors().len(),
+            metadata: shard.metadata(),
+        }
+    }
+}
+
+impl<'a> TensorEntry<'a> {
+    fn of(tensor: &'a TensorInfo) -> Self {
+        TensorEntry {
+            name: tensor.name(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape(),
+            bytes: tensor.len_bytes(),
+            shard: tensor.shard(),
+            offset: tensor.offset_bytes(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `ringload load`: loads a checkpoint and says how fast it went.
+//!
+//! ```text
+//! TensorStream --tensor--> Keeper ------------------> kept until the end (no cap), or dropped
+//!                             \-- --digest --> Digester, one worker a core --> the same
+//! ```
+//!
+//! Without a cap the tensors stay resident until the end, as they would in a server, so that the
+//! reported peak is an honest one. Under a cap each is dropped as soon as it has been dealt with.
+
+mod digest;
+mod progress;
+mod report;
+
+use crate::failure::Outcome;
+use crate::locations::Locations;
+use crate::output;
+use digest::{Digester, Digests};
+use report::Report;
+use ringload::{Loader, MemoryLimit, ReadPath, Tensor, TensorStream};
+use std::thread;
+
+/// Load a checkpoint into memory and report bytes, time and speed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    locations: Locations,
+    /// Stream under this cap on memory: 'unlimited', 'min', or a size such as 4GiB
+    #[arg(long, value_name = "LIMIT")]
+    memory_limit: Option<MemoryLimit>,
+    /// How to read files: auto, direct, buffered or mapped
+    #[arg(long, value_name = "PATH", value_parser = str::parse::<ReadPath>)]
+    read_path: Option<ReadPath>,
+    /// Threads that read; 0 lets ringload choose
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    engines: usize,
+    /// Only tensors whose name matches this pattern; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    tensors: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Print the SHA-256 of each tensor's bytes, sorted by name, as sha256sum does
+    #[arg(long)]
+    digest: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the checkpoint cannot be loaded or the answer not be written.
+pub fn run(args: Args) -> Outcome {
+    let stream = args.loader().stream(args.locations.parse()?)?;
+    let (report, digests) = consume(stream, args.digest)?;
+    match (args.json, digests) {
+        (true, digests) => output::print_json(&report.with_digests(digests)),
+        (false, Some(digests)) => output::print(|out| digest::write(out, &digests)),
+        (false, None) => output::print(|out| report.write(out)),
+    }
+}
+
+impl Args {
+    /// The loader these options describe. What is not given is left to the library, which reads
+    /// the environment.
+    fn loader(&self) -> Loader {
+        let mut loader = Loader::new().engines(self.engines);
+        if let Some(limit) = self.memory_limit {
+            loader = loader.memory_limit(limit);
+        }
+        if let Some(path) = self.read_path {
+            loader = loader.read_path(path);
+        }
+        if !self.tensors.is_empty() {
+            loader = loader.tensors(self.tensors.iter().cloned());
+        }
+        loader
+    }
+}
+
+/// Takes every tensor of the stream, with the bar beside it, and digests them if asked to.
+fn consume(mut stream: TensorStream, digest: bool) -> Outcome<(Report, Option<Digests>)> {
+    let keep = stream.summary().memory_limit_bytes.is_none();
+    let progress = stream.progress();
+    thread::scope(|scope| {
+        let _bar = progress::show(scope, progress);
+        if digest {
+            let digester = Digester::start(scope, &stream, keep);
+            // On an error the digester is dropped: its workers run dry and end with the scope.
+            for tensor in stream.by_ref() {
+                digester.take(tensor?);
+            }
+            let (digests, _kept) = digester.finish();
+            Ok((Report::of(&stream)?, Some(digests)))
+        } else {
+            let _kept = keep_or_drop(&mut stream, keep)?;
+            Ok((Report::of(&stream)?, None))
+        }
+    })
+}
+
+/// Runs the stream to its end; the tensors come back if `keep` says so.
+fn keep_or_drop(stream: &mut TensorStream, keep: bool) -> ringload::Result<Vec<Tensor>> {
+    let mut kept = Vec::new();
+    for tensor in stream {
+        let tensor = tensor?;
+        if keep {
+            kept.push(tensor);
+        }
+    }
+    Ok(kept)
+}

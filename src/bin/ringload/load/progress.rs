@@ -1,0 +1,69 @@
+//! The progress bar of a load: bytes, GB/s and time left, on standard error if it is a terminal.
+//!
+//! A thread of its own looks at the stream's counters ten times a second, so that the bar moves
+//! while the consumer waits for a large tensor, and costs the load nothing.
+
+use crate::format;
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use ringload::Progress;
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::Scope;
+use std::time::Duration;
+
+const TICK: Duration = Duration::from_millis(100);
+const TEMPLATE: &str = "{bar:40} {done}/{all}  {speed}  {eta} left";
+
+/// Stops the bar and wipes it when dropped.
+pub struct Bar {
+    _stop: Sender<()>,
+}
+
+/// Shows the bar until what it returns is dropped; `None` where standard error is no terminal.
+pub fn show<'scope>(scope: &'scope Scope<'scope, '_>, progress: Progress) -> Option<Bar> {
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::new(progress.total_bytes()).with_style(style());
+    let (stop, stopped) = mpsc::channel::<()>();
+    scope.spawn(move || {
+        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            bar.set_position(progress.done_bytes());
+        }
+        bar.finish_and_clear();
+    });
+    Some(Bar { _stop: stop })
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template(TEMPLATE);
+    style
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key(
+            "done",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                write_or_ignore(out, &format::size(state.pos()));
+            },
+        )
+        .with_key(
+            "all",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                write_or_ignore(out, &format::size(state.len().unwrap_or(0)));
+            },
+        )
+        .with_key(
+            "speed",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let seconds = state.elapsed().as_secs_f64();
+                write_or_ignore(
+                    out,
+                    &format::speed(format::gigabytes_per_second(state.pos(), seconds)),
+                );
+            },
+        )
+}
+
+/// The bar's keys have no way to fail.
+fn write_or_ignore(out: &mut dyn std::fmt::Write, text: &str) {
+    let _ = out.write_str(text);
+}

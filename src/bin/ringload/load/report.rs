@@ -1,0 +1,227 @@
+//! What `ringload load` prints at its end, for people and as JSON.
+
+use super::digest::Digests;
+use crate::failure::{Failure, Outcome};
+use crate::format;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use ringload::{Downgrade, Summary, TensorStream};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+
+/// The figures of one load.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Of the tensors, as delivered.
+    bytes: u64,
+    tensors: usize,
+    seconds: f64,
+    gigabytes_per_second: f64,
+    /// User and system time of this whole process.
+    cpu_seconds: f64,
+    /// The most memory this process ever had resident; `None` where the kernel does not say.
+    peak_rss_bytes: Option<u64>,
+    read_path: String,
+    engines: usize,
+    driver: &'static str,
+    read_bytes: BTreeMap<&'static str, u64>,
+    memory_limit_bytes: Option<u64>,
+    ring_bytes: u64,
+    downgrades: Vec<Rung>,
+    retries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digests: Option<Digests>,
+}
+
+/// One step down the ladder of ways to read.
+#[derive(Debug, Serialize)]
+struct Rung {
+    from: &'static str,
+    to: &'static str,
+    why: String,
+}
+
+impl Report {
+    /// The figures so far; call it after the last tensor, and before the tensors are dropped.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the process's CPU time.
+    pub fn of(stream: &TensorStream) -> Outcome<Self> {
+        let usage = getrusage(UsageWho::RUSAGE_SELF)
+            .map_err(Failure::system("ask for this process's CPU time"))?;
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Ok(Self::new(
+            stream.summary(),
+            cpu_seconds(&usage),
+            peak_rss_bytes(&status),
+        ))
+    }
+
+    fn new(summary: Summary, cpu_seconds: f64, peak_rss_bytes: Option<u64>) -> Self {
+        Report {
+            gigabytes_per_second: summary.gigabytes_per_second(),
+            read_path: summary.read_path(),
+            bytes: summary.bytes,
+            tensors: summary.tensors,
+            seconds: summary.seconds,
+            cpu_seconds,
+            peak_rss_bytes,
+            engines: summary.engines,
+            driver: summary.driver,
+            read_bytes: summary.read_bytes,
+            memory_limit_bytes: summary.memory_limit_bytes,
+            ring_bytes: summary.ring_bytes,
+            downgrades: summary.downgrades.into_iter().map(Rung::from).collect(),
+            retries: summary.retries,
+            digests: None,
+        }
+    }
+
+    /// The same with the digests in it.
+    pub fn with_digests(self, digests: Option<Digests>) -> Self {
+        Report { digests, ..self }
+    }
+
+    /// Writes the summary for people: one line, and one for each thing worth knowing.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}", self.headline())?;
+        writeln!(out, "{}", self.costs())?;
+        for Rung { from, to, why } in &self.downgrades {
+            writeln!(out, "{from} -> {to}: {why}")?;
+        }
+        if self.retries > 0 {
+            let retries = usize::try_from(self.retries).unwrap_or(usize::MAX);
+            writeln!(out, "{} had to be repeated", format::count(retries, "read"))?;
+        }
+        Ok(())
+    }
+
+    fn headline(&self) -> String {
+        format!(
+            "{}, {} in {} ({}), {}, {}, {}",
+            format::count(self.tensors, "tensor"),
+            format::size(self.bytes),
+            format::duration(self.seconds),
+            format::speed(self.gigabytes_per_second),
+            self.read_path,
+            format::count(self.engines, "engine"),
+            self.driver,
+        )
+    }
+
+    fn costs(&self) -> String {
+        let mut line = format!("CPU {}", format::duration(self.cpu_seconds));
+        if let Some(bytes) = self.peak_rss_bytes {
+            line += &format!(", peak memory {}", format::size(bytes));
+        }
+        if let Some(bytes) = self.memory_limit_bytes {
+            line += &format!(" under a limit of {}", format::size(bytes));
+        }
+        line
+    }
+}
+
+impl From<Downgrade> for Rung {
+    fn from(Downgrade { from, to, why, .. }: Downgrade) -> Self {
+        Rung { from, to, why }
+    }
+}
+
+fn cpu_seconds(usage: &Usage) -> f64 {
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+/// The line `VmHWM:     1234 kB` of /proc/self/status.
+fn peak_rss_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            bytes: 4 << 30,
+            tensors: 291,
+            seconds: 1.62,
+            gigabytes_per_second: 2.6512,
+            cpu_seconds: 0.4,
+            peak_rss_bytes: Some(5 << 30),
+            read_path: "direct".into(),
+            engines: 2,
+            driver: "uring+registered",
+            read_bytes: [("direct", 4 << 30)].into(),
+            memory_limit_bytes: None,
+            ring_bytes: 0,
+            downgrades: Vec::new(),
+            retries: 0,
+            digests: None,
+        }
+    }
+
+    fn printed(report: &Report) -> String {
+        let mut out = Vec::new();
+        report.write(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_plain_load_is_told_in_two_lines() {
+        assert_eq!(
+            printed(&report()),
+            "291 tensors, 4.00 GiB in 1.62 s (2.65 GB/s), direct, 2 engines, uring+registered\n\
+             CPU 400.0 ms, peak memory 5.00 GiB\n"
+        );
+    }
+
+    #[test]
+    fn limits_downgrades_and_retries_are_told() {
+        let why = "the file system refuses direct I/O".to_owned();
+        let told = printed(&Report {
+            memory_limit_bytes: Some(1 << 30),
+            downgrades: vec![Rung {
+                from: "direct",
+                to: "buffered",
+                why,
+            }],
+            retries: 1,
+            ..report()
+        });
+        assert!(told.contains(" under a limit of 1.00 GiB\n"), "{told}");
+        assert!(
+            told.contains("direct -> buffered: the file system refuses direct I/O\n"),
+            "{told}"
+        );
+        assert!(told.contains("1 read had to be repeated\n"), "{told}");
+    }
+
+    #[test]
+    fn json_has_digests_only_when_asked() {
+        let plain = serde_json::to_value(report()).unwrap();
+        assert_eq!(plain["gigabytes_per_second"], 2.6512);
+        assert_eq!(plain["read_bytes"]["direct"], 4_u64 << 30);
+        assert!(plain.get("digests").is_none());
+        let digests = [("w".to_owned(), "00".to_owned())].into();
+        let digested = serde_json::to_value(report().with_digests(Some(digests))).unwrap();
+        assert_eq!(digested["digests"]["w"], "00");
+    }
+
+    #[test]
+    fn the_peak_is_read_from_the_status_file() {
+        let status = "Name:\tringload\nVmPeak:\t  999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(peak_rss_bytes(status), Some(2 << 20));
+        assert_eq!(peak_rss_bytes("Name:\tringload\n"), None);
+        assert_eq!(peak_rss_bytes("VmHWM:\t many kB\n"), None);
+    }
+}

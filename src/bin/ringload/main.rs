@@ -1,0 +1,101 @@
+//! The `ringload` command: loads, lists and checks from the shell.
+//!
+//! One file a subcommand, each with its arguments and a `run`; what they share is in [`format`],
+//! [`output`] and [`locations`]. Answers go to standard output; progress, the log and errors go
+//! to standard error, so that output can always be piped.
+//!
+//! Exit status: 0 done, 1 the command failed, 2 it was called wrongly.
+
+mod failure;
+mod format;
+mod inspect;
+mod load;
+mod locations;
+mod output;
+
+use clap::{Parser, Subcommand};
+use failure::Outcome;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Loads safetensors checkpoints as fast as the hardware allows, under a hard memory cap.
+#[derive(Debug, Parser)]
+#[command(name = "ringload", version, arg_required_else_help = true)]
+struct Cli {
+    /// Log more to standard error (-v, -vv, -vvv); RINGLOAD_LOG takes a filter instead.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Load(load::Args),
+    Inspect(inspect::Args),
+}
+
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Command::Load(args) => load::run(args),
+            Command::Inspect(args) => inspect::run(args),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nowhere is left to report a closed standard error to.
+            let _ = writeln!(io::stderr(), "{}", failure.report());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sends the log to standard error, as loud as `RINGLOAD_LOG` or else `-v` says.
+fn start_log(verbose: u8) {
+    let filter = EnvFilter::builder()
+        .with_env_var("RINGLOAD_LOG")
+        .with_default_directive(log_level(verbose).into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+/// The level that `-v`, given `verbose` times, stands for.
+fn log_level(verbose: u8) -> LevelFilter {
+    match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_log_gets_louder() {
+        assert!([0, 1, 2, 3].map(log_level).is_sorted());
+        assert_eq!(log_level(u8::MAX), LevelFilter::TRACE);
+    }
+}
