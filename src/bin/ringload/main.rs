@@ -6,6 +6,7 @@
 //!
 //! Exit status: 0 done, 1 the command failed, 2 it was called wrongly.
 
+mod doctor;
 mod failure;
 mod format;
 mod inspect;
@@ -35,6 +36,7 @@ struct Cli {
 enum Command {
     Load(load::Args),
     Inspect(inspect::Args),
+    Doctor(doctor::Args),
 }
 
 impl Command {
@@ -42,6 +44,7 @@ impl Command {
         match self {
             Command::Load(args) => load::run(args),
             Command::Inspect(args) => inspect::run(args),
+            Command::Doctor(args) => doctor::run(args),
         }
     }
 }

@@ -1,0 +1,86 @@
+//! The kernel's version, and what a load gets from it.
+
+use super::finding::Finding;
+use super::read_text;
+
+/// io_uring with the operations, feature flags and fixes that loads rely on.
+const IO_URING: Version = Version {
+    major: 5,
+    minor: 10,
+};
+/// The first kernel with cachestat(2), which tells cheaply what the page cache holds.
+const CACHESTAT: Version = Version { major: 6, minor: 5 };
+
+/// The first two numbers of a kernel release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Version {
+    major: u32,
+    minor: u32,
+}
+
+/// Looks at the running kernel.
+pub fn examine() -> Vec<Finding> {
+    vec![judge(
+        &read_text("/proc/sys/kernel/osrelease").unwrap_or_default(),
+    )]
+}
+
+fn judge(release: &str) -> Finding {
+    const TOPIC: &str = "kernel";
+    let Some(version) = parse(release) else {
+        return Finding::info(TOPIC, format!("unknown release '{release}'"));
+    };
+    if version < IO_URING {
+        let fact = format!("{release}: too old for io_uring loads, reads go through pread");
+        Finding::warn(
+            TOPIC,
+            fact,
+            ["run a kernel of 5.10 or later, best 6.5 or later"],
+        )
+    } else if version < CACHESTAT {
+        let fact = format!("{release}: io_uring yes, cachestat no (mincore is used instead)");
+        Finding::ok(TOPIC, fact)
+    } else {
+        Finding::ok(TOPIC, format!("{release}: io_uring yes, cachestat yes"))
+    }
+}
+
+/// The numbers of a release such as `6.8.0-45-generic`.
+fn parse(release: &str) -> Option<Version> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let major = numbers.next()?.parse().ok()?;
+    let minor = numbers.next()?.parse().ok()?;
+    Some(Version { major, minor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert_eq!(
+            parse("6.8.0-45-generic"),
+            Some(Version { major: 6, minor: 8 })
+        );
+        assert_eq!(
+            parse("5.10-rc1"),
+            Some(Version {
+                major: 5,
+                minor: 10
+            })
+        );
+        assert_eq!(parse("linux"), None);
+        assert!(parse("5.9.1") < parse("5.10.0"));
+    }
+
+    #[test]
+    fn old_kernels_are_a_shortfall() {
+        assert_eq!(judge("5.4.0").level, Level::Warn);
+        assert_eq!(judge("5.15.0").level, Level::Ok);
+        assert!(judge("5.15.0").fact.contains("cachestat no"));
+        assert!(judge("6.5.0").fact.contains("cachestat yes"));
+        assert_eq!(judge("").level, Level::Info);
+    }
+}
