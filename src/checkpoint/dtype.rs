@@ -1,0 +1,103 @@
+//! Element types, and how many bytes a tensor of a shape takes.
+//!
+//! The types are those of the `safetensors` crate, and so are their names: what it learns to read,
+//! a build with it reads. Sizes are counted in bits, since some types are narrower than a byte,
+//! and with checked arithmetic, since shapes come from a file.
+
+pub use safetensors::Dtype;
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+
+/// The type called `name` in a header, e.g. `"BF16"`.
+pub(super) fn from_name(name: &str) -> Option<Dtype> {
+    let name: StrDeserializer<'_, ValueError> = name.into_deserializer();
+    Dtype::deserialize(name).ok()
+}
+
+/// Why a shape of a type has no size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSize {
+    /// The number of elements, or of bits, passes 2^64 - 1.
+    Overflow,
+    /// So many bits, which is not a whole number of bytes.
+    PartOfByte(u64),
+}
+
+/// How many bytes `shape` of `dtype` takes.
+///
+/// Elements are multiplied from the left, as the `safetensors` crate does, so `[0, huge, huge]`
+/// has a size, and `[huge, huge, 0]` has none.
+pub(super) fn len_bytes(dtype: Dtype, shape: &[usize]) -> Result<u64, NoSize> {
+    let elements = shape.iter().try_fold(1u64, |product, &dimension| {
+        product.checked_mul(u64::try_from(dimension).ok()?)
+    });
+    let bits = elements
+        .and_then(|elements| elements.checked_mul(u64::try_from(dtype.bitsize()).ok()?))
+        .ok_or(NoSize::Overflow)?;
+    if bits.is_multiple_of(8) {
+        Ok(bits / 8)
+    } else {
+        Err(NoSize::PartOfByte(bits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every type of safetensors 0.8 with its bits.
+    const ALL: [(&str, u64); 22] = [
+        ("BOOL", 8),
+        ("F4", 4),
+        ("F6_E2M3", 6),
+        ("F6_E3M2", 6),
+        ("U8", 8),
+        ("I8", 8),
+        ("F8_E5M2", 8),
+        ("F8_E4M3", 8),
+        ("F8_E8M0", 8),
+        ("F8_E4M3FNUZ", 8),
+        ("F8_E5M2FNUZ", 8),
+        ("I16", 16),
+        ("U16", 16),
+        ("F16", 16),
+        ("BF16", 16),
+        ("I32", 32),
+        ("U32", 32),
+        ("F32", 32),
+        ("C64", 64),
+        ("F64", 64),
+        ("I64", 64),
+        ("U64", 64),
+    ];
+
+    #[test]
+    fn every_type_is_known_by_name() {
+        for (name, bits) in ALL {
+            let dtype = from_name(name).unwrap();
+            assert_eq!(dtype.to_string(), name);
+            assert_eq!(len_bytes(dtype, &[2, 4]), Ok(bits), "{name}");
+        }
+        for name in ["", "f32", "F32 ", "F128", "null"] {
+            assert_eq!(from_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_whole_bytes_below_2_to_64() {
+        assert_eq!(len_bytes(Dtype::F32, &[]), Ok(4));
+        assert_eq!(len_bytes(Dtype::F32, &[3, 0]), Ok(0));
+        assert_eq!(len_bytes(Dtype::F32, &[0, usize::MAX, usize::MAX]), Ok(0));
+        assert_eq!(
+            len_bytes(Dtype::F32, &[usize::MAX, 2, 0]),
+            Err(NoSize::Overflow)
+        );
+        assert_eq!(len_bytes(Dtype::U8, &[1 << 61]), Err(NoSize::Overflow));
+        assert_eq!(len_bytes(Dtype::F4, &[2]), Ok(1));
+        assert_eq!(len_bytes(Dtype::F4, &[3]), Err(NoSize::PartOfByte(12)));
+        assert_eq!(len_bytes(Dtype::F6_E2M3, &[2, 2]), Ok(3));
+        assert_eq!(len_bytes(Dtype::F6_E3M2, &[]), Err(NoSize::PartOfByte(6)));
+    }
+}

@@ -1,0 +1,172 @@
+//! Agreement with the `safetensors` crate: files that it writes, and files made from them.
+//!
+//! Both must accept a file, and then see the same in it, or both refuse it; but for what
+//! [`stricter_on_purpose`] names.
+
+use super::super::Checkpoint;
+use super::super::tests::{entry, file_of, open_bytes};
+use proptest::prelude::*;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::HashMap;
+
+const DTYPES: [Dtype; 22] = [
+    Dtype::BOOL,
+    Dtype::F4,
+    Dtype::F6_E2M3,
+    Dtype::F6_E3M2,
+    Dtype::U8,
+    Dtype::I8,
+    Dtype::F8_E5M2,
+    Dtype::F8_E4M3,
+    Dtype::F8_E8M0,
+    Dtype::F8_E4M3FNUZ,
+    Dtype::F8_E5M2FNUZ,
+    Dtype::I16,
+    Dtype::U16,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::I32,
+    Dtype::U32,
+    Dtype::F32,
+    Dtype::C64,
+    Dtype::F64,
+    Dtype::I64,
+    Dtype::U64,
+];
+
+/// A file written by the `safetensors` crate.
+fn written_file() -> impl Strategy<Value = Vec<u8>> {
+    let shape = prop::collection::vec(0..5usize, 0..4);
+    let tensor = (0..DTYPES.len(), shape);
+    let tensors = prop::collection::hash_map("\\PC{0,12}", tensor, 0..8);
+    // Of no tensors and empty metadata the crate (0.8.0) writes a header that it cannot read.
+    let metadata = prop::option::of(prop::collection::hash_map(".{0,5}", ".{0,5}", 1..3));
+    (tensors, metadata).prop_map(|(tensors, metadata)| serialize(tensors, metadata))
+}
+
+fn serialize(
+    tensors: HashMap<String, (usize, Vec<usize>)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Vec<u8> {
+    let zeros = vec![0; 1024];
+    let mut views = HashMap::new();
+    for (name, (dtype, mut shape)) in tensors {
+        let dtype = DTYPES[dtype];
+        if dtype.bitsize() < 8 {
+            shape.push(4);
+        }
+        let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let view = TensorView::new(dtype, shape, &zeros[..bytes.min(1024)]);
+        // 4 * 4 * 4 elements of 8 bytes, or 4 times as many of 6 bits, are within the zeros.
+        views.insert(name, view.unwrap());
+    }
+    safetensors::serialize(views, metadata).unwrap()
+}
+
+/// Checks that `ours` is what the `safetensors` crate reads in `bytes`.
+fn assert_same(ours: &Checkpoint, bytes: &[u8]) {
+    let theirs = SafeTensors::deserialize(bytes).unwrap();
+    let (header_bytes, header) = SafeTensors::read_metadata(bytes).unwrap();
+    assert_eq!(ours.tensors().len(), theirs.len());
+    assert_eq!(
+        ours.shards()[0].data_offset_bytes(),
+        8 + header_bytes as u64
+    );
+    for tensor in ours.tensors() {
+        let info = header.info(tensor.name()).unwrap();
+        let (begin, end) = info.data_offsets;
+        assert_eq!(
+            (tensor.dtype(), tensor.shape()),
+            (info.dtype, info.shape.as_slice())
+        );
+        assert_eq!(tensor.offset_bytes(), (8 + header_bytes + begin) as u64);
+        assert_eq!(tensor.len_bytes(), (end - begin) as u64);
+        assert_eq!(ours.tensor(tensor.name()), Some(tensor));
+    }
+    let metadata: HashMap<_, _> = ours.metadata().clone().into_iter().collect();
+    assert_eq!(metadata, header.metadata().clone().unwrap_or_default());
+}
+
+/// Whether a refusal is one of those where the crate is laxer on purpose.
+fn stricter_on_purpose(refusal: &str) -> bool {
+    ["stands twice", "begins with"]
+        .iter()
+        .any(|reason| refusal.contains(reason))
+        || refusal.contains("invalid type: sequence, expected an object with dtype")
+}
+
+/// Checks that `bytes` is accepted by both or by neither.
+fn assert_agreement(bytes: Vec<u8>) {
+    match (open_bytes(bytes.clone()), SafeTensors::deserialize(&bytes)) {
+        (Ok(ours), Ok(_)) => assert_same(&ours, &bytes),
+        (Err(_), Err(_)) => {}
+        (Ok(_), Err(theirs)) => panic!("only we accept it: {theirs}"),
+        (Err(ours), Ok(_)) => assert!(stricter_on_purpose(&ours.to_string()), "{ours}"),
+    }
+}
+
+/// What a byte of a header may be changed to: mostly what means something there.
+fn mutated_byte() -> impl Strategy<Value = u8> {
+    prop_oneof![
+        4 => prop::sample::select(b"{}[]\",:\\ 0123456789-.eEabFU_\n".to_vec()),
+        1 => any::<u8>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_the_crate_writes_is_read_alike(bytes in written_file()) {
+        assert_same(&open_bytes(bytes.clone()).unwrap(), &bytes);
+    }
+
+    #[test]
+    fn mutations_never_panic_and_are_judged_alike(
+        bytes in written_file(),
+        mutations in prop::collection::vec(
+            (any::<prop::sample::Index>(), mutated_byte(), 0..3u8),
+            1..4,
+        ),
+    ) {
+        let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let mut header = bytes[8..8 + header_bytes].to_vec();
+        for (at, byte, how) in mutations {
+            let at = at.index(header.len());
+            match how {
+                0 => header[at] = byte,
+                1 => header.insert(at, byte),
+                _ => drop(header.remove(at)),
+            }
+        }
+        assert_agreement(file_of(&header, bytes.len() - 8 - header_bytes));
+    }
+
+    #[test]
+    fn mutations_of_the_length_and_the_end_are_judged_alike(
+        mut bytes in written_file(),
+        at in 0..8usize,
+        byte in any::<u8>(),
+        cut in 0..20usize,
+    ) {
+        let kept = bytes.len().saturating_sub(cut);
+        assert_agreement(bytes[..kept].to_vec());
+        bytes[at] = byte;
+        assert_agreement(bytes);
+    }
+
+    #[test]
+    fn rearranged_entries_are_judged_alike(
+        entries in prop::collection::vec(
+            ("[ab]", 0..DTYPES.len(), prop::collection::vec(0..3usize, 0..3), 0..9u64, 0..9u64),
+            0..4,
+        ),
+        data_bytes in 0..9usize,
+    ) {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(name, dtype, shape, begin, end)| {
+                entry(name, &DTYPES[*dtype].to_string(), &format!("{shape:?}"), *begin, *end)
+            })
+            .collect();
+        assert_agreement(file_of(format!("{{{}}}", entries.join(",")).as_bytes(), data_bytes));
+    }
+}

@@ -1,0 +1,144 @@
+//! Indexes that do not fit their shards, or are none.
+
+use super::super::tests::file_with;
+use super::*;
+
+/// Two shards, `1.safetensors` with a and b, `2.safetensors` with c, and the index `text`.
+fn open(text: impl AsRef<[u8]>) -> std::result::Result<Checkpoint, (ErrorKind, String)> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("1.safetensors"), file_with(&["a", "b"])).unwrap();
+    std::fs::write(path("2.safetensors"), file_with(&["c"])).unwrap();
+    std::fs::create_dir(path("sub")).unwrap();
+    std::fs::write(path("sub/3.safetensors"), file_with(&["d"])).unwrap();
+    std::fs::write(path("m.safetensors.index.json"), text).unwrap();
+    let prefix = format!("{}/", directory.path().display());
+    Checkpoint::open(path("m.safetensors.index.json"))
+        .map_err(|error| (error.kind(), error.to_string().replace(&prefix, "")))
+}
+
+fn weight_map(entries: &str) -> String {
+    format!(r#"{{"metadata":{{"total_size":3}},"weight_map":{{{entries}}}}}"#)
+}
+
+#[test]
+fn shards_are_the_files_that_the_index_names_sorted() {
+    let checkpoint = open(weight_map(
+        r#""d":"sub/3.safetensors","c":"2.safetensors","a":"1.safetensors","b":"./1.safetensors""#,
+    ))
+    .unwrap();
+    let names: Vec<_> = checkpoint.tensors().iter().map(TensorInfo::name).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert_eq!(checkpoint.shards().len(), 3);
+}
+
+#[test]
+fn tensors_that_the_index_does_not_name_are_there_too() {
+    let checkpoint = open(weight_map(r#""a":"1.safetensors""#)).unwrap();
+    assert!(checkpoint.tensor("b").is_some());
+    assert!(checkpoint.tensor("c").is_none());
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let index = "m.safetensors.index.json: the index";
+    for (text, kind, expected) in [
+        (
+            weight_map(r#""a":"1.safetensors","x":"2.safetensors""#),
+            ErrorKind::InvalidCheckpoint,
+            format!(
+                "{index} says that tensor \"x\" is in the shard \"2.safetensors\", which does not \
+                 hold it"
+            ),
+        ),
+        (
+            weight_map(r#""a":"2.safetensors","c":"2.safetensors","b":"1.safetensors""#),
+            ErrorKind::InvalidCheckpoint,
+            format!(
+                "{index} says that tensor \"a\" is in the shard \"2.safetensors\", but it is in \
+                 1.safetensors"
+            ),
+        ),
+        (
+            weight_map(r#""a":"1.safetensors","b":"9.safetensors""#),
+            ErrorKind::NotFound,
+            "m.safetensors.index.json names the shard \"9.safetensors\", which does not exist; \
+             tensor \"b\" should be in it; download it, or name the files to load instead of the \
+             index"
+                .into(),
+        ),
+        (
+            weight_map(r#""a":"1.safetensors","a":"1.safetensors""#),
+            ErrorKind::InvalidCheckpoint,
+            format!("{index} names tensor \"a\" twice"),
+        ),
+        (
+            weight_map(r#""a":"/1.safetensors""#),
+            ErrorKind::InvalidCheckpoint,
+            format!(
+                "{index} gives tensor \"a\" the file \"/1.safetensors\", which is absolute; it \
+                 must be relative to the directory of the index"
+            ),
+        ),
+        (
+            weight_map(r#""a":"sub/../1.safetensors""#),
+            ErrorKind::InvalidCheckpoint,
+            format!(
+                "{index} gives tensor \"a\" the file \"sub/../1.safetensors\", which leaves the \
+                 directory of the index with \"..\""
+            ),
+        ),
+        (
+            weight_map(r#""a":"""#),
+            ErrorKind::InvalidCheckpoint,
+            format!("{index} gives tensor \"a\" the file \"\", which is empty"),
+        ),
+        (
+            weight_map(r#""a":"\u0000""#),
+            ErrorKind::InvalidCheckpoint,
+            format!("{index} gives tensor \"a\" the file \"\\0\", which holds a zero byte"),
+        ),
+        (
+            weight_map(r#""a":1"#),
+            ErrorKind::InvalidCheckpoint,
+            format!(
+                "{index} is invalid: weight_map: tensor \"a\": invalid type: integer `1`, \
+                 expected a string at line 1 column 48"
+            ),
+        ),
+        (
+            "{}".into(),
+            ErrorKind::InvalidCheckpoint,
+            format!("{index} is invalid: missing field `weight_map` at line 1 column 2"),
+        ),
+        (
+            r#"{"weight_map":{},"weight_map":{}}"#.into(),
+            ErrorKind::InvalidCheckpoint,
+            format!("{index} is invalid: duplicate field `weight_map` at line 1 column 33"),
+        ),
+        (
+            "[]".into(),
+            ErrorKind::InvalidCheckpoint,
+            format!(
+                "{index} is invalid: invalid type: sequence, expected an object with a weight_map \
+                 at line 1 column 0"
+            ),
+        ),
+        (
+            String::new(),
+            ErrorKind::InvalidCheckpoint,
+            format!("{index} is invalid: EOF while parsing a value at line 1 column 0"),
+        ),
+    ] {
+        assert_eq!(open(text).unwrap_err(), (kind, expected));
+    }
+    let (kind, sentence) = open(b"{\"\xff").unwrap_err();
+    assert_eq!(kind, ErrorKind::InvalidCheckpoint);
+    assert_eq!(sentence, format!("{index} is not UTF-8 at byte 2"));
+}
+
+#[test]
+fn an_index_without_tensors_is_an_empty_checkpoint() {
+    let checkpoint = open(weight_map("")).unwrap();
+    assert!(checkpoint.shards().is_empty() && checkpoint.tensors().is_empty());
+}

@@ -1,0 +1,95 @@
+//! One function over many numbers, on all CPUs, as if one after the other.
+//!
+//! Numbers are handed out in order. After a failure no more are handed out; all below the failed
+//! one were handed out before it and are waited for, so the failure with the lowest number is
+//! always found, and it is the one returned: the same one whatever the timing.
+
+use crate::error::Result;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+type Outcomes<T> = Vec<(usize, Result<T>)>;
+
+/// The results of `work` for 0 to `count - 1`, in order.
+///
+/// The calling thread works too; where the system gives no more threads, it works alone.
+///
+/// # Errors
+/// That of the lowest number that failed.
+pub(super) fn try_map<T: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let worker = || {
+        let mut outcomes = Outcomes::new();
+        while !failed.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                break;
+            }
+            let outcome = work(number);
+            if outcome.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            outcomes.push((number, outcome));
+        }
+        outcomes
+    };
+    let threads = thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(count);
+    let mut outcomes = on_threads(threads, &worker);
+    outcomes.sort_unstable_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// The outcomes of `worker` on this thread and up to `threads - 1` others.
+fn on_threads<T: Send>(threads: usize, worker: &(impl Fn() -> Outcomes<T> + Sync)) -> Outcomes<T> {
+    thread::scope(|scope| {
+        let spawn = |_| {
+            let builder = thread::Builder::new().name("ringload-headers".into());
+            builder.spawn_scoped(scope, worker).ok()
+        };
+        let others: Vec<_> = (1..threads).map_while(spawn).collect();
+        let mut outcomes = worker();
+        for other in others {
+            match other.join() {
+                Ok(more) => outcomes.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        outcomes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+    use std::time::Duration;
+
+    #[test]
+    fn results_come_in_order() {
+        assert_eq!(try_map(0, Ok).unwrap(), Vec::<usize>::new());
+        assert_eq!(try_map(1000, Ok).unwrap(), (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_lowest_failure_wins_even_if_it_comes_late() {
+        for _ in 0..20 {
+            let error = try_map(100, |number| {
+                if number == 5 {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                match number {
+                    0..5 => Ok(()),
+                    _ => Err(Error::new(ErrorKind::Io, number.to_string())),
+                }
+            });
+            assert_eq!(error.unwrap_err().to_string(), "5");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Names and shapes in messages: quoted, escaped, and cut where a file makes them long.
+//!
+//! A header may hold a name of 100 MB or a shape of a million dimensions. A message shows the
+//! beginning of it.
+
+use std::fmt;
+
+const MAX_NAME_CHARS: usize = 200;
+const MAX_DIMENSIONS: usize = 16;
+
+/// A name in quotes, control characters escaped, at most 200 characters of it.
+pub(super) struct Quoted<'a>(pub(super) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(MAX_NAME_CHARS) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+        }
+    }
+}
+
+/// A shape in brackets, at most 16 dimensions of it.
+pub(super) struct Shape<'a>(pub(super) &'a [usize]);
+
+impl fmt::Display for Shape<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, dimension) in self.0.iter().take(MAX_DIMENSIONS).enumerate() {
+            write!(f, "{}{dimension}", if i == 0 { "" } else { ", " })?;
+        }
+        f.write_str(if self.0.len() > MAX_DIMENSIONS {
+            ", ...]"
+        } else {
+            "]"
+        })
+    }
+}
+
+/// `"1 byte"`, `"2 bytes"`.
+pub(super) struct Bytes(pub(super) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_things_are_cut() {
+        assert_eq!(Quoted("a\n\u{e9}").to_string(), "\"a\\n\u{e9}\"");
+        assert_eq!(
+            Quoted(&"\u{e9}".repeat(201)).to_string().chars().count(),
+            205
+        );
+        assert_eq!(Shape(&[]).to_string(), "[]");
+        assert_eq!(Shape(&[2, 3]).to_string(), "[2, 3]");
+        assert!(Shape(&[1; 17]).to_string().ends_with("1, 1, ...]"));
+        assert_eq!(format!("{} {}", Bytes(1), Bytes(2)), "1 byte 2 bytes");
+    }
+}
