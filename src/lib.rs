@@ -1,2 +1,73 @@
-//! ringload
+//! Loads safetensors checkpoints into memory as fast as the hardware allows, under a hard memory
+//! cap.
+//!
+//! ```text
+//! location -> source -> checkpoint (headers, index) -> plan (extents)
+//!                                                         |
+//!                                  engine (one per core) takes the next extent
+//!                                                         |
+//!                        O_DIRECT io_uring reads into the extent's slot of the ring
+//!                                                         |
+//!                        host: the bytes are in place; a device takes the slot and returns it
+//!                                                         |
+//!                     tensors: views of the slot, handed out as they complete; when the last
+//!                     one is dropped, the slot is free for a later extent
+//! ```
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | checkpoint | one or more safetensors files (shards), perhaps with a `model.safetensors.index.json` |
+//! | location | a parsed URI or path |
+//! | source | where a shard's bytes come from: a file |
+//! | extent | a contiguous byte range of a source that holds whole tensors and fills one slot |
+//! | chunk | one read of an extent |
+//! | plan | the ordered list of extents of a load |
+//! | slot | a page-aligned range of the ring, sized to its extent |
+//! | window | the exclusive right to write one part of a slot; it travels with a read |
+//! | ring | the memory that slots come from; its size is the memory limit |
+//! | engine | one thread on one core, driving reads |
+//! | lane | one of the reads that an engine keeps in flight |
+//! | device | where tensors end up: host memory |
+//! | storage | an allocation that tensors are views of; it lives as long as any of them |
+//!
+//! Start with [`Loader`]. Errors are one type, [`Error`]; metrics are listed in [`mod@metrics`];
+//! options and the environment variables they read in [`options`].
+//!
+//! # How it reads
+//!
+//! Two ladders are probed at run time, and taken also in mid-load:
+//! `uring+registered -> uring -> pread` for the system call, `direct -> buffered` for the file.
+//! Every step down is recorded with its reason in the [`Summary`], as an event (`tracing`) and as a
+//! metric. What the page cache already holds is read from there.
+//!
+//! # Unsafe code
+//!
+//! It is confined to [`ring`] (memory and who may touch it), `source::backend` (io_uring
+//! operations), `sys` (two system calls), and the lending of caller-owned memory in `read_into`.
+
+pub mod checkpoint;
+pub mod device;
+#[doc(hidden)]
+pub mod doctor;
+mod engine;
 pub mod error;
+mod load;
+pub mod location;
+pub mod metrics;
+pub mod options;
+pub mod plan;
+#[allow(unsafe_code)]
+pub mod ring;
+pub mod source;
+#[allow(unsafe_code)]
+mod sys;
+pub mod tensor;
+
+pub use checkpoint::{Checkpoint, Shard, TensorInfo};
+pub use error::{Error, ErrorKind, Result};
+pub use load::{Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
+pub use location::{IntoLocations, Location};
+pub use options::{MemoryLimit, Order, ReadPath};
+pub use safetensors::Dtype;
+pub use source::{Downgrade, resident_bytes};
+pub use tensor::Tensor;

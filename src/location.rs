@@ -35,9 +35,7 @@ impl Location {
     /// without a path, or with a malformed `%` escape.
     pub fn parse(text: &str) -> Result<Location> {
         if text.is_empty() {
-            return Err(invalid(
-                "the location is empty; give a path or a file:// URL",
-            ));
+            return Err(invalid("the location is empty; give a path or a file:// URL"));
         }
         match split_scheme(text) {
             None => Ok(Location::File(PathBuf::from(text))),
@@ -104,9 +102,7 @@ fn file_url(url: &str, rest: &str) -> Result<Location> {
         None => (rest, ""),
     };
     if path.is_empty() {
-        return Err(invalid(format!(
-            "{url:?} has no path; write file:///absolute/path"
-        )));
+        return Err(invalid(format!("{url:?} has no path; write file:///absolute/path")));
     }
     if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
         return Err(invalid(format!(
@@ -115,9 +111,7 @@ fn file_url(url: &str, rest: &str) -> Result<Location> {
         )));
     }
     let path = percent_decode(path).ok_or_else(|| {
-        invalid(format!(
-            "{url:?} has a malformed % escape; write a literal % as %25"
-        ))
+        invalid(format!("{url:?} has a malformed % escape; write a literal % as %25"))
     })?;
     Ok(Location::File(PathBuf::from(OsString::from_vec(path))))
 }
@@ -248,11 +242,7 @@ mod tests {
     #[test]
     fn refusals_say_what_to_write() {
         for (text, kind, sentence) in [
-            (
-                "",
-                ErrorKind::InvalidInput,
-                "the location is empty; give a path or a file:// URL",
-            ),
+            ("", ErrorKind::InvalidInput, "the location is empty; give a path or a file:// URL"),
             (
                 "S3://key:secret@bucket",
                 ErrorKind::Unsupported,
@@ -293,10 +283,7 @@ mod tests {
         let expected = vec![Location::from(Path::new(raw))];
         assert_eq!(raw.into_locations().unwrap(), expected);
         assert_eq!(Path::new(raw).into_locations().unwrap(), expected);
-        assert_eq!(
-            "file:///m%ff.safetensors".into_locations().unwrap(),
-            expected
-        );
+        assert_eq!("file:///m%ff.safetensors".into_locations().unwrap(), expected);
     }
 
     #[test]
@@ -305,24 +292,11 @@ mod tests {
         assert_eq!(["b", "a"].into_locations().unwrap(), expected);
         assert_eq!((&["b", "a"]).into_locations().unwrap(), expected);
         assert_eq!(["b", "a"].as_slice().into_locations().unwrap(), expected);
-        assert_eq!(
-            vec![PathBuf::from("b"), "a".into()]
-                .into_locations()
-                .unwrap(),
-            expected
-        );
-        assert_eq!(
-            (&vec!["b".to_string(), "a".into()])
-                .into_locations()
-                .unwrap(),
-            expected
-        );
+        assert_eq!(vec![PathBuf::from("b"), "a".into()].into_locations().unwrap(), expected);
+        assert_eq!((&vec!["b".to_string(), "a".into()]).into_locations().unwrap(), expected);
         assert_eq!(expected.clone().into_locations().unwrap(), expected);
         // A path is taken as it is; a string is parsed.
-        assert_eq!(
-            Path::new("s3://x").into_locations().unwrap(),
-            vec![file("s3://x")]
-        );
+        assert_eq!(Path::new("s3://x").into_locations().unwrap(), vec![file("s3://x")]);
         assert!(["a", "s3://x"].into_locations().is_err());
     }
 }

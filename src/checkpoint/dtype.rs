@@ -30,17 +30,13 @@ pub(super) enum NoSize {
 /// Elements are multiplied from the left, as the `safetensors` crate does, so `[0, huge, huge]`
 /// has a size, and `[huge, huge, 0]` has none.
 pub(super) fn len_bytes(dtype: Dtype, shape: &[usize]) -> Result<u64, NoSize> {
-    let elements = shape.iter().try_fold(1u64, |product, &dimension| {
-        product.checked_mul(u64::try_from(dimension).ok()?)
-    });
+    let elements = shape
+        .iter()
+        .try_fold(1u64, |product, &dimension| product.checked_mul(u64::try_from(dimension).ok()?));
     let bits = elements
         .and_then(|elements| elements.checked_mul(u64::try_from(dtype.bitsize()).ok()?))
         .ok_or(NoSize::Overflow)?;
-    if bits.is_multiple_of(8) {
-        Ok(bits / 8)
-    } else {
-        Err(NoSize::PartOfByte(bits))
-    }
+    if bits.is_multiple_of(8) { Ok(bits / 8) } else { Err(NoSize::PartOfByte(bits)) }
 }
 
 #[cfg(test)]
@@ -90,10 +86,7 @@ mod tests {
         assert_eq!(len_bytes(Dtype::F32, &[]), Ok(4));
         assert_eq!(len_bytes(Dtype::F32, &[3, 0]), Ok(0));
         assert_eq!(len_bytes(Dtype::F32, &[0, usize::MAX, usize::MAX]), Ok(0));
-        assert_eq!(
-            len_bytes(Dtype::F32, &[usize::MAX, 2, 0]),
-            Err(NoSize::Overflow)
-        );
+        assert_eq!(len_bytes(Dtype::F32, &[usize::MAX, 2, 0]), Err(NoSize::Overflow));
         assert_eq!(len_bytes(Dtype::U8, &[1 << 61]), Err(NoSize::Overflow));
         assert_eq!(len_bytes(Dtype::F4, &[2]), Ok(1));
         assert_eq!(len_bytes(Dtype::F4, &[3]), Err(NoSize::PartOfByte(12)));

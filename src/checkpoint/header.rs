@@ -54,26 +54,11 @@ pub(super) fn read(source: Arc<dyn Source>, shard: u32, keys: &NameKeys) -> Resu
     let data_offset_bytes = LENGTH_BYTES + text.len() as u64;
     let data_bytes = source.len_bytes() - data_offset_bytes;
     let header = parse(&text, data_bytes).map_err(|fact| invalid(source.as_ref(), fact))?;
-    let hashes = header
-        .tensors
-        .iter()
-        .map(|entry| keys.hash(&entry.name))
-        .collect();
+    let hashes = header.tensors.iter().map(|entry| keys.hash(&entry.name)).collect();
     let tensors = header.tensors.into_iter();
-    let tensors = tensors
-        .map(|entry| place(entry, shard, data_offset_bytes))
-        .collect();
-    let shard = Shard {
-        source,
-        data_offset_bytes,
-        tensors: 0..0,
-        metadata: header.metadata,
-    };
-    Ok(Header {
-        shard,
-        tensors,
-        hashes,
-    })
+    let tensors = tensors.map(|entry| place(entry, shard, data_offset_bytes)).collect();
+    let shard = Shard { source, data_offset_bytes, tensors: 0..0, metadata: header.metadata };
+    Ok(Header { shard, tensors, hashes })
 }
 
 /// The tensor of a checked `entry`.
@@ -90,10 +75,7 @@ fn place(entry: Entry, shard: u32, data_offset_bytes: u64) -> TensorInfo {
 }
 
 fn invalid(source: &dyn Source, fact: impl Display) -> Error {
-    Error::new(
-        ErrorKind::InvalidCheckpoint,
-        format!("{}: {fact}", source.location()),
-    )
+    Error::new(ErrorKind::InvalidCheckpoint, format!("{}: {fact}", source.location()))
 }
 
 /// The bytes of the header, which lies within the file.
@@ -179,10 +161,7 @@ fn kind_of_file(bytes: [u8; 8]) -> &'static str {
 /// The checked header `text` of a file with `data_bytes` behind it, tensors by offset.
 fn parse(text: &[u8], data_bytes: u64) -> Fact<json::Header> {
     let text = std::str::from_utf8(text).map_err(|error| {
-        format!(
-            "the header is not UTF-8 at byte {} of the header",
-            error.valid_up_to()
-        )
+        format!("the header is not UTF-8 at byte {} of the header", error.valid_up_to())
     })?;
     check_start(text)?;
     let mut header =
@@ -256,23 +235,12 @@ fn check_place(entry: &Entry, before: Option<&Entry>) -> Fact<()> {
         None => Err(format!(
             "tensor {name}, the first of the data, begins at byte {begin} instead of 0"
         )),
-        Some(Entry {
-            data_offsets: [_, expected],
-            ..
-        }) if begin == *expected => Ok(()),
-        Some(Entry {
-            name: before,
-            data_offsets: [_, expected],
-            ..
-        }) => Err(format!(
+        Some(Entry { data_offsets: [_, expected], .. }) if begin == *expected => Ok(()),
+        Some(Entry { name: before, data_offsets: [_, expected], .. }) => Err(format!(
             "tensor {name} begins at byte {begin} of the data, but tensor {} before it ends at \
              {expected}: {}",
             Quoted(before),
-            if begin < *expected {
-                "they overlap"
-            } else {
-                "there is a hole"
-            }
+            if begin < *expected { "they overlap" } else { "there is a hole" }
         )),
     }
 }
@@ -293,10 +261,7 @@ fn check_size(entry: &Entry) -> Fact<()> {
         }
     };
     let (name, shape) = (Quoted(&entry.name), Shape(&entry.shape));
-    Err(format!(
-        "tensor {name} has shape {shape} of {}, {of_shape}",
-        entry.dtype
-    ))
+    Err(format!("tensor {name} has shape {shape} of {}, {of_shape}", entry.dtype))
 }
 
 /// `"1 is"`, `"2 are"`.

@@ -68,17 +68,11 @@ fn assert_same(ours: &Checkpoint, bytes: &[u8]) {
     let theirs = SafeTensors::deserialize(bytes).unwrap();
     let (header_bytes, header) = SafeTensors::read_metadata(bytes).unwrap();
     assert_eq!(ours.tensors().len(), theirs.len());
-    assert_eq!(
-        ours.shards()[0].data_offset_bytes(),
-        8 + header_bytes as u64
-    );
+    assert_eq!(ours.shards()[0].data_offset_bytes(), 8 + header_bytes as u64);
     for tensor in ours.tensors() {
         let info = header.info(tensor.name()).unwrap();
         let (begin, end) = info.data_offsets;
-        assert_eq!(
-            (tensor.dtype(), tensor.shape()),
-            (info.dtype, info.shape.as_slice())
-        );
+        assert_eq!((tensor.dtype(), tensor.shape()), (info.dtype, info.shape.as_slice()));
         assert_eq!(tensor.offset_bytes(), (8 + header_bytes + begin) as u64);
         assert_eq!(tensor.len_bytes(), (end - begin) as u64);
         assert_eq!(ours.tensor(tensor.name()), Some(tensor));
@@ -89,9 +83,7 @@ fn assert_same(ours: &Checkpoint, bytes: &[u8]) {
 
 /// Whether a refusal is one of those where the crate is laxer on purpose.
 fn stricter_on_purpose(refusal: &str) -> bool {
-    ["stands twice", "begins with"]
-        .iter()
-        .any(|reason| refusal.contains(reason))
+    ["stands twice", "begins with"].iter().any(|reason| refusal.contains(reason))
         || refusal.contains("invalid type: sequence, expected an object with dtype")
 }
 

@@ -1,18 +1,15 @@
 //! Every way in which a header can be wrong.
 
-use super::super::tests::{Memory, entry, file_of, open_bytes, open_memory};
+use super::super::tests::{entry, file_of, open_bytes, open_memory};
 use crate::error::ErrorKind;
+use crate::source::memory::MemorySource;
 use safetensors::SafeTensors;
 
 /// The error of opening `bytes` as `model.safetensors`, without the name of the file.
 fn fact(bytes: Vec<u8>) -> String {
     let error = open_bytes(bytes).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidCheckpoint, "{error}");
-    error
-        .to_string()
-        .strip_prefix("model.safetensors: ")
-        .unwrap()
-        .to_owned()
+    error.to_string().strip_prefix("model.safetensors: ").unwrap().to_owned()
 }
 
 fn a(rest: &str) -> String {
@@ -38,10 +35,7 @@ fn wrong_lengths() {
             "the file has 7 bytes, too few for the 8 bytes that a safetensors file begins with; \
              was its download finished?",
         ),
-        (
-            length(0, 0),
-            "the header is empty; the least there can be is {}",
-        ),
+        (length(0, 0), "the header is empty; the least there can be is {}"),
         (
             length(3, 2),
             "the first 8 bytes give a header of 3 bytes, but 2 follow; the file is truncated or \
@@ -86,22 +80,10 @@ fn wrong_text() {
     for (header, expected) in [
         (&b" {}"[..], "the header begins with ' ' instead of '{'"),
         (b"[]", "the header begins with '[' instead of '{'"),
-        (
-            b"{\"a\xff\":1}",
-            "the header is not UTF-8 at byte 3 of the header",
-        ),
-        (
-            b"{",
-            "the header is invalid: EOF while parsing an object at line 1 column 1",
-        ),
-        (
-            b"{}}",
-            "the header is invalid: trailing characters at line 1 column 3",
-        ),
-        (
-            b"{}\0",
-            "the header is invalid: trailing characters at line 1 column 3",
-        ),
+        (b"{\"a\xff\":1}", "the header is not UTF-8 at byte 3 of the header"),
+        (b"{", "the header is invalid: EOF while parsing an object at line 1 column 1"),
+        (b"{}}", "the header is invalid: trailing characters at line 1 column 3"),
+        (b"{}\0", "the header is invalid: trailing characters at line 1 column 3"),
         (
             br#"{"__metadata__":{"k":1}}"#,
             "the header is invalid: \"__metadata__\": \"k\": invalid type: integer `1`, expected \
@@ -135,18 +117,9 @@ fn wrong_entries() {
              line 1 column 5",
         ),
         ("{}".into(), "missing field `dtype` at line 1 column 7"),
-        (
-            format!("{{{dtype}}}"),
-            "missing field `shape` at line 1 column 19",
-        ),
-        (
-            format!(r#"{{{dtype},"shape":[]}}"#),
-            "missing field `data_offsets` at line 1 column 30",
-        ),
-        (
-            format!("{{{dtype},{dtype}}}"),
-            "duplicate field `dtype` at line 1 column 32",
-        ),
+        (format!("{{{dtype}}}"), "missing field `shape` at line 1 column 19"),
+        (format!(r#"{{{dtype},"shape":[]}}"#), "missing field `data_offsets` at line 1 column 30"),
+        (format!("{{{dtype},{dtype}}}"), "duplicate field `dtype` at line 1 column 32"),
         (
             r#"{"dtype":"F33"}"#.into(),
             "dtype: \"F33\" is not a known element type at line 1 column 19",
@@ -168,10 +141,7 @@ fn wrong_entries() {
             "shape: invalid type: floating point `1.8446744073709552e+19`, expected usize at \
              line 1 column 35",
         ),
-        (
-            r#"{"shape":[1e999]}"#.into(),
-            "shape: number out of range at line 1 column 20",
-        ),
+        (r#"{"shape":[1e999]}"#.into(), "shape: number out of range at line 1 column 20"),
         (
             r#"{"data_offsets":[0]}"#.into(),
             "data_offsets: invalid length 1, expected an array of length 2 at line 1 column 24",
@@ -184,10 +154,7 @@ fn wrong_entries() {
             format!(r#"{{"x":{}}}"#, "[".repeat(200)),
             "recursion limit exceeded at line 1 column 136",
         ),
-        (
-            r#"{"x":"\ud800"}"#.into(),
-            "unexpected end of hex escape at line 1 column 18",
-        ),
+        (r#"{"x":"\ud800"}"#.into(), "unexpected end of hex escape at line 1 column 18"),
     ] {
         let expected = format!("the header is invalid: tensor \"a\": {expected}");
         assert_eq!(fact(file_of(a(&entry).as_bytes(), 1)), expected);
@@ -197,13 +164,7 @@ fn wrong_entries() {
 #[test]
 fn wrong_layouts() {
     let u8s = |name: &str, begin: u64, end: u64| {
-        entry(
-            name,
-            "U8",
-            &format!("[{}]", end.saturating_sub(begin)),
-            begin,
-            end,
-        )
+        entry(name, "U8", &format!("[{}]", end.saturating_sub(begin)), begin, end)
     };
     let big = u64::MAX;
     for (entries, data_bytes, expected) in [
@@ -272,16 +233,8 @@ fn wrong_layouts() {
             6,
             "the header describes 4 bytes of tensor data, the file has 6: 2 are too many",
         ),
-        (
-            vec![],
-            1,
-            "the header describes 0 bytes of tensor data, the file has 1: 1 is too many",
-        ),
-        (
-            vec![u8s("a", 0, 1), u8s("a", 1, 2)],
-            2,
-            "tensor \"a\" stands twice in the header",
-        ),
+        (vec![], 1, "the header describes 0 bytes of tensor data, the file has 1: 1 is too many"),
+        (vec![u8s("a", 0, 1), u8s("a", 1, 2)], 2, "tensor \"a\" stands twice in the header"),
         (
             vec![u8s("a", 0, big)],
             1,
@@ -300,26 +253,10 @@ fn what_is_odd_but_valid() {
         ("{} \n ".into(), 0),
         (r#"{"__metadata__":null}"#.into(), 0),
         (r#"{"__metadata__":{}}"#.into(), 0),
-        (
-            a(r#"{"data_offsets":[0,1],"x":{"y":[1,-2,1.5,null,"z"]},"shape":[],"dtype":"U8"}"#),
-            1,
-        ),
+        (a(r#"{"data_offsets":[0,1],"x":{"y":[1,-2,1.5,null,"z"]},"shape":[],"dtype":"U8"}"#), 1),
         (format!("{{{}}}", entry("", "F4", "[2]", 0, 1)), 1),
-        (
-            format!(
-                "{{{}}}",
-                entry("\\u00e9\\n", "F32", "[0, 18446744073709551615]", 0, 0)
-            ),
-            0,
-        ),
-        (
-            format!(
-                "{{{},{}}}",
-                entry("z", "U8", "[0]", 0, 0),
-                entry("y", "F32", "[]", 0, 4)
-            ),
-            4,
-        ),
+        (format!("{{{}}}", entry("\\u00e9\\n", "F32", "[0, 18446744073709551615]", 0, 0)), 0),
+        (format!("{{{},{}}}", entry("z", "U8", "[0]", 0, 0), entry("y", "F32", "[]", 0, 4)), 4),
     ] {
         let bytes = file_of(header.as_bytes(), data_bytes);
         SafeTensors::deserialize(&bytes).unwrap();
@@ -330,19 +267,16 @@ fn what_is_odd_but_valid() {
 #[test]
 fn nothing_is_allocated_for_a_length_that_the_file_does_not_have() {
     let header = 100_000_000u64.to_le_bytes().to_vec();
-    let error = open_memory(Memory::new("m", header).claiming(100_000_007)).unwrap_err();
+    let error = open_memory(MemorySource::new("m", header).claiming(100_000_007)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidCheckpoint);
 }
 
 #[test]
 fn a_source_that_shrinks_has_changed() {
-    let memory = Memory::new("m", file_of(b"{}", 0)[..9].to_vec()).claiming(10);
+    let memory = MemorySource::new("m", file_of(b"{}", 0)[..9].to_vec()).claiming(10);
     let error = open_memory(memory).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Changed);
-    assert_eq!(
-        error.to_string(),
-        "m: the file became shorter while its header was read"
-    );
+    assert_eq!(error.to_string(), "m: the file became shorter while its header was read");
 }
 
 #[test]

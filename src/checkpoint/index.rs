@@ -50,10 +50,7 @@ impl Index {
         })?;
         let weight_map = json::parse_index(&text)
             .map_err(|error| invalid(path, format_args!("the index is invalid: {error}")))?;
-        let index = Index {
-            path: path.to_path_buf(),
-            weight_map,
-        };
+        let index = Index { path: path.to_path_buf(), weight_map };
         index.check_file_names()?;
         Ok(index)
     }
@@ -62,9 +59,8 @@ impl Index {
     pub(super) fn files(&self) -> Vec<(PathBuf, usize)> {
         let directory = self.path.parent().unwrap_or(Path::new(""));
         let names = self.weight_map.shards.iter().enumerate();
-        let mut files: Vec<_> = names
-            .map(|(shard, name)| (directory.join(&**name), shard))
-            .collect();
+        let mut files: Vec<_> =
+            names.map(|(shard, name)| (directory.join(&**name), shard)).collect();
         files.sort();
         files
     }
@@ -89,11 +85,7 @@ impl Index {
     /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the tensor, its shard and the
     /// index, for the first tensor of the index of which it is not so.
     pub(super) fn check(&self, checkpoint: &Checkpoint, shards: &[usize]) -> Result<()> {
-        let seen: Vec<_> = checkpoint
-            .tensors()
-            .iter()
-            .map(|_| AtomicBool::new(false))
-            .collect();
+        let seen: Vec<_> = checkpoint.tensors().iter().map(|_| AtomicBool::new(false)).collect();
         let chunks: Vec<_> = self.weight_map.tensors.chunks(CHUNK_TENSORS).collect();
         let distinct = parallel::try_map(chunks.len(), |chunk| {
             let mut distinct = 0;
@@ -107,10 +99,7 @@ impl Index {
             return Ok(());
         }
         let twin = Quoted(self.find_twin());
-        Err(invalid(
-            &self.path,
-            format_args!("the index names tensor {twin} twice"),
-        ))
+        Err(invalid(&self.path, format_args!("the index names tensor {twin} twice")))
     }
 
     /// The position in `checkpoint` of the tensor `name`, which must be in `shard`.
@@ -179,10 +168,7 @@ impl Index {
 }
 
 fn invalid(path: &Path, fact: impl Display) -> Error {
-    Error::new(
-        ErrorKind::InvalidCheckpoint,
-        format!("{}: {fact}", path.display()),
-    )
+    Error::new(ErrorKind::InvalidCheckpoint, format!("{}: {fact}", path.display()))
 }
 
 /// The bytes of the index, at most [`MAX_BYTES`].
@@ -191,16 +177,10 @@ fn read_text(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).map_err(fail)?;
     let mut text = Vec::new();
     let hint_bytes = file.metadata().map_err(fail)?.len().min(MAX_BYTES) + 1;
-    text.try_reserve_exact(hint_bytes as usize)
-        .map_err(|cause| fail(cause.into()))?;
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut text)
-        .map_err(fail)?;
+    text.try_reserve_exact(hint_bytes as usize).map_err(|cause| fail(cause.into()))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(fail)?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(invalid(
-            path,
-            format_args!("the index is longer than {MAX_BYTES} bytes"),
-        ));
+        return Err(invalid(path, format_args!("the index is longer than {MAX_BYTES} bytes")));
     }
     Ok(text)
 }

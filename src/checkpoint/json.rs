@@ -81,9 +81,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 continue;
             }
             if has_metadata {
-                return Err(A::Error::custom(
-                    "\"__metadata__\" stands twice in the header",
-                ));
+                return Err(A::Error::custom("\"__metadata__\" stands twice in the header"));
             }
             has_metadata = true;
             let metadata = map.next_value::<Option<Metadata>>();
@@ -97,12 +95,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 /// The entry of the tensor `name`, which is the next value of `map`.
 fn entry<'de, A: MapAccess<'de>>(name: Box<str>, map: &mut A) -> Result<Entry, A::Error> {
     match map.next_value_seed(EntryVisitor) {
-        Ok((dtype, shape, data_offsets)) => Ok(Entry {
-            name,
-            dtype,
-            shape,
-            data_offsets,
-        }),
+        Ok((dtype, shape, data_offsets)) => Ok(Entry { name, dtype, shape, data_offsets }),
         Err(error) => Err(about(format_args!("tensor {}", Quoted(&name)), &error)),
     }
 }
@@ -140,11 +133,9 @@ impl<'de> Visitor<'de> for EntryVisitor {
         let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
         while let Some(field) = map.next_key::<Field>()? {
             match field {
-                Field::Dtype => once(
-                    &mut dtype,
-                    "dtype",
-                    map.next_value().map(|DtypeName(it)| it),
-                )?,
+                Field::Dtype => {
+                    once(&mut dtype, "dtype", map.next_value().map(|DtypeName(it)| it))?
+                }
                 Field::Shape => once(&mut shape, "shape", map.next_value())?,
                 Field::DataOffsets => once(&mut data_offsets, "data_offsets", map.next_value())?,
                 Field::Other => {

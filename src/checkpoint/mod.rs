@@ -214,12 +214,7 @@ impl Checkpoint {
         let names = NameTable::build(keys, &hashes, name_in(&tensors))
             .map_err(|(first, second)| twice(&shards, &tensors[first], &tensors[second]))?;
         let merged_metadata = (shards.len() != 1).then(|| merge_metadata(&shards));
-        Ok(Checkpoint {
-            shards,
-            tensors,
-            names,
-            merged_metadata,
-        })
+        Ok(Checkpoint { shards, tensors, names, merged_metadata })
     }
 
     /// The shards, in the order in which they were named.
@@ -253,9 +248,7 @@ impl Checkpoint {
     /// The sum of the tensors' lengths in bytes.
     pub fn data_bytes(&self) -> u64 {
         // A file is below 2^63 bytes and so are all that fit one machine; nothing real saturates.
-        self.tensors
-            .iter()
-            .fold(0, |sum: u64, tensor| sum.saturating_add(tensor.len_bytes))
+        self.tensors.iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.len_bytes))
     }
 }
 

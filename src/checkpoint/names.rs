@@ -22,10 +22,7 @@ impl NameKeys {
     }
 }
 
-const EMPTY: Slot = Slot {
-    tag: 0,
-    position: u32::MAX,
-};
+const EMPTY: Slot = Slot { tag: 0, position: u32::MAX };
 
 #[derive(Clone, Copy)]
 struct Slot {
@@ -62,18 +59,12 @@ impl NameTable {
         name_of: impl Fn(usize) -> &'a str,
     ) -> Result<NameTable, (usize, usize)> {
         let capacity = (hashes.len() + hashes.len() / 2 + 1).next_power_of_two();
-        let mut table = NameTable {
-            keys,
-            slots: vec![EMPTY; capacity],
-        };
+        let mut table = NameTable { keys, slots: vec![EMPTY; capacity] };
         for (position, &hash) in hashes.iter().enumerate() {
             let found = table.find(hash, |other| name_of(other) == name_of(position));
             match &mut table.slots[found] {
                 free if free.is_empty() => {
-                    *free = Slot {
-                        tag: tag(hash),
-                        position: position as u32,
-                    };
+                    *free = Slot { tag: tag(hash), position: position as u32 };
                 }
                 taken => return Err((taken.position as usize, position)),
             }

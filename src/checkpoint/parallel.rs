@@ -38,9 +38,7 @@ pub(super) fn try_map<T: Send>(
         }
         outcomes
     };
-    let threads = thread::available_parallelism()
-        .map_or(1, NonZero::get)
-        .min(count);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(count);
     let mut outcomes = on_threads(threads, &worker);
     outcomes.sort_unstable_by_key(|(number, _)| *number);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()

@@ -97,10 +97,7 @@ impl Files {
         if let Some(index) = choose_index(&names) {
             return self.add_index(&directory.join(index));
         }
-        let shards: Vec<_> = names
-            .iter()
-            .filter(|name| has_suffix(name, ".safetensors"))
-            .collect();
+        let shards: Vec<_> = names.iter().filter(|name| has_suffix(name, ".safetensors")).collect();
         if shards.is_empty() {
             let sentence = format!(
                 "no *.safetensors file in the directory {}; name the directory that holds the \
@@ -145,12 +142,8 @@ fn has_suffix(name: &OsStr, suffix: &str) -> bool {
 
 /// The names in `directory` of what is neither hidden nor a directory, sorted by their bytes.
 fn names_in(directory: &Path) -> Result<Vec<OsString>> {
-    let fail = |cause| {
-        Error::from_io(
-            format_args!("list the directory {}", directory.display()),
-            cause,
-        )
-    };
+    let fail =
+        |cause| Error::from_io(format_args!("list the directory {}", directory.display()), cause);
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(fail)? {
         let entry = entry.map_err(fail)?;
@@ -171,18 +164,12 @@ fn choose_index(names: &[OsString]) -> Option<&OsString> {
     }
     let mut indexes = names.iter().filter(|name| has_suffix(name, index::SUFFIX));
     let first = indexes.next();
-    if indexes.next().is_some() {
-        None
-    } else {
-        first
-    }
+    if indexes.next().is_some() { None } else { first }
 }
 
 /// `path` as text if it is a pattern: it does not exist and holds a character of patterns.
 fn pattern(path: &Path) -> Option<&str> {
-    let text = path
-        .to_str()
-        .filter(|text| text.contains(['*', '?', '[']))?;
+    let text = path.to_str().filter(|text| text.contains(['*', '?', '[']))?;
     let error = fs::symlink_metadata(path).err()?;
     matches!(
         error.kind(),
@@ -205,10 +192,7 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     let paths: std::result::Result<Vec<PathBuf>, glob::GlobError> = found.collect();
     let mut paths = paths.map_err(|error| {
         let directory = error.path().display().to_string();
-        Error::from_io(
-            format_args!("list {directory} for {pattern:?}"),
-            error.into(),
-        )
+        Error::from_io(format_args!("list {directory} for {pattern:?}"), error.into())
     })?;
     if paths.is_empty() {
         let sentence = format!("nothing matches the pattern {pattern:?}; check the path");

@@ -28,11 +28,7 @@ fn opened(locations: impl IntoLocations) -> Vec<String> {
         let Location::File(path) = location;
         path.file_name().unwrap().to_string_lossy().into_owned()
     };
-    checkpoint
-        .shards()
-        .iter()
-        .map(|shard| name(shard.location()))
-        .collect()
+    checkpoint.shards().iter().map(|shard| name(shard.location())).collect()
 }
 
 fn refused(locations: impl IntoLocations) -> (ErrorKind, String) {
@@ -58,12 +54,7 @@ fn files_keep_their_order_and_count_once() {
 
 #[test]
 fn a_directory_without_index_is_its_files() {
-    let directory = directory(&[
-        "b.safetensors",
-        "a.safetensors",
-        ".hidden.safetensors",
-        "c.bin",
-    ]);
+    let directory = directory(&["b.safetensors", "a.safetensors", ".hidden.safetensors", "c.bin"]);
     fs::create_dir(directory.path().join("d.safetensors")).unwrap();
     assert_eq!(opened(directory.path()), ["a.safetensors", "b.safetensors"]);
 }
@@ -98,20 +89,10 @@ fn an_empty_directory_is_refused() {
 fn patterns_match_as_a_shell_does() {
     let directory = directory(&["b.safetensors", "a.safetensors", ".h.safetensors", "[x].st"]);
     let path = |name: &str| directory.path().join(name);
-    assert_eq!(
-        opened(path("*.safetensors")),
-        ["a.safetensors", "b.safetensors"]
-    );
-    assert_eq!(
-        opened(path("?.safetensors")),
-        ["a.safetensors", "b.safetensors"]
-    );
+    assert_eq!(opened(path("*.safetensors")), ["a.safetensors", "b.safetensors"]);
+    assert_eq!(opened(path("?.safetensors")), ["a.safetensors", "b.safetensors"]);
     assert_eq!(opened(path("[b-z].safetensors")), ["b.safetensors"]);
-    assert_eq!(
-        opened(path("[x].st")),
-        ["[x].st"],
-        "a file of that name comes first"
-    );
+    assert_eq!(opened(path("[x].st")), ["[x].st"], "a file of that name comes first");
     let text = path("*.safetensors").display().to_string();
     assert_eq!(opened(text), ["a.safetensors", "b.safetensors"]);
 
@@ -129,10 +110,7 @@ fn a_pattern_of_directories_opens_each() {
         let file = directory.path().join(format!("{name}/{name}.safetensors"));
         fs::write(file, file_with(&[name])).unwrap();
     }
-    assert_eq!(
-        opened(directory.path().join("m*")),
-        ["m1.safetensors", "m2.safetensors"]
-    );
+    assert_eq!(opened(directory.path().join("m*")), ["m1.safetensors", "m2.safetensors"]);
 }
 
 #[test]
@@ -150,14 +128,8 @@ fn names_that_are_not_utf8_work() {
 #[test]
 fn what_is_not_there_is_not_found() {
     let directory = tempfile::tempdir().unwrap();
-    assert_eq!(
-        refused(directory.path().join("x.safetensors")).0,
-        ErrorKind::NotFound
-    );
-    assert_eq!(
-        refused(directory.path().join("x.safetensors.index.json")).0,
-        ErrorKind::NotFound
-    );
+    assert_eq!(refused(directory.path().join("x.safetensors")).0, ErrorKind::NotFound);
+    assert_eq!(refused(directory.path().join("x.safetensors.index.json")).0, ErrorKind::NotFound);
     symlink("nowhere", directory.path().join("dangling.safetensors")).unwrap();
     assert_eq!(refused(directory.path()).0, ErrorKind::NotFound);
 }

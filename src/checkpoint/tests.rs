@@ -2,52 +2,8 @@
 
 use super::*;
 use crate::error::ErrorKind;
-use std::io;
-use std::path::Path;
 
-/// A source in memory, of the bytes that it has and the length that it claims.
-pub(super) struct Memory {
-    location: Location,
-    bytes: Vec<u8>,
-    claimed_bytes: u64,
-}
-
-impl Memory {
-    pub(super) fn new(name: &str, bytes: Vec<u8>) -> Self {
-        let claimed_bytes = bytes.len() as u64;
-        Self {
-            location: Location::from(Path::new(name)),
-            bytes,
-            claimed_bytes,
-        }
-    }
-
-    pub(super) fn claiming(mut self, claimed_bytes: u64) -> Self {
-        self.claimed_bytes = claimed_bytes;
-        self
-    }
-}
-
-impl Source for Memory {
-    fn location(&self) -> &Location {
-        &self.location
-    }
-
-    fn len_bytes(&self) -> u64 {
-        self.claimed_bytes
-    }
-
-    fn block_bytes(&self) -> usize {
-        1
-    }
-
-    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        let rest = self.bytes.get(offset as usize..).unwrap_or_default();
-        let bytes = rest.get(..into.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        into.copy_from_slice(bytes);
-        Ok(())
-    }
-}
+use crate::source::memory::MemorySource;
 
 /// A file of `header` and `data_bytes` zeros.
 pub(super) fn file_of(header: &[u8], data_bytes: usize) -> Vec<u8> {
@@ -65,26 +21,23 @@ pub(super) fn entry(name: &str, dtype: &str, shape: &str, begin: u64, end: u64) 
 /// A file of one-byte tensors.
 pub(super) fn file_with(names: &[&str]) -> Vec<u8> {
     let entry = |(i, name): (usize, &&str)| {
-        format!(
-            "{name:?}:{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[{i},{}]}}",
-            i + 1
-        )
+        format!("{name:?}:{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[{i},{}]}}", i + 1)
     };
     let entries: Vec<String> = names.iter().enumerate().map(entry).collect();
     file_of(format!("{{{}}}", entries.join(",")).as_bytes(), names.len())
 }
 
 pub(super) fn open_bytes(bytes: Vec<u8>) -> Result<Checkpoint> {
-    open_memory(Memory::new("model.safetensors", bytes))
+    open_memory(MemorySource::new("model.safetensors", bytes))
 }
 
-pub(super) fn open_memory(memory: Memory) -> Result<Checkpoint> {
+pub(super) fn open_memory(memory: MemorySource) -> Result<Checkpoint> {
     Checkpoint::from_sources(vec![Arc::new(memory)])
 }
 
 fn sources(files: &[(&str, Vec<u8>)]) -> Vec<Arc<dyn Source>> {
     let source = |(name, bytes): &(&str, Vec<u8>)| {
-        Arc::new(Memory::new(name, bytes.clone())) as Arc<dyn Source>
+        Arc::new(MemorySource::new(name, bytes.clone())) as Arc<dyn Source>
     };
     files.iter().map(source).collect()
 }
@@ -105,10 +58,7 @@ fn tensors_come_by_shard_and_offset() {
     let names: Vec<_> = checkpoint.tensors().iter().map(TensorInfo::name).collect();
     assert_eq!(names, ["a", "b", "c"]);
     let b = checkpoint.tensor("b").unwrap();
-    assert_eq!(
-        (b.dtype(), b.shape(), b.shard()),
-        (Dtype::F32, [2].as_slice(), 0)
-    );
+    assert_eq!((b.dtype(), b.shape(), b.shard()), (Dtype::F32, [2].as_slice(), 0));
     assert_eq!((b.offset_bytes(), b.len_bytes()), (data + 4, 8));
     assert_eq!(checkpoint.tensor("c").unwrap().shard(), 1);
     assert_eq!(checkpoint.tensor("d"), None);
@@ -116,17 +66,10 @@ fn tensors_come_by_shard_and_offset() {
 
     let shards = checkpoint.shards();
     assert_eq!((shards[0].tensors(), shards[1].tensors()), (0..2, 2..3));
-    assert_eq!(
-        (shards[0].len_bytes(), shards[0].data_offset_bytes()),
-        (data + 12, data)
-    );
+    assert_eq!((shards[0].len_bytes(), shards[0].data_offset_bytes()), (data + 12, data));
     assert_eq!(shards[1].location().to_string(), "2.safetensors");
     assert_eq!(shards[1].metadata()["k"], "w");
-    let merged: Vec<_> = checkpoint
-        .metadata()
-        .iter()
-        .map(|(k, v)| format!("{k}={v}"))
-        .collect();
+    let merged: Vec<_> = checkpoint.metadata().iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(merged, ["k=v", "x=1", "y=2"]);
     assert!(format!("{checkpoint:?}").contains("1.safetensors"));
 }
@@ -149,17 +92,12 @@ fn a_name_in_two_shards_is_refused() {
 
 #[test]
 fn the_first_bad_shard_is_reported() {
-    let mut files: Vec<_> = (0..50)
-        .map(|_| ("good.safetensors", file_with(&[])))
-        .collect();
+    let mut files: Vec<_> = (0..50).map(|_| ("good.safetensors", file_with(&[]))).collect();
     files[20] = ("bad1.safetensors", Vec::new());
     files[21] = ("bad2.safetensors", Vec::new());
     for _ in 0..10 {
         let error = Checkpoint::from_sources(sources(&files)).unwrap_err();
-        assert!(
-            error.to_string().starts_with("bad1.safetensors: "),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("bad1.safetensors: "), "{error}");
     }
 }
 

@@ -29,11 +29,7 @@ impl fmt::Display for Shape<'_> {
         for (i, dimension) in self.0.iter().take(MAX_DIMENSIONS).enumerate() {
             write!(f, "{}{dimension}", if i == 0 { "" } else { ", " })?;
         }
-        f.write_str(if self.0.len() > MAX_DIMENSIONS {
-            ", ...]"
-        } else {
-            "]"
-        })
+        f.write_str(if self.0.len() > MAX_DIMENSIONS { ", ...]" } else { "]" })
     }
 }
 
@@ -53,10 +49,7 @@ mod tests {
     #[test]
     fn long_things_are_cut() {
         assert_eq!(Quoted("a\n\u{e9}").to_string(), "\"a\\n\u{e9}\"");
-        assert_eq!(
-            Quoted(&"\u{e9}".repeat(201)).to_string().chars().count(),
-            205
-        );
+        assert_eq!(Quoted(&"\u{e9}".repeat(201)).to_string().chars().count(), 205);
         assert_eq!(Shape(&[]).to_string(), "[]");
         assert_eq!(Shape(&[2, 3]).to_string(), "[2, 3]");
         assert!(Shape(&[1; 17]).to_string().ends_with("1, 1, ...]"));

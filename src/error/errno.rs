@@ -46,9 +46,7 @@ const fn row(
 }
 
 use Action::{Downgrade, Fail, Retry};
-use ErrorKind::{
-    InvalidInput, Io, NotFound, OutOfMemory, PermissionDenied, Unsupported,
-};
+use ErrorKind::{InvalidInput, Io, NotFound, OutOfMemory, PermissionDenied, Unsupported};
 
 #[rustfmt::skip]
 const TABLE: &[Row] = &[

@@ -13,11 +13,14 @@
 //!                      read_at(offset, Window) --+--> (Attempt, Window)
 //! ```
 
+#[allow(unsafe_code)]
 mod backend;
 mod file;
+#[cfg(test)]
+pub(crate) mod memory;
 mod residency;
 
-pub use backend::Backend;
+pub use backend::{Backend, Rung};
 pub use file::FileSource;
 pub use residency::resident_bytes;
 
@@ -35,6 +38,9 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// One object that bytes are read from: a shard of a checkpoint, or any file.
 pub trait Source: Send + Sync {
+    /// What kind of source it is, in a word, for metrics.
+    fn kind(&self) -> &'static str;
+
     /// Where it is, for messages.
     fn location(&self) -> &Location;
 
@@ -119,6 +125,32 @@ pub trait Reader {
         offset: u64,
     ) -> LocalFuture<'a, (io::Result<Attempt>, Window)>;
 
-    /// Takes the next rung down after `refusal`; false when there is none left.
-    fn downgrade(&self, refusal: &io::Error) -> bool;
+    /// The rung that this reader could not start on, if so: told once, in the summary.
+    fn refused(&self) -> Option<Downgrade> {
+        None
+    }
+
+    /// Takes the next rung down after `refusal`; `None` when there is none left.
+    fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade>;
+}
+
+/// A step down the ladder, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Downgrade {
+    /// What was wanted.
+    pub from: &'static str,
+    /// What is used instead.
+    pub to: &'static str,
+    /// Why.
+    pub why: String,
+}
+
+/// Opens the source at `location`.
+///
+/// # Errors
+/// As the kind of source says: see [`FileSource::open`].
+pub(crate) fn open(location: &Location) -> Result<Arc<dyn Source>> {
+    match location {
+        Location::File(path) => Ok(Arc::new(FileSource::open(path)?)),
+    }
 }

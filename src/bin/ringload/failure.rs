@@ -28,10 +28,7 @@ pub enum Failure {
 impl Failure {
     /// Turns an error of `doing` something into a failure; for `map_err`.
     pub fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Failure {
-        move |error| Failure::System {
-            doing,
-            source: error.into(),
-        }
+        move |error| Failure::System { doing, source: error.into() }
     }
 
     /// Whether the reader of standard output went away (`ringload ... | head`), which is no failure.
@@ -78,12 +75,6 @@ mod tests {
         let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(Failure::Output(closed()).is_closed_pipe());
         assert!(!Failure::Output(io::ErrorKind::StorageFull.into()).is_closed_pipe());
-        assert!(
-            !Failure::System {
-                doing: "look",
-                source: closed()
-            }
-            .is_closed_pipe()
-        );
+        assert!(!Failure::System { doing: "look", source: closed() }.is_closed_pipe());
     }
 }

@@ -27,11 +27,7 @@ pub fn speed(gigabytes_per_second: f64) -> String {
 
 /// `bytes` over `seconds` in units of 10^9 bytes a second; 0 where no time has passed.
 pub fn gigabytes_per_second(bytes: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 {
-        bytes as f64 / seconds / BYTES_PER_GIGABYTE
-    } else {
-        0.0
-    }
+    if seconds > 0.0 { bytes as f64 / seconds / BYTES_PER_GIGABYTE } else { 0.0 }
 }
 
 /// A span of time, finer the shorter it is: `850 us`, `12.3 ms`, `1.62 s`, `2 min 05 s`.
@@ -60,9 +56,7 @@ pub fn shape(dimensions: &[usize]) -> String {
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    nibbles
-        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
-        .collect()
+    nibbles.map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
 }
 
 /// How a column of a [`table`] is set.
@@ -97,14 +91,10 @@ pub fn table<const N: usize>(
 
 fn table_line<const N: usize>(columns: [Align; N], widths: [usize; N], row: &[String]) -> String {
     let cells =
-        columns
-            .into_iter()
-            .zip(widths)
-            .zip(row)
-            .map(|((align, width), cell)| match align {
-                Align::Left => format!("{cell:<width$}"),
-                Align::Right => format!("{cell:>width$}"),
-            });
+        columns.into_iter().zip(widths).zip(row).map(|((align, width), cell)| match align {
+            Align::Left => format!("{cell:<width$}"),
+            Align::Right => format!("{cell:>width$}"),
+        });
     cells.collect::<Vec<_>>().join("  ")
 }
 

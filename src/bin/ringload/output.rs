@@ -10,9 +10,7 @@ use std::io::{self, BufWriter, Write};
 /// [`Failure::Output`] for whatever the writing met.
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     let mut out = BufWriter::new(io::stdout().lock());
-    write(&mut out)
-        .and_then(|()| out.flush())
-        .map_err(Failure::Output)
+    write(&mut out).and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
 /// Prints `value` as one JSON object, indented, with a line break at its end.

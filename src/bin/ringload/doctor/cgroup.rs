@@ -21,9 +21,7 @@ pub fn memory_left_bytes() -> Option<u64> {
 /// CPU time that may be used, in cores, by the tightest `cpu.max`.
 pub fn cpu_cores() -> Option<f64> {
     let quotas = groups().into_iter();
-    quotas
-        .filter_map(|group| quota_cores(&read_text(group.join("cpu.max"))?))
-        .reduce(f64::min)
+    quotas.filter_map(|group| quota_cores(&read_text(group.join("cpu.max"))?)).reduce(f64::min)
 }
 
 /// The directory of this process's group and those of its ancestors.
@@ -33,10 +31,7 @@ fn groups() -> Vec<PathBuf> {
         return Vec::new();
     };
     let group = Path::new(group.trim_start_matches('/'));
-    group
-        .ancestors()
-        .map(|ancestor| Path::new(ROOT).join(ancestor))
-        .collect()
+    group.ancestors().map(|ancestor| Path::new(ROOT).join(ancestor)).collect()
 }
 
 /// The path in the line `0::/path` of /proc/self/cgroup, which is the one of version 2.
@@ -57,10 +52,7 @@ mod tests {
 
     #[test]
     fn the_group_is_that_of_version_2() {
-        assert_eq!(
-            group_of("0::/system.slice/a.service\n"),
-            Some("/system.slice/a.service")
-        );
+        assert_eq!(group_of("0::/system.slice/a.service\n"), Some("/system.slice/a.service"));
         assert_eq!(group_of("12:cpu:/x\n0::/y"), Some("/y"));
         assert_eq!(group_of("12:cpu:/x\n"), None);
     }

@@ -13,9 +13,7 @@ const OPEN_FILES_WANTED: u64 = 1024;
 /// Looks at cores, NUMA nodes and the limit on open files.
 pub fn examine() -> Vec<Finding> {
     let mut findings = vec![cores(allowed_cores(), cgroup::cpu_cores())];
-    findings.push(numa(
-        read_text("/sys/devices/system/node/online").as_deref(),
-    ));
+    findings.push(numa(read_text("/sys/devices/system/node/online").as_deref()));
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         findings.push(open_files(soft, hard));
     }
@@ -25,20 +23,13 @@ pub fn examine() -> Vec<Finding> {
 /// How many cores the scheduler may run this process on.
 fn allowed_cores() -> Option<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
-    Some(
-        (0..CpuSet::count())
-            .filter(|&core| allowed.is_set(core).unwrap_or(false))
-            .count(),
-    )
+    Some((0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false)).count())
 }
 
 fn cores(allowed: Option<usize>, quota: Option<f64>) -> Finding {
     const TOPIC: &str = "cores";
     let Some(allowed) = allowed else {
-        return Finding::info(
-            TOPIC,
-            "the kernel does not say how many this process may use",
-        );
+        return Finding::info(TOPIC, "the kernel does not say how many this process may use");
     };
     let fact = format!("{} for this process", format::count(allowed, "core"));
     match quota {

@@ -21,9 +21,7 @@ const LIBRARY_DIRECTORIES: [&str; 9] = [
 /// Looks for the kernel module and the driver's library.
 pub fn examine() -> Vec<Finding> {
     let module = read_text("/proc/driver/nvidia/version");
-    let library = LIBRARY_DIRECTORIES
-        .iter()
-        .map(|directory| Path::new(directory).join(LIBRARY));
+    let library = LIBRARY_DIRECTORIES.iter().map(|directory| Path::new(directory).join(LIBRARY));
     vec![judge(
         module.as_deref().and_then(module_version),
         library.into_iter().find(|p| p.exists()),
@@ -37,17 +35,12 @@ fn judge(module: Option<&str>, library: Option<PathBuf>) -> Finding {
         (None, Some(library)) => format!("{}, but no kernel module", library.display()),
         (None, None) => "no driver".into(),
     };
-    Finding::info(
-        "CUDA",
-        format!("{driver}; loads go to host memory only in this version"),
-    )
+    Finding::info("CUDA", format!("{driver}; loads go to host memory only in this version"))
 }
 
 /// The version in the line `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue ...`.
 fn module_version(text: &str) -> Option<&str> {
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("NVRM version:"))?;
+    let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
     line.split_whitespace()
         .find(|word| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok()))
 }

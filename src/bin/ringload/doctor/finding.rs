@@ -40,20 +40,12 @@ pub struct Finding {
 impl Finding {
     /// A fact that is as it should be.
     pub fn ok(topic: &'static str, fact: impl Into<String>) -> Self {
-        Finding {
-            level: Level::Ok,
-            topic,
-            fact: fact.into(),
-            remedies: Vec::new(),
-        }
+        Finding { level: Level::Ok, topic, fact: fact.into(), remedies: Vec::new() }
     }
 
     /// A fact to know.
     pub fn info(topic: &'static str, fact: impl Into<String>) -> Self {
-        Finding {
-            level: Level::Info,
-            ..Self::ok(topic, fact)
-        }
+        Finding { level: Level::Info, ..Self::ok(topic, fact) }
     }
 
     /// A shortfall, and what can be done about it.
@@ -63,11 +55,7 @@ impl Finding {
         remedies: [&str; N],
     ) -> Self {
         let remedies = remedies.map(String::from).into();
-        Finding {
-            level: Level::Warn,
-            remedies,
-            ..Self::ok(topic, fact)
-        }
+        Finding { level: Level::Warn, remedies, ..Self::ok(topic, fact) }
     }
 }
 
@@ -76,18 +64,8 @@ impl Finding {
 /// # Errors
 /// What `out` answers.
 pub fn write(out: &mut dyn Write, findings: &[Finding]) -> io::Result<()> {
-    let topic_width = findings
-        .iter()
-        .map(|finding| finding.topic.len())
-        .max()
-        .unwrap_or(0);
-    for Finding {
-        level,
-        topic,
-        fact,
-        remedies,
-    } in findings
-    {
+    let topic_width = findings.iter().map(|finding| finding.topic.len()).max().unwrap_or(0);
+    for Finding { level, topic, fact, remedies } in findings {
         writeln!(out, "{:<4}  {topic:<topic_width$}  {fact}", level.as_str())?;
         for remedy in remedies {
             writeln!(out, "      {:topic_width$}    remedy: {remedy}", "")?;
@@ -97,11 +75,7 @@ pub fn write(out: &mut dyn Write, findings: &[Finding]) -> io::Result<()> {
 }
 
 fn tally(findings: &[Finding]) -> String {
-    match findings
-        .iter()
-        .filter(|finding| finding.level == Level::Warn)
-        .count()
-    {
+    match findings.iter().filter(|finding| finding.level == Level::Warn).count() {
         0 => "nothing to improve".into(),
         warnings => format!("{} to improve", format::count(warnings, "thing")),
     }

@@ -4,10 +4,7 @@ use super::finding::Finding;
 use super::read_text;
 
 /// io_uring with the operations, feature flags and fixes that loads rely on.
-const IO_URING: Version = Version {
-    major: 5,
-    minor: 10,
-};
+const IO_URING: Version = Version { major: 5, minor: 10 };
 /// The first kernel with cachestat(2), which tells cheaply what the page cache holds.
 const CACHESTAT: Version = Version { major: 6, minor: 5 };
 
@@ -20,9 +17,7 @@ struct Version {
 
 /// Looks at the running kernel.
 pub fn examine() -> Vec<Finding> {
-    vec![judge(
-        &read_text("/proc/sys/kernel/osrelease").unwrap_or_default(),
-    )]
+    vec![judge(&read_text("/proc/sys/kernel/osrelease").unwrap_or_default())]
 }
 
 fn judge(release: &str) -> Finding {
@@ -32,11 +27,7 @@ fn judge(release: &str) -> Finding {
     };
     if version < IO_URING {
         let fact = format!("{release}: too old for io_uring loads, reads go through pread");
-        Finding::warn(
-            TOPIC,
-            fact,
-            ["run a kernel of 5.10 or later, best 6.5 or later"],
-        )
+        Finding::warn(TOPIC, fact, ["run a kernel of 5.10 or later, best 6.5 or later"])
     } else if version < CACHESTAT {
         let fact = format!("{release}: io_uring yes, cachestat no (mincore is used instead)");
         Finding::ok(TOPIC, fact)
@@ -60,17 +51,8 @@ mod tests {
 
     #[test]
     fn releases_are_compared_by_number() {
-        assert_eq!(
-            parse("6.8.0-45-generic"),
-            Some(Version { major: 6, minor: 8 })
-        );
-        assert_eq!(
-            parse("5.10-rc1"),
-            Some(Version {
-                major: 5,
-                minor: 10
-            })
-        );
+        assert_eq!(parse("6.8.0-45-generic"), Some(Version { major: 6, minor: 8 }));
+        assert_eq!(parse("5.10-rc1"), Some(Version { major: 5, minor: 10 }));
         assert_eq!(parse("linux"), None);
         assert!(parse("5.9.1") < parse("5.10.0"));
     }

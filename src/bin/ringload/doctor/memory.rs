@@ -43,11 +43,7 @@ fn locked(soft: u64, hard: u64, may_lock_all: bool) -> Finding {
 }
 
 fn limit_text(bytes: u64) -> String {
-    if bytes == RLIM_INFINITY {
-        "unlimited".into()
-    } else {
-        format::size(bytes)
-    }
+    if bytes == RLIM_INFINITY { "unlimited".into() } else { format::size(bytes) }
 }
 
 /// Whether the `CapEff` line of /proc/self/status has CAP_IPC_LOCK.
@@ -81,9 +77,7 @@ fn chosen(choices: &str) -> Option<&str> {
 
 /// The line `MemAvailable:   1234 kB` of /proc/meminfo.
 fn available_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -93,16 +87,12 @@ fn available(machine: Option<u64>, cgroup: Option<u64>) -> Finding {
     match (machine, cgroup) {
         (Some(machine), Some(cgroup)) if cgroup < machine => {
             let (left, of) = (format::size(cgroup), format::size(machine));
-            Finding::info(
-                TOPIC,
-                format!("{left} left by the cgroup's limit, of {of} available"),
-            )
+            Finding::info(TOPIC, format!("{left} left by the cgroup's limit, of {of} available"))
         }
         (Some(machine), _) => Finding::info(TOPIC, format!("{} available", format::size(machine))),
-        (None, Some(cgroup)) => Finding::info(
-            TOPIC,
-            format!("{} left by the cgroup's limit", format::size(cgroup)),
-        ),
+        (None, Some(cgroup)) => {
+            Finding::info(TOPIC, format!("{} left by the cgroup's limit", format::size(cgroup)))
+        }
         (None, None) => Finding::info(TOPIC, "the kernel does not say how much is available"),
     }
 }
@@ -116,10 +106,7 @@ mod tests {
     fn a_small_locked_memory_limit_is_a_shortfall() {
         assert_eq!(locked(8 << 20, 8 << 20, false).level, Level::Warn);
         assert_eq!(locked(8 << 20, 8 << 20, true).level, Level::Ok);
-        assert_eq!(
-            locked(DEFAULT_RING_BYTES, RLIM_INFINITY, false).level,
-            Level::Ok
-        );
+        assert_eq!(locked(DEFAULT_RING_BYTES, RLIM_INFINITY, false).level, Level::Ok);
         let unlimited = locked(RLIM_INFINITY, RLIM_INFINITY, false);
         assert_eq!(unlimited.fact, "limit unlimited (hard limit unlimited)");
     }
@@ -135,10 +122,7 @@ mod tests {
     fn the_bracketed_mode_counts() {
         assert_eq!(huge_pages(Some("always [madvise] never")).level, Level::Ok);
         assert_eq!(huge_pages(Some("[always] madvise never")).level, Level::Ok);
-        assert_eq!(
-            huge_pages(Some("always madvise [never]")).level,
-            Level::Warn
-        );
+        assert_eq!(huge_pages(Some("always madvise [never]")).level, Level::Warn);
         assert_eq!(huge_pages(Some("")).level, Level::Info);
         assert_eq!(huge_pages(None).level, Level::Info);
     }
@@ -147,10 +131,7 @@ mod tests {
     fn the_smaller_of_machine_and_cgroup_is_told() {
         let meminfo = "MemTotal:  9 kB\nMemAvailable:    4194304 kB\n";
         assert_eq!(available_bytes(meminfo), Some(4 << 30));
-        assert_eq!(
-            available(Some(4 << 30), Some(8 << 30)).fact,
-            "4.00 GiB available"
-        );
+        assert_eq!(available(Some(4 << 30), Some(8 << 30)).fact, "4.00 GiB available");
         assert_eq!(
             available(Some(4 << 30), Some(1 << 30)).fact,
             "1.00 GiB left by the cgroup's limit, of 4.00 GiB available"

@@ -46,19 +46,12 @@ struct Diagnosis {
 /// When the path does not exist or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let path = args.path.canonicalize().map_err(|error| {
-        Failure::from(ringload::Error::from_io(
-            format!("examine {}", args.path.display()),
-            error,
-        ))
+        Failure::from(ringload::Error::from_io(format!("examine {}", args.path.display()), error))
     })?;
     let findings = examine(&path);
     if args.json {
         let path = path.display().to_string();
-        output::print_json(&Diagnosis {
-            version: env!("CARGO_PKG_VERSION"),
-            path,
-            findings,
-        })
+        output::print_json(&Diagnosis { version: env!("CARGO_PKG_VERSION"), path, findings })
     } else {
         output::print(|out| finding::write(out, &findings))
     }

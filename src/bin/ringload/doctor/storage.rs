@@ -65,10 +65,9 @@ fn direct(path: &Path) -> Finding {
         Err(error) => return Finding::info(TOPIC, format!("not tried: no file to read ({error})")),
     };
     match probed {
-        Ok(block_bytes) => Finding::ok(
-            TOPIC,
-            format!("works, in blocks of {}", format::size(block_bytes as u64)),
-        ),
+        Ok(block_bytes) => {
+            Finding::ok(TOPIC, format!("works, in blocks of {}", format::size(block_bytes as u64)))
+        }
         Err(error) => Finding::warn(
             TOPIC,
             format!("refused, reads go through the page cache ({error})"),
@@ -102,9 +101,7 @@ impl Sample {
 }
 
 fn write_sample(directory: &Path) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".ringload-doctor-")
-        .tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(".ringload-doctor-").tempfile_in(directory)?;
     file.write_all(&[0; PROBE_BYTES as usize])?;
     // Blocks that are not on the disk yet would be written out by the first direct read.
     file.as_file().sync_data()?;
@@ -114,10 +111,7 @@ fn write_sample(directory: &Path) -> io::Result<NamedTempFile> {
 fn find_sample(directory: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(directory).ok()?.flatten();
     let mut files = entries.map(|entry| entry.path());
-    files.find(|path| {
-        path.metadata()
-            .is_ok_and(|m| m.is_file() && m.len() >= PROBE_BYTES)
-    })
+    files.find(|path| path.metadata().is_ok_and(|m| m.is_file() && m.len() >= PROBE_BYTES))
 }
 
 #[cfg(test)]
@@ -135,10 +129,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let sample = Sample::on(directory.path()).unwrap();
         assert_eq!(sample.path().metadata().unwrap().len(), PROBE_BYTES);
-        assert_eq!(
-            find_sample(directory.path()).as_deref(),
-            Some(sample.path())
-        );
+        assert_eq!(find_sample(directory.path()).as_deref(), Some(sample.path()));
         drop(sample);
         assert_eq!(find_sample(directory.path()), None);
     }

@@ -23,10 +23,7 @@ pub fn examine() -> Vec<Finding> {
         let sysctl = read_text("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
         return vec![refused(&error, &sysctl)];
     }
-    vec![
-        operations(supported()),
-        registration(probe_registration(PROBE_BYTES)),
-    ]
+    vec![operations(supported()), registration(probe_registration(PROBE_BYTES))]
 }
 
 /// What stands between this process and a ring.
@@ -63,21 +60,18 @@ fn operations(supported: io::Result<Operations>) -> Finding {
     const TOPIC: &str = "io_uring";
     const NEWER: &str = "run a kernel of 5.10 or later";
     match supported {
-        Ok(Operations {
-            read: true,
-            read_fixed: true,
-        }) => Finding::ok(TOPIC, "usable, with READ and READ_FIXED"),
-        Ok(Operations {
-            read: true,
-            read_fixed: false,
-        }) => Finding::warn(TOPIC, "usable, without READ_FIXED", [NEWER]),
+        Ok(Operations { read: true, read_fixed: true }) => {
+            Finding::ok(TOPIC, "usable, with READ and READ_FIXED")
+        }
+        Ok(Operations { read: true, read_fixed: false }) => {
+            Finding::warn(TOPIC, "usable, without READ_FIXED", [NEWER])
+        }
         Ok(Operations { read: false, .. }) => {
             Finding::warn(TOPIC, "a ring can be set up, but READ is missing", [NEWER])
         }
-        Err(error) => Finding::info(
-            TOPIC,
-            format!("usable; its operations could not be listed ({error})"),
-        ),
+        Err(error) => {
+            Finding::info(TOPIC, format!("usable; its operations could not be listed ({error})"))
+        }
     }
 }
 

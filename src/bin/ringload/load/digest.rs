@@ -39,11 +39,7 @@ impl<'scope> Digester<'scope> {
             let (tensors, gate) = (Arc::clone(&tensors), Arc::clone(&gate));
             scope.spawn(move || work(&tensors, &gate, keep))
         });
-        Digester {
-            queue,
-            workers: workers.collect(),
-            gate,
-        }
+        Digester { queue, workers: workers.collect(), gate }
     }
 
     /// Hands a tensor over, and returns once there is room for the next.
@@ -59,9 +55,8 @@ impl<'scope> Digester<'scope> {
         drop(self.queue);
         let mut all = Hashed::default();
         for worker in self.workers {
-            let (digests, kept) = worker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let (digests, kept) =
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             all.0.extend(digests);
             all.1.extend(kept);
         }
@@ -76,8 +71,7 @@ fn work(tensors: &Mutex<Receiver<Tensor>>, gate: &Gate, keep: bool) -> Hashed {
         let next = lock(tensors).recv();
         let Ok(tensor) = next else { return done };
         let sum = digest(&SHA256, tensor.bytes());
-        done.0
-            .insert(tensor.name().to_owned(), format::hex(sum.as_ref()));
+        done.0.insert(tensor.name().to_owned(), format::hex(sum.as_ref()));
         let bytes = held_bytes(&tensor);
         if keep {
             done.1.push(tensor);
@@ -111,11 +105,7 @@ struct Gate {
 
 impl Gate {
     fn new(allowance_bytes: u64) -> Self {
-        Gate {
-            allowance_bytes,
-            held_bytes: Mutex::new(0),
-            left: Condvar::new(),
-        }
+        Gate { allowance_bytes, held_bytes: Mutex::new(0), left: Condvar::new() }
     }
 
     fn enter(&self, bytes: u64) {
@@ -149,10 +139,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn write(out: &mut dyn Write, digests: &Digests) -> io::Result<()> {
     for (name, digest) in digests {
         if name.contains(['\\', '\n', '\r']) {
-            let name = name
-                .replace('\\', "\\\\")
-                .replace('\n', "\\n")
-                .replace('\r', "\\r");
+            let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
             writeln!(out, "\\{digest}  {name}")?;
         } else {
             writeln!(out, "{digest}  {name}")?;
@@ -169,15 +156,10 @@ mod tests {
     #[test]
     fn digests_are_written_as_sha256sum_writes_them() {
         let digests = [("b", "01"), ("a", "00"), ("c\n", "02")];
-        let digests = digests
-            .map(|(name, digest)| (name.to_owned(), digest.to_owned()))
-            .into();
+        let digests = digests.map(|(name, digest)| (name.to_owned(), digest.to_owned())).into();
         let mut out = Vec::new();
         write(&mut out, &digests).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "00  a\n01  b\n\\02  c\\n\n"
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), "00  a\n01  b\n\\02  c\\n\n");
     }
 
     #[test]

@@ -39,28 +39,19 @@ fn style() -> ProgressStyle {
     let style = ProgressStyle::with_template(TEMPLATE);
     style
         .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key(
-            "done",
-            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                write_or_ignore(out, &format::size(state.pos()));
-            },
-        )
-        .with_key(
-            "all",
-            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                write_or_ignore(out, &format::size(state.len().unwrap_or(0)));
-            },
-        )
-        .with_key(
-            "speed",
-            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                let seconds = state.elapsed().as_secs_f64();
-                write_or_ignore(
-                    out,
-                    &format::speed(format::gigabytes_per_second(state.pos(), seconds)),
-                );
-            },
-        )
+        .with_key("done", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            write_or_ignore(out, &format::size(state.pos()));
+        })
+        .with_key("all", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            write_or_ignore(out, &format::size(state.len().unwrap_or(0)));
+        })
+        .with_key("speed", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let seconds = state.elapsed().as_secs_f64();
+            write_or_ignore(
+                out,
+                &format::speed(format::gigabytes_per_second(state.pos(), seconds)),
+            );
+        })
 }
 
 /// The bar's keys have no way to fail.

@@ -52,11 +52,7 @@ impl Report {
         let usage = getrusage(UsageWho::RUSAGE_SELF)
             .map_err(Failure::system("ask for this process's CPU time"))?;
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        Ok(Self::new(
-            stream.summary(),
-            cpu_seconds(&usage),
-            peak_rss_bytes(&status),
-        ))
+        Ok(Self::new(stream.summary(), cpu_seconds(&usage), peak_rss_bytes(&status)))
     }
 
     fn new(summary: Summary, cpu_seconds: f64, peak_rss_bytes: Option<u64>) -> Self {
@@ -139,9 +135,7 @@ fn cpu_seconds(usage: &Usage) -> f64 {
 
 /// The line `VmHWM:     1234 kB` of /proc/self/status.
 fn peak_rss_bytes(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -190,11 +184,7 @@ mod tests {
         let why = "the file system refuses direct I/O".to_owned();
         let told = printed(&Report {
             memory_limit_bytes: Some(1 << 30),
-            downgrades: vec![Rung {
-                from: "direct",
-                to: "buffered",
-                why,
-            }],
+            downgrades: vec![Rung { from: "direct", to: "buffered", why }],
             retries: 1,
             ..report()
         });

@@ -1,0 +1,70 @@
+//! Probes behind `ringload doctor`: they ask the kernel the same way a load does.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::ReadPath;
+use crate::ring::Ring;
+use crate::source::{Backend, FileSource, Source, Via};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Whether an engine's io_uring runtime can be had here.
+///
+/// # Errors
+/// With the kernel's answer.
+pub fn probe_io_uring() -> Result<()> {
+    runtime().map(drop)
+}
+
+/// Whether `bytes` of ring memory can be registered with io_uring.
+///
+/// # Errors
+/// With the kernel's answer.
+pub fn probe_registration(bytes: usize) -> Result<()> {
+    let ring = Ring::new(bytes)?;
+    let refusal = runtime()?.block_on(async { Backend::uring(Some(&ring)).1 });
+    match refusal {
+        None => Ok(()),
+        Some(e) => Err(Error::from_io("register memory with io_uring", e)),
+    }
+}
+
+/// Reads the start of the file at `path` (at least one block long) directly, as an engine does;
+/// gives the block that direct reads of it are aligned to, in bytes.
+///
+/// # Errors
+/// When the file system refuses O_DIRECT, with its answer.
+pub fn probe_direct(path: &Path) -> Result<usize> {
+    let source = Arc::new(FileSource::open(path)?);
+    let block = source.block_bytes();
+    let ring = Ring::new(block)?;
+    let mut windows =
+        ring.allocate(block).map(|slot| slot.into_windows(&[block])).unwrap_or_default();
+    let refused = |why: String| {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("{} refuses direct reads: {why}", path.display()),
+        )
+    };
+    let (Some(window), true) = (windows.pop(), source.len_bytes() >= block as u64) else {
+        return Err(refused(format!("it is shorter than a block of {block} bytes")));
+    };
+    let reader = Arc::clone(&source).reader(&Backend::pread(), ReadPath::Direct)?;
+    if let Some(downgrade) = reader.refused() {
+        return Err(refused(downgrade.why));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|e| Error::from_io("start a runtime", e))?;
+    let (attempt, _window) = runtime.block_on(reader.read_at(window, 0));
+    match attempt {
+        Ok(attempt) if attempt.via == Via::Direct => Ok(block),
+        Ok(_) => Err(refused("it was read through the page cache".to_owned())),
+        Err(e) => Err(refused(e.to_string())),
+    }
+}
+
+fn runtime() -> Result<tokio_uring::Runtime> {
+    let build = || -> io::Result<_> { tokio_uring::Runtime::new(&tokio_uring::builder()) };
+    build().map_err(|e| Error::from_io("set io_uring up", e))
+}

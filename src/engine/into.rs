@@ -1,0 +1,120 @@
+//! The work of a `read_into`: byte ranges of sources into memory that the caller lends.
+//!
+//! Lent memory can be read into directly where its address is congruent to the source's offset
+//! modulo the block: then the partial blocks at both ends are read through the page cache and all
+//! between directly. Where it is not, all of it goes through the page cache.
+
+use super::{Done, Next, Task, Work};
+use crate::error::Result;
+use crate::plan::{Chunk, chunk_ends};
+use crate::ring::Window;
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+pub(crate) struct IntoWork {
+    tasks: Mutex<VecDeque<Task>>,
+    /// Requests of no bytes: done before anything is read.
+    empty: Mutex<VecDeque<usize>>,
+    /// Reads left of each request.
+    left: Vec<AtomicUsize>,
+    sources: Vec<std::sync::Arc<dyn crate::source::Source>>,
+    source_of: Vec<usize>,
+}
+
+/// One range to read: `into.len()` bytes of a source from `offset`.
+pub(crate) struct Lent {
+    pub source: usize,
+    pub offset: u64,
+    pub into: NonNull<[u8]>,
+}
+
+impl IntoWork {
+    /// # Safety
+    /// The lent memory of each request stays valid, and nobody else touches it, until the engines
+    /// that run this work have been joined and the work is dropped.
+    #[allow(unsafe_code)]
+    pub unsafe fn new(
+        requests: Vec<Lent>,
+        sources: Vec<std::sync::Arc<dyn crate::source::Source>>,
+        chunk_bytes: u64,
+    ) -> Self {
+        let mut tasks = VecDeque::new();
+        let mut empty = VecDeque::new();
+        let mut left = Vec::with_capacity(requests.len());
+        let source_of = requests.iter().map(|request| request.source).collect();
+        for (ticket, request) in requests.into_iter().enumerate() {
+            let block = sources[request.source].block_bytes() as u64;
+            let ends = request.ends(block, chunk_bytes);
+            left.push(AtomicUsize::new(ends.len()));
+            if ends.is_empty() {
+                empty.push_back(ticket);
+            }
+            let mut start = 0;
+            for end in ends {
+                // SAFETY: disjoint parts of memory that is lent under this function's contract.
+                let window = unsafe { Window::lend(part(request.into, start, end)) };
+                let chunk =
+                    Chunk { offset_bytes: request.offset + start as u64, want_bytes: end - start };
+                tasks.push_back(Task { source: request.source, chunk, window, ticket });
+                start = end;
+            }
+        }
+        Self { tasks: Mutex::new(tasks), empty: Mutex::new(empty), left, sources, source_of }
+    }
+}
+
+impl Lent {
+    /// Where its reads end, relative to its start.
+    fn ends(&self, block: u64, chunk_bytes: u64) -> Vec<usize> {
+        let len = self.into.len() as u64;
+        if len == 0 {
+            return Vec::new();
+        }
+        let first = self.offset.next_multiple_of(block);
+        let last = (self.offset + len) / block * block;
+        let address = self.into.cast::<u8>().as_ptr() as u64;
+        let congruent = address % block == self.offset % block;
+        if !congruent || first >= last {
+            return chunk_ends(self.offset, len, chunk_bytes);
+        }
+        let head = (first - self.offset) as usize;
+        let middle = chunk_ends(first, last - first, chunk_bytes);
+        let mut ends: Vec<usize> = (head > 0).then_some(head).into_iter().collect();
+        ends.extend(middle.into_iter().map(|end| head + end));
+        if last < self.offset + len {
+            ends.push(len as usize);
+        }
+        ends
+    }
+}
+
+/// The bytes `start..end` of `whole`, without making a reference.
+#[allow(unsafe_code)]
+fn part(whole: NonNull<[u8]>, start: usize, end: usize) -> NonNull<[u8]> {
+    assert!(start < end && end <= whole.len());
+    // SAFETY: in bounds, as just checked.
+    let first = unsafe { whole.cast::<u8>().add(start) };
+    NonNull::slice_from_raw_parts(first, end - start)
+}
+
+impl Work for IntoWork {
+    fn next(&self) -> Next {
+        if let Some(index) = self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            return Next::Deliver(Done::Request { index });
+        }
+        let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        task.map_or(Next::Finished, Next::Read)
+    }
+
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>> {
+        drop(window);
+        let last = self.left[ticket].fetch_sub(1, Ordering::AcqRel) == 1;
+        if !last {
+            return Ok(None);
+        }
+        self.sources[self.source_of[ticket]].check_unchanged()?;
+        Ok(Some(Done::Request { index: ticket }))
+    }
+}

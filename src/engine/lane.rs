@@ -1,0 +1,144 @@
+//! A lane: takes a read, drives it to its end, takes the next.
+
+use super::fill::fill;
+use super::{Next, Shared, Task, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::Ring;
+use crate::source::{Backend, Reader};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// An engine keeps the readers of so many sources open; a checkpoint is read shard by shard, so
+/// few are in use at once.
+const READERS_MAX: usize = 4;
+
+/// What the lanes of one engine share.
+pub(super) struct Engine {
+    shared: Arc<Shared>,
+    work: Arc<dyn Work>,
+    backend: Backend,
+    readers: RefCell<VecDeque<(usize, Rc<dyn Reader>)>>,
+}
+
+impl Engine {
+    pub fn new(shared: Arc<Shared>, work: Arc<dyn Work>, backend: Backend) -> Rc<Self> {
+        Rc::new(Self { shared, work, backend, readers: RefCell::default() })
+    }
+
+    /// Works until nothing is left or the load is stopped.
+    pub async fn lane(self: Rc<Self>) {
+        if let Err(error) = self.run().await {
+            self.shared.fail(error);
+        }
+    }
+
+    async fn run(&self) -> Result<()> {
+        while !self.shared.is_cancelled() {
+            let next = match self.next() {
+                Next::Wait(_) => self.wait_for_memory().await?,
+                next => next,
+            };
+            match next {
+                Next::Read(task) => self.read(task).await?,
+                Next::Deliver(done) => self.shared.queue.push(done),
+                Next::Wait(_) => {}
+                Next::Finished => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next thing to do. A read counts as in flight from before it is taken until what it
+    /// completed was handed out, so that no lane sees "nothing in flight" in between.
+    fn next(&self) -> Next {
+        self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        let next = self.work.next();
+        if !matches!(next, Next::Read(_)) {
+            self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
+        next
+    }
+
+    async fn read(&self, task: Task) -> Result<()> {
+        let Task { source: index, chunk, window, ticket } = task;
+        let reader = self.reader(index)?;
+        let source = &*self.shared.job.sources[index];
+        let window = fill(&self.shared, source, &*reader, chunk, window).await?;
+        self.shared.stats.rung(self.backend.rung());
+        if let Some(done) = self.work.complete(ticket, window)? {
+            self.shared.queue.push(done);
+        }
+        self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn reader(&self, index: usize) -> Result<Rc<dyn Reader>> {
+        let mut readers = self.readers.borrow_mut();
+        if let Some((_, reader)) = readers.iter().find(|(of, _)| *of == index) {
+            return Ok(Rc::clone(reader));
+        }
+        let source = Arc::clone(&self.shared.job.sources[index]);
+        let reader: Rc<dyn Reader> =
+            source.reader(&self.backend, self.shared.job.read_path)?.into();
+        if let Some(downgrade) = reader.refused() {
+            self.shared.stats.downgrade(downgrade);
+        }
+        if readers.len() == READERS_MAX {
+            readers.pop_front();
+        }
+        readers.push_back((index, Rc::clone(&reader)));
+        Ok(reader)
+    }
+
+    /// Waits until there is something else to do than to wait, or finds that this cannot happen.
+    async fn wait_for_memory(&self) -> Result<Next> {
+        let Some(ring) = &self.shared.job.ring else {
+            return Ok(Next::Finished);
+        };
+        let patience = self.shared.job.hold_timeout;
+        let look = (patience / 8).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        loop {
+            let mut freed = std::pin::pin!(ring.freed());
+            freed.as_mut().enable();
+            // From here on nothing freed is missed; what was freed before, this look sees.
+            let next = self.next();
+            let Next::Wait(need) = next else {
+                return Ok(next);
+            };
+            if self.shared.is_cancelled() {
+                return Ok(Next::Finished);
+            }
+            if tokio::time::timeout(look, freed).await.is_err() {
+                self.check_held(ring, need, patience)?;
+            }
+        }
+    }
+
+    /// Fails when the caller waits for more tensors, nothing is on its way, and no memory was given
+    /// back for so long that the caller must be holding all of it.
+    fn check_held(&self, ring: &Ring, need: usize, patience: Duration) -> Result<()> {
+        let Some(starving) = self.shared.queue.starving_for() else {
+            return Ok(());
+        };
+        let usage = ring.usage();
+        let in_flight = self.shared.in_flight.load(Ordering::Acquire);
+        if in_flight > 0 || starving.min(usage.since_freed) < patience {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::MemoryLimit,
+            format!(
+                "the memory limit is reached: the tensors still held take {} of the ring's {} bytes \
+                 and the next ones need {need}, and nothing was dropped for {:.1} s; drop tensors \
+                 as they come, copy what must stay, or raise the memory limit",
+                usage.bytes,
+                ring.capacity(),
+                usage.since_freed.as_secs_f64(),
+            ),
+        ))
+    }
+}

@@ -1,0 +1,97 @@
+//! The mapped read path: extents are faulted in from the page cache and handed out in place.
+//!
+//! There is no ring and no read operation: each thread takes an extent and asks the kernel to map
+//! (and, where it is not cached, to read) its pages, a step at a time so that a stop is quick.
+//! A file that shrank shows as EFAULT from madvise(2), not as a signal.
+
+use super::{Done, Shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{Extent, Plan};
+use crate::ring::Mapping;
+use crate::source::{Source, Via};
+use crate::tensor::Storage;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// How much is faulted in by one call.
+const STEP_BYTES: usize = 8 << 20;
+
+pub(crate) struct MapWork {
+    plan: Arc<Plan>,
+    mappings: Vec<OnceLock<Arc<Mapping>>>,
+    next_extent: AtomicUsize,
+}
+
+impl MapWork {
+    pub fn new(plan: Arc<Plan>) -> Self {
+        let mappings = plan.checkpoint().shards().iter().map(|_| OnceLock::new()).collect();
+        Self { plan, mappings, next_extent: AtomicUsize::new(0) }
+    }
+
+    /// Works until nothing is left or the load is stopped.
+    pub(super) fn run(&self, shared: &Shared) {
+        while !shared.is_cancelled() {
+            let index = self.next_extent.fetch_add(1, Ordering::Relaxed);
+            let Some(extent) = self.plan.extents().get(index) else {
+                return;
+            };
+            match self.fault_in(shared, extent) {
+                Ok(storage) => shared.queue.push(Done::Extent { index, storage }),
+                Err(error) => shared.fail(error),
+            }
+        }
+    }
+
+    fn fault_in(&self, shared: &Shared, extent: &Extent) -> Result<Storage> {
+        if extent.len_bytes() == 0 {
+            return Ok(Storage::empty());
+        }
+        let source = &**self.plan.checkpoint().shards()[extent.shard()].source();
+        let mapping = self.mapping(source, extent.shard())?;
+        let start = extent.slot_offset_bytes(source.block_bytes()) as usize;
+        let end = (extent.offset_bytes() + extent.len_bytes()) as usize;
+        for from in (start..end).step_by(STEP_BYTES) {
+            if shared.is_cancelled() {
+                return Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));
+            }
+            populate(shared, source, &mapping, from..(from + STEP_BYTES).min(end))?;
+        }
+        source.check_unchanged()?;
+        Ok(Storage::mapped(mapping, start..end))
+    }
+
+    fn mapping(&self, source: &dyn Source, shard: usize) -> Result<Arc<Mapping>> {
+        if let Some(mapping) = self.mappings[shard].get() {
+            return Ok(Arc::clone(mapping));
+        }
+        // Two threads may both map; one mapping is kept and the other undone.
+        let mapping = Arc::new(source.map()?);
+        Ok(Arc::clone(self.mappings[shard].get_or_init(|| mapping)))
+    }
+}
+
+fn populate(
+    shared: &Shared,
+    source: &dyn Source,
+    mapping: &Mapping,
+    range: Range<usize>,
+) -> Result<()> {
+    let began = Instant::now();
+    let bytes = range.len() as u64;
+    match mapping.populate_read(range) {
+        // Before Linux 5.14 pages are faulted in when they are touched.
+        Err(e) if e.raw_os_error() != Some(libc::EINVAL) => return Err(refused(source, e)),
+        _ => {}
+    }
+    shared.stats.read(Via::Mapped, bytes);
+    crate::metrics::read(source.kind(), Via::Mapped, bytes, began.elapsed());
+    Ok(())
+}
+
+fn refused(source: &dyn Source, failure: io::Error) -> Error {
+    let failed = Error::from_io(format_args!("read {} as mapped", source.location()), failure);
+    source.check_unchanged().err().unwrap_or(failed)
+}

@@ -1,0 +1,246 @@
+//! Engines: one thread, one runtime, many reads in flight; the only place that joins ring, sources
+//! and device.
+//!
+//! ```text
+//!   Work (shared)            engine thread 0..N                           Queue (shared)
+//!   next(): a window   -->   lane: reader.read_at ... fill   -->  complete()  -->  pop()
+//!   of a free slot           lane: ...   (depth lanes)            full? place      the caller
+//!        ^                                                        on the device       |
+//!        +------------------ the slot is freed when its last tensor is dropped -------+
+//! ```
+//!
+//! A *lane* is one local task that takes a read, drives it to its end and takes the next; an engine
+//! runs [`Job::depth`] of them, which is its queue depth. Lanes take work from one shared
+//! [`Work`], so that engines balance by themselves.
+//!
+//! Stopping: [`Running`]'s drop (or the first error) sets a flag that every lane looks at between
+//! attempts. A lane is never dropped while its read is in flight: the engine joins its lanes, then
+//! ends its runtime, then its thread; `Running` joins the threads. So when `stop` returns, no
+//! kernel operation of the load is left and every window is back.
+
+mod fill;
+mod into;
+mod lane;
+mod mapped;
+mod queue;
+mod runtime;
+mod schedule;
+mod stats;
+
+pub(crate) use into::{IntoWork, Lent};
+pub(crate) use mapped::MapWork;
+pub(crate) use queue::Done;
+pub(crate) use schedule::LoadWork;
+pub(crate) use stats::Stats;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::ReadPath;
+use crate::plan::Chunk;
+use crate::ring::{Ring, Window};
+use crate::source::Source;
+use queue::Queue;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Memory is faulted in this far ahead of the reads.
+const POPULATE_AHEAD_BYTES: usize = 128 << 20;
+
+/// What engines do: shared by all of them.
+pub(crate) trait Work: Send + Sync {
+    /// The next read, or what else is to be done.
+    fn next(&self) -> Next;
+
+    /// Takes a filled window back; gives what that completed.
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>>;
+}
+
+/// What a lane does next.
+pub(crate) enum Next {
+    /// Read this.
+    Read(Task),
+    /// Hand this out; it needs no read.
+    Deliver(Done),
+    /// Wait until a slot is freed: this many bytes are needed.
+    Wait(usize),
+    /// There is nothing left to begin.
+    Finished,
+}
+
+/// One read and where it goes.
+pub(crate) struct Task {
+    /// Which of [`Job::sources`].
+    pub source: usize,
+    pub chunk: Chunk,
+    pub window: Window,
+    /// For [`Work::complete`].
+    pub ticket: usize,
+}
+
+/// Everything a load's engines need besides the work.
+pub(crate) struct Job {
+    pub sources: Vec<Arc<dyn Source>>,
+    /// The ring that windows come from; `None` when they are lent.
+    pub ring: Option<Arc<Ring>>,
+    pub read_path: ReadPath,
+    pub engines: usize,
+    /// Reads in flight an engine.
+    pub depth: usize,
+    /// Whether to register the ring's memory with io_uring.
+    pub register: bool,
+    /// How long a caller may wait for tensors while holding all memory before that is an error.
+    pub hold_timeout: Duration,
+}
+
+/// What the engines of a load and its caller share.
+pub(crate) struct Shared {
+    pub job: Job,
+    pub queue: Queue,
+    pub stats: Stats,
+    /// Reads that lanes have taken and not handed out yet.
+    in_flight: AtomicUsize,
+    cancelled: AtomicBool,
+    engines_left: AtomicUsize,
+}
+
+impl Shared {
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Stops the load: lanes end at their next look, waiting ones are woken.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Some(ring) = &self.job.ring {
+            ring.close();
+            ring.wake();
+        }
+    }
+
+    /// Ends the load with `error`; the first one counts.
+    pub fn fail(&self, error: Error) {
+        if error.kind() != ErrorKind::Cancelled {
+            tracing::debug!(%error, "load failed");
+            self.queue.fail(error);
+        }
+        self.cancel();
+    }
+}
+
+/// The engines of one load. Dropping it stops and drains them.
+pub(crate) struct Running {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts the engines of `job`, to do `work`.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn start(job: Job, work: Arc<dyn Work>) -> Result<Self> {
+        let engines = job.engines.max(1);
+        let populate = job.ring.clone().filter(|_| !job.register);
+        let mut running = Self::new(job, engines);
+        for engine in 0..engines {
+            let (shared, work) = (Arc::clone(&running.shared), Arc::clone(&work));
+            running.spawn(format!("ringload-{engine}"), move || {
+                Self::guard(&shared, || runtime::run(&shared, &work));
+            })?;
+        }
+        if let Some(ring) = populate {
+            running.spawn("ringload-memory".to_owned(), move || {
+                ring.populate_ahead(POPULATE_AHEAD_BYTES);
+            })?;
+        }
+        Ok(running)
+    }
+
+    /// Starts threads that map instead of read.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn start_mapped(job: Job, work: Arc<MapWork>) -> Result<Self> {
+        let engines = job.engines.max(1);
+        let mut running = Self::new(job, engines);
+        for engine in 0..engines {
+            let (shared, work) = (Arc::clone(&running.shared), Arc::clone(&work));
+            running.spawn(format!("ringload-{engine}"), move || {
+                Self::guard(&shared, || work.run(&shared));
+            })?;
+        }
+        Ok(running)
+    }
+
+    fn new(job: Job, engines: usize) -> Self {
+        let shared = Shared {
+            queue: Queue::new(),
+            stats: Stats::new(),
+            in_flight: AtomicUsize::new(0),
+            cancelled: AtomicBool::new(false),
+            engines_left: AtomicUsize::new(engines),
+            job,
+        };
+        Self { shared: Arc::new(shared), threads: Vec::new() }
+    }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(body)
+            .map_err(|e| Error::from_io("start an engine thread", e))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Runs an engine's `body` so that even a bug in it ends the load with an error, not a hang.
+    fn guard(shared: &Shared, body: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            shared.fail(Error::new(ErrorKind::Io, "an engine thread panicked; this is a bug"));
+        }
+        if shared.engines_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.queue.close();
+        }
+    }
+
+    /// The next thing that is done, waiting for it; `None` when all is.
+    pub fn pop(&self) -> Option<Result<Done>> {
+        self.shared.queue.pop()
+    }
+
+    /// As [`pop`](Self::pop), for async callers.
+    pub fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Done>>> {
+        self.shared.queue.poll_pop(cx)
+    }
+
+    /// What was read so far, and how.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// How many engines run.
+    pub fn engines(&self) -> usize {
+        self.shared.job.engines.max(1)
+    }
+
+    /// Stops the engines and waits until nothing of them is left.
+    pub fn stop(&mut self) {
+        self.shared.cancel();
+        for thread in self.threads.drain(..) {
+            // A panic was already reported by `guard`.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! An engine's thread: probes the ladder, runs the lanes, and ends only when all of them have.
+
+use super::lane::Engine;
+use super::{Shared, Work};
+use crate::error::{Error, ErrorKind};
+use crate::source::{Backend, Downgrade};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
+
+/// Entries of an engine's submission queue: more than lanes, so that it never overflows.
+const ENTRIES: u32 = 256;
+
+/// Runs one engine to its end.
+pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>) {
+    match uring() {
+        Ok(runtime) => {
+            runtime.block_on(drive(shared, work, on_uring(shared)));
+        }
+        Err(refusal) => {
+            let why = why_no_uring(&refusal);
+            shared.stats.downgrade(Downgrade { from: "uring", to: "pread", why });
+            match pread(shared.job.depth) {
+                Ok(runtime) => {
+                    LocalSet::new()
+                        .block_on(&runtime, drive(shared, work, async { Backend::pread() }));
+                }
+                Err(e) => shared.fail(Error::from_io("start an engine", e)),
+            }
+        }
+    }
+}
+
+async fn drive(shared: &Arc<Shared>, work: &Arc<dyn Work>, backend: impl Future<Output = Backend>) {
+    let engine = Engine::new(Arc::clone(shared), Arc::clone(work), backend.await);
+    let lanes: Vec<_> = (0..shared.job.depth.max(1))
+        .map(|_| tokio::task::spawn_local(Rc::clone(&engine).lane()))
+        .collect();
+    for lane in lanes {
+        if lane.await.is_err() {
+            shared.fail(Error::new(ErrorKind::Io, "a lane panicked; this is a bug"));
+        }
+    }
+}
+
+/// The backend on this runtime: must run inside it, for registration.
+async fn on_uring(shared: &Shared) -> Backend {
+    let ring = shared.job.ring.as_deref().filter(|_| shared.job.register);
+    let (backend, refusal) = Backend::uring(ring);
+    if let Some(refusal) = refusal {
+        let why = format!("registering the ring's memory: {refusal}; raise ulimit -l");
+        shared.stats.downgrade(Downgrade { from: "uring+registered", to: "uring", why });
+    }
+    backend
+}
+
+fn uring() -> io::Result<tokio_uring::Runtime> {
+    let mut builder = tokio_uring::builder();
+    tokio_uring::Runtime::new(builder.entries(ENTRIES))
+}
+
+fn pread(depth: usize) -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_time().max_blocking_threads(depth.clamp(1, 16)).build()
+}
+
+fn why_no_uring(refusal: &io::Error) -> String {
+    let hint = match refusal.raw_os_error() {
+        Some(libc::EPERM) => "forbidden here (seccomp or kernel.io_uring_disabled)",
+        Some(libc::ENOSYS) => "this kernel has none",
+        Some(libc::ENOMEM) => "the locked-memory limit is too low (ulimit -l)",
+        _ => "the kernel refused",
+    };
+    format!("io_uring: {hint}: {refusal}")
+}

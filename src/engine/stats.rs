@@ -1,0 +1,91 @@
+//! What a load did, counted while it runs.
+
+use crate::source::{Downgrade, Rung, Via};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(crate) struct Stats {
+    direct_bytes: AtomicU64,
+    buffered_bytes: AtomicU64,
+    mapped_bytes: AtomicU64,
+    retries: AtomicU64,
+    ladder: Mutex<Ladder>,
+}
+
+#[derive(Default)]
+struct Ladder {
+    /// The lowest rung that any engine used.
+    rung: Option<Rung>,
+    downgrades: Vec<Downgrade>,
+}
+
+impl Stats {
+    pub fn new() -> Self {
+        Self {
+            direct_bytes: AtomicU64::new(0),
+            buffered_bytes: AtomicU64::new(0),
+            mapped_bytes: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            ladder: Mutex::default(),
+        }
+    }
+
+    pub fn read(&self, via: Via, bytes: u64) {
+        self.bytes_of(via).fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+        crate::metrics::retry();
+    }
+
+    pub fn rung(&self, rung: Rung) {
+        let mut ladder = self.ladder();
+        ladder.rung = Some(ladder.rung.map_or(rung, |so_far| so_far.min(rung)));
+    }
+
+    /// Records a step down; the same step for the same reason counts once.
+    pub fn downgrade(&self, downgrade: Downgrade) {
+        let mut ladder = self.ladder();
+        if !ladder.downgrades.contains(&downgrade) {
+            let Downgrade { from, to, why } = &downgrade;
+            tracing::info!(from, to, why, "downgraded");
+            crate::metrics::downgrade(from, to);
+            ladder.downgrades.push(downgrade);
+        }
+    }
+
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    pub fn lowest_rung(&self) -> Option<Rung> {
+        self.ladder().rung
+    }
+
+    pub fn downgrades(&self) -> Vec<Downgrade> {
+        self.ladder().downgrades.clone()
+    }
+
+    /// Bytes by how they came; ways that were not used are left out.
+    pub fn read_bytes(&self) -> BTreeMap<&'static str, u64> {
+        [Via::Direct, Via::Buffered, Via::Mapped]
+            .map(|via| (via.as_str(), self.bytes_of(via).load(Ordering::Relaxed)))
+            .into_iter()
+            .filter(|&(_, bytes)| bytes > 0)
+            .collect()
+    }
+
+    fn bytes_of(&self, via: Via) -> &AtomicU64 {
+        match via {
+            Via::Direct => &self.direct_bytes,
+            Via::Buffered => &self.buffered_bytes,
+            Via::Mapped => &self.mapped_bytes,
+        }
+    }
+
+    fn ladder(&self) -> MutexGuard<'_, Ladder> {
+        self.ladder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

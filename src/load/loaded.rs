@@ -1,0 +1,91 @@
+//! All tensors of a load, resident.
+
+use super::{Summary, TensorStream};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The tensors of a checkpoint, resident in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    checkpoint: Arc<Checkpoint>,
+    /// In the order of the checkpoint.
+    tensors: Vec<Tensor>,
+    /// From a tensor's index in the checkpoint to its place above.
+    places: HashMap<usize, usize>,
+    summary: Summary,
+}
+
+impl Loaded {
+    pub(super) fn collect(mut stream: TensorStream) -> Result<Self> {
+        let total = stream.progress().total_bytes();
+        if let Some(limit) = stream.summary().memory_limit_bytes.filter(|&limit| limit < total) {
+            return Err(Error::new(
+                ErrorKind::MemoryLimit,
+                format!(
+                    "loading all tensors needs {total} bytes but the memory limit is {limit}; \
+                     stream them, or raise the limit"
+                ),
+            ));
+        }
+        let mut tensors = Vec::with_capacity(stream.tensor_count());
+        for tensor in &mut stream {
+            tensors.push(tensor?);
+        }
+        tensors.sort_unstable_by_key(Tensor::index);
+        let places = tensors.iter().enumerate().map(|(place, t)| (t.index(), place)).collect();
+        let checkpoint = Arc::clone(stream.checkpoint());
+        Ok(Self { checkpoint, tensors, places, summary: stream.summary() })
+    }
+
+    /// The tensor called `name`, if it was loaded.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        let index = self.checkpoint.position(name)?;
+        self.places.get(&index).map(|&place| &self.tensors[place])
+    }
+
+    /// The tensors, in the order of the checkpoint.
+    pub fn iter(&self) -> std::slice::Iter<'_, Tensor> {
+        self.tensors.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The checkpoint they come from, with its metadata.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// What the load did.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+}
+
+impl IntoIterator for Loaded {
+    type Item = Tensor;
+    type IntoIter = std::vec::IntoIter<Tensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.tensors.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Loaded {
+    type Item = &'a Tensor;
+    type IntoIter = std::slice::Iter<'a, Tensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

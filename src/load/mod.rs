@@ -1,0 +1,252 @@
+//! The verb: a [`Loader`] brings the tensors of a checkpoint into memory.
+//!
+//! ```text
+//! Loader::stream:  locations -> Checkpoint -> Plan -> Ring + engines -> TensorStream -> Tensor ...
+//! Loader::load:    the same, collected
+//! Loader::read_into: byte ranges of locations -> engines -> the caller's own memory
+//! ```
+
+mod loaded;
+mod read_into;
+mod stream;
+mod summary;
+mod tuning;
+
+pub use loaded::Loaded;
+pub use read_into::ReadRequest;
+pub use stream::{Progress, TensorStream};
+pub use summary::Summary;
+
+use crate::checkpoint::Checkpoint;
+use crate::device::{Device, Host};
+use crate::engine::{Job, LoadWork, MapWork, Running};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::IntoLocations;
+use crate::options::{self, MemoryLimit, Order, ReadPath};
+use crate::plan::Plan;
+use crate::ring::Ring;
+use crate::source::Source;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tuning::Tuning;
+
+/// Options of a load, and the calls that do it. Cheap to clone; one loader serves any number of
+/// loads.
+///
+/// ```no_run
+/// use ringload::{Loader, MemoryLimit};
+///
+/// # fn main() -> ringload::Result<()> {
+/// // All tensors, resident:
+/// let model = Loader::new().load("/models/llama")?;
+/// let embedding = model.get("model.embed_tokens.weight").expect("a llama has embeddings");
+/// println!("{:?} {:?}: {} bytes", embedding.dtype(), embedding.shape(), embedding.bytes().len());
+///
+/// // One after the other through 256 MiB, each dropped before memory runs out:
+/// let loader = Loader::new().memory_limit(MemoryLimit::Bytes(256 << 20));
+/// for tensor in loader.stream("/models/llama")? {
+///     let tensor = tensor?;
+///     println!("{}", tensor.name());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Loader {
+    memory_limit: Option<MemoryLimit>,
+    read_path: ReadPath,
+    engines: usize,
+    order: Order,
+    globs: Vec<String>,
+    hold_timeout: Duration,
+    device: Arc<dyn Device>,
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self {
+            memory_limit: None,
+            read_path: ReadPath::Auto,
+            engines: 0,
+            order: Order::Completion,
+            globs: Vec::new(),
+            hold_timeout: Duration::from_secs(10),
+            device: Arc::new(Host),
+        }
+    }
+}
+
+impl Loader {
+    /// A loader with the default options: no memory limit, read path `auto`, engines as many as
+    /// help, tensors in completion order, into host memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How much memory tensors may take at once. Wins over the environment
+    /// ([`options`](crate::options)).
+    #[must_use]
+    pub fn memory_limit(mut self, limit: MemoryLimit) -> Self {
+        self.memory_limit = Some(limit);
+        self
+    }
+
+    /// How local files are read.
+    #[must_use]
+    pub fn read_path(mut self, path: ReadPath) -> Self {
+        self.read_path = path;
+        self
+    }
+
+    /// How many engines (threads) read; 0 means as many as help. Wins over the environment.
+    #[must_use]
+    pub fn engines(mut self, engines: usize) -> Self {
+        self.engines = engines;
+        self
+    }
+
+    /// In which order a stream yields tensors.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Only tensors whose name matches one of these globs (`*` and `?` match any character, `[ab]`
+    /// one of several, `{a,b}` alternatives). Replaces what was set before; none means all.
+    #[must_use]
+    pub fn tensors(mut self, globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.globs = globs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Under a memory limit: how long a caller may wait for the next tensor without any memory
+    /// coming back, while it holds all of it, before that is an error. Default 10 s.
+    #[must_use]
+    pub fn hold_timeout(mut self, timeout: Duration) -> Self {
+        self.hold_timeout = timeout;
+        self
+    }
+
+    /// Where tensors end up. Default: [`Host`].
+    #[must_use]
+    pub fn device(mut self, device: Arc<dyn Device>) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Loads all tensors of the checkpoint at `locations` and keeps them resident.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; among them [`ErrorKind::MemoryLimit`] when the tensors together are larger
+    /// than the memory limit.
+    pub fn load(&self, locations: impl IntoLocations) -> Result<Loaded> {
+        self.load_checkpoint(Arc::new(Checkpoint::open(locations)?))
+    }
+
+    /// As [`load`](Self::load), for a checkpoint that is open already.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_checkpoint(&self, checkpoint: Arc<Checkpoint>) -> Result<Loaded> {
+        Loaded::collect(self.stream_checkpoint(checkpoint)?)
+    }
+
+    /// Loads the tensors of the checkpoint at `locations`, handing each out as soon as it is there.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]. Errors met while reading come as an item of the stream.
+    pub fn stream(&self, locations: impl IntoLocations) -> Result<TensorStream> {
+        self.stream_checkpoint(Arc::new(Checkpoint::open(locations)?))
+    }
+
+    /// As [`stream`](Self::stream), for a checkpoint that is open already.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn stream_checkpoint(&self, checkpoint: Arc<Checkpoint>) -> Result<TensorStream> {
+        let began = Instant::now();
+        let limit = self.resolved_memory_limit()?;
+        let plan = Arc::new(Plan::new(checkpoint, limit, &self.globs)?);
+        let running = match self.read_path {
+            ReadPath::Mapped => self.start_mapped(&plan)?,
+            _ => self.start_reading(&plan)?,
+        };
+        Ok(TensorStream::new(plan, running, self.order, began))
+    }
+
+    fn start_reading(&self, plan: &Arc<Plan>) -> Result<(Running, u64)> {
+        let checkpoint = plan.checkpoint();
+        let sources: Vec<_> =
+            checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
+        let tuning =
+            Tuning::choose(self.engine_count()?, plan.ring_bytes(), plan.total_bytes(), &sources);
+        let ring_bytes = usize::try_from(plan.ring_bytes()).map_err(|_| {
+            Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space")
+        })?;
+        let ring = Ring::new(ring_bytes)?;
+        let work = LoadWork::new(
+            Arc::clone(plan),
+            Arc::clone(&ring),
+            Arc::clone(&self.device),
+            tuning.chunk_bytes,
+        );
+        let job = Job { ring: Some(ring), ..self.job(sources, &tuning) };
+        Ok((Running::start(job, Arc::new(work))?, plan.ring_bytes()))
+    }
+
+    fn start_mapped(&self, plan: &Arc<Plan>) -> Result<(Running, u64)> {
+        if plan.limit_bytes().is_some() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the mapped read path uses the page cache and cannot keep a memory limit; \
+                 use another read path or no limit",
+            ));
+        }
+        let work = Arc::new(MapWork::new(Arc::clone(plan)));
+        let tuning = Tuning::choose(self.engine_count()?, 0, plan.total_bytes(), &[]);
+        Ok((Running::start_mapped(self.job(Vec::new(), &tuning), work)?, 0))
+    }
+
+    fn job(&self, sources: Vec<Arc<dyn Source>>, tuning: &Tuning) -> Job {
+        Job {
+            sources,
+            ring: None,
+            read_path: self.read_path,
+            engines: tuning.engines,
+            depth: tuning.depth,
+            register: tuning.register,
+            hold_timeout: self.hold_timeout,
+        }
+    }
+
+    fn resolved_memory_limit(&self) -> Result<MemoryLimit> {
+        match self.memory_limit {
+            Some(limit) => Ok(limit),
+            None => Ok(options::memory_limit_from(options::environment)?.unwrap_or_default()),
+        }
+    }
+
+    /// How many engines were asked for, if any number was.
+    fn engine_count(&self) -> Result<Option<usize>> {
+        match self.engines {
+            0 => options::engines_from(options::environment, options::cores()),
+            engines => Ok(Some(engines)),
+        }
+    }
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loader")
+            .field("memory_limit", &self.memory_limit)
+            .field("read_path", &self.read_path)
+            .field("engines", &self.engines)
+            .field("order", &self.order)
+            .field("tensors", &self.globs)
+            .field("hold_timeout", &self.hold_timeout)
+            .field("device", &self.device.label())
+            .finish()
+    }
+}

@@ -1,0 +1,249 @@
+//! The stream of tensors: takes completed extents from the engines and gives out their tensors.
+
+use super::Summary;
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Done, Running};
+use crate::error::Result;
+use crate::options::Order;
+use crate::plan::Plan;
+use crate::tensor::{Storage, Tensor};
+use futures_core::Stream;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+/// The tensors of a load, as an iterator or (with the `futures` traits) a stream.
+///
+/// After an error it ends. Dropping it stops the load and waits until no read is in flight, which
+/// takes as long as the storage needs to answer what was already asked (milliseconds on a disk);
+/// tensors that were taken stay valid.
+pub struct TensorStream {
+    plan: Arc<Plan>,
+    running: Running,
+    order: Order,
+    ring_bytes: u64,
+    /// Completed extents that wait for their turn (in file order only).
+    early: BTreeMap<usize, Storage>,
+    next_extent: usize,
+    current: Option<Current>,
+    progress: Progress,
+    delivered_tensors: usize,
+    began: Instant,
+    ended: Option<Instant>,
+}
+
+/// The extent whose tensors are being given out.
+struct Current {
+    storage: Storage,
+    slot_offset: u64,
+    /// Positions within the extent's tensors.
+    left: Range<usize>,
+    extent: usize,
+}
+
+impl TensorStream {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        (running, ring_bytes): (Running, u64),
+        order: Order,
+        began: Instant,
+    ) -> Self {
+        let progress = Progress { done: Arc::default(), total_bytes: plan.total_bytes() };
+        Self {
+            plan,
+            running,
+            order,
+            ring_bytes,
+            early: BTreeMap::new(),
+            next_extent: 0,
+            current: None,
+            progress,
+            delivered_tensors: 0,
+            began,
+            ended: None,
+        }
+    }
+
+    /// The checkpoint that is being loaded.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        self.plan.checkpoint()
+    }
+
+    /// How many tensors it gives in all.
+    pub fn tensor_count(&self) -> usize {
+        self.plan.tensor_count()
+    }
+
+    /// A handle to watch the load from elsewhere, for a progress bar.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// What was done so far; final once the stream has ended.
+    pub fn summary(&self) -> Summary {
+        let stats = self.running.stats();
+        let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
+        Summary {
+            bytes: self.progress.done_bytes(),
+            tensors: self.delivered_tensors,
+            seconds: took.as_secs_f64(),
+            engines: self.running.engines(),
+            driver: stats.lowest_rung().map_or("none", |rung| rung.as_str()),
+            read_bytes: stats.read_bytes(),
+            memory_limit_bytes: self.plan.limit_bytes(),
+            ring_bytes: self.ring_bytes,
+            downgrades: stats.downgrades(),
+            retries: stats.retries(),
+        }
+    }
+
+    /// The next tensor of the current extent.
+    fn take(&mut self) -> Option<Tensor> {
+        let current = self.current.as_mut()?;
+        let Some(position) = current.left.next() else {
+            self.current = None; // the extent's storage lives on in its tensors alone
+            return None;
+        };
+        let extent = &self.plan.extents()[current.extent];
+        let index = self.plan.tensors_of(extent)[position];
+        let info = &self.plan.checkpoint().tensors()[index as usize];
+        // Empty tensors may stand anywhere, also where the extent has no storage.
+        let start =
+            if info.len_bytes() == 0 { 0 } else { info.offset_bytes() - current.slot_offset };
+        self.progress.done.fetch_add(info.len_bytes(), Ordering::Relaxed);
+        self.delivered_tensors += 1;
+        let checkpoint = Arc::clone(self.plan.checkpoint());
+        Some(Tensor::new(checkpoint, index, current.storage.clone(), start as usize))
+    }
+
+    /// Takes in what an engine completed, or its error. False when the load is over.
+    fn accept(&mut self, done: Option<Result<Done>>) -> Result<bool> {
+        match done.transpose()? {
+            Some(Done::Extent { index, storage }) => {
+                self.early.insert(index, storage);
+                Ok(true)
+            }
+            Some(Done::Request { .. }) => Ok(true), // loads make no requests
+            None => Ok(false),
+        }
+    }
+
+    /// Makes the next extent current, if one is there.
+    fn advance(&mut self) {
+        let next = match self.order {
+            Order::Completion => self.early.pop_first(),
+            Order::File => self.early.remove_entry(&self.next_extent),
+        };
+        let Some((index, storage)) = next else { return };
+        self.next_extent = index + 1;
+        let extent = &self.plan.extents()[index];
+        let block = self.checkpoint().shards()[extent.shard()].source().block_bytes();
+        self.current = Some(Current {
+            storage,
+            slot_offset: extent.slot_offset_bytes(block),
+            left: 0..self.plan.tensors_of(extent).len(),
+            extent: index,
+        });
+    }
+
+    fn end(&mut self) {
+        self.ended.get_or_insert_with(Instant::now);
+        self.running.stop();
+    }
+
+    /// What follows from one answer of the queue: an item, the end, or "look again".
+    fn step(&mut self, done: Option<Result<Done>>) -> Poll<Option<Result<Tensor>>> {
+        match self.accept(done) {
+            Ok(true) => {
+                self.advance();
+                self.take().map_or(Poll::Pending, |tensor| Poll::Ready(Some(Ok(tensor))))
+            }
+            Ok(false) => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Err(error) => {
+                self.early.clear();
+                self.end();
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    /// A tensor that is there already.
+    fn at_hand(&mut self) -> Option<Tensor> {
+        loop {
+            if let Some(tensor) = self.take() {
+                return Some(tensor);
+            }
+            self.advance();
+            self.current.as_ref()?;
+        }
+    }
+}
+
+impl Iterator for TensorStream {
+    type Item = Result<Tensor>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(tensor) = self.at_hand() {
+                return Some(Ok(tensor));
+            }
+            let done = self.running.pop();
+            if let Poll::Ready(item) = self.step(done) {
+                return item;
+            }
+        }
+    }
+}
+
+impl Stream for TensorStream {
+    type Item = Result<Tensor>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(tensor) = this.at_hand() {
+                return Poll::Ready(Some(Ok(tensor)));
+            }
+            let done = ready!(this.running.poll_pop(cx));
+            if let Poll::Ready(item) = this.step(done) {
+                return Poll::Ready(item);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TensorStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorStream")
+            .field("tensors", &self.tensor_count())
+            .field("delivered", &self.delivered_tensors)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a load is.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    done: Arc<AtomicU64>,
+    total_bytes: u64,
+}
+
+impl Progress {
+    /// Bytes of the tensors handed out so far.
+    pub fn done_bytes(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all tensors of the load.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+}

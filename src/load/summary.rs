@@ -1,0 +1,48 @@
+//! What a load did, for people and for `--json`.
+
+use crate::source::Downgrade;
+use std::collections::BTreeMap;
+
+/// What a load did.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Bytes of the tensors handed out.
+    pub bytes: u64,
+    /// How many tensors were handed out.
+    pub tensors: usize,
+    /// From the call (with the checkpoint open) to the last tensor.
+    pub seconds: f64,
+    /// How many engines ran.
+    pub engines: usize,
+    /// The lowest rung of the ladder that was used: `uring+registered`, `uring` or `pread`; `none`
+    /// where nothing was read (mapped, or no bytes).
+    pub driver: &'static str,
+    /// Bytes read, by how they came (`direct`, `buffered`, `mapped`).
+    pub read_bytes: BTreeMap<&'static str, u64>,
+    /// The memory limit in force, in bytes.
+    pub memory_limit_bytes: Option<u64>,
+    /// The size of the ring, in bytes: address space without a limit, memory with one.
+    pub ring_bytes: u64,
+    /// The steps taken down the ladder, each once.
+    pub downgrades: Vec<Downgrade>,
+    /// Reads asked again after EINTR, EAGAIN or ECANCELED.
+    pub retries: u64,
+}
+
+impl Summary {
+    /// Tensor bytes a second, in units of 10^9.
+    pub fn gigabytes_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.bytes as f64 / self.seconds / 1e9 } else { 0.0 }
+    }
+
+    /// How the bytes came, most first: `direct`, `direct+buffered`, ...; `none` if there were none.
+    pub fn read_path(&self) -> String {
+        let mut ways: Vec<_> = self.read_bytes.iter().collect();
+        ways.sort_by(|a, b| b.1.cmp(a.1));
+        if ways.is_empty() {
+            return "none".to_owned();
+        }
+        ways.into_iter().map(|(way, _)| *way).collect::<Vec<_>>().join("+")
+    }
+}

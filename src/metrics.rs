@@ -1,0 +1,30 @@
+//! Every metric this crate emits, through the `metrics` facade. Install any recorder to see them.
+//!
+//! | name | kind | labels | meaning |
+//! | --- | --- | --- | --- |
+//! | `ringload_read_bytes_total` | counter | `source`, `path` | bytes read, by kind of source (`file`) and by how they came (`direct`, `buffered`, `mapped`) |
+//! | `ringload_read_seconds` | histogram | `source`, `path` | time of one read operation, in seconds |
+//! | `ringload_slots_in_use` | gauge | | slots that are being filled or held by tensors |
+//! | `ringload_downgrades_total` | counter | `from`, `to` | steps taken down the ladder (e.g. `direct` to `buffered`) |
+//! | `ringload_retries_total` | counter | | reads asked again after EINTR, EAGAIN or ECANCELED |
+
+use crate::source::Via;
+use std::time::Duration;
+
+pub(crate) fn read(source: &'static str, via: Via, bytes: u64, took: Duration) {
+    let labels = [("source", source), ("path", via.as_str())];
+    metrics::counter!("ringload_read_bytes_total", &labels).increment(bytes);
+    metrics::histogram!("ringload_read_seconds", &labels).record(took);
+}
+
+pub(crate) fn slots_in_use(slots: usize) {
+    metrics::gauge!("ringload_slots_in_use").set(slots as f64);
+}
+
+pub(crate) fn downgrade(from: &'static str, to: &'static str) {
+    metrics::counter!("ringload_downgrades_total", "from" => from, "to" => to).increment(1);
+}
+
+pub(crate) fn retry() {
+    metrics::counter!("ringload_retries_total").increment(1);
+}

@@ -1,0 +1,51 @@
+//! Cutting what is to be read into single reads.
+
+/// One read: a part of an extent's slot, or of caller-owned memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where it begins in the source.
+    pub offset_bytes: u64,
+    /// How many bytes are wanted; its window may be longer, up to the end of a block.
+    pub want_bytes: usize,
+}
+
+/// Where the reads of `len` bytes from `offset` end, relative to `offset`: every `chunk_bytes` of
+/// the source, so that all but the first and last begin and end at multiples of it.
+///
+/// `chunk_bytes` is a multiple of the source's block.
+pub fn chunk_ends(offset: u64, len: u64, chunk_bytes: u64) -> Vec<usize> {
+    let end = offset + len;
+    let mut ends = Vec::with_capacity((len / chunk_bytes) as usize + 2);
+    // A short first chunk is not worth a read of its own: it goes with the next one.
+    let mut cut = (offset + chunk_bytes / 2).next_multiple_of(chunk_bytes);
+    while cut < end {
+        ends.push((cut - offset) as usize);
+        cut += chunk_bytes;
+    }
+    ends.push(len as usize);
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn chunks_cover_the_range_in_order(offset in 0_u64..1 << 40, len in 1_u64..1 << 26, log in 12_u32..24) {
+            let chunk = 1_u64 << log;
+            let ends = chunk_ends(offset, len, chunk);
+            prop_assert_eq!(*ends.last().unwrap() as u64, len);
+            let mut start = 0;
+            for (i, &end) in ends.iter().enumerate() {
+                prop_assert!(end > start);
+                prop_assert!(end - start <= chunk as usize * 3 / 2);
+                if i + 1 < ends.len() {
+                    prop_assert_eq!((offset + end as u64) % chunk, 0);
+                }
+                start = end;
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The plan of a load: which bytes to read, in which order, into how much memory.
+//!
+//! ```text
+//! tensors of a shard, by offset:   a  b  c  [ d (large) ]  e        (b not selected)
+//! extents:                        |a|    |c| |    d     | |e|
+//! a slot (aligned to blocks):                [  .  d  .   ]   cut into reads of chunk_bytes
+//! ```
+//!
+//! An [`Extent`] is a contiguous byte range of one shard that holds whole tensors and fills one
+//! slot: neighbours are gathered until an extent is large enough, a large tensor has one of its
+//! own. Everything is linear in the number of tensors, and an extent costs a few words.
+
+mod chunk;
+mod extent;
+
+pub use chunk::{Chunk, chunk_ends};
+pub use extent::Extent;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::MemoryLimit;
+use crate::ring::Budget;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::sync::Arc;
+
+/// What a load will do. See the [module's head](self).
+#[derive(Debug)]
+pub struct Plan {
+    checkpoint: Arc<Checkpoint>,
+    /// Indices into the checkpoint's tensors; extents name ranges of this.
+    tensors: Vec<u32>,
+    extents: Vec<Extent>,
+    budget: Budget,
+    ring_bytes: u64,
+    total_bytes: u64,
+}
+
+impl Plan {
+    /// Plans a load of the tensors whose names match one of `globs` (all, if there is none).
+    ///
+    /// # Errors
+    /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor,
+    /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] when no
+    /// tensor matches.
+    pub fn new(checkpoint: Arc<Checkpoint>, limit: MemoryLimit, globs: &[String]) -> Result<Self> {
+        let tensors = select(&checkpoint, globs)?;
+        let sizes = || tensors.iter().map(|&i| checkpoint.tensors()[i as usize].len_bytes());
+        let total_bytes: u64 = sizes().sum();
+        let budget = Budget::new(limit, sizes().max().unwrap_or(0), total_bytes)?;
+        let extents = extent::gather(&checkpoint, &tensors, budget.extent_bytes);
+        let slots = || extents.iter().map(|extent| extent.slot_bytes(&checkpoint));
+        let ring_bytes = budget.ring_bytes(slots().sum(), slots().max().unwrap_or(0));
+        Ok(Self { tensors, extents, budget, ring_bytes, total_bytes, checkpoint })
+    }
+
+    /// The checkpoint it was made for.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// The extents, in the order of the checkpoint.
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// The tensors of one extent, as indices into [`Checkpoint::tensors`].
+    pub fn tensors_of(&self, extent: &Extent) -> &[u32] {
+        &self.tensors[extent.tensors()]
+    }
+
+    /// How many tensors are selected.
+    pub fn tensor_count(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// The sum of the selected tensors' bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// The memory limit in force, in bytes.
+    pub fn limit_bytes(&self) -> Option<u64> {
+        self.budget.limit_bytes
+    }
+
+    /// How large the ring has to be, in bytes.
+    pub fn ring_bytes(&self) -> u64 {
+        self.ring_bytes
+    }
+}
+
+fn select(checkpoint: &Checkpoint, globs: &[String]) -> Result<Vec<u32>> {
+    let count = u32::try_from(checkpoint.tensors().len()).map_err(|_| {
+        Error::new(ErrorKind::Unsupported, "a checkpoint may hold at most 2^32 tensors")
+    })?;
+    if globs.is_empty() {
+        return Ok((0..count).collect());
+    }
+    let set = compile(globs)?;
+    let matches = |&i: &u32| set.is_match(checkpoint.tensors()[i as usize].name());
+    let selected: Vec<u32> = (0..count).filter(matches).collect();
+    if selected.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no tensor matches {}; `ringload inspect` lists the names", globs.join(" or ")),
+        ));
+    }
+    Ok(selected)
+}
+
+fn compile(globs: &[String]) -> Result<GlobSet> {
+    let refuse = |glob: &str, error| {
+        Error::new(ErrorKind::InvalidInput, format!("{glob:?} is not a valid glob"))
+            .with_source(error)
+    };
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(Glob::new(glob).map_err(|error| refuse(glob, error))?);
+    }
+    set.build().map_err(|error| refuse(&globs.join(" "), error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Memory from the kernel: mapped, huge-page aligned, faulted in ahead, given back.
+//!
+//! A [`Mapping`] is either anonymous (ring memory) or a file's pages (the mapped read path). It is
+//! plain address space: who may write to which part of it is the business of [`super::slot`].
+//! Sources: mmap(2), madvise(2).
+
+use crate::error::{Error, ErrorKind, Result};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use std::ffi::c_void;
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+/// The size of a transparent huge page on the machines this runs on.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// A private mapping of memory or of a file; unmapped on drop.
+#[derive(Debug)]
+pub struct Mapping {
+    /// What mmap returned.
+    base: NonNull<c_void>,
+    base_bytes: usize,
+    /// The first usable byte: huge-page aligned for anonymous memory.
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is address space without thread affinity; every access to its bytes goes
+// through `unsafe` functions whose callers uphold exclusivity.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; the methods taking `&self` only talk to the kernel about the range.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Reserves `len` bytes of zeroed memory, aligned to and advised for huge pages.
+    ///
+    /// Nothing is faulted in yet: memory is used when it is first written or [`populated`](Self::populate_write).
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] when the address space or overcommit limit does not allow it.
+    pub fn anonymous(len: usize) -> Result<Self> {
+        let base_bytes = len
+            .checked_add(HUGE_PAGE_BYTES)
+            .and_then(NonZeroUsize::new)
+            .ok_or_else(|| out_of_memory(len, nix::Error::ENOMEM))?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
+        let base = unsafe {
+            mmap_anonymous(None, base_bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags)
+        }
+        .map_err(|errno| out_of_memory(len, errno))?;
+        let skip = base.as_ptr().cast::<u8>().align_offset(HUGE_PAGE_BYTES);
+        // SAFETY: `skip` < HUGE_PAGE_BYTES and the mapping is HUGE_PAGE_BYTES longer than `len`.
+        let start = unsafe { base.cast::<u8>().add(skip) };
+        let mapping = Self { base, base_bytes: base_bytes.get(), start, len };
+        mapping.advise(0..len, MmapAdvise::MADV_HUGEPAGE).ok(); // best effort: THP may be off
+        Ok(mapping)
+    }
+
+    /// Maps the first `len` bytes of `file`, read-only.
+    ///
+    /// # Errors
+    /// Whatever mmap(2) answers.
+    pub fn of_file(file: &File, len: usize) -> io::Result<Self> {
+        Self::of_file_at(file, 0, len)
+    }
+
+    /// Maps `len` bytes of `file` from `offset`, a multiple of the page size, read-only.
+    pub(crate) fn of_file_at(file: &File, offset: u64, len: usize) -> io::Result<Self> {
+        let bytes = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        let (read, private) = (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE);
+        // SAFETY: a new read-only mapping at an address of the kernel's choice aliases nothing in
+        // this process. That other processes may change the file is stated where the mapped path
+        // is documented (`ReadPath::Mapped`).
+        let base = unsafe { mmap(None, bytes, read, private, file, offset as i64) }?;
+        let mapping = Self { base, base_bytes: len, start: base.cast(), len };
+        mapping.advise(0..len, MmapAdvise::MADV_HUGEPAGE).ok(); // best effort: file THP
+        Ok(mapping)
+    }
+
+    /// Usable length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address of byte 0.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Faults `range` in for writing (zeroed memory, huge pages where possible), from the calling
+    /// thread. Bytes already there stay as they are; it may race with reads into the same range.
+    ///
+    /// # Errors
+    /// EINVAL on kernels before 5.14; ENOMEM when memory ran out.
+    pub fn populate_write(&self, range: Range<usize>) -> io::Result<()> {
+        self.advise(range, MmapAdvise::MADV_POPULATE_WRITE)
+    }
+
+    /// Faults `range` in for reading: for a file mapping this reads the file.
+    ///
+    /// # Errors
+    /// EFAULT past the end of the file (it shrank), EIO when the storage failed, EINVAL on kernels
+    /// before 5.14.
+    pub fn populate_read(&self, range: Range<usize>) -> io::Result<()> {
+        self.advise(range, MmapAdvise::MADV_POPULATE_READ)
+    }
+
+    /// How many pages are in memory: for a file mapping, in the page cache. mincore(2).
+    pub(crate) fn resident_pages(&self) -> io::Result<usize> {
+        let mut pages = vec![0_u8; self.len.div_ceil(4096)];
+        // SAFETY: the range is this mapping's and `pages` has one byte for each of its pages.
+        let answer =
+            unsafe { libc::mincore(self.start.as_ptr().cast(), self.len, pages.as_mut_ptr()) };
+        match answer {
+            0 => Ok(pages.iter().filter(|&&page| page & 1 == 1).count()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Gives the whole pages inside `range` back to the kernel. Their contents are lost.
+    pub(super) fn discard(&self, range: Range<usize>) {
+        let page = 4096;
+        let inner = range.start.next_multiple_of(page)..range.end / page * page;
+        if !inner.is_empty() {
+            self.advise(inner, MmapAdvise::MADV_DONTNEED).ok(); // best effort: memory only
+        }
+    }
+
+    fn advise(&self, range: Range<usize>, advice: MmapAdvise) -> io::Result<()> {
+        assert!(range.start <= range.end && range.end <= self.len);
+        let page = 4096;
+        let start = range.start / page * page;
+        // SAFETY: the pages lie within this mapping (its length is rounded up to pages by the
+        // kernel). Of the advice used here only MADV_DONTNEED changes contents; `discard` is
+        // called by the slot allocator for bytes that nobody holds.
+        unsafe { madvise(self.start.add(start).cast(), range.end - start, advice) }?;
+        Ok(())
+    }
+
+    /// The bytes of `range`.
+    ///
+    /// # Safety
+    /// Nobody (this process or the kernel on its behalf) writes to the range while the slice lives.
+    pub(super) unsafe fn bytes(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: in bounds, readable, initialised by the kernel (zeroes or the file's bytes); the
+        // caller rules out concurrent writes.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.len()) }
+    }
+
+    /// The bytes of a file mapping.
+    ///
+    /// If another process rewrites the file in place the bytes change with it, and if it truncates
+    /// the file, touching the lost part kills this process (SIGBUS): the known price of mmap, which
+    /// is why [`ReadPath::Auto`](crate::ReadPath::Auto) never maps.
+    pub(crate) fn file_bytes(&self, range: Range<usize>) -> &[u8] {
+        // SAFETY: a file mapping is read-only in this process (no windows are made over it).
+        unsafe { self.bytes(range) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what mmap returned; every view of it holds the owner of this mapping.
+        let unmapped = unsafe { munmap(self.base, self.base_bytes) };
+        debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+    }
+}
+
+fn out_of_memory(len: usize, errno: nix::Error) -> Error {
+    Error::new(
+        ErrorKind::OutOfMemory,
+        format!("cannot reserve {len} bytes of memory; set a smaller memory limit"),
+    )
+    .with_source(io::Error::from(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anonymous_memory_is_zeroed_and_huge_page_aligned() {
+        let mapping = Mapping::anonymous(3 << 20).unwrap();
+        assert_eq!(mapping.start().as_ptr() as usize % HUGE_PAGE_BYTES, 0);
+        // SAFETY: nobody writes to this mapping.
+        let bytes = unsafe { mapping.bytes(0..mapping.len()) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no file mappings")]
+    fn populating_past_a_shrunken_file_is_an_error_not_a_crash() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 10).unwrap();
+        let mapping = Mapping::of_file(&file, 64 << 10).unwrap();
+        mapping.populate_read(0..64 << 10).unwrap();
+        file.set_len(4 << 10).unwrap();
+        assert!(mapping.populate_read(0..64 << 10).is_err());
+        assert_eq!(mapping.file_bytes(0..4096), &[0; 4096]);
+    }
+}

@@ -1,0 +1,283 @@
+//! The ring: the memory that reads land in, and the only thing that the memory limit sizes.
+//!
+//! A ring is one huge-page-aligned mapping that is handed out as *slots*: page-aligned ranges, one
+//! an extent, sized to fit it. For host loads the slot *is* the tensors' final memory: a read lands
+//! there, the tensors are views of it, and when the last of them is dropped the range is free for
+//! a later extent. The capacity therefore bounds what a load can hold at once, whatever the caller
+//! keeps. Without a limit the capacity is the whole load, so that nothing ever waits.
+//!
+//! ```text
+//!            allocate                 complete (all windows)          last tensor dropped
+//!   free ----------------> filling --------------------------> full ----------------------> free
+//! ```
+//!
+//! Allocation is first-fit from the lowest address: a consumer that drops tensors as they come
+//! keeps the load in the same few, already faulted pages. Freed neighbours merge. When the load
+//! needs no more slots the ring is [closed](Ring::close): from then on freed ranges go back to the
+//! kernel at once.
+//!
+//! In debug builds a released slot is filled with a poison byte, and found intact or the process
+//! panics when it is handed out again: a write after the return of a slot does not go unseen.
+
+mod budget;
+mod memory;
+mod slot;
+
+pub use budget::Budget;
+pub use memory::{HUGE_PAGE_BYTES, Mapping};
+pub use slot::{FullSlot, Slot, Window};
+
+use crate::error::Result;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Slots start and end at multiples of this.
+pub const PAGE_BYTES: usize = 4096;
+
+/// What released memory is filled with in debug builds.
+const POISON: u8 = 0xDB;
+
+/// The memory of one load. See the [module's head](self).
+pub struct Ring {
+    memory: Mapping,
+    state: Mutex<State>,
+    /// Woken whenever a slot is freed and when the ring is closed.
+    freed: Notify,
+    /// Woken when the high-water mark moves and when the ring is closed.
+    grown: Condvar,
+}
+
+struct State {
+    /// Free ranges by start; neighbours are merged.
+    free: BTreeMap<usize, usize>,
+    used_bytes: usize,
+    slots: usize,
+    /// Everything at or above this was never handed out.
+    high_water: usize,
+    last_freed: Instant,
+    closed: bool,
+}
+
+/// What is in use, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Slots that are being filled or held by tensors.
+    pub slots: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// How long ago a slot was last freed (or the ring was made).
+    pub since_freed: Duration,
+}
+
+impl Ring {
+    /// A ring of `capacity` bytes, rounded up to pages.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the address space does not allow it.
+    pub fn new(capacity: usize) -> Result<Arc<Self>> {
+        let capacity = capacity.max(1).next_multiple_of(PAGE_BYTES);
+        let state = State {
+            free: BTreeMap::from([(0, capacity)]),
+            used_bytes: 0,
+            slots: 0,
+            high_water: 0,
+            last_freed: Instant::now(),
+            closed: false,
+        };
+        Ok(Arc::new(Self {
+            memory: Mapping::anonymous(capacity)?,
+            state: Mutex::new(state),
+            freed: Notify::new(),
+            grown: Condvar::new(),
+        }))
+    }
+
+    /// Its size in bytes.
+    pub fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// A slot of at least `len` bytes (rounded up to pages), or `None` while none fits.
+    pub fn allocate(self: &Arc<Self>, len: usize) -> Option<Slot> {
+        let len = len.max(1).next_multiple_of(PAGE_BYTES);
+        let mut state = self.lock();
+        let (&start, &free) = state.free.iter().find(|&(_, &free)| free >= len)?;
+        state.free.remove(&start);
+        if free > len {
+            state.free.insert(start + len, free - len);
+        }
+        state.used_bytes += len;
+        state.slots += 1;
+        self.check_poison(start..(start + len).min(state.high_water));
+        if start + len > state.high_water {
+            state.high_water = start + len;
+            self.grown.notify_all();
+        }
+        crate::metrics::slots_in_use(state.slots);
+        drop(state);
+        Some(Slot::new(Arc::clone(self), start..start + len))
+    }
+
+    /// Takes a slot's range back. Called by [`Slot`]'s drop alone.
+    fn release(&self, range: Range<usize>) {
+        self.poison(range.clone());
+        let mut state = self.lock();
+        state.used_bytes -= range.len();
+        state.slots -= 1;
+        state.last_freed = Instant::now();
+        if state.closed {
+            self.memory.discard(range.clone());
+        }
+        state.merge_free(range);
+        crate::metrics::slots_in_use(state.slots);
+        drop(state);
+        self.freed.notify_waiters();
+    }
+
+    /// Says that no more slots will be asked for: memory freed from now on goes back to the
+    /// kernel, what is free now goes at once, and everyone who waits is woken.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.closed, true) {
+            return;
+        }
+        for (&start, &len) in &state.free {
+            let touched = start..(start + len).min(state.high_water);
+            if touched.start < touched.end {
+                self.check_poison(touched.clone());
+                self.memory.discard(touched);
+            }
+        }
+        drop(state);
+        self.freed.notify_waiters();
+        self.grown.notify_all();
+    }
+
+    /// Resolves when a slot is freed; create it before looking, so that nothing is missed.
+    pub fn freed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.freed.notified()
+    }
+
+    /// Wakes everyone who waits for a slot.
+    pub fn wake(&self) {
+        self.freed.notify_waiters();
+    }
+
+    /// What is in use now.
+    pub fn usage(&self) -> Usage {
+        let state = self.lock();
+        Usage {
+            slots: state.slots,
+            bytes: state.used_bytes,
+            since_freed: state.last_freed.elapsed(),
+        }
+    }
+
+    /// Faults memory in ahead of the reads, so that engines do not stop to zero pages: keeps
+    /// `ahead` bytes beyond the highest slot populated, and returns when the ring is closed or
+    /// fully populated. Meant for a thread of its own.
+    pub fn populate_ahead(&self, ahead: usize) {
+        const STEP_BYTES: usize = 4 * HUGE_PAGE_BYTES;
+        let mut done = 0;
+        while done < self.capacity() {
+            let Some(high_water) = self.wait_for_growth(done.saturating_sub(ahead)) else {
+                return;
+            };
+            let goal = (high_water + ahead).min(self.capacity());
+            while done < goal && !self.lock().closed {
+                // Memory that engines overtook is faulted in already: populating it costs little.
+                let end = (done + STEP_BYTES).min(self.capacity());
+                if self.memory.populate_write(done..end).is_err() {
+                    return; // an old kernel, or no memory: the reads fault pages in themselves
+                }
+                done = end;
+            }
+        }
+    }
+
+    /// Faults the first `len` bytes in from `threads` threads.
+    ///
+    /// # Errors
+    /// As [`Mapping::populate_write`].
+    pub fn populate(&self, len: usize, threads: usize) -> std::io::Result<()> {
+        let share = len.div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE_BYTES);
+        let part = |i: usize| (i * share).min(len)..((i + 1) * share).min(len);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads)
+                .map(|i| scope.spawn(move || self.memory.populate_write(part(i))))
+                .collect();
+            let first = self.memory.populate_write(part(0));
+            others.into_iter().fold(first, |so_far, other| {
+                so_far.and(other.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())))
+            })
+        })
+    }
+
+    /// The whole mapping as (address, bytes), for registration with io_uring.
+    pub(crate) fn region(&self) -> (usize, usize) {
+        (self.memory.start().as_ptr() as usize, self.memory.len())
+    }
+
+    fn memory(&self) -> &Mapping {
+        &self.memory
+    }
+
+    /// Waits until the high-water mark is at least `mark`; `None` once the ring is closed.
+    fn wait_for_growth(&self, mark: usize) -> Option<usize> {
+        let mut state = self.lock();
+        while state.high_water < mark && !state.closed {
+            state = self.grown.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        (!state.closed).then_some(state.high_water)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between statements, so a panic elsewhere leaves it usable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poison(&self, range: Range<usize>) {
+        if cfg!(debug_assertions) {
+            // SAFETY: called by `release` for a range whose slot is gone and which is not yet free,
+            // so nobody else has access to it.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.memory.start().add(range.start).write_bytes(POISON, range.len());
+            }
+        }
+    }
+
+    fn check_poison(&self, range: Range<usize>) {
+        if cfg!(debug_assertions) && !range.is_empty() {
+            // SAFETY: called under the lock for a free range; nobody else has access to it.
+            #[allow(unsafe_code)]
+            let bytes = unsafe { self.memory.bytes(range) };
+            assert!(
+                bytes.iter().all(|&byte| byte == POISON),
+                "memory was written to after its slot was returned"
+            );
+        }
+    }
+}
+
+impl State {
+    fn merge_free(&mut self, range: Range<usize>) {
+        let Range { mut start, mut end } = range;
+        if let Some(len) = self.free.remove(&end) {
+            end += len;
+        }
+        if let Some((&before, &len)) = self.free.range(..start).next_back()
+            && before + len == start
+        {
+            self.free.remove(&before);
+            start = before;
+        }
+        self.free.insert(start, end - start);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! A source in memory whose reads can be made to fail, for tests: faults enter through the same
+//! traits as real bytes.
+
+use super::{Attempt, Backend, Downgrade, LocalFuture, Reader, Source, Via};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::options::ReadPath;
+use crate::ring::{Mapping, Window};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// What one attempt does instead of reading all that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing: the read succeeds.
+    None,
+    /// At most so many bytes come.
+    Short(usize),
+    /// The kernel answers with this errno.
+    Errno(i32),
+    /// The source ends here although it should not.
+    End,
+}
+
+/// Decides the fate of an attempt: given its number, offset and length.
+type Script = dyn Fn(usize, u64, usize) -> Fault + Send + Sync;
+
+/// Bytes in memory as a source.
+pub(crate) struct MemorySource {
+    location: Location,
+    bytes: Vec<u8>,
+    claimed_bytes: u64,
+    block_bytes: usize,
+    script: Box<Script>,
+    attempts: AtomicUsize,
+    /// Set once a reader was asked to take its next rung; scripts may look at it.
+    pub downgraded: Arc<AtomicBool>,
+}
+
+impl MemorySource {
+    /// A source that never fails.
+    pub fn new(name: &str, bytes: Vec<u8>) -> Self {
+        Self::faulty(name, bytes, 1, |_, _, _| Fault::None)
+    }
+
+    /// A source of blocks of `block_bytes` whose attempts go as `script` says.
+    pub fn faulty(
+        name: &str,
+        bytes: Vec<u8>,
+        block_bytes: usize,
+        script: impl Fn(usize, u64, usize) -> Fault + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            location: Location::from(Path::new(name)),
+            claimed_bytes: bytes.len() as u64,
+            bytes,
+            block_bytes,
+            script: Box::new(script),
+            attempts: AtomicUsize::new(0),
+            downgraded: Arc::default(),
+        }
+    }
+
+    /// The same bytes, but it says that it is so many long.
+    pub fn claiming(mut self, claimed_bytes: u64) -> Self {
+        self.claimed_bytes = claimed_bytes;
+        self
+    }
+
+    /// How many reads were attempted.
+    pub fn attempts(&self) -> usize {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    fn attempt(&self, window: &mut Window, offset: u64) -> io::Result<Attempt> {
+        let number = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let rest = &self.bytes[(offset as usize).min(self.bytes.len())..];
+        let asked = window.unfilled_len().min(rest.len());
+        let bytes = match (self.script)(number, offset, asked) {
+            Fault::None => asked,
+            Fault::Short(most) => asked.min(most),
+            Fault::Errno(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            Fault::End => 0,
+        };
+        window.unfilled_mut()[..bytes].copy_from_slice(&rest[..bytes]);
+        Ok(Attempt { bytes, via: Via::Buffered })
+    }
+}
+
+impl Source for MemorySource {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn location(&self) -> &Location {
+        &self.location
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.claimed_bytes
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = usize::try_from(offset).map_err(io::Error::other)?;
+        let part = self.bytes.get(from..).and_then(|rest| rest.get(..into.len()));
+        into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn reader(self: Arc<Self>, _: &Backend, _: ReadPath) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(MemoryReader(self)))
+    }
+
+    fn map(&self) -> Result<Mapping> {
+        Err(Error::new(ErrorKind::Unsupported, "memory cannot be mapped"))
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct MemoryReader(Arc<MemorySource>);
+
+impl Reader for MemoryReader {
+    fn read_at<'a>(
+        &'a self,
+        mut window: Window,
+        offset: u64,
+    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
+        Box::pin(async move {
+            tokio::task::yield_now().await; // lanes interleave, as they do on a disk
+            (self.0.attempt(&mut window, offset), window)
+        })
+    }
+
+    fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {
+        let first = !self.0.downgraded.swap(true, Ordering::Relaxed);
+        first.then(|| Downgrade { from: "direct", to: "buffered", why: refusal.to_string() })
+    }
+}
