@@ -142,7 +142,7 @@ impl Loader {
     /// See [`ErrorKind`]; among them [`ErrorKind::MemoryLimit`] when the tensors together are larger
     /// than the memory limit.
     pub fn load(&self, locations: impl IntoLocations) -> Result<Loaded> {
-        self.load_checkpoint(Arc::new(Checkpoint::open(locations)?))
+        Loaded::collect(self.stream(locations)?)
     }
 
     /// As [`load`](Self::load), for a checkpoint that is open already.
@@ -158,7 +158,8 @@ impl Loader {
     /// # Errors
     /// See [`ErrorKind`]. Errors met while reading come as an item of the stream.
     pub fn stream(&self, locations: impl IntoLocations) -> Result<TensorStream> {
-        self.stream_checkpoint(Arc::new(Checkpoint::open(locations)?))
+        let began = Instant::now();
+        self.start(Arc::new(Checkpoint::open(locations)?), began)
     }
 
     /// As [`stream`](Self::stream), for a checkpoint that is open already.
@@ -166,7 +167,10 @@ impl Loader {
     /// # Errors
     /// As [`stream`](Self::stream).
     pub fn stream_checkpoint(&self, checkpoint: Arc<Checkpoint>) -> Result<TensorStream> {
-        let began = Instant::now();
+        self.start(checkpoint, Instant::now())
+    }
+
+    fn start(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
         let limit = self.resolved_memory_limit()?;
         let plan = Arc::new(Plan::new(checkpoint, limit, &self.globs)?);
         let running = match self.read_path {

@@ -11,7 +11,7 @@ pub struct Summary {
     pub bytes: u64,
     /// How many tensors were handed out.
     pub tensors: usize,
-    /// From the call (with the checkpoint open) to the last tensor.
+    /// From the call to the last tensor, opening the checkpoint included where the call does that.
     pub seconds: f64,
     /// How many engines ran.
     pub engines: usize,

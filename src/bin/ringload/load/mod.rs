@@ -84,7 +84,7 @@ fn consume(mut stream: TensorStream, digest: bool) -> Outcome<(Report, Option<Di
     thread::scope(|scope| {
         let _bar = progress::show(scope, progress);
         if digest {
-            let digester = Digester::start(scope, &stream, keep);
+            let digester = Digester::start(scope, keep);
             // On an error the digester is dropped: its workers run dry and end with the scope.
             for tensor in stream.by_ref() {
                 digester.take(tensor?);
