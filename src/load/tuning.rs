@@ -4,12 +4,15 @@ use crate::options::cores;
 use crate::source::Source;
 use std::sync::Arc;
 
-/// One read. Larger ones gain nothing on the disks measured, smaller ones cost CPU.
-const CHUNK_BYTES: u64 = 4 << 20;
+/// One read. CPU-seconds a GB of direct reads by size, medians of 3: 2 MiB 0.054, 4 MiB 0.043,
+/// 8 MiB 0.039, 16 MiB 0.037; the wall time did not tell them apart.
+const CHUNK_BYTES: u64 = 8 << 20;
 /// Reads never get smaller than this to suit a small ring.
 const CHUNK_BYTES_MIN: u64 = 256 << 10;
-/// Bytes in flight over all engines.
-const IN_FLIGHT_BYTES: u64 = 64 << 20;
+/// Bytes in flight over all engines. On a quiet 2-core virtual machine 64 MiB are as good; when the
+/// cores are busy with other work, or the storage is an array, a deep queue keeps it going: with two
+/// compilers running, 64 MiB took 3.4 s, 128 MiB 3.0 s and 256 MiB 2.1 s for 4.25 GB (medians of 3).
+const IN_FLIGHT_BYTES: u64 = 256 << 20;
 /// A further engine has to have this much to do to be worth its thread.
 const ENGINE_BYTES: u64 = 64 << 20;
 const ENGINES_MAX: usize = 8;
