@@ -100,10 +100,14 @@ impl Ring {
         self.memory.len()
     }
 
-    /// A slot of at least `len` bytes (rounded up to pages), or `None` while none fits.
+    /// A slot of at least `len` bytes (rounded up to pages), or `None` while none fits and once the
+    /// ring is closed: what is free then was given back to the kernel.
     pub fn allocate(self: &Arc<Self>, len: usize) -> Option<Slot> {
         let len = len.max(1).next_multiple_of(PAGE_BYTES);
         let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
         let (&start, &free) = state.free.iter().find(|&(_, &free)| free >= len)?;
         state.free.remove(&start);
         if free > len {
