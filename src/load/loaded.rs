@@ -2,7 +2,7 @@
 
 use super::{Summary, TensorStream};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +20,7 @@ pub struct Loaded {
 
 impl Loaded {
     pub(super) fn collect(mut stream: TensorStream) -> Result<Self> {
-        let total = stream.progress().total_bytes();
-        if let Some(limit) = stream.summary().memory_limit_bytes.filter(|&limit| limit < total) {
-            return Err(Error::new(
-                ErrorKind::MemoryLimit,
-                format!(
-                    "loading all tensors needs {total} bytes but the memory limit is {limit}; \
-                     stream them, or raise the limit"
-                ),
-            ));
-        }
+        stream.check_holds_all()?;
         let mut tensors = Vec::with_capacity(stream.tensor_count());
         for tensor in &mut stream {
             tensors.push(tensor?);

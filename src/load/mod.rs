@@ -139,8 +139,8 @@ impl Loader {
     /// Loads all tensors of the checkpoint at `locations` and keeps them resident.
     ///
     /// # Errors
-    /// See [`ErrorKind`]; among them [`ErrorKind::MemoryLimit`] when the tensors together are larger
-    /// than the memory limit.
+    /// See [`ErrorKind`]; among them [`ErrorKind::MemoryLimit`] when the tensors together, in whole
+    /// blocks of the file system, are larger than the memory limit.
     pub fn load(&self, locations: impl IntoLocations) -> Result<Loaded> {
         Loaded::collect(self.stream(locations)?)
     }

@@ -3,7 +3,7 @@
 use super::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Done, Running};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::Order;
 use crate::plan::Plan;
 use crate::tensor::{Storage, Tensor};
@@ -77,6 +77,21 @@ impl TensorStream {
     /// How many tensors it gives in all.
     pub fn tensor_count(&self) -> usize {
         self.plan.tensor_count()
+    }
+
+    /// Fails unless all tensors fit into the ring at once: who keeps them would wait for ever.
+    pub(super) fn check_holds_all(&self) -> Result<()> {
+        let needed = self.plan.slots_bytes();
+        match self.plan.limit_bytes() {
+            Some(limit) if self.plan.ring_bytes() < needed => Err(Error::new(
+                ErrorKind::MemoryLimit,
+                format!(
+                    "loading all tensors needs {needed} bytes (in whole blocks) but the memory \
+                     limit is {limit}; stream them, or raise the limit"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// A handle to watch the load from elsewhere, for a progress bar.

@@ -31,6 +31,7 @@ pub struct Plan {
     tensors: Vec<u32>,
     extents: Vec<Extent>,
     budget: Budget,
+    slots_bytes: u64,
     ring_bytes: u64,
     total_bytes: u64,
 }
@@ -49,8 +50,9 @@ impl Plan {
         let budget = Budget::new(limit, sizes().max().unwrap_or(0), total_bytes)?;
         let extents = extent::gather(&checkpoint, &tensors, budget.extent_bytes);
         let slots = || extents.iter().map(|extent| extent.slot_bytes(&checkpoint));
-        let ring_bytes = budget.ring_bytes(slots().sum(), slots().max().unwrap_or(0));
-        Ok(Self { tensors, extents, budget, ring_bytes, total_bytes, checkpoint })
+        let slots_bytes = slots().sum();
+        let ring_bytes = budget.ring_bytes(slots_bytes, slots().max().unwrap_or(0));
+        Ok(Self { tensors, extents, budget, slots_bytes, ring_bytes, total_bytes, checkpoint })
     }
 
     /// The checkpoint it was made for.
@@ -81,6 +83,11 @@ impl Plan {
     /// The memory limit in force, in bytes.
     pub fn limit_bytes(&self) -> Option<u64> {
         self.budget.limit_bytes
+    }
+
+    /// How much memory all slots together take: the tensors, in whole blocks.
+    pub fn slots_bytes(&self) -> u64 {
+        self.slots_bytes
     }
 
     /// How large the ring has to be, in bytes.
