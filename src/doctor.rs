@@ -65,6 +65,9 @@ pub fn probe_direct(path: &Path) -> Result<usize> {
 }
 
 fn runtime() -> Result<tokio_uring::Runtime> {
-    let build = || -> io::Result<_> { tokio_uring::Runtime::new(&tokio_uring::builder()) };
+    let build = || -> io::Result<_> {
+        Backend::probe()?;
+        tokio_uring::Runtime::new(&tokio_uring::builder())
+    };
     build().map_err(|e| Error::from_io("set io_uring up", e))
 }

@@ -50,13 +50,18 @@ async fn on_uring(shared: &Shared) -> Backend {
     let ring = shared.job.ring.as_deref().filter(|_| shared.job.register);
     let (backend, refusal) = Backend::uring(ring);
     if let Some(refusal) = refusal {
-        let why = format!("registering the ring's memory: {refusal}; raise ulimit -l");
+        let remedy = match refusal.raw_os_error() {
+            Some(libc::ENOMEM) => "; raise ulimit -l",
+            _ => "",
+        };
+        let why = format!("registering the ring's memory: {refusal}{remedy}");
         shared.stats.downgrade(Downgrade { from: "uring+registered", to: "uring", why });
     }
     backend
 }
 
 fn uring() -> io::Result<tokio_uring::Runtime> {
+    Backend::probe()?;
     let mut builder = tokio_uring::builder();
     tokio_uring::Runtime::new(builder.entries(ENTRIES))
 }

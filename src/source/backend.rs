@@ -63,6 +63,15 @@ struct Registered {
 }
 
 impl Backend {
+    /// Whether io_uring may be set up and entered here: a seccomp profile can allow the one call
+    /// and not the other, and the runtime would wait for ever for reads that it cannot submit.
+    ///
+    /// # Errors
+    /// With the kernel's answer.
+    pub fn probe() -> io::Result<()> {
+        io_uring::IoUring::new(2)?.submit_and_wait(0).map(drop)
+    }
+
     /// A backend of blocking reads.
     pub fn pread() -> Self {
         Self::on(Rung::Pread, None)

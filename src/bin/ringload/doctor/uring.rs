@@ -81,7 +81,9 @@ fn registration(probed: ringload::Result<()>) -> Finding {
         Ok(()) => Finding::ok(TOPIC, "accepted by the kernel"),
         Err(error) => {
             let fact = format!("refused, reads use plain buffers ({})", with_cause(&error));
-            Finding::warn(TOPIC, fact, [LOCKED_MEMORY])
+            let remedy =
+                if errno(&error) == Some(nix::libc::EPERM) { SECCOMP } else { LOCKED_MEMORY };
+            Finding::warn(TOPIC, fact, [remedy])
         }
     }
 }
