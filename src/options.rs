@@ -195,9 +195,11 @@ pub(crate) fn engines_from(
     env(RUNAI).map(|text| parse(RUNAI, text).map(|n| n.min(cores))).transpose()
 }
 
-/// The process's environment, for the two functions above.
+/// The process's environment, for the two functions above. What is not UTF-8 is refused by them,
+/// with the rest of what they cannot read, and not taken for unset.
 pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    let value = std::env::var_os(name)?;
+    (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
 }
 
 /// How many cores this process may use (affinity and cgroup quota).
