@@ -1,0 +1,165 @@
+//! What the integration tests share: checkpoints written by the `safetensors` crate, raw files made
+//! by hand, and (with the `cli` feature) the real command as a child process.
+
+// Every test file is a crate of its own and uses a part of this.
+#![allow(dead_code, clippy::unwrap_used)]
+
+#[cfg(feature = "cli")]
+pub mod command;
+#[cfg(feature = "cli")]
+#[allow(unsafe_code)]
+pub mod seccomp;
+
+use ringload::Dtype;
+use safetensors::tensor::TensorView;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Longer than anything here may take, on a machine busy with other builds: past it, it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Every element type of safetensors 0.8.
+pub const DTYPES: [Dtype; 22] = [
+    Dtype::BOOL,
+    Dtype::F4,
+    Dtype::F6_E2M3,
+    Dtype::F6_E3M2,
+    Dtype::U8,
+    Dtype::I8,
+    Dtype::F8_E5M2,
+    Dtype::F8_E4M3,
+    Dtype::F8_E8M0,
+    Dtype::F8_E4M3FNUZ,
+    Dtype::F8_E5M2FNUZ,
+    Dtype::I16,
+    Dtype::U16,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::I32,
+    Dtype::U32,
+    Dtype::F32,
+    Dtype::C64,
+    Dtype::F64,
+    Dtype::I64,
+    Dtype::U64,
+];
+
+/// A tensor as it is written, and as it must come back.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Expected {
+    /// A tensor with bytes that only this `seed` has.
+    pub fn new(name: impl Into<String>, dtype: Dtype, shape: &[usize], seed: u64) -> Self {
+        let len_bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let (name, shape) = (name.into(), shape.to_vec());
+        Expected { name, dtype, shape, bytes: noise(seed, len_bytes) }
+    }
+
+    /// `len_bytes` of U8.
+    pub fn of_bytes(name: impl Into<String>, len_bytes: usize, seed: u64) -> Self {
+        Self::new(name, Dtype::U8, &[len_bytes], seed)
+    }
+}
+
+/// `len` bytes that look random and are the same for the same seed (splitmix64).
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut bytes = vec![0; len.next_multiple_of(8)];
+    for word in bytes.chunks_exact_mut(8) {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// A directory on the disk that the build is on (and not a tmpfs), gone when it is dropped.
+pub fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Writes `tensors` to `path` with the `safetensors` crate.
+pub fn write(path: &Path, tensors: &[Expected], metadata: Option<HashMap<String, String>>) {
+    let views = tensors.iter().map(|tensor| {
+        let Expected { name, dtype, shape, bytes } = tensor;
+        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, metadata, path).unwrap();
+}
+
+/// Writes an index that puts each tensor of `shards` into its shard's file.
+pub fn write_index<'a>(path: &Path, shards: impl IntoIterator<Item = (&'a str, &'a [Expected])>) {
+    let weight_map: BTreeMap<_, _> = shards
+        .into_iter()
+        .flat_map(|(file, tensors)| tensors.iter().map(move |tensor| (&tensor.name, file)))
+        .collect();
+    let index = serde_json::json!({ "metadata": { "total_size": 1 }, "weight_map": weight_map });
+    fs::write(path, index.to_string()).unwrap();
+}
+
+/// A file of a header's text (its length in front) and `data`.
+pub fn raw_file(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
+    let header = header.as_ref();
+    [&(header.len() as u64).to_le_bytes(), header, data].concat()
+}
+
+/// Takes the file out of the page cache, as far as the kernel does that on request.
+pub fn evict(path: &Path) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    let file = File::open(path).unwrap();
+    file.sync_all().unwrap();
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+}
+
+/// Brings the file into the page cache.
+pub fn warm(path: &Path) {
+    drop(fs::read(path).unwrap());
+}
+
+/// Whether the file system of `directory` does direct I/O; tests that need it skip elsewhere.
+pub fn has_direct_io(directory: &Path) -> bool {
+    let path = directory.join("probe");
+    fs::write(&path, vec![0; 64 << 10]).unwrap();
+    File::open(&path).unwrap().sync_all().unwrap();
+    let works = ringload::doctor::probe_direct(&path).is_ok();
+    fs::remove_file(path).unwrap();
+    works
+}
+
+/// Says on standard error that a test did not test anything, and why.
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
+/// Whether the long campaigns are wanted.
+pub fn is_long() -> bool {
+    std::env::var_os("RINGLOAD_TEST_LONG").is_some()
+}
+
+/// Runs `body` on a thread of its own; panics if it takes longer than [`PATIENCE`].
+pub fn in_time<T: Send + 'static>(what: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, waiting) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || done.send(body()));
+    match waiting.recv_timeout(PATIENCE) {
+        Ok(answer) => answer,
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what} hangs"),
+        Err(_) => std::panic::resume_unwind(thread.join().unwrap_err()),
+    }
+}
+
+/// `directory/name` for each name.
+pub fn paths<const N: usize>(directory: &Path, names: [&str; N]) -> [PathBuf; N] {
+    names.map(|name| directory.join(name))
+}

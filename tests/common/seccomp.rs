@@ -1,0 +1,173 @@
+//! Refusals by the real kernel: children that run under a seccomp filter, a resource limit, or
+//! another user.
+//!
+//! A filter answers the system calls that a test names with an errno and lets all others pass, as
+//! a container's profile does. It is installed in the child between fork and exec; the program of
+//! it is made before the fork.
+
+use libc::{
+    BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
+};
+use std::ffi::c_long;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// cachestat(2), which `libc` does not know everywhere.
+pub const SYS_CACHESTAT: c_long = 451;
+
+/// One refusal: calls of `call` (those of which `when` holds) fail with `errno`.
+#[derive(Debug, Clone, Copy)]
+pub struct Refuse {
+    call: c_long,
+    when: When,
+    errno: i32,
+}
+
+/// Which calls are meant, by the lower 32 bits of an argument.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    Always,
+    /// The argument at this position has one of these bits.
+    HasBits(u32, u32),
+    /// The argument at this position is at least this.
+    IsAtLeast(u32, u32),
+    /// The argument at this position is this.
+    Is(u32, u32),
+}
+
+impl Refuse {
+    /// All calls of `call`.
+    pub fn call(call: c_long, errno: i32) -> Self {
+        Refuse { call, when: When::Always, errno }
+    }
+
+    /// io_uring as a whole.
+    pub fn io_uring(errno: i32) -> Self {
+        Self::call(libc::SYS_io_uring_setup, errno)
+    }
+
+    /// Registering memory with io_uring.
+    pub fn registration(errno: i32) -> Self {
+        Self::call(libc::SYS_io_uring_register, errno)
+    }
+
+    /// Opening files with O_DIRECT.
+    pub fn direct_io(errno: i32) -> Self {
+        let when = When::HasBits(2, libc::O_DIRECT as u32);
+        Refuse { call: libc::SYS_openat, when, errno }
+    }
+
+    /// `pread(2)` of `bytes` and more: those of tensors, and not the small ones of headers.
+    pub fn large_preads(bytes: u32, errno: i32) -> Self {
+        Refuse { call: libc::SYS_pread64, when: When::IsAtLeast(2, bytes), errno }
+    }
+
+    /// `pread(2)` of exactly so many bytes.
+    pub fn preads_of(bytes: u32, errno: i32) -> Self {
+        Refuse { call: libc::SYS_pread64, when: When::Is(2, bytes), errno }
+    }
+
+    /// madvise(2) with one advice.
+    pub fn advice(advice: i32, errno: i32) -> Self {
+        Refuse { call: libc::SYS_madvise, when: When::Is(2, advice as u32), errno }
+    }
+
+    fn program(self) -> Vec<sock_filter> {
+        let refuse = statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ERRNO | self.errno as u32);
+        let (test, argument, value) = match self.when {
+            When::Always => {
+                return vec![jump(BPF_JEQ, self.call as u32, 0, 1), refuse];
+            }
+            When::HasBits(argument, bits) => (BPF_JSET, argument, bits),
+            When::IsAtLeast(argument, least) => (BPF_JGE, argument, least),
+            When::Is(argument, value) => (BPF_JEQ, argument, value),
+        };
+        vec![
+            jump(BPF_JEQ, self.call as u32, 0, 4),
+            load(ARGUMENTS + 8 * argument),
+            jump(test, value, 0, 1),
+            refuse,
+            load(NUMBER),
+        ]
+    }
+}
+
+/// Where `struct seccomp_data` holds what a filter looks at; the lower half of an argument comes
+/// first on the (little-endian) machines that this runs on.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const NATIVE: u32 = 0xC000_00B7;
+
+fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+fn load(offset: u32) -> sock_filter {
+    statement(BPF_LD | BPF_W | BPF_ABS, offset)
+}
+
+fn jump(test: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: (BPF_JMP | test | BPF_K) as u16, jt, jf, k }
+}
+
+/// Lets `command` run with `refusals` in force.
+pub fn refuse<'a>(command: &'a mut Command, refusals: &[Refuse]) -> &'a mut Command {
+    let allow = statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW);
+    let mut program = vec![load(ARCHITECTURE), jump(BPF_JEQ, NATIVE, 1, 0), allow, load(NUMBER)];
+    program.extend(refusals.iter().flat_map(|refusal| refusal.program()));
+    program.push(allow);
+    // SAFETY: between fork and exec only two system calls are made, with memory from before.
+    unsafe { command.pre_exec(move || install(&mut program)) }
+}
+
+fn install(program: &mut [sock_filter]) -> io::Result<()> {
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: this only sets a flag of the calling process.
+    let no_new_privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    if no_new_privileges != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `filter` points to `len` instructions, which the kernel copies.
+    let answer =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether this kernel lets an unprivileged process filter its calls; tests skip where it does not.
+pub fn can_filter() -> bool {
+    let mut command = Command::new("true");
+    let works = refuse(&mut command, &[]).status().is_ok_and(|status| status.success());
+    if !works {
+        super::skip("this kernel installs no seccomp filters");
+    }
+    works
+}
+
+/// Lets `command` lock so many bytes.
+pub fn limit_locked_memory(command: &mut Command, bytes: u64) -> &mut Command {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    let set = move || {
+        // SAFETY: `limit` lives across the call.
+        match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec only one system call is made, with memory from before.
+    unsafe { command.pre_exec(set) }
+}
+
+/// Whether this process is root, to whom neither permissions nor limits apply.
+pub fn is_root() -> bool {
+    // SAFETY: it only answers.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Somebody without privileges.
+pub const NOBODY: u32 = 65534;
