@@ -71,3 +71,8 @@ pub use options::{MemoryLimit, Order, ReadPath};
 pub use safetensors::Dtype;
 pub use source::{Downgrade, resident_bytes};
 pub use tensor::Tensor;
+
+/// The README's examples, compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

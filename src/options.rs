@@ -18,7 +18,7 @@ pub enum MemoryLimit {
     /// As much as the tensors need: nothing is reused while the caller holds it, nothing waits.
     #[default]
     Unlimited,
-    /// The size of the largest tensor.
+    /// The size of the largest tensor, or 1 MiB if that is more.
     Min,
     /// So many bytes; at least the size of the largest tensor.
     Bytes(u64),

@@ -42,7 +42,8 @@ impl Tuning {
         // At least eight reads to a full ring.
         let chunk_bytes =
             CHUNK_BYTES.min((ring_bytes / 8).max(CHUNK_BYTES_MIN)).next_multiple_of(block);
-        let in_flight = IN_FLIGHT_BYTES.div_ceil(chunk_bytes) as usize;
+        // More lanes than reads that fit the ring would only wait.
+        let in_flight = IN_FLIGHT_BYTES.min(ring_bytes).div_ceil(chunk_bytes).max(1) as usize;
         Self {
             engines,
             depth: in_flight.div_ceil(engines),

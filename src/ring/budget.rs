@@ -11,6 +11,10 @@ use crate::options::MemoryLimit;
 /// Small tensors are gathered into extents of about this many bytes.
 const EXTENT_BYTES: u64 = 8 << 20;
 
+/// `min` is at least this much: with less, a checkpoint of tiny tensors would be read a block at a
+/// time, for a saving that no process could notice.
+const MIN_BYTES: u64 = 1 << 20;
+
 /// The limits of one load, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -28,7 +32,7 @@ impl Budget {
     pub fn new(limit: MemoryLimit, largest_bytes: u64, total_bytes: u64) -> Result<Self> {
         let limit_bytes = match limit {
             MemoryLimit::Unlimited => None,
-            MemoryLimit::Min => Some(largest_bytes),
+            MemoryLimit::Min => Some(largest_bytes.max(MIN_BYTES)),
             MemoryLimit::Bytes(bytes) if bytes < largest_bytes => {
                 return Err(Error::new(
                     ErrorKind::MemoryLimit,
