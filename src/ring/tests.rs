@@ -1,1 +1,354 @@
+//! The ring: who may touch which memory, and that breaking the rule is noticed.
+//!
+//! All of these run under Miri and AddressSanitizer too (`tests/run.sh`).
 
+use super::*;
+use proptest::prelude::*;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+/// A slot's place in the ring.
+fn place(ring: &Ring, slot: &FullSlot) -> Range<usize> {
+    let start = slot.bytes().as_ptr() as usize - ring.region().0;
+    start..start + slot.bytes().len()
+}
+
+/// A full slot whose every byte is `fill`, of one window.
+fn filled(ring: &Arc<Ring>, len: usize, fill: u8) -> Option<FullSlot> {
+    let slot = ring.allocate(len)?;
+    let end = slot.len();
+    let mut window = slot.into_windows(&[end]).pop()?;
+    window.unfilled_mut().fill(fill);
+    window.complete()
+}
+
+fn free_ranges(ring: &Ring) -> Vec<(usize, usize)> {
+    ring.lock().free.iter().map(|(&start, &len)| (start, len)).collect()
+}
+
+/// The lowest address where `len` bytes fit between `live` ranges: what first-fit has to find.
+fn first_fit(live: &[Range<usize>], len: usize, capacity: usize) -> Option<usize> {
+    let mut live: Vec<_> = live.to_vec();
+    live.sort_by_key(|range| range.start);
+    let mut start = 0;
+    for range in live {
+        if range.start - start >= len {
+            return Some(start);
+        }
+        start = range.end;
+    }
+    (capacity - start >= len).then_some(start)
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Allocate(usize),
+    /// Drops one of the live slots.
+    Drop(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let most = if cfg!(miri) { 12 } else { 120 };
+    let step = prop_oneof![
+        (1_usize..6 * PAGE_BYTES).prop_map(Step::Allocate),
+        any::<usize>().prop_map(Step::Drop),
+    ];
+    proptest::collection::vec(step, 1..most)
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: if cfg!(miri) { 3 } else { 64 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn live_slots_never_overlap_and_all_memory_comes_back(steps in steps(), pages in 1_usize..24) {
+        let ring = Ring::new(pages * PAGE_BYTES).unwrap();
+        let mut live: Vec<FullSlot> = Vec::new();
+        let mut high_water = 0;
+        for (number, step) in steps.into_iter().enumerate() {
+            let fill = number as u8;
+            let places: Vec<_> = live.iter().map(|slot| place(&ring, slot)).collect();
+            match step {
+                Step::Allocate(len) => {
+                    let rounded = len.next_multiple_of(PAGE_BYTES);
+                    let expected = first_fit(&places, rounded, ring.capacity());
+                    let slot = filled(&ring, len, fill);
+                    let got = slot.as_ref().map(|slot| place(&ring, slot));
+                    prop_assert_eq!(&got, &expected.map(|start| start..start + rounded));
+                    high_water = high_water.max(got.map_or(0, |range| range.end));
+                    live.extend(slot);
+                }
+                Step::Drop(which) if !live.is_empty() => {
+                    let slot = live.swap_remove(which % live.len());
+                    let fill = slot.bytes()[0];
+                    prop_assert!(slot.bytes().iter().step_by(97).all(|&byte| byte == fill));
+                }
+                Step::Drop(_) => {}
+            }
+            let used: usize = live.iter().map(|slot| slot.bytes().len()).sum();
+            let usage = ring.usage();
+            prop_assert_eq!((usage.slots, usage.bytes), (live.len(), used));
+            prop_assert!(used <= ring.capacity());
+            prop_assert_eq!(ring.lock().high_water, high_water);
+            let free: usize = free_ranges(&ring).iter().map(|(_, len)| len).sum();
+            prop_assert_eq!(free + used, ring.capacity());
+        }
+        live.clear();
+        prop_assert_eq!(free_ranges(&ring), vec![(0, ring.capacity())]);
+    }
+
+    #[test]
+    fn windows_are_disjoint_and_only_the_last_one_gets_the_full_slot(
+        lens in proptest::collection::vec(1_usize..700, 1..8),
+        order in any::<u64>(),
+    ) {
+        let ring = Ring::new(3 * PAGE_BYTES).unwrap();
+        let ends: Vec<usize> = lens
+            .iter()
+            .scan(0, |end, len| { *end += len; Some(*end) })
+            .collect();
+        let mut windows: Vec<_> = ring.allocate(2 * PAGE_BYTES).unwrap()
+            .into_windows(&ends).into_iter().enumerate().collect();
+        prop_assert!(windows.iter().zip(&lens).all(|((_, window), &len)| window.len() == len));
+        // All are written while all are alive, and completed in some order.
+        for (number, window) in &mut windows {
+            window.unfilled_mut().fill(*number as u8 + 1);
+        }
+        windows.sort_by_key(|(number, _)| (*number as u64 + 1).wrapping_mul(order | 1));
+        let mut full = None;
+        while let Some((_, window)) = windows.pop() {
+            prop_assert!(full.is_none());
+            full = window.complete();
+        }
+        let full = full.unwrap();
+        let mut start = 0;
+        for (number, &end) in ends.iter().enumerate() {
+            prop_assert!(full.bytes()[start..end].iter().all(|&byte| byte == number as u8 + 1));
+            start = end;
+        }
+    }
+}
+
+#[test]
+fn a_dropped_window_makes_no_full_slot_and_returns_the_memory() {
+    let ring = Ring::new(4 * PAGE_BYTES).unwrap();
+    for dropped in 0..3 {
+        let slot = ring.allocate(3 * PAGE_BYTES).unwrap();
+        let windows = slot.into_windows(&[PAGE_BYTES, 2 * PAGE_BYTES, 3 * PAGE_BYTES]);
+        for (number, window) in windows.into_iter().enumerate() {
+            assert_eq!(ring.usage().slots, 1, "gone while a window is left");
+            if number != dropped {
+                assert!(window.complete().is_none(), "half-filled memory was handed out");
+            }
+        }
+        assert_eq!(ring.usage().slots, 0);
+        assert_eq!(free_ranges(&ring), [(0, 4 * PAGE_BYTES)]);
+    }
+}
+
+#[test]
+fn a_window_s_mark_bounds_what_is_left_to_write() {
+    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let mut window = ring.allocate(PAGE_BYTES).unwrap().into_windows(&[100]).pop().unwrap();
+    window.unfilled_mut().fill(1);
+    window.set_filled(40);
+    assert_eq!((window.len(), window.filled(), window.unfilled_len()), (100, 40, 60));
+    window.unfilled_mut().fill(2);
+    window.set_filled(100);
+    assert!(window.unfilled_mut().is_empty());
+    let full = window.complete().unwrap();
+    assert_eq!((full.bytes()[39], full.bytes()[40], full.bytes()[99]), (1, 2, 2));
+}
+
+#[test]
+#[should_panic(expected = "claims more bytes")]
+fn a_reader_that_claims_too_many_bytes_is_caught() {
+    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let mut window = ring.allocate(1).unwrap().into_windows(&[100]).pop().unwrap();
+    window.set_filled(101);
+}
+
+#[test]
+fn windows_that_do_not_ascend_within_their_slot_are_refused() {
+    let ring = Ring::new(2 * PAGE_BYTES).unwrap();
+    for ends in [[10, 10], [20, 10], [10, PAGE_BYTES + 1], [0, 10]] {
+        let slot = ring.allocate(PAGE_BYTES).unwrap();
+        let split = std::panic::AssertUnwindSafe(|| slot.into_windows(&ends));
+        assert!(std::panic::catch_unwind(split).is_err(), "{ends:?}");
+        assert_eq!(ring.usage().slots, 0, "the slot of {ends:?} is lost");
+    }
+}
+
+#[test]
+fn memory_stays_while_any_clone_of_a_full_slot_lives() {
+    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let full = filled(&ring, PAGE_BYTES, 7).unwrap();
+    let clone = full.clone();
+    drop(full);
+    assert!(ring.allocate(1).is_none(), "memory that a clone holds was given away");
+    assert!(clone.bytes().iter().all(|&byte| byte == 7));
+    drop(clone);
+    assert!(ring.allocate(1).is_some());
+}
+
+#[test]
+fn a_full_slot_outlives_every_other_handle_of_the_ring() {
+    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let weak = Arc::downgrade(&ring);
+    let full = filled(&ring, PAGE_BYTES, 9).unwrap();
+    ring.close();
+    drop(ring);
+    assert!(full.bytes().iter().all(|&byte| byte == 9));
+    drop(full);
+    assert!(weak.upgrade().is_none(), "the ring's memory leaked");
+}
+
+#[test]
+fn a_closed_ring_gives_memory_back_and_no_more_slots() {
+    let ring = Ring::new(4 * PAGE_BYTES).unwrap();
+    let held = filled(&ring, PAGE_BYTES, 5).unwrap();
+    drop(filled(&ring, PAGE_BYTES, 6)); // free when the ring is closed, and used before
+    ring.close();
+    ring.close();
+    assert!(ring.allocate(1).is_none());
+    let start = ring.region().0;
+    let range = |page: usize| page * PAGE_BYTES..(page + 1) * PAGE_BYTES;
+    if cfg!(not(miri)) {
+        assert!(zero(&ring, range(1)), "free memory was kept at close");
+    }
+    assert_eq!(held.bytes().as_ptr() as usize, start);
+    assert!(held.bytes().iter().all(|&byte| byte == 5), "held memory was taken");
+    drop(held);
+    if cfg!(not(miri)) {
+        assert!(zero(&ring, range(0)), "memory freed after close was kept");
+    }
+    assert_eq!(free_ranges(&ring), [(0, 4 * PAGE_BYTES)]);
+}
+
+/// Whether `range`, which nobody holds, is as fresh from the kernel.
+fn zero(ring: &Ring, range: Range<usize>) -> bool {
+    // SAFETY: no slot of the ring is alive in this range, and no other thread has the ring.
+    unsafe { ring.memory.bytes(range) }.iter().all(|&byte| byte == 0)
+}
+
+/// Writes to a slot through a pointer that was kept beyond its window.
+fn write_after_return(ring: &Arc<Ring>, offset: usize) {
+    let mut window = ring.allocate(PAGE_BYTES).unwrap().into_windows(&[PAGE_BYTES]).pop().unwrap();
+    let stale = window.unfilled_ptr();
+    drop(window);
+    assert_eq!(ring.usage().slots, 0);
+    // SAFETY: the mapping is alive and nobody else looks at it now. What this breaks on purpose is
+    // the ring's own rule: the window is gone.
+    unsafe { stale.add(offset).write(1) };
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "memory is poisoned in debug builds only")]
+#[should_panic(expected = "written to after its slot was returned")]
+fn the_alarm_rings_on_a_write_after_return_when_memory_is_reused() {
+    let ring = Ring::new(2 * PAGE_BYTES).unwrap();
+    write_after_return(&ring, PAGE_BYTES - 1);
+    ring.allocate(1);
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "memory is poisoned in debug builds only")]
+#[should_panic(expected = "written to after its slot was returned")]
+fn the_alarm_rings_on_a_write_after_return_when_the_ring_is_closed() {
+    let ring = Ring::new(2 * PAGE_BYTES).unwrap();
+    write_after_return(&ring, 0);
+    ring.close();
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "memory is poisoned in debug builds only")]
+fn released_memory_is_poisoned_and_fresh_memory_is_not_checked() {
+    let ring = Ring::new(4 * PAGE_BYTES).unwrap();
+    drop(filled(&ring, PAGE_BYTES, 1));
+    // Reaches beyond the high-water mark: one page poisoned, one never used.
+    let mut window = ring.allocate(2 * PAGE_BYTES).unwrap().into_windows(&[2 * PAGE_BYTES]).pop();
+    let bytes = window.as_mut().unwrap().unfilled_mut();
+    assert_eq!((bytes[0], bytes[PAGE_BYTES - 1]), (POISON, POISON));
+    assert_eq!((bytes[PAGE_BYTES], bytes[2 * PAGE_BYTES - 1]), (0, 0));
+}
+
+/// Whether the future is done, without waiting.
+fn is_ready(future: &mut std::pin::Pin<&mut impl Future>) -> bool {
+    matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
+}
+
+#[test]
+fn a_slot_freed_between_looking_and_waiting_is_not_missed() {
+    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let held = ring.allocate(1).unwrap();
+    let mut freed = pin!(ring.freed());
+    freed.as_mut().enable();
+    assert!(ring.allocate(1).is_none());
+    assert!(!is_ready(&mut freed));
+    drop(held); // after the look, before the wait
+    assert!(is_ready(&mut freed), "the wake-up was missed");
+    assert!(ring.allocate(1).is_some());
+}
+
+#[test]
+fn everyone_who_waits_is_woken_by_a_freed_slot_a_wake_and_a_close() {
+    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let events: [&dyn Fn(); 3] = [&|| drop(ring.allocate(1)), &|| ring.wake(), &|| ring.close()];
+    for (number, event) in events.into_iter().enumerate() {
+        let (mut first, mut second) = (pin!(ring.freed()), pin!(ring.freed()));
+        first.as_mut().enable();
+        second.as_mut().enable();
+        event();
+        assert!(is_ready(&mut first) && is_ready(&mut second), "event {number}");
+    }
+}
+
+#[test]
+fn slots_from_many_threads_are_exclusive() {
+    let ring = Ring::new(8 * PAGE_BYTES).unwrap();
+    let rounds = if cfg!(miri) { 5 } else { 2000 };
+    std::thread::scope(|scope| {
+        for thread in 0..3_u8 {
+            let ring = &ring;
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let len = 1 + (round * 1031 + usize::from(thread) * 77) % (3 * PAGE_BYTES);
+                    if let Some(full) = filled(ring, len, thread) {
+                        std::thread::yield_now();
+                        assert!(full.bytes().iter().step_by(511).all(|&byte| byte == thread));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(free_ranges(&ring), [(0, 8 * PAGE_BYTES)]);
+}
+
+#[test]
+fn populating_ahead_waits_for_growth_and_ends_with_the_ring() {
+    const AHEAD: usize = 4 * HUGE_PAGE_BYTES;
+    let ring = Ring::new(3 * AHEAD).unwrap();
+    // Where everything asked for is populated, there is something to wait for: no busy loop.
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            ring.populate_ahead(AHEAD);
+            ended.store(true, Ordering::Release);
+        });
+        if cfg!(not(miri)) {
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!ended.load(Ordering::Acquire), "did not wait for growth");
+        }
+        ring.close();
+    });
+    assert!(ended.load(Ordering::Acquire));
+}
