@@ -54,6 +54,9 @@ pub mod error;
 mod load;
 pub mod location;
 pub mod metrics;
+#[cfg(test)]
+#[path = "../tests/support/no_uring.rs"]
+mod no_uring;
 pub mod options;
 pub mod plan;
 #[allow(unsafe_code)]
@@ -62,6 +65,8 @@ pub mod source;
 #[allow(unsafe_code)]
 mod sys;
 pub mod tensor;
+#[cfg(test)]
+mod test_files;
 
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use error::{Error, ErrorKind, Result};
