@@ -31,6 +31,7 @@ pub(super) async fn fill(
         }
         let at = chunk.offset_bytes + window.filled() as u64;
         let began = Instant::now();
+        let steps = reader.steps_down();
         let (outcome, returned) = reader.read_at(window, at).await;
         window = returned;
         match outcome {
@@ -41,6 +42,9 @@ pub(super) async fn fill(
                 shared.stats.read(attempt.via, gained);
                 crate::metrics::read(source.kind(), attempt.via, gained, began.elapsed());
             }
+            // Refused, but another read of this reader was too and has seen to it.
+            Err(failure)
+                if action(&failure) == Action::Downgrade && reader.steps_down() > steps => {}
             Err(failure) => {
                 recover(shared, source, reader, failure, &mut retries).await?;
             }

@@ -221,6 +221,12 @@ impl Running {
         &self.shared.stats
     }
 
+    /// The ring, if the load has one.
+    #[cfg(test)]
+    pub fn ring(&self) -> Option<&Arc<Ring>> {
+        self.shared.job.ring.as_ref()
+    }
+
     /// How many engines run.
     pub fn engines(&self) -> usize {
         self.shared.job.engines.max(1)

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 /// Entries of an engine's submission queue: more than lanes, so that it never overflows.
 const ENTRIES: u32 = 256;
@@ -35,11 +35,13 @@ pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>) {
 
 async fn drive(shared: &Arc<Shared>, work: &Arc<dyn Work>, backend: impl Future<Output = Backend>) {
     let engine = Engine::new(Arc::clone(shared), Arc::clone(work), backend.await);
-    let lanes: Vec<_> = (0..shared.job.depth.max(1))
-        .map(|_| tokio::task::spawn_local(Rc::clone(&engine).lane()))
-        .collect();
-    for lane in lanes {
-        if lane.await.is_err() {
+    let mut lanes = JoinSet::new();
+    for _ in 0..shared.job.depth.max(1) {
+        lanes.spawn_local(Rc::clone(&engine).lane());
+    }
+    // As they end, not in order: the others may be waiting for what a lane that panicked held.
+    while let Some(ended) = lanes.join_next().await {
+        if ended.is_err() {
             shared.fail(Error::new(ErrorKind::Io, "a lane panicked; this is a bug"));
         }
     }

@@ -117,6 +117,12 @@ impl TensorStream {
         }
     }
 
+    /// The ring, for tests that look for leaks.
+    #[cfg(test)]
+    pub(crate) fn ring(&self) -> std::sync::Weak<crate::ring::Ring> {
+        self.running.ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
+    }
+
     /// The next tensor of the current extent.
     fn take(&mut self) -> Option<Tensor> {
         let current = self.current.as_mut()?;

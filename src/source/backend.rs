@@ -65,6 +65,7 @@ struct Registered {
 impl Backend {
     /// Whether io_uring may be set up and entered here: a seccomp profile can allow the one call
     /// and not the other, and the runtime would wait for ever for reads that it cannot submit.
+    /// Also, tokio-uring 0.5 leaks its tokio runtime and three descriptors when the kernel refuses.
     ///
     /// # Errors
     /// With the kernel's answer.

@@ -69,11 +69,6 @@ impl MemorySource {
         self
     }
 
-    /// How many reads were attempted.
-    pub fn attempts(&self) -> usize {
-        self.attempts.load(Ordering::Relaxed)
-    }
-
     fn attempt(&self, window: &mut Window, offset: u64) -> io::Result<Attempt> {
         let number = self.attempts.fetch_add(1, Ordering::Relaxed);
         let rest = &self.bytes[(offset as usize).min(self.bytes.len())..];
@@ -135,9 +130,16 @@ impl Reader for MemoryReader {
         offset: u64,
     ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
         Box::pin(async move {
-            tokio::task::yield_now().await; // lanes interleave, as they do on a disk
-            (self.0.attempt(&mut window, offset), window)
+            // Lanes interleave, as they do on a disk, and have several reads in flight.
+            tokio::task::yield_now().await;
+            let outcome = self.0.attempt(&mut window, offset);
+            tokio::task::yield_now().await;
+            (outcome, window)
         })
+    }
+
+    fn steps_down(&self) -> usize {
+        usize::from(self.0.downgraded.load(Ordering::Relaxed))
     }
 
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {

@@ -130,6 +130,10 @@ pub trait Reader {
         None
     }
 
+    /// How many rungs it has gone down. A read that was refused when it had gone down fewer than
+    /// now is to be asked again: it was in flight while another one's refusal was acted upon.
+    fn steps_down(&self) -> usize;
+
     /// Takes the next rung down after `refusal`; `None` when there is none left.
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade>;
 }

@@ -3,7 +3,7 @@
 use super::{FileSource, OpenFile};
 use crate::options::ReadPath;
 use crate::ring::Window;
-use crate::source::{Attempt, Backend, Downgrade, LocalFuture, Reader, Via, resident_bytes};
+use crate::source::{Attempt, Backend, Downgrade, LocalFuture, Reader, Rung, Via, resident_bytes};
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -73,6 +73,10 @@ impl Reader for FileReader {
         let wanted = self.path != ReadPath::Buffered;
         let why = wanted.then(|| self.source.direct(&self.open).err())??;
         Some(Downgrade { from: "direct", to: "buffered", why: why.clone() })
+    }
+
+    fn steps_down(&self) -> usize {
+        usize::from(self.direct_refused.get()) + usize::from(self.backend.rung() == Rung::Pread)
     }
 
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {
