@@ -1,11 +1,12 @@
 //! The `ringload` command: loads, lists and checks from the shell.
 //!
-//! One file a subcommand, each with its arguments and a `run`; what they share is in [`format`],
+//! One file or folder a subcommand, each with its arguments and a `run`; what they share is in [`format`],
 //! [`output`] and [`locations`]. Answers go to standard output; progress, the log and errors go
 //! to standard error, so that output can always be piped.
 //!
 //! Exit status: 0 done, 1 the command failed, 2 it was called wrongly.
 
+mod bench;
 mod doctor;
 mod failure;
 mod format;
@@ -37,6 +38,9 @@ enum Command {
     Load(load::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchReference(bench::reference::Args),
 }
 
 impl Command {
@@ -45,6 +49,8 @@ impl Command {
             Command::Load(args) => load::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Doctor(args) => doctor::run(args),
+            Command::Bench(args) => bench::run(args),
+            Command::BenchReference(args) => bench::reference::run(args),
         }
     }
 }

@@ -14,6 +14,8 @@ mod memory;
 mod storage;
 mod uring;
 
+pub use storage::file_system;
+
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use finding::Finding;
@@ -70,7 +72,7 @@ fn examine(path: &Path) -> Vec<Finding> {
 }
 
 /// A small file of /proc or /sys without its last line break; `None` where it cannot be read.
-fn read_text(path: impl AsRef<Path>) -> Option<String> {
+pub fn read_text(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     Some(text.trim_end().to_owned())
 }

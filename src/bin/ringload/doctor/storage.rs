@@ -17,19 +17,25 @@ const PROBE_BYTES: u64 = 64 << 10;
 
 /// Looks at the storage that `path` is on.
 pub fn examine(path: &Path) -> Vec<Finding> {
-    vec![file_system(path), direct(path)]
+    vec![file_system_finding(path), direct(path)]
 }
 
-fn file_system(path: &Path) -> Finding {
+fn file_system_finding(path: &Path) -> Finding {
     const TOPIC: &str = "file system";
-    match statfs(path) {
-        Ok(found) => {
-            // The magic number is 32 bits wide, in a field that is not everywhere.
-            let magic = found.filesystem_type().0 as u32;
-            Finding::info(TOPIC, format!("{} at {}", kind(magic), path.display()))
-        }
+    match file_system(path) {
+        Ok(name) => Finding::info(TOPIC, format!("{name} at {}", path.display())),
         Err(error) => Finding::info(TOPIC, format!("unknown at {}: {error}", path.display())),
     }
+}
+
+/// The name of the file system that `path` is on.
+///
+/// # Errors
+/// What statfs(2) answers.
+pub fn file_system(path: &Path) -> io::Result<String> {
+    // The magic number is 32 bits wide, in a field that is not everywhere.
+    let magic = statfs(path)?.filesystem_type().0 as u32;
+    Ok(kind(magic))
 }
 
 /// The name for a magic number of statfs(2).

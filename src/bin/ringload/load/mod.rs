@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Without a cap the tensors stay resident until the end, as they would in a server, so that the
-//! reported peak is an honest one. Under a cap each is dropped as soon as it has been dealt with.
+//! reported peak is an honest one. Under a cap, and with `--drop`, each is dropped as soon as it has
+//! been dealt with.
 
 mod digest;
 mod progress;
-mod report;
+pub mod report;
 
 use crate::failure::Outcome;
 use crate::locations::Locations;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Print the SHA-256 of each tensor's bytes, sorted by name, as sha256sum does
     #[arg(long)]
     digest: bool,
+    /// Drop each tensor as it comes, as under a cap, instead of keeping all until the end
+    #[arg(long)]
+    drop: bool,
 }
 
 /// Runs the subcommand.
@@ -51,7 +55,7 @@ pub struct Args {
 /// When the checkpoint cannot be loaded or the answer not be written.
 pub fn run(args: Args) -> Outcome {
     let stream = args.loader().stream(args.locations.parse()?)?;
-    let (report, digests) = consume(stream, args.digest)?;
+    let (report, digests) = consume(stream, args.digest, args.drop)?;
     match (args.json, digests) {
         (true, digests) => output::print_json(&report.with_digests(digests)),
         (false, Some(digests)) => output::print(|out| digest::write(out, &digests)),
@@ -78,8 +82,12 @@ impl Args {
 }
 
 /// Takes every tensor of the stream, with the bar beside it, and digests them if asked to.
-fn consume(mut stream: TensorStream, digest: bool) -> Outcome<(Report, Option<Digests>)> {
-    let keep = stream.summary().memory_limit_bytes.is_none();
+fn consume(
+    mut stream: TensorStream,
+    digest: bool,
+    drop: bool,
+) -> Outcome<(Report, Option<Digests>)> {
+    let keep = !drop && stream.summary().memory_limit_bytes.is_none();
     let progress = stream.progress();
     thread::scope(|scope| {
         let _bar = progress::show(scope, progress);

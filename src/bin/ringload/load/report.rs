@@ -3,7 +3,7 @@
 use super::digest::Digests;
 use crate::failure::{Failure, Outcome};
 use crate::format;
-use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use ringload::{Downgrade, Summary, TensorStream};
 use serde::Serialize;
@@ -49,10 +49,7 @@ impl Report {
     /// # Errors
     /// When the kernel does not tell the process's CPU time.
     pub fn of(stream: &TensorStream) -> Outcome<Self> {
-        let usage = getrusage(UsageWho::RUSAGE_SELF)
-            .map_err(Failure::system("ask for this process's CPU time"))?;
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        Ok(Self::new(stream.summary(), cpu_seconds(&usage), peak_rss_bytes(&status)))
+        Ok(Self::new(stream.summary(), cpu_seconds()?, peak_rss_bytes()))
     }
 
     fn new(summary: Summary, cpu_seconds: f64, peak_rss_bytes: Option<u64>) -> Self {
@@ -128,13 +125,24 @@ impl From<Downgrade> for Rung {
     }
 }
 
-fn cpu_seconds(usage: &Usage) -> f64 {
+/// User and system time of this whole process so far.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn cpu_seconds() -> Outcome<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)
+        .map_err(Failure::system("ask for this process's CPU time"))?;
     let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    seconds(usage.user_time()) + seconds(usage.system_time())
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// The most memory this process ever had resident; `None` where the kernel does not say.
+pub fn peak_rss_bytes() -> Option<u64> {
+    peak_in(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
 /// The line `VmHWM:     1234 kB` of /proc/self/status.
-fn peak_rss_bytes(status: &str) -> Option<u64> {
+fn peak_in(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
@@ -210,8 +218,8 @@ mod tests {
     #[test]
     fn the_peak_is_read_from_the_status_file() {
         let status = "Name:\tringload\nVmPeak:\t  999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
-        assert_eq!(peak_rss_bytes(status), Some(2 << 20));
-        assert_eq!(peak_rss_bytes("Name:\tringload\n"), None);
-        assert_eq!(peak_rss_bytes("VmHWM:\t many kB\n"), None);
+        assert_eq!(peak_in(status), Some(2 << 20));
+        assert_eq!(peak_in("Name:\tringload\n"), None);
+        assert_eq!(peak_in("VmHWM:\t many kB\n"), None);
     }
 }

@@ -1,0 +1,207 @@
+//! `ringload bench`: how fast loads are on this machine, next to what its disk and memory allow.
+//!
+//! ```text
+//! LOCATION, or a synthetic checkpoint (shapes, writer; kept and found again: synthetic)
+//!     |
+//! rows: ways to bring the same bytes      each run is a process of its own (child, reference, fio)
+//!     |   for every turn, every row once: A B C A B C ...; before each run the page cache is
+//!     |   emptied or filled, and that it is gets checked (cache)
+//!     v
+//! medians -> table, and the ratios that must be reached (ratios) -> report
+//! ```
+//!
+//! Turns are taken one after the other because a machine's speed drifts: what is compared was
+//! measured within seconds. The disk's limit is measured in the same turns. Missing a target is an
+//! answer, not a failure.
+
+mod bare;
+mod cache;
+mod child;
+mod fio;
+mod machine;
+mod ratios;
+pub mod reference;
+mod report;
+mod rows;
+mod shapes;
+mod synthetic;
+mod writer;
+
+use crate::failure::{Failure, Outcome};
+use crate::format;
+use crate::output;
+use cache::Files;
+use indicatif::{ProgressBar, ProgressStyle};
+use machine::Machine;
+use report::Report;
+use ringload::{Checkpoint, Error, ErrorKind, MemoryLimit};
+use rows::Row;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The cap of the capped load, unless a tensor is larger.
+const CAP_BYTES: u64 = 256 << 20;
+
+/// Measure loads on this machine, next to what its disk and memory allow.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The checkpoint to measure; without one, a synthetic checkpoint is written and kept
+    #[arg(value_name = "LOCATION")]
+    location: Option<OsString>,
+    /// About how large the synthetic checkpoint is, e.g. 4GiB
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = size_bytes, conflicts_with = "location")]
+    size: u64,
+    /// Where the synthetic checkpoint is kept [default: in cargo's target directory, else in the temporary one]
+    #[arg(long, value_name = "DIR", conflicts_with = "location")]
+    dir: Option<PathBuf>,
+    /// How often each way is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The `--size` option, written as a memory limit is.
+fn size_bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes),
+        _ => Err("use bytes, such as 4000000000, 512MiB or 4GiB".into()),
+    }
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the checkpoint cannot be written, opened or loaded, or the answer not be written.
+pub fn run(args: Args) -> Outcome {
+    let report = measure(&args)?;
+    if args.json { output::print_json(&report) } else { output::print(|out| report.write(out)) }
+}
+
+fn measure(args: &Args) -> Outcome<Report> {
+    let location = match &args.location {
+        Some(location) => location.clone(),
+        None => synthetic_checkpoint(args)?.into_os_string(),
+    };
+    let checkpoint = Checkpoint::open(location.clone())?;
+    let files = Files::of(&checkpoint)?;
+    let lengths = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes());
+    let largest_tensor_bytes = lengths.max().unwrap_or(0);
+    let bytes = checkpoint.data_bytes();
+    if bytes == 0 {
+        let sentence = format!("{} holds no bytes to measure", location.display());
+        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+    }
+    let cap = CAP_BYTES.max(largest_tensor_bytes);
+    let cap_bytes = (cap < bytes).then_some(cap);
+    let subject = rows::Subject {
+        location: &location,
+        files: files.paths(),
+        bytes: files.bytes(),
+        cap_bytes,
+    };
+    let mut rows = rows::all(&subject, fio::is_installed());
+    let mut skipped = Vec::new();
+    if cap_bytes.is_none() {
+        skipped.push(format!("a cap: the checkpoint is not larger than {}", format::size(cap)));
+    }
+    take_turns(&mut rows, &subject, &files, args.runs, &mut skipped)?;
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION"),
+        machine: Machine::of(&files.paths()[0]),
+        checkpoint: report::Subject {
+            location: location.display().to_string(),
+            synthetic: args.location.is_none(),
+            bytes,
+            shards: checkpoint.shards().len(),
+            tensors: checkpoint.tensors().len(),
+            largest_tensor_bytes,
+        },
+        runs: args.runs as usize,
+        ratios: ratios::all(&rows, cap_bytes),
+        rows,
+        skipped,
+    })
+}
+
+fn synthetic_checkpoint(args: &Args) -> Outcome<PathBuf> {
+    let base = match &args.dir {
+        Some(directory) => directory.clone(),
+        None => synthetic::home(
+            &std::env::current_exe().map_err(Failure::system("find this command's executable"))?,
+        ),
+    };
+    let bar = bar("writing a checkpoint {bar:20} {percent} %", 0);
+    let written = synthetic::checkpoint(&base, args.size, |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    written
+}
+
+/// Measures every row once a turn: cold ones first, then those that share the page cache.
+fn take_turns(
+    rows: &mut [Row],
+    subject: &rows::Subject,
+    files: &Files,
+    turns: u32,
+    skipped: &mut Vec<String>,
+) -> Outcome {
+    let bar = bar("{bar:20} {pos}/{len}  {msg}", rows.len() as u64 * u64::from(turns));
+    for cold in [true, false] {
+        let mut rows: Vec<_> = rows.iter_mut().filter(|row| row.phase.is_cold() == cold).collect();
+        rows.retain(|row| fits_memory(row, skipped));
+        for _ in 0..turns {
+            for row in &mut rows {
+                bar.set_message(format!("{}: {}", row.phase.as_str(), row.name));
+                let ready = if cold { files.make_cold()? } else { files.make_warm()? };
+                if let Err(cache::NotReady(why)) = ready {
+                    let rows = if cold { "cold loads" } else { "warm loads" };
+                    skipped.push(format!("{rows}: {why}"));
+                    break;
+                }
+                row.measure(subject)?;
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Whether there is memory for `row`; else that goes into `skipped`.
+fn fits_memory(row: &Row, skipped: &mut Vec<String>) -> bool {
+    let Some(available) = machine::available_bytes().filter(|&bytes| bytes < row.needs_bytes)
+    else {
+        return true;
+    };
+    skipped.push(format!(
+        "{}, {}: it takes {} of memory and {} are available",
+        row.phase.as_str(),
+        row.name,
+        format::size(row.needs_bytes),
+        format::size(available)
+    ));
+    false
+}
+
+/// A bar on standard error, invisible where that is no terminal.
+fn bar(template: &str, len: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_and_nothing_else() {
+        assert_eq!(size_bytes("4GiB"), Ok(4 << 30));
+        assert!(size_bytes("min").is_err());
+        assert!(size_bytes("unlimited").is_err());
+        assert!(size_bytes("large").is_err());
+    }
+}

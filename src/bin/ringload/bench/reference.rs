@@ -1,0 +1,164 @@
+//! `ringload bench-reference`: one floor, measured in this process and printed as a load's figures
+//! are. Hidden: `ringload bench` starts it.
+//!
+//! Only the part between preparation (files opened, source buffers filled) and the last byte is
+//! measured, its CPU time too.
+
+use super::bare::{DirectReads, MappedFiles};
+use super::child::Run;
+use crate::failure::{Failure, Outcome};
+use crate::load::report::{cpu_seconds, peak_rss_bytes};
+use crate::output;
+use clap::ValueEnum;
+use ringload::Error;
+use ringload::ring::Ring;
+use std::ffi::OsString;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Deep O_DIRECT reads into reused buffers, by nothing but io_uring.
+    Direct,
+    /// One thread's copy of as many bytes from memory into fresh memory.
+    Memcpy,
+    /// The same into memory advised for huge pages.
+    MemcpyHuge,
+    /// One byte read from each page of the mapped files.
+    MmapTouch,
+    /// As many bytes of memory advised for huge pages, faulted in by one thread.
+    FreshMemory,
+    /// The files read one after the other into one vector.
+    PlainRead,
+}
+
+/// Measure one floor (started by `ringload bench`).
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    kind: Kind,
+    /// Bytes of a direct read
+    #[arg(long, default_value_t = 8 << 20)]
+    chunk: usize,
+    /// Direct reads in flight
+    #[arg(long, default_value_t = 64)]
+    depth: usize,
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+impl Kind {
+    /// The arguments that make this command measure it over `files`.
+    pub fn arguments(self, options: &[String], files: &[PathBuf]) -> Vec<OsString> {
+        let name = self.to_possible_value().map(|value| value.get_name().to_owned());
+        let mut arguments: Vec<OsString> = vec!["bench-reference".into()];
+        arguments.extend(options.iter().map(OsString::from));
+        arguments.push(name.unwrap_or_default().into());
+        arguments.push("--".into());
+        arguments.extend(files.iter().map(OsString::from));
+        arguments
+    }
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When a file cannot be read or the answer not be written.
+pub fn run(args: Args) -> Outcome {
+    let run = measure(&args)
+        .map_err(|error| Error::from_io(format_args!("measure {:?}", args.kind), error))?;
+    output::print_json(&run?)
+}
+
+fn measure(args: &Args) -> io::Result<Outcome<Run>> {
+    let mut total = 0;
+    for file in &args.files {
+        total += file.metadata()?.len() as usize;
+    }
+    Ok(match args.kind {
+        Kind::Direct => {
+            let reads = DirectReads::prepare(&args.files, args.chunk, args.depth)?;
+            time(total, || reads.run())
+        }
+        Kind::Memcpy => {
+            let source = vec![0x5A_u8; total];
+            time(total, || Ok(black_box(source.as_slice().to_vec())))
+        }
+        Kind::MemcpyHuge => {
+            let source = vec![0x5A_u8; total];
+            time(total, || copy_into_ring(&source))
+        }
+        Kind::MmapTouch => time(total, || MappedFiles::touch(&args.files)),
+        Kind::FreshMemory => time(total, || {
+            let ring = Ring::new(total).map_err(io::Error::other)?;
+            ring.populate(total, 1)?;
+            Ok(ring)
+        }),
+        Kind::PlainRead => time(total, || read_all(&args.files, total)),
+    })
+}
+
+/// Measures `work`; what it made is dropped afterwards.
+fn time<T>(bytes: usize, work: impl FnOnce() -> io::Result<T>) -> Outcome<Run> {
+    let cpu_before = cpu_seconds()?;
+    let began = Instant::now();
+    let made = work().map_err(Failure::system("measure a floor"))?;
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu_seconds = cpu_seconds()? - cpu_before;
+    let run = Run {
+        bytes: bytes as u64,
+        seconds,
+        cpu_seconds,
+        peak_rss_bytes: peak_rss_bytes(),
+        process_seconds: 0.0,
+    };
+    drop(made);
+    Ok(run)
+}
+
+fn copy_into_ring(source: &[u8]) -> io::Result<impl Sized> {
+    let ring = Ring::new(source.len()).map_err(io::Error::other)?;
+    let slot = ring.allocate(source.len()).ok_or(io::ErrorKind::OutOfMemory)?;
+    let mut windows = slot.into_windows(&[source.len()]);
+    for window in &mut windows {
+        window.unfilled_mut().copy_from_slice(source);
+    }
+    Ok(windows)
+}
+
+fn read_all(files: &[PathBuf], total: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(total);
+    for file in files {
+        File::open(file)?.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_floor_can_be_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a");
+        std::fs::write(&file, vec![1; 100_000]).unwrap();
+        for &kind in Kind::value_variants() {
+            let files = vec![file.clone()];
+            match measure(&Args { kind, chunk: 8192, depth: 2, files }) {
+                Ok(run) => assert_eq!(run.unwrap().bytes, 100_000, "{kind:?}"),
+                // Not every sandbox has io_uring, nor every file system direct reads.
+                Err(refused) => assert_eq!(kind, Kind::Direct, "{refused}"),
+            }
+        }
+    }
+
+    #[test]
+    fn files_cannot_be_taken_for_options() {
+        let arguments = Kind::MmapTouch.arguments(&[], &["--help".into()]);
+        assert_eq!(arguments, ["bench-reference", "mmap-touch", "--", "--help"]);
+    }
+}

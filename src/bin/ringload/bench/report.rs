@@ -1,0 +1,189 @@
+//! The answer of `ringload bench`, for people and as JSON.
+
+use super::machine::Machine;
+use super::ratios::{Ratio, fastest};
+use super::rows::{Phase, Role, Row};
+use crate::format::{self, Align};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Everything that was measured, and on what.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub version: &'static str,
+    pub machine: Machine,
+    pub checkpoint: Subject,
+    pub runs: usize,
+    pub rows: Vec<Row>,
+    pub ratios: Vec<Ratio>,
+    /// What was not measured, and why.
+    pub skipped: Vec<String>,
+}
+
+/// The checkpoint that was measured.
+#[derive(Debug, Serialize)]
+pub struct Subject {
+    pub location: String,
+    pub synthetic: bool,
+    pub bytes: u64,
+    pub shards: usize,
+    pub tensors: usize,
+    pub largest_tensor_bytes: u64,
+}
+
+impl Report {
+    /// Writes the tables for people.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        use Align::{Left, Right};
+        writeln!(out, "{}", self.checkpoint.told())?;
+        writeln!(out, "{}; median of {}\n", self.machine.told(), format::count(self.runs, "run"))?;
+        let columns = [Left, Left, Right, Right, Right, Right, Right, Right];
+        format::table(out, columns, &self.table())?;
+        writeln!(out)?;
+        format::table(out, [Left, Right, Left, Right, Left], &self.ratio_table())?;
+        for skipped in &self.skipped {
+            writeln!(out, "\nnot measured: {skipped}")?;
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> Vec<[String; 8]> {
+        let limit = fastest(&self.rows, Role::Limit);
+        let header = ["FILES", "WAY", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
+        let measured = self.rows.iter().filter(|row| !row.runs.is_empty());
+        let rows = measured.map(|row| line(row, limit));
+        std::iter::once(header.map(String::from)).chain(rows).collect()
+    }
+
+    fn ratio_table(&self) -> Vec<[String; 5]> {
+        let header = ["MUST REACH", "FIGURE", "", "TARGET", ""].map(String::from);
+        let rows = self.ratios.iter().map(|ratio| {
+            let verdict = match ratio.reached {
+                Some(true) => "pass",
+                Some(false) => "FAIL",
+                None => "not measured",
+            };
+            [
+                ratio.name.into(),
+                number(ratio.figure, 3),
+                ratio.bound.as_str().into(),
+                format!("{}", ratio.target),
+                verdict.into(),
+            ]
+        });
+        std::iter::once(header).chain(rows).collect()
+    }
+}
+
+fn line(row: &Row, limit: Option<f64>) -> [String; 8] {
+    let speed = row.gigabytes_per_second();
+    let share = speed.zip(limit).filter(|_| row.phase == Phase::Cold);
+    [
+        row.phase.as_str().into(),
+        row.name.clone(),
+        number(row.seconds(), 3),
+        number(speed, 2),
+        number(row.cpu_seconds_per_gigabyte(), 3),
+        row.peak_bytes().map_or_else(String::new, format::size),
+        share.map_or_else(String::new, |(speed, limit)| percent(speed / limit)),
+        row.spread().map_or_else(String::new, percent),
+    ]
+}
+
+impl Subject {
+    fn told(&self) -> String {
+        format!(
+            "{}{}: {} in {}, {}, the largest {}",
+            self.location,
+            if self.synthetic { " (synthetic)" } else { "" },
+            format::size(self.bytes),
+            format::count(self.shards, "shard"),
+            format::count(self.tensors, "tensor"),
+            format::size(self.largest_tensor_bytes),
+        )
+    }
+}
+
+impl Machine {
+    fn told(&self) -> String {
+        let unknown = || "unknown".to_owned();
+        format!(
+            "{} x {}, {} of memory, Linux {}, {}",
+            self.cores,
+            self.cpu.clone().unwrap_or_else(|| "CPU of unknown model".into()),
+            self.memory_bytes.map_or_else(unknown, format::size),
+            self.kernel.clone().unwrap_or_else(unknown),
+            self.file_system.clone().unwrap_or_else(|| "file system unknown".into()),
+        )
+    }
+}
+
+fn number(figure: Option<f64>, digits: usize) -> String {
+    figure.map_or_else(|| "-".into(), |figure| format!("{figure:.digits$}"))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ratios;
+    use super::super::rows::tests::measured;
+    use super::*;
+
+    fn report() -> Report {
+        let rows = vec![
+            measured(Phase::Limit, Role::Limit, &[0.5], 0.05, 0),
+            measured(Phase::Cold, Role::Auto, &[0.5, 0.6, 0.4], 0.1, 1 << 30),
+            measured(Phase::Warm, Role::Auto, &[], 0.1, 0),
+        ];
+        Report {
+            version: "1",
+            machine: Machine {
+                kernel: Some("6.8".into()),
+                cpu: None,
+                cores: 2,
+                memory_bytes: Some(8 << 30),
+                file_system: Some("ext4".into()),
+            },
+            checkpoint: Subject {
+                location: "/m".into(),
+                synthetic: true,
+                bytes: 1 << 30,
+                shards: 4,
+                tensors: 74,
+                largest_tensor_bytes: 125 << 20,
+            },
+            runs: 3,
+            ratios: ratios::all(&rows, None),
+            rows,
+            skipped: vec!["warm rows: no memory".into()],
+        }
+    }
+
+    #[test]
+    fn rows_without_runs_are_not_printed() {
+        let mut out = Vec::new();
+        report().write(&mut out).unwrap();
+        let told = String::from_utf8(out).unwrap();
+        assert!(told.starts_with("/m (synthetic): 1.00 GiB in 4 shards, 74 tensors,"), "{told}");
+        let line = "cold   a row    0.500  2.00     0.100  1.00 GiB      100%     40%\n";
+        assert!(told.contains(line), "{told}");
+        assert!(!told.contains("\nwarm  "), "{told}");
+        assert!(told.contains("1.000  <=    1.05  pass\n"), "{told}");
+        assert!(told.ends_with("not measured: warm rows: no memory\n"), "{told}");
+    }
+
+    #[test]
+    fn json_has_every_run() {
+        let json = serde_json::to_value(report()).unwrap();
+        assert_eq!(json["rows"][1]["runs"][2]["seconds"], 0.4);
+        assert_eq!(json["rows"][1]["phase"], "cold");
+        assert_eq!(json["ratios"][0]["reached"], true);
+        assert_eq!(json["machine"]["cores"], 2);
+    }
+}

@@ -1,0 +1,208 @@
+//! The synthetic checkpoint: written once, found again by its manifest.
+//!
+//! ```text
+//! DIR/llama/ringload-bench.json              what is here, and whether all of it was written
+//!           model-00001-of-00004.safetensors ...
+//!           model.safetensors.index.json
+//! ```
+//!
+//! The manifest is written first, as incomplete, and last, as complete. So a directory that has
+//! one is this program's own and may be written over, and one that was left half-written is not
+//! taken for whole. A directory with other content is refused.
+
+use super::shapes::{self, Shape};
+use super::writer;
+use crate::failure::{Failure, Outcome};
+use crate::format;
+use nix::sys::statvfs::statvfs;
+use ringload::{Error, ErrorKind};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MANIFEST: &str = "ringload-bench.json";
+/// What cargo keeps in every target directory.
+const MARK: &str = ".rustc_info.json";
+/// What a disk must have left after the checkpoint was written.
+const SPARE_BYTES: u64 = 256 << 20;
+
+/// What was written.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Manifest {
+    /// Raised when shapes or layout change.
+    version: u32,
+    complete: bool,
+    layers: u64,
+    /// Each file's name and length.
+    files: Vec<(String, u64)>,
+}
+
+impl Manifest {
+    fn of(layers: u64, shards: &[Vec<Shape>]) -> Self {
+        let mut files = Vec::with_capacity(shards.len());
+        for (number, shard) in shards.iter().enumerate() {
+            let header_bytes = writer::header(shard).len() as u64;
+            files.push((name(number, shards.len()), header_bytes + shapes::bytes_of(shard)));
+        }
+        Self { version: 1, complete: true, layers, files }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn read(directory: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(directory.join(MANIFEST)).ok()?).ok()
+    }
+
+    fn write(&self, directory: &Path) -> Outcome {
+        let path = directory.join(MANIFEST);
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        fs::write(&path, text).map_err(|error| cannot("write", &path, error))
+    }
+
+    /// Whether every file is there in its length.
+    fn is_met(&self, directory: &Path) -> bool {
+        self.files.iter().all(|(name, bytes)| {
+            fs::metadata(directory.join(name)).is_ok_and(|found| found.len() == *bytes)
+        })
+    }
+}
+
+fn name(number: usize, of: usize) -> String {
+    format!("model-{:05}-of-{of:05}.safetensors", number + 1)
+}
+
+/// A directory below `base` with a checkpoint of about `size_bytes`; `tell` hears how many bytes
+/// of how many are written.
+///
+/// # Errors
+/// When the size is too small for a model, the disk too full, or writing fails.
+pub fn checkpoint(base: &Path, size_bytes: u64, tell: impl Fn(u64, u64)) -> Outcome<PathBuf> {
+    if size_bytes < shapes::least_bytes() {
+        let least = format::size(shapes::least_bytes());
+        let sentence = format!("--size is too small for a model; give at least {least}");
+        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+    }
+    let layers = shapes::layers_for(size_bytes);
+    let shards = shapes::shards(shapes::model(layers));
+    let manifest = Manifest::of(layers, &shards);
+    let directory = base.join("llama");
+    if Manifest::read(&directory).is_some_and(|found| found == manifest && found.is_met(&directory))
+    {
+        return Ok(directory);
+    }
+    clear(&directory)?;
+    check_space(&directory, manifest.bytes())?;
+    write(&directory, manifest, &shards, tell)?;
+    Ok(directory)
+}
+
+/// Makes `directory` an empty one, if it is this program's to empty.
+fn clear(directory: &Path) -> Outcome {
+    let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied && Manifest::read(directory).is_none() {
+        let sentence = format!(
+            "{} holds files that are not this command's; give another --dir",
+            directory.display()
+        );
+        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+    }
+    if occupied {
+        fs::remove_dir_all(directory).map_err(|error| cannot("remove", directory, error))?;
+    }
+    fs::create_dir_all(directory).map_err(|error| cannot("create", directory, error))
+}
+
+fn check_space(directory: &Path, bytes: u64) -> Outcome {
+    let disk = statvfs(directory).map_err(|error| cannot("examine", directory, error.into()))?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    if free >= bytes.saturating_add(SPARE_BYTES) {
+        return Ok(());
+    }
+    let sentence = format!(
+        "the checkpoint takes {} and {} has {} free; give a smaller --size, or a --dir on another \
+         disk",
+        format::size(bytes),
+        directory.display(),
+        format::size(free)
+    );
+    Err(Error::new(ErrorKind::Io, sentence).into())
+}
+
+fn write(
+    directory: &Path,
+    manifest: Manifest,
+    shards: &[Vec<Shape>],
+    tell: impl Fn(u64, u64),
+) -> Outcome {
+    let total = manifest.bytes();
+    let incomplete = Manifest { complete: false, ..manifest };
+    incomplete.write(directory)?;
+    let mut done = 0;
+    for ((name, bytes), shard) in incomplete.files.iter().zip(shards) {
+        let path = directory.join(name);
+        writer::write_shard(&path, shard, |written| tell(done + written, total))
+            .map_err(|error| cannot("write", &path, error))?;
+        done += bytes;
+    }
+    let path = directory.join("model.safetensors.index.json");
+    let names = incomplete.files.iter().map(|(name, _)| name.as_str());
+    fs::write(&path, writer::index(names.zip(shards)))
+        .map_err(|error| cannot("write", &path, error))?;
+    Manifest { complete: true, ..incomplete }.write(directory)
+}
+
+fn cannot(doing: &str, path: &Path, error: std::io::Error) -> Failure {
+    Error::from_io(format_args!("{doing} {}", path.display()), error).into()
+}
+
+/// Where synthetic checkpoints are kept: the target directory of the cargo tree that `executable`
+/// was built in (it has cargo's `.rustc_info.json`), else the temporary directory.
+pub fn home(executable: &Path) -> PathBuf {
+    let target = executable.ancestors().find(|directory| directory.join(MARK).is_file());
+    target.map_or_else(std::env::temp_dir, Path::to_path_buf).join("ringload-bench")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_met_by_files_of_its_lengths_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = vec![("a".to_owned(), 3)];
+        let manifest = Manifest { version: 1, complete: true, layers: 1, files };
+        assert!(!manifest.is_met(directory.path()));
+        fs::write(directory.path().join("a"), "1234").unwrap();
+        assert!(!manifest.is_met(directory.path()));
+        fs::write(directory.path().join("a"), "123").unwrap();
+        assert!(manifest.is_met(directory.path()));
+        manifest.write(directory.path()).unwrap();
+        assert_eq!(Manifest::read(directory.path()), Some(manifest));
+    }
+
+    #[test]
+    fn the_files_of_others_are_never_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("thesis.txt"), "x").unwrap();
+        assert!(clear(directory.path()).is_err());
+        assert!(directory.path().join("thesis.txt").exists());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_before_anything_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = check_space(directory.path(), u64::MAX / 2).unwrap_err().to_string();
+        assert!(told.contains("smaller --size"), "{told}");
+    }
+
+    #[test]
+    fn the_target_directory_is_found_by_its_mark() {
+        let target = tempfile::tempdir().unwrap();
+        let executable = target.path().join("release/ringload");
+        assert_eq!(home(&executable), std::env::temp_dir().join("ringload-bench"));
+        fs::write(target.path().join(MARK), "").unwrap();
+        assert_eq!(home(&executable), target.path().join("ringload-bench"));
+    }
+}
