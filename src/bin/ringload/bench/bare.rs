@@ -1,10 +1,11 @@
 //! The floors that need a pointer, and the tie between a child's life and its parent's. All unsafe
 //! code of this command is here.
 //!
-//! * [`direct_reads`]: what the disk gives. One thread keeps `depth` O_DIRECT reads of `chunk`
+//! * [`DirectReads`]: what the disk gives. One thread keeps `depth` O_DIRECT reads of `chunk`
 //!   bytes in flight on one io_uring, over all files from first byte to last, into the same few
-//!   buffers, and looks at none of it.
-//! * [`touch_mapped`]: what mapping costs. Files that are in the page cache are mapped and one byte
+//!   buffers (or each into one of its own, as a load that keeps its tensors has to), and looks at
+//!   none of it.
+//! * [`MappedFiles`]: what mapping costs. Files that are in the page cache are mapped and one byte
 //!   of each page is read, from one thread.
 
 #![allow(unsafe_code)]
@@ -31,14 +32,22 @@ pub struct DirectReads {
     reads: Vec<(usize, u64, usize)>,
     files: Vec<File>,
     chunk_bytes: usize,
+    depth: usize,
+    reuse: bool,
 }
 
 impl DirectReads {
-    /// Opens all of `paths` and prepares `depth` buffers of `chunk_bytes`.
+    /// Opens all of `paths` and prepares buffers of `chunk_bytes`: `depth` of them with `reuse`,
+    /// else one for each read.
     ///
     /// # Errors
     /// What the kernel answers: EINVAL where a file system has no direct reads.
-    pub fn prepare(paths: &[PathBuf], chunk_bytes: usize, depth: usize) -> io::Result<Self> {
+    pub fn prepare(
+        paths: &[PathBuf],
+        chunk_bytes: usize,
+        depth: usize,
+        reuse: bool,
+    ) -> io::Result<Self> {
         let mut reads = Vec::new();
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
@@ -52,13 +61,14 @@ impl DirectReads {
             files.push(file);
         }
         reads.reverse();
-        let ring = Ring::new(chunk_bytes * depth).map_err(io::Error::other)?;
+        let count = if reuse { depth } else { reads.len() };
+        let ring = Ring::new(chunk_bytes * count).map_err(io::Error::other)?;
         ring.populate(ring.capacity(), 1)?;
-        let slot = ring.allocate(chunk_bytes * depth).ok_or(io::ErrorKind::OutOfMemory)?;
-        let ends: Vec<_> = (1..=depth).map(|i| i * chunk_bytes).collect();
+        let slot = ring.allocate(chunk_bytes * count).ok_or(io::ErrorKind::OutOfMemory)?;
+        let ends: Vec<_> = (1..=count).map(|i| i * chunk_bytes).collect();
         let buffers = slot.into_windows(&ends);
         let uring = IoUring::new(depth.next_power_of_two() as u32)?;
-        Ok(Self { uring, buffers, reads, files, chunk_bytes })
+        Ok(Self { uring, buffers, reads, files, chunk_bytes, depth, reuse })
     }
 
     /// Reads everything; gives how many bytes that were.
@@ -68,17 +78,18 @@ impl DirectReads {
     pub fn run(mut self) -> io::Result<u64> {
         let mut free: Vec<usize> = (0..self.buffers.len()).collect();
         let mut wanted = vec![0; self.buffers.len()];
-        let mut bytes = 0;
+        let (mut bytes, mut in_flight) = (0, 0);
         let mut failure = None;
         loop {
-            while failure.is_none() && !self.reads.is_empty() {
+            while failure.is_none() && in_flight < self.depth && !self.reads.is_empty() {
                 let Some(buffer) = free.pop() else { break };
                 if let Some((file, offset, want)) = self.reads.pop() {
                     wanted[buffer] = want;
                     self.submit(file, offset, buffer);
+                    in_flight += 1;
                 }
             }
-            if free.len() == self.buffers.len() {
+            if in_flight == 0 {
                 return failure.map_or(Ok(bytes), Err);
             }
             if let Err(error) = self.uring.submit_and_wait(1)
@@ -90,7 +101,10 @@ impl DirectReads {
             }
             for entry in self.uring.completion() {
                 let buffer = entry.user_data() as usize;
-                free.push(buffer);
+                in_flight -= 1;
+                if self.reuse {
+                    free.push(buffer);
+                }
                 match entry.result() {
                     code @ ..0 => failure = Some(io::Error::from_raw_os_error(-code)),
                     got if (got as usize) < wanted[buffer] => {
@@ -185,10 +199,12 @@ mod tests {
             })
             .collect();
         MappedFiles::touch(&paths).unwrap();
-        match DirectReads::prepare(&paths, 16 << 10, 4).and_then(DirectReads::run) {
-            Ok(bytes) => assert_eq!(bytes, 109_096),
-            // Where the temporary directory or the sandbox has neither: nothing to test.
-            Err(refused) => eprintln!("skipped: {refused}"),
+        for reuse in [true, false] {
+            match DirectReads::prepare(&paths, 16 << 10, 4, reuse).and_then(DirectReads::run) {
+                Ok(bytes) => assert_eq!(bytes, 109_096),
+                // Where the temporary directory or the sandbox has neither: nothing to test.
+                Err(refused) => eprintln!("skipped: {refused}"),
+            }
         }
     }
 }

@@ -46,6 +46,9 @@ pub struct Args {
     /// Direct reads in flight
     #[arg(long, default_value_t = 64)]
     depth: usize,
+    /// Give each direct read a buffer of its own, faulted in beforehand
+    #[arg(long)]
+    keep: bool,
     #[arg(required = true)]
     files: Vec<PathBuf>,
 }
@@ -80,7 +83,7 @@ fn measure(args: &Args) -> io::Result<Outcome<Run>> {
     }
     Ok(match args.kind {
         Kind::Direct => {
-            let reads = DirectReads::prepare(&args.files, args.chunk, args.depth)?;
+            let reads = DirectReads::prepare(&args.files, args.chunk, args.depth, !args.keep)?;
             time(total, || reads.run())
         }
         Kind::Memcpy => {
@@ -148,7 +151,7 @@ mod tests {
         std::fs::write(&file, vec![1; 100_000]).unwrap();
         for &kind in Kind::value_variants() {
             let files = vec![file.clone()];
-            match measure(&Args { kind, chunk: 8192, depth: 2, files }) {
+            match measure(&Args { kind, chunk: 8192, depth: 2, keep: false, files }) {
                 Ok(run) => assert_eq!(run.unwrap().bytes, 100_000, "{kind:?}"),
                 // Not every sandbox has io_uring, nor every file system direct reads.
                 Err(refused) => assert_eq!(kind, Kind::Direct, "{refused}"),

@@ -48,6 +48,8 @@ pub enum Role {
     Streamed,
     Capped,
     Limit,
+    KeptLimit,
+    FreshMemory,
     Memcpy,
     MmapTouch,
     Other,
@@ -91,17 +93,16 @@ const LIMITS: [(usize, usize); 2] = [(8 << 20, 64), (4 << 20, 8)];
 /// All rows for `subject`, those of fio if `with_fio`.
 pub fn all(subject: &Subject, with_fio: bool) -> Vec<Row> {
     let mut rows = Vec::new();
+    let owned = subject.bytes + subject.bytes / 16;
     for (chunk_bytes, depth) in LIMITS {
-        let name = format!("{} x {depth}", format::size(chunk_bytes as u64));
-        let options = vec![format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
-        let task = Task::Reference(Kind::Direct, options);
-        rows.push(row(Phase::Limit, Role::Limit, format!("io_uring {name}"), task));
+        rows.push(bare(chunk_bytes, depth, false));
+        rows.push(bare(chunk_bytes, depth, true).needing(owned));
         if with_fio {
+            let name = format!("fio {} x {depth}", format::size(chunk_bytes as u64));
             let task = Task::Fio { chunk_bytes, depth };
-            rows.push(row(Phase::Limit, Role::Limit, format!("fio {name}"), task));
+            rows.push(row(Phase::Limit, Role::Limit, name, task));
         }
     }
-    let owned = subject.bytes + subject.bytes / 16;
     let loads = [("direct", Role::Direct), ("buffered", Role::Buffered), ("auto", Role::Auto)];
     for (path, role) in loads {
         rows.push(load(Phase::Cold, role, path, &[]).needing(owned));
@@ -123,7 +124,7 @@ pub fn all(subject: &Subject, with_fio: bool) -> Vec<Row> {
         (Kind::Memcpy, Role::Memcpy, "memcpy", 2),
         (Kind::MemcpyHuge, Role::Memcpy, "memcpy, huge pages", 2),
         (Kind::MmapTouch, Role::MmapTouch, "mmap and touch", 0),
-        (Kind::FreshMemory, Role::Other, "fresh memory", 1),
+        (Kind::FreshMemory, Role::FreshMemory, "fresh memory", 1),
         (Kind::PlainRead, Role::Other, "plain read", 1),
     ];
     for (kind, role, name, times) in floors {
@@ -131,6 +132,22 @@ pub fn all(subject: &Subject, with_fio: bool) -> Vec<Row> {
         rows.push(row.needing(subject.bytes * times + owned));
     }
     rows
+}
+
+/// The bare direct reads of `chunk_bytes`, `depth` in flight.
+///
+/// With `keep` they go into memory that is kept, as a load's is, but was faulted in beforehand:
+/// what is slower there than with reused buffers, a load that keeps its tensors cannot win back.
+fn bare(chunk_bytes: usize, depth: usize, keep: bool) -> Row {
+    let mut name = format!("io_uring {} x {depth}", format::size(chunk_bytes as u64));
+    let mut options = vec![format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
+    let mut role = Role::Limit;
+    if keep {
+        name += ", kept";
+        options.push("--keep".into());
+        role = Role::KeptLimit;
+    }
+    row(Phase::Limit, role, name, Task::Reference(Kind::Direct, options))
 }
 
 fn row(phase: Phase, role: Role, name: String, task: Task) -> Row {
