@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
-use crate::ring::Ring;
+use crate::ring::{PAGE_BYTES, Ring};
 use crate::source::{Backend, FileSource, Source, Via};
 use std::io;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub fn probe_io_uring() -> Result<()> {
 /// # Errors
 /// With the kernel's answer.
 pub fn probe_registration(bytes: usize) -> Result<()> {
-    let ring = Ring::new(bytes)?;
+    let ring = Ring::new(bytes, PAGE_BYTES)?;
     let refusal = runtime()?.block_on(async { Backend::uring(Some(&ring)).1 });
     match refusal {
         None => Ok(()),
@@ -37,7 +37,7 @@ pub fn probe_registration(bytes: usize) -> Result<()> {
 pub fn probe_direct(path: &Path) -> Result<usize> {
     let source = Arc::new(FileSource::open(path)?);
     let block = source.block_bytes();
-    let ring = Ring::new(block)?;
+    let ring = Ring::new(block, block)?;
     let mut windows =
         ring.allocate(block).map(|slot| slot.into_windows(&[block])).unwrap_or_default();
     let refused = |why: String| {

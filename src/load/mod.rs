@@ -189,7 +189,7 @@ impl Loader {
         let ring_bytes = usize::try_from(plan.ring_bytes()).map_err(|_| {
             Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space")
         })?;
-        let ring = Ring::new(ring_bytes)?;
+        let ring = Ring::new(ring_bytes, plan.block_bytes())?;
         let work = LoadWork::new(
             Arc::clone(plan),
             Arc::clone(&ring),

@@ -1,7 +1,6 @@
 //! Gathering tensors into extents.
 
 use crate::checkpoint::{Checkpoint, TensorInfo};
-use crate::ring::PAGE_BYTES;
 use std::ops::Range;
 
 /// A contiguous byte range of one shard that holds whole tensors and fills one slot.
@@ -47,13 +46,13 @@ impl Extent {
         end.next_multiple_of(block_bytes as u64) - self.slot_offset_bytes(block_bytes)
     }
 
-    /// The memory its slot takes from the ring.
-    pub(super) fn slot_bytes(&self, checkpoint: &Checkpoint) -> u64 {
+    /// The memory its slot takes from a ring of blocks of `ring_block_bytes`.
+    pub(super) fn slot_bytes(&self, checkpoint: &Checkpoint, ring_block_bytes: usize) -> u64 {
         if self.len_bytes == 0 {
             return 0;
         }
         let block = checkpoint.shards()[self.shard()].source().block_bytes();
-        self.slot_len_bytes(block).next_multiple_of(PAGE_BYTES as u64)
+        self.slot_len_bytes(block).next_multiple_of(ring_block_bytes as u64)
     }
 
     /// Whether `tensor` continues this extent without a gap and without making it too long.

@@ -19,7 +19,7 @@ pub use extent::Extent;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::MemoryLimit;
-use crate::ring::Budget;
+use crate::ring::{Budget, PAGE_BYTES};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ pub struct Plan {
     tensors: Vec<u32>,
     extents: Vec<Extent>,
     budget: Budget,
+    block_bytes: usize,
     slots_bytes: u64,
     ring_bytes: u64,
     total_bytes: u64,
@@ -49,10 +50,20 @@ impl Plan {
         let total_bytes: u64 = sizes().sum();
         let budget = Budget::new(limit, sizes().max().unwrap_or(0), total_bytes)?;
         let extents = extent::gather(&checkpoint, &tensors, budget.extent_bytes);
-        let slots = || extents.iter().map(|extent| extent.slot_bytes(&checkpoint));
+        let block_bytes = largest_block_bytes(&checkpoint);
+        let slots = || extents.iter().map(|extent| extent.slot_bytes(&checkpoint, block_bytes));
         let slots_bytes = slots().sum();
         let ring_bytes = budget.ring_bytes(slots_bytes, slots().max().unwrap_or(0));
-        Ok(Self { tensors, extents, budget, slots_bytes, ring_bytes, total_bytes, checkpoint })
+        Ok(Self {
+            tensors,
+            extents,
+            budget,
+            block_bytes,
+            slots_bytes,
+            ring_bytes,
+            total_bytes,
+            checkpoint,
+        })
     }
 
     /// The checkpoint it was made for.
@@ -85,6 +96,11 @@ impl Plan {
         self.budget.limit_bytes
     }
 
+    /// What slots are aligned to: the largest block of the sources, at least a page.
+    pub fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
     /// How much memory all slots together take: the tensors, in whole blocks.
     pub fn slots_bytes(&self) -> u64 {
         self.slots_bytes
@@ -94,6 +110,11 @@ impl Plan {
     pub fn ring_bytes(&self) -> u64 {
         self.ring_bytes
     }
+}
+
+fn largest_block_bytes(checkpoint: &Checkpoint) -> usize {
+    let blocks = checkpoint.shards().iter().map(|shard| shard.source().block_bytes());
+    blocks.fold(PAGE_BYTES, usize::max)
 }
 
 fn select(checkpoint: &Checkpoint, globs: &[String]) -> Result<Vec<u32>> {

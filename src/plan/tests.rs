@@ -57,7 +57,8 @@ fn check(plan: &Plan, selected: &[u32]) {
     }
     let total: u64 = selected.iter().map(|&i| tensors[i as usize].len_bytes()).sum();
     assert_eq!(plan.total_bytes(), total);
-    let largest_slot = plan.extents().iter().map(|e| e.slot_bytes(plan.checkpoint())).max();
+    let largest_slot =
+        plan.extents().iter().map(|e| e.slot_bytes(plan.checkpoint(), plan.block_bytes())).max();
     assert!(plan.ring_bytes() >= largest_slot.unwrap_or(0), "an extent would never fit");
 }
 
@@ -123,11 +124,11 @@ fn a_tight_limit_makes_extents_of_a_quarter_of_it() {
 #[test]
 fn the_smallest_limit_is_one_slot_of_the_largest_tensor() {
     for block in [1, 512, 4096, 16384] {
-        let checkpoint = shards(&[vec![1000, 1_000_003, 10, 999_999], vec![1_000_000]], block);
+        let checkpoint = shards(&[vec![1000, 2_000_003, 10, 1_999_999], vec![2_000_000]], block);
         let plan = plan(&checkpoint, MemoryLimit::Min, &[]).unwrap();
         check(&plan, &[0, 1, 2, 3, 4]);
-        assert_eq!(plan.limit_bytes(), Some(1_000_003));
-        let overhead = plan.ring_bytes() - 1_000_003;
+        assert_eq!(plan.limit_bytes(), Some(2_000_003));
+        let overhead = plan.ring_bytes() - 2_000_003;
         assert!(overhead < 2 * block.max(PAGE_BYTES) as u64, "{overhead} bytes over");
     }
 }

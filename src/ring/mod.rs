@@ -34,7 +34,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Slots start and end at multiples of this.
+/// The page size; slots start and end at multiples of at least this.
 pub const PAGE_BYTES: usize = 4096;
 
 /// What released memory is filled with in debug builds.
@@ -43,6 +43,7 @@ const POISON: u8 = 0xDB;
 /// The memory of one load. See the [module's head](self).
 pub struct Ring {
     memory: Mapping,
+    block: usize,
     state: Mutex<State>,
     /// Woken whenever a slot is freed and when the ring is closed.
     freed: Notify,
@@ -73,12 +74,14 @@ pub struct Usage {
 }
 
 impl Ring {
-    /// A ring of `capacity` bytes, rounded up to pages.
+    /// A ring of `capacity` bytes, whose slots start and end at multiples of `block` bytes (a power
+    /// of two, at least a page, at most a huge page); the capacity is rounded up to that.
     ///
     /// # Errors
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the address space does not allow it.
-    pub fn new(capacity: usize) -> Result<Arc<Self>> {
-        let capacity = capacity.max(1).next_multiple_of(PAGE_BYTES);
+    pub fn new(capacity: usize, block: usize) -> Result<Arc<Self>> {
+        let block = block.clamp(PAGE_BYTES, HUGE_PAGE_BYTES);
+        let capacity = capacity.max(1).next_multiple_of(block);
         let state = State {
             free: BTreeMap::from([(0, capacity)]),
             used_bytes: 0,
@@ -89,6 +92,7 @@ impl Ring {
         };
         Ok(Arc::new(Self {
             memory: Mapping::anonymous(capacity)?,
+            block,
             state: Mutex::new(state),
             freed: Notify::new(),
             grown: Condvar::new(),
@@ -100,10 +104,10 @@ impl Ring {
         self.memory.len()
     }
 
-    /// A slot of at least `len` bytes (rounded up to pages), or `None` while none fits and once the
+    /// A slot of at least `len` bytes (rounded up to blocks), or `None` while none fits and once the
     /// ring is closed: what is free then was given back to the kernel.
     pub fn allocate(self: &Arc<Self>, len: usize) -> Option<Slot> {
-        let len = len.max(1).next_multiple_of(PAGE_BYTES);
+        let len = len.max(1).next_multiple_of(self.block);
         let mut state = self.lock();
         if state.closed {
             return None;

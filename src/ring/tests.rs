@@ -71,7 +71,7 @@ proptest! {
 
     #[test]
     fn live_slots_never_overlap_and_all_memory_comes_back(steps in steps(), pages in 1_usize..24) {
-        let ring = Ring::new(pages * PAGE_BYTES).unwrap();
+        let ring = Ring::new(pages * PAGE_BYTES, PAGE_BYTES).unwrap();
         let mut live: Vec<FullSlot> = Vec::new();
         let mut high_water = 0;
         for (number, step) in steps.into_iter().enumerate() {
@@ -111,7 +111,7 @@ proptest! {
         lens in proptest::collection::vec(1_usize..700, 1..8),
         order in any::<u64>(),
     ) {
-        let ring = Ring::new(3 * PAGE_BYTES).unwrap();
+        let ring = Ring::new(3 * PAGE_BYTES, PAGE_BYTES).unwrap();
         let ends: Vec<usize> = lens
             .iter()
             .scan(0, |end, len| { *end += len; Some(*end) })
@@ -140,7 +140,7 @@ proptest! {
 
 #[test]
 fn a_dropped_window_makes_no_full_slot_and_returns_the_memory() {
-    let ring = Ring::new(4 * PAGE_BYTES).unwrap();
+    let ring = Ring::new(4 * PAGE_BYTES, PAGE_BYTES).unwrap();
     for dropped in 0..3 {
         let slot = ring.allocate(3 * PAGE_BYTES).unwrap();
         let windows = slot.into_windows(&[PAGE_BYTES, 2 * PAGE_BYTES, 3 * PAGE_BYTES]);
@@ -157,7 +157,7 @@ fn a_dropped_window_makes_no_full_slot_and_returns_the_memory() {
 
 #[test]
 fn a_window_s_mark_bounds_what_is_left_to_write() {
-    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let ring = Ring::new(PAGE_BYTES, PAGE_BYTES).unwrap();
     let mut window = ring.allocate(PAGE_BYTES).unwrap().into_windows(&[100]).pop().unwrap();
     window.unfilled_mut().fill(1);
     window.set_filled(40);
@@ -172,14 +172,14 @@ fn a_window_s_mark_bounds_what_is_left_to_write() {
 #[test]
 #[should_panic(expected = "claims more bytes")]
 fn a_reader_that_claims_too_many_bytes_is_caught() {
-    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let ring = Ring::new(PAGE_BYTES, PAGE_BYTES).unwrap();
     let mut window = ring.allocate(1).unwrap().into_windows(&[100]).pop().unwrap();
     window.set_filled(101);
 }
 
 #[test]
 fn windows_that_do_not_ascend_within_their_slot_are_refused() {
-    let ring = Ring::new(2 * PAGE_BYTES).unwrap();
+    let ring = Ring::new(2 * PAGE_BYTES, PAGE_BYTES).unwrap();
     for ends in [[10, 10], [20, 10], [10, PAGE_BYTES + 1], [0, 10]] {
         let slot = ring.allocate(PAGE_BYTES).unwrap();
         let split = std::panic::AssertUnwindSafe(|| slot.into_windows(&ends));
@@ -190,7 +190,7 @@ fn windows_that_do_not_ascend_within_their_slot_are_refused() {
 
 #[test]
 fn memory_stays_while_any_clone_of_a_full_slot_lives() {
-    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let ring = Ring::new(PAGE_BYTES, PAGE_BYTES).unwrap();
     let full = filled(&ring, PAGE_BYTES, 7).unwrap();
     let clone = full.clone();
     drop(full);
@@ -202,7 +202,7 @@ fn memory_stays_while_any_clone_of_a_full_slot_lives() {
 
 #[test]
 fn a_full_slot_outlives_every_other_handle_of_the_ring() {
-    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let ring = Ring::new(PAGE_BYTES, PAGE_BYTES).unwrap();
     let weak = Arc::downgrade(&ring);
     let full = filled(&ring, PAGE_BYTES, 9).unwrap();
     ring.close();
@@ -214,7 +214,7 @@ fn a_full_slot_outlives_every_other_handle_of_the_ring() {
 
 #[test]
 fn a_closed_ring_gives_memory_back_and_no_more_slots() {
-    let ring = Ring::new(4 * PAGE_BYTES).unwrap();
+    let ring = Ring::new(4 * PAGE_BYTES, PAGE_BYTES).unwrap();
     let held = filled(&ring, PAGE_BYTES, 5).unwrap();
     drop(filled(&ring, PAGE_BYTES, 6)); // free when the ring is closed, and used before
     ring.close();
@@ -255,7 +255,7 @@ fn write_after_return(ring: &Arc<Ring>, offset: usize) {
 #[cfg_attr(not(debug_assertions), ignore = "memory is poisoned in debug builds only")]
 #[should_panic(expected = "written to after its slot was returned")]
 fn the_alarm_rings_on_a_write_after_return_when_memory_is_reused() {
-    let ring = Ring::new(2 * PAGE_BYTES).unwrap();
+    let ring = Ring::new(2 * PAGE_BYTES, PAGE_BYTES).unwrap();
     write_after_return(&ring, PAGE_BYTES - 1);
     ring.allocate(1);
 }
@@ -264,7 +264,7 @@ fn the_alarm_rings_on_a_write_after_return_when_memory_is_reused() {
 #[cfg_attr(not(debug_assertions), ignore = "memory is poisoned in debug builds only")]
 #[should_panic(expected = "written to after its slot was returned")]
 fn the_alarm_rings_on_a_write_after_return_when_the_ring_is_closed() {
-    let ring = Ring::new(2 * PAGE_BYTES).unwrap();
+    let ring = Ring::new(2 * PAGE_BYTES, PAGE_BYTES).unwrap();
     write_after_return(&ring, 0);
     ring.close();
 }
@@ -272,7 +272,7 @@ fn the_alarm_rings_on_a_write_after_return_when_the_ring_is_closed() {
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "memory is poisoned in debug builds only")]
 fn released_memory_is_poisoned_and_fresh_memory_is_not_checked() {
-    let ring = Ring::new(4 * PAGE_BYTES).unwrap();
+    let ring = Ring::new(4 * PAGE_BYTES, PAGE_BYTES).unwrap();
     drop(filled(&ring, PAGE_BYTES, 1));
     // Reaches beyond the high-water mark: one page poisoned, one never used.
     let mut window = ring.allocate(2 * PAGE_BYTES).unwrap().into_windows(&[2 * PAGE_BYTES]).pop();
@@ -288,7 +288,7 @@ fn is_ready(future: &mut std::pin::Pin<&mut impl Future>) -> bool {
 
 #[test]
 fn a_slot_freed_between_looking_and_waiting_is_not_missed() {
-    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let ring = Ring::new(PAGE_BYTES, PAGE_BYTES).unwrap();
     let held = ring.allocate(1).unwrap();
     let mut freed = pin!(ring.freed());
     freed.as_mut().enable();
@@ -301,7 +301,7 @@ fn a_slot_freed_between_looking_and_waiting_is_not_missed() {
 
 #[test]
 fn everyone_who_waits_is_woken_by_a_freed_slot_a_wake_and_a_close() {
-    let ring = Ring::new(PAGE_BYTES).unwrap();
+    let ring = Ring::new(PAGE_BYTES, PAGE_BYTES).unwrap();
     let events: [&dyn Fn(); 3] = [&|| drop(ring.allocate(1)), &|| ring.wake(), &|| ring.close()];
     for (number, event) in events.into_iter().enumerate() {
         let (mut first, mut second) = (pin!(ring.freed()), pin!(ring.freed()));
@@ -314,7 +314,7 @@ fn everyone_who_waits_is_woken_by_a_freed_slot_a_wake_and_a_close() {
 
 #[test]
 fn slots_from_many_threads_are_exclusive() {
-    let ring = Ring::new(8 * PAGE_BYTES).unwrap();
+    let ring = Ring::new(8 * PAGE_BYTES, PAGE_BYTES).unwrap();
     let rounds = if cfg!(miri) { 5 } else { 2000 };
     std::thread::scope(|scope| {
         for thread in 0..3_u8 {
@@ -336,7 +336,7 @@ fn slots_from_many_threads_are_exclusive() {
 #[test]
 fn populating_ahead_waits_for_growth_and_ends_with_the_ring() {
     const AHEAD: usize = 4 * HUGE_PAGE_BYTES;
-    let ring = Ring::new(3 * AHEAD).unwrap();
+    let ring = Ring::new(3 * AHEAD, PAGE_BYTES).unwrap();
     // Where everything asked for is populated, there is something to wait for: no busy loop.
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -351,4 +351,16 @@ fn populating_ahead_waits_for_growth_and_ends_with_the_ring() {
         ring.close();
     });
     assert!(ended.load(Ordering::Acquire));
+}
+
+#[test]
+fn slots_of_a_ring_of_large_blocks_are_aligned_to_them() {
+    let ring = Ring::new(5 * PAGE_BYTES, 4 * PAGE_BYTES).unwrap();
+    assert_eq!(ring.capacity(), 8 * PAGE_BYTES);
+    let slots = [ring.allocate(1).unwrap(), ring.allocate(3 * PAGE_BYTES).unwrap()];
+    for slot in slots {
+        assert_eq!(slot.len(), 4 * PAGE_BYTES);
+        let mut windows = slot.into_windows(&[1]);
+        assert_eq!(windows[0].unfilled_ptr() as usize % (4 * PAGE_BYTES), 0);
+    }
 }

@@ -184,5 +184,6 @@ fn loading_all_under_a_limit_that_cannot_hold_all_is_refused() {
     let rig = equal();
     let error = four().load_checkpoint(Arc::clone(&rig.checkpoint)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::MemoryLimit);
-    assert!(error.to_string().contains("needs 960000 bytes"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("(in whole blocks) but the memory limit is 160000"), "{text}");
 }

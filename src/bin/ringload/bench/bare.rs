@@ -12,7 +12,7 @@
 
 use io_uring::{IoUring, opcode, types};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use ringload::ring::{Ring, Window};
+use ringload::ring::{PAGE_BYTES, Ring, Window};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
@@ -21,8 +21,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-
-const PAGE_BYTES: usize = 4096;
 
 /// Deep direct reads, ready to run: files open, buffers faulted in.
 pub struct DirectReads {
@@ -62,7 +60,7 @@ impl DirectReads {
         }
         reads.reverse();
         let count = if reuse { depth } else { reads.len() };
-        let ring = Ring::new(chunk_bytes * count).map_err(io::Error::other)?;
+        let ring = Ring::new(chunk_bytes * count, PAGE_BYTES).map_err(io::Error::other)?;
         ring.populate(ring.capacity(), 1)?;
         let slot = ring.allocate(chunk_bytes * count).ok_or(io::ErrorKind::OutOfMemory)?;
         let ends: Vec<_> = (1..=count).map(|i| i * chunk_bytes).collect();

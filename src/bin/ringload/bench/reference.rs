@@ -11,7 +11,7 @@ use crate::load::report::{cpu_seconds, peak_rss_bytes};
 use crate::output;
 use clap::ValueEnum;
 use ringload::Error;
-use ringload::ring::Ring;
+use ringload::ring::{PAGE_BYTES, Ring};
 use std::ffi::OsString;
 use std::fs::File;
 use std::hint::black_box;
@@ -96,7 +96,7 @@ fn measure(args: &Args) -> io::Result<Outcome<Run>> {
         }
         Kind::MmapTouch => time(total, || MappedFiles::touch(&args.files)),
         Kind::FreshMemory => time(total, || {
-            let ring = Ring::new(total).map_err(io::Error::other)?;
+            let ring = Ring::new(total, PAGE_BYTES).map_err(io::Error::other)?;
             ring.populate(total, 1)?;
             Ok(ring)
         }),
@@ -123,7 +123,7 @@ fn time<T>(bytes: usize, work: impl FnOnce() -> io::Result<T>) -> Outcome<Run> {
 }
 
 fn copy_into_ring(source: &[u8]) -> io::Result<impl Sized> {
-    let ring = Ring::new(source.len()).map_err(io::Error::other)?;
+    let ring = Ring::new(source.len(), PAGE_BYTES).map_err(io::Error::other)?;
     let slot = ring.allocate(source.len()).ok_or(io::ErrorKind::OutOfMemory)?;
     let mut windows = slot.into_windows(&[source.len()]);
     for window in &mut windows {
