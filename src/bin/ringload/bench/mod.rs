@@ -153,14 +153,14 @@ fn take_turns(
     for cold in [true, false] {
         let mut rows: Vec<_> = rows.iter_mut().filter(|row| row.phase.is_cold() == cold).collect();
         rows.retain(|row| fits_memory(row, skipped));
-        for _ in 0..turns {
+        'turns: for _ in 0..turns {
             for row in &mut rows {
                 bar.set_message(format!("{}: {}", row.phase.as_str(), row.name));
                 let ready = if cold { files.make_cold()? } else { files.make_warm()? };
                 if let Err(cache::NotReady(why)) = ready {
                     let rows = if cold { "cold loads" } else { "warm loads" };
                     skipped.push(format!("{rows}: {why}"));
-                    break;
+                    break 'turns;
                 }
                 row.measure(subject)?;
                 bar.inc(1);
