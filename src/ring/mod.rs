@@ -187,23 +187,21 @@ impl Ring {
     /// Faults memory in ahead of the reads, so that engines do not stop to zero pages: keeps
     /// `ahead` bytes beyond the highest slot populated, and returns when the ring is closed or
     /// fully populated. Meant for a thread of its own.
+    ///
+    /// Slots that are given out already are left to the reads into them: two threads that fault
+    /// in the same huge page zero it twice, and one of them for nothing.
     pub fn populate_ahead(&self, ahead: usize) {
-        const STEP_BYTES: usize = 4 * HUGE_PAGE_BYTES;
-        let mut done = 0;
-        while done < self.capacity() {
-            // Anything less than one byte more would not wait at all once `done` is the goal.
-            let Some(high_water) = self.wait_for_growth((done + 1).saturating_sub(ahead)) else {
+        const STEP_BYTES: usize = 2 * HUGE_PAGE_BYTES;
+        let mut done = 0_usize;
+        // Anything less than one byte more would not wait at all once `ahead` is populated.
+        while let Some(high_water) = self.wait_for_growth((done + 1).saturating_sub(ahead)) {
+            done = done.max(high_water.next_multiple_of(HUGE_PAGE_BYTES));
+            let end = (done + STEP_BYTES).min(self.capacity());
+            // An error is an old kernel, or no memory: then the reads fault pages in themselves.
+            if done >= end || self.memory.populate_write(done..end).is_err() {
                 return;
-            };
-            let goal = (high_water + ahead).min(self.capacity());
-            while done < goal && !self.lock().closed {
-                // Memory that engines overtook is faulted in already: populating it costs little.
-                let end = (done + STEP_BYTES).min(self.capacity());
-                if self.memory.populate_write(done..end).is_err() {
-                    return; // an old kernel, or no memory: the reads fault pages in themselves
-                }
-                done = end;
             }
+            done = end;
         }
     }
 
