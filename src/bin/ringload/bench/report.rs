@@ -51,7 +51,7 @@ impl Report {
     }
 
     fn table(&self) -> Vec<[String; 8]> {
-        let limit = fastest(&self.rows, Role::Limit);
+        let limit = fastest(&self.rows, Role::Bare);
         let header = ["FILES", "WAY", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
         let measured = self.rows.iter().filter(|row| !row.runs.is_empty());
         let rows = measured.map(|row| line(row, limit));
@@ -61,16 +61,18 @@ impl Report {
     fn ratio_table(&self) -> Vec<[String; 5]> {
         let header = ["MUST REACH", "FIGURE", "", "TARGET", ""].map(String::from);
         let rows = self.ratios.iter().map(|ratio| {
-            let verdict = match ratio.reached {
-                Some(true) => "pass",
-                Some(false) => "FAIL",
-                None => "not measured",
+            let verdict = match (ratio.reached, ratio.target) {
+                (Some(true), _) => "pass",
+                (Some(false), _) => "FAIL",
+                (None, None) => "",
+                (None, Some(_)) => "not measured",
             };
+            let bound = ratio.target.map_or("", |_| ratio.bound.as_str());
             [
                 ratio.name.into(),
                 number(ratio.figure, 3),
-                ratio.bound.as_str().into(),
-                format!("{}", ratio.target),
+                bound.into(),
+                ratio.target.map_or_else(String::new, |target| target.to_string()),
                 verdict.into(),
             ]
         });
@@ -137,7 +139,7 @@ mod tests {
 
     fn report() -> Report {
         let rows = vec![
-            measured(Phase::Limit, Role::Limit, &[0.5], 0.05, 0),
+            measured(Phase::Limit, Role::Bare, &[0.5], 0.05, 0),
             measured(Phase::Cold, Role::Auto, &[0.5, 0.6, 0.4], 0.1, 1 << 30),
             measured(Phase::Warm, Role::Auto, &[], 0.1, 0),
         ];

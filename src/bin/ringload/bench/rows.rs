@@ -47,8 +47,9 @@ pub enum Role {
     Mapped,
     Streamed,
     Capped,
-    Limit,
-    KeptLimit,
+    Fio,
+    Bare,
+    BareKept,
     FreshMemory,
     Memcpy,
     MmapTouch,
@@ -100,7 +101,7 @@ pub fn all(subject: &Subject, with_fio: bool) -> Vec<Row> {
         if with_fio {
             let name = format!("fio {} x {depth}", format::size(chunk_bytes as u64));
             let task = Task::Fio { chunk_bytes, depth };
-            rows.push(row(Phase::Limit, Role::Limit, name, task));
+            rows.push(row(Phase::Limit, Role::Fio, name, task));
         }
     }
     let loads = [("direct", Role::Direct), ("buffered", Role::Buffered), ("auto", Role::Auto)];
@@ -141,11 +142,11 @@ pub fn all(subject: &Subject, with_fio: bool) -> Vec<Row> {
 fn bare(chunk_bytes: usize, depth: usize, keep: bool) -> Row {
     let mut name = format!("io_uring {} x {depth}", format::size(chunk_bytes as u64));
     let mut options = vec![format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
-    let mut role = Role::Limit;
+    let mut role = Role::Bare;
     if keep {
         name += ", kept";
         options.push("--keep".into());
-        role = Role::KeptLimit;
+        role = Role::BareKept;
     }
     row(Phase::Limit, role, name, Task::Reference(Kind::Direct, options))
 }
@@ -273,8 +274,8 @@ pub mod tests {
         let count = |cap, fio, role| rows(cap, fio).iter().filter(|row| row.role == role).count();
         assert_eq!(count(None, false, Role::Capped), 0);
         assert_eq!(count(Some(1 << 20), false, Role::Capped), 1);
-        assert_eq!(count(None, false, Role::Limit), 2);
-        assert_eq!(count(None, true, Role::Limit), 4);
+        assert_eq!((count(None, false, Role::Bare), count(None, false, Role::Fio)), (2, 0));
+        assert_eq!(count(None, true, Role::Fio), 2);
     }
 
     #[test]
