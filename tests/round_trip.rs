@@ -9,7 +9,8 @@
 
 mod common;
 
-use common::{DTYPES, Expected, directory, evict, in_time, is_long, warm, write, write_index};
+use common::dtypes::DTYPES;
+use common::{Expected, directory, evict, in_time, is_long, warm, write, write_index};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use ringload::{Dtype, ErrorKind, Loader, MemoryLimit, Order, ReadPath, Tensor};

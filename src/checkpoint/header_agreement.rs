@@ -3,36 +3,15 @@
 //! Both must accept a file, and then see the same in it, or both refuse it; but for what
 //! [`stricter_on_purpose`] names.
 
+#[path = "../../tests/support/dtypes.rs"]
+mod dtypes;
+
 use super::super::Checkpoint;
 use super::super::tests::{entry, file_of, open_bytes};
+use dtypes::DTYPES;
 use proptest::prelude::*;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{SafeTensors, TensorView};
 use std::collections::HashMap;
-
-const DTYPES: [Dtype; 22] = [
-    Dtype::BOOL,
-    Dtype::F4,
-    Dtype::F6_E2M3,
-    Dtype::F6_E3M2,
-    Dtype::U8,
-    Dtype::I8,
-    Dtype::F8_E5M2,
-    Dtype::F8_E4M3,
-    Dtype::F8_E8M0,
-    Dtype::F8_E4M3FNUZ,
-    Dtype::F8_E5M2FNUZ,
-    Dtype::I16,
-    Dtype::U16,
-    Dtype::F16,
-    Dtype::BF16,
-    Dtype::I32,
-    Dtype::U32,
-    Dtype::F32,
-    Dtype::C64,
-    Dtype::F64,
-    Dtype::I64,
-    Dtype::U64,
-];
 
 /// A file written by the `safetensors` crate.
 fn written_file() -> impl Strategy<Value = Vec<u8>> {

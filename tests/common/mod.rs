@@ -10,6 +10,9 @@ pub mod command;
 #[allow(unsafe_code)]
 pub mod seccomp;
 
+#[path = "../support/dtypes.rs"]
+pub mod dtypes;
+
 use ringload::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, HashMap};
@@ -20,32 +23,6 @@ use tempfile::TempDir;
 
 /// Longer than anything here may take, on a machine busy with other builds: past it, it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Every element type of safetensors 0.8.
-pub const DTYPES: [Dtype; 22] = [
-    Dtype::BOOL,
-    Dtype::F4,
-    Dtype::F6_E2M3,
-    Dtype::F6_E3M2,
-    Dtype::U8,
-    Dtype::I8,
-    Dtype::F8_E5M2,
-    Dtype::F8_E4M3,
-    Dtype::F8_E8M0,
-    Dtype::F8_E4M3FNUZ,
-    Dtype::F8_E5M2FNUZ,
-    Dtype::I16,
-    Dtype::U16,
-    Dtype::F16,
-    Dtype::BF16,
-    Dtype::I32,
-    Dtype::U32,
-    Dtype::F32,
-    Dtype::C64,
-    Dtype::F64,
-    Dtype::I64,
-    Dtype::U64,
-];
 
 /// A tensor as it is written, and as it must come back.
 #[derive(Debug, Clone)]

@@ -9,9 +9,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-/// A read goes to the page cache when this share of it is there; the rest is read ahead by the
-/// kernel. In eighths: a direct read costs about a quarter of a cached one a byte in CPU, but the
-/// device's time.
+/// A read goes to the page cache when this share of it is there, in eighths. What is cached comes
+/// two to three times as fast from there as from a disk of 2.5 GB/s; what is not takes twice as long
+/// through the cache as directly. So it has to be nearly all of it.
 const RESIDENT_EIGHTHS: u64 = 7;
 
 pub(super) struct FileReader {
