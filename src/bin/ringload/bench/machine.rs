@@ -20,11 +20,16 @@ impl Machine {
         Self {
             kernel: read_text("/proc/sys/kernel/osrelease"),
             cpu: read_text("/proc/cpuinfo").and_then(|text| cpu_model(&text)),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: cores(),
             memory_bytes: read_text("/proc/meminfo").and_then(|text| bytes_in(&text, "MemTotal:")),
             file_system: file_system(path).ok(),
         }
     }
+}
+
+/// How many cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What may still be taken without swapping.
