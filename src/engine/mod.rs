@@ -46,9 +46,6 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Memory is faulted in this far ahead of the reads.
-const POPULATE_AHEAD_BYTES: usize = 128 << 20;
-
 /// What engines do: shared by all of them.
 pub(crate) trait Work: Send + Sync {
     /// The next read, or what else is to be done.
@@ -91,6 +88,8 @@ pub(crate) struct Job {
     pub depth: usize,
     /// Whether to register the ring's memory with io_uring.
     pub register: bool,
+    /// How far ahead of the reads to fault memory in, where it is not registered.
+    pub ahead_bytes: usize,
     /// How long a caller may wait for tensors while holding all memory before that is an error.
     pub hold_timeout: Duration,
 }
@@ -150,6 +149,7 @@ impl Running {
                 tracing::debug!(%refusal, "the ring's memory is faulted in as it is used");
             }
         }
+        let ahead_bytes = job.ahead_bytes;
         let mut running = Self::new(job, engines);
         for engine in 0..engines {
             let (shared, work) = (Arc::clone(&running.shared), Arc::clone(&work));
@@ -159,7 +159,7 @@ impl Running {
         }
         if let Some(ring) = populate {
             running.spawn("ringload-memory".to_owned(), move || {
-                ring.populate_ahead(POPULATE_AHEAD_BYTES);
+                ring.populate_ahead(ahead_bytes);
             })?;
         }
         Ok(running)

@@ -221,6 +221,7 @@ impl Loader {
             engines: tuning.engines,
             depth: tuning.depth,
             register: tuning.register,
+            ahead_bytes: tuning.ahead_bytes,
             hold_timeout: self.hold_timeout,
         }
     }

@@ -13,11 +13,15 @@ const CHUNK_BYTES_MIN: u64 = 256 << 10;
 /// cores are busy with other work, or the storage is an array, a deep queue keeps it going: with two
 /// compilers running, 64 MiB took 3.4 s, 128 MiB 3.0 s and 256 MiB 2.1 s for 4.25 GB (medians of 3).
 const IN_FLIGHT_BYTES: u64 = 256 << 20;
+/// A small load does with less: what is in flight is fresh memory, which costs more than reading.
+const IN_FLIGHT_BYTES_MIN: u64 = 64 << 20;
 /// A further engine has to have this much to do to be worth its thread.
 const ENGINE_BYTES: u64 = 64 << 20;
 const ENGINES_MAX: usize = 8;
-/// Larger rings are not registered: that would fault all of it in before the first read.
+/// Larger rings are not registered: all of it is faulted in before the first read.
 const REGISTER_BYTES_MAX: u64 = 512 << 20;
+/// Smaller ones are, whatever the load: that takes a few milliseconds.
+const REGISTER_BYTES_MIN: u64 = 16 << 20;
 
 /// The shape of a load's engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub(super) struct Tuning {
     pub depth: usize,
     pub chunk_bytes: u64,
     pub register: bool,
+    /// Memory is faulted in so far ahead of the reads.
+    pub ahead_bytes: usize,
 }
 
 impl Tuning {
@@ -43,12 +49,19 @@ impl Tuning {
         let chunk_bytes =
             CHUNK_BYTES.min((ring_bytes / 8).max(CHUNK_BYTES_MIN)).next_multiple_of(block);
         // More lanes than reads that fit the ring would only wait.
-        let in_flight = IN_FLIGHT_BYTES.min(ring_bytes).div_ceil(chunk_bytes).max(1) as usize;
+        let in_flight_bytes = (total_bytes / 16).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES);
+        let in_flight = in_flight_bytes.min(ring_bytes).div_ceil(chunk_bytes).max(1) as usize;
         Self {
             engines,
             depth: in_flight.div_ceil(engines),
             chunk_bytes,
-            register: ring_bytes < total_bytes && ring_bytes <= REGISTER_BYTES_MAX,
+            register: ring_bytes < total_bytes && ring_bytes <= worth_registering(total_bytes),
+            ahead_bytes: (in_flight_bytes / 2) as usize,
         }
     }
+}
+
+/// The largest ring that is registered for a load of `total_bytes`: an eighth of it, within bounds.
+fn worth_registering(total_bytes: u64) -> u64 {
+    (total_bytes / 8).clamp(REGISTER_BYTES_MIN, REGISTER_BYTES_MAX)
 }

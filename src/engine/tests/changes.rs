@@ -60,6 +60,8 @@ fn change_in_mid_load(read_path: ReadPath, change: fn(&OnDisk)) -> (usize, Optio
     })
 }
 
+/// The kernel changes a file's time and its length one after the other: an engine that looks in
+/// between sees that it was written to, and only a later look would see that it shrank or grew.
 #[track_caller]
 fn is_changed(read_path: ReadPath, (count, error): (usize, Option<Error>), says: &str) {
     let error = error.unwrap_or_else(|| panic!("{read_path}: the change went unseen"));
@@ -88,7 +90,7 @@ fn a_file_that_shrinks_in_mid_load_is_an_error_never_zeros() {
                     open_to_write(&disk.path).set_len(half).unwrap();
                 },
             };
-            is_changed(read_path, change_in_mid_load(read_path, change), "shrank");
+            is_changed(read_path, change_in_mid_load(read_path, change), "changed while");
         }
     }
 }
@@ -125,7 +127,7 @@ fn a_file_that_grows_in_mid_load_is_an_error() {
         let outcome = change_in_mid_load(read_path, |disk| {
             open_to_write(&disk.path).set_len(disk.bytes.len() as u64 + 1).unwrap();
         });
-        is_changed(read_path, outcome, "grew");
+        is_changed(read_path, outcome, "changed while");
     }
 }
 
