@@ -5,7 +5,7 @@
 //! always found, and it is the one returned: the same one whatever the timing.
 
 use crate::error::Result;
-use std::num::NonZero;
+use crate::options::cores;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -38,7 +38,7 @@ pub(super) fn try_map<T: Send>(
         }
         outcomes
     };
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(count);
+    let threads = cores().min(count);
     let mut outcomes = on_threads(threads, &worker);
     outcomes.sort_unstable_by_key(|(number, _)| *number);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()

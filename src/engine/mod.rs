@@ -115,7 +115,6 @@ impl Shared {
         self.cancelled.store(true, Ordering::Relaxed);
         if let Some(ring) = &self.job.ring {
             ring.close();
-            ring.wake();
         }
     }
 
@@ -150,13 +149,7 @@ impl Running {
             }
         }
         let ahead_bytes = job.ahead_bytes;
-        let mut running = Self::new(job, engines);
-        for engine in 0..engines {
-            let (shared, work) = (Arc::clone(&running.shared), Arc::clone(&work));
-            running.spawn(format!("ringload-{engine}"), move || {
-                Self::guard(&shared, || runtime::run(&shared, &work));
-            })?;
-        }
+        let mut running = Self::start_engines(job, move |shared| runtime::run(shared, &work))?;
         if let Some(ring) = populate {
             running.spawn("ringload-memory".to_owned(), move || {
                 ring.populate_ahead(ahead_bytes);
@@ -170,18 +163,15 @@ impl Running {
     /// # Errors
     /// When threads cannot be started.
     pub fn start_mapped(job: Job, work: Arc<MapWork>) -> Result<Self> {
-        let engines = job.engines.max(1);
-        let mut running = Self::new(job, engines);
-        for engine in 0..engines {
-            let (shared, work) = (Arc::clone(&running.shared), Arc::clone(&work));
-            running.spawn(format!("ringload-{engine}"), move || {
-                Self::guard(&shared, || work.run(&shared));
-            })?;
-        }
-        Ok(running)
+        Self::start_engines(job, move |shared| work.run(shared))
     }
 
-    fn new(job: Job, engines: usize) -> Self {
+    /// Starts the job's threads, each to run `body`.
+    fn start_engines(
+        job: Job,
+        body: impl Fn(&Arc<Shared>) + Clone + Send + 'static,
+    ) -> Result<Self> {
+        let engines = job.engines.max(1);
         let shared = Shared {
             queue: Queue::new(),
             stats: Stats::new(),
@@ -190,7 +180,14 @@ impl Running {
             engines_left: AtomicUsize::new(engines),
             job,
         };
-        Self { shared: Arc::new(shared), threads: Vec::new() }
+        let mut running = Self { shared: Arc::new(shared), threads: Vec::new() };
+        for engine in 0..engines {
+            let (shared, body) = (Arc::clone(&running.shared), body.clone());
+            running.spawn(format!("ringload-{engine}"), move || {
+                Self::guard(&shared, || body(&shared));
+            })?;
+        }
+        Ok(running)
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -47,25 +47,19 @@ impl Loader {
     ) -> Result<Summary> {
         let began = Instant::now();
         let mut running = self.start_reading_into(requests)?;
-        let mut summary = Summary::default();
+        let mut bytes = 0;
         while let Some(done) = running.pop() {
             let Done::Request { index } = done? else {
                 continue;
             };
-            summary.bytes += requests[index].into.len() as u64;
+            bytes += requests[index].into.len() as u64;
             if on_complete(index).is_break() {
                 break;
             }
         }
         running.stop();
-        let stats = running.stats();
-        summary.seconds = began.elapsed().as_secs_f64();
-        summary.engines = running.engines();
-        summary.driver = stats.lowest_rung().map_or("none", |rung| rung.as_str());
-        summary.read_bytes = stats.read_bytes();
-        summary.downgrades = stats.downgrades();
-        summary.retries = stats.retries();
-        Ok(summary)
+        let seconds = began.elapsed().as_secs_f64();
+        Ok(Summary { bytes, seconds, ..Summary::of(&running) })
     }
 
     #[allow(unsafe_code)]

@@ -101,19 +101,14 @@ impl TensorStream {
 
     /// What was done so far; final once the stream has ended.
     pub fn summary(&self) -> Summary {
-        let stats = self.running.stats();
         let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
         Summary {
             bytes: self.progress.done_bytes(),
             tensors: self.delivered_tensors,
             seconds: took.as_secs_f64(),
-            engines: self.running.engines(),
-            driver: stats.lowest_rung().map_or("none", |rung| rung.as_str()),
-            read_bytes: stats.read_bytes(),
             memory_limit_bytes: self.plan.limit_bytes(),
             ring_bytes: self.ring_bytes,
-            downgrades: stats.downgrades(),
-            retries: stats.retries(),
+            ..Summary::of(&self.running)
         }
     }
 

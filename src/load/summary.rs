@@ -1,6 +1,7 @@
 //! What a load did, for people and for `--json`.
 
-use crate::source::Downgrade;
+use crate::engine::Running;
+use crate::source::{Downgrade, Rung};
 use std::collections::BTreeMap;
 
 /// What a load did.
@@ -31,6 +32,20 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// What the engines of a load did; what was handed out, and how long it took, is the caller's
+    /// to fill in.
+    pub(super) fn of(running: &Running) -> Self {
+        let stats = running.stats();
+        Self {
+            engines: running.engines(),
+            driver: stats.lowest_rung().map_or("none", Rung::as_str),
+            read_bytes: stats.read_bytes(),
+            downgrades: stats.downgrades(),
+            retries: stats.retries(),
+            ..Self::default()
+        }
+    }
+
     /// Tensor bytes a second, in units of 10^9.
     pub fn gigabytes_per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.bytes as f64 / self.seconds / 1e9 } else { 0.0 }

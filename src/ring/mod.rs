@@ -146,12 +146,20 @@ impl Ring {
     }
 
     /// Says that no more slots will be asked for: memory freed from now on goes back to the
-    /// kernel, what is free now goes at once, and everyone who waits is woken.
+    /// kernel, what is free now goes at once, and everyone who waits is woken (each time it is
+    /// called: a load that is stopped closes a ring that may be closed already).
     pub fn close(&self) {
         let mut state = self.lock();
-        if std::mem::replace(&mut state.closed, true) {
-            return;
+        if !std::mem::replace(&mut state.closed, true) {
+            self.discard_free(&state);
         }
+        drop(state);
+        self.freed.notify_waiters();
+        self.grown.notify_all();
+    }
+
+    /// Gives what is free and was ever used back to the kernel.
+    fn discard_free(&self, state: &State) {
         for (&start, &len) in &state.free {
             let touched = start..(start + len).min(state.high_water);
             if touched.start < touched.end {
@@ -159,19 +167,11 @@ impl Ring {
                 self.memory.discard(touched);
             }
         }
-        drop(state);
-        self.freed.notify_waiters();
-        self.grown.notify_all();
     }
 
     /// Resolves when a slot is freed; create it before looking, so that nothing is missed.
     pub fn freed(&self) -> tokio::sync::futures::Notified<'_> {
         self.freed.notified()
-    }
-
-    /// Wakes everyone who waits for a slot.
-    pub fn wake(&self) {
-        self.freed.notify_waiters();
     }
 
     /// What is in use now.
