@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
 use crate::ring::{PAGE_BYTES, Ring};
-use crate::source::{Backend, FileSource, Source, Via};
+use crate::source::{Access, Backend, FileSource, Source, Via};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub fn probe_direct(path: &Path) -> Result<usize> {
     let (Some(window), true) = (windows.pop(), source.len_bytes() >= block as u64) else {
         return Err(refused(format!("it is shorter than a block of {block} bytes")));
     };
-    let reader = Arc::clone(&source).reader(&Backend::pread(), ReadPath::Direct)?;
+    let access = Access::new(Backend::pread(), ReadPath::Direct, Arc::default(), Arc::default());
+    let reader = Arc::clone(&source).reader(&access)?;
     if let Some(downgrade) = reader.refused() {
         return Err(refused(downgrade.why));
     }

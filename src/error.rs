@@ -31,6 +31,9 @@ pub enum ErrorKind {
     OutOfMemory,
     /// This build or machine cannot do what was asked.
     Unsupported,
+    /// A server cannot be reached: its name does not resolve, it accepts no connection, or its
+    /// certificate is not trusted.
+    Unreachable,
     /// Storage failed to deliver the bytes.
     Io,
     /// The load was stopped before it was done.
@@ -65,8 +68,13 @@ impl Error {
 
     /// An error of the operating system met while `doing` something, e.g. `"open model.safetensors"`.
     ///
-    /// Kind and remedy come from the errno table.
+    /// Kind and remedy come from the errno table. An `Error` that travelled inside of an I/O error
+    /// says it all already: it comes out as it went in.
     pub fn from_io(doing: impl fmt::Display, source: std::io::Error) -> Self {
+        let source = match source.downcast::<Error>() {
+            Ok(error) => return error,
+            Err(source) => source,
+        };
         let meaning = errno::meaning(&source);
         let context = match meaning.remedy {
             "" => format!("cannot {doing}: {}", meaning.what),

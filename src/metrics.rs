@@ -2,11 +2,11 @@
 //!
 //! | name | kind | labels | meaning |
 //! | --- | --- | --- | --- |
-//! | `ringload_read_bytes_total` | counter | `source`, `path` | bytes read, by kind of source (`file`) and by how they came (`direct`, `buffered`, `mapped`) |
+//! | `ringload_read_bytes_total` | counter | `source`, `path` | bytes read, by kind of source (`file`, `http`, `s3`, `gcs`, `azure`, `hub`) and by how they came (`direct`, `buffered`, `mapped`, `http`) |
 //! | `ringload_read_seconds` | histogram | `source`, `path` | time of one read operation, in seconds |
 //! | `ringload_slots_in_use` | gauge | | slots that are being filled or held by tensors |
 //! | `ringload_downgrades_total` | counter | `from`, `to` | steps taken down the ladder (e.g. `direct` to `buffered`) |
-//! | `ringload_retries_total` | counter | | reads asked again after EINTR, EAGAIN or ECANCELED |
+//! | `ringload_retries_total` | counter | `reason` | what was asked for again, by reason (`interrupted`, `connect`, `reset`, `throttled`, ...) |
 
 use crate::source::Via;
 use std::time::Duration;
@@ -25,6 +25,6 @@ pub(crate) fn downgrade(from: &'static str, to: &'static str) {
     metrics::counter!("ringload_downgrades_total", "from" => from, "to" => to).increment(1);
 }
 
-pub(crate) fn retry() {
-    metrics::counter!("ringload_retries_total").increment(1);
+pub(crate) fn retry(reason: &'static str) {
+    metrics::counter!("ringload_retries_total", "reason" => reason).increment(1);
 }

@@ -25,7 +25,7 @@ pub use header::MAX_HEADER_BYTES;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
-use crate::source::{FileSource, Source};
+use crate::source::{Opener, Source};
 use header::Header;
 use names::{MAX_TENSORS, NameKeys, NameTable};
 use resolve::Files;
@@ -158,10 +158,14 @@ impl Checkpoint {
     /// nor directory; [`Unsupported`](ErrorKind::Unsupported) for a scheme that cannot be read;
     /// else what the system says.
     pub fn open(locations: impl IntoLocations) -> Result<Checkpoint> {
-        let files = resolve::resolve(&locations.into_locations()?)?;
-        let checkpoint = Self::read(files.shards.len(), |number| {
-            open_shard(&files, number).map(|source| Arc::new(source) as Arc<dyn Source>)
-        })?;
+        Self::open_with(&Opener::default(), locations.into_locations()?)
+    }
+
+    /// As [`open`](Self::open), with `opener` for the sources.
+    pub(crate) fn open_with(opener: &Opener, locations: Vec<Location>) -> Result<Checkpoint> {
+        let files = resolve::resolve(&locations)?;
+        let checkpoint =
+            Self::read(files.shards.len(), |number| open_shard(opener, &files, number))?;
         for file in &files.indexes {
             file.index.check(&checkpoint, &file.shards)?;
         }
@@ -268,9 +272,9 @@ fn name_in<'a>(tensors: &'a [TensorInfo]) -> impl Fn(usize) -> &'a str {
 }
 
 /// Opens shard `number`; where it is missing and an index named it, the error says so.
-fn open_shard(files: &Files, number: usize) -> Result<FileSource> {
+fn open_shard(opener: &Opener, files: &Files, number: usize) -> Result<Arc<dyn Source>> {
     let file = &files.shards[number];
-    FileSource::open(&file.path).map_err(|error| match file.named_by {
+    opener.open(&file.location).map_err(|error| match file.named_by {
         Some((index, position)) if error.kind() == ErrorKind::NotFound => {
             files.indexes[index].index.missing(position, error)
         }

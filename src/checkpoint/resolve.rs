@@ -38,7 +38,7 @@ pub(super) struct Files {
 
 /// The file of a shard.
 pub(super) struct ShardFile {
-    pub(super) path: PathBuf,
+    pub(super) location: Location,
     /// The index that named it first (a position in [`Files::indexes`]) and its position there.
     pub(super) named_by: Option<(usize, usize)>,
 }
@@ -63,7 +63,11 @@ pub(super) fn resolve(locations: &[Location]) -> Result<Files> {
         ));
     }
     let mut files = Files::default();
-    for Location::File(path) in locations {
+    for location in locations {
+        let Location::File(path) = location else {
+            files.add_object(location.clone());
+            continue;
+        };
         match pattern(path) {
             None => files.add(path)?,
             Some(pattern) => {
@@ -124,12 +128,16 @@ impl Files {
         Ok(())
     }
 
+    fn add_object(&mut self, location: Location) {
+        self.shards.push(ShardFile { location, named_by: None });
+    }
+
     /// The position of the shard in `path`, added if it is not there yet.
     fn add_shard(&mut self, path: PathBuf, named_by: Option<(usize, usize)>) -> usize {
         // A path that cannot be followed is its own identity; opening it says why.
         let identity = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         *self.known.entry(identity).or_insert_with(|| {
-            self.shards.push(ShardFile { path, named_by });
+            self.shards.push(ShardFile { location: path.into(), named_by });
             self.shards.len() - 1
         })
     }

@@ -25,7 +25,7 @@ fn write_index(directory: &TempDir, name: &str, shard: &str) {
 fn opened(locations: impl IntoLocations) -> Vec<String> {
     let checkpoint = Checkpoint::open(locations).unwrap();
     let name = |location: &Location| {
-        let Location::File(path) = location;
+        let Location::File(path) = location else { panic!("{location} is no file") };
         path.file_name().unwrap().to_string_lossy().into_owned()
     };
     checkpoint.shards().iter().map(|shard| name(shard.location())).collect()

@@ -4,7 +4,7 @@ use super::fill::fill;
 use super::{Next, Shared, Task, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::Ring;
-use crate::source::{Backend, Reader};
+use crate::source::{Access, Backend, Reader};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,13 +20,15 @@ const READERS_MAX: usize = 4;
 pub(super) struct Engine {
     shared: Arc<Shared>,
     work: Arc<dyn Work>,
-    backend: Backend,
+    access: Access,
     readers: RefCell<VecDeque<(usize, Rc<dyn Reader>)>>,
 }
 
 impl Engine {
     pub fn new(shared: Arc<Shared>, work: Arc<dyn Work>, backend: Backend) -> Rc<Self> {
-        Rc::new(Self { shared, work, backend, readers: RefCell::default() })
+        let (path, stop) = (shared.job.read_path, Arc::clone(&shared.stop));
+        let access = Access::new(backend, path, stop, Arc::clone(&shared.stats.tally));
+        Rc::new(Self { shared, work, access, readers: RefCell::default() })
     }
 
     /// Works until nothing is left or the load is stopped.
@@ -68,7 +70,9 @@ impl Engine {
         let reader = self.reader(index)?;
         let source = &*self.shared.job.sources[index];
         let window = fill(&self.shared, source, &*reader, chunk, window).await?;
-        self.shared.stats.rung(self.backend.rung());
+        if source.kind() == "file" {
+            self.shared.stats.rung(self.access.backend.rung());
+        }
         if let Some(done) = self.work.complete(ticket, window)? {
             self.shared.queue.push(done);
         }
@@ -82,8 +86,7 @@ impl Engine {
             return Ok(Rc::clone(reader));
         }
         let source = Arc::clone(&self.shared.job.sources[index]);
-        let reader: Rc<dyn Reader> =
-            source.reader(&self.backend, self.shared.job.read_path)?.into();
+        let reader: Rc<dyn Reader> = source.reader(&self.access)?.into();
         if let Some(downgrade) = reader.refused() {
             self.shared.stats.downgrade(downgrade);
         }

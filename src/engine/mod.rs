@@ -14,7 +14,7 @@
 //! [`Work`], so that engines balance by themselves.
 //!
 //! Stopping: [`Running`]'s drop (or the first error) sets a flag that every lane looks at between
-//! attempts. A lane is never dropped while its read is in flight: the engine joins its lanes, then
+//! attempts, and which ends its waits for a server. A lane is never dropped while its read is in flight: the engine joins its lanes, then
 //! ends its runtime, then its thread; `Running` joins the threads. So when `stop` returns, no
 //! kernel operation of the load is left and every window is back.
 
@@ -37,11 +37,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
 use crate::plan::Chunk;
 use crate::ring::{Ring, Window};
-use crate::source::Source;
+use crate::source::{Source, Stop};
 use queue::Queue;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -101,18 +101,18 @@ pub(crate) struct Shared {
     pub stats: Stats,
     /// Reads that lanes have taken and not handed out yet.
     in_flight: AtomicUsize,
-    cancelled: AtomicBool,
+    stop: Arc<Stop>,
     engines_left: AtomicUsize,
 }
 
 impl Shared {
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.stop.is_set()
     }
 
     /// Stops the load: lanes end at their next look, waiting ones are woken.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.stop.set();
         if let Some(ring) = &self.job.ring {
             ring.close();
         }
@@ -176,7 +176,7 @@ impl Running {
             queue: Queue::new(),
             stats: Stats::new(),
             in_flight: AtomicUsize::new(0),
-            cancelled: AtomicBool::new(false),
+            stop: Arc::default(),
             engines_left: AtomicUsize::new(engines),
             job,
         };

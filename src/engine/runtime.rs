@@ -69,7 +69,7 @@ fn uring() -> io::Result<tokio_uring::Runtime> {
 }
 
 fn pread(depth: usize) -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_time().max_blocking_threads(depth.clamp(1, 16)).build()
+    Builder::new_current_thread().enable_all().max_blocking_threads(depth.clamp(1, 16)).build()
 }
 
 fn why_no_uring(refusal: &io::Error) -> String {

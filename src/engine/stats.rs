@@ -1,15 +1,17 @@
 //! What a load did, counted while it runs.
 
-use crate::source::{Downgrade, Rung, Via};
+use crate::source::{Downgrade, Rung, Tally, Via};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) struct Stats {
     direct_bytes: AtomicU64,
     buffered_bytes: AtomicU64,
     mapped_bytes: AtomicU64,
-    retries: AtomicU64,
+    http_bytes: AtomicU64,
+    /// What had to be asked for again, by reason.
+    pub tally: Arc<Tally>,
     ladder: Mutex<Ladder>,
 }
 
@@ -26,18 +28,14 @@ impl Stats {
             direct_bytes: AtomicU64::new(0),
             buffered_bytes: AtomicU64::new(0),
             mapped_bytes: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
+            http_bytes: AtomicU64::new(0),
+            tally: Arc::default(),
             ladder: Mutex::default(),
         }
     }
 
     pub fn read(&self, via: Via, bytes: u64) {
         self.bytes_of(via).fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub fn retry(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
-        crate::metrics::retry();
     }
 
     pub fn rung(&self, rung: Rung) {
@@ -56,10 +54,6 @@ impl Stats {
         }
     }
 
-    pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
-    }
-
     pub fn lowest_rung(&self) -> Option<Rung> {
         self.ladder().rung
     }
@@ -70,7 +64,7 @@ impl Stats {
 
     /// Bytes by how they came; ways that were not used are left out.
     pub fn read_bytes(&self) -> BTreeMap<&'static str, u64> {
-        [Via::Direct, Via::Buffered, Via::Mapped]
+        [Via::Direct, Via::Buffered, Via::Mapped, Via::Http]
             .map(|via| (via.as_str(), self.bytes_of(via).load(Ordering::Relaxed)))
             .into_iter()
             .filter(|&(_, bytes)| bytes > 0)
@@ -82,6 +76,7 @@ impl Stats {
             Via::Direct => &self.direct_bytes,
             Via::Buffered => &self.buffered_bytes,
             Via::Mapped => &self.mapped_bytes,
+            Via::Http => &self.http_bytes,
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod loaded;
 mod read_into;
+mod remote;
 mod stream;
 mod summary;
 mod tuning;
@@ -25,7 +26,7 @@ use crate::location::IntoLocations;
 use crate::options::{self, MemoryLimit, Order, ReadPath};
 use crate::plan::Plan;
 use crate::ring::Ring;
-use crate::source::Source;
+use crate::source::{Opener, Source};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,6 +62,9 @@ pub struct Loader {
     globs: Vec<String>,
     hold_timeout: Duration,
     device: Arc<dyn Device>,
+    /// Made anew by every option of remote locations; its connections and credentials are shared by
+    /// all loads of this loader and its clones.
+    opener: Arc<Opener>,
 }
 
 impl Default for Loader {
@@ -73,6 +77,7 @@ impl Default for Loader {
             globs: Vec::new(),
             hold_timeout: Duration::from_secs(10),
             device: Arc::new(Host),
+            opener: Arc::default(),
         }
     }
 }
@@ -136,6 +141,15 @@ impl Loader {
         self
     }
 
+    /// Opens the checkpoint at `locations`, reading its headers only, with this loader's options for
+    /// remote locations.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`].
+    pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
+        Checkpoint::open_with(&self.opener, locations.into_locations()?)
+    }
+
     /// Loads all tensors of the checkpoint at `locations` and keeps them resident.
     ///
     /// # Errors
@@ -159,7 +173,7 @@ impl Loader {
     /// See [`ErrorKind`]. Errors met while reading come as an item of the stream.
     pub fn stream(&self, locations: impl IntoLocations) -> Result<TensorStream> {
         let began = Instant::now();
-        self.start(Arc::new(Checkpoint::open(locations)?), began)
+        self.start(Arc::new(self.open(locations)?), began)
     }
 
     /// As [`stream`](Self::stream), for a checkpoint that is open already.

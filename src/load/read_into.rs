@@ -5,7 +5,7 @@ use crate::engine::{Done, IntoWork, Lent, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::ReadPath;
-use crate::source::{self, Source};
+use crate::source::Source;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
@@ -71,7 +71,7 @@ impl Loader {
             let index = match known.get(&request.location) {
                 Some(&index) => index,
                 None => {
-                    sources.push(source::open(&request.location)?);
+                    sources.push(self.opener.open(&request.location)?);
                     known.insert(request.location.clone(), sources.len() - 1);
                     sources.len() - 1
                 }

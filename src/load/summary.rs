@@ -17,9 +17,9 @@ pub struct Summary {
     /// How many engines ran.
     pub engines: usize,
     /// The lowest rung of the ladder that was used: `uring+registered`, `uring` or `pread`; `none`
-    /// where nothing was read (mapped, or no bytes).
+    /// where no file was read (objects, mapped files, or no bytes).
     pub driver: &'static str,
-    /// Bytes read, by how they came (`direct`, `buffered`, `mapped`).
+    /// Bytes read, by how they came (`direct`, `buffered`, `mapped`, `http`).
     pub read_bytes: BTreeMap<&'static str, u64>,
     /// The memory limit in force, in bytes.
     pub memory_limit_bytes: Option<u64>,
@@ -27,8 +27,10 @@ pub struct Summary {
     pub ring_bytes: u64,
     /// The steps taken down the ladder, each once.
     pub downgrades: Vec<Downgrade>,
-    /// Reads asked again after EINTR, EAGAIN or ECANCELED.
-    pub retries: u64,
+    /// What had to be asked for again, by reason: `interrupted` (EINTR, EAGAIN, ECANCELED) for
+    /// files; `connect`, `reset`, `truncated`, `timeout`, `stalled`, `server error`, `throttled`,
+    /// `late` (asked again on another connection), ... for objects.
+    pub retries: BTreeMap<&'static str, u64>,
 }
 
 impl Summary {
@@ -41,7 +43,7 @@ impl Summary {
             driver: stats.lowest_rung().map_or("none", Rung::as_str),
             read_bytes: stats.read_bytes(),
             downgrades: stats.downgrades(),
-            retries: stats.retries(),
+            retries: stats.tally.counts(),
             ..Self::default()
         }
     }

@@ -1,10 +1,9 @@
 //! A source in memory whose reads can be made to fail, for tests: faults enter through the same
 //! traits as real bytes.
 
-use super::{Attempt, Backend, Downgrade, LocalFuture, Reader, Source, Via};
+use super::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
-use crate::options::ReadPath;
 use crate::ring::{Mapping, Window};
 use std::io;
 use std::path::Path;
@@ -108,7 +107,7 @@ impl Source for MemorySource {
         Ok(())
     }
 
-    fn reader(self: Arc<Self>, _: &Backend, _: ReadPath) -> Result<Box<dyn Reader>> {
+    fn reader(self: Arc<Self>, _: &Access) -> Result<Box<dyn Reader>> {
         Ok(Box::new(MemoryReader(self)))
     }
 

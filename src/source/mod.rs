@@ -16,13 +16,22 @@
 #[allow(unsafe_code)]
 mod backend;
 mod file;
+pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod memory;
+mod object;
+mod opener;
 mod residency;
+mod stop;
+pub(crate) mod store;
+mod tally;
 
 pub use backend::{Backend, Rung};
 pub use file::FileSource;
+pub(crate) use opener::Opener;
 pub use residency::resident_bytes;
+pub use stop::Stop;
+pub use tally::Tally;
 
 use crate::error::Result;
 use crate::location::Location;
@@ -62,11 +71,11 @@ pub trait Source: Send + Sync {
     /// [`io::ErrorKind::UnexpectedEof`] when the source ends before `into` is full.
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// A reader for one engine, using that engine's `backend`.
+    /// A reader for one engine, which gives it `access`.
     ///
     /// # Errors
     /// When the source cannot be opened for reading.
-    fn reader(self: Arc<Self>, backend: &Backend, path: ReadPath) -> Result<Box<dyn Reader>>;
+    fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>>;
 
     /// The whole source mapped into memory, where it is a file.
     ///
@@ -81,6 +90,28 @@ pub trait Source: Send + Sync {
     fn check_unchanged(&self) -> Result<()>;
 }
 
+/// What an engine gives its readers. Cheap to clone.
+#[derive(Clone)]
+pub struct Access {
+    /// How files are read.
+    pub backend: Backend,
+    /// How the caller wants files to be read.
+    pub path: ReadPath,
+    /// Says when the load is stopped: a wait for a server ends with it.
+    pub stop: Arc<Stop>,
+    /// Where what had to be asked for again is counted.
+    pub tally: Arc<Tally>,
+    /// The engine's idle connections.
+    pub(crate) pool: Arc<http::Pool>,
+}
+
+impl Access {
+    /// What an engine with `backend` gives its readers.
+    pub fn new(backend: Backend, path: ReadPath, stop: Arc<Stop>, tally: Arc<Tally>) -> Self {
+        Self { backend, path, stop, tally, pool: Arc::default() }
+    }
+}
+
 /// How the bytes of one attempt were brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -91,6 +122,8 @@ pub enum Via {
     Buffered,
     /// The page cache itself, mapped.
     Mapped,
+    /// Over HTTP, from a socket into the destination.
+    Http,
 }
 
 impl Via {
@@ -100,6 +133,7 @@ impl Via {
             Via::Direct => "direct",
             Via::Buffered => "buffered",
             Via::Mapped => "mapped",
+            Via::Http => "http",
         }
     }
 }
@@ -147,14 +181,4 @@ pub struct Downgrade {
     pub to: &'static str,
     /// Why.
     pub why: String,
-}
-
-/// Opens the source at `location`.
-///
-/// # Errors
-/// As the kind of source says: see [`FileSource::open`].
-pub(crate) fn open(location: &Location) -> Result<Arc<dyn Source>> {
-    match location {
-        Location::File(path) => Ok(Arc::new(FileSource::open(path)?)),
-    }
 }

@@ -5,7 +5,7 @@ use super::{loader, without_hanging};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind};
 use crate::options::{MemoryLimit, Order, ReadPath};
-use crate::source::{Backend, FileSource, Source};
+use crate::source::{Access, Backend, FileSource, Source};
 use crate::test_files::{file_at, is_intact};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -181,7 +181,9 @@ fn a_mapped_file_that_shrank_is_an_error_not_a_signal() {
             Checkpoint::from_sources(vec![Arc::clone(&source) as Arc<dyn Source>]).unwrap(),
         );
         // Keeps the file open, so that opening it again does not find the change first.
-        let _open = source.reader(&Backend::pread(), ReadPath::Buffered).unwrap();
+        let access =
+            Access::new(Backend::pread(), ReadPath::Buffered, Arc::default(), Arc::default());
+        let _open = source.reader(&access).unwrap();
         open_to_write(&disk.path).set_len(keep).unwrap();
         let mapped = loader().read_path(ReadPath::Mapped);
         let items: Vec<_> = mapped.stream_checkpoint(checkpoint).unwrap().collect();

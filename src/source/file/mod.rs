@@ -17,10 +17,9 @@ mod identity;
 mod reader;
 
 use self::identity::Identity;
-use super::{Backend, Reader, Source};
+use super::{Access, Reader, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
-use crate::options::ReadPath;
 use crate::ring::{Mapping, PAGE_BYTES};
 use crate::sys;
 use std::fs::{File, OpenOptions};
@@ -120,9 +119,9 @@ impl Source for FileSource {
         file.buffered.read_exact_at(into, offset)
     }
 
-    fn reader(self: Arc<Self>, backend: &Backend, path: ReadPath) -> Result<Box<dyn Reader>> {
+    fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
         let open = self.opened()?;
-        Ok(Box::new(reader::FileReader::new(self, open, backend.clone(), path)))
+        Ok(Box::new(reader::FileReader::new(self, open, access.backend.clone(), access.path)))
     }
 
     fn map(&self) -> Result<Mapping> {

@@ -30,7 +30,7 @@ pub struct Report {
     memory_limit_bytes: Option<u64>,
     ring_bytes: u64,
     downgrades: Vec<Rung>,
-    retries: u64,
+    retries: BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digests: Option<Digests>,
 }
@@ -87,9 +87,8 @@ impl Report {
         for Rung { from, to, why } in &self.downgrades {
             writeln!(out, "{from} -> {to}: {why}")?;
         }
-        if self.retries > 0 {
-            let retries = usize::try_from(self.retries).unwrap_or(usize::MAX);
-            writeln!(out, "{} had to be repeated", format::count(retries, "read"))?;
+        if !self.retries.is_empty() {
+            writeln!(out, "{}", self.repeated())?;
         }
         Ok(())
     }
@@ -105,6 +104,14 @@ impl Report {
             format::count(self.engines, "engine"),
             self.driver,
         )
+    }
+
+    /// `3 reads had to be repeated: 2 reset, 1 throttled`
+    fn repeated(&self) -> String {
+        let all = usize::try_from(self.retries.values().sum::<u64>()).unwrap_or(usize::MAX);
+        let reasons: Vec<_> =
+            self.retries.iter().map(|(reason, times)| format!("{times} {reason}")).collect();
+        format!("{} had to be repeated: {}", format::count(all, "read"), reasons.join(", "))
     }
 
     fn costs(&self) -> String {
@@ -167,7 +174,7 @@ mod tests {
             memory_limit_bytes: None,
             ring_bytes: 0,
             downgrades: Vec::new(),
-            retries: 0,
+            retries: BTreeMap::new(),
             digests: None,
         }
     }
@@ -193,7 +200,7 @@ mod tests {
         let told = printed(&Report {
             memory_limit_bytes: Some(1 << 30),
             downgrades: vec![Rung { from: "direct", to: "buffered", why }],
-            retries: 1,
+            retries: [("reset", 2), ("throttled", 1)].into(),
             ..report()
         });
         assert!(told.contains(" under a limit of 1.00 GiB\n"), "{told}");
@@ -201,7 +208,7 @@ mod tests {
             told.contains("direct -> buffered: the file system refuses direct I/O\n"),
             "{told}"
         );
-        assert!(told.contains("1 read had to be repeated\n"), "{told}");
+        assert!(told.contains("3 reads had to be repeated: 2 reset, 1 throttled\n"), "{told}");
     }
 
     #[test]

@@ -9,6 +9,10 @@
 //! [`IntoLocations`] is what lets one function take a string, a path, or a list of either. Strings
 //! are parsed; paths ([`Path`], [`PathBuf`]) are taken as they are, whatever bytes they hold.
 
+mod object;
+
+pub use object::{ObjectUri, Scheme};
+
 use crate::error::{Error, ErrorKind, Result};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -21,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub enum Location {
     /// A path of the local file system: a file, a directory, an index, or a pattern.
     File(PathBuf),
+    /// An object of a store or a web server, or what acts as a directory of them.
+    Object(ObjectUri),
 }
 
 impl Location {
@@ -40,14 +46,13 @@ impl Location {
         match split_scheme(text) {
             None => Ok(Location::File(PathBuf::from(text))),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("file") => file_url(text, rest),
-            // Only the scheme is repeated: the rest of a URI may hold credentials.
-            Some((scheme, _)) => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "{}:// locations are not supported; give a local path or a file:// URL",
-                    scheme.to_ascii_lowercase()
-                ),
-            )),
+            Some((scheme, rest)) => {
+                let known = Scheme::ALL.into_iter();
+                match known.into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str())) {
+                    Some(scheme) => Ok(Location::Object(ObjectUri::parse(scheme, rest)?)),
+                    None => Err(unknown_scheme(scheme)),
+                }
+            }
         }
     }
 
@@ -67,6 +72,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::File(path) => path.display().fmt(f),
+            Location::Object(uri) => uri.fmt(f),
         }
     }
 }
@@ -81,6 +87,16 @@ impl From<&Path> for Location {
     fn from(path: &Path) -> Self {
         Location::File(path.to_path_buf())
     }
+}
+
+/// Only the scheme is repeated: the rest of a URI may hold credentials.
+fn unknown_scheme(scheme: &str) -> Error {
+    let known = Scheme::ALL.map(|scheme| format!("{}://", scheme.as_str())).join(", ");
+    let scheme = scheme.to_ascii_lowercase();
+    let sentence = format!(
+        "{scheme}:// locations are not supported; give a local path, a file:// URL, or one of {known}"
+    );
+    Error::new(ErrorKind::Unsupported, sentence)
 }
 
 fn invalid(sentence: impl Into<String>) -> Error {

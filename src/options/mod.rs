@@ -8,6 +8,11 @@
 //! | memory limit | `RINGLOAD_MEMORY_LIMIT` (`unlimited`, `min`, `4GiB`, `4000000000`) | `RUNAI_STREAMER_MEMORY_LIMIT` (`-1`, `0`, bytes) |
 //! | engines | `RINGLOAD_CONCURRENCY` | `RUNAI_STREAMER_CONCURRENCY`, at most one a core |
 
+mod remote;
+
+pub use remote::RetryLimits;
+pub(crate) use remote::{RemoteOptions, parse_header};
+
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,60 @@
+//! The loader's options for remote locations.
+
+use super::Loader;
+use crate::error::Result;
+use crate::options::{RemoteOptions, RetryLimits, parse_header};
+use crate::source::Opener;
+use std::sync::Arc;
+
+impl Loader {
+    /// The region of S3 buckets. Else that of the profile or the environment, or the bucket's own
+    /// answer.
+    #[must_use]
+    pub fn region(self, region: impl Into<String>) -> Self {
+        self.remote(|options| options.region = Some(region.into()))
+    }
+
+    /// The base URL of a compatible store (`http://minio:9000`), for `s3://`, `gs://`, `az://` and
+    /// `hf://`. Wins over the environment ([`options`](crate::options)).
+    #[must_use]
+    pub fn endpoint(self, url: impl Into<String>) -> Self {
+        self.remote(|options| options.endpoint = Some(url.into()))
+    }
+
+    /// Sends `Name: value` with every request to the servers that locations name; not to others,
+    /// whereto they may redirect. May be set several times.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is no header; without the value.
+    pub fn header(self, header: &str) -> Result<Self> {
+        let header = parse_header(header)?;
+        Ok(self.remote(|options| options.headers.push(header)))
+    }
+
+    /// How many connections a load uses; 0 scales them with what is measured.
+    #[must_use]
+    pub fn connections(self, connections: usize) -> Self {
+        self.remote(|options| options.connections = (connections > 0).then_some(connections))
+    }
+
+    /// Whether the bytes of every object are checked against the checksum that its store keeps of
+    /// it (CRC64NVME, CRC32C or CRC32 of S3 and GCS, SHA-256 of the Hugging Face Hub) while they
+    /// arrive. An object without one is an error then, as is a load of only some of its tensors.
+    #[must_use]
+    pub fn verify(self, verify: bool) -> Self {
+        self.remote(|options| options.verify = verify)
+    }
+
+    /// How often and how long a request is tried.
+    #[must_use]
+    pub fn retry_limits(self, limits: RetryLimits) -> Self {
+        self.remote(|options| options.retries = limits)
+    }
+
+    fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {
+        let mut options = self.opener.options.clone();
+        change(&mut options);
+        self.opener = Arc::new(Opener::new(options));
+        self
+    }
+}

@@ -1,0 +1,422 @@
+//! The client: what all requests of a loader share, and one attempt of a request.
+//!
+//! ```text
+//! fetch (a small request)       ObjectReader (a range, in source::object)
+//!     \                          /
+//!      attempt: authorize -> send -> follow redirects
+//!                              |
+//!                pool (idle connection) or dial, then exchange
+//! ```
+
+use super::control::Control;
+use super::dial::{Connector, connector, proxies};
+use super::exchange::{Answer, exchange};
+use super::failure::{Broken, Failure};
+use super::host::Host;
+use super::pool::{Origin, Pool};
+use super::refusal::{BODY_BYTES_MAX, Refusal};
+use super::retry::Tries;
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::ObjectUri;
+use crate::options::RemoteOptions;
+use crate::source::Tally;
+use crate::source::store::{Store, Stores};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http_body_util::Full;
+use hyper_util::client::proxy::matcher::Matcher;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::time::timeout;
+use tower_service::Service;
+
+/// How many redirects are followed.
+const REDIRECTS_MAX: usize = 10;
+
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("ringload/", env!("CARGO_PKG_VERSION")));
+
+/// What all requests of a loader share.
+pub(crate) struct Client {
+    pub options: RemoteOptions,
+    stores: Stores,
+    connector: Connector,
+    proxies: Matcher,
+    hosts: Mutex<HashMap<Origin, Arc<Host>>>,
+    control: OnceLock<Control>,
+    /// Of the control thread's runtime.
+    pool: Pool,
+    tally: Tally,
+}
+
+/// An answer, where it came from, and the connection's origin.
+pub(crate) struct Answered {
+    pub answer: Answer,
+    /// The last URL, after all redirects.
+    pub uri: Uri,
+    pub origin: Origin,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Answered {
+    /// Keeps the connection for the next request, if it can serve one.
+    pub fn keep_connection(self, pool: &Pool) {
+        if let Some(connection) = self.answer.body.into_connection() {
+            pool.put(&self.origin, connection);
+        }
+    }
+}
+
+impl Client {
+    /// A client with `options`.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(options: RemoteOptions) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            connector: connector(&options)?,
+            proxies: proxies(&options),
+            options,
+            stores: Stores::default(),
+            hosts: Mutex::default(),
+            control: OnceLock::new(),
+            pool: Pool::default(),
+            tally: Tally::default(),
+        }))
+    }
+
+    /// Runs `work` on the thread for small requests and blocks until it is done.
+    ///
+    /// # Errors
+    /// Those of `work`, or of starting the thread.
+    pub fn block_on<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.control()?.block_on(work)
+    }
+
+    /// Runs `work` on the thread for small requests; may be awaited on any runtime.
+    ///
+    /// # Errors
+    /// Those of `work`, or of starting the thread.
+    pub async fn on_control<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.control()?.spawn(work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::new(ErrorKind::Io, "a small request panicked; this is a bug")),
+        }
+    }
+
+    /// The idle connections of the control thread.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// What small requests had to repeat.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The store that `uri` is in.
+    ///
+    /// # Errors
+    /// Those of opening the store.
+    pub fn store(&self, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
+        self.stores.of(self, uri)
+    }
+
+    fn control(&self) -> Result<&Control> {
+        if let Some(control) = self.control.get() {
+            return Ok(control);
+        }
+        let control = Control::start()?;
+        Ok(self.control.get_or_init(|| control))
+    }
+
+    /// What is remembered of the server at `origin`.
+    pub fn host(&self, origin: &Origin) -> Arc<Host> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(origin.clone()).or_default())
+    }
+
+    /// Makes a small request and gives the answer (2xx) with its whole body of at most `max_bytes`.
+    /// Runs on the control thread's runtime only ([`block_on`](Self::block_on),
+    /// [`on_control`](Self::on_control)). `doing` continues "cannot": `list s3://bucket/model/`.
+    ///
+    /// `build` makes the request anew for every attempt: absolute URL, without authorization.
+    ///
+    /// # Errors
+    /// What the store makes of a refusal; what is left when retries are used up.
+    pub async fn fetch(
+        self: &Arc<Self>,
+        store: &Arc<dyn Store>,
+        doing: &str,
+        max_bytes: usize,
+        build: impl Fn() -> Result<Request<Bytes>> + Send + Sync,
+    ) -> Result<Response<Bytes>> {
+        let mut tries = Tries::new(doing, self.options.retries, &self.tally);
+        loop {
+            let request = build()?;
+            let host = self.host(&Origin::of(request.uri()));
+            let failure = match self.fetch_once(&**store, request, max_bytes).await {
+                Ok(response) => {
+                    host.succeeded();
+                    return Ok(response);
+                }
+                Err(failure) => failure,
+            };
+            let again = tries.after(failure, &**store, &host)?;
+            tokio::time::sleep(again.wait).await;
+        }
+    }
+
+    async fn fetch_once(
+        self: &Arc<Self>,
+        store: &dyn Store,
+        request: Request<Bytes>,
+        max_bytes: usize,
+    ) -> std::result::Result<Response<Bytes>, Failure> {
+        let answered = self.attempt(&self.pool, store, request, true).await?;
+        if !answered.answer.head.status.is_success() {
+            return Err(self.refusal(&self.pool, answered).await.into());
+        }
+        self.collect(&self.pool, &answered.origin, answered.answer, max_bytes).await
+    }
+
+    /// One request as it is: no authorization, no retries, no redirects; any status is an answer.
+    /// For credential servers. Runs on the control thread's runtime only.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
+    pub async fn send_plain(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
+        let doing = format!("ask {} for credentials", Origin::of(request.uri()).as_str());
+        let (head, body) = request.into_parts();
+        let origin = Origin::of(&head.uri);
+        let outcome = match self.send(&self.pool, &origin, &head, &body).await {
+            Ok(answer) => self.collect(&self.pool, &origin, answer, 1 << 20).await,
+            Err(failure) => Err(failure),
+        };
+        outcome.map_err(|failure| match failure {
+            Failure::Broken(broken) => broken.into_error(&doing),
+            Failure::Refused(_) => Error::new(ErrorKind::Io, format!("cannot {doing}")),
+            Failure::Stopped(error) => error,
+        })
+    }
+
+    /// One attempt: signs the request, sends it, follows redirects. Any other status is an answer.
+    /// `trusted` says that the URL is the store's own: only then is anything secret sent.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn attempt(
+        self: &Arc<Self>,
+        pool: &Pool,
+        store: &dyn Store,
+        request: Request<Bytes>,
+        trusted: bool,
+    ) -> std::result::Result<Answered, Failure> {
+        let (mut head, body) = request.into_parts();
+        head.headers.insert(header::USER_AGENT, USER_AGENT);
+        head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let bare = head.clone();
+        let mut origin = Origin::of(&head.uri);
+        if trusted {
+            for (name, value) in &self.options.headers {
+                head.headers.insert(name, value.clone());
+            }
+            let now = self.host(&origin).now();
+            store.authorize(self, &mut head, now).await?;
+        }
+        for _ in 0..=REDIRECTS_MAX {
+            let answer = self.send(pool, &origin, &head, &body).await?;
+            let Some(to) = redirect(&head.uri, &answer, store)? else {
+                return Ok(Answered { answer, uri: head.uri, origin });
+            };
+            let next = Origin::of(&to);
+            if next != origin {
+                // Whatever was secret was for the first server only.
+                head = bare.clone();
+            }
+            if answer.head.status == StatusCode::SEE_OTHER {
+                head.method = http::Method::GET;
+            }
+            if let Some(connection) = answer.body.into_connection() {
+                pool.put(&origin, connection);
+            }
+            head.uri = to;
+            origin = next;
+        }
+        let sentence = format!(
+            "{} redirects in a row, the last one to {}",
+            REDIRECTS_MAX + 1,
+            origin.as_str()
+        );
+        Err(Broken { again: false, ..Broken::passing("redirect", sentence) }.into())
+    }
+
+    /// Sends on an idle connection or a new one, and reads the head of the answer.
+    async fn send(
+        &self,
+        pool: &Pool,
+        origin: &Origin,
+        head: &http::request::Parts,
+        body: &Bytes,
+    ) -> std::result::Result<Answer, Failure> {
+        let limits = &self.options.retries;
+        loop {
+            let idle = pool.take(origin);
+            let reused = idle.is_some();
+            let stream = match idle {
+                Some(stream) => stream,
+                None => {
+                    let connecting = self.connector.clone().call(head.uri.clone());
+                    let connected = timeout(limits.connect, connecting).await;
+                    let connected = connected.unwrap_or_else(|late| Err(Box::new(late)));
+                    connected.map_err(|cause| Broken::connecting(origin.as_str(), cause))?
+                }
+            };
+            let request = self.wire(head, body.clone());
+            match timeout(limits.first_byte, exchange(stream, request)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                // The server had closed it meanwhile: no fault of anyone's.
+                Ok(Err(error)) if reused && !error.is_parse() => continue,
+                Ok(Err(error)) => {
+                    let parse = error.is_parse();
+                    let (word, sentence) = match parse {
+                        true => ("no HTTP", format!("{} does not speak HTTP", origin.as_str())),
+                        false => (
+                            "reset",
+                            format!("{} closed the connection before it answered", origin.as_str()),
+                        ),
+                    };
+                    let cause = Some(error.into());
+                    return Err(Broken { cause, ..Broken::passing(word, sentence) }.into());
+                }
+                Err(_) => {
+                    let seconds = limits.first_byte.as_secs_f64();
+                    let sentence = format!("{} did not answer in {seconds} s", origin.as_str());
+                    return Err(Broken::passing("timeout", sentence).into());
+                }
+            }
+        }
+    }
+
+    /// The request as it goes on the wire: origin form and `Host`, absolute form for a proxy.
+    fn wire(&self, head: &http::request::Parts, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = head.method.clone();
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = head.headers.clone();
+        if let Some(authority) = head.uri.authority() {
+            // Without a user's name, which is for the Authorization header.
+            let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+            if let Ok(host) = HeaderValue::from_str(host) {
+                request.headers_mut().insert(header::HOST, host);
+            }
+        }
+        let plain = head.uri.scheme_str() == Some("http");
+        match self.proxies.intercept(&head.uri).filter(|_| plain) {
+            Some(proxy) => {
+                *request.uri_mut() = head.uri.clone();
+                if let Some(auth) = proxy.basic_auth() {
+                    request.headers_mut().insert(header::PROXY_AUTHORIZATION, auth.clone());
+                }
+            }
+            None => {
+                let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+                *request.uri_mut() = Uri::try_from(path).unwrap_or_default();
+            }
+        }
+        request
+    }
+
+    /// The whole body of an answer.
+    async fn collect(
+        &self,
+        pool: &Pool,
+        origin: &Origin,
+        mut answer: Answer,
+        max_bytes: usize,
+    ) -> std::result::Result<Response<Bytes>, Failure> {
+        let mut bytes = Vec::new();
+        let mut piece = vec![0; 16 << 10];
+        loop {
+            let reading = timeout(self.options.retries.stalled, answer.body.read(&mut piece));
+            let read = reading.await.map_err(|_| {
+                Broken::passing("stalled", format!("{} stopped in mid-answer", origin.as_str()))
+            })?;
+            match read {
+                Ok(0) => break,
+                Ok(read) if bytes.len() + read > max_bytes => {
+                    let sentence =
+                        format!("{} answers with more than {max_bytes} bytes", origin.as_str());
+                    return Err(Error::new(ErrorKind::Unsupported, sentence).into());
+                }
+                Ok(read) => bytes.extend_from_slice(&piece[..read]),
+                Err(cause) => {
+                    let sentence = format!("{} broke off in mid-answer", origin.as_str());
+                    let broken = Broken::passing("reset", sentence);
+                    return Err(Broken { cause: Some(cause.into()), ..broken }.into());
+                }
+            }
+        }
+        if let Some(connection) = answer.body.into_connection() {
+            pool.put(origin, connection);
+        }
+        Ok(Response::from_parts(answer.head, bytes.into()))
+    }
+
+    /// `answer` as a refusal, with what its body says, as far as it can be had.
+    pub async fn refusal(&self, pool: &Pool, answered: Answered) -> Refusal {
+        let Answered { answer, origin, .. } = answered;
+        let (status, headers) = (answer.head.status, answer.head.headers.clone());
+        let body = match self.collect(pool, &origin, answer, BODY_BYTES_MAX).await {
+            Ok(response) => response.into_body(),
+            Err(_) => Bytes::new(),
+        };
+        Refusal { status, headers, body }
+    }
+}
+
+/// Where `answer` sends us, if it does.
+fn redirect(
+    from: &Uri,
+    answer: &Answer,
+    store: &dyn Store,
+) -> std::result::Result<Option<Uri>, Failure> {
+    let moved = [301, 302, 303, 307, 308].contains(&answer.head.status.as_u16());
+    let target = answer.head.headers.get(header::LOCATION);
+    let Some(target) = target.filter(|_| moved && store.follows_redirects()) else {
+        return Ok(None);
+    };
+    let refuse = |sentence: String| {
+        Failure::from(Broken { again: false, ..Broken::passing("redirect", sentence) })
+    };
+    let origin = Origin::of(from);
+    let to = target
+        .to_str()
+        .ok()
+        .and_then(|target| super::join(from, target))
+        .ok_or_else(|| refuse(format!("{} redirects to what is no URL", origin.as_str())))?;
+    if from.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
+        let to = Origin::of(&to);
+        let sentence = format!(
+            "{} redirects to {}, away from TLS; this is not followed",
+            origin.as_str(),
+            to.as_str()
+        );
+        return Err(refuse(sentence));
+    }
+    Ok(Some(to))
+}

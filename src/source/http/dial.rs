@@ -1,0 +1,236 @@
+//! Making connections: name to addresses, address to socket, proxy, TLS.
+//!
+//! A name's addresses are kept for [`ADDRESSES_FRESH`] and taken in turn, so that the connections of
+//! a load are spread over all machines behind the name. An address that does not answer is passed
+//! over for the next one.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::RemoteOptions;
+use http::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tower_service::Service;
+
+/// How long the addresses of a name are used before it is asked for again.
+const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
+
+/// How long one address of several may take before the next one is tried.
+const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
+
+pub(super) type Connector = HttpsConnector<Dial>;
+
+type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+/// The connector of a client: with the roots and proxies that the environment names.
+///
+/// # Errors
+/// When the system has no usable root certificate, or a bundle that was named cannot be read.
+pub(super) fn connector(options: &RemoteOptions) -> Result<Connector> {
+    let dial = Dial { tcp: Tcp::default(), proxies: Arc::new(proxies(options)) };
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls(options)?);
+    Ok(builder.https_or_http().enable_http1().wrap_connector(dial))
+}
+
+/// The proxies of the environment, with the variables and rules of curl.
+pub(super) fn proxies(options: &RemoteOptions) -> Matcher {
+    let either = |name: &str| options.env(name).or_else(|| options.env(&name.to_ascii_lowercase()));
+    let mut matcher = Matcher::builder();
+    if let Some(all) = either("ALL_PROXY") {
+        matcher = matcher.all(all);
+    }
+    // Upper-case HTTP_PROXY is what a CGI server sets from a request's `Proxy:` header.
+    let is_cgi = options.env("REQUEST_METHOD").is_some();
+    let http = if is_cgi { options.env("http_proxy") } else { either("HTTP_PROXY") };
+    if let Some(http) = http {
+        matcher = matcher.http(http);
+    }
+    if let Some(https) = either("HTTPS_PROXY") {
+        matcher = matcher.https(https);
+    }
+    matcher.no(either("NO_PROXY").unwrap_or_default()).build()
+}
+
+/// TLS 1.2 and 1.3 on aws-lc-rs, with the system's roots (or those of `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`) and those of `AWS_CA_BUNDLE`.
+fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    if let Some(bundle) = options.env("AWS_CA_BUNDLE") {
+        roots.add_parsable_certificates(bundle_certificates(&bundle)?);
+    }
+    for error in native.errors {
+        tracing::warn!(%error, "root certificates that cannot be read");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::new(ErrorKind::Unsupported, "TLS cannot be set up").with_source(e))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn bundle_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    certificates.map_err(|error| {
+        let sentence = format!("AWS_CA_BUNDLE: cannot read certificates from {path:?}; check it");
+        Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
+    })
+}
+
+/// Connects directly or, where a proxy is set for it, by a tunnel.
+#[derive(Clone)]
+pub(super) struct Dial {
+    tcp: Tcp,
+    proxies: Arc<Matcher>,
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let Some(proxy) = self.proxies.intercept(&to) else {
+            return self.tcp.call(to);
+        };
+        if to.scheme_str() != Some("https") {
+            // Plain requests go to the proxy as they are, in absolute form.
+            return self.tcp.call(proxy.uri().clone());
+        }
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.tcp.clone());
+        if let Some(auth) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(auth.clone());
+        }
+        let connecting = tunnel.call(to);
+        Box::pin(async move {
+            connecting.await.map_err(|e| io::Error::other(format!("the proxy: {e}")))
+        })
+    }
+}
+
+/// Connects over TCP, to the addresses of a name in turn.
+#[derive(Clone, Default)]
+pub(super) struct Tcp {
+    names: Arc<Mutex<HashMap<String, Addresses>>>,
+}
+
+struct Addresses {
+    all: Vec<SocketAddr>,
+    next: usize,
+    since: Instant,
+}
+
+impl Service<Uri> for Tcp {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let tcp = self.clone();
+        Box::pin(async move {
+            let host = to.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let port = to.port_u16().unwrap_or(match to.scheme_str() {
+                Some("https") => 443,
+                _ => 80,
+            });
+            let stream = tcp.connect(&host, port).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+impl Tcp {
+    async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = self.addresses(host, port).await?;
+        let mut last = None;
+        for (tried, address) in addresses.iter().enumerate() {
+            // The last one may take as long as the caller allows.
+            let connecting = TcpStream::connect(address);
+            let outcome = match tried + 1 < addresses.len() {
+                true => timeout(ADDRESS_TIMEOUT, connecting)
+                    .await
+                    .unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late))),
+                false => connecting.await,
+            };
+            match outcome {
+                Ok(stream) => return Ok(stream),
+                Err(refusal) => last = Some(refusal),
+            }
+        }
+        self.forget(host, port);
+        Err(last.unwrap_or_else(|| io::Error::other(Unresolved("it has no address".to_owned()))))
+    }
+
+    /// All addresses of `host`, from another one each time.
+    async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let key = format!("{host}:{port}");
+        if let Some(addresses) = self.known(&key) {
+            return Ok(addresses);
+        }
+        let all: Vec<_> = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|error| io::Error::other(Unresolved(error.to_string())))?
+            .collect();
+        let addresses = Addresses { all, next: fastrand::usize(..1 << 16), since: Instant::now() };
+        self.lock().insert(key.clone(), addresses);
+        Ok(self.known(&key).unwrap_or_default())
+    }
+
+    fn known(&self, key: &str) -> Option<Vec<SocketAddr>> {
+        let mut names = self.lock();
+        let addresses = names.get_mut(key)?;
+        if addresses.since.elapsed() > ADDRESSES_FRESH {
+            names.remove(key);
+            return None;
+        }
+        let mut all = addresses.all.clone();
+        addresses.next = addresses.next.wrapping_add(1);
+        let first = addresses.next % all.len().max(1);
+        all.rotate_left(first);
+        Some(all)
+    }
+
+    fn forget(&self, host: &str, port: u16) {
+        self.lock().remove(&format!("{host}:{port}"));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Addresses>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name without addresses, with what the resolver said.
+#[derive(Debug, thiserror::Error)]
+#[error("the name does not resolve: {0}")]
+pub(super) struct Unresolved(String);
+
+impl Unresolved {
+    /// Whether the resolver itself had trouble (EAI_AGAIN), and may know better later.
+    pub fn is_temporary(&self) -> bool {
+        self.0.contains("Temporary failure")
+    }
+}

@@ -1,0 +1,222 @@
+//! One request and its answer on one connection: hyper for the head, the socket for the body.
+//!
+//! hyper writes the request and parses the head of the answer. Then the connection is taken apart
+//! again ([`Connection::into_parts`]), and what is left of the body is read from the socket straight
+//! into the memory that it is for. Three duties come with that:
+//!
+//! 1. hyper may have read on while it parsed: what it handed to the body's channel comes first,
+//!    then its read buffer, then the socket. No byte may be lost or come twice.
+//! 2. The end of the body is ours to find, so this is done only where `Content-Length` says it.
+//!    Chunked bodies and those that end with the connection are left to hyper (`Framed`).
+//! 3. A connection serves again only if all of the body was read, not a byte more had arrived, and
+//!    the server did not say `Connection: close`.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, Request, Version, header, response};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1::{Builder, Connection};
+use hyper::rt::{Read, ReadBuf};
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::rt::TokioIo;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::net::TcpStream;
+
+/// A connection, with TLS where the scheme says so.
+pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+type Driver = Connection<Stream, Full<Bytes>>;
+
+/// What hyper may read at once while it parses a head; all of the body in it is copied once more.
+const HEAD_READ_BYTES: usize = 16 << 10;
+
+/// The head of an answer, and its body to be read.
+pub(crate) struct Answer {
+    pub head: response::Parts,
+    pub body: Body,
+}
+
+/// The body of an answer, not read yet.
+pub(crate) enum Body {
+    /// Its length is known: what hyper had read of it, then the socket.
+    Raw(Raw),
+    /// Left to hyper.
+    Framed(Box<Framed>),
+}
+
+pub(crate) struct Raw {
+    io: Stream,
+    early: BytesMut,
+    left: u64,
+    reusable: bool,
+}
+
+pub(crate) struct Framed {
+    driver: Option<Driver>,
+    incoming: Incoming,
+    frame: Bytes,
+}
+
+/// Sends `request` (in the form that goes on the wire) and reads the head of the answer.
+///
+/// # Errors
+/// hyper's, when the connection breaks or what comes is no HTTP.
+pub(super) async fn exchange(io: Stream, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+    let (mut sender, mut driver) =
+        Builder::new().read_buf_exact_size(Some(HEAD_READ_BYTES)).handshake(io).await?;
+    let answer = {
+        let mut answering = pin!(sender.send_request(request));
+        let mut ended = false;
+        poll_fn(|cx| {
+            // When it has ended, the answer is there or never comes; either way `answering` knows.
+            ended = ended || driver.poll_without_shutdown(cx).is_ready();
+            answering.as_mut().poll(cx)
+        })
+        .await?
+    };
+    let (head, incoming) = answer.into_parts();
+    match content_length(&head.headers) {
+        Some(length) => raw(head, incoming, driver, length).await,
+        None => {
+            let framed = Framed { driver: Some(driver), incoming, frame: Bytes::new() };
+            Ok(Answer { head, body: Body::Framed(Box::new(framed)) })
+        }
+    }
+}
+
+/// Takes the connection back from hyper; see the three duties above.
+async fn raw(
+    head: response::Parts,
+    mut incoming: Incoming,
+    driver: Driver,
+    length: u64,
+) -> hyper::Result<Answer> {
+    let mut early = BytesMut::new();
+    poll_fn(|cx| drain(&mut incoming, cx, &mut early)).await?;
+    drop(incoming);
+    let parts = driver.into_parts();
+    early.extend_from_slice(&parts.read_buf);
+    let beyond = early.len() as u64 > length;
+    early.truncate(length.min(early.len() as u64) as usize);
+    let left = length - early.len() as u64;
+    let reusable = !beyond && keeps_alive(head.version, &head.headers);
+    Ok(Answer { head, body: Body::Raw(Raw { io: parts.io, early, left, reusable }) })
+}
+
+/// Moves the frames that are there already to `early`.
+fn drain(
+    incoming: &mut Incoming,
+    cx: &mut Context<'_>,
+    early: &mut BytesMut,
+) -> Poll<hyper::Result<()>> {
+    while let Poll::Ready(Some(frame)) = Pin::new(&mut *incoming).poll_frame(cx) {
+        if let Ok(data) = frame?.into_data() {
+            early.extend_from_slice(&data);
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// The length of the body where the head gives it, and nothing else says otherwise.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    let says_close = |value: &http::HeaderValue| {
+        let mut words = value.to_str().unwrap_or("close").split(',');
+        words.any(|word| word.trim().eq_ignore_ascii_case("close"))
+    };
+    version == Version::HTTP_11 && !headers.get_all(header::CONNECTION).iter().any(says_close)
+}
+
+impl Body {
+    /// Reads some of the body into `into`, which is not empty; 0 at its end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the connection ends before the body does; else the
+    /// connection's.
+    pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| match self {
+            Body::Raw(raw) => raw.poll_read(cx, into),
+            Body::Framed(framed) => framed.poll_read(cx, into),
+        })
+        .await
+    }
+
+    /// How many bytes are still to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Body::Raw(raw) => Some(raw.early.len() as u64 + raw.left),
+            Body::Framed(_) => None,
+        }
+    }
+
+    /// The connection, if it can serve another request.
+    pub fn into_connection(self) -> Option<Stream> {
+        match self {
+            Body::Raw(raw) => {
+                (raw.reusable && raw.left == 0 && raw.early.is_empty()).then_some(raw.io)
+            }
+            Body::Framed(_) => None,
+        }
+    }
+}
+
+impl Raw {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.early.is_empty() {
+            let bytes = self.early.len().min(into.len());
+            self.early.copy_to_slice(&mut into[..bytes]);
+            return Poll::Ready(Ok(bytes));
+        }
+        if self.left == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let most = self.left.min(into.len() as u64) as usize;
+        let mut buffer = ReadBuf::new(&mut into[..most]);
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled()))?;
+        let bytes = buffer.filled().len();
+        self.left -= bytes as u64;
+        match bytes {
+            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            bytes => Poll::Ready(Ok(bytes)),
+        }
+    }
+}
+
+impl Framed {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        while self.frame.is_empty() {
+            match self.poll_frame(cx) {
+                Poll::Ready(Some(frame)) => {
+                    self.frame = frame.map_err(io::Error::other)?;
+                }
+                Poll::Ready(None) => return Poll::Ready(Ok(0)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let bytes = self.frame.len().min(into.len());
+        self.frame.copy_to_slice(&mut into[..bytes]);
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// The next frame of data; trailers are passed over as empty frames.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+        if let Some(driver) = &mut self.driver
+            && driver.poll_without_shutdown(cx).is_ready()
+        {
+            // What it has read is in the channel, its error as well.
+            self.driver = None;
+        }
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let data = |frame: hyper::body::Frame<Bytes>| frame.into_data().unwrap_or_default();
+        Poll::Ready(frame.map(|frame| frame.map(data)))
+    }
+}

@@ -1,0 +1,83 @@
+//! An answer that is not what was asked for.
+
+use crate::error::ErrorKind;
+use crate::source::store::Verdict;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use std::time::{Duration, SystemTime};
+
+/// An answer that is not what was asked for, with as much of its body as says why.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// At most [`BODY_BYTES_MAX`].
+    pub body: Bytes,
+}
+
+/// How much of a refusal's body is looked at.
+pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A server does not get to make a load wait longer than this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+impl Refusal {
+    /// What the status alone says.
+    pub fn usual(&self) -> Verdict {
+        let fail = |kind, sentence: &str| {
+            Verdict::Fail(kind, format!("the server answered {}; {sentence}", self.status))
+        };
+        match self.status.as_u16() {
+            408 | 425 | 500 | 502 | 504 => Verdict::Retry { throttled: false },
+            429 | 503 => Verdict::Retry { throttled: true },
+            400 => fail(ErrorKind::InvalidInput, "it does not understand the request"),
+            401 => fail(ErrorKind::PermissionDenied, "it wants credentials: give them"),
+            403 => fail(ErrorKind::PermissionDenied, "these credentials may not read it"),
+            404 | 410 => fail(ErrorKind::NotFound, "check the location"),
+            407 => fail(ErrorKind::PermissionDenied, "the proxy wants credentials"),
+            412 => {
+                fail(ErrorKind::Changed, "the object was replaced while it was read: load again")
+            }
+            416 => fail(ErrorKind::Changed, "the object is shorter than it was: load again"),
+            _ => fail(ErrorKind::Io, "this is not an answer to the request"),
+        }
+    }
+
+    /// How long the server wants to be left alone, bounded.
+    pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        let text = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+        let wait = match text.parse::<u64>() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+        };
+        Some(wait.min(RETRY_AFTER_MAX))
+    }
+
+    /// The time by the server's clock.
+    pub fn date(&self) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.headers.get(header::DATE)?.to_str().ok()?).ok()
+    }
+
+    /// The header `name` as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The text of the first XML element `name` in the body (`Code`, `Message`), where it is one
+    /// of a store's short error documents.
+    pub fn xml(&self, name: &str) -> Option<String> {
+        use quick_xml::events::Event;
+        let text = std::str::from_utf8(&self.body).ok()?;
+        let mut reader = quick_xml::Reader::from_str(text);
+        let mut inside = false;
+        loop {
+            match reader.read_event().ok()? {
+                Event::Start(tag) => inside = tag.local_name().as_ref() == name,
+                Event::Text(text) if inside => return Some(text.to_string()),
+                Event::End(_) => inside = false,
+                Event::Eof => return None,
+                _ => {}
+            }
+        }
+    }
+}

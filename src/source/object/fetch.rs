@@ -1,0 +1,237 @@
+//! An object: opened by its first range, then asked for others, with retries and redirects.
+//!
+//! Where redirects led (a CDN, a signed URL) is kept and asked directly. When that refuses, as a
+//! signed URL does once it has run out, the way there is asked for again.
+
+use super::identity::{Identity, changed};
+use super::range::{self, ContentRange};
+use super::receive::receive;
+use crate::error::Result;
+use crate::location::{Location, ObjectUri};
+use crate::source::Tally;
+use crate::source::http::{Answered, Client, Failure, Origin, Pool, Tries};
+use crate::source::store::Store;
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::sleep;
+
+/// A broken range that brought at least this much was not without progress.
+const PROGRESS_BYTES: usize = 256 << 10;
+
+type Attempted<T> = std::result::Result<T, Failure>;
+
+/// An object of known length and identity, and how to ask for it.
+pub(super) struct Object {
+    pub client: Arc<Client>,
+    pub location: Location,
+    pub identity: Identity,
+    store: Arc<dyn Store>,
+    key: String,
+    route: Mutex<Option<Uri>>,
+}
+
+impl Object {
+    /// Opens the object `uri` of `store` with a request for its first `first_bytes`, which are given
+    /// as well. Runs on the control thread's runtime.
+    ///
+    /// # Errors
+    /// What the store says; [`Unsupported`](crate::ErrorKind::Unsupported) for a server without
+    /// ranges.
+    pub async fn open(
+        client: Arc<Client>,
+        store: Arc<dyn Store>,
+        uri: ObjectUri,
+        first_bytes: u64,
+    ) -> Result<(Self, Bytes)> {
+        let doing = format!("open {uri}");
+        let key = uri.key().to_owned();
+        let retries = client.options.retries;
+        let asking = Arc::clone(&client);
+        let mut tries = Tries::new(&doing, retries, asking.tally());
+        loop {
+            let origin = Origin::of(&store.url(&key)?);
+            let host = client.host(&origin);
+            match open_once(&client, &*store, &key, first_bytes).await {
+                Ok((identity, route, first)) => {
+                    host.succeeded();
+                    let (location, route) = (Location::Object(uri), Mutex::new(route));
+                    return Ok((Self { client, location, identity, store, key, route }, first));
+                }
+                Err(failure) => sleep(tries.after(failure, &*store, &host)?.wait).await,
+            }
+        }
+    }
+
+    /// What the store is, in a word.
+    pub fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
+    /// Fills `into` with the bytes from `offset`, as often as it takes; they lie within the object.
+    /// `seen` gets every piece once, in order, soon after it has come.
+    ///
+    /// # Errors
+    /// [`Changed`](crate::ErrorKind::Changed) where the object was replaced; what is left when
+    /// retries are used up.
+    pub async fn read(
+        &self,
+        pool: &Pool,
+        tally: &Tally,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<()> {
+        let doing = format!("read {}", self.location);
+        let mut tries = Tries::new(&doing, self.client.options.retries, tally);
+        let mut filled = 0;
+        while filled < into.len() {
+            let origin = Origin::of(&self.store.url(&self.key)?);
+            let host = self.client.host(&origin);
+            let (at, mut got) = (offset + filled as u64, 0);
+            let outcome = self.read_once(pool, at, &mut into[filled..], &mut got).await;
+            filled += got;
+            match outcome {
+                Ok(()) => host.succeeded(),
+                Err(failure) => {
+                    if got >= PROGRESS_BYTES {
+                        tries.progressed();
+                    }
+                    sleep(tries.after(failure, &*self.store, &host)?.wait).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_once(
+        &self,
+        pool: &Pool,
+        offset: u64,
+        into: &mut [u8],
+        got: &mut usize,
+    ) -> Attempted<()> {
+        let mut answered = self.ask(pool, offset, into.len() as u64).await?;
+        let limits = &self.client.options.retries;
+        receive(&mut answered, limits, into, got, &mut |_| {}).await?;
+        answered.keep_connection(pool);
+        Ok(())
+    }
+
+    /// Asks for a range; the answer is the one to read.
+    async fn ask(&self, pool: &Pool, offset: u64, len: u64) -> Attempted<Answered> {
+        let known = self.route().clone();
+        if let Some(uri) = known {
+            let answered = self.ask_at(pool, uri, false, offset, len).await?;
+            if !answered.answer.head.status.is_client_error() {
+                return self.checked(pool, answered, offset, len).await;
+            }
+            let status = answered.answer.head.status;
+            tracing::debug!(location = %self.location, %status, "following the redirects again");
+            *self.route() = None;
+        }
+        let uri = self.store.url(&self.key)?;
+        let answered = self.ask_at(pool, uri.clone(), true, offset, len).await?;
+        *self.route() = route(&uri, &answered);
+        self.checked(pool, answered, offset, len).await
+    }
+
+    async fn ask_at(
+        &self,
+        pool: &Pool,
+        uri: Uri,
+        trusted: bool,
+        offset: u64,
+        len: u64,
+    ) -> Attempted<Answered> {
+        let mut request = range::request(uri, offset, len);
+        self.identity.pin(request.headers_mut());
+        self.client.attempt(pool, &*self.store, request, trusted).await
+    }
+
+    /// Lets an answer pass that brings exactly the bytes asked for, of this object.
+    async fn checked(
+        &self,
+        pool: &Pool,
+        answered: Answered,
+        offset: u64,
+        len: u64,
+    ) -> Attempted<Answered> {
+        let (headers, origin) = (&answered.answer.head.headers, &answered.origin);
+        let range = ContentRange::of(headers);
+        match answered.answer.head.status {
+            StatusCode::PARTIAL_CONTENT => {}
+            StatusCode::OK => {
+                self.identity.check(headers, None, &self.location)?;
+                return Err(range::no_ranges(origin));
+            }
+            StatusCode::PRECONDITION_FAILED => {
+                return Err(changed(&self.location, "its ETag").into());
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                return Err(changed(&self.location, "its length").into());
+            }
+            _ => return Err(self.client.refusal(pool, answered).await.into()),
+        }
+        range::refuse_encoding(headers, origin)?;
+        self.identity.check(headers, range.and_then(|range| range.total_bytes), &self.location)?;
+        let body_bytes = answered.answer.body.left();
+        let fits = range.is_some_and(|range| range.first == offset && range.len_bytes() == len)
+            && body_bytes.is_none_or(|bytes| bytes == len);
+        if fits { Ok(answered) } else { Err(range::wrong_range(origin)) }
+    }
+
+    fn route(&self) -> MutexGuard<'_, Option<Uri>> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where redirects from `uri` led, if it is another server. One on the same server is followed each
+/// time, as it wants the same authorization.
+fn route(uri: &Uri, answered: &Answered) -> Option<Uri> {
+    let elsewhere = Origin::of(uri) != answered.origin;
+    (elsewhere && answered.answer.head.status.is_success()).then(|| answered.uri.clone())
+}
+
+async fn open_once(
+    client: &Arc<Client>,
+    store: &dyn Store,
+    key: &str,
+    first_bytes: u64,
+) -> Attempted<(Identity, Option<Uri>, Bytes)> {
+    let (pool, uri) = (client.pool(), store.url(key)?);
+    let request = range::request(uri.clone(), 0, first_bytes);
+    let mut answered = client.attempt(pool, store, request, true).await?;
+    let head = &answered.answer.head;
+    let whole = head.status == StatusCode::OK;
+    let total_bytes = match head.status {
+        StatusCode::PARTIAL_CONTENT => {
+            ContentRange::of(&head.headers).and_then(|range| range.total_bytes)
+        }
+        // A server may send a whole object of less than the range; a longer one is no answer.
+        StatusCode::OK => answered.answer.body.left().filter(|&bytes| bytes <= first_bytes),
+        StatusCode::RANGE_NOT_SATISFIABLE => match range::unsatisfied_total(&head.headers) {
+            Some(0) => return Ok((Identity::of(&head.headers, 0), None, Bytes::new())),
+            _ => return Err(range::wrong_range(&answered.origin)),
+        },
+        _ => return Err(client.refusal(pool, answered).await.into()),
+    };
+    let total_bytes = total_bytes.ok_or_else(|| match whole {
+        true => range::no_ranges(&answered.origin),
+        false => range::wrong_range(&answered.origin),
+    })?;
+    range::refuse_encoding(&head.headers, &answered.origin)?;
+    let identity = Identity::of(&head.headers, total_bytes);
+    let len = first_bytes.min(total_bytes);
+    let fits = whole
+        || ContentRange::of(&head.headers)
+            .is_some_and(|range| range.first == 0 && range.len_bytes() == len);
+    if !fits || answered.answer.body.left().is_some_and(|bytes| bytes != len) {
+        return Err(range::wrong_range(&answered.origin));
+    }
+    let mut first = vec![0; len as usize];
+    let limits = &client.options.retries;
+    receive(&mut answered, limits, &mut first, &mut 0, &mut |_| {}).await?;
+    let route = route(&uri, &answered);
+    answered.keep_connection(pool);
+    Ok((identity, route, first.into()))
+}

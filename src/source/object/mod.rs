@@ -1,0 +1,120 @@
+//! A shard in an object store, or on a web server.
+//!
+//! Opening it is one request: the first [`FIRST_BYTES`] bytes, whose answer also tells length and
+//! identity. The header of most shards is in them. From then on every range is asked for with that
+//! identity (`If-Match`) and its answer is checked against it: whatever is replaced meanwhile is
+//! an error, never a mixture.
+//!
+//! ```text
+//! ObjectSource (one a shard) --> ObjectReader (one an engine) --> Object::read --> windows
+//!                                                                   |  ask: head checked
+//!                                                                   |  receive: body into place
+//! ```
+
+mod fetch;
+mod identity;
+mod range;
+mod reader;
+mod receive;
+
+use super::http::Client;
+use super::store::Store;
+use super::{Access, Reader, Source};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::{Location, ObjectUri};
+use crate::ring::Mapping;
+use bytes::Bytes;
+use fetch::Object;
+use reader::ObjectReader;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How much is asked for first: enough for the header of most shards.
+const FIRST_BYTES: u64 = 64 << 10;
+
+/// An object of known length and identity.
+pub(crate) struct ObjectSource {
+    object: Arc<Object>,
+    /// The object's first bytes, until something else was read.
+    first: Mutex<Bytes>,
+}
+
+impl ObjectSource {
+    /// Opens the object `uri` of `store`.
+    ///
+    /// # Errors
+    /// What the store says; [`Unsupported`](ErrorKind::Unsupported) for a server without ranges.
+    pub fn open(client: &Arc<Client>, store: Arc<dyn Store>, uri: &ObjectUri) -> Result<Self> {
+        let opening = Object::open(Arc::clone(client), store, uri.clone(), FIRST_BYTES);
+        let (object, first) = client.block_on(opening)?;
+        Ok(Self { object: Arc::new(object), first: Mutex::new(first) })
+    }
+
+    /// The bytes from `offset`, if they are among the first ones. Whoever asks for others has seen
+    /// these: they are given up.
+    fn from_first(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = usize::try_from(offset).ok().filter(|&start| start <= first.len());
+        match start.filter(|start| first.len() - start >= len) {
+            Some(start) => Some(first.slice(start..start + len)),
+            None => {
+                *first = Bytes::new();
+                None
+            }
+        }
+    }
+}
+
+impl Source for ObjectSource {
+    fn kind(&self) -> &'static str {
+        self.object.kind()
+    }
+
+    fn location(&self) -> &Location {
+        &self.object.location
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.object.identity.len_bytes
+    }
+
+    fn block_bytes(&self) -> usize {
+        1
+    }
+
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(into.len() as u64).is_none_or(|end| end > self.len_bytes()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(bytes) = self.from_first(offset, into.len()) {
+            into.copy_from_slice(&bytes);
+            return Ok(());
+        }
+        let (object, len) = (Arc::clone(&self.object), into.len());
+        let reading = async move {
+            let mut bytes = vec![0; len];
+            let client = &object.client;
+            object.read(client.pool(), client.tally(), offset, &mut bytes).await?;
+            Ok(bytes)
+        };
+        let bytes = self.object.client.block_on(reading).map_err(io::Error::other)?;
+        into.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
+        // Headers are read when engines start.
+        self.from_first(u64::MAX, 1);
+        Ok(Box::new(ObjectReader::new(Arc::clone(&self.object), access)))
+    }
+
+    fn map(&self) -> Result<Mapping> {
+        let sentence = format!("{} is not a local file and cannot be mapped", self.location());
+        Err(Error::new(ErrorKind::Unsupported, sentence))
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        // Every answer was checked.
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Opening sources, local and remote, for one loader.
+
+use super::http::Client;
+use super::object::ObjectSource;
+use super::{FileSource, Source};
+use crate::error::Result;
+use crate::location::{Location, ObjectUri};
+use crate::options::RemoteOptions;
+use std::sync::{Arc, OnceLock};
+
+/// Opens sources. The client for remote ones is made when the first of them is opened: certificates,
+/// credentials and threads cost nothing where only files are read.
+#[derive(Debug, Default)]
+pub(crate) struct Opener {
+    pub options: RemoteOptions,
+    client: OnceLock<Arc<Client>>,
+}
+
+impl Opener {
+    /// An opener of remote sources with `options`.
+    pub fn new(options: RemoteOptions) -> Self {
+        Self { options, client: OnceLock::new() }
+    }
+
+    /// Opens the source at `location`.
+    ///
+    /// # Errors
+    /// As the kind of source says: see [`FileSource::open`]; for objects, what their store says.
+    pub fn open(&self, location: &Location) -> Result<Arc<dyn Source>> {
+        match location {
+            Location::File(path) => Ok(Arc::new(FileSource::open(path)?)),
+            Location::Object(uri) => self.open_object(uri),
+        }
+    }
+
+    fn open_object(&self, uri: &ObjectUri) -> Result<Arc<dyn Source>> {
+        let client = self.client()?;
+        let store = client.store(uri)?;
+        match store.local(uri.key()) {
+            Some(path) => Ok(Arc::new(FileSource::open(&path)?)),
+            None => Ok(Arc::new(ObjectSource::open(client, store, uri)?)),
+        }
+    }
+
+    /// The client, made if need be.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn client(&self) -> Result<&Arc<Client>> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::new(self.options.clone())?;
+        Ok(self.client.get_or_init(|| client))
+    }
+}

@@ -1,0 +1,143 @@
+//! Stores: what differs between S3, GCS, Azure, the Hugging Face Hub and a plain web server.
+//!
+//! A [`Store`] knows how to name an object by URL, how to sign a request for it, what the server's
+//! refusals mean, how to list a directory, and which checksum the server knows. Everything else
+//! (connections, retries, ranges, redirects) is `source::http`, once for all of them.
+
+mod web;
+
+use super::http::{Client, Refusal};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::{ObjectUri, Scheme};
+use http::Uri;
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// A future that any thread may drive.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One place of objects: a bucket, a container, a repository, a web server.
+pub(crate) trait Store: Send + Sync {
+    /// What it is, in a word: `http`, `s3`, `gcs`, `azure`, `hub`.
+    fn kind(&self) -> &'static str;
+
+    /// The URL of the object `key`. Asked again for every attempt: it may depend on what the store
+    /// learnt from a refusal (the bucket's region).
+    ///
+    /// # Errors
+    /// When `key` cannot stand in a URL.
+    fn url(&self, key: &str) -> Result<Uri>;
+
+    /// Signs the request, immediately before it is sent: every attempt has a fresh signature.
+    /// `now` is the time by the server's clock.
+    fn authorize<'a>(
+        &'a self,
+        client: &'a Arc<Client>,
+        head: &'a mut http::request::Parts,
+        now: SystemTime,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// What a refusal means. What is not special to the store is [`Refusal::usual`].
+    fn judge(&self, refusal: &Refusal) -> Verdict {
+        refusal.usual()
+    }
+
+    /// Forgets credentials that the server says have expired.
+    fn renew(&self) {}
+
+    /// Whether redirects are followed. Not where every request is signed for its own URL: there the
+    /// store learns from them.
+    fn follows_redirects(&self) -> bool {
+        true
+    }
+
+    /// A local file that holds the object `key` already.
+    fn local(&self, _key: &str) -> Option<PathBuf> {
+        None
+    }
+
+    /// The names of the objects directly in the directory `key` (`""`, or ending in `/`); names are
+    /// relative to it. `None` where the server cannot list.
+    fn list<'a>(
+        &'a self,
+        client: &'a Arc<Client>,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>>>;
+
+    /// The checksum of the whole object that the server vouches for, if it knows one.
+    fn checksum<'a>(
+        &'a self,
+        client: &'a Arc<Client>,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Checksum>>>;
+}
+
+/// What follows from a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Ask again later; `throttled` means that the server wants fewer requests.
+    Retry {
+        /// Whether the server asked for less.
+        throttled: bool,
+    },
+    /// The store has learnt something (a region): ask again at once. Granted once for each word.
+    Again(&'static str),
+    /// The clocks differ: correct by the answer's `Date` and ask again, once.
+    Skewed,
+    /// The credentials have expired: renew them and ask again, once.
+    Expired,
+    /// The end. The sentence says what the server said and what to do; the location is put before.
+    Fail(ErrorKind, String),
+}
+
+/// A checksum of a whole object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checksum {
+    /// CRC-64/NVME.
+    Crc64Nvme(u64),
+    /// CRC-32C (Castagnoli; iSCSI).
+    Crc32c(u32),
+    /// CRC-32 (ISO-HDLC; zlib).
+    Crc32(u32),
+    /// SHA-256.
+    Sha256([u8; 32]),
+}
+
+/// The stores of a client, each opened once: their credentials are shared by all their objects.
+#[derive(Default)]
+pub(crate) struct Stores {
+    open: Mutex<HashMap<(Scheme, String), Arc<dyn Store>>>,
+}
+
+impl Stores {
+    /// The store that `uri` is in.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where an option or variable cannot be used;
+    /// [`Unsupported`](ErrorKind::Unsupported) for a scheme that this build was made without.
+    pub fn of(&self, client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (uri.scheme(), uri.container().to_owned());
+        if let Some(store) = open.get(&key) {
+            return Ok(Arc::clone(store));
+        }
+        let store = make(client, uri)?;
+        open.insert(key, Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+fn make(_client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
+    match uri.scheme() {
+        Scheme::Http | Scheme::Https => Ok(Arc::new(web::Web::new(uri)?)),
+        scheme => {
+            let scheme = scheme.as_str();
+            let sentence = format!("this build of ringload was made without {scheme}://");
+            Err(Error::new(ErrorKind::Unsupported, sentence))
+        }
+    }
+}
