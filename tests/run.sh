@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test of the project; needs Rust and a C compiler (which it installs where it can).
+# Runs every test of the project; needs Rust, a C compiler and Python (what is missing it installs
+# where it can) and real servers, which tests/servers.sh installs.
 #
 #   tests/run.sh          unit, property and integration tests, doc tests, the library without the
 #                         command, and the unsafe parts under AddressSanitizer and Miri
@@ -26,6 +27,7 @@ check_tools() {
         exit 1
     fi
     command -v cc >/dev/null || install_package gcc libc6-dev
+    command -v python3 >/dev/null || install_package python3-venv
 }
 
 install_package() {
@@ -41,6 +43,13 @@ install_package() {
     "${as_root[@]}" apt-get update
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install --yes --no-install-recommends "$@"
+}
+
+# Real servers for the tests of remote locations; from here on their tests must run.
+install_servers() {
+    step "test servers"
+    tests/servers.sh
+    export RINGLOAD_TEST_SERVERS=require
 }
 
 # Users of the library build it without the command's dependencies.
@@ -132,6 +141,7 @@ case ${1-} in
 esac
 
 check_tools
+install_servers
 test_library_alone
 test_under_address_sanitizer
 test_under_miri

@@ -9,6 +9,7 @@ pub mod command;
 #[cfg(feature = "cli")]
 #[allow(unsafe_code)]
 pub mod seccomp;
+pub mod servers;
 
 #[path = "../support/dtypes.rs"]
 pub mod dtypes;

