@@ -70,7 +70,7 @@ impl Engine {
         let reader = self.reader(index)?;
         let source = &*self.shared.job.sources[index];
         let window = fill(&self.shared, source, &*reader, chunk, window).await?;
-        if source.kind() == "file" {
+        if !source.is_remote() {
             self.shared.stats.rung(self.access.backend.rung());
         }
         if let Some(done) = self.work.complete(ticket, window)? {

@@ -198,8 +198,7 @@ impl Loader {
         let checkpoint = plan.checkpoint();
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
-        let tuning =
-            Tuning::choose(self.engine_count()?, plan.ring_bytes(), plan.total_bytes(), &sources);
+        let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
         let ring_bytes = usize::try_from(plan.ring_bytes()).map_err(|_| {
             Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space")
         })?;
@@ -223,8 +222,19 @@ impl Loader {
             ));
         }
         let work = Arc::new(MapWork::new(Arc::clone(plan)));
-        let tuning = Tuning::choose(self.engine_count()?, 0, plan.total_bytes(), &[]);
+        let tuning = self.tuning(0, plan.total_bytes(), &[])?;
         Ok((Running::start_mapped(self.job(Vec::new(), &tuning), work)?, 0))
+    }
+
+    fn tuning(
+        &self,
+        ring_bytes: u64,
+        total_bytes: u64,
+        sources: &[Arc<dyn Source>],
+    ) -> Result<Tuning> {
+        let connections = self.opener.options.connections;
+        let engines = self.engine_count()?;
+        Ok(Tuning::choose(engines, connections, ring_bytes, total_bytes, sources))
     }
 
     fn job(&self, sources: Vec<Arc<dyn Source>>, tuning: &Tuning) -> Job {

@@ -1,6 +1,6 @@
 //! `read_into`: byte ranges of locations straight into memory that the caller owns.
 
-use super::{Loader, Summary, tuning::Tuning};
+use super::{Loader, Summary};
 use crate::engine::{Done, IntoWork, Lent, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
@@ -84,7 +84,7 @@ impl Loader {
             });
         }
         let total = lent.iter().map(|request| request.into.len() as u64).sum();
-        let tuning = Tuning::choose(self.engine_count()?, total, total, &sources);
+        let tuning = self.tuning(total, total, &sources)?;
         // SAFETY: the requests are borrowed exclusively by `read_into`, which does not touch their
         // memory before `Running` is dropped; `Running` is a local there, and its drop joins the
         // engines (also when the callback panics).

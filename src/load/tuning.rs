@@ -1,7 +1,7 @@
 //! How many engines, how deep, how large the reads: chosen from the load and the machine.
 
 use crate::options::cores;
-use crate::source::Source;
+use crate::source::{CONNECTIONS_MAX, Source};
 use std::sync::Arc;
 
 /// One read. CPU-seconds a GB of direct reads by size, medians of 3: 2 MiB 0.054, 4 MiB 0.043,
@@ -35,21 +35,31 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
-    /// For a load of `total_bytes` through a ring of `ring_bytes`.
+    /// For a load of `total_bytes` through a ring of `ring_bytes`. `engines` and `connections` are
+    /// what the caller wants, if he does.
     pub fn choose(
         engines: Option<usize>,
+        connections: Option<usize>,
         ring_bytes: u64,
         total_bytes: u64,
         sources: &[Arc<dyn Source>],
     ) -> Self {
+        // A lane is a connection there; how many of them are used at once is measured while loading.
+        let lanes_remote = match sources.iter().any(|source| source.is_remote()) {
+            true => connections.unwrap_or(CONNECTIONS_MAX),
+            false => 0,
+        };
         let useful = (total_bytes / ENGINE_BYTES).max(1) as usize;
         let engines = engines.unwrap_or_else(|| cores().min(ENGINES_MAX).min(useful));
         let block = sources.iter().map(|source| source.block_bytes() as u64).max().unwrap_or(1);
-        // At least eight reads to a full ring.
+        // At least eight reads to a full ring; sixteen where each is a round trip.
+        let reads = if lanes_remote > 0 { 16 } else { 8 };
         let chunk_bytes =
-            CHUNK_BYTES.min((ring_bytes / 8).max(CHUNK_BYTES_MIN)).next_multiple_of(block);
+            CHUNK_BYTES.min((ring_bytes / reads).max(CHUNK_BYTES_MIN)).next_multiple_of(block);
+        let in_flight_bytes = (total_bytes / 16)
+            .clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES)
+            .max(lanes_remote as u64 * chunk_bytes);
         // More lanes than reads that fit the ring would only wait.
-        let in_flight_bytes = (total_bytes / 16).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES);
         let in_flight = in_flight_bytes.min(ring_bytes).div_ceil(chunk_bytes).max(1) as usize;
         Self {
             engines,

@@ -28,6 +28,7 @@ mod tally;
 
 pub use backend::{Backend, Rung};
 pub use file::FileSource;
+pub(crate) use http::CONNECTIONS_MAX;
 pub(crate) use opener::Opener;
 pub use residency::resident_bytes;
 pub use stop::Stop;
@@ -59,6 +60,11 @@ pub trait Source: Send + Sync {
     /// Whether it has no bytes.
     fn is_empty(&self) -> bool {
         self.len_bytes() == 0
+    }
+
+    /// Whether reading it is waiting for a network more than anything else.
+    fn is_remote(&self) -> bool {
+        false
     }
 
     /// What offsets, lengths and addresses should be multiples of; a power of two, 1 if it does

@@ -4,7 +4,8 @@ use crate::failure::Outcome;
 use crate::format::{self, Align};
 use crate::locations::Locations;
 use crate::output;
-use ringload::{Checkpoint, Dtype, Shard, TensorInfo};
+use crate::remote::Remote;
+use ringload::{Checkpoint, Dtype, Loader, Shard, TensorInfo};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -14,6 +15,8 @@ use std::io::{self, Write};
 pub struct Args {
     #[command(flatten)]
     locations: Locations,
+    #[command(flatten)]
+    remote: Remote,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -24,7 +27,8 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened or the answer not be written.
 pub fn run(args: Args) -> Outcome {
-    let checkpoint = Checkpoint::open(args.locations.parse()?)?;
+    let loader = args.remote.apply(Loader::new())?;
+    let checkpoint = loader.open(args.locations.parse()?)?;
     if args.json {
         output::print_json(&Listing::of(&checkpoint))
     } else {

@@ -7,7 +7,8 @@ use std::path::Path;
 /// What to read.
 #[derive(Debug, clap::Args)]
 pub struct Locations {
-    /// A safetensors file, a directory of them, an index, or a pattern such as 'model-*.safetensors'
+    /// A safetensors file, a directory of them, an index, or a pattern such as 'model-*.safetensors';
+    /// a path, or a URL: http(s)://, s3://, gs://, az://, hf://owner/repo, anyscale://
     #[arg(value_name = "LOCATION", required = true)]
     arguments: Vec<OsString>,
 }

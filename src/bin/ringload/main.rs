@@ -14,6 +14,7 @@ mod inspect;
 mod load;
 mod locations;
 mod output;
+mod remote;
 
 use clap::{Parser, Subcommand};
 use failure::Outcome;

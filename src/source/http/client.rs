@@ -146,7 +146,8 @@ impl Client {
     /// What is remembered of the server at `origin`.
     pub fn host(&self, origin: &Origin) -> Arc<Host> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hosts.entry(origin.clone()).or_default())
+        let made = || Arc::new(Host::new(self.options.connections));
+        Arc::clone(hosts.entry(origin.clone()).or_insert_with(made))
     }
 
     /// Makes a small request and gives the answer (2xx) with its whole body of at most `max_bytes`.

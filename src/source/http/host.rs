@@ -1,5 +1,7 @@
 //! What is remembered of a server, for all requests to it.
 
+use super::gate::Gate;
+use super::tail::Tail;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -13,18 +15,26 @@ const SUCCESS_TOKENS: i64 = 1;
 /// What is remembered of a server.
 #[derive(Debug)]
 pub(crate) struct Host {
+    /// How many ranges may be under way.
+    pub gate: Gate,
+    /// How long it takes to begin to answer.
+    pub tail: Tail,
     tokens: AtomicI64,
     /// How far its clock is ahead of ours, in seconds.
     skew_seconds: AtomicI64,
 }
 
-impl Default for Host {
-    fn default() -> Self {
-        Self { tokens: AtomicI64::new(TOKENS_MAX), skew_seconds: AtomicI64::new(0) }
-    }
-}
-
 impl Host {
+    /// A server that was never asked, of which `connections` are wanted at once, if any number is.
+    pub fn new(connections: Option<usize>) -> Self {
+        Self {
+            gate: Gate::new(connections),
+            tail: Tail::default(),
+            tokens: AtomicI64::new(TOKENS_MAX),
+            skew_seconds: AtomicI64::new(0),
+        }
+    }
+
     /// Takes a retry out of the bucket. False when it is empty: the server fails so often that
     /// asking again only adds to its trouble.
     pub fn take_retry(&self) -> bool {
@@ -64,7 +74,7 @@ mod tests {
 
     #[test]
     fn an_empty_bucket_fills_by_successes() {
-        let host = Host::default();
+        let host = Host::new(None);
         let granted = (0..1000).filter(|_| host.take_retry()).count();
         assert_eq!(granted, 100);
         (0..5).for_each(|_| host.succeeded());
@@ -75,7 +85,7 @@ mod tests {
 
     #[test]
     fn clocks_may_differ_either_way() {
-        let host = Host::default();
+        let host = Host::new(None);
         for offset in [-900_i64, 900] {
             let by = Duration::from_secs(offset.unsigned_abs());
             let now = SystemTime::now();

@@ -5,6 +5,7 @@
 //! exchange  one request on one connection; the body is read straight into its memory
 //! dial      names, addresses, proxies, TLS          pool     idle connections of a runtime
 //! retry     what follows from a failed attempt      host     what is remembered of a server
+//! gate      how many ranges are under way at once   tail     when an answer is late
 //! ```
 //!
 //! HTTP/2 is not used: one connection with many streams is flow-controlled twice and decrypted by
@@ -15,13 +16,17 @@ mod control;
 mod dial;
 mod exchange;
 mod failure;
+mod gate;
 mod host;
 mod pool;
 mod refusal;
 mod retry;
+mod tail;
 
 pub(crate) use client::{Answered, Client};
 pub(crate) use failure::{Broken, Failure};
+pub(crate) use gate::CONNECTIONS_MAX;
+pub(crate) use host::Host;
 pub(crate) use pool::{Origin, Pool};
 pub(crate) use refusal::Refusal;
 pub(crate) use retry::Tries;

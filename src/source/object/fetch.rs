@@ -2,6 +2,14 @@
 //!
 //! Where redirects led (a CDN, a signed URL) is kept and asked directly. When that refuses, as a
 //! signed URL does once it has run out, the way there is asked for again.
+//!
+//! ```text
+//! read: until all is there, with retries
+//!   gate: a place among the connections
+//!     ask_in_time: ask, and ask again elsewhere when the answer is late
+//!       ask: the known route, else the store's URL; the head is checked
+//!     receive: the body, into place
+//! ```
 
 use super::identity::{Identity, changed};
 use super::range::{self, ContentRange};
@@ -9,17 +17,25 @@ use super::receive::receive;
 use crate::error::Result;
 use crate::location::{Location, ObjectUri};
 use crate::source::Tally;
-use crate::source::http::{Answered, Client, Failure, Origin, Pool, Tries};
+use crate::source::http::{Answered, Client, Failure, Host, Origin, Pool, Tries};
 use crate::source::store::Store;
 use bytes::Bytes;
 use http::{StatusCode, Uri};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// A broken range that brought at least this much was not without progress.
 const PROGRESS_BYTES: usize = 256 << 10;
 
 type Attempted<T> = std::result::Result<T, Failure>;
+
+/// What an attempt is made with.
+struct Asking<'a> {
+    pool: &'a Pool,
+    tally: &'a Tally,
+    host: &'a Host,
+}
 
 /// An object of known length and identity, and how to ask for it.
 pub(super) struct Object {
@@ -69,7 +85,6 @@ impl Object {
     }
 
     /// Fills `into` with the bytes from `offset`, as often as it takes; they lie within the object.
-    /// `seen` gets every piece once, in order, soon after it has come.
     ///
     /// # Errors
     /// [`Changed`](crate::ErrorKind::Changed) where the object was replaced; what is left when
@@ -87,34 +102,66 @@ impl Object {
         while filled < into.len() {
             let origin = Origin::of(&self.store.url(&self.key)?);
             let host = self.client.host(&origin);
+            let asking = Asking { pool, tally, host: &host };
             let (at, mut got) = (offset + filled as u64, 0);
-            let outcome = self.read_once(pool, at, &mut into[filled..], &mut got).await;
+            let inside = host.gate.enter().await;
+            let outcome = self.read_once(&asking, at, &mut into[filled..], &mut got).await;
+            drop(inside);
+            host.gate.brought(got as u64);
             filled += got;
-            match outcome {
-                Ok(()) => host.succeeded(),
-                Err(failure) => {
-                    if got >= PROGRESS_BYTES {
-                        tries.progressed();
-                    }
-                    sleep(tries.after(failure, &*self.store, &host)?.wait).await;
-                }
+            let Err(failure) = outcome else {
+                host.succeeded();
+                continue;
+            };
+            if got >= PROGRESS_BYTES {
+                tries.progressed();
             }
+            let again = tries.after(failure, &*self.store, &host)?;
+            if again.throttled {
+                host.gate.throttled();
+            }
+            sleep(again.wait).await;
         }
         Ok(())
     }
 
     async fn read_once(
         &self,
-        pool: &Pool,
+        asking: &Asking<'_>,
         offset: u64,
         into: &mut [u8],
         got: &mut usize,
     ) -> Attempted<()> {
-        let mut answered = self.ask(pool, offset, into.len() as u64).await?;
+        let mut answered = self.ask_in_time(asking, offset, into.len() as u64).await?;
         let limits = &self.client.options.retries;
         receive(&mut answered, limits, into, got, &mut |_| {}).await?;
-        answered.keep_connection(pool);
+        answered.keep_connection(asking.pool);
         Ok(())
+    }
+
+    /// Asks for a range, and once more on another connection when the answer is late; the first
+    /// good answer counts. The other one's connection is closed: its body is not wanted.
+    async fn ask_in_time(&self, asking: &Asking<'_>, offset: u64, len: u64) -> Attempted<Answered> {
+        let Asking { pool, tally, host } = asking;
+        let began = Instant::now();
+        let mut first = pin!(self.ask(pool, offset, len));
+        let answered = match host.tail.late_after() {
+            None => first.await?,
+            Some(late) => tokio::select! {
+                biased;
+                answered = first.as_mut() => answered?,
+                () = sleep(late) => {
+                    if host.tail.take_second() {
+                        tally.retry("late");
+                        first_good(first, pin!(self.ask(pool, offset, len))).await?
+                    } else {
+                        first.await?
+                    }
+                }
+            },
+        };
+        host.tail.record(began.elapsed());
+        Ok(answered)
     }
 
     /// Asks for a range; the answer is the one to read.
@@ -182,6 +229,23 @@ impl Object {
 
     fn route(&self) -> MutexGuard<'_, Option<Uri>> {
         self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whichever succeeds first; if none does, how the last one failed.
+async fn first_good<T, F: Future<Output = Attempted<T>>>(
+    mut a: Pin<&mut F>,
+    mut b: Pin<&mut F>,
+) -> Attempted<T> {
+    tokio::select! {
+        answer = a.as_mut() => match answer {
+            Err(_) => b.await,
+            answer => answer,
+        },
+        answer = b.as_mut() => match answer {
+            Err(_) => a.await,
+            answer => answer,
+        },
     }
 }
 

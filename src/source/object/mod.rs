@@ -78,6 +78,10 @@ impl Source for ObjectSource {
         self.object.identity.len_bytes
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn block_bytes(&self) -> usize {
         1
     }

@@ -16,6 +16,7 @@ pub mod report;
 use crate::failure::Outcome;
 use crate::locations::Locations;
 use crate::output;
+use crate::remote::Remote;
 use digest::{Digester, Digests};
 use report::Report;
 use ringload::{Loader, MemoryLimit, ReadPath, Tensor, TensorStream};
@@ -26,6 +27,8 @@ use std::thread;
 pub struct Args {
     #[command(flatten)]
     locations: Locations,
+    #[command(flatten)]
+    remote: Remote,
     /// Stream under this cap on memory: 'unlimited', 'min', or a size such as 4GiB
     #[arg(long, value_name = "LIMIT")]
     memory_limit: Option<MemoryLimit>,
@@ -47,6 +50,9 @@ pub struct Args {
     /// Drop each tensor as it comes, as under a cap, instead of keeping all until the end
     #[arg(long)]
     drop: bool,
+    /// Check every object against the checksum that its store keeps of it
+    #[arg(long)]
+    verify: bool,
 }
 
 /// Runs the subcommand.
@@ -54,7 +60,7 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be loaded or the answer not be written.
 pub fn run(args: Args) -> Outcome {
-    let stream = args.loader().stream(args.locations.parse()?)?;
+    let stream = args.loader()?.stream(args.locations.parse()?)?;
     let (report, digests) = consume(stream, args.digest, args.drop)?;
     match (args.json, digests) {
         (true, digests) => output::print_json(&report.with_digests(digests)),
@@ -66,8 +72,9 @@ pub fn run(args: Args) -> Outcome {
 impl Args {
     /// The loader these options describe. What is not given is left to the library, which reads
     /// the environment.
-    fn loader(&self) -> Loader {
-        let mut loader = Loader::new().engines(self.engines);
+    fn loader(&self) -> ringload::Result<Loader> {
+        let loader = Loader::new().engines(self.engines).verify(self.verify);
+        let mut loader = self.remote.apply(loader)?;
         if let Some(limit) = self.memory_limit {
             loader = loader.memory_limit(limit);
         }
@@ -77,7 +84,7 @@ impl Args {
         if !self.tensors.is_empty() {
             loader = loader.tensors(self.tensors.iter().cloned());
         }
-        loader
+        Ok(loader)
     }
 }
 
