@@ -23,6 +23,10 @@ const REGISTER_BYTES_MAX: u64 = 512 << 20;
 /// Smaller ones are, whatever the load: that takes a few milliseconds.
 const REGISTER_BYTES_MIN: u64 = 16 << 20;
 
+/// How far ahead memory is faulted in where all comes over the network, which is slower than the
+/// zeroing of memory: so that a load which is dropped as it comes touches no more than it needs.
+const AHEAD_BYTES_REMOTE: usize = 32 << 20;
+
 /// The shape of a load's engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tuning {
@@ -52,6 +56,7 @@ impl Tuning {
         let useful = (total_bytes / ENGINE_BYTES).max(1) as usize;
         let engines = engines.unwrap_or_else(|| cores().min(ENGINES_MAX).min(useful));
         let block = sources.iter().map(|source| source.block_bytes() as u64).max().unwrap_or(1);
+        let any_local = sources.iter().any(|source| !source.is_remote());
         // At least eight reads to a full ring; sixteen where each is a round trip.
         let reads = if lanes_remote > 0 { 16 } else { 8 };
         let chunk_bytes =
@@ -65,8 +70,14 @@ impl Tuning {
             engines,
             depth: in_flight.div_ceil(engines),
             chunk_bytes,
-            register: ring_bytes < total_bytes && ring_bytes <= worth_registering(total_bytes),
-            ahead_bytes: (in_flight_bytes / 2) as usize,
+            register: any_local
+                && ring_bytes < total_bytes
+                && ring_bytes <= worth_registering(total_bytes),
+            ahead_bytes: if any_local {
+                (in_flight_bytes / 2) as usize
+            } else {
+                AHEAD_BYTES_REMOTE
+            },
         }
     }
 }

@@ -34,7 +34,7 @@ impl Opener {
     }
 
     fn open_object(&self, uri: &ObjectUri) -> Result<Arc<dyn Source>> {
-        let client = self.client()?;
+        let client = self.client();
         let store = client.store(uri)?;
         match store.local(uri.key()) {
             Some(path) => Ok(Arc::new(FileSource::open(&path)?)),
@@ -43,14 +43,7 @@ impl Opener {
     }
 
     /// The client, made if need be.
-    ///
-    /// # Errors
-    /// When TLS cannot be set up.
-    pub fn client(&self) -> Result<&Arc<Client>> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let client = Client::new(self.options.clone())?;
-        Ok(self.client.get_or_init(|| client))
+    pub fn client(&self) -> &Arc<Client> {
+        self.client.get_or_init(|| Client::new(self.options.clone()))
     }
 }

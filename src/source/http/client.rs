@@ -9,7 +9,7 @@
 //! ```
 
 use super::control::Control;
-use super::dial::{Connector, connector, proxies};
+use super::dial::Connector;
 use super::exchange::{Answer, exchange};
 use super::failure::{Broken, Failure};
 use super::host::Host;
@@ -24,13 +24,11 @@ use crate::source::store::{Store, Stores};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::Full;
-use hyper_util::client::proxy::matcher::Matcher;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::time::timeout;
-use tower_service::Service;
 
 /// How many redirects are followed.
 const REDIRECTS_MAX: usize = 10;
@@ -43,7 +41,6 @@ pub(crate) struct Client {
     pub options: RemoteOptions,
     stores: Stores,
     connector: Connector,
-    proxies: Matcher,
     hosts: Mutex<HashMap<Origin, Arc<Host>>>,
     control: OnceLock<Control>,
     /// Of the control thread's runtime.
@@ -76,20 +73,16 @@ impl Answered {
 
 impl Client {
     /// A client with `options`.
-    ///
-    /// # Errors
-    /// When TLS cannot be set up.
-    pub fn new(options: RemoteOptions) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self {
-            connector: connector(&options)?,
-            proxies: proxies(&options),
+    pub fn new(options: RemoteOptions) -> Arc<Self> {
+        Arc::new(Self {
+            connector: Connector::new(options.clone()),
             options,
             stores: Stores::default(),
             hosts: Mutex::default(),
             control: OnceLock::new(),
             pool: Pool::default(),
             tally: Tally::default(),
-        }))
+        })
     }
 
     /// Runs `work` on the thread for small requests and blocks until it is done.
@@ -281,7 +274,7 @@ impl Client {
             let stream = match idle {
                 Some(stream) => stream,
                 None => {
-                    let connecting = self.connector.clone().call(head.uri.clone());
+                    let connecting = self.connector.connect(&head.uri);
                     let connected = timeout(limits.connect, connecting).await;
                     let connected = connected.unwrap_or_else(|late| Err(Box::new(late)));
                     connected.map_err(|cause| Broken::connecting(origin.as_str(), cause))?
@@ -326,8 +319,7 @@ impl Client {
                 request.headers_mut().insert(header::HOST, host);
             }
         }
-        let plain = head.uri.scheme_str() == Some("http");
-        match self.proxies.intercept(&head.uri).filter(|_| plain) {
+        match self.connector.plain_proxy(&head.uri) {
             Some(proxy) => {
                 *request.uri_mut() = head.uri.clone();
                 if let Some(auth) = proxy.basic_auth() {

@@ -4,12 +4,13 @@
 //! a load are spread over all machines behind the name. An address that does not answer is passed
 //! over for the next one.
 
+use super::exchange::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
 use http::Uri;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -19,7 +20,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -32,22 +33,53 @@ const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 /// How long one address of several may take before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
 
-pub(super) type Connector = HttpsConnector<Dial>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
-/// The connector of a client: with the roots and proxies that the environment names.
-///
-/// # Errors
-/// When the system has no usable root certificate, or a bundle that was named cannot be read.
-pub(super) fn connector(options: &RemoteOptions) -> Result<Connector> {
-    let dial = Dial { tcp: Tcp::default(), proxies: Arc::new(proxies(options)) };
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls(options)?);
-    Ok(builder.https_or_http().enable_http1().wrap_connector(dial))
+/// Makes the connections of a client, by the proxies and with the root certificates that the
+/// environment names. Certificates are read when the first `https` connection is made.
+pub(super) struct Connector {
+    dial: Dial,
+    options: RemoteOptions,
+    secure: OnceLock<HttpsConnector<Dial>>,
+}
+
+impl Connector {
+    /// A connector with `options`.
+    pub fn new(options: RemoteOptions) -> Self {
+        let dial = Dial { tcp: Tcp::default(), proxies: Arc::new(proxies(&options)) };
+        Self { dial, options, secure: OnceLock::new() }
+    }
+
+    /// The proxy for a plain request to `to`, which is to be sent in absolute form.
+    pub fn plain_proxy(&self, to: &Uri) -> Option<Intercept> {
+        self.dial.proxies.intercept(to).filter(|_| to.scheme_str() == Some("http"))
+    }
+
+    /// A connection for requests to `to`.
+    ///
+    /// # Errors
+    /// Whatever is in the way, among it [`Unresolved`], [`rustls::Error`] and [`Error`].
+    pub async fn connect(&self, to: &Uri) -> std::result::Result<Stream, BoxError> {
+        if to.scheme_str() != Some("https") {
+            let stream = self.dial.clone().call(to.clone()).await?;
+            return Ok(MaybeHttpsStream::Http(stream));
+        }
+        let secure = match self.secure.get() {
+            Some(secure) => secure,
+            None => {
+                let tls = HttpsConnectorBuilder::new().with_tls_config(tls(&self.options)?);
+                let made = tls.https_only().enable_http1().wrap_connector(self.dial.clone());
+                self.secure.get_or_init(|| made)
+            }
+        };
+        secure.clone().call(to.clone()).await
+    }
 }
 
 /// The proxies of the environment, with the variables and rules of curl.
-pub(super) fn proxies(options: &RemoteOptions) -> Matcher {
+fn proxies(options: &RemoteOptions) -> Matcher {
     let either = |name: &str| options.env(name).or_else(|| options.env(&name.to_ascii_lowercase()));
     let mut matcher = Matcher::builder();
     if let Some(all) = either("ALL_PROXY") {
@@ -94,7 +126,7 @@ fn bundle_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>> {
 
 /// Connects directly or, where a proxy is set for it, by a tunnel.
 #[derive(Clone)]
-pub(super) struct Dial {
+struct Dial {
     tcp: Tcp,
     proxies: Arc<Matcher>,
 }
@@ -129,7 +161,7 @@ impl Service<Uri> for Dial {
 
 /// Connects over TCP, to the addresses of a name in turn.
 #[derive(Clone, Default)]
-pub(super) struct Tcp {
+struct Tcp {
     names: Arc<Mutex<HashMap<String, Addresses>>>,
 }
 
