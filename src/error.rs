@@ -25,6 +25,8 @@ pub enum ErrorKind {
     InvalidCheckpoint,
     /// A source changed (shrank, was rewritten) while it was being read.
     Changed,
+    /// The bytes that came are not those that their store says it keeps: their checksum is another.
+    Corrupt,
     /// The tensors do not fit under the memory limit.
     MemoryLimit,
     /// Memory could not be allocated, mapped or locked.

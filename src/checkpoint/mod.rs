@@ -137,6 +137,7 @@ pub struct Checkpoint {
     names: NameTable,
     /// Of all shards; `None` where there is one shard, which has it.
     merged_metadata: Option<BTreeMap<String, String>>,
+    verifiable: bool,
 }
 
 impl Checkpoint {
@@ -164,8 +165,10 @@ impl Checkpoint {
     /// As [`open`](Self::open), with `opener` for the sources.
     pub(crate) fn open_with(opener: &Opener, locations: Vec<Location>) -> Result<Checkpoint> {
         let files = resolve::resolve(&locations)?;
-        let checkpoint =
+        let mut checkpoint =
             Self::read(files.shards.len(), |number| open_shard(opener, &files, number))?;
+        // Sources without a check are then files that a store gave.
+        checkpoint.verifiable = opener.options.verify;
         for file in &files.indexes {
             file.index.check(&checkpoint, &file.shards)?;
         }
@@ -218,7 +221,8 @@ impl Checkpoint {
         let names = NameTable::build(keys, &hashes, name_in(&tensors))
             .map_err(|(first, second)| twice(&shards, &tensors[first], &tensors[second]))?;
         let merged_metadata = (shards.len() != 1).then(|| merge_metadata(&shards));
-        Ok(Checkpoint { shards, tensors, names, merged_metadata })
+        let verifiable = shards.iter().all(|shard| shard.source.check().is_some());
+        Ok(Checkpoint { shards, tensors, names, merged_metadata, verifiable })
     }
 
     /// The shards, in the order in which they were named.
@@ -247,6 +251,11 @@ impl Checkpoint {
             Some(merged) => merged,
             None => &self.shards[0].metadata,
         }
+    }
+
+    /// Whether it was opened with the checksums of its objects.
+    pub(crate) fn is_verifiable(&self) -> bool {
+        self.verifiable
     }
 
     /// The sum of the tensors' lengths in bytes.

@@ -86,7 +86,8 @@ impl Engine {
             return Ok(Rc::clone(reader));
         }
         let source = Arc::clone(&self.shared.job.sources[index]);
-        let reader: Rc<dyn Reader> = source.reader(&self.access)?.into();
+        let access = self.access.checked_by(self.shared.checks[index].clone());
+        let reader: Rc<dyn Reader> = source.reader(&access)?.into();
         if let Some(downgrade) = reader.refused() {
             self.shared.stats.downgrade(downgrade);
         }

@@ -37,7 +37,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
 use crate::plan::Chunk;
 use crate::ring::{Ring, Window};
-use crate::source::{Source, Stop};
+use crate::source::{Check, Source, Stop};
 use queue::Queue;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -92,6 +92,8 @@ pub(crate) struct Job {
     pub ahead_bytes: usize,
     /// How long a caller may wait for tensors while holding all memory before that is an error.
     pub hold_timeout: Duration,
+    /// Whether to check the bytes of all sources that were opened with their checksums.
+    pub verify: bool,
 }
 
 /// What the engines of a load and its caller share.
@@ -102,6 +104,8 @@ pub(crate) struct Shared {
     /// Reads that lanes have taken and not handed out yet.
     in_flight: AtomicUsize,
     stop: Arc<Stop>,
+    /// Of each of the job's sources, where their bytes are checked.
+    checks: Vec<Option<Arc<Check>>>,
     engines_left: AtomicUsize,
 }
 
@@ -172,7 +176,9 @@ impl Running {
         body: impl Fn(&Arc<Shared>) + Clone + Send + 'static,
     ) -> Result<Self> {
         let engines = job.engines.max(1);
+        let check = |source: &Arc<dyn Source>| source.check().filter(|_| job.verify);
         let shared = Shared {
+            checks: job.sources.iter().map(check).collect(),
             queue: Queue::new(),
             stats: Stats::new(),
             in_flight: AtomicUsize::new(0),
@@ -222,6 +228,20 @@ impl Running {
     /// What was read so far, and how.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
+    }
+
+    /// How many objects had the checksum that their store keeps.
+    pub fn verified_objects(&self) -> usize {
+        self.shared.checks.iter().flatten().filter(|check| check.is_right()).count()
+    }
+
+    /// Fails if an object was to be checked and was not; for when all was read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], naming the object.
+    pub fn check_verified(&self) -> Result<()> {
+        let mut checks = self.shared.checks.iter().flatten();
+        checks.find(|check| !check.is_right()).map_or(Ok(()), |check| Err(check.unseen()))
     }
 
     /// The ring, if the load has one.

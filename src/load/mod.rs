@@ -187,6 +187,7 @@ impl Loader {
     fn start(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
         let limit = self.resolved_memory_limit()?;
         let plan = Arc::new(Plan::new(checkpoint, limit, &self.globs)?);
+        self.check_verifiable(&plan)?;
         let running = match self.read_path {
             ReadPath::Mapped => self.start_mapped(&plan)?,
             _ => self.start_reading(&plan)?,
@@ -247,6 +248,7 @@ impl Loader {
             register: tuning.register,
             ahead_bytes: tuning.ahead_bytes,
             hold_timeout: self.hold_timeout,
+            verify: self.verifies(),
         }
     }
 

@@ -45,6 +45,7 @@ impl Loader {
         requests: &mut [ReadRequest<'_>],
         mut on_complete: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Summary> {
+        self.check_not_verifying()?;
         let began = Instant::now();
         let mut running = self.start_reading_into(requests)?;
         let mut bytes = 0;

@@ -1,8 +1,9 @@
 //! The loader's options for remote locations.
 
 use super::Loader;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::{RemoteOptions, RetryLimits, parse_header};
+use crate::plan::Plan;
 use crate::source::Opener;
 use std::sync::Arc;
 
@@ -49,6 +50,41 @@ impl Loader {
     #[must_use]
     pub fn retry_limits(self, limits: RetryLimits) -> Self {
         self.remote(|options| options.retries = limits)
+    }
+
+    pub(super) fn verifies(&self) -> bool {
+        self.opener.options.verify
+    }
+
+    /// Fails where verifying was asked for but is not what `plan` would do.
+    pub(super) fn check_verifiable(&self, plan: &Plan) -> Result<()> {
+        let refuse = |sentence| Err(Error::new(ErrorKind::InvalidInput, sentence));
+        if !self.verifies() {
+            return Ok(());
+        }
+        if plan.tensor_count() < plan.checkpoint().tensors().len() {
+            return refuse(
+                "--verify needs all tensors, as a checksum is of the whole object; load all, or \
+                 without --verify",
+            );
+        }
+        if !plan.checkpoint().is_verifiable() {
+            return refuse(
+                "the checkpoint was opened without its checksums; open it by the loader that is to \
+                 verify it",
+            );
+        }
+        Ok(())
+    }
+
+    /// Fails where verifying was asked for: parts of objects cannot be.
+    pub(super) fn check_not_verifying(&self) -> Result<()> {
+        if !self.verifies() {
+            return Ok(());
+        }
+        let sentence = "--verify needs whole objects and ranges of them were asked for; read them \
+                        without it";
+        Err(Error::new(ErrorKind::InvalidInput, sentence))
     }
 
     fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {

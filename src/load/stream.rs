@@ -145,7 +145,12 @@ impl TensorStream {
                 Ok(true)
             }
             Some(Done::Request { .. }) => Ok(true), // loads make no requests
-            None => Ok(false),
+            None => {
+                if self.ended.is_none() {
+                    self.running.check_verified()?;
+                }
+                Ok(false)
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Summary {
     /// files; `connect`, `reset`, `truncated`, `timeout`, `stalled`, `server error`, `throttled`,
     /// `late` (asked again on another connection), ... for objects.
     pub retries: BTreeMap<&'static str, u64>,
+    /// How many objects were checked against the checksum that their store keeps, and were right.
+    pub verified_objects: usize,
 }
 
 impl Summary {
@@ -44,6 +46,7 @@ impl Summary {
             read_bytes: stats.read_bytes(),
             downgrades: stats.downgrades(),
             retries: stats.tally.counts(),
+            verified_objects: running.verified_objects(),
             ..Self::default()
         }
     }

@@ -29,6 +29,7 @@ mod tally;
 pub use backend::{Backend, Rung};
 pub use file::FileSource;
 pub(crate) use http::CONNECTIONS_MAX;
+pub use object::Check;
 pub(crate) use opener::Opener;
 pub use residency::resident_bytes;
 pub use stop::Stop;
@@ -77,6 +78,12 @@ pub trait Source: Send + Sync {
     /// [`io::ErrorKind::UnexpectedEof`] when the source ends before `into` is full.
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// What checks all its bytes in one load, where that was asked for when it was opened. The bytes
+    /// read so far are in it; those to come are given to it by the readers that have it.
+    fn check(&self) -> Option<Arc<Check>> {
+        None
+    }
+
     /// A reader for one engine, which gives it `access`.
     ///
     /// # Errors
@@ -107,6 +114,8 @@ pub struct Access {
     pub stop: Arc<Stop>,
     /// Where what had to be asked for again is counted.
     pub tally: Arc<Tally>,
+    /// What the source's bytes are given to, where they are to be checked.
+    pub check: Option<Arc<Check>>,
     /// The engine's idle connections.
     pub(crate) pool: Arc<http::Pool>,
 }
@@ -114,7 +123,12 @@ pub struct Access {
 impl Access {
     /// What an engine with `backend` gives its readers.
     pub fn new(backend: Backend, path: ReadPath, stop: Arc<Stop>, tally: Arc<Tally>) -> Self {
-        Self { backend, path, stop, tally, pool: Arc::default() }
+        Self { backend, path, stop, tally, check: None, pool: Arc::default() }
+    }
+
+    /// The same for a source whose bytes are given to `check`.
+    pub(crate) fn checked_by(&self, check: Option<Arc<Check>>) -> Self {
+        Self { check, ..self.clone() }
     }
 }
 

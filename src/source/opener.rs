@@ -3,7 +3,7 @@
 use super::http::Client;
 use super::object::ObjectSource;
 use super::{FileSource, Source};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::options::RemoteOptions;
 use std::sync::{Arc, OnceLock};
@@ -28,6 +28,12 @@ impl Opener {
     /// As the kind of source says: see [`FileSource::open`]; for objects, what their store says.
     pub fn open(&self, location: &Location) -> Result<Arc<dyn Source>> {
         match location {
+            Location::File(_) if self.options.verify => {
+                let sentence = format!(
+                    "{location} is a file, of which no checksum is kept; load it without --verify"
+                );
+                Err(Error::new(ErrorKind::Unsupported, sentence))
+            }
             Location::File(path) => Ok(Arc::new(FileSource::open(path)?)),
             Location::Object(uri) => self.open_object(uri),
         }
@@ -37,6 +43,7 @@ impl Opener {
         let client = self.client();
         let store = client.store(uri)?;
         match store.local(uri.key()) {
+            // Checked when the store put it there.
             Some(path) => Ok(Arc::new(FileSource::open(&path)?)),
             None => Ok(Arc::new(ObjectSource::open(client, store, uri)?)),
         }

@@ -14,7 +14,8 @@
 use super::identity::{Identity, changed};
 use super::range::{self, ContentRange};
 use super::receive::receive;
-use crate::error::Result;
+use super::verify::{Check, Part};
+use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::source::Tally;
 use crate::source::http::{Answered, Client, Failure, Host, Origin, Pool, Tries};
@@ -84,7 +85,25 @@ impl Object {
         self.store.kind()
     }
 
+    /// What its bytes are to be checked against.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) where the store keeps no checksum of it; else what the
+    /// store says.
+    pub async fn check(&self) -> Result<Check> {
+        let expected = self.store.checksum(&self.client, &self.key).await?.ok_or_else(|| {
+            let sentence = format!(
+                "{} has no checksum of the whole object in its store; load it without --verify, or \
+                 upload it with one (for S3: --checksum-algorithm CRC64NVME)",
+                self.location
+            );
+            Error::new(ErrorKind::Unsupported, sentence)
+        })?;
+        Ok(Check::new(self.location.clone(), self.identity.len_bytes, expected))
+    }
+
     /// Fills `into` with the bytes from `offset`, as often as it takes; they lie within the object.
+    /// `part` gets every piece once, in order, soon after it has come.
     ///
     /// # Errors
     /// [`Changed`](crate::ErrorKind::Changed) where the object was replaced; what is left when
@@ -95,6 +114,7 @@ impl Object {
         tally: &Tally,
         offset: u64,
         into: &mut [u8],
+        part: &mut Part,
     ) -> Result<()> {
         let doing = format!("read {}", self.location);
         let mut tries = Tries::new(&doing, self.client.options.retries, tally);
@@ -105,10 +125,14 @@ impl Object {
             let asking = Asking { pool, tally, host: &host };
             let (at, mut got) = (offset + filled as u64, 0);
             let inside = host.gate.enter().await;
-            let outcome = self.read_once(&asking, at, &mut into[filled..], &mut got).await;
+            let before = part.clone();
+            let outcome = self.read_once(&asking, at, &mut into[filled..], &mut got, part).await;
             drop(inside);
             host.gate.brought(got as u64);
             filled += got;
+            if got == 0 {
+                *part = before; // what came is to be asked for again
+            }
             let Err(failure) = outcome else {
                 host.succeeded();
                 continue;
@@ -131,10 +155,11 @@ impl Object {
         offset: u64,
         into: &mut [u8],
         got: &mut usize,
+        part: &mut Part,
     ) -> Attempted<()> {
         let mut answered = self.ask_in_time(asking, offset, into.len() as u64).await?;
         let limits = &self.client.options.retries;
-        receive(&mut answered, limits, into, got, &mut |_| {}).await?;
+        receive(&mut answered, limits, into, got, &mut |piece| part.update(piece)).await?;
         answered.keep_connection(asking.pool);
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! ObjectSource (one a shard) --> ObjectReader (one an engine) --> Object::read --> windows
 //!                                                                   |  ask: head checked
 //!                                                                   |  receive: body into place
+//!                                                                   |  verify: summed up
 //! ```
 
 mod fetch;
@@ -16,6 +17,7 @@ mod identity;
 mod range;
 mod reader;
 mod receive;
+mod verify;
 
 use super::http::Client;
 use super::store::Store;
@@ -28,6 +30,9 @@ use fetch::Object;
 use reader::ObjectReader;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use verify::Part;
+
+pub use verify::Check;
 
 /// How much is asked for first: enough for the header of most shards.
 const FIRST_BYTES: u64 = 64 << 10;
@@ -35,6 +40,8 @@ const FIRST_BYTES: u64 = 64 << 10;
 /// An object of known length and identity.
 pub(crate) struct ObjectSource {
     object: Arc<Object>,
+    /// What was read while it was opened, where all bytes are to be checked.
+    check: Option<Check>,
     /// The object's first bytes, until something else was read.
     first: Mutex<Bytes>,
 }
@@ -46,8 +53,32 @@ impl ObjectSource {
     /// What the store says; [`Unsupported`](ErrorKind::Unsupported) for a server without ranges.
     pub fn open(client: &Arc<Client>, store: Arc<dyn Store>, uri: &ObjectUri) -> Result<Self> {
         let opening = Object::open(Arc::clone(client), store, uri.clone(), FIRST_BYTES);
-        let (object, first) = client.block_on(opening)?;
-        Ok(Self { object: Arc::new(object), first: Mutex::new(first) })
+        let verify = client.options.verify;
+        let (object, first, check) = client.block_on(async move {
+            let (object, first) = opening.await?;
+            // Asked for once the object is pinned: if it is replaced in between, the next range is
+            // refused.
+            let check = if verify { Some(object.check().await?) } else { None };
+            Ok((object, first, check))
+        })?;
+        Ok(Self { object: Arc::new(object), check, first: Mutex::new(first) })
+    }
+
+    /// Reads what is no tensor.
+    fn read_exact(&self, into: &mut [u8], offset: u64) -> Result<()> {
+        if let Some(bytes) = self.from_first(offset, into.len()) {
+            into.copy_from_slice(&bytes);
+            return Ok(());
+        }
+        let (object, len) = (Arc::clone(&self.object), into.len());
+        let reading = async move {
+            let (mut bytes, client) = (vec![0; len], &object.client);
+            let unchecked = &mut Part::default(); // it is checked below
+            object.read(client.pool(), client.tally(), offset, &mut bytes, unchecked).await?;
+            Ok(bytes)
+        };
+        into.copy_from_slice(&self.object.client.block_on(reading)?);
+        Ok(())
     }
 
     /// The bytes from `offset`, if they are among the first ones. Whoever asks for others has seen
@@ -90,20 +121,15 @@ impl Source for ObjectSource {
         if offset.checked_add(into.len() as u64).is_none_or(|end| end > self.len_bytes()) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some(bytes) = self.from_first(offset, into.len()) {
-            into.copy_from_slice(&bytes);
-            return Ok(());
-        }
-        let (object, len) = (Arc::clone(&self.object), into.len());
-        let reading = async move {
-            let mut bytes = vec![0; len];
-            let client = &object.client;
-            object.read(client.pool(), client.tally(), offset, &mut bytes).await?;
-            Ok(bytes)
-        };
-        let bytes = self.object.client.block_on(reading).map_err(io::Error::other)?;
-        into.copy_from_slice(&bytes);
-        Ok(())
+        let checked = self.read_exact(into, offset).and_then(|()| match &self.check {
+            Some(check) => check.saw(offset, into),
+            None => Ok(()),
+        });
+        checked.map_err(io::Error::other)
+    }
+
+    fn check(&self) -> Option<Arc<Check>> {
+        self.check.as_ref().map(Check::again)
     }
 
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {

@@ -1,6 +1,7 @@
 //! One engine's reader of one object.
 
 use super::fetch::Object;
+use super::verify::Check;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::Window;
 use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
@@ -26,9 +27,19 @@ impl ObjectReader {
         let want = left.min(window.unfilled_len() as u64) as usize;
         let Access { pool, tally, stop, .. } = &self.access;
         let into = &mut window.unfilled_mut()[..want];
+        let check = self.access.check.as_deref();
+        let reading = async {
+            let mut part = check.map(Check::part).unwrap_or_default();
+            self.object.read(pool, tally, offset, into, &mut part).await?;
+            match check {
+                // May wait for other ranges: whatever they need was given back before.
+                Some(check) => check.saw_range(offset, into, &part).await,
+                None => Ok(()),
+            }
+        };
         tokio::select! {
             biased;
-            outcome = self.object.read(pool, tally, offset, into) => outcome.map(|()| want),
+            outcome = reading => outcome.map(|()| want),
             () = stop.stopped() => Err(Error::new(ErrorKind::Cancelled, "the load was stopped")),
         }
     }

@@ -31,6 +31,7 @@ pub struct Report {
     ring_bytes: u64,
     downgrades: Vec<Rung>,
     retries: BTreeMap<&'static str, u64>,
+    verified_objects: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     digests: Option<Digests>,
 }
@@ -68,6 +69,7 @@ impl Report {
             ring_bytes: summary.ring_bytes,
             downgrades: summary.downgrades.into_iter().map(Rung::from).collect(),
             retries: summary.retries,
+            verified_objects: summary.verified_objects,
             digests: None,
         }
     }
@@ -89,6 +91,10 @@ impl Report {
         }
         if !self.retries.is_empty() {
             writeln!(out, "{}", self.repeated())?;
+        }
+        if self.verified_objects > 0 {
+            let objects = format::count(self.verified_objects, "object");
+            writeln!(out, "{objects} verified against the checksums that their stores keep")?;
         }
         Ok(())
     }
@@ -175,6 +181,7 @@ mod tests {
             ring_bytes: 0,
             downgrades: Vec::new(),
             retries: BTreeMap::new(),
+            verified_objects: 0,
             digests: None,
         }
     }
@@ -201,12 +208,16 @@ mod tests {
             memory_limit_bytes: Some(1 << 30),
             downgrades: vec![Rung { from: "direct", to: "buffered", why }],
             retries: [("reset", 2), ("throttled", 1)].into(),
+            verified_objects: 3,
             ..report()
         });
         assert!(told.contains(" under a limit of 1.00 GiB\n"), "{told}");
         assert!(
             told.contains("direct -> buffered: the file system refuses direct I/O\n"),
             "{told}"
+        );
+        assert!(
+            told.ends_with("\n3 objects verified against the checksums that their stores keep\n")
         );
         assert!(told.contains("3 reads had to be repeated: 2 reset, 1 throttled\n"), "{told}");
     }

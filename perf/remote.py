@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""What loading over the network costs the client, beside curl and Run:ai's streamer.
+
+    perf/remote.py http      plain HTTP and TLS from nginx, against curl
+    perf/remote.py s3        S3 from s3s-fs, against Run:ai Model Streamer 0.17
+    perf/remote.py memory    peak memory for objects of growing size
+
+The server runs on the first core, clients on the last one, in turns (A B C A B C ...). What is
+measured is the client's own CPU time, by wait4(2); seconds are shown but are the machine's, not the
+client's. Every client's bytes are checked once. Needs: cargo build --release, nginx and openssl
+(tests/servers.sh), curl; for s3 it installs s3s-fs by cargo and the streamer by pip into
+target/perf, once. Only Python's own library is used.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+KEEP = TARGET / "perf"
+RINGLOAD = TARGET / "release" / "ringload"
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
+SECRET = "perf-secret-access-key"
+TENSOR_BYTES = 64 << 20
+ERRORS = tempfile.TemporaryFile()
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("what", choices=["http", "s3", "memory"])
+    arguments.add_argument("--gib", type=float, default=2.0, help="size of the object (default 2)")
+    arguments.add_argument("--runs", type=int, default=5, help="turns (default 5)")
+    arguments.add_argument("--connections", type=int, default=16, help="connections (default 16)")
+    options = arguments.parse_args()
+    if not RINGLOAD.exists():
+        sys.exit("build it first: cargo build --release")
+    KEEP.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=KEEP) as directory:
+        {"http": http, "s3": s3, "memory": memory}[options.what](options, pathlib.Path(directory))
+
+
+# ---------------------------------------------------------------- scenarios
+
+
+def http(options, directory):
+    path = checkpoint(options.gib)
+    size = path.stat().st_size
+    server, plain, tls, certificate = nginx(directory, path.parent)
+    trusted = {**os.environ, "SSL_CERT_FILE": str(certificate)}
+    rows = []
+    with server:
+        for scheme, base, environment in [("http", plain, None), ("https", tls, trusted)]:
+            url = f"{base}/{path.name}"
+            check_bytes(url, path, environment)
+            curl = ["curl", "--silent", "--fail", "--cacert", str(certificate)]
+            parts = curl + ["--parallel", "--parallel-max", str(options.connections)]
+            for first, last in ranges(size, options.connections):
+                parts += ["--range", f"{first}-{last}", "--output", "/dev/null", url, "--next"] + curl[1:]
+            parts = parts[: -len(curl)]  # the last --next has nothing behind it
+            clients = {
+                "ringload": load(url, options.connections),
+                "curl": curl + ["--output", "/dev/null", url],
+                f"curl, {options.connections} ranges": parts,
+            }
+            figures = in_turns(clients, options.runs, environment)
+            report(scheme, figures, size)
+            curls = [cpu(figures, name, size) for name in clients if name != "ringload"]
+            own = cpu(figures, "ringload", size)
+            limit, share = (0.33, 0.75) if scheme == "http" else (0.68, 1.0)
+            rows.append((f"{scheme}: CPU-s/GB", own, limit))
+            rows.append((f"{scheme}: of the cheaper curl", own / min(curls), share))
+    verdict(rows)
+
+
+def s3(options, directory):
+    path = checkpoint(options.gib)
+    size = path.stat().st_size
+    streamer = runai()
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": "perf",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
+        "RUNAI_STREAMER_CONCURRENCY": str(options.connections),
+    }
+    server, endpoint = s3s(directory, path)
+    environment |= {"AWS_ENDPOINT_URL": endpoint, "RUNAI_STREAMER_S3_ENDPOINT": endpoint}
+    url = f"s3://bucket/{path.name}"
+    with server:
+        check_bytes(url, path, environment)
+        wrong = subprocess.run(load(url, 1), env={**environment, "AWS_SECRET_ACCESS_KEY": "wrong"}, capture_output=True)
+        assert wrong.returncode == 1, "the server takes a wrong secret"
+        clients = {
+            "ringload": load(url, options.connections),
+            "Run:ai 0.17": [str(streamer), str(ROOT / "perf/runai_s3.py"), url, str(size)],
+        }
+        figures = in_turns(clients, options.runs, environment)
+    report("s3", figures, size)
+    own, theirs = cpu(figures, "ringload", size), cpu(figures, "Run:ai 0.17", size)
+    verdict([("s3: CPU-s/GB", own, 0.40), ("s3: of Run:ai's", own / theirs, 0.25)])
+
+
+def memory(options, directory):
+    rows = []
+    for gib in [options.gib / 4, options.gib]:
+        path = checkpoint(gib)
+        server, plain, *_ = nginx(directory, path.parent)
+        with server:
+            for limit in [64, 256]:
+                command = load(f"{plain}/{path.name}", options.connections, f"{limit}MiB")
+                run = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+                allowed = limit + 32 + options.connections * 64 / 1024
+                rows.append((f"{gib:g} GiB under {limit} MiB: MiB", run["peak_rss_bytes"] / 2**20, allowed))
+    verdict(rows)
+
+
+# ---------------------------------------------------------------- clients
+
+
+def load(url, connections, limit="256MiB"):
+    command = [str(RINGLOAD), "load", "--json", "--memory-limit", limit]
+    return command + ["--connections", str(connections), url]
+
+
+def in_turns(clients, runs, environment=None):
+    """Runs all clients in turns; gives each one's (cpu seconds, seconds, peak KiB) of all turns."""
+    figures = {name: [] for name in clients}
+    for turn in range(runs + 1):
+        for name, command in clients.items():
+            taken = run(command, environment)
+            if turn > 0:  # the first turn warms caches
+                figures[name].append(taken)
+    return figures
+
+
+def run(command, environment):
+    began = time.monotonic()
+    child = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=ERRORS,
+        preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        ERRORS.seek(0)
+        sys.exit(f"{command[0]} failed with {child.returncode}: {ERRORS.read().decode(errors='replace')}")
+    ERRORS.truncate(0)
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - began, usage.ru_maxrss
+
+
+def check_bytes(url, path, environment):
+    """Every tensor's digest, loaded from `url`, is that of the local file."""
+    digests = lambda where, env: subprocess.run(
+        [str(RINGLOAD), "load", "--drop", "--digest", where], env=env, check=True, capture_output=True
+    ).stdout
+    if digests(url, environment) != digests(str(path), None):
+        sys.exit(f"{url} gave other bytes than {path} holds")
+
+
+def ranges(size, count):
+    step = -(-size // count)
+    return [(first, min(first + step, size) - 1) for first in range(0, size, step)]
+
+
+# ---------------------------------------------------------------- figures
+
+
+def cpu(figures, name, size):
+    return statistics.median(taken[0] for taken in figures[name]) / (size / 1e9)
+
+
+def report(title, figures, size):
+    print(f"\n{title:<22}{'CPU-s/GB':>10}{'spread':>16}{'seconds':>10}{'peak MiB':>10}")
+    for name, taken in figures.items():
+        costs = sorted(one[0] / (size / 1e9) for one in taken)
+        seconds = statistics.median(one[1] for one in taken)
+        peak = max(one[2] for one in taken) / 1024
+        spread = f"{costs[0]:.3f}-{costs[-1]:.3f}"
+        print(f"{name:<22}{statistics.median(costs):>10.3f}{spread:>16}{seconds:>10.2f}{peak:>10.0f}")
+
+
+def verdict(rows):
+    print()
+    for what, figure, limit in rows:
+        print(f"{what:<36}{figure:>9.3f}   at most {limit:<8.3f}{'ok' if figure <= limit else 'MISSED'}")
+
+
+# ---------------------------------------------------------------- what is needed
+
+
+def checkpoint(gib):
+    """A checkpoint of noise in target/perf, kept for the next time."""
+    directory = KEEP / "objects"
+    directory.mkdir(exist_ok=True)
+    tensors = max(1, round(gib * 2**30 / TENSOR_BYTES))
+    path = directory / f"{tensors}.safetensors"
+    if path.exists():
+        return path
+    entry = lambda i: {"dtype": "U8", "shape": [TENSOR_BYTES], "data_offsets": [i * TENSOR_BYTES, (i + 1) * TENSOR_BYTES]}
+    header = json.dumps({f"t{i}": entry(i) for i in range(tensors)}).encode()
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as out:
+        out.write(struct.pack("<Q", len(header)) + header)
+        for _ in range(tensors):
+            out.write(os.urandom(TENSOR_BYTES))
+    partial.rename(path)
+    return path
+
+
+class Server:
+    """A process on the server's core, until the block ends."""
+
+    def __init__(self, command, port, **more):
+        pin = lambda: os.sched_setaffinity(0, {SERVER_CORE})
+        self.child = subprocess.Popen(command, preexec_fn=pin, start_new_session=True, **more)
+        for _ in range(500):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.02)
+        self.__exit__()
+        sys.exit(f"{command[0]} does not listen")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.wait()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def nginx(directory, root):
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if not program:
+        sys.exit("nginx is not installed; tests/servers.sh does that")
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        + ["-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", names]
+        + ["-addext", "basicConstraints=critical,CA:FALSE"],
+        check=True,
+        capture_output=True,
+    )
+    plain, tls = free_port(), free_port()
+    temporary = "".join(f"{kind}_temp_path {directory}/{kind};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
+    configuration = directory / "nginx.conf"
+    configuration.write_text(
+        f"daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;"
+        f"events {{ worker_connections 1024; }}"
+        f"http {{ access_log off; sendfile on; keepalive_requests 1000000; {temporary}"
+        f"server {{ listen 127.0.0.1:{plain}; listen 127.0.0.1:{tls} ssl; root {root};"
+        f"ssl_certificate {certificate}; ssl_certificate_key {key}; }} }}"
+    )
+    server = Server([program, "-e", f"{directory}/error.log", "-c", str(configuration)], plain)
+    return server, f"http://127.0.0.1:{plain}", f"https://localhost:{tls}", certificate
+
+
+def s3s(directory, path):
+    program = KEEP / "bin" / "s3s-fs"
+    if not program.exists():
+        command = ["cargo", "install", "--quiet", "--root", str(KEEP), "--features", "binary", "s3s-fs"]
+        subprocess.run(command, check=True, cwd="/")
+    bucket = directory / "root" / "bucket"
+    bucket.mkdir(parents=True)
+    os.link(path, bucket / path.name)
+    port = free_port()
+    command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--access-key", "perf", "--secret-key", SECRET]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "RUST_LOG": "error"}}
+    return Server(command + [str(directory / "root")], port, **quiet), f"http://127.0.0.1:{port}"
+
+
+def runai():
+    """The Python of an environment with Run:ai's streamer; its own library is driven, without torch."""
+    environment = KEEP / "runai"
+    python = environment / "bin" / "python"
+    if not (environment / "done").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run(pip + ["--no-deps", "runai-model-streamer==0.17.0", "runai-model-streamer-s3==0.17.1"], check=True)
+        subprocess.run(pip + ["boto3", "humanize", "numpy"], check=True)
+        (environment / "done").touch()
+    return python
+
+
+if __name__ == "__main__":
+    main()
