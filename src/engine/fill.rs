@@ -5,7 +5,7 @@ use crate::error::errno::{Action, action};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Chunk;
 use crate::ring::Window;
-use crate::source::{Reader, Source};
+use crate::source::{Reader, Source, stopped};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(super) async fn fill(
     let mut retries = 0;
     while window.filled() < chunk.want_bytes {
         if shared.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));
+            return Err(stopped());
         }
         let at = chunk.offset_bytes + window.filled() as u64;
         let began = Instant::now();

@@ -107,22 +107,35 @@ impl Backend {
     pub async fn read(
         &self,
         file: &Arc<File>,
-        mut window: Window,
+        window: Window,
         offset: u64,
     ) -> (io::Result<usize>, Window) {
+        let all = window.unfilled_len();
+        self.read_most(file, window, offset, all).await
+    }
+
+    /// As [`read`](Self::read), of at most `most` bytes. On io_uring `file` may be a socket, which
+    /// has no offset.
+    pub(crate) async fn read_most(
+        &self,
+        file: &Arc<File>,
+        mut window: Window,
+        offset: u64,
+        most: usize,
+    ) -> (io::Result<usize>, Window) {
         if self.rung() == Rung::Pread {
-            return pread(Arc::clone(file), window, offset).await;
+            return pread(Arc::clone(file), window, offset, most).await;
         }
         let fd = file.as_raw_fd();
-        let entry = self.entry(fd, &mut window, offset);
+        let entry = self.entry(fd, &mut window, offset, most);
         let data = InFlight { window, _file: Arc::clone(file) };
         UnsubmittedOneshot::new(data, Complete, entry).submit().await
     }
 
-    fn entry(&self, fd: RawFd, window: &mut Window, offset: u64) -> squeue::Entry {
+    fn entry(&self, fd: RawFd, window: &mut Window, offset: u64, most: usize) -> squeue::Entry {
         let ptr = window.unfilled_ptr();
         // A read is at most 2 GiB; windows are far smaller.
-        let len = window.unfilled_len().min(i32::MAX as usize) as u32;
+        let len = window.unfilled_len().min(most).min(i32::MAX as usize) as u32;
         let fd = types::Fd(fd);
         match self.inner.registered.as_ref().and_then(|r| r.index(ptr as usize, len as usize)) {
             Some(index) => opcode::ReadFixed::new(fd, ptr, len, index).offset(offset).build(),
@@ -131,9 +144,16 @@ impl Backend {
     }
 }
 
-async fn pread(file: Arc<File>, mut window: Window, offset: u64) -> (io::Result<usize>, Window) {
+async fn pread(
+    file: Arc<File>,
+    mut window: Window,
+    offset: u64,
+    most: usize,
+) -> (io::Result<usize>, Window) {
     let read = move || {
-        let outcome = nix::sys::uio::pread(&file, window.unfilled_mut(), offset as i64);
+        let len = window.unfilled_len().min(most);
+        let into = &mut window.unfilled_mut()[..len];
+        let outcome = nix::sys::uio::pread(&file, into, offset as i64);
         (outcome.map_err(io::Error::from), window)
     };
     match tokio::task::spawn_blocking(read).await {

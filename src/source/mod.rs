@@ -33,6 +33,7 @@ pub use object::Check;
 pub(crate) use opener::Opener;
 pub use residency::resident_bytes;
 pub use stop::Stop;
+pub(crate) use stop::stopped;
 pub use tally::Tally;
 
 use crate::error::Result;

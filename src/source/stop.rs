@@ -1,5 +1,6 @@
 //! Telling everything that a load does to stop.
 
+use crate::error::{Error, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
@@ -31,4 +32,9 @@ impl Stop {
             waiting.await;
         }
     }
+}
+
+/// The error of what was told to stop.
+pub(crate) fn stopped() -> Error {
+    Error::new(ErrorKind::Cancelled, "the load was stopped")
 }

@@ -19,9 +19,12 @@ use hyper::client::conn::http1::{Builder, Connection};
 use hyper::rt::{Read, ReadBuf};
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
@@ -48,7 +51,8 @@ pub(crate) enum Body {
 }
 
 pub(crate) struct Raw {
-    io: Stream,
+    /// Missing while the socket is detached.
+    io: Option<Stream>,
     early: BytesMut,
     left: u64,
     reusable: bool,
@@ -103,7 +107,7 @@ async fn raw(
     early.truncate(length.min(early.len() as u64) as usize);
     let left = length - early.len() as u64;
     let reusable = !beyond && keeps_alive(head.version, &head.headers);
-    Ok(Answer { head, body: Body::Raw(Raw { io: parts.io, early, left, reusable }) })
+    Ok(Answer { head, body: Body::Raw(Raw { io: Some(parts.io), early, left, reusable }) })
 }
 
 /// Moves the frames that are there already to `early`.
@@ -162,26 +166,65 @@ impl Body {
     pub fn into_connection(self) -> Option<Stream> {
         match self {
             Body::Raw(raw) => {
-                (raw.reusable && raw.left == 0 && raw.early.is_empty()).then_some(raw.io)
+                let served = raw.left == 0 && raw.early.is_empty();
+                raw.io.filter(|_| raw.reusable && served)
             }
             Body::Framed(_) => None,
         }
     }
+
+    /// Moves bytes that are here already to `into`; `None` when there are none (any more).
+    pub fn early(&mut self, into: &mut [u8]) -> Option<usize> {
+        match self {
+            Body::Raw(raw) if !raw.early.is_empty() && !into.is_empty() => {
+                Some(raw.take_early(into))
+            }
+            _ => None,
+        }
+    }
+
+    /// The socket, taken out of the runtime, where all that is left of the body comes over it as it
+    /// is: no TLS, no framing, nothing read ahead. It then blocks.
+    pub fn detach(&mut self) -> Option<Arc<File>> {
+        let Body::Raw(raw) = self else { return None };
+        if !raw.early.is_empty() || !matches!(raw.io, Some(Stream::Http(_))) {
+            return None;
+        }
+        let Some(Stream::Http(io)) = raw.io.take() else { return None };
+        let socket = io.into_inner().into_std().ok()?;
+        socket.set_nonblocking(false).ok()?;
+        Some(Arc::new(File::from(OwnedFd::from(socket))))
+    }
+
+    /// Takes the socket back, over which the rest of the body has come.
+    pub fn attach(&mut self, socket: Arc<File>) {
+        let Body::Raw(raw) = self else { return };
+        raw.left = 0;
+        raw.io = Arc::into_inner(socket).and_then(|socket| {
+            let socket = std::net::TcpStream::from(OwnedFd::from(socket));
+            socket.set_nonblocking(true).ok()?;
+            Some(Stream::Http(TokioIo::new(TcpStream::from_std(socket).ok()?)))
+        });
+    }
 }
 
 impl Raw {
+    fn take_early(&mut self, into: &mut [u8]) -> usize {
+        let bytes = self.early.len().min(into.len());
+        self.early.copy_to_slice(&mut into[..bytes]);
+        bytes
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         if !self.early.is_empty() {
-            let bytes = self.early.len().min(into.len());
-            self.early.copy_to_slice(&mut into[..bytes]);
-            return Poll::Ready(Ok(bytes));
+            return Poll::Ready(Ok(self.take_early(into)));
         }
-        if self.left == 0 {
+        let Some(io) = self.io.as_mut().filter(|_| self.left > 0) else {
             return Poll::Ready(Ok(0));
-        }
+        };
         let most = self.left.min(into.len() as u64) as usize;
         let mut buffer = ReadBuf::new(&mut into[..most]);
-        ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled()))?;
+        ready!(Pin::new(io).poll_read(cx, buffer.unfilled()))?;
         let bytes = buffer.filled().len();
         self.left -= bytes as u64;
         match bytes {

@@ -24,6 +24,7 @@ mod retry;
 mod tail;
 
 pub(crate) use client::{Answered, Client};
+pub(crate) use exchange::Body;
 pub(crate) use failure::{Broken, Failure};
 pub(crate) use gate::CONNECTIONS_MAX;
 pub(crate) use host::Host;

@@ -12,14 +12,16 @@
 //! ```
 
 use super::identity::{Identity, changed};
+use super::landing::Landing;
 use super::range::{self, ContentRange};
-use super::receive::receive;
+use super::receive::{Kernel, NoKernel, Receiver};
 use super::verify::{Check, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
-use crate::source::Tally;
+use crate::ring::{PAGE_BYTES, Ring, Window};
 use crate::source::http::{Answered, Client, Failure, Host, Origin, Pool, Tries};
 use crate::source::store::Store;
+use crate::source::{Stop, Tally, stopped};
 use bytes::Bytes;
 use http::{StatusCode, Uri};
 use std::pin::{Pin, pin};
@@ -31,11 +33,26 @@ const PROGRESS_BYTES: usize = 256 << 10;
 
 type Attempted<T> = std::result::Result<T, Failure>;
 
-/// What an attempt is made with.
-struct Asking<'a> {
-    pool: &'a Pool,
-    tally: &'a Tally,
-    host: &'a Host,
+/// What ranges are read with.
+pub(super) struct With<'a, K> {
+    pub kernel: &'a K,
+    pub pool: &'a Pool,
+    pub tally: &'a Tally,
+    pub stop: &'a Stop,
+}
+
+impl<K> With<'_, K> {
+    /// What `work` gives, unless the load is stopped before.
+    ///
+    /// # Errors
+    /// [`Cancelled`](ErrorKind::Cancelled) when it is.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.stop.stopped() => Err(stopped()),
+        }
+    }
 }
 
 /// An object of known length and identity, and how to ask for it.
@@ -102,72 +119,98 @@ impl Object {
         Ok(Check::new(self.location.clone(), self.identity.len_bytes, expected))
     }
 
-    /// Fills `into` with the bytes from `offset`, as often as it takes; they lie within the object.
-    /// `part` gets every piece once, in order, soon after it has come.
+    /// Fills `landing` with the bytes from `offset`, as often as it takes; they lie within the
+    /// object.
     ///
     /// # Errors
     /// [`Changed`](crate::ErrorKind::Changed) where the object was replaced; what is left when
-    /// retries are used up.
-    pub async fn read(
+    /// retries are used up; [`Cancelled`](crate::ErrorKind::Cancelled) when told to stop.
+    pub async fn read<K: Kernel>(
         &self,
-        pool: &Pool,
-        tally: &Tally,
+        with: &With<'_, K>,
         offset: u64,
-        into: &mut [u8],
-        part: &mut Part,
-    ) -> Result<()> {
+        mut landing: Landing,
+    ) -> (Result<()>, Landing) {
         let doing = format!("read {}", self.location);
-        let mut tries = Tries::new(&doing, self.client.options.retries, tally);
-        let mut filled = 0;
-        while filled < into.len() {
-            let origin = Origin::of(&self.store.url(&self.key)?);
-            let host = self.client.host(&origin);
-            let asking = Asking { pool, tally, host: &host };
-            let (at, mut got) = (offset + filled as u64, 0);
-            let inside = host.gate.enter().await;
-            let before = part.clone();
-            let outcome = self.read_once(&asking, at, &mut into[filled..], &mut got, part).await;
-            drop(inside);
-            host.gate.brought(got as u64);
-            filled += got;
-            if got == 0 {
-                *part = before; // what came is to be asked for again
-            }
-            let Err(failure) = outcome else {
-                host.succeeded();
-                continue;
-            };
-            if got >= PROGRESS_BYTES {
+        let mut tries = Tries::new(&doing, self.client.options.retries, with.tally);
+        let start = offset - landing.got() as u64;
+        while landing.left() > 0 {
+            let got = landing.got();
+            let outcome;
+            (outcome, landing) = self.read_once(with, start + got as u64, landing).await;
+            let Err(failure) = outcome else { continue };
+            if landing.got() - got >= PROGRESS_BYTES {
                 tries.progressed();
             }
-            let again = tries.after(failure, &*self.store, &host)?;
-            if again.throttled {
-                host.gate.throttled();
+            if let Err(error) = self.recover(with, &mut tries, failure).await {
+                return (Err(error), landing);
             }
-            sleep(again.wait).await;
         }
-        Ok(())
+        (Ok(()), landing)
     }
 
-    async fn read_once(
+    /// Waits until it makes sense to ask again after `failure`.
+    async fn recover<K>(
         &self,
-        asking: &Asking<'_>,
+        with: &With<'_, K>,
+        tries: &mut Tries<'_>,
+        failure: Failure,
+    ) -> Result<()> {
+        let host = self.host()?;
+        let again = tries.after(failure, &*self.store, &host)?;
+        if again.throttled {
+            host.gate.throttled();
+        }
+        with.unless_stopped(sleep(again.wait)).await
+    }
+
+    /// One attempt to fill `landing`.
+    async fn read_once<K: Kernel>(
+        &self,
+        with: &With<'_, K>,
         offset: u64,
-        into: &mut [u8],
-        got: &mut usize,
-        part: &mut Part,
-    ) -> Attempted<()> {
-        let mut answered = self.ask_in_time(asking, offset, into.len() as u64).await?;
-        let limits = &self.client.options.retries;
-        receive(&mut answered, limits, into, got, &mut |piece| part.update(piece)).await?;
-        answered.keep_connection(asking.pool);
-        Ok(())
+        landing: Landing,
+    ) -> (Attempted<()>, Landing) {
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(error) => return (Err(error.into()), landing),
+        };
+        let (got, left) = (landing.got(), landing.left() as u64);
+        let asking = async {
+            let inside = host.gate.enter().await;
+            Ok((inside, self.ask_in_time(with, &host, offset, left).await?))
+        };
+        let answered = with.unless_stopped(asking).await.map_err(Failure::from).flatten();
+        let (_inside, mut answered) = match answered {
+            Ok(answered) => answered,
+            Err(failure) => return (Err(failure), landing),
+        };
+        let (limits, origin) = (&self.client.options.retries, &answered.origin);
+        let receiver = Receiver { kernel: with.kernel, stop: with.stop, limits, origin };
+        let (outcome, landing) = receiver.receive(&mut answered.answer.body, landing).await;
+        host.gate.brought((landing.got() - got) as u64);
+        if outcome.is_ok() {
+            host.succeeded();
+            answered.keep_connection(with.pool);
+        }
+        (outcome, landing)
+    }
+
+    /// What is remembered of its server.
+    fn host(&self) -> Result<Arc<Host>> {
+        Ok(self.client.host(&Origin::of(&self.store.url(&self.key)?)))
     }
 
     /// Asks for a range, and once more on another connection when the answer is late; the first
     /// good answer counts. The other one's connection is closed: its body is not wanted.
-    async fn ask_in_time(&self, asking: &Asking<'_>, offset: u64, len: u64) -> Attempted<Answered> {
-        let Asking { pool, tally, host } = asking;
+    async fn ask_in_time<K>(
+        &self,
+        with: &With<'_, K>,
+        host: &Host,
+        offset: u64,
+        len: u64,
+    ) -> Attempted<Answered> {
+        let With { pool, tally, .. } = with;
         let began = Instant::now();
         let mut first = pin!(self.ask(pool, offset, len));
         let answered = match host.tail.late_after() {
@@ -317,10 +360,32 @@ async fn open_once(
     if !fits || answered.answer.body.left().is_some_and(|bytes| bytes != len) {
         return Err(range::wrong_range(&answered.origin));
     }
-    let mut first = vec![0; len as usize];
-    let limits = &client.options.retries;
-    receive(&mut answered, limits, &mut first, &mut 0, &mut |_| {}).await?;
+    if len == 0 {
+        return Ok((identity, None, Bytes::new()));
+    }
+    let (limits, origin) = (&client.options.retries, &answered.origin);
+    let receiver = Receiver { kernel: &NoKernel, stop: &Stop::default(), limits, origin };
+    let landing = Landing::new(small_window(len as usize)?, len as usize, Part::default());
+    let (outcome, landing) = receiver.receive(&mut answered.answer.body, landing).await;
+    outcome?;
     let route = route(&uri, &answered);
     answered.keep_connection(pool);
-    Ok((identity, route, first.into()))
+    Ok((identity, route, bytes_of(landing)))
+}
+
+/// A window for a small read of `len` bytes; at least one.
+pub(super) fn small_window(len: usize) -> Result<Window> {
+    let ring = Ring::new(len.next_multiple_of(PAGE_BYTES), PAGE_BYTES)?;
+    let windows = ring.allocate(len).map(|slot| slot.into_windows(&[len]));
+    windows.and_then(|mut windows| windows.pop()).ok_or_else(|| {
+        Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} bytes of a header"))
+    })
+}
+
+/// The bytes of a landing in a small window.
+pub(super) fn bytes_of(landing: Landing) -> Bytes {
+    let len = landing.got();
+    let (window, _) = landing.into_parts();
+    let full = window.complete();
+    full.map(|full| Bytes::copy_from_slice(&full.bytes()[..len])).unwrap_or_default()
 }

@@ -14,6 +14,7 @@
 
 mod fetch;
 mod identity;
+mod landing;
 mod range;
 mod reader;
 mod receive;
@@ -21,13 +22,15 @@ mod verify;
 
 use super::http::Client;
 use super::store::Store;
-use super::{Access, Reader, Source};
+use super::{Access, Reader, Source, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::ring::Mapping;
 use bytes::Bytes;
-use fetch::Object;
+use fetch::{Object, With, bytes_of, small_window};
+use landing::Landing;
 use reader::ObjectReader;
+use receive::NoKernel;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use verify::Part;
@@ -72,10 +75,12 @@ impl ObjectSource {
         }
         let (object, len) = (Arc::clone(&self.object), into.len());
         let reading = async move {
-            let (mut bytes, client) = (vec![0; len], &object.client);
-            let unchecked = &mut Part::default(); // it is checked below
-            object.read(client.pool(), client.tally(), offset, &mut bytes, unchecked).await?;
-            Ok(bytes)
+            let (pool, tally) = (object.client.pool(), object.client.tally());
+            let with = With { kernel: &NoKernel, pool, tally, stop: &Stop::default() };
+            let unchecked = Part::default(); // the caller does that
+            let landing = Landing::new(small_window(len)?, len, unchecked);
+            let (outcome, landing) = object.read(&with, offset, landing).await;
+            outcome.map(|()| bytes_of(landing))
         };
         into.copy_from_slice(&self.object.client.block_on(reading)?);
         Ok(())

@@ -1,8 +1,9 @@
 //! One engine's reader of one object.
 
-use super::fetch::Object;
+use super::fetch::{Object, With};
+use super::landing::Landing;
 use super::verify::Check;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ring::Window;
 use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
 use std::io;
@@ -19,40 +20,35 @@ impl ObjectReader {
     }
 
     /// Fills the window, with retries; ends early when the load is stopped.
-    ///
-    /// Only this task's sockets write to the window, never the kernel behind its back: a future
-    /// that is dropped here leaves nothing in flight.
-    async fn fill(&self, window: &mut Window, offset: u64) -> Result<usize> {
+    async fn fill(&self, window: Window, offset: u64) -> (Result<usize>, Window) {
         let left = self.object.identity.len_bytes.saturating_sub(offset);
         let want = left.min(window.unfilled_len() as u64) as usize;
-        let Access { pool, tally, stop, .. } = &self.access;
-        let into = &mut window.unfilled_mut()[..want];
-        let check = self.access.check.as_deref();
-        let reading = async {
-            let mut part = check.map(Check::part).unwrap_or_default();
-            self.object.read(pool, tally, offset, into, &mut part).await?;
-            match check {
+        let Access { backend: kernel, pool, tally, stop, check, .. } = &self.access;
+        let with = With { kernel, pool, tally, stop };
+        let part = check.as_deref().map(Check::part).unwrap_or_default();
+        let landing = Landing::new(window, want, part);
+        let (outcome, landing) = self.object.read(&with, offset, landing).await;
+        let (mut window, part) = landing.into_parts();
+        let outcome = match (outcome, check) {
+            (Ok(()), Some(check)) => {
+                let bytes = &window.unfilled_mut()[..want];
                 // May wait for other ranges: whatever they need was given back before.
-                Some(check) => check.saw_range(offset, into, &part).await,
-                None => Ok(()),
+                with.unless_stopped(check.saw_range(offset, bytes, &part)).await.flatten()
             }
+            (outcome, _) => outcome,
         };
-        tokio::select! {
-            biased;
-            outcome = reading => outcome.map(|()| want),
-            () = stop.stopped() => Err(Error::new(ErrorKind::Cancelled, "the load was stopped")),
-        }
+        (outcome.map(|()| want), window)
     }
 }
 
 impl Reader for ObjectReader {
     fn read_at<'a>(
         &'a self,
-        mut window: Window,
+        window: Window,
         offset: u64,
     ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
         Box::pin(async move {
-            let outcome = self.fill(&mut window, offset).await;
+            let (outcome, window) = self.fill(window, offset).await;
             let outcome = outcome.map(|bytes| Attempt { bytes, via: Via::Http });
             (outcome.map_err(io::Error::other), window)
         })
