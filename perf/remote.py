@@ -283,7 +283,7 @@ def nginx(directory, root):
 def s3s(directory, path):
     program = KEEP / "bin" / "s3s-fs"
     if not program.exists():
-        command = ["cargo", "install", "--quiet", "--root", str(KEEP), "--features", "binary", "s3s-fs"]
+        command = ["cargo", "install", "--quiet", "--locked", "--root", str(KEEP), "--features", "binary", "s3s-fs@0.14.1"]
         subprocess.run(command, check=True, cwd="/")
     bucket = directory / "root" / "bucket"
     bucket.mkdir(parents=True)

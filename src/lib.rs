@@ -6,7 +6,7 @@
 //!                                                         |
 //!                                  engine (one per core) takes the next extent
 //!                                                         |
-//!                        O_DIRECT io_uring reads into the extent's slot of the ring
+//!       file: O_DIRECT io_uring reads     http: range requests     into the extent's slot of the ring
 //!                                                         |
 //!                        host: the bytes are in place; a device takes the slot and returns it
 //!                                                         |
@@ -18,7 +18,9 @@
 //! | --- | --- |
 //! | checkpoint | one or more safetensors files (shards), perhaps with a `model.safetensors.index.json` |
 //! | location | a parsed URI or path |
-//! | source | where a shard's bytes come from: a file |
+//! | source | where a shard's bytes come from: a file, an object |
+//! | object | a shard in an object store or on a web server |
+//! | store | a place of objects: a bucket, a container, a repository, a web server |
 //! | extent | a contiguous byte range of a source that holds whole tensors and fills one slot |
 //! | chunk | one read of an extent |
 //! | plan | the ordered list of extents of a load |
@@ -39,6 +41,9 @@
 //! `uring+registered -> uring -> pread` for the system call, `direct -> buffered` for the file.
 //! Every step down is recorded with its reason in the [`Summary`], as an event (`tracing`) and as a
 //! metric. What the page cache already holds is read from there.
+//!
+//! Objects are asked for by range over HTTP/1.1, each lane on a connection of its own. hyper parses
+//! heads; bodies go from the socket straight into the slot, by io_uring where there is no TLS.
 //!
 //! # Unsafe code
 //!
