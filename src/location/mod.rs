@@ -10,6 +10,7 @@
 //! are parsed; paths ([`Path`], [`PathBuf`]) are taken as they are, whatever bytes they hold.
 
 mod object;
+mod uri;
 
 pub use object::{ObjectUri, Scheme};
 
@@ -30,15 +31,17 @@ pub enum Location {
 }
 
 impl Location {
-    /// Reads `text` as a `file://` URL or, without a `scheme://`, as a path.
+    /// Reads `text` as a URI of an object (see [`ObjectUri`]), as a `file://` URL or, without a
+    /// `scheme://`, as a path.
     ///
     /// A `file://` URL has an absolute path and no host (or `localhost`). `%41` stands for the byte
     /// 0x41; `?` and `#` stand for themselves, since a local file has neither query nor fragment.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported), naming the scheme, for any other `scheme://`.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty text, or a `file://` URL with a host,
-    /// without a path, or with a malformed `%` escape.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty text, a `file://` URL with a host,
+    /// without a path, or with a malformed `%` escape, and the URI of an object that names no
+    /// place of its scheme. What may be secret is not repeated.
     pub fn parse(text: &str) -> Result<Location> {
         if text.is_empty() {
             return Err(invalid("the location is empty; give a path or a file:// URL"));
@@ -47,9 +50,9 @@ impl Location {
             None => Ok(Location::File(PathBuf::from(text))),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("file") => file_url(text, rest),
             Some((scheme, rest)) => {
-                let known = Scheme::ALL.into_iter();
-                match known.into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str())) {
-                    Some(scheme) => Ok(Location::Object(ObjectUri::parse(scheme, rest)?)),
+                let mut known = Scheme::ALL.into_iter();
+                match known.find(|known| scheme.eq_ignore_ascii_case(known.as_str())) {
+                    Some(scheme) => Ok(Location::Object(uri::parse(scheme, rest)?)),
                     None => Err(unknown_scheme(scheme)),
                 }
             }
@@ -260,9 +263,10 @@ mod tests {
         for (text, kind, sentence) in [
             ("", ErrorKind::InvalidInput, "the location is empty; give a path or a file:// URL"),
             (
-                "S3://key:secret@bucket",
+                "FTP://user:secret@host",
                 ErrorKind::Unsupported,
-                "s3:// locations are not supported; give a local path or a file:// URL",
+                "ftp:// locations are not supported; give a local path, a file:// URL, or one of \
+                 http://, https://, s3://, gs://, az://, hf://, anyscale://",
             ),
             (
                 "file://x",
@@ -313,6 +317,6 @@ mod tests {
         assert_eq!(expected.clone().into_locations().unwrap(), expected);
         // A path is taken as it is; a string is parsed.
         assert_eq!(Path::new("s3://x").into_locations().unwrap(), vec![file("s3://x")]);
-        assert!(["a", "s3://x"].into_locations().is_err());
+        assert!(["a", "ftp://x"].into_locations().is_err());
     }
 }

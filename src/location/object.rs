@@ -5,11 +5,18 @@
 //! | `http`, `https` | `[user:password@]host[:port]` | path and query, percent-encoded as given |
 //! | `s3`, `gs` | bucket | as it is, never decoded |
 //! | `az` | container, of the account in the environment | as it is |
-//! | `hf` | `owner/repo[@revision]` | path in the repository |
+//! | `hf` | `[datasets/\|spaces/]owner/repo[@revision]`, `/` in a revision written `%2F` | path in the repository, as it is |
 //! | `anyscale` | empty | path below `$ANYSCALE_ARTIFACT_STORAGE` |
+//!
+//! Only the key of a web server's object has two parts, its path and its query; all others are
+//! paths, whatever characters they hold.
 
-use crate::error::{Error, ErrorKind, Result};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt;
+
+/// What is escaped where a name becomes part of a URL: all but what RFC 3986 calls unreserved.
+const NOT_IN_URLS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// How an object is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,20 +74,6 @@ impl ObjectUri {
         Self { scheme, container: container.to_owned(), key: key.to_owned() }
     }
 
-    /// Reads what is behind `scheme://`.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where the container is missing.
-    pub(super) fn parse(scheme: Scheme, rest: &str) -> Result<Self> {
-        let (container, key) = rest.split_once('/').unwrap_or((rest, ""));
-        if container.is_empty() {
-            let scheme = scheme.as_str();
-            let sentence = format!("a {scheme}:// location names no container");
-            return Err(Error::new(ErrorKind::InvalidInput, sentence));
-        }
-        Ok(Self::new(scheme, container, key))
-    }
-
     /// How it is reached.
     pub fn scheme(&self) -> Scheme {
         self.scheme
@@ -96,22 +89,80 @@ impl ObjectUri {
         &self.key
     }
 
+    /// The key without the query of a URL.
+    pub(crate) fn path(&self) -> &str {
+        self.split_key().0
+    }
+
+    /// What comes behind the last `/` of the path.
+    pub(crate) fn name(&self) -> &str {
+        self.path().rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether it is written as a directory: the container itself, or ending in `/`.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.name().is_empty()
+    }
+
+    /// Itself, written as a directory.
+    pub(crate) fn as_directory(&self) -> Self {
+        let (path, query) = self.split_key();
+        let slash = if self.is_directory() { "" } else { "/" };
+        self.with_key(format!("{path}{slash}{query}"))
+    }
+
+    /// The directory that it is in; itself, if it is written as one.
+    pub(crate) fn parent(&self) -> Self {
+        let (path, query) = self.split_key();
+        let directory = &path[..path.len() - self.name().len()];
+        self.with_key(format!("{directory}{query}"))
+    }
+
+    /// The object `name` in its [parent](Self::parent): beside an object, in a directory. `name` may
+    /// lead further down (`sub/name`). A URL keeps its query: where one gives access, it may to
+    /// what lies beside, too.
+    pub(crate) fn join(&self, name: &str) -> Self {
+        let (path, query) = self.split_key();
+        let directory = &path[..path.len() - self.name().len()];
+        let key = match self.is_url() {
+            true => format!("{directory}{}{query}", utf8_percent_encode(name, NOT_IN_URLS)),
+            false => format!("{directory}{name}"),
+        };
+        self.with_key(key)
+    }
+
     /// The same with another key.
     pub(crate) fn with_key(&self, key: impl Into<String>) -> Self {
         Self { key: key.into(), ..self.clone() }
+    }
+
+    /// Path and query, the query with its `?`.
+    fn split_key(&self) -> (&str, &str) {
+        let path_bytes = match self.is_url() {
+            true => self.key.find('?').unwrap_or(self.key.len()),
+            false => self.key.len(),
+        };
+        self.key.split_at(path_bytes)
+    }
+
+    /// Whether it is the address of a web server's object: escaped, and perhaps with a query.
+    pub(crate) fn is_url(&self) -> bool {
+        matches!(self.scheme, Scheme::Http | Scheme::Https)
     }
 }
 
 impl fmt::Display for ObjectUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let container = self.container.rsplit('@').next().unwrap_or_default();
-        let (key, query) = match self.key.split_once('?') {
-            Some((path, _)) if matches!(self.scheme, Scheme::Http | Scheme::Https) => {
-                (path, "?...")
-            }
-            _ => (self.key.as_str(), ""),
+        let scheme = self.scheme.as_str();
+        let (path, query) = self.split_key();
+        let container = match self.is_url() {
+            true => self.container.rsplit('@').next().unwrap_or_default(),
+            false => &self.container,
         };
-        write!(f, "{}://{container}/{key}{query}", self.scheme.as_str())
+        // Without a container, what follows the scheme is the key.
+        let slash = if container.is_empty() { "" } else { "/" };
+        let query = if query.is_empty() { "" } else { "?..." };
+        write!(f, "{scheme}://{container}{slash}{path}{query}")
     }
 }
 
@@ -120,3 +171,7 @@ impl fmt::Debug for ObjectUri {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+#[path = "object_tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+//! Reading the URIs of objects. Errors repeat nothing of what was given: it may hold credentials.
+
+use super::invalid;
+use super::object::{ObjectUri, Scheme};
+use crate::error::Result;
+use http::uri::{Authority, PathAndQuery};
+use percent_encoding::percent_decode_str;
+
+/// Reads `rest`, what is behind `scheme://`.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) where the container is missing or malformed.
+pub(super) fn parse(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
+    match scheme {
+        Scheme::Http | Scheme::Https => web(scheme, rest),
+        Scheme::S3 | Scheme::Gs | Scheme::Az => bucket(scheme, rest),
+        Scheme::Hf => hub(rest),
+        Scheme::Anyscale => Ok(ObjectUri::new(scheme, "", rest.trim_start_matches('/'))),
+    }
+}
+
+/// `[user[:password]@]host[:port][/path][?query][#fragment]`
+fn web(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
+    let refuse = |what: &str| {
+        let scheme = scheme.as_str();
+        invalid(format!("the {scheme}:// location {what}; write {scheme}://host/path"))
+    };
+    // A fragment is the reader's own matter and never sent (RFC 3986, section 3.5).
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (container, key) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let host = container.rsplit('@').next().unwrap_or_default();
+    if host.is_empty() || host.starts_with(':') {
+        return Err(refuse("names no host"));
+    }
+    let authority: Authority = host.parse().map_err(|_| refuse("has no valid host"))?;
+    if authority.host() != host && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err(refuse("has no valid port behind its host"));
+    }
+    let key = key.strip_prefix('/').unwrap_or(key);
+    format!("/{key}").parse::<PathAndQuery>().map_err(|_| {
+        refuse("holds characters that no URL may; percent-encode them (a space is %20)")
+    })?;
+    Ok(ObjectUri::new(scheme, container, key))
+}
+
+/// `bucket[/key]`
+fn bucket(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
+    let word = if scheme == Scheme::Az { "container" } else { "bucket" };
+    let refuse = |what: String| {
+        let scheme = scheme.as_str();
+        invalid(format!("the {scheme}:// location {what}; write {scheme}://{word}/path"))
+    };
+    let (container, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if container.is_empty() {
+        return Err(refuse(format!("names no {word}")));
+    }
+    if container.contains(['@', ':']) {
+        return Err(refuse(format!(
+            "has more than a {word} before its first '/'; credentials, accounts and endpoints are \
+             taken from the environment or from options"
+        )));
+    }
+    // `$root`, `$web` and `$logs` are containers of Azure.
+    let plain = container.strip_prefix('$').filter(|_| scheme == Scheme::Az).unwrap_or(container);
+    if !is_plain(plain) {
+        return Err(refuse(format!(
+            "has a {word} with characters other than letters, digits, '.', '-' and '_'"
+        )));
+    }
+    Ok(ObjectUri::new(scheme, container, key))
+}
+
+/// `[datasets/|spaces/]owner/repo[@revision][/path]`, as in `huggingface_hub`: a revision with
+/// slashes has them escaped, but `refs/pr/1` and `refs/convert/parquet` may stand as they are.
+fn hub(rest: &str) -> Result<ObjectUri> {
+    let refuse = |what: &str| {
+        invalid(format!("the hf:// location {what}; write hf://owner/repo[@revision][/path]"))
+    };
+    let kind = ["datasets/", "spaces/"].into_iter().find(|kind| rest.starts_with(kind));
+    let kind = kind.unwrap_or_default();
+    let (owner, rest) = rest[kind.len()..].split_once('/').unwrap_or((&rest[kind.len()..], ""));
+    let (repo, behind) = rest.split_at(rest.find(['/', '@']).unwrap_or(rest.len()));
+    let are_names = [owner, repo].iter().all(|name| is_plain(name) && !name.starts_with('.'));
+    if owner.is_empty() || repo.is_empty() {
+        return Err(refuse("names no repository"));
+    }
+    if !are_names {
+        return Err(refuse("has an owner or repository of characters that neither may have"));
+    }
+    let (revision, path) = match behind.strip_prefix('@') {
+        Some(behind) => behind.split_at(revision_bytes(behind)),
+        None => ("", behind),
+    };
+    let container = if behind.starts_with('@') {
+        let revision = escaped_revision(revision).ok_or_else(|| refuse("has no valid revision"))?;
+        format!("{kind}{owner}/{repo}@{revision}")
+    } else {
+        format!("{kind}{owner}/{repo}")
+    };
+    Ok(ObjectUri::new(Scheme::Hf, &container, path.strip_prefix('/').unwrap_or(path)))
+}
+
+/// How much of `behind`, what follows the `@`, is the revision.
+fn revision_bytes(behind: &str) -> usize {
+    let parts =
+        |count: usize| behind.match_indices('/').nth(count - 1).map_or(behind.len(), |m| m.0);
+    let is_long = behind.starts_with("refs/pr/") || behind.starts_with("refs/convert/");
+    parts(if is_long { 3 } else { 1 })
+}
+
+/// The revision with its slashes escaped; `None` if git would not have it.
+fn escaped_revision(revision: &str) -> Option<String> {
+    let plain = percent_decode_str(revision).decode_utf8().ok()?;
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\\^~:?*[%@".contains(c);
+    let is_component = |part: &str| !part.is_empty() && !part.starts_with('.');
+    let valid =
+        !plain.contains(is_odd) && !plain.contains("..") && plain.split('/').all(is_component);
+    valid.then(|| plain.replace('/', "%2F"))
+}
+
+/// Whether `name` is one or more of the characters that buckets and repositories are named with.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !name.is_empty() && name.bytes().all(plain)
+}
