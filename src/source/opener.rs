@@ -2,6 +2,7 @@
 
 use super::http::Client;
 use super::object::ObjectSource;
+use super::store::{Store, anyscale};
 use super::{FileSource, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
@@ -40,13 +41,42 @@ impl Opener {
     }
 
     fn open_object(&self, uri: &ObjectUri) -> Result<Arc<dyn Source>> {
-        let client = self.client();
-        let store = client.store(uri)?;
+        let uri = &self.actual(uri)?;
+        let (client, store) = self.prepared(uri)?;
         match store.local(uri.key()) {
             // Checked when the store put it there.
             Some(path) => Ok(Arc::new(FileSource::open(&path)?)),
             None => Ok(Arc::new(ObjectSource::open(client, store, uri)?)),
         }
+    }
+
+    /// The names of the objects directly in `directory`, relative to it; `None` where its server
+    /// cannot list.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn list(&self, directory: &ObjectUri) -> Result<Option<Vec<String>>> {
+        let uri = self.actual(directory)?;
+        let (client, store) = self.prepared(&uri)?;
+        let asking = Arc::clone(client);
+        client.block_on(async move { store.list(&asking, uri.key()).await })
+    }
+
+    /// Where `uri` really is: `anyscale://` stands for a place in another store.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where that place is not known.
+    pub fn actual(&self, uri: &ObjectUri) -> Result<ObjectUri> {
+        anyscale::actual(&self.options, uri)
+    }
+
+    /// The client, and the store of `uri`, ready to be asked.
+    fn prepared(&self, uri: &ObjectUri) -> Result<(&Arc<Client>, Arc<dyn Store>)> {
+        let client = self.client();
+        let store = client.store(uri)?;
+        let (asking, preparing) = (Arc::clone(client), Arc::clone(&store));
+        client.block_on(async move { preparing.prepare(&asking).await })?;
+        Ok((client, store))
     }
 
     /// The client, made if need be.

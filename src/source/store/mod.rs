@@ -4,6 +4,8 @@
 //! refusals mean, how to list a directory, and which checksum the server knows. Everything else
 //! (connections, retries, ranges, redirects) is `source::http`, once for all of them.
 
+pub(crate) mod anyscale;
+mod hub;
 mod web;
 
 use super::http::{Client, Refusal};
@@ -53,6 +55,11 @@ pub(crate) trait Store: Send + Sync {
     /// store learns from them.
     fn follows_redirects(&self) -> bool {
         true
+    }
+
+    /// Finds out what all requests depend on; awaited before anything else of an object is asked.
+    fn prepare<'a>(&'a self, _client: &'a Arc<Client>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
     }
 
     /// A local file that holds the object `key` already.
@@ -131,9 +138,10 @@ impl Stores {
     }
 }
 
-fn make(_client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
+fn make(client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
     match uri.scheme() {
         Scheme::Http | Scheme::Https => Ok(Arc::new(web::Web::new(uri)?)),
+        Scheme::Hf => Ok(Arc::new(hub::Hub::new(&client.options, uri)?)),
         scheme => {
             let scheme = scheme.as_str();
             let sentence = format!("this build of ringload was made without {scheme}://");

@@ -1,0 +1,145 @@
+//! A repository at a revision, and the Hub's URLs for it.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::RemoteOptions;
+use crate::source::http::Origin;
+use http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// What a revision that is not given stands for.
+const MAIN: &str = "main";
+
+/// What is escaped in a part of a path between slashes.
+const NOT_IN_PARTS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What is escaped in a path.
+const NOT_IN_PATHS: &AsciiSet = &NOT_IN_PARTS.remove(b'/');
+
+/// A repository at a revision, on the Hub at an endpoint.
+pub(super) struct Place {
+    endpoint: String,
+    origin: Origin,
+    /// `models`, `datasets` or `spaces`.
+    kind: &'static str,
+    /// `owner/repo`.
+    name: String,
+    revision: String,
+}
+
+impl Place {
+    /// The place that `container`, of a location, names.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where the endpoint is no `http(s)://host`.
+    pub fn new(options: &RemoteOptions, container: &str) -> Result<Self> {
+        let endpoint = options.endpoint.clone().or_else(|| options.env("HF_ENDPOINT"));
+        let endpoint = endpoint.as_deref().unwrap_or(ENDPOINT).trim().trim_end_matches('/');
+        let uri = endpoint.parse::<Uri>().ok().filter(is_base).ok_or_else(|| {
+            let sentence = "the endpoint of the Hub is not of the form https://host[:port][/path]; \
+                            check HF_ENDPOINT, or the option that gives it";
+            Error::new(ErrorKind::InvalidInput, sentence)
+        })?;
+        let (kind, name, revision) = split(container);
+        let revision = percent_decode_str(revision.unwrap_or(MAIN)).decode_utf8_lossy();
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            origin: Origin::of(&uri),
+            kind,
+            name: name.to_owned(),
+            revision: revision.into_owned(),
+        })
+    }
+
+    /// The revision as git has it.
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// The Hub's base URL.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Whom the token is for.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The page of the repository.
+    pub fn page(&self) -> String {
+        let Self { endpoint, kind, name, .. } = self;
+        // Models have no prefix there.
+        match *kind {
+            "models" => format!("{endpoint}/{name}"),
+            kind => format!("{endpoint}/{kind}/{name}"),
+        }
+    }
+
+    /// The URL of the file `key` at `commit`.
+    ///
+    /// # Errors
+    /// When it is too long for a URL.
+    pub fn file(&self, commit: &str, key: &str) -> Result<Uri> {
+        let commit = utf8_percent_encode(commit, NOT_IN_PARTS);
+        let key = utf8_percent_encode(key, NOT_IN_PATHS);
+        self.url(format!("{}/resolve/{commit}/{key}", self.page()))
+    }
+
+    /// The URL that tells the revision's commit.
+    ///
+    /// # Errors
+    /// When it is too long for a URL.
+    pub fn about(&self) -> Result<Uri> {
+        let revision = utf8_percent_encode(&self.revision, NOT_IN_PARTS);
+        let Self { endpoint, kind, name, .. } = self;
+        self.url(format!("{endpoint}/api/{kind}/{name}/revision/{revision}?expand=sha"))
+    }
+
+    /// The URL of the listing of `directory` (`""`, or ending in `/`) at `commit`.
+    ///
+    /// # Errors
+    /// When it is too long for a URL.
+    pub fn tree(&self, commit: &str, directory: &str) -> Result<Uri> {
+        let directory = utf8_percent_encode(directory.trim_end_matches('/'), NOT_IN_PATHS);
+        let slash = if directory.clone().next().is_some() { "/" } else { "" };
+        let Self { endpoint, kind, name, .. } = self;
+        self.url(format!("{endpoint}/api/{kind}/{name}/tree/{commit}{slash}{directory}"))
+    }
+
+    fn url(&self, text: String) -> Result<Uri> {
+        text.parse().map_err(|error| {
+            let sentence = format!("a path in {} makes no URL", self.page());
+            Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
+        })
+    }
+}
+
+/// Whether an endpoint can be put before paths: no user, who would be told in messages, no query.
+fn is_base(uri: &Uri) -> bool {
+    let known = ["http", "https"].contains(&uri.scheme_str().unwrap_or_default());
+    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    known && plain && uri.query().is_none() && uri.host().is_some_and(|host| !host.is_empty())
+}
+
+/// Kind, name and, if it is given, revision of the `container` of a location.
+pub(super) fn split(container: &str) -> (&'static str, &str, Option<&str>) {
+    let (name, revision) = match container.split_once('@') {
+        Some((name, revision)) => (name, Some(revision)),
+        None => (container, None),
+    };
+    for kind in ["datasets", "spaces"] {
+        let rest = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/'));
+        // `datasets/x` alone is the repository `x` of an owner of that name.
+        if let Some(name) = rest.filter(|rest| rest.contains('/')) {
+            return (kind, name, revision);
+        }
+    }
+    ("models", name, revision)
+}
+
+/// Whether `revision` is the full hash of a commit.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

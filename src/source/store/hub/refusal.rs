@@ -1,0 +1,66 @@
+//! What the Hub's refusals mean: it says why in the header `X-Error-Code`.
+
+use super::place::Place;
+use crate::error::ErrorKind;
+use crate::source::http::Refusal;
+use crate::source::store::Verdict;
+
+/// What is repeated of the Hub's own words.
+const QUOTED_CHARS_MAX: usize = 200;
+
+/// What `refusal` of something in `place` means. `has_token` says whether a token was sent.
+pub(super) fn judge(refusal: &Refusal, place: &Place, has_token: bool) -> Verdict {
+    let status = refusal.status.as_u16();
+    let code = refusal.header("x-error-code").unwrap_or_default();
+    let token = match has_token {
+        true => "check that the account of the token may read it",
+        false => "set HF_TOKEN to a token that may read it",
+    };
+    let (kind, sentence) = match (code, status) {
+        ("GatedRepo", _) => {
+            let page = place.page();
+            let sentence = format!(
+                "the repository is gated: accept its conditions at {page}, and set HF_TOKEN to a \
+                 token of that account"
+            );
+            (ErrorKind::PermissionDenied, sentence)
+        }
+        // Of a private repository the Hub says to others that it does not exist; to those without a
+        // token, neither of both.
+        ("RepoNotFound", 401 | 403) => {
+            let sentence =
+                format!("the repository does not exist or is private: check its name, or {token}");
+            (ErrorKind::PermissionDenied, sentence)
+        }
+        ("RepoNotFound", _) => {
+            let sentence = format!(
+                "the Hub knows no such repository: check its name; if it is private, {token}"
+            );
+            (ErrorKind::NotFound, sentence)
+        }
+        ("RevisionNotFound", _) => {
+            let revision = place.revision();
+            let sentence =
+                format!("the repository has no revision {revision:?}: check what follows the '@'");
+            (ErrorKind::NotFound, sentence)
+        }
+        ("EntryNotFound", _) => {
+            (ErrorKind::NotFound, "the repository has no such file at this revision".to_owned())
+        }
+        (_, 401 | 403) => {
+            let sentence = format!("the Hub answered {}; {token}", refusal.status);
+            (ErrorKind::PermissionDenied, sentence)
+        }
+        _ => return refusal.usual(),
+    };
+    Verdict::Fail(kind, format!("{sentence}{}", said(refusal)))
+}
+
+/// The Hub's own words, where it has some.
+fn said(refusal: &Refusal) -> String {
+    let Some(message) = refusal.header("x-error-message").filter(|said| !said.is_empty()) else {
+        return String::new();
+    };
+    let quoted: String = message.chars().take(QUOTED_CHARS_MAX).collect();
+    format!(" (it says {quoted:?})")
+}

@@ -1,0 +1,135 @@
+//! Listings: the files of one directory, in pages, with the SHA-256 of those in large-file storage.
+
+use super::get;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::http::{Client, Origin};
+use crate::source::store::Store;
+use http::{HeaderMap, Uri, header};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// The most of one page, of a thousand entries.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+/// No directory has more pages; a Hub that goes on and on is broken.
+const PAGES_MAX: usize = 1000;
+
+/// What is in a directory.
+#[derive(Debug, Deserialize)]
+pub(super) struct Entry {
+    /// From the root of the repository.
+    pub path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lfs {
+    oid: String,
+}
+
+impl Entry {
+    /// Its name in `directory`, if it is a file right there.
+    pub fn name_in(&self, directory: &str) -> Option<String> {
+        let name = self.path.strip_prefix(directory)?;
+        let is_there = self.kind == "file" && !name.is_empty() && !name.contains('/');
+        is_there.then(|| name.to_owned())
+    }
+
+    /// The SHA-256 of the file, where the Hub keeps it.
+    pub fn sha256(&self) -> Option<[u8; 32]> {
+        let digits = self.lfs.as_ref()?.oid.as_str();
+        let digits = digits.strip_prefix("sha256:").unwrap_or(digits).as_bytes();
+        let mut sum = [0; 32];
+        let (pairs, rest) = digits.as_chunks::<2>();
+        if pairs.len() != sum.len() || !rest.is_empty() {
+            return None;
+        }
+        for (byte, pair) in sum.iter_mut().zip(pairs) {
+            let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
+            *byte = (high? << 4 | low?) as u8;
+        }
+        Some(sum)
+    }
+}
+
+/// All entries of the listing that begins at `first`.
+///
+/// # Errors
+/// What the store says; [`Unsupported`](ErrorKind::Unsupported) for answers that are no listing.
+pub(super) async fn read(
+    client: &Arc<Client>,
+    store: &Arc<dyn Store>,
+    doing: &str,
+    first: Uri,
+) -> Result<Vec<Entry>> {
+    let fail = |what: &str| {
+        let sentence = format!("cannot {doing}: {what}; check HF_ENDPOINT");
+        Error::new(ErrorKind::Unsupported, sentence)
+    };
+    let mut entries = Vec::new();
+    let mut url = first;
+    for _ in 0..PAGES_MAX {
+        let answer = client.fetch(store, doing, PAGE_BYTES_MAX, || Ok(get(&url))).await?;
+        let page: Vec<Entry> = serde_json::from_slice(answer.body())
+            .map_err(|error| fail("the answer is no listing of the Hub").with_source(error))?;
+        entries.extend(page);
+        let Some(next) = next_page(answer.headers()) else {
+            return Ok(entries);
+        };
+        // The token goes with it.
+        let next = next.parse().ok().filter(|next| Origin::of(next) == Origin::of(&url));
+        url = next.ok_or_else(|| fail("the rest of the listing is on another server"))?;
+    }
+    Err(fail("the listing has no end"))
+}
+
+/// The target of `Link: <target>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<&str> {
+    let links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
+    let mut links = links.flat_map(|value| value.split(','));
+    let link = links.find(|link| link.contains("rel=\"next\""))?;
+    let (target, _) = link.trim().strip_prefix('<')?.split_once('>')?;
+    Some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_give_names_and_sums() {
+        let sum = "ab".repeat(32);
+        let entry = |kind: &str, path: &str, oid: &str| -> Entry {
+            let entry = serde_json::json!({
+                "type": kind, "oid": "1", "size": 3, "path": path,
+                "lfs": { "oid": oid, "size": 3, "pointerSize": 100 },
+            });
+            serde_json::from_value(entry).unwrap()
+        };
+        let file = entry("file", "a/b.safetensors", &sum);
+        assert_eq!(file.name_in("a/").as_deref(), Some("b.safetensors"));
+        assert_eq!(file.name_in(""), None);
+        assert_eq!(file.sha256(), Some([0xab; 32]));
+        assert_eq!(entry("file", "a", &format!("sha256:{sum}")).sha256(), Some([0xab; 32]));
+        for wrong in ["", "ab", &sum[1..], &format!("{sum}a"), &sum.replace('b', "g")] {
+            assert_eq!(entry("file", "a", wrong).sha256(), None, "{wrong}");
+        }
+        assert_eq!(entry("directory", "a", &sum).name_in(""), None);
+    }
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        let of = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(header::LINK, text.parse().unwrap())]);
+            next_page(&headers).map(str::to_owned)
+        };
+        assert_eq!(of("<http://h/a?b=c>; rel=\"next\"").as_deref(), Some("http://h/a?b=c"));
+        assert_eq!(
+            of("<http://h/1>; rel=\"prev\", <http://h/2>; rel=\"next\"").unwrap(),
+            "http://h/2"
+        );
+        assert_eq!(of("<http://h/1>; rel=\"prev\""), None);
+        assert_eq!(of("nonsense; rel=\"next\""), None);
+    }
+}
