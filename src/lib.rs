@@ -72,6 +72,8 @@ mod sys;
 pub mod tensor;
 #[cfg(test)]
 mod test_files;
+#[cfg(test)]
+mod test_server;
 
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use error::{Error, ErrorKind, Result};

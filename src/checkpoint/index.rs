@@ -15,10 +15,13 @@ use super::json::{self, WeightMap};
 use super::text::Quoted;
 use super::{Checkpoint, TensorInfo, parallel};
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::options::cores;
+use crate::source::{Opener, Source};
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How the name of an index ends.
@@ -27,42 +30,66 @@ pub(super) const SUFFIX: &str = ".safetensors.index.json";
 /// The longest index, in bytes. A million tensors take about 100 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
+/// How much of an index is fetched at a time; less, first: what opening an object brings along.
+const PIECE_BYTES: usize = 8 << 20;
+const FIRST_PIECE_BYTES: usize = 64 << 10;
+
 /// How many tensors of an index a thread checks at a time.
 const CHUNK_TENSORS: usize = 1 << 13;
 
 /// An index file.
 pub(super) struct Index {
-    path: PathBuf,
+    location: Location,
     weight_map: WeightMap,
 }
 
 impl Index {
-    /// Reads the index at `path`.
+    /// Reads the index at `location`.
     ///
     /// # Errors
     /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint) where it is no index or names a file
     /// that is not below its directory; else those of opening and reading it.
-    pub(super) fn read(path: &Path) -> Result<Index> {
-        let text = read_text(path)?;
+    pub(super) fn read(opener: &Opener, location: Location) -> Result<Index> {
+        let text = match &location {
+            Location::File(path) => read_file(path)?,
+            Location::Object(_) => read_object(&*opener.open(&location)?)?,
+        };
         let text = String::from_utf8(text).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            invalid(path, format_args!("the index is not UTF-8 at byte {at}"))
+            invalid(&location, format_args!("the index is not UTF-8 at byte {at}"))
         })?;
         let weight_map = json::parse_index(&text)
-            .map_err(|error| invalid(path, format_args!("the index is invalid: {error}")))?;
-        let index = Index { path: path.to_path_buf(), weight_map };
+            .map_err(|error| invalid(&location, format_args!("the index is invalid: {error}")))?;
+        let index = Index { location, weight_map };
         index.check_file_names()?;
         Ok(index)
     }
 
     /// The files of the shards, sorted by path, each with its position in the index.
-    pub(super) fn files(&self) -> Vec<(PathBuf, usize)> {
-        let directory = self.path.parent().unwrap_or(Path::new(""));
+    pub(super) fn files(&self) -> Vec<(Location, usize)> {
         let names = self.weight_map.shards.iter().enumerate();
+        // Where the parts between slashes are what is compared, without those that mean nothing.
         let mut files: Vec<_> =
-            names.map(|(shard, name)| (directory.join(&**name), shard)).collect();
+            names.map(|(shard, name)| (Path::new("/").join(&**name), shard)).collect();
         files.sort();
-        files
+        files.into_iter().map(|(name, shard)| (self.beside(&name, shard), shard)).collect()
+    }
+
+    /// Where `shard` is, whose plain name below the directory of the index is `rooted`.
+    fn beside(&self, rooted: &Path, shard: usize) -> Location {
+        match &self.location {
+            Location::File(path) => {
+                let directory = path.parent().unwrap_or(Path::new(""));
+                directory.join(&*self.weight_map.shards[shard]).into()
+            }
+            Location::Object(uri) => {
+                let parts = rooted.components().filter_map(|part| match part {
+                    Component::Normal(part) => part.to_str(),
+                    _ => None,
+                });
+                Location::Object(uri.join(&parts.collect::<Vec<_>>().join("/")))
+            }
+        }
     }
 
     /// The error for the file of `shard` (a position in the index) not being there.
@@ -70,7 +97,7 @@ impl Index {
         let sentence = format!(
             "{} names the shard {}, which does not exist; tensor {} should be in it; download it, \
              or name the files to load instead of the index",
-            self.path.display(),
+            self.location,
             Quoted(&self.weight_map.shards[shard]),
             self.first_tensor_of(shard),
         );
@@ -87,7 +114,7 @@ impl Index {
     pub(super) fn check(&self, checkpoint: &Checkpoint, shards: &[usize]) -> Result<()> {
         let seen: Vec<_> = checkpoint.tensors().iter().map(|_| AtomicBool::new(false)).collect();
         let chunks: Vec<_> = self.weight_map.tensors.chunks(CHUNK_TENSORS).collect();
-        let distinct = parallel::try_map(chunks.len(), |chunk| {
+        let distinct = parallel::try_map(chunks.len(), cores(), |chunk| {
             let mut distinct = 0;
             for (name, shard) in chunks[chunk] {
                 let position = self.find(checkpoint, shards, name, *shard as usize)?;
@@ -99,7 +126,7 @@ impl Index {
             return Ok(());
         }
         let twin = Quoted(self.find_twin());
-        Err(invalid(&self.path, format_args!("the index names tensor {twin} twice")))
+        Err(invalid(&self.location, format_args!("the index names tensor {twin} twice")))
     }
 
     /// The position in `checkpoint` of the tensor `name`, which must be in `shard`.
@@ -142,7 +169,7 @@ impl Index {
     fn not_in(&self, name: &str, shard: usize, fact: impl Display) -> Error {
         let (name, shard) = (Quoted(name), Quoted(&self.weight_map.shards[shard]));
         invalid(
-            &self.path,
+            &self.location,
             format_args!("the index says that tensor {name} is in the shard {shard}, {fact}"),
         )
     }
@@ -152,7 +179,7 @@ impl Index {
             if let Err(fact) = check_file_name(name) {
                 let (name, tensor) = (Quoted(name), self.first_tensor_of(shard));
                 let fact = format!("the index gives tensor {tensor} the file {name}, which {fact}");
-                return Err(invalid(&self.path, fact));
+                return Err(invalid(&self.location, fact));
             }
         }
         Ok(())
@@ -167,12 +194,12 @@ impl Index {
     }
 }
 
-fn invalid(path: &Path, fact: impl Display) -> Error {
-    Error::new(ErrorKind::InvalidCheckpoint, format!("{}: {fact}", path.display()))
+fn invalid(location: &Location, fact: impl Display) -> Error {
+    Error::new(ErrorKind::InvalidCheckpoint, format!("{location}: {fact}"))
 }
 
 /// The bytes of the index, at most [`MAX_BYTES`].
-fn read_text(path: &Path) -> Result<Vec<u8>> {
+fn read_file(path: &Path) -> Result<Vec<u8>> {
     let fail = |cause| Error::from_io(format_args!("read the index {}", path.display()), cause);
     let file = std::fs::File::open(path).map_err(fail)?;
     let mut text = Vec::new();
@@ -180,9 +207,36 @@ fn read_text(path: &Path) -> Result<Vec<u8>> {
     text.try_reserve_exact(hint_bytes as usize).map_err(|cause| fail(cause.into()))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(fail)?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(invalid(path, format_args!("the index is longer than {MAX_BYTES} bytes")));
+        return Err(too_long(&path.into()));
     }
     Ok(text)
+}
+
+/// The text of an index that is an object. Memory grows as the text comes, whatever its server says
+/// of its length.
+fn read_object(source: &dyn Source) -> Result<Vec<u8>> {
+    let location = source.location();
+    if source.len_bytes() > MAX_BYTES {
+        return Err(too_long(location));
+    }
+    // Below 2^30, as just seen.
+    let len_bytes = source.len_bytes() as usize;
+    let fail = |cause| Error::from_io(format_args!("read the index {location}"), cause);
+    let mut text = Vec::new();
+    let mut piece_bytes = FIRST_PIECE_BYTES;
+    while text.len() < len_bytes {
+        let read_bytes = text.len();
+        let piece = piece_bytes.min(len_bytes - read_bytes);
+        text.try_reserve(piece).map_err(|cause| fail(cause.into()))?;
+        text.resize(read_bytes + piece, 0);
+        source.read_exact_at(&mut text[read_bytes..], read_bytes as u64).map_err(fail)?;
+        piece_bytes = PIECE_BYTES;
+    }
+    Ok(text)
+}
+
+fn too_long(location: &Location) -> Error {
+    invalid(location, format_args!("the index is longer than {MAX_BYTES} bytes"))
 }
 
 /// What is wrong with `name` as the file of a shard, if anything.

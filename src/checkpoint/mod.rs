@@ -6,7 +6,8 @@
 //!                             +------ index: is each tensor where it should be?
 //! ```
 //!
-//! Opening reads headers only, on as many threads as there are CPUs. Shards are handed to threads
+//! Opening reads headers only, on as many threads as there are CPUs, or more where they wait for
+//! servers. Shards are handed to threads
 //! in order, and what goes wrong first *in that order* is what is reported, so results and errors
 //! do not depend on timing. Nothing of a file is trusted (see `header.rs`); memory is linear in the
 //! headers: about 100 bytes a tensor and its name.
@@ -25,10 +26,11 @@ pub use header::MAX_HEADER_BYTES;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
+use crate::options::cores;
 use crate::source::{Opener, Source};
 use header::Header;
 use names::{MAX_TENSORS, NameKeys, NameTable};
-use resolve::Files;
+use resolve::ShardFile;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -141,12 +143,15 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `locations`: files, directories, indexes, patterns.
+    /// Opens the checkpoint in `locations`: files, directories, indexes, patterns, locally or in
+    /// stores ([`ObjectUri`](crate::ObjectUri)).
     ///
     /// A directory is read through its `model.safetensors.index.json` or its only
     /// `*.safetensors.index.json`; else it is its `*.safetensors` files, by name. `*`, `?` and `[`
     /// make a pattern where no file of that name exists. Shards come in the order of the
-    /// locations, those of one location by name. A file that is named twice counts once.
+    /// locations, those of one location by name. A file that is named twice counts once. Of a
+    /// directory of a plain web server, which cannot be listed, `model.safetensors.index.json` or
+    /// `model.safetensors` is read.
     ///
     /// Tensors of a shard that its index does not name belong to the checkpoint too.
     ///
@@ -164,9 +169,17 @@ impl Checkpoint {
 
     /// As [`open`](Self::open), with `opener` for the sources.
     pub(crate) fn open_with(opener: &Opener, locations: Vec<Location>) -> Result<Checkpoint> {
-        let files = resolve::resolve(&locations)?;
-        let mut checkpoint =
-            Self::read(files.shards.len(), |number| open_shard(opener, &files, number))?;
+        let files = resolve::resolve(opener, &locations)?;
+        let is_remote = |file: &ShardFile| matches!(file.location, Location::Object(_));
+        let threads = match files.shards.iter().any(is_remote) {
+            true => cores().max(parallel::WAITING_THREADS),
+            false => cores(),
+        };
+        let open = |number: usize| {
+            let opened = opener.open(&files.shards[number].location);
+            opened.map_err(|error| files.explain(number, error))
+        };
+        let mut checkpoint = Self::read(files.shards.len(), threads, open)?;
         // Sources without a check are then files that a store gave.
         checkpoint.verifiable = opener.options.verify;
         for file in &files.indexes {
@@ -183,12 +196,14 @@ impl Checkpoint {
         if sources.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }
-        Self::read(sources.len(), |number| Ok(sources[number].clone()))
+        Self::read(sources.len(), cores(), |number| Ok(sources[number].clone()))
     }
 
-    /// The checkpoint of `count` shards, the sources of which `open` gives.
+    /// The checkpoint of `count` shards, the sources of which `open` gives, on up to `threads`
+    /// threads.
     fn read(
         count: usize,
+        threads: usize,
         open: impl Fn(usize) -> Result<Arc<dyn Source>> + Sync,
     ) -> Result<Checkpoint> {
         if count > MAX_TENSORS {
@@ -199,7 +214,7 @@ impl Checkpoint {
         }
         let keys = NameKeys::default();
         let read = |number| header::read(open(number)?, number as u32, &keys);
-        let headers = parallel::try_map(count, read)?;
+        let headers = parallel::try_map(count, threads, read)?;
         Self::assemble(headers, keys)
     }
 
@@ -278,17 +293,6 @@ impl fmt::Debug for Checkpoint {
 /// The name at each position, for the table of names.
 fn name_in<'a>(tensors: &'a [TensorInfo]) -> impl Fn(usize) -> &'a str {
     |position| &tensors[position].name
-}
-
-/// Opens shard `number`; where it is missing and an index named it, the error says so.
-fn open_shard(opener: &Opener, files: &Files, number: usize) -> Result<Arc<dyn Source>> {
-    let file = &files.shards[number];
-    opener.open(&file.location).map_err(|error| match file.named_by {
-        Some((index, position)) if error.kind() == ErrorKind::NotFound => {
-            files.indexes[index].index.missing(position, error)
-        }
-        _ => error,
-    })
 }
 
 /// The error for two tensors of the same name.

@@ -1,24 +1,27 @@
-//! One function over many numbers, on all CPUs, as if one after the other.
+//! One function over many numbers, on several threads, as if one after the other.
 //!
 //! Numbers are handed out in order. After a failure no more are handed out; all below the failed
 //! one were handed out before it and are waited for, so the failure with the lowest number is
 //! always found, and it is the one returned: the same one whatever the timing.
 
 use crate::error::Result;
-use crate::options::cores;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+/// How many threads wait for servers at once, whatever the number of cores.
+pub(super) const WAITING_THREADS: usize = 16;
+
 type Outcomes<T> = Vec<(usize, Result<T>)>;
 
-/// The results of `work` for 0 to `count - 1`, in order.
+/// The results of `work` for 0 to `count - 1`, in order, on up to `threads` threads.
 ///
-/// The calling thread works too; where the system gives no more threads, it works alone.
+/// The calling thread is one of them; where the system gives no more threads, it works alone.
 ///
 /// # Errors
 /// That of the lowest number that failed.
 pub(super) fn try_map<T: Send>(
     count: usize,
+    threads: usize,
     work: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
@@ -38,8 +41,7 @@ pub(super) fn try_map<T: Send>(
         }
         outcomes
     };
-    let threads = cores().min(count);
-    let mut outcomes = on_threads(threads, &worker);
+    let mut outcomes = on_threads(threads.min(count), &worker);
     outcomes.sort_unstable_by_key(|(number, _)| *number);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
@@ -71,14 +73,14 @@ mod tests {
 
     #[test]
     fn results_come_in_order() {
-        assert_eq!(try_map(0, Ok).unwrap(), Vec::<usize>::new());
-        assert_eq!(try_map(1000, Ok).unwrap(), (0..1000).collect::<Vec<_>>());
+        assert_eq!(try_map(0, 4, Ok).unwrap(), Vec::<usize>::new());
+        assert_eq!(try_map(1000, 4, Ok).unwrap(), (0..1000).collect::<Vec<_>>());
     }
 
     #[test]
     fn the_lowest_failure_wins_even_if_it_comes_late() {
         for _ in 0..20 {
-            let error = try_map(100, |number| {
+            let error = try_map(100, 4, |number| {
                 if number == 5 {
                     thread::sleep(Duration::from_millis(2));
                 }

@@ -2,9 +2,9 @@
 //!
 //! | named | read |
 //! | --- | --- |
-//! | a file | that file |
-//! | a file named `*.safetensors.index.json` | the files it names, sorted |
-//! | a directory | its `model.safetensors.index.json`, else its only index, else its `*.safetensors` files, sorted |
+//! | a file, an object `*.safetensors` | that |
+//! | one named `*.safetensors.index.json` | the files it names, sorted |
+//! | a directory, another object | its `model.safetensors.index.json`, else its only index, else its `*.safetensors` files, sorted |
 //! | a path with `*`, `?` or `[` that does not exist | everything it matches, sorted, each as if it had been named |
 //!
 //! Directories are not searched below their first level, and names that begin with a dot are left
@@ -13,18 +13,34 @@
 //! place: `dir dir/a.safetensors` is `dir`.
 //!
 //! Whether a file exists and may be read is found out when it is opened.
+//!
+//! ```text
+//! resolve --> paths    the file system: what is a directory, patterns
+//!         \-> objects  stores: what acts as a directory, patterns of names
+//! ```
+
+mod objects;
+mod paths;
 
 use super::index::{self, Index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
+use crate::source::Opener;
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 const PREFERRED_INDEX: &str = "model.safetensors.index.json";
+
+const SHARD_SUFFIX: &str = ".safetensors";
+
+/// How patterns match.
+const AS_A_SHELL: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
 
 /// The files of a checkpoint.
 #[derive(Default)]
@@ -32,15 +48,23 @@ pub(super) struct Files {
     /// Each shard's file, once.
     pub(super) shards: Vec<ShardFile>,
     pub(super) indexes: Vec<IndexFile>,
-    /// The canonical path of each file, and its position in `shards`.
-    known: HashMap<PathBuf, usize>,
+    /// What each file is known by, and its position in `shards`.
+    known: HashMap<Location, usize>,
 }
 
 /// The file of a shard.
 pub(super) struct ShardFile {
     pub(super) location: Location,
+    named_by: NamedBy,
+}
+
+/// Why a shard is looked for where it is, if not because it was named or seen.
+enum NamedBy {
+    User,
     /// The index that named it first (a position in [`Files::indexes`]) and its position there.
-    pub(super) named_by: Option<(usize, usize)>,
+    Index(usize, usize),
+    /// This directory, which cannot be listed.
+    Directory(Location),
 }
 
 /// An index and, for each position in it, the position in [`Files::shards`].
@@ -49,13 +73,13 @@ pub(super) struct IndexFile {
     pub(super) shards: Vec<usize>,
 }
 
-/// The files that `locations` name.
+/// The files that `locations` name. `opener` lists directories of stores and reads indexes.
 ///
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound) for a directory without safetensors files and a pattern that
 /// matches nothing, [`InvalidInput`](ErrorKind::InvalidInput) for no location at all and a
 /// malformed pattern; else those of reading directories and indexes.
-pub(super) fn resolve(locations: &[Location]) -> Result<Files> {
+pub(super) fn resolve(opener: &Opener, locations: &[Location]) -> Result<Files> {
     if locations.is_empty() {
         return Err(Error::new(
             ErrorKind::InvalidInput,
@@ -64,82 +88,73 @@ pub(super) fn resolve(locations: &[Location]) -> Result<Files> {
     }
     let mut files = Files::default();
     for location in locations {
-        let Location::File(path) = location else {
-            files.add_object(location.clone());
-            continue;
-        };
-        match pattern(path) {
-            None => files.add(path)?,
-            Some(pattern) => {
-                for path in matches(pattern)? {
-                    files.add(&path)?;
-                }
-            }
+        match location {
+            Location::File(path) => paths::add(&mut files, opener, path)?,
+            Location::Object(uri) => objects::add(&mut files, opener, uri)?,
         }
     }
     Ok(files)
 }
 
 impl Files {
-    /// Adds what `path` names.
-    fn add(&mut self, path: &Path) -> Result<()> {
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => self.add_directory(path),
-            Ok(metadata) if metadata.is_file() && has_suffix(path.as_os_str(), index::SUFFIX) => {
-                self.add_index(path)
-            }
-            // Opening it says what is wrong with it.
-            _ => {
-                self.add_shard(path.to_path_buf(), None);
-                Ok(())
-            }
+    /// What it means that shard `number` does not open, for `error`.
+    pub(super) fn explain(&self, number: usize, error: Error) -> Error {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        match &self.shards[number].named_by {
+            NamedBy::User => error,
+            NamedBy::Index(index, position) => self.indexes[*index].index.missing(*position, error),
+            NamedBy::Directory(directory) => objects::nothing_known(directory, error),
         }
     }
 
-    fn add_directory(&mut self, directory: &Path) -> Result<()> {
-        let names = names_in(directory)?;
-        if let Some(index) = choose_index(&names) {
-            return self.add_index(&directory.join(index));
-        }
-        let shards: Vec<_> = names.iter().filter(|name| has_suffix(name, ".safetensors")).collect();
-        if shards.is_empty() {
-            let sentence = format!(
-                "no *.safetensors file in the directory {}; name the directory that holds the \
-                 checkpoint, or its files",
-                directory.display()
-            );
-            return Err(Error::new(ErrorKind::NotFound, sentence));
-        }
-        for name in shards {
-            self.add_shard(directory.join(name), None);
-        }
-        Ok(())
-    }
-
-    fn add_index(&mut self, path: &Path) -> Result<()> {
-        let index = Index::read(path)?;
+    fn add_index(&mut self, opener: &Opener, location: Location) -> Result<()> {
+        let index = Index::read(opener, location)?;
         let number = self.indexes.len();
         let files = index.files();
         let mut shards = vec![0; files.len()];
-        for (path, position) in files {
-            shards[position] = self.add_shard(path, Some((number, position)));
+        for (location, position) in files {
+            shards[position] = self.add_shard(location, NamedBy::Index(number, position));
         }
         self.indexes.push(IndexFile { index, shards });
         Ok(())
     }
 
-    fn add_object(&mut self, location: Location) {
-        self.shards.push(ShardFile { location, named_by: None });
-    }
-
-    /// The position of the shard in `path`, added if it is not there yet.
-    fn add_shard(&mut self, path: PathBuf, named_by: Option<(usize, usize)>) -> usize {
-        // A path that cannot be followed is its own identity; opening it says why.
-        let identity = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    /// The position of the shard at `location`, added if it is not there yet.
+    fn add_shard(&mut self, location: Location, named_by: NamedBy) -> usize {
+        let identity = match &location {
+            // A path that cannot be followed is its own identity; opening it says why.
+            Location::File(path) => {
+                fs::canonicalize(path).map_or_else(|_| location.clone(), Location::from)
+            }
+            Location::Object(_) => location.clone(),
+        };
         *self.known.entry(identity).or_insert_with(|| {
-            self.shards.push(ShardFile { location: path.into(), named_by });
+            self.shards.push(ShardFile { location, named_by });
             self.shards.len() - 1
         })
+    }
+}
+
+/// What is read of a directory.
+enum Chosen<'a, N> {
+    Index(&'a N),
+    Shards(Vec<&'a N>),
+}
+
+/// What to read of a directory with `names`: the preferred index, else the only one, else all shards.
+fn choose<N: AsRef<OsStr>>(names: &[N]) -> Chosen<'_, N> {
+    if let Some(preferred) = names.iter().find(|name| name.as_ref() == PREFERRED_INDEX) {
+        return Chosen::Index(preferred);
+    }
+    let mut indexes = names.iter().filter(|name| has_suffix(name.as_ref(), index::SUFFIX));
+    match (indexes.next(), indexes.next()) {
+        (Some(only), None) => Chosen::Index(only),
+        _ => {
+            let is_shard = |name: &&N| has_suffix(name.as_ref(), SHARD_SUFFIX);
+            Chosen::Shards(names.iter().filter(is_shard).collect())
+        }
     }
 }
 
@@ -148,68 +163,21 @@ fn has_suffix(name: &OsStr, suffix: &str) -> bool {
     name.len() > suffix.len() && name.as_bytes().ends_with(suffix.as_bytes())
 }
 
-/// The names in `directory` of what is neither hidden nor a directory, sorted by their bytes.
-fn names_in(directory: &Path) -> Result<Vec<OsString>> {
-    let fail =
-        |cause| Error::from_io(format_args!("list the directory {}", directory.display()), cause);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if !is_directory && !name.as_bytes().starts_with(b".") {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
+/// The error of a directory without shards.
+fn empty(directory: &Location) -> Error {
+    let sentence = format!(
+        "no *.safetensors file in the directory {directory}; name the directory that holds the \
+         checkpoint, or its files"
+    );
+    Error::new(ErrorKind::NotFound, sentence)
 }
 
-/// The preferred index among `names`, else the only one.
-fn choose_index(names: &[OsString]) -> Option<&OsString> {
-    if let Some(preferred) = names.iter().find(|name| *name == PREFERRED_INDEX) {
-        return Some(preferred);
-    }
-    let mut indexes = names.iter().filter(|name| has_suffix(name, index::SUFFIX));
-    let first = indexes.next();
-    if indexes.next().is_some() { None } else { first }
+fn malformed(pattern: &str, cause: glob::PatternError) -> Error {
+    let sentence = format!("{pattern:?} does not exist, and as a pattern it is malformed");
+    Error::new(ErrorKind::InvalidInput, sentence).with_source(cause)
 }
 
-/// `path` as text if it is a pattern: it does not exist and holds a character of patterns.
-fn pattern(path: &Path) -> Option<&str> {
-    let text = path.to_str().filter(|text| text.contains(['*', '?', '[']))?;
-    let error = fs::symlink_metadata(path).err()?;
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
-    )
-    .then_some(text)
+fn no_match(pattern: &str) -> Error {
+    let sentence = format!("nothing matches the pattern {pattern:?}; check the path");
+    Error::new(ErrorKind::NotFound, sentence)
 }
-
-/// What `pattern` matches, sorted.
-fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
-    let options = glob::MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        require_literal_leading_dot: true,
-    };
-    let found = glob::glob_with(pattern, options).map_err(|cause| {
-        let sentence = format!("{pattern:?} does not exist, and as a pattern it is malformed");
-        Error::new(ErrorKind::InvalidInput, sentence).with_source(cause)
-    })?;
-    let paths: std::result::Result<Vec<PathBuf>, glob::GlobError> = found.collect();
-    let mut paths = paths.map_err(|error| {
-        let directory = error.path().display().to_string();
-        Error::from_io(format_args!("list {directory} for {pattern:?}"), error.into())
-    })?;
-    if paths.is_empty() {
-        let sentence = format!("nothing matches the pattern {pattern:?}; check the path");
-        return Err(Error::new(ErrorKind::NotFound, sentence));
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-#[cfg(test)]
-#[path = "resolve_tests.rs"]
-mod tests;

@@ -1,9 +1,11 @@
 //! What each way of naming a checkpoint opens.
 
-use super::super::Checkpoint;
-use super::super::tests::file_with;
 use super::*;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::tests::file_with;
+use crate::error::ErrorKind;
 use crate::location::IntoLocations;
+use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 

@@ -246,3 +246,5 @@ impl Store for Hub {
     }
 }
 
+#[cfg(test)]
+mod tests;

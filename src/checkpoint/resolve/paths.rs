@@ -1,0 +1,100 @@
+//! What paths of the local file system name.
+
+use super::{AS_A_SHELL, Chosen, Files, NamedBy, choose, empty, has_suffix, malformed, no_match};
+use crate::checkpoint::index;
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::source::Opener;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Adds what `path` names, which may be a pattern.
+///
+/// # Errors
+/// As [`resolve`](super::resolve).
+pub(super) fn add(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
+    match pattern(path) {
+        None => add_path(files, opener, path),
+        Some(pattern) => {
+            matches(pattern)?.iter().try_for_each(|path| add_path(files, opener, path))
+        }
+    }
+}
+
+fn add_path(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => add_directory(files, opener, path),
+        Ok(metadata) if metadata.is_file() && has_suffix(path.as_os_str(), index::SUFFIX) => {
+            files.add_index(opener, path.into())
+        }
+        // Opening it says what is wrong with it.
+        _ => {
+            files.add_shard(path.into(), NamedBy::User);
+            Ok(())
+        }
+    }
+}
+
+fn add_directory(files: &mut Files, opener: &Opener, directory: &Path) -> Result<()> {
+    let names = names_in(directory)?;
+    match choose(&names) {
+        Chosen::Index(name) => files.add_index(opener, directory.join(name).into()),
+        Chosen::Shards(names) if names.is_empty() => Err(empty(&Location::from(directory))),
+        Chosen::Shards(names) => {
+            for name in names {
+                files.add_shard(directory.join(name).into(), NamedBy::User);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The names in `directory` of what is neither hidden nor a directory, sorted by their bytes.
+fn names_in(directory: &Path) -> Result<Vec<OsString>> {
+    let fail =
+        |cause| Error::from_io(format_args!("list the directory {}", directory.display()), cause);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_directory && !name.as_bytes().starts_with(b".") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// `path` as text if it is a pattern: it does not exist and holds a character of patterns.
+fn pattern(path: &Path) -> Option<&str> {
+    let text = path.to_str().filter(|text| text.contains(['*', '?', '[']))?;
+    let error = fs::symlink_metadata(path).err()?;
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
+    )
+    .then_some(text)
+}
+
+/// What `pattern` matches, sorted.
+fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
+    let found = glob::glob_with(pattern, AS_A_SHELL).map_err(|cause| malformed(pattern, cause))?;
+    let paths: std::result::Result<Vec<PathBuf>, glob::GlobError> = found.collect();
+    let mut paths = paths.map_err(|error| {
+        let directory = error.path().display().to_string();
+        Error::from_io(format_args!("list {directory} for {pattern:?}"), error.into())
+    })?;
+    if paths.is_empty() {
+        return Err(no_match(pattern));
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+#[path = "paths_tests.rs"]
+mod tests;

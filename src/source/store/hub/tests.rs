@@ -1,0 +1,256 @@
+//! The Hub as its clients see it: a stand-in that redirects to a CDN, and a local cache.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{ErrorKind, Result};
+use crate::location::{IntoLocations, Location};
+use crate::options::{RemoteOptions, RetryLimits};
+use crate::source::Opener;
+use crate::source::store::Checksum;
+use crate::test_files::file_at;
+use crate::test_server::{Answer, Asked, Server};
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const TOKEN: &str = "hf_s3cret";
+
+/// Opens things with an environment of its own.
+struct User {
+    home: TempDir,
+    env: HashMap<String, String>,
+}
+
+impl User {
+    fn new(hub: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().display().to_string();
+        Self { home, env: HashMap::new() }.with("HOME", path).with("HF_ENDPOINT", hub)
+    }
+
+    fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn options(&self) -> RemoteOptions {
+        let env = self.env.clone();
+        let retries = RetryLimits { attempts: 2, ..RetryLimits::default() };
+        let env = Arc::new(move |name: &str| env.get(name).cloned());
+        RemoteOptions { env, retries, ..RemoteOptions::default() }
+    }
+
+    fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
+        Checkpoint::open_with(&Opener::new(self.options()), locations.into_locations()?)
+    }
+
+    #[track_caller]
+    fn refused(&self, location: &str, kind: ErrorKind, part: &str) {
+        let error = self.open(location).unwrap_err();
+        assert!(error.kind() == kind && error.to_string().contains(part), "{error:?}");
+        assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+    }
+
+    /// Puts a file of `o/r` into the cache below `root`.
+    fn cache(&self, root: impl AsRef<Path>, name: &str, content: &[u8]) {
+        let repo = self.home.path().join(root).join("models--o--r");
+        let path = repo.join("snapshots").join(COMMIT).join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        fs::create_dir_all(repo.join("refs")).unwrap();
+        fs::write(repo.join("refs/main"), COMMIT).unwrap();
+    }
+}
+
+fn shard(prefix: &str) -> Vec<u8> {
+    file_at(prefix, &[100], 0)
+}
+
+/// A Hub with `o/r` at one commit: `a.safetensors` on a CDN, `sub/b.safetensors` on itself.
+struct Hub {
+    hub: Server,
+    cdn: Server,
+}
+
+fn hub() -> Hub {
+    let cdn = Server::start(|asked| match asked.headers.get("authorization") {
+        Some(_) => Answer::new(400, "two ways to authorize"),
+        None => Answer::range(asked, &shard("a")),
+    });
+    let to = cdn.url();
+    let hub = Server::start(move |asked| answer(asked, &to));
+    Hub { hub, cdn }
+}
+
+fn answer(asked: &Asked, cdn: &str) -> Answer {
+    if asked.headers.get("authorization").is_none_or(|value| *value != format!("Bearer {TOKEN}")) {
+        return Answer::new(401, "").with("X-Error-Code", "RepoNotFound");
+    }
+    let tree = format!("/api/models/o/r/tree/{COMMIT}");
+    let file = format!("/o/r/resolve/{COMMIT}");
+    match asked.target.split('?').next().unwrap() {
+        "/api/models/o/r/revision/main" | "/api/datasets/o/r/revision/refs%2Fpr%2F1" => {
+            Answer::new(200, format!(r#"{{"id":"o/r","sha":"{COMMIT}"}}"#))
+        }
+        "/api/models/o/gated/revision/main" => {
+            Answer::new(403, "").with("X-Error-Code", "GatedRepo")
+        }
+        path if path == tree && !asked.target.contains("cursor") => {
+            let next = format!("<http://{}{tree}?cursor=x>; rel=\"next\"", asked.headers["host"]);
+            Answer::new(200, r#"[{"type":"directory","oid":"1","path":"sub"}]"#).with("Link", next)
+        }
+        path if path == tree => {
+            let sum = "5a".repeat(32);
+            let entry =
+                format!(r#"[{{"type":"file","path":"a.safetensors","lfs":{{"oid":"{sum}"}}}}]"#);
+            Answer::new(200, entry)
+        }
+        path if path == format!("{tree}/sub") => {
+            Answer::new(200, r#"[{"type":"file","oid":"2","path":"sub/b.safetensors"}]"#)
+        }
+        path if path == format!("{file}/a.safetensors") => {
+            Answer::new(302, "").with("Location", format!("{cdn}/a?X-Signature=s3cret"))
+        }
+        path if path == format!("{file}/sub/b.safetensors") => Answer::range(asked, &shard("b")),
+        path if path.starts_with("/datasets/o/r/resolve/") => Answer::range(asked, &shard("d")),
+        path if path.contains("/revision/") => {
+            Answer::new(404, "").with("X-Error-Code", "RevisionNotFound")
+        }
+        _ => Answer::new(404, "")
+            .with("X-Error-Code", "EntryNotFound")
+            .with("X-Error-Message", "Entry not found"),
+    }
+}
+
+#[test]
+fn everything_is_asked_for_at_one_commit_and_the_token_stays_at_the_hub() {
+    let servers = hub();
+    let user = User::new(&format!("{}/", servers.hub.url())).with("HF_TOKEN", TOKEN);
+    let checkpoint = user.open(["hf://o/r", "hf://o/r/sub"]).unwrap();
+    assert_eq!(checkpoint.shards().len(), 2);
+    let targets = servers.hub.targets();
+    let about = targets.iter().filter(|target| target.contains("/revision/")).count();
+    assert_eq!(about, 1, "{targets:?}");
+    assert!(targets.iter().all(|t| t.contains("/revision/") || t.contains(COMMIT)), "{targets:?}");
+    assert_eq!(servers.cdn.targets(), ["/a?X-Signature=s3cret"]);
+    assert_eq!(
+        user.open("hf://datasets/o/r@refs/pr/1/d.safetensors").unwrap().tensors()[0].len_bytes(),
+        100
+    );
+}
+
+#[test]
+fn tokens_come_from_the_environment_or_the_file() {
+    let servers = hub();
+    let user = || User::new(&servers.hub.url());
+    let location = "hf://o/r/sub/b.safetensors";
+    user().with("HUGGING_FACE_HUB_TOKEN", format!(" {TOKEN}\n")).open(location).unwrap();
+
+    let with_file = |path: &str| {
+        let user = user();
+        let path = user.home.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{TOKEN}\n")).unwrap();
+        user
+    };
+    with_file(".cache/huggingface/token").open(location).unwrap();
+    with_file("home/token").with("HF_HOME", "~/home").open(location).unwrap();
+    with_file("t").with("HF_TOKEN_PATH", "~/t").open(location).unwrap();
+    with_file("xdg/huggingface/token").with("XDG_CACHE_HOME", "~/xdg").open(location).unwrap();
+
+    let denied = ErrorKind::PermissionDenied;
+    user().refused(location, denied, "set HF_TOKEN to a token");
+    user().with("HF_TOKEN", "hf_s3cret2").refused(location, denied, "account of the token");
+    user().with("HF_TOKEN", TOKEN).with("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1").refused(
+        location,
+        denied,
+        "set HF_TOKEN to a token",
+    );
+    let invalid = ErrorKind::InvalidInput;
+    user().with("HF_TOKEN", "s3cret s3cret").refused(location, invalid, "HF_TOKEN holds no token");
+    User::new("http://user:s3cret@host").refused(location, invalid, "HF_ENDPOINT");
+    User::new("host/s3cret").refused(location, invalid, "HF_ENDPOINT");
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let servers = hub();
+    let user = User::new(&servers.hub.url()).with("HF_TOKEN", TOKEN);
+    let page = format!("accept its conditions at {}/o/gated,", servers.hub.url());
+    user.refused("hf://o/gated/a.safetensors", ErrorKind::PermissionDenied, &page);
+    user.refused("hf://o/r@v9", ErrorKind::NotFound, "no revision \"v9\"");
+    user.refused("hf://o/r/x.safetensors", ErrorKind::NotFound, "it says \"Entry not found\"");
+    user.refused("hf://o/r/none", ErrorKind::NotFound, "no such file");
+    user.refused("hf://o/r/none/", ErrorKind::NotFound, "no *.safetensors file in the directory");
+}
+
+#[test]
+fn what_the_cache_holds_of_the_commit_is_read_from_there() {
+    let servers = hub();
+    let user = User::new(&servers.hub.url()).with("HF_TOKEN", TOKEN);
+    user.cache(".cache/huggingface/hub", "a.safetensors", &shard("cached"));
+    let checkpoint = user.open(["hf://o/r", "hf://o/r/sub"]).unwrap();
+    let kinds: Vec<_> = checkpoint.shards().iter().map(|shard| shard.source().kind()).collect();
+    assert_eq!(kinds, ["file", "hub"]);
+    assert!(servers.cdn.targets().is_empty());
+
+    let mut options = user.options();
+    options.verify = true;
+    let locations = "hf://o/r/a.safetensors".into_locations().unwrap();
+    let checkpoint = Checkpoint::open_with(&Opener::new(options), locations).unwrap();
+    assert_eq!(checkpoint.shards()[0].source().kind(), "hub");
+}
+
+#[test]
+fn offline_only_the_cache_is_read() {
+    let servers = hub();
+    let user = User::new(&servers.hub.url()).with("HF_HUB_OFFLINE", "1").with("HF_HOME", "~/h");
+    user.cache("h/hub", "a.safetensors", &shard("a"));
+    assert_eq!(user.open("hf://o/r").unwrap().shards().len(), 1);
+    assert_eq!(user.open(format!("hf://o/r@{COMMIT}")).unwrap().shards().len(), 1);
+    user.refused("hf://o/r/sub/b.safetensors", ErrorKind::NotFound, "HF_HUB_OFFLINE is set");
+    user.refused("hf://o/r/../x.safetensors", ErrorKind::NotFound, "HF_HUB_OFFLINE is set");
+    user.refused("hf://o/r@v1", ErrorKind::NotFound, "HF_HUB_OFFLINE is set");
+    assert!(servers.hub.targets().is_empty());
+}
+
+#[test]
+fn a_hub_that_is_away_leaves_what_the_cache_has() {
+    let gone = Server::start(|_| Answer::new(200, "")).url();
+    let user = User::new(&gone).with("HF_HUB_CACHE", "~/c");
+    user.cache("c", "a.safetensors", &shard("a"));
+    assert_eq!(user.open("hf://o/r").unwrap().shards().len(), 1);
+    user.refused("hf://o/r@v1", ErrorKind::Unreachable, "no connection");
+    user.refused("hf://o/other", ErrorKind::Unreachable, "no connection");
+}
+
+#[test]
+fn throttling_is_waited_for() {
+    let throttled = AtomicBool::new(true);
+    let server = Server::start(move |asked| match throttled.swap(false, Ordering::SeqCst) {
+        true => Answer::new(429, ""),
+        false => answer(asked, ""),
+    });
+    let user = User::new(&server.url()).with("HF_TOKEN", TOKEN);
+    user.open("hf://o/r/sub/b.safetensors").unwrap();
+}
+
+#[test]
+fn sums_are_those_of_the_listing() {
+    let servers = hub();
+    let user = User::new(&servers.hub.url()).with("HF_TOKEN", TOKEN);
+    let opener = Opener::new(user.options());
+    let sum = |location: &str| {
+        let Location::Object(uri) = Location::parse(location).unwrap() else { panic!() };
+        opener.open(&Location::Object(uri.clone())).unwrap();
+        let client = Arc::clone(opener.client().unwrap());
+        let store = client.store(&uri).unwrap();
+        let asking = Arc::clone(&client);
+        client.block_on(async move { store.checksum(&asking, uri.key()).await }).unwrap()
+    };
+    assert_eq!(sum("hf://o/r/a.safetensors"), Some(Checksum::Sha256([0x5a; 32])));
+    assert_eq!(sum("hf://o/r/sub/b.safetensors"), None);
+}
