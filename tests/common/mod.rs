@@ -6,6 +6,8 @@
 
 #[cfg(feature = "cli")]
 pub mod command;
+pub mod nginx;
+pub mod proxy;
 #[cfg(feature = "cli")]
 #[allow(unsafe_code)]
 pub mod seccomp;

@@ -1,0 +1,119 @@
+//! A stand-in of the Hugging Face Hub: one nginx that wants a token and redirects large files to
+//! another one, which refuses requests that bring it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::command::{Finished, digest_lines, ringload, run};
+use common::nginx::Nginx;
+use common::{Expected, directory, write};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
+const TOKEN: &str = "hf_s3cret";
+
+fn tensors() -> Vec<Expected> {
+    vec![Expected::of_bytes("a", 9 << 20, 1), Expected::of_bytes("b", 12_345, 2)]
+}
+
+/// The Hub and its CDN.
+fn servers() -> Option<(Nginx, Nginx)> {
+    let refuse = "location / { if ($http_authorization) { return 400; } }";
+    let cdn = Nginx::start(refuse, |root| {
+        write(&root.join("model.safetensors"), &tensors(), None);
+    })?;
+    let to = cdn.url("");
+    let body = format!(
+        r#"
+        if ($http_authorization != "Bearer {TOKEN}") {{ return 401; }}
+        error_page 401 @unknown;
+        location @unknown {{ add_header X-Error-Code RepoNotFound always; return 401; }}
+        location = /api/models/owner/repo/revision/main {{ return 200 '{{"sha":"{COMMIT}"}}'; }}
+        location = /api/models/owner/repo/tree/{COMMIT} {{
+            return 200 '[{{"type":"file","path":"README.md"}},{{"type":"file","path":"model.safetensors"}}]';
+        }}
+        location /owner/repo/resolve/{COMMIT}/ {{
+            rewrite ^/owner/repo/resolve/{COMMIT}/(.*)$ {to}$1?Signature=s3cret redirect;
+        }}
+        location / {{ add_header X-Error-Code EntryNotFound always; return 404; }}"#
+    );
+    let hub = Nginx::start(&body, |_| {})?;
+    Some((hub, cdn))
+}
+
+/// Runs `load --digest -vvv`; nothing secret may be told.
+#[track_caller]
+fn load(location: &str, home: &Path, change: impl FnOnce(&mut Command)) -> Finished {
+    let mut command = ringload();
+    command.env_clear().env("HOME", home).args(["load", "--digest", "-vvv", location]);
+    change(&mut command);
+    let finished = run(&mut command);
+    finished.assert_no_panic();
+    let told = [&finished.stdout, &finished.stderr].iter().any(|text| text.contains("s3cret"));
+    assert!(!told, "{finished:#?}");
+    finished
+}
+
+#[test]
+fn files_are_read_from_where_the_hub_redirects_to() {
+    let Some((hub, cdn)) = servers() else { return };
+    let home = directory();
+    for location in
+        ["hf://owner/repo/model.safetensors", "hf://owner/repo", "hf://owner/repo@main/"]
+    {
+        let finished = load(location, home.path(), |command| {
+            command.env("HF_ENDPOINT", hub.url("")).env("HF_TOKEN", TOKEN);
+        });
+        assert_eq!(finished.stdout, digest_lines(&tensors()), "{finished:#?}");
+    }
+    let (hub, cdn) = (hub.log(), cdn.log());
+    assert!(hub.iter().all(|line| line.contains("[Bearer hf_s3cret]")), "{hub:#?}");
+    assert!(cdn.iter().all(|line| line.contains(" 206 [] ")), "{cdn:#?}");
+    // Of ranges, the Hub is asked for the first one only.
+    assert!(cdn.len() > hub.iter().filter(|line| line.contains("/resolve/")).count(), "{hub:#?}");
+}
+
+#[test]
+fn the_hub_is_told_apart_from_what_it_does_not_have() {
+    let Some((hub, _cdn)) = servers() else { return };
+    let home = directory();
+    for (location, token, part) in [
+        ("hf://owner/repo", None, "set HF_TOKEN to a token"),
+        ("hf://owner/repo", Some("hf_s3cret2"), "check that the account of the token"),
+        ("hf://owner/repo/gone.safetensors", Some(TOKEN), "404 Not Found"),
+        ("hf://owner/repo/gone/", Some(TOKEN), "no *.safetensors file in the directory"),
+    ] {
+        let finished = load(location, home.path(), |command| {
+            command.env("HF_ENDPOINT", hub.url("").trim_end_matches('/'));
+            command.envs(token.map(|token| ("HF_TOKEN", token)));
+        });
+        assert_eq!(finished.status.code(), Some(1), "{finished:#?}");
+        assert!(finished.stderr.contains(part), "{location}: {finished:#?}");
+    }
+}
+
+#[test]
+fn the_local_cache_serves_without_the_hub() {
+    let home = directory();
+    let repository = home.path().join(".cache/huggingface/hub/models--owner--repo");
+    let snapshot = repository.join("snapshots").join(COMMIT);
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(repository.join("refs")).unwrap();
+    fs::create_dir_all(repository.join("blobs")).unwrap();
+    fs::write(repository.join("refs/main"), COMMIT).unwrap();
+    write(&repository.join("blobs/1"), &tensors(), None);
+    std::os::unix::fs::symlink("../../blobs/1", snapshot.join("model.safetensors")).unwrap();
+    for location in ["hf://owner/repo/model.safetensors", "hf://owner/repo"] {
+        let finished = load(location, home.path(), |command| {
+            command.env("HF_HUB_OFFLINE", "1");
+        });
+        assert_eq!(finished.stdout, digest_lines(&tensors()), "{finished:#?}");
+    }
+    let finished = load("hf://owner/repo/x.safetensors", home.path(), |command| {
+        command.env("HF_HUB_OFFLINE", "1");
+    });
+    assert!(finished.stderr.contains("HF_HUB_OFFLINE is set, and hf://owner/repo/x.safetensors"));
+}
