@@ -118,7 +118,12 @@ fn what_is_no_regular_file_is_refused_without_reading_it() {
 #[test]
 fn other_schemes_and_bad_urls_are_refused() {
     for (location, sentence) in [
-        ("foo://x", "foo:// locations are not supported; give a local path or a file:// URL"),
+        (
+            "foo://x",
+            "foo:// locations are not supported; give a local path, a file:// URL, or one of \
+             http://, https://, s3://, gs://, az://, hf://, anyscale://",
+        ),
+        ("s3://", "the s3:// location names no bucket; write s3://bucket/path"),
         ("", "the location is empty; give a path or a file:// URL"),
         ("file://x", "\"file://x\" has no path; write file:///absolute/path"),
     ] {
