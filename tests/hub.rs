@@ -5,9 +5,9 @@
 
 mod common;
 
-use common::command::{Finished, digest_lines, ringload, run};
+use common::command::{Finished, digest_lines, ringload, run, sha256};
 use common::nginx::Nginx;
-use common::{Expected, directory, write};
+use common::{Expected, directory, write, write_index};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -19,13 +19,22 @@ fn tensors() -> Vec<Expected> {
     vec![Expected::of_bytes("a", 9 << 20, 1), Expected::of_bytes("b", 12_345, 2)]
 }
 
-/// The Hub and its CDN.
+/// The Hub and its CDN. The repository has a checkpoint, and in a directory one with an index.
 fn servers() -> Option<(Nginx, Nginx)> {
     let refuse = "location / { if ($http_authorization) { return 400; } }";
     let cdn = Nginx::start(refuse, |root| {
-        write(&root.join("model.safetensors"), &tensors(), None);
+        let sharded = root.join("sharded");
+        fs::create_dir(&sharded).unwrap();
+        for directory in [root, &sharded] {
+            write(&directory.join("model.safetensors"), &tensors(), None);
+        }
+        let named = [("model.safetensors", &tensors()[..])];
+        write_index(&sharded.join("model.safetensors.index.json"), named);
+        write(&root.join("wrong.safetensors"), &tensors()[..1], None);
     })?;
     let to = cdn.url("");
+    let sum = sha256(&fs::read(cdn.root().join("model.safetensors")).unwrap());
+    let lfs = format!(r#""lfs":{{"oid":"{sum}","size":1,"pointerSize":1}}"#);
     let body = format!(
         r#"
         if ($http_authorization != "Bearer {TOKEN}") {{ return 401; }}
@@ -33,7 +42,12 @@ fn servers() -> Option<(Nginx, Nginx)> {
         location @unknown {{ add_header X-Error-Code RepoNotFound always; return 401; }}
         location = /api/models/owner/repo/revision/main {{ return 200 '{{"sha":"{COMMIT}"}}'; }}
         location = /api/models/owner/repo/tree/{COMMIT} {{
-            return 200 '[{{"type":"file","path":"README.md"}},{{"type":"file","path":"model.safetensors"}}]';
+            return 200 '[{{"type":"file","path":"README.md"}},{{"type":"file","path":"model.safetensors",{lfs}}},
+                {{"type":"file","path":"wrong.safetensors",{lfs}}}]';
+        }}
+        location = /api/models/owner/repo/tree/{COMMIT}/sharded {{
+            return 200 '[{{"type":"file","path":"sharded/model.safetensors.index.json"}},
+                {{"type":"file","path":"sharded/model.safetensors",{lfs}}}]';
         }}
         location /owner/repo/resolve/{COMMIT}/ {{
             rewrite ^/owner/repo/resolve/{COMMIT}/(.*)$ {to}$1?Signature=s3cret redirect;
@@ -61,9 +75,11 @@ fn load(location: &str, home: &Path, change: impl FnOnce(&mut Command)) -> Finis
 fn files_are_read_from_where_the_hub_redirects_to() {
     let Some((hub, cdn)) = servers() else { return };
     let home = directory();
-    for location in
-        ["hf://owner/repo/model.safetensors", "hf://owner/repo", "hf://owner/repo@main/"]
-    {
+    for location in [
+        "hf://owner/repo/model.safetensors",
+        "hf://owner/repo/model*",
+        "hf://owner/repo@main/sharded",
+    ] {
         let finished = load(location, home.path(), |command| {
             command.env("HF_ENDPOINT", hub.url("")).env("HF_TOKEN", TOKEN);
         });
@@ -74,6 +90,26 @@ fn files_are_read_from_where_the_hub_redirects_to() {
     assert!(cdn.iter().all(|line| line.contains(" 206 [] ")), "{cdn:#?}");
     // Of ranges, the Hub is asked for the first one only.
     assert!(cdn.len() > hub.iter().filter(|line| line.contains("/resolve/")).count(), "{hub:#?}");
+}
+
+#[test]
+fn bytes_are_held_against_the_sum_that_the_hub_keeps() {
+    let Some((hub, _cdn)) = servers() else { return };
+    let home = directory();
+    let verified = |location: &str| {
+        load(location, home.path(), |command| {
+            command.arg("--verify").env("HF_ENDPOINT", hub.url("")).env("HF_TOKEN", TOKEN);
+        })
+    };
+    for location in ["hf://owner/repo/model.safetensors", "hf://owner/repo/sharded"] {
+        let finished = verified(location);
+        assert_eq!(finished.stdout, digest_lines(&tensors()), "{finished:#?}");
+    }
+    let finished = verified("hf://owner/repo/wrong.safetensors");
+    assert_eq!(finished.status.code(), Some(1), "{finished:#?}");
+    let error = finished.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(error.contains("hf://owner/repo/wrong.safetensors"), "{error}");
+    assert!(error.contains("SHA-256"), "{error}");
 }
 
 #[test]

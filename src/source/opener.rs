@@ -36,17 +36,21 @@ impl Opener {
                 Err(Error::new(ErrorKind::Unsupported, sentence))
             }
             Location::File(path) => Ok(Arc::new(FileSource::open(path)?)),
-            Location::Object(uri) => self.open_object(uri),
+            Location::Object(uri) => self.open_object(uri, self.options.verify),
         }
     }
 
-    fn open_object(&self, uri: &ObjectUri) -> Result<Arc<dyn Source>> {
+    /// Opens the object `uri`; with `verify`, its bytes are to be checked against its checksum.
+    ///
+    /// # Errors
+    /// What its store says.
+    pub fn open_object(&self, uri: &ObjectUri, verify: bool) -> Result<Arc<dyn Source>> {
         let uri = &self.actual(uri)?;
         let (client, store) = self.prepared(uri)?;
         match store.local(uri.key()) {
-            // Checked when the store put it there.
+            // None where bytes are to be verified.
             Some(path) => Ok(Arc::new(FileSource::open(&path)?)),
-            None => Ok(Arc::new(ObjectSource::open(client, store, uri)?)),
+            None => Ok(Arc::new(ObjectSource::open(client, store, uri, verify)?)),
         }
     }
 

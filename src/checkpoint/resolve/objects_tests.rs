@@ -157,8 +157,10 @@ fn web<const N: usize>(files: [(&'static str, Vec<u8>); N]) -> Server {
     })
 }
 
+/// Opens `url` with nothing in the environment, no proxy either.
 fn open(url: &str) -> Result<Checkpoint> {
-    Checkpoint::open(url)
+    let options = RemoteOptions { env: Arc::new(|_| None), ..RemoteOptions::default() };
+    Checkpoint::open_with(&Opener::new(options), url.into_locations()?)
 }
 
 #[test]

@@ -50,13 +50,18 @@ pub(crate) struct ObjectSource {
 }
 
 impl ObjectSource {
-    /// Opens the object `uri` of `store`.
+    /// Opens the object `uri` of `store`; with `verify`, its bytes are checked against its checksum.
     ///
     /// # Errors
-    /// What the store says; [`Unsupported`](ErrorKind::Unsupported) for a server without ranges.
-    pub fn open(client: &Arc<Client>, store: Arc<dyn Store>, uri: &ObjectUri) -> Result<Self> {
+    /// What the store says; [`Unsupported`](ErrorKind::Unsupported) for a server without ranges, and
+    /// for an object to be verified that has no checksum.
+    pub fn open(
+        client: &Arc<Client>,
+        store: Arc<dyn Store>,
+        uri: &ObjectUri,
+        verify: bool,
+    ) -> Result<Self> {
         let opening = Object::open(Arc::clone(client), store, uri.clone(), FIRST_BYTES);
-        let verify = client.options.verify;
         let (object, first, check) = client.block_on(async move {
             let (object, first) = opening.await?;
             // Asked for once the object is pinned: if it is replaced in between, the next range is

@@ -246,7 +246,7 @@ fn sums_are_those_of_the_listing() {
     let sum = |location: &str| {
         let Location::Object(uri) = Location::parse(location).unwrap() else { panic!() };
         opener.open(&Location::Object(uri.clone())).unwrap();
-        let client = Arc::clone(opener.client().unwrap());
+        let client = Arc::clone(opener.client());
         let store = client.store(&uri).unwrap();
         let asking = Arc::clone(&client);
         client.block_on(async move { store.checksum(&asking, uri.key()).await }).unwrap()
