@@ -3,6 +3,7 @@
 
     perf/remote.py http      plain HTTP and TLS from nginx, against curl
     perf/remote.py s3        S3 from s3s-fs, against Run:ai Model Streamer 0.17
+    perf/remote.py verify    what checking a checksum adds
     perf/remote.py memory    peak memory for objects of growing size
 
 The server runs on the first core, clients on the last one, in turns (A B C A B C ...). What is
@@ -13,7 +14,7 @@ target/perf, once. Only Python's own library is used.
 """
 
 import argparse
-import hashlib
+import base64
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -40,7 +42,7 @@ ERRORS = tempfile.TemporaryFile()
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=["http", "s3", "memory"])
+    arguments.add_argument("what", choices=["http", "s3", "verify", "memory"])
     arguments.add_argument("--gib", type=float, default=2.0, help="size of the object (default 2)")
     arguments.add_argument("--runs", type=int, default=5, help="turns (default 5)")
     arguments.add_argument("--connections", type=int, default=16, help="connections (default 16)")
@@ -49,7 +51,7 @@ def main():
         sys.exit("build it first: cargo build --release")
     KEEP.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=KEEP) as directory:
-        {"http": http, "s3": s3, "memory": memory}[options.what](options, pathlib.Path(directory))
+        {"http": http, "s3": s3, "verify": verify, "memory": memory}[options.what](options, pathlib.Path(directory))
 
 
 # ---------------------------------------------------------------- scenarios
@@ -113,6 +115,31 @@ def s3(options, directory):
     report("s3", figures, size)
     own, theirs = cpu(figures, "ringload", size), cpu(figures, "Run:ai 0.17", size)
     verdict([("s3: CPU-s/GB", own, 0.40), ("s3: of Run:ai's", own / theirs, 0.25)])
+
+
+def verify(options, directory):
+    path = checkpoint(options.gib)
+    size = path.stat().st_size
+    # nginx plays an S3 server that asks for no signature and keeps the object's CRC-32.
+    headers = f"add_header x-amz-checksum-crc32 {crc32(path)}; add_header x-amz-checksum-type FULL_OBJECT;"
+    server, plain, *_ = nginx(directory, bucket(directory, path), headers)
+    environment = {**os.environ, "AWS_ENDPOINT_URL": plain, "RUNAI_STREAMER_S3_UNSIGNED": "1"}
+    with server:
+        command = load(f"s3://bucket/{path.name}", options.connections)
+        checked = subprocess.run(command + ["--verify"], env=environment, capture_output=True, check=True)
+        assert json.loads(checked.stdout)["verified_objects"] == 1
+        figures = in_turns({"plain": command, "--verify": command + ["--verify"]}, options.runs, environment)
+    report("verify", figures, size)
+    verdict([("checksumming: CPU-s/GB", cpu(figures, "--verify", size) - cpu(figures, "plain", size), 0.06)])
+
+
+def crc32(path):
+    """The CRC-32 of the file, by zlib, as S3 writes it."""
+    crc = 0
+    with open(path, "rb") as file:
+        while piece := file.read(8 << 20):
+            crc = zlib.crc32(piece, crc)
+    return base64.b64encode(struct.pack(">I", crc)).decode()
 
 
 def memory(options, directory):
@@ -253,7 +280,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def nginx(directory, root):
+def nginx(directory, root, headers=""):
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not program:
         sys.exit("nginx is not installed; tests/servers.sh does that")
@@ -273,11 +300,19 @@ def nginx(directory, root):
         f"daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;"
         f"events {{ worker_connections 1024; }}"
         f"http {{ access_log off; sendfile on; keepalive_requests 1000000; {temporary}"
-        f"server {{ listen 127.0.0.1:{plain}; listen 127.0.0.1:{tls} ssl; root {root};"
+        f"server {{ listen 127.0.0.1:{plain}; listen 127.0.0.1:{tls} ssl; root {root}; {headers}"
         f"ssl_certificate {certificate}; ssl_certificate_key {key}; }} }}"
     )
     server = Server([program, "-e", f"{directory}/error.log", "-c", str(configuration)], plain)
     return server, f"http://127.0.0.1:{plain}", f"https://localhost:{tls}", certificate
+
+
+def bucket(directory, path):
+    """A directory of buckets with one bucket, called bucket, that holds the object."""
+    root = directory / "root"
+    (root / "bucket").mkdir(parents=True)
+    os.link(path, root / "bucket" / path.name)
+    return root
 
 
 def s3s(directory, path):
@@ -285,13 +320,11 @@ def s3s(directory, path):
     if not program.exists():
         command = ["cargo", "install", "--quiet", "--locked", "--root", str(KEEP), "--features", "binary", "s3s-fs@0.14.1"]
         subprocess.run(command, check=True, cwd="/")
-    bucket = directory / "root" / "bucket"
-    bucket.mkdir(parents=True)
-    os.link(path, bucket / path.name)
+    root = bucket(directory, path)
     port = free_port()
     command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--access-key", "perf", "--secret-key", SECRET]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "RUST_LOG": "error"}}
-    return Server(command + [str(directory / "root")], port, **quiet), f"http://127.0.0.1:{port}"
+    return Server(command + [str(root)], port, **quiet), f"http://127.0.0.1:{port}"
 
 
 def runai():
