@@ -5,7 +5,19 @@
 //! (connections, retries, ranges, redirects) is `source::http`, once for all of them.
 
 pub(crate) mod anyscale;
+#[cfg(feature = "gcs")]
+mod gcs;
 mod hub;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod keyring;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod metadata;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod said;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod signing;
+#[cfg(all(test, any(feature = "gcs", feature = "azure")))]
+mod stand_in;
 mod web;
 
 use super::http::{Client, Refusal};
@@ -142,6 +154,8 @@ fn make(client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
     match uri.scheme() {
         Scheme::Http | Scheme::Https => Ok(Arc::new(web::Web::new(uri)?)),
         Scheme::Hf => Ok(Arc::new(hub::Hub::new(&client.options, uri)?)),
+        #[cfg(feature = "gcs")]
+        Scheme::Gs => Ok(Arc::new(gcs::Gcs::new(&client.options, uri)?)),
         scheme => {
             let scheme = scheme.as_str();
             let sentence = format!("this build of ringload was made without {scheme}://");

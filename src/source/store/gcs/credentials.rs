@@ -1,0 +1,92 @@
+//! Google's application default credentials, in the order that Google's own libraries look:
+//!
+//! 1. the file that `GOOGLE_APPLICATION_CREDENTIALS` (or `RUNAI_STREAMER_GCS_CREDENTIAL_FILE`)
+//!    names,
+//! 2. the one that `gcloud auth application-default login` wrote,
+//! 3. the metadata server of Google's own machines.
+//!
+//! The first that is there is used, and must work: to go on without the credentials that somebody
+//! set up would only bring a puzzling refusal later.
+
+use super::super::keyring::Found;
+use super::super::metadata;
+use crate::error::{Error, ErrorKind, Result};
+use reqsign_core::{Context, ProvideCredential};
+use reqsign_google::{
+    Credential, FileCredentialProvider, ServiceAccountTokenCredentialProvider,
+    VmMetadataCredentialProvider,
+};
+
+const FILE_VARIABLES: [&str; 2] =
+    ["GOOGLE_APPLICATION_CREDENTIALS", "RUNAI_STREAMER_GCS_CREDENTIAL_FILE"];
+/// Reading objects, and nothing else.
+const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
+
+/// Searches for credentials and gets a token with them.
+///
+/// # Errors
+/// [`PermissionDenied`](ErrorKind::PermissionDenied) where there are some and they do not work.
+pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
+    for variable in FILE_VARIABLES {
+        if let Some(path) = context.env_var(variable) {
+            return of_file(context, &path, variable).await.map(Found::Credential);
+        }
+    }
+    let well_known = well_known(context);
+    if let Some(path) = &well_known
+        && context.file_read(path).await.is_ok()
+    {
+        let from = "gcloud auth application-default login";
+        return of_file(context, path, from).await.map(Found::Credential);
+    }
+    if let Some(credential) = of_machine(context).await {
+        return Ok(Found::Credential(credential));
+    }
+    let [variable, _] = FILE_VARIABLES;
+    let well_known = well_known.map_or("no HOME".to_owned(), |path| format!("no {path}"));
+    let nothing = format!("{variable} is not set; {well_known}; no metadata server answers");
+    Ok(Found::Nothing(nothing))
+}
+
+/// The token that the file at `path` leads to; `from` says who named it.
+async fn of_file(context: &Context, path: &str, from: &str) -> Result<Credential> {
+    let fail = |why: &str| {
+        let sentence = format!(
+            "the Google credentials in {path} (from {from}) {why}; renew them, or set \
+             RINGLOAD_GCS_ANONYMOUS=1 to read without"
+        );
+        Error::new(ErrorKind::PermissionDenied, sentence)
+    };
+    let refused = |error| fail("do not work").with_source(error);
+    let provider = FileCredentialProvider::new(path).with_scope(SCOPE);
+    let credential = provider.provide_credential(context).await.map_err(refused)?;
+    let credential = credential.ok_or_else(|| fail("are empty"))?;
+    let Some(account) = credential.service_account else {
+        return Ok(credential);
+    };
+    // An account's key signs the request for a token, once for many requests.
+    let exchange = ServiceAccountTokenCredentialProvider::new(account).with_scope(SCOPE);
+    let credential = exchange.provide_credential(context).await.map_err(refused)?;
+    credential.ok_or_else(|| fail("bring no token"))
+}
+
+/// Where gcloud keeps the application default credentials.
+fn well_known(context: &Context) -> Option<String> {
+    let directory = match context.env_var("CLOUDSDK_CONFIG") {
+        Some(directory) => directory,
+        None => format!("{}/.config/gcloud", context.home_dir()?.display()),
+    };
+    Some(format!("{directory}/application_default_credentials.json"))
+}
+
+/// The token of the account that this machine runs as, if it is one of Google's.
+async fn of_machine(context: &Context) -> Option<Credential> {
+    if context.env_var("NO_GCE_CHECK").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return None;
+    }
+    let at_home = context.env_var("GCE_METADATA_HOST").is_some()
+        || metadata::firmware_says("product_name", "Google");
+    let provider = VmMetadataCredentialProvider::new().with_scope(SCOPE);
+    let answer = metadata::ask(at_home, provider.provide_credential(context)).await?;
+    answer.inspect_err(|error| tracing::debug!(%error, "no token of a metadata server")).ok()?
+}

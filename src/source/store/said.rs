@@ -1,0 +1,67 @@
+//! What a server said when it refused, and how object names stand in URLs.
+
+use crate::source::http::Refusal;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// A server's own words are not repeated beyond this.
+const WORDS_MAX: usize = 200;
+
+/// Unreserved characters (RFC 3986, section 2.3) stand for themselves.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// As above, in a path of several segments.
+const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
+
+/// `the server answered 404 Not Found (NoSuchKey: The specified key does not exist)`.
+pub(super) fn said(refusal: &Refusal, code: Option<&str>, message: Option<&str>) -> String {
+    let status = refusal.status;
+    let words: Vec<_> = [code, message].into_iter().flatten().filter_map(first_line).collect();
+    match words.as_slice() {
+        [] => format!("the server answered {status}"),
+        words => format!("the server answered {status} ({})", words.join(": ")),
+    }
+}
+
+/// The first line of `text`, cut short, without its full stop.
+fn first_line(text: &str) -> Option<String> {
+    let line = text.lines().next()?.trim().trim_end_matches('.');
+    let short: String = line.chars().filter(|char| !char.is_control()).take(WORDS_MAX).collect();
+    (!short.is_empty()).then_some(short)
+}
+
+/// `name` as one segment of a URL's path, or as a value in its query.
+pub(super) fn segment(name: &str) -> String {
+    utf8_percent_encode(name, RESERVED).to_string()
+}
+
+/// `key` as the path of a URL; its slashes stay.
+pub(super) fn path(key: &str) -> String {
+    utf8_percent_encode(key, RESERVED_IN_PATH).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, StatusCode};
+
+    #[test]
+    fn words_are_kept_short() {
+        let refusal = |body: &'static [u8]| Refusal {
+            status: StatusCode::NOT_FOUND,
+            headers: HeaderMap::new(),
+            body: body.into(),
+        };
+        let said = |code, message| said(&refusal(b""), code, message);
+        assert_eq!(said(None, Some("")), "the server answered 404 Not Found");
+        assert_eq!(
+            said(Some("NoSuchKey"), Some("Not there.\nRequestId: 1")),
+            "the server answered 404 Not Found (NoSuchKey: Not there)"
+        );
+        assert!(said(None, Some(&"x".repeat(10_000))).len() < 300);
+    }
+
+    #[test]
+    fn names_are_encoded_once() {
+        assert_eq!(segment("a/b c+%41ä"), "a%2Fb%20c%2B%2541%C3%A4");
+        assert_eq!(path("a/b c+%41ä~._-"), "a/b%20c%2B%2541%C3%A4~._-");
+    }
+}
