@@ -5,6 +5,8 @@
 //! (connections, retries, ranges, redirects) is `source::http`, once for all of them.
 
 pub(crate) mod anyscale;
+#[cfg(feature = "azure")]
+mod azure;
 #[cfg(feature = "gcs")]
 mod gcs;
 mod hub;
@@ -156,6 +158,8 @@ fn make(client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
         Scheme::Hf => Ok(Arc::new(hub::Hub::new(&client.options, uri)?)),
         #[cfg(feature = "gcs")]
         Scheme::Gs => Ok(Arc::new(gcs::Gcs::new(&client.options, uri)?)),
+        #[cfg(feature = "azure")]
+        Scheme::Az => Ok(Arc::new(azure::Azure::new(&client.options, uri)?)),
         scheme => {
             let scheme = scheme.as_str();
             let sentence = format!("this build of ringload was made without {scheme}://");

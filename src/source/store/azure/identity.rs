@@ -1,0 +1,71 @@
+//! Managed identity: the token that Azure gives to a machine, or to a service that runs there.
+//!
+//! The two servers differ in address, version and a secret header; reqsign knows the first one, at
+//! an address of its choice.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use reqsign_azure_storage::Credential;
+use reqsign_core::time::Timestamp;
+use reqsign_core::{Context, Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::said::segment;
+
+const MACHINE: &str = "http://169.254.169.254";
+const RESOURCE: &str = "https://storage.azure.com/";
+
+#[derive(Deserialize)]
+struct Token {
+    access_token: String,
+    /// Seconds since 1970, as a number or in quotes.
+    expires_on: Option<Value>,
+}
+
+/// The token of a virtual machine, from its metadata server.
+pub(super) async fn of_machine(context: &Context) -> Result<Credential> {
+    let host = context.env_var("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+    let host = host.unwrap_or_else(|| MACHINE.to_owned());
+    let url = format!("{}/metadata/identity/oauth2/token", host.trim_end_matches('/'));
+    let request = Request::get(query(context, &url, "2018-02-01")).header("Metadata", "true");
+    ask(context, request).await
+}
+
+/// The token of a service (App Service, Functions, Container Apps), from its server at `endpoint`.
+pub(super) async fn of_service(context: &Context, endpoint: &str) -> Result<Credential> {
+    let secret = context.env_var("IDENTITY_HEADER").unwrap_or_default();
+    let request =
+        Request::get(query(context, endpoint, "2019-08-01")).header("X-IDENTITY-HEADER", secret);
+    ask(context, request).await
+}
+
+fn query(context: &Context, url: &str, version: &str) -> String {
+    let resource = segment(RESOURCE);
+    let client = context.env_var("AZURE_CLIENT_ID");
+    let client = client.map_or_else(String::new, |id| format!("&client_id={}", segment(&id)));
+    format!("{url}?api-version={version}&resource={resource}{client}")
+}
+
+async fn ask(context: &Context, request: http::request::Builder) -> Result<Credential> {
+    let request = request.body(Bytes::new()).map_err(|error| {
+        Error::config_invalid("no URL of an identity server").with_source(error)
+    })?;
+    let answer = context.http_send(request).await?;
+    if answer.status() != StatusCode::OK {
+        let sentence = format!("the identity server answered {}", answer.status());
+        return Err(Error::credential_invalid(sentence));
+    }
+    // The error could quote the token; it is not passed on.
+    let token: Token = serde_json::from_slice(answer.body())
+        .map_err(|_| Error::unexpected("the identity server answers with no token"))?;
+    Ok(Credential::with_bearer_token(&token.access_token, token.expires_on.and_then(time)))
+}
+
+fn time(seconds: Value) -> Option<Timestamp> {
+    let seconds = match seconds {
+        Value::String(text) => text.parse().ok()?,
+        number => number.as_i64()?,
+    };
+    Timestamp::from_second(seconds).ok()
+}

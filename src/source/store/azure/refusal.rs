@@ -1,0 +1,147 @@
+//! What refusals of Azure Blob Storage mean.
+
+use super::super::Verdict;
+use super::super::said::said;
+use crate::error::ErrorKind;
+use crate::source::http::Refusal;
+
+/// How requests are authorized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Use {
+    Key,
+    Sas,
+    Token,
+    /// Not at all; why.
+    Nothing(String),
+}
+
+/// What `refusal`, of a blob in `container`, means. Details of a failed authorization are not
+/// repeated: they may quote the signature.
+pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict {
+    let code = refusal.header("x-ms-error-code").map(str::to_owned).or_else(|| refusal.xml("Code"));
+    let code = code.as_deref().unwrap_or_default();
+    let detail = refusal.xml("AuthenticationErrorDetail").unwrap_or_default();
+    let fail = |kind, remedy: &str| {
+        let message = refusal.xml("Message");
+        let said = said(refusal, Some(code), message.as_deref());
+        Verdict::Fail(kind, format!("{said}; {remedy}"))
+    };
+    let denied = |remedy: &str| fail(ErrorKind::PermissionDenied, remedy);
+    let status = refusal.status.as_u16();
+    match (status, code, using) {
+        (_, "ServerBusy", _) => Verdict::Retry { throttled: true },
+        (_, "InternalError" | "OperationTimedOut", _) => Verdict::Retry { throttled: false },
+        // A private container is not there for those who come without credentials.
+        (401 | 403 | 409, _, Use::Nothing(why)) => denied(&without(why)),
+        (404, _, Use::Nothing(why)) => fail(
+            ErrorKind::NotFound,
+            &format!("check the location; or it is private: {}", without(why)),
+        ),
+        (403, "AuthenticationFailed", Use::Key) if detail.contains("date header") => {
+            Verdict::Skewed
+        }
+        (403, "AuthenticationFailed", Use::Key) => {
+            denied("the account key does not fit the account: check AZURE_STORAGE_ACCOUNT_KEY")
+        }
+        (403, "AuthenticationFailed", Use::Sas) => denied(
+            "the shared access signature has run out, or is not for this: make another one that \
+             may read and list",
+        ),
+        (401, _, Use::Token) => Verdict::Expired,
+        (403, "AuthorizationFailure", _) => {
+            denied("the account's firewall may not let this machine in: check its network rules")
+        }
+        (401 | 403, _, Use::Token) => {
+            denied("grant the identity in use the role Storage Blob Data Reader")
+        }
+        (401 | 403, _, _) => denied("these credentials may not read it"),
+        (404, "ContainerNotFound", _) => {
+            fail(ErrorKind::NotFound, &format!("there is no container {container}; check its name"))
+        }
+        (404, _, _) => fail(ErrorKind::NotFound, "there is no such blob; check the location"),
+        (409, "BlobArchived", _) => {
+            fail(ErrorKind::Unsupported, "the blob is archived: rehydrate it first")
+        }
+        _ if code.is_empty() => refusal.usual(),
+        (400, _, _) => fail(ErrorKind::InvalidInput, "it does not understand the request"),
+        _ => refusal.usual(),
+    }
+}
+
+fn without(why: &str) -> String {
+    format!(
+        "it was asked without credentials ({why}); set AZURE_STORAGE_ACCOUNT_KEY or \
+         AZURE_STORAGE_SAS_TOKEN"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, StatusCode};
+
+    fn judged(status: u16, code: &str, more: &str, using: &Use) -> Verdict {
+        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code>{more}</Error>");
+        let status = StatusCode::from_u16(status).unwrap();
+        judge(&Refusal { status, headers: HeaderMap::new(), body: body.into() }, "box", using)
+    }
+
+    #[track_caller]
+    fn failed(verdict: Verdict) -> (ErrorKind, String) {
+        match verdict {
+            Verdict::Fail(kind, sentence) => (kind, sentence),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_is_told_from_a_wrong_clock() {
+        let late = "<AuthenticationErrorDetail>Request date header too old: 'Thu, 17 Mar 2016 \
+            19:05:58 GMT'</AuthenticationErrorDetail>";
+        assert_eq!(judged(403, "AuthenticationFailed", late, &Use::Key), Verdict::Skewed);
+        let wrong = "<Message>Server failed to authenticate the request.\nRequestId:1</Message>\
+            <AuthenticationErrorDetail>The MAC signature found in the HTTP request 's3cret' is not \
+            the same as any computed signature.</AuthenticationErrorDetail>";
+        let (kind, sentence) = failed(judged(403, "AuthenticationFailed", wrong, &Use::Key));
+        assert_eq!(kind, ErrorKind::PermissionDenied);
+        assert!(sentence.contains("AZURE_STORAGE_ACCOUNT_KEY"), "{sentence}");
+        assert!(sentence.contains("failed to authenticate") && !sentence.contains("RequestId"));
+        assert!(!sentence.contains("s3cret"), "{sentence}");
+        let (_, sentence) = failed(judged(403, "AuthenticationFailed", wrong, &Use::Sas));
+        assert!(sentence.contains("shared access signature"), "{sentence}");
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let nothing = Use::Nothing("looked there".to_owned());
+        for (status, code, using, kind, words) in [
+            (404, "ContainerNotFound", &Use::Key, ErrorKind::NotFound, "no container box"),
+            (404, "BlobNotFound", &Use::Key, ErrorKind::NotFound, "no such blob"),
+            (404, "ResourceNotFound", &nothing, ErrorKind::NotFound, "(looked there)"),
+            (409, "PublicAccessNotPermitted", &nothing, ErrorKind::PermissionDenied, "(looked"),
+            (401, "NoAuthenticationInformation", &nothing, ErrorKind::PermissionDenied, "(looked"),
+            (403, "AuthorizationFailure", &Use::Token, ErrorKind::PermissionDenied, "firewall"),
+            (
+                403,
+                "AuthorizationPermissionMismatch",
+                &Use::Token,
+                ErrorKind::PermissionDenied,
+                "Reader",
+            ),
+            (409, "BlobArchived", &Use::Key, ErrorKind::Unsupported, "rehydrate"),
+            (400, "InvalidHeaderValue", &Use::Key, ErrorKind::InvalidInput, "InvalidHeaderValue"),
+            (412, "ConditionNotMet", &Use::Key, ErrorKind::Changed, "replaced"),
+        ] {
+            let (got, sentence) = failed(judged(status, code, "", using));
+            assert_eq!(got, kind, "{sentence}");
+            assert!(sentence.contains(words), "{sentence}");
+        }
+        assert_eq!(judged(401, "InvalidAuthenticationInfo", "", &Use::Token), Verdict::Expired);
+        assert_eq!(judged(503, "ServerBusy", "", &Use::Key), Verdict::Retry { throttled: true });
+        assert_eq!(
+            judged(500, "InternalError", "", &Use::Key),
+            Verdict::Retry { throttled: false }
+        );
+        assert_eq!(judged(429, "", "", &Use::Key), Verdict::Retry { throttled: true });
+    }
+}

@@ -1,0 +1,179 @@
+//! `az://` against Azurite, which verifies signatures: account keys, shared access signatures,
+//! connection strings, public containers, and what each refusal says.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use common::command::{digest_lines, ringload, run};
+use common::servers::{Server, azurite_blob, free_port, python_program};
+use common::{Expected, directory, write};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use tempfile::TempDir;
+
+const ACCOUNT: &str = "testaccount";
+const KEY: &[u8] = b"a key of the tests, and of nothing else";
+const VERSION: &str = "2021-12-02";
+/// Long past the tests.
+const DATE: &str = "2099-01-01T00:00:00Z";
+
+/// Azurite with the containers `models` (private) and `public`, and `x.safetensors` in both.
+struct Azurite {
+    server: Server,
+    tensors: Vec<Expected>,
+    _directory: TempDir,
+}
+
+impl Azurite {
+    /// Starts it, where it is installed.
+    fn start() -> Option<Self> {
+        let (node, main) = (python_program("node")?, azurite_blob()?);
+        let (directory, port) = (directory(), free_port());
+        let mut command = Command::new(node);
+        command.arg(main).args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
+        command.args(["--silent", "--skipApiVersionCheck", "--disableTelemetry", "--location"]);
+        command.arg(directory.path().join("data"));
+        command.env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{}", STANDARD.encode(KEY)));
+        let server = Server::start(&mut command, port, &directory.path().join("log"));
+        let tensors = vec![Expected::of_bytes("a", 5 << 20, 1), Expected::of_bytes("b", 33, 2)];
+        let path = directory.path().join("x.safetensors");
+        write(&path, &tensors, None);
+        let azurite = Self { server, tensors, _directory: directory };
+        azurite.put("models?restype=container", &[], "");
+        azurite.put("public?restype=container", &[], "x-ms-blob-public-access:blob\n");
+        let bytes = fs::read(path).unwrap();
+        for blob in
+            ["models/x.safetensors", "models/deep/a%20b.safetensors", "public/x.safetensors"]
+        {
+            azurite.put(blob, &bytes, "x-ms-blob-type:BlockBlob\n");
+        }
+        Some(azurite)
+    }
+
+    /// The blob service of the account.
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}/{ACCOUNT}", self.server.port)
+    }
+
+    /// Makes a container or a blob. `own` are headers in the form that is signed.
+    fn put(&self, target: &str, content: &[u8], own: &str) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let length = content.len();
+        let signed_length = if length == 0 { String::new() } else { length.to_string() };
+        // In the order of their names.
+        let date = "Fri, 01 Jan 2027 00:00:00 GMT";
+        let date = httpdate_now().unwrap_or_else(|| date.to_owned());
+        let own = format!("{own}x-ms-date:{date}\nx-ms-version:{VERSION}");
+        let resource = format!("/{ACCOUNT}/{ACCOUNT}/{path}");
+        let query_signed = query
+            .split_once('=')
+            .map_or(String::new(), |(name, value)| format!("\n{name}:{value}"));
+        let text =
+            format!("PUT\n\n\n{signed_length}\n\n\n\n\n\n\n\n\n{own}\n{resource}{query_signed}");
+        let authorization = format!("SharedKey {ACCOUNT}:{}", signature(&text));
+        let mut stream = TcpStream::connect(("127.0.0.1", self.server.port)).unwrap();
+        let headers = own.replace(':', ": ").replace(": 0", ":0").replace('\n', "\r\n");
+        let head = format!(
+            "PUT /{ACCOUNT}/{target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Authorization: {authorization}\r\nContent-Length: {length}\r\n{headers}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(content).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+
+    /// `load LOCATION --digest` with `variables` and no others of Azure.
+    fn load(&self, location: &str, variables: &[(&str, &str)]) -> Command {
+        let mut command = ringload();
+        command.args(["load", location, "--digest"]);
+        command.env("AZURE_STORAGE_ENDPOINT", self.endpoint());
+        command.envs(variables.iter().copied());
+        command
+    }
+
+    #[track_caller]
+    fn loads(&self, location: &str, variables: &[(&str, &str)]) {
+        let digests = run(&mut self.load(location, variables)).quiet_success();
+        assert_eq!(digests, digest_lines(&self.tensors), "{location}");
+    }
+
+    #[track_caller]
+    fn refuses(&self, location: &str, variables: &[(&str, &str)], words: &[&str]) {
+        let report = run(&mut self.load(location, variables)).failure();
+        for word in words.iter().chain(&[location]) {
+            assert!(report.contains(word), "{word}: {report}");
+        }
+    }
+}
+
+/// The HMAC of `text` with the account's key.
+fn signature(text: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY);
+    STANDARD.encode(hmac::sign(&key, text.as_bytes()))
+}
+
+/// The time in the form that HTTP has for it.
+fn httpdate_now() -> Option<String> {
+    Some(httpdate::fmt_http_date(std::time::SystemTime::now()))
+}
+
+/// A shared access signature of the container `models`, for `permissions`, until `expiry`.
+fn sas(permissions: &str, expiry: &str) -> String {
+    let resource = format!("/blob/{ACCOUNT}/models");
+    let text = format!("{permissions}\n\n{expiry}\n{resource}\n\n\n\n{VERSION}\nc\n\n\n\n\n\n\n");
+    let signature = signature(&text).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    format!("sp={permissions}&se={}&sv={VERSION}&sr=c&sig={signature}", expiry.replace(':', "%3A"))
+}
+
+#[test]
+fn the_account_s_key_signs() {
+    let Some(azurite) = Azurite::start() else { return };
+    let key = STANDARD.encode(KEY);
+    let right = [("AZURE_STORAGE_ACCOUNT_KEY", key.as_str())];
+    azurite.loads("az://models/x.safetensors", &right);
+    azurite.loads("az://models/deep/a b.safetensors", &right);
+    let endpoint = azurite.endpoint();
+    let string = format!("AccountName={ACCOUNT};AccountKey={key};BlobEndpoint={endpoint};");
+    let mut by_string = azurite.load("az://models/x.safetensors", &[]);
+    by_string.env_remove("AZURE_STORAGE_ENDPOINT").env("AZURE_STORAGE_CONNECTION_STRING", string);
+    assert_eq!(run(&mut by_string).quiet_success(), digest_lines(&azurite.tensors));
+
+    let wrong = STANDARD.encode("another key");
+    let words = ["403", "AZURE_STORAGE_ACCOUNT_KEY"];
+    azurite.refuses("az://models/x.safetensors", &[("AZURE_STORAGE_KEY", &wrong)], &words);
+    azurite.refuses("az://models/none.safetensors", &right, &["404", "BlobNotFound"]);
+    azurite.refuses("az://nowhere/x.safetensors", &right, &["404", "no container nowhere"]);
+}
+
+#[test]
+fn a_shared_access_signature_is_enough() {
+    let Some(azurite) = Azurite::start() else { return };
+    let location = "az://models/x.safetensors";
+    azurite.loads(location, &[("AZURE_STORAGE_SAS_TOKEN", &sas("rl", DATE))]);
+    let old = sas("rl", "2020-01-01T00:00:00Z");
+    for refused in [old, sas("rl", DATE).replace("sig=", "sig=A"), sas("l", DATE)] {
+        let mut command = azurite.load(location, &[("AZURE_STORAGE_SAS_TOKEN", &refused)]);
+        let report = run(&mut command).failure();
+        assert!(report.contains("403") && report.contains(location), "{report}");
+        assert!(!report.contains("sig="), "{report}");
+    }
+}
+
+#[test]
+fn public_containers_need_nothing() {
+    let Some(azurite) = Azurite::start() else { return };
+    azurite.loads("az://public/x.safetensors", &[]);
+    azurite.refuses(
+        "az://models/x.safetensors",
+        &[],
+        &["without credentials", "AZURE_STORAGE_SAS"],
+    );
+}

@@ -1,0 +1,111 @@
+//! `gs://` against gcp-storage-emulator: URL shapes, ranges, whole loads, what is missing.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::command::{digest_lines, ringload, run};
+use common::servers::{Server, free_port, python_program};
+use common::{Expected, directory, write};
+use ringload::Dtype;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// The emulator with the bucket `models`, its directory, and nothing in it.
+struct Emulator {
+    server: Server,
+    _directory: TempDir,
+}
+
+impl Emulator {
+    /// Starts it, where it is installed.
+    fn start() -> Option<Self> {
+        let program = python_program("gcp-storage-emulator")?;
+        let (directory, port) = (directory(), free_port());
+        let mut command = Command::new(program);
+        command.args(["start", "--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--in-memory", "--default-bucket", "models"]);
+        let server = Server::start(&mut command, port, &directory.path().join("log"));
+        Some(Self { server, _directory: directory })
+    }
+
+    fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.server.port)
+    }
+
+    /// Uploads `content` as the object whose name is `key`, percent-encoded.
+    fn put(&self, key: &str, content: &[u8]) {
+        let mut stream = TcpStream::connect(self.host()).unwrap();
+        let line =
+            format!("POST /upload/storage/v1/b/models/o?uploadType=media&name={key} HTTP/1.1");
+        let length = content.len();
+        let head =
+            format!("{line}\r\nHost: x\r\nContent-Type: x/y\r\nContent-Length: {length}\r\n");
+        stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+        stream.write_all(content).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 "), "{answer}");
+    }
+
+    /// The command, which is to find this emulator.
+    fn ringload(&self, arguments: &[&str]) -> Command {
+        let mut command = ringload();
+        command.args(arguments).env("STORAGE_EMULATOR_HOST", self.host());
+        command
+    }
+}
+
+/// A checkpoint of several ranges, and its file.
+fn checkpoint(directory: &Path) -> (Vec<Expected>, Vec<u8>) {
+    let tensors = vec![
+        Expected::of_bytes("a", 3 << 20, 1),
+        Expected::new("b", Dtype::F32, &[511, 1023], 2),
+        Expected::of_bytes("c", 17, 3),
+        Expected::of_bytes("d", 5 << 20, 4),
+    ];
+    let path = directory.join("x.safetensors");
+    write(&path, &tensors, None);
+    (tensors, fs::read(path).unwrap())
+}
+
+#[test]
+fn objects_load_as_files_do() {
+    let Some(emulator) = Emulator::start() else { return };
+    let files = directory();
+    let (tensors, bytes) = checkpoint(files.path());
+    emulator.put("x.safetensors", &bytes);
+    emulator.put("deep%2Fa%20b%2B%2541%C3%BC.safetensors", &bytes);
+    for location in ["gs://models/x.safetensors", "gs://models/deep/a b+%41ü.safetensors"] {
+        let mut command = emulator.ringload(&["load", location, "--digest"]);
+        assert_eq!(run(&mut command).quiet_success(), digest_lines(&tensors), "{location}");
+    }
+    let mut capped = emulator.ringload(&[
+        "load",
+        "gs://models/x.safetensors",
+        "--digest",
+        "--memory-limit",
+        "min",
+    ]);
+    assert_eq!(run(&mut capped).quiet_success(), digest_lines(&tensors));
+    let mut with_scheme = emulator.ringload(&["load", "gs://models/x.safetensors", "--digest"]);
+    with_scheme.env("STORAGE_EMULATOR_HOST", format!("http://{}", emulator.host()));
+    assert_eq!(run(&mut with_scheme).quiet_success(), digest_lines(&tensors));
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let Some(emulator) = Emulator::start() else { return };
+    for location in ["gs://models/none.safetensors", "gs://nowhere/x.safetensors"] {
+        let report = run(&mut emulator.ringload(&["load", location])).failure();
+        assert!(report.contains(location) && report.contains("404"), "{report}");
+        assert!(report.contains("check the location"), "{report}");
+    }
+    emulator.put("text.safetensors", b"this is no checkpoint at all");
+    let report = run(&mut emulator.ringload(&["load", "gs://models/text.safetensors"])).failure();
+    assert!(report.contains("gs://models/text.safetensors"), "{report}");
+}
