@@ -15,6 +15,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 const ACCOUNT: &str = "testaccount";
@@ -66,9 +67,8 @@ impl Azurite {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let length = content.len();
         let signed_length = if length == 0 { String::new() } else { length.to_string() };
+        let date = httpdate::fmt_http_date(SystemTime::now());
         // In the order of their names.
-        let date = "Fri, 01 Jan 2027 00:00:00 GMT";
-        let date = httpdate_now().unwrap_or_else(|| date.to_owned());
         let own = format!("{own}x-ms-date:{date}\nx-ms-version:{VERSION}");
         let resource = format!("/{ACCOUNT}/{ACCOUNT}/{path}");
         let query_signed = query
@@ -78,7 +78,7 @@ impl Azurite {
             format!("PUT\n\n\n{signed_length}\n\n\n\n\n\n\n\n\n{own}\n{resource}{query_signed}");
         let authorization = format!("SharedKey {ACCOUNT}:{}", signature(&text));
         let mut stream = TcpStream::connect(("127.0.0.1", self.server.port)).unwrap();
-        let headers = own.replace(':', ": ").replace(": 0", ":0").replace('\n', "\r\n");
+        let headers = own.replace('\n', "\r\n");
         let head = format!(
             "PUT /{ACCOUNT}/{target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
              Authorization: {authorization}\r\nContent-Length: {length}\r\n{headers}\r\n\r\n"
@@ -118,11 +118,6 @@ impl Azurite {
 fn signature(text: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, KEY);
     STANDARD.encode(hmac::sign(&key, text.as_bytes()))
-}
-
-/// The time in the form that HTTP has for it.
-fn httpdate_now() -> Option<String> {
-    Some(httpdate::fmt_http_date(std::time::SystemTime::now()))
 }
 
 /// A shared access signature of the container `models`, for `permissions`, until `expiry`.

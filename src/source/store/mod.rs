@@ -152,6 +152,7 @@ impl Stores {
     }
 }
 
+#[cfg_attr(not(any(feature = "gcs", feature = "azure")), allow(unused_variables))]
 fn make(client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
     match uri.scheme() {
         Scheme::Http | Scheme::Https => Ok(Arc::new(web::Web::new(uri)?)),

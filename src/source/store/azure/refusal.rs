@@ -21,8 +21,11 @@ pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict 
     let code = refusal.header("x-ms-error-code").map(str::to_owned).or_else(|| refusal.xml("Code"));
     let code = code.as_deref().unwrap_or_default();
     let detail = refusal.xml("AuthenticationErrorDetail").unwrap_or_default();
+    let message = refusal.xml("Message");
+    // Azurite gives this as AuthorizationFailure.
+    let unsigned = code == "AuthenticationFailed"
+        || message.as_ref().is_some_and(|message| message.contains("failed to authenticate"));
     let fail = |kind, remedy: &str| {
-        let message = refusal.xml("Message");
         let said = said(refusal, Some(code), message.as_deref());
         Verdict::Fail(kind, format!("{said}; {remedy}"))
     };
@@ -37,13 +40,11 @@ pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict 
             ErrorKind::NotFound,
             &format!("check the location; or it is private: {}", without(why)),
         ),
-        (403, "AuthenticationFailed", Use::Key) if detail.contains("date header") => {
-            Verdict::Skewed
-        }
-        (403, "AuthenticationFailed", Use::Key) => {
+        (403, _, Use::Key) if unsigned && detail.contains("date header") => Verdict::Skewed,
+        (403, _, Use::Key) if unsigned => {
             denied("the account key does not fit the account: check AZURE_STORAGE_ACCOUNT_KEY")
         }
-        (403, "AuthenticationFailed", Use::Sas) => denied(
+        (403, _, Use::Sas) if unsigned => denied(
             "the shared access signature has run out, or is not for this: make another one that \
              may read and list",
         ),
@@ -51,7 +52,7 @@ pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict 
         (403, "AuthorizationFailure", _) => {
             denied("the account's firewall may not let this machine in: check its network rules")
         }
-        (401 | 403, _, Use::Token) => {
+        (403, _, Use::Token) => {
             denied("grant the identity in use the role Storage Blob Data Reader")
         }
         (401 | 403, _, _) => denied("these credentials may not read it"),
