@@ -94,6 +94,11 @@ impl Azurite {
     fn load(&self, location: &str, variables: &[(&str, &str)]) -> Command {
         let mut command = ringload();
         command.args(["load", location, "--digest"]);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("AZURE_") {
+                command.env_remove(name);
+            }
+        }
         command.env("AZURE_STORAGE_ENDPOINT", self.endpoint());
         command.envs(variables.iter().copied());
         command

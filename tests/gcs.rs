@@ -39,13 +39,19 @@ impl Emulator {
 
     /// Uploads `content` as the object whose name is `key`, percent-encoded.
     fn put(&self, key: &str, content: &[u8]) {
+        let target = format!("/upload/storage/v1/b/models/o?uploadType=media&name={key}");
+        self.ask("POST", &target, "x/y", content);
+    }
+
+    /// Makes a request that must succeed.
+    fn ask(&self, method: &str, target: &str, content_type: &str, content: &[u8]) {
         let mut stream = TcpStream::connect(self.host()).unwrap();
-        let line =
-            format!("POST /upload/storage/v1/b/models/o?uploadType=media&name={key} HTTP/1.1");
         let length = content.len();
-        let head =
-            format!("{line}\r\nHost: x\r\nContent-Type: x/y\r\nContent-Length: {length}\r\n");
-        stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(content).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -95,6 +101,22 @@ fn objects_load_as_files_do() {
     let mut with_scheme = emulator.ringload(&["load", "gs://models/x.safetensors", "--digest"]);
     with_scheme.env("STORAGE_EMULATOR_HOST", format!("http://{}", emulator.host()));
     assert_eq!(run(&mut with_scheme).quiet_success(), digest_lines(&tensors));
+}
+
+#[test]
+fn checksums_are_held_against_the_bytes() {
+    let Some(emulator) = Emulator::start() else { return };
+    let files = directory();
+    let (tensors, bytes) = checkpoint(files.path());
+    emulator.put("m%2Fx.safetensors", &bytes);
+    let location = "gs://models/m/x.safetensors";
+    let mut command = emulator.ringload(&["load", location, "--digest", "--verify"]);
+    assert_eq!(run(&mut command).quiet_success(), digest_lines(&tensors));
+
+    let wrong = br#"{"crc32c": "AAAAAA=="}"#;
+    emulator.ask("PATCH", "/storage/v1/b/models/o/m%2Fx.safetensors", "application/json", wrong);
+    let report = run(&mut emulator.ringload(&["load", location, "--verify"])).failure();
+    assert!(report.contains(location) && report.contains("AAAAAA=="), "{report}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn described(variables: &[(&str, &str)]) -> (String, Option<Secret>) {
 
 /// The authorization of a request with `variables`, and the place where tokens were looked for.
 fn authorized(variables: &[(&str, &str)]) -> Result<(Option<String>, Use)> {
-    let client = Client::new(options(variables)).unwrap();
+    let client = Client::new(options(variables));
     let azure = azure(variables)?;
     client.clone().block_on(async move {
         let (mut head, ()) = Request::new(()).into_parts();
@@ -84,7 +84,7 @@ fn what_cannot_be_used_is_said_without_the_secret() {
 
 #[test]
 fn a_signature_is_added_to_the_query() {
-    let client = Client::new(options(&[])).unwrap();
+    let client = Client::new(options(&[]));
     let azure = azure(&[ACCOUNT, ("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=a%3D")]).unwrap();
     let uris = client.clone().block_on(async move {
         let mut uris = Vec::new();
@@ -211,7 +211,7 @@ fn listings_are_read_to_their_end() {
     });
     let host = format!("http://{}", server.host());
     let variables = [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str())];
-    let client = Client::new(options(&variables)).unwrap();
+    let client = Client::new(options(&variables));
     let names = client.clone().block_on(async move {
         let store = client.store(&blob())?;
         store.list(&client, "m/").await
@@ -228,7 +228,7 @@ fn a_wrong_clock_is_corrected_once() {
     let host = format!("http://{}", server.host());
     let variables =
         [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str()), ("AZURE_STORAGE_KEY", "a2V5")];
-    let client = Client::new(options(&variables)).unwrap();
+    let client = Client::new(options(&variables));
     let outcome = client.clone().block_on(async move {
         let store = client.store(&blob())?;
         store.list(&client, "m/").await

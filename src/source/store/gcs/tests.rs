@@ -27,7 +27,7 @@ fn bucket() -> ObjectUri {
 
 /// The token that `search` comes to with `variables`.
 fn token(variables: &[(&str, &str)]) -> Result<Option<String>> {
-    let client = Client::new(options(variables)).unwrap();
+    let client = Client::new(options(variables));
     let context = signing::context(&client);
     client.block_on(async move {
         Ok(match credentials::search(&context).await? {
@@ -96,7 +96,7 @@ fn the_metadata_server_is_asked_as_it_wants() {
     assert!(server.asked()[0].line.contains("devstorage.read_only"), "{:?}", server.asked());
 
     // The same through a request for the service: found once, sent as a header, never printed.
-    let client = Client::new(options(&[("GCE_METADATA_HOST", &host)])).unwrap();
+    let client = Client::new(options(&[("GCE_METADATA_HOST", &host)]));
     let uri = bucket();
     let work = {
         let client = Arc::clone(&client);
@@ -122,7 +122,7 @@ fn a_server_that_does_not_answer_costs_a_second() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = silent.local_addr().unwrap().to_string();
     let began = Instant::now();
-    let client = Client::new(options(&[("GCE_METADATA_HOST", &host)])).unwrap();
+    let client = Client::new(options(&[("GCE_METADATA_HOST", &host)]));
     let context = signing::context(&client);
     let outcome = client.block_on(async move {
         let question = context.http_send(get(url(&format!("http://{host}/"))?));
@@ -134,7 +134,7 @@ fn a_server_that_does_not_answer_costs_a_second() {
 
 #[test]
 fn without_credentials_the_places_are_told() {
-    let client = Client::new(options(&[NO_MACHINE, ("HOME", "/nowhere")])).unwrap();
+    let client = Client::new(options(&[NO_MACHINE, ("HOME", "/nowhere")]));
     let context = signing::context(&client);
     let found = client.block_on(async move { credentials::search(&context).await }).unwrap();
     let Found::Nothing(places) = found else { panic!("{found:?}") };
@@ -257,7 +257,7 @@ async fn exchanged(
 ) -> (Result<Found<Credential>>, usize) {
     let (directory, _) = write("application_default_credentials.json", content);
     let home = directory.path().to_str().unwrap();
-    let client = Client::new(options(&[NO_MACHINE, ("CLOUDSDK_CONFIG", home)])).unwrap();
+    let client = Client::new(options(&[NO_MACHINE, ("CLOUDSDK_CONFIG", home)]));
     let public_key: &[u8] = key.public_key().as_ref();
     let (public_key, asked) = (public_key.to_vec(), Arc::new(Mutex::new(Vec::new())));
     let server = TokenServer { public_key, asked: Arc::clone(&asked) };
@@ -296,7 +296,7 @@ fn with_store<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>
     server: &StandIn,
     work: impl FnOnce(Arc<Client>, Arc<dyn Store>) -> F,
 ) -> Result<T> {
-    let client = Client::new(options(&[("STORAGE_EMULATOR_HOST", &server.host())])).unwrap();
+    let client = Client::new(options(&[("STORAGE_EMULATOR_HOST", &server.host())]));
     let store = client.store(&bucket()).unwrap();
     client.block_on(work(Arc::clone(&client), store))
 }
