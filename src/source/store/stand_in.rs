@@ -1,6 +1,8 @@
 //! A server of the tests': answers on a port of 127.0.0.1 as a closure says, and keeps what it was
 //! asked.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

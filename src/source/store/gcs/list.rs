@@ -26,30 +26,25 @@ struct Sums {
 }
 
 /// The pages of a listing, one after the other.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) enum Pages {
+    #[default]
     First,
     Next(String),
     Done,
 }
 
-impl Default for Pages {
-    fn default() -> Self {
-        Self::First
-    }
-}
-
 impl Pages {
     /// The query of the next page of the directory `key`, unless that was the last one.
-    pub fn next_query(&self, key: &str) -> Result<Option<String>> {
+    pub fn next_query(&self, key: &str) -> Option<String> {
         let token = match self {
             Self::First => String::new(),
             Self::Next(token) => format!("&pageToken={}", segment(token)),
-            Self::Done => return Ok(None),
+            Self::Done => return None,
         };
         let prefix = segment(key);
         let query = format!("prefix={prefix}&delimiter=%2F&fields=items(name),nextPageToken");
-        Ok(Some(query + &token))
+        Some(query + &token)
     }
 
     /// Adds the names of a page of the directory `key`, relative to it, to `names`.
@@ -94,15 +89,15 @@ mod tests {
     #[test]
     fn pages_are_followed_to_the_last() {
         let (mut pages, mut names) = (Pages::default(), Vec::new());
-        let first = pages.next_query("a b/").unwrap().unwrap();
+        let first = pages.next_query("a b/").unwrap();
         assert!(first.starts_with("prefix=a%20b%2F&delimiter=%2F"), "{first}");
         let page = br#"{"items": [{"name": "a b/"}, {"name": "a b/x"}, {"name": "a b/c/y"},
             {"name": "elsewhere"}], "nextPageToken": "t+/="}"#;
         pages.read(page, "a b/", &mut names).unwrap();
-        let second = pages.next_query("a b/").unwrap().unwrap();
+        let second = pages.next_query("a b/").unwrap();
         assert!(second.ends_with("&pageToken=t%2B%2F%3D"), "{second}");
         pages.read(br#"{"items": [{"name": "a b/z"}]}"#, "a b/", &mut names).unwrap();
-        assert_eq!(pages.next_query("a b/").unwrap(), None);
+        assert_eq!(pages.next_query("a b/"), None);
         assert_eq!(names, ["x", "z"]);
     }
 

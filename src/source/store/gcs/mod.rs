@@ -206,7 +206,7 @@ impl Store for Gcs {
             let store = client.store(&self.uri)?;
             let doing = format!("list {}", self.uri.with_key(key));
             let (mut names, mut pages) = (Vec::new(), list::Pages::default());
-            while let Some(query) = pages.next_query(key)? {
+            while let Some(query) = pages.next_query(key) {
                 let text = format!("{}/storage/v1/b/{}/o?{query}", self.base, self.bucket());
                 let ask = || Ok(get(url(&text)?));
                 let answer = client.fetch(&store, &doing, PAGE_BYTES_MAX, ask).await?;

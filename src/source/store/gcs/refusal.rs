@@ -53,7 +53,7 @@ pub(super) fn judge(refusal: &Refusal, bucket: &str, without: Option<String>) ->
         404 if says(&["NoSuchBucket", "bucket does not exist"]) => {
             fail(ErrorKind::NotFound, &format!("there is no bucket {bucket}; check its name"))
         }
-        404 => fail(ErrorKind::NotFound, "there is no such object; check the location"),
+        404 => fail(ErrorKind::NotFound, "there is no such bucket or object; check the location"),
         _ => refusal.usual(),
     }
 }
