@@ -54,7 +54,7 @@ impl Connector {
 
     /// The proxy for a plain request to `to`, which is to be sent in absolute form.
     pub fn plain_proxy(&self, to: &Uri) -> Option<Intercept> {
-        self.dial.proxies.intercept(to).filter(|_| to.scheme_str() == Some("http"))
+        self.dial.proxy(to).filter(|_| to.scheme_str() == Some("http"))
     }
 
     /// A connection for requests to `to`.
@@ -131,6 +131,17 @@ struct Dial {
     proxies: Arc<Matcher>,
 }
 
+impl Dial {
+    /// The proxy on the way to `to`. The machine's own metadata server is nowhere else.
+    fn proxy(&self, to: &Uri) -> Option<Intercept> {
+        let host = to.host().unwrap_or_default();
+        let is_metadata = host.starts_with("169.254.")
+            || host.eq_ignore_ascii_case("[fd00:ec2::254]")
+            || host.eq_ignore_ascii_case("metadata.google.internal");
+        if is_metadata { None } else { self.proxies.intercept(to) }
+    }
+}
+
 impl Service<Uri> for Dial {
     type Response = TokioIo<TcpStream>;
     type Error = io::Error;
@@ -141,7 +152,7 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Some(proxy) = self.proxies.intercept(&to) else {
+        let Some(proxy) = self.proxy(&to) else {
             return self.tcp.call(to);
         };
         if to.scheme_str() != Some("https") {

@@ -45,7 +45,7 @@ pub(crate) struct Answer {
 /// The body of an answer, not read yet.
 pub(crate) enum Body {
     /// Its length is known: what hyper had read of it, then the socket.
-    Raw(Raw),
+    Raw(Box<Raw>),
     /// Left to hyper.
     Framed(Box<Framed>),
 }
@@ -107,7 +107,10 @@ async fn raw(
     early.truncate(length.min(early.len() as u64) as usize);
     let left = length - early.len() as u64;
     let reusable = !beyond && keeps_alive(head.version, &head.headers);
-    Ok(Answer { head, body: Body::Raw(Raw { io: Some(parts.io), early, left, reusable }) })
+    Ok(Answer {
+        head,
+        body: Body::Raw(Box::new(Raw { io: Some(parts.io), early, left, reusable })),
+    })
 }
 
 /// Moves the frames that are there already to `early`.

@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     /// No answer, or not all of it.
     Broken(Broken),
     /// An answer that is not what was asked for.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// What no further attempt would change.
     Stopped(Error),
 }
@@ -113,7 +113,7 @@ impl From<Broken> for Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Failure::Refused(refusal)
+        Failure::Refused(Box::new(refusal))
     }
 }
 

@@ -100,7 +100,9 @@ impl<'a> Tries<'a> {
                 Err(Error::new(kind, format!("cannot {}: {sentence}", self.doing)))
             }
             Verdict::Skewed => Err(self.denied("this machine's clock is wrong; set it")),
-            Verdict::Expired => Err(self.denied("the credentials have expired; renew them")),
+            Verdict::Expired => {
+                Err(self.denied("the credentials have expired or are not valid; renew them"))
+            }
             Verdict::Again(word) => {
                 Err(self.gave_up(refusal, &format!("not even with its {word}")))
             }

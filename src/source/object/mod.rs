@@ -74,7 +74,7 @@ impl ObjectSource {
 
     /// Reads what is no tensor.
     fn read_exact(&self, into: &mut [u8], offset: u64) -> Result<()> {
-        if let Some(bytes) = self.from_first(offset, into.len()) {
+        if let Some(bytes) = self.among_first(offset, into.len()) {
             into.copy_from_slice(&bytes);
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl ObjectSource {
 
     /// The bytes from `offset`, if they are among the first ones. Whoever asks for others has seen
     /// these: they are given up.
-    fn from_first(&self, offset: u64, len: usize) -> Option<Bytes> {
+    fn among_first(&self, offset: u64, len: usize) -> Option<Bytes> {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         let start = usize::try_from(offset).ok().filter(|&start| start <= first.len());
         match start.filter(|start| first.len() - start >= len) {
@@ -144,7 +144,7 @@ impl Source for ObjectSource {
 
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
         // Headers are read when engines start.
-        self.from_first(u64::MAX, 1);
+        self.among_first(u64::MAX, 1);
         Ok(Box::new(ObjectReader::new(Arc::clone(&self.object), access)))
     }
 
