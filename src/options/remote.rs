@@ -130,7 +130,7 @@ mod tests {
         let (name, value) = parse_header("Authorization: Bearer s3cret").unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer s3cret"));
         assert!(!format!("{value:?}").contains("s3cret"));
-        for wrong in ["no colon s3cret", "a b: s3cret", "X-A: s3cret\n", ": s3cret"] {
+        for wrong in ["no colon s3cret", "a b: s3cret", "X-A: s3cret\n!", ": s3cret"] {
             let error = parse_header(wrong).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(!error.to_string().contains("s3cret"), "{error}");

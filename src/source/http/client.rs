@@ -14,6 +14,7 @@ use super::exchange::{Answer, exchange};
 use super::failure::{Broken, Failure};
 use super::host::Host;
 use super::pool::{Origin, Pool};
+use super::redirect::redirect;
 use super::refusal::{BODY_BYTES_MAX, Refusal};
 use super::retry::Tries;
 use crate::error::{Error, ErrorKind, Result};
@@ -380,36 +381,4 @@ impl Client {
         };
         Refusal { status, headers, body }
     }
-}
-
-/// Where `answer` sends us, if it does.
-fn redirect(
-    from: &Uri,
-    answer: &Answer,
-    store: &dyn Store,
-) -> std::result::Result<Option<Uri>, Failure> {
-    let moved = [301, 302, 303, 307, 308].contains(&answer.head.status.as_u16());
-    let target = answer.head.headers.get(header::LOCATION);
-    let Some(target) = target.filter(|_| moved && store.follows_redirects()) else {
-        return Ok(None);
-    };
-    let refuse = |sentence: String| {
-        Failure::from(Broken { again: false, ..Broken::passing("redirect", sentence) })
-    };
-    let origin = Origin::of(from);
-    let to = target
-        .to_str()
-        .ok()
-        .and_then(|target| super::join(from, target))
-        .ok_or_else(|| refuse(format!("{} redirects to what is no URL", origin.as_str())))?;
-    if from.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
-        let to = Origin::of(&to);
-        let sentence = format!(
-            "{} redirects to {}, away from TLS; this is not followed",
-            origin.as_str(),
-            to.as_str()
-        );
-        return Err(refuse(sentence));
-    }
-    Ok(Some(to))
 }

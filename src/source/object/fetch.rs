@@ -13,12 +13,12 @@
 
 use super::identity::{Identity, changed};
 use super::landing::Landing;
+use super::open::open_once;
 use super::range::{self, ContentRange};
-use super::receive::{Kernel, NoKernel, Receiver};
-use super::verify::{Check, Part};
+use super::receive::{Kernel, Receiver};
+use super::verify::Check;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
-use crate::ring::{PAGE_BYTES, Ring, Window};
 use crate::source::http::{Answered, Client, Failure, Host, Origin, Pool, Tries};
 use crate::source::store::Store;
 use crate::source::{Stop, Tally, stopped};
@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep};
 /// A broken range that brought at least this much was not without progress.
 const PROGRESS_BYTES: usize = 256 << 10;
 
-type Attempted<T> = std::result::Result<T, Failure>;
+pub(super) type Attempted<T> = std::result::Result<T, Failure>;
 
 /// What ranges are read with.
 pub(super) struct With<'a, K> {
@@ -319,73 +319,7 @@ async fn first_good<T, F: Future<Output = Attempted<T>>>(
 
 /// Where redirects from `uri` led, if it is another server. One on the same server is followed each
 /// time, as it wants the same authorization.
-fn route(uri: &Uri, answered: &Answered) -> Option<Uri> {
+pub(super) fn route(uri: &Uri, answered: &Answered) -> Option<Uri> {
     let elsewhere = Origin::of(uri) != answered.origin;
     (elsewhere && answered.answer.head.status.is_success()).then(|| answered.uri.clone())
-}
-
-async fn open_once(
-    client: &Arc<Client>,
-    store: &dyn Store,
-    key: &str,
-    first_bytes: u64,
-) -> Attempted<(Identity, Option<Uri>, Bytes)> {
-    let (pool, uri) = (client.pool(), store.url(key)?);
-    let request = range::request(uri.clone(), 0, first_bytes);
-    let mut answered = client.attempt(pool, store, request, true).await?;
-    let head = &answered.answer.head;
-    let whole = head.status == StatusCode::OK;
-    let total_bytes = match head.status {
-        StatusCode::PARTIAL_CONTENT => {
-            ContentRange::of(&head.headers).and_then(|range| range.total_bytes)
-        }
-        // A server may send a whole object of less than the range; a longer one is no answer.
-        StatusCode::OK => answered.answer.body.left().filter(|&bytes| bytes <= first_bytes),
-        StatusCode::RANGE_NOT_SATISFIABLE => match range::unsatisfied_total(&head.headers) {
-            Some(0) => return Ok((Identity::of(&head.headers, 0), None, Bytes::new())),
-            _ => return Err(range::wrong_range(&answered.origin)),
-        },
-        _ => return Err(client.refusal(pool, answered).await.into()),
-    };
-    let total_bytes = total_bytes.ok_or_else(|| match whole {
-        true => range::no_ranges(&answered.origin),
-        false => range::wrong_range(&answered.origin),
-    })?;
-    range::refuse_encoding(&head.headers, &answered.origin)?;
-    let identity = Identity::of(&head.headers, total_bytes);
-    let len = first_bytes.min(total_bytes);
-    let fits = whole
-        || ContentRange::of(&head.headers)
-            .is_some_and(|range| range.first == 0 && range.len_bytes() == len);
-    if !fits || answered.answer.body.left().is_some_and(|bytes| bytes != len) {
-        return Err(range::wrong_range(&answered.origin));
-    }
-    if len == 0 {
-        return Ok((identity, None, Bytes::new()));
-    }
-    let (limits, origin) = (&client.options.retries, &answered.origin);
-    let receiver = Receiver { kernel: &NoKernel, stop: &Stop::default(), limits, origin };
-    let landing = Landing::new(small_window(len as usize)?, len as usize, Part::default());
-    let (outcome, landing) = receiver.receive(&mut answered.answer.body, landing).await;
-    outcome?;
-    let route = route(&uri, &answered);
-    answered.keep_connection(pool);
-    Ok((identity, route, bytes_of(landing)))
-}
-
-/// A window for a small read of `len` bytes; at least one.
-pub(super) fn small_window(len: usize) -> Result<Window> {
-    let ring = Ring::new(len.next_multiple_of(PAGE_BYTES), PAGE_BYTES)?;
-    let windows = ring.allocate(len).map(|slot| slot.into_windows(&[len]));
-    windows.and_then(|mut windows| windows.pop()).ok_or_else(|| {
-        Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} bytes of a header"))
-    })
-}
-
-/// The bytes of a landing in a small window.
-pub(super) fn bytes_of(landing: Landing) -> Bytes {
-    let len = landing.got();
-    let (window, _) = landing.into_parts();
-    let full = window.complete();
-    full.map(|full| Bytes::copy_from_slice(&full.bytes()[..len])).unwrap_or_default()
 }

@@ -15,6 +15,7 @@
 mod fetch;
 mod identity;
 mod landing;
+mod open;
 mod range;
 mod reader;
 mod receive;
@@ -27,8 +28,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::ring::Mapping;
 use bytes::Bytes;
-use fetch::{Object, With, bytes_of, small_window};
+use fetch::{Object, With};
 use landing::Landing;
+use open::{bytes_of, small_window};
 use reader::ObjectReader;
 use receive::NoKernel;
 use std::io;
