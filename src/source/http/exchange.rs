@@ -12,7 +12,7 @@
 //!    the server did not say `Connection: close`.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request, Version, header, response};
+use http::{HeaderMap, Method, Request, Version, header, response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{Builder, Connection};
@@ -69,6 +69,7 @@ pub(crate) struct Framed {
 /// # Errors
 /// hyper's, when the connection breaks or what comes is no HTTP.
 pub(super) async fn exchange(io: Stream, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+    let is_head = request.method() == Method::HEAD;
     let (mut sender, mut driver) =
         Builder::new().read_buf_exact_size(Some(HEAD_READ_BYTES)).handshake(io).await?;
     let answer = {
@@ -82,7 +83,9 @@ pub(super) async fn exchange(io: Stream, request: Request<Full<Bytes>>) -> hyper
         .await?
     };
     let (head, incoming) = answer.into_parts();
-    match content_length(&head.headers) {
+    // An answer to HEAD tells the length of what it does not bring.
+    let length = if is_head { Some(0) } else { content_length(&head.headers) };
+    match length {
         Some(length) => raw(head, incoming, driver, length).await,
         None => {
             let framed = Framed { driver: Some(driver), incoming, frame: Bytes::new() };
