@@ -137,6 +137,7 @@ impl Dial {
         let host = to.host().unwrap_or_default();
         let is_metadata = host.starts_with("169.254.")
             || host.eq_ignore_ascii_case("[fd00:ec2::254]")
+            || host.eq_ignore_ascii_case("[fd00:ec2::23]")
             || host.eq_ignore_ascii_case("metadata.google.internal");
         if is_metadata { None } else { self.proxies.intercept(to) }
     }
