@@ -8,6 +8,7 @@ use crate::error::Result;
 use reqsign_core::SigningCredential;
 use reqsign_core::time::Timestamp;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,17 +34,22 @@ pub(super) struct Keyring<C> {
     held: Mutex<Option<Held<C>>>,
     /// Held by the request that searches; others wait for what it finds.
     searching: tokio::sync::Mutex<()>,
+    /// Whether what was held was refused: what is found next is in its place.
+    refused: AtomicBool,
 }
 
 #[derive(Clone)]
 struct Held<C> {
     found: Found<C>,
     since: Instant,
+    /// Whether it is in the place of what was refused.
+    is_renewed: bool,
 }
 
 impl<C> Default for Keyring<C> {
     fn default() -> Self {
-        Self { held: Mutex::default(), searching: tokio::sync::Mutex::default() }
+        let searching = tokio::sync::Mutex::default();
+        Self { held: Mutex::default(), searching, refused: AtomicBool::new(false) }
     }
 }
 
@@ -71,7 +77,8 @@ impl<C: SigningCredential> Keyring<C> {
             },
         };
         let credential = found.credential();
-        *self.held() = Some(Held { found, since: Instant::now() });
+        let is_renewed = self.refused.swap(false, Ordering::Relaxed);
+        *self.held() = Some(Held { found, since: Instant::now(), is_renewed });
         Ok(credential)
     }
 
@@ -87,8 +94,10 @@ impl<C: SigningCredential> Keyring<C> {
     /// moment ago are kept: many requests with the old ones are refused at once.
     pub fn forget(&self) {
         let mut held = self.held();
-        if held.as_ref().is_some_and(|held| held.since.elapsed() > Duration::from_secs(5)) {
+        let young = |held: &Held<C>| held.since.elapsed() < Duration::from_secs(5);
+        if !held.as_ref().is_some_and(|held| held.is_renewed && young(held)) {
             *held = None;
+            self.refused.store(true, Ordering::Relaxed);
         }
     }
 
@@ -130,7 +139,7 @@ impl<C: Clone> Found<C> {
 mod tests {
     use super::*;
     use crate::error::{Error, ErrorKind};
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[derive(Debug, Clone)]
     struct Until(Timestamp);
@@ -186,8 +195,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_is_forgotten_unless_it_is_new() {
+    async fn what_is_refused_is_forgotten_unless_it_was_just_renewed() {
         let keyring = Keyring::default();
+        keyring.get(async { Ok(lasting(1000)) }).await.unwrap();
+        keyring.forget();
         keyring.get(async { Ok(lasting(3600)) }).await.unwrap();
         keyring.forget();
         assert!(keyring.get(async { failing() }).await.unwrap().is_some());

@@ -28,8 +28,24 @@ impl Asked {
     }
 }
 
-/// A status and a body.
-pub(super) type Answer = (u16, String);
+/// What is answered: a status and a body, with headers (`Name: value`) between them or without.
+pub(super) struct Answer {
+    status: u16,
+    headers: Vec<String>,
+    body: String,
+}
+
+impl From<(u16, String)> for Answer {
+    fn from((status, body): (u16, String)) -> Self {
+        Self { status, headers: Vec::new(), body }
+    }
+}
+
+impl From<(u16, Vec<String>, String)> for Answer {
+    fn from((status, headers, body): (u16, Vec<String>, String)) -> Self {
+        Self { status, headers, body }
+    }
+}
 
 /// The server; it ends when this is dropped.
 pub(super) struct StandIn {
@@ -40,7 +56,8 @@ pub(super) struct StandIn {
 
 impl StandIn {
     /// Starts a server that answers with `answer`.
-    pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start<A: Into<Answer>>(answer: impl Fn(&Asked) -> A + Send + Sync + 'static) -> Self {
+        let answer = move |asked: &Asked| answer(asked).into();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (asked, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -100,11 +117,12 @@ fn serve(stream: TcpStream, keep: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) ->
     let mut body = vec![0; asked.header("content-length").parse().unwrap_or(0)];
     reader.read_exact(&mut body).unwrap();
     asked.body = String::from_utf8(body).unwrap();
-    let (status, text) = answer(&asked);
+    let Answer { status, headers, body } = answer(&asked);
     keep.lock().unwrap().push(asked);
-    let length = text.len();
+    let length = body.len();
     let head = format!("HTTP/1.1 {status} S\r\nContent-Length: {length}\r\nConnection: close\r\n");
-    let _ = reader.get_mut().write_all(format!("{head}\r\n{text}").as_bytes());
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let _ = reader.get_mut().write_all(format!("{head}{headers}\r\n{body}").as_bytes());
 }
 
 /// Options whose variables are `variables`, and no others.
