@@ -10,15 +10,17 @@ mod azure;
 #[cfg(feature = "gcs")]
 mod gcs;
 mod hub;
-#[cfg(any(feature = "gcs", feature = "azure"))]
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod keyring;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod metadata;
-#[cfg(any(feature = "gcs", feature = "azure"))]
-mod said;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod said;
+#[cfg(any(feature = "gcs", feature = "azure"))]
 mod signing;
-#[cfg(all(test, any(feature = "gcs", feature = "azure")))]
+#[cfg(all(test, any(feature = "s3", feature = "gcs", feature = "azure")))]
 mod stand_in;
 mod web;
 
@@ -132,6 +134,8 @@ pub(crate) enum Checksum {
 #[derive(Default)]
 pub(crate) struct Stores {
     open: Mutex<HashMap<(Scheme, String), Arc<dyn Store>>>,
+    #[cfg(feature = "s3")]
+    s3: s3::Shared,
 }
 
 impl Stores {
@@ -146,25 +150,30 @@ impl Stores {
         if let Some(store) = open.get(&key) {
             return Ok(Arc::clone(store));
         }
-        let store = make(client, uri)?;
+        let store = self.make(client, uri)?;
         open.insert(key, Arc::clone(&store));
         Ok(store)
     }
-}
 
-#[cfg_attr(not(any(feature = "gcs", feature = "azure")), allow(unused_variables))]
-fn make(client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
-    match uri.scheme() {
-        Scheme::Http | Scheme::Https => Ok(Arc::new(web::Web::new(uri)?)),
-        Scheme::Hf => Ok(Arc::new(hub::Hub::new(&client.options, uri)?)),
-        #[cfg(feature = "gcs")]
-        Scheme::Gs => Ok(Arc::new(gcs::Gcs::new(&client.options, uri)?)),
-        #[cfg(feature = "azure")]
-        Scheme::Az => Ok(Arc::new(azure::Azure::new(&client.options, uri)?)),
-        scheme => {
-            let scheme = scheme.as_str();
-            let sentence = format!("this build of ringload was made without {scheme}://");
-            Err(Error::new(ErrorKind::Unsupported, sentence))
+    #[cfg_attr(
+        not(any(feature = "s3", feature = "gcs", feature = "azure")),
+        allow(unused_variables)
+    )]
+    fn make(&self, client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
+        match uri.scheme() {
+            Scheme::Http | Scheme::Https => Ok(Arc::new(web::Web::new(uri)?)),
+            Scheme::Hf => Ok(Arc::new(hub::Hub::new(&client.options, uri)?)),
+            #[cfg(feature = "s3")]
+            Scheme::S3 => Ok(Arc::new(s3::S3::new(&client.options, uri, &self.s3)?)),
+            #[cfg(feature = "gcs")]
+            Scheme::Gs => Ok(Arc::new(gcs::Gcs::new(&client.options, uri)?)),
+            #[cfg(feature = "azure")]
+            Scheme::Az => Ok(Arc::new(azure::Azure::new(&client.options, uri)?)),
+            scheme => {
+                let scheme = scheme.as_str();
+                let sentence = format!("this build of ringload was made without {scheme}://");
+                Err(Error::new(ErrorKind::Unsupported, sentence))
+            }
         }
     }
 }

@@ -1,0 +1,101 @@
+use super::*;
+use crate::source::store::stand_in::options;
+
+fn url(bucket: &str, region: &str, key: &str, env: &[(&str, &str)]) -> String {
+    let options = options(env);
+    let address = Address::new(bucket, &options, &Profiles::default()).unwrap();
+    address.url(region, key).unwrap().to_string()
+}
+
+#[test]
+fn at_aws_the_bucket_is_in_the_host() {
+    for (bucket, region, expected) in [
+        ("models", "eu-west-1", "https://models.s3.eu-west-1.amazonaws.com/a/b"),
+        ("models", "cn-north-1", "https://models.s3.cn-north-1.amazonaws.com.cn/a/b"),
+        ("my.models", "us-east-1", "https://s3.us-east-1.amazonaws.com/my.models/a/b"),
+        ("Models_1", "us-east-1", "https://s3.us-east-1.amazonaws.com/Models_1/a/b"),
+    ] {
+        assert_eq!(url(bucket, region, "a/b", &[]), expected);
+    }
+    let path = &[("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", "0")];
+    assert_eq!(url("b1", "eu-west-1", "k", path), "https://s3.eu-west-1.amazonaws.com/b1/k");
+}
+
+#[test]
+fn compatible_stores_have_paths_unless_told_otherwise() {
+    let endpoint = ("AWS_ENDPOINT_URL", "http://minio:9000/");
+    assert_eq!(url("b1", "r", "k", &[endpoint]), "http://minio:9000/b1/k");
+    let virtual_host = ("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", "1");
+    assert_eq!(url("b1", "r", "k", &[endpoint, virtual_host]), "http://b1.minio:9000/k");
+    assert_eq!(url("b.1", "r", "k", &[endpoint, virtual_host]), "http://minio:9000/b.1/k");
+    let below = ("AWS_ENDPOINT_URL", "https://host/s3/");
+    assert_eq!(url("b1", "r", "k", &[below]), "https://host/s3/b1/k");
+}
+
+#[test]
+fn the_nearest_endpoint_wins() {
+    let all = [
+        ("RUNAI_STREAMER_S3_ENDPOINT", "http://one"),
+        ("AWS_ENDPOINT_URL_S3", "http://two"),
+        ("AWS_ENDPOINT_URL", "http://three"),
+    ];
+    let profiles = Profiles::of_text("default", "[default]\nendpoint_url = http://four", "");
+    let base = |options: &RemoteOptions| {
+        Address::new("b1", options, &profiles).unwrap().url("eu-west-1", "").unwrap().to_string()
+    };
+    let mut first = options(&all);
+    assert_eq!(base(&first), "http://one/b1/");
+    first.endpoint = Some("http://zero".to_owned());
+    assert_eq!(base(&first), "http://zero/b1/");
+    assert_eq!(base(&options(&all[1..])), "http://two/b1/");
+    assert_eq!(base(&options(&all[2..])), "http://three/b1/");
+    assert_eq!(base(&options(&[])), "http://four/b1/");
+    let ignore = [all[2], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
+    assert_eq!(base(&options(&ignore)), "https://b1.s3.eu-west-1.amazonaws.com/");
+}
+
+#[test]
+fn keys_are_encoded_once() {
+    for (key, expected) in [
+        ("a b+c", "a%20b%2Bc"),
+        ("a%20b", "a%2520b"),
+        ("d/./../x", "d/./../x"),
+        ("/x//y/", "/x//y/"),
+        ("\u{e9}?#&=~*'()", "%C3%A9%3F%23%26%3D~%2A%27%28%29"),
+    ] {
+        let url = url("b1", "r", key, &[("AWS_ENDPOINT_URL", "http://h")]);
+        assert_eq!(url, format!("http://h/b1/{expected}"));
+    }
+    let address = Address::new("b1", &options(&[]), &Profiles::default()).unwrap();
+    let query = address.query_url("us-east-1", &[("delimiter", "/"), ("prefix", "a b/")]).unwrap();
+    assert_eq!(query.query(), Some("delimiter=%2F&prefix=a%20b%2F"));
+    let long = "x".repeat(1 << 17);
+    assert_eq!(address.url("r", &long).unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn what_is_no_bucket_or_endpoint_is_refused_without_repeating_it() {
+    for bucket in ["key:s3cret@bucket", "-x", "a/b", "a b", "arn:aws:s3", "\u{e9}"] {
+        let error = Address::new(bucket, &options(&[]), &Profiles::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+    let express = Address::new("b1--use1-az4--x-s3", &options(&[]), &Profiles::default());
+    assert_eq!(express.unwrap_err().kind(), ErrorKind::Unsupported);
+    for url in ["minio:9000", "ftp://h", "http://u:s3cret@h", "http://h/?s3cret", "http://", "x y"]
+    {
+        let options = options(&[("AWS_ENDPOINT_URL", url)]);
+        let error = Address::new("b1", &options, &Profiles::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
+        assert!(error.to_string().starts_with("AWS_ENDPOINT_URL is not a URL"), "{error}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+}
+
+#[test]
+fn regions_are_words() {
+    assert!(is_region("us-gov-west-1") && is_region("auto"));
+    for wrong in ["", "evil.com/", "US", "a.b", "a@b"] {
+        assert!(!is_region(wrong), "{wrong}");
+    }
+}

@@ -1,0 +1,151 @@
+//! IAM Identity Center: the token that `aws sso login` left in `~/.aws/sso/cache` is exchanged for
+//! the credentials of a role.
+
+use super::ask::{self, CONFIGURED, ask};
+use super::plan::wrong;
+use super::{Credential, denied};
+use crate::error::{Error, Result};
+use crate::source::http::Client;
+use crate::source::store::s3::profiles::{Profiles, expand};
+use crate::source::store::s3::sigv4::hex;
+use crate::source::store::s3::{address, time};
+use crate::source::store::said::segment;
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use reqsign_core::time::Timestamp;
+use serde::Deserialize;
+
+/// Whose credentials a profile wants.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Login {
+    profile: String,
+    account_id: String,
+    role_name: String,
+    region: String,
+    /// What the token's file is named by: the session, else the URL of the portal.
+    cache_key: String,
+}
+
+impl Login {
+    /// That of the profile `name`, if it has one.
+    ///
+    /// # Errors
+    /// Where a part of it is missing.
+    pub fn of(profiles: &Profiles, name: &str) -> Result<Option<Self>> {
+        let get = |key| profiles.get(name, key);
+        let session = get("sso_session");
+        if session.is_none() && get("sso_start_url").is_none() {
+            return Ok(None);
+        }
+        let of_session = |key| match session {
+            Some(session) => profiles.of("sso-session", session, key).or_else(|| get(key)),
+            None => get(key),
+        };
+        let or_missing = |key: &str, value: Option<&str>| match value {
+            Some(value) => Ok(value.to_owned()),
+            None => Err(wrong(name, &format!("has no {key}, which its login (SSO) needs"))),
+        };
+        let start_url = or_missing("sso_start_url", of_session("sso_start_url"))?;
+        let region = or_missing("sso_region", of_session("sso_region"))?;
+        if !address::is_region(&region) {
+            return Err(wrong(name, "has an sso_region that is none"));
+        }
+        Ok(Some(Self {
+            profile: name.to_owned(),
+            account_id: or_missing("sso_account_id", get("sso_account_id"))?,
+            role_name: or_missing("sso_role_name", get("sso_role_name"))?,
+            region,
+            cache_key: session.map_or(start_url, str::to_owned),
+        }))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CachedToken {
+    access_token: String,
+    expires_at: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    role_credentials: RoleCredentials,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RoleCredentials {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: String,
+    /// In milliseconds after the epoch.
+    expiration: i64,
+}
+
+/// Exchanges the cached token for credentials.
+///
+/// # Errors
+/// When there is no token, it has expired, or the portal refuses it.
+pub(super) async fn credential(client: &Client, login: &Login) -> Result<Credential> {
+    let token = cached(client, login)?;
+    let mut token = HeaderValue::from_str(&token).map_err(|_| log_in(login, "cannot be used"))?;
+    token.set_sensitive(true);
+    let base = client.options.env("AWS_ENDPOINT_URL_SSO").unwrap_or_else(|| {
+        let region = &login.region;
+        format!("https://portal.sso.{region}.{}", address::domain(region))
+    });
+    let (role, account) = (segment(&login.role_name), segment(&login.account_id));
+    let base = base.trim_end_matches('/');
+    let url = format!("{base}/federation/credentials?role_name={role}&account_id={account}");
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = url.parse().map_err(|_| ask::unusable("AWS_ENDPOINT_URL_SSO"))?;
+    request.headers_mut().insert("x-amz-sso_bearer_token", token);
+    let answer = ask(client, request, CONFIGURED).await?;
+    match answer.status().as_u16() {
+        200 => {}
+        401 => return Err(log_in(login, "is not accepted any more")),
+        _ => {
+            return Err(denied(format!(
+                "the login (SSO) of the AWS profile {:?} gives no credentials of the role {:?} \
+                 (the portal answered {}); check sso_account_id and sso_role_name",
+                login.profile,
+                login.role_name,
+                answer.status()
+            )));
+        }
+    }
+    let Ok(Answer { role_credentials: keys }) = serde_json::from_slice(answer.body()) else {
+        return Err(denied("what the SSO portal gives are no credentials"));
+    };
+    Ok(Credential {
+        access_key_id: keys.access_key_id,
+        secret_access_key: keys.secret_access_key,
+        session_token: Some(keys.session_token),
+        expires: Timestamp::from_millisecond(keys.expiration).ok(),
+    })
+}
+
+/// The token that the last login left.
+fn cached(client: &Client, login: &Login) -> Result<String> {
+    let name = hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, login.cache_key.as_bytes()).as_ref());
+    let path = expand(&client.options, &format!("~/.aws/sso/cache/{name}.json"));
+    let bytes = path.and_then(|path| std::fs::read(path).ok());
+    let bytes = bytes.ok_or_else(|| log_in(login, "is not there"))?;
+    let Ok(token) = serde_json::from_slice::<CachedToken>(&bytes) else {
+        return Err(log_in(login, "cannot be read"));
+    };
+    match time::parse(&token.expires_at) {
+        Some(expires) if expires > Timestamp::now() => Ok(token.access_token),
+        _ => Err(log_in(login, "has expired")),
+    }
+}
+
+fn log_in(login: &Login, what: &str) -> Error {
+    let profile = &login.profile;
+    denied(format!(
+        "the login (SSO) of the AWS profile {profile:?} {what}; run 'aws sso login --profile \
+         {profile}'"
+    ))
+}

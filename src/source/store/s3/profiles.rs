@@ -1,0 +1,233 @@
+//! The files that the AWS command line and SDKs are configured by: `~/.aws/config` and
+//! `~/.aws/credentials`.
+//!
+//! ```text
+//! [profile models]              [sso-session work]         [services local]
+//! role_arn = ...                sso_region = ...           s3 =
+//! source_profile = default      sso_start_url = ...          endpoint_url = ...
+//! ```
+//!
+//! In the credentials file a profile's section is its bare name; what stands there wins over the
+//! config file. A nested setting is kept as `s3.endpoint_url`. There are no quotes and no escapes;
+//! `#` and `;` begin a comment at the start of a line, or behind a blank.
+
+use crate::options::RemoteOptions;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// The settings of one section.
+type Section = HashMap<String, String>;
+
+/// What the files say.
+#[derive(Default)]
+pub(super) struct Profiles {
+    /// By kind (`profile`, `sso-session`, `services`) and name.
+    sections: HashMap<(String, String), Section>,
+    /// The profile that is used.
+    pub name: String,
+    /// Whether the user named it.
+    pub is_named: bool,
+    /// The files, for messages: `~/.aws/config and ~/.aws/credentials (not there)`.
+    pub places: String,
+}
+
+impl Profiles {
+    /// Reads both files; one that is not there is empty.
+    pub fn read(options: &RemoteOptions) -> Self {
+        let named = options.env("AWS_PROFILE").or_else(|| options.env("AWS_DEFAULT_PROFILE"));
+        let mut profiles = Self {
+            is_named: named.is_some(),
+            name: named.unwrap_or_else(|| "default".to_owned()),
+            ..Self::default()
+        };
+        let config = profiles.add(options, "AWS_CONFIG_FILE", "~/.aws/config", true);
+        let credentials =
+            profiles.add(options, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", false);
+        profiles.places = format!("{config} and {credentials}");
+        profiles
+    }
+
+    /// Adds a file, and gives how to speak of it.
+    fn add(
+        &mut self,
+        options: &RemoteOptions,
+        variable: &str,
+        usual: &str,
+        config: bool,
+    ) -> String {
+        let shown = options.env(variable).unwrap_or_else(|| usual.to_owned());
+        let Some(path) = expand(options, &shown) else {
+            return format!("{shown} (HOME is not set)");
+        };
+        match fs::read(path) {
+            Ok(text) => {
+                self.merge(&String::from_utf8_lossy(&text), config);
+                shown
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => format!("{shown} (not there)"),
+            Err(error) => format!("{shown} ({error})"),
+        }
+    }
+
+    /// Adds what `text` says, over what is there.
+    fn merge(&mut self, text: &str, config: bool) {
+        for (title, settings) in sections(text) {
+            let (kind, name) = match title.split_once(char::is_whitespace) {
+                Some((kind, name)) if config => (kind, name.trim()),
+                None if config && title != "default" => continue,
+                _ => ("profile", title.as_str()),
+            };
+            let section = self.sections.entry((kind.to_owned(), name.to_owned())).or_default();
+            section.extend(settings);
+        }
+    }
+
+    /// The setting `key` of the profile `name`.
+    pub fn get(&self, name: &str, key: &str) -> Option<&str> {
+        self.of("profile", name, key)
+    }
+
+    /// The setting `key` of the section `[kind name]`.
+    pub fn of(&self, kind: &str, name: &str, key: &str) -> Option<&str> {
+        let section = self.sections.get(&(kind.to_owned(), name.to_owned()))?;
+        section.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether there is a profile of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.sections.contains_key(&("profile".to_owned(), name.to_owned()))
+    }
+
+    /// The region of the profile that is used.
+    pub fn region(&self) -> Option<&str> {
+        self.get(&self.name, "region")
+    }
+
+    /// The endpoint that the profile that is used has for S3.
+    pub fn s3_endpoint(&self) -> Option<&str> {
+        let services = self.get(&self.name, "services");
+        services
+            .and_then(|services| self.of("services", services, "s3.endpoint_url"))
+            .or_else(|| self.get(&self.name, "endpoint_url"))
+    }
+
+    #[cfg(test)]
+    pub fn of_text(name: &str, config: &str, credentials: &str) -> Self {
+        let mut profiles = Self { name: name.to_owned(), ..Self::default() };
+        profiles.merge(config, true);
+        profiles.merge(credentials, false);
+        profiles
+    }
+}
+
+/// `path` with the home directory for a leading `~`.
+pub(super) fn expand(options: &RemoteOptions, path: &str) -> Option<PathBuf> {
+    match path.strip_prefix("~/") {
+        Some(rest) => Some(Path::new(&options.env("HOME")?).join(rest)),
+        None => Some(PathBuf::from(path)),
+    }
+}
+
+/// The sections of a file: titles, and what is set in them.
+fn sections(text: &str) -> Vec<(String, Section)> {
+    let mut sections: Vec<(String, Section)> = Vec::new();
+    let mut parent = String::new();
+    for line in text.lines() {
+        let indented = line.starts_with([' ', '\t']);
+        let line = without_comment(line);
+        if line.is_empty() {
+            continue;
+        }
+        if let Some(title) = line.strip_prefix('[').filter(|_| !indented) {
+            let title = title.split(']').next().unwrap_or_default().trim();
+            sections.push((title.to_owned(), Section::new()));
+            continue;
+        }
+        let (Some((_, section)), Some((key, value))) = (sections.last_mut(), line.split_once('='))
+        else {
+            continue;
+        };
+        let (key, value) = (key.trim().to_ascii_lowercase(), value.trim().to_owned());
+        if indented && !parent.is_empty() {
+            section.insert(format!("{parent}.{key}"), value);
+        } else {
+            // Only an empty setting has nested ones below.
+            parent = if value.is_empty() { key.clone() } else { String::new() };
+            section.insert(key, value);
+        }
+    }
+    sections
+}
+
+fn without_comment(line: &str) -> &str {
+    let starts = [" #", " ;", "\t#", "\t;"];
+    let end = starts.iter().filter_map(|start| line.find(start)).min().unwrap_or(line.len());
+    let line = line[..end].trim();
+    if line.starts_with(['#', ';']) { "" } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const CONFIG: &str = "\
+# a comment
+[default]
+region = eu-west-1 # behind a blank
+aws_secret_access_key = a#b;c/+=
+[profile models]
+Region=us-west-2
+services = local
+s3 =
+  addressing_style = path
+output = json
+[unknown]
+region = nowhere
+[sso-session  work]
+sso_region = eu-central-1
+[services local]
+s3 =
+\tendpoint_url = http://localhost:9000
+dynamodb =
+  endpoint_url = http://localhost:8000
+nonsense
+";
+
+    #[test]
+    fn files_are_read_as_aws_reads_them() {
+        let credentials = "[models]\naws_access_key_id = AKIA\nregion=us-east-2\n[unknown]\na=b";
+        let profiles = Profiles::of_text("models", CONFIG, credentials);
+        assert_eq!(profiles.get("default", "region"), Some("eu-west-1"));
+        assert_eq!(profiles.get("default", "aws_secret_access_key"), Some("a#b;c/+="));
+        assert_eq!(profiles.region(), Some("us-east-2"), "the credentials file wins");
+        assert_eq!(profiles.get("models", "aws_access_key_id"), Some("AKIA"));
+        assert_eq!(profiles.get("models", "s3.addressing_style"), Some("path"));
+        assert_eq!(profiles.get("models", "output"), Some("json"));
+        assert_eq!(profiles.get("unknown", "region"), None, "no profile of the config file");
+        assert_eq!(profiles.get("unknown", "a"), Some("b"));
+        assert_eq!(profiles.of("sso-session", "work", "sso_region"), Some("eu-central-1"));
+        assert_eq!(profiles.s3_endpoint(), Some("http://localhost:9000"));
+        assert!(profiles.contains("models") && !profiles.contains("work"));
+    }
+
+    #[test]
+    fn missing_files_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().to_str().unwrap().to_owned();
+        std::fs::create_dir(directory.path().join(".aws")).unwrap();
+        std::fs::write(directory.path().join(".aws/config"), "[profile x]\nregion=r1").unwrap();
+        let env = move |name: &str| match name {
+            "HOME" => Some(home.clone()),
+            "AWS_PROFILE" => Some("x".to_owned()),
+            _ => None,
+        };
+        let options = RemoteOptions { env: Arc::new(env), ..RemoteOptions::default() };
+        let profiles = Profiles::read(&options);
+        assert_eq!((profiles.region(), profiles.is_named), (Some("r1"), true));
+        assert_eq!(profiles.places, "~/.aws/config and ~/.aws/credentials (not there)");
+        let nothing = RemoteOptions { env: Arc::new(|_| None), ..RemoteOptions::default() };
+        assert!(Profiles::read(&nothing).places.contains("HOME is not set"));
+    }
+}

@@ -1,0 +1,257 @@
+use super::*;
+use crate::location::Scheme;
+use crate::source::store::stand_in::{StandIn, options};
+use http::{HeaderMap, StatusCode};
+
+const KEYS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "s3cret")];
+
+fn store(env: &[(&str, &str)]) -> S3 {
+    let uri = ObjectUri::new(Scheme::S3, "models", "");
+    S3::new(&options(env), &uri, &Shared::default()).unwrap()
+}
+
+fn refusal(status: u16, code: &str) -> Refusal {
+    let body = match code {
+        "" => String::new(),
+        code => format!("<Error><Code>{code}</Code><Message>Because.</Message></Error>"),
+    };
+    let status = StatusCode::from_u16(status).unwrap();
+    Refusal { status, headers: HeaderMap::new(), body: body.into() }
+}
+
+#[test]
+fn codes_have_their_meaning() {
+    let store = store(&[]);
+    for (status, code, verdict) in [
+        (503, "SlowDown", Verdict::Retry { throttled: true }),
+        (503, "", Verdict::Retry { throttled: true }),
+        (400, "RequestLimitExceeded", Verdict::Retry { throttled: true }),
+        (500, "InternalError", Verdict::Retry { throttled: false }),
+        (400, "RequestTimeout", Verdict::Retry { throttled: false }),
+        (500, "", Verdict::Retry { throttled: false }),
+        (400, "ExpiredToken", Verdict::Expired),
+        (403, "RequestExpired", Verdict::Expired),
+        (400, "TokenRefreshRequired", Verdict::Expired),
+        (403, "RequestTimeTooSkewed", Verdict::Skewed),
+    ] {
+        assert_eq!(store.judge(&refusal(status, code)), verdict, "{code}");
+    }
+}
+
+#[test]
+fn ends_have_kind_code_and_remedy() {
+    let anonymous = store(&[("AWS_NO_SIGN_REQUEST", "true")]);
+    let store = store(&[]);
+    for (store, status, code, kind, words) in [
+        (&store, 404, "NoSuchBucket", ErrorKind::NotFound, "(NoSuchBucket: Because)"),
+        (&store, 404, "NoSuchKey", ErrorKind::NotFound, "check the bucket and the key"),
+        (&store, 404, "", ErrorKind::NotFound, "no such object: the server answered 404"),
+        (&store, 403, "AccessDenied", ErrorKind::PermissionDenied, "s3:GetObject"),
+        (&store, 403, "", ErrorKind::PermissionDenied, "access is denied: the server answered 403"),
+        (
+            &store,
+            403,
+            "SignatureDoesNotMatch",
+            ErrorKind::PermissionDenied,
+            "AWS_SECRET_ACCESS_KEY",
+        ),
+        (&store, 403, "InvalidAccessKeyId", ErrorKind::PermissionDenied, "AWS_ACCESS_KEY_ID"),
+        (&store, 400, "InvalidToken", ErrorKind::PermissionDenied, "AWS_SESSION_TOKEN"),
+        (&anonymous, 403, "AccessDenied", ErrorKind::PermissionDenied, "anonymous access"),
+        (&store, 403, "InvalidObjectState", ErrorKind::Unsupported, "restore it first"),
+        (&store, 400, "KeyTooLongError", ErrorKind::InvalidInput, "(KeyTooLongError)"),
+        (&store, 412, "PreconditionFailed", ErrorKind::Changed, "replaced"),
+    ] {
+        let Verdict::Fail(found, sentence) = store.judge(&refusal(status, code)) else {
+            panic!("{code}")
+        };
+        assert_eq!(found, kind, "{code}");
+        assert!(sentence.contains(words), "{code}: {sentence}");
+    }
+}
+
+#[test]
+fn buckets_tell_their_region() {
+    let region = |answer: &Refusal| {
+        let store = store(&[("AWS_REGION", "us-west-2")]);
+        let verdict = store.judge(answer);
+        (verdict, store.url("k").unwrap().host().unwrap().to_owned())
+    };
+    let learnt = (Verdict::Again("region"), "models.s3.eu-west-1.amazonaws.com".to_owned());
+    for status in [301, 307, 400] {
+        let mut by_header = refusal(status, "");
+        by_header.headers.insert("x-amz-bucket-region", "eu-west-1".parse().unwrap());
+        assert_eq!(region(&by_header), learnt);
+    }
+    let mut by_document = refusal(400, "");
+    by_document.body = "<Error><Code>AuthorizationHeaderMalformed</Code>\
+                        <Region>eu-west-1</Region></Error>"
+        .into();
+    assert_eq!(region(&by_document), learnt);
+
+    let mut evil = refusal(301, "");
+    evil.headers.insert("x-amz-bucket-region", "evil.example.com/".parse().unwrap());
+    for answer in [evil, refusal(301, "PermanentRedirect")] {
+        let (verdict, host) = region(&answer);
+        assert!(matches!(&verdict, Verdict::Fail(ErrorKind::InvalidInput, sentence)
+            if sentence.contains("AWS_REGION")));
+        assert_eq!(host, "models.s3.us-west-2.amazonaws.com");
+    }
+}
+
+#[test]
+fn the_nearest_region_wins() {
+    let host = |env: &[(&str, &str)], option: Option<&str>| {
+        let mut options = options(env);
+        options.region = option.map(str::to_owned);
+        let uri = ObjectUri::new(Scheme::S3, "b", "");
+        let store = S3::new(&options, &uri, &Shared::default()).unwrap();
+        store.url("k").unwrap().host().unwrap().to_owned()
+    };
+    let env = [("AWS_REGION", "eu-west-1"), ("AWS_DEFAULT_REGION", "eu-west-2")];
+    assert_eq!(host(&env, Some("eu-west-3")), "b.s3.eu-west-3.amazonaws.com");
+    assert_eq!(host(&env, None), "b.s3.eu-west-1.amazonaws.com");
+    assert_eq!(host(&env[1..], None), "b.s3.eu-west-2.amazonaws.com");
+    assert_eq!(host(&[], None), "b.s3.us-east-1.amazonaws.com");
+
+    let uri = ObjectUri::new(Scheme::S3, "b", "");
+    let odd = [("AWS_REGION", "RegionOne")];
+    let refused = S3::new(&options(&odd), &uri, &Shared::default()).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    let elsewhere = [odd[0], ("AWS_ENDPOINT_URL", "http://ceph")];
+    assert!(S3::new(&options(&elsewhere), &uri, &Shared::default()).is_ok());
+}
+
+/// Runs `work` with the store of `s3://models/` on `server`.
+fn with_store<T: Send + 'static>(
+    server: &StandIn,
+    more: &[(&str, &str)],
+    work: impl AsyncFnOnce(Arc<Client>, Arc<dyn Store>) -> Result<T>,
+) -> Result<T> {
+    let url = format!("http://{}", server.host());
+    let env = [&KEYS[..], &[("AWS_ENDPOINT_URL", url.as_str())], more].concat();
+    let client = Client::new(options(&env));
+    let store = client.store(&ObjectUri::new(Scheme::S3, "models", "")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(work(client, store))
+}
+
+#[test]
+fn listings_are_read_to_their_end() {
+    let server = StandIn::start(|asked| {
+        let second = asked.line.contains("continuation-token=t%2F1%3D&");
+        let (key, more) = match second {
+            false => (
+                "m/a.safetensors",
+                "<IsTruncated>true</IsTruncated>\
+                       <NextContinuationToken>t/1=</NextContinuationToken>",
+            ),
+            true => ("m/b+b.safetensors", "<IsTruncated>false</IsTruncated>"),
+        };
+        let page = format!(
+            "<ListBucketResult><EncodingType>url</EncodingType>{more}\
+             <Contents><Key>{key}</Key></Contents></ListBucketResult>"
+        );
+        (200, vec![], page)
+    });
+    let names =
+        with_store(&server, &[], async |client, store| store.list(&client, "m/").await).unwrap();
+    assert_eq!(names, Some(vec!["a.safetensors".to_owned(), "b b.safetensors".to_owned()]));
+    let asked = server.asked();
+    let first = "GET /models/?delimiter=%2F&encoding-type=url&list-type=2&prefix=m%2F";
+    assert_eq!((asked.len(), asked[0].line.as_str()), (2, first));
+    assert!(asked.iter().all(|one| one.header("authorization").starts_with("AWS4-HMAC-SHA256 ")));
+}
+
+#[test]
+fn a_listing_without_end_is_an_error() {
+    let server = StandIn::start(|_| {
+        let page = "<ListBucketResult><IsTruncated>true</IsTruncated>\
+                    <NextContinuationToken>same</NextContinuationToken></ListBucketResult>";
+        (200, vec![], page.to_owned())
+    });
+    let listing = with_store(&server, &[], async |client, store| store.list(&client, "m/").await);
+    let error = listing.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("s3://models/m/"), "{error}");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn checksums_are_asked_for_by_head_in_the_bucket_s_region() {
+    let server = StandIn::start(|asked| {
+        if !asked.header("authorization").contains("/eu-west-1/s3/aws4_request") {
+            return (400, vec!["x-amz-bucket-region: eu-west-1".to_owned()], String::new());
+        }
+        assert_eq!(asked.line, "HEAD /models/a%20b");
+        assert_eq!(asked.header("x-amz-checksum-mode"), "ENABLED");
+        let signed = asked.header("authorization").contains("x-amz-checksum-mode");
+        assert!(signed, "{asked:?}");
+        (200, vec!["x-amz-checksum-crc32: y/Q5Jg==".to_owned()], String::new())
+    });
+    let checksum =
+        with_store(&server, &[], async |client, store| store.checksum(&client, "a b").await);
+    assert_eq!(checksum.unwrap(), Some(Checksum::Crc32(0xCBF4_3926)));
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn anonymous_requests_are_not_signed() {
+    for name in ["RUNAI_STREAMER_S3_UNSIGNED", "AWS_NO_SIGN_REQUEST"] {
+        let server = StandIn::start(|_| (200, vec![], "<ListBucketResult/>".to_owned()));
+        let listing = with_store(&server, &[(name, "1")], async |client, store| {
+            store.list(&client, "").await
+        });
+        assert_eq!(listing.unwrap(), Some(Vec::new()));
+        let asked = server.asked();
+        assert_eq!((asked.len(), asked[0].header("authorization")), (1, ""));
+    }
+}
+
+#[test]
+fn a_wrong_clock_is_corrected_once() {
+    let server = StandIn::start(|asked| match asked.header("x-amz-date").starts_with("2030") {
+        true => (200, vec![], "<ListBucketResult/>".to_owned()),
+        false => (
+            403,
+            vec!["Date: Tue, 01 Jan 2030 12:00:00 GMT".to_owned()],
+            "<Error><Code>RequestTimeTooSkewed</Code></Error>".to_owned(),
+        ),
+    });
+    let listing = with_store(&server, &[], async |client, store| store.list(&client, "").await);
+    assert_eq!(listing.unwrap(), Some(Vec::new()));
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn expired_credentials_are_renewed_once() {
+    let given = std::sync::atomic::AtomicUsize::new(0);
+    let agent = StandIn::start(move |_| {
+        let id = given.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let keys = format!("{{\"AccessKeyId\": \"KEY{id}\", \"SecretAccessKey\": \"s3cret\"}}");
+        (200, vec![], keys)
+    });
+    let listed = |good: &'static str| {
+        let server =
+            StandIn::start(move |asked| match asked.header("authorization").contains(good) {
+                true => (200, vec![], "<ListBucketResult/>".to_owned()),
+                false => (400, vec![], "<Error><Code>ExpiredToken</Code></Error>".to_owned()),
+            });
+        let (url, agent) =
+            (format!("http://{}", server.host()), format!("http://{}", agent.host()));
+        let env =
+            [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &agent)];
+        let client = Client::new(options(&env));
+        let store = client.store(&ObjectUri::new(Scheme::S3, "models", "")).unwrap();
+        let asking = Arc::clone(&client);
+        let listing = client.block_on(async move { store.list(&asking, "").await });
+        (listing, server.asked().len())
+    };
+    let (listing, requests) = listed("Credential=KEY1/");
+    assert_eq!((listing.unwrap(), requests), (Some(Vec::new()), 2));
+    let (listing, requests) = listed("Credential=KEY9/");
+    let error = listing.unwrap_err();
+    assert_eq!((error.kind(), requests), (ErrorKind::PermissionDenied, 2));
+    assert!(error.to_string().contains("expired"), "{error}");
+}
