@@ -13,6 +13,7 @@ use super::dial::Connector;
 use super::exchange::{Answer, exchange};
 use super::failure::{Broken, Failure};
 use super::host::Host;
+use super::pace::Watch;
 use super::pool::{Origin, Pool};
 use super::redirect::redirect;
 use super::refusal::{BODY_BYTES_MAX, Refusal};
@@ -127,6 +128,12 @@ impl Client {
     /// Those of opening the store.
     pub fn store(&self, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
         self.stores.of(self, uri)
+    }
+
+    /// The stores, for tests that put their own among them.
+    #[cfg(test)]
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     fn control(&self) -> Result<&Control> {
@@ -345,11 +352,16 @@ impl Client {
     ) -> std::result::Result<Response<Bytes>, Failure> {
         let mut bytes = Vec::new();
         let mut piece = vec![0; 16 << 10];
+        let mut watch = Watch::new(&self.options.retries, 0);
         loop {
-            let reading = timeout(self.options.retries.stalled, answer.body.read(&mut piece));
-            let read = reading.await.map_err(|_| {
-                Broken::passing("stalled", format!("{} stopped in mid-answer", origin.as_str()))
-            })?;
+            let read = tokio::select! {
+                biased;
+                read = answer.body.read(&mut piece) => read,
+                () = watch.stalled(bytes.len()) => {
+                    let sentence = format!("{} stopped in mid-answer", origin.as_str());
+                    return Err(Broken::passing("stalled", sentence).into());
+                }
+            };
             match read {
                 Ok(0) => break,
                 Ok(read) if bytes.len() + read > max_bytes => {

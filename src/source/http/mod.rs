@@ -6,6 +6,7 @@
 //! dial      names, addresses, proxies, TLS          pool     idle connections of a runtime
 //! retry     what follows from a failed attempt      host     what is remembered of a server
 //! gate      how many ranges are under way at once   tail     when an answer is late
+//! pace      whether a body keeps coming
 //! ```
 //!
 //! HTTP/2 is not used: one connection with many streams is flow-controlled twice and decrypted by
@@ -18,6 +19,7 @@ mod exchange;
 mod failure;
 mod gate;
 mod host;
+mod pace;
 mod pool;
 mod redirect;
 mod refusal;
@@ -29,6 +31,7 @@ pub(crate) use exchange::Body;
 pub(crate) use failure::{Broken, Failure};
 pub(crate) use gate::CONNECTIONS_MAX;
 pub(crate) use host::Host;
+pub(crate) use pace::Watch;
 pub(crate) use pool::{Origin, Pool};
 pub(crate) use refusal::Refusal;
 pub(crate) use retry::Tries;

@@ -18,13 +18,13 @@ use crate::error::errno::{Action, action};
 use crate::options::RetryLimits;
 use crate::ring::Window;
 use crate::source::Backend;
-use crate::source::http::{Body, Broken, Failure, Origin};
+use crate::source::http::{Body, Broken, Failure, Origin, Watch};
 use crate::source::{Rung, Stop, stopped};
 use std::fs::File;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::timeout;
 
 /// How much is read from a readable socket at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -222,31 +222,5 @@ impl<K: Kernel> Receiver<'_, K> {
 
     fn broke_off(&self) -> String {
         format!("{} broke off in mid-body", self.origin.as_str())
-    }
-}
-
-/// Sees a body that does not move.
-struct Watch {
-    look: Pin<Box<Sleep>>,
-    every: std::time::Duration,
-    got_at_look: usize,
-}
-
-impl Watch {
-    fn new(limits: &RetryLimits, got: usize) -> Self {
-        let every = limits.stalled;
-        Self { look: Box::pin(sleep(every)), every, got_at_look: got }
-    }
-
-    /// Ends when too little has come since the last look, of which `got` is there now.
-    async fn stalled(&mut self, got: usize) {
-        loop {
-            self.look.as_mut().await;
-            if ((got - self.got_at_look) as u64) < RetryLimits::STALLED_BYTES {
-                return;
-            }
-            self.got_at_look = got;
-            self.look.as_mut().reset(Instant::now() + self.every);
-        }
     }
 }
