@@ -1,6 +1,6 @@
 //! Asking for a range, and what an answer to that has to look like (RFC 9110, section 14).
 
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::source::http::{Broken, Failure, Origin};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
@@ -71,7 +71,7 @@ pub(super) fn refuse_encoding(headers: &HeaderMap, origin: &Origin) -> Result<()
                  without a Content-Encoding",
                 origin.as_str()
             );
-            Err(Error::new(ErrorKind::Unsupported, sentence).into())
+            Err(unsupported(sentence))
         }
         _ => Ok(()),
     }
@@ -93,7 +93,12 @@ pub(super) fn no_ranges(origin: &Origin) -> Failure {
          supports range requests (nginx and every object store do), or download it first",
         origin.as_str()
     );
-    Error::new(ErrorKind::Unsupported, sentence).into()
+    unsupported(sentence)
+}
+
+fn unsupported(sentence: String) -> Failure {
+    let broken = Broken::passing("unsupported", sentence);
+    Broken { kind: ErrorKind::Unsupported, again: false, ..broken }.into()
 }
 
 #[cfg(test)]
