@@ -13,6 +13,10 @@ pub mod proxy;
 pub mod seccomp;
 pub mod servers;
 
+#[path = "../support/fault_server.rs"]
+pub mod fault_server;
+pub mod model;
+
 #[path = "../support/dtypes.rs"]
 pub mod dtypes;
 
