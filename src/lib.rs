@@ -56,6 +56,9 @@ pub mod device;
 pub mod doctor;
 mod engine;
 pub mod error;
+#[cfg(test)]
+#[path = "../tests/support/fault_server.rs"]
+mod fault_server;
 mod load;
 pub mod location;
 pub mod metrics;

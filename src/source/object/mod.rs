@@ -160,3 +160,6 @@ impl Source for ObjectSource {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,6 +155,13 @@ impl Stores {
         Ok(store)
     }
 
+    /// Puts a store in the place of the one that `uri` is in.
+    #[cfg(test)]
+    pub fn replace(&self, uri: &ObjectUri, store: Arc<dyn Store>) {
+        let key = (uri.scheme(), uri.container().to_owned());
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(key, store);
+    }
+
     #[cfg_attr(
         not(any(feature = "s3", feature = "gcs", feature = "azure")),
         allow(unused_variables)

@@ -1,0 +1,114 @@
+//! Objects of a server that misbehaves, on a paused clock: what waits does so in no time.
+
+mod every_byte;
+mod verified;
+
+use super::fetch::{Object, With};
+use super::landing::Landing;
+use super::open::{bytes_of, small_window};
+use super::receive::NoKernel;
+use super::verify::Part;
+use crate::error::{ErrorKind, Result};
+use crate::fault_server::{FaultServer, Reply, Request};
+use crate::location::Location;
+use crate::options::RemoteOptions;
+use crate::source::http::{Client, Pool};
+use crate::source::{Stop, Tally};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A client of this runtime alone.
+struct Rig {
+    server: FaultServer,
+    object: Object,
+    pool: Pool,
+    tally: Tally,
+}
+
+impl Rig {
+    /// The object `bytes` of a server that answers ranges as `script` says, from number 0 on. The
+    /// opening is answered right.
+    async fn open(
+        bytes: Vec<u8>,
+        script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let server = FaultServer::spawn(bytes, move |number, request| {
+            number.checked_sub(1).map_or_else(|| request.right(), |number| script(number, request))
+        });
+        let Location::Object(uri) = Location::parse(&server.url()).unwrap() else {
+            panic!("no object")
+        };
+        let options = RemoteOptions { env: Arc::new(|_| None), ..RemoteOptions::default() };
+        let client = Client::new(options);
+        let store = client.store(&uri).unwrap();
+        let (object, _) = Object::open(client, store, uri, 100).await.unwrap();
+        Self { server, object, pool: Pool::default(), tally: Tally::default() }
+    }
+
+    /// Reads `len` bytes from `offset`.
+    async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let Self { pool, tally, .. } = self;
+        let with = With { kernel: &NoKernel, pool, tally, stop: &Stop::default() };
+        let landing = Landing::new(small_window(len)?, len, Part::default());
+        let (outcome, landing) = self.object.read(&with, offset, landing).await;
+        outcome.map(|()| bytes_of(landing))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_byte_after_a_minute_is_asked_for_elsewhere() {
+    let minute = Duration::from_secs(60);
+    let bytes: Vec<_> = (0..=255).cycle().take(70_000).collect();
+    let rig = Rig::open(bytes.clone(), move |number, request| match number {
+        0 => request.right().after(minute),
+        _ => request.right(),
+    });
+    let rig = rig.await;
+    let began = Instant::now();
+    assert!(rig.read(5, 60_000).await.unwrap() == bytes[5..60_005]);
+    let limits = rig.object.client.options.retries;
+    assert!((limits.first_byte..minute).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert_eq!(rig.tally.counts(), [("timeout", 1)].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_always_takes_a_minute_is_given_up_in_time() {
+    let minute = Duration::from_secs(60);
+    let rig = Rig::open(vec![1; 1000], move |_, request| request.right().after(minute)).await;
+    let began = Instant::now();
+    let error = rig.read(0, 1000).await.unwrap_err();
+    let limits = rig.object.client.options.retries;
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.to_string().contains("did not answer in 20 s"), "{error}");
+    assert!(began.elapsed() < limits.total + limits.first_byte, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_byte_a_second_is_stalled_and_in_the_end_given_up() {
+    let second = Duration::from_secs(1);
+    let rig =
+        Rig::open(vec![1; 100_000], move |_, request| request.right().dripping(1, second)).await;
+    let began = Instant::now();
+    let error = rig.read(0, 100_000).await.unwrap_err();
+    let limits = rig.object.client.options.retries;
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    let most = limits.total + limits.first_byte + limits.stalled;
+    assert!(began.elapsed() < most, "{:?}", began.elapsed());
+    assert!(rig.server.seen().len() <= 2 + limits.attempts as usize);
+}
+
+/// A body that moves may take longer than a stall, and than an attempt would without one.
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_that_moves_is_left_to_come() {
+    let bytes: Vec<_> = (0..=255).cycle().take(1 << 20).collect();
+    let rig = Rig::open(bytes.clone(), |_, request| {
+        request.right().dripping(16 << 10, Duration::from_millis(1500))
+    });
+    let rig = rig.await;
+    let began = Instant::now();
+    assert!(rig.read(0, 1 << 20).await.unwrap() == bytes);
+    assert!(began.elapsed() > Duration::from_secs(90), "{:?}", began.elapsed());
+    assert_eq!(rig.tally.counts(), [].into());
+}
