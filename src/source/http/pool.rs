@@ -2,7 +2,11 @@
 
 use super::exchange::Stream;
 use http::Uri;
+use hyper_rustls::MaybeHttpsStream;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use std::collections::HashMap;
+use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +33,15 @@ impl Origin {
     }
 }
 
+/// Whether the server has sent nothing since its last answer: what it sent beyond that one would be
+/// taken for the next, and where it has closed the connection nothing more is answered. TLS sends
+/// messages of its own.
+fn is_quiet(stream: &Stream) -> bool {
+    let MaybeHttpsStream::Http(tcp) = stream else { return true };
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(tcp.inner().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+}
+
 /// The idle connections of one runtime.
 #[derive(Default)]
 pub(crate) struct Pool {
@@ -36,15 +49,17 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The connection to `origin` that was used last, if it is not too old.
+    /// The connection to `origin` that was used last, if it is not too old and has stayed quiet.
     pub(super) fn take(&self, origin: &Origin) -> Option<Stream> {
         let mut idle = self.lock();
-        let (stream, since) = idle.get_mut(origin)?.pop()?;
-        if since.elapsed() < IDLE_MAX {
-            return Some(stream);
+        let of_origin = idle.get_mut(origin)?;
+        while let Some((stream, since)) = of_origin.pop() {
+            if since.elapsed() >= IDLE_MAX {
+                of_origin.clear(); // the others are older still
+            } else if is_quiet(&stream) {
+                return Some(stream);
+            }
         }
-        // The others are older still.
-        idle.remove(origin);
         None
     }
 
