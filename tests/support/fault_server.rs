@@ -10,17 +10,20 @@
 //! [`serve`] runs as a task of the test's own runtime.
 
 // Not every test uses all of it.
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, missing_docs)]
+
+mod fault_reply;
+
+pub use fault_reply::{End, Framing, Reply};
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 pub const ETAG: &str = "\"one\"";
 
@@ -70,232 +73,6 @@ impl Request {
             }
             None => Reply::new(200).with("ETag", ETAG).body(&self.object),
         }
-    }
-}
-
-/// What follows the bytes of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The next request on this connection.
-    Keep,
-    /// The connection is closed in order.
-    Fin,
-    /// It is reset.
-    Reset,
-    /// Nothing, for ever.
-    Hang,
-}
-
-/// How the end of the body is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// `Content-Length`; the body's own, or one that is claimed.
-    Length(Option<usize>),
-    /// `Transfer-Encoding: chunked`, in pieces of so many bytes.
-    Chunked(usize),
-    /// By the end of the connection.
-    Close,
-}
-
-/// An answer.
-#[derive(Debug, Clone)]
-pub struct Reply {
-    status: u16,
-    headers: Vec<(String, String)>,
-    /// Instead of the two above.
-    raw_head: Option<Vec<u8>>,
-    body: Vec<u8>,
-    framing: Framing,
-    before_head: Duration,
-    before_body: Duration,
-    /// After every so many bytes of head and body, so long a pause.
-    drip: Option<(usize, Duration)>,
-    /// After so many bytes of the body (negative: before the end of the head).
-    cut: Option<isize>,
-    end: End,
-    /// Whether head or body go on for ever.
-    endless: bool,
-}
-
-impl Reply {
-    pub fn new(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            raw_head: None,
-            body: Vec::new(),
-            framing: Framing::Length(None),
-            before_head: Duration::ZERO,
-            before_body: Duration::ZERO,
-            drip: None,
-            cut: None,
-            end: End::Keep,
-            endless: false,
-        }
-    }
-
-    /// Bytes as they are, instead of an answer; then `end`.
-    pub fn raw(bytes: impl Into<Vec<u8>>, end: End) -> Self {
-        Self { raw_head: Some(bytes.into()), end, ..Self::new(0) }
-    }
-
-    /// A redirect.
-    pub fn to(status: u16, target: impl Into<String>) -> Self {
-        Self::new(status).with("Location", target)
-    }
-
-    /// With this header, instead of any other one of its name.
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
-        self = self.without(name);
-        self.headers.push((name.to_owned(), value.into()));
-        self
-    }
-
-    pub fn without(mut self, name: &str) -> Self {
-        self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
-        self
-    }
-
-    pub fn status(self, status: u16) -> Self {
-        Self { status, ..self }
-    }
-
-    pub fn body(self, body: &[u8]) -> Self {
-        Self { body: body.to_vec(), ..self }
-    }
-
-    /// With the body that `change` makes of its own.
-    pub fn changed(mut self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
-        change(&mut self.body);
-        self
-    }
-
-    pub fn framed(self, framing: Framing) -> Self {
-        Self { framing, ..self }
-    }
-
-    /// Ends like this after `bytes` of the body.
-    pub fn cut(self, bytes: usize, end: End) -> Self {
-        Self { cut: Some(bytes as isize), end, ..self }
-    }
-
-    /// Ends like this `bytes` before the end of the head.
-    pub fn cut_head(self, bytes: usize, end: End) -> Self {
-        Self { cut: Some(-(bytes as isize)), end, ..self }
-    }
-
-    /// Ends like this after the whole body.
-    pub fn ending(self, end: End) -> Self {
-        Self { end, ..self }
-    }
-
-    pub fn after(self, before_head: Duration) -> Self {
-        Self { before_head, ..self }
-    }
-
-    pub fn body_after(self, before_body: Duration) -> Self {
-        Self { before_body, ..self }
-    }
-
-    /// A pause after every `bytes` bytes, head included.
-    pub fn dripping(self, bytes: usize, pause: Duration) -> Self {
-        Self { drip: Some((bytes, pause)), ..self }
-    }
-
-    /// Repeats the body (of raw bytes: those) for ever.
-    pub fn endless(self) -> Self {
-        Self { endless: true, ..self }
-    }
-
-    fn head(&self) -> Vec<u8> {
-        if let Some(raw) = &self.raw_head {
-            return raw.clone();
-        }
-        let mut head = format!("HTTP/1.1 {} Status\r\n", self.status);
-        for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        head += &match self.framing {
-            Framing::Length(claimed) => {
-                format!("Content-Length: {}\r\n", claimed.unwrap_or(self.body.len()))
-            }
-            Framing::Chunked(_) => "Transfer-Encoding: chunked\r\n".to_owned(),
-            Framing::Close => "Connection: close\r\n".to_owned(),
-        };
-        head += "\r\n";
-        head.into_bytes()
-    }
-
-    /// The body as it goes over the wire; a cut counts bytes of the object, and cuts before the
-    /// frame of the next one.
-    fn wire_body(&self) -> Vec<u8> {
-        let cut =
-            self.cut.map_or(self.body.len(), |cut| (cut.max(0) as usize).min(self.body.len()));
-        let Framing::Chunked(size) = self.framing else {
-            return self.body[..cut].to_vec();
-        };
-        let mut wire = Vec::new();
-        for (number, chunk) in self.body.chunks(size).enumerate() {
-            let start = number * size;
-            if start >= cut && self.cut.is_some() {
-                return wire;
-            }
-            wire.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-            wire.extend_from_slice(&chunk[..chunk.len().min(cut - start)]);
-            if start + chunk.len() > cut {
-                return wire;
-            }
-            wire.extend_from_slice(b"\r\n");
-        }
-        if self.cut.is_none() {
-            wire.extend_from_slice(b"0\r\n\r\n");
-        }
-        wire
-    }
-
-    /// Sends it; whether the connection serves again.
-    async fn send(&self, stream: &mut TcpStream, is_head: bool) -> io::Result<bool> {
-        sleep(self.before_head).await;
-        let mut head = self.head();
-        if let Some(cut @ ..0) = self.cut {
-            head.truncate(head.len().saturating_sub(cut.unsigned_abs()));
-            self.write(stream, &head).await?;
-            return self.finish(stream).await;
-        }
-        self.write(stream, &head).await?;
-        sleep(self.before_body).await;
-        let body = self.wire_body();
-        let again = if self.raw_head.is_some() { &head } else { &body };
-        if !is_head {
-            self.write(stream, &body).await?;
-        }
-        if self.endless {
-            loop {
-                self.write(stream, again).await?;
-            }
-        }
-        self.finish(stream).await
-    }
-
-    async fn write(&self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-        let Some((most, pause)) = self.drip else {
-            return stream.write_all(bytes).await;
-        };
-        for piece in bytes.chunks(most) {
-            stream.write_all(piece).await?;
-            sleep(pause).await;
-        }
-        Ok(())
-    }
-
-    async fn finish(&self, stream: &mut TcpStream) -> io::Result<bool> {
-        match self.end {
-            End::Keep => return Ok(self.framing != Framing::Close),
-            End::Fin => stream.shutdown().await?,
-            End::Reset => stream.set_zero_linger()?,
-            End::Hang => std::future::pending().await,
-        }
-        Ok(false)
     }
 }
 
