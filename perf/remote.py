@@ -159,7 +159,7 @@ def memory(options, directory):
 # ---------------------------------------------------------------- clients
 
 
-def load(url, connections, limit="256MiB"):
+def load(url, connections, limit="128MiB"):
     command = [str(RINGLOAD), "load", "--json", "--memory-limit", limit]
     return command + ["--connections", str(connections), url]
 
