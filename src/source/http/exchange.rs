@@ -147,17 +147,36 @@ fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
 }
 
 impl Body {
-    /// Reads some of the body into `into`, which is not empty; 0 at its end.
+    /// Reads as much of the body into `into`, which is not empty, as is here already, and waits for
+    /// some if nothing is; 0 at its end.
+    ///
+    /// TLS gives a record of 16 KiB at a time: one by one, waking and waiting would cost more than
+    /// reading them.
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when the connection ends before the body does; else the
     /// connection's.
     pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| match self {
-            Body::Raw(raw) => raw.poll_read(cx, into),
-            Body::Framed(framed) => framed.poll_read(cx, into),
+        poll_fn(|cx| {
+            let mut bytes = 0;
+            while bytes < into.len() {
+                match self.poll_read(cx, &mut into[bytes..]) {
+                    Poll::Ready(Ok(more)) if more > 0 => bytes += more,
+                    // Whatever it is, it is there again when nothing stands before it.
+                    _ if bytes > 0 => break,
+                    nothing => return nothing,
+                }
+            }
+            Poll::Ready(Ok(bytes))
         })
         .await
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Body::Raw(raw) => raw.poll_read(cx, into),
+            Body::Framed(framed) => framed.poll_read(cx, into),
+        }
     }
 
     /// How many bytes are still to come, where that is known.
