@@ -5,13 +5,13 @@
 //! over for the next one.
 
 use super::exchange::Stream;
+use super::socket::Socket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -144,7 +144,7 @@ impl Dial {
 }
 
 impl Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
+    type Response = Socket;
     type Error = io::Error;
     type Future = Connecting<Self::Response>;
 
@@ -153,14 +153,16 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
+        let below_tls = to.scheme_str() == Some("https");
+        let mut tcp = Tcp { below_tls, ..self.tcp.clone() };
         let Some(proxy) = self.proxy(&to) else {
-            return self.tcp.call(to);
+            return tcp.call(to);
         };
-        if to.scheme_str() != Some("https") {
+        if !below_tls {
             // Plain requests go to the proxy as they are, in absolute form.
-            return self.tcp.call(proxy.uri().clone());
+            return tcp.call(proxy.uri().clone());
         }
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.tcp.clone());
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
         }
@@ -174,6 +176,8 @@ impl Service<Uri> for Dial {
 /// Connects over TCP, to the addresses of a name in turn.
 #[derive(Clone, Default)]
 struct Tcp {
+    /// Whether TLS is to be put on its connections.
+    below_tls: bool,
     names: Arc<Mutex<HashMap<String, Addresses>>>,
 }
 
@@ -184,7 +188,7 @@ struct Addresses {
 }
 
 impl Service<Uri> for Tcp {
-    type Response = TokioIo<TcpStream>;
+    type Response = Socket;
     type Error = io::Error;
     type Future = Connecting<Self::Response>;
 
@@ -202,7 +206,7 @@ impl Service<Uri> for Tcp {
             });
             let stream = tcp.connect(&host, port).await?;
             stream.set_nodelay(true)?;
-            Ok(TokioIo::new(stream))
+            Ok(if tcp.below_tls { Socket::below_tls(stream) } else { Socket::plain(stream) })
         })
     }
 }

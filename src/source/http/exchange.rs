@@ -11,6 +11,7 @@
 //! 3. A connection serves again only if all of the body was read, not a byte more had arrived, and
 //!    the server did not say `Connection: close`.
 
+use super::socket::Socket;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Version, header, response};
 use http_body_util::Full;
@@ -18,7 +19,6 @@ use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{Builder, Connection};
 use hyper::rt::{Read, ReadBuf};
 use hyper_rustls::MaybeHttpsStream;
-use hyper_util::rt::TokioIo;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -29,7 +29,7 @@ use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
 /// A connection, with TLS where the scheme says so.
-pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+pub(super) type Stream = MaybeHttpsStream<Socket>;
 
 type Driver = Connection<Stream, Full<Bytes>>;
 
@@ -228,7 +228,7 @@ impl Body {
         raw.io = Arc::into_inner(socket).and_then(|socket| {
             let socket = std::net::TcpStream::from(OwnedFd::from(socket));
             socket.set_nonblocking(true).ok()?;
-            Some(Stream::Http(TokioIo::new(TcpStream::from_std(socket).ok()?)))
+            Some(Stream::Http(Socket::plain(TcpStream::from_std(socket).ok()?)))
         });
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! client    what the requests of a loader share; one attempt of a request; small requests whole
 //! exchange  one request on one connection; the body is read straight into its memory
+//! socket    a TCP connection that may read ahead
 //! dial      names, addresses, proxies, TLS          pool     idle connections of a runtime
 //! retry     what follows from a failed attempt      host     what is remembered of a server
 //! gate      how many ranges are under way at once   tail     when an answer is late
@@ -24,6 +25,7 @@ mod pool;
 mod redirect;
 mod refusal;
 mod retry;
+mod socket;
 mod tail;
 
 pub(crate) use client::{Answered, Client};

@@ -6,7 +6,7 @@ use hyper_rustls::MaybeHttpsStream;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::collections::HashMap;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ impl Origin {
 fn is_quiet(stream: &Stream) -> bool {
     let MaybeHttpsStream::Http(tcp) = stream else { return true };
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(tcp.inner().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+    recv(tcp.as_fd().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
 }
 
 /// The idle connections of one runtime.
