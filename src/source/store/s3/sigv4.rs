@@ -4,16 +4,22 @@
 //! already, once), with `Host` and every `x-amz-*` header. Other headers are left out: proxies may
 //! change them, and `Range` is checked against the answer.
 //!
-//! The time is the caller's, since a request is signed by the server's clock where that differs
-//! from this machine's; signers that take the system's time cannot be used for that.
+//! The time is the caller's: where the server's clock differs from this machine's, requests are
+//! signed by the server's. That rules out reqsign's signer, which takes the system's time.
+//!
+//! `aws-sigv4` makes the same signatures, at a time that it is given, and would be used but for its
+//! state at the Rust version that this crate is to build with (1.89). The last release that does is
+//! 1.3.8. It writes the session token into a trace event (its canonical request, as it is signed),
+//! which any subscriber at that level shows; it panics at a time after the year 9999, which a
+//! server's clock may claim; and it brings 22 more crates, a second `http` (0.2) and parts of the
+//! SDK's runtime among them. Release 1.6.4 keeps the token out of traces, but needs Rust 1.94.1.
 
 use super::credentials::Credential;
 use super::time::second;
 use crate::error::{Error, ErrorKind, Result};
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::hmac;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, header};
+use reqsign_core::hash::{hex_hmac_sha256, hex_sha256, hmac_sha256};
 use std::fmt::Write;
 use std::time::SystemTime;
 
@@ -39,20 +45,21 @@ pub(super) fn sign(
     now: SystemTime,
 ) -> Result<()> {
     let stamp = second(now);
-    let body_sha256 = hex(digest(&SHA256, body).as_ref());
-    head.headers.insert(DATE, value(&stamp.format_iso8601(), false)?);
+    let (date, time) = (stamp.format_date(), stamp.format_iso8601());
+    let body_sha256 = hex_sha256(body);
+    head.headers.insert(DATE, value(&time, false)?);
     head.headers.insert(CONTENT_SHA256, value(&body_sha256, false)?);
     match &credential.session_token {
         Some(token) => head.headers.insert(SECURITY_TOKEN, value(token, true)?),
         None => head.headers.remove(SECURITY_TOKEN),
     };
     let (names, request) = canonical(head, &body_sha256)?;
-    let request_sha256 = hex(digest(&SHA256, request.as_bytes()).as_ref());
+    let request_sha256 = hex_sha256(request.as_bytes());
     let Scope { service, region } = scope;
-    let (date, time) = (stamp.format_date(), stamp.format_iso8601());
     let place = format!("{date}/{region}/{service}/aws4_request");
     let text = format!("AWS4-HMAC-SHA256\n{time}\n{place}\n{request_sha256}");
-    let signature = hex(&hmac(&key(&credential.secret_access_key, &date, scope), &text));
+    let key = key(&credential.secret_access_key, &date, scope);
+    let signature = hex_hmac_sha256(&key, text.as_bytes());
     let id = &credential.access_key_id;
     let authorization = format!(
         "AWS4-HMAC-SHA256 Credential={id}/{place}, SignedHeaders={names}, Signature={signature}"
@@ -98,23 +105,11 @@ fn query(head: &Parts) -> String {
     pairs.join("&")
 }
 
+/// The key of a day, a region and a service, made of the secret.
 fn key(secret: &str, date: &str, scope: &Scope<'_>) -> Vec<u8> {
-    let first = hmac(format!("AWS4{secret}").as_bytes(), date);
-    [scope.region, scope.service, "aws4_request"].iter().fold(first, |key, text| hmac(&key, text))
-}
-
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    hmac::sign(&key, text.as_bytes()).as_ref().to_vec()
-}
-
-/// `bytes` in lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
+    let parts = [date, scope.region, scope.service, "aws4_request"];
+    let secret = format!("AWS4{secret}").into_bytes();
+    parts.iter().fold(secret, |key, part| hmac_sha256(&key, part.as_bytes()))
 }
 
 fn value(text: &str, secret: bool) -> Result<HeaderValue> {
@@ -192,6 +187,16 @@ mod tests {
         assert_ne!(signature(&plain), signature(&token));
         assert_eq!(token.headers[SECURITY_TOKEN], "token");
         assert!(token.headers[SECURITY_TOKEN].is_sensitive());
+    }
+
+    /// A server's clock may claim such a one.
+    #[test]
+    fn a_time_after_the_year_9999_is_no_panic() {
+        let mut head = http::Request::get("https://h/").body(()).unwrap().into_parts().0;
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+        let scope = Scope { service: "s3", region: "us-east-1" };
+        sign(&mut head, b"", &Credential::default(), &scope, far).unwrap();
+        assert!(!signature(&head).is_empty());
     }
 
     #[test]

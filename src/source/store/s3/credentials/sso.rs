@@ -7,12 +7,11 @@ use super::{Credential, denied};
 use crate::error::{Error, Result};
 use crate::source::http::Client;
 use crate::source::store::s3::profiles::{Profiles, expand};
-use crate::source::store::s3::sigv4::hex;
 use crate::source::store::s3::{address, time};
 use crate::source::store::said::segment;
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
 use http::{HeaderValue, Request};
+use reqsign_core::hash::hex_sha1;
 use reqsign_core::time::Timestamp;
 use serde::Deserialize;
 
@@ -129,7 +128,7 @@ pub(super) async fn credential(client: &Client, login: &Login) -> Result<Credent
 
 /// The token that the last login left.
 fn cached(client: &Client, login: &Login) -> Result<String> {
-    let name = hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, login.cache_key.as_bytes()).as_ref());
+    let name = hex_sha1(login.cache_key.as_bytes());
     let path = expand(&client.options, &format!("~/.aws/sso/cache/{name}.json"));
     let bytes = path.and_then(|path| std::fs::read(path).ok());
     let bytes = bytes.ok_or_else(|| log_in(login, "is not there"))?;
