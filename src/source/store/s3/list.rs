@@ -6,7 +6,8 @@ use crate::source::http::Client;
 use http::Method;
 use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
-use quick_xml::events::{BytesRef, Event};
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::Event;
 use std::sync::Arc;
 
 /// A thousand names each.
@@ -90,7 +91,10 @@ fn page(body: &[u8]) -> Option<Page> {
             }
             Event::Text(piece) => text.push_str(&piece.into_inner()),
             Event::CData(piece) => text.push_str(&piece.into_inner()),
-            Event::GeneralRef(name) => text.push(character(&name)?),
+            Event::GeneralRef(name) => match name.resolve_char_ref().ok()? {
+                Some(character) => text.push(character),
+                None => text.push_str(resolve_predefined_entity(&name)?),
+            },
             Event::End(_) => {
                 let names: Vec<_> = path.iter().map(String::as_str).collect();
                 let value = std::mem::take(&mut text);
@@ -113,15 +117,6 @@ fn page(body: &[u8]) -> Option<Page> {
             _ => {}
         }
     }
-}
-
-/// What `&name;` stands for.
-fn character(name: &BytesRef<'_>) -> Option<char> {
-    if let Some(character) = name.resolve_char_ref().ok()? {
-        return Some(character);
-    }
-    let all = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')];
-    all.into_iter().find(|(known, _)| *known == &**name).map(|(_, character)| character)
 }
 
 #[cfg(test)]

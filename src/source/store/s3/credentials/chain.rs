@@ -10,6 +10,23 @@ use crate::options::RemoteOptions;
 use crate::source::http::Client;
 use crate::source::store::s3::profiles::Profiles;
 
+/// A place to look at.
+enum Source {
+    Environment,
+    Profile,
+    WebIdentity,
+    Container,
+    Instance,
+}
+
+const ORDER: [Source; 5] = [
+    Source::Environment,
+    Source::Profile,
+    Source::WebIdentity,
+    Source::Container,
+    Source::Instance,
+];
+
 /// Looks for credentials; nothing is all the places looked at. Runs on the control thread's runtime.
 ///
 /// # Errors
@@ -18,13 +35,13 @@ pub(super) async fn find(client: &Client) -> Result<Found> {
     let options = &client.options;
     let profiles = Profiles::read(options);
     let mut looked = Vec::new();
-    for source in 0..5 {
+    for source in ORDER {
         let found = match source {
-            0 => environment(options),
-            1 => of_profile(client, &profiles).await?,
-            2 => web_identity(client, &profiles).await?,
-            3 => container::find(client).await?,
-            _ => instance::find(client).await?,
+            Source::Environment => environment(options),
+            Source::Profile => of_profile(client, &profiles).await?,
+            Source::WebIdentity => web_identity(client, &profiles).await?,
+            Source::Container => container::find(client).await?,
+            Source::Instance => instance::find(client).await?,
         };
         match found {
             Found::Credential(_) => return Ok(found),

@@ -1,7 +1,7 @@
 //! ECS tasks and EKS pods: an agent beside the container gives credentials over HTTP.
 
 use super::ask::{self, CONFIGURED, ask};
-use super::{Credential, Found, denied};
+use super::{Found, denied};
 use crate::error::{Error, Result};
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
@@ -37,9 +37,8 @@ pub(super) async fn find(client: &Client) -> Result<Found> {
             answer.status()
         )));
     }
-    let credential: Credential =
-        ask::credential("the container's credential server", answer.body())?;
-    Ok(Found::Credential(credential))
+    let credential = ask::credential("the container's credential server", answer.body());
+    credential.map(Found::Credential)
 }
 
 fn url(options: &RemoteOptions) -> Result<Option<Uri>> {

@@ -4,7 +4,7 @@
 
 use super::ask::{self, Patience, ask};
 use super::{Found, denied};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
 use bytes::Bytes;
@@ -38,7 +38,9 @@ pub(super) async fn find(client: &Client) -> Result<Found> {
         Ok(answer) => return nothing(&format!("{base} answered {}", answer.status())),
         Err(_) => return nothing(&format!("no answer from {base}")),
     };
-    let mut token = HeaderValue::from_maybe_shared(token).map_err(|_| strange("token"))?;
+    let mut token = HeaderValue::from_maybe_shared(token).map_err(|_| {
+        denied("the EC2 instance metadata service gives a token that cannot be used")
+    })?;
     token.set_sensitive(true);
     let roles = get(client, &base, ROLES, &token).await?;
     if roles.status() == StatusCode::NOT_FOUND {
@@ -90,8 +92,4 @@ fn succeeded(answer: &Response<Bytes>) -> Result<&Bytes> {
          where this is a container",
         answer.status()
     )))
-}
-
-fn strange(what: &str) -> Error {
-    denied(format!("the EC2 instance metadata service gives a {what} that cannot be used"))
 }

@@ -41,50 +41,35 @@ pub(super) struct Role {
     pub region: Option<String>,
 }
 
+/// What a role is assumed from.
+enum Source<'a> {
+    Profile(&'a str),
+    Base(Base),
+}
+
 /// What the profile `name` asks for; `None` where it says nothing of credentials.
 ///
 /// # Errors
 /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) where its settings cannot be followed.
 pub(super) fn of(profiles: &Profiles, name: &str) -> Result<Option<Plan>> {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = vec![name];
     let mut roles = Vec::new();
     let mut current = name;
     let base = loop {
-        seen.push(current);
-        let is_first = seen.len() == 1;
-        let get = |key| profiles.get(current, key);
         // A profile that others start from gives its keys, if it has some.
-        let keys = keys(profiles, current)?.filter(|_| !is_first);
-        let role = role(profiles, current)?.filter(|_| keys.is_none());
-        let Some(role) = role.filter(|_| get("web_identity_token_file").is_none()) else {
+        let has_keys = !roles.is_empty() && keys(profiles, current)?.is_some();
+        let has_token = profiles.get(current, "web_identity_token_file").is_some();
+        let role = if has_keys || has_token { None } else { role(profiles, current)? };
+        let Some(role) = role else {
             break single(profiles, current)?;
         };
         roles.push(role);
-        match (get("source_profile"), get("credential_source")) {
-            (Some(_), Some(_)) => {
-                return Err(wrong(current, "has both a source_profile and a credential_source"));
-            }
-            (Some(source), None) if source == current => {
-                break self::keys(profiles, current)?.map(Base::Keys);
-            }
-            (Some(source), None) if seen.contains(&source) => {
-                return Err(wrong(current, "is its own source_profile, through others"));
-            }
-            (Some(source), None) if !profiles.contains(source) => {
-                return Err(wrong(
-                    current,
-                    &format!("has the source_profile {source:?}, which does not exist"),
-                ));
-            }
-            (Some(source), None) => current = source,
-            (None, Some(source)) => break Some(named(current, source)?),
-            (None, None) => {
-                return Err(wrong(
-                    current,
-                    "has a role_arn, but no source_profile or credential_source to assume it from",
-                ));
-            }
+        match source(profiles, current, &seen)? {
+            Some(Source::Profile(next)) => current = next,
+            Some(Source::Base(base)) => break Some(base),
+            None => break None,
         }
+        seen.push(current);
     };
     roles.reverse();
     match base {
@@ -92,6 +77,29 @@ pub(super) fn of(profiles: &Profiles, name: &str) -> Result<Option<Plan>> {
         None if roles.is_empty() => Ok(None),
         None => Err(wrong(current, "has no credentials to assume a role from")),
     }
+}
+
+/// What the role of the profile `name` is assumed from; `seen` are the profiles up to this one.
+fn source<'a>(profiles: &'a Profiles, name: &str, seen: &[&str]) -> Result<Option<Source<'a>>> {
+    let get = |key| profiles.get(name, key);
+    let what = match (get("source_profile"), get("credential_source")) {
+        (Some(_), Some(_)) => "has both a source_profile and a credential_source",
+        (Some(source), None) if source == name => {
+            return Ok(keys(profiles, name)?.map(|keys| Source::Base(Base::Keys(keys))));
+        }
+        (Some(source), None) if seen.contains(&source) => {
+            "is its own source_profile, through others"
+        }
+        (Some(source), None) if !profiles.contains(source) => {
+            &format!("has the source_profile {source:?}, which does not exist")
+        }
+        (Some(source), None) => return Ok(Some(Source::Profile(source))),
+        (None, Some(source)) => return Ok(Some(Source::Base(named(name, source)?))),
+        (None, None) => {
+            "has a role_arn, but no source_profile or credential_source to assume it from"
+        }
+    };
+    Err(wrong(name, what))
 }
 
 /// The credentials that the profile has itself, other than by a role from another one.

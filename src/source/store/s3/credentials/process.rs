@@ -2,8 +2,9 @@
 
 use super::{Credential, ask, denied};
 use crate::error::{Error, Result};
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long the command may take: it may wait for a person to log in.
@@ -25,44 +26,47 @@ pub(super) async fn run(command: String) -> Result<Credential> {
 /// What `command` prints. Its standard error goes where ours does: it talks to the user.
 fn output(command: &str, patience: Duration) -> Result<Vec<u8>> {
     let fail = |error| Error::from_io("run the profile's credential_process", error);
+    let deadline = Instant::now() + patience;
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = shell.spawn().map_err(fail)?;
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
+    let (stdout, (sender, printed)) = (child.stdout.take(), mpsc::channel());
+    std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = stdout.map(|out| out.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes));
-        read.transpose().map(|_| bytes)
+        // Nobody listens any more where the command failed or took too long.
+        let _ = sender.send(read.transpose().map(|_| bytes));
     });
-    let status = wait(&mut child, patience)?;
+    let status = wait(&mut child, deadline).map_err(fail)?.ok_or_else(|| late(patience))?;
     if !status.success() {
         return Err(denied(format!(
             "the profile's credential_process failed ({status}); run it by hand"
         )));
     }
-    match reader.join() {
+    // What the command has left running may hold its output open.
+    match printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         Ok(outcome) => outcome.map_err(fail),
-        Err(_) => Err(denied("reading from the profile's credential_process panicked")),
+        Err(_) => Err(late(patience)),
     }
 }
 
-/// Waits for the end of `child`, and kills it when it takes too long.
-fn wait(child: &mut Child, patience: Duration) -> Result<std::process::ExitStatus> {
-    let fail = |error| Error::from_io("wait for the profile's credential_process", error);
-    let began = Instant::now();
-    while began.elapsed() < patience {
-        if let Some(status) = child.try_wait().map_err(fail)? {
-            return Ok(status);
+/// Waits for the end of `child`; kills it at the `deadline`, and gives `None`.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
         }
         std::thread::sleep(POLL);
     }
     // It may have ended just now; either way it is gone.
     let _ = child.kill();
     let _ = child.wait();
+    Ok(None)
+}
+
+fn late(patience: Duration) -> Error {
     let seconds = patience.as_secs();
-    Err(denied(format!(
-        "the profile's credential_process took more than {seconds} s; run it by hand"
-    )))
+    denied(format!("the profile's credential_process took more than {seconds} s; run it by hand"))
 }
 
 #[cfg(test)]
@@ -79,5 +83,9 @@ mod tests {
         let late = output("exec sleep 30", Duration::from_millis(100)).unwrap_err().to_string();
         assert!(late.contains("took more than"), "{late}");
         assert!(began.elapsed() < Duration::from_secs(10));
+        let began = Instant::now();
+        let held = output("sleep 5 & printf x", Duration::from_millis(500)).unwrap_err();
+        assert!(held.to_string().contains("took more than"), "{held}");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
 }

@@ -68,10 +68,10 @@ pub(super) async fn assume(
     role: &Role,
     credential: &Credential,
 ) -> Result<Credential> {
-    let seconds = role.duration_seconds.map(|seconds| seconds.to_string());
     let mut form = form("AssumeRole", role);
-    append(&mut form, "ExternalId", role.external_id.as_deref());
-    append(&mut form, "DurationSeconds", seconds.as_deref());
+    if let Some(id) = &role.external_id {
+        append(&mut form, "ExternalId", id);
+    }
     let origin = Origin::of(&sts.url);
     let host = client.host(&origin);
     let scope = Scope { service: "sts", region: &sts.region };
@@ -106,29 +106,29 @@ pub(super) async fn assume_with_token(
     let token = std::fs::read_to_string(token_file).map_err(|error| {
         Error::from_io(format_args!("read the web identity token in {token_file}"), error)
     })?;
-    let seconds = role.duration_seconds.map(|seconds| seconds.to_string());
     let mut form = form("AssumeRoleWithWebIdentity", role);
-    append(&mut form, "WebIdentityToken", Some(token.trim()));
-    append(&mut form, "DurationSeconds", seconds.as_deref());
+    append(&mut form, "WebIdentityToken", token.trim());
     let answer = post(client, request(sts, &form)).await?;
     credential_of(&answer, role)
 }
 
+/// What is asked for, as far as it is the same for all actions.
 fn form(action: &str, role: &Role) -> String {
     let mut form = format!("Action={action}&Version=2011-06-15");
-    append(&mut form, "RoleArn", Some(&role.arn));
+    append(&mut form, "RoleArn", &role.arn);
     let session = role.session_name.clone().unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         format!("ringload-{}", now.as_secs())
     });
-    append(&mut form, "RoleSessionName", Some(&session));
+    append(&mut form, "RoleSessionName", &session);
+    if let Some(seconds) = role.duration_seconds {
+        append(&mut form, "DurationSeconds", &seconds.to_string());
+    }
     form
 }
 
-fn append(form: &mut String, name: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        form.push_str(&format!("&{name}={}", segment(value)));
-    }
+fn append(form: &mut String, name: &str, value: &str) {
+    form.push_str(&format!("&{name}={}", segment(value)));
 }
 
 fn request(sts: &Sts, form: &str) -> Request<Bytes> {
