@@ -88,19 +88,7 @@ struct RoleCredentials {
 /// # Errors
 /// When there is no token, it has expired, or the portal refuses it.
 pub(super) async fn credential(client: &Client, login: &Login) -> Result<Credential> {
-    let token = cached(client, login)?;
-    let mut token = HeaderValue::from_str(&token).map_err(|_| log_in(login, "cannot be used"))?;
-    token.set_sensitive(true);
-    let base = client.options.env("AWS_ENDPOINT_URL_SSO").unwrap_or_else(|| {
-        let region = &login.region;
-        format!("https://portal.sso.{region}.{}", address::domain(region))
-    });
-    let (role, account) = (segment(&login.role_name), segment(&login.account_id));
-    let base = base.trim_end_matches('/');
-    let url = format!("{base}/federation/credentials?role_name={role}&account_id={account}");
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = url.parse().map_err(|_| ask::unusable("AWS_ENDPOINT_URL_SSO"))?;
-    request.headers_mut().insert("x-amz-sso_bearer_token", token);
+    let request = request(client, login)?;
     let answer = ask(client, request, CONFIGURED).await?;
     match answer.status().as_u16() {
         200 => {}
@@ -124,6 +112,24 @@ pub(super) async fn credential(client: &Client, login: &Login) -> Result<Credent
         session_token: Some(keys.session_token),
         expires: Timestamp::from_millisecond(keys.expiration).ok(),
     })
+}
+
+/// What the portal is asked, with the cached token.
+fn request(client: &Client, login: &Login) -> Result<Request<Bytes>> {
+    let token = cached(client, login)?;
+    let mut token = HeaderValue::from_str(&token).map_err(|_| log_in(login, "cannot be used"))?;
+    token.set_sensitive(true);
+    let base = client.options.env("AWS_ENDPOINT_URL_SSO").unwrap_or_else(|| {
+        let region = &login.region;
+        format!("https://portal.sso.{region}.{}", address::domain(region))
+    });
+    let (role, account) = (segment(&login.role_name), segment(&login.account_id));
+    let base = base.trim_end_matches('/');
+    let url = format!("{base}/federation/credentials?role_name={role}&account_id={account}");
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = url.parse().map_err(|_| ask::unusable("AWS_ENDPOINT_URL_SSO"))?;
+    request.headers_mut().insert("x-amz-sso_bearer_token", token);
+    Ok(request)
 }
 
 /// The token that the last login left.
