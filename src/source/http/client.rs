@@ -102,6 +102,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of `work`, or of starting the thread.
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub async fn on_control<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -152,8 +153,7 @@ impl Client {
     }
 
     /// Makes a small request and gives the answer (2xx) with its whole body of at most `max_bytes`.
-    /// Runs on the control thread's runtime only ([`block_on`](Self::block_on),
-    /// [`on_control`](Self::on_control)). `doing` continues "cannot": `list s3://bucket/model/`.
+    /// Runs on the control thread's runtime only (see [`block_on`](Self::block_on)). `doing` continues "cannot": `list s3://bucket/model/`.
     ///
     /// `build` makes the request anew for every attempt: absolute URL, without authorization.
     ///
@@ -200,7 +200,7 @@ impl Client {
     ///
     /// # Errors
     /// When there is no answer.
-    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub async fn send_plain(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
         let doing = format!("ask {} for credentials", Origin::of(request.uri()).as_str());
         let (head, body) = request.into_parts();

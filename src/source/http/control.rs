@@ -7,7 +7,6 @@ use std::future::Future;
 use std::sync::mpsc;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 /// The thread. It ends some time after this is dropped.
 pub(super) struct Control {
@@ -36,10 +35,11 @@ impl Control {
     }
 
     /// Runs `work` there; it may be waited for on any runtime.
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
-    ) -> JoinHandle<T> {
+    ) -> tokio::task::JoinHandle<T> {
         self.handle.spawn(work)
     }
 

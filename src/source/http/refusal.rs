@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 pub(crate) struct Refusal {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// At most [`BODY_BYTES_MAX`].
+    /// At most [`BODY_BYTES_MAX`]. Reading it frees the connection, whether or not the store looks
+    /// at it.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
     pub body: Bytes,
 }
 
@@ -61,23 +63,5 @@ impl Refusal {
     /// The header `name` as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
-    }
-
-    /// The text of the first XML element `name` in the body (`Code`, `Message`), where it is one
-    /// of a store's short error documents.
-    pub fn xml(&self, name: &str) -> Option<String> {
-        use quick_xml::events::Event;
-        let text = std::str::from_utf8(&self.body).ok()?;
-        let mut reader = quick_xml::Reader::from_str(text);
-        let mut inside = false;
-        loop {
-            match reader.read_event().ok()? {
-                Event::Start(tag) => inside = tag.local_name().as_ref() == name,
-                Event::Text(text) if inside => return Some(text.to_string()),
-                Event::End(_) => inside = false,
-                Event::Eof => return None,
-                _ => {}
-            }
-        }
     }
 }

@@ -99,7 +99,7 @@ pub(crate) trait Store: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Checksum>>>;
 }
 
-/// What follows from a refusal.
+/// What follows from a refusal. Only stores with credentials make use of all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Ask again later; `throttled` means that the server wants fewer requests.
@@ -108,10 +108,13 @@ pub(crate) enum Verdict {
         throttled: bool,
     },
     /// The store has learnt something (a region): ask again at once. Granted once for each word.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs")), allow(dead_code))]
     Again(&'static str),
     /// The clocks differ: correct by the answer's `Date` and ask again, once.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
     Skewed,
     /// The credentials have expired: renew them and ask again, once.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
     Expired,
     /// The end. The sentence says what the server said and what to do; the location is put before.
     Fail(ErrorKind, String),

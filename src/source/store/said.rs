@@ -2,6 +2,7 @@
 
 use crate::source::http::Refusal;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use quick_xml::events::Event;
 
 /// A server's own words are not repeated beyond this.
 const WORDS_MAX: usize = 200;
@@ -26,6 +27,23 @@ fn first_line(text: &str) -> Option<String> {
     let line = text.lines().next()?.trim().trim_end_matches('.');
     let short: String = line.chars().filter(|char| !char.is_control()).take(WORDS_MAX).collect();
     (!short.is_empty()).then_some(short)
+}
+
+/// The text of the first XML element `name` in the body (`Code`, `Message`), where it is one of a
+/// store's short error documents.
+pub(super) fn xml(refusal: &Refusal, name: &str) -> Option<String> {
+    let text = std::str::from_utf8(&refusal.body).ok()?;
+    let mut reader = quick_xml::Reader::from_str(text);
+    let mut inside = false;
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(tag) => inside = tag.local_name().as_ref() == name,
+            Event::Text(text) if inside => return Some(text.to_string()),
+            Event::End(_) => inside = false,
+            Event::Eof => return None,
+            _ => {}
+        }
+    }
 }
 
 /// `name` as one segment of a URL's path, or as a value in its query.

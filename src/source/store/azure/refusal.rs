@@ -1,7 +1,7 @@
 //! What refusals of Azure Blob Storage mean.
 
 use super::super::Verdict;
-use super::super::said::said;
+use super::super::said::{said, xml};
 use crate::error::ErrorKind;
 use crate::source::http::Refusal;
 
@@ -18,10 +18,11 @@ pub(super) enum Use {
 /// What `refusal`, of a blob in `container`, means. Details of a failed authorization are not
 /// repeated: they may quote the signature.
 pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict {
-    let code = refusal.header("x-ms-error-code").map(str::to_owned).or_else(|| refusal.xml("Code"));
+    let code =
+        refusal.header("x-ms-error-code").map(str::to_owned).or_else(|| xml(refusal, "Code"));
     let code = code.as_deref().unwrap_or_default();
-    let detail = refusal.xml("AuthenticationErrorDetail").unwrap_or_default();
-    let message = refusal.xml("Message");
+    let detail = xml(refusal, "AuthenticationErrorDetail").unwrap_or_default();
+    let message = xml(refusal, "Message");
     // Azurite gives this as AuthorizationFailure.
     let unsigned = code == "AuthenticationFailed"
         || message.as_ref().is_some_and(|message| message.contains("failed to authenticate"));

@@ -2,7 +2,7 @@
 //! JSON API in JSON.
 
 use super::super::Verdict;
-use super::super::said::said;
+use super::super::said::{said, xml};
 use crate::error::ErrorKind;
 use crate::source::http::Refusal;
 use serde_json::Value;
@@ -60,9 +60,9 @@ pub(super) fn judge(refusal: &Refusal, bucket: &str, without: Option<String>) ->
 
 impl Reason {
     fn of(refusal: &Refusal) -> Self {
-        if let Some(code) = refusal.xml("Code") {
+        if let Some(code) = xml(refusal, "Code") {
             // The details of a refused access say whose it was; the message does not.
-            let message = refusal.xml("Details").or_else(|| refusal.xml("Message"));
+            let message = xml(refusal, "Details").or_else(|| xml(refusal, "Message"));
             return Self { code: Some(code), message };
         }
         let body: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();

@@ -4,11 +4,12 @@
 use super::S3;
 use crate::error::ErrorKind;
 use crate::source::http::Refusal;
-use crate::source::store::{Verdict, said};
+use crate::source::store::Verdict;
+use crate::source::store::said::{self, xml};
 
 /// What follows from `refusal`.
 pub(super) fn judge(store: &S3, refusal: &Refusal) -> Verdict {
-    let code = refusal.xml("Code").unwrap_or_default();
+    let code = xml(refusal, "Code").unwrap_or_default();
     if let Some(verdict) = elsewhere(store, refusal, &code) {
         return verdict;
     }
@@ -34,7 +35,7 @@ pub(super) fn judge(store: &S3, refusal: &Refusal) -> Verdict {
 fn elsewhere(store: &S3, refusal: &Refusal, code: &str) -> Option<Verdict> {
     let status = refusal.status.as_u16();
     let told = refusal.header("x-amz-bucket-region").map(str::to_owned);
-    let told = told.or_else(|| refusal.xml("Region"));
+    let told = told.or_else(|| xml(refusal, "Region"));
     let moved = [301, 302, 307, 308].contains(&status)
         || code == "AuthorizationHeaderMalformed"
         || code == "IllegalLocationConstraintException"
@@ -107,6 +108,6 @@ fn ended(store: &S3, refusal: &Refusal, code: &str) -> Verdict {
 
 /// What the server said, shortly.
 pub(super) fn said(refusal: &Refusal) -> String {
-    let (code, message) = (refusal.xml("Code"), refusal.xml("Message"));
+    let (code, message) = (xml(refusal, "Code"), xml(refusal, "Message"));
     said::said(refusal, code.as_deref(), message.as_deref())
 }

@@ -11,7 +11,7 @@ use crate::source::store::s3::judge::said;
 use crate::source::store::s3::profiles::Profiles;
 use crate::source::store::s3::sigv4::{Scope, sign};
 use crate::source::store::s3::{configured_region, time};
-use crate::source::store::said::segment;
+use crate::source::store::said::{segment, xml};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use std::time::{Duration, SystemTime};
@@ -159,7 +159,7 @@ fn credential_of(answer: &Refusal, role: &Role) -> Result<Credential> {
             said(answer)
         )));
     }
-    let get = |name| answer.xml(name).ok_or_else(|| denied("what STS gives are no credentials"));
+    let get = |name| xml(answer, name).ok_or_else(|| denied("what STS gives are no credentials"));
     let expires = get("Expiration")?;
     Ok(Credential {
         access_key_id: get("AccessKeyId")?,
