@@ -1,25 +1,50 @@
 //! A small web server for unit tests: a function from requests to answers, and what was asked.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-/// A request: its target as on the wire, and its headers, names in lower case.
+/// A client that says nothing for so long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    pub target: String,
-    pub headers: HashMap<String, String>,
+    /// `GET /path?query`.
+    pub line: String,
+    /// By their names in lower case.
+    headers: HashMap<String, String>,
+    pub body: String,
+}
+
+impl Asked {
+    /// Path and query, as on the wire.
+    pub fn target(&self) -> &str {
+        self.line.split_once(' ').unwrap_or_default().1
+    }
+
+    /// The header `name` (in lower case), or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
 }
 
 /// An answer; its length is added.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+impl<B: Into<Vec<u8>>> From<(u16, B)> for Answer {
+    fn from((status, body): (u16, B)) -> Self {
+        Self::new(status, body)
+    }
 }
 
 impl Answer {
@@ -34,8 +59,7 @@ impl Answer {
 
     /// The range of `bytes` that was asked for.
     pub fn range(asked: &Asked, bytes: &[u8]) -> Self {
-        let Some(range) = asked.headers.get("range").and_then(|range| range.strip_prefix("bytes="))
-        else {
+        let Some(range) = asked.header("range").strip_prefix("bytes=") else {
             return Self::new(200, bytes);
         };
         let (first, last) = range.split_once('-').unwrap();
@@ -57,7 +81,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    /// Starts a server that answers with `answer`.
+    pub fn start<A: Into<Answer>>(answer: impl Fn(&Asked) -> A + Send + Sync + 'static) -> Self {
+        let answer = move |asked: &Asked| answer(asked).into();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (asked, stopped) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
@@ -80,6 +106,12 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// `127.0.0.1:port`
+    #[cfg(feature = "gcs")]
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
     /// The requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
@@ -87,7 +119,7 @@ impl Server {
 
     /// The targets of the requests so far.
     pub fn targets(&self) -> Vec<String> {
-        self.asked().into_iter().map(|asked| asked.target).collect()
+        self.asked().iter().map(|asked| asked.target().to_owned()).collect()
     }
 }
 
@@ -104,23 +136,35 @@ fn serve(
     mut stream: TcpStream,
     log: &Mutex<Vec<Asked>>,
     answer: &dyn Fn(&Asked) -> Answer,
-) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let Some(first) = lines.next().transpose()? else { return Ok(()) };
-    let target = first.split(' ').nth(1).unwrap_or_default().to_owned();
+) -> io::Result<()> {
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    let Some(asked) = read(&stream)? else { return Ok(()) };
+    log.lock().unwrap().push(asked.clone());
+    let Answer { status, headers, body } = answer(&asked);
+    let mut head = format!("HTTP/1.1 {status} Said\r\nConnection: close\r\n");
+    for (name, value) in &headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!("Content-Length: {}\r\n\r\n", body.len());
+    stream.write_all(&[head.as_bytes(), &body].concat())
+}
+
+/// The request of a connection, unless it is closed without one.
+fn read(stream: &TcpStream) -> io::Result<Option<Asked>> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let line = line.rsplit_once(' ').unwrap_or_default().0.to_owned();
     let mut headers = HashMap::new();
-    for line in lines {
+    for line in reader.by_ref().lines() {
         let line = line?;
         let Some((name, value)) = line.split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let asked = Asked { target, headers };
-    log.lock().unwrap().push(asked.clone());
-    let answer = answer(&asked);
-    let mut head = format!("HTTP/1.1 {} Said\r\nConnection: close\r\n", answer.status);
-    for (name, value) in &answer.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += &format!("Content-Length: {}\r\n\r\n", answer.body.len());
-    stream.write_all(&[head.as_bytes(), &answer.body].concat())
+    let mut asked = Asked { line, headers, body: String::new() };
+    let body_bytes = asked.header("content-length").parse().unwrap_or(0);
+    reader.take(body_bytes).read_to_string(&mut asked.body)?;
+    Ok(Some(asked))
 }

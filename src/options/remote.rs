@@ -79,6 +79,15 @@ impl RemoteOptions {
         (self.env)(name)
     }
 
+    /// Options in an environment of these variables alone.
+    #[cfg(test)]
+    pub fn with_variables(variables: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: std::collections::HashMap<_, _> = variables.iter().map(own).collect();
+        let env = move |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
+        Self { env: Arc::new(env), ..Self::default() }
+    }
+
     /// Whether the variable `name` says yes (`1`, `true`, `yes`, `on`).
     pub fn env_flag(&self, name: &str) -> Option<bool> {
         let value = self.env(name)?;

@@ -11,7 +11,6 @@ use crate::test_server::{Answer, Server};
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -44,12 +43,8 @@ impl Repository {
 
     fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
         let cache = self.cache.path().display().to_string();
-        let env = move |name: &str| match name {
-            "HF_HUB_CACHE" => Some(cache.clone()),
-            "HF_HUB_OFFLINE" => Some("1".to_owned()),
-            _ => None,
-        };
-        let options = RemoteOptions { env: Arc::new(env), ..RemoteOptions::default() };
+        let variables = [("HF_HUB_CACHE", cache.as_str()), ("HF_HUB_OFFLINE", "1")];
+        let options = RemoteOptions::with_variables(&variables);
         Checkpoint::open_with(&Opener::new(options), locations.into_locations()?)
     }
 
@@ -151,7 +146,7 @@ fn what_is_missing_is_named() {
 /// A web server with `files`, which lists nothing.
 fn web<const N: usize>(files: [(&'static str, Vec<u8>); N]) -> Server {
     let files = HashMap::from(files);
-    Server::start(move |asked| match files.get(asked.target.as_str()) {
+    Server::start(move |asked| match files.get(asked.target()) {
         Some(file) => Answer::range(asked, file),
         None => Answer::new(404, "no such file"),
     })
@@ -159,7 +154,7 @@ fn web<const N: usize>(files: [(&'static str, Vec<u8>); N]) -> Server {
 
 /// Opens `url` with nothing in the environment, no proxy either.
 fn open(url: &str) -> Result<Checkpoint> {
-    let options = RemoteOptions { env: Arc::new(|_| None), ..RemoteOptions::default() };
+    let options = RemoteOptions::with_variables(&[]);
     Checkpoint::open_with(&Opener::new(options), url.into_locations()?)
 }
 

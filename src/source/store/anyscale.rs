@@ -35,12 +35,9 @@ pub(crate) fn actual(options: &RemoteOptions, uri: &ObjectUri) -> Result<ObjectU
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn of(storage: Option<&str>, path: &str) -> Result<String> {
-        let storage = storage.map(str::to_owned);
-        let env = move |name: &str| storage.clone().filter(|_| name == VARIABLE);
-        let options = RemoteOptions { env: Arc::new(env), ..RemoteOptions::default() };
+        let options = RemoteOptions::with_variables(&[(VARIABLE, storage.unwrap_or_default())]);
         let uri = ObjectUri::new(Scheme::Anyscale, "", path);
         actual(&options, &uri).map(|uri| uri.to_string())
     }

@@ -20,8 +20,6 @@ mod s3;
 mod said;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod signing;
-#[cfg(all(test, any(feature = "s3", feature = "gcs", feature = "azure")))]
-mod stand_in;
 mod web;
 
 use super::http::{Client, Refusal};

@@ -15,7 +15,6 @@ use crate::options::RemoteOptions;
 use crate::source::http::{Client, Pool};
 use crate::source::{Stop, Tally};
 use bytes::Bytes;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -40,7 +39,7 @@ impl Rig {
         let Location::Object(uri) = Location::parse(&server.url()).unwrap() else {
             panic!("no object")
         };
-        let options = RemoteOptions { env: Arc::new(|_| None), ..RemoteOptions::default() };
+        let options = RemoteOptions::with_variables(&[]);
         let client = Client::new(options);
         let store = client.store(&uri).unwrap();
         let (object, _) = Object::open(client, store, uri, 100).await.unwrap();

@@ -1,8 +1,8 @@
 //! Accounts in all their forms, URLs, tokens of every kind against stand-ins, and whole listings.
 
-use super::super::stand_in::{Asked, StandIn, options};
 use super::*;
 use crate::location::Scheme;
+use crate::test_server::{Asked, Server};
 
 const ACCOUNT: (&str, &str) = ("AZURE_STORAGE_ACCOUNT_NAME", "acc");
 
@@ -11,7 +11,7 @@ fn blob() -> ObjectUri {
 }
 
 fn azure(variables: &[(&str, &str)]) -> Result<Azure> {
-    Azure::new(&options(variables), &blob())
+    Azure::new(&RemoteOptions::with_variables(variables), &blob())
 }
 
 /// URL and secret for `variables`.
@@ -22,7 +22,7 @@ fn described(variables: &[(&str, &str)]) -> (String, Option<Secret>) {
 
 /// The authorization of a request with `variables`, and the place where tokens were looked for.
 fn authorized(variables: &[(&str, &str)]) -> Result<(Option<String>, Use)> {
-    let client = Client::new(options(variables));
+    let client = Client::new(RemoteOptions::with_variables(variables));
     let azure = azure(variables)?;
     client.clone().block_on(async move {
         let (mut head, ()) = Request::new(()).into_parts();
@@ -84,7 +84,7 @@ fn what_cannot_be_used_is_said_without_the_secret() {
 
 #[test]
 fn a_signature_is_added_to_the_query() {
-    let client = Client::new(options(&[]));
+    let client = Client::new(RemoteOptions::with_variables(&[]));
     let azure = azure(&[ACCOUNT, ("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=a%3D")]).unwrap();
     let uris = client.clone().block_on(async move {
         let mut uris = Vec::new();
@@ -108,7 +108,7 @@ const TOKEN: &str =
 
 #[test]
 fn workload_identity_and_a_client_s_secret_bring_tokens() {
-    let server = StandIn::start(|asked: &Asked| {
+    let server = Server::start(|asked: &Asked| {
         let here = asked.line == "POST /my-tenant/oauth2/v2.0/token";
         let scope = asked.body.contains("scope=https%3A%2F%2Fstorage.azure.com%2F.default");
         let client = asked.body.contains("client_id=my-client");
@@ -122,7 +122,7 @@ fn workload_identity_and_a_client_s_secret_bring_tokens() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, "of-the-pod\n").unwrap();
-    let authority = format!("http://{}/", server.host());
+    let authority = format!("{}/", server.url());
     let common = [
         ACCOUNT,
         ("AZURE_TENANT_ID", "my-tenant"),
@@ -151,7 +151,7 @@ fn workload_identity_and_a_client_s_secret_bring_tokens() {
 
 #[test]
 fn managed_identity_is_asked_as_its_servers_want() {
-    let server = StandIn::start(|asked: &Asked| {
+    let server = Server::start(|asked: &Asked| {
         let resource = asked.line.contains("resource=https%3A%2F%2Fstorage.azure.com%2F");
         let machine =
             asked.line.starts_with("GET /metadata/identity/oauth2/token?api-version=2018-02-01")
@@ -163,7 +163,7 @@ fn managed_identity_is_asked_as_its_servers_want() {
             false => (400, String::new()),
         }
     });
-    let host = format!("http://{}", server.host());
+    let host = server.url();
     let machine = [ACCOUNT, ("AZURE_POD_IDENTITY_AUTHORITY_HOST", host.as_str())];
     assert_eq!(authorized(&machine).unwrap().0.unwrap(), "Bearer granted");
     let endpoint = format!("{host}/msi/token");
@@ -177,8 +177,8 @@ fn managed_identity_is_asked_as_its_servers_want() {
 
 #[test]
 fn without_credentials_requests_go_without() {
-    let server = StandIn::start(|_: &Asked| (404, String::new()));
-    let host = format!("http://{}", server.host());
+    let server = Server::start(|_: &Asked| (404, String::new()));
+    let host = server.url();
     let (authorization, using) =
         authorized(&[ACCOUNT, ("AZURE_POD_IDENTITY_AUTHORITY_HOST", &host)]).unwrap();
     assert_eq!(authorization, None);
@@ -205,13 +205,13 @@ fn listings_are_read_to_their_end() {
         let text = format!("<Blobs>{blobs}</Blobs><NextMarker>{marker}</NextMarker>");
         format!("<?xml version=\"1.0\"?><EnumerationResults>{text}</EnumerationResults>")
     };
-    let server = StandIn::start(move |asked: &Asked| match asked.line.contains("&marker=two%21") {
+    let server = Server::start(move |asked: &Asked| match asked.line.contains("&marker=two%21") {
         false => (200, page(&["m/", "m/1.safetensors"], "two!")),
         true => (200, page(&["m/2&amp;.safetensors"], "")),
     });
-    let host = format!("http://{}", server.host());
+    let host = server.url();
     let variables = [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str())];
-    let client = Client::new(options(&variables));
+    let client = Client::new(RemoteOptions::with_variables(&variables));
     let names = client.clone().block_on(async move {
         let store = client.store(&blob())?;
         store.list(&client, "m/").await
@@ -224,11 +224,11 @@ fn listings_are_read_to_their_end() {
 fn a_wrong_clock_is_corrected_once() {
     let too_old = "<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code>\
         <AuthenticationErrorDetail>Request date header too old: 'then'</AuthenticationErrorDetail></Error>";
-    let server = StandIn::start(move |_: &Asked| (403, too_old.to_owned()));
-    let host = format!("http://{}", server.host());
+    let server = Server::start(move |_: &Asked| (403, too_old.to_owned()));
+    let host = server.url();
     let variables =
         [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str()), ("AZURE_STORAGE_KEY", "a2V5")];
-    let client = Client::new(options(&variables));
+    let client = Client::new(RemoteOptions::with_variables(&variables));
     let outcome = client.clone().block_on(async move {
         let store = client.store(&blob())?;
         store.list(&client, "m/").await

@@ -1,9 +1,9 @@
 //! URLs, credentials of every kind against stand-ins, and whole listings.
 
 use super::super::keyring::Found;
-use super::super::stand_in::{Asked, StandIn, options};
 use super::*;
 use crate::location::Scheme;
+use crate::test_server::{Asked, Server};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const NO_MACHINE: (&str, &str) = ("NO_GCE_CHECK", "true");
 
 fn gcs(variables: &[(&str, &str)]) -> Gcs {
-    Gcs::new(&options(variables), &bucket()).unwrap()
+    Gcs::new(&RemoteOptions::with_variables(variables), &bucket()).unwrap()
 }
 
 fn bucket() -> ObjectUri {
@@ -27,7 +27,7 @@ fn bucket() -> ObjectUri {
 
 /// The token that `search` comes to with `variables`.
 fn token(variables: &[(&str, &str)]) -> Result<Option<String>> {
-    let client = Client::new(options(variables));
+    let client = Client::new(RemoteOptions::with_variables(variables));
     let context = signing::context(&client);
     client.block_on(async move {
         Ok(match credentials::search(&context).await? {
@@ -57,7 +57,10 @@ fn urls_are_those_of_the_xml_api() {
     let with_scheme = [("STORAGE_EMULATOR_HOST", "http://localhost:99/")];
     assert_eq!(url(&with_scheme), format!("http://localhost:99/{path}"));
     assert_eq!(gcs(&[]).url("").unwrap_err().kind(), ErrorKind::InvalidInput);
-    let bad = Gcs::new(&options(&[("STORAGE_EMULATOR_HOST", "ftp://x")]), &bucket());
+    let bad = Gcs::new(
+        &RemoteOptions::with_variables(&[("STORAGE_EMULATOR_HOST", "ftp://x")]),
+        &bucket(),
+    );
     assert_eq!(bad.err().unwrap().kind(), ErrorKind::InvalidInput);
 }
 
@@ -72,7 +75,10 @@ fn tokens_are_for_google_alone() {
         ("http://127.0.0.1:1", false),
     ] {
         assert_eq!(is_google(endpoint), google, "{endpoint}");
-        let options = RemoteOptions { endpoint: Some(endpoint.to_owned()), ..options(&[]) };
+        let options = RemoteOptions {
+            endpoint: Some(endpoint.to_owned()),
+            ..RemoteOptions::with_variables(&[])
+        };
         let gcs = Gcs::new(&options, &bucket()).unwrap();
         assert_eq!(gcs.without().is_none(), google, "{endpoint}");
     }
@@ -82,7 +88,7 @@ fn tokens_are_for_google_alone() {
 
 #[test]
 fn the_metadata_server_is_asked_as_it_wants() {
-    let server = StandIn::start(|asked: &Asked| {
+    let server = Server::start(|asked: &Asked| {
         let here = asked
             .line
             .starts_with("GET /computeMetadata/v1/instance/service-accounts/default/token");
@@ -96,7 +102,7 @@ fn the_metadata_server_is_asked_as_it_wants() {
     assert!(server.asked()[0].line.contains("devstorage.read_only"), "{:?}", server.asked());
 
     // The same through a request for the service: found once, sent as a header, never printed.
-    let client = Client::new(options(&[("GCE_METADATA_HOST", &host)]));
+    let client = Client::new(RemoteOptions::with_variables(&[("GCE_METADATA_HOST", &host)]));
     let uri = bucket();
     let work = {
         let client = Arc::clone(&client);
@@ -122,7 +128,7 @@ fn a_server_that_does_not_answer_costs_a_second() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = silent.local_addr().unwrap().to_string();
     let began = Instant::now();
-    let client = Client::new(options(&[("GCE_METADATA_HOST", &host)]));
+    let client = Client::new(RemoteOptions::with_variables(&[("GCE_METADATA_HOST", &host)]));
     let context = signing::context(&client);
     let outcome = client.block_on(async move {
         let question = context.http_send(get(url(&format!("http://{host}/"))?));
@@ -134,7 +140,7 @@ fn a_server_that_does_not_answer_costs_a_second() {
 
 #[test]
 fn without_credentials_the_places_are_told() {
-    let client = Client::new(options(&[NO_MACHINE, ("HOME", "/nowhere")]));
+    let client = Client::new(RemoteOptions::with_variables(&[NO_MACHINE, ("HOME", "/nowhere")]));
     let context = signing::context(&client);
     let found = client.block_on(async move { credentials::search(&context).await }).unwrap();
     let Found::Nothing(places) = found else { panic!("{found:?}") };
@@ -159,7 +165,7 @@ fn credentials_that_were_named_must_work() {
 
 #[test]
 fn an_external_account_exchanges_its_token() {
-    let server = StandIn::start(|asked: &Asked| {
+    let server = Server::start(|asked: &Asked| {
         let exchange =
             asked.line == "POST /v1/token" && asked.body.contains("subject_token=of-the-pod");
         match exchange {
@@ -177,7 +183,7 @@ fn an_external_account_exchanges_its_token() {
             "type": "external_account",
             "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k",
             "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-            "token_url": format!("http://{}/v1/token", server.host()),
+            "token_url": format!("{}/v1/token", server.url()),
             "credential_source": { "file": subject, "format": { "type": "text" } },
         })
     };
@@ -257,7 +263,8 @@ async fn exchanged(
 ) -> (Result<Found<Credential>>, usize) {
     let (directory, _) = write("application_default_credentials.json", content);
     let home = directory.path().to_str().unwrap();
-    let client = Client::new(options(&[NO_MACHINE, ("CLOUDSDK_CONFIG", home)]));
+    let client =
+        Client::new(RemoteOptions::with_variables(&[NO_MACHINE, ("CLOUDSDK_CONFIG", home)]));
     let public_key: &[u8] = key.public_key().as_ref();
     let (public_key, asked) = (public_key.to_vec(), Arc::new(Mutex::new(Vec::new())));
     let server = TokenServer { public_key, asked: Arc::clone(&asked) };
@@ -293,17 +300,18 @@ async fn a_user_s_login_is_refreshed() {
 
 /// Runs `work` with the store of a stand-in.
 fn with_store<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
-    server: &StandIn,
+    server: &Server,
     work: impl FnOnce(Arc<Client>, Arc<dyn Store>) -> F,
 ) -> Result<T> {
-    let client = Client::new(options(&[("STORAGE_EMULATOR_HOST", &server.host())]));
+    let client =
+        Client::new(RemoteOptions::with_variables(&[("STORAGE_EMULATOR_HOST", &server.host())]));
     let store = client.store(&bucket()).unwrap();
     client.block_on(work(Arc::clone(&client), store))
 }
 
 #[test]
 fn listings_are_read_to_their_end() {
-    let server = StandIn::start(|asked: &Asked| match asked.line.contains("pageToken=two") {
+    let server = Server::start(|asked: &Asked| match asked.line.contains("pageToken=two") {
         false => {
             (200, r#"{"items": [{"name": "m/1.safetensors"}], "nextPageToken": "two"}"#.to_owned())
         }
@@ -324,7 +332,7 @@ fn listings_are_read_to_their_end() {
 
 #[test]
 fn checksums_come_from_the_metadata() {
-    let server = StandIn::start(|_: &Asked| (200, r#"{"crc32c": "4waSgw=="}"#.to_owned()));
+    let server = Server::start(|_: &Asked| (200, r#"{"crc32c": "4waSgw=="}"#.to_owned()));
     let ask = |client: Arc<Client>, store: Arc<dyn Store>| async move {
         store.checksum(&client, "m/x").await
     };

@@ -1,8 +1,7 @@
 use super::*;
-use crate::source::store::stand_in::options;
 
 fn url(bucket: &str, region: &str, key: &str, env: &[(&str, &str)]) -> String {
-    let options = options(env);
+    let options = RemoteOptions::with_variables(env);
     let address = Address::new(bucket, &options, &Profiles::default()).unwrap();
     address.url(region, key).unwrap().to_string()
 }
@@ -43,15 +42,18 @@ fn the_nearest_endpoint_wins() {
     let base = |options: &RemoteOptions| {
         Address::new("b1", options, &profiles).unwrap().url("eu-west-1", "").unwrap().to_string()
     };
-    let mut first = options(&all);
+    let mut first = RemoteOptions::with_variables(&all);
     assert_eq!(base(&first), "http://one/b1/");
     first.endpoint = Some("http://zero".to_owned());
     assert_eq!(base(&first), "http://zero/b1/");
-    assert_eq!(base(&options(&all[1..])), "http://two/b1/");
-    assert_eq!(base(&options(&all[2..])), "http://three/b1/");
-    assert_eq!(base(&options(&[])), "http://four/b1/");
+    assert_eq!(base(&RemoteOptions::with_variables(&all[1..])), "http://two/b1/");
+    assert_eq!(base(&RemoteOptions::with_variables(&all[2..])), "http://three/b1/");
+    assert_eq!(base(&RemoteOptions::with_variables(&[])), "http://four/b1/");
     let ignore = [all[2], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
-    assert_eq!(base(&options(&ignore)), "https://b1.s3.eu-west-1.amazonaws.com/");
+    assert_eq!(
+        base(&RemoteOptions::with_variables(&ignore)),
+        "https://b1.s3.eu-west-1.amazonaws.com/"
+    );
 }
 
 #[test]
@@ -66,7 +68,8 @@ fn keys_are_encoded_once() {
         let url = url("b1", "r", key, &[("AWS_ENDPOINT_URL", "http://h")]);
         assert_eq!(url, format!("http://h/b1/{expected}"));
     }
-    let address = Address::new("b1", &options(&[]), &Profiles::default()).unwrap();
+    let address =
+        Address::new("b1", &RemoteOptions::with_variables(&[]), &Profiles::default()).unwrap();
     let query = address.query_url("us-east-1", &[("delimiter", "/"), ("prefix", "a b/")]).unwrap();
     assert_eq!(query.query(), Some("delimiter=%2F&prefix=a%20b%2F"));
     let long = "x".repeat(1 << 17);
@@ -76,15 +79,20 @@ fn keys_are_encoded_once() {
 #[test]
 fn what_is_no_bucket_or_endpoint_is_refused_without_repeating_it() {
     for bucket in ["key:s3cret@bucket", "-x", "a/b", "a b", "arn:aws:s3", "\u{e9}"] {
-        let error = Address::new(bucket, &options(&[]), &Profiles::default()).unwrap_err();
+        let error = Address::new(bucket, &RemoteOptions::with_variables(&[]), &Profiles::default())
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(!error.to_string().contains("s3cret"), "{error}");
     }
-    let express = Address::new("b1--use1-az4--x-s3", &options(&[]), &Profiles::default());
+    let express = Address::new(
+        "b1--use1-az4--x-s3",
+        &RemoteOptions::with_variables(&[]),
+        &Profiles::default(),
+    );
     assert_eq!(express.unwrap_err().kind(), ErrorKind::Unsupported);
     for url in ["minio:9000", "ftp://h", "http://u:s3cret@h", "http://h/?s3cret", "http://", "x y"]
     {
-        let options = options(&[("AWS_ENDPOINT_URL", url)]);
+        let options = RemoteOptions::with_variables(&[("AWS_ENDPOINT_URL", url)]);
         let error = Address::new("b1", &options, &Profiles::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
         assert!(error.to_string().starts_with("AWS_ENDPOINT_URL is not a URL"), "{error}");

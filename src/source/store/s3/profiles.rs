@@ -170,7 +170,6 @@ fn without_comment(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     const CONFIG: &str = "\
 # a comment
@@ -215,19 +214,14 @@ nonsense
     #[test]
     fn missing_files_are_told() {
         let directory = tempfile::tempdir().unwrap();
-        let home = directory.path().to_str().unwrap().to_owned();
+        let home = directory.path().to_str().unwrap();
         std::fs::create_dir(directory.path().join(".aws")).unwrap();
         std::fs::write(directory.path().join(".aws/config"), "[profile x]\nregion=r1").unwrap();
-        let env = move |name: &str| match name {
-            "HOME" => Some(home.clone()),
-            "AWS_PROFILE" => Some("x".to_owned()),
-            _ => None,
-        };
-        let options = RemoteOptions { env: Arc::new(env), ..RemoteOptions::default() };
+        let options = RemoteOptions::with_variables(&[("HOME", home), ("AWS_PROFILE", "x")]);
         let profiles = Profiles::read(&options);
         assert_eq!((profiles.region(), profiles.is_named), (Some("r1"), true));
         assert_eq!(profiles.places, "~/.aws/config and ~/.aws/credentials (not there)");
-        let nothing = RemoteOptions { env: Arc::new(|_| None), ..RemoteOptions::default() };
+        let nothing = RemoteOptions::with_variables(&[]);
         assert!(Profiles::read(&nothing).places.contains("HOME is not set"));
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::location::Scheme;
-use crate::source::store::stand_in::{StandIn, options};
+use crate::test_server::{Answer, Server};
 use http::{HeaderMap, StatusCode};
 
 const KEYS: [(&str, &str); 2] =
@@ -8,7 +8,7 @@ const KEYS: [(&str, &str); 2] =
 
 fn store(env: &[(&str, &str)]) -> S3 {
     let uri = ObjectUri::new(Scheme::S3, "models", "");
-    S3::new(&options(env), &uri, &Shared::default()).unwrap()
+    S3::new(&RemoteOptions::with_variables(env), &uri, &Shared::default()).unwrap()
 }
 
 fn refusal(status: u16, code: &str) -> Refusal {
@@ -103,7 +103,7 @@ fn buckets_tell_their_region() {
 #[test]
 fn the_nearest_region_wins() {
     let host = |env: &[(&str, &str)], option: Option<&str>| {
-        let mut options = options(env);
+        let mut options = RemoteOptions::with_variables(env);
         options.region = option.map(str::to_owned);
         let uri = ObjectUri::new(Scheme::S3, "b", "");
         let store = S3::new(&options, &uri, &Shared::default()).unwrap();
@@ -117,21 +117,22 @@ fn the_nearest_region_wins() {
 
     let uri = ObjectUri::new(Scheme::S3, "b", "");
     let odd = [("AWS_REGION", "RegionOne")];
-    let refused = S3::new(&options(&odd), &uri, &Shared::default()).err().unwrap();
+    let refused =
+        S3::new(&RemoteOptions::with_variables(&odd), &uri, &Shared::default()).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     let elsewhere = [odd[0], ("AWS_ENDPOINT_URL", "http://ceph")];
-    assert!(S3::new(&options(&elsewhere), &uri, &Shared::default()).is_ok());
+    assert!(S3::new(&RemoteOptions::with_variables(&elsewhere), &uri, &Shared::default()).is_ok());
 }
 
 /// Runs `work` with the store of `s3://models/` on `server`.
 fn with_store<T: Send + 'static>(
-    server: &StandIn,
+    server: &Server,
     more: &[(&str, &str)],
     work: impl AsyncFnOnce(Arc<Client>, Arc<dyn Store>) -> Result<T>,
 ) -> Result<T> {
-    let url = format!("http://{}", server.host());
+    let url = server.url();
     let env = [&KEYS[..], &[("AWS_ENDPOINT_URL", url.as_str())], more].concat();
-    let client = Client::new(options(&env));
+    let client = Client::new(RemoteOptions::with_variables(&env));
     let store = client.store(&ObjectUri::new(Scheme::S3, "models", "")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(work(client, store))
@@ -139,7 +140,7 @@ fn with_store<T: Send + 'static>(
 
 #[test]
 fn listings_are_read_to_their_end() {
-    let server = StandIn::start(|asked| {
+    let server = Server::start(|asked| {
         let second = asked.line.contains("continuation-token=t%2F1%3D&");
         let (key, more) = match second {
             false => (
@@ -153,7 +154,7 @@ fn listings_are_read_to_their_end() {
             "<ListBucketResult><EncodingType>url</EncodingType>{more}\
              <Contents><Key>{key}</Key></Contents></ListBucketResult>"
         );
-        (200, vec![], page)
+        (200, page)
     });
     let names =
         with_store(&server, &[], async |client, store| store.list(&client, "m/").await).unwrap();
@@ -166,10 +167,10 @@ fn listings_are_read_to_their_end() {
 
 #[test]
 fn a_listing_without_end_is_an_error() {
-    let server = StandIn::start(|_| {
+    let server = Server::start(|_| {
         let page = "<ListBucketResult><IsTruncated>true</IsTruncated>\
                     <NextContinuationToken>same</NextContinuationToken></ListBucketResult>";
-        (200, vec![], page.to_owned())
+        (200, page.to_owned())
     });
     let listing = with_store(&server, &[], async |client, store| store.list(&client, "m/").await);
     let error = listing.unwrap_err();
@@ -180,15 +181,15 @@ fn a_listing_without_end_is_an_error() {
 
 #[test]
 fn checksums_are_asked_for_by_head_in_the_bucket_s_region() {
-    let server = StandIn::start(|asked| {
+    let server = Server::start(|asked| {
         if !asked.header("authorization").contains("/eu-west-1/s3/aws4_request") {
-            return (400, vec!["x-amz-bucket-region: eu-west-1".to_owned()], String::new());
+            return Answer::new(400, "").with("x-amz-bucket-region", "eu-west-1");
         }
         assert_eq!(asked.line, "HEAD /models/a%20b");
         assert_eq!(asked.header("x-amz-checksum-mode"), "ENABLED");
         let signed = asked.header("authorization").contains("x-amz-checksum-mode");
         assert!(signed, "{asked:?}");
-        (200, vec!["x-amz-checksum-crc32: y/Q5Jg==".to_owned()], String::new())
+        Answer::new(200, "").with("x-amz-checksum-crc32", "y/Q5Jg==")
     });
     let checksum =
         with_store(&server, &[], async |client, store| store.checksum(&client, "a b").await);
@@ -199,7 +200,7 @@ fn checksums_are_asked_for_by_head_in_the_bucket_s_region() {
 #[test]
 fn anonymous_requests_are_not_signed() {
     for name in ["RUNAI_STREAMER_S3_UNSIGNED", "AWS_NO_SIGN_REQUEST"] {
-        let server = StandIn::start(|_| (200, vec![], "<ListBucketResult/>".to_owned()));
+        let server = Server::start(|_| (200, "<ListBucketResult/>".to_owned()));
         let listing = with_store(&server, &[(name, "1")], async |client, store| {
             store.list(&client, "").await
         });
@@ -211,13 +212,10 @@ fn anonymous_requests_are_not_signed() {
 
 #[test]
 fn a_wrong_clock_is_corrected_once() {
-    let server = StandIn::start(|asked| match asked.header("x-amz-date").starts_with("2030") {
-        true => (200, vec![], "<ListBucketResult/>".to_owned()),
-        false => (
-            403,
-            vec!["Date: Tue, 01 Jan 2030 12:00:00 GMT".to_owned()],
-            "<Error><Code>RequestTimeTooSkewed</Code></Error>".to_owned(),
-        ),
+    let server = Server::start(|asked| match asked.header("x-amz-date").starts_with("2030") {
+        true => Answer::new(200, "<ListBucketResult/>"),
+        false => Answer::new(403, "<Error><Code>RequestTimeTooSkewed</Code></Error>")
+            .with("Date", "Tue, 01 Jan 2030 12:00:00 GMT"),
     });
     let listing = with_store(&server, &[], async |client, store| store.list(&client, "").await);
     assert_eq!(listing.unwrap(), Some(Vec::new()));
@@ -227,22 +225,21 @@ fn a_wrong_clock_is_corrected_once() {
 #[test]
 fn expired_credentials_are_renewed_once() {
     let given = std::sync::atomic::AtomicUsize::new(0);
-    let agent = StandIn::start(move |_| {
+    let agent = Server::start(move |_| {
         let id = given.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let keys = format!("{{\"AccessKeyId\": \"KEY{id}\", \"SecretAccessKey\": \"s3cret\"}}");
-        (200, vec![], keys)
+        (200, keys)
     });
     let listed = |good: &'static str| {
         let server =
-            StandIn::start(move |asked| match asked.header("authorization").contains(good) {
-                true => (200, vec![], "<ListBucketResult/>".to_owned()),
-                false => (400, vec![], "<Error><Code>ExpiredToken</Code></Error>".to_owned()),
+            Server::start(move |asked| match asked.header("authorization").contains(good) {
+                true => (200, "<ListBucketResult/>".to_owned()),
+                false => (400, "<Error><Code>ExpiredToken</Code></Error>".to_owned()),
             });
-        let (url, agent) =
-            (format!("http://{}", server.host()), format!("http://{}", agent.host()));
+        let (url, agent) = (server.url(), agent.url());
         let env =
             [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &agent)];
-        let client = Client::new(options(&env));
+        let client = Client::new(RemoteOptions::with_variables(&env));
         let store = client.store(&ObjectUri::new(Scheme::S3, "models", "")).unwrap();
         let asking = Arc::clone(&client);
         let listing = client.block_on(async move { store.list(&asking, "").await });

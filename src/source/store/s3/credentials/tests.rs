@@ -1,13 +1,12 @@
 use super::*;
-use crate::source::store::stand_in::{Asked, StandIn, options};
+use crate::options::RemoteOptions;
+use crate::test_server::{Answer, Asked, Server};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use tempfile::TempDir;
 
-type Answer = (u16, String);
-
 fn client(env: &[(&str, &str)]) -> Arc<Client> {
-    Client::new(options(env))
+    Client::new(RemoteOptions::with_variables(env))
 }
 
 fn get(client: &Arc<Client>, credentials: &Arc<Credentials>) -> Result<Credential> {
@@ -18,10 +17,6 @@ fn get(client: &Arc<Client>, credentials: &Arc<Credentials>) -> Result<Credentia
 /// What is found with this environment.
 fn found(env: &[(&str, &str)]) -> Result<Credential> {
     get(&client(env), &Arc::default())
-}
-
-fn url(server: &StandIn) -> String {
-    format!("http://{}", server.host())
 }
 
 /// A home directory with this `~/.aws/config`.
@@ -42,11 +37,11 @@ fn json(id: &str, expiration: &str) -> String {
 const LATER: &str = "2099-01-01T00:00:00Z";
 
 fn ok(body: String) -> Answer {
-    (200, body)
+    Answer::new(200, body)
 }
 
 fn refused(status: u16) -> Answer {
-    (status, String::new())
+    Answer::new(status, "")
 }
 
 /// IMDSv2, which gives everything for a token only.
@@ -69,8 +64,8 @@ fn imds(asked: &Asked) -> Answer {
 
 #[test]
 fn instances_are_asked_with_a_token() {
-    let server = StandIn::start(imds);
-    let endpoint = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url(&server));
+    let server = Server::start(imds);
+    let endpoint = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url());
     let endpoint = (endpoint.0, endpoint.1.as_str());
     let credential = found(&[endpoint]).unwrap();
     assert_eq!(credential.access_key_id, "AKIA");
@@ -85,11 +80,11 @@ fn instances_are_asked_with_a_token() {
 
 #[test]
 fn an_instance_without_a_role_is_a_place_without_credentials() {
-    let server = StandIn::start(|asked| match asked.line.starts_with("PUT ") {
+    let server = Server::start(|asked| match asked.line.starts_with("PUT ") {
         true => ok("the-token".to_owned()),
         false => refused(404),
     });
-    let error = found(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url(&server))]).unwrap_err();
+    let error = found(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &server.url())]).unwrap_err();
     assert!(error.to_string().contains("the instance has no role"), "{error}");
 }
 
@@ -126,12 +121,12 @@ fn containers_are_asked_with_the_token_of_the_moment() {
     let file = directory.path().join("token");
     std::fs::write(&file, "first\n").unwrap();
     let server =
-        StandIn::start(|asked| match (asked.line.as_str(), asked.header("authorization")) {
+        Server::start(|asked| match (asked.line.as_str(), asked.header("authorization")) {
             ("GET /v1/credentials", "first") => ok(json("ONE", LATER)),
             ("GET /v1/credentials", "second") => ok(json("TWO", LATER)),
             _ => refused(401),
         });
-    let url = format!("{}/v1/credentials", url(&server));
+    let url = format!("{}/v1/credentials", server.url());
     let uri = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str());
     let env = [uri, ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap())];
     let (client, credentials) = (client(&env), Arc::<Credentials>::default());
@@ -154,11 +149,11 @@ fn containers_are_asked_with_the_token_of_the_moment() {
 fn one_looks_for_all() {
     let times = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&times);
-    let server = StandIn::start(move |_| {
+    let server = Server::start(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
         ok(json("ONE", LATER))
     });
-    let client = client(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url(&server))]);
+    let client = client(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &server.url())]);
     let credentials = Arc::<Credentials>::default();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -185,7 +180,7 @@ fn sts(asked: &Asked) -> Answer {
     if !allowed || get("RoleSessionName").is_none() || get("Version").is_none() {
         let text = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not allowed\
                     </Message></Error></ErrorResponse>";
-        return (403, text.to_owned());
+        return Answer::new(403, text);
     }
     ok(format!(
         "<{action}Response><{action}Result><Credentials><AccessKeyId>KEY-{arn}</AccessKeyId>\
@@ -196,13 +191,13 @@ fn sts(asked: &Asked) -> Answer {
 
 #[test]
 fn chained_roles_are_assumed_one_from_the_other() {
-    let server = StandIn::start(sts);
+    let server = Server::start(sts);
     let home = home(
         "[profile a]\nrole_arn = A\nsource_profile = b\nexternal_id = x/y\nregion = eu-west-1\n\
          [profile b]\nrole_arn = B\nsource_profile = c\nrole_session_name = me\n\
          [profile c]\naws_access_key_id = BASE\naws_secret_access_key = s3cret\n",
     );
-    let server_url = url(&server);
+    let server_url = server.url();
     let home = home.path().to_str().unwrap();
     let credential =
         found(&[("HOME", home), ("AWS_PROFILE", "a"), ("AWS_ENDPOINT_URL_STS", &server_url)])
@@ -221,11 +216,11 @@ fn chained_roles_are_assumed_one_from_the_other() {
 
 #[test]
 fn web_identities_come_from_environment_or_profile() {
-    let server = StandIn::start(sts);
+    let server = Server::start(sts);
     let directory = home("");
     let token = directory.path().join("token");
     std::fs::write(&token, "the-token\n").unwrap();
-    let (url, token) = (url(&server), token.to_str().unwrap());
+    let (url, token) = (server.url(), token.to_str().unwrap());
     let sts = ("AWS_ENDPOINT_URL_STS", url.as_str());
     let arn = ("AWS_ROLE_ARN", "R");
     let credential = found(&[sts, arn, ("AWS_WEB_IDENTITY_TOKEN_FILE", token)]).unwrap();
@@ -250,26 +245,23 @@ fn web_identities_come_from_environment_or_profile() {
 
 #[test]
 fn sts_is_asked_by_its_own_clock() {
-    let server = StandIn::start(|asked| match asked.header("x-amz-date").starts_with("2030") {
-        true => {
-            let (status, body) = sts(asked);
-            (status, vec![], body)
-        }
-        false => (403, vec!["Date: Tue, 01 Jan 2030 12:00:00 GMT".to_owned()], String::new()),
+    let server = Server::start(|asked| match asked.header("x-amz-date").starts_with("2030") {
+        true => sts(asked),
+        false => refused(403).with("Date", "Tue, 01 Jan 2030 12:00:00 GMT"),
     });
     let home = home(
         "[default]\nrole_arn=A\nsource_profile=default\naws_access_key_id=B\n\
                      aws_secret_access_key=s3cret\n",
     );
     let home = home.path().to_str().unwrap();
-    let env = [("HOME", home), ("AWS_ENDPOINT_URL_STS", &url(&server))];
+    let env = [("HOME", home), ("AWS_ENDPOINT_URL_STS", &server.url())];
     assert_eq!(found(&env).unwrap().access_key_id, "KEY-A");
     assert_eq!(server.asked().len(), 2);
 }
 
 #[test]
 fn logins_are_taken_from_the_cache() {
-    let server = StandIn::start(|asked| {
+    let server = Server::start(|asked| {
         let line = "GET /federation/credentials?role_name=Reader&account_id=123";
         if asked.line != line || asked.header("x-amz-sso_bearer_token") != "the-token" {
             return refused(401);
@@ -286,7 +278,7 @@ fn logins_are_taken_from_the_cache() {
     );
     let cache = home.path().join(".aws/sso/cache");
     std::fs::create_dir_all(&cache).unwrap();
-    let server_url = url(&server);
+    let server_url = server.url();
     let find = |profile: &str| {
         let home = ("HOME", home.path().to_str().unwrap());
         found(&[home, ("AWS_PROFILE", profile), ("AWS_ENDPOINT_URL_SSO", &server_url)])
@@ -311,8 +303,8 @@ fn logins_are_taken_from_the_cache() {
 
 #[test]
 fn the_first_source_that_is_configured_decides() {
-    let server = StandIn::start(imds);
-    let server_url = url(&server);
+    let server = Server::start(imds);
+    let server_url = server.url();
     let home = home(
         "[default]\nrole_arn=A\ncredential_source=EcsContainer\n\
                      [profile process]\ncredential_process = echo '{\"Version\": 1, \
