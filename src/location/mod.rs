@@ -9,6 +9,7 @@
 //! [`IntoLocations`] is what lets one function take a string, a path, or a list of either. Strings
 //! are parsed; paths ([`Path`], [`PathBuf`]) are taken as they are, whatever bytes they hold.
 
+pub(crate) mod escape;
 mod object;
 mod uri;
 

@@ -11,12 +11,8 @@
 //! Only the key of a web server's object has two parts, its path and its query; all others are
 //! paths, whatever characters they hold.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use super::escape;
 use std::fmt;
-
-/// What is escaped where a name becomes part of a URL: all but what RFC 3986 calls unreserved.
-const NOT_IN_URLS: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// How an object is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -125,7 +121,7 @@ impl ObjectUri {
         let (path, query) = self.split_key();
         let directory = &path[..path.len() - self.name().len()];
         let key = match self.is_url() {
-            true => format!("{directory}{}{query}", utf8_percent_encode(name, NOT_IN_URLS)),
+            true => format!("{directory}{}{query}", escape::path(name)),
             false => format!("{directory}{name}"),
         };
         self.with_key(key)

@@ -161,7 +161,7 @@ impl Client {
     /// What the store makes of a refusal; what is left when retries are used up.
     pub async fn fetch(
         self: &Arc<Self>,
-        store: &Arc<dyn Store>,
+        store: &dyn Store,
         doing: &str,
         max_bytes: usize,
         build: impl Fn() -> Result<Request<Bytes>> + Send + Sync,
@@ -170,14 +170,14 @@ impl Client {
         loop {
             let request = build()?;
             let host = self.host(&Origin::of(request.uri()));
-            let failure = match self.fetch_once(&**store, request, max_bytes).await {
+            let failure = match self.fetch_once(store, request, max_bytes).await {
                 Ok(response) => {
                     host.succeeded();
                     return Ok(response);
                 }
                 Err(failure) => failure,
             };
-            let again = tries.after(failure, &**store, &host)?;
+            let again = tries.after(failure, store, &host)?;
             tokio::time::sleep(again.wait).await;
         }
     }

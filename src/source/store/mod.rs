@@ -14,9 +14,9 @@ mod hub;
 mod keyring;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod metadata;
+mod parts;
 #[cfg(feature = "s3")]
 mod s3;
-#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod said;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod signing;

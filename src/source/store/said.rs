@@ -1,16 +1,9 @@
-//! What a server said when it refused, and how object names stand in URLs.
+//! What a server said when it refused.
 
 use crate::source::http::Refusal;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use quick_xml::events::Event;
 
 /// A server's own words are not repeated beyond this.
 const WORDS_MAX: usize = 200;
-
-/// Unreserved characters (RFC 3986, section 2.3) stand for themselves.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// As above, in a path of several segments.
-const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 /// `the server answered 404 Not Found (NoSuchKey: The specified key does not exist)`.
 pub(super) fn said(refusal: &Refusal, code: Option<&str>, message: Option<&str>) -> String {
@@ -31,7 +24,9 @@ fn first_line(text: &str) -> Option<String> {
 
 /// The text of the first XML element `name` in the body (`Code`, `Message`), where it is one of a
 /// store's short error documents.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub(super) fn xml(refusal: &Refusal, name: &str) -> Option<String> {
+    use quick_xml::events::Event;
     let text = std::str::from_utf8(&refusal.body).ok()?;
     let mut reader = quick_xml::Reader::from_str(text);
     let mut inside = false;
@@ -44,16 +39,6 @@ pub(super) fn xml(refusal: &Refusal, name: &str) -> Option<String> {
             _ => {}
         }
     }
-}
-
-/// `name` as one segment of a URL's path, or as a value in its query.
-pub(super) fn segment(name: &str) -> String {
-    utf8_percent_encode(name, RESERVED).to_string()
-}
-
-/// `key` as the path of a URL; its slashes stay.
-pub(super) fn path(key: &str) -> String {
-    utf8_percent_encode(key, RESERVED_IN_PATH).to_string()
 }
 
 #[cfg(test)]
@@ -75,11 +60,5 @@ mod tests {
             "the server answered 404 Not Found (NoSuchKey: Not there)"
         );
         assert!(said(None, Some(&"x".repeat(10_000))).len() < 300);
-    }
-
-    #[test]
-    fn names_are_encoded_once() {
-        assert_eq!(segment("a/b c+%41ä"), "a%2Fb%20c%2B%2541%C3%A4");
-        assert_eq!(path("a/b c+%41ä~._-"), "a/b%20c%2B%2541%C3%A4~._-");
     }
 }

@@ -3,6 +3,7 @@
 //! The two servers differ in address, version and a secret header; reqsign knows the first one, at
 //! an address of its choice.
 
+use crate::location::escape::segment;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use reqsign_azure_storage::Credential;
@@ -10,8 +11,6 @@ use reqsign_core::time::Timestamp;
 use reqsign_core::{Context, Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
-
-use super::super::said::segment;
 
 const MACHINE: &str = "http://169.254.169.254";
 const RESOURCE: &str = "https://storage.azure.com/";

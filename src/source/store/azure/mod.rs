@@ -14,16 +14,16 @@ mod sign;
 mod tests;
 
 use super::keyring::Keyring;
-use super::said::{path, segment};
+use super::parts::{bearer, child, get, url};
 use super::{BoxFuture, Checksum, Store, Verdict, signing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
+use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, Refusal};
 use account::{Account, Secret};
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Uri, header};
 use list::Page;
 use refusal::Use;
 use reqsign_azure_storage::Credential;
@@ -79,15 +79,8 @@ impl Azure {
         let Some(Credential::BearerToken { token, .. }) = credential else {
             return Ok(None);
         };
-        let mut value =
-            HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(|_| {
-                Error::new(
-                    ErrorKind::InvalidInput,
-                    "the token of Microsoft Entra is no header's value",
-                )
-            })?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        let sentence = "the token of Microsoft Entra is no header's value";
+        bearer(&token).map(Some).ok_or_else(|| Error::new(ErrorKind::InvalidInput, sentence))
     }
 
     fn using(&self) -> Use {
@@ -140,13 +133,6 @@ fn signed_url(text: &str) -> Result<Uri> {
     })
 }
 
-/// `text` as a URL; what is made by this module always is one, or nearly so.
-fn url(text: &str) -> Result<Uri> {
-    text.parse().map_err(|error| {
-        Error::new(ErrorKind::InvalidInput, "a name that is too long for a URL").with_source(error)
-    })
-}
-
 impl Store for Azure {
     fn kind(&self) -> &'static str {
         "azure"
@@ -188,21 +174,14 @@ impl Store for Azure {
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
         Box::pin(async move {
-            let store = client.store(&self.uri)?;
             let doing = format!("list {}", self.uri.with_key(key));
             let (mut names, mut marker) = (Vec::new(), String::new());
             loop {
-                let ask = || {
-                    let mut request = Request::new(Bytes::new());
-                    *request.uri_mut() = self.page_url(key, &marker)?;
-                    Ok(request)
-                };
-                let answer = client.fetch(&store, &doing, PAGE_BYTES_MAX, ask).await?;
+                let ask = || Ok(get(self.page_url(key, &marker)?));
+                let answer = client.fetch(self, &doing, PAGE_BYTES_MAX, ask).await?;
                 let page = Page::read(answer.body())?;
-                let relative = |name: &String| Some(name.strip_prefix(key)?.to_owned());
-                // The directory's own marker has no name left.
-                let own = page.names.iter().filter_map(relative);
-                names.extend(own.filter(|name| !name.is_empty() && !name.contains('/')));
+                let children = page.names.iter().filter_map(|name| child(key, name));
+                names.extend(children.map(str::to_owned));
                 match page.marker {
                     None => return Ok(Some(names)),
                     Some(next) if next == marker => {

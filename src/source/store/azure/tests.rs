@@ -3,6 +3,7 @@
 use super::*;
 use crate::location::Scheme;
 use crate::test_server::{Asked, Server};
+use http::Request;
 
 const ACCOUNT: (&str, &str) = ("AZURE_STORAGE_ACCOUNT_NAME", "acc");
 

@@ -1,8 +1,9 @@
 //! What the JSON API answers: pages of a listing, and the checksum of an object.
 
 use super::super::Checksum;
-use super::super::said::segment;
+use super::super::parts::child;
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::escape::segment;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -56,13 +57,8 @@ impl Pages {
             let sentence = "the server's listing cannot be read; is this Google Cloud Storage?";
             Error::new(ErrorKind::Io, sentence).with_source(error)
         })?;
-        for item in page.items {
-            let relative = item.name.strip_prefix(key).unwrap_or_default();
-            // The directory's own marker, and what an emulator does not leave out.
-            if !relative.is_empty() && !relative.contains('/') {
-                names.push(relative.to_owned());
-            }
-        }
+        names
+            .extend(page.items.iter().filter_map(|item| child(key, &item.name)).map(str::to_owned));
         let before = std::mem::replace(self, Self::Done);
         if let Some(token) = page.next.filter(|token| !token.is_empty()) {
             if matches!(&before, Self::Next(same) if *same == token) {

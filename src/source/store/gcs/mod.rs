@@ -16,14 +16,14 @@ mod refusal;
 mod tests;
 
 use super::keyring::Keyring;
-use super::said::{path, segment};
+use super::parts::{bearer, get, url};
 use super::{BoxFuture, Checksum, Store, Verdict, signing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
+use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, Refusal};
-use bytes::Bytes;
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Uri, header};
 use reqsign_google::Credential;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,20 +91,18 @@ impl Gcs {
         }
         let context = signing::context(client);
         let credential = self.keyring.get(credentials::search(&context)).await?;
-        credential.and_then(|credential| credential.token).map(|token| bearer(&token)).transpose()
+        let Some(token) = credential.and_then(|credential| credential.token) else {
+            return Ok(None);
+        };
+        let sentence = "Google's token is no header's value";
+        let value = bearer(&token.access_token);
+        value.map(Some).ok_or_else(|| Error::new(ErrorKind::InvalidInput, sentence))
     }
 
     /// Why requests go without credentials, if they do.
     fn without(&self) -> Option<String> {
         self.anonymous.clone().or_else(|| self.keyring.nothing())
     }
-}
-
-fn bearer(token: &reqsign_google::Token) -> Result<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.access_token.trim()))
-        .map_err(|_| Error::new(ErrorKind::InvalidInput, "Google's token is no header's value"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// Scheme and host of the service or of an emulator.
@@ -136,19 +134,6 @@ fn is_google(base: &str) -> bool {
     let uri = base.parse::<Uri>().unwrap_or_default();
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
     uri.scheme_str() == Some("https") && host.ends_with(".googleapis.com")
-}
-
-/// `text` as a URL; what is made by this module always is one, or nearly so.
-fn url(text: &str) -> Result<Uri> {
-    text.parse().map_err(|error| {
-        Error::new(ErrorKind::InvalidInput, "a name that is too long for a URL").with_source(error)
-    })
-}
-
-fn get(url: Uri) -> Request<Bytes> {
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = url;
-    request
 }
 
 impl Store for Gcs {
@@ -203,13 +188,12 @@ impl Store for Gcs {
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
         Box::pin(async move {
-            let store = client.store(&self.uri)?;
             let doing = format!("list {}", self.uri.with_key(key));
             let (mut names, mut pages) = (Vec::new(), list::Pages::default());
             while let Some(query) = pages.next_query(key) {
                 let text = format!("{}/storage/v1/b/{}/o?{query}", self.base, self.bucket());
                 let ask = || Ok(get(url(&text)?));
-                let answer = client.fetch(&store, &doing, PAGE_BYTES_MAX, ask).await?;
+                let answer = client.fetch(self, &doing, PAGE_BYTES_MAX, ask).await?;
                 pages.read(answer.body(), key, &mut names)?;
             }
             Ok(Some(names))
@@ -222,11 +206,10 @@ impl Store for Gcs {
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Checksum>>> {
         Box::pin(async move {
-            let store = client.store(&self.uri)?;
             let doing = format!("read the checksum of {}", self.uri.with_key(key));
             let text = format!("{}?fields=crc32c", self.resource(key));
             let ask = || Ok(get(url(&text)?));
-            let answer = client.fetch(&store, &doing, 1 << 20, ask).await?;
+            let answer = client.fetch(self, &doing, 1 << 20, ask).await?;
             Ok(list::checksum(answer.body()))
         })
     }

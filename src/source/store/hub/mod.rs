@@ -19,14 +19,14 @@ mod refusal;
 mod token;
 mod tree;
 
+use super::parts::get;
 use super::{BoxFuture, Checksum, Store, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, Origin, Refusal};
-use bytes::Bytes;
 use cache::Cache;
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Uri, header};
 use place::{Place, is_commit};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -113,10 +113,9 @@ impl Hub {
         struct About {
             sha: String,
         }
-        let store = client.store(&self.uri)?;
         let doing = format!("find the commit of {}", self.uri);
         let url = self.place.about()?;
-        let answer = client.fetch(&store, &doing, ABOUT_BYTES_MAX, || Ok(get(&url))).await?;
+        let answer = client.fetch(self, &doing, ABOUT_BYTES_MAX, || Ok(get(url.clone()))).await?;
         let about = serde_json::from_slice::<About>(answer.body()).ok();
         about.map(|about| about.sha).filter(|sha| is_commit(sha)).ok_or_else(|| {
             let sentence = format!(
@@ -133,10 +132,9 @@ impl Hub {
         if let Some(tree) = self.trees().get(directory) {
             return Ok(Some(Arc::clone(tree)));
         }
-        let store = client.store(&self.uri)?;
         let doing = format!("list {}", self.uri.with_key(directory));
         let first = self.place.tree(self.commit(), directory)?;
-        match tree::read(client, &store, &doing, first).await {
+        match tree::read(client, self, &doing, first).await {
             Ok(tree) => {
                 let tree = Arc::new(tree);
                 self.trees().insert(directory.to_owned(), Arc::clone(&tree));
@@ -166,13 +164,6 @@ impl Hub {
         );
         Error::new(ErrorKind::NotFound, sentence)
     }
-}
-
-/// The request for what is at `url`.
-fn get(url: &Uri) -> Request<Bytes> {
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = url.clone();
-    request
 }
 
 impl Store for Hub {

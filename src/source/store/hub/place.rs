@@ -1,21 +1,16 @@
 //! A repository at a revision, and the Hub's URLs for it.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::http::Origin;
 use http::Uri;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// What a revision that is not given stands for.
 const MAIN: &str = "main";
-
-/// What is escaped in a part of a path between slashes.
-const NOT_IN_PARTS: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// What is escaped in a path.
-const NOT_IN_PATHS: &AsciiSet = &NOT_IN_PARTS.remove(b'/');
 
 /// A repository at a revision, on the Hub at an endpoint.
 pub(super) struct Place {
@@ -82,8 +77,8 @@ impl Place {
     /// # Errors
     /// When it is too long for a URL.
     pub fn file(&self, commit: &str, key: &str) -> Result<Uri> {
-        let commit = utf8_percent_encode(commit, NOT_IN_PARTS);
-        let key = utf8_percent_encode(key, NOT_IN_PATHS);
+        let commit = segment(commit);
+        let key = path(key);
         self.url(format!("{}/resolve/{commit}/{key}", self.page()))
     }
 
@@ -92,7 +87,7 @@ impl Place {
     /// # Errors
     /// When it is too long for a URL.
     pub fn about(&self) -> Result<Uri> {
-        let revision = utf8_percent_encode(&self.revision, NOT_IN_PARTS);
+        let revision = segment(&self.revision);
         let Self { endpoint, kind, name, .. } = self;
         self.url(format!("{endpoint}/api/{kind}/{name}/revision/{revision}?expand=sha"))
     }
@@ -102,8 +97,8 @@ impl Place {
     /// # Errors
     /// When it is too long for a URL.
     pub fn tree(&self, commit: &str, directory: &str) -> Result<Uri> {
-        let directory = utf8_percent_encode(directory.trim_end_matches('/'), NOT_IN_PATHS);
-        let slash = if directory.clone().next().is_some() { "/" } else { "" };
+        let directory = path(directory.trim_end_matches('/'));
+        let slash = if directory.is_empty() { "" } else { "/" };
         let Self { endpoint, kind, name, .. } = self;
         self.url(format!("{endpoint}/api/{kind}/{name}/tree/{commit}{slash}{directory}"))
     }

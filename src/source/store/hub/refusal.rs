@@ -4,9 +4,7 @@ use super::place::Place;
 use crate::error::ErrorKind;
 use crate::source::http::Refusal;
 use crate::source::store::Verdict;
-
-/// What is repeated of the Hub's own words.
-const QUOTED_CHARS_MAX: usize = 200;
+use crate::source::store::said::said;
 
 /// What `refusal` of something in `place` means. `has_token` says whether a token was sent.
 pub(super) fn judge(refusal: &Refusal, place: &Place, has_token: bool) -> Verdict {
@@ -47,20 +45,9 @@ pub(super) fn judge(refusal: &Refusal, place: &Place, has_token: bool) -> Verdic
         ("EntryNotFound", _) => {
             (ErrorKind::NotFound, "the repository has no such file at this revision".to_owned())
         }
-        (_, 401 | 403) => {
-            let sentence = format!("the Hub answered {}; {token}", refusal.status);
-            (ErrorKind::PermissionDenied, sentence)
-        }
+        (_, 401 | 403) => (ErrorKind::PermissionDenied, token.to_owned()),
         _ => return refusal.usual(),
     };
-    Verdict::Fail(kind, format!("{sentence}{}", said(refusal)))
-}
-
-/// The Hub's own words, where it has some.
-fn said(refusal: &Refusal) -> String {
-    let Some(message) = refusal.header("x-error-message").filter(|said| !said.is_empty()) else {
-        return String::new();
-    };
-    let quoted: String = message.chars().take(QUOTED_CHARS_MAX).collect();
-    format!(" (it says {quoted:?})")
+    let said = said(refusal, Some(code), refusal.header("x-error-message"));
+    Verdict::Fail(kind, format!("{said}; {sentence}"))
 }

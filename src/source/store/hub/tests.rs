@@ -183,7 +183,11 @@ fn refusals_say_what_to_do() {
     let page = format!("accept its conditions at {}/o/gated,", servers.hub.url());
     user.refused("hf://o/gated/a.safetensors", ErrorKind::PermissionDenied, &page);
     user.refused("hf://o/r@v9", ErrorKind::NotFound, "no revision \"v9\"");
-    user.refused("hf://o/r/x.safetensors", ErrorKind::NotFound, "it says \"Entry not found\"");
+    user.refused(
+        "hf://o/r/x.safetensors",
+        ErrorKind::NotFound,
+        "(EntryNotFound: Entry not found); the repository has no such file",
+    );
     user.refused("hf://o/r/none", ErrorKind::NotFound, "no such file");
     user.refused("hf://o/r/none/", ErrorKind::NotFound, "no *.safetensors file in the directory");
 }

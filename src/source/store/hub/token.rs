@@ -3,6 +3,7 @@
 use super::cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
+use crate::source::store::parts::bearer;
 use http::HeaderValue;
 use std::fs;
 
@@ -37,12 +38,9 @@ fn from_file(options: &RemoteOptions) -> Option<(String, String)> {
 
 fn authorization(place: &str, token: &str) -> Result<HeaderValue> {
     let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic());
-    let value = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| is_plain);
-    let mut value = value.ok_or_else(|| {
+    bearer(token).filter(|_| is_plain).ok_or_else(|| {
         let sentence =
             format!("{place} holds no token of the Hub; copy it again from its settings");
         Error::new(ErrorKind::InvalidInput, sentence)
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
+    })
 }

@@ -1,9 +1,9 @@
 //! Listings: the files of one directory, in pages, with the SHA-256 of those in large-file storage.
 
-use super::get;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::http::{Client, Origin};
 use crate::source::store::Store;
+use crate::source::store::parts::{child, get};
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -31,9 +31,7 @@ struct Lfs {
 impl Entry {
     /// Its name in `directory`, if it is a file right there.
     pub fn name_in(&self, directory: &str) -> Option<String> {
-        let name = self.path.strip_prefix(directory)?;
-        let is_there = self.kind == "file" && !name.is_empty() && !name.contains('/');
-        is_there.then(|| name.to_owned())
+        child(directory, &self.path).filter(|_| self.kind == "file").map(str::to_owned)
     }
 
     /// The SHA-256 of the file, where the Hub keeps it.
@@ -59,7 +57,7 @@ impl Entry {
 /// What the store says; [`Unsupported`](ErrorKind::Unsupported) for answers that are no listing.
 pub(super) async fn read(
     client: &Arc<Client>,
-    store: &Arc<dyn Store>,
+    store: &dyn Store,
     doing: &str,
     first: Uri,
 ) -> Result<Vec<Entry>> {
@@ -70,7 +68,7 @@ pub(super) async fn read(
     let mut entries = Vec::new();
     let mut url = first;
     for _ in 0..PAGES_MAX {
-        let answer = client.fetch(store, doing, PAGE_BYTES_MAX, || Ok(get(&url))).await?;
+        let answer = client.fetch(store, doing, PAGE_BYTES_MAX, || Ok(get(url.clone()))).await?;
         let page: Vec<Entry> = serde_json::from_slice(answer.body())
             .map_err(|error| fail("the answer is no listing of the Hub").with_source(error))?;
         entries.extend(page);

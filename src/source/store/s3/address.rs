@@ -9,8 +9,8 @@
 
 use super::profiles::Profiles;
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::store::said::{path, segment};
 use http::Uri;
 
 /// Where a bucket is, but for its region.

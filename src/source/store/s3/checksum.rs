@@ -2,9 +2,10 @@
 //!
 //! Of an object uploaded in parts it may be one of the parts' checksums, which is no use here.
 
-use super::{S3, request};
+use super::S3;
 use crate::error::Result;
 use crate::source::http::Client;
+use crate::source::store::parts::request;
 use crate::source::store::{Checksum, Store};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,7 +24,7 @@ pub(super) async fn of_object(
         request.headers_mut().insert("x-amz-checksum-mode", HeaderValue::from_static("ENABLED"));
         Ok(request)
     };
-    let answer = store.fetch(client, &doing, build).await?;
+    let answer = client.fetch(store, &doing, 1 << 20, build).await?;
     Ok(of_headers(answer.headers()))
 }
 

@@ -1,9 +1,9 @@
 //! The names in a directory: `ListObjectsV2`, page by page, with `/` as the delimiter.
 
-use super::{S3, request};
+use super::{PAGE_BYTES_MAX, S3};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::http::Client;
-use http::Method;
+use crate::source::store::parts::{child, get};
 use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
@@ -38,9 +38,9 @@ pub(super) async fn names(
             query.extend(next.as_deref().map(|token| ("continuation-token", token)));
             query.extend([("delimiter", "/"), ("encoding-type", "url"), ("list-type", "2")]);
             query.push(("prefix", directory));
-            Ok(request(Method::GET, address.query_url(&store.region(), &query)?))
+            Ok(get(address.query_url(&store.region(), &query)?))
         };
-        let answer = store.fetch(client, &doing, build).await?;
+        let answer = client.fetch(store, &doing, PAGE_BYTES_MAX, build).await?;
         let page = page(answer.body())
             .ok_or_else(|| strange(&place, "answers with what is no listing"))?;
         names.extend(page.names(directory));
@@ -67,8 +67,7 @@ impl Page {
             true => decode(key),
             false => key.clone(),
         });
-        let relative = decoded.filter_map(|key| key.strip_prefix(directory).map(str::to_owned));
-        relative.filter(|name| !name.is_empty() && !name.contains('/')).collect()
+        decoded.filter_map(|key| child(directory, &key).map(str::to_owned)).collect()
     }
 }
 

@@ -25,9 +25,8 @@ use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, Refusal};
 use address::Address;
-use bytes::Bytes;
 use credentials::Credentials;
-use http::{Method, Request, Uri};
+use http::Uri;
 use profiles::Profiles;
 use sigv4::Scope;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,17 +103,6 @@ impl S3 {
         }
         true
     }
-
-    /// Makes a request without a body; the answer is a success.
-    async fn fetch(
-        &self,
-        client: &Arc<Client>,
-        doing: &str,
-        build: impl Fn() -> Result<Request<Bytes>> + Send + Sync,
-    ) -> Result<http::Response<Bytes>> {
-        let store: Arc<dyn Store> = Arc::new(self.clone());
-        client.fetch(&store, doing, PAGE_BYTES_MAX, build).await
-    }
 }
 
 /// The region that is set, by option, environment or profile.
@@ -138,13 +126,6 @@ fn is_usable(region: &str, address: &Address) -> bool {
 fn is_anonymous(options: &RemoteOptions) -> bool {
     let says = |name| options.env_flag(name);
     says("RUNAI_STREAMER_S3_UNSIGNED").or_else(|| says("AWS_NO_SIGN_REQUEST")) == Some(true)
-}
-
-fn request(method: Method, uri: Uri) -> Request<Bytes> {
-    let mut request = Request::new(Bytes::new());
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    request
 }
 
 impl Store for S3 {

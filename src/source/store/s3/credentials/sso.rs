@@ -5,10 +5,11 @@ use super::ask::{self, CONFIGURED, ask};
 use super::plan::wrong;
 use super::{Credential, denied};
 use crate::error::{Error, Result};
+use crate::location::escape::segment;
 use crate::source::http::Client;
+use crate::source::store::parts::get;
 use crate::source::store::s3::profiles::{Profiles, expand};
 use crate::source::store::s3::{address, time};
-use crate::source::store::said::segment;
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use reqsign_core::hash::hex_sha1;
@@ -126,8 +127,7 @@ fn request(client: &Client, login: &Login) -> Result<Request<Bytes>> {
     let (role, account) = (segment(&login.role_name), segment(&login.account_id));
     let base = base.trim_end_matches('/');
     let url = format!("{base}/federation/credentials?role_name={role}&account_id={account}");
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = url.parse().map_err(|_| ask::unusable("AWS_ENDPOINT_URL_SSO"))?;
+    let mut request = get(url.parse().map_err(|_| ask::unusable("AWS_ENDPOINT_URL_SSO"))?);
     request.headers_mut().insert("x-amz-sso_bearer_token", token);
     Ok(request)
 }

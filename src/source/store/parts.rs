@@ -1,0 +1,42 @@
+//! What requests for objects are made of, and listings are read with, whatever the store.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Uri};
+
+/// A request without a body.
+pub(super) fn request(method: Method, uri: Uri) -> Request<Bytes> {
+    let mut request = Request::new(Bytes::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    request
+}
+
+/// A request for what is at `uri`.
+pub(super) fn get(uri: Uri) -> Request<Bytes> {
+    request(Method::GET, uri)
+}
+
+/// `text` as a URL; what a store makes of its base and escaped names always is one, or nearly so.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), without the text, where it is too long.
+#[cfg(any(feature = "gcs", feature = "azure"))]
+pub(super) fn url(text: &str) -> crate::Result<Uri> {
+    use crate::error::{Error, ErrorKind};
+    text.parse().map_err(|error| {
+        Error::new(ErrorKind::InvalidInput, "a name that is too long for a URL").with_source(error)
+    })
+}
+
+/// The authorization that `token` is; `None` for what no header can hold.
+pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The name in `directory` (`""`, or ending in `/`) of the object `path`, if it is right there and
+/// is not what stands for the directory itself.
+pub(super) fn child<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix(directory).filter(|name| !name.is_empty() && !name.contains('/'))
+}
