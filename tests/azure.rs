@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::command::{digest_lines, ringload, run};
 use common::servers::{Server, azurite_blob, free_port, python_program};
-use common::{Expected, directory, write};
+use common::{Expected, directory, sharded, write};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -176,4 +176,30 @@ fn public_containers_need_nothing() {
         &[],
         &["without credentials", "AZURE_STORAGE_SAS"],
     );
+}
+
+#[test]
+fn directories_are_listed() {
+    let Some(azurite) = Azurite::start() else { return };
+    let tensors = [Expected::of_bytes("one", 70_001, 1), Expected::of_bytes("two", 33, 2)];
+    let blob = "x-ms-blob-type:BlockBlob\n";
+    let key = STANDARD.encode(KEY);
+    for (directory, indexed) in [("indexed", true), ("plain", false)] {
+        for (name, bytes) in sharded(&tensors, indexed) {
+            azurite.put(&format!("models/{directory}/{name}"), &bytes, blob);
+        }
+        // Neither below nor beside it is anything of the checkpoint.
+        azurite.put(&format!("models/{directory}/deep/x.safetensors"), b"no checkpoint", blob);
+        azurite.put(&format!("models/{directory}x.safetensors"), b"no checkpoint", blob);
+        let location = format!("az://models/{directory}/");
+        let by_signature = [("AZURE_STORAGE_SAS_TOKEN", sas("rl", DATE))];
+        for (name, secret) in
+            [("AZURE_STORAGE_ACCOUNT_KEY", key.clone())].iter().chain(&by_signature)
+        {
+            let digests = run(&mut azurite.load(&location, &[(*name, secret)])).quiet_success();
+            assert_eq!(digests, digest_lines(&tensors), "{location} {name}");
+        }
+    }
+    let nothing = "az://models/nothing/";
+    azurite.refuses(nothing, &[("AZURE_STORAGE_ACCOUNT_KEY", &key)], &["no *.safetensors file"]);
 }

@@ -5,8 +5,9 @@
 mod common;
 
 use common::command::{digest_lines, ringload, run};
+use common::nginx::Nginx;
 use common::servers::{Server, free_port, python_program};
-use common::{Expected, directory, write};
+use common::{Expected, directory, sharded, write};
 use ringload::Dtype;
 use std::fs;
 use std::io::{Read, Write};
@@ -101,6 +102,59 @@ fn objects_load_as_files_do() {
     let mut with_scheme = emulator.ringload(&["load", "gs://models/x.safetensors", "--digest"]);
     with_scheme.env("STORAGE_EMULATOR_HOST", format!("http://{}", emulator.host()));
     assert_eq!(run(&mut with_scheme).quiet_success(), digest_lines(&tensors));
+}
+
+/// Two small tensors.
+fn pair() -> [Expected; 2] {
+    [Expected::of_bytes("one", 70_001, 1), Expected::new("two", Dtype::BF16, &[300, 7], 2)]
+}
+
+#[test]
+fn directories_are_listed_and_anyscale_s_lie_below_their_storage() {
+    let Some(emulator) = Emulator::start() else { return };
+    let tensors = pair();
+    for (directory, indexed) in [("indexed", true), ("plain", false)] {
+        for (name, bytes) in sharded(&tensors, indexed) {
+            emulator.put(&format!("org%2F{directory}%2F{name}"), &bytes);
+        }
+        // Neither below nor beside it is anything of the checkpoint.
+        emulator.put(&format!("org%2F{directory}%2Fdeep%2Fx.safetensors"), b"no checkpoint");
+        emulator.put(&format!("org%2F{directory}x.safetensors"), b"no checkpoint");
+        for location in ["gs://models/org", "anyscale:/"] {
+            let location = format!("{location}/{directory}/");
+            let mut command = emulator.ringload(&["load", &location, "--digest"]);
+            command.env("ANYSCALE_ARTIFACT_STORAGE", "gs://models/org");
+            assert_eq!(run(&mut command).quiet_success(), digest_lines(&tensors), "{location}");
+        }
+    }
+    let mut homeless = emulator.ringload(&["load", "anyscale://plain/"]);
+    let report = run(homeless.env_remove("ANYSCALE_ARTIFACT_STORAGE")).failure();
+    assert!(report.contains("ANYSCALE_ARTIFACT_STORAGE is not set"), "{report}");
+}
+
+#[test]
+fn shards_of_one_load_may_be_in_different_places() {
+    let Some(emulator) = Emulator::start() else { return };
+    let tensors: Vec<_> = (0..3)
+        .map(|seed| Expected::of_bytes(format!("t{seed}"), (9 << 20) + seed, seed as u64))
+        .collect();
+    let [local, web, object] = [&tensors[..1], &tensors[1..2], &tensors[2..]];
+    let Some(nginx) = Nginx::start("", |root| write(&root.join("web.safetensors"), web, None))
+    else {
+        return;
+    };
+    let files = directory();
+    let path = |name: &str| files.path().join(name);
+    write(&path("local.safetensors"), local, None);
+    write(&path("object.safetensors"), object, None);
+    emulator.put("object.safetensors", &fs::read(path("object.safetensors")).unwrap());
+    let (local, web) = (path("local.safetensors"), nginx.url("web.safetensors"));
+    let places = [local.to_str().unwrap(), &web, "gs://models/object.safetensors"];
+    for more in [&[][..], &["--memory-limit", "min"]] {
+        let arguments = [&["load", "--digest"], &places[..], more].concat();
+        let mut command = emulator.ringload(&arguments);
+        assert_eq!(run(&mut command).quiet_success(), digest_lines(&tensors), "{more:?}");
+    }
 }
 
 #[test]

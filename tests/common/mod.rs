@@ -93,6 +93,25 @@ pub fn write_index<'a>(path: &Path, shards: impl IntoIterator<Item = (&'a str, &
     fs::write(path, index.to_string()).unwrap();
 }
 
+/// The files of a checkpoint of one shard a tensor, `one.safetensors` and `two.safetensors`: with
+/// their index, or without.
+pub fn sharded(tensors: &[Expected; 2], indexed: bool) -> Vec<(String, Vec<u8>)> {
+    let directory = directory();
+    let shards = ["one.safetensors", "two.safetensors"].into_iter().zip(tensors.chunks(1));
+    for (name, tensors) in shards.clone() {
+        write(&directory.path().join(name), tensors, None);
+    }
+    if indexed {
+        write_index(&directory.path().join("model.safetensors.index.json"), shards);
+    }
+    let files = fs::read_dir(directory.path()).unwrap().map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, fs::read(path).unwrap())
+    });
+    files.collect()
+}
+
 /// A file of a header's text (its length in front) and `data`.
 pub fn raw_file(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
     let header = header.as_ref();
