@@ -169,6 +169,7 @@ impl Checkpoint {
 
     /// As [`open`](Self::open), with `opener` for the sources.
     pub(crate) fn open_with(opener: &Opener, locations: Vec<Location>) -> Result<Checkpoint> {
+        let opener = &opener.anew();
         let files = resolve::resolve(opener, &locations)?;
         let is_remote = |file: &ShardFile| matches!(file.location, Location::Object(_));
         let threads = match files.shards.iter().any(is_remote) {

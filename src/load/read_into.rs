@@ -65,6 +65,7 @@ impl Loader {
 
     #[allow(unsafe_code)]
     fn start_reading_into(&self, requests: &mut [ReadRequest<'_>]) -> Result<Running> {
+        let opener = self.opener.anew();
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
         let mut known: HashMap<Location, usize> = HashMap::new();
         let mut lent = Vec::with_capacity(requests.len());
@@ -72,7 +73,7 @@ impl Loader {
             let index = match known.get(&request.location) {
                 Some(&index) => index,
                 None => {
-                    sources.push(self.opener.open(&request.location)?);
+                    sources.push(opener.open(&request.location)?);
                     known.insert(request.location.clone(), sources.len() - 1);
                     sources.len() - 1
                 }

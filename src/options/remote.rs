@@ -32,7 +32,10 @@ pub(crate) struct RemoteOptions {
 pub struct RetryLimits {
     /// How often one range is asked for without getting further, the first time included.
     pub attempts: u32,
-    /// How long one range may take in all, waiting included.
+    /// Until when a range that failed is asked for again: no wait begins that would end later than
+    /// this after the range was first asked for. It does not cut off an attempt that is under way:
+    /// each of its steps is bounded by the limits below, and a body that keeps moving may take as
+    /// long as it needs.
     pub total: Duration,
     /// How long connecting may take, TLS included.
     pub connect: Duration,

@@ -2,25 +2,35 @@
 
 use super::http::Client;
 use super::object::ObjectSource;
-use super::store::{Store, anyscale};
+use super::store::{Store, Stores, anyscale};
 use super::{FileSource, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::{Location, ObjectUri};
+use crate::location::{Location, ObjectUri, Scheme};
 use crate::options::RemoteOptions;
 use std::sync::{Arc, OnceLock};
 
 /// Opens sources. The client for remote ones is made when the first of them is opened: certificates,
 /// credentials and threads cost nothing where only files are read.
+///
+/// Repositories of the Hub are those of one opener, which sees each of them at one commit: the
+/// loader's opener is asked for another one [for each checkpoint](Self::anew).
 #[derive(Debug, Default)]
 pub(crate) struct Opener {
     pub options: RemoteOptions,
-    client: OnceLock<Arc<Client>>,
+    client: Arc<OnceLock<Arc<Client>>>,
+    repositories: Stores,
 }
 
 impl Opener {
     /// An opener of remote sources with `options`.
     pub fn new(options: RemoteOptions) -> Self {
-        Self { options, client: OnceLock::new() }
+        Self { options, ..Self::default() }
+    }
+
+    /// An opener with the same client, which finds out anew what may have changed since.
+    pub fn anew(&self) -> Self {
+        let (options, client) = (self.options.clone(), Arc::clone(&self.client));
+        Self { options, client, repositories: Stores::default() }
     }
 
     /// Opens the source at `location`.
@@ -75,9 +85,15 @@ impl Opener {
     }
 
     /// The client, and the store of `uri`, ready to be asked.
-    fn prepared(&self, uri: &ObjectUri) -> Result<(&Arc<Client>, Arc<dyn Store>)> {
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn prepared(&self, uri: &ObjectUri) -> Result<(&Arc<Client>, Arc<dyn Store>)> {
         let client = self.client();
-        let store = client.store(uri)?;
+        let store = match uri.scheme() {
+            Scheme::Hf => self.repositories.of(client, uri)?,
+            _ => client.store(uri)?,
+        };
         let (asking, preparing) = (Arc::clone(client), Arc::clone(&store));
         client.block_on(async move { preparing.prepare(&asking).await })?;
         Ok((client, store))

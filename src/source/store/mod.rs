@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::{ObjectUri, Scheme};
 use http::Uri;
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -131,12 +132,18 @@ pub(crate) enum Checksum {
     Sha256([u8; 32]),
 }
 
-/// The stores of a client, each opened once: their credentials are shared by all their objects.
+/// The stores of a client or an opener, each opened once: their credentials are shared by all their objects.
 #[derive(Default)]
 pub(crate) struct Stores {
     open: Mutex<HashMap<(Scheme, String), Arc<dyn Store>>>,
     #[cfg(feature = "s3")]
     s3: s3::Shared,
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stores").finish_non_exhaustive()
+    }
 }
 
 impl Stores {

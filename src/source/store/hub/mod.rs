@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A revision is resolved to a commit once, before the first object is opened, and everything is
-//! asked for at that commit: the shards of one load never come from two. What the local cache holds
-//! of that commit is read from there. `HF_HUB_OFFLINE=1` asks the Hub for nothing; where the Hub
-//! cannot say the commit, the one that the cache has for the revision is used, with a warning.
+//! asked for at that commit: the shards of one checkpoint never come from two. The next checkpoint
+//! has a repository of its own. What the local cache holds of the commit is read from there.
+//! `HF_HUB_OFFLINE=1` asks the Hub for nothing; where the Hub cannot say the commit, the one that
+//! the cache has for the revision is used, with a warning.
 //!
 //! Large files are on a CDN, whereto the Hub redirects; the token stays behind.
 
@@ -54,7 +55,7 @@ pub(super) struct Hub {
     trees: Mutex<HashMap<String, Arc<Vec<Entry>>>>,
 }
 
-/// The commit of a load.
+/// The commit of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pinned {
     commit: String,

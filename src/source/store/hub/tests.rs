@@ -244,16 +244,55 @@ fn throttling_is_waited_for() {
 }
 
 #[test]
+fn each_checkpoint_is_of_the_commit_of_its_moment() {
+    const NEXT: &str = "fedcba9876543210fedcba9876543210fedcba98";
+    // More than is read when a shard is opened.
+    let shard = |prefix: &str| file_at(prefix, &[100_000], 0);
+    let moved = Arc::new(AtomicBool::new(false));
+    let is_moved = Arc::clone(&moved);
+    let server = Server::start(move |asked| {
+        let path = asked.target().split('?').next().unwrap();
+        let now = if is_moved.load(Ordering::SeqCst) { NEXT } else { COMMIT };
+        if path.contains("/revision/") {
+            return Answer::new(200, format!(r#"{{"id":"o/r","sha":"{now}"}}"#));
+        }
+        // From here on the repository is another one, even while a checkpoint is being opened.
+        is_moved.store(true, Ordering::SeqCst);
+        match path.strip_prefix("/o/r/resolve/").and_then(|path| path.split_once('/')) {
+            Some((COMMIT, name)) => Answer::range(asked, &shard(&format!("old.{name}"))),
+            Some((NEXT, name)) => Answer::range(asked, &shard(&format!("new.{name}"))),
+            _ => Answer::new(404, ""),
+        }
+    });
+    let opener = Opener::new(User::new(&server.url()).options());
+    let open = || {
+        let locations = ["hf://o/r/a.safetensors", "hf://o/r/b.safetensors"].into_locations();
+        Checkpoint::open_with(&opener, locations.unwrap()).unwrap()
+    };
+    let names = |checkpoint: &Checkpoint, word: &str| {
+        let mut tensors = checkpoint.tensors().iter();
+        assert!(checkpoint.shards().len() == 2 && tensors.all(|t| t.name().starts_with(word)));
+    };
+    let old = open();
+    names(&old, "old.");
+    names(&open(), "new.");
+    // What was opened before still is what it was.
+    let mut whole = shard("new.b.safetensors");
+    old.shards()[1].source().read_exact_at(&mut whole, 0).unwrap();
+    assert_eq!(whole, shard("old.b.safetensors"));
+    let asked = server.targets().iter().filter(|target| target.contains("/revision/")).count();
+    assert_eq!(asked, 2, "once a checkpoint");
+}
+
+#[test]
 fn sums_are_those_of_the_listing() {
     let servers = hub();
     let user = User::new(&servers.hub.url()).with("HF_TOKEN", TOKEN);
     let opener = Opener::new(user.options());
     let sum = |location: &str| {
         let Location::Object(uri) = Location::parse(location).unwrap() else { panic!() };
-        opener.open(&Location::Object(uri.clone())).unwrap();
-        let client = Arc::clone(opener.client());
-        let store = client.store(&uri).unwrap();
-        let asking = Arc::clone(&client);
+        let (client, store) = opener.prepared(&uri).unwrap();
+        let asking = Arc::clone(client);
         client.block_on(async move { store.checksum(&asking, uri.key()).await }).unwrap()
     };
     assert_eq!(sum("hf://o/r/a.safetensors"), Some(Checksum::Sha256([0x5a; 32])));
