@@ -53,7 +53,7 @@ impl Scheme {
     }
 }
 
-/// An object, or what acts as a directory of objects. See the [module's head](self).
+/// An object, or what acts as a directory of objects: `scheme://container/key`.
 ///
 /// What may be secret (a user and password, a query with a signature) is neither in its `Display`
 /// nor in its `Debug`.
