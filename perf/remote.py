@@ -6,9 +6,10 @@
     perf/remote.py verify    what checking a checksum adds
     perf/remote.py memory    peak memory for objects of growing size
 
-The server runs on the first core, clients on the last one, in turns (A B C A B C ...). What is
-measured is the client's own CPU time, by wait4(2); seconds are shown but are the machine's, not the
-client's. Every client's bytes are checked once. Needs: cargo build --release, nginx and openssl
+Server and clients share one core, and clients run in turns (A B C A B C ...). What is measured is
+the client's own CPU time, by wait4(2); seconds are shown but are the pair's, not the client's. With
+--apart the server has the first core to itself: where two cores are threads of one, that alone
+makes every client's CPU time longer. Every client's bytes are checked once. Needs: cargo build --release, nginx and openssl
 (tests/servers.sh), curl; for s3 it installs the streamer by pip into target/perf, once. Only
 Python's own library is used.
 
@@ -38,7 +39,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 KEEP = TARGET / "perf"
 RINGLOAD = TARGET / "release" / "ringload"
 CORES = sorted(os.sched_getaffinity(0))
-SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
+SERVER_CORE = CLIENT_CORE = CORES[-1]
 TENSOR_BYTES = 64 << 20
 ERRORS = tempfile.TemporaryFile()
 
@@ -49,7 +50,11 @@ def main():
     arguments.add_argument("--gib", type=float, default=2.0, help="size of the object (default 2)")
     arguments.add_argument("--runs", type=int, default=5, help="turns (default 5)")
     arguments.add_argument("--connections", type=int, default=16, help="connections (default 16)")
+    arguments.add_argument("--apart", action="store_true", help="give the server a core of its own")
     options = arguments.parse_args()
+    if options.apart:
+        global SERVER_CORE
+        SERVER_CORE = CORES[0]
     if not RINGLOAD.exists():
         sys.exit("build it first: cargo build --release")
     KEEP.mkdir(parents=True, exist_ok=True)
@@ -149,7 +154,7 @@ def memory(options, directory):
         path = checkpoint(gib)
         server, plain, *_ = nginx(directory, path.parent)
         with server:
-            for limit in [64, 256]:
+            for limit in [64, 128, 256]:
                 command = load(f"{plain}/{path.name}", options.connections, f"{limit}MiB")
                 run = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
                 allowed = limit + 32 + options.connections * 64 / 1024

@@ -10,6 +10,7 @@ mod common;
 use common::command::{Finished, digest_lines, ringload, run};
 use common::nginx::Nginx;
 use common::proxy::Proxy;
+use common::seccomp::{self, Refuse, can_filter};
 use common::{Expected, directory, write, write_index};
 use ringload::{ErrorKind, Loader};
 use std::fs::{self, File};
@@ -82,6 +83,20 @@ fn checkpoints_load_in_ranges_of_the_objects_that_were_opened() {
     for line in log.iter().filter(|line| line.contains(".safetensors ")) {
         let first = line.contains("[bytes=0-65535]");
         assert!(line.contains(" 206 ") && (first || line.contains("[\"")), "{line}");
+    }
+}
+
+/// On io_uring the kernel puts bodies into their slots; without it the runtime does.
+#[test]
+fn without_io_uring_bodies_come_through_the_runtime() {
+    let Some(nginx) = Nginx::start("", put) else { return };
+    if !can_filter() {
+        return;
+    }
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        assert_loads(&nginx.url(""), |command| {
+            seccomp::refuse(command.args(["--memory-limit", "min"]), &[Refuse::io_uring(errno)]);
+        });
     }
 }
 

@@ -28,6 +28,13 @@ pub(super) fn url(text: &str) -> crate::Result<Uri> {
     })
 }
 
+/// Whether `uri` can be the base of a store's URLs: a web server, without a user, password or query.
+pub(super) fn is_base(uri: &Uri) -> bool {
+    let known = matches!(uri.scheme_str(), Some("http" | "https"));
+    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    known && plain && uri.query().is_none() && uri.host().is_some_and(|host| !host.is_empty())
+}
+
 /// The authorization that `token` is; `None` for what no header can hold.
 pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim())).ok()?;
@@ -39,4 +46,23 @@ pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
 /// is not what stands for the directory itself.
 pub(super) fn child<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
     path.strip_prefix(directory).filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_a_web_server_and_holds_no_secret() {
+        for (url, may) in [
+            ("http://127.0.0.1:9000", true),
+            ("https://host/prefix", true),
+            ("ftp://host", false),
+            ("https://user:password@host", false),
+            ("https://host/?signature=s", false),
+            ("/path", false),
+        ] {
+            assert_eq!(is_base(&url.parse().unwrap()), may, "{url}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
+use crate::source::store::parts::is_base;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Uri;
@@ -150,13 +151,7 @@ impl Parts {
 /// `url` without a slash at its end, if it is one.
 fn checked(url: &str) -> Result<String> {
     let url = url.trim().trim_end_matches('/');
-    let usable = url.parse::<Uri>().is_ok_and(|uri| {
-        let host = uri.host().unwrap_or_default();
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && !host.is_empty()
-            && uri.query().is_none()
-    });
-    match usable {
+    match url.parse().is_ok_and(|uri| is_base(&uri)) {
         true => Ok(url.to_owned()),
         false => Err(Error::new(
             ErrorKind::InvalidInput,

@@ -16,7 +16,7 @@ mod refusal;
 mod tests;
 
 use super::keyring::Keyring;
-use super::parts::{bearer, get, url};
+use super::parts::{bearer, get, is_base, url};
 use super::{BoxFuture, Checksum, Store, Verdict, signing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
@@ -118,10 +118,7 @@ fn base(options: &RemoteOptions) -> Result<String> {
         true => named.trim().trim_end_matches('/').to_owned(),
         false => format!("http://{}", named.trim().trim_end_matches('/')),
     };
-    let usable = url.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none()
-    });
-    match usable {
+    match url.parse().is_ok_and(|uri| is_base(&uri)) {
         true => Ok(url),
         false => Err(Error::new(
             ErrorKind::InvalidInput,

@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::http::Origin;
+use crate::source::store::parts::is_base;
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
@@ -109,13 +110,6 @@ impl Place {
             Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
         })
     }
-}
-
-/// Whether an endpoint can be put before paths: no user, who would be told in messages, no query.
-fn is_base(uri: &Uri) -> bool {
-    let known = ["http", "https"].contains(&uri.scheme_str().unwrap_or_default());
-    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-    known && plain && uri.query().is_none() && uri.host().is_some_and(|host| !host.is_empty())
 }
 
 /// Kind, name and, if it is given, revision of the `container` of a location.

@@ -11,6 +11,7 @@ use super::profiles::Profiles;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
+use crate::source::store::parts::is_base;
 use http::Uri;
 
 /// Where a bucket is, but for its region.
@@ -148,14 +149,13 @@ impl Endpoint {
             Error::new(ErrorKind::InvalidInput, sentence)
         };
         let uri: Uri = url.trim().parse().map_err(|_| refuse())?;
-        let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme));
-        let authority = uri.authority().map(|authority| authority.as_str());
-        let authority = authority.filter(|text| !text.contains('@') && !text.is_empty());
-        let (Some(scheme), Some(authority), None) = (scheme, authority, uri.query()) else {
+        let (true, Some(scheme), Some(authority)) =
+            (is_base(&uri), uri.scheme_str(), uri.authority())
+        else {
             return Err(refuse());
         };
         let path = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { scheme: scheme.to_owned(), authority: authority.to_owned(), path })
+        Ok(Self { scheme: scheme.to_owned(), authority: authority.to_string(), path })
     }
 }
 
