@@ -237,3 +237,25 @@ fn a_stream_that_is_dropped_waits_for_no_server() {
         assert!(server.seen().len() >= 2);
     }
 }
+
+/// One answer in a hundred that dawdles must not hold up the load.
+#[test]
+fn a_late_answer_is_asked_for_again_on_another_connection() {
+    let model = Model::new(&[300_000; 60]);
+    let dawdling = 30;
+    let server = model.serve(move |number, request| match number {
+        // The second request for the same bytes has another number, and is answered at once.
+        _ if number == dawdling => request.right().after(10 * SECOND),
+        _ => request.right(),
+    });
+    let patient = RetryLimits { first_byte: 30 * SECOND, ..limits() };
+    let loader = loader().retry_limits(patient).connections(2);
+    let began = Instant::now();
+    let loader = loader.memory_limit(MemoryLimit::Bytes(4 << 20));
+    let summary = model.load(&loader, &server.url()).unwrap();
+    assert!(began.elapsed() < 8 * SECOND, "{:?}", began.elapsed());
+    assert!(summary.retries.get("late").is_some_and(|&late| late >= 1), "{:?}", summary.retries);
+    let ranges: Vec<_> = server.seen().iter().filter_map(Request::range).collect();
+    let twice = ranges.iter().filter(|range| ranges.iter().filter(|r| r == range).count() == 2);
+    assert!(twice.count() >= 2, "no range was asked for twice");
+}
