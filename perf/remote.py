@@ -128,15 +128,21 @@ def verify(options, directory):
     size = path.stat().st_size
     # nginx plays an S3 server that asks for no signature and keeps the object's CRC-32.
     headers = f"add_header x-amz-checksum-crc32 {crc32(path)}; add_header x-amz-checksum-type FULL_OBJECT;"
-    server, plain, *_ = nginx(directory, bucket(directory, path), headers)
-    environment = {**os.environ, "AWS_ENDPOINT_URL": plain, "RUNAI_STREAMER_S3_UNSIGNED": "1"}
+    server, plain, tls, certificate = nginx(directory, bucket(directory, path), headers)
+    rows = []
     with server:
-        command = load(f"s3://bucket/{path.name}", options.connections)
-        checked = subprocess.run(command + ["--verify"], env=environment, capture_output=True, check=True)
-        assert json.loads(checked.stdout)["verified_objects"] == 1
-        figures = in_turns({"plain": command, "--verify": command + ["--verify"]}, options.runs, environment)
-    report("verify", figures, size)
-    verdict([("checksumming: CPU-s/GB", cpu(figures, "--verify", size) - cpu(figures, "plain", size), 0.06)])
+        for scheme, endpoint in [("http", plain), ("https", tls)]:
+            environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint, "RUNAI_STREAMER_S3_UNSIGNED": "1"}
+            environment["AWS_CA_BUNDLE"] = str(certificate)
+            command = load(f"s3://bucket/{path.name}", options.connections)
+            checked = subprocess.run(command + ["--verify"], env=environment, capture_output=True, check=True)
+            assert json.loads(checked.stdout)["verified_objects"] == 1
+            clients = {"plain": command, "--verify": command + ["--verify"]}
+            figures = in_turns(clients, options.runs, environment)
+            report(f"verify, {scheme}", figures, size)
+            added = cpu(figures, "--verify", size) - cpu(figures, "plain", size)
+            rows.append((f"{scheme}: checksumming: CPU-s/GB", added, 0.06))
+    verdict(rows)
 
 
 def crc32(path):
