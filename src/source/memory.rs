@@ -5,6 +5,7 @@ use super::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::ring::{Mapping, Window};
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -108,7 +109,7 @@ impl Source for MemorySource {
     }
 
     fn reader(self: Arc<Self>, _: &Access) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(MemoryReader(self)))
+        Ok(Box::new(MemoryReader { source: self, stepped: Cell::new(false) }))
     }
 
     fn map(&self) -> Result<Mapping> {
@@ -120,7 +121,11 @@ impl Source for MemorySource {
     }
 }
 
-struct MemoryReader(Arc<MemorySource>);
+/// One engine's reader; like a file's, it knows only its own steps.
+struct MemoryReader {
+    source: Arc<MemorySource>,
+    stepped: Cell<bool>,
+}
 
 impl Reader for MemoryReader {
     fn read_at<'a>(
@@ -131,18 +136,19 @@ impl Reader for MemoryReader {
         Box::pin(async move {
             // Lanes interleave, as they do on a disk, and have several reads in flight.
             tokio::task::yield_now().await;
-            let outcome = self.0.attempt(&mut window, offset);
+            let outcome = self.source.attempt(&mut window, offset);
             tokio::task::yield_now().await;
             (outcome, window)
         })
     }
 
     fn steps_down(&self) -> usize {
-        usize::from(self.0.downgraded.load(Ordering::Relaxed))
+        usize::from(self.stepped.get())
     }
 
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {
-        let first = !self.0.downgraded.swap(true, Ordering::Relaxed);
+        self.source.downgraded.store(true, Ordering::Relaxed);
+        let first = !self.stepped.replace(true);
         first.then(|| Downgrade { from: "direct", to: "buffered", why: refusal.to_string() })
     }
 }
