@@ -67,9 +67,7 @@ impl fmt::Debug for Client {
 impl Answered {
     /// Keeps the connection for the next request, if it can serve one.
     pub fn keep_connection(self, pool: &Pool) {
-        if let Some(connection) = self.answer.body.into_connection() {
-            pool.put(&self.origin, connection);
-        }
+        pool.keep(&self.origin, self.answer.body);
     }
 }
 
@@ -153,7 +151,8 @@ impl Client {
     }
 
     /// Makes a small request and gives the answer (2xx) with its whole body of at most `max_bytes`.
-    /// Runs on the control thread's runtime only (see [`block_on`](Self::block_on)). `doing` continues "cannot": `list s3://bucket/model/`.
+    /// Runs on the control thread's runtime only (see [`block_on`](Self::block_on)). `doing`
+    /// continues "cannot": `list s3://bucket/model/`.
     ///
     /// `build` makes the request anew for every attempt: absolute URL, without authorization.
     ///
@@ -253,9 +252,7 @@ impl Client {
             if answer.head.status == StatusCode::SEE_OTHER {
                 head.method = http::Method::GET;
             }
-            if let Some(connection) = answer.body.into_connection() {
-                pool.put(&origin, connection);
-            }
+            pool.keep(&origin, answer.body);
             head.uri = to;
             origin = next;
         }
@@ -302,8 +299,7 @@ impl Client {
                             format!("{} closed the connection before it answered", origin.as_str()),
                         ),
                     };
-                    let cause = Some(error.into());
-                    return Err(Broken { cause, ..Broken::passing(word, sentence) }.into());
+                    return Err(Broken::passing(word, sentence).caused_by(error).into());
                 }
                 Err(_) => {
                     let seconds = limits.first_byte.as_secs_f64();
@@ -372,14 +368,11 @@ impl Client {
                 Ok(read) => bytes.extend_from_slice(&piece[..read]),
                 Err(cause) => {
                     let sentence = format!("{} broke off in mid-answer", origin.as_str());
-                    let broken = Broken::passing("reset", sentence);
-                    return Err(Broken { cause: Some(cause.into()), ..broken }.into());
+                    return Err(Broken::passing("reset", sentence).caused_by(cause).into());
                 }
             }
         }
-        if let Some(connection) = answer.body.into_connection() {
-            pool.put(origin, connection);
-        }
+        pool.keep(origin, answer.body);
         Ok(Response::from_parts(answer.head, bytes.into()))
     }
 

@@ -45,6 +45,11 @@ impl Broken {
         Self { word, kind, sentence, cause: None, again: true, attempts_max: None }
     }
 
+    /// The same with its cause.
+    pub fn caused_by(self, cause: impl Into<BoxError>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
+    }
+
     /// The error of giving up while `doing`.
     pub fn into_error(self, doing: &str) -> Error {
         let error = Error::new(self.kind, format!("cannot {doing}: {}", self.sentence));

@@ -1,6 +1,6 @@
 //! Connections that wait for their next request. A pool belongs to one runtime, as its sockets do.
 
-use super::exchange::Stream;
+use super::exchange::{Body, Stream};
 use http::Uri;
 use hyper_rustls::MaybeHttpsStream;
 use nix::errno::Errno;
@@ -63,9 +63,11 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for the next request.
-    pub(super) fn put(&self, origin: &Origin, stream: Stream) {
-        self.lock().entry(origin.clone()).or_default().push((stream, Instant::now()));
+    /// Keeps the connection of an answer for the next request, if it can serve one.
+    pub(super) fn keep(&self, origin: &Origin, body: Body) {
+        if let Some(stream) = body.into_connection() {
+            self.lock().entry(origin.clone()).or_default().push((stream, Instant::now()));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Origin, Vec<(Stream, Instant)>>> {

@@ -30,11 +30,10 @@ pub(super) async fn open_once(
     let request = range::request(uri.clone(), 0, first_bytes);
     let mut answered = client.attempt(pool, store, request, true).await?;
     let head = &answered.answer.head;
+    let range = ContentRange::of(&head.headers);
     let whole = head.status == StatusCode::OK;
     let total_bytes = match head.status {
-        StatusCode::PARTIAL_CONTENT => {
-            ContentRange::of(&head.headers).and_then(|range| range.total_bytes)
-        }
+        StatusCode::PARTIAL_CONTENT => range.and_then(|range| range.total_bytes),
         // A server may send a whole object of less than the range; a longer one is no answer.
         StatusCode::OK => answered.answer.body.left().filter(|&bytes| bytes <= first_bytes),
         StatusCode::RANGE_NOT_SATISFIABLE => match range::unsatisfied_total(&head.headers) {
@@ -50,9 +49,7 @@ pub(super) async fn open_once(
     range::refuse_encoding(&head.headers, &answered.origin)?;
     let identity = Identity::of(&head.headers, total_bytes);
     let len = first_bytes.min(total_bytes);
-    let fits = whole
-        || ContentRange::of(&head.headers)
-            .is_some_and(|range| range.first == 0 && range.len_bytes() == len);
+    let fits = whole || range.is_some_and(|range| range.first == 0 && range.len_bytes() == len);
     if !fits || answered.answer.body.left().is_some_and(|bytes| bytes != len) {
         return Err(range::wrong_range(&answered.origin));
     }

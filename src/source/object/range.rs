@@ -2,6 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::source::http::{Broken, Failure, Origin};
+use crate::source::store::parts::get;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
@@ -53,8 +54,7 @@ fn parts(headers: &HeaderMap) -> Option<(&str, &str)> {
 
 /// The request for `len` bytes (at least one) of `uri` from `offset`.
 pub(super) fn request(uri: Uri, offset: u64, len: u64) -> Request<Bytes> {
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = uri;
+    let mut request = get(uri);
     let range = format!("bytes={offset}-{}", offset + (len - 1));
     if let Ok(range) = HeaderValue::try_from(range) {
         request.headers_mut().insert(header::RANGE, range);

@@ -190,10 +190,7 @@ impl<K: Kernel> Receiver<'_, K> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(self.broken("truncated"))
             }
-            Err(error) => {
-                let broken = Broken::passing("reset", self.broke_off());
-                Err(Broken { cause: Some(error.into()), ..broken }.into())
-            }
+            Err(error) => Err(Broken::passing("reset", self.broke_off()).caused_by(error).into()),
         }
     }
 

@@ -14,7 +14,7 @@ mod hub;
 mod keyring;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod metadata;
-mod parts;
+pub(in crate::source) mod parts;
 #[cfg(feature = "s3")]
 mod s3;
 mod said;
@@ -117,6 +117,18 @@ pub(crate) enum Verdict {
     Expired,
     /// The end. The sentence says what the server said and what to do; the location is put before.
     Fail(ErrorKind, String),
+}
+
+#[cfg(all(test, any(feature = "gcs", feature = "azure")))]
+impl Verdict {
+    /// The kind and sentence of an end; panics on anything else.
+    #[track_caller]
+    pub fn failed(self) -> (ErrorKind, String) {
+        match self {
+            Self::Fail(kind, sentence) => (kind, sentence),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// A checksum of a whole object.

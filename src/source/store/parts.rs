@@ -12,7 +12,7 @@ pub(super) fn request(method: Method, uri: Uri) -> Request<Bytes> {
 }
 
 /// A request for what is at `uri`.
-pub(super) fn get(uri: Uri) -> Request<Bytes> {
+pub(in crate::source) fn get(uri: Uri) -> Request<Bytes> {
     request(Method::GET, uri)
 }
 
@@ -33,6 +33,12 @@ pub(super) fn is_base(uri: &Uri) -> bool {
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
     let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     known && plain && uri.query().is_none() && uri.host().is_some_and(|host| !host.is_empty())
+}
+
+/// Whether a credential server that answers `status` may do better in a moment.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+pub(super) fn is_passing(status: http::StatusCode) -> bool {
+    status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS
 }
 
 /// The authorization that `token` is; `None` for what no header can hold.

@@ -4,6 +4,7 @@
 //! whichever thread asks for a signature. Its variables are those of the client's options. The
 //! client is held weakly: a store keeps what it made of a context, and the client keeps its stores.
 
+use super::parts::is_passing;
 use crate::error::{Error, ErrorKind};
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
@@ -71,7 +72,7 @@ async fn ask(client: &Client, request: &Request<Bytes>) -> crate::Result<Respons
     let mut wait = FIRST_WAIT;
     for _ in 1..ATTEMPTS {
         match client.send_plain(request.clone()).await {
-            Ok(answer) if !in_trouble(answer.status()) => return Ok(answer),
+            Ok(answer) if !is_passing(answer.status()) => return Ok(answer),
             Err(error) if error.kind() != ErrorKind::Io => return Err(error),
             _ => {}
         }
@@ -79,10 +80,6 @@ async fn ask(client: &Client, request: &Request<Bytes>) -> crate::Result<Respons
         wait *= 4;
     }
     client.send_plain(request.clone()).await
-}
-
-fn in_trouble(status: http::StatusCode) -> bool {
-    status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS
 }
 
 impl FileRead for Surroundings {

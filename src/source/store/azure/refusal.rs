@@ -88,14 +88,6 @@ mod tests {
         judge(&Refusal { status, headers: HeaderMap::new(), body: body.into() }, "box", using)
     }
 
-    #[track_caller]
-    fn failed(verdict: Verdict) -> (ErrorKind, String) {
-        match verdict {
-            Verdict::Fail(kind, sentence) => (kind, sentence),
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn a_wrong_key_is_told_from_a_wrong_clock() {
         let late = "<AuthenticationErrorDetail>Request date header too old: 'Thu, 17 Mar 2016 \
@@ -104,12 +96,12 @@ mod tests {
         let wrong = "<Message>Server failed to authenticate the request.\nRequestId:1</Message>\
             <AuthenticationErrorDetail>The MAC signature found in the HTTP request 's3cret' is not \
             the same as any computed signature.</AuthenticationErrorDetail>";
-        let (kind, sentence) = failed(judged(403, "AuthenticationFailed", wrong, &Use::Key));
+        let (kind, sentence) = judged(403, "AuthenticationFailed", wrong, &Use::Key).failed();
         assert_eq!(kind, ErrorKind::PermissionDenied);
         assert!(sentence.contains("AZURE_STORAGE_ACCOUNT_KEY"), "{sentence}");
         assert!(sentence.contains("failed to authenticate") && !sentence.contains("RequestId"));
         assert!(!sentence.contains("s3cret"), "{sentence}");
-        let (_, sentence) = failed(judged(403, "AuthenticationFailed", wrong, &Use::Sas));
+        let (_, sentence) = judged(403, "AuthenticationFailed", wrong, &Use::Sas).failed();
         assert!(sentence.contains("shared access signature"), "{sentence}");
     }
 
@@ -134,7 +126,7 @@ mod tests {
             (400, "InvalidHeaderValue", &Use::Key, ErrorKind::InvalidInput, "InvalidHeaderValue"),
             (412, "ConditionNotMet", &Use::Key, ErrorKind::Changed, "replaced"),
         ] {
-            let (got, sentence) = failed(judged(status, code, "", using));
+            let (got, sentence) = judged(status, code, "", using).failed();
             assert_eq!(got, kind, "{sentence}");
             assert!(sentence.contains(words), "{sentence}");
         }

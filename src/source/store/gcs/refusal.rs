@@ -82,26 +82,18 @@ mod tests {
         judge(&refusal, "my-bucket", without.map(str::to_owned))
     }
 
-    #[track_caller]
-    fn failed(verdict: Verdict) -> (ErrorKind, String) {
-        match verdict {
-            Verdict::Fail(kind, sentence) => (kind, sentence),
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn what_is_missing_is_named() {
         let no_key = "<?xml version='1.0'?><Error><Code>NoSuchKey</Code>\
             <Message>The specified key does not exist.</Message></Error>";
-        let (kind, sentence) = failed(judged(404, no_key, None));
+        let (kind, sentence) = judged(404, no_key, None).failed();
         assert_eq!(kind, ErrorKind::NotFound);
         assert!(sentence.contains("NoSuchKey: The specified key"), "{sentence}");
         let no_bucket = r#"{"error": {"code": 404, "message": "The specified bucket does not exist.",
             "errors": [{"reason": "notFound"}]}}"#;
-        let (_, sentence) = failed(judged(404, no_bucket, None));
+        let (_, sentence) = judged(404, no_bucket, None).failed();
         assert!(sentence.contains("no bucket my-bucket"), "{sentence}");
-        assert_eq!(failed(judged(404, "", None)).0, ErrorKind::NotFound);
+        assert_eq!(judged(404, "", None).failed().0, ErrorKind::NotFound);
     }
 
     #[test]
@@ -109,12 +101,12 @@ mod tests {
         let denied = "<Error><Code>AccessDenied</Code><Message>Access denied.</Message><Details>\
             Anonymous caller does not have storage.objects.get access</Details></Error>";
         for status in [401, 403] {
-            let (kind, sentence) = failed(judged(status, denied, Some("looked there")));
+            let (kind, sentence) = judged(status, denied, Some("looked there")).failed();
             assert_eq!(kind, ErrorKind::PermissionDenied);
             assert!(sentence.contains("(looked there)"), "{sentence}");
             assert!(sentence.contains("Anonymous caller does not"), "{sentence}");
         }
-        let (_, sentence) = failed(judged(403, denied, None));
+        let (_, sentence) = judged(403, denied, None).failed();
         assert!(sentence.contains("Storage Object Viewer"), "{sentence}");
         assert_eq!(judged(401, "", None), Verdict::Expired);
     }
@@ -129,6 +121,6 @@ mod tests {
         let skewed = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
         assert_eq!(judged(403, skewed, None), Verdict::Skewed);
         let pays = "<Error><Code>UserProjectMissing</Code></Error>";
-        assert!(failed(judged(400, pays, None)).1.contains("x-goog-user-project"));
+        assert!(judged(400, pays, None).failed().1.contains("x-goog-user-project"));
     }
 }

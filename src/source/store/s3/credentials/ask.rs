@@ -3,6 +3,7 @@
 use super::{Credential, denied};
 use crate::error::{Error, Result};
 use crate::source::http::{Client, Origin};
+use crate::source::store::parts::is_passing;
 use crate::source::store::s3::time;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -35,7 +36,7 @@ pub(super) async fn ask(
     let mut wait = WAIT;
     for _ in 1..patience.attempts {
         match once(client, request.clone(), patience).await {
-            Ok(answer) if !is_passing(&answer) => return Ok(answer),
+            Ok(answer) if !is_passing(answer.status()) => return Ok(answer),
             Ok(answer) => {
                 tracing::debug!(status = %answer.status(), "asking for credentials again")
             }
@@ -60,10 +61,6 @@ async fn once(
             Err(denied(format!("{origin} gave no credentials in {seconds} s; check that it runs")))
         }
     }
-}
-
-fn is_passing(answer: &Response<Bytes>) -> bool {
-    answer.status().is_server_error() || answer.status().as_u16() == 429
 }
 
 /// A request that cannot be made, since `what` is no URL or no header.
