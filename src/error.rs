@@ -38,6 +38,8 @@ pub enum ErrorKind {
     Unreachable,
     /// Storage failed to deliver the bytes.
     Io,
+    /// A card or its driver failed.
+    Device,
     /// The load was stopped before it was done.
     Cancelled,
 }

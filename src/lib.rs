@@ -29,7 +29,8 @@
 //! | ring | the memory that slots come from; its size is the memory limit |
 //! | engine | one thread on one core, driving reads |
 //! | lane | one of the reads that an engine keeps in flight |
-//! | device | where tensors end up: host memory |
+//! | device | where tensors end up: host memory, or the memory of a CUDA card |
+//! | card | a device with memory of its own |
 //! | storage | an allocation that tensors are views of; it lives as long as any of them |
 //!
 //! Start with [`Loader`]. Errors are one type, [`Error`]; metrics are listed in [`mod@metrics`];
@@ -82,7 +83,7 @@ pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
 pub use location::{IntoLocations, Location, ObjectUri, Scheme};
-pub use options::{MemoryLimit, Order, ReadPath, RetryLimits};
+pub use options::{Allocation, Device, DeviceMap, MemoryLimit, Order, ReadPath, RetryLimits};
 pub use safetensors::Dtype;
 pub use source::{Downgrade, resident_bytes};
 pub use tensor::Tensor;

@@ -1,26 +1,49 @@
-//! Where tensors end up.
+//! Devices with memory of their own: full slots are carried there and come back to the ring.
 //!
-//! An engine hands every full slot to the load's [`Device`], which answers with the [`Storage`]
-//! that the extent's tensors are views of. The host keeps the slot itself: the bytes are already
-//! in place. A card copies them and returns the slot to the ring when the copy is done.
+//! For the host there is nothing to do: the bytes are already in place. A card has a [`Carrier`],
+//! which takes full slots from the engines and works on threads of its own, so that no engine ever
+//! waits for the card. What it brings into place it hands to its [`Outlet`].
 
-mod host;
+pub(crate) mod cuda;
 
-pub use host::Host;
+pub use cuda::{CardInfo, cards};
 
 use crate::error::Result;
+use crate::options::Device;
 use crate::ring::FullSlot;
-use crate::tensor::Storage;
+use crate::tensor::Ready;
 
-/// Where tensors end up: host memory, or a card's.
-pub trait Device: Send + Sync {
-    /// Its name as users write it, e.g. `cpu`.
-    fn label(&self) -> &str;
+/// Brings full slots to a card.
+pub(crate) trait Carrier: Send + Sync {
+    /// The card.
+    fn device(&self) -> Device;
 
-    /// Takes a full slot and gives the storage that its tensors are views of, with byte 0 of the
-    /// storage being byte 0 of the slot. Called on an engine's thread: it must not block.
+    /// Takes the full slot of extent `index`. Called on an engine's thread: it never waits for the
+    /// card.
+    fn take(&self, index: usize, full: FullSlot);
+
+    /// How many slots were taken and have not come back yet.
+    fn in_hand(&self) -> usize;
+
+    /// Says that no more slots come.
+    fn close(&self);
+
+    /// Works until it is closed and everything is in place, or until the load is stopped; then no
+    /// operation of the card is left that touches a slot.
     ///
     /// # Errors
-    /// When the device fails; the load then ends with that error.
-    fn place(&self, full: FullSlot) -> Result<Storage>;
+    /// When the card fails or has too little memory.
+    fn run(&self, outlet: &dyn Outlet) -> Result<()>;
+}
+
+/// Where a carrier's results go: to the load.
+pub(crate) trait Outlet: Sync {
+    /// Hands out tensors that are in place.
+    fn deliver(&self, ready: Ready);
+
+    /// Records a step down, for the summary.
+    fn downgrade(&self, from: &'static str, to: &'static str, why: &str);
+
+    /// Whether the load was stopped.
+    fn is_stopped(&self) -> bool;
 }

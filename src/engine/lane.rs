@@ -41,13 +41,13 @@ impl Engine {
     async fn run(&self) -> Result<()> {
         while !self.shared.is_cancelled() {
             let next = match self.next() {
-                Next::Wait(_) => self.wait_for_memory().await?,
+                Next::Wait { ring, .. } => self.wait_for_memory(ring).await?,
                 next => next,
             };
             match next {
                 Next::Read(task) => self.read(task).await?,
                 Next::Deliver(done) => self.shared.queue.push(done),
-                Next::Wait(_) => {}
+                Next::Wait { .. } => {}
                 Next::Finished => break,
             }
         }
@@ -98,26 +98,27 @@ impl Engine {
         Ok(reader)
     }
 
-    /// Waits until there is something else to do than to wait, or finds that this cannot happen.
-    async fn wait_for_memory(&self) -> Result<Next> {
-        let Some(ring) = &self.shared.job.ring else {
-            return Ok(Next::Finished);
-        };
+    /// Waits until there is something else to do than to wait for memory of `ring`, or finds that
+    /// this cannot happen.
+    async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<Next> {
         let patience = self.shared.job.hold_timeout;
         let look = (patience / 8).clamp(Duration::from_millis(5), Duration::from_secs(1));
         loop {
-            let mut freed = std::pin::pin!(ring.freed());
+            let awaited = Arc::clone(&ring);
+            let mut freed = std::pin::pin!(awaited.freed());
             freed.as_mut().enable();
             // From here on nothing freed is missed; what was freed before, this look sees.
             let next = self.next();
-            let Next::Wait(need) = next else {
+            let Next::Wait { ring: waits_for, need } = next else {
                 return Ok(next);
             };
             if self.shared.is_cancelled() {
                 return Ok(Next::Finished);
             }
-            if tokio::time::timeout(look, freed).await.is_err() {
-                self.check_held(ring, need, patience)?;
+            if !Arc::ptr_eq(&waits_for, &ring) {
+                ring = waits_for; // another lane took what this one waited for
+            } else if tokio::time::timeout(look, freed).await.is_err() {
+                self.check_held(&ring, need, patience)?;
             }
         }
     }
@@ -129,7 +130,7 @@ impl Engine {
             return Ok(());
         };
         let usage = ring.usage();
-        let in_flight = self.shared.in_flight.load(Ordering::Acquire);
+        let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_hand();
         if in_flight > 0 || starving.min(usage.since_freed) < patience {
             return Ok(());
         }

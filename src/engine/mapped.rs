@@ -6,10 +6,11 @@
 
 use super::{Done, Shared};
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::Device;
 use crate::plan::{Extent, Plan};
 use crate::ring::Mapping;
 use crate::source::{Source, Via};
-use crate::tensor::Storage;
+use crate::tensor::{Ready, Starts, Storage};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,15 +40,17 @@ impl MapWork {
                 return;
             };
             match self.fault_in(shared, extent) {
-                Ok(storage) => shared.queue.push(Done::Extent { index, storage }),
+                Ok(ready) => shared.queue.push(Done::Tensors(ready)),
                 Err(error) => shared.fail(error),
             }
         }
     }
 
-    fn fault_in(&self, shared: &Shared, extent: &Extent) -> Result<Storage> {
+    fn fault_in(&self, shared: &Shared, extent: &Extent) -> Result<Ready> {
+        let positions = extent.positions();
         if extent.len_bytes() == 0 {
-            return Ok(Storage::empty());
+            let storage = Storage::empty(Device::Host);
+            return Ok(Ready { positions, storage, starts: Starts::Zero });
         }
         let source = &**self.plan.checkpoint().shards()[extent.shard()].source();
         let mapping = self.mapping(source, extent.shard())?;
@@ -60,7 +63,8 @@ impl MapWork {
             populate(shared, source, &mapping, from..(from + STEP_BYTES).min(end))?;
         }
         source.check_unchanged()?;
-        Ok(Storage::mapped(mapping, start..end))
+        let storage = Storage::mapped(mapping, start..end);
+        Ok(Ready { positions, storage, starts: Starts::Shard(start as u64) })
     }
 
     fn mapping(&self, source: &dyn Source, shard: usize) -> Result<Arc<Mapping>> {

@@ -9,14 +9,18 @@
 //!        +------------------ the slot is freed when its last tensor is dropped -------+
 //! ```
 //!
+//! Slots of a card's tensors go to its [`Carrier`], which has threads of its own: an engine hands them
+//! over and never waits for the card.
+//!
 //! A *lane* is one local task that takes a read, drives it to its end and takes the next; an engine
 //! runs [`Job::depth`] of them, which is its queue depth. Lanes take work from one shared
 //! [`Work`], so that engines balance by themselves.
 //!
 //! Stopping: [`Running`]'s drop (or the first error) sets a flag that every lane looks at between
 //! attempts, and which ends its waits for a server. A lane is never dropped while its read is in flight: the engine joins its lanes, then
-//! ends its runtime, then its thread; `Running` joins the threads. So when `stop` returns, no
-//! kernel operation of the load is left and every window is back.
+//! ends its runtime, then its thread; `Running` joins the threads, also those of the carriers, which
+//! wait for their copies first. So when `stop` returns, no operation of kernel or card is left and
+//! every window is back.
 
 mod fill;
 mod into;
@@ -30,14 +34,16 @@ mod stats;
 pub(crate) use into::{IntoWork, Lent};
 pub(crate) use mapped::MapWork;
 pub(crate) use queue::Done;
-pub(crate) use schedule::LoadWork;
+pub(crate) use schedule::{LoadWork, Place};
 pub(crate) use stats::Stats;
 
+use crate::device::{Carrier, Outlet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
 use crate::plan::Chunk;
 use crate::ring::{Ring, Window};
-use crate::source::{Check, Source, Stop};
+use crate::source::{Check, Downgrade, Source, Stop};
+use crate::tensor::Ready;
 use queue::Queue;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -53,6 +59,11 @@ pub(crate) trait Work: Send + Sync {
 
     /// Takes a filled window back; gives what that completed.
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>>;
+
+    /// How many full slots carriers have and will give back by themselves.
+    fn in_hand(&self) -> usize {
+        0
+    }
 }
 
 /// What a lane does next.
@@ -61,8 +72,8 @@ pub(crate) enum Next {
     Read(Task),
     /// Hand this out; it needs no read.
     Deliver(Done),
-    /// Wait until a slot is freed: this many bytes are needed.
-    Wait(usize),
+    /// Wait until a slot of this ring is freed: so many bytes are needed.
+    Wait { ring: Arc<Ring>, need: usize },
     /// There is nothing left to begin.
     Finished,
 }
@@ -80,14 +91,16 @@ pub(crate) struct Task {
 /// Everything a load's engines need besides the work.
 pub(crate) struct Job {
     pub sources: Vec<Arc<dyn Source>>,
-    /// The ring that windows come from; `None` when they are lent.
-    pub ring: Option<Arc<Ring>>,
+    /// The rings that windows come from; none when they are lent.
+    pub rings: Vec<Arc<Ring>>,
+    /// What takes the full slots of cards.
+    pub carriers: Vec<Arc<dyn Carrier>>,
     pub read_path: ReadPath,
     pub engines: usize,
     /// Reads in flight an engine.
     pub depth: usize,
-    /// Whether to register the ring's memory with io_uring.
-    pub register: bool,
+    /// The ring whose memory is registered with io_uring, if one is.
+    pub register: Option<Arc<Ring>>,
     /// How far ahead of the reads to fault memory in, where it is not registered.
     pub ahead_bytes: usize,
     /// How long a caller may wait for tensors while holding all memory before that is an error.
@@ -107,6 +120,8 @@ pub(crate) struct Shared {
     /// Of each of the job's sources, where their bytes are checked.
     checks: Vec<Option<Arc<Check>>>,
     engines_left: AtomicUsize,
+    /// Engines and carriers.
+    workers_left: AtomicUsize,
 }
 
 impl Shared {
@@ -117,9 +132,8 @@ impl Shared {
     /// Stops the load: lanes end at their next look, waiting ones are woken.
     pub fn cancel(&self) {
         self.stop.set();
-        if let Some(ring) = &self.job.ring {
-            ring.close();
-        }
+        self.job.rings.iter().for_each(|ring| ring.close());
+        self.job.carriers.iter().for_each(|carrier| carrier.close());
     }
 
     /// Ends the load with `error`; the first one counts.
@@ -129,6 +143,42 @@ impl Shared {
             self.queue.fail(error);
         }
         self.cancel();
+    }
+
+    /// Runs a worker's `body` so that even a bug in it ends the load with an error, not a hang.
+    fn guard(&self, body: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            self.fail(Error::new(ErrorKind::Io, "a thread of the load panicked; this is a bug"));
+        }
+    }
+
+    /// When the last engine has ended, nothing more comes to the carriers.
+    fn engine_ended(&self) {
+        if self.engines_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.job.carriers.iter().for_each(|carrier| carrier.close());
+        }
+        self.worker_ended();
+    }
+
+    /// When the last engine and carrier have ended, nothing more comes to the caller.
+    fn worker_ended(&self) {
+        if self.workers_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.queue.close();
+        }
+    }
+}
+
+impl Outlet for Shared {
+    fn deliver(&self, ready: Ready) {
+        self.queue.push(Done::Tensors(ready));
+    }
+
+    fn downgrade(&self, from: &'static str, to: &'static str, why: &str) {
+        self.stats.downgrade(Downgrade { from, to, why: why.to_owned() });
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_cancelled()
     }
 }
 
@@ -145,16 +195,20 @@ impl Running {
     /// When threads cannot be started.
     pub fn start(job: Job, work: Arc<dyn Work>) -> Result<Self> {
         let engines = job.engines.max(1);
-        let populate = job.ring.clone().filter(|_| !job.register);
-        if let Some(ring) = job.ring.as_ref().filter(|_| job.register) {
+        if let Some(ring) = &job.register {
             // Registering faults in what is missing, on one thread; all together are faster.
             if let Err(refusal) = ring.populate(ring.capacity(), engines) {
                 tracing::debug!(%refusal, "the ring's memory is faulted in as it is used");
             }
         }
+        let is_registered = |ring: &Arc<Ring>| {
+            job.register.as_ref().is_some_and(|registered| Arc::ptr_eq(registered, ring))
+        };
+        let populate: Vec<_> =
+            job.rings.iter().filter(|ring| !is_registered(ring)).cloned().collect();
         let ahead_bytes = job.ahead_bytes;
         let mut running = Self::start_engines(job, move |shared| runtime::run(shared, &work))?;
-        if let Some(ring) = populate {
+        for ring in populate {
             running.spawn("ringload-memory".to_owned(), move || {
                 ring.populate_ahead(ahead_bytes);
             })?;
@@ -176,6 +230,7 @@ impl Running {
         body: impl Fn(&Arc<Shared>) + Clone + Send + 'static,
     ) -> Result<Self> {
         let engines = job.engines.max(1);
+        let carriers = job.carriers.clone();
         let check = |source: &Arc<dyn Source>| source.check().filter(|_| job.verify);
         let shared = Shared {
             checks: job.sources.iter().map(check).collect(),
@@ -184,13 +239,26 @@ impl Running {
             in_flight: AtomicUsize::new(0),
             stop: Arc::default(),
             engines_left: AtomicUsize::new(engines),
+            workers_left: AtomicUsize::new(engines + carriers.len()),
             job,
         };
         let mut running = Self { shared: Arc::new(shared), threads: Vec::new() };
+        for carrier in carriers {
+            let shared = Arc::clone(&running.shared);
+            running.spawn(format!("ringload-{}", carrier.device()), move || {
+                shared.guard(|| {
+                    if let Err(error) = carrier.run(&*shared) {
+                        shared.fail(error);
+                    }
+                });
+                shared.worker_ended();
+            })?;
+        }
         for engine in 0..engines {
             let (shared, body) = (Arc::clone(&running.shared), body.clone());
             running.spawn(format!("ringload-{engine}"), move || {
-                Self::guard(&shared, || body(&shared));
+                shared.guard(|| body(&shared));
+                shared.engine_ended();
             })?;
         }
         Ok(running)
@@ -203,16 +271,6 @@ impl Running {
             .map_err(|e| Error::from_io("start an engine thread", e))?;
         self.threads.push(thread);
         Ok(())
-    }
-
-    /// Runs an engine's `body` so that even a bug in it ends the load with an error, not a hang.
-    fn guard(shared: &Shared, body: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(body)).is_err() {
-            shared.fail(Error::new(ErrorKind::Io, "an engine thread panicked; this is a bug"));
-        }
-        if shared.engines_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            shared.queue.close();
-        }
     }
 
     /// The next thing that is done, waiting for it; `None` when all is.
@@ -247,7 +305,7 @@ impl Running {
     /// The ring, if the load has one.
     #[cfg(test)]
     pub fn ring(&self) -> Option<&Arc<Ring>> {
-        self.shared.job.ring.as_ref()
+        self.shared.job.rings.first()
     }
 
     /// How many engines run.

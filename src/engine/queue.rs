@@ -1,11 +1,11 @@
 //! From engines to the caller: what is done, in the order it was done.
 //!
-//! Unbounded on purpose: everything in it holds a slot of the ring, so the ring bounds it. It also
+//! Unbounded on purpose: everything in it is a tensor that is in place, so the ring or the card bounds it. It also
 //! knows whether (and since when) the caller is waiting, which tells a slow consumer from one that
 //! holds all memory and waits for more.
 
 use crate::error::{Error, Result};
-use crate::tensor::Storage;
+use crate::tensor::Ready;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 /// Something that was completed.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// Extent `index` of the plan; byte 0 of the storage is byte 0 of its slot.
-    Extent { index: usize, storage: Storage },
+    /// Tensors of the plan.
+    Tensors(Ready),
     /// Request `index` of a `read_into`.
     Request { index: usize },
 }

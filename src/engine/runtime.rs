@@ -49,7 +49,7 @@ async fn drive(shared: &Arc<Shared>, work: &Arc<dyn Work>, backend: impl Future<
 
 /// The backend on this runtime: must run inside it, for registration.
 async fn on_uring(shared: &Shared) -> Backend {
-    let ring = shared.job.ring.as_deref().filter(|_| shared.job.register);
+    let ring = shared.job.register.as_deref();
     let (backend, refusal) = Backend::uring(ring);
     if let Some(refusal) = refusal {
         let remedy = match refusal.raw_os_error() {

@@ -2,24 +2,33 @@
 //!
 //! Extents get their slots strictly in plan order: the next one waits until it fits, however much
 //! smaller the ones behind it are. So a large tensor is never starved, and as the ring holds any
-//! one extent, a consumer that drops what it got always gets further.
+//! one extent, a consumer that drops what it got always gets further. Slots on their way to a card
+//! come back by themselves.
 
 use super::{Done, Next, Task, Work};
-use crate::device::Device;
+use crate::device::Carrier;
 use crate::error::Result;
-use crate::plan::{Chunk, Extent, Plan, chunk_ends};
-use crate::ring::{Ring, Slot, Window};
+use crate::options::Device;
+use crate::plan::{Chunk, Extent, chunk_ends};
+use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
-use crate::tensor::Storage;
+use crate::tensor::{Ready, Starts, Storage};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) struct LoadWork {
-    plan: Arc<Plan>,
-    ring: Arc<Ring>,
-    device: Arc<dyn Device>,
+    extents: Arc<[Extent]>,
+    sources: Vec<Arc<dyn Source>>,
+    places: Vec<Place>,
     chunk_bytes: u64,
     state: Mutex<State>,
+}
+
+/// Where the slots of an extent come from, and where they go when they are full.
+pub(crate) struct Place {
+    pub ring: Arc<Ring>,
+    /// `None` for the host: there the slot is the tensors' storage.
+    pub carrier: Option<Arc<dyn Carrier>>,
 }
 
 struct State {
@@ -29,28 +38,29 @@ struct State {
 }
 
 impl LoadWork {
-    /// `chunk_bytes` is a multiple of every source's block.
+    /// Extents name their source and their place by index. `chunk_bytes` is a multiple of every
+    /// source's block.
     pub fn new(
-        plan: Arc<Plan>,
-        ring: Arc<Ring>,
-        device: Arc<dyn Device>,
+        extents: Arc<[Extent]>,
+        sources: Vec<Arc<dyn Source>>,
+        places: Vec<Place>,
         chunk_bytes: u64,
     ) -> Self {
         let state = State { next_extent: 0, tasks: VecDeque::new() };
-        Self { plan, ring, device, chunk_bytes, state: Mutex::new(state) }
+        Self { extents, sources, places, chunk_bytes, state: Mutex::new(state) }
     }
 
-    fn source(&self, extent: &Extent) -> &Arc<dyn Source> {
-        self.plan.checkpoint().shards()[extent.shard()].source()
+    fn block_bytes(&self, extent: &Extent) -> usize {
+        self.sources[extent.shard()].block_bytes()
     }
 
     /// The reads that fill `slot` for extent `index`.
     fn cut(&self, index: usize, extent: &Extent, slot: Slot) -> VecDeque<Task> {
-        let block = self.source(extent).block_bytes();
+        let block = self.block_bytes(extent);
         let start = extent.slot_offset_bytes(block);
         let ends = chunk_ends(start, extent.slot_len_bytes(block), self.chunk_bytes);
         let starts = std::iter::once(0).chain(ends.iter().copied());
-        let wanted = (extent.offset_bytes() + extent.len_bytes() - start) as usize;
+        let wanted = (extent.end_bytes() - start) as usize;
         let windows = slot.into_windows(&ends);
         std::iter::zip(starts.zip(&ends), windows)
             .map(|((from, &to), window)| Task {
@@ -64,6 +74,30 @@ impl LoadWork {
             })
             .collect()
     }
+
+    /// What follows from the full slot of extent `index`.
+    fn place(&self, index: usize, full: FullSlot) -> Option<Done> {
+        let extent = &self.extents[index];
+        match &self.places[extent.place()].carrier {
+            Some(carrier) => {
+                carrier.take(index, full);
+                None
+            }
+            None => Some(Done::Tensors(Ready {
+                positions: extent.positions(),
+                storage: Storage::from_slot(full),
+                starts: Starts::Shard(extent.slot_offset_bytes(self.block_bytes(extent))),
+            })),
+        }
+    }
+
+    /// Tensors without bytes are in place as they are.
+    fn place_empty(&self, extent: &Extent) -> Done {
+        let carrier = self.places[extent.place()].carrier.as_ref();
+        let device = carrier.map_or(Device::Host, |carrier| carrier.device());
+        let storage = Storage::empty(device);
+        Done::Tensors(Ready { positions: extent.positions(), storage, starts: Starts::Zero })
+    }
 }
 
 impl Work for LoadWork {
@@ -73,24 +107,26 @@ impl Work for LoadWork {
             return Next::Read(task);
         }
         let index = state.next_extent;
-        let Some(extent) = self.plan.extents().get(index) else {
+        let Some(extent) = self.extents.get(index) else {
             drop(state);
-            self.ring.close();
+            self.places.iter().for_each(|place| place.ring.close());
             return Next::Finished;
         };
         if extent.len_bytes() == 0 {
             state.next_extent += 1;
-            return Next::Deliver(Done::Extent { index, storage: Storage::empty() });
+            return Next::Deliver(self.place_empty(extent));
         }
-        let len = extent.slot_len_bytes(self.source(extent).block_bytes()) as usize;
-        let Some(slot) = self.ring.allocate(len) else {
-            return Next::Wait(len);
+        let ring = &self.places[extent.place()].ring;
+        let need = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
+        let Some(slot) = ring.allocate(need) else {
+            return Next::Wait { ring: Arc::clone(ring), need };
         };
         state.next_extent += 1;
         state.tasks = self.cut(index, extent, slot);
         match state.tasks.pop_front() {
             Some(task) => Next::Read(task),
-            None => Next::Wait(len), // not reached: an extent with bytes has at least one read
+            // Not reached: an extent with bytes has at least one read.
+            None => Next::Wait { ring: Arc::clone(ring), need },
         }
     }
 
@@ -98,8 +134,12 @@ impl Work for LoadWork {
         let Some(full) = window.complete() else {
             return Ok(None);
         };
-        self.source(&self.plan.extents()[ticket]).check_unchanged()?;
-        let storage = self.device.place(full)?;
-        Ok(Some(Done::Extent { index: ticket, storage }))
+        self.sources[self.extents[ticket].shard()].check_unchanged()?;
+        Ok(self.place(ticket, full))
+    }
+
+    fn in_hand(&self) -> usize {
+        let carriers = self.places.iter().filter_map(|place| place.carrier.as_ref());
+        carriers.map(|carrier| carrier.in_hand()).sum()
     }
 }

@@ -9,6 +9,7 @@
 mod loaded;
 mod read_into;
 mod remote;
+mod rings;
 mod stream;
 mod summary;
 mod tuning;
@@ -19,14 +20,13 @@ pub use stream::{Progress, TensorStream};
 pub use summary::Summary;
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, Host};
 use crate::engine::{Job, LoadWork, MapWork, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::IntoLocations;
-use crate::options::{self, MemoryLimit, Order, ReadPath};
+use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::Plan;
-use crate::ring::Ring;
 use crate::source::{Opener, Source};
+use rings::{Cargo, Kept, Lease, Rings};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +61,9 @@ pub struct Loader {
     order: Order,
     globs: Vec<String>,
     hold_timeout: Duration,
-    device: Arc<dyn Device>,
+    devices: DeviceMap,
+    allocation: Allocation,
+    kept: Kept,
     /// Made anew by every option of remote locations; its connections and credentials are shared by
     /// all loads of this loader and its clones.
     opener: Arc<Opener>,
@@ -76,7 +78,9 @@ impl Default for Loader {
             order: Order::Completion,
             globs: Vec::new(),
             hold_timeout: Duration::from_secs(10),
-            device: Arc::new(Host),
+            devices: DeviceMap::default(),
+            allocation: Allocation::default(),
+            kept: Kept::default(),
             opener: Arc::default(),
         }
     }
@@ -134,10 +138,21 @@ impl Loader {
         self
     }
 
-    /// Where tensors end up. Default: [`Host`].
+    /// Where tensors end up: a [`Device`](crate::Device), or a map from their names to devices.
+    /// Default: host memory.
+    ///
+    /// A card's tensors pass through a ring of pinned host memory, which the loader keeps for its next
+    /// load. The memory limit bounds that ring, and with it the host's memory, not the card's.
     #[must_use]
-    pub fn device(mut self, device: Arc<dyn Device>) -> Self {
-        self.device = device;
+    pub fn device(mut self, devices: impl Into<DeviceMap>) -> Self {
+        self.devices = devices.into();
+        self
+    }
+
+    /// How memory of cards is allocated for tensors.
+    #[must_use]
+    pub fn allocation(mut self, allocation: Allocation) -> Self {
+        self.allocation = allocation;
         self
     }
 
@@ -186,45 +201,56 @@ impl Loader {
 
     fn start(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
         let limit = self.resolved_memory_limit()?;
-        let plan = Arc::new(Plan::new(checkpoint, limit, &self.globs)?);
+        let plan = Arc::new(Plan::new(checkpoint, limit, &self.globs, &self.devices)?);
         self.check_verifiable(&plan)?;
-        let running = match self.read_path {
+        let started = match self.read_path {
             ReadPath::Mapped => self.start_mapped(&plan)?,
             _ => self.start_reading(&plan)?,
         };
-        Ok(TensorStream::new(plan, running, self.order, began))
+        Ok(TensorStream::new(plan, started, self.order, began))
     }
 
-    fn start_reading(&self, plan: &Arc<Plan>) -> Result<(Running, u64)> {
+    fn start_reading(&self, plan: &Arc<Plan>) -> Result<Started> {
         let checkpoint = plan.checkpoint();
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
-        let ring_bytes = usize::try_from(plan.ring_bytes()).map_err(|_| {
-            Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space")
-        })?;
-        let ring = Ring::new(ring_bytes, plan.block_bytes())?;
-        let work = LoadWork::new(
-            Arc::clone(plan),
-            Arc::clone(&ring),
-            Arc::clone(&self.device),
-            tuning.chunk_bytes,
-        );
-        let job = Job { ring: Some(ring), ..self.job(sources, &tuning) };
-        Ok((Running::start(job, Arc::new(work))?, plan.ring_bytes()))
+        let rings = Rings::new(self, plan)?;
+        let cargo = Cargo {
+            devices: plan.devices(),
+            extents: plan.extents_shared(),
+            sources: &sources,
+            layout: &|place| rings::layout_of(plan, place, self.allocation),
+        };
+        let (places, carriers) = rings::places(&rings, &cargo)?;
+        let extents = Arc::clone(plan.extents_shared());
+        let work = LoadWork::new(extents, sources.clone(), places, tuning.chunk_bytes);
+        let all = rings.all();
+        // What all bytes of cards pass through is worth most to be registered, and comes last.
+        let register = all.last().filter(|_| tuning.register).cloned();
+        let job = Job { rings: all, carriers, register, ..self.job(sources, &tuning) };
+        let running = Running::start(job, Arc::new(work))?;
+        Ok(Started { running, ring_bytes: plan.ring_bytes(), lease: rings.cards })
     }
 
-    fn start_mapped(&self, plan: &Arc<Plan>) -> Result<(Running, u64)> {
+    fn start_mapped(&self, plan: &Arc<Plan>) -> Result<Started> {
+        let refuse = |sentence| Err(Error::new(ErrorKind::InvalidInput, sentence));
         if plan.limit_bytes().is_some() {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
+            return refuse(
                 "the mapped read path uses the page cache and cannot keep a memory limit; \
                  use another read path or no limit",
-            ));
+            );
+        }
+        if plan.devices().iter().any(|device| !device.is_host()) {
+            return refuse(
+                "the mapped read path leaves tensors in the page cache and cannot bring them to a \
+                 card; use another read path, or load to cpu",
+            );
         }
         let work = Arc::new(MapWork::new(Arc::clone(plan)));
         let tuning = self.tuning(0, plan.total_bytes(), &[])?;
-        Ok((Running::start_mapped(self.job(Vec::new(), &tuning), work)?, 0))
+        let running = Running::start_mapped(self.job(Vec::new(), &tuning), work)?;
+        Ok(Started { running, ring_bytes: 0, lease: None })
     }
 
     fn tuning(
@@ -241,11 +267,12 @@ impl Loader {
     fn job(&self, sources: Vec<Arc<dyn Source>>, tuning: &Tuning) -> Job {
         Job {
             sources,
-            ring: None,
+            rings: Vec::new(),
+            carriers: Vec::new(),
             read_path: self.read_path,
             engines: tuning.engines,
             depth: tuning.depth,
-            register: tuning.register,
+            register: None,
             ahead_bytes: tuning.ahead_bytes,
             hold_timeout: self.hold_timeout,
             verify: self.verifies(),
@@ -268,6 +295,14 @@ impl Loader {
     }
 }
 
+/// A load that was started.
+struct Started {
+    /// Dropped first: it waits until nobody uses the rings any more.
+    running: Running,
+    ring_bytes: u64,
+    lease: Option<Lease>,
+}
+
 impl fmt::Debug for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loader")
@@ -277,7 +312,8 @@ impl fmt::Debug for Loader {
             .field("order", &self.order)
             .field("tensors", &self.globs)
             .field("hold_timeout", &self.hold_timeout)
-            .field("device", &self.device.label())
+            .field("devices", &self.devices)
+            .field("allocation", &self.allocation)
             .finish()
     }
 }

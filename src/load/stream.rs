@@ -1,16 +1,15 @@
-//! The stream of tensors: takes completed extents from the engines and gives out their tensors.
+//! The stream of tensors: takes what the engines bring into place and gives it out, tensor by tensor.
 
-use super::Summary;
+use super::{Started, Summary};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Done, Running};
+use crate::engine::Done;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Order;
 use crate::plan::Plan;
-use crate::tensor::{Storage, Tensor};
+use crate::tensor::{Ready, Tensor};
 use futures_core::Stream;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,43 +23,28 @@ use std::time::Instant;
 /// tensors that were taken stay valid.
 pub struct TensorStream {
     plan: Arc<Plan>,
-    running: Running,
+    started: Started,
     order: Order,
-    ring_bytes: u64,
-    /// Completed extents that wait for their turn (in file order only).
-    early: BTreeMap<usize, Storage>,
-    next_extent: usize,
-    current: Option<Current>,
+    /// What is in place and waits for its turn (in file order only), by its first position.
+    early: BTreeMap<usize, Ready>,
+    next_position: usize,
+    /// What is being given out.
+    current: Option<Ready>,
     progress: Progress,
     delivered_tensors: usize,
     began: Instant,
     ended: Option<Instant>,
 }
 
-/// The extent whose tensors are being given out.
-struct Current {
-    storage: Storage,
-    slot_offset: u64,
-    /// Positions within the extent's tensors.
-    left: Range<usize>,
-    extent: usize,
-}
-
 impl TensorStream {
-    pub(super) fn new(
-        plan: Arc<Plan>,
-        (running, ring_bytes): (Running, u64),
-        order: Order,
-        began: Instant,
-    ) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, started: Started, order: Order, began: Instant) -> Self {
         let progress = Progress { done: Arc::default(), total_bytes: plan.total_bytes() };
         Self {
             plan,
-            running,
+            started,
             order,
-            ring_bytes,
             early: BTreeMap::new(),
-            next_extent: 0,
+            next_position: 0,
             current: None,
             progress,
             delivered_tensors: 0,
@@ -79,11 +63,12 @@ impl TensorStream {
         self.plan.tensor_count()
     }
 
-    /// Fails unless all tensors fit into the ring at once: who keeps them would wait for ever.
+    /// Fails unless all tensors of the host fit into the ring at once: who keeps them would wait for
+    /// ever.
     pub(super) fn check_holds_all(&self) -> Result<()> {
-        let needed = self.plan.slots_bytes();
+        let needed = self.plan.host_slots_bytes();
         match self.plan.limit_bytes() {
-            Some(limit) if self.plan.ring_bytes() < needed => Err(Error::new(
+            Some(limit) if self.plan.host_ring_bytes() < needed => Err(Error::new(
                 ErrorKind::MemoryLimit,
                 format!(
                     "loading all tensors needs {needed} bytes (in whole blocks) but the memory \
@@ -107,74 +92,65 @@ impl TensorStream {
             tensors: self.delivered_tensors,
             seconds: took.as_secs_f64(),
             memory_limit_bytes: self.plan.limit_bytes(),
-            ring_bytes: self.ring_bytes,
-            ..Summary::of(&self.running)
+            ring_bytes: self.started.ring_bytes,
+            ..Summary::of(&self.started.running)
         }
     }
 
     /// The ring, for tests that look for leaks.
     #[cfg(test)]
     pub(crate) fn ring(&self) -> std::sync::Weak<crate::ring::Ring> {
-        self.running.ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
+        self.started.running.ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
     }
 
-    /// The next tensor of the current extent.
+    /// The next tensor of what is being given out.
     fn take(&mut self) -> Option<Tensor> {
         let current = self.current.as_mut()?;
-        let Some(position) = current.left.next() else {
-            self.current = None; // the extent's storage lives on in its tensors alone
+        let Some(position) = current.positions.next() else {
+            self.current = None; // the storage lives on in its tensors alone
             return None;
         };
-        let extent = &self.plan.extents()[current.extent];
-        let index = self.plan.tensors_of(extent)[position];
+        let index = self.plan.tensors()[position];
         let info = &self.plan.checkpoint().tensors()[index as usize];
-        // Empty tensors may stand anywhere, also where the extent has no storage.
-        let start =
-            if info.len_bytes() == 0 { 0 } else { info.offset_bytes() - current.slot_offset };
+        let start = current.starts.of(position, info);
         self.progress.done.fetch_add(info.len_bytes(), Ordering::Relaxed);
         self.delivered_tensors += 1;
         let checkpoint = Arc::clone(self.plan.checkpoint());
-        Some(Tensor::new(checkpoint, index, current.storage.clone(), start as usize))
+        Some(Tensor::new(checkpoint, index, current.storage.clone(), start))
     }
 
     /// Takes in what an engine completed, or its error. False when the load is over.
     fn accept(&mut self, done: Option<Result<Done>>) -> Result<bool> {
         match done.transpose()? {
-            Some(Done::Extent { index, storage }) => {
-                self.early.insert(index, storage);
+            Some(Done::Tensors(ready)) => {
+                self.early.insert(ready.positions.start, ready);
                 Ok(true)
             }
             Some(Done::Request { .. }) => Ok(true), // loads make no requests
             None => {
                 if self.ended.is_none() {
-                    self.running.check_verified()?;
+                    self.started.running.check_verified()?;
                 }
                 Ok(false)
             }
         }
     }
 
-    /// Makes the next extent current, if one is there.
+    /// Goes on to what comes next, if it is there.
     fn advance(&mut self) {
         let next = match self.order {
             Order::Completion => self.early.pop_first(),
-            Order::File => self.early.remove_entry(&self.next_extent),
+            Order::File => self.early.remove_entry(&self.next_position),
         };
-        let Some((index, storage)) = next else { return };
-        self.next_extent = index + 1;
-        let extent = &self.plan.extents()[index];
-        let block = self.checkpoint().shards()[extent.shard()].source().block_bytes();
-        self.current = Some(Current {
-            storage,
-            slot_offset: extent.slot_offset_bytes(block),
-            left: 0..self.plan.tensors_of(extent).len(),
-            extent: index,
-        });
+        if let Some((_, ready)) = next {
+            self.next_position = ready.positions.end;
+            self.current = Some(ready);
+        }
     }
 
     fn end(&mut self) {
         self.ended.get_or_insert_with(Instant::now);
-        self.running.stop();
+        self.started.running.stop();
     }
 
     /// What follows from one answer of the queue: an item, the end, or "look again".
@@ -216,7 +192,7 @@ impl Iterator for TensorStream {
             if let Some(tensor) = self.at_hand() {
                 return Some(Ok(tensor));
             }
-            let done = self.running.pop();
+            let done = self.started.running.pop();
             if let Poll::Ready(item) = self.step(done) {
                 return item;
             }
@@ -233,7 +209,7 @@ impl Stream for TensorStream {
             if let Some(tensor) = this.at_hand() {
                 return Poll::Ready(Some(Ok(tensor)));
             }
-            let done = ready!(this.running.poll_pop(cx));
+            let done = ready!(this.started.running.poll_pop(cx));
             if let Poll::Ready(item) = this.step(done) {
                 return Poll::Ready(item);
             }

@@ -30,8 +30,11 @@
 //! | cache of `hf://` | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`; `HF_HOME`, `XDG_CACHE_HOME`, `HOME` |
 //! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and those of the store that it names |
 
+mod device;
 mod remote;
 
+pub(crate) use device::compile;
+pub use device::{Allocation, Device, DeviceMap};
 pub use remote::RetryLimits;
 pub(crate) use remote::{RemoteOptions, parse_header};
 

@@ -3,10 +3,16 @@
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use std::ops::Range;
 
-/// A contiguous byte range of one shard that holds whole tensors and fills one slot.
+/// No element of any dtype is longer than this, with room to spare.
+const ELEMENT_BYTES_MAX: u64 = 64;
+
+/// A contiguous byte range of one shard that fills one slot, and whose tensors go to one place.
+///
+/// For the host it holds whole tensors; for a card it may begin and end in the middle of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     shard: u32,
+    place: u8,
     first_tensor: u32,
     tensor_count: u32,
     offset_bytes: u64,
@@ -14,13 +20,36 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// `len_bytes` from `offset_bytes` of a shard, in which the plan's tensors `positions` lie.
+    pub(crate) fn new(
+        shard: usize,
+        place: u8,
+        positions: Range<usize>,
+        offset_bytes: u64,
+        len_bytes: u64,
+    ) -> Self {
+        Self {
+            shard: shard as u32,
+            place,
+            first_tensor: positions.start as u32,
+            tensor_count: positions.len() as u32,
+            offset_bytes,
+            len_bytes,
+        }
+    }
+
     /// The shard it lies in.
     pub fn shard(&self) -> usize {
         self.shard as usize
     }
 
-    /// Its tensors, as a range of the plan's list.
-    pub(super) fn tensors(&self) -> Range<usize> {
+    /// Where its tensors go: an index into the plan's devices.
+    pub(crate) fn place(&self) -> usize {
+        usize::from(self.place)
+    }
+
+    /// The tensors that it holds all or a part of, as a range of the plan's list.
+    pub fn positions(&self) -> Range<usize> {
         let first = self.first_tensor as usize;
         first..first + self.tensor_count as usize
     }
@@ -35,6 +64,11 @@ impl Extent {
         self.len_bytes
     }
 
+    /// Where its last byte ends in the shard.
+    pub fn end_bytes(&self) -> u64 {
+        self.offset_bytes + self.len_bytes
+    }
+
     /// Where its slot begins in the shard: the offset, rounded down to the source's block.
     pub fn slot_offset_bytes(&self, block_bytes: usize) -> u64 {
         self.offset_bytes / block_bytes as u64 * block_bytes as u64
@@ -42,7 +76,7 @@ impl Extent {
 
     /// How long its slot is: from there to its end, rounded up to the block.
     pub fn slot_len_bytes(&self, block_bytes: usize) -> u64 {
-        let end = self.offset_bytes + self.len_bytes;
+        let end = self.end_bytes();
         end.next_multiple_of(block_bytes as u64) - self.slot_offset_bytes(block_bytes)
     }
 
@@ -55,35 +89,117 @@ impl Extent {
         self.slot_len_bytes(block).next_multiple_of(ring_block_bytes as u64)
     }
 
-    /// Whether `tensor` continues this extent without a gap and without making it too long.
-    fn takes(&self, tensor: &TensorInfo, extent_bytes: u64) -> bool {
-        let adjacent = self.offset_bytes + self.len_bytes == tensor.offset_bytes();
-        let len = self.len_bytes + tensor.len_bytes();
+    /// Whether `tensor`, which goes to `place`, continues this extent without a gap.
+    fn continues_with(&self, tensor: &TensorInfo, place: u8) -> bool {
         self.shard() == tensor.shard()
-            && adjacent
-            && (len <= extent_bytes || tensor.len_bytes() == 0)
+            && self.place == place
+            && self.end_bytes() == tensor.offset_bytes()
+    }
+
+    /// Whether `tensor` may be added without making the extent too long.
+    fn has_room_for(&self, tensor: &TensorInfo, extent_bytes: u64) -> bool {
+        tensor.len_bytes() == 0 || self.len_bytes + tensor.len_bytes() <= extent_bytes
     }
 }
 
-/// Gathers `tensors` (indices, by shard and offset) into extents of about `extent_bytes`.
-pub(super) fn gather(checkpoint: &Checkpoint, tensors: &[u32], extent_bytes: u64) -> Vec<Extent> {
-    let mut extents: Vec<Extent> = Vec::new();
-    for (position, &index) in tensors.iter().enumerate() {
-        let tensor = &checkpoint.tensors()[index as usize];
-        match extents.last_mut() {
-            Some(extent) if extent.takes(tensor, extent_bytes) => {
-                extent.len_bytes += tensor.len_bytes();
-                extent.tensor_count += 1;
+/// How the tensors of a plan are gathered.
+pub(super) struct Gather<'a> {
+    pub checkpoint: &'a Checkpoint,
+    /// Indices into the checkpoint's tensors, by shard and offset.
+    pub tensors: &'a [u32],
+    /// The place of each.
+    pub places: &'a [u8],
+    /// Of each place, how long an extent should be, and whether it may cut tensors.
+    pub shapes: &'a [Shape],
+}
+
+/// How extents of one place are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Whole tensors, gathered while they fit into so many bytes.
+    Whole(u64),
+    /// Pieces that end at multiples of so many bytes of the source.
+    Pieces(u64),
+}
+
+impl Gather<'_> {
+    pub fn extents(&self) -> Vec<Extent> {
+        let mut extents: Vec<Extent> = Vec::new();
+        for (position, (&index, &place)) in self.tensors.iter().zip(self.places).enumerate() {
+            let tensor = &self.checkpoint.tensors()[index as usize];
+            match self.shapes[usize::from(place)] {
+                Shape::Whole(bytes) => add_whole(&mut extents, position, tensor, place, bytes),
+                Shape::Pieces(bytes) => add_pieces(&mut extents, position, tensor, place, bytes),
             }
-            _ => extents.push(Extent {
-                shard: tensor.shard() as u32,
-                first_tensor: position as u32,
-                tensor_count: 1,
-                offset_bytes: tensor.offset_bytes(),
-                len_bytes: tensor.len_bytes(),
-            }),
+        }
+        extents.shrink_to_fit();
+        extents
+    }
+}
+
+fn add_whole(
+    extents: &mut Vec<Extent>,
+    position: usize,
+    tensor: &TensorInfo,
+    place: u8,
+    extent_bytes: u64,
+) {
+    match extents.last_mut() {
+        Some(extent)
+            if extent.continues_with(tensor, place)
+                && extent.has_room_for(tensor, extent_bytes) =>
+        {
+            extent.len_bytes += tensor.len_bytes();
+            extent.tensor_count += 1;
+        }
+        _ => extents.push(Extent::new(
+            tensor.shard(),
+            place,
+            position..position + 1,
+            tensor.offset_bytes(),
+            tensor.len_bytes(),
+        )),
+    }
+}
+
+/// Continues the last extent up to its next cut, and makes more of what is left.
+fn add_pieces(
+    extents: &mut Vec<Extent>,
+    position: usize,
+    tensor: &TensorInfo,
+    place: u8,
+    piece_bytes: u64,
+) {
+    let end = tensor.offset_bytes() + tensor.len_bytes();
+    let mut at = tensor.offset_bytes();
+    if let Some(extent) = extents.last_mut().filter(|last| last.continues_with(tensor, place)) {
+        let to = cut_after(extent.offset_bytes, tensor, piece_bytes).min(end);
+        // What ends at a cut already is full.
+        if to > at || tensor.len_bytes() == 0 {
+            extent.len_bytes += to - at;
+            extent.tensor_count += 1;
+            at = to;
         }
     }
-    extents.shrink_to_fit();
-    extents
+    while at < end || (at == tensor.offset_bytes() && needs_extent(extents, position)) {
+        let to = cut_after(at, tensor, piece_bytes).min(end);
+        extents.push(Extent::new(tensor.shard(), place, position..position + 1, at, to - at));
+        at = to;
+    }
+}
+
+/// Whether the tensor at `position`, which is empty, is in no extent yet.
+fn needs_extent(extents: &[Extent], position: usize) -> bool {
+    extents.last().is_none_or(|last| last.positions().end <= position)
+}
+
+/// Where an extent that begins at `start` and holds bytes of `tensor` is to end: at a multiple of
+/// `piece_bytes`, so that all reads but the first and the last are aligned; but never within an
+/// element, so that every piece of a tensor can be converted by itself.
+fn cut_after(start: u64, tensor: &TensorInfo, piece_bytes: u64) -> u64 {
+    // An extent that ends a little early does not leave a tiny one behind it.
+    let cut = (start + ELEMENT_BYTES_MAX).next_multiple_of(piece_bytes);
+    let element_bytes = (tensor.dtype().bitsize() as u64 / 8).clamp(1, ELEMENT_BYTES_MAX);
+    let into_element = cut.saturating_sub(tensor.offset_bytes()) % element_bytes;
+    cut - into_element
 }

@@ -6,9 +6,11 @@
 //! a slot (aligned to blocks):                [  .  d  .   ]   cut into reads of chunk_bytes
 //! ```
 //!
-//! An [`Extent`] is a contiguous byte range of one shard that holds whole tensors and fills one
-//! slot: neighbours are gathered until an extent is large enough, a large tensor has one of its
-//! own. Everything is linear in the number of tensors, and an extent costs a few words.
+//! An [`Extent`] is a contiguous byte range of one shard that fills one slot. For the host it holds
+//! whole tensors: neighbours are gathered until it is large enough, a large tensor has one of its
+//! own. On the way to a card tensors are only passing, so there extents end where reads are best
+//! aligned, tensors or not. Everything is linear in the number of tensors, and an extent costs a few
+//! words.
 
 mod chunk;
 mod extent;
@@ -18,9 +20,10 @@ pub use extent::Extent;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::MemoryLimit;
-use crate::ring::{Budget, PAGE_BYTES};
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use crate::options::{Device, DeviceMap, MemoryLimit, compile};
+use crate::ring::{Budget, Needs, PAGE_BYTES};
+use extent::{Gather, Shape};
+use globset::{GlobSet, GlobSetBuilder};
 use std::sync::Arc;
 
 /// What a load will do. See the [module's head](self).
@@ -29,39 +32,76 @@ pub struct Plan {
     checkpoint: Arc<Checkpoint>,
     /// Indices into the checkpoint's tensors; extents name ranges of this.
     tensors: Vec<u32>,
-    extents: Vec<Extent>,
+    /// The devices that tensors go to; extents name them by index.
+    devices: Vec<Device>,
+    extents: Arc<[Extent]>,
     budget: Budget,
     block_bytes: usize,
-    slots_bytes: u64,
-    ring_bytes: u64,
+    host: Share,
+    cards: Share,
     total_bytes: u64,
 }
 
+/// The memory that the slots of some extents need.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    slots_bytes: u64,
+    largest_slot_bytes: u64,
+}
+
 impl Plan {
-    /// Plans a load of the tensors whose names match one of `globs` (all, if there is none).
+    /// Plans a load of the tensors whose names match one of `globs` (all, if there is none), to the
+    /// devices that `map` says.
     ///
     /// # Errors
-    /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor,
+    /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor of the host,
     /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] when no
     /// tensor matches.
-    pub fn new(checkpoint: Arc<Checkpoint>, limit: MemoryLimit, globs: &[String]) -> Result<Self> {
+    pub fn new(
+        checkpoint: Arc<Checkpoint>,
+        limit: MemoryLimit,
+        globs: &[String],
+        map: &DeviceMap,
+    ) -> Result<Self> {
         let tensors = select(&checkpoint, globs)?;
-        let sizes = || tensors.iter().map(|&i| checkpoint.tensors()[i as usize].len_bytes());
-        let total_bytes: u64 = sizes().sum();
-        let budget = Budget::new(limit, sizes().max().unwrap_or(0), total_bytes)?;
-        let extents = extent::gather(&checkpoint, &tensors, budget.extent_bytes);
+        let (devices, places) = assign(&checkpoint, &tensors, map)?;
         let block_bytes = largest_block_bytes(&checkpoint);
-        let slots = || extents.iter().map(|extent| extent.slot_bytes(&checkpoint, block_bytes));
-        let slots_bytes = slots().sum();
-        let ring_bytes = budget.ring_bytes(slots_bytes, slots().max().unwrap_or(0));
+        let is_host = |place: u8| devices[usize::from(place)].is_host();
+        let mut needs = Needs { block_bytes: block_bytes as u64, ..Needs::default() };
+        for (&index, &place) in tensors.iter().zip(&places) {
+            let bytes = checkpoint.tensors()[index as usize].len_bytes();
+            if is_host(place) {
+                needs.host_largest_bytes = needs.host_largest_bytes.max(bytes);
+                needs.host_bytes += bytes;
+            } else {
+                needs.card_bytes += bytes;
+            }
+        }
+        let budget = Budget::new(limit, needs)?;
+        let shape = |device: &Device| match device {
+            Device::Host => Shape::Whole(budget.extent_bytes),
+            Device::Cuda(_) => Shape::Pieces(budget.piece_bytes),
+        };
+        let shapes: Vec<Shape> = devices.iter().map(shape).collect();
+        let gather =
+            Gather { checkpoint: &checkpoint, tensors: &tensors, places: &places, shapes: &shapes };
+        let extents = gather.extents();
+        let (mut host, mut cards) = (Share::default(), Share::default());
+        for extent in &extents {
+            let share = if is_host(extent.place() as u8) { &mut host } else { &mut cards };
+            let slot_bytes = extent.slot_bytes(&checkpoint, block_bytes);
+            share.slots_bytes += slot_bytes;
+            share.largest_slot_bytes = share.largest_slot_bytes.max(slot_bytes);
+        }
         Ok(Self {
             tensors,
-            extents,
+            devices,
+            extents: extents.into(),
             budget,
             block_bytes,
-            slots_bytes,
-            ring_bytes,
-            total_bytes,
+            host,
+            cards,
+            total_bytes: needs.host_bytes + needs.card_bytes,
             checkpoint,
         })
     }
@@ -76,9 +116,24 @@ impl Plan {
         &self.extents
     }
 
+    /// The same, to be kept.
+    pub(crate) fn extents_shared(&self) -> &Arc<[Extent]> {
+        &self.extents
+    }
+
+    /// The devices that tensors go to; extents name them by index.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// The tensors that are loaded, as indices into [`Checkpoint::tensors`].
+    pub fn tensors(&self) -> &[u32] {
+        &self.tensors
+    }
+
     /// The tensors of one extent, as indices into [`Checkpoint::tensors`].
     pub fn tensors_of(&self, extent: &Extent) -> &[u32] {
-        &self.tensors[extent.tensors()]
+        &self.tensors[extent.positions()]
     }
 
     /// How many tensors are selected.
@@ -101,15 +156,51 @@ impl Plan {
         self.block_bytes
     }
 
-    /// How much memory all slots together take: the tensors, in whole blocks.
-    pub fn slots_bytes(&self) -> u64 {
-        self.slots_bytes
+    /// How much memory all slots of tensors that stay in host memory take: those, in whole blocks.
+    pub fn host_slots_bytes(&self) -> u64 {
+        self.host.slots_bytes
     }
 
-    /// How large the ring has to be, in bytes.
-    pub fn ring_bytes(&self) -> u64 {
-        self.ring_bytes
+    /// How large the ring has to be that tensors stay in, in bytes; 0 if none do.
+    pub fn host_ring_bytes(&self) -> u64 {
+        self.budget.ring_bytes(self.host.slots_bytes, self.host.largest_slot_bytes)
     }
+
+    /// How large the ring has to be that tensors pass through on their way to cards; 0 if none do.
+    pub fn card_ring_bytes(&self) -> u64 {
+        self.cards.slots_bytes.min(self.budget.card_ring_bytes)
+    }
+
+    /// How large that ring may be.
+    pub(crate) fn card_ring_bytes_max(&self) -> u64 {
+        self.budget.card_ring_bytes
+    }
+
+    /// How large both rings are together, in bytes.
+    pub fn ring_bytes(&self) -> u64 {
+        self.host_ring_bytes() + self.card_ring_bytes()
+    }
+}
+
+/// The devices that the tensors go to by `map`, and of each tensor the index of its device.
+fn assign(
+    checkpoint: &Checkpoint,
+    tensors: &[u32],
+    map: &DeviceMap,
+) -> Result<(Vec<Device>, Vec<u8>)> {
+    let mut devices = Vec::new();
+    let mut places = Vec::with_capacity(tensors.len());
+    for &index in tensors {
+        let device = map.device_of(checkpoint.tensors()[index as usize].name());
+        let place = devices.iter().position(|&known| known == device).unwrap_or_else(|| {
+            devices.push(device);
+            devices.len() - 1
+        });
+        places.push(u8::try_from(place).map_err(|_| {
+            Error::new(ErrorKind::Unsupported, "a load may have at most 256 devices")
+        })?);
+    }
+    Ok((devices, places))
 }
 
 fn largest_block_bytes(checkpoint: &Checkpoint) -> usize {
@@ -124,7 +215,7 @@ fn select(checkpoint: &Checkpoint, globs: &[String]) -> Result<Vec<u32>> {
     if globs.is_empty() {
         return Ok((0..count).collect());
     }
-    let set = compile(globs)?;
+    let set = compile_all(globs)?;
     let matches = |&i: &u32| set.is_match(checkpoint.tensors()[i as usize].name());
     let selected: Vec<u32> = (0..count).filter(matches).collect();
     if selected.is_empty() {
@@ -136,16 +227,15 @@ fn select(checkpoint: &Checkpoint, globs: &[String]) -> Result<Vec<u32>> {
     Ok(selected)
 }
 
-fn compile(globs: &[String]) -> Result<GlobSet> {
-    let refuse = |glob: &str, error| {
-        Error::new(ErrorKind::InvalidInput, format!("{glob:?} is not a valid glob"))
-            .with_source(error)
-    };
+fn compile_all(globs: &[String]) -> Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
-        set.add(Glob::new(glob).map_err(|error| refuse(glob, error))?);
+        set.add(compile(glob)?);
     }
-    set.build().map_err(|error| refuse(&globs.join(" "), error))
+    set.build().map_err(|error| {
+        Error::new(ErrorKind::InvalidInput, format!("{} are no valid globs", globs.join(" ")))
+            .with_source(error)
+    })
 }
 
 #[cfg(test)]

@@ -1,63 +1,152 @@
-//! The memory limit made concrete: how large the ring is, and how large extents and reads may be.
+//! The memory limit made concrete: how large rings are, and how large extents and reads may be.
 //!
 //! A limit bounds tensor memory. Direct reads work in whole blocks, so an extent's slot is up to two
-//! blocks longer than its bytes; the ring is allowed that much more so that a
-//! limit equal to the largest tensor is enough. Everything else that a load allocates (headers,
-//! names, stacks, queues) is outside the ring and does not grow with the tensors' bytes.
+//! blocks longer than its bytes; the host's ring is allowed that much more so that a limit equal to
+//! the largest tensor is enough. Everything else that a load allocates (headers, names, stacks,
+//! queues) is outside the ring and does not grow with the tensors' bytes.
+//!
+//! Tensors of the host live in their ring, so it must hold the largest one. Those of cards pass
+//! through theirs in pieces: two slots are enough for any tensor, and without a limit a ring of
+//! [`CARD_RING_BYTES`] keeps a card busy; pinning more takes longer than it saves.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::MemoryLimit;
 
-/// Small tensors are gathered into extents of about this many bytes.
+/// Small tensors are gathered into extents of about this many bytes, large ones on their way to a
+/// card cut into them.
 const EXTENT_BYTES: u64 = 8 << 20;
 
 /// `min` is at least this much: with less, a checkpoint of tiny tensors would be read a block at a
 /// time, for a saving that no process could notice.
 const MIN_BYTES: u64 = 1 << 20;
 
+/// The ring for cards where there is no limit. Pinning 512 MiB was measured at 0.5 s elsewhere.
+pub const CARD_RING_BYTES: u64 = 256 << 20;
+
+/// Tensors are not cut into smaller pieces than this to suit a tight limit.
+const PIECE_BYTES_MIN: u64 = 64 << 10;
+
+/// What is to be loaded: what the limits depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The largest tensor that stays in host memory.
+    pub host_largest_bytes: u64,
+    /// All tensors that stay there.
+    pub host_bytes: u64,
+    /// All tensors that go to cards.
+    pub card_bytes: u64,
+    /// The largest block of the sources.
+    pub block_bytes: u64,
+}
+
 /// The limits of one load, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// The limit in force; `None` without one.
     pub limit_bytes: Option<u64>,
-    /// Tensors are gathered into one extent while they fit into this.
+    /// The part of it for tensors that stay in host memory.
+    pub host_limit_bytes: Option<u64>,
+    /// Tensors for the host are gathered into one extent while they fit into this.
     pub extent_bytes: u64,
+    /// The largest that the ring for cards may be.
+    pub card_ring_bytes: u64,
+    /// Tensors for cards are cut at multiples of this.
+    pub piece_bytes: u64,
 }
 
 impl Budget {
-    /// The budget for a load of `total_bytes` of tensors, the largest of `largest_bytes`.
+    /// The budget for a load with these needs.
     ///
     /// # Errors
-    /// [`ErrorKind::MemoryLimit`] with both sizes when the largest tensor exceeds the limit.
-    pub fn new(limit: MemoryLimit, largest_bytes: u64, total_bytes: u64) -> Result<Self> {
-        let limit_bytes = match limit {
-            MemoryLimit::Unlimited => None,
-            MemoryLimit::Min => Some(largest_bytes.max(MIN_BYTES)),
-            MemoryLimit::Bytes(bytes) if bytes < largest_bytes => {
-                return Err(Error::new(
-                    ErrorKind::MemoryLimit,
-                    format!(
-                        "the memory limit of {bytes} bytes is smaller than the largest tensor of \
-                         {largest_bytes} bytes; set the limit to at least {largest_bytes}, or to \"min\""
-                    ),
-                ));
-            }
-            MemoryLimit::Bytes(bytes) => Some(bytes),
-        };
+    /// [`ErrorKind::MemoryLimit`] with both sizes when the limit is below the largest tensor of the
+    /// host and, where there is a card, two slots.
+    pub fn new(limit: MemoryLimit, needs: Needs) -> Result<Self> {
+        let limit_bytes = needs.limit_bytes(limit)?;
+        let card_ring_bytes = needs.card_ring_bytes(limit, limit_bytes);
+        let host_limit_bytes = limit_bytes.map(|limit| limit.saturating_sub(card_ring_bytes));
         // A quarter of a tight limit, so that extents are read while others are in use.
-        let extent_bytes = match limit_bytes {
-            Some(limit) if limit < total_bytes => EXTENT_BYTES.min((limit / 4).max(1)),
+        let extent_bytes = match host_limit_bytes {
+            Some(limit) if limit < needs.host_bytes => EXTENT_BYTES.min((limit / 4).max(1)),
             _ => EXTENT_BYTES,
         };
-        Ok(Self { limit_bytes, extent_bytes })
+        let piece_bytes = needs.piece_bytes(card_ring_bytes);
+        Ok(Self { limit_bytes, host_limit_bytes, extent_bytes, card_ring_bytes, piece_bytes })
     }
 
-    /// The ring's capacity for extents whose slots sum up to `slots_bytes`, the largest of
-    /// `largest_slot_bytes`: never more than the load needs, never less than one slot.
+    /// The capacity of the host's ring for extents whose slots sum up to `slots_bytes`, the largest
+    /// of `largest_slot_bytes`: never more than the load needs, never less than one slot.
     pub fn ring_bytes(&self, slots_bytes: u64, largest_slot_bytes: u64) -> u64 {
-        match self.limit_bytes {
+        match self.host_limit_bytes {
             None => slots_bytes,
             Some(limit) => slots_bytes.min(limit.max(largest_slot_bytes)),
+        }
+    }
+}
+
+impl Needs {
+    /// The limit in bytes, if it is enough.
+    fn limit_bytes(&self, limit: MemoryLimit) -> Result<Option<u64>> {
+        let (largest, two_slots) = (self.host_largest_bytes, self.two_slots(PIECE_BYTES_MIN));
+        let least = largest + two_slots;
+        match limit {
+            MemoryLimit::Unlimited => Ok(None),
+            MemoryLimit::Min if self.host_bytes == 0 && two_slots > 0 => {
+                Ok(Some(self.two_slots(MIN_BYTES)))
+            }
+            MemoryLimit::Min => Ok(Some(largest.max(MIN_BYTES) + self.two_slots(MIN_BYTES))),
+            MemoryLimit::Bytes(bytes) if bytes < least => {
+                let what = match (largest, two_slots) {
+                    (_, 0) => format!("the largest tensor of {largest} bytes"),
+                    (0, _) => {
+                        format!("the two slots of together {two_slots} bytes that a card needs")
+                    }
+                    _ => format!(
+                        "the largest tensor for host memory, of {largest} bytes, and the two slots \
+                         of together {two_slots} bytes that a card needs"
+                    ),
+                };
+                Err(Error::new(
+                    ErrorKind::MemoryLimit,
+                    format!(
+                        "the memory limit of {bytes} bytes is smaller than {what}; set the limit to \
+                         at least {least}, or to \"min\""
+                    ),
+                ))
+            }
+            MemoryLimit::Bytes(bytes) => Ok(Some(bytes)),
+        }
+    }
+
+    /// The cards' part of a limit of `limit_bytes`.
+    fn card_ring_bytes(&self, limit: MemoryLimit, limit_bytes: Option<u64>) -> u64 {
+        let least = self.two_slots(PIECE_BYTES_MIN);
+        match limit_bytes {
+            _ if self.card_bytes == 0 => 0,
+            None => CARD_RING_BYTES.max(least),
+            Some(_) if limit == MemoryLimit::Min => self.two_slots(MIN_BYTES),
+            Some(all) if self.host_bytes == 0 => all,
+            Some(all) => {
+                let most = all - self.host_largest_bytes;
+                (all / 4).min(CARD_RING_BYTES).clamp(least, most)
+            }
+        }
+    }
+
+    /// Pieces of which eight fill a ring of `ring_bytes`, or two where it is small.
+    fn piece_bytes(&self, ring_bytes: u64) -> u64 {
+        let block = self.block_bytes.max(1);
+        let two_fit = (ring_bytes / 2).saturating_sub(2 * block);
+        let most = EXTENT_BYTES.min(two_fit).max(PIECE_BYTES_MIN);
+        let bytes = (ring_bytes / 8).clamp(PIECE_BYTES_MIN, most);
+        (bytes / block * block).max(block)
+    }
+
+    /// Two slots of pieces of so many bytes; 0 where nothing goes to a card.
+    fn two_slots(&self, piece_bytes: u64) -> u64 {
+        if self.card_bytes == 0 {
+            0
+        } else {
+            2 * (piece_bytes.max(self.block_bytes) + 2 * self.block_bytes)
         }
     }
 }
@@ -66,9 +155,17 @@ impl Budget {
 mod tests {
     use super::*;
 
+    fn host(largest: u64, total: u64) -> Needs {
+        Needs { host_largest_bytes: largest, host_bytes: total, card_bytes: 0, block_bytes: 4096 }
+    }
+
+    fn card(total: u64) -> Needs {
+        Needs { card_bytes: total, ..host(0, 0) }
+    }
+
     #[test]
     fn a_limit_below_the_largest_tensor_names_both_sizes() {
-        let error = Budget::new(MemoryLimit::Bytes(99), 100, 1000).unwrap_err();
+        let error = Budget::new(MemoryLimit::Bytes(99), host(100, 1000)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MemoryLimit);
         let text = error.to_string();
         assert!(text.contains("99 bytes") && text.contains("100 bytes"), "{text}");
@@ -76,11 +173,44 @@ mod tests {
 
     #[test]
     fn the_ring_never_exceeds_load_or_limit_by_more_than_one_slot_s_blocks() {
-        let budget = Budget::new(MemoryLimit::Min, 1 << 20, 1 << 30).unwrap();
+        let budget = Budget::new(MemoryLimit::Min, host(1 << 20, 1 << 30)).unwrap();
         let slot = (1 << 20) + 2 * 4096;
         assert_eq!(budget.ring_bytes(1 << 30, slot), slot);
         assert_eq!(budget.ring_bytes(slot, slot), slot);
-        let roomy = Budget::new(MemoryLimit::Bytes(1 << 30), 10, 1000).unwrap();
+        let roomy = Budget::new(MemoryLimit::Bytes(1 << 30), host(10, 1000)).unwrap();
         assert_eq!(roomy.ring_bytes(8192, 8192), 8192);
+    }
+
+    #[test]
+    fn for_a_card_two_slots_are_enough_and_less_is_an_error() {
+        let least = 2 * ((64 << 10) + 2 * 4096);
+        for limit in [least, least + 1, 1 << 20, 7 << 20, 64 << 20, 1 << 30, 1 << 40] {
+            let budget = Budget::new(MemoryLimit::Bytes(limit), card(1 << 40)).unwrap();
+            assert_eq!(budget.card_ring_bytes, limit);
+            assert_eq!(budget.piece_bytes % 4096, 0);
+            assert!((64 << 10..=8 << 20).contains(&budget.piece_bytes), "{budget:?}");
+            assert!(2 * (budget.piece_bytes + 2 * 4096) <= limit, "{budget:?}");
+        }
+        let error = Budget::new(MemoryLimit::Bytes(least - 1), card(1)).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} bytes", least - 1)), "{error}");
+        assert!(error.contains(&format!("at least {least}")), "{error}");
+        let unlimited = Budget::new(MemoryLimit::Unlimited, card(1 << 40)).unwrap();
+        assert_eq!((unlimited.card_ring_bytes, unlimited.limit_bytes), (CARD_RING_BYTES, None));
+        let min = Budget::new(MemoryLimit::Min, card(1 << 40)).unwrap();
+        assert_eq!(min.limit_bytes, Some(min.card_ring_bytes));
+        assert!(min.card_ring_bytes < 3 << 20);
+    }
+
+    #[test]
+    fn host_and_card_share_a_limit() {
+        for (largest, limit) in
+            [(1 << 20, 2 << 20), (1 << 30, (1 << 30) + (147 << 10)), (10, 1 << 34)]
+        {
+            let needs = Needs { card_bytes: 1 << 34, ..host(largest, 1 << 34) };
+            let budget = Budget::new(MemoryLimit::Bytes(limit), needs).unwrap();
+            let host_part = budget.host_limit_bytes.unwrap();
+            assert_eq!(host_part + budget.card_ring_bytes, limit);
+            assert!(host_part >= largest && budget.card_ring_bytes >= 2 * (72 << 10), "{budget:?}");
+        }
     }
 }

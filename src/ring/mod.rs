@@ -23,7 +23,7 @@ mod budget;
 mod memory;
 mod slot;
 
-pub use budget::Budget;
+pub use budget::{Budget, Needs};
 pub use memory::{HUGE_PAGE_BYTES, Mapping};
 pub use slot::{FullSlot, Slot, Window};
 
@@ -44,6 +44,8 @@ const POISON: u8 = 0xDB;
 pub struct Ring {
     memory: Mapping,
     block: usize,
+    /// Whether free memory stays in place when the ring is closed.
+    keeps_memory: bool,
     state: Mutex<State>,
     /// Woken whenever a slot is freed and when the ring is closed.
     freed: Notify,
@@ -80,6 +82,19 @@ impl Ring {
     /// # Errors
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the address space does not allow it.
     pub fn new(capacity: usize, block: usize) -> Result<Arc<Self>> {
+        Self::make(capacity, block, false)
+    }
+
+    /// As [`new`](Self::new), of memory that stays in place as long as the ring lives: for devices
+    /// that read it by themselves, from the pages that they were told of once.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn keeping_memory(capacity: usize, block: usize) -> Result<Arc<Self>> {
+        Self::make(capacity, block, true)
+    }
+
+    fn make(capacity: usize, block: usize, keeps_memory: bool) -> Result<Arc<Self>> {
         let block = block.clamp(PAGE_BYTES, HUGE_PAGE_BYTES);
         let capacity = capacity.max(1).next_multiple_of(block);
         let state = State {
@@ -93,6 +108,7 @@ impl Ring {
         Ok(Arc::new(Self {
             memory: Mapping::anonymous(capacity)?,
             block,
+            keeps_memory,
             state: Mutex::new(state),
             freed: Notify::new(),
             grown: Condvar::new(),
@@ -136,7 +152,7 @@ impl Ring {
         state.used_bytes -= range.len();
         state.slots -= 1;
         state.last_freed = Instant::now();
-        if state.closed {
+        if state.closed && !self.keeps_memory {
             self.memory.discard(range.clone());
         }
         state.merge_free(range);
@@ -146,16 +162,29 @@ impl Ring {
     }
 
     /// Says that no more slots will be asked for: memory freed from now on goes back to the
-    /// kernel, what is free now goes at once, and everyone who waits is woken (each time it is
+    /// kernel, what is free now goes at once (unless the ring keeps it), and everyone who waits is woken (each time it is
     /// called: a load that is stopped closes a ring that may be closed already).
     pub fn close(&self) {
         let mut state = self.lock();
-        if !std::mem::replace(&mut state.closed, true) {
+        if !std::mem::replace(&mut state.closed, true) && !self.keeps_memory {
             self.discard_free(&state);
         }
         drop(state);
         self.freed.notify_waiters();
         self.grown.notify_all();
+    }
+
+    /// Opens a closed ring that keeps its memory for the next load; false while slots are in use.
+    pub(crate) fn reopen(&self) -> bool {
+        let mut state = self.lock();
+        let free = self.keeps_memory && state.slots == 0;
+        state.closed &= !free;
+        free
+    }
+
+    /// What slots start and end at multiples of, in bytes.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.block
     }
 
     /// Gives what is free and was ever used back to the kernel.

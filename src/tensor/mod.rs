@@ -1,10 +1,15 @@
 //! Tensors: named, typed, shaped views that keep their storage alive.
 
+mod ready;
 mod storage;
 
+pub(crate) use ready::{Ready, Starts};
+pub(crate) use storage::CardMemory;
 pub use storage::Storage;
 
 use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::error::Result;
+use crate::options::Device;
 use safetensors::Dtype;
 use std::fmt;
 use std::sync::Arc;
@@ -60,12 +65,49 @@ impl Tensor {
         self.info().len_bytes() as usize
     }
 
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        self.storage.device()
+    }
+
+    /// What it is a view of.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The address of its first byte, in its device's address space.
+    ///
+    /// On a card it is a multiple of 256. In host memory it is congruent to the tensor's place in the
+    /// file modulo 4096, so it is aligned for its dtype exactly if the file aligns it.
+    pub fn address(&self) -> u64 {
+        self.storage.address() + self.start as u64
+    }
+
     /// Its elements, row-major and little-endian as in the file.
     ///
-    /// The address is congruent to the tensor's place in the file modulo 4096, so it is aligned for
-    /// its dtype exactly if the file aligns it.
+    /// # Panics
+    /// When it is on a card: [`host_bytes`](Self::host_bytes) says so in its type,
+    /// [`to_vec`](Self::to_vec) brings the bytes back.
     pub fn bytes(&self) -> &[u8] {
-        &self.storage.bytes()[self.start..][..self.len_bytes()]
+        match self.host_bytes() {
+            Some(bytes) => bytes,
+            None => panic!("{} is on {}, not in host memory", self.name(), self.device()),
+        }
+    }
+
+    /// As [`bytes`](Self::bytes); `None` when it is on a card.
+    pub fn host_bytes(&self) -> Option<&[u8]> {
+        self.storage.bytes().map(|bytes| &bytes[self.start..][..self.len_bytes()])
+    }
+
+    /// A copy of its elements in host memory, wherever it is.
+    ///
+    /// # Errors
+    /// What the card's driver answers.
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len_bytes()];
+        self.storage.copy_to(self.start, &mut bytes)?;
+        Ok(bytes)
     }
 }
 

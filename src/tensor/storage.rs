@@ -1,5 +1,7 @@
 //! What tensors are views of.
 
+use crate::error::Result;
+use crate::options::Device;
 use crate::ring::{FullSlot, Mapping};
 use std::fmt;
 use std::ops::Range;
@@ -15,12 +17,32 @@ pub struct Storage {
 enum Kind {
     Slot(FullSlot),
     Mapped(Arc<Mapping>, Range<usize>),
-    Empty,
+    Card(Arc<dyn CardMemory>),
+    Empty(Device),
+}
+
+/// Memory of a card, freed when it is dropped.
+pub(crate) trait CardMemory: Send + Sync {
+    /// The card.
+    fn device(&self) -> Device;
+
+    /// Where it begins, in the card's address space.
+    fn address(&self) -> u64;
+
+    /// Its length in bytes.
+    fn len_bytes(&self) -> usize;
+
+    /// Copies `into.len()` bytes from `start` to the host, and waits for them. The range lies within
+    /// the memory.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    fn copy_out(&self, start: usize, into: &mut [u8]) -> Result<()>;
 }
 
 impl Storage {
     /// A slot of the ring; it is free again when the last clone is dropped.
-    pub fn from_slot(slot: FullSlot) -> Self {
+    pub(crate) fn from_slot(slot: FullSlot) -> Self {
         Self { kind: Kind::Slot(slot) }
     }
 
@@ -29,19 +51,69 @@ impl Storage {
         Self { kind: Kind::Mapped(mapping, range) }
     }
 
+    /// Memory of a card.
+    pub(crate) fn card(memory: Arc<dyn CardMemory>) -> Self {
+        Self { kind: Kind::Card(memory) }
+    }
+
     /// No bytes: for extents whose tensors are all empty.
-    pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Empty }
+    pub(crate) fn empty(device: Device) -> Self {
+        Self { kind: Kind::Empty(device) }
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        match &self.kind {
+            Kind::Slot(_) | Kind::Mapped(..) => Device::Host,
+            Kind::Card(memory) => memory.device(),
+            Kind::Empty(device) => *device,
+        }
+    }
+
+    /// Its length in bytes.
+    pub fn len_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Card(memory) => memory.len_bytes(),
+            _ => self.bytes().map_or(0, <[u8]>::len),
+        }
     }
 
     /// Its bytes, which nobody changes while it lives (a mapped file excepted:
-    /// [`ReadPath::Mapped`](crate::ReadPath::Mapped)).
-    pub fn bytes(&self) -> &[u8] {
+    /// [`ReadPath::Mapped`](crate::ReadPath::Mapped)); `None` where they are on a card.
+    pub fn bytes(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Slot(slot) => slot.bytes(),
-            Kind::Mapped(mapping, range) => mapping.file_bytes(range.clone()),
-            Kind::Empty => &[],
+            Kind::Slot(slot) => Some(slot.bytes()),
+            Kind::Mapped(mapping, range) => Some(mapping.file_bytes(range.clone())),
+            Kind::Empty(_) => Some(&[]),
+            Kind::Card(_) => None,
         }
+    }
+
+    /// Where it begins, in its device's address space.
+    pub fn address(&self) -> u64 {
+        match &self.kind {
+            Kind::Card(memory) => memory.address(),
+            _ => self.bytes().map_or(0, |bytes| bytes.as_ptr() as u64),
+        }
+    }
+
+    /// Copies its bytes from `start` to host memory; on a card this waits for them.
+    ///
+    /// # Errors
+    /// What the card's driver answers.
+    ///
+    /// # Panics
+    /// When `into` is longer than what is there from `start`.
+    pub fn copy_to(&self, start: usize, into: &mut [u8]) -> Result<()> {
+        match (&self.kind, self.bytes()) {
+            (_, Some(bytes)) => into.copy_from_slice(&bytes[start..][..into.len()]),
+            (Kind::Card(memory), _) => {
+                assert!(start + into.len() <= memory.len_bytes(), "beyond the storage's end");
+                memory.copy_out(start, into)?;
+            }
+            (_, None) => {} // only cards have no host bytes
+        }
+        Ok(())
     }
 }
 
@@ -50,8 +122,9 @@ impl fmt::Debug for Storage {
         let kind = match &self.kind {
             Kind::Slot(_) => "slot",
             Kind::Mapped(..) => "mapped file",
-            Kind::Empty => "empty",
+            Kind::Card(_) => "card",
+            Kind::Empty(_) => "empty",
         };
-        write!(f, "Storage({kind}, {} bytes)", self.bytes().len())
+        write!(f, "Storage({kind} on {}, {} bytes)", self.device(), self.len_bytes())
     }
 }

@@ -1,16 +1,13 @@
 //! What the kernel may answer to a read, at each read of a load.
 
 use super::{Rig, capped, loader, without_hanging};
-use crate::device::Device;
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::load::Loader;
 use crate::options::Order;
-use crate::ring::FullSlot;
 use crate::source::memory::Fault;
-use crate::tensor::Storage;
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How many reads a load without faults makes.
@@ -178,41 +175,6 @@ fn a_panic_in_a_lane_ends_the_load_with_an_error_not_a_hang() {
                     assert_eq!(n, 5, "the panic went unnoticed");
                 }
             }
-        }
-    }
-}
-
-/// Fails at, or panics over, the slot of this number.
-struct Broken {
-    at: usize,
-    panics: bool,
-    seen: AtomicUsize,
-}
-
-impl Device for Broken {
-    fn label(&self) -> &str {
-        "broken"
-    }
-
-    fn place(&self, full: FullSlot) -> crate::Result<Storage> {
-        if self.seen.fetch_add(1, Ordering::Relaxed) != self.at {
-            return Ok(Storage::from_slot(full));
-        }
-        assert!(!self.panics, "planted");
-        Err(Error::new(ErrorKind::OutOfMemory, "the card is full"))
-    }
-}
-
-#[test]
-fn a_device_that_fails_or_panics_ends_the_load() {
-    for panics in [false, true] {
-        for at in [0, 3] {
-            let rig = Rig::mixed(4096);
-            let device = Arc::new(Broken { at, panics, seen: AtomicUsize::new(0) });
-            let loader = capped().order(Order::File).device(device);
-            let error = without_hanging(move || rig.load(&loader)).error.unwrap();
-            let kind = if panics { ErrorKind::Io } else { ErrorKind::OutOfMemory };
-            assert_eq!(error.kind(), kind, "{error}");
         }
     }
 }

@@ -1,0 +1,50 @@
+//! From the engines to a card's thread: full slots, in the order they came.
+
+use crate::ring::FullSlot;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A queue of full slots, bounded by the ring that they come from.
+#[derive(Default)]
+pub(super) struct Intake {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    slots: VecDeque<(usize, FullSlot)>,
+    closed: bool,
+}
+
+impl Intake {
+    /// Adds the full slot of extent `index`.
+    pub fn push(&self, index: usize, full: FullSlot) {
+        self.lock().slots.push_back((index, full));
+        self.changed.notify_one();
+    }
+
+    /// Says that nothing more comes.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The next slot, waiting for it; `None` when it is closed and empty.
+    pub fn next(&self) -> Option<(usize, FullSlot)> {
+        let mut state = self.lock();
+        loop {
+            if let Some(next) = state.slots.pop_front() {
+                return Some(next);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,179 @@
+//! Where on a card each tensor goes.
+//!
+//! ```text
+//! shard:       [header| a        | b   |gap| c        | d ...
+//! allocation:  | a        | b   |..| c        | d ...            each start a multiple of 256
+//! ```
+//!
+//! Tensors of a shard stand in one allocation in the file's order. Where one ends at a multiple of
+//! 256 its neighbour follows at once, as it does in the file: then one copy brings both, and mostly
+//! a whole slot is one copy.
+
+use crate::plan::{Extent, Plan};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What tensors are aligned to on a card: as `cudaMalloc` does, so that any kernel may use them.
+pub(super) const ALIGNMENT_BYTES: u64 = 256;
+
+/// What stands where in the sources, by position: of the tensors of a plan, or of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// Which source.
+    pub source: u32,
+    pub offset_bytes: u64,
+    pub len_bytes: u64,
+}
+
+/// Where items go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Into one allocation for each source.
+    PerShard,
+    /// Into an allocation of its own each.
+    PerTensor,
+    /// To these addresses, of memory that the caller lends; by position.
+    Given(Arc<[u64]>),
+}
+
+/// One copy of a part of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Copy {
+    /// From this byte of the source.
+    pub from: u64,
+    /// To this byte of the destination that the tensor's group has.
+    pub to: u64,
+    pub len_bytes: u64,
+}
+
+/// The items of a load, and where those of one card go.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    items: Vec<Item>,
+    /// By position: where it begins in its source's allocation.
+    starts: Arc<[u64]>,
+    /// By source: how long its allocation is; 0 where nothing of it goes to this card.
+    lens_bytes: Vec<u64>,
+    /// By source: how many bytes its tensors have that go to this card.
+    tensor_bytes: Vec<u64>,
+    destination: Destination,
+}
+
+impl Layout {
+    /// The layout of those of `items` that stand in the extents of `place`. `source_count` sources.
+    pub fn new(
+        items: Vec<Item>,
+        extents: &[Extent],
+        place: usize,
+        source_count: usize,
+        destination: Destination,
+    ) -> Self {
+        let mut starts = vec![0; items.len()];
+        let mut lens_bytes = vec![0; source_count];
+        let mut tensor_bytes = vec![0; source_count];
+        let mut next = 0;
+        for extent in extents.iter().filter(|extent| extent.place() == place) {
+            let positions = extent.positions();
+            // A tensor that began in an extent before has its place.
+            for position in positions.start.max(next)..positions.end {
+                let item = items[position];
+                let end: &mut u64 = &mut lens_bytes[item.source as usize];
+                starts[position] = end.next_multiple_of(ALIGNMENT_BYTES);
+                *end = starts[position] + item.len_bytes;
+                tensor_bytes[item.source as usize] += item.len_bytes;
+            }
+            next = next.max(positions.end);
+        }
+        Self { items, starts: starts.into(), lens_bytes, tensor_bytes, destination }
+    }
+
+    /// The tensors of a plan, by position.
+    pub fn items_of(plan: &Plan) -> Vec<Item> {
+        let item = |&index: &u32| {
+            let tensor = &plan.checkpoint().tensors()[index as usize];
+            Item {
+                source: tensor.shard() as u32,
+                offset_bytes: tensor.offset_bytes(),
+                len_bytes: tensor.len_bytes(),
+            }
+        };
+        plan.tensors().iter().map(item).collect()
+    }
+
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// Whether each item has a storage of its own.
+    pub fn hands_out_singly(&self) -> bool {
+        self.destination == Destination::PerTensor
+    }
+
+    /// How many bytes each item has.
+    pub fn lens_by_position(&self) -> Vec<u64> {
+        self.items.iter().map(|item| item.len_bytes).collect()
+    }
+
+    pub fn item(&self, position: usize) -> Item {
+        self.items[position]
+    }
+
+    pub fn starts(&self) -> &Arc<[u64]> {
+        &self.starts
+    }
+
+    /// How long the allocation for a source is.
+    pub fn len_bytes(&self, source: usize) -> u64 {
+        self.lens_bytes[source]
+    }
+
+    /// How many bytes the tensors of a source have together.
+    pub fn tensor_bytes(&self, source: usize) -> u64 {
+        self.tensor_bytes[source]
+    }
+
+    /// How much memory of the card the tensors take together, in bytes.
+    pub fn needed_bytes(&self) -> u64 {
+        match self.destination {
+            Destination::Given(_) => 0,
+            _ => self.lens_bytes.iter().map(|len| len.next_multiple_of(ALIGNMENT_BYTES)).sum(),
+        }
+    }
+
+    /// How many bytes of the item at `position` stand in `extent`.
+    pub fn overlap_bytes(&self, position: usize, extent: &Extent) -> u64 {
+        let part = self.part(position, extent);
+        part.end - part.start
+    }
+
+    /// The bytes of the source that the item at `position` and `extent` share.
+    pub fn part(&self, position: usize, extent: &Extent) -> Range<u64> {
+        let item = self.items[position];
+        let start = item.offset_bytes.max(extent.offset_bytes());
+        let end = (item.offset_bytes + item.len_bytes).min(extent.end_bytes());
+        start..end.max(start)
+    }
+
+    /// The copies that bring all of `extent` into place; `base` gives the address where the item at
+    /// a position begins.
+    pub fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<Copy> {
+        let mut copies: Vec<Copy> = Vec::new();
+        for position in extent.positions() {
+            let part = self.part(position, extent);
+            let to =
+                base(position) + (part.start - self.items[position].offset_bytes.min(part.start));
+            let len_bytes = part.end - part.start;
+            match copies.last_mut() {
+                _ if len_bytes == 0 => {}
+                Some(last)
+                    if last.from + last.len_bytes == part.start
+                        && last.to + last.len_bytes == to =>
+                {
+                    last.len_bytes += len_bytes
+                }
+                _ => copies.push(Copy { from: part.start, to, len_bytes }),
+            }
+        }
+        copies
+    }
+}

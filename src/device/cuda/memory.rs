@@ -1,0 +1,135 @@
+//! Memory of a card, and memory of the host that a card may read.
+
+use super::context::{Context, Entered, log};
+use crate::error::Result;
+use crate::options::Device;
+use crate::ring::Ring;
+use crate::tensor::CardMemory;
+use cudarc::driver::sys;
+use std::ffi::c_void;
+use std::sync::{Arc, OnceLock};
+
+/// Every context may use what is registered, not just the one that did it.
+const PORTABLE: u32 = 1;
+
+/// An allocation on a card; freed on drop.
+pub(super) struct DeviceMemory {
+    context: Arc<Context>,
+    address: u64,
+    len_bytes: usize,
+}
+
+impl DeviceMemory {
+    /// `len_bytes` of uninitialised memory, aligned to at least 256 bytes.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the card has no room.
+    pub fn new(entered: &Entered<'_>, len_bytes: usize) -> Result<Arc<Self>> {
+        let mut address = 0;
+        // SAFETY: the pointer is valid for the answer; a context is current.
+        let answer = unsafe { sys::cuMemAlloc_v2(&raw mut address, len_bytes.max(1)) };
+        entered.check(answer, format_args!("allocate {len_bytes} bytes"))?;
+        Ok(Arc::new(Self { context: Arc::clone(entered.context()), address, len_bytes }))
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        let free = |entered: Entered<'_>| {
+            // SAFETY: allocated once, freed once, in the same context. No copy of this load writes
+            // to it any more: those hold it until they are done.
+            entered.check(unsafe { sys::cuMemFree_v2(self.address) }, "free memory")
+        };
+        log(self.context.enter().and_then(free));
+    }
+}
+
+impl CardMemory for DeviceMemory {
+    fn device(&self) -> Device {
+        self.context.device()
+    }
+
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    fn copy_out(&self, start: usize, into: &mut [u8]) -> Result<()> {
+        if into.is_empty() {
+            return Ok(());
+        }
+        let entered = self.context.enter()?;
+        let (to, from) = (into.as_mut_ptr().cast::<c_void>(), self.address + start as u64);
+        // SAFETY: `into` is exclusive and long enough, and the source lies within this allocation
+        // (the caller's duty, asserted there). The call returns when the bytes are there.
+        let answer = unsafe { sys::cuMemcpyDtoH_v2(to, from, into.len()) };
+        entered.check(answer, format_args!("copy {} bytes to the host", into.len()))
+    }
+}
+
+/// A ring whose memory cards may read by themselves ("pinned").
+///
+/// It is pinned by the first card that is ready, for all of them, and unpinned before it is unmapped.
+pub(crate) struct PinnedRing {
+    /// Before the ring, so that it is dropped first. `Err` says why it cannot be pinned.
+    pin: OnceLock<Result<Pin, String>>,
+    ring: Arc<Ring>,
+}
+
+impl PinnedRing {
+    /// Makes `ring` one that is pinned when a card asks for it.
+    pub fn new(ring: Arc<Ring>) -> Self {
+        Self { pin: OnceLock::new(), ring }
+    }
+
+    /// The ring.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// Pins its memory, if that was not tried yet.
+    ///
+    /// # Errors
+    /// With the reason why it cannot be.
+    pub(super) fn pin(&self, entered: &Entered<'_>) -> Result<(), &str> {
+        let (start, len) = self.ring.region();
+        let pin = self.pin.get_or_init(|| Pin::new(entered, start, len).map_err(|e| e.to_string()));
+        pin.as_ref().map(|_| ()).map_err(String::as_str)
+    }
+}
+
+/// Host memory that is registered with CUDA; given back on drop.
+pub(super) struct Pin {
+    context: Arc<Context>,
+    start: usize,
+}
+
+impl Pin {
+    /// Registers `len` bytes of host memory from `start`, page-aligned; faults it in where it is not.
+    ///
+    /// Whoever makes it drops it before the memory is unmapped; until then the driver keeps the pages
+    /// in place, so nothing worse than a leak follows from forgetting it.
+    ///
+    /// # Errors
+    /// What the driver answers: some containers and virtual machines do not permit it.
+    pub fn new(entered: &Entered<'_>, start: usize, len: usize) -> Result<Self> {
+        // SAFETY: the range is mapped memory of this process; registering does not touch its bytes.
+        let answer = unsafe { sys::cuMemHostRegister_v2(start as *mut c_void, len, PORTABLE) };
+        entered.check(answer, format_args!("register {len} bytes of host memory"))?;
+        Ok(Self { context: Arc::clone(entered.context()), start })
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let unregister = |entered: Entered<'_>| {
+            // SAFETY: registered once, unregistered once; carriers end only when their copies have.
+            let answer = unsafe { sys::cuMemHostUnregister(self.start as *mut c_void) };
+            entered.check(answer, "unregister host memory")
+        };
+        log(self.context.enter().and_then(unregister));
+    }
+}

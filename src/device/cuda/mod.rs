@@ -1,0 +1,30 @@
+//! NVIDIA cards, by the CUDA driver API.
+//!
+//! The driver's library is loaded when the first card is asked for: the same binary runs where there
+//! is none. A [`Card`] carries the slots of one load to one card; the memory that it puts tensors
+//! into is theirs from then on.
+//!
+//! # Unsafe code
+//!
+//! The driver's functions are called here and nowhere else, behind types whose drop gives back what
+//! was taken. Two rules make that sound: what the card may still read or write is owned by a
+//! [`Landing`](landing::Landing) or the allocations behind it and let go only after its event; and
+//! every call that acts on "the current context" takes the proof that one is
+//! ([`Entered`](context::Entered)).
+#![allow(unsafe_code)]
+
+mod card;
+mod context;
+mod driver;
+mod failure;
+mod holding;
+mod intake;
+mod landing;
+mod layout;
+mod memory;
+mod stream;
+
+pub(crate) use card::{Card, Freight};
+pub use context::{CardInfo, cards};
+pub(crate) use layout::{Destination, Layout};
+pub(crate) use memory::PinnedRing;

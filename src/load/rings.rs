@@ -1,0 +1,143 @@
+//! The memory and the carriers of a load: a ring for what stays in host memory, one for what passes
+//! through on its way to cards.
+//!
+//! The second one is pinned, which takes as long as copying a small model. A loader keeps it for its
+//! next load, as long as that fits: [`Kept`]. It is let go with the loader (and its clones).
+
+use super::Loader;
+use crate::device::Carrier;
+use crate::device::cuda::{Card, Destination, Freight, Layout, PinnedRing};
+use crate::engine::Place;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{Allocation, Device};
+use crate::plan::{Extent, Plan};
+use crate::ring::Ring;
+use crate::source::Source;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// The pinned ring that a loader keeps between its loads.
+#[derive(Clone, Default)]
+pub(super) struct Kept {
+    ring: Arc<Mutex<Option<Arc<PinnedRing>>>>,
+}
+
+/// A pinned ring in use by one load; back to its loader on drop, if that is still there.
+pub(super) struct Lease {
+    ring: Arc<PinnedRing>,
+    home: Weak<Mutex<Option<Arc<PinnedRing>>>>,
+}
+
+impl Kept {
+    /// A pinned ring of `bytes`, at most `most` bytes, in blocks of `block_bytes`: the one that was
+    /// kept, if it is right.
+    fn lease(&self, bytes: usize, most: usize, block_bytes: usize) -> Result<Lease> {
+        let kept = self.ring.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_right = |kept: &Arc<PinnedRing>| {
+            let ring = kept.ring();
+            let fits = (bytes..=most).contains(&ring.capacity());
+            fits && ring.block_bytes() == block_bytes && ring.reopen()
+        };
+        let ring = match kept.filter(is_right) {
+            Some(kept) => kept,
+            None => Arc::new(PinnedRing::new(Ring::keeping_memory(bytes, block_bytes)?)),
+        };
+        Ok(Lease { ring, home: Arc::downgrade(&self.ring) })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.upgrade() {
+            let mut kept = home.lock().unwrap_or_else(PoisonError::into_inner);
+            let former = kept.replace(Arc::clone(&self.ring));
+            drop(kept);
+            drop(former); // unpins, which takes its time
+        }
+    }
+}
+
+/// The rings of a load.
+pub(super) struct Rings {
+    pub host: Option<Arc<Ring>>,
+    pub cards: Option<Lease>,
+}
+
+impl Rings {
+    /// For a load by `loader`, of so many bytes, in blocks of `block_bytes`.
+    pub fn new(loader: &Loader, plan: &Plan) -> Result<Self> {
+        let block = plan.block_bytes();
+        // A load without tensors for cards has a ring for the host, be it an empty one.
+        let only_cards = !plan.devices().is_empty() && !plan.devices().contains(&Device::Host);
+        let host = (!only_cards)
+            .then(|| Ring::new(address_space(plan.host_ring_bytes())?, block))
+            .transpose()?;
+        let has_cards = plan.devices().iter().any(|device| !device.is_host());
+        let cards = has_cards.then(|| {
+            let bytes = address_space(plan.card_ring_bytes().max(1))?;
+            let most = address_space(plan.card_ring_bytes_max())?;
+            loader.kept.lease(bytes.next_multiple_of(block), most.next_multiple_of(block), block)
+        });
+        Ok(Self { host, cards: cards.transpose()? })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Ring>> {
+        self.host.iter().chain(self.cards.iter().map(|lease| lease.ring.ring())).cloned().collect()
+    }
+}
+
+/// A size in bytes as one of memory.
+fn address_space(bytes: u64) -> Result<usize> {
+    usize::try_from(bytes)
+        .map_err(|_| Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space"))
+}
+
+/// What extents are carried to which devices, and what stands in them.
+pub(super) struct Cargo<'a> {
+    pub devices: &'a [Device],
+    pub extents: &'a Arc<[Extent]>,
+    pub sources: &'a [Arc<dyn Source>],
+    /// The layout on the card of this index among the devices.
+    pub layout: &'a dyn Fn(usize) -> Layout,
+}
+
+/// The places of the devices, and the carriers among them.
+pub(super) fn places(
+    rings: &Rings,
+    cargo: &Cargo<'_>,
+) -> Result<(Vec<Place>, Vec<Arc<dyn Carrier>>)> {
+    let mut places = Vec::with_capacity(cargo.devices.len());
+    let mut carriers: Vec<Arc<dyn Carrier>> = Vec::new();
+    for (index, device) in cargo.devices.iter().enumerate() {
+        match (device, &rings.host, &rings.cards) {
+            (Device::Host, Some(ring), _) => {
+                places.push(Place { ring: Arc::clone(ring), carrier: None });
+            }
+            (Device::Cuda(ordinal), _, Some(lease)) => {
+                let card: Arc<dyn Carrier> = Arc::new(Card::new(Freight {
+                    ordinal: *ordinal,
+                    extents: Arc::clone(cargo.extents),
+                    block_bytes: cargo.sources.iter().map(|s| s.block_bytes()).collect(),
+                    layout: (cargo.layout)(index),
+                    ring: Arc::clone(&lease.ring),
+                }));
+                carriers.push(Arc::clone(&card));
+                let ring = Arc::clone(lease.ring.ring());
+                places.push(Place { ring, carrier: Some(card) });
+            }
+            // Rings are made for the very devices of the load.
+            _ => return Err(Error::new(ErrorKind::Unsupported, format!("no ring for {device}"))),
+        }
+    }
+    Ok((places, carriers))
+}
+
+/// Where the tensors of a plan go on the card of index `place`.
+pub(super) fn layout_of(plan: &Plan, place: usize, allocation: Allocation) -> Layout {
+    let destination = match allocation {
+        Allocation::PerShard => Destination::PerShard,
+        Allocation::PerTensor => Destination::PerTensor,
+    };
+    let shards = plan.checkpoint().shards().len();
+    Layout::new(Layout::items_of(plan), plan.extents(), place, shards, destination)
+}

@@ -1,0 +1,168 @@
+//! Where tensors shall end up: one device, or a map from tensor names to devices.
+
+use crate::error::{Error, ErrorKind, Result};
+use globset::{Glob, GlobMatcher};
+use std::fmt;
+use std::str::FromStr;
+
+/// Where tensors end up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Device {
+    /// The host's own memory.
+    #[default]
+    Host,
+    /// The memory of an NVIDIA card, by its CUDA ordinal (which heeds `CUDA_VISIBLE_DEVICES`).
+    Cuda(u32),
+}
+
+impl Device {
+    /// The card with this CUDA ordinal.
+    pub const fn cuda(ordinal: u32) -> Self {
+        Self::Cuda(ordinal)
+    }
+
+    /// Whether it is the host.
+    pub const fn is_host(self) -> bool {
+        matches!(self, Self::Host)
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    /// `cpu`, `cuda` (the first card) or `cuda:N`.
+    fn from_str(text: &str) -> Result<Self> {
+        let device = match text.split_once(':') {
+            None if text == "cpu" => Some(Self::Host),
+            None if text == "cuda" => Some(Self::Cuda(0)),
+            // `parse` alone would take "+1".
+            Some(("cuda", n)) if n.bytes().all(|b| b.is_ascii_digit()) => {
+                n.parse().ok().map(Self::Cuda)
+            }
+            _ => None,
+        };
+        device.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                format!("{text:?} is not a device; use cpu, cuda or cuda:N"),
+            )
+        })
+    }
+}
+
+/// How memory of a card is allocated for tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Allocation {
+    /// One allocation for all tensors of a shard, freed with the last of them: few calls of the
+    /// driver, and large copies.
+    #[default]
+    PerShard,
+    /// One for each tensor: for who drops tensors one by one and needs their memory back.
+    PerTensor,
+}
+
+/// Which tensor ends up where: globs of tensor names, the first that matches counts; and a device
+/// for the rest.
+///
+/// ```
+/// use ringload::{Device, DeviceMap};
+///
+/// # fn main() -> ringload::Result<()> {
+/// let map = DeviceMap::from(Device::cuda(0))
+///     .with("model.layers.[4-7].*", Device::cuda(1))?
+///     .with("lm_head.*", Device::Host)?;
+/// assert_eq!(map.device_of("model.layers.5.mlp.up_proj.weight"), Device::cuda(1));
+/// assert_eq!(map.device_of("model.norm.weight"), Device::cuda(0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct DeviceMap {
+    rules: Vec<(GlobMatcher, Device)>,
+    rest: Device,
+}
+
+impl DeviceMap {
+    /// Adds a rule behind those there are: tensors whose name matches `glob` go to `device`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a glob that does not parse.
+    pub fn with(mut self, glob: &str, device: Device) -> Result<Self> {
+        self.rules.push((compile(glob)?.compile_matcher(), device));
+        Ok(self)
+    }
+
+    /// Where the tensor called `name` goes.
+    pub fn device_of(&self, name: &str) -> Device {
+        let rule = self.rules.iter().find(|(glob, _)| glob.is_match(name));
+        rule.map_or(self.rest, |&(_, device)| device)
+    }
+}
+
+impl From<Device> for DeviceMap {
+    fn from(device: Device) -> Self {
+        Self { rules: Vec::new(), rest: device }
+    }
+}
+
+impl fmt::Display for DeviceMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (glob, device) in &self.rules {
+            write!(f, "{}={device}, ", glob.glob())?;
+        }
+        write!(f, "{}", self.rest)
+    }
+}
+
+/// A glob of tensor names.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`], naming it.
+pub(crate) fn compile(glob: &str) -> Result<Glob> {
+    Glob::new(glob).map_err(|error| {
+        Error::new(ErrorKind::InvalidInput, format!("{glob:?} is not a valid glob"))
+            .with_source(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_written_as_pytorch_writes_them() {
+        let parse = |text: &str| text.parse::<Device>().ok();
+        for device in [Device::Host, Device::cuda(0), Device::cuda(17)] {
+            assert_eq!(parse(&device.to_string()), Some(device));
+        }
+        assert_eq!(parse("cuda"), Some(Device::cuda(0)));
+        for wrong in
+            ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cpu:0", "CUDA", "cuda:4294967296"]
+        {
+            let error = wrong.parse::<Device>().map_err(|e| e.to_string());
+            assert!(error.is_err_and(|e| e.contains("use cpu, cuda or cuda:N")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_counts() {
+        let map = DeviceMap::from(Device::Host)
+            .with("a.*", Device::cuda(1))
+            .and_then(|map| map.with("*", Device::cuda(0)))
+            .unwrap();
+        assert_eq!(map.device_of("a.w"), Device::cuda(1));
+        assert_eq!(map.device_of("b"), Device::cuda(0));
+        assert_eq!(map.to_string(), "a.*=cuda:1, *=cuda:0, cpu");
+        let error = DeviceMap::default().with("[", Device::Host).unwrap_err();
+        assert_eq!(error.to_string(), "\"[\" is not a valid glob");
+    }
+}
