@@ -22,6 +22,7 @@
 //! wait for their copies first. So when `stop` returns, no operation of kernel or card is left and
 //! every window is back.
 
+mod both;
 mod fill;
 mod into;
 mod lane;
@@ -31,6 +32,7 @@ mod runtime;
 mod schedule;
 mod stats;
 
+pub(crate) use both::Both;
 pub(crate) use into::{IntoWork, Lent};
 pub(crate) use mapped::MapWork;
 pub(crate) use queue::Done;

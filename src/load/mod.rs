@@ -26,7 +26,7 @@ use crate::location::IntoLocations;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::Plan;
 use crate::source::{Opener, Source};
-use rings::{Cargo, Kept, Lease, Rings};
+use rings::{Cargo, Kept, Lease, Rings, Sizes};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -215,7 +215,7 @@ impl Loader {
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
-        let rings = Rings::new(self, plan)?;
+        let rings = Rings::new(self, Sizes::of(plan))?;
         let cargo = Cargo {
             devices: plan.devices(),
             extents: plan.extents_shared(),
@@ -230,7 +230,7 @@ impl Loader {
         let register = all.last().filter(|_| tuning.register).cloned();
         let job = Job { rings: all, carriers, register, ..self.job(sources, &tuning) };
         let running = Running::start(job, Arc::new(work))?;
-        Ok(Started { running, ring_bytes: plan.ring_bytes(), lease: rings.cards })
+        Ok(Started { running, ring_bytes: plan.ring_bytes(), _lease: rings.cards })
     }
 
     fn start_mapped(&self, plan: &Arc<Plan>) -> Result<Started> {
@@ -250,7 +250,7 @@ impl Loader {
         let work = Arc::new(MapWork::new(Arc::clone(plan)));
         let tuning = self.tuning(0, plan.total_bytes(), &[])?;
         let running = Running::start_mapped(self.job(Vec::new(), &tuning), work)?;
-        Ok(Started { running, ring_bytes: 0, lease: None })
+        Ok(Started { running, ring_bytes: 0, _lease: None })
     }
 
     fn tuning(
@@ -300,7 +300,8 @@ struct Started {
     /// Dropped first: it waits until nobody uses the rings any more.
     running: Running,
     ring_bytes: u64,
-    lease: Option<Lease>,
+    /// Goes back to the loader.
+    _lease: Option<Lease>,
 }
 
 impl fmt::Debug for Loader {

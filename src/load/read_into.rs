@@ -1,10 +1,17 @@
 //! `read_into`: byte ranges of locations straight into memory that the caller owns.
+//!
+//! Host memory is read into directly. What is to go to a card passes through the pinned ring, as a
+//! load's tensors do.
 
-use super::{Loader, Summary};
-use crate::engine::{Done, IntoWork, Lent, Running};
+use super::rings::{self, Cargo, Rings, Sizes};
+use super::{Loader, Started, Summary};
+use crate::device::cuda::{Destination, Item, Layout};
+use crate::engine::{Both, Done, IntoWork, Lent, LoadWork, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
-use crate::options::ReadPath;
+use crate::options::{Device, ReadPath};
+use crate::plan::{Extent, Span, pieces_of, place_among};
+use crate::ring::{Budget, Needs, PAGE_BYTES};
 use crate::source::Source;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -12,12 +19,18 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// One range: `into.len()` bytes of a location from an offset.
+/// One range of a location, and where its bytes go.
 #[derive(Debug)]
 pub struct ReadRequest<'a> {
     location: Location,
     offset_bytes: u64,
-    into: &'a mut [u8],
+    into: Target<'a>,
+}
+
+#[derive(Debug)]
+enum Target<'a> {
+    Host(&'a mut [u8]),
+    Card { ordinal: u32, address: u64, len_bytes: u64 },
 }
 
 impl<'a> ReadRequest<'a> {
@@ -26,7 +39,32 @@ impl<'a> ReadRequest<'a> {
     /// Memory whose address is congruent to the offset modulo 4096 can be read into directly; other
     /// memory is filled through the page cache.
     pub fn new(location: impl Into<Location>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
+        Self { location: location.into(), offset_bytes, into: Target::Host(into) }
+    }
+
+    /// Asks for the `len_bytes` bytes of `location` from `offset_bytes`, into memory of card
+    /// `ordinal` from `address`. That this is memory of that card is checked before it is written to.
+    ///
+    /// # Safety
+    /// From the call of [`read_into`](Loader::read_into) until it returns, the memory stays allocated
+    /// and nobody else uses it: also no work that was queued on the card before.
+    #[allow(unsafe_code)]
+    pub unsafe fn on_card(
+        location: impl Into<Location>,
+        offset_bytes: u64,
+        ordinal: u32,
+        address: u64,
+        len_bytes: u64,
+    ) -> Self {
+        let into = Target::Card { ordinal, address, len_bytes };
         Self { location: location.into(), offset_bytes, into }
+    }
+
+    fn len_bytes(&self) -> u64 {
+        match &self.into {
+            Target::Host(into) => into.len() as u64,
+            Target::Card { len_bytes, .. } => *len_bytes,
+        }
     }
 }
 
@@ -34,10 +72,11 @@ impl Loader {
     /// Reads all `requests`, calling `on_complete` with the index of each as soon as its memory is
     /// filled; [`ControlFlow::Break`] stops the rest. Returns when nothing is in flight any more.
     ///
-    /// The loader's read path and engines apply; there is no ring, so the memory limit does not.
+    /// The loader's read path and engines apply. What goes to host memory has no ring, so the memory
+    /// limit does not apply to it; it bounds the ring that bytes for cards pass through.
     ///
     /// # Errors
-    /// When a location cannot be opened, a range lies beyond its end
+    /// When a location cannot be opened, a range lies beyond its end or an address is not of the card
     /// ([`ErrorKind::InvalidInput`]), or a read fails. What the memory of requests that were not
     /// completed holds is then unspecified.
     pub fn read_into(
@@ -47,60 +86,162 @@ impl Loader {
     ) -> Result<Summary> {
         self.check_not_verifying()?;
         let began = Instant::now();
-        let mut running = self.start_reading_into(requests)?;
+        let sorted = Sorted::new(self, requests)?;
+        let mut started = self.start_reading_into(requests, &sorted)?;
         let mut bytes = 0;
-        while let Some(done) = running.pop() {
-            let Done::Request { index } = done? else {
-                continue;
+        'all: while let Some(done) = started.running.pop() {
+            let completed = match done? {
+                Done::Request { index } => vec![sorted.host[index]],
+                Done::Tensors(ready) => sorted.cards[ready.positions].to_vec(),
             };
-            bytes += requests[index].into.len() as u64;
-            if on_complete(index).is_break() {
-                break;
+            for index in completed {
+                bytes += requests[index].len_bytes();
+                if on_complete(index).is_break() {
+                    break 'all;
+                }
             }
         }
-        running.stop();
+        started.running.stop();
         let seconds = began.elapsed().as_secs_f64();
-        Ok(Summary { bytes, seconds, ..Summary::of(&running) })
+        Ok(Summary { bytes, seconds, ..Summary::of(&started.running) })
     }
 
     #[allow(unsafe_code)]
-    fn start_reading_into(&self, requests: &mut [ReadRequest<'_>]) -> Result<Running> {
-        let opener = self.opener.anew();
-        let mut sources: Vec<Arc<dyn Source>> = Vec::new();
-        let mut known: HashMap<Location, usize> = HashMap::new();
-        let mut lent = Vec::with_capacity(requests.len());
-        for request in requests.iter_mut() {
-            let index = match known.get(&request.location) {
-                Some(&index) => index,
-                None => {
-                    sources.push(opener.open(&request.location)?);
-                    known.insert(request.location.clone(), sources.len() - 1);
-                    sources.len() - 1
-                }
-            };
-            check_range(request, &*sources[index])?;
-            lent.push(Lent {
-                source: index,
-                offset: request.offset_bytes,
-                into: NonNull::from(&mut *request.into),
-            });
-        }
-        let total = lent.iter().map(|request| request.into.len() as u64).sum();
-        let tuning = self.tuning(total, total, &sources)?;
+    fn start_reading_into(
+        &self,
+        requests: &mut [ReadRequest<'_>],
+        sorted: &Sorted,
+    ) -> Result<Started> {
+        let sources = &sorted.sources;
+        let total = requests.iter().map(ReadRequest::len_bytes).sum();
+        let on_cards = sorted.on_cards(self, requests)?;
+        let ring_bytes = on_cards.sizes.cards.map_or(total, |(least, _)| least);
+        let tuning = self.tuning(ring_bytes, total, sources)?;
+        let rings = Rings::new(self, on_cards.sizes)?;
+        let cargo = Cargo {
+            devices: &on_cards.devices,
+            extents: &on_cards.extents,
+            sources,
+            layout: &|place| on_cards.layout(place, sources.len()),
+        };
+        let (places, carriers) = rings::places(&rings, &cargo)?;
+        let lent = sorted.host.iter().map(|&index| sorted.lend(index, &mut requests[index]));
         // SAFETY: the requests are borrowed exclusively by `read_into`, which does not touch their
         // memory before `Running` is dropped; `Running` is a local there, and its drop joins the
         // engines (also when the callback panics).
-        let work = unsafe { IntoWork::new(lent, sources.clone(), tuning.chunk_bytes) };
-        let mut job = self.job(sources, &tuning);
+        let host =
+            unsafe { IntoWork::new(lent.flatten().collect(), sources.clone(), tuning.chunk_bytes) };
+        let cards = LoadWork::new(
+            Arc::clone(&on_cards.extents),
+            sources.clone(),
+            places,
+            tuning.chunk_bytes,
+        );
+        let mut job = self.job(sources.clone(), &tuning);
         if job.read_path == ReadPath::Mapped {
             job.read_path = ReadPath::Buffered; // the caller's memory cannot be a mapping
         }
-        Running::start(job, Arc::new(work))
+        let job = crate::engine::Job { rings: rings.all(), carriers, ..job };
+        let running = Running::start(job, Arc::new(Both(host, cards)))?;
+        Ok(Started { running, ring_bytes: 0, _lease: rings.cards })
+    }
+}
+
+/// Requests by where they go, and what they read.
+struct Sorted {
+    sources: Vec<Arc<dyn Source>>,
+    /// By request: its source.
+    source_of: Vec<usize>,
+    /// The requests into host memory.
+    host: Vec<usize>,
+    /// The requests into memory of cards.
+    cards: Vec<usize>,
+}
+
+/// What the requests into memory of cards come to.
+struct OnCards {
+    devices: Vec<Device>,
+    items: Vec<Item>,
+    addresses: Arc<[u64]>,
+    extents: Arc<[Extent]>,
+    sizes: Sizes,
+}
+
+impl Sorted {
+    /// Opens what the requests read, each location once, and checks their ranges.
+    fn new(loader: &Loader, requests: &[ReadRequest<'_>]) -> Result<Self> {
+        let opener = loader.opener.anew();
+        let mut known: HashMap<&Location, usize> = HashMap::new();
+        let mut sorted = Self {
+            sources: Vec::new(),
+            source_of: Vec::new(),
+            host: Vec::new(),
+            cards: Vec::new(),
+        };
+        for (index, request) in requests.iter().enumerate() {
+            let source = match known.get(&request.location) {
+                Some(&source) => source,
+                None => {
+                    sorted.sources.push(opener.open(&request.location)?);
+                    known.insert(&request.location, sorted.sources.len() - 1);
+                    sorted.sources.len() - 1
+                }
+            };
+            check_range(request, &*sorted.sources[source])?;
+            sorted.source_of.push(source);
+            match request.into {
+                Target::Host(_) => sorted.host.push(index),
+                Target::Card { .. } => sorted.cards.push(index),
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// The memory of a request into host memory.
+    fn lend(&self, index: usize, request: &mut ReadRequest<'_>) -> Option<Lent> {
+        let Target::Host(into) = &mut request.into else { return None };
+        Some(Lent {
+            source: self.source_of[index],
+            offset: request.offset_bytes,
+            into: NonNull::from(&mut **into),
+        })
+    }
+
+    fn on_cards(&self, loader: &Loader, requests: &[ReadRequest<'_>]) -> Result<OnCards> {
+        let mut devices = Vec::new();
+        let (mut items, mut addresses, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+        for &index in &self.cards {
+            let request = &requests[index];
+            let Target::Card { ordinal, address, len_bytes } = request.into else { continue };
+            let place = place_among(&mut devices, Device::cuda(ordinal))?;
+            let (shard, offset_bytes) = (self.source_of[index], request.offset_bytes);
+            items.push(Item { source: shard as u32, offset_bytes, len_bytes });
+            addresses.push(address);
+            spans.push((Span { shard, offset_bytes, len_bytes, element_bytes: 1 }, place));
+        }
+        let blocks = self.sources.iter().map(|source| source.block_bytes());
+        let block = blocks.fold(PAGE_BYTES, usize::max);
+        let card_bytes = items.iter().map(|item| item.len_bytes).sum();
+        let needs = Needs { card_bytes, block_bytes: block as u64, ..Needs::default() };
+        let budget = Budget::new(loader.resolved_memory_limit()?, needs)?;
+        let extents = pieces_of(spans, budget.piece_bytes);
+        let slots: u64 = extents.iter().map(|extent| extent.slot_len_bytes(block)).sum();
+        let most = budget.card_ring_bytes;
+        let cards = (!devices.is_empty()).then_some((slots.min(most), most));
+        let sizes = Sizes { host: None, cards, block };
+        Ok(OnCards { devices, items, addresses: addresses.into(), extents: extents.into(), sizes })
+    }
+}
+
+impl OnCards {
+    fn layout(&self, place: usize, source_count: usize) -> Layout {
+        let destination = Destination::Given(Arc::clone(&self.addresses));
+        Layout::new(self.items.clone(), &self.extents, place, source_count, destination)
     }
 }
 
 fn check_range(request: &ReadRequest<'_>, source: &dyn Source) -> Result<()> {
-    let len = request.into.len() as u64;
+    let len = request.len_bytes();
     let end = request.offset_bytes.checked_add(len);
     if end.is_some_and(|end| end <= source.len_bytes()) {
         return Ok(());

@@ -62,20 +62,42 @@ pub(super) struct Rings {
     pub cards: Option<Lease>,
 }
 
-impl Rings {
-    /// For a load by `loader`, of so many bytes, in blocks of `block_bytes`.
-    pub fn new(loader: &Loader, plan: &Plan) -> Result<Self> {
-        let block = plan.block_bytes();
-        // A load without tensors for cards has a ring for the host, be it an empty one.
-        let only_cards = !plan.devices().is_empty() && !plan.devices().contains(&Device::Host);
-        let host = (!only_cards)
-            .then(|| Ring::new(address_space(plan.host_ring_bytes())?, block))
-            .transpose()?;
+/// How large the rings of a load have to be, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// `None` where nothing stays in host memory.
+    pub host: Option<u64>,
+    /// The least and the most for cards; `None` where nothing goes to one.
+    pub cards: Option<(u64, u64)>,
+    /// What slots are aligned to.
+    pub block: usize,
+}
+
+impl Sizes {
+    /// Those of a plan's load.
+    pub fn of(plan: &Plan) -> Self {
         let has_cards = plan.devices().iter().any(|device| !device.is_host());
-        let cards = has_cards.then(|| {
-            let bytes = address_space(plan.card_ring_bytes().max(1))?;
-            let most = address_space(plan.card_ring_bytes_max())?;
-            loader.kept.lease(bytes.next_multiple_of(block), most.next_multiple_of(block), block)
+        // A load of nothing at all has a ring for the host.
+        let has_host = plan.devices().contains(&Device::Host) || !has_cards;
+        Self {
+            host: has_host.then(|| plan.host_ring_bytes()),
+            cards: has_cards.then(|| (plan.card_ring_bytes(), plan.card_ring_bytes_max())),
+            block: plan.block_bytes(),
+        }
+    }
+}
+
+impl Rings {
+    /// For a load by `loader`.
+    ///
+    /// # Errors
+    /// When the address space does not allow it.
+    pub fn new(loader: &Loader, sizes: Sizes) -> Result<Self> {
+        let block = sizes.block;
+        let host = sizes.host.map(|bytes| Ring::new(address_space(bytes)?, block)).transpose()?;
+        let cards = sizes.cards.map(|(least, most)| {
+            let least = address_space(least.max(1))?.next_multiple_of(block);
+            loader.kept.lease(least, address_space(most)?.next_multiple_of(block), block)
         });
         Ok(Self { host, cards: cards.transpose()? })
     }

@@ -4,7 +4,7 @@ use super::{Started, Summary};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Done;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Order;
+use crate::options::{Device, Order};
 use crate::plan::Plan;
 use crate::tensor::{Ready, Tensor};
 use futures_core::Stream;
@@ -32,6 +32,7 @@ pub struct TensorStream {
     current: Option<Ready>,
     progress: Progress,
     delivered_tensors: usize,
+    device_bytes: BTreeMap<Device, u64>,
     began: Instant,
     ended: Option<Instant>,
 }
@@ -48,6 +49,7 @@ impl TensorStream {
             current: None,
             progress,
             delivered_tensors: 0,
+            device_bytes: BTreeMap::new(),
             began,
             ended: None,
         }
@@ -90,6 +92,7 @@ impl TensorStream {
         Summary {
             bytes: self.progress.done_bytes(),
             tensors: self.delivered_tensors,
+            device_bytes: self.device_bytes.clone(),
             seconds: took.as_secs_f64(),
             memory_limit_bytes: self.plan.limit_bytes(),
             ring_bytes: self.started.ring_bytes,
@@ -115,6 +118,7 @@ impl TensorStream {
         let start = current.starts.of(position, info);
         self.progress.done.fetch_add(info.len_bytes(), Ordering::Relaxed);
         self.delivered_tensors += 1;
+        *self.device_bytes.entry(current.storage.device()).or_default() += info.len_bytes();
         let checkpoint = Arc::clone(self.plan.checkpoint());
         Some(Tensor::new(checkpoint, index, current.storage.clone(), start))
     }

@@ -1,6 +1,7 @@
 //! What a load did, for people and for `--json`.
 
 use crate::engine::Running;
+use crate::options::Device;
 use crate::source::{Downgrade, Rung};
 use std::collections::BTreeMap;
 
@@ -12,6 +13,8 @@ pub struct Summary {
     pub bytes: u64,
     /// How many tensors were handed out.
     pub tensors: usize,
+    /// Bytes of the tensors handed out, by the device that they are on.
+    pub device_bytes: BTreeMap<Device, u64>,
     /// From the call to the last tensor, opening the checkpoint included where the call does that.
     pub seconds: f64,
     /// How many engines ran.

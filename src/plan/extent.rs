@@ -89,16 +89,36 @@ impl Extent {
         self.slot_len_bytes(block).next_multiple_of(ring_block_bytes as u64)
     }
 
-    /// Whether `tensor`, which goes to `place`, continues this extent without a gap.
-    fn continues_with(&self, tensor: &TensorInfo, place: u8) -> bool {
-        self.shard() == tensor.shard()
-            && self.place == place
-            && self.end_bytes() == tensor.offset_bytes()
+    /// Whether `span`, which goes to `place`, continues this extent without a gap.
+    fn continues_with(&self, span: &Span, place: u8) -> bool {
+        self.shard() == span.shard && self.place == place && self.end_bytes() == span.offset_bytes
     }
 
-    /// Whether `tensor` may be added without making the extent too long.
-    fn has_room_for(&self, tensor: &TensorInfo, extent_bytes: u64) -> bool {
-        tensor.len_bytes() == 0 || self.len_bytes + tensor.len_bytes() <= extent_bytes
+    /// Whether `span` may be added without making the extent too long.
+    fn has_room_for(&self, span: &Span, extent_bytes: u64) -> bool {
+        span.len_bytes == 0 || self.len_bytes + span.len_bytes <= extent_bytes
+    }
+}
+
+/// What is to be read, as far as extents care: a tensor, or a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Which shard or source.
+    pub shard: usize,
+    pub offset_bytes: u64,
+    pub len_bytes: u64,
+    /// It is not cut within one of these.
+    pub element_bytes: u64,
+}
+
+impl From<&TensorInfo> for Span {
+    fn from(tensor: &TensorInfo) -> Self {
+        Self {
+            shard: tensor.shard(),
+            offset_bytes: tensor.offset_bytes(),
+            len_bytes: tensor.len_bytes(),
+            element_bytes: (tensor.dtype().bitsize() as u64 / 8).clamp(1, ELEMENT_BYTES_MAX),
+        }
     }
 }
 
@@ -126,10 +146,10 @@ impl Gather<'_> {
     pub fn extents(&self) -> Vec<Extent> {
         let mut extents: Vec<Extent> = Vec::new();
         for (position, (&index, &place)) in self.tensors.iter().zip(self.places).enumerate() {
-            let tensor = &self.checkpoint.tensors()[index as usize];
+            let span = Span::from(&self.checkpoint.tensors()[index as usize]);
             match self.shapes[usize::from(place)] {
-                Shape::Whole(bytes) => add_whole(&mut extents, position, tensor, place, bytes),
-                Shape::Pieces(bytes) => add_pieces(&mut extents, position, tensor, place, bytes),
+                Shape::Whole(bytes) => add_whole(&mut extents, position, &span, place, bytes),
+                Shape::Pieces(bytes) => add_pieces(&mut extents, position, &span, place, bytes),
             }
         }
         extents.shrink_to_fit();
@@ -137,28 +157,36 @@ impl Gather<'_> {
     }
 }
 
+/// The extents of `spans`, each with its place, all cut at multiples of `piece_bytes`.
+pub(crate) fn pieces_of(
+    spans: impl IntoIterator<Item = (Span, u8)>,
+    piece_bytes: u64,
+) -> Vec<Extent> {
+    let mut extents = Vec::new();
+    for (position, (span, place)) in spans.into_iter().enumerate() {
+        add_pieces(&mut extents, position, &span, place, piece_bytes);
+    }
+    extents
+}
+
 fn add_whole(
     extents: &mut Vec<Extent>,
     position: usize,
-    tensor: &TensorInfo,
+    span: &Span,
     place: u8,
     extent_bytes: u64,
 ) {
     match extents.last_mut() {
         Some(extent)
-            if extent.continues_with(tensor, place)
-                && extent.has_room_for(tensor, extent_bytes) =>
+            if extent.continues_with(span, place) && extent.has_room_for(span, extent_bytes) =>
         {
-            extent.len_bytes += tensor.len_bytes();
+            extent.len_bytes += span.len_bytes;
             extent.tensor_count += 1;
         }
-        _ => extents.push(Extent::new(
-            tensor.shard(),
-            place,
-            position..position + 1,
-            tensor.offset_bytes(),
-            tensor.len_bytes(),
-        )),
+        _ => {
+            let (offset, len) = (span.offset_bytes, span.len_bytes);
+            extents.push(Extent::new(span.shard, place, position..position + 1, offset, len));
+        }
     }
 }
 
@@ -166,40 +194,38 @@ fn add_whole(
 fn add_pieces(
     extents: &mut Vec<Extent>,
     position: usize,
-    tensor: &TensorInfo,
+    span: &Span,
     place: u8,
     piece_bytes: u64,
 ) {
-    let end = tensor.offset_bytes() + tensor.len_bytes();
-    let mut at = tensor.offset_bytes();
-    if let Some(extent) = extents.last_mut().filter(|last| last.continues_with(tensor, place)) {
-        let to = cut_after(extent.offset_bytes, tensor, piece_bytes).min(end);
+    let end = span.offset_bytes + span.len_bytes;
+    let mut at = span.offset_bytes;
+    if let Some(extent) = extents.last_mut().filter(|last| last.continues_with(span, place)) {
+        let to = cut_after(extent.offset_bytes, span, piece_bytes).min(end);
         // What ends at a cut already is full.
-        if to > at || tensor.len_bytes() == 0 {
+        if to > at || span.len_bytes == 0 {
             extent.len_bytes += to - at;
             extent.tensor_count += 1;
             at = to;
         }
     }
-    while at < end || (at == tensor.offset_bytes() && needs_extent(extents, position)) {
-        let to = cut_after(at, tensor, piece_bytes).min(end);
-        extents.push(Extent::new(tensor.shard(), place, position..position + 1, at, to - at));
+    while at < end || is_missing(extents, position) {
+        let to = cut_after(at, span, piece_bytes).min(end);
+        extents.push(Extent::new(span.shard, place, position..position + 1, at, to - at));
         at = to;
     }
 }
 
-/// Whether the tensor at `position`, which is empty, is in no extent yet.
-fn needs_extent(extents: &[Extent], position: usize) -> bool {
+/// Whether what stands at `position`, which is empty then, is in no extent yet.
+fn is_missing(extents: &[Extent], position: usize) -> bool {
     extents.last().is_none_or(|last| last.positions().end <= position)
 }
 
-/// Where an extent that begins at `start` and holds bytes of `tensor` is to end: at a multiple of
+/// Where an extent that begins at `start` and holds bytes of `span` is to end: at a multiple of
 /// `piece_bytes`, so that all reads but the first and the last are aligned; but never within an
 /// element, so that every piece of a tensor can be converted by itself.
-fn cut_after(start: u64, tensor: &TensorInfo, piece_bytes: u64) -> u64 {
+fn cut_after(start: u64, span: &Span, piece_bytes: u64) -> u64 {
     // An extent that ends a little early does not leave a tiny one behind it.
     let cut = (start + ELEMENT_BYTES_MAX).next_multiple_of(piece_bytes);
-    let element_bytes = (tensor.dtype().bitsize() as u64 / 8).clamp(1, ELEMENT_BYTES_MAX);
-    let into_element = cut.saturating_sub(tensor.offset_bytes()) % element_bytes;
-    cut - into_element
+    cut - cut.saturating_sub(span.offset_bytes) % span.element_bytes
 }

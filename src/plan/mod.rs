@@ -17,6 +17,7 @@ mod extent;
 
 pub use chunk::{Chunk, chunk_ends};
 pub use extent::Extent;
+pub(crate) use extent::{Span, pieces_of};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -189,18 +190,23 @@ fn assign(
     map: &DeviceMap,
 ) -> Result<(Vec<Device>, Vec<u8>)> {
     let mut devices = Vec::new();
-    let mut places = Vec::with_capacity(tensors.len());
-    for &index in tensors {
-        let device = map.device_of(checkpoint.tensors()[index as usize].name());
-        let place = devices.iter().position(|&known| known == device).unwrap_or_else(|| {
-            devices.push(device);
-            devices.len() - 1
-        });
-        places.push(u8::try_from(place).map_err(|_| {
-            Error::new(ErrorKind::Unsupported, "a load may have at most 256 devices")
-        })?);
-    }
+    let device_of = |&index: &u32| map.device_of(checkpoint.tensors()[index as usize].name());
+    let places = tensors.iter().map(|index| place_among(&mut devices, device_of(index)));
+    let places = places.collect::<Result<_>>()?;
     Ok((devices, places))
+}
+
+/// The index of `device` among `devices`; it is added if it is not there.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for more devices than any machine has.
+pub(crate) fn place_among(devices: &mut Vec<Device>, device: Device) -> Result<u8> {
+    let place = devices.iter().position(|&known| known == device).unwrap_or(devices.len());
+    if place == devices.len() {
+        devices.push(device);
+    }
+    u8::try_from(place)
+        .map_err(|_| Error::new(ErrorKind::Unsupported, "a load may have at most 256 devices"))
 }
 
 fn largest_block_bytes(checkpoint: &Checkpoint) -> usize {

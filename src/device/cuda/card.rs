@@ -15,7 +15,7 @@ use super::holding::Holding;
 use super::intake::Intake;
 use super::landing::Landing;
 use super::layout::Layout;
-use super::memory::PinnedRing;
+use super::memory::{PinnedRing, check_is_of_card};
 use super::stream::{Stream, copy_in_now};
 use crate::device::{Carrier, Outlet};
 use crate::error::{Error, ErrorKind, Result};
@@ -60,8 +60,11 @@ impl Card {
         Self { freight, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
     }
 
-    /// Fails unless the card has room for the tensors.
+    /// Fails unless the card has room for the tensors, and the memory that is lent is its own.
     fn check_room(&self, entered: &Entered<'_>) -> Result<()> {
+        for &(address, len_bytes) in self.freight.layout.lent() {
+            check_is_of_card(entered, address, len_bytes)?;
+        }
         let needed = self.freight.layout.needed_bytes();
         let (free, total) = entered.memory_bytes()?;
         if needed <= free {

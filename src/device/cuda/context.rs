@@ -43,11 +43,6 @@ impl Context {
         Ok(Arc::new(Self { ordinal, device, raw }))
     }
 
-    /// The card's number.
-    pub fn ordinal(&self) -> u32 {
-        self.ordinal
-    }
-
     /// The card.
     pub fn device(&self) -> Device {
         Device::cuda(self.ordinal)

@@ -56,6 +56,8 @@ pub(crate) struct Layout {
     lens_bytes: Vec<u64>,
     /// By source: how many bytes its tensors have that go to this card.
     tensor_bytes: Vec<u64>,
+    /// Address and length of the memory that is lent.
+    lent: Vec<(u64, u64)>,
     destination: Destination,
 }
 
@@ -71,6 +73,7 @@ impl Layout {
         let mut starts = vec![0; items.len()];
         let mut lens_bytes = vec![0; source_count];
         let mut tensor_bytes = vec![0; source_count];
+        let mut lent = Vec::new();
         let mut next = 0;
         for extent in extents.iter().filter(|extent| extent.place() == place) {
             let positions = extent.positions();
@@ -81,10 +84,13 @@ impl Layout {
                 starts[position] = end.next_multiple_of(ALIGNMENT_BYTES);
                 *end = starts[position] + item.len_bytes;
                 tensor_bytes[item.source as usize] += item.len_bytes;
+                if let Destination::Given(addresses) = &destination {
+                    lent.push((addresses[position], item.len_bytes));
+                }
             }
             next = next.max(positions.end);
         }
-        Self { items, starts: starts.into(), lens_bytes, tensor_bytes, destination }
+        Self { items, starts: starts.into(), lens_bytes, tensor_bytes, lent, destination }
     }
 
     /// The tensors of a plan, by position.
@@ -127,6 +133,11 @@ impl Layout {
         self.lens_bytes[source]
     }
 
+    /// Address and length of the memory that the caller lends.
+    pub fn lent(&self) -> &[(u64, u64)] {
+        &self.lent
+    }
+
     /// How many bytes the tensors of a source have together.
     pub fn tensor_bytes(&self, source: usize) -> u64 {
         self.tensor_bytes[source]
@@ -156,7 +167,7 @@ impl Layout {
 
     /// The copies that bring all of `extent` into place; `base` gives the address where the item at
     /// a position begins.
-    pub fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<Copy> {
+    pub(super) fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<Copy> {
         let mut copies: Vec<Copy> = Vec::new();
         for position in extent.positions() {
             let part = self.part(position, extent);

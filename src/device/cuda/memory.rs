@@ -1,7 +1,7 @@
 //! Memory of a card, and memory of the host that a card may read.
 
 use super::context::{Context, Entered, log};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::Device;
 use crate::ring::Ring;
 use crate::tensor::CardMemory;
@@ -68,6 +68,51 @@ impl CardMemory for DeviceMemory {
         let answer = unsafe { sys::cuMemcpyDtoH_v2(to, from, into.len()) };
         entered.check(answer, format_args!("copy {} bytes to the host", into.len()))
     }
+}
+
+/// Fails unless `len_bytes` bytes from `address` begin and end in memory of the current card.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`], naming the range.
+pub(super) fn check_is_of_card(entered: &Entered<'_>, address: u64, len_bytes: u64) -> Result<()> {
+    let card = entered.context().device();
+    let ends = [address, address.saturating_add(len_bytes - len_bytes.min(1))];
+    if len_bytes == 0 || ends.into_iter().all(|end| ordinal_of(end).map(Device::cuda) == Some(card))
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!(
+            "{card}: the {len_bytes} bytes from address {address:#x} are not memory of this card; \
+             give the address that its allocator gave, and the card it is on"
+        ),
+    ))
+}
+
+/// Which card's memory `address` is of, if any.
+fn ordinal_of(address: u64) -> Option<u32> {
+    let mut kind = 0_u32;
+    let mut ordinal = 0_i32;
+    // SAFETY: each attribute is written to a variable of its documented type; any address may be
+    // asked about.
+    let answers = unsafe {
+        [
+            sys::cuPointerGetAttribute(
+                (&raw mut kind).cast(),
+                sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+                address,
+            ),
+            sys::cuPointerGetAttribute(
+                (&raw mut ordinal).cast(),
+                sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+                address,
+            ),
+        ]
+    };
+    let known = answers == [sys::CUresult::CUDA_SUCCESS; 2];
+    (known && kind == sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32)
+        .then(|| ordinal.unsigned_abs())
 }
 
 /// A ring whose memory cards may read by themselves ("pinned").

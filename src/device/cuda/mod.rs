@@ -26,5 +26,5 @@ mod stream;
 
 pub(crate) use card::{Card, Freight};
 pub use context::{CardInfo, cards};
-pub(crate) use layout::{Destination, Layout};
+pub(crate) use layout::{Destination, Item, Layout};
 pub(crate) use memory::PinnedRing;

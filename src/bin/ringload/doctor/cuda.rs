@@ -1,7 +1,11 @@
-//! Whether NVIDIA's driver is here. Loads go to host memory in this version, with or without it.
+//! Whether NVIDIA's driver is here, and which cards it has.
 
 use super::finding::Finding;
 use super::read_text;
+use crate::format;
+#[cfg(test)]
+use ringload::Device;
+use ringload::device::{self, CardInfo};
 use std::path::{Path, PathBuf};
 
 const LIBRARY: &str = "libcuda.so.1";
@@ -18,24 +22,48 @@ const LIBRARY_DIRECTORIES: [&str; 9] = [
     "/usr/lib/wsl/lib",
 ];
 
-/// Looks for the kernel module and the driver's library.
+/// Looks for the kernel module and the driver's library, and asks it for its cards.
 pub fn examine() -> Vec<Finding> {
     let module = read_text("/proc/driver/nvidia/version");
-    let library = LIBRARY_DIRECTORIES.iter().map(|directory| Path::new(directory).join(LIBRARY));
-    vec![judge(
-        module.as_deref().and_then(module_version),
-        library.into_iter().find(|p| p.exists()),
-    )]
+    let module = module.as_deref().and_then(module_version);
+    match device::cards() {
+        Ok((cards, version)) => told(module, &cards, version),
+        Err(refusal) => vec![judge(module, library(), &refusal.to_string())],
+    }
 }
 
-fn judge(module: Option<&str>, library: Option<PathBuf>) -> Finding {
+/// The driver's library, where it is in one of the usual places.
+fn library() -> Option<PathBuf> {
+    let library = LIBRARY_DIRECTORIES.iter().map(|directory| Path::new(directory).join(LIBRARY));
+    library.into_iter().find(|path| path.exists())
+}
+
+/// The driver, and a line for each card.
+fn told(module: Option<&str>, cards: &[CardInfo], (major, minor): (u32, u32)) -> Vec<Finding> {
+    let driver = module.map_or_else(String::new, |module| format!("driver {module}, "));
+    let cards_found = format::count(cards.len(), "card");
+    let fact = format!("{driver}CUDA {major}.{minor}, {cards_found}");
+    let mut findings = vec![Finding::ok("CUDA", fact)];
+    for CardInfo { device, name, memory_bytes, pci_address } in cards {
+        let memory = format::size(*memory_bytes);
+        findings.push(Finding::ok("CUDA", format!("{device}: {name}, {memory}, at {pci_address}")));
+    }
+    findings
+}
+
+fn judge(module: Option<&str>, library: Option<PathBuf>, refusal: &str) -> Finding {
     let driver = match (module, library) {
         (Some(version), Some(library)) => format!("driver {version}, {}", library.display()),
         (Some(version), None) => format!("driver {version}, but no {LIBRARY}"),
         (None, Some(library)) => format!("{}, but no kernel module", library.display()),
-        (None, None) => "no driver".into(),
+        (None, None) => return Finding::info("CUDA", "no driver; loads go to host memory only"),
     };
-    Finding::info("CUDA", format!("{driver}; loads go to host memory only in this version"))
+    let fact = format!("{driver}; loads go to host memory only: {refusal}");
+    Finding::warn(
+        "CUDA",
+        fact,
+        ["install the driver's kernel module and libraries, in one version"],
+    )
 }
 
 /// The version in the line `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue ...`.
@@ -61,9 +89,24 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert!(judge(None, None).fact.starts_with("no driver;"));
-        assert!(judge(Some("550.1"), None).fact.contains("no libcuda.so.1"));
+        assert!(judge(None, None, "why").fact.starts_with("no driver;"));
+        assert!(judge(Some("550.1"), None, "why").fact.contains("no libcuda.so.1"));
         let library = Some(PathBuf::from("/usr/lib/libcuda.so.1"));
-        assert!(judge(None, library).fact.contains("no kernel module"));
+        let finding = judge(None, library, "cuInit failed");
+        assert!(finding.fact.contains("no kernel module") && finding.fact.contains("cuInit"));
+    }
+
+    #[test]
+    fn cards_have_a_line_each() {
+        let card = CardInfo {
+            device: Device::cuda(0),
+            name: "NVIDIA H200".into(),
+            memory_bytes: 141 << 30,
+            pci_address: "0000:1b:00.0".into(),
+        };
+        let facts: Vec<_> =
+            told(Some("580.1"), &[card], (13, 0)).into_iter().map(|finding| finding.fact).collect();
+        assert_eq!(facts[0], "driver 580.1, CUDA 13.0, 1 card");
+        assert_eq!(facts[1], "cuda:0: NVIDIA H200, 141.00 GiB, at 0000:1b:00.0");
     }
 }

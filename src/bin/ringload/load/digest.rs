@@ -4,6 +4,7 @@
 //! holds the load back when the workers fall behind; under a cap the load waits by itself until the
 //! workers have dropped what it needs.
 
+use super::Keep;
 use crate::format;
 use aws_lc_rs::digest::{SHA256, digest};
 use ringload::Tensor;
@@ -19,15 +20,15 @@ pub type Digests = BTreeMap<String, String>;
 /// The workers, and the way to them.
 pub struct Digester<'scope> {
     queue: SyncSender<Tensor>,
-    workers: Vec<ScopedJoinHandle<'scope, Hashed>>,
+    workers: Vec<ScopedJoinHandle<'scope, ringload::Result<Hashed>>>,
 }
 
 /// What one worker has done: digests, and the tensors if they are to be kept.
 type Hashed = (Digests, Vec<Tensor>);
 
 impl<'scope> Digester<'scope> {
-    /// Starts the workers; they keep the tensors they hashed if `keep` says so.
-    pub fn start(scope: &'scope Scope<'scope, '_>, keep: bool) -> Self {
+    /// Starts the workers; of the tensors they hashed they keep those that `keep` says.
+    pub fn start(scope: &'scope Scope<'scope, '_>, keep: Keep) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (queue, tensors) = mpsc::sync_channel(cores);
         let tensors = Arc::new(Mutex::new(tensors));
@@ -45,29 +46,35 @@ impl<'scope> Digester<'scope> {
     }
 
     /// Waits for the last digest; hands back what was kept.
-    pub fn finish(self) -> Hashed {
+    ///
+    /// # Errors
+    /// When a tensor cannot be brought back from a card.
+    pub fn finish(self) -> ringload::Result<Hashed> {
         drop(self.queue);
         let mut all = Hashed::default();
         for worker in self.workers {
             let (digests, kept) =
-                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             all.0.extend(digests);
             all.1.extend(kept);
         }
-        all
+        Ok(all)
     }
 }
 
 /// Hashes tensors until the queue is closed and empty.
-fn work(tensors: &Mutex<Receiver<Tensor>>, keep: bool) -> Hashed {
+fn work(tensors: &Mutex<Receiver<Tensor>>, keep: Keep) -> ringload::Result<Hashed> {
     let mut done = Hashed::default();
     loop {
         // Also after a panic elsewhere: a receiver is never half-written.
         let next = tensors.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(tensor) = next else { return done };
-        let sum = digest(&SHA256, tensor.bytes());
+        let Ok(tensor) = next else { return Ok(done) };
+        let sum = match tensor.host_bytes() {
+            Some(bytes) => digest(&SHA256, bytes),
+            None => digest(&SHA256, &tensor.to_vec()?),
+        };
         done.0.insert(tensor.name().to_owned(), format::hex(sum.as_ref()));
-        if keep {
+        if keep.keeps(&tensor) {
             done.1.push(tensor);
         }
     }

@@ -19,7 +19,7 @@ use crate::output;
 use crate::remote::Remote;
 use digest::{Digester, Digests};
 use report::Report;
-use ringload::{Loader, MemoryLimit, ReadPath, Tensor, TensorStream};
+use ringload::{Device, DeviceMap, Loader, MemoryLimit, ReadPath, Tensor, TensorStream};
 use std::thread;
 
 /// Load a checkpoint into memory and report bytes, time and speed.
@@ -32,6 +32,12 @@ pub struct Args {
     /// Stream under this cap on memory: 'unlimited', 'min', or a size such as 4GiB
     #[arg(long, value_name = "LIMIT")]
     memory_limit: Option<MemoryLimit>,
+    /// Where tensors end up: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Host)]
+    device: Device,
+    /// Tensors whose name matches end up on another device; the first match counts. May be repeated
+    #[arg(long, value_name = "GLOB=DEVICE", value_parser = parse_rule)]
+    device_map: Vec<(String, Device)>,
     /// How to read files: auto, direct, buffered or mapped
     #[arg(long, value_name = "PATH", value_parser = str::parse::<ReadPath>)]
     read_path: Option<ReadPath>,
@@ -73,7 +79,11 @@ impl Args {
     /// The loader these options describe. What is not given is left to the library, which reads
     /// the environment.
     fn loader(&self) -> ringload::Result<Loader> {
-        let loader = Loader::new().engines(self.engines).verify(self.verify);
+        let mut devices = DeviceMap::from(self.device);
+        for (glob, device) in &self.device_map {
+            devices = devices.with(glob, *device)?;
+        }
+        let loader = Loader::new().engines(self.engines).verify(self.verify).device(devices);
         let mut loader = self.remote.apply(loader)?;
         if let Some(limit) = self.memory_limit {
             loader = loader.memory_limit(limit);
@@ -88,13 +98,35 @@ impl Args {
     }
 }
 
+/// `GLOB=DEVICE`; a glob may hold a `=` itself.
+fn parse_rule(text: &str) -> Result<(String, Device), String> {
+    let (glob, device) = text.rsplit_once('=').ok_or("use GLOB=DEVICE, e.g. 'lm_head.*=cuda:1'")?;
+    Ok((glob.to_owned(), device.parse().map_err(|e: ringload::Error| e.to_string())?))
+}
+
+/// Which tensors stay until the end.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    host: bool,
+    cards: bool,
+}
+
+impl Keep {
+    /// Whether this one does.
+    pub fn keeps(self, tensor: &Tensor) -> bool {
+        if tensor.device().is_host() { self.host } else { self.cards }
+    }
+}
+
 /// Takes every tensor of the stream, with the bar beside it, and digests them if asked to.
 fn consume(
     mut stream: TensorStream,
     digest: bool,
     drop: bool,
 ) -> Outcome<(Report, Option<Digests>)> {
-    let keep = !drop && stream.summary().memory_limit_bytes.is_none();
+    // The cap is on host memory: what is on a card is not under it.
+    let host = !drop && stream.summary().memory_limit_bytes.is_none();
+    let keep = Keep { host, cards: !drop };
     let progress = stream.progress();
     thread::scope(|scope| {
         let _bar = progress::show(scope, progress);
@@ -104,7 +136,7 @@ fn consume(
             for tensor in stream.by_ref() {
                 digester.take(tensor?);
             }
-            let (digests, _kept) = digester.finish();
+            let (digests, _kept) = digester.finish()?;
             Ok((Report::of(&stream)?, Some(digests)))
         } else {
             let _kept = keep_or_drop(&mut stream, keep)?;
@@ -113,14 +145,27 @@ fn consume(
     })
 }
 
-/// Runs the stream to its end; the tensors come back if `keep` says so.
-fn keep_or_drop(stream: &mut TensorStream, keep: bool) -> ringload::Result<Vec<Tensor>> {
+/// Runs the stream to its end; gives the tensors that stay.
+fn keep_or_drop(stream: &mut TensorStream, keep: Keep) -> ringload::Result<Vec<Tensor>> {
     let mut kept = Vec::new();
     for tensor in stream {
         let tensor = tensor?;
-        if keep {
+        if keep.keeps(&tensor) {
             kept.push(tensor);
         }
     }
     Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_a_device_map_end_in_a_device() {
+        let rule = parse_rule("a=b*=cuda:1");
+        assert_eq!(rule, Ok(("a=b*".to_owned(), Device::cuda(1))));
+        assert!(parse_rule("lm_head").is_err_and(|e| e.contains("GLOB=DEVICE")));
+        assert!(parse_rule("lm_head=gpu").is_err_and(|e| e.contains("\"gpu\"")));
+    }
 }

@@ -5,7 +5,7 @@ use crate::failure::{Failure, Outcome};
 use crate::format;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
-use ringload::{Downgrade, Summary, TensorStream};
+use ringload::{Device, Downgrade, Summary, TensorStream};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +17,8 @@ pub struct Report {
     /// Of the tensors, as delivered.
     bytes: u64,
     tensors: usize,
+    /// Of the tensors, by device.
+    device_bytes: BTreeMap<String, u64>,
     seconds: f64,
     gigabytes_per_second: f64,
     /// User and system time of this whole process.
@@ -59,6 +61,7 @@ impl Report {
             read_path: summary.read_path(),
             bytes: summary.bytes,
             tensors: summary.tensors,
+            device_bytes: by_name(summary.device_bytes),
             seconds: summary.seconds,
             cpu_seconds,
             peak_rss_bytes,
@@ -101,15 +104,33 @@ impl Report {
 
     fn headline(&self) -> String {
         format!(
-            "{}, {} in {} ({}), {}, {}, {}",
+            "{}, {}{} in {} ({}), {}, {}, {}",
             format::count(self.tensors, "tensor"),
             format::size(self.bytes),
+            self.whereto(),
             format::duration(self.seconds),
             format::speed(self.gigabytes_per_second),
             self.read_path,
             format::count(self.engines, "engine"),
             self.driver,
         )
+    }
+
+    /// ` to cuda:0`; ` to cpu (1.00 GiB) and cuda:0 (7.00 GiB)`; nothing where all is on the host.
+    fn whereto(&self) -> String {
+        let devices: Vec<_> = self.device_bytes.iter().collect();
+        match devices[..] {
+            [] => String::new(),
+            [(device, _)] if device == "cpu" => String::new(),
+            [(device, _)] => format!(" to {device}"),
+            _ => {
+                let parts: Vec<_> = devices
+                    .iter()
+                    .map(|&(device, &bytes)| format!("{device} ({})", format::size(bytes)))
+                    .collect();
+                format!(" to {}", parts.join(" and "))
+            }
+        }
     }
 
     /// `3 reads had to be repeated: 2 reset, 1 throttled`
@@ -130,6 +151,10 @@ impl Report {
         }
         line
     }
+}
+
+fn by_name(bytes: BTreeMap<Device, u64>) -> BTreeMap<String, u64> {
+    bytes.into_iter().map(|(device, bytes)| (device.to_string(), bytes)).collect()
 }
 
 impl From<Downgrade> for Rung {
@@ -169,6 +194,7 @@ mod tests {
         Report {
             bytes: 4 << 30,
             tensors: 291,
+            device_bytes: [("cpu".to_owned(), 4 << 30)].into(),
             seconds: 1.62,
             gigabytes_per_second: 2.6512,
             cpu_seconds: 0.4,
@@ -199,6 +225,15 @@ mod tests {
             "291 tensors, 4.00 GiB in 1.62 s (2.65 GB/s), direct, 2 engines, uring+registered\n\
              CPU 400.0 ms, peak memory 5.00 GiB\n"
         );
+    }
+
+    #[test]
+    fn other_devices_than_the_host_are_told() {
+        let card = Report { device_bytes: [("cuda:1".to_owned(), 4 << 30)].into(), ..report() };
+        assert!(printed(&card).starts_with("291 tensors, 4.00 GiB to cuda:1 in 1.62 s"));
+        let both = [("cpu".to_owned(), 1 << 30), ("cuda:0".to_owned(), 3 << 30)].into();
+        let both = printed(&Report { device_bytes: both, ..report() });
+        assert!(both.contains("4.00 GiB to cpu (1.00 GiB) and cuda:0 (3.00 GiB) in "), "{both}");
     }
 
     #[test]

@@ -1,0 +1,40 @@
+//! Two works as one: the first, then the second.
+
+use super::{Done, Next, Work};
+use crate::error::Result;
+use crate::ring::Window;
+
+/// Does all of the first work's reads before those of the second, which may wait for memory; the
+/// first may not.
+pub(crate) struct Both<A, B>(pub A, pub B);
+
+impl<A: Work, B: Work> Work for Both<A, B> {
+    fn next(&self) -> Next {
+        match self.0.next() {
+            Next::Finished => mark(self.1.next(), 1),
+            next => mark(next, 0),
+        }
+    }
+
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>> {
+        match ticket % 2 {
+            0 => self.0.complete(ticket / 2, window),
+            _ => self.1.complete(ticket / 2, window),
+        }
+    }
+
+    fn in_hand(&self) -> usize {
+        self.0.in_hand() + self.1.in_hand()
+    }
+}
+
+/// The ticket of a read says whose it is.
+fn mark(next: Next, whose: usize) -> Next {
+    match next {
+        Next::Read(mut task) => {
+            task.ticket = task.ticket * 2 + whose;
+            Next::Read(task)
+        }
+        other => other,
+    }
+}
