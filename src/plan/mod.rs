@@ -246,3 +246,6 @@ fn compile_all(globs: &[String]) -> Result<GlobSet> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod pieces_tests;

@@ -188,3 +188,7 @@ impl Layout {
         copies
     }
 }
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;
