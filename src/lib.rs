@@ -51,7 +51,9 @@
 //! It is confined to [`ring`] (memory and who may touch it), `source::backend` (io_uring
 //! operations), `sys` (two system calls), and the lending of caller-owned memory in `read_into`.
 
+pub mod cast;
 pub mod checkpoint;
+pub mod checksum;
 pub mod device;
 #[doc(hidden)]
 pub mod doctor;

@@ -17,12 +17,13 @@
 mod crc;
 mod sha;
 
+use crate::checksum::Crc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::source::store::Checksum;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use crc::{Crc, Spans};
+use crc::Spans;
 use crc_fast::Digest;
 use sha::InOrder;
 use std::sync::atomic::{AtomicBool, Ordering};
