@@ -1,0 +1,153 @@
+//! Events: marks in a stream, the only way to learn that the work before them is done.
+
+use crate::call::{Call, answer, put};
+use crate::result::{
+    CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_READY, CUresult,
+};
+use crate::state::{Kind, Owned, State};
+use crate::stream;
+use crate::trace::Trace;
+use crate::work::Work;
+use std::ffi::c_uint;
+use std::time::Instant;
+
+/// The event keeps no time.
+pub const CU_EVENT_DISABLE_TIMING: c_uint = 2;
+/// Also: wait without spinning.
+const FLAGS: c_uint = 1 | CU_EVENT_DISABLE_TIMING;
+
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) owned: Owned,
+    timed: bool,
+    /// Where it was recorded last.
+    recorded: Option<(usize, u64)>,
+    time: Option<Instant>,
+}
+
+/// Where the event was recorded last; rings the alarm unless it is one.
+pub(crate) fn recorded(call: &Call, handle: usize) -> Option<(usize, u64)> {
+    match call.state.events.get(&handle) {
+        Some(event) => event.recorded,
+        None => Kind::Event.missing(call.function, handle),
+    }
+}
+
+/// The event; rings the alarm unless it is one of the current context.
+fn own(call: &mut Call, handle: usize) -> &mut Event {
+    let function = call.function;
+    match call.state.events.get(&handle) {
+        Some(event) => call.same_context("event", event.owned.context),
+        None => Kind::Event.missing(function, handle),
+    }
+    match call.state.events.get_mut(&handle) {
+        Some(event) => event,
+        None => Kind::Event.missing(function, handle),
+    }
+}
+
+/// A worker has come to the event's mark.
+pub(crate) fn reached(state: &mut State, handle: usize, stream: usize, sequence: u64) {
+    if let Some(event) = state.events.get_mut(&handle)
+        && event.recorded == Some((stream, sequence))
+    {
+        event.time = Some(Instant::now());
+    }
+}
+
+/// Creates an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventCreate(event: *mut usize, flags: c_uint) -> CUresult {
+    answer(|| {
+        let mut call = Call::in_context("cuEventCreate", &[flags.into()])?;
+        if flags & !FLAGS != 0 {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        let handle = Kind::Event.new_handle();
+        let owned = Owned::by(call.context);
+        let timed = flags & CU_EVENT_DISABLE_TIMING == 0;
+        call.state.events.insert(handle, Event { owned, timed, recorded: None, time: None });
+        // SAFETY: the driver's contract.
+        unsafe { put(event, handle) }
+    })
+}
+
+/// Marks the end of the work that the stream was given so far.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> CUresult {
+    answer(|| {
+        let mut call = Call::in_context("cuEventRecord", &[])?;
+        own(&mut call, event);
+        let stream = stream::named(&mut call, stream);
+        let sequence = stream::submit(&mut call, stream, Trace::default(), Work::Record { event });
+        let event = own(&mut call, event);
+        event.recorded = Some((stream, sequence));
+        event.time = None;
+        Ok(())
+    })
+}
+
+/// Answers whether the marked work is done.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventQuery(event: usize) -> CUresult {
+    answer(|| {
+        let mut call = Call::in_context("cuEventQuery", &[])?;
+        match own(&mut call, event).recorded {
+            Some((stream, sequence)) => {
+                call.look_at(stream, sequence)?.then_some(()).ok_or(CUDA_ERROR_NOT_READY)
+            }
+            None => Ok(()),
+        }
+    })
+}
+
+/// Waits for the marked work.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventSynchronize(event: usize) -> CUresult {
+    answer(|| {
+        let mut call = Call::in_context("cuEventSynchronize", &[])?;
+        match own(&mut call, event).recorded {
+            Some((stream, sequence)) => call.wait_for(stream, sequence).map(drop),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Answers the milliseconds between two events that were reached.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventElapsedTime(
+    milliseconds: *mut f32,
+    start: usize,
+    end: usize,
+) -> CUresult {
+    answer(|| {
+        let mut call = Call::in_context("cuEventElapsedTime", &[])?;
+        let mut times = [start, end].map(|event| {
+            let event = own(&mut call, event);
+            let usable = event.timed && event.recorded.is_some();
+            usable.then_some(event.time)
+        });
+        let [Some(start), Some(end)] = &mut times else {
+            return Err(CUDA_ERROR_INVALID_HANDLE);
+        };
+        let (Some(start), Some(end)) = (start, end) else {
+            return Err(CUDA_ERROR_NOT_READY);
+        };
+        let forward = end.saturating_duration_since(*start).as_secs_f32();
+        let backward = start.saturating_duration_since(*end).as_secs_f32();
+        // SAFETY: the driver's contract.
+        unsafe { put(milliseconds, (forward - backward) * 1000.0) }
+    })
+}
+
+/// Destroys an event.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventDestroy_v2(event: usize) -> CUresult {
+    answer(|| {
+        let mut call = Call::of_context("cuEventDestroy_v2", &[]);
+        own(&mut call, event).owned.given_up = true;
+        let mut call = call.unless_failing()?;
+        call.state.events.remove(&event);
+        Ok(())
+    })
+}

@@ -1,0 +1,106 @@
+//! Host memory registered with the driver: the only kind that asynchronous copies may use.
+
+use crate::call::{Call, answer};
+use crate::mapping::is_mapped;
+use crate::result::{CUDA_ERROR_INVALID_VALUE, CUresult};
+use crate::state::{Owned, State};
+use crate::stream;
+use std::ffi::{c_uint, c_void};
+
+/// The registration serves every context.
+pub const CU_MEMHOSTREGISTER_PORTABLE: c_uint = 1;
+/// All flags that there are.
+const FLAGS: c_uint = 0xF;
+
+#[derive(Debug)]
+pub(crate) struct Registration {
+    pub(crate) owned: Owned,
+    pub(crate) bytes: u64,
+    portable: bool,
+}
+
+impl State {
+    /// The registration that the address is in, with its first address.
+    pub(crate) fn registration_at(&self, address: u64) -> Option<(u64, &Registration)> {
+        let (base, registration) = self.registrations.range(..=address).next_back()?;
+        (address < base + registration.bytes).then_some((*base, registration))
+    }
+
+    /// The first address of the registration that the range is in, or none where no byte of it is
+    /// registered; rings the alarm for what is neither, and for another context's registration.
+    pub(crate) fn host_range(
+        &self,
+        function: &str,
+        context: usize,
+        start: u64,
+        bytes: u64,
+    ) -> Option<u64> {
+        let Some((base, registration)) = self.registration_at(start) else {
+            let inside = self.registrations.range(start..start + bytes).next();
+            if inside.is_some() {
+                alarm!("{function}: host memory begins before the registration that it ends in");
+            }
+            return None;
+        };
+        let end = base + registration.bytes;
+        if start + bytes > end {
+            if self.registrations.contains_key(&end) {
+                alarm!("{function}: host memory spans two registrations");
+            }
+            alarm!("{function}: host memory goes past the end of its registration");
+        }
+        if registration.owned.context != context && !registration.portable {
+            alarm!(
+                "{function}: host memory is registered for another context, \
+                 without CU_MEMHOSTREGISTER_PORTABLE"
+            );
+        }
+        Some(base)
+    }
+}
+
+/// Registers host memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemHostRegister_v2(
+    pointer: *mut c_void,
+    bytes: usize,
+    flags: c_uint,
+) -> CUresult {
+    answer(|| {
+        let mut call = Call::in_context("cuMemHostRegister_v2", &[bytes as u64, flags.into()])?;
+        let (start, bytes) = (pointer as u64, bytes as u64);
+        let end = start.checked_add(bytes).filter(|end| *end > start && start > 0);
+        let Some(end) = end.filter(|_| flags & !FLAGS == 0 && is_mapped(start, bytes)) else {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        };
+        let overlaps = call.state.registrations.range(start..end).next().is_some()
+            || call.state.registration_at(start).is_some();
+        if overlaps {
+            alarm!("{}: the range overlaps one that is registered", call.function);
+        }
+        let portable = flags & CU_MEMHOSTREGISTER_PORTABLE != 0;
+        let registration = Registration { owned: Owned::by(call.context), bytes, portable };
+        call.state.registrations.insert(start, registration);
+        Ok(())
+    })
+}
+
+/// Ends a registration.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
+    answer(|| {
+        let mut call = Call::of_context("cuMemHostUnregister", &[]);
+        let (function, context, start) = (call.function, call.context, pointer as u64);
+        let Some(registration) = call.state.registrations.get_mut(&start) else {
+            alarm!("{function}: {start:#x} is not the start of registered memory");
+        };
+        if registration.owned.context != context && !registration.portable {
+            alarm!("{function}: the registration belongs to another context than the current one");
+        }
+        registration.owned.given_up = true;
+        let mut call = call.unless_failing()?;
+        stream::check_unused(&call.state, function, start);
+        call.state.registrations.remove(&start);
+        Ok(())
+    })
+}

@@ -1,0 +1,199 @@
+//! Launches: kernels of `kernels.cpp`, which run on the host, on pieces that are checked before.
+//!
+//! Every kernel takes an array of pieces in device memory and how many there are, and `crc64` the
+//! place of its results as well. What they touch beyond that is found by the guards around each
+//! allocation.
+
+use crate::call::{Call, answer};
+use crate::module;
+use crate::result::{CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, CUresult};
+use crate::state::{State, lock};
+use crate::stream::{self, Operation};
+use crate::trace::Trace;
+use crate::work::Work;
+use std::collections::BTreeSet;
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ptr;
+
+const MOST_THREADS: c_uint = 1024;
+
+unsafe extern "C" {
+    /// Runs a kernel; in `kernels.cpp`.
+    fn stand_in_launch(
+        name: *const c_char,
+        grid_x: u32,
+        block_x: u32,
+        shared_bytes: u32,
+        arguments: *mut *mut c_void,
+    ) -> c_int;
+}
+
+/// A launch with copies of its arguments.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    name: String,
+    grid: u32,
+    block: u32,
+    shared_bytes: u32,
+    arguments: Vec<Box<[u8]>>,
+}
+
+/// What a kernel is to do; the layout is that of `kernels/`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    source: u64,
+    target: u64,
+    length: u64,
+}
+
+impl Launch {
+    /// The argument as a number.
+    fn argument(&self, index: usize) -> Option<u64> {
+        let bytes = self.arguments.get(index)?;
+        let mut number = [0; 8];
+        number.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(u64::from_le_bytes(number))
+    }
+
+    fn pieces(&self, function: &str) -> (u64, u64) {
+        match (self.argument(0), self.argument(1)) {
+            (Some(pieces), Some(count)) => (pieces, count),
+            _ => alarm!("{function}: {} does not take pieces and their number", self.name),
+        }
+    }
+
+    /// What the submission knows that the kernel uses: the pieces and the results.
+    fn arrays(&self, function: &str) -> Vec<(u64, u64)> {
+        let (pieces, count) = self.pieces(function);
+        let mut arrays = vec![(pieces, count * size_of::<Piece>() as u64)];
+        if self.name.contains("crc64") {
+            let Some(results) = self.argument(2) else {
+                alarm!("{function}: {} does not take the place of its results", self.name);
+            };
+            arrays.push((results, count * size_of::<u64>() as u64));
+        }
+        arrays.retain(|(_, bytes)| *bytes > 0);
+        arrays
+    }
+
+    /// The ranges that a piece certainly covers. A cast's length may count elements or bytes, and
+    /// its target may take half of its source's.
+    fn ranges(&self, piece: Piece) -> Vec<(u64, u64)> {
+        let target_bytes = match self.name.contains("cast") {
+            true => piece.length.div_ceil(2),
+            false => piece.length,
+        };
+        let target = (!self.name.contains("crc64")).then_some((piece.target, target_bytes));
+        [Some((piece.source, piece.length)), target].into_iter().flatten().collect()
+    }
+
+    /// The allocations that the kernel uses; rings the alarm where it goes beyond them.
+    fn check(&self, function: &str, state: &State, context: usize) -> BTreeSet<u64> {
+        let range = |(start, bytes)| state.device_range(function, context, start, bytes);
+        let mut uses: BTreeSet<_> = self.arrays(function).into_iter().map(range).collect();
+        let (pieces, count) = self.pieces(function);
+        for index in 0..count {
+            let place = (pieces as *const Piece).wrapping_add(index as usize);
+            // SAFETY: the array is inside a live allocation, as was just checked.
+            let piece = unsafe { place.read_unaligned() };
+            if piece.length > 0 {
+                uses.extend(self.ranges(piece).into_iter().map(range));
+            }
+        }
+        uses
+    }
+
+    pub(crate) fn run(&self, operation: &Operation, context: usize, stream: usize) {
+        let function = format!("{} of {}", operation.function, self.name);
+        let mut state = lock();
+        if state.failed(context).is_some() {
+            return; // what it needs may be gone
+        }
+        let uses = self.check(&function, &state, context);
+        let stream = state.streams.get_mut(&stream);
+        if let Some(trace) = stream.and_then(|stream| stream.trace(operation.sequence)) {
+            trace.uses.extend(uses);
+        }
+        drop(state);
+        self.call(&function);
+    }
+
+    fn call(&self, function: &str) {
+        let Ok(name) = CString::new(self.name.as_str()) else { return };
+        let mut copies = self.arguments.clone();
+        let mut arguments: Vec<*mut c_void> =
+            copies.iter_mut().map(|copy| copy.as_mut_ptr().cast()).collect();
+        // SAFETY: the arguments are of the sizes that the kernel's PTX names, and what its pieces
+        // name is inside live allocations, which stay until the launch's end is known.
+        let code = unsafe {
+            let arguments = arguments.as_mut_ptr();
+            stand_in_launch(name.as_ptr(), self.grid, self.block, self.shared_bytes, arguments)
+        };
+        if code != 0 {
+            alarm!("{function}: kernels.cpp cannot run it (it answered {code})");
+        }
+    }
+}
+
+/// Launches a kernel, in the order of a stream.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments, reason = "these are the driver's")]
+pub unsafe extern "C" fn cuLaunchKernel(
+    kernel: usize,
+    grid_x: c_uint,
+    grid_y: c_uint,
+    grid_z: c_uint,
+    block_x: c_uint,
+    block_y: c_uint,
+    block_z: c_uint,
+    shared_bytes: c_uint,
+    handle: usize,
+    parameters: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    answer(|| {
+        let sizes = [grid_x.into(), block_x.into(), shared_bytes.into()];
+        let mut call = Call::in_context("cuLaunchKernel", &sizes)?;
+        if [grid_y, grid_z, block_y, block_z] != [1; 4] || !extra.is_null() {
+            alarm!("{}: only grids of one dimension, without `extra`", call.function);
+        }
+        let function = module::function(&mut call, kernel).clone();
+        if grid_x == 0 || block_x == 0 || parameters.is_null() {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        if block_x > MOST_THREADS || shared_bytes > function.shared_bytes {
+            return Err(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+        }
+        let stream = stream::named(&mut call, handle);
+        // SAFETY: the driver's contract: one pointer for each of the kernel's parameters.
+        let arguments = unsafe { copied(parameters, &function.parameters) };
+        let name = function.name;
+        let launch = Launch { name, grid: grid_x, block: block_x, shared_bytes, arguments };
+        let arrays = launch.arrays(call.function);
+        let context = call.context;
+        let array = |(start, bytes)| call.state.device_range(call.function, context, start, bytes);
+        let uses = arrays.into_iter().map(array).collect();
+        let trace = Trace { module: Some(function.module), ..Trace::using(uses) };
+        let sequence = stream::submit(&mut call, stream, trace, Work::Launch(launch));
+        stream::linger(call, stream, sequence);
+        Ok(())
+    })
+}
+
+/// The arguments of a launch, copied.
+///
+/// # Safety
+/// `parameters` points to as many pointers as there are sizes, each to as many bytes.
+unsafe fn copied(parameters: *mut *mut c_void, sizes: &[usize]) -> Vec<Box<[u8]>> {
+    let copy = |(index, bytes): (usize, &usize)| {
+        let mut copy = vec![0_u8; *bytes].into_boxed_slice();
+        // SAFETY: the caller says so.
+        unsafe {
+            let place = parameters.wrapping_add(index).read();
+            ptr::copy_nonoverlapping(place.cast(), copy.as_mut_ptr(), *bytes);
+        }
+        copy
+    };
+    sizes.iter().enumerate().map(copy).collect()
+}

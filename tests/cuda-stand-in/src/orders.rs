@@ -1,0 +1,218 @@
+//! What the environment orders: the seed, the machine, and the failures.
+//!
+//! Read anew as long as no primary context is alive, so that one process can try many seeds. An
+//! order that says nothing rings the alarm: a misspelt failure would never come, and its test pass.
+
+use crate::random::Random;
+use crate::result::by_name;
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::time::Duration;
+
+/// How cuFile behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gds {
+    /// Its driver does not open.
+    Off,
+    /// It reads, but not straight to the card.
+    Compatible,
+    On,
+}
+
+#[derive(Debug)]
+pub(crate) struct Orders {
+    pub(crate) seed: u64,
+    pub(crate) devices: i32,
+    pub(crate) memory_bytes: usize,
+    pub(crate) context_time: Duration,
+    pub(crate) failures: Vec<Failure>,
+    /// Which copy to a device, counted from 1, has a bit flipped.
+    pub(crate) flip: Option<u64>,
+    pub(crate) log: Option<File>,
+    pub(crate) gds: Gds,
+}
+
+/// A failure ordered for the `nth` call of a function (for every one, without).
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) function: String,
+    pub(crate) nth: Option<u64>,
+    pub(crate) result: u32,
+    /// It appears when the work is done, not when it is submitted.
+    pub(crate) at_run: bool,
+}
+
+impl Orders {
+    pub(crate) fn read() -> Self {
+        let seed = number("CUDA_STAND_IN_SEED").unwrap_or(0);
+        let drawn = Random::new(seed, 0).below(21);
+        let milliseconds = number("CUDA_STAND_IN_CONTEXT_MS").unwrap_or(drawn);
+        Orders {
+            seed,
+            devices: number("CUDA_STAND_IN_DEVICES").unwrap_or(2).min(64) as i32,
+            memory_bytes: number("CUDA_STAND_IN_MEMORY").unwrap_or(1 << 30) as usize,
+            context_time: Duration::from_millis(milliseconds),
+            failures: text("CUDA_STAND_IN_FAIL").map(|list| failures(&list)).unwrap_or_default(),
+            flip: number("CUDA_STAND_IN_FLIP"),
+            log: text("CUDA_STAND_IN_LOG").map(|path| open(&path)),
+            gds: gds(),
+        }
+    }
+
+    /// The failure ordered for the `count`-th call of `function`.
+    pub(crate) fn failure(&self, function: &str, count: u64, at_run: bool) -> Option<u32> {
+        let wanted = |failure: &&Failure| {
+            failure.function == function
+                && failure.at_run == at_run
+                && failure.nth.is_none_or(|nth| nth == count)
+        };
+        self.failures.iter().find(wanted).map(|failure| failure.result)
+    }
+}
+
+fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = text(name)?;
+    Some(text.parse().unwrap_or_else(|_| alarm!("{name}={text} is not a number")))
+}
+
+fn open(path: &str) -> File {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.unwrap_or_else(|error| alarm!("CUDA_STAND_IN_LOG={path}: {error}"))
+}
+
+fn gds() -> Gds {
+    match text("CUDA_STAND_IN_GDS").as_deref() {
+        None | Some("off") => Gds::Off,
+        Some("compat") => Gds::Compatible,
+        Some("on") => Gds::On,
+        Some(other) => alarm!("CUDA_STAND_IN_GDS={other} is none of off, compat, on"),
+    }
+}
+
+fn failures(list: &str) -> Vec<Failure> {
+    list.split(',').map(str::trim).filter(|order| !order.is_empty()).map(failure).collect()
+}
+
+fn failure(order: &str) -> Failure {
+    parse(order).unwrap_or_else(|| {
+        alarm!("CUDA_STAND_IN_FAIL: {order:?} is not `function:nth:ERROR_NAME` of a known function")
+    })
+}
+
+fn parse(order: &str) -> Option<Failure> {
+    let [function, nth, result] = order.split(':').collect::<Vec<_>>().try_into().ok()?;
+    let (function, at_run) = match function.strip_suffix("@run") {
+        Some(function) => (function, true),
+        None => (function, false),
+    };
+    if !FUNCTIONS.contains(&function) || (at_run && !ASYNCHRONOUS.contains(&function)) {
+        return None;
+    }
+    // Callers hold the results of either library in an enum that has not those of the other.
+    if function.starts_with("cuFile") != result.starts_with("CU_FILE_") {
+        return None;
+    }
+    let nth = if nth == "*" { None } else { Some(nth.parse().ok()?) };
+    Some(Failure { function: function.to_owned(), nth, result: by_name(result)?, at_run })
+}
+
+/// The functions whose work may fail after they answered.
+const ASYNCHRONOUS: &[&str] = &[
+    "cuLaunchKernel",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemsetD8Async",
+];
+
+/// The functions that may be ordered to fail: all but those that tell what an error means.
+const FUNCTIONS: &[&str] = &[
+    "cuCtxGetCurrent",
+    "cuCtxPopCurrent_v2",
+    "cuCtxPushCurrent_v2",
+    "cuCtxSetCurrent",
+    "cuCtxSynchronize",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDeviceGetPCIBusId",
+    "cuDevicePrimaryCtxGetState",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuDeviceTotalMem_v2",
+    "cuDriverGetVersion",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventElapsedTime",
+    "cuEventQuery",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuFileBufDeregister",
+    "cuFileBufRegister",
+    "cuFileDriverClose",
+    "cuFileDriverClose_v2",
+    "cuFileDriverGetProperties",
+    "cuFileDriverOpen",
+    "cuFileHandleRegister",
+    "cuFileRead",
+    "cuFuncSetAttribute",
+    "cuInit",
+    "cuLaunchKernel",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemHostRegister_v2",
+    "cuMemHostUnregister",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyDtoH_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyHtoD_v2",
+    "cuMemsetD8Async",
+    "cuMemsetD8_v2",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuPointerGetAttribute",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamQuery",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{CU_FILE_IO_NOT_SUPPORTED, CUDA_ERROR_ILLEGAL_ADDRESS};
+
+    #[test]
+    fn failures_are_read() {
+        let order = parse("cuMemcpyHtoDAsync_v2@run:3:CUDA_ERROR_ILLEGAL_ADDRESS").unwrap();
+        assert_eq!((order.nth, order.at_run), (Some(3), true));
+        assert_eq!(order.result, CUDA_ERROR_ILLEGAL_ADDRESS);
+        let order = parse("cuFileRead:*:CU_FILE_IO_NOT_SUPPORTED").unwrap();
+        assert_eq!((order.nth, order.at_run), (None, false));
+        assert_eq!(order.result, CU_FILE_IO_NOT_SUPPORTED);
+    }
+
+    #[test]
+    fn failures_that_would_never_come_are_refused() {
+        for order in [
+            "cuMemAlloc:1:CUDA_ERROR_OUT_OF_MEMORY",
+            "cuMemAlloc_v2:first:CUDA_ERROR_OUT_OF_MEMORY",
+            "cuMemAlloc_v2:1:CUDA_ERROR_OUT_OF_MEMROY",
+            "cuMemAlloc_v2:1:CUDA_SUCCESS",
+            "cuMemAlloc_v2@run:1:CUDA_ERROR_OUT_OF_MEMORY",
+            "cuMemAlloc_v2:1:CU_FILE_IO_NOT_SUPPORTED",
+            "cuMemAlloc_v2:1",
+        ] {
+            assert!(parse(order).is_none(), "{order}");
+        }
+    }
+}

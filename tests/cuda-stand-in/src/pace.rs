@@ -1,0 +1,79 @@
+//! How out of step a stream is: when each of its operations may begin, drawn from the seed.
+//!
+//! Some streams are prompt and some are slow, and in each some operations begin at once, some late,
+//! some behind the one before, and some not before somebody waits for them. All of it is bounded,
+//! so that nothing ever hangs.
+
+use crate::random::Random;
+use std::time::{Duration, Instant};
+
+/// The longest that an operation is held back for somebody to wait for it.
+const MOST_UNWANTED: Duration = Duration::from_millis(4);
+/// How late the operations of a stream of slowness 1 are at most.
+const LATE: Duration = Duration::from_micros(250);
+
+/// The draws of one stream.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    random: Random,
+    late: Duration,
+}
+
+/// When an operation may begin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Delay {
+    None,
+    /// As long after it was submitted.
+    SinceSubmitted(Duration),
+    /// As long after the one before it was done.
+    SinceFirst(Duration),
+    /// When somebody waits for it, or as long after it was submitted.
+    UntilWanted(Duration),
+}
+
+impl Pace {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+        let mut random = Random::new(seed, stream);
+        let slowness = [0, 1, 2, 8][random.below(4) as usize];
+        Pace { random, late: LATE * slowness }
+    }
+
+    /// For work that moves bytes.
+    pub(crate) fn of_work(&mut self) -> Delay {
+        match self.random.below(100) {
+            0..40 => Delay::None,
+            40..75 => Delay::SinceSubmitted(self.random.up_to(self.late)),
+            75..90 => Delay::SinceFirst(self.random.up_to(self.late / 4)),
+            _ => Delay::UntilWanted(self.random.up_to(MOST_UNWANTED)),
+        }
+    }
+
+    /// For an event: a little after the work before it.
+    pub(crate) fn of_event(&mut self) -> Delay {
+        Delay::SinceFirst(self.random.up_to(self.late.min(LATE)))
+    }
+
+    /// The draws of one operation.
+    pub(crate) fn of_run(&mut self) -> Random {
+        Random::new(self.random.below(u64::MAX), 0)
+    }
+
+    /// How long a submission takes to return; mostly it does not wait for anything.
+    pub(crate) fn of_return(&mut self) -> Option<Duration> {
+        self.random.chance(15).then(|| self.random.up_to(LATE * 4))
+    }
+}
+
+impl Delay {
+    /// How much is left of it.
+    pub(crate) fn left(self, submitted: Instant, first: Instant, wanted: bool) -> Duration {
+        let since = |start: Instant, delay: Duration| delay.saturating_sub(start.elapsed());
+        match self {
+            Delay::None => Duration::ZERO,
+            Delay::SinceSubmitted(delay) => since(submitted, delay),
+            Delay::SinceFirst(delay) => since(first, delay),
+            Delay::UntilWanted(_) if wanted => Duration::ZERO,
+            Delay::UntilWanted(delay) => since(submitted, delay),
+        }
+    }
+}
