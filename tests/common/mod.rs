@@ -12,6 +12,7 @@ pub mod proxy;
 #[allow(unsafe_code)]
 pub mod seccomp;
 pub mod servers;
+pub mod stand_in;
 
 #[path = "../support/fault_server.rs"]
 pub mod fault_server;

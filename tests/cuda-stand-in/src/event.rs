@@ -83,6 +83,7 @@ pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> CUresult {
         let event = own(&mut call, event);
         event.recorded = Some((stream, sequence));
         event.time = None;
+        stream::linger(call, stream, sequence);
         Ok(())
     })
 }

@@ -77,3 +77,40 @@ impl Delay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draws(seed: u64, stream: u64) -> String {
+        let mut pace = Pace::new(seed, stream);
+        let draws: Vec<_> = (0..20).map(|_| (pace.of_work(), pace.of_event())).collect();
+        format!("{draws:?}")
+    }
+
+    #[test]
+    fn delays_follow_from_the_seed_and_the_stream() {
+        assert_eq!(draws(3, 1), draws(3, 1));
+        assert_ne!(draws(3, 1), draws(4, 1));
+        assert_ne!(draws(3, 1), draws(3, 2));
+    }
+
+    #[test]
+    fn delays_are_of_every_kind_and_bounded() {
+        let mut kinds = [0; 4];
+        for stream in 0..100 {
+            let mut pace = Pace::new(7, stream);
+            for _ in 0..20 {
+                let (kind, delay) = match pace.of_work() {
+                    Delay::None => (0, Duration::ZERO),
+                    Delay::SinceSubmitted(delay) => (1, delay),
+                    Delay::SinceFirst(delay) => (2, delay),
+                    Delay::UntilWanted(delay) => (3, delay),
+                };
+                kinds[kind] += 1;
+                assert!(delay <= MOST_UNWANTED, "{delay:?}");
+            }
+        }
+        assert!(kinds.iter().all(|count| *count > 50), "{kinds:?}");
+    }
+}

@@ -186,8 +186,9 @@ fn ordered_before(call: &Call, stream: usize) -> Vec<(usize, u64)> {
         false => is_blocking && handle == default,
     };
     let streams = call.state.streams.iter().filter(|(handle, other)| before(**handle, other));
-    let busy = streams.filter(|(_, other)| other.done < other.submitted);
-    busy.map(|(handle, other)| (*handle, other.submitted)).collect()
+    // Also what is done already, as long as that is not known: it becomes known with the new work.
+    let unknown = streams.filter(|(_, other)| !other.traces.is_empty());
+    unknown.map(|(handle, other)| (*handle, other.submitted)).collect()
 }
 
 /// Lets a submission return late, if so drawn: by then its work may be done.

@@ -1,0 +1,133 @@
+//! What the driver and cuFile tell.
+
+// SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
+#![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use cuda_stand_in::*;
+use std::ffi::{CStr, c_void};
+use std::fs;
+use std::ptr::null;
+
+#[test]
+fn pointers_tell_what_they_are() {
+    fn attribute<T: Default>(attribute: u32, pointer: u64) -> T {
+        got(|value: *mut T| unsafe { cuPointerGetAttribute(value.cast(), attribute, pointer) })
+    }
+    passes(&[], || {
+        let context = retain(1);
+        let memory = allocate(1000);
+        let inside = memory + 999;
+        assert_eq!(
+            attribute::<u32>(CU_POINTER_ATTRIBUTE_MEMORY_TYPE, inside),
+            CU_MEMORYTYPE_DEVICE
+        );
+        assert_eq!(attribute::<i32>(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, inside), 1);
+        assert_eq!(attribute::<usize>(CU_POINTER_ATTRIBUTE_CONTEXT, inside), context);
+        assert_eq!(attribute::<u64>(CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, inside), memory);
+        assert_eq!(attribute::<usize>(CU_POINTER_ATTRIBUTE_RANGE_SIZE, inside), 1000);
+        let host = registered(8);
+        let kind = attribute::<u32>(CU_POINTER_ATTRIBUTE_MEMORY_TYPE, host.as_ptr() as u64);
+        assert_eq!(kind, CU_MEMORYTYPE_HOST);
+        unregister(host);
+        ok(cuMemFree_v2(memory));
+        for pointer in [host.as_ptr() as u64, memory] {
+            let (mut value, kind) = (0_u64, CU_POINTER_ATTRIBUTE_MEMORY_TYPE);
+            let place = (&raw mut value).cast();
+            let result = unsafe { cuPointerGetAttribute(place, kind, pointer) };
+            assert_eq!(result, CUDA_ERROR_INVALID_VALUE);
+        }
+        release(1);
+    });
+}
+
+#[test]
+fn errors_have_names_and_texts() {
+    let mut text = null();
+    ok(unsafe { cuGetErrorName(CUDA_ERROR_OUT_OF_MEMORY, &mut text) });
+    assert_eq!(unsafe { CStr::from_ptr(text) }, c"CUDA_ERROR_OUT_OF_MEMORY");
+    ok(unsafe { cuGetErrorString(CUDA_ERROR_OUT_OF_MEMORY, &mut text) });
+    assert_eq!(unsafe { CStr::from_ptr(text) }, c"out of memory");
+    assert_eq!(unsafe { cuGetErrorName(77, &mut text) }, CUDA_ERROR_INVALID_VALUE);
+}
+
+#[test]
+fn modules_are_read_and_kernels_found() {
+    passes(&[], || {
+        retain(0);
+        let (module, _) = module();
+        let mut kernel = 0;
+        let result = unsafe { cuModuleGetFunction(&mut kernel, module, c"ringload_b".as_ptr()) };
+        assert_eq!(result, CUDA_ERROR_NOT_FOUND);
+        let (mut other, image) = (0, c"\x7fELF".as_ptr().cast());
+        assert_eq!(unsafe { cuModuleLoadData(&mut other, image) }, CUDA_ERROR_INVALID_IMAGE);
+        ok(cuModuleUnload(module));
+        release(0);
+    });
+}
+
+fn properties() -> CUfileDrvProps {
+    let mut properties = CUfileDrvProps::default();
+    let result = unsafe { cuFileDriverGetProperties(&mut properties) };
+    assert_eq!(result, CUfileError::SUCCESS);
+    properties
+}
+
+#[test]
+fn cufile_is_off_unless_ordered() {
+    passes(&[], || {
+        let error = cuFileDriverOpen();
+        assert_eq!(error.err, CU_FILE_DRIVER_NOT_INITIALIZED);
+    });
+}
+
+#[test]
+fn cufile_tells_when_it_only_falls_back() {
+    passes(&[("GDS", "compat")], || {
+        assert_eq!(cuFileDriverOpen(), CUfileError::SUCCESS);
+        assert_eq!((properties().nvfs_version, properties().status_flags), ([0, 0], 0));
+        assert_eq!(cuFileDriverClose(), CUfileError::SUCCESS);
+    });
+}
+
+#[test]
+fn cufile_reads_into_device_memory() {
+    let orders = [("GDS", "on"), ("FAIL", "cuFileRead:1:CU_FILE_IO_NOT_SUPPORTED")];
+    passes(&orders, || {
+        use std::os::fd::AsRawFd;
+        assert_eq!(cuFileDriverOpen(), CUfileError::SUCCESS);
+        assert_ne!(properties().status_flags, 0);
+        retain(0);
+        let path = std::env::current_exe().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let file = fs::File::open(path).unwrap();
+        let (kind, handle) = (CU_FILE_HANDLE_TYPE_OPAQUE_FD, file.as_raw_fd() as u64);
+        let mut description = CUfileDescr { kind, handle, operations: null() };
+        let mut handle = 0;
+        let result = unsafe { cuFileHandleRegister(&mut handle, &mut description) };
+        assert_eq!(result, CUfileError::SUCCESS);
+        let memory = allocate(1_000_003);
+        let base = memory as *mut c_void;
+        assert_eq!(cuFileBufRegister(base, 1_000_003, 0), CUfileError::SUCCESS);
+        let failed = -(CU_FILE_IO_NOT_SUPPORTED as isize);
+        assert_eq!(cuFileRead(handle, base, 1_000_000, 77, 3), failed);
+        let (mut done, mut short) = (0, false);
+        while done < 1_000_000 {
+            let left = 1_000_000 - done;
+            let place = (77 + done as i64, 3 + done as i64);
+            let read = cuFileRead(handle, base, left.min(20_000), place.0, place.1);
+            assert!(read > 0, "{read}");
+            short |= (read as usize) < left.min(20_000);
+            done += read as usize;
+        }
+        assert!(short, "no read was cut short");
+        assert!(read(memory, 1_000_003)[3..] == bytes[77..1_000_077]);
+        assert_eq!(cuFileBufDeregister(base), CUfileError::SUCCESS);
+        cuFileHandleDeregister(handle);
+        ok(cuMemFree_v2(memory));
+        release(0);
+        assert_eq!(cuFileDriverClose_v2(), CUfileError::SUCCESS);
+    });
+}
