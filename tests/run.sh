@@ -3,7 +3,8 @@
 # where it can) and real servers, which tests/servers.sh installs.
 #
 #   tests/run.sh          unit, property and integration tests, doc tests, the library without the
-#                         command, and the unsafe parts under AddressSanitizer and Miri
+#                         command, the kernels' PTX, and the unsafe parts under AddressSanitizer
+#                         and Miri
 #   tests/run.sh --long   the same with the long campaigns
 #
 # The whole suite comes last, so that the last lines are cargo's test results.
@@ -120,6 +121,16 @@ have_miri() {
     [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]]
 }
 
+# The PTX that is kept is that of the kernels as they are, and assembles without spilling.
+check_kernels() {
+    if [[ $(uname -sm) != "Linux x86_64" ]]; then
+        echo "skipped: the kernels' compiler is installed on x86-64 Linux only"
+        return
+    fi
+    step "kernels: is their PTX current?"
+    kernels/build.py --check
+}
+
 test_all() {
     step "doc tests"
     cargo test --workspace --doc
@@ -142,6 +153,7 @@ esac
 
 check_tools
 install_servers
+check_kernels
 test_library_alone
 test_under_address_sanitizer
 test_under_miri
