@@ -221,6 +221,7 @@ impl Loader {
             extents: plan.extents_shared(),
             sources: &sources,
             layout: &|place| rings::layout_of(plan, place, self.allocation),
+            verify: self.verifies(),
         };
         let (places, carriers) = rings::places(&rings, &cargo)?;
         let extents = Arc::clone(plan.extents_shared());

@@ -123,6 +123,7 @@ impl Loader {
             extents: &on_cards.extents,
             sources,
             layout: &|place| on_cards.layout(place, sources.len()),
+            verify: false,
         };
         let (places, carriers) = rings::places(&rings, &cargo)?;
         let lent = sorted.host.iter().map(|&index| sorted.lend(index, &mut requests[index]));
@@ -215,7 +216,7 @@ impl Sorted {
             let Target::Card { ordinal, address, len_bytes } = request.into else { continue };
             let place = place_among(&mut devices, Device::cuda(ordinal))?;
             let (shard, offset_bytes) = (self.source_of[index], request.offset_bytes);
-            items.push(Item { source: shard as u32, offset_bytes, len_bytes });
+            items.push(Item { source: shard as u32, offset_bytes, len_bytes, cast: None });
             addresses.push(address);
             spans.push((Span { shard, offset_bytes, len_bytes, element_bytes: 1 }, place));
         }

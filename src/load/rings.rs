@@ -121,6 +121,8 @@ pub(super) struct Cargo<'a> {
     pub sources: &'a [Arc<dyn Source>],
     /// The layout on the card of this index among the devices.
     pub layout: &'a dyn Fn(usize) -> Layout,
+    /// Whether cards sum up what arrives.
+    pub verify: bool,
 }
 
 /// The places of the devices, and the carriers among them.
@@ -141,6 +143,8 @@ pub(super) fn places(
                     extents: Arc::clone(cargo.extents),
                     block_bytes: cargo.sources.iter().map(|s| s.block_bytes()).collect(),
                     layout: (cargo.layout)(index),
+                    place: index,
+                    verify: cargo.verify,
                     ring: Arc::clone(&lease.ring),
                 }));
                 carriers.push(Arc::clone(&card));

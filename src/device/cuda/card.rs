@@ -1,22 +1,24 @@
-//! The carrier of one card: copies full slots to it while later ones are being read.
+//! The carrier of one card: brings full slots to it while later ones are being read.
 //!
 //! ```text
-//! engines --take--> Intake --> copying thread --(Landing: slot + event)--> landing thread --> Outlet
+//! engines --take--> Intake --> bringing thread --(Landed: slot + event)--> landing thread --> Outlet
 //!                              context, pin,                               waits for the event,
 //!                              copies on two streams                       slot back to the ring
 //! ```
 //!
-//! The context is made on the copying thread while the engines already fill the first slots; then
+//! The context is made on the bringing thread while the engines already fill the first slots; then
 //! the ring is pinned. Memory is checked before anything is copied: too little is an error that
 //! names both figures.
 
 use super::context::{Context, Entered};
+use super::desk::{Desk, Landed, Needs, Office};
 use super::holding::Holding;
 use super::intake::Intake;
-use super::landing::Landing;
+use super::kernels::Kernels;
 use super::layout::Layout;
 use super::memory::{PinnedRing, check_is_of_card};
-use super::stream::{Stream, copy_in_now};
+use super::sheet::Pool;
+use crate::checksum::crc64_nvme;
 use crate::device::{Carrier, Outlet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Device;
@@ -30,34 +32,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// One copy engine is kept busy while the other stream's event is being handled.
-const STREAMS: usize = 2;
+const DESKS: usize = 2;
 
 /// What a card is to carry.
 pub(crate) struct Freight {
     pub ordinal: u32,
     pub extents: Arc<[Extent]>,
+    /// The index of the card among the places of the extents.
+    pub place: usize,
     /// By source: what its slots are aligned to.
     pub block_bytes: Vec<usize>,
     pub layout: Layout,
     pub ring: Arc<PinnedRing>,
+    /// Whether the card sums up what arrives.
+    pub verify: bool,
 }
 
 /// A card at work for one load.
 pub(crate) struct Card {
     freight: Freight,
+    needs: Needs,
     intake: Intake,
     in_hand: AtomicUsize,
 }
 
-/// What the copying thread hands on.
-struct Copied {
-    index: usize,
-    landing: Landing,
+/// What the bringing thread hands on; the last one of an extent has its index.
+struct Brought {
+    landed: Landed,
+    slot_offset: u64,
+    index: Option<usize>,
 }
 
 impl Card {
     pub fn new(freight: Freight) -> Self {
-        Self { freight, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
+        let extents = freight.extents.iter().filter(|extent| extent.place() == freight.place);
+        let needs = Needs::new(&freight.layout, extents, freight.verify);
+        Self { freight, needs, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
     }
 
     /// Fails unless the card has room for the tensors, and the memory that is lent is its own.
@@ -65,68 +75,65 @@ impl Card {
         for &(address, len_bytes) in self.freight.layout.lent() {
             check_is_of_card(entered, address, len_bytes)?;
         }
-        let needed = self.freight.layout.needed_bytes();
+        let (tensors, staging) = (self.freight.layout.needed_bytes(), self.needs.card_bytes(DESKS));
         let (free, total) = entered.memory_bytes()?;
-        if needed <= free {
+        if tensors + staging <= free {
             return Ok(());
         }
+        let staging = match staging {
+            0 => String::new(),
+            bytes => format!(" (and {bytes} for staging)"),
+        };
         Err(Error::new(
             ErrorKind::OutOfMemory,
             format!(
-                "{}: the tensors need {needed} bytes and {free} of the card's {total} are free; \
-                 free some, or load fewer tensors there (a device map spreads them)",
+                "{}: the tensors need {tensors} bytes{staging} and {free} of the card's {total} are \
+                 free; free some, or load fewer tensors there (a device map spreads them)",
                 self.device()
             ),
         ))
     }
 
-    /// Copies slots as they come.
-    fn copy_all(
+    /// The kernels and sheets that the load needs.
+    fn office(&self, entered: &Entered<'_>, pinned: bool) -> Result<Office> {
+        let sheets = (!self.needs.kernels.is_empty())
+            .then(|| Pool::new(entered, 2 * DESKS, self.needs.piece_count, pinned));
+        Ok(Office {
+            kernels: Kernels::load(entered, self.needs.kernels.iter().copied())?,
+            sheets: sheets.transpose()?,
+            verify: self.freight.verify,
+            pinned,
+        })
+    }
+
+    /// Brings slots into place as they come.
+    fn bring_all(
         &self,
         work: &Work<'_>,
         entered: &Entered<'_>,
-        copied: &Sender<Copied>,
+        brought: &Sender<Brought>,
     ) -> Result<()> {
-        let streams: Vec<_> = (0..STREAMS).map(|_| Stream::new(entered)).collect::<Result<_>>()?;
-        for stream in streams.iter().cycle() {
+        // Dropped after the desks, which wait until the card has done with them.
+        let office = self.office(entered, work.pinned)?;
+        let desks: Vec<_> =
+            (0..DESKS).map(|_| Desk::new(entered, &self.needs)).collect::<Result<_>>()?;
+        for desk in desks.iter().cycle() {
             let Some((index, slot)) = self.intake.next().filter(|_| !work.outlet.is_stopped())
             else {
                 break;
             };
-            let mut landing = Landing::new(work.context, stream, slot);
-            self.copy(work, entered, index, &landing)?;
-            landing.mark(entered)?;
-            if copied.send(Copied { index, landing }).is_err() {
-                break; // the landing thread failed, and says why
-            }
-        }
-        Ok(())
-    }
-
-    /// Queues the copies of extent `index`.
-    fn copy(
-        &self,
-        work: &Work<'_>,
-        entered: &Entered<'_>,
-        index: usize,
-        landing: &Landing,
-    ) -> Result<()> {
-        let extent = &self.freight.extents[index];
-        let addresses = work.holding.addresses(entered, &self.freight.layout, extent)?;
-        let first = extent.positions().start;
-        let slot_offset = extent.slot_offset_bytes(self.freight.block_bytes[extent.shard()]);
-        for copy in self.freight.layout.copies(extent, |position| addresses[position - first]) {
-            let from = &landing.bytes()[(copy.from - slot_offset) as usize..];
-            let from = &from[..copy.len_bytes as usize];
-            // SAFETY: the landing keeps the slot, full and thus unchanged, until the copy is done,
-            // and the slot is of the pinned ring. The target lies within an allocation that the
-            // holding keeps until its tensors are handed out (or that the caller lends), at a place
-            // that belongs to this part of this tensor alone.
-            unsafe {
-                if work.pinned {
-                    landing.stream().copy_in(entered, copy.to, from)?;
-                } else {
-                    copy_in_now(entered, copy.to, from)?;
+            let extent = &self.freight.extents[index];
+            let layout = &self.freight.layout;
+            let slot_offset = extent.slot_offset_bytes(self.freight.block_bytes[extent.shard()]);
+            let addresses = work.holding.addresses(entered, layout, extent)?;
+            let first = extent.positions().start;
+            let base = |position: usize| addresses[position - first];
+            let all = desk.bring(entered, &office, layout, extent, (slot, slot_offset), base)?;
+            let last = all.len() - 1;
+            for (number, landed) in all.into_iter().enumerate() {
+                let index = (number == last).then_some(index);
+                if brought.send(Brought { landed, slot_offset, index }).is_err() {
+                    return Ok(()); // the landing thread failed, and says why
                 }
             }
         }
@@ -134,12 +141,15 @@ impl Card {
     }
 
     /// Hands out tensors as their last bytes arrive.
-    fn land_all(&self, work: &Work<'_>, copied: Receiver<Copied>) -> Result<()> {
+    fn land_all(&self, work: &Work<'_>, brought: Receiver<Brought>) -> Result<()> {
         let entered = work.context.enter()?;
         let layout = &self.freight.layout;
         let mut left_bytes = layout.lens_by_position();
-        for Copied { index, landing } in copied {
-            landing.wait(&entered)?;
+        for Brought { mut landed, slot_offset, index } in brought {
+            landed.landing.wait(&entered)?;
+            self.check_sums(&mut landed, slot_offset)?;
+            drop(landed);
+            let Some(index) = index else { continue };
             self.in_hand.fetch_sub(1, Ordering::AcqRel);
             let extent = &self.freight.extents[index];
             let is_whole = |position: usize| {
@@ -152,6 +162,31 @@ impl Card {
             }
         }
         Ok(())
+    }
+
+    /// Fails unless the card has summed up the very bytes of the slot.
+    fn check_sums(&self, landed: &mut Landed, slot_offset: u64) -> Result<()> {
+        let summed = std::mem::take(&mut landed.summed);
+        let expected: Vec<u64> = summed
+            .iter()
+            .map(|range| (range.start - slot_offset) as usize..(range.end - slot_offset) as usize)
+            .map(|range| crc64_nvme(&landed.landing.bytes()[range]))
+            .collect();
+        let Some(sheet) = landed.landing.sheet() else { return Ok(()) };
+        let sums = sheet.results(landed.piece_count).skip(landed.piece_count - summed.len());
+        match std::iter::zip(sums, expected).position(|(sum, expected)| sum != expected) {
+            None => Ok(()),
+            Some(at) => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{}: bytes {} to {} of a shard arrived on the card with another checksum than \
+                     they had in host memory; check the card (nvidia-smi -q -d ECC) and load again",
+                    self.device(),
+                    summed[at].start,
+                    summed[at].end
+                ),
+            )),
+        }
     }
 }
 
@@ -209,10 +244,10 @@ impl Carrier for Card {
                 let _closed = CloseOnDrop(&self.intake);
                 self.land_all(work, receiver)
             });
-            let copying = self.copy_all(work, &entered, &sender);
+            let bringing = self.bring_all(work, &entered, &sender);
             drop(sender); // the landing thread ends when it has seen to the rest
             let landing = landing.join().unwrap_or_else(|panic| resume_unwind(panic));
-            copying.and(landing)
+            bringing.and(landing)
         })
     }
 }

@@ -29,6 +29,7 @@ const FUNCTIONS: &[&str] = &[
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyHtoD_v2",
     "cuMemcpyDtoH_v2",
+    "cuMemcpyDtoHAsync_v2",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",
@@ -71,7 +72,7 @@ fn find() -> Result<(), String> {
     match FUNCTIONS.iter().find(|name| !has(name)) {
         None => Ok(()),
         Some(missing) => {
-            Err(format!("the CUDA driver lacks {missing}; install a driver of CUDA 11.4 or later"))
+            Err(format!("the CUDA driver lacks {missing}; install a driver of CUDA 12.2 or later"))
         }
     }
 }

@@ -36,7 +36,7 @@ const TABLE: &[Row] = &[
     row(CUDA_ERROR_NO_BINARY_FOR_GPU,     Unsupported,  "the card is too old for the kernels", ""),
     row(CUDA_ERROR_ECC_UNCORRECTABLE,     Device,       "the card reported an uncorrectable memory error", "see nvidia-smi -q -d ECC and reset the card"),
     row(CUDA_ERROR_INVALID_PTX,           Device,       "the driver cannot compile the kernels", ""),
-    row(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, Unsupported, "the driver is too old for the kernels", "install a driver of CUDA 12 or later"),
+    row(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, Unsupported, "the driver is too old for the kernels", "install a driver of CUDA 12.2 or later"),
     row(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, Unsupported, "the driver's PTX compiler (libnvidia-ptxjitcompiler) is missing", "install the whole driver"),
     row(CUDA_ERROR_NOT_FOUND,             Device,       "the kernel is not among those that were loaded", ""),
     row(CUDA_ERROR_NOT_READY,             Device,       "the work is not done yet", ""),

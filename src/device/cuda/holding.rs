@@ -49,8 +49,9 @@ impl Holding {
                 Ok(memory.address() + layout.starts()[position])
             }
             Destination::PerTensor => {
-                let len_bytes = layout.item(position).len_bytes;
-                let memory = self.allocate(entered, position, (len_bytes, len_bytes))?;
+                let item = layout.item(position);
+                let lens = (item.target_bytes(), item.len_bytes);
+                let memory = self.allocate(entered, position, lens)?;
                 Ok(memory.address())
             }
         };

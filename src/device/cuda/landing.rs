@@ -2,40 +2,44 @@
 //! before, whatever happens meanwhile.
 
 use super::context::{Context, Entered, log};
+use super::sheet::PooledSheet;
 use super::stream::{Event, Stream};
 use crate::error::Result;
 use crate::ring::FullSlot;
 use std::sync::Arc;
 
-/// A full slot whose copies are queued, or about to be, in a stream.
+/// A full slot, and what else of the host's the card needs for it, whose work is queued in a stream
+/// or about to be.
 ///
-/// Dropping it waits for the stream: on the way of an error or a panic, too, no slot is given back
-/// that the card may still read.
+/// Dropping it waits for the stream: on the way of an error or a panic, too, nothing is given back
+/// that the card may still read or write.
 pub(super) struct Landing {
     context: Arc<Context>,
     stream: Arc<Stream>,
     state: State,
-    /// After everything above was seen to.
+    /// From here on after everything above was seen to.
     slot: Option<FullSlot>,
+    sheet: Option<PooledSheet>,
 }
 
 enum State {
-    /// Copies may be in the stream, with no mark behind them.
+    /// Work may be in the stream, with no mark behind it.
     Queueing,
-    /// All copies are before this mark.
+    /// All work is before this mark.
     Marked(Event),
-    /// The card has done them.
+    /// The card has done it.
     Done,
 }
 
 impl Landing {
-    /// For copies of `slot` that will be queued in `stream`.
+    /// For work with `slot` that will be queued in `stream`.
     pub fn new(context: &Arc<Context>, stream: &Arc<Stream>, slot: FullSlot) -> Self {
         Self {
             context: Arc::clone(context),
             stream: Arc::clone(stream),
             state: State::Queueing,
             slot: Some(slot),
+            sheet: None,
         }
     }
 
@@ -44,12 +48,28 @@ impl Landing {
         self.slot.as_ref().map_or(&[], FullSlot::bytes)
     }
 
-    /// The stream for the copies.
-    pub fn stream(&self) -> &Stream {
-        &self.stream
+    /// A further landing of the same slot.
+    pub fn another(&self) -> Self {
+        Self {
+            context: Arc::clone(&self.context),
+            stream: Arc::clone(&self.stream),
+            state: State::Queueing,
+            slot: self.slot.clone(),
+            sheet: None,
+        }
     }
 
-    /// Says that all copies are queued.
+    /// Keeps `sheet` with the slot.
+    pub fn keep(&mut self, sheet: PooledSheet) -> &mut PooledSheet {
+        self.sheet.insert(sheet)
+    }
+
+    /// The sheet that is kept.
+    pub fn sheet(&mut self) -> Option<&mut PooledSheet> {
+        self.sheet.as_mut()
+    }
+
+    /// Says that all work is queued.
     ///
     /// # Errors
     /// What the driver answers.
@@ -61,11 +81,11 @@ impl Landing {
         Ok(())
     }
 
-    /// Waits until the card has done the copies, and gives the slot back to the ring.
+    /// Waits until the card has done the work. The slot is free when this is dropped.
     ///
     /// # Errors
     /// What the driver answers.
-    pub fn wait(mut self, entered: &Entered<'_>) -> Result<()> {
+    pub fn wait(&mut self, entered: &Entered<'_>) -> Result<()> {
         if let State::Marked(event) = &self.state {
             event.wait(entered)?;
             self.state = State::Done;

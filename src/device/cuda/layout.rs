@@ -9,6 +9,7 @@
 //! 256 its neighbour follows at once, as it does in the file: then one copy brings both, and mostly
 //! a whole slot is one copy.
 
+use crate::cast::Cast;
 use crate::plan::{Extent, Plan};
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,13 +17,25 @@ use std::sync::Arc;
 /// What tensors are aligned to on a card: as `cudaMalloc` does, so that any kernel may use them.
 pub(super) const ALIGNMENT_BYTES: u64 = 256;
 
+/// More copies than this for one slot are left to a kernel.
+const COPIES_MAX: usize = 8;
+
 /// What stands where in the sources, by position: of the tensors of a plan, or of requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Item {
     /// Which source.
     pub source: u32,
     pub offset_bytes: u64,
     pub len_bytes: u64,
+    /// What is done to its elements on the way.
+    pub cast: Option<Cast>,
+}
+
+impl Item {
+    /// How many bytes it has on the card.
+    pub fn target_bytes(&self) -> u64 {
+        self.cast.map_or(self.len_bytes, |cast| cast.target_bytes(self.len_bytes))
+    }
 }
 
 /// Where items go.
@@ -44,6 +57,13 @@ pub(super) struct Copy {
     /// To this byte of the destination that the tensor's group has.
     pub to: u64,
     pub len_bytes: u64,
+}
+
+/// One cast of a part of a slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CastPart {
+    pub copy: Copy,
+    pub cast: Cast,
 }
 
 /// The items of a load, and where those of one card go.
@@ -82,7 +102,7 @@ impl Layout {
                 let item = items[position];
                 let end: &mut u64 = &mut lens_bytes[item.source as usize];
                 starts[position] = end.next_multiple_of(ALIGNMENT_BYTES);
-                *end = starts[position] + item.len_bytes;
+                *end = starts[position] + item.target_bytes();
                 tensor_bytes[item.source as usize] += item.len_bytes;
                 if let Destination::Given(addresses) = &destination {
                     lent.push((addresses[position], item.len_bytes));
@@ -101,6 +121,7 @@ impl Layout {
                 source: tensor.shard() as u32,
                 offset_bytes: tensor.offset_bytes(),
                 len_bytes: tensor.len_bytes(),
+                cast: None,
             }
         };
         plan.tensors().iter().map(item).collect()
@@ -165,27 +186,62 @@ impl Layout {
         start..end.max(start)
     }
 
-    /// The copies that bring all of `extent` into place; `base` gives the address where the item at
-    /// a position begins.
+    /// The copies that bring what is not cast of `extent` into place; `base` gives the address where
+    /// the item at a position begins.
     pub(super) fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<Copy> {
         let mut copies: Vec<Copy> = Vec::new();
         for position in extent.positions() {
-            let part = self.part(position, extent);
-            let to =
-                base(position) + (part.start - self.items[position].offset_bytes.min(part.start));
-            let len_bytes = part.end - part.start;
+            let copy = self.copy(position, extent, base(position));
             match copies.last_mut() {
-                _ if len_bytes == 0 => {}
-                Some(last)
-                    if last.from + last.len_bytes == part.start
-                        && last.to + last.len_bytes == to =>
-                {
-                    last.len_bytes += len_bytes
-                }
-                _ => copies.push(Copy { from: part.start, to, len_bytes }),
+                _ if copy.len_bytes == 0 || self.items[position].cast.is_some() => {}
+                Some(last) if last.continues_with(&copy) => last.len_bytes += copy.len_bytes,
+                _ => copies.push(copy),
             }
         }
         copies
+    }
+
+    /// What is cast of `extent`, and where it goes.
+    pub(super) fn casts(
+        &self,
+        extent: &Extent,
+        base: impl Fn(usize) -> u64,
+    ) -> impl Iterator<Item = CastPart> {
+        extent.positions().filter_map(move |position| {
+            let cast = self.items[position].cast?;
+            let copy = self.copy(position, extent, base(position));
+            (copy.len_bytes > 0).then_some(CastPart { copy, cast })
+        })
+    }
+
+    /// The part of the item at `position` that stands in `extent`, and where it goes.
+    fn copy(&self, position: usize, extent: &Extent, base: u64) -> Copy {
+        let item = &self.items[position];
+        let part = self.part(position, extent);
+        let before = part.start.saturating_sub(item.offset_bytes);
+        let to = base + item.cast.map_or(before, |cast| cast.target_bytes(before));
+        Copy { from: part.start, to, len_bytes: part.end - part.start }
+    }
+
+    /// Whether `extent` is brought to the card as it is, for kernels to put its parts into place:
+    /// where there is something to cast, and where single copies would be too many.
+    pub(super) fn is_staged(&self, extent: &Extent) -> bool {
+        let mut positions = extent.positions();
+        // What is allocated apart is never one copy.
+        let base = |position: usize| match &self.destination {
+            Destination::PerShard => self.starts[position],
+            Destination::PerTensor => (position as u64) << 44,
+            Destination::Given(addresses) => addresses[position],
+        };
+        positions.any(|position| self.items[position].cast.is_some())
+            || self.copies(extent, base).len() > COPIES_MAX
+    }
+}
+
+impl Copy {
+    /// Whether `next` goes on where this one ends, both in the source and in the target.
+    fn continues_with(&self, next: &Copy) -> bool {
+        self.from + self.len_bytes == next.from && self.to + self.len_bytes == next.to
     }
 }
 

@@ -13,7 +13,7 @@ fn freight(sizes: &[(u64, u64)], places: u8) -> (Vec<Item>, Vec<Extent>) {
         let source = usize::from(number >= sizes.len() / 2);
         let offset_bytes = at[source] + gap;
         at[source] = offset_bytes + len_bytes;
-        items.push(Item { source: source as u32, offset_bytes, len_bytes });
+        items.push(Item { source: source as u32, offset_bytes, len_bytes, cast: None });
         let span = Span { shard: source, offset_bytes, len_bytes, element_bytes: 1 };
         spans.push((span, (number % usize::from(places)) as u8));
     }

@@ -1,6 +1,7 @@
 //! Memory of a card, and memory of the host that a card may read.
 
 use super::context::{Context, Entered, log};
+use super::stream::copy_out_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Device;
 use crate::ring::Ring;
@@ -61,12 +62,9 @@ impl CardMemory for DeviceMemory {
         if into.is_empty() {
             return Ok(());
         }
-        let entered = self.context.enter()?;
-        let (to, from) = (into.as_mut_ptr().cast::<c_void>(), self.address + start as u64);
-        // SAFETY: `into` is exclusive and long enough, and the source lies within this allocation
-        // (the caller's duty, asserted there). The call returns when the bytes are there.
-        let answer = unsafe { sys::cuMemcpyDtoH_v2(to, from, into.len()) };
-        entered.check(answer, format_args!("copy {} bytes to the host", into.len()))
+        // SAFETY: the source lies within this allocation (the caller's duty, asserted there), whose
+        // bytes nobody writes to once it is in tensors.
+        unsafe { copy_out_now(&self.context.enter()?, into, self.address + start as u64) }
     }
 }
 

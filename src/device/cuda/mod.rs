@@ -15,13 +15,16 @@
 
 mod card;
 mod context;
+mod desk;
 mod driver;
 mod failure;
 mod holding;
 mod intake;
+mod kernels;
 mod landing;
 mod layout;
 mod memory;
+mod sheet;
 mod stream;
 
 pub(crate) use card::{Card, Freight};

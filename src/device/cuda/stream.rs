@@ -38,6 +38,11 @@ impl Stream {
         Ok(Arc::new(Self { context: Arc::clone(entered.context()), raw }))
     }
 
+    /// The context it is of.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     /// The driver's handle.
     pub fn raw(&self) -> sys::CUstream {
         self.raw
@@ -57,6 +62,21 @@ impl Stream {
         // SAFETY: as promised by the caller.
         let answer = unsafe { sys::cuMemcpyHtoDAsync_v2(to, source, from.len(), self.raw) };
         entered.check(answer, format_args!("copy {} bytes to it", from.len()))
+    }
+
+    /// Queues a copy from `from` on the card to `to`.
+    ///
+    /// # Errors
+    /// As [`copy_in`](Self::copy_in).
+    ///
+    /// # Safety
+    /// `to` is registered host memory, and stays valid and untouched until the copy is done. The
+    /// source lies within memory of the current context, and nothing else writes to it until then.
+    pub unsafe fn copy_out(&self, entered: &Entered<'_>, to: &mut [u8], from: u64) -> Result<()> {
+        let target = to.as_mut_ptr().cast::<c_void>();
+        // SAFETY: as promised by the caller.
+        let answer = unsafe { sys::cuMemcpyDtoHAsync_v2(target, from, to.len(), self.raw) };
+        entered.check(answer, format_args!("copy {} bytes from it", to.len()))
     }
 
     /// Waits until all that was queued is done.
@@ -80,6 +100,19 @@ pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) ->
     // SAFETY: as promised by the caller; `from` is borrowed for the whole call.
     let answer = unsafe { sys::cuMemcpyHtoD_v2(to, from.as_ptr().cast(), from.len()) };
     entered.check(answer, format_args!("copy {} bytes to it", from.len()))
+}
+
+/// Copies what is at `from` on the card to host memory, and waits for it.
+///
+/// # Errors
+/// What the driver answers.
+///
+/// # Safety
+/// The source lies within memory of the current context, and nothing else writes to it meanwhile.
+pub(super) unsafe fn copy_out_now(entered: &Entered<'_>, to: &mut [u8], from: u64) -> Result<()> {
+    // SAFETY: as promised by the caller; `to` is exclusive for the whole call.
+    let answer = unsafe { sys::cuMemcpyDtoH_v2(to.as_mut_ptr().cast(), from, to.len()) };
+    entered.check(answer, format_args!("copy {} bytes from it", to.len()))
 }
 
 impl Drop for Stream {
