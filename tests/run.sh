@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test of the project; needs Rust, a C compiler and Python (what is missing it installs
-# where it can) and real servers, which tests/servers.sh installs.
+# Runs every test of the project; needs Rust, a C and C++ compiler and Python (what is missing it
+# installs where it can) and real servers, which tests/servers.sh installs.
 #
 #   tests/run.sh          unit, property and integration tests, doc tests, the library without the
 #                         command, the kernels' PTX, and the unsafe parts under AddressSanitizer
@@ -21,13 +21,15 @@ step() {
     printf '\n== %s\n' "$*"
 }
 
-# What the build needs beside Rust: aws-lc-rs compiles C and assembly with the C compiler.
+# What the build needs beside Rust: aws-lc-rs compiles C and assembly with the C compiler, and the
+# stand-in for the CUDA driver the kernels with the C++ compiler.
 check_tools() {
     if ! command -v cargo >/dev/null; then
         echo "error: cargo is not on the PATH; install Rust from https://rustup.rs" >&2
         exit 1
     fi
     command -v cc >/dev/null || install_package gcc libc6-dev
+    command -v c++ >/dev/null || install_package g++
     command -v python3 >/dev/null || install_package python3-venv
 }
 

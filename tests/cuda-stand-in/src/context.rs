@@ -14,6 +14,9 @@ use std::ffi::{c_int, c_uint};
 use std::sync::Once;
 use std::thread;
 
+/// The device of a context that is ending.
+const NO_DEVICE: i32 = -1;
+
 thread_local! {
     /// The stack of contexts of this thread; the last one is current.
     static STACK: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -85,6 +88,7 @@ pub extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> CUresult {
         };
         context.references -= 1;
         if context.references == 0 {
+            context.device = NO_DEVICE; // who retains it meanwhile gets a new one
             end(call, handle, device);
         }
         Ok(())

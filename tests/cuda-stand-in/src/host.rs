@@ -73,6 +73,9 @@ pub extern "C" fn cuMemHostRegister_v2(
         let Some(end) = end.filter(|_| flags & !FLAGS == 0 && is_mapped(start, bytes)) else {
             return Err(CUDA_ERROR_INVALID_VALUE);
         };
+        if call.state.allocation_at(start).is_some() {
+            alarm!("{}: the range is device memory", call.function);
+        }
         let overlaps = call.state.registrations.range(start..end).next().is_some()
             || call.state.registration_at(start).is_some();
         if overlaps {

@@ -183,6 +183,14 @@ fn registering_around_a_registration() {
 }
 
 #[test]
+fn registering_device_memory() {
+    rings("cuMemHostRegister_v2: the range is device memory", || {
+        retain(0);
+        cuMemHostRegister_v2(allocate(64) as *mut _, 64, 0);
+    });
+}
+
+#[test]
 fn unregistering_what_is_not_registered() {
     rings("is not the start of registered memory", || {
         retain(0);

@@ -1,13 +1,14 @@
 //! What the driver promises about order holds under every seed, and no more than that.
 
 // SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
-#![allow(clippy::undocumented_unsafe_blocks)]
+#![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 
 mod common;
 
 use common::*;
 use cuda_stand_in::*;
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Runs the scenario in one process with many seeds.
@@ -171,5 +172,25 @@ fn large_copies_in_pieces_arrive_whole() {
             ok(cuMemFree_v2(memory));
             ok(cuStreamDestroy_v2(stream));
         });
+    });
+}
+
+#[test]
+fn contexts_come_and_go_on_many_threads() {
+    passes(&[("CONTEXT_MS", "0")], || {
+        let threads = [0, 0, 1, 0].map(|device| {
+            thread::spawn(move || {
+                for _ in 0..100 {
+                    retain(device);
+                    let (stream, memory) = (stream(), allocate(16));
+                    ok(cuMemsetD8Async(memory, 1, 16, stream));
+                    ok(cuStreamSynchronize(stream));
+                    ok(cuMemFree_v2(memory));
+                    ok(cuStreamDestroy_v2(stream));
+                    release(device);
+                }
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
