@@ -44,6 +44,9 @@ pub(crate) trait Outlet: Sync {
     /// Records a step down, for the summary.
     fn downgrade(&self, from: &'static str, to: &'static str, why: &str);
 
+    /// Counts bytes that a card has summed up and that are what host memory held.
+    fn verified(&self, bytes: u64);
+
     /// Whether the load was stopped.
     fn is_stopped(&self) -> bool;
 }

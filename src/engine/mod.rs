@@ -179,6 +179,10 @@ impl Outlet for Shared {
         self.stats.downgrade(Downgrade { from, to, why: why.to_owned() });
     }
 
+    fn verified(&self, bytes: u64) {
+        self.stats.card_verified_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn is_stopped(&self) -> bool {
         self.is_cancelled()
     }

@@ -10,6 +10,8 @@ pub(crate) struct Stats {
     buffered_bytes: AtomicU64,
     mapped_bytes: AtomicU64,
     http_bytes: AtomicU64,
+    /// What cards have summed up and found right.
+    pub card_verified_bytes: AtomicU64,
     /// What had to be asked for again, by reason.
     pub tally: Arc<Tally>,
     ladder: Mutex<Ladder>,
@@ -29,6 +31,7 @@ impl Stats {
             buffered_bytes: AtomicU64::new(0),
             mapped_bytes: AtomicU64::new(0),
             http_bytes: AtomicU64::new(0),
+            card_verified_bytes: AtomicU64::new(0),
             tally: Arc::default(),
             ladder: Mutex::default(),
         }

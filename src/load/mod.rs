@@ -162,7 +162,8 @@ impl Loader {
     /// # Errors
     /// Those of [`Checkpoint::open`].
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
-        Checkpoint::open_with(&self.opener, locations.into_locations()?)
+        let opener = self.opener.anew().for_cards(self.devices.has_only_cards());
+        Checkpoint::open_with(&opener, locations.into_locations()?)
     }
 
     /// Loads all tensors of the checkpoint at `locations` and keeps them resident.

@@ -41,6 +41,10 @@ impl Loader {
     /// Whether the bytes of every object are checked against the checksum that its store keeps of
     /// it (CRC64NVME, CRC32C or CRC32 of S3 and GCS, SHA-256 of the Hugging Face Hub) while they
     /// arrive. An object without one is an error then, as is a load of only some of its tensors.
+    ///
+    /// On the way to a card the check goes on: the card sums up what it got (CRC-64/NVME), and that
+    /// has to be what host memory held. Files, of which no checksum is kept, may be loaded so if all
+    /// their tensors go to cards.
     #[must_use]
     pub fn verify(self, verify: bool) -> Self {
         self.remote(|options| options.verify = verify)

@@ -4,6 +4,7 @@ use crate::engine::Running;
 use crate::options::Device;
 use crate::source::{Downgrade, Rung};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 /// What a load did.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,9 @@ pub struct Summary {
     pub retries: BTreeMap<&'static str, u64>,
     /// How many objects were checked against the checksum that their store keeps, and were right.
     pub verified_objects: usize,
+    /// How many bytes cards have summed up, for [`Loader::verify`](crate::Loader::verify), and found to
+    /// be what host memory held.
+    pub verified_card_bytes: u64,
 }
 
 impl Summary {
@@ -50,6 +54,7 @@ impl Summary {
             downgrades: stats.downgrades(),
             retries: stats.tally.counts(),
             verified_objects: running.verified_objects(),
+            verified_card_bytes: stats.card_verified_bytes.load(Ordering::Relaxed),
             ..Self::default()
         }
     }

@@ -85,7 +85,7 @@ pub enum Allocation {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct DeviceMap {
     rules: Vec<(GlobMatcher, Device)>,
     rest: Device,
@@ -99,6 +99,12 @@ impl DeviceMap {
     pub fn with(mut self, glob: &str, device: Device) -> Result<Self> {
         self.rules.push((compile(glob)?.compile_matcher(), device));
         Ok(self)
+    }
+
+    /// Whether nothing goes to host memory, whatever it is called.
+    pub(crate) fn has_only_cards(&self) -> bool {
+        let mut devices = self.rules.iter().map(|&(_, device)| device);
+        !self.rest.is_host() && devices.all(|device| !device.is_host())
     }
 
     /// Where the tensor called `name` goes.
@@ -120,6 +126,12 @@ impl fmt::Display for DeviceMap {
             write!(f, "{}={device}, ", glob.glob())?;
         }
         write!(f, "{}", self.rest)
+    }
+}
+
+impl fmt::Debug for DeviceMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceMap({self})")
     }
 }
 

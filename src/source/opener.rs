@@ -19,6 +19,9 @@ pub(crate) struct Opener {
     pub options: RemoteOptions,
     client: Arc<OnceLock<Arc<Client>>>,
     repositories: Stores,
+    /// Whether files may be opened although bytes are to be verified and nothing is kept to verify
+    /// theirs against.
+    takes_files_unverified: bool,
 }
 
 impl Opener {
@@ -30,7 +33,14 @@ impl Opener {
     /// An opener with the same client, which finds out anew what may have changed since.
     pub fn anew(&self) -> Self {
         let (options, client) = (self.options.clone(), Arc::clone(&self.client));
-        Self { options, client, repositories: Stores::default() }
+        let takes_files_unverified = self.takes_files_unverified;
+        Self { options, client, repositories: Stores::default(), takes_files_unverified }
+    }
+
+    /// The same, for tensors that all go to cards: there, verifying covers the way from host memory
+    /// onto the card, which has its use for files, too.
+    pub fn for_cards(self, only_cards: bool) -> Self {
+        Self { takes_files_unverified: only_cards, ..self }
     }
 
     /// Opens the source at `location`.
@@ -39,7 +49,7 @@ impl Opener {
     /// As the kind of source says: see [`FileSource::open`]; for objects, what their store says.
     pub fn open(&self, location: &Location) -> Result<Arc<dyn Source>> {
         match location {
-            Location::File(_) if self.options.verify => {
+            Location::File(_) if self.options.verify && !self.takes_files_unverified => {
                 let sentence = format!(
                     "{location} is a file, of which no checksum is kept; load it without --verify"
                 );

@@ -147,7 +147,7 @@ impl Card {
         let mut left_bytes = layout.lens_by_position();
         for Brought { mut landed, slot_offset, index } in brought {
             landed.landing.wait(&entered)?;
-            self.check_sums(&mut landed, slot_offset)?;
+            work.outlet.verified(self.check_sums(&mut landed, slot_offset)?);
             drop(landed);
             let Some(index) = index else { continue };
             self.in_hand.fetch_sub(1, Ordering::AcqRel);
@@ -164,18 +164,18 @@ impl Card {
         Ok(())
     }
 
-    /// Fails unless the card has summed up the very bytes of the slot.
-    fn check_sums(&self, landed: &mut Landed, slot_offset: u64) -> Result<()> {
+    /// Fails unless the card has summed up the very bytes of the slot; gives how many those are.
+    fn check_sums(&self, landed: &mut Landed, slot_offset: u64) -> Result<u64> {
         let summed = std::mem::take(&mut landed.summed);
         let expected: Vec<u64> = summed
             .iter()
             .map(|range| (range.start - slot_offset) as usize..(range.end - slot_offset) as usize)
             .map(|range| crc64_nvme(&landed.landing.bytes()[range]))
             .collect();
-        let Some(sheet) = landed.landing.sheet() else { return Ok(()) };
+        let Some(sheet) = landed.landing.sheet() else { return Ok(0) };
         let sums = sheet.results(landed.piece_count).skip(landed.piece_count - summed.len());
         match std::iter::zip(sums, expected).position(|(sum, expected)| sum != expected) {
-            None => Ok(()),
+            None => Ok(summed.iter().map(|range| range.end - range.start).sum()),
             Some(at) => Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(

@@ -99,6 +99,11 @@ impl Stream {
 pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) -> Result<()> {
     // SAFETY: as promised by the caller; `from` is borrowed for the whole call.
     let answer = unsafe { sys::cuMemcpyHtoD_v2(to, from.as_ptr().cast(), from.len()) };
+    entered.check(answer, format_args!("copy {} bytes to it", from.len()))?;
+    // It returns when the bytes have left host memory; when they are there, the stream of all calls
+    // that name none is done ("API synchronization behavior" in the driver API's reference).
+    // SAFETY: the legacy default stream always is.
+    let answer = unsafe { sys::cuStreamSynchronize(std::ptr::null_mut()) };
     entered.check(answer, format_args!("copy {} bytes to it", from.len()))
 }
 

@@ -34,6 +34,7 @@ pub struct Report {
     downgrades: Vec<Rung>,
     retries: BTreeMap<&'static str, u64>,
     verified_objects: usize,
+    verified_card_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     digests: Option<Digests>,
 }
@@ -73,6 +74,7 @@ impl Report {
             downgrades: summary.downgrades.into_iter().map(Rung::from).collect(),
             retries: summary.retries,
             verified_objects: summary.verified_objects,
+            verified_card_bytes: summary.verified_card_bytes,
             digests: None,
         }
     }
@@ -98,6 +100,10 @@ impl Report {
         if self.verified_objects > 0 {
             let objects = format::count(self.verified_objects, "object");
             writeln!(out, "{objects} verified against the checksums that their stores keep")?;
+        }
+        if self.verified_card_bytes > 0 {
+            let size = format::size(self.verified_card_bytes);
+            writeln!(out, "{size} verified to have arrived as they were in host memory")?;
         }
         Ok(())
     }
@@ -208,6 +214,7 @@ mod tests {
             downgrades: Vec::new(),
             retries: BTreeMap::new(),
             verified_objects: 0,
+            verified_card_bytes: 0,
             digests: None,
         }
     }

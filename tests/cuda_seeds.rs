@@ -1,0 +1,89 @@
+//! The whole path to a card, over many seeds of the driver's stand-in: copies come late and out of
+//! step, loads are of every shape and end in every way, and each byte that arrives is compared.
+//!
+//! The campaign runs in children, which find the stand-in by their library path. That it can fail is
+//! proven: the same campaign on a library with a planted bug has to.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "support/cuda_campaign.rs"]
+mod cuda_campaign;
+
+use common::stand_in::stand_in;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// Which seeds a child runs: `from..to`.
+const SEEDS: &str = "RINGLOAD_TEST_SEEDS";
+
+/// Starts the campaign of a test binary, this one or its like.
+fn start(test_binary: &Path, from: u64, to: u64) -> Child {
+    Command::new(test_binary)
+        .args(["--exact", "campaign", "--ignored", "--nocapture"])
+        .env("LD_LIBRARY_PATH", stand_in())
+        .env(SEEDS, format!("{from}..{to}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn every_byte_arrives_under_a_thousand_seeds() {
+    let seeds = if env::var_os("RINGLOAD_TEST_LONG").is_some() { 20_000 } else { 1000 };
+    let this = env::current_exe().unwrap();
+    let children = [start(&this, 0, seeds / 2), start(&this, seeds / 2, seeds)];
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+/// The bug: a slot goes back to the ring when its copies are queued, and not when they are done.
+#[test]
+fn the_campaign_finds_a_slot_that_is_returned_before_its_event() {
+    let planted = build_with_canary("early_slot");
+    let output = start(&planted, 0, 100).wait_with_output().unwrap();
+    let said = said(&output);
+    assert!(!output.status.success(), "the planted bug was not found: {said}");
+    assert!(said.contains("cuda stand-in: ") && said.contains("rewritten"), "{said}");
+}
+
+/// This test binary, with a bug planted into the library.
+fn build_with_canary(canary: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--quiet", "--package", "ringload", "--test", "cuda_seeds", "--no-run"])
+        .args(["--message-format", "json-render-diagnostics", "--target-dir"])
+        .arg(target)
+        .env("RUSTC_WORKSPACE_WRAPPER", root.join("tests/support/canary_rustc.sh"))
+        .env("RINGLOAD_CANARY", canary)
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let test_binary = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_ours = message["target"]["name"] == "cuda_seeds";
+        message["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
+    };
+    messages.lines().find_map(test_binary).unwrap()
+}
+
+#[test]
+#[ignore = "needs the stand-in in its library path; run by the tests above"]
+fn campaign() {
+    let seeds = env::var(SEEDS).unwrap();
+    let (from, to) = seeds.split_once("..").unwrap();
+    cuda_campaign::run(from.parse().unwrap()..to.parse().unwrap());
+}
