@@ -7,7 +7,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringload::plan::Plan;
-use ringload::{Checkpoint, MemoryLimit};
+use ringload::{Checkpoint, DeviceMap, MemoryLimit};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
@@ -24,8 +24,10 @@ const TENSOR_BYTES: usize = 8192;
 fn planning(c: &mut Criterion) {
     let directory = write_checkpoint().expect("the temporary directory can be written");
     let open = || Checkpoint::open(directory.path()).expect("the checkpoint is valid");
+    let map = DeviceMap::default();
     let plan = |checkpoint| {
-        Plan::new(checkpoint, MemoryLimit::Unlimited, &[]).expect("all tensors can be planned")
+        Plan::new(checkpoint, MemoryLimit::Unlimited, &[], &map, None)
+            .expect("all tensors can be planned")
     };
     let mut group = c.benchmark_group("1,000,000 tensors in 500 shards");
     group.sample_size(10).measurement_time(Duration::from_secs(10));

@@ -26,13 +26,28 @@ impl Random {
 /// A safetensors file with tensors of `sizes` bytes, named `prefix` and their number, whose data
 /// begins at `data_offset`. Its bytes are random and never zero: what was not read does not pass.
 pub(crate) fn file_at(prefix: &str, sizes: &[usize], data_offset: usize) -> Vec<u8> {
+    let tensors: Vec<_> = sizes.iter().map(|&size| ("U8", size)).collect();
+    file_of(prefix, &tensors, data_offset)
+}
+
+/// The same, with tensors of types of whole bytes: `U8`, `F16`, `BF16`, `F32`.
+pub(crate) fn float_file(tensors: &[(&str, usize)]) -> Vec<u8> {
+    file_of("t", tensors, 0)
+}
+
+fn file_of(prefix: &str, tensors: &[(&str, usize)], data_offset: usize) -> Vec<u8> {
     let mut entries = Vec::new();
     let mut end = 0;
-    for (number, size) in sizes.iter().enumerate() {
+    for (number, (dtype, size)) in tensors.iter().enumerate() {
         let begin = end;
         end += size;
+        let elements = match *dtype {
+            "F32" => size / 4,
+            "F16" | "BF16" => size / 2,
+            _ => *size,
+        };
         entries.push(format!(
-            r#""{prefix}{number:06}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{begin},{end}]}}"#
+            r#""{prefix}{number:06}":{{"dtype":"{dtype}","shape":[{elements}],"data_offsets":[{begin},{end}]}}"#
         ));
     }
     let mut header = format!("{{{}}}", entries.join(",")).into_bytes();

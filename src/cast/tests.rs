@@ -216,7 +216,7 @@ fn speed_of_casts() {
         for to in TO {
             let Some(cast) = Cast::new(from, to) else { continue };
             let source: Vec<u8> =
-                (0..8_usize << 20).map(|i| (i * 2_654_435_761 >> 13) as u8).collect();
+                (0..8_usize << 20).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect();
             let mut target = vec![0; cast.target_bytes(source.len() as u64) as usize];
             let mut best = f64::INFINITY;
             for _ in 0..20 {

@@ -4,8 +4,13 @@
 //! smaller the ones behind it are. So a large tensor is never starved, and as the ring holds any
 //! one extent, a consumer that drops what it got always gets further. Slots on their way to a card
 //! come back by themselves.
+//!
+//! Where an extent's tensors are cast, it gets a second slot with the first. Whoever completes the
+//! last read casts from one into the other, which is the tensors' storage then; the first is free
+//! again at once.
 
 use super::{Done, Next, Task, Work};
+use crate::cast::Cast;
 use crate::device::Carrier;
 use crate::error::Result;
 use crate::options::Device;
@@ -13,8 +18,8 @@ use crate::plan::{Chunk, Extent, chunk_ends};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
 use crate::tensor::{Ready, Starts, Storage};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) struct LoadWork {
     extents: Arc<[Extent]>,
@@ -35,6 +40,8 @@ struct State {
     next_extent: usize,
     /// Reads of the extent that got its slot last.
     tasks: VecDeque<Task>,
+    /// Where extents that are being read will be cast to, by their index.
+    results: HashMap<usize, Slot>,
 }
 
 impl LoadWork {
@@ -46,7 +53,7 @@ impl LoadWork {
         places: Vec<Place>,
         chunk_bytes: u64,
     ) -> Self {
-        let state = State { next_extent: 0, tasks: VecDeque::new() };
+        let state = State { next_extent: 0, tasks: VecDeque::new(), results: HashMap::new() };
         Self { extents, sources, places, chunk_bytes, state: Mutex::new(state) }
     }
 
@@ -83,12 +90,29 @@ impl LoadWork {
                 carrier.take(index, full);
                 None
             }
-            None => Some(Done::Tensors(Ready {
-                positions: extent.positions(),
-                storage: Storage::from_slot(full),
-                starts: Starts::Shard(extent.slot_offset_bytes(self.block_bytes(extent))),
-            })),
+            None => {
+                let from = extent.slot_offset_bytes(self.block_bytes(extent));
+                let (storage, starts) = match (extent.cast(), self.take_result(index)) {
+                    (Some(cast), Some(result)) => {
+                        let start = (extent.offset_bytes() - from) as usize;
+                        let source = &full.bytes()[start..][..extent.len_bytes() as usize];
+                        let storage = cast_into(result, extent.cast_bytes(), cast, source);
+                        (storage, Starts::Cast(extent.offset_bytes(), cast))
+                    }
+                    _ => (Some(full), Starts::Shard(from)),
+                };
+                let storage = storage.map_or(Storage::empty(Device::Host), Storage::from_slot);
+                Some(Done::Tensors(Ready { positions: extent.positions(), storage, starts }))
+            }
         }
+    }
+
+    fn take_result(&self, index: usize) -> Option<Slot> {
+        self.lock().results.remove(&index)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tensors without bytes are in place as they are.
@@ -100,9 +124,16 @@ impl LoadWork {
     }
 }
 
+/// Casts `source` into the first `len_bytes` of `slot`.
+fn cast_into(slot: Slot, len_bytes: u64, cast: Cast, source: &[u8]) -> Option<FullSlot> {
+    let mut window = slot.into_windows(&[len_bytes as usize]).pop()?;
+    cast.run(source, window.unfilled_mut());
+    window.complete()
+}
+
 impl Work for LoadWork {
     fn next(&self) -> Next {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if let Some(task) = state.tasks.pop_front() {
             return Next::Read(task);
         }
@@ -117,10 +148,17 @@ impl Work for LoadWork {
             return Next::Deliver(self.place_empty(extent));
         }
         let ring = &self.places[extent.place()].ring;
-        let need = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
-        let Some(slot) = ring.allocate(need) else {
+        let len = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
+        let result_len = extent.cast_bytes() as usize;
+        let slots = match result_len {
+            0 => ring.allocate(len).map(|slot| (None, slot)),
+            _ => ring.allocate_two([result_len, len]).map(|[result, slot]| (Some(result), slot)),
+        };
+        let need = result_len + len;
+        let Some((result, slot)) = slots else {
             return Next::Wait { ring: Arc::clone(ring), need };
         };
+        state.results.extend(result.map(|result| (index, result)));
         state.next_extent += 1;
         state.tasks = self.cut(index, extent, slot);
         match state.tasks.pop_front() {

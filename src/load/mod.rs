@@ -27,6 +27,7 @@ use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::Plan;
 use crate::source::{Opener, Source};
 use rings::{Cargo, Kept, Lease, Rings, Sizes};
+use safetensors::Dtype;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,6 +64,7 @@ pub struct Loader {
     hold_timeout: Duration,
     devices: DeviceMap,
     allocation: Allocation,
+    dtype: Option<Dtype>,
     kept: Kept,
     /// Made anew by every option of remote locations; its connections and credentials are shared by
     /// all loads of this loader and its clones.
@@ -80,6 +82,7 @@ impl Default for Loader {
             hold_timeout: Duration::from_secs(10),
             devices: DeviceMap::default(),
             allocation: Allocation::default(),
+            dtype: None,
             kept: Kept::default(),
             opener: Arc::default(),
         }
@@ -156,6 +159,18 @@ impl Loader {
         self
     }
 
+    /// Casts floats to F32, F16 or BF16 on their way in: tensors of F32, F16, BF16, F8_E4M3 and
+    /// F8_E5M2. All others, F64 among them, stay as they are. What the results are, bit for bit, says
+    /// [`cast`](crate::cast).
+    ///
+    /// In host memory a tensor that is cast is there as stored and as cast for a moment, and a memory
+    /// limit counts both.
+    #[must_use]
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
     /// Opens the checkpoint at `locations`, reading its headers only, with this loader's options for
     /// remote locations.
     ///
@@ -202,7 +217,9 @@ impl Loader {
 
     fn start(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
         let limit = self.resolved_memory_limit()?;
-        let plan = Arc::new(Plan::new(checkpoint, limit, &self.globs, &self.devices)?);
+        self.dtype.map_or(Ok(()), options::check_dtype)?;
+        let plan = Plan::new(checkpoint, limit, &self.globs, &self.devices, self.dtype)?;
+        let plan = Arc::new(plan);
         self.check_verifiable(&plan)?;
         let started = match self.read_path {
             ReadPath::Mapped => self.start_mapped(&plan)?,
@@ -213,6 +230,12 @@ impl Loader {
 
     fn start_reading(&self, plan: &Arc<Plan>) -> Result<Started> {
         let checkpoint = plan.checkpoint();
+        if plan.dtype().is_some() && plan.devices().iter().any(|device| !device.is_host()) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "tensors are not cast on their way to cards yet; load to cpu, or without a dtype",
+            ));
+        }
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
@@ -247,6 +270,12 @@ impl Loader {
             return refuse(
                 "the mapped read path leaves tensors in the page cache and cannot bring them to a \
                  card; use another read path, or load to cpu",
+            );
+        }
+        if plan.dtype().is_some() {
+            return refuse(
+                "the mapped read path hands out the file's own pages and cannot cast them; use \
+                 another read path, or no dtype",
             );
         }
         let work = Arc::new(MapWork::new(Arc::clone(plan)));
@@ -317,6 +346,7 @@ impl fmt::Debug for Loader {
             .field("hold_timeout", &self.hold_timeout)
             .field("devices", &self.devices)
             .field("allocation", &self.allocation)
+            .field("dtype", &self.dtype)
             .finish()
     }
 }

@@ -32,6 +32,7 @@ pub struct TensorStream {
     current: Option<Ready>,
     progress: Progress,
     delivered_tensors: usize,
+    cast_tensors: usize,
     device_bytes: BTreeMap<Device, u64>,
     began: Instant,
     ended: Option<Instant>,
@@ -39,7 +40,7 @@ pub struct TensorStream {
 
 impl TensorStream {
     pub(super) fn new(plan: Arc<Plan>, started: Started, order: Order, began: Instant) -> Self {
-        let progress = Progress { done: Arc::default(), total_bytes: plan.total_bytes() };
+        let progress = Progress { done: Arc::default(), total_bytes: plan.delivered_bytes() };
         Self {
             plan,
             started,
@@ -49,6 +50,7 @@ impl TensorStream {
             current: None,
             progress,
             delivered_tensors: 0,
+            cast_tensors: 0,
             device_bytes: BTreeMap::new(),
             began,
             ended: None,
@@ -92,6 +94,7 @@ impl TensorStream {
         Summary {
             bytes: self.progress.done_bytes(),
             tensors: self.delivered_tensors,
+            cast_tensors: self.cast_tensors,
             device_bytes: self.device_bytes.clone(),
             seconds: took.as_secs_f64(),
             memory_limit_bytes: self.plan.limit_bytes(),
@@ -116,11 +119,15 @@ impl TensorStream {
         let index = self.plan.tensors()[position];
         let info = &self.plan.checkpoint().tensors()[index as usize];
         let start = current.starts.of(position, info);
-        self.progress.done.fetch_add(info.len_bytes(), Ordering::Relaxed);
-        self.delivered_tensors += 1;
-        *self.device_bytes.entry(current.storage.device()).or_default() += info.len_bytes();
+        let cast = self.plan.cast_of(info);
         let checkpoint = Arc::clone(self.plan.checkpoint());
-        Some(Tensor::new(checkpoint, index, current.storage.clone(), start))
+        let tensor = Tensor::new(checkpoint, index, current.storage.clone(), start).cast(cast);
+        let bytes = tensor.len_bytes() as u64;
+        self.progress.done.fetch_add(bytes, Ordering::Relaxed);
+        self.delivered_tensors += 1;
+        self.cast_tensors += usize::from(cast.is_some());
+        *self.device_bytes.entry(tensor.device()).or_default() += bytes;
+        Some(tensor)
     }
 
     /// Takes in what an engine completed, or its error. False when the load is over.

@@ -14,6 +14,8 @@ pub struct Summary {
     pub bytes: u64,
     /// How many tensors were handed out.
     pub tensors: usize,
+    /// How many of them were cast on the way ([`Loader::dtype`](crate::Loader::dtype)).
+    pub cast_tensors: usize,
     /// Bytes of the tensors handed out, by the device that they are on.
     pub device_bytes: BTreeMap<Device, u64>,
     /// From the call to the last tensor, opening the checkpoint included where the call does that.

@@ -31,10 +31,13 @@
 //! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and those of the store that it names |
 
 mod device;
+mod dtype;
 mod remote;
 
 pub(crate) use device::compile;
 pub use device::{Allocation, Device, DeviceMap};
+pub(crate) use dtype::check_dtype;
+pub use dtype::parse_dtype;
 pub use remote::RetryLimits;
 pub(crate) use remote::{RemoteOptions, parse_header};
 

@@ -1,6 +1,8 @@
 //! Gathering tensors into extents.
 
+use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
+use safetensors::Dtype;
 use std::ops::Range;
 
 /// No element of any dtype is longer than this, with room to spare.
@@ -17,6 +19,8 @@ pub struct Extent {
     tensor_count: u32,
     offset_bytes: u64,
     len_bytes: u64,
+    /// From which type to which its tensors are cast on the way, if they are.
+    cast: Option<(Dtype, Dtype)>,
 }
 
 impl Extent {
@@ -35,7 +39,18 @@ impl Extent {
             tensor_count: positions.len() as u32,
             offset_bytes,
             len_bytes,
+            cast: None,
         }
+    }
+
+    /// How its tensors are cast in its slot; all of them or none.
+    pub(crate) fn cast(&self) -> Option<Cast> {
+        self.cast.and_then(|(from, to)| Cast::new(from, to))
+    }
+
+    /// How many bytes its tensors have when they are cast; 0 when they are not.
+    pub(crate) fn cast_bytes(&self) -> u64 {
+        self.cast().map_or(0, |cast| cast.target_bytes(self.len_bytes))
     }
 
     /// The shard it lies in.
@@ -86,7 +101,9 @@ impl Extent {
             return 0;
         }
         let block = checkpoint.shards()[self.shard()].source().block_bytes();
-        self.slot_len_bytes(block).next_multiple_of(ring_block_bytes as u64)
+        let ring_block = ring_block_bytes as u64;
+        self.cast_bytes().next_multiple_of(ring_block)
+            + self.slot_len_bytes(block).next_multiple_of(ring_block)
     }
 
     /// Whether `span`, which goes to `place`, continues this extent without a gap.
@@ -96,7 +113,8 @@ impl Extent {
 
     /// Whether `span` may be added without making the extent too long.
     fn has_room_for(&self, span: &Span, extent_bytes: u64) -> bool {
-        span.len_bytes == 0 || self.len_bytes + span.len_bytes <= extent_bytes
+        let longer = Self { len_bytes: self.len_bytes + span.len_bytes, ..*self };
+        span.len_bytes == 0 || longer.len_bytes + longer.cast_bytes() <= extent_bytes
     }
 }
 
@@ -131,6 +149,8 @@ pub(super) struct Gather<'a> {
     pub places: &'a [u8],
     /// Of each place, how long an extent should be, and whether it may cut tensors.
     pub shapes: &'a [Shape],
+    /// What floats are cast to.
+    pub dtype: Option<Dtype>,
 }
 
 /// How extents of one place are cut.
@@ -146,9 +166,15 @@ impl Gather<'_> {
     pub fn extents(&self) -> Vec<Extent> {
         let mut extents: Vec<Extent> = Vec::new();
         for (position, (&index, &place)) in self.tensors.iter().zip(self.places).enumerate() {
-            let span = Span::from(&self.checkpoint.tensors()[index as usize]);
+            let tensor = &self.checkpoint.tensors()[index as usize];
+            let span = Span::from(tensor);
             match self.shapes[usize::from(place)] {
-                Shape::Whole(bytes) => add_whole(&mut extents, position, &span, place, bytes),
+                Shape::Whole(bytes) => {
+                    let (from, to) = (tensor.dtype(), self.dtype);
+                    let cast = to.filter(|&to| Cast::new(from, to).is_some());
+                    let cast = cast.map(|to| (from, to));
+                    add_whole(&mut extents, position, &span, place, cast, bytes);
+                }
                 Shape::Pieces(bytes) => add_pieces(&mut extents, position, &span, place, bytes),
             }
         }
@@ -174,18 +200,22 @@ fn add_whole(
     position: usize,
     span: &Span,
     place: u8,
+    cast: Option<(Dtype, Dtype)>,
     extent_bytes: u64,
 ) {
     match extents.last_mut() {
         Some(extent)
-            if extent.continues_with(span, place) && extent.has_room_for(span, extent_bytes) =>
+            if extent.continues_with(span, place)
+                && extent.cast == cast
+                && extent.has_room_for(span, extent_bytes) =>
         {
             extent.len_bytes += span.len_bytes;
             extent.tensor_count += 1;
         }
         _ => {
             let (offset, len) = (span.offset_bytes, span.len_bytes);
-            extents.push(Extent::new(span.shard, place, position..position + 1, offset, len));
+            let extent = Extent::new(span.shard, place, position..position + 1, offset, len);
+            extents.push(Extent { cast, ..extent });
         }
     }
 }

@@ -19,12 +19,14 @@ pub use chunk::{Chunk, chunk_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
 
-use crate::checkpoint::Checkpoint;
+use crate::cast::Cast;
+use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, DeviceMap, MemoryLimit, compile};
 use crate::ring::{Budget, Needs, PAGE_BYTES};
 use extent::{Gather, Shape};
 use globset::{GlobSet, GlobSetBuilder};
+use safetensors::Dtype;
 use std::sync::Arc;
 
 /// What a load will do. See the [module's head](self).
@@ -41,6 +43,8 @@ pub struct Plan {
     host: Share,
     cards: Share,
     total_bytes: u64,
+    dtype: Option<Dtype>,
+    delivered_bytes: u64,
 }
 
 /// The memory that the slots of some extents need.
@@ -52,7 +56,7 @@ struct Share {
 
 impl Plan {
     /// Plans a load of the tensors whose names match one of `globs` (all, if there is none), to the
-    /// devices that `map` says.
+    /// devices that `map` says; floats are cast to `dtype`, if there is one.
     ///
     /// # Errors
     /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor of the host,
@@ -63,17 +67,26 @@ impl Plan {
         limit: MemoryLimit,
         globs: &[String],
         map: &DeviceMap,
+        dtype: Option<Dtype>,
     ) -> Result<Self> {
         let tensors = select(&checkpoint, globs)?;
         let (devices, places) = assign(&checkpoint, &tensors, map)?;
         let block_bytes = largest_block_bytes(&checkpoint);
         let is_host = |place: u8| devices[usize::from(place)].is_host();
         let mut needs = Needs { block_bytes: block_bytes as u64, ..Needs::default() };
+        let (mut total_bytes, mut delivered_bytes) = (0, 0);
         for (&index, &place) in tensors.iter().zip(&places) {
-            let bytes = checkpoint.tensors()[index as usize].len_bytes();
+            let info = &checkpoint.tensors()[index as usize];
+            let (bytes, delivered) = (info.len_bytes(), delivered_bytes_of(info, dtype));
+            total_bytes += bytes;
+            delivered_bytes += delivered;
             if is_host(place) {
-                needs.host_largest_bytes = needs.host_largest_bytes.max(bytes);
-                needs.host_bytes += bytes;
+                let cast = if cast_of(info, dtype).is_some() { delivered } else { 0 };
+                if bytes + cast > needs.host_largest_bytes {
+                    needs.host_largest_bytes = bytes + cast;
+                    needs.host_largest_cast_bytes = cast;
+                }
+                needs.host_bytes += bytes + cast;
             } else {
                 needs.card_bytes += bytes;
             }
@@ -84,8 +97,13 @@ impl Plan {
             Device::Cuda(_) => Shape::Pieces(budget.piece_bytes),
         };
         let shapes: Vec<Shape> = devices.iter().map(shape).collect();
-        let gather =
-            Gather { checkpoint: &checkpoint, tensors: &tensors, places: &places, shapes: &shapes };
+        let gather = Gather {
+            checkpoint: &checkpoint,
+            tensors: &tensors,
+            places: &places,
+            shapes: &shapes,
+            dtype,
+        };
         let extents = gather.extents();
         let (mut host, mut cards) = (Share::default(), Share::default());
         for extent in &extents {
@@ -102,7 +120,9 @@ impl Plan {
             block_bytes,
             host,
             cards,
-            total_bytes: needs.host_bytes + needs.card_bytes,
+            total_bytes,
+            dtype,
+            delivered_bytes,
             checkpoint,
         })
     }
@@ -142,9 +162,24 @@ impl Plan {
         self.tensors.len()
     }
 
-    /// The sum of the selected tensors' bytes.
+    /// The sum of the selected tensors' bytes, as stored.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
+    }
+
+    /// The same as they are delivered: cast, where they are.
+    pub fn delivered_bytes(&self) -> u64 {
+        self.delivered_bytes
+    }
+
+    /// How `tensor` is cast, if it is.
+    pub(crate) fn cast_of(&self, tensor: &TensorInfo) -> Option<Cast> {
+        cast_of(tensor, self.dtype)
+    }
+
+    /// What floats are cast to.
+    pub(crate) fn dtype(&self) -> Option<Dtype> {
+        self.dtype
     }
 
     /// The memory limit in force, in bytes.
@@ -181,6 +216,15 @@ impl Plan {
     pub fn ring_bytes(&self) -> u64 {
         self.host_ring_bytes() + self.card_ring_bytes()
     }
+}
+
+fn cast_of(tensor: &TensorInfo, dtype: Option<Dtype>) -> Option<Cast> {
+    dtype.and_then(|to| Cast::new(tensor.dtype(), to))
+}
+
+fn delivered_bytes_of(tensor: &TensorInfo, dtype: Option<Dtype>) -> u64 {
+    let cast = cast_of(tensor, dtype);
+    cast.map_or(tensor.len_bytes(), |cast| cast.target_bytes(tensor.len_bytes()))
 }
 
 /// The devices that the tensors go to by `map`, and of each tensor the index of its device.

@@ -24,7 +24,7 @@ fn shards(sizes: &[Vec<usize>], block_bytes: usize) -> Arc<Checkpoint> {
 
 fn plan(checkpoint: &Arc<Checkpoint>, limit: MemoryLimit, globs: &[&str]) -> Result<Plan> {
     let globs: Vec<String> = globs.iter().map(|&glob| glob.to_owned()).collect();
-    Plan::new(Arc::clone(checkpoint), limit, &globs, &DeviceMap::default())
+    Plan::new(Arc::clone(checkpoint), limit, &globs, &DeviceMap::default(), None)
 }
 
 /// How many tensors each extent has.
@@ -219,4 +219,25 @@ fn a_million_tensors_in_500_shards_plan_fast() {
         let (took, extents) = (began.elapsed(), plan.extents().len());
         println!("{} tensors, {extents} extents planned in {took:?}", plan.tensor_count());
     }
+}
+
+#[test]
+fn an_extent_holds_tensors_of_one_cast_and_counts_what_they_become() {
+    let tensors =
+        [("F16", 1000), ("F16", 600), ("BF16", 600), ("U8", 50), ("F32", 800), ("F32", 4)];
+    let file = crate::test_files::float_file(&tensors);
+    let checkpoint = checkpoint_of(vec![MemorySource::new("f.safetensors", file)]);
+    let plan = |dtype| {
+        let map = DeviceMap::default();
+        Plan::new(Arc::clone(&checkpoint), MemoryLimit::Unlimited, &[], &map, dtype).unwrap()
+    };
+    assert_eq!(counts(&plan(None)), [6]);
+    let cast = plan(Some(Dtype::F32));
+    assert_eq!(counts(&cast), [2, 1, 3]);
+    assert_eq!(cast.total_bytes(), 3054);
+    assert_eq!(cast.delivered_bytes(), 2 * 2200 + 854);
+    let cast_bytes: Vec<_> = cast.extents().iter().map(Extent::cast_bytes).collect();
+    assert_eq!(cast_bytes, [3200, 1200, 0]);
+    // F16 and BF16 become as long as they are, F32 half as long.
+    assert_eq!(counts(&plan(Some(Dtype::BF16))), [2, 2, 2]);
 }

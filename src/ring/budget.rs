@@ -5,6 +5,9 @@
 //! the largest tensor is enough. Everything else that a load allocates (headers, names, stacks,
 //! queues) is outside the ring and does not grow with the tensors' bytes.
 //!
+//! A tensor that is cast is in the ring twice for a moment, as stored and as it is cast, so both count;
+//! then what it was read into is free again.
+//!
 //! Tensors of the host live in their ring, so it must hold the largest one. Those of cards pass
 //! through theirs in pieces: two slots are enough for any tensor, and without a limit a ring of
 //! [`CARD_RING_BYTES`] keeps a card busy; pinning more takes longer than it saves.
@@ -29,9 +32,11 @@ const PIECE_BYTES_MIN: u64 = 64 << 10;
 /// What is to be loaded: what the limits depend on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// The largest tensor that stays in host memory.
+    /// The largest tensor that stays in host memory, with its result if it is cast.
     pub host_largest_bytes: u64,
-    /// All tensors that stay there.
+    /// How many of those are its result.
+    pub host_largest_cast_bytes: u64,
+    /// All tensors that stay there, with their results.
     pub host_bytes: u64,
     /// All tensors that go to cards.
     pub card_bytes: u64,
@@ -95,7 +100,12 @@ impl Needs {
             }
             MemoryLimit::Min => Ok(Some(largest.max(MIN_BYTES) + self.two_slots(MIN_BYTES))),
             MemoryLimit::Bytes(bytes) if bytes < least => {
+                let cast = self.host_largest_cast_bytes;
                 let what = match (largest, two_slots) {
+                    (_, 0) if cast > 0 => format!(
+                        "the largest tensor, of {} bytes as stored and {cast} bytes as it is cast",
+                        largest - cast
+                    ),
                     (_, 0) => format!("the largest tensor of {largest} bytes"),
                     (0, _) => {
                         format!("the two slots of together {two_slots} bytes that a card needs")
@@ -156,7 +166,12 @@ mod tests {
     use super::*;
 
     fn host(largest: u64, total: u64) -> Needs {
-        Needs { host_largest_bytes: largest, host_bytes: total, card_bytes: 0, block_bytes: 4096 }
+        Needs {
+            host_largest_bytes: largest,
+            host_bytes: total,
+            block_bytes: 4096,
+            ..Needs::default()
+        }
     }
 
     fn card(total: u64) -> Needs {
@@ -169,6 +184,15 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::MemoryLimit);
         let text = error.to_string();
         assert!(text.contains("99 bytes") && text.contains("100 bytes"), "{text}");
+    }
+
+    #[test]
+    fn a_limit_below_the_largest_tensor_and_its_cast_names_all_sizes() {
+        let needs = Needs { host_largest_cast_bytes: 50, ..host(150, 1000) };
+        let text = Budget::new(MemoryLimit::Bytes(149), needs).unwrap_err().to_string();
+        for size in ["149 bytes", "100 bytes as stored", "50 bytes as it is cast", "least 150"] {
+            assert!(text.contains(size), "{text}");
+        }
     }
 
     #[test]

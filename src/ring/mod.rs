@@ -123,26 +123,41 @@ impl Ring {
     /// A slot of at least `len` bytes (rounded up to blocks), or `None` while none fits and once the
     /// ring is closed: what is free then was given back to the kernel.
     pub fn allocate(self: &Arc<Self>, len: usize) -> Option<Slot> {
-        let len = len.max(1).next_multiple_of(self.block);
         let mut state = self.lock();
-        if state.closed {
+        let range = state.take(self.rounded(len))?;
+        self.hand_out(&mut state, &range);
+        drop(state);
+        Some(Slot::new(Arc::clone(self), range))
+    }
+
+    /// Two slots as [`allocate`](Self::allocate) gives them, or `None` while they do not both fit.
+    pub fn allocate_two(self: &Arc<Self>, lens: [usize; 2]) -> Option<[Slot; 2]> {
+        let mut state = self.lock();
+        let first = state.take(self.rounded(lens[0]))?;
+        let Some(second) = state.take(self.rounded(lens[1])) else {
+            state.merge_free(first);
             return None;
-        }
-        let (&start, &free) = state.free.iter().find(|&(_, &free)| free >= len)?;
-        state.free.remove(&start);
-        if free > len {
-            state.free.insert(start + len, free - len);
-        }
-        state.used_bytes += len;
+        };
+        self.hand_out(&mut state, &first);
+        self.hand_out(&mut state, &second);
+        drop(state);
+        Some([first, second].map(|range| Slot::new(Arc::clone(self), range)))
+    }
+
+    fn rounded(&self, len: usize) -> usize {
+        len.max(1).next_multiple_of(self.block)
+    }
+
+    /// Counts a range that was taken, and looks whether it is as it was left.
+    fn hand_out(&self, state: &mut State, range: &Range<usize>) {
+        state.used_bytes += range.len();
         state.slots += 1;
-        self.check_poison(start..(start + len).min(state.high_water));
-        if start + len > state.high_water {
-            state.high_water = start + len;
+        self.check_poison(range.start..range.end.min(state.high_water));
+        if range.end > state.high_water {
+            state.high_water = range.end;
             self.grown.notify_all();
         }
         crate::metrics::slots_in_use(state.slots);
-        drop(state);
-        Some(Slot::new(Arc::clone(self), start..start + len))
     }
 
     /// Takes a slot's range back. Called by [`Slot`]'s drop alone.
@@ -301,6 +316,19 @@ impl Ring {
 }
 
 impl State {
+    /// Takes the lowest free range of `len` bytes; none once the ring is closed.
+    fn take(&mut self, len: usize) -> Option<Range<usize>> {
+        if self.closed {
+            return None;
+        }
+        let (&start, &free) = self.free.iter().find(|&(_, &free)| free >= len)?;
+        self.free.remove(&start);
+        if free > len {
+            self.free.insert(start + len, free - len);
+        }
+        Some(start..start + len)
+    }
+
     fn merge_free(&mut self, range: Range<usize>) {
         let Range { mut start, mut end } = range;
         if let Some(len) = self.free.remove(&end) {

@@ -364,3 +364,29 @@ fn slots_of_a_ring_of_large_blocks_are_aligned_to_them() {
         assert_eq!(windows[0].unfilled_ptr() as usize % (4 * PAGE_BYTES), 0);
     }
 }
+
+#[test]
+fn two_slots_come_together_or_not_at_all_and_are_freed_apart() {
+    let ring = Ring::new(4 * PAGE_BYTES, PAGE_BYTES).unwrap();
+    let [first, second] = ring.allocate_two([100, 2 * PAGE_BYTES]).unwrap();
+    assert_eq!((first.len(), second.len(), ring.usage().slots), (PAGE_BYTES, 2 * PAGE_BYTES, 2));
+    assert!(ring.allocate_two([1, 1]).is_none());
+    assert_eq!(free_ranges(&ring), [(3 * PAGE_BYTES, PAGE_BYTES)], "half of a pair was lost");
+    let mut windows = [first, second].map(|slot| {
+        let end = slot.len();
+        slot.into_windows(&[end]).remove(0)
+    });
+    for (window, fill) in windows.iter_mut().zip([1, 2]) {
+        window.unfilled_mut().fill(fill); // both are written while both are alive
+    }
+    let [first, second] = windows.map(|window| window.complete().unwrap());
+    drop(second);
+    assert_eq!((ring.usage().slots, ring.usage().bytes), (1, PAGE_BYTES));
+    let again = filled(&ring, 3 * PAGE_BYTES, 3).unwrap();
+    assert!(first.bytes().iter().all(|&byte| byte == 1), "a slot was given away with the other");
+    drop((first, again));
+    assert_eq!((ring.usage().slots, ring.usage().bytes), (0, 0));
+    assert_eq!(free_ranges(&ring), [(0, 4 * PAGE_BYTES)]);
+    ring.close();
+    assert!(ring.allocate_two([1, 1]).is_none());
+}

@@ -7,6 +7,7 @@ pub(crate) use ready::{Ready, Starts};
 pub(crate) use storage::CardMemory;
 pub use storage::Storage;
 
+use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::Result;
 use crate::options::Device;
@@ -22,6 +23,8 @@ pub struct Tensor {
     index: u32,
     storage: Storage,
     start: usize,
+    /// What it was cast to.
+    cast_to: Option<Dtype>,
 }
 
 impl Tensor {
@@ -32,10 +35,15 @@ impl Tensor {
         storage: Storage,
         start: usize,
     ) -> Self {
-        Self { checkpoint, index, storage, start }
+        Self { checkpoint, index, storage, start, cast_to: None }
     }
 
-    /// What the checkpoint says about it.
+    /// The same, of what was cast on the way as `cast` says.
+    pub(crate) fn cast(self, cast: Option<Cast>) -> Self {
+        Self { cast_to: cast.map(|cast| cast.to()), ..self }
+    }
+
+    /// What the checkpoint says about it: its type and length there are those as stored.
     pub fn info(&self) -> &TensorInfo {
         &self.checkpoint.tensors()[self.index as usize]
     }
@@ -50,9 +58,10 @@ impl Tensor {
         self.info().name()
     }
 
-    /// The type of its elements.
+    /// The type of its elements: the file's, or what they were cast to
+    /// ([`Loader::dtype`](crate::Loader::dtype)).
     pub fn dtype(&self) -> Dtype {
-        self.info().dtype()
+        self.cast_to.unwrap_or_else(|| self.info().dtype())
     }
 
     /// Its dimensions, outermost first; empty for a scalar.
@@ -62,7 +71,9 @@ impl Tensor {
 
     /// How many bytes it has.
     pub fn len_bytes(&self) -> usize {
-        self.info().len_bytes() as usize
+        let (info, stored) = (self.info(), self.info().len_bytes());
+        let cast = self.cast_to.and_then(|to| Cast::new(info.dtype(), to));
+        cast.map_or(stored, |cast| cast.target_bytes(stored)) as usize
     }
 
     /// Where it is.
@@ -78,12 +89,13 @@ impl Tensor {
     /// The address of its first byte, in its device's address space.
     ///
     /// On a card it is a multiple of 256. In host memory it is congruent to the tensor's place in the
-    /// file modulo 4096, so it is aligned for its dtype exactly if the file aligns it.
+    /// file modulo 4096, so it is aligned for its dtype exactly if the file aligns it; where it was cast, it
+    /// is aligned for its dtype.
     pub fn address(&self) -> u64 {
         self.storage.address() + self.start as u64
     }
 
-    /// Its elements, row-major and little-endian as in the file.
+    /// Its elements, row-major and little-endian.
     ///
     /// # Panics
     /// When it is on a card: [`host_bytes`](Self::host_bytes) says so in its type,

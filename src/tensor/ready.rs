@@ -1,6 +1,7 @@
 //! From where a load puts bytes to the tensors that are made of them.
 
 use super::Storage;
+use crate::cast::Cast;
 use crate::checkpoint::TensorInfo;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct Ready {
 pub(crate) enum Starts {
     /// The storage is a part of the shard, from this byte.
     Shard(u64),
+    /// The storage is a part of the shard, from this byte, cast as a whole.
+    Cast(u64, Cast),
     /// As listed, by position in the plan.
     Listed(Arc<[u64]>),
     /// Each has a storage of its own.
@@ -34,6 +37,7 @@ impl Starts {
             // Empty tensors may stand anywhere, also where there is no storage.
             _ if tensor.len_bytes() == 0 => 0,
             Self::Shard(from) => tensor.offset_bytes() - from,
+            Self::Cast(from, cast) => cast.target_bytes(tensor.offset_bytes() - from),
             Self::Listed(starts) => starts[position],
             Self::Zero => 0,
         };

@@ -5,6 +5,7 @@
 //! stands in the file, however the load ends.
 
 mod async_streams;
+mod casts;
 mod changes;
 mod drops;
 mod faults;
@@ -55,7 +56,12 @@ struct Outcome {
 
 impl Rig {
     fn new(sizes: &[usize], data_offset: usize, block_bytes: usize) -> Self {
-        let file = Arc::new(file_at("t", sizes, data_offset));
+        Self::of(file_at("t", sizes, data_offset), block_bytes)
+    }
+
+    /// A rig of this file.
+    fn of(file: Vec<u8>, block_bytes: usize) -> Self {
+        let file = Arc::new(file);
         let stage =
             Arc::new(Mutex::new(Stage { script: Box::new(|_, _, _| Fault::None), seen: vec![] }));
         let script = Arc::clone(&stage);

@@ -38,6 +38,9 @@ pub struct Args {
     /// Tensors whose name matches end up on another device; the first match counts. May be repeated
     #[arg(long, value_name = "GLOB=DEVICE", value_parser = parse_rule)]
     device_map: Vec<(String, Device)>,
+    /// Cast floats to this type on the way in: f32, f16 or bf16
+    #[arg(long, value_name = "DTYPE", value_parser = ringload::options::parse_dtype)]
+    dtype: Option<ringload::Dtype>,
     /// How to read files: auto, direct, buffered or mapped
     #[arg(long, value_name = "PATH", value_parser = str::parse::<ReadPath>)]
     read_path: Option<ReadPath>,
@@ -87,6 +90,9 @@ impl Args {
         let mut loader = self.remote.apply(loader)?;
         if let Some(limit) = self.memory_limit {
             loader = loader.memory_limit(limit);
+        }
+        if let Some(dtype) = self.dtype {
+            loader = loader.dtype(dtype);
         }
         if let Some(path) = self.read_path {
             loader = loader.read_path(path);

@@ -17,6 +17,8 @@ pub struct Report {
     /// Of the tensors, as delivered.
     bytes: u64,
     tensors: usize,
+    /// Of them, those that were cast to another type.
+    cast_tensors: usize,
     /// Of the tensors, by device.
     device_bytes: BTreeMap<String, u64>,
     seconds: f64,
@@ -62,6 +64,7 @@ impl Report {
             read_path: summary.read_path(),
             bytes: summary.bytes,
             tensors: summary.tensors,
+            cast_tensors: summary.cast_tensors,
             device_bytes: by_name(summary.device_bytes),
             seconds: summary.seconds,
             cpu_seconds,
@@ -91,6 +94,9 @@ impl Report {
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.headline())?;
         writeln!(out, "{}", self.costs())?;
+        if self.cast_tensors > 0 {
+            writeln!(out, "{} cast on the way", format::count(self.cast_tensors, "tensor"))?;
+        }
         for Rung { from, to, why } in &self.downgrades {
             writeln!(out, "{from} -> {to}: {why}")?;
         }
@@ -200,6 +206,7 @@ mod tests {
         Report {
             bytes: 4 << 30,
             tensors: 291,
+            cast_tensors: 0,
             device_bytes: [("cpu".to_owned(), 4 << 30)].into(),
             seconds: 1.62,
             gigabytes_per_second: 2.6512,
@@ -251,8 +258,10 @@ mod tests {
             downgrades: vec![Rung { from: "direct", to: "buffered", why }],
             retries: [("reset", 2), ("throttled", 1)].into(),
             verified_objects: 3,
+            cast_tensors: 2,
             ..report()
         });
+        assert!(told.contains("\n2 tensors cast on the way\n"), "{told}");
         assert!(told.contains(" under a limit of 1.00 GiB\n"), "{told}");
         assert!(
             told.contains("direct -> buffered: the file system refuses direct I/O\n"),

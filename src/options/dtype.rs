@@ -1,0 +1,57 @@
+//! Which type floats are cast to on their way in.
+
+use crate::error::{Error, ErrorKind, Result};
+use safetensors::Dtype;
+
+/// The type called `text` that tensors can be cast to: `f32`, `f16` or `bf16`, also written
+/// `float32`, `float16` and `bfloat16`, in any case.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] for any other type.
+pub fn parse_dtype(text: &str) -> Result<Dtype> {
+    match text.to_ascii_lowercase().as_str() {
+        "f32" | "float32" => Ok(Dtype::F32),
+        "f16" | "float16" => Ok(Dtype::F16),
+        "bf16" | "bfloat16" => Ok(Dtype::BF16),
+        _ => Err(refused(&format!("{text:?}"))),
+    }
+}
+
+/// Fails for a type that tensors cannot be cast to.
+pub(crate) fn check_dtype(dtype: Dtype) -> Result<()> {
+    match dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(()),
+        other => Err(refused(&other.to_string())),
+    }
+}
+
+fn refused(what: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!("tensors cannot be cast to {what}; use f32, f16 or bf16"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_to_cast_to_have_two_names_each_and_others_are_refused() {
+        for (text, dtype) in [
+            ("f32", Dtype::F32),
+            ("float16", Dtype::F16),
+            ("F16", Dtype::F16),
+            ("bf16", Dtype::BF16),
+            ("BFloat16", Dtype::BF16),
+        ] {
+            assert_eq!(parse_dtype(text).unwrap(), dtype);
+            assert!(check_dtype(dtype).is_ok());
+        }
+        for text in ["int4", "f64", "", "f8_e4m3", "half", "bf 16"] {
+            let error = parse_dtype(text).unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains("f32, f16 or bf16"), "{error}");
+        }
+        assert!(check_dtype(Dtype::I64).unwrap_err().to_string().contains("I64"));
+    }
+}
