@@ -91,6 +91,36 @@ fn every_byte_arrives_whatever_the_options() {
     }
 }
 
+/// Casts on the card give what casts on the host give, bit for bit, wherever extents cut the tensors.
+#[test]
+fn a_card_casts_as_the_host_does() {
+    let directory = directory();
+    let types = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::I32];
+    let sizes = [0, 1, 3, 1000, 70_001, 300_000];
+    let tensors: Vec<_> = (0..36)
+        .map(|i| {
+            let (dtype, size) = (types[i % 6], sizes[i / 6]);
+            Expected::new(format!("{dtype:?}.{size}"), dtype, &[size], i as u64)
+        })
+        .collect();
+    write(&directory.path().join("a.safetensors"), &tensors, None);
+    for dtype in ["f32", "f16", "bf16"] {
+        let load = |arguments: &[&str]| {
+            let mut command = on_the_stand_in();
+            command.arg("load").arg(directory.path()).args(["--digest", "--dtype", dtype]);
+            run(command.args(arguments)).quiet_success()
+        };
+        let on_host = load(&[]);
+        assert_ne!(on_host, digest_lines(&tensors));
+        for limit in ["unlimited", "min", "147456"] {
+            let on_card = load(&["--device", "cuda", "--memory-limit", limit]);
+            assert_eq!(on_card, on_host, "{dtype} {limit}");
+        }
+        assert_eq!(load(&["--device", "cuda", "--verify"]), on_host);
+        assert_eq!(load(&["--device", "cuda", "--device-map", "F16*=cpu"]), on_host);
+    }
+}
+
 #[test]
 fn the_report_says_where_the_bytes_went() {
     let model = Model::new();

@@ -164,7 +164,7 @@ impl Loader {
     /// [`cast`](crate::cast).
     ///
     /// In host memory a tensor that is cast is there as stored and as cast for a moment, and a memory
-    /// limit counts both.
+    /// limit counts both. What goes to a card is cast there.
     #[must_use]
     pub fn dtype(mut self, dtype: Dtype) -> Self {
         self.dtype = Some(dtype);
@@ -230,12 +230,6 @@ impl Loader {
 
     fn start_reading(&self, plan: &Arc<Plan>) -> Result<Started> {
         let checkpoint = plan.checkpoint();
-        if plan.dtype().is_some() && plan.devices().iter().any(|device| !device.is_host()) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "tensors are not cast on their way to cards yet; load to cpu, or without a dtype",
-            ));
-        }
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;

@@ -121,7 +121,7 @@ impl Layout {
                 source: tensor.shard() as u32,
                 offset_bytes: tensor.offset_bytes(),
                 len_bytes: tensor.len_bytes(),
-                cast: None,
+                cast: plan.cast_of(tensor),
             }
         };
         plan.tensors().iter().map(item).collect()
