@@ -124,6 +124,17 @@ proptest! {
 }
 
 #[test]
+fn small_tensors_that_grow_keep_the_limit_together() {
+    let directory = directory();
+    let file = directory.path().join("model.safetensors");
+    let tensor = |i| Expected::new(format!("t{i}"), Dtype::F8_E5M2, &[1000], i);
+    let tensors: Vec<_> = (0..300).map(tensor).collect();
+    write(&file, &tensors, None);
+    let loader = Loader::new().dtype(Dtype::F32).memory_limit(MemoryLimit::Bytes(100_000));
+    check(&loader, &file, &tensors, Dtype::F32);
+}
+
+#[test]
 fn a_limit_below_a_tensor_and_its_cast_names_what_is_needed() {
     let directory = directory();
     let file = directory.path().join("model.safetensors");
