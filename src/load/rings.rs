@@ -125,13 +125,13 @@ pub(super) struct Cargo<'a> {
     pub verify: bool,
 }
 
+/// The carriers of a load.
+pub(super) type Carriers = Vec<Arc<dyn Carrier>>;
+
 /// The places of the devices, and the carriers among them.
-pub(super) fn places(
-    rings: &Rings,
-    cargo: &Cargo<'_>,
-) -> Result<(Vec<Place>, Vec<Arc<dyn Carrier>>)> {
+pub(super) fn places(rings: &Rings, cargo: &Cargo<'_>) -> Result<(Vec<Place>, Carriers)> {
     let mut places = Vec::with_capacity(cargo.devices.len());
-    let mut carriers: Vec<Arc<dyn Carrier>> = Vec::new();
+    let mut carriers = Carriers::new();
     for (index, device) in cargo.devices.iter().enumerate() {
         match (device, &rings.host, &rings.cards) {
             (Device::Host, Some(ring), _) => {

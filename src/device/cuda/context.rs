@@ -48,6 +48,19 @@ impl Context {
         Device::cuda(self.ordinal)
     }
 
+    /// How many multiprocessors the card has.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn multiprocessors(&self) -> Result<u32> {
+        let mut count = 0;
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        // SAFETY: the pointer is valid for the answer, and the device was given by the driver.
+        let answer = unsafe { sys::cuDeviceGetAttribute(&raw mut count, attribute, self.device) };
+        check(answer, self.ordinal, "count its multiprocessors")?;
+        Ok(count.unsigned_abs().max(1))
+    }
+
     /// Makes the context current on this thread until the proof is dropped.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ const FUNCTIONS: &[&str] = &[
     "cuDeviceGetCount",
     "cuDeviceGet",
     "cuDeviceGetName",
+    "cuDeviceGetAttribute",
     "cuDeviceTotalMem_v2",
     "cuDeviceGetPCIBusId",
     "cuDevicePrimaryCtxRetain",

@@ -13,8 +13,10 @@ use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-/// Enough blocks for any card; they take pieces in turn.
+/// So many blocks keep any card busy; they take pieces in turn.
 const BLOCKS_MAX: u32 = 4096;
+/// Each block of `crc64` fills tables first, so there are no more than run at once.
+const CRC64_BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
 
 /// One range for a kernel to work on; as `Piece` in `kernels/pieces.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,7 @@ fn word(dtype: Dtype) -> String {
 /// Kernels that were loaded into a card's context.
 pub(super) struct Kernels {
     functions: BTreeMap<Kernel, sys::CUfunction>,
+    multiprocessors: u32,
     /// After what points into them.
     _modules: Vec<Module>,
 }
@@ -105,7 +108,8 @@ impl Kernels {
             }
             functions.insert(kernel, modules[file].function(entered, &kernel.name())?);
         }
-        Ok(Self { functions, _modules: modules.into_values().collect() })
+        let multiprocessors = entered.context().multiprocessors()?;
+        Ok(Self { functions, multiprocessors, _modules: modules.into_values().collect() })
     }
 
     /// Queues `kernel` for the `count` pieces that lie at `pieces` on the card. `results` is for
@@ -133,7 +137,10 @@ impl Kernels {
             return Ok(());
         }
         let (mut pieces, mut count, mut results) = (pieces, count, results);
-        let grid = count.min(BLOCKS_MAX);
+        let grid = count.min(match kernel {
+            Kernel::Crc64 => self.multiprocessors * CRC64_BLOCKS_PER_MULTIPROCESSOR,
+            _ => BLOCKS_MAX,
+        });
         let mut arguments: [*mut c_void; 3] = [
             (&raw mut pieces).cast(),
             (&raw mut count).cast(),
