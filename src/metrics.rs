@@ -6,8 +6,10 @@
 //! | `ringload_read_seconds` | histogram | `source`, `path` | time of one read operation, in seconds |
 //! | `ringload_slots_in_use` | gauge | | slots that are being filled or held by tensors |
 //! | `ringload_downgrades_total` | counter | `from`, `to` | steps taken down the ladder (e.g. `direct` to `buffered`) |
+//! | `ringload_card_bytes_total` | counter | `device` | bytes of tensors brought to a card (`cuda:0`), as stored |
 //! | `ringload_retries_total` | counter | `reason` | what was asked for again, by reason (`interrupted`, `connect`, `reset`, `throttled`, ...) |
 
+use crate::options::Device;
 use crate::source::Via;
 use std::time::Duration;
 
@@ -23,6 +25,10 @@ pub(crate) fn slots_in_use(slots: usize) {
 
 pub(crate) fn downgrade(from: &'static str, to: &'static str) {
     metrics::counter!("ringload_downgrades_total", "from" => from, "to" => to).increment(1);
+}
+
+pub(crate) fn card_bytes(device: Device, bytes: u64) {
+    metrics::counter!("ringload_card_bytes_total", "device" => device.to_string()).increment(bytes);
 }
 
 pub(crate) fn retry(reason: &'static str) {

@@ -154,7 +154,7 @@ fn a_bit_that_flips_on_the_way_is_found_by_verifying() {
     first.env("CUDA_STAND_IN_FLIP", "1");
     run(&mut first).quiet_success(); // unnoticed, and that is why there is --verify
     let error = one_line(run(first.arg("--verify")));
-    assert!(error.contains("cuda:0: bytes ") && error.contains("another checksum"), "{error}");
+    assert!(error.contains("cuda:0: bytes ") && error.contains("a.safetensors arrived"), "{error}");
     assert!(error.contains("nvidia-smi"), "{error}");
 }
 

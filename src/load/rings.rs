@@ -6,7 +6,7 @@
 
 use super::Loader;
 use crate::device::Carrier;
-use crate::device::cuda::{Card, Destination, Freight, Layout, PinnedRing};
+use crate::device::cuda::{Card, Destination, Freight, Layout, Origin, PinnedRing};
 use crate::engine::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Allocation, Device};
@@ -141,7 +141,7 @@ pub(super) fn places(rings: &Rings, cargo: &Cargo<'_>) -> Result<(Vec<Place>, Ca
                 let card: Arc<dyn Carrier> = Arc::new(Card::new(Freight {
                     ordinal: *ordinal,
                     extents: Arc::clone(cargo.extents),
-                    block_bytes: cargo.sources.iter().map(|s| s.block_bytes()).collect(),
+                    origins: cargo.sources.iter().map(|source| origin(&**source)).collect(),
                     layout: (cargo.layout)(index),
                     place: index,
                     verify: cargo.verify,
@@ -156,6 +156,10 @@ pub(super) fn places(rings: &Rings, cargo: &Cargo<'_>) -> Result<(Vec<Place>, Ca
         }
     }
     Ok((places, carriers))
+}
+
+fn origin(source: &dyn Source) -> Origin {
+    Origin { location: source.location().clone(), block_bytes: source.block_bytes() }
 }
 
 /// Where the tensors of a plan go on the card of index `place`.

@@ -13,14 +13,15 @@
 use super::context::{Context, Entered};
 use super::desk::{Desk, Landed, Needs, Office};
 use super::holding::Holding;
-use super::intake::Intake;
-use super::kernels::Kernels;
+use super::intake::{Full, Intake};
+use super::kernels::{Kernel, Kernels};
 use super::layout::Layout;
 use super::memory::{PinnedRing, check_is_of_card};
 use super::sheet::Pool;
 use crate::checksum::crc64_nvme;
 use crate::device::{Carrier, Outlet};
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
@@ -40,12 +41,19 @@ pub(crate) struct Freight {
     pub extents: Arc<[Extent]>,
     /// The index of the card among the places of the extents.
     pub place: usize,
-    /// By source: what its slots are aligned to.
-    pub block_bytes: Vec<usize>,
+    /// What extents are of.
+    pub origins: Vec<Origin>,
     pub layout: Layout,
     pub ring: Arc<PinnedRing>,
     /// Whether the card sums up what arrives.
     pub verify: bool,
+}
+
+/// What a card has to know of a source.
+pub(crate) struct Origin {
+    pub location: Location,
+    /// What its slots are aligned to.
+    pub block_bytes: usize,
 }
 
 /// A card at work for one load.
@@ -56,11 +64,16 @@ pub(crate) struct Card {
     in_hand: AtomicUsize,
 }
 
-/// What the bringing thread hands on; the last one of an extent has its index.
+/// What the bringing thread hands on: a part of the work for an extent.
 struct Brought {
     landed: Landed,
-    slot_offset: u64,
-    index: Option<usize>,
+    /// The extent.
+    index: usize,
+    /// Whether this completes it.
+    is_last: bool,
+    /// What the card is to find, and how many sums of the extent came before.
+    sums: Vec<u64>,
+    sums_before: usize,
 }
 
 impl Card {
@@ -118,23 +131,27 @@ impl Card {
         let desks: Vec<_> =
             (0..DESKS).map(|_| Desk::new(entered, &self.needs)).collect::<Result<_>>()?;
         for desk in desks.iter().cycle() {
-            let Some((index, slot)) = self.intake.next().filter(|_| !work.outlet.is_stopped())
-            else {
+            let Some(full) = self.intake.next().filter(|_| !work.outlet.is_stopped()) else {
                 break;
             };
+            let Full { index, slot, mut sums } = full;
             let extent = &self.freight.extents[index];
             let layout = &self.freight.layout;
-            let slot_offset = extent.slot_offset_bytes(self.freight.block_bytes[extent.shard()]);
             let addresses = work.holding.addresses(entered, layout, extent)?;
             let first = extent.positions().start;
             let base = |position: usize| addresses[position - first];
-            let all = desk.bring(entered, &office, layout, extent, (slot, slot_offset), base)?;
-            let last = all.len() - 1;
+            let slot = (slot, self.slot_offset(extent));
+            let all = desk.bring(entered, &office, layout, extent, slot, base)?;
+            let (last, mut sums_before) = (all.len() - 1, 0);
             for (number, landed) in all.into_iter().enumerate() {
-                let index = (number == last).then_some(index);
-                if brought.send(Brought { landed, slot_offset, index }).is_err() {
+                let rest = sums.split_off(landed.sum_count);
+                let sums = std::mem::replace(&mut sums, rest);
+                let sum_count = sums.len();
+                let is_last = number == last;
+                if brought.send(Brought { landed, index, is_last, sums, sums_before }).is_err() {
                     return Ok(()); // the landing thread failed, and says why
                 }
+                sums_before += sum_count;
             }
         }
         Ok(())
@@ -145,13 +162,17 @@ impl Card {
         let entered = work.context.enter()?;
         let layout = &self.freight.layout;
         let mut left_bytes = layout.lens_by_position();
-        for Brought { mut landed, slot_offset, index } in brought {
-            landed.landing.wait(&entered)?;
-            work.outlet.verified(self.check_sums(&mut landed, slot_offset)?);
-            drop(landed);
-            let Some(index) = index else { continue };
+        for mut part in brought {
+            part.landed.landing.wait(&entered)?;
+            work.outlet.verified(self.check_sums(&mut part)?);
+            let (index, is_last) = (part.index, part.is_last);
+            drop(part); // the slot is free
+            if !is_last {
+                continue;
+            }
             self.in_hand.fetch_sub(1, Ordering::AcqRel);
             let extent = &self.freight.extents[index];
+            crate::metrics::card_bytes(self.device(), extent.len_bytes());
             let is_whole = |position: usize| {
                 left_bytes[position] -= layout.overlap_bytes(position, extent);
                 left_bytes[position] == 0
@@ -164,29 +185,51 @@ impl Card {
         Ok(())
     }
 
-    /// Fails unless the card has summed up the very bytes of the slot; gives how many those are.
-    fn check_sums(&self, landed: &mut Landed, slot_offset: u64) -> Result<u64> {
-        let summed = std::mem::take(&mut landed.summed);
-        let expected: Vec<u64> = summed
-            .iter()
-            .map(|range| (range.start - slot_offset) as usize..(range.end - slot_offset) as usize)
-            .map(|range| crc64_nvme(&landed.landing.bytes()[range]))
-            .collect();
-        let Some(sheet) = landed.landing.sheet() else { return Ok(0) };
-        let sums = sheet.results(landed.piece_count).skip(landed.piece_count - summed.len());
-        match std::iter::zip(sums, expected).position(|(sum, expected)| sum != expected) {
-            None => Ok(summed.iter().map(|range| range.end - range.start).sum()),
-            Some(at) => Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "{}: bytes {} to {} of a shard arrived on the card with another checksum than \
-                     they had in host memory; check the card (nvidia-smi -q -d ECC) and load again",
-                    self.device(),
-                    summed[at].start,
-                    summed[at].end
-                ),
-            )),
+    /// The sums of what the card will sum up of the full slot of extent `index`.
+    fn sums(&self, index: usize, slot: &FullSlot) -> Vec<u64> {
+        let extent = &self.freight.extents[index];
+        let offset = self.slot_offset(extent);
+        let ranges = self.freight.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
+        let bytes = |at: u64| (at - offset) as usize;
+        ranges.map(|(_, r)| crc64_nvme(&slot.bytes()[bytes(r.start)..bytes(r.end)])).collect()
+    }
+
+    /// Fails unless the card's sums are those of host memory; gives of how many bytes they are.
+    fn check_sums(&self, part: &mut Brought) -> Result<u64> {
+        let Brought { landed: Landed { landing, piece_count, sum_count }, .. } = part;
+        let Some(sheet) = landing.sheet() else { return Ok(0) };
+        let on_card = sheet.results(*piece_count).skip(*piece_count - *sum_count);
+        let extent = &self.freight.extents[part.index];
+        let ranges = self.freight.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
+        let mut right_bytes = 0;
+        for ((there, here), (position, range)) in
+            on_card.zip(&part.sums).zip(ranges.skip(part.sums_before))
+        {
+            if there != *here {
+                return Err(self.arrived_wrong(position, range));
+            }
+            right_bytes += range.end - range.start;
         }
+        Ok(right_bytes)
+    }
+
+    fn arrived_wrong(&self, position: usize, range: Range<u64>) -> Error {
+        let source = self.freight.layout.item(position).source as usize;
+        Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "{}: bytes {} to {} of {} arrived with another checksum than they had in host \
+                 memory; check the card (nvidia-smi -q -d ECC) and load again",
+                self.device(),
+                range.start,
+                range.end,
+                self.freight.origins[source].location
+            ),
+        )
+    }
+
+    fn slot_offset(&self, extent: &Extent) -> u64 {
+        extent.slot_offset_bytes(self.freight.origins[extent.shard()].block_bytes)
     }
 }
 
@@ -215,7 +258,8 @@ impl Carrier for Card {
 
     fn take(&self, index: usize, full: FullSlot) {
         self.in_hand.fetch_add(1, Ordering::AcqRel);
-        self.intake.push(index, full);
+        let sums = if self.freight.verify { self.sums(index, &full) } else { Vec::new() };
+        self.intake.push(Full { index, slot: full, sums });
     }
 
     fn in_hand(&self) -> usize {

@@ -10,12 +10,12 @@
 //! a stream is done in order, so the next slot waits by itself until the last one was dealt with.
 //!
 //! With `--verify` the card sums up what arrived, and the landing thread compares that with the sums
-//! of the slot. What is cast is summed up before it is cast.
+//! that the engine made of the slot. What is cast is summed up before it is cast.
 
 use super::context::{Entered, log};
 use super::kernels::{Kernel, Kernels, Piece};
 use super::landing::Landing;
-use super::layout::{Copy, Layout};
+use super::layout::{CastPart, Copy, Layout};
 use super::memory::DeviceMemory;
 use super::sheet::{Pool, PooledSheet};
 use super::stream::{Stream, copy_in_now, copy_out_now};
@@ -86,20 +86,13 @@ pub(super) struct Desk {
     list: Option<Arc<DeviceMemory>>,
 }
 
-/// A landing, and what is to be seen of it.
+/// A landing, and what is on its sheet.
 pub(super) struct Landed {
     pub landing: Landing,
     /// How many pieces are on its sheet.
     pub piece_count: usize,
-    /// The bytes of the source that the card has summed up: the last pieces of the sheet.
-    pub summed: Vec<Range<u64>>,
-}
-
-/// A piece of work, and which bytes of the source it works on.
-#[derive(Debug, Clone, Copy)]
-struct Job {
-    piece: Piece,
-    source: (u64, u64),
+    /// How many of them, the last ones, have been summed up.
+    pub sum_count: usize,
 }
 
 impl Desk {
@@ -148,13 +141,13 @@ impl Desk {
         }
         let mut landed = Vec::new();
         let work = pieces(layout, extent, base, staged, office.verify);
-        let jobs: Vec<(Kernel, Job)> = work
+        let jobs: Vec<(Kernel, Piece)> = work
             .into_iter()
-            .flat_map(|(kernel, jobs)| jobs.into_iter().map(move |job| (kernel, job)))
+            .flat_map(|(kernel, pieces)| pieces.into_iter().map(move |piece| (kernel, piece)))
             .collect();
         let (Some(sheets), Some(list)) = (&office.sheets, &self.list) else {
             landing.mark(entered)?;
-            return Ok(vec![Landed { landing, piece_count: 0, summed: Vec::new() }]);
+            return Ok(vec![Landed { landing, piece_count: 0, sum_count: 0 }]);
         };
         for batch in jobs.chunks(sheets.piece_count()) {
             let next = landing.another();
@@ -162,7 +155,7 @@ impl Desk {
             landed.push(self.run(entered, office, full, sheets.take(), list.address(), batch)?);
         }
         landing.mark(entered)?;
-        landed.push(Landed { landing, piece_count: 0, summed: Vec::new() });
+        landed.push(Landed { landing, piece_count: 0, sum_count: 0 });
         Ok(landed)
     }
 
@@ -174,10 +167,10 @@ impl Desk {
         mut landing: Landing,
         sheet: PooledSheet,
         list: u64,
-        batch: &[(Kernel, Job)],
+        batch: &[(Kernel, Piece)],
     ) -> Result<Landed> {
         let sheet = landing.keep(sheet);
-        let bytes = sheet.write(batch.iter().map(|(_, job)| job.piece));
+        let bytes = sheet.write(batch.iter().map(|&(_, piece)| piece));
         self.copy_in(entered, office, list, bytes)?;
         let results = list + PooledSheet::results_offset(batch.len()) as u64;
         let mut start = 0;
@@ -201,16 +194,12 @@ impl Desk {
             }
             start += run.len();
         }
-        let summed: Vec<Range<u64>> = batch
-            .iter()
-            .filter(|&&(kernel, _)| kernel == Kernel::Crc64)
-            .map(|(_, job)| job.source.0..job.source.1)
-            .collect();
-        if !summed.is_empty() {
+        let sum_count = batch.iter().filter(|&&(kernel, _)| kernel == Kernel::Crc64).count();
+        if sum_count > 0 {
             self.copy_out(entered, office, sheet.results_mut(batch.len()), results)?;
         }
         landing.mark(entered)?;
-        Ok(Landed { landing, piece_count: batch.len(), summed })
+        Ok(Landed { landing, piece_count: batch.len(), sum_count })
     }
 
     /// Brings bytes of a slot or a sheet to the card.
@@ -261,39 +250,49 @@ fn pieces(
     base: impl Fn(usize) -> u64 + std::marker::Copy,
     staged: Option<u64>,
     verify: bool,
-) -> BTreeMap<Kernel, Vec<Job>> {
-    let mut work: BTreeMap<Kernel, Vec<Job>> = BTreeMap::new();
-    let mut add =
-        |kernel: Kernel, copy: Copy, address: u64, element_bytes: u64, target_bytes: u64| {
-            let jobs = work.entry(kernel).or_default();
-            let step = kernel.piece_bytes_max();
-            for start in (0..copy.len_bytes).step_by(step as usize) {
-                let len = step.min(copy.len_bytes - start);
-                let piece = Piece {
-                    source: address + start,
-                    target: copy.to + start / element_bytes * target_bytes,
-                    length: len / element_bytes,
-                };
-                jobs.push(Job { piece, source: (copy.from + start, copy.from + start + len) });
-            }
-        };
-    let in_staging = |copy: &Copy| staged.map(|at| at + (copy.from - extent.offset_bytes()));
+) -> BTreeMap<Kernel, Vec<Piece>> {
+    let mut work = BTreeMap::new();
+    let in_staging = |from: u64| staged.map(|at| at + (from - extent.offset_bytes()));
     for copy in layout.copies(extent, base) {
-        if let Some(address) = in_staging(&copy) {
-            add(Kernel::Scatter, copy, address, 1, 1);
-        }
-        if verify {
-            add(Kernel::Crc64, copy, copy.to, 1, 1);
+        if let Some(address) = in_staging(copy.from) {
+            add(&mut work, Kernel::Scatter, copy, address, (1, 1));
         }
     }
-    for part in layout.casts(extent, base) {
-        let Some(address) = in_staging(&part.copy) else { continue };
-        let (from, to) = (part.cast.from(), part.cast.to());
-        let bytes = |dtype: safetensors::Dtype| dtype.bitsize() as u64 / 8;
-        add(Kernel::Cast(from, to), part.copy, address, bytes(from), bytes(to));
-        if verify {
-            add(Kernel::Crc64, part.copy, address, 1, 1);
+    for CastPart { copy, cast } in layout.casts(extent, base) {
+        if let Some(address) = in_staging(copy.from) {
+            let bytes = |dtype: safetensors::Dtype| dtype.bitsize() as u64 / 8;
+            let element_bytes = (bytes(cast.from()), bytes(cast.to()));
+            add(&mut work, Kernel::Cast(cast.from(), cast.to()), copy, address, element_bytes);
         }
+    }
+    if verify {
+        let sum = |(position, range): (usize, Range<u64>)| {
+            let source = match layout.item(position).cast.and_then(|_| in_staging(range.start)) {
+                Some(address) => address,
+                None => layout.place_of(position, range.start, base(position)),
+            };
+            Piece { source, target: 0, length: range.end - range.start }
+        };
+        let sums = layout.summed(extent, Kernel::Crc64.piece_bytes_max()).map(sum);
+        work.insert(Kernel::Crc64, sums.collect());
     }
     work
+}
+
+/// Adds `copy` from `address`, cut into pieces; its elements have so many bytes there and here.
+fn add(
+    work: &mut BTreeMap<Kernel, Vec<Piece>>,
+    kernel: Kernel,
+    copy: Copy,
+    address: u64,
+    (from_bytes, to_bytes): (u64, u64),
+) {
+    let step = kernel.piece_bytes_max();
+    let piece = |start: u64| Piece {
+        source: address + start,
+        target: copy.to + start / from_bytes * to_bytes,
+        length: step.min(copy.len_bytes - start) / from_bytes,
+    };
+    let pieces = (0..copy.len_bytes).step_by(step as usize).map(piece);
+    work.entry(kernel).or_default().extend(pieces);
 }

@@ -4,6 +4,15 @@ use crate::ring::FullSlot;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+/// A full slot, and what is known of it.
+pub(super) struct Full {
+    /// Its extent.
+    pub index: usize,
+    pub slot: FullSlot,
+    /// The sums of its parts, where the card is to sum them up too.
+    pub sums: Vec<u64>,
+}
+
 /// A queue of full slots, bounded by the ring that they come from.
 #[derive(Default)]
 pub(super) struct Intake {
@@ -13,14 +22,14 @@ pub(super) struct Intake {
 
 #[derive(Default)]
 struct State {
-    slots: VecDeque<(usize, FullSlot)>,
+    slots: VecDeque<Full>,
     closed: bool,
 }
 
 impl Intake {
-    /// Adds the full slot of extent `index`.
-    pub fn push(&self, index: usize, full: FullSlot) {
-        self.lock().slots.push_back((index, full));
+    /// Adds a full slot.
+    pub fn push(&self, full: Full) {
+        self.lock().slots.push_back(full);
         self.changed.notify_one();
     }
 
@@ -31,7 +40,7 @@ impl Intake {
     }
 
     /// The next slot, waiting for it; `None` when it is closed and empty.
-    pub fn next(&self) -> Option<(usize, FullSlot)> {
+    pub fn next(&self) -> Option<Full> {
         let mut state = self.lock();
         loop {
             if let Some(next) = state.slots.pop_front() {

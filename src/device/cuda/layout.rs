@@ -131,6 +131,12 @@ impl Layout {
         &self.destination
     }
 
+    /// Where the byte `at` of the source goes that belongs to the item at `position`, of which nothing
+    /// is cast; `base` is where the item begins.
+    pub(super) fn place_of(&self, position: usize, at: u64, base: u64) -> u64 {
+        base + (at - self.items[position].offset_bytes)
+    }
+
     /// Whether each item has a storage of its own.
     pub fn hands_out_singly(&self) -> bool {
         self.destination == Destination::PerTensor
@@ -211,6 +217,20 @@ impl Layout {
             let cast = self.items[position].cast?;
             let copy = self.copy(position, extent, base(position));
             (copy.len_bytes > 0).then_some(CastPart { copy, cast })
+        })
+    }
+
+    /// What a card sums up of `extent`, so many bytes at a time at most: position, and bytes of the
+    /// source.
+    pub(super) fn summed(
+        &self,
+        extent: &Extent,
+        step_bytes: u64,
+    ) -> impl Iterator<Item = (usize, Range<u64>)> {
+        extent.positions().flat_map(move |position| {
+            let part = self.part(position, extent);
+            let starts = part.clone().step_by(step_bytes as usize);
+            starts.map(move |start| (position, start..part.end.min(start + step_bytes)))
         })
     }
 

@@ -27,7 +27,7 @@ mod memory;
 mod sheet;
 mod stream;
 
-pub(crate) use card::{Card, Freight};
+pub(crate) use card::{Card, Freight, Origin};
 pub use context::{CardInfo, cards};
 pub(crate) use layout::{Destination, Item, Layout};
 pub(crate) use memory::PinnedRing;
