@@ -1,0 +1,243 @@
+//! The project's kernels, launched as `kernels/README.md` says.
+
+use super::{Card, Memory, Stream, driver, timed};
+use cudarc::driver::{result, sys};
+use ringload::cast::Cast;
+use ringload::{Dtype, Error, ErrorKind, Result};
+use std::ffi::{CString, c_void};
+
+/// The PTX, one module each.
+const MODULES: [&str; 3] = [
+    include_str!("../../../../kernels/scatter.ptx"),
+    include_str!("../../../../kernels/cast.ptx"),
+    include_str!("../../../../kernels/crc64.ptx"),
+];
+
+/// The types that are cast from and to.
+const FROM: [Dtype; 5] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8_E4M3, Dtype::F8_E5M2];
+const TO: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+/// What can be launched.
+#[derive(Debug, Clone, Copy)]
+pub enum Kernel {
+    Scatter,
+    Crc64,
+    Cast(Cast),
+}
+
+/// One piece: offsets in bytes into source and target, and a length as the kernel counts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    pub source: usize,
+    pub target: usize,
+    pub length: usize,
+}
+
+/// A piece as kernels take it: the addresses of source and target, and the length.
+type Given = [u64; 3];
+
+impl Kernel {
+    /// All casts.
+    pub fn casts() -> impl Iterator<Item = Cast> {
+        FROM.into_iter().flat_map(|from| TO.into_iter().filter_map(move |to| Cast::new(from, to)))
+    }
+
+    /// Its name in the module.
+    fn function(self) -> String {
+        let name = |dtype: Dtype| format!("{dtype:?}").to_lowercase();
+        match self {
+            Kernel::Scatter => "ringload_scatter".into(),
+            Kernel::Crc64 => "ringload_crc64".into(),
+            Kernel::Cast(cast) => {
+                format!("ringload_cast_{}_{}", name(cast.from()), name(cast.to()))
+            }
+        }
+    }
+
+    /// Which of the modules it is in.
+    fn module(self) -> usize {
+        match self {
+            Kernel::Scatter => 0,
+            Kernel::Cast(_) => 1,
+            Kernel::Crc64 => 2,
+        }
+    }
+
+    fn block_threads(self) -> u32 {
+        match self {
+            Kernel::Crc64 => 64,
+            _ => 256,
+        }
+    }
+
+    fn grid_blocks(self, card: &Card, pieces: u32) -> u32 {
+        match self {
+            Kernel::Crc64 => pieces.min(8 * card.multiprocessors()),
+            _ => pieces,
+        }
+    }
+
+    /// The longest piece to be given, as the kernel counts it.
+    pub fn longest_piece(self) -> usize {
+        match self {
+            Kernel::Scatter => 64 << 10,
+            Kernel::Crc64 => 1 << 20,
+            Kernel::Cast(cast) => (64 << 10) / element_bytes(cast.from()),
+        }
+    }
+
+    /// Bytes that a piece of such a length has in the source.
+    pub fn source_bytes(self, length: usize) -> usize {
+        match self {
+            Kernel::Cast(cast) => length * element_bytes(cast.from()),
+            _ => length,
+        }
+    }
+
+    /// Bytes that the result of such a piece has in the target.
+    pub fn target_bytes(self, length: usize) -> usize {
+        match self {
+            Kernel::Scatter => length,
+            Kernel::Crc64 => size_of::<u64>(),
+            Kernel::Cast(cast) => length * element_bytes(cast.to()),
+        }
+    }
+
+    /// What targets have to be multiples of.
+    pub fn target_alignment(self) -> usize {
+        match self {
+            Kernel::Scatter => 1,
+            _ => self.target_bytes(1),
+        }
+    }
+}
+
+fn element_bytes(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
+}
+
+/// The modules, compiled by the driver.
+pub struct Kernels<'a> {
+    card: &'a Card,
+    modules: Vec<sys::CUmodule>,
+}
+
+impl<'a> Kernels<'a> {
+    /// Loads all of them.
+    ///
+    /// # Errors
+    /// When the driver does not take the PTX.
+    pub fn load(card: &'a Card) -> Result<Self> {
+        let mut kernels = Self { card, modules: Vec::new() };
+        for text in MODULES {
+            let text = CString::new(text)
+                .map_err(|_| Error::new(ErrorKind::InvalidInput, "the PTX holds a NUL"))?;
+            // SAFETY: text that ends with NUL; unloaded once, on drop.
+            let answer = unsafe { result::module::load_data(text.as_ptr().cast()) };
+            kernels.modules.push(driver("load the kernels", answer)?);
+        }
+        Ok(kernels)
+    }
+
+    pub fn card(&self) -> &'a Card {
+        self.card
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
+        let name = kernel.function();
+        let text = CString::new(name.as_str())
+            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a kernel's name holds a NUL"))?;
+        // SAFETY: the module is loaded as long as `self` lives.
+        let answer = unsafe { result::module::get_function(self.modules[kernel.module()], text) };
+        driver(&format!("find {name}"), answer)
+    }
+}
+
+impl Drop for Kernels<'_> {
+    fn drop(&mut self) {
+        for &module in &self.modules {
+            // SAFETY: loaded once, unloaded once; all launches were waited for.
+            super::warn("unload kernels", unsafe { result::module::unload(module) });
+        }
+    }
+}
+
+/// A kernel with the pieces that it is to work on, which are on the card.
+pub struct Batch<'a> {
+    kernels: &'a Kernels<'a>,
+    kernel: Kernel,
+    function: sys::CUfunction,
+    pieces: Memory<'a>,
+    count: u32,
+    /// Borrowed as long as the pieces name them. Of `crc64` the target is the results.
+    _source: &'a Memory<'a>,
+    target: &'a Memory<'a>,
+}
+
+impl<'a> Batch<'a> {
+    /// Of `crc64`, a piece's target has to be 8 times its index.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn new(
+        kernels: &'a Kernels<'a>,
+        kernel: Kernel,
+        source: &'a Memory<'a>,
+        target: &'a Memory<'a>,
+        pieces: &[Piece],
+    ) -> Result<Self> {
+        let mut given = Vec::with_capacity(pieces.len() * size_of::<Given>());
+        for (index, piece) in pieces.iter().enumerate() {
+            let source_end = piece.source + kernel.source_bytes(piece.length);
+            let target_end = piece.target + kernel.target_bytes(piece.length);
+            assert!(piece.target % kernel.target_alignment() == 0, "{piece:?} is not aligned");
+            if let Kernel::Crc64 = kernel {
+                assert!(piece.target == index * size_of::<u64>(), "{piece:?} at {index}");
+            }
+            let piece: Given = [
+                source.address_of(&(piece.source..source_end)),
+                target.address_of(&(piece.target..target_end)),
+                piece.length as u64,
+            ];
+            given.extend(piece.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        let on_card = Memory::new(kernels.card, given.len())?;
+        on_card.write(0, &given)?;
+        let function = kernels.function(kernel)?;
+        let count = pieces.len() as u32;
+        Ok(Self { kernels, kernel, function, pieces: on_card, count, _source: source, target })
+    }
+
+    /// How long each of `repeats` launches takes, one after the other.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn seconds(&self, repeats: u32) -> Result<f64> {
+        let seconds =
+            timed(self.kernels.card, |stream| (0..repeats).try_for_each(|_| self.launch(stream)))?;
+        Ok(seconds / f64::from(repeats))
+    }
+
+    fn launch(&self, stream: &Stream<'_>) -> Result<()> {
+        let (mut pieces, mut count) = (self.pieces.address(), self.count);
+        let mut results = self.target.address();
+        let mut all: [*mut c_void; 3] =
+            [(&raw mut pieces).cast(), (&raw mut count).cast(), (&raw mut results).cast()];
+        let taken = if let Kernel::Crc64 = self.kernel { 3 } else { 2 };
+        let grid = self.kernel.grid_blocks(self.kernels.card, self.count).max(1);
+        // SAFETY: the function takes these arguments (kernels/README.md), which are copied by the
+        // call. All pieces lie within source and target, which are borrowed, and everyone who
+        // launches waits for the stream.
+        let answer = unsafe {
+            result::launch_kernel(
+                self.function,
+                (grid, 1, 1),
+                (self.kernel.block_threads(), 1, 1),
+                0,
+                stream.raw,
+                &mut all[..taken],
+            )
+        };
+        driver("launch a kernel", answer)
+    }
+}

@@ -1,0 +1,302 @@
+//! The card, by the driver's own functions and beside the library: what loads are measured against
+//! must not pass through the code that is measured.
+//!
+//! All of it is used from one thread, the one that opened the card. What is made on a card borrows
+//! it, and what is queued is waited for before the call that queued it returns, also when it fails:
+//! so nothing here can outlive what it uses.
+//!
+//! ```text
+//! Card (primary context) -> Memory, Pinned (host), Stream -> transfers (copies), kernels (launches)
+//! ```
+
+#![allow(unsafe_code)]
+
+mod kernels;
+mod transfers;
+
+pub use kernels::{Batch, Kernel, Kernels, Piece};
+pub use transfers::{device_to_device_seconds, host_to_device_seconds};
+
+use cudarc::driver::{DriverError, result, sys};
+use ringload::ring::{PAGE_BYTES, Ring, Window};
+use ringload::{Error, ErrorKind, Result};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr;
+
+/// Every context may use what is registered.
+const PORTABLE: u32 = 1;
+
+/// A card whose primary context is current on this thread.
+pub struct Card {
+    device: sys::CUdevice,
+    multiprocessors: u32,
+    /// What is current is a matter of the thread.
+    _thread: PhantomData<*const ()>,
+}
+
+/// A sentence of what the driver answered.
+fn driver<T>(doing: &str, answer: std::result::Result<T, DriverError>) -> Result<T> {
+    answer.map_err(|error| {
+        Error::new(ErrorKind::Device, format!("the card could not {doing}: {error:?}"))
+    })
+}
+
+impl Card {
+    /// Opens card `ordinal`: loads the driver, makes the context.
+    ///
+    /// # Errors
+    /// Where there is no driver or no such card.
+    pub fn open(ordinal: u32) -> Result<Self> {
+        // SAFETY: loading NVIDIA's library runs its initialisers, which is what is asked for.
+        if !unsafe { sys::is_culib_present() } {
+            let sentence = "no CUDA driver (libcuda.so.1) is on this machine; run this on one with \
+                            an NVIDIA card and its driver";
+            return Err(Error::new(ErrorKind::Unsupported, sentence));
+        }
+        driver("initialise its driver", result::init())?;
+        let device = driver("be found", result::device::get(ordinal as i32))?;
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        // SAFETY: the driver gave the device.
+        let count = driver("tell its multiprocessors", unsafe {
+            result::device::get_attribute(device, attribute)
+        })?;
+        // SAFETY: as above; released on drop.
+        let context = driver("make a context", unsafe { result::primary_ctx::retain(device) })?;
+        let card =
+            Self { device, multiprocessors: count.max(1).unsigned_abs(), _thread: PhantomData };
+        // SAFETY: the context is retained as long as the card lives.
+        driver("use its context", unsafe { result::ctx::set_current(context) })?;
+        Ok(card)
+    }
+
+    /// How many multiprocessors it has.
+    pub fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
+    /// Free memory in bytes.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn free_bytes(&self) -> Result<u64> {
+        driver("tell its free memory", result::mem_get_info()).map(|(free, _)| free as u64)
+    }
+
+    /// Waits for all its work, so that what ordinary copies brought is there for every stream.
+    fn synchronize(&self) -> Result<()> {
+        driver("finish its work", result::ctx::synchronize())
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        // SAFETY: no context is always there to be set.
+        let left = unsafe { result::ctx::set_current(ptr::null_mut()) };
+        // SAFETY: retained once, released once; what was made on it borrowed it and is gone.
+        let released = unsafe { result::primary_ctx::release(self.device) };
+        warn("let go of the card", left.and(released));
+    }
+}
+
+/// For drops, which cannot fail.
+fn warn(doing: &str, answer: std::result::Result<(), DriverError>) {
+    if let Err(error) = driver(doing, answer) {
+        eprintln!("warning: {error}");
+    }
+}
+
+/// Memory of a card.
+pub struct Memory<'a> {
+    card: &'a Card,
+    address: u64,
+    len: usize,
+}
+
+impl<'a> Memory<'a> {
+    /// `len` bytes, not initialised.
+    ///
+    /// # Errors
+    /// When the card has no room.
+    pub fn new(card: &'a Card, len: usize) -> Result<Self> {
+        // SAFETY: a context is current; freed once, on drop.
+        let answer = unsafe { result::malloc_sync(len.max(1)) };
+        let address = driver(&format!("allocate {len} bytes"), answer)?;
+        Ok(Self { card, address, len })
+    }
+
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The address of `range`, which has to lie within.
+    fn address_of(&self, range: &Range<usize>) -> u64 {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        self.address + range.start as u64
+    }
+
+    /// Copies `bytes` from ordinary memory to `offset`, and waits until they are there.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let address = self.address_of(&(offset..offset + bytes.len()));
+        // SAFETY: the range lies within this allocation; nothing else is queued that uses it.
+        driver("copy bytes in", unsafe { result::memcpy_htod_sync(address, bytes) })?;
+        self.card.synchronize()
+    }
+
+    /// A copy of all bytes, in ordinary memory.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len];
+        if self.len > 0 {
+            // SAFETY: both are of this length; nothing else is queued that uses the memory.
+            let answer = unsafe { result::memcpy_dtoh_sync(&mut bytes, self.address) };
+            driver("copy bytes out", answer)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Sets all bytes.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn fill(&self, byte: u8) -> Result<()> {
+        if self.len > 0 {
+            // SAFETY: this allocation's bytes; nothing else is queued that uses them.
+            let answer = unsafe { result::memset_d8_sync(self.address, byte, self.len) };
+            driver("fill its memory", answer)?;
+        }
+        self.card.synchronize()
+    }
+}
+
+impl Drop for Memory<'_> {
+    fn drop(&mut self) {
+        // SAFETY: allocated once, freed once; everything queued was waited for.
+        warn("free memory", unsafe { result::free_sync(self.address) });
+    }
+}
+
+/// Host memory as the library pins it: mapped, faulted in, huge pages where there are any, registered.
+pub struct Pinned<'a> {
+    card: &'a Card,
+    memory: Window,
+}
+
+impl<'a> Pinned<'a> {
+    /// `len` bytes.
+    ///
+    /// # Errors
+    /// When there is no memory, or the driver refuses to register it.
+    pub fn new(card: &'a Card, len: usize) -> Result<Self> {
+        let ring = Ring::keeping_memory(len, PAGE_BYTES)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let populated = ring.populate(ring.capacity(), cores);
+        populated.map_err(|error| Error::from_io("fault in memory to pin", error))?;
+        let window = ring.allocate(len).and_then(|slot| slot.into_windows(&[len]).pop());
+        let Some(mut memory) = window else {
+            return Err(Error::new(ErrorKind::OutOfMemory, "a new ring has no room for one slot"));
+        };
+        let start = memory.unfilled_ptr().cast();
+        // SAFETY: mapped memory of this process, unregistered on drop, before it is unmapped.
+        let answer = unsafe { sys::cuMemHostRegister_v2(start, len, PORTABLE) }.result();
+        driver(&format!("register {len} bytes of host memory"), answer)?;
+        Ok(Self { card, memory })
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.memory.unfilled_mut()
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        let start = self.memory.unfilled_ptr().cast();
+        // SAFETY: registered once, unregistered once; all copies from it were waited for.
+        warn("unregister host memory", unsafe { sys::cuMemHostUnregister(start) }.result());
+    }
+}
+
+/// Work that the card does in order. It is waited for on drop.
+struct Stream<'a> {
+    raw: sys::CUstream,
+    _card: PhantomData<&'a Card>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(_card: &'a Card) -> Result<Self> {
+        let raw = driver(
+            "make a stream",
+            result::stream::create(result::stream::StreamKind::NonBlocking),
+        )?;
+        Ok(Self { raw, _card: PhantomData })
+    }
+
+    fn wait(&self) -> Result<()> {
+        // SAFETY: the stream lives.
+        driver("finish its work", unsafe { result::stream::synchronize(self.raw) })
+    }
+}
+
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once; nothing that was queued is left.
+        let destroyed =
+            unsafe { result::stream::synchronize(self.raw).and(result::stream::destroy(self.raw)) };
+        warn("let go of a stream", destroyed);
+    }
+}
+
+/// A mark in a stream that keeps the time.
+struct Event<'a> {
+    raw: sys::CUevent,
+    _card: PhantomData<&'a Card>,
+}
+
+impl<'a> Event<'a> {
+    /// Marks the end of what `stream` was given so far.
+    fn record(stream: &Stream<'a>) -> Result<Self> {
+        let raw =
+            driver("make an event", result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
+        let event = Self { raw, _card: PhantomData };
+        // SAFETY: both live and are of the current context.
+        driver("record an event", unsafe { result::event::record(raw, stream.raw) })?;
+        Ok(event)
+    }
+
+    /// The time from `earlier` to this one, both of them reached.
+    fn seconds_since(&self, earlier: &Self) -> Result<f64> {
+        // SAFETY: both live and were recorded in one stream.
+        let answer = unsafe { result::event::elapsed(earlier.raw, self.raw) };
+        driver("tell a time", answer).map(|milliseconds| f64::from(milliseconds) / 1e3)
+    }
+}
+
+impl Drop for Event<'_> {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once.
+        warn("let go of an event", unsafe { result::event::destroy(self.raw) });
+    }
+}
+
+/// How long the card takes for what `queue` queues, by the card's own clock.
+fn timed<'a>(card: &'a Card, queue: impl Fn(&Stream<'a>) -> Result<()>) -> Result<f64> {
+    let stream = Stream::new(card)?;
+    let before = Event::record(&stream)?;
+    let queued = queue(&stream);
+    let after = Event::record(&stream)?;
+    stream.wait()?;
+    queued?;
+    after.seconds_since(&before)
+}

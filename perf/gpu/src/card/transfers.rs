@@ -1,0 +1,64 @@
+//! What the card's copies give: the limits that loads and kernels are held against.
+
+use super::{Memory, Pinned, Stream, driver, timed};
+use cudarc::driver::result;
+use ringload::Result;
+use std::time::Instant;
+
+/// Copies are queued on so many streams in turn, as loads do.
+const STREAMS: usize = 2;
+
+/// How long it takes to copy `total` bytes from `from` to `to` in copies of `chunk` bytes; either is
+/// gone through again and again.
+///
+/// # Errors
+/// What the driver answers.
+pub fn host_to_device_seconds(
+    from: &mut Pinned<'_>,
+    to: &Memory<'_>,
+    chunk: usize,
+    total: usize,
+) -> Result<f64> {
+    let card = from.card;
+    let bytes = &*from.bytes_mut();
+    let chunk = chunk.min(bytes.len()).min(to.len());
+    let (sources, targets) = (bytes.len() / chunk, to.len() / chunk);
+    // After all that they use: they wait for their work when they are dropped.
+    let streams = (0..STREAMS).map(|_| Stream::new(card)).collect::<Result<Vec<_>>>()?;
+    let began = Instant::now();
+    for (i, stream) in (0..(total / chunk).max(1)).zip(streams.iter().cycle()) {
+        let source = &bytes[i % sources * chunk..][..chunk];
+        let target = i % targets * chunk;
+        let target = to.address_of(&(target..target + chunk));
+        // SAFETY: registered memory that `from` lends, and a range of `to`; the streams, which are
+        // dropped first, wait for the copy.
+        let answer = unsafe { result::memcpy_htod_async(target, source, stream.raw) };
+        driver("copy registered bytes in", answer)?;
+    }
+    for stream in &streams {
+        stream.wait()?;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// How long each of `repeats` copies of `len` bytes from `from` to `to` takes, one after the other.
+///
+/// # Errors
+/// What the driver answers.
+pub fn device_to_device_seconds(
+    from: &Memory<'_>,
+    to: &Memory<'_>,
+    len: usize,
+    repeats: u32,
+) -> Result<f64> {
+    let (source, target) = (from.address_of(&(0..len)), to.address_of(&(0..len)));
+    let seconds = timed(from.card, |stream| {
+        for _ in 0..repeats {
+            // SAFETY: both ranges were checked, and `timed` waits for the stream.
+            let answer = unsafe { result::memcpy_dtod_async(target, source, len, stream.raw) };
+            driver("copy within itself", answer)?;
+        }
+        Ok(())
+    })?;
+    Ok(seconds / f64::from(repeats))
+}

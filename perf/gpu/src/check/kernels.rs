@@ -1,0 +1,169 @@
+//! The kernels against the library's references, on input that is random or special: bit for bit, and
+//! nothing but the targets may be written.
+
+use super::{CheckArgs, row};
+use crate::card::{Batch, Card, Kernel, Kernels, Memory, Piece};
+use crate::checkpoints::{check_equal, differs};
+use crate::report::Check;
+use fastrand::Rng;
+use ringload::cast::Cast;
+use ringload::checksum::crc64_nvme;
+use ringload::{Dtype, Result};
+
+/// What targets hold before a launch.
+const UNTOUCHED: u8 = 0xA5;
+/// Lengths around every boundary of the kernels: words, vectors, rows, groups of rows.
+const LENGTHS: [usize; 24] = [
+    0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 127, 255, 256, 257, 1023, 4096, 19455, 19456, 19457,
+    38912, 65535, 65536,
+];
+
+pub fn all(card: &Card, args: &CheckArgs, checks: &mut Vec<Check>) {
+    let kernels = match Kernels::load(card) {
+        Ok(kernels) => kernels,
+        Err(error) => return row(checks, "the kernels load", || Err(error)),
+    };
+    let len = args.check_bytes as usize;
+    let mut rng = Rng::with_seed(args.seed);
+    let mut random = vec![0; len];
+    rng.fill(&mut random);
+    row(checks, "crc64 against the reference", || {
+        let drawn = check(&kernels, Kernel::Crc64, &random, &mut rng)?;
+        let zeroes = check(&kernels, Kernel::Crc64, &vec![0; len.min(8 << 20)], &mut rng)?;
+        let ones = check(&kernels, Kernel::Crc64, &vec![0xFF; len.min(8 << 20)], &mut rng)?;
+        Ok(drawn + zeroes + ones)
+    });
+    row(checks, "scatter against a copy", || check(&kernels, Kernel::Scatter, &random, &mut rng));
+    for cast in Kernel::casts() {
+        let name = format!("cast {:?} to {:?} against the reference", cast.from(), cast.to());
+        row(checks, name, || {
+            let special = special(cast.from());
+            let source: Vec<u8> = special.iter().chain(&random).copied().take(len).collect();
+            whole(&kernels, cast, &special)?;
+            Ok(1 + check(&kernels, Kernel::Cast(cast), &source, &mut rng)?)
+        });
+    }
+}
+
+/// Values of a type that are not like the others: all there are of the small types, and of F32 those
+/// around every boundary of a mantissa, for each exponent and sign.
+fn special(dtype: Dtype) -> Vec<u8> {
+    match dtype.bitsize() {
+        8 => (0..=u8::MAX).collect(),
+        16 => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
+        _ => {
+            let near = |bits: u32| [bits.wrapping_sub(1), bits, bits + 1];
+            let boundaries = [0, 1 << 22, 0x7f_ffff].into_iter().chain((0..23).flat_map(|bit| {
+                let half = 1 << bit; // half a unit in the last place, even and odd
+                [half, half | half << 1]
+            }));
+            let mantissas: Vec<u32> =
+                boundaries.flat_map(near).map(|bits| bits & 0x7f_ffff).collect();
+            let heads = (0..512_u32).map(|head| head << 23);
+            heads
+                .flat_map(|head| mantissas.iter().map(move |mantissa| head | mantissa))
+                .flat_map(u32::to_le_bytes)
+                .collect()
+        }
+    }
+}
+
+/// Casts all of `source` in pieces as loads do.
+fn whole(kernels: &Kernels<'_>, cast: Cast, source: &[u8]) -> Result<()> {
+    let kernel = Kernel::Cast(cast);
+    let elements = source.len() / kernel.source_bytes(1);
+    let longest = kernel.longest_piece();
+    let piece = |first: usize| Piece {
+        source: kernel.source_bytes(first),
+        target: kernel.target_bytes(first),
+        length: longest.min(elements - first),
+    };
+    let pieces: Vec<_> = (0..elements).step_by(longest).map(piece).collect();
+    run(kernels, kernel, source, &pieces, kernel.target_bytes(elements))
+}
+
+/// Runs `kernel` on pieces of `source` of every odd length and alignment; gives how many they were.
+fn check(kernels: &Kernels<'_>, kernel: Kernel, source: &[u8], rng: &mut Rng) -> Result<usize> {
+    let (mut pieces, mut at, mut target) = (Vec::new(), 0, 0);
+    let longest = kernel.longest_piece();
+    let fixed = LENGTHS.into_iter().cycle().take(3 * LENGTHS.len());
+    // Some as long as they are given, and longer; then whatever fits.
+    let fixed: Vec<_> = fixed.chain([longest - 1, longest, longest + 1, 3 * longest + 5]).collect();
+    for number in 0.. {
+        let given = fixed.get(number).copied();
+        let length = given.unwrap_or_else(|| rng.usize(0..=longest));
+        let start = at + rng.usize(0..40);
+        let end = start + kernel.source_bytes(length);
+        match given {
+            _ if end <= source.len() => {}
+            Some(_) => continue,
+            None => break,
+        }
+        target = (target + gap(kernel, rng)).next_multiple_of(kernel.target_alignment());
+        pieces.push(Piece { source: start, target, length });
+        (at, target) = (end, target + kernel.target_bytes(length));
+    }
+    if pieces.len() < LENGTHS.len() {
+        return Err(differs(format!("{} bytes are too few to check with", source.len())));
+    }
+    run(kernels, kernel, source, &pieces, target + gap(kernel, rng))?;
+    Ok(pieces.len())
+}
+
+/// How much is left out before a target.
+fn gap(kernel: Kernel, rng: &mut Rng) -> usize {
+    match kernel {
+        Kernel::Crc64 => 0,
+        _ => rng.usize(0..40),
+    }
+}
+
+/// Runs `kernel` and compares all of the target's `target_len` bytes.
+fn run(
+    kernels: &Kernels<'_>,
+    kernel: Kernel,
+    source: &[u8],
+    pieces: &[Piece],
+    target_len: usize,
+) -> Result<()> {
+    let card = kernels.card();
+    let (from, to) = (Memory::new(card, source.len())?, Memory::new(card, target_len)?);
+    from.write(0, source)?;
+    to.fill(UNTOUCHED)?;
+    Batch::new(kernels, kernel, &from, &to, pieces)?.seconds(1)?;
+    let mut wanted = vec![UNTOUCHED; target_len];
+    for piece in pieces {
+        let source = &source[piece.source..][..kernel.source_bytes(piece.length)];
+        let target = &mut wanted[piece.target..][..kernel.target_bytes(piece.length)];
+        match kernel {
+            Kernel::Scatter => target.copy_from_slice(source),
+            Kernel::Crc64 => target.copy_from_slice(&crc64_nvme(source).to_le_bytes()),
+            Kernel::Cast(cast) => cast.run(source, target),
+        }
+    }
+    let got = to.read()?;
+    // Names the piece, which says more than its place.
+    for (index, piece) in pieces.iter().enumerate() {
+        let range = piece.target..piece.target + kernel.target_bytes(piece.length);
+        check_equal(&format!("piece {index}, {piece:?}"), &got[range.clone()], &wanted[range])?;
+    }
+    check_equal("what is between the targets", &got, &wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_values_are_all_kinds() {
+        assert_eq!(special(Dtype::F8_E4M3).len(), 256);
+        assert_eq!(special(Dtype::BF16).len(), 2 << 16);
+        let source = special(Dtype::F32);
+        let floats: Vec<_> = source.as_chunks().0.iter().copied().map(f32::from_le_bytes).collect();
+        let has = |is: fn(&f32) -> bool| floats.iter().any(is);
+        assert!(
+            has(|f| f.is_nan()) && has(|f| f.is_subnormal()) && has(|f| *f == f32::NEG_INFINITY)
+        );
+        assert!(has(|f| *f == 0.0) && has(|f| *f == f32::MAX) && has(|f| *f == 65520.0));
+    }
+}

@@ -1,0 +1,197 @@
+//! Loads against the files they came from, byte for byte: every way to read, every limit, every kind
+//! of destination.
+
+use super::{CheckArgs, row};
+use crate::card::{Card, Memory};
+use crate::checkpoints::{Shape, Written, check_equal};
+use crate::places::Places;
+use crate::report::Check;
+use fastrand::Rng;
+use ringload::{
+    Allocation, Device, DeviceMap, Dtype, Loader, MemoryLimit, ReadPath, ReadRequest, Result,
+};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::thread;
+
+/// What is loaded.
+struct Subject<'a> {
+    /// Tensors of all kinds and sizes, on the disk and on tmpfs.
+    disk: Written,
+    tmpfs: Written,
+    /// Many small ones, of sizes that are no multiple of what tensors are aligned to.
+    small: Written,
+    device: Device,
+    card: &'a Card,
+}
+
+pub fn all(card: &Card, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>) {
+    let mut rng = Rng::with_seed(args.seed);
+    let subject = match Subject::write(card, places, args.check_bytes, &mut rng) {
+        Ok(subject) => subject,
+        Err(error) => return row(checks, "checkpoints to load", || Err(error)),
+    };
+    row(checks, "load, every read path", || subject.read_paths());
+    row(checks, "load, every memory limit", || subject.limits());
+    row(checks, "load, an allocation for each tensor", || {
+        subject.compare(&subject.loader().allocation(Allocation::PerTensor))
+    });
+    row(checks, "load, small tensors of odd sizes", || subject.small_tensors());
+    row(checks, "load, some tensors stay on the host", || subject.device_map());
+    row(checks, "load, one loader again and again, tensors kept", || subject.again());
+    row(checks, "load, two at a time", || subject.two_at_a_time());
+    row(checks, "read_into memory on the card", || subject.read_into(&mut rng));
+}
+
+/// A tensor of each type now and then, of odd sizes, some empty, some scalars; and two large ones.
+fn shapes(bytes: u64, shard: usize, rng: &mut Rng) -> Vec<Shape> {
+    let types = [Dtype::U8, Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F8_E4M3, Dtype::I64];
+    let mut shapes = vec![Shape::new(format!("s{shard}.large"), Dtype::U8, &[bytes as usize / 4])];
+    let mut left = bytes / 2;
+    while left > 0 {
+        let dtype = types[rng.usize(0..types.len())];
+        let dimensions = match rng.usize(0..12) {
+            0 => vec![],
+            1 => vec![3, 0, 5],
+            2 => vec![rng.usize(1..left as usize / 8 + 2)],
+            _ => vec![rng.usize(1..70), rng.usize(1..70)],
+        };
+        let shape = Shape::new(format!("s{shard}.t{}", shapes.len()), dtype, &dimensions);
+        left = left.saturating_sub(shape.bytes().max(1));
+        shapes.push(shape);
+    }
+    let large = Shape::new(format!("s{shard}.last"), Dtype::BF16, &[bytes as usize / 8, 1]);
+    shapes.push(large);
+    shapes
+}
+
+impl<'a> Subject<'a> {
+    fn write(card: &'a Card, places: &Places, bytes: u64, rng: &mut Rng) -> Result<Self> {
+        let shards: Vec<_> = (0..3).map(|shard| shapes(bytes / 3, shard, rng)).collect();
+        let disk = Written::new(places.disk(), "check", &shards)?;
+        let tmpfs = disk.copied(places.tmpfs())?;
+        let count = (bytes / (16 << 10)).clamp(64, 4096) as usize;
+        let one = |i: usize| Shape::new(format!("{i:05}"), Dtype::U8, &[rng.usize(0..9000)]);
+        let small = Written::new(places.tmpfs(), "small", &[(0..count).map(one).collect()])?;
+        Ok(Self { disk, tmpfs, small, device: places.device, card })
+    }
+
+    fn loader(&self) -> Loader {
+        Loader::new().device(self.device).memory_limit(MemoryLimit::Unlimited)
+    }
+
+    /// Loads by `loader` and compares; gives how many tensors that were.
+    fn compare(&self, loader: &Loader) -> Result<usize> {
+        let loaded = loader.load(&self.disk.files)?;
+        self.disk.compare(&loaded)?;
+        Ok(loaded.len())
+    }
+
+    fn read_paths(&self) -> Result<usize> {
+        let paths = ReadPath::ALL.into_iter().filter(|path| *path != ReadPath::Mapped);
+        let mut tensors = 0;
+        for path in paths {
+            for written in [&self.disk, &self.tmpfs] {
+                let loaded = self.loader().read_path(path).load(&written.files)?;
+                written.compare(&loaded)?;
+                tensors += loaded.len();
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn limits(&self) -> Result<usize> {
+        let bytes = [1 << 20, 3 << 20, 16 << 20, 512 << 20].map(MemoryLimit::Bytes);
+        let mut tensors = 0;
+        for limit in [MemoryLimit::Unlimited, MemoryLimit::Min].into_iter().chain(bytes) {
+            for path in [ReadPath::Auto, ReadPath::Direct] {
+                let loader = self.loader().memory_limit(limit).read_path(path);
+                tensors += self.compare(&loader)?;
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn small_tensors(&self) -> Result<usize> {
+        let mut tensors = 0;
+        for limit in [MemoryLimit::Unlimited, MemoryLimit::Min] {
+            let loaded = self.loader().memory_limit(limit).load(&self.small.files)?;
+            self.small.compare(&loaded)?;
+            tensors += loaded.len();
+        }
+        Ok(tensors)
+    }
+
+    fn device_map(&self) -> Result<usize> {
+        let map = DeviceMap::from(self.device).with("*.t*[02468]", Device::Host)?;
+        let loaded = self.loader().device(map.clone()).load(&self.disk.files)?;
+        for tensor in &loaded {
+            if tensor.device() != map.device_of(tensor.name()) {
+                let told = format!("{} is on {}", tensor.name(), tensor.device());
+                return Err(crate::checkpoints::differs(told));
+            }
+        }
+        self.disk.compare(&loaded)?;
+        Ok(loaded.len())
+    }
+
+    fn again(&self) -> Result<usize> {
+        let loader = self.loader();
+        let mut kept = Vec::new();
+        for written in [&self.disk, &self.small, &self.tmpfs] {
+            kept.push((written, loader.load(&written.files)?));
+        }
+        for (written, loaded) in &kept {
+            written.compare(loaded)?;
+        }
+        Ok(kept.iter().map(|(_, loaded)| loaded.len()).sum())
+    }
+
+    fn two_at_a_time(&self) -> Result<usize> {
+        let loader = self.loader();
+        let load = |written: &Written| -> Result<usize> {
+            let loaded = loader.load(&written.files)?;
+            written.compare(&loaded)?;
+            Ok(loaded.len())
+        };
+        let (one, other) = (&self.tmpfs, &self.disk);
+        thread::scope(|scope| {
+            let beside = scope.spawn(|| load(one));
+            let here = load(other);
+            let beside = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok(here? + beside?)
+        })
+    }
+
+    /// Random ranges of a file, one behind the other into memory that this process allocated.
+    #[allow(unsafe_code)]
+    fn read_into(&self, rng: &mut Rng) -> Result<usize> {
+        let path: &Path = &self.disk.files[0];
+        let file = std::fs::read(path)
+            .map_err(|error| ringload::Error::from_io("read a file again", error))?;
+        let ranges: Vec<_> = (0..32)
+            .map(|_| {
+                let start = rng.usize(0..file.len());
+                start..rng.usize(start..=file.len())
+            })
+            .collect();
+        let wanted: Vec<u8> =
+            ranges.iter().flat_map(|range| &file[range.clone()]).copied().collect();
+        let memory = Memory::new(self.card, wanted.len())?;
+        memory.fill(0xA5)?;
+        let mut end = memory.address();
+        let mut requests = Vec::new();
+        for range in &ranges {
+            let (address, len) = (end, range.len() as u64);
+            end += len;
+            let Device::Cuda(ordinal) = self.device else { continue };
+            // SAFETY: the ranges are within `memory` and apart, and nothing else uses it meanwhile.
+            let request =
+                unsafe { ReadRequest::on_card(path, range.start as u64, ordinal, address, len) };
+            requests.push(request);
+        }
+        self.loader().read_into(&mut requests, |_| ControlFlow::Continue(()))?;
+        check_equal("what was read into the card's memory", &memory.read()?, &wanted)?;
+        Ok(ranges.len())
+    }
+}

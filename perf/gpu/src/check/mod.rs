@@ -1,0 +1,41 @@
+//! Whether what is to be measured is right at all: each row tries many cases and stops at the first
+//! that is wrong.
+
+mod kernels;
+mod loads;
+
+use crate::card::Card;
+use crate::places::Places;
+use crate::report::Check;
+use ringload::Result;
+
+/// How much is checked.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckArgs {
+    /// Bytes that each kernel is given
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = crate::figures::size_bytes)]
+    check_bytes: u64,
+    /// Seed of what is drawn
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// Checks everything.
+pub fn all(card: &Card, places: &Places, args: &CheckArgs) -> Vec<Check> {
+    let mut checks = Vec::new();
+    kernels::all(card, args, &mut checks);
+    loads::all(card, places, args, &mut checks);
+    checks
+}
+
+/// Adds a row: `work` gives how many cases were right.
+fn row(checks: &mut Vec<Check>, name: impl Into<String>, work: impl FnOnce() -> Result<usize>) {
+    let name = name.into();
+    let (cases, error) = match work() {
+        Ok(cases) => (cases, None),
+        Err(error) => (0, Some(error.to_string())),
+    };
+    let outcome = error.as_ref().map_or("right".to_owned(), |error| format!("WRONG: {error}"));
+    eprintln!("check: {name}: {outcome}");
+    checks.push(Check { name, cases, error });
+}

@@ -1,0 +1,138 @@
+//! Loads of cached files against the rate at which the card takes pinned memory.
+//!
+//! The limit is the better of two chunk sizes, copied over and over from 256 MiB of registered memory
+//! on two streams. Loads run in this process, whose context is there, by a loader that keeps its
+//! pinned ring from turn to turn, as a server's does; what a loader without one takes is a figure of
+//! its own. A load's time goes from the call, which opens the checkpoint, to the last tensor in place,
+//! and takes in the allocations on the card.
+
+use super::{Large, Loaded, Part, load, loader, make_warm, size};
+use crate::card::{Memory, Pinned, host_to_device_seconds};
+use crate::checkpoints::Written;
+use crate::report::{Report, Target};
+use crate::turns::Samples;
+use ringload::{Loader, MemoryLimit, Result};
+
+const LEAST: f64 = 0.90;
+const PINNED_MOST_BYTES: u64 = 512 << 20;
+/// What the limit is copied from, and how much of it in a turn.
+const PINNED_BYTES: usize = 256 << 20;
+const COPIED_BYTES: usize = 4 << 30;
+const CHUNKS: [usize; 2] = [8 << 20, 64 << 20];
+
+/// One way to load.
+struct Subject<'a> {
+    name: String,
+    written: &'a Written,
+    limit: MemoryLimit,
+    /// `None` where each load has a new one.
+    kept: Option<Loader>,
+    speeds: Samples,
+    cpu: Samples,
+    pinned: Samples,
+}
+
+pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
+    let limited = MemoryLimit::Bytes(PINNED_MOST_BYTES);
+    let what = size(large.disk.bytes());
+    let mut subjects = Vec::new();
+    for (source, written) in [("tmpfs", &large.tmpfs), ("the page cache", &large.disk)] {
+        let name = format!("{what} from {source}");
+        let kept = |limit| Some(loader(part, limit));
+        let unlimited = MemoryLimit::Unlimited;
+        subjects.push(subject(name.clone(), written, unlimited, kept(unlimited)));
+        subjects.push(subject(
+            format!("{name}, --memory-limit 512MiB"),
+            written,
+            limited,
+            kept(limited),
+        ));
+        subjects.push(subject(format!("{name}, a new loader each time"), written, unlimited, None));
+    }
+    let limits = take_turns(part, large, &mut subjects, report)?;
+    for (chunk, speeds) in std::iter::zip(CHUNKS, &limits) {
+        let name = format!("pinned memory to the card, {} copies", size(chunk as u64));
+        report.explain(name, "GB/s", speeds);
+    }
+    let limit = limits[0].or_more(&limits[1]);
+    for subject in &subjects {
+        subject.report(report, &limit);
+    }
+    Ok(())
+}
+
+fn subject(
+    name: String,
+    written: &Written,
+    limit: MemoryLimit,
+    kept: Option<Loader>,
+) -> Subject<'_> {
+    let [speeds, cpu, pinned] = Default::default();
+    Subject { name, written, limit, kept, speeds, cpu, pinned }
+}
+
+impl Subject<'_> {
+    fn report(&self, report: &mut Report, limit: &Samples) {
+        let name = &self.name;
+        report.explain(name.clone(), "GB/s", &self.speeds);
+        report.explain(format!("{name}: CPU time"), "CPU-s/GB", &self.cpu);
+        let ratio = self.speeds.over(limit);
+        let of_limit = format!("{name} / pinned memory to the card");
+        if self.kept.is_none() {
+            return report.explain(of_limit, "", &ratio);
+        }
+        report.judge(of_limit, "", &ratio, Target::AtLeast(LEAST));
+        let most = (PINNED_MOST_BYTES >> 20) as f64;
+        report.judge(format!("{name}: pinned"), "MiB", &self.pinned, Target::AtMost(most));
+    }
+}
+
+/// Measures everything once a turn; gives the speeds of the bare copies, by chunk size.
+fn take_turns(
+    part: &Part<'_>,
+    large: &Large,
+    subjects: &mut [Subject<'_>],
+    report: &mut Report,
+) -> Result<[Samples; 2]> {
+    let bytes = large.disk.bytes() as usize;
+    let mut limits = <[Samples; 2]>::default();
+    for turn in part.clock.take() {
+        // Given back before the loads: they have the machine to themselves.
+        let mut from = Pinned::new(part.card, PINNED_BYTES.min(bytes))?;
+        from.bytes_mut().fill(0x5A);
+        let to = Memory::new(part.card, bytes.min(COPIED_BYTES))?;
+        for (chunk, speeds) in std::iter::zip(CHUNKS, &mut limits) {
+            let total = COPIED_BYTES.min(bytes);
+            let seconds = host_to_device_seconds(&mut from, &to, chunk, total)?;
+            speeds.add(turn, total as f64 / seconds / 1e9);
+        }
+        drop((from, to));
+        make_warm(&large.disk.files)?;
+        for subject in &mut *subjects {
+            let new;
+            let loader = match &subject.kept {
+                Some(kept) => kept,
+                None => {
+                    new = loader(part, subject.limit);
+                    &new
+                }
+            };
+            let loaded = load(loader, subject.written, part.places.device, turn.warms_up)?;
+            subject.speeds.add(turn, loaded.gigabytes_per_second);
+            subject.cpu.add(turn, loaded.cpu_seconds_per_gigabyte);
+            subject.pinned.add(turn, loaded.ring_bytes as f64 / f64::from(1 << 20));
+            if turn.warms_up {
+                note(report, &subject.name, &loaded);
+            }
+        }
+    }
+    Ok(limits)
+}
+
+/// How the bytes came, and what was stepped down from.
+pub fn note(report: &mut Report, name: &str, loaded: &Loaded) {
+    report.notes.push(format!("{name}: read {}", loaded.read_path));
+    for step in &loaded.downgrades {
+        report.notes.push(format!("{name}: {step}"));
+    }
+}

@@ -1,0 +1,221 @@
+//! What has to be reached, part by part; each part's head says what is held against what.
+//!
+//! The context of the card that is measured is open all the while (children make their own), so that
+//! loads in this process find it made and the driver's kernel part stays awake.
+
+mod adapter;
+mod disk;
+mod kernels;
+mod loads;
+mod processes;
+mod tiny;
+
+use crate::card::Card;
+use crate::checkpoints::{Written, llama};
+use crate::children::cpu_seconds;
+use crate::places::{Places, check_room};
+use crate::report::Report;
+use crate::turns::Clock;
+use ringload::{Device, Error, ErrorKind, Loader, MemoryLimit, Result, resident_bytes};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How much is measured.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FiguresArgs {
+    /// Bytes of the checkpoint that is loaded from tmpfs, the page cache and the disk
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = size_bytes)]
+    size: u64,
+    /// Bytes of the adapter
+    #[arg(long, value_name = "BYTES", default_value = "100MiB", value_parser = size_bytes)]
+    adapter: u64,
+    /// How many small tensors
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    tiny: usize,
+    /// Bytes that kernels work on
+    #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = size_bytes)]
+    buffer: u64,
+    /// How often everything is measured, in turns; medians count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    turns: u64,
+    /// No turn begins after so many minutes of measuring
+    #[arg(long, value_name = "MINUTES", default_value_t = 6.0)]
+    minutes: f64,
+}
+
+/// A size, written as a memory limit is.
+pub fn size_bytes(text: &str) -> std::result::Result<u64, String> {
+    match text.parse() {
+        Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes),
+        _ => Err("use bytes, such as 4000000000, 512MiB or 4GiB".into()),
+    }
+}
+
+/// What every part works with.
+struct Part<'a> {
+    card: &'a Card,
+    places: &'a Places,
+    args: &'a FiguresArgs,
+    clock: Clock,
+}
+
+/// Measures all parts; the report is written to `out` after each.
+///
+/// # Errors
+/// When something fails that the rest cannot do without.
+pub fn all(
+    card: &Card,
+    places: &Places,
+    args: &FiguresArgs,
+    report: &mut Report,
+    out: &Path,
+) -> Result<()> {
+    let time = Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX / 4);
+    let clock = Clock::new(args.turns as usize, time.min(Duration::from_secs(1 << 30)));
+    report.turns = clock.turns();
+    let part = Part { card, places, args, clock };
+    let step = |what: &str| eprintln!("measuring: {what}");
+
+    step("kernels");
+    kept_going(report, "the kernels", |report| kernels::measure(&part, report));
+    report.write(out)?;
+    step("an adapter");
+    kept_going(report, "the adapter", |report| adapter::measure(&part, report));
+    report.write(out)?;
+    step("small tensors");
+    kept_going(report, "small tensors", |report| tiny::measure(&part, report));
+    report.write(out)?;
+
+    step("writing a checkpoint");
+    let large = match Large::write(&part) {
+        Ok(large) => large,
+        Err(error) => {
+            report.skip(format!("large loads: {error}"));
+            return Ok(());
+        }
+    };
+    step("loads of cached files");
+    kept_going(report, "loads of cached files", |report| loads::measure(&part, &large, report));
+    report.write(out)?;
+    step("whole processes");
+    kept_going(report, "whole processes", |report| processes::measure(&part, &large, report));
+    report.write(out)?;
+    step("loads from the disk");
+    large.leave_tmpfs();
+    kept_going(report, "loads from the disk", |report| disk::measure(&part, &large, report));
+    Ok(())
+}
+
+/// Measures a part; its failure is put down and does not stop the others.
+fn kept_going(report: &mut Report, what: &str, work: impl FnOnce(&mut Report) -> Result<()>) {
+    if let Err(error) = work(report) {
+        report.skip(format!("{what}: {error}"));
+    }
+}
+
+/// The large checkpoint: the same files on the disk and on tmpfs.
+struct Large {
+    disk: Written,
+    tmpfs: Written,
+}
+
+/// In so many files, so that they are written side by side, and the first few can be taken alone.
+const SHARDS: usize = 8;
+
+impl Large {
+    fn write(part: &Part<'_>) -> Result<Self> {
+        let shards = llama(part.args.size, SHARDS);
+        let bytes: u64 = shards.iter().flatten().map(|shape| shape.bytes()).sum();
+        let needed = bytes + bytes / 16 + (1 << 20);
+        check_room(part.places.disk(), needed)?;
+        check_room(part.places.tmpfs(), needed)?;
+        let free = part.card.free_bytes()?;
+        if free < needed {
+            let sentence = format!(
+                "the card has {} MiB free and {} are needed; measure less (--size)",
+                free >> 20,
+                needed >> 20
+            );
+            return Err(Error::new(ErrorKind::OutOfMemory, sentence));
+        }
+        let disk = Written::new(part.places.disk(), "large", &shards)?;
+        let tmpfs = disk.copied(part.places.tmpfs())?;
+        Ok(Self { disk, tmpfs })
+    }
+
+    /// Gives the memory back that the files on tmpfs take.
+    fn leave_tmpfs(&self) {
+        for file in &self.tmpfs.files {
+            // What stays is removed with the directory.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// What one load in this process came to.
+struct Loaded {
+    seconds: f64,
+    gigabytes_per_second: f64,
+    cpu_seconds_per_gigabyte: f64,
+    ring_bytes: u64,
+    read_path: String,
+    downgrades: Vec<String>,
+}
+
+/// Loads `written` by `loader` and lets it go again, outside the time that is measured; compares it
+/// with the files if `compare`.
+fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Result<Loaded> {
+    let cpu_before = cpu_seconds()?;
+    let began = Instant::now();
+    let loaded = loader.load(&written.files)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu_seconds = cpu_seconds()? - cpu_before;
+    let (summary, bytes) = (loaded.summary(), written.bytes());
+    let on_card = summary.device_bytes.get(&device).copied().unwrap_or(0);
+    if on_card != bytes || loaded.len() != written.tensors() {
+        let told = format!("{on_card} of {bytes} bytes came to {device}");
+        return Err(crate::checkpoints::differs(told));
+    }
+    if compare {
+        written.compare(&loaded)?;
+    }
+    let gigabytes = bytes as f64 / 1e9;
+    let downgrade =
+        |step: &ringload::Downgrade| format!("{} to {}: {}", step.from, step.to, step.why);
+    Ok(Loaded {
+        seconds,
+        gigabytes_per_second: gigabytes / seconds,
+        cpu_seconds_per_gigabyte: cpu_seconds / gigabytes,
+        ring_bytes: summary.ring_bytes,
+        read_path: summary.read_path(),
+        downgrades: summary.downgrades.iter().map(downgrade).collect(),
+    })
+}
+
+/// A loader onto the card, without regard to the environment.
+fn loader(part: &Part<'_>, limit: MemoryLimit) -> Loader {
+    Loader::new().device(part.places.device).memory_limit(limit)
+}
+
+/// Reads the files until they are in the page cache.
+fn make_warm(files: &[PathBuf]) -> Result<()> {
+    for path in files {
+        let warm = |error| Error::from_io(format_args!("read {}", path.display()), error);
+        let mut file = File::open(path).map_err(warm)?;
+        let len = file.metadata().map_err(warm)?.len();
+        if resident_bytes(&file, 0, len).map_err(warm)? < len {
+            std::io::copy(&mut file, &mut std::io::sink()).map_err(warm)?;
+        }
+    }
+    Ok(())
+}
+
+/// A size for people.
+fn size(bytes: u64) -> String {
+    match bytes {
+        small if small < 1 << 20 => format!("{} KiB", small >> 10),
+        middle if middle < 1 << 30 => format!("{} MiB", middle >> 20),
+        large => format!("{:.1} GiB", large as f64 / f64::from(1 << 30)),
+    }
+}

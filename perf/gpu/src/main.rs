@@ -1,0 +1,104 @@
+//! `ringload-gpu`: checks and measures loads onto a CUDA card, on a machine that has one.
+//!
+//! ```text
+//! run = check    the kernels against the library's references, and loads against the files (check)
+//!     + figures  what has to be reached, as ratios within turns A B A B ... (figures)
+//!       |    card: the limits, by the driver's own functions     checkpoints: what is loaded
+//!       |    children: what begins with a process
+//!       report -> DIR/gpu.md, DIR/gpu.json, written anew after each part; exit status 1 for anything
+//!                 wrong or missed
+//! ```
+//!
+//! `perf/gpu.sh` packs it with all that it needs and runs it.
+
+mod card;
+mod check;
+mod checkpoints;
+mod children;
+mod figures;
+mod machine;
+mod places;
+mod report;
+mod turns;
+
+use clap::Parser;
+use report::Report;
+use ringload::{Error, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Checks and measures loads onto a CUDA card.
+#[derive(Debug, Parser)]
+#[command(version)]
+enum Command {
+    /// Check the kernels and loads, then measure
+    Run(RunArgs),
+    /// Check the kernels and loads
+    Check {
+        #[command(flatten)]
+        places: places::PlacesArgs,
+        #[command(flatten)]
+        check: check::CheckArgs,
+    },
+    /// Do one thing in a process of its own
+    #[command(subcommand, hide = true)]
+    Child(children::Command),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    #[command(flatten)]
+    places: places::PlacesArgs,
+    #[command(flatten)]
+    check: check::CheckArgs,
+    #[command(flatten)]
+    figures: figures::FiguresArgs,
+    /// Where gpu.md and gpu.json are written
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// What the machine is called, e.g. 'one H200, 16 cores'
+    #[arg(long, value_name = "TEXT")]
+    machine: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Run(args) => run(&args),
+        Command::Check { places, check } => check_alone(&places, &check),
+        Command::Child(command) => children::run(command).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all checks passed and all targets were reached.
+fn run(args: &RunArgs) -> Result<bool> {
+    std::fs::create_dir_all(&args.out)
+        .map_err(|error| Error::from_io(format_args!("make {}", args.out.display()), error))?;
+    let places = places::Places::new(&args.places)?;
+    let card = card::Card::open(args.places.device)?;
+    let mut report = Report::new(machine::Machine::of(&args.places, args.machine.clone())?);
+    report.checks = check::all(&card, &places, &args.check);
+    report.write(&args.out)?;
+    if report.checks.iter().all(|check| check.error.is_none()) {
+        figures::all(&card, &places, &args.figures, &mut report, &args.out)?;
+    } else {
+        report.skip("the figures: a check failed, so what they would measure is wrong");
+    }
+    report.write(&args.out)?;
+    print!("{}", report.markdown());
+    Ok(report.is_good())
+}
+
+fn check_alone(places: &places::PlacesArgs, args: &check::CheckArgs) -> Result<bool> {
+    let card = card::Card::open(places.device)?;
+    let checks = check::all(&card, &places::Places::new(places)?, args);
+    print!("{}", report::table_of_checks(&checks));
+    Ok(checks.iter().all(|check| check.error.is_none()))
+}

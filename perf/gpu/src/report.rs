@@ -1,0 +1,238 @@
+//! What came of it: tables for people (Markdown) and one JSON object.
+
+use crate::machine::Machine;
+use crate::turns::Samples;
+use ringload::{Error, Result};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// One thing that was checked.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    pub name: String,
+    /// How many cases were tried.
+    pub cases: usize,
+    /// What was wrong.
+    pub error: Option<String>,
+}
+
+/// On which side of the target a figure has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// One figure, and what it must be.
+#[derive(Debug, Serialize)]
+pub struct Figure {
+    pub name: String,
+    pub unit: &'static str,
+    /// The median of the turns.
+    pub figure: Option<f64>,
+    pub turns: Vec<f64>,
+    /// `None` for a figure that only explains others.
+    pub target: Option<Target>,
+    pub reached: Option<bool>,
+}
+
+/// All of a run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    version: &'static str,
+    machine: Machine,
+    pub checks: Vec<Check>,
+    pub figures: Vec<Figure>,
+    /// What could not be measured, and why; what is needed for a target counts as missed.
+    pub skipped: Vec<String>,
+    pub notes: Vec<String>,
+    /// How many turns each figure needs to count.
+    #[serde(skip)]
+    pub turns: usize,
+    seconds: f64,
+    #[serde(skip)]
+    began: std::time::Instant,
+}
+
+impl Target {
+    fn is_reached(self, figure: f64) -> bool {
+        match self {
+            Target::AtLeast(target) => figure >= target,
+            Target::AtMost(target) => figure <= target,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Target::AtLeast(target) => format!(">= {target}"),
+            Target::AtMost(target) => format!("<= {target}"),
+        }
+    }
+}
+
+impl Report {
+    pub fn new(machine: Machine) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            machine,
+            checks: Vec::new(),
+            figures: Vec::new(),
+            skipped: Vec::new(),
+            notes: Vec::new(),
+            turns: 0,
+            seconds: 0.0,
+            began: std::time::Instant::now(),
+        }
+    }
+
+    /// Adds a figure that has to reach `target`. Too few turns are not enough.
+    pub fn judge(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        samples: &Samples,
+        target: Target,
+    ) {
+        let figure = samples.median();
+        let enough = samples.0.len() >= self.turns;
+        let reached = figure.is_some_and(|figure| enough && target.is_reached(figure));
+        let (turns, name) = (samples.0.clone(), name.into());
+        let (target, reached) = (Some(target), Some(reached));
+        self.figures.push(Figure { name, unit, figure, turns, target, reached });
+    }
+
+    /// Adds a figure that explains others.
+    pub fn explain(&mut self, name: impl Into<String>, unit: &'static str, samples: &Samples) {
+        let (figure, turns) = (samples.median(), samples.0.clone());
+        self.figures.push(Figure {
+            name: name.into(),
+            unit,
+            figure,
+            turns,
+            target: None,
+            reached: None,
+        });
+    }
+
+    pub fn skip(&mut self, why: impl Into<String>) {
+        let why = why.into();
+        eprintln!("skipped: {why}");
+        self.skipped.push(why);
+    }
+
+    /// Whether nothing is wrong, missed or left out.
+    pub fn is_good(&self) -> bool {
+        let right = self.checks.iter().all(|check| check.error.is_none());
+        let reached = self.figures.iter().all(|figure| figure.reached != Some(false));
+        right && reached && self.skipped.is_empty()
+    }
+
+    /// Writes `gpu.md` and `gpu.json` into `directory`.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&mut self, directory: &Path) -> Result<()> {
+        self.seconds = self.began.elapsed().as_secs_f64();
+        let json = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
+        for (name, text) in [("gpu.json", json), ("gpu.md", self.markdown())] {
+            let path = directory.join(name);
+            std::fs::write(&path, text)
+                .map_err(|error| Error::from_io(format_args!("write {}", path.display()), error))?;
+        }
+        Ok(())
+    }
+
+    pub fn markdown(&self) -> String {
+        let mut text = format!("# Loads onto a card, ringload {}\n\n", self.version);
+        text += &self.machine.markdown();
+        text += &table_of_checks(&self.checks);
+        text += "\n| figure | median | turns | target | |\n| --- | --- | --- | --- | --- |\n";
+        for figure in &self.figures {
+            let (name, turns) = (&figure.name, figure.turns.len());
+            let median = figure.figure.map_or("-".into(), number);
+            let range = Samples(figure.turns.clone()).range();
+            let range = range.filter(|_| turns > 1).map_or(String::new(), |(least, most)| {
+                format!(" ({} to {})", number(least), number(most))
+            });
+            let unit = if figure.unit.is_empty() { "x" } else { figure.unit };
+            let target = figure.target.map_or(String::new(), Target::text);
+            let reached =
+                figure.reached.map_or("", |reached| if reached { "pass" } else { "FAIL" });
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {name} | {median} {unit}{range} | {turns} | {target} | {reached} |"
+            );
+        }
+        for (head, lines) in [("Notes", &self.notes), ("Not measured", &self.skipped)] {
+            if !lines.is_empty() {
+                let _ = writeln!(text, "\n{head}:\n");
+                lines.iter().for_each(|line| _ = writeln!(text, "- {line}"));
+            }
+        }
+        let _ = writeln!(text, "\nThe run took {:.0} s.", self.seconds);
+        text
+    }
+}
+
+pub fn table_of_checks(checks: &[Check]) -> String {
+    let mut text = "\n| check | cases | |\n| --- | --- | --- |\n".to_owned();
+    for Check { name, cases, error } in checks {
+        let outcome = error.as_ref().map_or("pass".into(), |error| format!("FAIL: {error}"));
+        let _ = writeln!(text, "| {name} | {cases} | {} |", outcome.replace('|', "\\|"));
+    }
+    text
+}
+
+/// Three figures that count.
+fn number(figure: f64) -> String {
+    match figure.abs() {
+        large if large >= 100.0 => format!("{figure:.0}"),
+        middle if middle >= 10.0 => format!("{figure:.1}"),
+        small if small >= 1.0 => format!("{figure:.2}"),
+        _ => format!("{figure:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let mut report = Report::new(Machine::default());
+        report.turns = 3;
+        report
+    }
+
+    #[test]
+    fn a_target_is_reached_by_enough_turns_on_its_side() {
+        let mut report = report();
+        report.judge("a", "", &Samples(vec![0.8, 0.9, 1.0]), Target::AtLeast(0.9));
+        report.explain("b", "GB/s", &Samples(vec![123.4]));
+        assert!(report.is_good());
+        let text = report.markdown();
+        assert!(text.contains("| a | 0.900 x (0.800 to 1.00) | 3 | >= 0.9 | pass |"), "{text}");
+        assert!(text.contains("| b | 123 GB/s | 1 |  |  |"), "{text}");
+    }
+
+    #[test]
+    fn what_is_missed_wrong_or_left_out_is_not_good() {
+        let bad: [fn(&mut Report); 5] = [
+            |report| report.judge("a", "", &Samples(vec![0.8; 3]), Target::AtLeast(0.9)),
+            |report| report.judge("a", "", &Samples(vec![0.9; 2]), Target::AtLeast(0.9)),
+            |report| report.judge("a", "", &Samples(vec![f64::NAN; 3]), Target::AtMost(0.9)),
+            |report| report.skip("a"),
+            |report| {
+                let error = Some("wrong".into());
+                report.checks.push(Check { name: "a".into(), cases: 1, error });
+            },
+        ];
+        for (index, spoil) in bad.into_iter().enumerate() {
+            let mut report = report();
+            spoil(&mut report);
+            assert!(!report.is_good(), "{index}");
+        }
+    }
+}
