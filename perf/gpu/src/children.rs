@@ -2,6 +2,7 @@
 //! is on both sides. Times are the system's monotonic clock's, which parent and child share.
 
 use crate::card::{Card, Memory};
+use crate::machine::bytes_in;
 use crate::places::Places;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -40,7 +41,7 @@ struct Said {
     last_seconds: f64,
     bytes: u64,
     cpu_seconds: f64,
-    peak_rss_bytes: u64,
+    peak_rss_bytes: Option<u64>,
     parts: Parts,
 }
 
@@ -60,9 +61,12 @@ pub struct Run {
     pub seconds: f64,
     /// Of the child up to then.
     pub cpu_seconds: f64,
-    pub peak_rss_bytes: u64,
+    pub peak_rss_bytes: Option<u64>,
     pub parts: Parts,
 }
+
+/// What is taken from a run.
+pub type Of = fn(&Run) -> f64;
 
 fn monotonic_seconds() -> Result<f64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
@@ -78,10 +82,10 @@ pub fn cpu_seconds() -> Result<f64> {
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-fn peak_rss_bytes() -> Result<u64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)
-        .map_err(|error| Error::from_io("ask for the memory used", error.into()))?;
-    Ok(usage.max_rss().unsigned_abs() * 1024)
+/// The most memory that this process ever had resident. (What getrusage says of it takes in the
+/// parent's, from between fork and exec.)
+fn peak_rss_bytes() -> Option<u64> {
+    bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
 /// Does what a child is for.
@@ -120,7 +124,7 @@ fn plain(ordinal: u32, file: &PathBuf) -> Result<()> {
 
 fn say(bytes: u64, parts: Parts) -> Result<()> {
     let last_seconds = monotonic_seconds()?;
-    let (cpu_seconds, peak_rss_bytes) = (cpu_seconds()?, peak_rss_bytes()?);
+    let (cpu_seconds, peak_rss_bytes) = (cpu_seconds()?, peak_rss_bytes());
     let said = Said { last_seconds, bytes, cpu_seconds, peak_rss_bytes, parts };
     println!("{}", serde_json::to_string(&said).unwrap_or_default());
     Ok(())

@@ -1,8 +1,8 @@
 //! What the figures were taken on, as far as the system tells.
 
 use crate::places;
-use ringload::Result;
 use ringload::device::cards;
+use ringload::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs;
@@ -34,10 +34,12 @@ impl Machine {
     /// Where there is no such card.
     pub fn of(args: &places::PlacesArgs, description: Option<String>) -> Result<Self> {
         let (cards, (major, minor)) = cards()?;
-        let card = cards.into_iter().nth(args.device as usize);
-        let (name, bytes, address) = card
-            .map(|card| (card.name, card.memory_bytes, card.pci_address.to_lowercase()))
-            .unwrap_or_default();
+        let Some(card) = cards.into_iter().nth(args.device as usize) else {
+            let sentence =
+                format!("there is no cuda:{}; name another card (--device)", args.device);
+            return Err(Error::new(ErrorKind::Device, sentence));
+        };
+        let address = card.pci_address.to_lowercase();
         let of_card = |file: &str| text(&format!("/sys/bus/pci/devices/{address}/{file}"));
         let link = |which: &str| {
             let speed = of_card(&format!("{which}_link_speed"))?;
@@ -45,8 +47,8 @@ impl Machine {
         };
         Ok(Self {
             description,
-            card: name,
-            card_bytes: bytes,
+            card: card.name,
+            card_bytes: card.memory_bytes,
             cuda: format!("{major}.{minor}"),
             driver: text("/sys/module/nvidia/version").or_else(driver_of_proc),
             pcie: link("current").zip(link("max")).map(|(now, most)| format!("{now}, of {most}")),
@@ -114,8 +116,8 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// The line `MemTotal:   1234 kB` of /proc/meminfo.
-fn bytes_in(meminfo: &str, label: &str) -> Option<u64> {
+/// The line `MemTotal:   1234 kB` of /proc/meminfo, or one like it.
+pub fn bytes_in(meminfo: &str, label: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(label))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)

@@ -40,6 +40,8 @@ enum Command {
         #[command(flatten)]
         check: check::CheckArgs,
     },
+    /// Say which card and machine this is
+    Card(places::PlacesArgs),
     /// Do one thing in a process of its own
     #[command(subcommand, hide = true)]
     Child(children::Command),
@@ -65,6 +67,10 @@ fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => run(&args),
         Command::Check { places, check } => check_alone(&places, &check),
+        Command::Card(places) => machine::Machine::of(&places, None).map(|machine| {
+            print!("{}", machine.markdown());
+            true
+        }),
         Command::Child(command) => children::run(command).map(|()| true),
     };
     match done {

@@ -54,8 +54,8 @@ fn special(dtype: Dtype) -> Vec<u8> {
         _ => {
             let near = |bits: u32| [bits.wrapping_sub(1), bits, bits + 1];
             let boundaries = [0, 1 << 22, 0x7f_ffff].into_iter().chain((0..23).flat_map(|bit| {
-                let half = 1 << bit; // half a unit in the last place, even and odd
-                [half, half | half << 1]
+                let half = 1 << bit; // half a unit in the last place, of even, odd and all ones
+                [half, half | half << 1, 0x7f_ffff & !(half - 1)]
             }));
             let mantissas: Vec<u32> =
                 boundaries.flat_map(near).map(|bits| bits & 0x7f_ffff).collect();

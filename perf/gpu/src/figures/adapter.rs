@@ -4,7 +4,7 @@
 
 use super::{Part, make_warm};
 use crate::checkpoints::{Shape, Written};
-use crate::children::{Run, run_load, run_plain};
+use crate::children::{Of, Run, run_load, run_plain};
 use crate::report::{Report, Target};
 use crate::turns::Samples;
 use ringload::{Dtype, MemoryLimit, Result};
@@ -28,16 +28,14 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
         }
     }
     let what = format!("an adapter of {}", super::size(written.bytes()));
-    let of = |runs: &[Run], figure: fn(&Run) -> f64| {
-        Samples(runs.iter().map(|run| figure(run) * 1e3).collect())
-    };
+    let of = |runs: &[Run], figure: Of| Samples(runs.iter().map(|run| figure(run) * 1e3).collect());
     report.explain(
         format!("process start to last tensor of {what}"),
         "ms",
         &of(&loads, |run| run.seconds),
     );
     report.explain("process start to plain copy", "ms", &of(&plains, |run| run.seconds));
-    let parts: [(&str, fn(&Run) -> f64); 3] = [
+    let parts: [(&str, Of); 3] = [
         ("context creation, from main()", |run| run.parts.context_seconds),
         ("plain read", |run| run.parts.read_seconds),
         ("plain copy", |run| run.parts.copy_seconds),

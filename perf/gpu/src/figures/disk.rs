@@ -15,6 +15,7 @@ use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use ringload::ring::{PAGE_BYTES, Ring};
 use ringload::{Error, ErrorKind, MemoryLimit, Result, resident_bytes};
 use serde::Deserialize;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -35,6 +36,16 @@ const RESIDENT_MOST: f64 = 0.002;
 enum Bare {
     Uring { chunk: usize, depth: usize },
     Threads { chunk: usize, depth: usize },
+}
+
+impl fmt::Display for Bare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, chunk, depth) = match self {
+            Bare::Uring { chunk, depth } => ("io_uring", chunk, depth),
+            Bare::Threads { chunk, depth } => ("pread", chunk, depth),
+        };
+        write!(f, "{name} {} x {depth}", super::size(*chunk as u64))
+    }
 }
 
 const WAYS: [Bare; 4] = [
@@ -71,7 +82,12 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         }
     }
     let what = super::size(written.bytes());
-    report.explain(format!("direct reads of {what}, best of {ways:?}"), "GB/s", &limit);
+    let ways: Vec<_> = ways.iter().map(Bare::to_string).collect();
+    report.explain(
+        format!("direct reads of {what}, the better of {}", ways.join(" and ")),
+        "GB/s",
+        &limit,
+    );
     report.explain(format!("{what} from the disk"), "GB/s", &speeds);
     report.explain(format!("{what} from the disk: CPU time"), "CPU-s/GB", &cpu);
     let ratio = speeds.over(&limit);
@@ -94,7 +110,7 @@ fn probe(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<(Vec<Bar
         match way.gigabytes_per_second(part.places, &first.files) {
             Ok(speed) => working.push((speed, way)),
             Err(error) => {
-                report.notes.push(format!("direct reads, {way:?}: {error}"));
+                report.notes.push(format!("direct reads, {way}: {error}"));
                 refused = Some(error);
             }
         }

@@ -50,6 +50,11 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
         }
     }
     report.explain("copy within the card, read and written", "GB/s", &copies);
+    report.notes.push(
+        "kernels and copies within the card are counted by the bytes they move, read and written: \
+         a copy of n bytes moves 2n, crc64 of n bytes n, a cast to half as many 1.5n"
+            .into(),
+    );
     for Subject { name, speeds, judged, .. } in &subjects {
         report.explain(format!("{name}, read and written"), "GB/s", speeds);
         let (ratio, name) = (speeds.over(&copies), format!("{name} / copy within the card"));

@@ -50,6 +50,12 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         subjects.push(subject(format!("{name}, a new loader each time"), written, unlimited, None));
     }
     let limits = take_turns(part, large, &mut subjects, report)?;
+    report.notes.push(
+        "loads of cached files run in a process whose context is there, by a loader that keeps its \
+         pinned ring from load to load, except where a new one is said; each opens the checkpoint \
+         and allocates on the card"
+            .into(),
+    );
     for (chunk, speeds) in std::iter::zip(CHUNKS, &limits) {
         let name = format!("pinned memory to the card, {} copies", size(chunk as u64));
         report.explain(name, "GB/s", speeds);

@@ -37,7 +37,7 @@ pub struct FiguresArgs {
     #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = size_bytes)]
     buffer: u64,
     /// How often everything is measured, in turns; medians count
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1000))]
     turns: u64,
     /// No turn begins after so many minutes of measuring
     #[arg(long, value_name = "MINUTES", default_value_t = 6.0)]

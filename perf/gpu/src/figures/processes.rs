@@ -1,7 +1,7 @@
 //! Whole processes that load the large checkpoint: nothing is judged, but it is what users see.
 
 use super::{Large, Part};
-use crate::children::{Run, run_load};
+use crate::children::{Of, run_load};
 use crate::report::Report;
 use crate::turns::Samples;
 use ringload::{MemoryLimit, Result};
@@ -14,10 +14,10 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
             runs.push(run);
         }
     }
-    let figures: [(&str, &str, fn(&Run) -> f64); 3] = [
+    let figures: [(&str, &str, Of); 3] = [
         ("seconds from its start to the last tensor", "s", |run| run.seconds),
         ("peak of host memory, the driver's included", "MiB", |run| {
-            run.peak_rss_bytes as f64 / f64::from(1 << 20)
+            run.peak_rss_bytes.map_or(f64::NAN, |bytes| bytes as f64 / f64::from(1 << 20))
         }),
         ("CPU time, making the context included", "CPU-s/GB", |run| {
             run.cpu_seconds / (run.bytes as f64 / 1e9)

@@ -36,7 +36,7 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
     // 4 KiB on average, and no multiple of 256.
     let odd = |i: usize| {
         let less = 1 + i / 2 % 251;
-        let len = if i % 2 == 0 { BYTES_EACH - less } else { BYTES_EACH + less };
+        let len = if i.is_multiple_of(2) { BYTES_EACH - less } else { BYTES_EACH + less };
         Shape::new(format!("t.{i}"), Dtype::U8, &[len])
     };
     let shapes = [
