@@ -107,6 +107,7 @@ run() {
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     make_tmpfs "$size"
+    # A size given behind -- wins.
     "$here/ringload-gpu" run --out "$out" --size "${size}GiB" --dir "$work" --tmpfs "$tmpfs" \
         "${machine[@]}" "$@"
 }

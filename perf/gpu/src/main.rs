@@ -32,6 +32,7 @@ use std::process::ExitCode;
 #[command(version)]
 enum Command {
     /// Check the kernels and loads, then measure
+    #[command(args_override_self = true)]
     Run(RunArgs),
     /// Check the kernels and loads
     Check {

@@ -35,8 +35,8 @@ pub struct Places {
 struct Own(PathBuf);
 
 impl Own {
-    fn below(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!("ringload-gpu-{}", std::process::id()));
+    fn below(parent: &Path, name: &str) -> Result<Self> {
+        let path = parent.join(format!("ringload-gpu-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path)
             .map_err(|error| Error::from_io(format_args!("make {}", path.display()), error))?;
         Ok(Self(path))
@@ -65,8 +65,8 @@ impl Places {
         Ok(Self {
             device: Device::cuda(args.device),
             ringload: args.ringload.clone().map_or_else(beside, Ok)?,
-            disk: Own::below(&args.dir)?,
-            tmpfs: Own::below(&args.tmpfs)?,
+            disk: Own::below(&args.dir, "disk")?,
+            tmpfs: Own::below(&args.tmpfs, "tmpfs")?,
         })
     }
 

@@ -36,6 +36,11 @@ pub fn all(card: &Card, places: &Places, args: &CheckArgs, checks: &mut Vec<Chec
     row(checks, "load, an allocation for each tensor", || {
         subject.compare(&subject.loader().allocation(Allocation::PerTensor))
     });
+    row(checks, "load, verified", || {
+        let limited = MemoryLimit::Bytes(3 << 20);
+        Ok(subject.compare(&subject.loader().verify(true))?
+            + subject.compare(&subject.loader().verify(true).memory_limit(limited))?)
+    });
     row(checks, "load, small tensors of odd sizes", || subject.small_tensors());
     row(checks, "load, some tensors stay on the host", || subject.device_map());
     row(checks, "load, one loader again and again, tensors kept", || subject.again());

@@ -27,6 +27,7 @@ struct Subject<'a> {
     limit: MemoryLimit,
     /// `None` where each load has a new one.
     kept: Option<Loader>,
+    judged: bool,
     speeds: Samples,
     cpu: Samples,
     pinned: Samples,
@@ -47,6 +48,9 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
             limited,
             kept(limited),
         ));
+        let verifying = loader(part, unlimited).verify(true);
+        let verified = subject(format!("{name}, --verify"), written, unlimited, Some(verifying));
+        subjects.push(Subject { judged: false, ..verified });
         subjects.push(subject(format!("{name}, a new loader each time"), written, unlimited, None));
     }
     let limits = take_turns(part, large, &mut subjects, report)?;
@@ -74,7 +78,8 @@ fn subject(
     kept: Option<Loader>,
 ) -> Subject<'_> {
     let [speeds, cpu, pinned] = Default::default();
-    Subject { name, written, limit, kept, speeds, cpu, pinned }
+    let judged = kept.is_some();
+    Subject { name, written, limit, kept, judged, speeds, cpu, pinned }
 }
 
 impl Subject<'_> {
@@ -84,7 +89,7 @@ impl Subject<'_> {
         report.explain(format!("{name}: CPU time"), "CPU-s/GB", &self.cpu);
         let ratio = self.speeds.over(limit);
         let of_limit = format!("{name} / pinned memory to the card");
-        if self.kept.is_none() {
+        if !self.judged {
             return report.explain(of_limit, "", &ratio);
         }
         report.judge(of_limit, "", &ratio, Target::AtLeast(LEAST));
