@@ -8,10 +8,11 @@
 //!                                                         |
 //!       file: O_DIRECT io_uring reads     http: range requests     into the extent's slot of the ring
 //!                                                         |
-//!                        host: the bytes are in place; a device takes the slot and returns it
-//!                                                         |
-//!                     tensors: views of the slot, handed out as they complete; when the last
-//!                     one is dropped, the slot is free for a later extent
+//!                        host: the bytes are in place     card: copied on a stream; after its
+//!                                |                        event the slot is free
+//!                                |                               |
+//!                     tensors: views of the slot, or of the card's memory, handed out as they
+//!                     complete; when the last one of a slot is dropped, it is free for a later extent
 //! ```
 //!
 //! | word | meaning |
@@ -21,13 +22,15 @@
 //! | source | where a shard's bytes come from: a file, an object |
 //! | object | a shard in an object store or on a web server |
 //! | store | a place of objects: a bucket, a container, a repository, a web server |
-//! | extent | a contiguous byte range of a source that holds whole tensors and fills one slot |
+//! | extent | a contiguous byte range of a source that fills one slot; for the host it holds whole tensors |
 //! | chunk | one read of an extent |
 //! | plan | the ordered list of extents of a load |
 //! | slot | a page-aligned range of the ring, sized to its extent |
 //! | window | the exclusive right to write one part of a slot; it travels with a read |
 //! | ring | the memory that slots come from; its size is the memory limit |
 //! | engine | one thread on one core, driving reads |
+//! | place | a device of a load, and the ring of its slots |
+//! | carrier | what takes full slots to a card |
 //! | lane | one of the reads that an engine keeps in flight |
 //! | device | where tensors end up: host memory, or the memory of a CUDA card |
 //! | card | a device with memory of its own |
@@ -46,10 +49,17 @@
 //! Objects are asked for by range over HTTP/1.1, each lane on a connection of its own. hyper parses
 //! heads; bodies go from the socket straight into the slot, by io_uring where there is no TLS.
 //!
+//! # Cards
+//!
+//! With [`Loader::device`] tensors end up on NVIDIA cards. The CUDA driver is loaded when a card is
+//! asked for. A card has a carrier, with threads of its own: engines hand it full slots and go on.
+//! Tensors only pass through the ring then, in pieces, so it may be smaller than the largest one.
+//!
 //! # Unsafe code
 //!
 //! It is confined to [`ring`] (memory and who may touch it), `source::backend` (io_uring
-//! operations), `sys` (two system calls), and the lending of caller-owned memory in `read_into`.
+//! operations), `device::cuda` (the driver's functions), `sys` (two system calls), and the lending of
+//! caller-owned memory in `read_into`.
 
 pub mod cast;
 pub mod checkpoint;

@@ -1,8 +1,8 @@
 //! Devices with memory of their own: full slots are carried there and come back to the ring.
 //!
-//! For the host there is nothing to do: the bytes are already in place. A card has a [`Carrier`],
+//! For the host there is nothing to do: the bytes are already in place. A card has a `Carrier`,
 //! which takes full slots from the engines and works on threads of its own, so that no engine ever
-//! waits for the card. What it brings into place it hands to its [`Outlet`].
+//! waits for the card. What it brings into place it hands to its `Outlet`.
 
 pub(crate) mod cuda;
 

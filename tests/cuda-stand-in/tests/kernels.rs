@@ -2,6 +2,8 @@
 //!
 //! What this cannot see is left to a card: whether the PTX does what the source says, and how fast.
 
+#![allow(clippy::unwrap_used)]
+
 use cuda_stand_in as _;
 use proptest::prelude::*;
 use ringload::Dtype;
