@@ -129,7 +129,7 @@ glibc_here() {
 # Containers have the driver's library in places that the system does not look at.
 find_driver() {
     local directory
-    if ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; then
+    if [[ $(ldconfig -p 2>/dev/null) == *libcuda.so.1* ]]; then
         return
     fi
     for directory in /usr/local/nvidia/lib64 /usr/local/nvidia/lib /usr/lib/x86_64-linux-gnu \
