@@ -233,15 +233,6 @@ impl Card {
     }
 }
 
-/// Whoever waits for slots is woken, however the landing thread ends.
-struct CloseOnDrop<'a>(&'a Intake);
-
-impl Drop for CloseOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
 /// What both threads of a card at work share.
 struct Work<'a> {
     context: &'a Arc<Context>,
@@ -283,11 +274,8 @@ impl Carrier for Card {
         std::thread::scope(|scope| {
             let work = &work;
             // The receiver goes with it: what is left in there when it fails is waited for and
-            // dropped, and the copying thread stops.
-            let landing = scope.spawn(move || {
-                let _closed = CloseOnDrop(&self.intake);
-                self.land_all(work, receiver)
-            });
+            // dropped, and the bringing thread stops at its next slot.
+            let landing = scope.spawn(move || self.land_all(work, receiver));
             let bringing = self.bring_all(work, &entered, &sender);
             drop(sender); // the landing thread ends when it has seen to the rest
             let landing = landing.join().unwrap_or_else(|panic| resume_unwind(panic));
