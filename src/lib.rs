@@ -61,6 +61,7 @@
 //! operations), `device::cuda` (the driver's functions), `sys` (two system calls), and the lending of
 //! caller-owned memory in `read_into`.
 
+mod cache;
 pub mod cast;
 pub mod checkpoint;
 pub mod checksum;
@@ -95,7 +96,10 @@ pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
 pub use location::{IntoLocations, Location, ObjectUri, Scheme};
-pub use options::{Allocation, Device, DeviceMap, MemoryLimit, Order, ReadPath, RetryLimits};
+pub use options::{
+    Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, ReadPath,
+    RetryLimits,
+};
 pub use safetensors::Dtype;
 pub use source::{Downgrade, resident_bytes};
 pub use tensor::Tensor;

@@ -69,7 +69,8 @@ impl Engine {
         let Task { source: index, chunk, window, ticket } = task;
         let reader = self.reader(index)?;
         let source = &*self.shared.job.sources[index];
-        let window = fill(&self.shared, source, &*reader, chunk, window).await?;
+        let mut window = fill(&self.shared, source, &*reader, chunk, window).await?;
+        reader.filled(&mut window, chunk.offset_bytes);
         if !source.is_remote() {
             self.shared.stats.rung(self.access.backend.rung());
         }
@@ -131,7 +132,9 @@ impl Engine {
         };
         let usage = ring.usage();
         let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_hand();
-        if in_flight > 0 || starving.min(usage.since_freed) < patience {
+        // What a cache's writer holds, its disk will give back.
+        let held_by_cache = self.shared.stats.tally.holds_any();
+        if in_flight > 0 || held_by_cache || starving.min(usage.since_freed) < patience {
             return Ok(());
         }
         Err(Error::new(

@@ -74,6 +74,9 @@ const TABLE: &[Row] = &[
     row(Errno::EMFILE,      Fail,      Io, "this process has too many open files", "raise the limit with ulimit -n"),
     row(Errno::ENFILE,      Fail,      Io, "this machine has too many open files", "raise fs.file-max"),
     row(Errno::ENOMEM,      Fail,      OutOfMemory, "out of memory, or over the locked-memory limit", "free memory, raise ulimit -l, or set a smaller --memory-limit"),
+    row(Errno::ENOSPC,      Fail,      Io, "the disk is full", "free space, or use another directory"),
+    row(Errno::EDQUOT,      Fail,      Io, "the disk quota is used up", "free space, or use another directory"),
+    row(Errno::EROFS,       Fail,      Io, "the file system is read-only", "use another directory"),
     row(Errno::EBADF,       Fail,      Io, "the file was closed", ""),
 ];
 

@@ -6,6 +6,7 @@
 //! Loader::read_into: byte ranges of locations -> engines -> the caller's own memory
 //! ```
 
+mod caching;
 mod loaded;
 mod read_into;
 mod remote;
@@ -19,6 +20,7 @@ pub use read_into::ReadRequest;
 pub use stream::{Progress, TensorStream};
 pub use summary::Summary;
 
+use crate::cache::Cache;
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Job, LoadWork, MapWork, Running};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +34,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tuning::Tuning;
+
+/// One in so many bytes of a ring whose memory is used again may wait to be written to the cache.
+const CACHE_SHARE: u64 = 4;
 
 /// Options of a load, and the calls that do it. Cheap to clone; one loader serves any number of
 /// loads.
@@ -69,10 +74,13 @@ pub struct Loader {
     /// Made anew by every option of remote locations; its connections and credentials are shared by
     /// all loads of this loader and its clones.
     opener: Arc<Opener>,
+    /// Stands before the opener's objects.
+    cache: Arc<Cache>,
 }
 
 impl Default for Loader {
     fn default() -> Self {
+        let cache = Arc::<Cache>::default();
         Self {
             memory_limit: None,
             read_path: ReadPath::Auto,
@@ -84,7 +92,8 @@ impl Default for Loader {
             allocation: Allocation::default(),
             dtype: None,
             kept: Kept::default(),
-            opener: Arc::default(),
+            opener: Arc::new(Opener::default().behind(cache.clone())),
+            cache,
         }
     }
 }
@@ -249,6 +258,9 @@ impl Loader {
         let register = all.last().filter(|_| tuning.register).cloned();
         let job = Job { rings: all, carriers, register, ..self.job(sources, &tuning) };
         let running = Running::start(job, Arc::new(work))?;
+        if let Some(bytes) = plan.reused_ring_bytes() {
+            running.stats().tally.hold_at_most(bytes / CACHE_SHARE);
+        }
         Ok(Started { running, ring_bytes: plan.ring_bytes(), _lease: rings.cards })
     }
 

@@ -100,7 +100,7 @@ impl Loader {
     fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {
         let mut options = self.opener.options.clone();
         change(&mut options);
-        self.opener = Arc::new(Opener::new(options));
+        self.opener = Arc::new(Opener::new(options).behind(self.cache.clone()));
         self
     }
 }

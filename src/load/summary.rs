@@ -42,6 +42,13 @@ pub struct Summary {
     /// How many bytes cards have summed up, for [`Loader::verify`](crate::Loader::verify), and found to
     /// be what host memory held.
     pub verified_card_bytes: u64,
+    /// Bytes that came out of the local file cache; they are among [`read_bytes`](Self::read_bytes).
+    pub cached_bytes: u64,
+    /// Bytes that were not written to the cache, since they came too fast for its disk under the
+    /// memory limit. A later load adds them.
+    pub cache_left_out_bytes: u64,
+    /// Why the cache did less than it should, if so.
+    pub cache_trouble: Option<String>,
 }
 
 impl Summary {
@@ -57,6 +64,9 @@ impl Summary {
             retries: stats.tally.counts(),
             verified_objects: running.verified_objects(),
             verified_card_bytes: stats.card_verified_bytes.load(Ordering::Relaxed),
+            cached_bytes: stats.tally.cached_bytes(),
+            cache_left_out_bytes: stats.tally.left_out_bytes(),
+            cache_trouble: stats.tally.trouble(),
             ..Self::default()
         }
     }

@@ -87,6 +87,12 @@ impl From<PathBuf> for Location {
     }
 }
 
+impl From<ObjectUri> for Location {
+    fn from(uri: ObjectUri) -> Self {
+        Location::Object(uri)
+    }
+}
+
 impl From<&Path> for Location {
     fn from(path: &Path) -> Self {
         Location::File(path.to_path_buf())

@@ -7,6 +7,9 @@
 //! | --- | --- | --- |
 //! | memory limit | `RINGLOAD_MEMORY_LIMIT` (`unlimited`, `min`, `4GiB`, `4000000000`) | `RUNAI_STREAMER_MEMORY_LIMIT` (`-1`, `0`, bytes) |
 //! | engines | `RINGLOAD_CONCURRENCY` | `RUNAI_STREAMER_CONCURRENCY`, at most one a core |
+//! | cache directory | `RINGLOAD_CACHE_DIR` (none: no cache) | |
+//! | cache size | `RINGLOAD_CACHE_SIZE` (`unlimited`, `200GiB`) | |
+//! | cache validation | `RINGLOAD_CACHE_VALIDATE` (`always`, `never`, `10m`) | |
 //!
 //! What is remote heeds the variables that each field has, besides its options. Where several mean
 //! the same, the first one that is set counts.
@@ -30,10 +33,13 @@
 //! | cache of `hf://` | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`; `HF_HOME`, `XDG_CACHE_HOME`, `HOME` |
 //! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and those of the store that it names |
 
+mod cache;
 mod device;
 mod dtype;
 mod remote;
 
+pub(crate) use cache::{CacheOptions, CacheSettings};
+pub use cache::{CacheSize, CacheValidate};
 pub(crate) use device::compile;
 pub use device::{Allocation, Device, DeviceMap};
 pub(crate) use dtype::check_dtype;

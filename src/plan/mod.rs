@@ -212,6 +212,15 @@ impl Plan {
         self.budget.card_ring_bytes
     }
 
+    /// How much memory is used again and again: all of it under a limit, and what tensors pass through
+    /// on their way to cards. `None` where none is.
+    pub(crate) fn reused_ring_bytes(&self) -> Option<u64> {
+        match (self.card_ring_bytes(), self.limit_bytes()) {
+            (0, limit) => limit.map(|_| self.ring_bytes()),
+            (cards, _) => Some(cards),
+        }
+    }
+
     /// How large both rings are together, in bytes.
     pub fn ring_bytes(&self) -> u64 {
         self.host_ring_bytes() + self.card_ring_bytes()

@@ -25,7 +25,7 @@ mod slot;
 
 pub use budget::{Budget, Needs};
 pub use memory::{HUGE_PAGE_BYTES, Mapping};
-pub use slot::{FullSlot, Slot, Window};
+pub use slot::{FullSlot, Part, Slot, Window};
 
 use crate::error::Result;
 use std::collections::BTreeMap;

@@ -8,6 +8,10 @@
 //! last of them is gone, so neither a reader in flight nor a tensor in a user's hand can see it
 //! reused.
 //!
+//! A filled window may [share](Window::share) its bytes before the others are filled: it gives up
+//! the right to write them for a [`Part`], the read-only view of a stretch of the slot. A part keeps
+//! the slot as a tensor does.
+//!
 //! Windows are also made over memory that a caller lends for `read_into`; see [`Window::lend`].
 
 use super::Ring;
@@ -56,7 +60,7 @@ impl Slot {
             let ptr = unsafe { base.add(slot_start + start) };
             let len = end - start;
             start = end;
-            Window { ptr, len, filled: 0, owner: Some(Arc::clone(&filling)) }
+            Window { ptr, len, end: len, filled: 0, owner: Some(Arc::clone(&filling)) }
         };
         ends.iter().map(window).collect()
     }
@@ -77,6 +81,8 @@ struct Filling {
 pub struct Window {
     ptr: NonNull<u8>,
     len: usize,
+    /// How far reads may fill it at the moment; at most `len`.
+    end: usize,
     filled: usize,
     /// Keeps the memory; `None` for lent memory, which its lender keeps.
     owner: Option<Arc<Filling>>,
@@ -92,7 +98,8 @@ impl Window {
     /// The bytes stay valid, and nobody else touches them, until the window is dropped or
     /// completed.
     pub(crate) unsafe fn lend(bytes: NonNull<[u8]>) -> Self {
-        Self { ptr: bytes.cast(), len: bytes.len(), filled: 0, owner: None }
+        let len = bytes.len();
+        Self { ptr: bytes.cast(), len, end: len, filled: 0, owner: None }
     }
 
     /// Its whole length in bytes.
@@ -121,7 +128,17 @@ impl Window {
 
     /// How many bytes are still to fill.
     pub fn unfilled_len(&self) -> usize {
-        self.len - self.filled
+        self.end.saturating_sub(self.filled)
+    }
+
+    /// Lets only the next `bytes` bytes be filled, until it is [widened](Self::widen).
+    pub fn narrow(&mut self, bytes: usize) {
+        self.end = self.len.min(self.filled.saturating_add(bytes));
+    }
+
+    /// Lets all of it be filled again.
+    pub fn widen(&mut self) {
+        self.end = self.len;
     }
 
     /// The address of the first unfilled byte, for a read operation that owns this window.
@@ -138,6 +155,21 @@ impl Window {
         unsafe { std::slice::from_raw_parts_mut(self.unfilled_ptr(), len) }
     }
 
+    /// The filled bytes, to be read by others from now on, and written by nobody: the window is left
+    /// with those behind them, and nothing is filled of it. `None` for lent windows.
+    pub fn share(&mut self) -> Option<Part> {
+        let filling = Arc::clone(self.owner.as_ref()?);
+        let base = filling.slot.ring.memory().start().as_ptr() as usize;
+        let start = self.ptr.as_ptr() as usize - base;
+        let part = Part { filling, range: start..start + self.filled };
+        // SAFETY: filled <= len, so this stays within (or one past) the window's memory.
+        self.ptr = unsafe { self.ptr.add(self.filled) };
+        self.len -= self.filled;
+        self.end = self.len;
+        self.filled = 0;
+        Some(part)
+    }
+
     /// Hands the window in as filled; the last one of a slot gets the full slot.
     ///
     /// Lent windows give `None`: their lender knows.
@@ -152,6 +184,39 @@ impl Window {
 impl fmt::Debug for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Window({} of {} bytes filled)", self.filled, self.len)
+    }
+}
+
+/// Filled bytes of a slot, of which other bytes may still be written: shared and read-only.
+#[derive(Clone)]
+pub struct Part {
+    filling: Arc<Filling>,
+    /// In the ring's memory.
+    range: Range<usize>,
+}
+
+impl Part {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the window that these bytes were of has given them up, and it was the only way to
+        // write them; the slot is not released while `filling` lives.
+        unsafe { self.filling.slot.ring.memory().bytes(self.range.clone()) }
+    }
+
+    /// Those of its bytes that stand in `range`.
+    ///
+    /// # Panics
+    /// When it has fewer.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.range.len(), "beyond the part's end");
+        let start = self.range.start;
+        Self { filling: Arc::clone(&self.filling), range: start + range.start..start + range.end }
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part({} bytes)", self.range.len())
     }
 }
 

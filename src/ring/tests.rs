@@ -390,3 +390,37 @@ fn two_slots_come_together_or_not_at_all_and_are_freed_apart() {
     ring.close();
     assert!(ring.allocate_two([1, 1]).is_none());
 }
+
+/// A part keeps its slot, sees its bytes while others are still written, and takes the right to
+/// write them away.
+#[test]
+fn shared_bytes_are_read_while_others_are_written() {
+    let ring = Ring::new(2 * PAGE_BYTES, PAGE_BYTES).unwrap();
+    let slot = ring.allocate(2 * PAGE_BYTES).unwrap();
+    let mut windows = slot.into_windows(&[PAGE_BYTES, 2 * PAGE_BYTES]);
+    let (mut second, mut first) = (windows.pop().unwrap(), windows.pop().unwrap());
+    first.narrow(100);
+    assert_eq!(first.unfilled_len(), 100);
+    first.unfilled_mut().fill(1);
+    first.set_filled(100);
+    assert_eq!(first.unfilled_len(), 0, "it was narrowed");
+    first.widen();
+    let part = first.share().unwrap();
+    assert_eq!((first.len(), first.filled()), (PAGE_BYTES - 100, 0));
+    first.unfilled_mut().fill(2);
+    assert!(part.bytes() == [1; 100], "they were written to");
+    second.unfilled_mut().fill(3);
+    assert!(first.complete().is_none());
+    let full = second.complete().unwrap();
+    assert_eq!((full.bytes()[99], full.bytes()[100], full.bytes()[PAGE_BYTES]), (1, 2, 3));
+    drop(full);
+    assert_eq!(ring.usage().slots, 1, "the part keeps it");
+    assert_eq!(part.slice(10..20).bytes(), [1; 10]);
+    drop(part);
+    assert_eq!(ring.usage().slots, 0);
+    let mut lent = [0; 8];
+    // SAFETY: nobody else touches `lent` while the window lives.
+    #[allow(unsafe_code)]
+    let mut window = unsafe { Window::lend(std::ptr::NonNull::from(&mut lent[..])) };
+    assert!(window.share().is_none(), "its lender has it");
+}

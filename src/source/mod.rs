@@ -16,6 +16,7 @@
 #[allow(unsafe_code)]
 mod backend;
 mod file;
+mod front;
 pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -28,8 +29,10 @@ mod tally;
 
 pub use backend::{Backend, Rung};
 pub use file::FileSource;
+pub(crate) use front::{Front, Remote};
 pub(crate) use http::CONNECTIONS_MAX;
 pub use object::Check;
+pub(crate) use object::{Identity, ObjectSource};
 pub(crate) use opener::Opener;
 pub use residency::resident_bytes;
 pub use stop::Stop;
@@ -188,6 +191,10 @@ pub trait Reader {
     /// How many rungs it has gone down. A read that was refused when it had gone down fewer than
     /// now is to be asked again: it was in flight while another one's refusal was acted upon.
     fn steps_down(&self) -> usize;
+
+    /// Says that `window` is filled with what stands at `offset`. A reader that keeps what it read
+    /// shares the window's bytes here.
+    fn filled(&self, _window: &mut Window, _offset: u64) {}
 
     /// Takes the next rung down after `refusal`; `None` when there is none left.
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade>;

@@ -1,9 +1,8 @@
 //! Opening sources, local and remote, for one loader.
 
 use super::http::Client;
-use super::object::ObjectSource;
-use super::store::{Store, Stores, anyscale};
-use super::{FileSource, Source};
+use super::store::{Stores, anyscale};
+use super::{FileSource, Front, Remote, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri, Scheme};
 use crate::options::RemoteOptions;
@@ -22,6 +21,7 @@ pub(crate) struct Opener {
     /// Whether files may be opened although bytes are to be verified and nothing is kept to verify
     /// theirs against.
     takes_files_unverified: bool,
+    front: Option<Arc<dyn Front>>,
 }
 
 impl Opener {
@@ -30,11 +30,16 @@ impl Opener {
         Self { options, ..Self::default() }
     }
 
+    /// The same with `front` before all objects.
+    pub fn behind(self, front: Arc<dyn Front>) -> Self {
+        Self { front: Some(front), ..self }
+    }
+
     /// An opener with the same client, which finds out anew what may have changed since.
     pub fn anew(&self) -> Self {
         let (options, client) = (self.options.clone(), Arc::clone(&self.client));
-        let takes_files_unverified = self.takes_files_unverified;
-        Self { options, client, repositories: Stores::default(), takes_files_unverified }
+        let (front, takes_files_unverified) = (self.front.clone(), self.takes_files_unverified);
+        Self { options, client, repositories: Stores::default(), front, takes_files_unverified }
     }
 
     /// The same, for tensors that all go to cards: there, verifying covers the way from host memory
@@ -66,11 +71,10 @@ impl Opener {
     /// What its store says.
     pub fn open_object(&self, uri: &ObjectUri, verify: bool) -> Result<Arc<dyn Source>> {
         let uri = &self.actual(uri)?;
-        let (client, store) = self.prepared(uri)?;
-        match store.local(uri.key()) {
-            // None where bytes are to be verified.
-            Some(path) => Ok(Arc::new(FileSource::open(&path)?)),
-            None => Ok(Arc::new(ObjectSource::open(client, store, uri, verify)?)),
+        let remote = self.remote(uri, verify)?;
+        match &self.front {
+            Some(front) => front.open(&remote),
+            None => remote.open(),
         }
     }
 
@@ -80,10 +84,18 @@ impl Opener {
     /// # Errors
     /// What the store says.
     pub fn list(&self, directory: &ObjectUri) -> Result<Option<Vec<String>>> {
-        let uri = self.actual(directory)?;
-        let (client, store) = self.prepared(&uri)?;
-        let asking = Arc::clone(client);
-        client.block_on(async move { store.list(&asking, uri.key()).await })
+        let uri = &self.actual(directory)?;
+        let remote = self.remote(uri, false)?;
+        let ask = || {
+            remote.prepare()?;
+            let (client, store) = (Arc::clone(remote.client), Arc::clone(&remote.store));
+            let key = uri.key().to_owned();
+            remote.client.block_on(async move { store.list(&client, &key).await })
+        };
+        match &self.front {
+            Some(front) => front.list(&remote, &ask),
+            None => ask(),
+        }
     }
 
     /// Where `uri` really is: `anyscale://` stands for a place in another store.
@@ -94,19 +106,17 @@ impl Opener {
         anyscale::actual(&self.options, uri)
     }
 
-    /// The client, and the store of `uri`, ready to be asked.
+    /// The object `uri` at its store, which nobody is asked for yet.
     ///
     /// # Errors
-    /// What the store says.
-    pub fn prepared(&self, uri: &ObjectUri) -> Result<(&Arc<Client>, Arc<dyn Store>)> {
+    /// Those of an option or variable that cannot be used.
+    pub(super) fn remote<'a>(&'a self, uri: &'a ObjectUri, verify: bool) -> Result<Remote<'a>> {
         let client = self.client();
         let store = match uri.scheme() {
             Scheme::Hf => self.repositories.of(client, uri)?,
             _ => client.store(uri)?,
         };
-        let (asking, preparing) = (Arc::clone(client), Arc::clone(&store));
-        client.block_on(async move { preparing.prepare(&asking).await })?;
-        Ok((client, store))
+        Ok(Remote { client, store, uri, verify })
     }
 
     /// The client, made if need be.

@@ -11,7 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The variables that the command reads; a test sets those it is about.
-const VARIABLES: [&str; 5] = [
+const VARIABLES: [&str; 8] = [
+    "RINGLOAD_CACHE_DIR",
+    "RINGLOAD_CACHE_SIZE",
+    "RINGLOAD_CACHE_VALIDATE",
     "RINGLOAD_MEMORY_LIMIT",
     "RINGLOAD_CONCURRENCY",
     "RUNAI_STREAMER_MEMORY_LIMIT",

@@ -60,6 +60,9 @@ impl Request {
         if self.header("if-match").is_some_and(|etag| etag != ETAG) {
             return Reply::new(412);
         }
+        if self.header("if-none-match") == Some(ETAG) {
+            return Reply::new(304).with("ETag", ETAG);
+        }
         match self.range() {
             Some((first, _)) if first >= total => {
                 Reply::new(416).with("Content-Range", format!("bytes */{total}"))

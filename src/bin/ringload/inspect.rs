@@ -1,5 +1,6 @@
 //! `ringload inspect`: what a checkpoint holds, read from its headers alone.
 
+use crate::caching::{self, Caching};
 use crate::failure::Outcome;
 use crate::format::{self, Align};
 use crate::locations::Locations;
@@ -17,6 +18,8 @@ pub struct Args {
     locations: Locations,
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    caching: Caching,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -27,8 +30,9 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened or the answer not be written.
 pub fn run(args: Args) -> Outcome {
-    let loader = args.remote.apply(Loader::new())?;
+    let loader = args.caching.apply(args.remote.apply(Loader::new())?);
     let checkpoint = loader.open(args.locations.parse()?)?;
+    caching::flush(&loader);
     if args.json {
         output::print_json(&Listing::of(&checkpoint))
     } else {

@@ -7,6 +7,7 @@
 //! Exit status: 0 done, 1 the command failed, 2 it was called wrongly.
 
 mod bench;
+mod caching;
 mod doctor;
 mod failure;
 mod format;

@@ -12,8 +12,9 @@ pub(super) struct Identity {
     device: u64,
     inode: u64,
     pub(super) len_bytes: u64,
-    /// Seconds and nanoseconds of the last modification.
-    modified: (i64, i64),
+    /// Seconds and nanoseconds of the last modification; `None` of a file that is still written to,
+    /// by those who know what they do.
+    modified: Option<(i64, i64)>,
 }
 
 impl Identity {
@@ -23,15 +24,26 @@ impl Identity {
             device: metadata.dev(),
             inode: metadata.ino(),
             len_bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            modified: Some((metadata.mtime(), metadata.mtime_nsec())),
         })
+    }
+
+    /// The same, whenever it is modified.
+    pub(super) fn growing(self) -> Self {
+        Self { modified: None, ..self }
+    }
+
+    /// Whether `now`, looked at later, is still it.
+    pub(super) fn is_still(&self, now: &Self) -> bool {
+        let modified = self.modified.and(now.modified);
+        *self == Self { modified, ..*now }
     }
 
     /// Fails, saying what changed, unless `file` is still the same.
     pub(super) fn check(&self, file: &File, path: &Path) -> Result<()> {
         let now = Self::of(file)
             .map_err(|e| Error::from_io(format_args!("look at {}", path.display()), e))?;
-        if now == *self {
+        if self.is_still(&now) {
             return Ok(());
         }
         let (was, is) = (self.len_bytes, now.len_bytes);

@@ -65,6 +65,13 @@ impl FileSource {
         })
     }
 
+    /// As [`open`](Self::open), for a file that grows while it is read: its bytes are for the caller
+    /// to check.
+    pub(crate) fn open_growing(path: &Path) -> Result<Self> {
+        let file = Self::open(path)?;
+        Ok(Self { identity: file.identity.growing(), ..file })
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -89,7 +96,7 @@ impl FileSource {
             let direct = open_direct(&self.path).map_err(|refusal| refusal.to_string())?;
             // The path may have been pointed at another file since.
             match Identity::of(&direct) {
-                Ok(identity) if identity == self.identity => Ok(Arc::new(direct)),
+                Ok(now) if self.identity.is_still(&now) => Ok(Arc::new(direct)),
                 _ => Err("the path leads to another file now".to_owned()),
             }
         });

@@ -83,8 +83,9 @@ pub(super) async fn exchange(io: Stream, request: Request<Full<Bytes>>) -> hyper
         .await?
     };
     let (head, incoming) = answer.into_parts();
-    // An answer to HEAD tells the length of what it does not bring.
-    let length = if is_head { Some(0) } else { content_length(&head.headers) };
+    // An answer to HEAD tells the length of what it does not bring, as "not modified" may.
+    let is_bare = is_head || head.status == http::StatusCode::NOT_MODIFIED;
+    let length = if is_bare { Some(0) } else { content_length(&head.headers) };
     match length {
         Some(length) => raw(head, incoming, driver, length).await,
         None => {

@@ -13,7 +13,7 @@
 
 use super::identity::{Identity, changed};
 use super::landing::Landing;
-use super::open::open_once;
+use super::open::{Opened, open_once};
 use super::range::{self, ContentRange};
 use super::receive::{Kernel, Receiver};
 use super::verify::Check;
@@ -67,7 +67,7 @@ pub(super) struct Object {
 
 impl Object {
     /// Opens the object `uri` of `store` with a request for its first `first_bytes`, which are given
-    /// as well. Runs on the control thread's runtime.
+    /// as well; none where it is still what it is `known` as. Runs on the control thread's runtime.
     ///
     /// # Errors
     /// What the store says; [`Unsupported`](crate::ErrorKind::Unsupported) for a server without
@@ -77,6 +77,7 @@ impl Object {
         store: Arc<dyn Store>,
         uri: ObjectUri,
         first_bytes: u64,
+        known: Option<Identity>,
     ) -> Result<(Self, Bytes)> {
         let doing = format!("open {uri}");
         let key = uri.key().to_owned();
@@ -86,15 +87,34 @@ impl Object {
         loop {
             let origin = Origin::of(&store.url(&key)?);
             let host = client.host(&origin);
-            match open_once(&client, &*store, &key, first_bytes).await {
-                Ok((identity, route, first)) => {
+            match open_once(&client, &*store, &key, first_bytes, known.as_ref()).await {
+                Ok(opened) => {
                     host.succeeded();
-                    let (location, route) = (Location::Object(uri), Mutex::new(route));
-                    return Ok((Self { client, location, identity, store, key, route }, first));
+                    let (identity, route, first) = match (opened, known) {
+                        (Opened::Anew(identity, route, first), _) => (identity, route, first),
+                        (Opened::Same, Some(known)) => (known, None, Bytes::new()),
+                        // Not reached: nothing was said that it could be the same as.
+                        (Opened::Same, None) => return Err(changed(&uri.into(), "its ETag")),
+                    };
+                    let object = Self::known(client, store, uri, identity);
+                    *object.route() = route;
+                    return Ok((object, first));
                 }
                 Err(failure) => sleep(tries.after(failure, &*store, &host)?.wait).await,
             }
         }
+    }
+
+    /// The object `uri` of `store`, which is known as `identity`; nobody is asked. If it is another
+    /// one by now, reading it says so.
+    pub fn known(
+        client: Arc<Client>,
+        store: Arc<dyn Store>,
+        uri: ObjectUri,
+        identity: Identity,
+    ) -> Self {
+        let key = uri.key().to_owned();
+        Self { client, location: Location::Object(uri), identity, store, key, route: Mutex::default() }
     }
 
     /// What the store is, in a word.

@@ -37,6 +37,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use verify::Part;
 
+pub(crate) use identity::Identity;
 pub use verify::Check;
 
 /// How much is asked for first: enough for the header of most shards.
@@ -53,6 +54,7 @@ pub(crate) struct ObjectSource {
 
 impl ObjectSource {
     /// Opens the object `uri` of `store`; with `verify`, its bytes are checked against its checksum.
+    /// Where it is still what it is `known` as, none of its bytes are sent.
     ///
     /// # Errors
     /// What the store says; [`Unsupported`](ErrorKind::Unsupported) for a server without ranges, and
@@ -62,8 +64,9 @@ impl ObjectSource {
         store: Arc<dyn Store>,
         uri: &ObjectUri,
         verify: bool,
+        known: Option<Identity>,
     ) -> Result<Self> {
-        let opening = Object::open(Arc::clone(client), store, uri.clone(), FIRST_BYTES);
+        let opening = Object::open(Arc::clone(client), store, uri.clone(), FIRST_BYTES, known);
         let (object, first, check) = client.block_on(async move {
             let (object, first) = opening.await?;
             // Asked for once the object is pinned: if it is replaced in between, the next range is
@@ -72,6 +75,22 @@ impl ObjectSource {
             Ok((object, first, check))
         })?;
         Ok(Self { object: Arc::new(object), check, first: Mutex::new(first) })
+    }
+
+    /// The object `uri` of `store`, which is known as `identity`; nobody is asked.
+    pub fn known(
+        client: &Arc<Client>,
+        store: Arc<dyn Store>,
+        uri: &ObjectUri,
+        identity: Identity,
+    ) -> Self {
+        let object = Object::known(Arc::clone(client), store, uri.clone(), identity);
+        Self { object: Arc::new(object), check: None, first: Mutex::default() }
+    }
+
+    /// What it was when it was opened.
+    pub fn identity(&self) -> &Identity {
+        &self.object.identity
     }
 
     /// Reads what is no tensor.

@@ -15,8 +15,16 @@ use bytes::Bytes;
 use http::{StatusCode, Uri};
 use std::sync::Arc;
 
-/// One attempt to get the first `first_bytes` of the object `key`: its identity, where redirects
-/// led, and the bytes.
+/// What one attempt to open an object gave.
+pub(super) enum Opened {
+    /// Its identity, where redirects led, and its first bytes.
+    Anew(Identity, Option<Uri>, Bytes),
+    /// It is still what it was known as.
+    Same,
+}
+
+/// One attempt to get the first `first_bytes` of the object `key`; none of them where it is still
+/// what it is `known` as.
 ///
 /// # Errors
 /// When there is no answer, or none that will do.
@@ -25,19 +33,29 @@ pub(super) async fn open_once(
     store: &dyn Store,
     key: &str,
     first_bytes: u64,
-) -> Attempted<(Identity, Option<Uri>, Bytes)> {
+    known: Option<&Identity>,
+) -> Attempted<Opened> {
     let (pool, uri) = (client.pool(), store.url(key)?);
-    let request = range::request(uri.clone(), 0, first_bytes);
+    let mut request = range::request(uri.clone(), 0, first_bytes);
+    if let Some(known) = known {
+        known.unless_same(request.headers_mut());
+    }
     let mut answered = client.attempt(pool, store, request, true).await?;
     let head = &answered.answer.head;
     let range = ContentRange::of(&head.headers);
+    if head.status == StatusCode::NOT_MODIFIED && known.is_some() {
+        answered.keep_connection(pool);
+        return Ok(Opened::Same);
+    }
     let whole = head.status == StatusCode::OK;
     let total_bytes = match head.status {
         StatusCode::PARTIAL_CONTENT => range.and_then(|range| range.total_bytes),
         // A server may send a whole object of less than the range; a longer one is no answer.
         StatusCode::OK => answered.answer.body.left().filter(|&bytes| bytes <= first_bytes),
         StatusCode::RANGE_NOT_SATISFIABLE => match range::unsatisfied_total(&head.headers) {
-            Some(0) => return Ok((Identity::of(&head.headers, 0), None, Bytes::new())),
+            Some(0) => {
+                return Ok(Opened::Anew(Identity::of(&head.headers, 0), None, Bytes::new()));
+            }
             _ => return Err(range::wrong_range(&answered.origin)),
         },
         _ => return Err(client.refusal(pool, answered).await.into()),
@@ -54,7 +72,7 @@ pub(super) async fn open_once(
         return Err(range::wrong_range(&answered.origin));
     }
     if len == 0 {
-        return Ok((identity, None, Bytes::new()));
+        return Ok(Opened::Anew(identity, None, Bytes::new()));
     }
     let (limits, origin) = (&client.options.retries, &answered.origin);
     let receiver = Receiver { kernel: &NoKernel, stop: &Stop::default(), limits, origin };
@@ -63,7 +81,7 @@ pub(super) async fn open_once(
     outcome?;
     let route = route(&uri, &answered);
     answered.keep_connection(pool);
-    Ok((identity, route, bytes_of(landing)))
+    Ok(Opened::Anew(identity, route, bytes_of(landing)))
 }
 
 /// A window for a small read of `len` bytes; at least one.

@@ -77,6 +77,12 @@ pub(crate) trait Store: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
+    /// What tells its place from others that locations call the same: the address of the server,
+    /// where that is set apart. Empty where the location says it all.
+    fn place(&self) -> String {
+        String::new()
+    }
+
     /// A local file that holds the object `key` already.
     fn local(&self, _key: &str) -> Option<PathBuf> {
         None

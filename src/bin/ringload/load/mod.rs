@@ -13,6 +13,7 @@ mod digest;
 mod progress;
 pub mod report;
 
+use crate::caching::{self, Caching};
 use crate::failure::Outcome;
 use crate::locations::Locations;
 use crate::output;
@@ -29,6 +30,8 @@ pub struct Args {
     locations: Locations,
     #[command(flatten)]
     remote: Remote,
+    #[command(flatten)]
+    caching: Caching,
     /// Stream under this cap on memory: 'unlimited', 'min', or a size such as 4GiB
     #[arg(long, value_name = "LIMIT")]
     memory_limit: Option<MemoryLimit>,
@@ -69,8 +72,11 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be loaded or the answer not be written.
 pub fn run(args: Args) -> Outcome {
-    let stream = args.loader()?.stream(args.locations.parse()?)?;
+    let loader = args.loader()?;
+    let stream = loader.stream(args.locations.parse()?)?;
     let (report, digests) = consume(stream, args.digest, args.drop)?;
+    caching::flush(&loader);
+    let report = report.with_cache_trouble(loader.cache_trouble());
     match (args.json, digests) {
         (true, digests) => output::print_json(&report.with_digests(digests)),
         (false, Some(digests)) => output::print(|out| digest::write(out, &digests)),
@@ -87,7 +93,7 @@ impl Args {
             devices = devices.with(glob, *device)?;
         }
         let loader = Loader::new().engines(self.engines).verify(self.verify).device(devices);
-        let mut loader = self.remote.apply(loader)?;
+        let mut loader = self.caching.apply(self.remote.apply(loader)?);
         if let Some(limit) = self.memory_limit {
             loader = loader.memory_limit(limit);
         }

@@ -37,6 +37,9 @@ pub struct Report {
     retries: BTreeMap<&'static str, u64>,
     verified_objects: usize,
     verified_card_bytes: u64,
+    cached_bytes: u64,
+    cache_left_out_bytes: u64,
+    cache_trouble: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digests: Option<Digests>,
 }
@@ -78,8 +81,16 @@ impl Report {
             retries: summary.retries,
             verified_objects: summary.verified_objects,
             verified_card_bytes: summary.verified_card_bytes,
+            cached_bytes: summary.cached_bytes,
+            cache_left_out_bytes: summary.cache_left_out_bytes,
+            cache_trouble: summary.cache_trouble,
             digests: None,
         }
+    }
+
+    /// The same with what the cache met after the load.
+    pub fn with_cache_trouble(self, trouble: Option<String>) -> Self {
+        Report { cache_trouble: self.cache_trouble.or(trouble), ..self }
     }
 
     /// The same with the digests in it.
@@ -110,6 +121,16 @@ impl Report {
         if self.verified_card_bytes > 0 {
             let size = format::size(self.verified_card_bytes);
             writeln!(out, "{size} verified to have arrived as they were in host memory")?;
+        }
+        if self.cached_bytes > 0 {
+            writeln!(out, "{} from the cache", format::size(self.cached_bytes))?;
+        }
+        if self.cache_left_out_bytes > 0 {
+            let left_out = format::size(self.cache_left_out_bytes);
+            writeln!(out, "{left_out} not cached: they came too fast for its disk")?;
+        }
+        if let Some(trouble) = &self.cache_trouble {
+            writeln!(out, "cache: {trouble}")?;
         }
         Ok(())
     }
@@ -222,6 +243,9 @@ mod tests {
             retries: BTreeMap::new(),
             verified_objects: 0,
             verified_card_bytes: 0,
+            cached_bytes: 0,
+            cache_left_out_bytes: 0,
+            cache_trouble: None,
             digests: None,
         }
     }

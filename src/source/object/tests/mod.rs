@@ -42,7 +42,7 @@ impl Rig {
         let options = RemoteOptions::with_variables(&[]);
         let client = Client::new(options);
         let store = client.store(&uri).unwrap();
-        let (object, _) = Object::open(client, store, uri, 100).await.unwrap();
+        let (object, _) = Object::open(client, store, uri, 100, None).await.unwrap();
         Self { server, object, pool: Pool::default(), tally: Tally::default() }
     }
 

@@ -155,6 +155,10 @@ impl Store for Azure {
         Box::pin(self.sign(client, head, now))
     }
 
+    fn place(&self) -> String {
+        self.account.base.clone()
+    }
+
     fn judge(&self, refusal: &Refusal) -> Verdict {
         refusal::judge(refusal, self.uri.container(), &self.using())
     }

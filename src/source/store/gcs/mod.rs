@@ -166,6 +166,10 @@ impl Store for Gcs {
         })
     }
 
+    fn place(&self) -> String {
+        self.base.clone()
+    }
+
     fn judge(&self, refusal: &Refusal) -> Verdict {
         let verdict = refusal::judge(refusal, self.uri.container(), self.without());
         let missing = matches!(verdict, Verdict::Fail(ErrorKind::NotFound, _));

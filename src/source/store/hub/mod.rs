@@ -193,6 +193,10 @@ impl Store for Hub {
         Box::pin(async { Ok(()) })
     }
 
+    fn place(&self) -> String {
+        self.place.endpoint().to_owned()
+    }
+
     fn judge(&self, refusal: &Refusal) -> Verdict {
         refusal::judge(refusal, &self.place, self.token.is_some())
     }

@@ -291,9 +291,11 @@ fn sums_are_those_of_the_listing() {
     let opener = Opener::new(user.options());
     let sum = |location: &str| {
         let Location::Object(uri) = Location::parse(location).unwrap() else { panic!() };
-        let (client, store) = opener.prepared(&uri).unwrap();
-        let asking = Arc::clone(client);
-        client.block_on(async move { store.checksum(&asking, uri.key()).await }).unwrap()
+        let remote = opener.remote(&uri, false).unwrap();
+        remote.prepare().unwrap();
+        let (client, store) = (remote.client, remote.store);
+        let (asking, key) = (Arc::clone(client), uri.key().to_owned());
+        client.block_on(async move { store.checksum(&asking, &key).await }).unwrap()
     };
     assert_eq!(sum("hf://o/r/a.safetensors"), Some(Checksum::Sha256([0x5a; 32])));
     assert_eq!(sum("hf://o/r/sub/b.safetensors"), None);

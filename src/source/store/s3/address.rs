@@ -51,6 +51,14 @@ impl Address {
         self.endpoint.is_none()
     }
 
+    /// The address of a server that is not AWS; empty for AWS, where the bucket's name says it all.
+    pub fn server(&self) -> String {
+        let endpoint = self.endpoint.as_ref();
+        endpoint.map_or_else(String::new, |Endpoint { scheme, authority, path }| {
+            format!("{scheme}://{authority}{path}")
+        })
+    }
+
     /// The name of the bucket.
     pub fn bucket(&self) -> &str {
         &self.bucket

@@ -157,6 +157,10 @@ impl Store for S3 {
         })
     }
 
+    fn place(&self) -> String {
+        self.0.address.server()
+    }
+
     fn judge(&self, refusal: &Refusal) -> Verdict {
         judge::judge(self, refusal)
     }

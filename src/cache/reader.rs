@@ -1,0 +1,239 @@
+//! One engine's reader of an object that is on disk in part.
+//!
+//! ```text
+//! read_at: what stands at the front of the range?
+//!   present: read the file, check the seals; a wrong page is missing from then on
+//!   missing: one's turn? fetch it, and remember the claim    not yet? wait, and look again
+//! filled: what was fetched is shared with the writer, each part with its claim
+//! ```
+
+use super::claim::{Claim, Turn, turn};
+use super::entry::{Entry, Front};
+use super::files::Files;
+use super::pages::PAGE_BYTES;
+use super::source::CachedSource;
+use super::writer::{Bytes, Job};
+use crate::error::errno::{Action, action};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::Window;
+use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader};
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+
+pub(super) struct CachedReader {
+    source: Arc<CachedSource>,
+    files: Arc<Files>,
+    file: Option<Box<dyn Reader>>,
+    remote: Box<dyn Reader>,
+    access: Access,
+    /// What was fetched and not shared yet.
+    fetched: RefCell<Vec<Claim>>,
+}
+
+impl CachedReader {
+    pub fn new(
+        source: Arc<CachedSource>,
+        files: Arc<Files>,
+        remote: Box<dyn Reader>,
+        access: &Access,
+    ) -> Self {
+        let file = source.file_reader(access);
+        let (access, fetched) = (access.clone(), RefCell::default());
+        Self { source, files, file, remote, access, fetched }
+    }
+
+    /// One attempt at the front of the window's unfilled part.
+    async fn read(
+        &self,
+        entry: &Arc<Entry>,
+        mut window: Window,
+        offset: u64,
+    ) -> (io::Result<Attempt>, Window) {
+        let left = entry.len_bytes.saturating_sub(offset);
+        let len = left.min(window.unfilled_len() as u64);
+        if offset % PAGE_BYTES != 0 || len == 0 {
+            // In mid-page after a short read, there is nothing to check it by.
+            return self.remote.read_at(window, offset).await;
+        }
+        let first = offset / PAGE_BYTES;
+        let pages = first..(offset + len).div_ceil(PAGE_BYTES);
+        loop {
+            match (entry.front(&self.files, &pages), &self.file) {
+                (Front::Present(seals), Some(file)) => {
+                    let outcome;
+                    (outcome, window) = self.from_file(entry, &**file, &seals, window, offset).await;
+                    match outcome {
+                        Ok(None) => {}
+                        Ok(Some(attempt)) => return (Ok(attempt), window),
+                        Err(error) => return (Err(error), window),
+                    }
+                }
+                (front, _) => {
+                    let count = match front {
+                        Front::Present(seals) => seals.len() as u64,
+                        Front::Missing(count) => count,
+                    };
+                    let missing = first..first + count;
+                    match turn(entry, &self.files, &missing, &self.access.stop).await {
+                        Ok(Turn::Arrived) => {}
+                        Ok(Turn::Mine(claim)) => {
+                            return self.from_store(entry, claim, count, window, offset).await;
+                        }
+                        Err(error) => return (Err(io::Error::other(error)), window),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads pages that are there; `None` where the first of them turned out not to be.
+    async fn from_file(
+        &self,
+        entry: &Entry,
+        file: &dyn Reader,
+        seals: &[u64],
+        mut window: Window,
+        offset: u64,
+    ) -> (io::Result<Option<Attempt>>, Window) {
+        let first = offset / PAGE_BYTES;
+        let wanted = seals.len() * PAGE_BYTES as usize;
+        window.narrow(wanted);
+        let (outcome, mut window) = file.read_at(window, offset).await;
+        let attempt = match outcome {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                window.widen();
+                // The ladder of files; all else is the cache's misfortune, not the load's.
+                if matches!(action(&error), Action::Retry | Action::Downgrade) {
+                    return (Err(error), window);
+                }
+                tracing::debug!(%error, entry = %entry.directory.display(), "cannot be read");
+                entry.distrust(first..first + seals.len() as u64);
+                return (Ok(None), window);
+            }
+        };
+        let whole = entry.sealer.whole(offset, attempt.bytes as u64);
+        let end = entry.sealer.end_of(&whole);
+        let bytes = &window.unfilled_mut()[..(end.max(offset) - offset) as usize];
+        let right = entry.sealer.right(first, bytes, seals) as u64;
+        if right < whole.end - whole.start || right == 0 {
+            entry.distrust(first + right..first + right + 1);
+        }
+        let bytes = (entry.sealer.end_of(&(first..first + right)).max(offset) - offset) as usize;
+        let outcome = self.see(&mut window, offset, bytes).await;
+        window.widen();
+        match outcome {
+            Err(error) => (Err(io::Error::other(error)), window),
+            Ok(()) if right == 0 => (Ok(None), window),
+            Ok(()) => {
+                self.access.tally.cached(bytes as u64);
+                (Ok(Some(Attempt { bytes, ..attempt })), window)
+            }
+        }
+    }
+
+    /// Gives bytes of the file to what checks the whole object, if anything does.
+    async fn see(&self, window: &mut Window, offset: u64, bytes: usize) -> Result<()> {
+        let Some(check) = self.access.check.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
+        let bytes = &window.unfilled_mut()[..bytes];
+        let mut part = check.part();
+        part.update(bytes);
+        tokio::select! {
+            biased;
+            seen = check.saw_range(offset, bytes, &part) => seen,
+            () = self.access.stop.stopped() => Err(crate::source::stopped()),
+        }
+    }
+
+    /// Fetches `count` pages.
+    async fn from_store(
+        &self,
+        entry: &Entry,
+        claim: Option<Claim>,
+        count: u64,
+        mut window: Window,
+        offset: u64,
+    ) -> (io::Result<Attempt>, Window) {
+        window.narrow((count * PAGE_BYTES) as usize);
+        let (outcome, mut window) = self.remote.read_at(window, offset).await;
+        window.widen();
+        match outcome {
+            Ok(attempt) => {
+                self.fetched.borrow_mut().extend(claim);
+                (Ok(attempt), window)
+            }
+            Err(error) => {
+                let kind = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+                if kind.is_some_and(|error| error.kind() == ErrorKind::Changed) {
+                    entry.expire();
+                }
+                (Err(error), window)
+            }
+        }
+    }
+
+    /// Hands what was fetched of `window` to the writer.
+    fn share(&self, entry: &Arc<Entry>, window: &mut Window, offset: u64) {
+        let whole = entry.sealer.whole(offset, window.filled() as u64);
+        let mut fetched = self.fetched.borrow_mut();
+        let of_window = |claim: &mut Claim| {
+            whole.start <= claim.pages.start && claim.pages.start < whole.end
+        };
+        let claims: Vec<_> = fetched.extract_if(.., of_window).collect();
+        drop(fetched);
+        if claims.is_empty() {
+            return;
+        }
+        let Some(all) = window.share() else { return };
+        for claim in claims {
+            let pages = claim.pages.start..claim.pages.end.min(whole.end);
+            let (start, end) = (pages.start * PAGE_BYTES, entry.sealer.end_of(&pages));
+            let Some(held) = self.source.cache.writer.hold(&self.access.tally, end - start) else {
+                continue;
+            };
+            let part = all.slice((start - offset) as usize..(end - offset) as usize);
+            self.source.cache.writer.push(Job {
+                entry: Arc::clone(entry),
+                files: Arc::clone(&self.files),
+                first_page: pages.start,
+                bytes: Bytes::Slot { part, _held: held },
+                claim: Some(claim),
+            });
+        }
+        self.access.tally.note(self.source.cache.shelf.trouble());
+    }
+}
+
+impl Reader for CachedReader {
+    fn read_at<'a>(
+        &'a self,
+        window: Window,
+        offset: u64,
+    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
+        Box::pin(async move {
+            match &self.source.entry {
+                Some(entry) => self.read(entry, window, offset).await,
+                None => self.remote.read_at(window, offset).await,
+            }
+        })
+    }
+
+    fn refused(&self) -> Option<Downgrade> {
+        self.file.as_ref()?.refused()
+    }
+
+    fn steps_down(&self) -> usize {
+        self.file.as_ref().map_or(0, |file| file.steps_down())
+    }
+
+    fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {
+        self.file.as_ref()?.downgrade(refusal)
+    }
+
+    fn filled(&self, window: &mut Window, offset: u64) {
+        if let Some(entry) = &self.source.entry {
+            self.share(entry, window, offset);
+        }
+    }
+}
