@@ -92,6 +92,7 @@ mod test_files;
 #[cfg(test)]
 mod test_server;
 
+pub use cache::{CacheAdmin, CacheEntry, Checked, Pruned};
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};

@@ -1,9 +1,8 @@
-//! The local file cache: a second load comes from disk, and whatever happens to the cache in between,
-//! its bytes are right.
+//! The local file cache: a second load comes from disk, and whatever happened to the cache in
+//! between, its bytes are right.
 //!
-//! Hazards: an object that was replaced; a kill in mid-write; flipped bytes in data and metadata; a
-//! full, read-only or forbidden directory; many processes at once; eviction under a load; a slow disk
-//! that holds the load up.
+//! Hazards: an object that was replaced; parts of it loaded at different times; flipped bytes in data
+//! and metadata; entries evicted under a load; a second request for what is there.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,8 +11,11 @@ mod common;
 use common::directory;
 use common::fault_server::{FaultServer, Request};
 use common::model::{Model, loader};
-use ringload::{CacheValidate, ErrorKind, Loader};
-use std::path::Path;
+use common::nginx::Nginx;
+use ringload::{CacheAdmin, CacheSize, CacheValidate, ErrorKind, Loader, MemoryLimit};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Several reads, and an end in mid-page.
@@ -21,41 +23,68 @@ fn model() -> Model {
     Model::new(&[3_000_000, 0, 17, 12_345_678, 1, 40_000, 4096, 5_000_000])
 }
 
+fn serve(model: &Model) -> FaultServer {
+    FaultServer::start(model.file.clone(), |_, request| request.right())
+}
+
 fn cached(directory: &Path) -> Loader {
     loader().cache_dir(directory)
 }
 
-/// Bytes that the server was asked for, but for those of opening.
-fn fetched(requests: &[Request]) -> u64 {
-    let ranges = requests.iter().filter_map(Request::range);
-    ranges.filter(|range| *range != (0, 65535)).map(|(first, last)| (last - first + 1) as u64).sum()
+/// Loads `url` through the cache, and waits until the cache has it.
+#[track_caller]
+fn load(model: &Model, directory: &Path, url: &str) -> ringload::Summary {
+    let loader = cached(directory);
+    let summary = model.load(&loader, url).unwrap();
+    assert!(loader.flush(Some(common::PATIENCE)), "the writer hangs");
+    assert_eq!(loader.cache_trouble(), None);
+    summary
 }
 
-fn data(directory: &Path) -> Vec<std::path::PathBuf> {
-    let pattern = directory.join("*/*/data.safetensors");
+/// How many bytes the requests since number `from` asked for, but for those of opening.
+fn fetched_since(server: &FaultServer, from: usize) -> u64 {
+    let requests = server.seen();
+    let ranges = requests[from..].iter().filter(|request| request.header("if-none-match").is_none());
+    ranges.filter_map(Request::range).map(|(first, last)| (last - first + 1) as u64).sum()
+}
+
+fn found(directory: &Path, name: &str) -> Vec<PathBuf> {
+    let pattern = directory.join("*/*").join(name);
     glob::glob(pattern.to_str().unwrap()).unwrap().map(Result::unwrap).collect()
+}
+
+#[track_caller]
+fn the(directory: &Path, name: &str) -> PathBuf {
+    let mut found = found(directory, name);
+    assert_eq!(found.len(), 1, "{name}: {found:?}");
+    found.remove(0)
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    // In place, as a disk would do it.
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&bytes[at..=at], at as u64).unwrap();
 }
 
 #[test]
 fn a_second_load_comes_from_disk() {
     let (model, directory) = (model(), directory());
-    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
-    let first = cached(directory.path());
-    let summary = model.load(&first, &server.url()).unwrap();
+    let server = serve(&model);
+    let summary = load(&model, directory.path(), &server.url());
     assert!(summary.cached_bytes <= 4096, "{summary:?}"); // of the header's page
-    assert_eq!(summary.cache_trouble, None);
-    assert!(first.flush(None));
-    let [file] = &data(directory.path())[..] else { panic!("{:?}", data(directory.path())) };
-    assert!(std::fs::read(file).unwrap() == model.file, "other tools read something else");
+    let file = the(directory.path(), "data.safetensors");
+    assert!(fs::read(file).unwrap() == model.file, "other tools read something else");
 
     let before = server.seen().len();
-    let summary = model.load(&cached(directory.path()), &server.url()).unwrap();
+    let summary = load(&model, directory.path(), &server.url());
     assert!(summary.cached_bytes > 20_000_000, "{summary:?}");
     assert!(!summary.read_bytes.contains_key("http"), "{summary:?}");
     let again = &server.seen()[before..];
     assert_eq!(again.len(), 1, "one request validates: {again:#?}");
     assert!(again[0].header("if-none-match").is_some());
-    assert_eq!(fetched(again), 0);
 
     let url = server.url();
     drop(server);
@@ -67,5 +96,323 @@ fn a_second_load_comes_from_disk() {
     for validate in [CacheValidate::Always, old] {
         let asking = cached(directory.path()).cache_validate(validate);
         assert_eq!(model.load(&asking, &url).unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+}
+
+/// Whatever the memory limit cuts, the pages in between are whole.
+#[test]
+fn every_way_to_load_fills_the_cache() {
+    let model = model();
+    let server = serve(&model);
+    for (number, limit) in
+        [MemoryLimit::Min, MemoryLimit::Bytes(13 << 20), MemoryLimit::Unlimited].into_iter().enumerate()
+    {
+        let directory = directory();
+        let way = cached(directory.path()).memory_limit(limit).cache_patiently(true);
+        let way = if number == 0 { way.engines(2).connections(3) } else { way };
+        model.load(&way, &server.url()).unwrap();
+        assert!(way.flush(Some(common::PATIENCE)));
+        let before = server.seen().len();
+        let again = cached(directory.path()).memory_limit(limit);
+        let summary = model.load(&again, &server.url()).unwrap();
+        assert_eq!(fetched_since(&server, before), 0, "{limit:?}: {summary:?}");
+        drop(way);
+        assert!(fs::read(the(directory.path(), "data.safetensors")).unwrap() == model.file);
+    }
+}
+
+#[test]
+fn parts_add_up() {
+    let (model, directory) = (model(), directory());
+    let server = serve(&model);
+    let some = |globs: &[&str]| {
+        let loader = cached(directory.path()).tensors(globs.iter().copied());
+        for tensor in loader.load(server.url().as_str()).unwrap() {
+            assert!(tensor.bytes() == model.tensors[tensor.name()].bytes, "{}", tensor.name());
+        }
+        assert!(loader.flush(Some(common::PATIENCE)));
+    };
+    some(&["t0", "t5"]);
+    let before = server.seen().len();
+    some(&["t5", "t0"]);
+    assert_eq!(fetched_since(&server, before), 0, "what is there was asked for again");
+    assert_eq!(found(directory.path(), "data.safetensors").len(), 0, "not all of it is there");
+    let admin = CacheAdmin::open(directory.path()).unwrap();
+    let [entry] = &admin.entries()[..] else { panic!() };
+    assert!(!entry.is_complete && entry.present_bytes > 3_000_000, "{entry:?}");
+    assert!(entry.present_bytes < 3_200_000, "{entry:?}");
+
+    let before = server.seen().len();
+    let summary = load(&model, directory.path(), &server.url());
+    assert!(summary.cached_bytes > 3_000_000, "{summary:?}");
+    let fetched = fetched_since(&server, before);
+    assert!(fetched < model.file.len() as u64 - 2_900_000, "{fetched}");
+    the(directory.path(), "data.safetensors");
+}
+
+#[test]
+fn a_replaced_object_is_never_served() {
+    let (model, other, directory) = (model(), Model::new(&[5_000_000, 70_000]), directory());
+    let put = |root: &Path| fs::write(root.join("x.safetensors"), &model.file).unwrap();
+    let Some(nginx) = Nginx::start("", put) else { return };
+    let url = nginx.url("x.safetensors");
+    load(&model, directory.path(), &url);
+    let summary = load(&model, directory.path(), &url);
+    assert!(!summary.read_bytes.contains_key("http"), "{summary:?}");
+
+    // Opened, replaced, then read: what is missing is refused, not mixed in.
+    let partial = common::directory();
+    let loader = cached(partial.path());
+    let checkpoint = Arc::new(loader.open(url.as_str()).unwrap());
+    fs::write(nginx.root().join("new"), &other.file).unwrap();
+    fs::rename(nginx.root().join("new"), nginx.root().join("x.safetensors")).unwrap();
+    assert_eq!(loader.load_checkpoint(checkpoint).unwrap_err().kind(), ErrorKind::Changed);
+    // Even who never asks has learnt of it now.
+    let never = cached(partial.path()).cache_validate(CacheValidate::Never);
+    other.load(&never, &url).unwrap();
+
+    // Who never asks gets what was there last, and all of that.
+    let never = cached(directory.path()).cache_validate(CacheValidate::Never);
+    model.load(&never, &url).unwrap();
+    drop(never);
+    load(&other, directory.path(), &url);
+    assert!(fs::read(the(directory.path(), "data.safetensors")).unwrap() == other.file);
+    let never = cached(directory.path()).cache_validate(CacheValidate::Never);
+    other.load(&never, &url).unwrap();
+}
+
+#[test]
+fn a_flipped_byte_of_data_is_one_page_fetched_again() {
+    let (model, directory) = (model(), directory());
+    let server = serve(&model);
+    load(&model, directory.path(), &server.url());
+    let len = model.file.len();
+    for at in [len - 1, model.data_offset() + 5, 3_000_500, 8 << 20, 9, len / 2] {
+        flip(&the(directory.path(), "data.safetensors"), at);
+        let before = server.seen().len();
+        load(&model, directory.path(), &server.url());
+        let fetched = fetched_since(&server, before);
+        assert!((1..=2 * 4096).contains(&fetched), "byte {at}: {fetched} bytes were fetched");
+        let before = server.seen().len();
+        load(&model, directory.path(), &server.url());
+        assert_eq!(fetched_since(&server, before), 0, "byte {at} was not mended");
+    }
+    assert!(fs::read(the(directory.path(), "data.safetensors")).unwrap() == model.file);
+}
+
+#[test]
+fn any_flipped_byte_of_metadata_is_a_miss() {
+    let (model, directory) = (Model::new(&[60_000, 0, 9_000]), directory());
+    let server = serve(&model);
+    load(&model, directory.path(), &server.url());
+    let all = model.file.len() as u64;
+    for name in ["entry", "pages"] {
+        for at in 0..fs::metadata(the(directory.path(), name)).unwrap().len() as usize {
+            flip(&the(directory.path(), name), at);
+            let before = server.seen().len();
+            load(&model, directory.path(), &server.url());
+            // Validating with an identity counts as none, as it asks for nothing.
+            let fetched = fetched_since(&server, before);
+            match name {
+                "entry" => assert!(fetched >= all, "byte {at} of {name}: {fetched}"),
+                _ => assert!((1..=2 * 4096).contains(&fetched), "byte {at} of {name}: {fetched}"),
+            }
+        }
+        let data = fs::read(the(directory.path(), "data.safetensors")).unwrap();
+        assert!(data == model.file, "after flips in {name}");
+    }
+    // Files that are missing, too short or too long.
+    for name in ["entry", "pages", "data.safetensors"] {
+        for change in [
+            (&|path: &Path| fs::remove_file(path).unwrap()) as &dyn Fn(&Path),
+            &|path| fs::write(path, "").unwrap(),
+            &|path| fs::write(path, vec![b'x'; 100_000]).unwrap(),
+        ] {
+            change(&the(directory.path(), name));
+            load(&model, directory.path(), &server.url());
+            let before = server.seen().len();
+            load(&model, directory.path(), &server.url());
+            assert_eq!(fetched_since(&server, before), 0, "{name}");
+        }
+    }
+}
+
+/// A file of the cache that is swapped for another object's does not pass for it.
+#[test]
+fn seals_are_of_their_object() {
+    let (one, two, directory) = (Model::new(&[100_000]), Model::new(&[99_999, 1]), directory());
+    let (first, second) = (serve(&one), serve(&two));
+    load(&one, directory.path(), &first.url());
+    let data = the(directory.path(), "data.safetensors");
+    load(&two, directory.path(), &second.url());
+    let mut both = found(directory.path(), "data.safetensors");
+    both.retain(|path| *path != data);
+    let (a, b) = (data.parent().unwrap(), both[0].parent().unwrap());
+    for name in ["pages", "data.safetensors"] {
+        fs::copy(b.join(name), a.join(name)).unwrap();
+    }
+    load(&one, directory.path(), &first.url());
+    load(&two, directory.path(), &second.url());
+}
+
+#[test]
+fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
+    let models: Vec<_> =
+        [1_000_000, 1_000_001, 1_000_002, 1_000_003].map(|size| Model::new(&[size])).into();
+    let servers: Vec<_> = models.iter().map(serve).collect();
+    let directory = directory();
+    let limited = || cached(directory.path()).cache_size(CacheSize::Bytes(2_500_000));
+    let put = |number: usize| {
+        let loader = limited();
+        models[number].load(&loader, &servers[number].url()).unwrap();
+        assert!(loader.flush(Some(common::PATIENCE)));
+        loader.cache_trouble()
+    };
+    let there = || -> Vec<usize> {
+        let entries = CacheAdmin::open(directory.path()).unwrap().entries();
+        let number = |location: &str| servers.iter().position(|s| s.url() == location).unwrap();
+        entries.iter().filter(|e| e.is_complete).map(|e| number(&e.location)).collect()
+    };
+    assert_eq!([put(0), put(1)], [None, None]);
+    assert_eq!(put(0), None); // used again
+    assert_eq!(there(), [1, 0]);
+    assert_eq!(put(2), None);
+    assert_eq!(there(), [0, 2]);
+
+    // Open, so in use; by another holder, as another process would be.
+    let (user, other) = (limited(), limited());
+    let zero = Arc::new(user.open(servers[0].url().as_str()).unwrap());
+    let two = Arc::new(other.open(servers[2].url().as_str()).unwrap());
+    assert!(put(3).unwrap().contains("in use"));
+    assert_eq!(there(), [0, 2]);
+    let before = servers[0].seen().len();
+    user.load_checkpoint(zero).unwrap();
+    assert_eq!(servers[0].seen().len(), before, "an entry in use was evicted");
+    drop((user, two, other));
+    assert_eq!(put(3), None);
+    assert_eq!(there(), [0, 3]);
+    // What can never fit drives nothing out.
+    let large = model();
+    let server = serve(&large);
+    let loader = limited();
+    large.load(&loader, &server.url()).unwrap();
+    loader.flush(None);
+    assert!(loader.cache_trouble().unwrap().contains("larger than the cache"));
+    assert_eq!(there(), [0, 3]);
+}
+
+/// Loads that run while others drive their entries out are right all the same.
+#[test]
+fn eviction_under_load() {
+    let models: Vec<_> = (0..4_usize).map(|i| Model::new(&[400_000, 1_000_000 + i, 300_000])).collect();
+    let servers: Vec<_> = models.iter().map(serve).collect();
+    let directory = directory();
+    std::thread::scope(|scope| {
+        for offset in 0..3_usize {
+            let (models, servers, directory) = (&models, &servers, &directory);
+            scope.spawn(move || {
+                for turn in 0..12 {
+                    let number = (offset + turn * (offset + 1)) % models.len();
+                    let size = CacheSize::Bytes(3_600_000);
+                    let loader = cached(directory.path()).cache_size(size);
+                    models[number].load(&loader, &servers[number].url()).unwrap();
+                }
+            });
+        }
+    });
+    let taken: u64 = CacheAdmin::open(directory.path()).unwrap().entries().iter().map(|e| e.disk_bytes).sum();
+    assert!(taken <= 3_600_000 + 3 * (2 << 20), "{taken}");
+    for (model, server) in models.iter().zip(&servers) {
+        load(model, directory.path(), &server.url());
+    }
+}
+
+/// Two loads of one loader, at once: each page is fetched about once.
+#[test]
+fn loads_of_one_process_share_what_they_fetch() {
+    let (model, directory) = (model(), directory());
+    let server = FaultServer::start(model.file.clone(), |_, request| {
+        request.right().body_after(Duration::from_millis(20))
+    });
+    let loader = cached(directory.path());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (loader, model, url) = (loader.clone(), &model, server.url());
+            scope.spawn(move || model.load(&loader, &url).unwrap());
+        }
+    });
+    let fetched = fetched_since(&server, 0);
+    let all = model.file.len() as u64;
+    assert!(fetched < all + all / 10 + (128 << 10), "{fetched} of {all}");
+}
+
+/// A load that fails or is dropped leaves nothing locked.
+#[test]
+fn what_a_failed_load_was_to_fetch_is_fetched_by_the_next() {
+    let (model, directory) = (model(), directory());
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let server = FaultServer::start(model.file.clone(), move |_, request| {
+        let late = request.range().is_some_and(|(first, _)| first > 10 << 20);
+        match late && is_broken.load(std::sync::atomic::Ordering::Relaxed) {
+            true => ringload_403(),
+            false => request.right(),
+        }
+    });
+    let loader = cached(directory.path());
+    assert!(model.load(&loader, &server.url()).is_err());
+    for tensor in loader.stream(server.url().as_str()).unwrap() {
+        drop(tensor); // the first one, or the error
+        break;
+    }
+    broken.store(false, std::sync::atomic::Ordering::Relaxed);
+    loader.flush(None);
+    let before = server.seen().len();
+    load(&model, directory.path(), &server.url());
+    let fetched = fetched_since(&server, before);
+    assert!(fetched < model.file.len() as u64, "nothing was kept: {fetched}");
+    the(directory.path(), "data.safetensors");
+}
+
+fn ringload_403() -> common::fault_server::Reply {
+    common::fault_server::Reply::new(403)
+}
+
+/// A server that names its objects by nothing cannot be cached, and that is said.
+#[test]
+fn an_object_without_identity_is_not_cached() {
+    let (model, directory) = (Model::small(), directory());
+    let server = FaultServer::start(model.file.clone(), |_, request| {
+        request.right().without("ETag")
+    });
+    let loader = cached(directory.path());
+    let summary = model.load(&loader, &server.url()).unwrap();
+    loader.flush(None);
+    assert!(summary.cache_trouble.unwrap().contains("neither an ETag"));
+    assert!(CacheAdmin::open(directory.path()).unwrap().entries().is_empty());
+}
+
+/// Directories of stores are remembered, too: a sharded checkpoint loads without a network.
+#[test]
+fn a_sharded_checkpoint_loads_offline() {
+    let tensors =
+        [common::Expected::of_bytes("a", 300_000, 1), common::Expected::of_bytes("b", 77, 2)];
+    let files = common::sharded(&tensors, true);
+    let directory = directory();
+    let put = |root: &Path| {
+        for (name, bytes) in &files {
+            fs::write(root.join(name), bytes).unwrap();
+        }
+    };
+    let Some(nginx) = Nginx::start("", put) else { return };
+    let url = nginx.url("");
+    let loader = cached(directory.path());
+    assert_eq!(loader.load(url.as_str()).unwrap().len(), 2);
+    loader.flush(None);
+    drop(nginx);
+    let offline = cached(directory.path()).cache_validate(CacheValidate::Never);
+    let loaded = offline.load(url.as_str()).unwrap();
+    for tensor in &tensors {
+        assert!(loaded.get(&tensor.name).unwrap().bytes() == tensor.bytes);
     }
 }

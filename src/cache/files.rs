@@ -161,10 +161,16 @@ impl Files {
     pub fn sync(&self) -> io::Result<()> {
         self.data.sync_data()?;
         if self.buffered.swap(false, Ordering::Relaxed) {
-            // Advice: whether it is taken is the kernel's affair.
-            let _ = posix_fadvise(&self.data, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            self.forget(0, 0);
         }
         self.pages.sync_data()
+    }
+
+    /// Tells the page cache to forget these bytes.
+    pub fn forget(&self, offset: u64, len: u64) {
+        let (offset, len) = (offset as libc::off_t, len as libc::off_t);
+        // Advice: whether it is taken is the kernel's affair.
+        let _ = posix_fadvise(&self.data, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 
     /// When a seal was last set.

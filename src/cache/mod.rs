@@ -78,7 +78,7 @@ mod shelf;
 mod source;
 mod writer;
 
-pub use admin::{CacheEntry, Checked, Pruned};
+pub use admin::{CacheAdmin, CacheEntry, Checked, Pruned};
 
 use crate::error::Result;
 use crate::location::{Location, ObjectUri};
@@ -123,7 +123,11 @@ impl Cache {
         }
         let settings = self.options.settings(env)?;
         let opened = settings.map(|settings| {
-            let shelf = Arc::new(Shelf::open(&settings));
+            let (shelf, refusal) = Shelf::open(&settings);
+            if let Some(refusal) = refusal {
+                shelf.give_up("write", &refusal);
+            }
+            let shelf = Arc::new(shelf);
             let writer = Writer::new(Arc::clone(&shelf), settings.patient);
             Arc::new(Opened { shelf, writer, settings })
         });

@@ -7,7 +7,7 @@ use super::locks::{Locks, PAGES_MAX, Stretch};
 use super::meta::{self, Meta};
 use super::pages::{SEAL_BYTES, Sealer};
 use super::room::Room;
-use crate::options::{CacheSettings, CacheSize};
+use crate::options::CacheSettings;
 use crate::source::Identity;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -44,9 +44,9 @@ pub(super) struct Known {
 }
 
 impl Shelf {
-    /// Opens the cache that `settings` describe, and makes its directory if need be. What cannot be
-    /// done is [trouble](Self::trouble), not an error.
-    pub fn open(settings: &CacheSettings) -> Self {
+    /// Opens the cache that `settings` describe, and makes its directory if need be. Where it cannot
+    /// be written, it can be read; the second value says why.
+    pub fn open(settings: &CacheSettings) -> (Self, Option<io::Error>) {
         let directory = settings.dir.clone();
         let made = fs::create_dir_all(&directory).and_then(|()| Locks::open(&directory, true));
         let (locks, writable, refusal) = match made {
@@ -57,17 +57,15 @@ impl Shelf {
             locks,
             room: Room::new(settings.size),
             writable,
-            gave_up: AtomicBool::new(false),
+            gave_up: AtomicBool::new(refusal.is_some()),
             trouble: Mutex::default(),
             in_use: Mutex::default(),
             directory,
         };
-        match refusal {
-            Some(refusal) => shelf.give_up("open the cache", &refusal),
-            None if settings.size != CacheSize::Bytes(0) => shelf.tag(),
-            None => {}
+        if shelf.writable {
+            shelf.tag();
         }
-        shelf
+        (shelf, refusal)
     }
 
     fn tag(&self) {
@@ -136,7 +134,10 @@ impl Shelf {
         let sealer_name = key::of_identity(identity);
         let sealer = Sealer::new(&sealer_name, identity.len_bytes);
         if !identity.is_telling() || sealer.pages() > PAGES_MAX {
-            tracing::debug!(location, "the object has no identity to cache it by");
+            self.note(format!(
+                "{location} cannot be cached: its server gives neither an ETag nor a Last-Modified \
+                 to know it by"
+            ));
             return None;
         }
         if !self.room.could_hold(identity.len_bytes) {

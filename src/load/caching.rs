@@ -2,7 +2,8 @@
 
 use super::Loader;
 use crate::cache::Cache;
-use crate::options::{CacheOptions, CacheSize, CacheValidate};
+use crate::error::Result;
+use crate::options::{self, CacheOptions, CacheSize, CacheValidate};
 use crate::source::Opener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +56,15 @@ impl Loader {
     /// Why the cache does less than it should, if so: a full disk, a directory that cannot be written.
     pub fn cache_trouble(&self) -> Option<String> {
         self.cache.trouble()
+    }
+
+    /// The directory of the cache, as set here or else by the environment.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming a variable that cannot be read.
+    pub fn cache_directory(&self) -> Result<Option<PathBuf>> {
+        let settings = self.cache.options.settings(options::environment)?;
+        Ok(settings.map(|settings| settings.dir))
     }
 
     fn cache(mut self, change: impl FnOnce(&mut CacheOptions)) -> Self {

@@ -7,9 +7,11 @@
 //! Exit status: 0 done, 1 the command failed, 2 it was called wrongly.
 
 mod bench;
+mod cache;
 mod caching;
 mod doctor;
 mod failure;
+mod fetch;
 mod format;
 mod inspect;
 mod load;
@@ -38,7 +40,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Load(load::Args),
+    Fetch(fetch::Args),
     Inspect(inspect::Args),
+    Cache(cache::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
     #[command(hide = true)]
@@ -49,7 +53,9 @@ impl Command {
     fn run(self) -> Outcome {
         match self {
             Command::Load(args) => load::run(args),
+            Command::Fetch(args) => fetch::run(args),
             Command::Inspect(args) => inspect::run(args),
+            Command::Cache(args) => cache::run(args),
             Command::Doctor(args) => doctor::run(args),
             Command::Bench(args) => bench::run(args),
             Command::BenchReference(args) => bench::reference::run(args),

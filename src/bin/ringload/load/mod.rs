@@ -10,7 +10,7 @@
 //! been dealt with.
 
 mod digest;
-mod progress;
+pub mod progress;
 pub mod report;
 
 use crate::caching::{self, Caching};

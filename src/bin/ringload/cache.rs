@@ -1,0 +1,197 @@
+//! `ringload cache`: lists, checks, shrinks and empties the local file cache.
+
+use crate::failure::Outcome;
+use crate::format::{self, Align};
+use crate::output;
+use ringload::{CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, Pruned};
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// List, check, shrink and empty the local file cache.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The cache's directory; else RINGLOAD_CACHE_DIR
+    #[arg(long, value_name = "DIR", global = true)]
+    cache_dir: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List what is in it
+    Ls,
+    /// Read all of it and check every page; what is wrong is loaded again the next time
+    Verify,
+    /// Remove what was used longest ago, and is not in use, until the rest takes no more than a size
+    Prune {
+        /// The size, such as 200GiB; without it only what is damaged or left over goes
+        #[arg(long, value_name = "SIZE")]
+        cache_size: Option<CacheSize>,
+    },
+    /// Remove an object, or all objects below a location
+    Rm {
+        /// As it was loaded
+        #[arg(value_name = "LOCATION")]
+        location: String,
+    },
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When there is no cache, it cannot be read, something in it is wrong (`verify`), or the answer
+/// cannot be written.
+pub fn run(args: Args) -> Outcome {
+    let loader = match args.cache_dir {
+        Some(directory) => Loader::new().cache_dir(directory),
+        None => Loader::new(),
+    };
+    let directory = loader.cache_directory()?.ok_or_else(|| {
+        let sentence = "no cache is named; give --cache-dir, or set RINGLOAD_CACHE_DIR";
+        Error::new(ErrorKind::InvalidInput, sentence)
+    })?;
+    let admin = CacheAdmin::open(directory)?;
+    match args.action {
+        Action::Ls => list(&admin.entries(), args.json),
+        Action::Verify => verify(&admin.verify(|_| {})?, args.json),
+        Action::Prune { cache_size } => {
+            let most_bytes = match cache_size {
+                Some(CacheSize::Bytes(bytes)) => bytes,
+                _ => u64::MAX,
+            };
+            removed(&admin.prune(most_bytes), args.json)
+        }
+        Action::Rm { location } => {
+            removed(&admin.remove(&Location::parse(&location)?)?, args.json)
+        }
+    }
+}
+
+/// An entry as JSON.
+#[derive(Serialize)]
+struct Entry<'a> {
+    location: &'a str,
+    path: String,
+    bytes: u64,
+    present_bytes: u64,
+    disk_bytes: u64,
+    complete: bool,
+    /// Seconds since 1970.
+    validated: u64,
+    last_used: u64,
+}
+
+impl<'a> Entry<'a> {
+    fn of(entry: &'a CacheEntry) -> Self {
+        Self {
+            location: &entry.location,
+            path: entry.path.display().to_string(),
+            bytes: entry.len_bytes,
+            present_bytes: entry.present_bytes,
+            disk_bytes: entry.disk_bytes,
+            complete: entry.is_complete,
+            validated: seconds(entry.validated),
+            last_used: seconds(entry.last_used),
+        }
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn list(entries: &[CacheEntry], json: bool) -> Outcome {
+    if json {
+        let entries: Vec<_> = entries.iter().map(Entry::of).collect();
+        return output::print_json(&serde_json::json!({ "entries": entries }));
+    }
+    output::print(|out| {
+        use Align::{Left, Right};
+        let header = ["SIZE", "PRESENT", "LAST USED", "LOCATION"].map(String::from);
+        let rows: Vec<_> = std::iter::once(header).chain(entries.iter().map(row)).collect();
+        format::table(out, [Right, Right, Right, Left], &rows)?;
+        let disk_bytes = entries.iter().map(|entry| entry.disk_bytes).sum();
+        let objects = format::count(entries.len(), "object");
+        writeln!(out, "\n{objects}, {} on disk", format::size(disk_bytes))
+    })
+}
+
+fn row(entry: &CacheEntry) -> [String; 4] {
+    let present = match entry.is_complete {
+        true => "all".to_owned(),
+        false => format::size(entry.present_bytes),
+    };
+    let age = entry.last_used.elapsed().unwrap_or_default().as_secs_f64();
+    [
+        format::size(entry.len_bytes),
+        present,
+        format!("{} ago", format::duration(age.max(1.0))),
+        entry.location.escape_debug().to_string(),
+    ]
+}
+
+/// What checking showed, as JSON.
+#[derive(Serialize)]
+struct Verified<'a> {
+    location: &'a str,
+    checked_bytes: u64,
+    /// Offsets in bytes.
+    wrong_pages: &'a [u64],
+}
+
+fn verify(all: &[Checked], json: bool) -> Outcome {
+    if json {
+        let entries = all.iter().map(|checked| Verified {
+            location: &checked.entry.location,
+            checked_bytes: checked.checked_bytes,
+            wrong_pages: &checked.wrong_pages,
+        });
+        let entries: Vec<_> = entries.collect();
+        output::print_json(&serde_json::json!({ "entries": entries }))?;
+    } else {
+        output::print(|out| all.iter().try_for_each(|checked| say(out, checked)))?;
+    }
+    let wrong: usize = all.iter().map(|checked| checked.wrong_pages.len()).sum();
+    if wrong > 0 {
+        let sentence = format!(
+            "{} wrong in the cache; what is wrong is loaded again the next time; check the disk's \
+             health",
+            match wrong {
+                1 => "1 page is".to_owned(),
+                _ => format!("{wrong} pages are"),
+            }
+        );
+        return Err(Error::new(ErrorKind::Corrupt, sentence).into());
+    }
+    Ok(())
+}
+
+fn say(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
+    let verdict = match checked.wrong_pages.len() {
+        0 => "right".to_owned(),
+        wrong => format!("{} WRONG", format::count(wrong, "page")),
+    };
+    let bytes = format::size(checked.checked_bytes);
+    writeln!(out, "{bytes} {verdict}  {}", checked.entry.location.escape_debug())
+}
+
+fn removed(pruned: &Pruned, json: bool) -> Outcome {
+    if json {
+        return output::print_json(&serde_json::json!({
+            "entries": pruned.entries,
+            "disk_bytes": pruned.disk_bytes,
+            "left_bytes": pruned.left_bytes,
+        }));
+    }
+    output::print(|out| {
+        let objects = format::count(pruned.entries, "object");
+        let (gone, left) = (format::size(pruned.disk_bytes), format::size(pruned.left_bytes));
+        writeln!(out, "{objects} removed, {gone}; {left} are left")
+    })
+}
