@@ -44,7 +44,8 @@ fn load(model: &Model, directory: &Path, url: &str) -> ringload::Summary {
 /// How many bytes the requests since number `from` asked for, but for those of opening.
 fn fetched_since(server: &FaultServer, from: usize) -> u64 {
     let requests = server.seen();
-    let ranges = requests[from..].iter().filter(|request| request.header("if-none-match").is_none());
+    let ranges =
+        requests[from..].iter().filter(|request| request.header("if-none-match").is_none());
     ranges.filter_map(Request::range).map(|(first, last)| (last - first + 1) as u64).sum()
 }
 
@@ -104,8 +105,9 @@ fn a_second_load_comes_from_disk() {
 fn every_way_to_load_fills_the_cache() {
     let model = model();
     let server = serve(&model);
-    for (number, limit) in
-        [MemoryLimit::Min, MemoryLimit::Bytes(13 << 20), MemoryLimit::Unlimited].into_iter().enumerate()
+    for (number, limit) in [MemoryLimit::Min, MemoryLimit::Bytes(13 << 20), MemoryLimit::Unlimited]
+        .into_iter()
+        .enumerate()
     {
         let directory = directory();
         let way = cached(directory.path()).memory_limit(limit).cache_patiently(true);
@@ -207,7 +209,10 @@ fn any_flipped_byte_of_metadata_is_a_miss() {
     load(&model, directory.path(), &server.url());
     let all = model.file.len() as u64;
     for name in ["entry", "pages"] {
-        for at in 0..fs::metadata(the(directory.path(), name)).unwrap().len() as usize {
+        let len = fs::metadata(the(directory.path(), name)).unwrap().len() as usize;
+        // That no flip of `entry` is overlooked is a test of its own, in memory.
+        let step = if common::is_long() || name == "pages" { 1 } else { 7 };
+        for at in (0..len).step_by(step) {
             flip(&the(directory.path(), name), at);
             let before = server.seen().len();
             load(&model, directory.path(), &server.url());
@@ -290,7 +295,7 @@ fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
     assert_eq!(servers[0].seen().len(), before, "an entry in use was evicted");
     drop((user, two, other));
     assert_eq!(put(3), None);
-    assert_eq!(there(), [0, 3]);
+    assert_eq!(there(), [2, 3]);
     // What can never fit drives nothing out.
     let large = model();
     let server = serve(&large);
@@ -298,13 +303,14 @@ fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
     large.load(&loader, &server.url()).unwrap();
     loader.flush(None);
     assert!(loader.cache_trouble().unwrap().contains("larger than the cache"));
-    assert_eq!(there(), [0, 3]);
+    assert_eq!(there(), [2, 3]);
 }
 
 /// Loads that run while others drive their entries out are right all the same.
 #[test]
 fn eviction_under_load() {
-    let models: Vec<_> = (0..4_usize).map(|i| Model::new(&[400_000, 1_000_000 + i, 300_000])).collect();
+    let models: Vec<_> =
+        (0..4_usize).map(|i| Model::new(&[400_000, 1_000_000 + i, 300_000])).collect();
     let servers: Vec<_> = models.iter().map(serve).collect();
     let directory = directory();
     std::thread::scope(|scope| {
@@ -320,7 +326,8 @@ fn eviction_under_load() {
             });
         }
     });
-    let taken: u64 = CacheAdmin::open(directory.path()).unwrap().entries().iter().map(|e| e.disk_bytes).sum();
+    let taken: u64 =
+        CacheAdmin::open(directory.path()).unwrap().entries().iter().map(|e| e.disk_bytes).sum();
     assert!(taken <= 3_600_000 + 3 * (2 << 20), "{taken}");
     for (model, server) in models.iter().zip(&servers) {
         load(model, directory.path(), &server.url());
@@ -361,10 +368,8 @@ fn what_a_failed_load_was_to_fetch_is_fetched_by_the_next() {
     });
     let loader = cached(directory.path());
     assert!(model.load(&loader, &server.url()).is_err());
-    for tensor in loader.stream(server.url().as_str()).unwrap() {
-        drop(tensor); // the first one, or the error
-        break;
-    }
+    // The first tensor, or the error; the rest is dropped.
+    drop(loader.stream(server.url().as_str()).unwrap().next());
     broken.store(false, std::sync::atomic::Ordering::Relaxed);
     loader.flush(None);
     let before = server.seen().len();
@@ -382,9 +387,8 @@ fn ringload_403() -> common::fault_server::Reply {
 #[test]
 fn an_object_without_identity_is_not_cached() {
     let (model, directory) = (Model::small(), directory());
-    let server = FaultServer::start(model.file.clone(), |_, request| {
-        request.right().without("ETag")
-    });
+    let server =
+        FaultServer::start(model.file.clone(), |_, request| request.right().without("ETag"));
     let loader = cached(directory.path());
     let summary = model.load(&loader, &server.url()).unwrap();
     loader.flush(None);

@@ -82,7 +82,7 @@ impl CacheAdmin {
         let dir = directory.into();
         let opening = || format!("open the cache {}", dir.display());
         if !fs::metadata(&dir).map_err(|e| Error::from_io(opening(), e))?.is_dir() {
-            return Err(Error::from_io(opening(), io::ErrorKind::NotADirectory.into()));
+            return Err(Error::from_io(opening(), io::Error::from_raw_os_error(libc::ENOTDIR)));
         }
         let (size, validate) = (CacheSize::Unlimited, CacheValidate::Never);
         let settings = CacheSettings { dir, size, validate, patient: false };

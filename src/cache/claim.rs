@@ -94,7 +94,8 @@ pub(super) async fn turn(
             }
             return Ok(Turn::Mine(Some(claim)));
         }
-        if pages.end - pages.start < WORTH_WAITING_PAGES || entry.impatient.load(Ordering::Relaxed) {
+        if pages.end - pages.start < WORTH_WAITING_PAGES || entry.impatient.load(Ordering::Relaxed)
+        {
             return Ok(Turn::Mine(None));
         }
         if entry.has(files, pages.start) {

@@ -84,7 +84,8 @@ impl Entry {
 
     /// The file of its bytes as a source, which does not check them.
     pub fn file_source(&self) -> Option<FileSource> {
-        let open = || FileSource::open_growing(&super::files::data_path(&self.directory).ok()?).ok();
+        let open =
+            || FileSource::open_growing(&super::files::data_path(&self.directory).ok()?).ok();
         // It may be renamed just then.
         open().or_else(open)
     }

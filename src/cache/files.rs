@@ -57,7 +57,8 @@ impl Files {
             Ok((open(&directory.join(PAGES))?, open(&path)?, writable))
         };
         // Another user's files may be there to be read only.
-        let opened = if writable { open(true).or_else(|_: io::Error| open(false)) } else { open(false) };
+        let opened =
+            if writable { open(true).or_else(|_: io::Error| open(false)) } else { open(false) };
         let (pages, data, writable) = opened?;
         Ok(Self {
             path,
@@ -125,8 +126,9 @@ impl Files {
     /// # Errors
     /// What the system says.
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let aligned = (bytes.as_ptr() as u64 | offset) % DIRECT_BYTES == 0;
-        let whole = if aligned { bytes.len() / DIRECT_BYTES as usize * DIRECT_BYTES as usize } else { 0 };
+        let aligned = (bytes.as_ptr() as u64 | offset).is_multiple_of(DIRECT_BYTES);
+        let whole =
+            if aligned { bytes.len() / DIRECT_BYTES as usize * DIRECT_BYTES as usize } else { 0 };
         let (whole, rest) = bytes.split_at(whole);
         if !whole.is_empty() {
             self.write_whole(whole, offset)?;
@@ -194,7 +196,11 @@ pub(super) fn data_path(directory: &Path) -> io::Result<PathBuf> {
 fn open_direct(path: &Path, data: &File) -> Option<File> {
     use std::os::fd::AsRawFd;
     let open = |path: &Path| {
-        OpenOptions::new().write(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(path).ok()
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC)
+            .open(path)
+            .ok()
     };
     open(Path::new(&format!("/proc/self/fd/{}", data.as_raw_fd()))).or_else(|| {
         let direct = open(path)?;

@@ -110,8 +110,16 @@ mod tests {
             assert_eq!(place(a), place(b), "{a} {b}");
         }
         let different = [
-            "https://h/a", "http://h/a", "https://h/b", "https://h/a?x=1", "https://h/a?x=2",
-            "https://h/a?se=2", "https://h/a?se=3", "https://u@h/a", "s3://h/a", "https://ha/",
+            "https://h/a",
+            "http://h/a",
+            "https://h/b",
+            "https://h/a?x=1",
+            "https://h/a?x=2",
+            "https://h/a?se=2",
+            "https://h/a?se=3",
+            "https://u@h/a",
+            "s3://h/a",
+            "https://ha/",
         ];
         let mut names: Vec<_> = different.map(place).into();
         names.sort();
@@ -124,11 +132,8 @@ mod tests {
     #[test]
     fn identities_go_by_the_strong_etag_else_by_the_time() {
         let of = |len, etag: Option<&str>, time: Option<&str>| {
-            let identity = Identity::from_parts(
-                len,
-                etag.map(str::as_bytes),
-                time.map(str::as_bytes),
-            );
+            let identity =
+                Identity::from_parts(len, etag.map(str::as_bytes), time.map(str::as_bytes));
             of_identity(&identity.unwrap())
         };
         assert_eq!(of(1, Some("\"a\""), Some("x")), of(1, Some("\"a\""), Some("y")));

@@ -52,7 +52,7 @@ impl CachedReader {
     ) -> (io::Result<Attempt>, Window) {
         let left = entry.len_bytes.saturating_sub(offset);
         let len = left.min(window.unfilled_len() as u64);
-        if offset % PAGE_BYTES != 0 || len == 0 {
+        if !offset.is_multiple_of(PAGE_BYTES) || len == 0 {
             // In mid-page after a short read, there is nothing to check it by.
             return self.remote.read_at(window, offset).await;
         }
@@ -62,7 +62,8 @@ impl CachedReader {
             match (entry.front(&self.files, &pages), &self.file) {
                 (Front::Present(seals), Some(file)) => {
                     let outcome;
-                    (outcome, window) = self.from_file(entry, &**file, &seals, window, offset).await;
+                    (outcome, window) =
+                        self.read_file(entry, &**file, &seals, window, offset).await;
                     match outcome {
                         Ok(None) => {}
                         Ok(Some(attempt)) => return (Ok(attempt), window),
@@ -78,7 +79,7 @@ impl CachedReader {
                     match turn(entry, &self.files, &missing, &self.access.stop).await {
                         Ok(Turn::Arrived) => {}
                         Ok(Turn::Mine(claim)) => {
-                            return self.from_store(entry, claim, count, window, offset).await;
+                            return self.fetch(entry, claim, count, window, offset).await;
                         }
                         Err(error) => return (Err(io::Error::other(error)), window),
                     }
@@ -88,7 +89,7 @@ impl CachedReader {
     }
 
     /// Reads pages that are there; `None` where the first of them turned out not to be.
-    async fn from_file(
+    async fn read_file(
         &self,
         entry: &Entry,
         file: &dyn Reader,
@@ -147,7 +148,7 @@ impl CachedReader {
     }
 
     /// Fetches `count` pages.
-    async fn from_store(
+    async fn fetch(
         &self,
         entry: &Entry,
         claim: Option<Claim>,
@@ -177,9 +178,8 @@ impl CachedReader {
     fn share(&self, entry: &Arc<Entry>, window: &mut Window, offset: u64) {
         let whole = entry.sealer.whole(offset, window.filled() as u64);
         let mut fetched = self.fetched.borrow_mut();
-        let of_window = |claim: &mut Claim| {
-            whole.start <= claim.pages.start && claim.pages.start < whole.end
-        };
+        let of_window =
+            |claim: &mut Claim| whole.start <= claim.pages.start && claim.pages.start < whole.end;
         let claims: Vec<_> = fetched.extract_if(.., of_window).collect();
         drop(fetched);
         if claims.is_empty() {

@@ -48,7 +48,7 @@ impl Shelf {
     /// be written, it can be read; the second value says why.
     pub fn open(settings: &CacheSettings) -> (Self, Option<io::Error>) {
         let directory = settings.dir.clone();
-        let made = fs::create_dir_all(&directory).and_then(|()| Locks::open(&directory, true));
+        let made = make_directory(&directory).and_then(|()| Locks::open(&directory, true));
         let (locks, writable, refusal) = match made {
             Ok(locks) => (Some(locks), true, None),
             Err(refusal) => (Locks::open(&directory, false).ok(), false, Some(refusal)),
@@ -94,7 +94,10 @@ impl Shelf {
     /// Writes nothing any more, since `doing` so failed; told once.
     pub fn give_up(&self, doing: &str, refusal: &io::Error) {
         self.gave_up.store(true, Ordering::Relaxed);
-        let error = crate::Error::from_io(format_args!("{doing} in {}", self.directory.display()), told(refusal));
+        let error = crate::Error::from_io(
+            format_args!("{doing} in {}", self.directory.display()),
+            told(refusal),
+        );
         self.note(format!("{error}; loads go on without writing to the cache"));
     }
 
@@ -198,9 +201,9 @@ impl Shelf {
     fn is_sound(&self, entry: &Entry, location: &str, identity: &Identity) -> bool {
         let is_it = read_meta(&entry.directory).is_some_and(|(meta, _)| {
             meta.location == location
-                && meta.identity().is_some_and(|its| {
-                    key::of_identity(&its) == key::of_identity(identity)
-                })
+                && meta
+                    .identity()
+                    .is_some_and(|its| key::of_identity(&its) == key::of_identity(identity))
         });
         is_it
             && Files::open(&entry.directory, false)
@@ -213,9 +216,9 @@ impl Shelf {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         };
         let made = locks.change(entry.stretch, || {
-            let sound = meta.identity().is_some_and(|identity| {
-                self.is_sound(entry, &meta.location, &identity)
-            });
+            let sound = meta
+                .identity()
+                .is_some_and(|identity| self.is_sound(entry, &meta.location, &identity));
             if sound { Ok(()) } else { self.make_anew(entry, meta) }
         });
         made.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
@@ -305,11 +308,19 @@ impl Shelf {
 
     /// The directories of all entries.
     pub fn entries(&self) -> Vec<PathBuf> {
-        let is_place = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.len() == 64)
-        };
+        let is_place = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
         let places = subdirectories(&self.directory).into_iter().filter(is_place);
         places.flat_map(|place| subdirectories(&place)).collect()
+    }
+}
+
+/// Makes `directory`, if it is not there.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    match fs::create_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(io::Error::from_raw_os_error(libc::ENOTDIR))
+        }
+        made => made,
     }
 }
 

@@ -190,7 +190,8 @@ mod tests {
         let settings = own.settings(all).unwrap().unwrap();
         assert_eq!((settings.dir, settings.size), ("/b".into(), CacheSize::Unlimited));
         for name in ["RINGLOAD_CACHE_SIZE", "RINGLOAD_CACHE_VALIDATE"] {
-            let wrong = |key: &str| (key == "RINGLOAD_CACHE_DIR" || key == name).then(|| "x".to_owned());
+            let wrong =
+                |key: &str| (key == "RINGLOAD_CACHE_DIR" || key == name).then(|| "x".to_owned());
             let error = CacheOptions::default().settings(wrong).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }

@@ -3,7 +3,9 @@
 use crate::failure::Outcome;
 use crate::format::{self, Align};
 use crate::output;
-use ringload::{CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, Pruned};
+use ringload::{
+    CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, Pruned,
+};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -67,9 +69,7 @@ pub fn run(args: Args) -> Outcome {
             };
             removed(&admin.prune(most_bytes), args.json)
         }
-        Action::Rm { location } => {
-            removed(&admin.remove(&Location::parse(&location)?)?, args.json)
-        }
+        Action::Rm { location } => removed(&admin.remove(&Location::parse(&location)?)?, args.json),
     }
 }
 

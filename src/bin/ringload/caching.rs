@@ -43,6 +43,8 @@ impl Caching {
 pub fn flush(loader: &Loader) {
     if !loader.flush(Some(PATIENCE)) {
         let seconds = PATIENCE.as_secs();
-        tracing::warn!("the cache is not written after {seconds} s; what is missing is loaded again");
+        tracing::warn!(
+            "the cache is not written after {seconds} s; what is missing is loaded again"
+        );
     }
 }

@@ -90,11 +90,10 @@ impl Object {
             match open_once(&client, &*store, &key, first_bytes, known.as_ref()).await {
                 Ok(opened) => {
                     host.succeeded();
-                    let (identity, route, first) = match (opened, known) {
-                        (Opened::Anew(identity, route, first), _) => (identity, route, first),
-                        (Opened::Same, Some(known)) => (known, None, Bytes::new()),
+                    let same = |identity| Opened { identity, route: None, first: Bytes::new() };
+                    let Some(Opened { identity, route, first }) = opened.or(known.map(same)) else {
                         // Not reached: nothing was said that it could be the same as.
-                        (Opened::Same, None) => return Err(changed(&uri.into(), "its ETag")),
+                        return Err(changed(&uri.into(), "its ETag"));
                     };
                     let object = Self::known(client, store, uri, identity);
                     *object.route() = route;
@@ -114,7 +113,14 @@ impl Object {
         identity: Identity,
     ) -> Self {
         let key = uri.key().to_owned();
-        Self { client, location: Location::Object(uri), identity, store, key, route: Mutex::default() }
+        Self {
+            client,
+            location: Location::Object(uri),
+            identity,
+            store,
+            key,
+            route: Mutex::default(),
+        }
     }
 
     /// What the store is, in a word.

@@ -15,16 +15,16 @@ use bytes::Bytes;
 use http::{StatusCode, Uri};
 use std::sync::Arc;
 
-/// What one attempt to open an object gave.
-pub(super) enum Opened {
-    /// Its identity, where redirects led, and its first bytes.
-    Anew(Identity, Option<Uri>, Bytes),
-    /// It is still what it was known as.
-    Same,
+/// An object, just opened.
+pub(super) struct Opened {
+    pub identity: Identity,
+    /// Where redirects led.
+    pub route: Option<Uri>,
+    pub first: Bytes,
 }
 
-/// One attempt to get the first `first_bytes` of the object `key`; none of them where it is still
-/// what it is `known` as.
+/// One attempt to get the first `first_bytes` of the object `key`; `None` where it is still what it is
+/// `known` as.
 ///
 /// # Errors
 /// When there is no answer, or none that will do.
@@ -34,7 +34,7 @@ pub(super) async fn open_once(
     key: &str,
     first_bytes: u64,
     known: Option<&Identity>,
-) -> Attempted<Opened> {
+) -> Attempted<Option<Opened>> {
     let (pool, uri) = (client.pool(), store.url(key)?);
     let mut request = range::request(uri.clone(), 0, first_bytes);
     if let Some(known) = known {
@@ -45,7 +45,7 @@ pub(super) async fn open_once(
     let range = ContentRange::of(&head.headers);
     if head.status == StatusCode::NOT_MODIFIED && known.is_some() {
         answered.keep_connection(pool);
-        return Ok(Opened::Same);
+        return Ok(None);
     }
     let whole = head.status == StatusCode::OK;
     let total_bytes = match head.status {
@@ -54,7 +54,8 @@ pub(super) async fn open_once(
         StatusCode::OK => answered.answer.body.left().filter(|&bytes| bytes <= first_bytes),
         StatusCode::RANGE_NOT_SATISFIABLE => match range::unsatisfied_total(&head.headers) {
             Some(0) => {
-                return Ok(Opened::Anew(Identity::of(&head.headers, 0), None, Bytes::new()));
+                let identity = Identity::of(&head.headers, 0);
+                return Ok(Some(Opened { identity, route: None, first: Bytes::new() }));
             }
             _ => return Err(range::wrong_range(&answered.origin)),
         },
@@ -72,7 +73,7 @@ pub(super) async fn open_once(
         return Err(range::wrong_range(&answered.origin));
     }
     if len == 0 {
-        return Ok(Opened::Anew(identity, None, Bytes::new()));
+        return Ok(Some(Opened { identity, route: None, first: Bytes::new() }));
     }
     let (limits, origin) = (&client.options.retries, &answered.origin);
     let receiver = Receiver { kernel: &NoKernel, stop: &Stop::default(), limits, origin };
@@ -81,7 +82,7 @@ pub(super) async fn open_once(
     outcome?;
     let route = route(&uri, &answered);
     answered.keep_connection(pool);
-    Ok(Opened::Anew(identity, route, bytes_of(landing)))
+    Ok(Some(Opened { identity, route, first: bytes_of(landing) }))
 }
 
 /// A window for a small read of `len` bytes; at least one.

@@ -95,11 +95,12 @@ fn fetch(loader: &Loader, checkpoint: &Arc<Checkpoint>) -> Outcome<Fetched> {
     let loader = loader.clone().memory_limit(limit);
     let mut stream = loader.stream_checkpoint(Arc::clone(checkpoint))?;
     let progress = stream.progress();
-    thread::scope(|scope| {
+    let outcome = thread::scope(|scope| {
         let _bar = progress::show(scope, progress);
         stream.by_ref().try_for_each(|tensor| tensor.map(drop))
-    })?;
-    loader.flush(None);
+    });
+    loader.flush(None); // also what came before it broke off
+    outcome?;
     let summary = stream.summary();
     let trouble = loader.cache_trouble().or(summary.cache_trouble);
     if let Some(trouble) = trouble {

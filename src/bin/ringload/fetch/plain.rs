@@ -87,7 +87,8 @@ impl Target {
 
     /// Removes what is left in the cache of what was placed, and all of it if nothing else is there.
     fn tidy(&self, files: &BTreeMap<PathBuf, Source>) {
-        let is_placed = |directory: &Path| files.values().any(|file| file.from.starts_with(directory));
+        let is_placed =
+            |directory: &Path| files.values().any(|file| file.from.starts_with(directory));
         let directories = |path: &Path| {
             let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
             entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()

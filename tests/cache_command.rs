@@ -1,0 +1,158 @@
+//! `ringload cache` and `ringload fetch`.
+//!
+//! Hazards: a cache that is listed wrongly; damage that is not told; an object that cannot be removed
+//! by the name it was loaded by; a fetch that leaves half a file under its name, loses the index or
+//! begins anew.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::command::{ringload, run};
+use common::fault_server::{FaultServer, Reply};
+use common::model::Model;
+use common::nginx::Nginx;
+use common::{Expected, directory, sharded};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn cache(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = ringload();
+    command.arg("cache").args(arguments).arg("--json").env("RINGLOAD_CACHE_DIR", directory);
+    command
+}
+
+fn fetch(arguments: &[&str]) -> Command {
+    let mut command = ringload();
+    command.arg("fetch").args(arguments);
+    command
+}
+
+#[test]
+fn a_fetched_object_is_listed_checked_and_removed() {
+    let (model, directory) = (Model::new(&[2_000_000, 300]), directory());
+    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
+    let none = run(&mut cache(&directory.path().join("none"), &["ls"])).failure();
+    assert!(none.contains("no such file"), "{none}");
+    let nowhere = run(&mut fetch(&[&server.url()])).failure();
+    assert!(nowhere.contains("RINGLOAD_CACHE_DIR"), "{nowhere}");
+
+    let mut command = fetch(&[&server.url(), "--json"]);
+    let fetched = run(command.env("RINGLOAD_CACHE_DIR", directory.path())).json();
+    assert_eq!(fetched["bytes"], model.file.len());
+    let listed = run(&mut cache(directory.path(), &["ls"])).json();
+    let [entry] = &listed["entries"].as_array().unwrap()[..] else { panic!("{listed:#}") };
+    assert_eq!(entry["location"], server.url());
+    assert_eq!((&entry["complete"], &entry["present_bytes"]), (&true.into(), &entry["bytes"]));
+    let data = entry["path"].as_str().unwrap();
+    assert!(fs::read(data).unwrap() == model.file);
+
+    let verified = run(&mut cache(directory.path(), &["verify"])).json();
+    assert_eq!(verified["entries"][0]["checked_bytes"], model.file.len());
+    fs::File::options().write(true).open(data).unwrap().write_all_at(b"!", 1_000_000).unwrap();
+    let verified = run(&mut cache(directory.path(), &["verify"]));
+    assert_eq!(verified.status.code(), Some(1), "{verified:#?}");
+    assert!(verified.stderr.contains("1 page is wrong"), "{verified:#?}");
+    assert!(verified.stdout.contains("999424"), "{verified:#?}");
+    // It is forgotten, and fetched again.
+    assert!(run(&mut cache(directory.path(), &["verify"])).status.success());
+    let mut command = ringload();
+    command.args(["load", "--drop", &server.url()]).env("RINGLOAD_CACHE_DIR", directory.path());
+    assert!(run(&mut command).quiet_success().contains("from the cache"));
+    assert!(fs::read(data).unwrap() == model.file);
+
+    let kept = run(&mut cache(directory.path(), &["prune", "--cache-size", "1GiB"])).json();
+    assert_eq!(kept["entries"], 0);
+    let refused = run(&mut cache(directory.path(), &["rm", "s3://other/x.safetensors"])).failure();
+    assert!(refused.contains("is not in the cache"), "{refused}");
+    let removed = run(&mut cache(directory.path(), &["rm", &server.origin()])).json();
+    assert_eq!((&removed["entries"], &removed["left_bytes"]), (&1.into(), &0.into()));
+    let listed = run(&mut cache(directory.path(), &["ls"])).json();
+    assert_eq!(listed["entries"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn pruning_leaves_what_was_used_last() {
+    let directory = directory();
+    let models = [Model::new(&[500_000]), Model::new(&[500_001])];
+    let servers = models
+        .each_ref()
+        .map(|model| FaultServer::start(model.file.clone(), |_, request| request.right()));
+    for server in &servers {
+        let mut command = fetch(&[&server.url()]);
+        run(command.env("RINGLOAD_CACHE_DIR", directory.path())).quiet_success();
+    }
+    fs::create_dir(directory.path().join(".0123456789abcdef")).unwrap(); // on its way: too young to go
+    let pruned = run(&mut cache(directory.path(), &["prune", "--cache-size", "600kB"])).json();
+    assert_eq!(pruned["entries"], 1);
+    let listed = run(&mut cache(directory.path(), &["ls"])).json();
+    assert_eq!(listed["entries"][0]["location"], servers[1].url());
+    let text =
+        run(ringload().args(["cache", "ls", "--cache-dir"]).arg(directory.path())).quiet_success();
+    assert!(text.contains("1 object, ") && text.contains(&servers[1].url()), "{text}");
+}
+
+#[test]
+fn plain_files_keep_their_names_and_their_index() {
+    let tensors = [Expected::of_bytes("a", 3_000_000, 1), Expected::of_bytes("b", 77, 2)];
+    let files = sharded(&tensors, true);
+    let put = |root: &Path| {
+        for (name, bytes) in &files {
+            fs::write(root.join(name), bytes).unwrap();
+        }
+    };
+    let Some(nginx) = Nginx::start("", put) else { return };
+    let directory = directory();
+    let to = directory.path().join("to");
+    let mut command = fetch(&[&nginx.url(""), "--json", "--to"]);
+    let fetched = run(command.arg(&to)).json();
+    assert_eq!(fetched["files"].as_array().unwrap().len(), 3, "{fetched:#}");
+    for (name, bytes) in &files {
+        assert!(fs::read(to.join(name)).unwrap() == *bytes, "{name}");
+    }
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 3, "something is left over");
+    // A local checkpoint is copied.
+    let copy = directory.path().join("copy");
+    run(fetch(&[]).arg(&to).arg("--to").arg(&copy)).quiet_success();
+    for (name, bytes) in &files {
+        assert!(fs::read(copy.join(name)).unwrap() == *bytes, "{name}");
+        assert!(to.join(name).exists());
+    }
+    assert_eq!(fs::read_dir(&copy).unwrap().count(), 3, "something is left over");
+}
+
+#[test]
+fn a_fetch_that_breaks_off_goes_on_where_it_was() {
+    let model = Model::new(&[4_000_000, 4_000_000, 12_000_000]);
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let server = FaultServer::start(model.file.clone(), move |_, request| {
+        let late = request.range().is_some_and(|(first, _)| first > 8 << 20);
+        match late && is_broken.load(Ordering::Relaxed) {
+            true => Reply::new(403).after(Duration::from_millis(500)),
+            false => request.right(),
+        }
+    });
+    let directory = directory();
+    let file = directory.path().join("x.safetensors");
+    let command = || {
+        let mut command = fetch(&[&server.url(), "--json", "--to"]);
+        command.arg(directory.path());
+        command
+    };
+    run(&mut command()).failure();
+    assert!(!file.exists(), "half a file has the name of a whole one");
+    broken.store(false, Ordering::Relaxed);
+    let before = server.seen().len();
+    let fetched = run(&mut command()).json();
+    assert!(fetched["cached_bytes"].as_u64().unwrap() > 1_000_000, "{fetched:#}");
+    let ranges = server.seen()[before..].iter().filter_map(|request| request.range()).count();
+    assert!(ranges > 0);
+    assert!(fs::read(&file).unwrap() == model.file);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "something is left over");
+}
