@@ -9,10 +9,10 @@
 mod common;
 
 use common::directory;
-use common::fault_server::{FaultServer, Request};
+use common::fault_server::{FaultServer, Reply, Request};
 use common::model::{Model, loader};
 use common::nginx::Nginx;
-use ringload::{CacheAdmin, CacheSize, CacheValidate, ErrorKind, Loader, MemoryLimit};
+use ringload::{CacheAdmin, CacheSize, CacheValidate, ErrorKind, Loader, MemoryLimit, ReadRequest};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -362,7 +362,8 @@ fn what_a_failed_load_was_to_fetch_is_fetched_by_the_next() {
     let server = FaultServer::start(model.file.clone(), move |_, request| {
         let late = request.range().is_some_and(|(first, _)| first > 10 << 20);
         match late && is_broken.load(std::sync::atomic::Ordering::Relaxed) {
-            true => ringload_403(),
+            // Late enough for others to have come.
+            true => Reply::new(403).after(Duration::from_millis(400)),
             false => request.right(),
         }
     });
@@ -377,10 +378,6 @@ fn what_a_failed_load_was_to_fetch_is_fetched_by_the_next() {
     let fetched = fetched_since(&server, before);
     assert!(fetched < model.file.len() as u64, "nothing was kept: {fetched}");
     the(directory.path(), "data.safetensors");
-}
-
-fn ringload_403() -> common::fault_server::Reply {
-    common::fault_server::Reply::new(403)
 }
 
 /// A server that names its objects by nothing cannot be cached, and that is said.
@@ -419,4 +416,43 @@ fn a_sharded_checkpoint_loads_offline() {
     for tensor in &tensors {
         assert!(loaded.get(&tensor.name).unwrap().bytes() == tensor.bytes);
     }
+}
+
+/// Ranges that begin and end anywhere, in memory that lies anyhow.
+#[test]
+fn byte_ranges_come_from_the_cache() {
+    let (model, directory) = (model(), directory());
+    let server = serve(&model);
+    let url = server.url();
+    let ranges =
+        [(0, 9), (5, 4091), (4095, 2), (100_001, 9_000_000), (1 << 20, 8192), (20_300_000, 90_352)];
+    let read = |loader: &Loader| {
+        for shift in [0, 1] {
+            let mut buffers = ranges.map(|(_, len)| vec![0; len + 8192]);
+            let requests = ranges.iter().zip(&mut buffers).map(|(&(offset, len), buffer)| {
+                // Congruent to the offset, or not.
+                let start = (offset + shift + 8192 - buffer.as_ptr() as usize % 4096) % 4096;
+                let location = ringload::Location::parse(&url).unwrap();
+                ReadRequest::new(location, offset as u64, &mut buffer[start..start + len])
+            });
+            let mut requests: Vec<_> = requests.collect();
+            loader.read_into(&mut requests, |_| std::ops::ControlFlow::Continue(())).unwrap();
+            drop(requests);
+            for ((offset, len), buffer) in ranges.into_iter().zip(&buffers) {
+                let start = (offset + shift + 8192 - buffer.as_ptr() as usize % 4096) % 4096;
+                let right = buffer[start..start + len] == model.file[offset..offset + len];
+                assert!(right, "{len} bytes from {offset}, shifted by {shift}");
+            }
+        }
+    };
+    let loader = cached(directory.path());
+    read(&loader);
+    assert!(loader.flush(Some(common::PATIENCE)));
+    let present = CacheAdmin::open(directory.path()).unwrap().entries()[0].present_bytes;
+    assert!(present > 8_900_000, "what was read is not kept: {present}");
+    load(&model, directory.path(), &url);
+    let before = server.seen().len();
+    read(&cached(directory.path()));
+    assert_eq!(fetched_since(&server, before), 0);
+    the(directory.path(), "data.safetensors");
 }

@@ -274,3 +274,33 @@ fn a_forbidden_directory_means_loading_uncached() {
     fs::write(&file, "").unwrap();
     complains(&model, run(&mut command(&server.url(), &file)), "directory");
 }
+
+/// A load that is checked against its store's checksum takes every byte from there.
+#[cfg(feature = "s3")]
+#[test]
+fn verified_loads_pass_the_cache_by() {
+    use base64::Engine;
+    use common::nginx::Nginx;
+    let model = Model::new(&[3_000_000, 12_345_678]);
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &model.file) as u32;
+    let crc = base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes());
+    let body = format!(
+        "add_header x-amz-checksum-crc32 {crc}; add_header x-amz-checksum-type FULL_OBJECT;"
+    );
+    let started = Nginx::start(&body, |root| {
+        fs::create_dir(root.join("bucket")).unwrap();
+        fs::write(root.join("bucket/x.safetensors"), &model.file).unwrap();
+    });
+    let Some(nginx) = started else { return };
+    let cache = directory();
+    let load = |arguments: &[&str]| {
+        let mut command = command("s3://bucket/x.safetensors", cache.path());
+        command.args(arguments).env("RUNAI_STREAMER_S3_UNSIGNED", "1");
+        command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", nginx.port()));
+        right(&model, run(&mut command))
+    };
+    load(&[]);
+    assert!(load(&[])["cached_bytes"].as_u64() > Some(15_000_000));
+    let report = load(&["--verify"]);
+    assert_eq!((&report["verified_objects"], &report["cached_bytes"]), (&1.into(), &0.into()));
+}

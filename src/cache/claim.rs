@@ -89,10 +89,10 @@ pub(super) async fn turn(
         }
         if let Some(claim) = Claim::take(entry, pages) {
             // Its last holder may have written it after it was looked for.
-            if entry.has(files, claim.pages.start) {
-                return Ok(Turn::Arrived);
-            }
-            return Ok(Turn::Mine(Some(claim)));
+            return Ok(match entry.has(files, pages.start) {
+                true => Turn::Arrived,
+                false => Turn::Mine(Some(claim)),
+            });
         }
         if pages.end - pages.start < WORTH_WAITING_PAGES || entry.impatient.load(Ordering::Relaxed)
         {

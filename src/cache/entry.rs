@@ -142,22 +142,22 @@ impl Entry {
             Front::Present(seals) if seals.len() as u64 == all => {
                 let mut bytes = vec![0; (self.sealer.end_of(pages) - start) as usize];
                 files.read(&mut bytes, start).ok()?;
-                let right = self.sealer.right(pages.start, &bytes, &seals) as u64;
-                if right < all {
-                    self.distrust(pages.start + right..pages.start + right + 1);
-                    return None;
-                }
-                Some(bytes)
+                let wrong = self.sealer.wrong(pages.start, &bytes, &seals);
+                let right = wrong.is_empty();
+                self.distrust(wrong);
+                right.then_some(bytes)
             }
             _ => None,
         }
     }
 
-    /// Counts `pages` as missing.
-    pub fn distrust(&self, pages: Range<u64>) {
-        let location = self.directory.display();
-        tracing::debug!(entry = %location, ?pages, "cached pages are wrong; they are fetched again");
-        self.known_up_to.fetch_min(pages.start, Ordering::Relaxed);
+    /// Counts these pages, in order, as missing.
+    pub fn distrust(&self, pages: impl IntoIterator<Item = u64>) {
+        let mut pages = pages.into_iter().peekable();
+        let Some(&first) = pages.peek() else { return };
+        let entry = self.directory.display();
+        tracing::debug!(%entry, first, "cached pages are wrong; they are fetched again");
+        self.known_up_to.fetch_min(first, Ordering::Relaxed);
         lock(&self.wrong).extend(pages);
     }
 

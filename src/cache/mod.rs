@@ -60,6 +60,8 @@
 //! to fetch. Waiting ends after [`PATIENCE`](claim::PATIENCE) without a single page. Entries in use
 //! hold a shared lock, so that nobody evicts them.
 //!
+//! A load that is verified against its store's checksums passes the cache by.
+//!
 //! What cannot be written (full disk, read-only file system, no permission) is told once, and loads
 //! go on without.
 
@@ -171,9 +173,13 @@ impl Front for Cache {
 impl Opened {
     /// The source of the object that `remote` leads to.
     fn source(self: &Arc<Self>, remote: &Remote<'_>) -> Result<Arc<dyn Source>> {
+        if remote.verify {
+            // All bytes are to be seen as the store sends them, each once.
+            return remote.open();
+        }
         let place = key::of_place(remote.uri, &remote.place());
         let known = self.shelf.known(&place);
-        if let Some(known) = known.as_ref().filter(|known| !remote.verify && self.trusts(known)) {
+        if let Some(known) = known.as_ref().filter(|known| self.trusts(known)) {
             let object = remote.known(known.identity.clone());
             return Ok(self.cached(&place, remote.uri, object, false));
         }

@@ -14,12 +14,15 @@ use super::pages::PAGE_BYTES;
 use super::source::CachedSource;
 use super::writer::{Bytes, Job};
 use crate::error::errno::{Action, action};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::ring::Window;
-use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader};
+use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+
+/// What is read at a time by way of other memory.
+const BOUNCE_BYTES: u64 = 1 << 20;
 
 pub(super) struct CachedReader {
     source: Arc<CachedSource>,
@@ -52,12 +55,11 @@ impl CachedReader {
     ) -> (io::Result<Attempt>, Window) {
         let left = entry.len_bytes.saturating_sub(offset);
         let len = left.min(window.unfilled_len() as u64);
-        if !offset.is_multiple_of(PAGE_BYTES) || len == 0 {
-            // In mid-page after a short read, there is nothing to check it by.
-            return self.remote.read_at(window, offset).await;
-        }
         let first = offset / PAGE_BYTES;
-        let pages = first..(offset + len).div_ceil(PAGE_BYTES);
+        let pages = entry.sealer.whole(offset, len);
+        if !offset.is_multiple_of(PAGE_BYTES) || pages.is_empty() {
+            return self.read_unaligned(entry, window, offset, len).await;
+        }
         loop {
             match (entry.front(&self.files, &pages), &self.file) {
                 (Front::Present(seals), Some(file)) => {
@@ -88,6 +90,29 @@ impl CachedReader {
         }
     }
 
+    /// Reads what begins or ends in mid-page, as memory that a caller lends may: by way of the whole
+    /// pages, where those are there.
+    async fn read_unaligned(
+        &self,
+        entry: &Entry,
+        mut window: Window,
+        offset: u64,
+        len: u64,
+    ) -> (io::Result<Attempt>, Window) {
+        let end = offset + len.min(BOUNCE_BYTES);
+        let pages = offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
+        let Some(pages) = entry.read(&pages).filter(|_| len > 0) else {
+            window.narrow((end - offset) as usize);
+            let (outcome, mut window) = self.remote.read_at(window, offset).await;
+            window.widen();
+            return (outcome, window);
+        };
+        let (start, bytes) = ((offset % PAGE_BYTES) as usize, (end - offset) as usize);
+        window.unfilled_mut()[..bytes].copy_from_slice(&pages[start..start + bytes]);
+        self.access.tally.cached(bytes as u64);
+        (Ok(Attempt { bytes, via: Via::Buffered }), window)
+    }
+
     /// Reads pages that are there; `None` where the first of them turned out not to be.
     async fn read_file(
         &self,
@@ -115,36 +140,29 @@ impl CachedReader {
             }
         };
         let whole = entry.sealer.whole(offset, attempt.bytes as u64);
-        let end = entry.sealer.end_of(&whole);
-        let bytes = &window.unfilled_mut()[..(end.max(offset) - offset) as usize];
-        let right = entry.sealer.right(first, bytes, seals) as u64;
-        if right < whole.end - whole.start || right == 0 {
-            entry.distrust(first + right..first + right + 1);
-        }
-        let bytes = (entry.sealer.end_of(&(first..first + right)).max(offset) - offset) as usize;
-        let outcome = self.see(&mut window, offset, bytes).await;
+        let end = entry.sealer.end_of(&whole).max(offset);
+        let wrong = entry.sealer.wrong(
+            first,
+            &window.unfilled_mut()[..(end - offset) as usize],
+            &seals[..(whole.end - whole.start) as usize],
+        );
         window.widen();
-        match outcome {
-            Err(error) => (Err(io::Error::other(error)), window),
-            Ok(()) if right == 0 => (Ok(None), window),
-            Ok(()) => {
-                self.access.tally.cached(bytes as u64);
-                (Ok(Some(Attempt { bytes, ..attempt })), window)
+        let right = match wrong.first() {
+            None if whole.is_empty() => {
+                // Not even one page came of what should be there.
+                entry.distrust(first..first + seals.len() as u64);
+                return (Ok(None), window);
             }
+            None => whole.end,
+            Some(&page) => page,
+        };
+        entry.distrust(wrong);
+        if right == first {
+            return (Ok(None), window);
         }
-    }
-
-    /// Gives bytes of the file to what checks the whole object, if anything does.
-    async fn see(&self, window: &mut Window, offset: u64, bytes: usize) -> Result<()> {
-        let Some(check) = self.access.check.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
-        let bytes = &window.unfilled_mut()[..bytes];
-        let mut part = check.part();
-        part.update(bytes);
-        tokio::select! {
-            biased;
-            seen = check.saw_range(offset, bytes, &part) => seen,
-            () = self.access.stop.stopped() => Err(crate::source::stopped()),
-        }
+        let bytes = (entry.sealer.end_of(&(first..right)) - offset) as usize;
+        self.access.tally.cached(bytes as u64);
+        (Ok(Some(Attempt { bytes, ..attempt })), window)
     }
 
     /// Fetches `count` pages.
@@ -165,8 +183,8 @@ impl CachedReader {
                 (Ok(attempt), window)
             }
             Err(error) => {
-                let kind = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-                if kind.is_some_and(|error| error.kind() == ErrorKind::Changed) {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+                if inner.is_some_and(|error| error.kind() == ErrorKind::Changed) {
                     entry.expire();
                 }
                 (Err(error), window)
@@ -185,20 +203,26 @@ impl CachedReader {
         if claims.is_empty() {
             return;
         }
-        let Some(all) = window.share() else { return };
+        let all = window.share();
         for claim in claims {
             let pages = claim.pages.start..claim.pages.end.min(whole.end);
             let (start, end) = (pages.start * PAGE_BYTES, entry.sealer.end_of(&pages));
             let Some(held) = self.source.cache.writer.hold(&self.access.tally, end - start) else {
                 continue;
             };
-            let part = all.slice((start - offset) as usize..(end - offset) as usize);
+            let range = (start - offset) as usize..(end - offset) as usize;
+            let bytes = match &all {
+                Some(all) => Bytes::Slot(all.slice(range)),
+                // Lent memory is its lender's again in a moment.
+                None => Bytes::Own(window.filled_bytes()[range].to_vec()),
+            };
             self.source.cache.writer.push(Job {
                 entry: Arc::clone(entry),
                 files: Arc::clone(&self.files),
                 first_page: pages.start,
-                bytes: Bytes::Slot { part, _held: held },
+                bytes,
                 claim: Some(claim),
+                held: Some(held),
             });
         }
         self.access.tally.note(self.source.cache.shelf.trouble());

@@ -12,7 +12,7 @@ use super::writer::{Bytes, Job};
 use crate::error::Result;
 use crate::location::Location;
 use crate::ring::Mapping;
-use crate::source::{Access, Check, FileSource, ObjectSource, Reader, Source};
+use crate::source::{Access, FileSource, ObjectSource, Reader, Source};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,8 +26,6 @@ pub(super) struct CachedSource {
     block_bytes: usize,
     /// Whether nothing of it was missing when it was opened.
     complete: bool,
-    /// Whether its bytes are checked against its store's checksum; then headers are the store's.
-    verify: bool,
 }
 
 impl CachedSource {
@@ -36,7 +34,6 @@ impl CachedSource {
         Self {
             block_bytes: file.map_or(1, |file| file.block_bytes()),
             complete: entry.as_ref().is_some_and(|entry| entry.is_complete()),
-            verify: object.check().is_some(),
             cache,
             object,
             entry,
@@ -45,9 +42,7 @@ impl CachedSource {
 
     /// The bytes of `pages`, from the disk or else from the store; then they are written, too.
     fn pages(&self, entry: &Arc<Entry>, pages: Range<u64>) -> io::Result<Vec<u8>> {
-        if !self.verify
-            && let Some(bytes) = entry.read(&pages)
-        {
+        if let Some(bytes) = entry.read(&pages) {
             return Ok(bytes);
         }
         let start = pages.start * PAGE_BYTES;
@@ -62,7 +57,14 @@ impl CachedSource {
     fn keep(&self, entry: &Arc<Entry>, files: Arc<Files>, first_page: u64, bytes: &[u8]) {
         if !self.cache.shelf.gave_up() {
             let (entry, bytes) = (Arc::clone(entry), Bytes::Own(bytes.to_vec()));
-            self.cache.writer.push(Job { entry, files, first_page, bytes, claim: None });
+            self.cache.writer.push(Job {
+                entry,
+                files,
+                first_page,
+                bytes,
+                claim: None,
+                held: None,
+            });
         }
     }
 
@@ -106,10 +108,6 @@ impl Source for CachedSource {
         let start = (offset % PAGE_BYTES) as usize;
         into.copy_from_slice(&bytes[start..start + into.len()]);
         Ok(())
-    }
-
-    fn check(&self) -> Option<Arc<Check>> {
-        self.object.check()
     }
 
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {

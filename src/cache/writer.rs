@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 
 const THREADS: usize = 2;
 
+/// Memory that a load needs again waits this long for the disk, and then does without it: so a disk
+/// that is too slow costs a load a moment, not its speed.
+const LATE: Duration = Duration::from_millis(100);
+
 /// Nothing to do for this long is a moment to settle what was written.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -37,12 +41,14 @@ pub(super) struct Job {
     pub bytes: Bytes,
     /// Given back when the pages are there, or will not be.
     pub claim: Option<Claim>,
+    /// On the tally of the load that they are of.
+    pub held: Option<Held>,
 }
 
 /// The bytes of pages.
 pub(super) enum Bytes {
-    /// In a slot of a load, on whose tally they are held.
-    Slot { part: Part, _held: Held },
+    /// In a slot of a load.
+    Slot(Part),
     /// On their own.
     Own(Vec<u8>),
 }
@@ -50,7 +56,7 @@ pub(super) enum Bytes {
 impl Bytes {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Slot { part, .. } => part.bytes(),
+            Self::Slot(part) => part.bytes(),
             Self::Own(bytes) => bytes,
         }
     }
@@ -60,6 +66,19 @@ impl Bytes {
 pub(super) struct Held {
     tally: Arc<Tally>,
     bytes: u64,
+    /// Until when they may be, where the load needs the memory again.
+    until: Option<Instant>,
+}
+
+impl Held {
+    /// Whether they were held for long enough; then they count as left out.
+    fn is_late(&self) -> bool {
+        let late = self.until.is_some_and(|until| until < Instant::now());
+        if late {
+            self.tally.left_out(self.bytes);
+        }
+        late
+    }
 }
 
 impl Drop for Held {
@@ -114,7 +133,9 @@ impl Writer {
             let state = self.shared.lock();
             drop(self.shared.done.wait_timeout(state, IDLE));
         }
-        Some(Held { tally: Arc::clone(tally), bytes })
+        let until =
+            Instant::now().checked_add(LATE).filter(|_| tally.reuses_memory() && !self.patient);
+        Some(Held { tally: Arc::clone(tally), bytes, until })
     }
 
     /// Takes pages to write.
@@ -226,9 +247,9 @@ impl Shared {
     }
 
     fn write(&self, job: Job) {
-        let Job { entry, files, first_page, bytes, claim } = job;
+        let Job { entry, files, first_page, bytes, claim, held } = job;
         let len = bytes.bytes().len() as u64;
-        if self.shelf.gave_up() {
+        if self.shelf.gave_up() || held.as_ref().is_some_and(Held::is_late) {
             return;
         }
         if !files.writable {
@@ -253,7 +274,7 @@ impl Shared {
             }
             outcome => outcome,
         };
-        drop((bytes, claim));
+        drop((bytes, claim, held));
         match outcome {
             Ok(()) => {
                 let mut state = self.lock();

@@ -19,6 +19,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What is read into memory that others own is copied for the cache; at most so much at a time.
+const COPIED_BYTES_MAX: u64 = 64 << 20;
+
 /// One range of a location, and where its bytes go.
 #[derive(Debug)]
 pub struct ReadRequest<'a> {
@@ -144,6 +147,7 @@ impl Loader {
         }
         let job = crate::engine::Job { rings: rings.all(), carriers, ..job };
         let running = Running::start(job, Arc::new(Both(host, cards)))?;
+        running.stats().tally.hold_at_most(COPIED_BYTES_MAX);
         Ok(Started { running, ring_bytes: 0, _lease: rings.cards })
     }
 }

@@ -155,6 +155,12 @@ impl Window {
         unsafe { std::slice::from_raw_parts_mut(self.unfilled_ptr(), len) }
     }
 
+    /// The filled bytes.
+    pub fn filled_bytes(&self) -> &[u8] {
+        // SAFETY: as `unfilled_mut`; filled <= len.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.filled) }
+    }
+
     /// The filled bytes, to be read by others from now on, and written by nobody: the window is left
     /// with those behind them, and nothing is filled of it. `None` for lent windows.
     pub fn share(&mut self) -> Option<Part> {

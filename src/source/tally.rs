@@ -55,6 +55,11 @@ impl Tally {
         self.held_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
+    /// Whether the load uses memory again that is held.
+    pub(crate) fn reuses_memory(&self) -> bool {
+        self.held_bytes_max.load(Ordering::Relaxed) < u64::MAX
+    }
+
     /// Whether `bytes` more may be held; if so, they count as held.
     pub(crate) fn hold(&self, bytes: u64) -> bool {
         let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -48,7 +48,7 @@ enum Covered {
 
 /// What is summed up of a range while it comes, if anything is.
 #[derive(Clone, Default)]
-pub(crate) struct Part(Option<Digest>);
+pub(super) struct Part(Option<Digest>);
 
 impl Part {
     /// Takes in the next bytes of the range.
@@ -95,7 +95,7 @@ impl Check {
     }
 
     /// To be updated with the pieces of a range as they come.
-    pub(crate) fn part(&self) -> Part {
+    pub(super) fn part(&self) -> Part {
         match &self.covered {
             Covered::Crc(crc, _) => Part(Some(Digest::new(crc.algorithm))),
             Covered::Sha(_) => Part(None),
@@ -127,7 +127,7 @@ impl Check {
     ///
     /// # Errors
     /// As [`saw`](Self::saw).
-    pub(crate) async fn saw_range(&self, offset: u64, bytes: &[u8], part: &Part) -> Result<()> {
+    pub(super) async fn saw_range(&self, offset: u64, bytes: &[u8], part: &Part) -> Result<()> {
         match &self.covered {
             Covered::Crc(..) => self.add_crc(offset, bytes.len() as u64, part),
             Covered::Sha(in_order) => {
