@@ -5,6 +5,7 @@
     perf/remote.py s3        S3, against Run:ai Model Streamer 0.17
     perf/remote.py verify    what checking a checksum adds
     perf/remote.py memory    peak memory for objects of growing size
+    perf/remote.py cache     what the local file cache adds to a first load, and what a second one takes
 
 Server and clients share one core, and clients run in turns (A B C A B C ...). What is measured is
 the client's own CPU time, by wait4(2); seconds are shown but are the pair's, not the client's. With
@@ -12,6 +13,11 @@ the client's own CPU time, by wait4(2); seconds are shown but are the pair's, no
 makes every client's CPU time longer. Every client's bytes are checked once. Needs: cargo build --release, nginx and openssl
 (tests/servers.sh), curl; for s3 it installs the streamer by pip into target/perf, once. Only
 Python's own library is used.
+
+For cache nobody is pinned, and what is compared is the load's own time, as ringload tells it. The server
+is held to --rate-mb MB/s (default: half of what the disk writes, which is measured first). A second
+load is compared with one of the plain file, which is the cache's own data file: the same blocks of
+the same disk, out of the page cache in both cases.
 
 For s3 and verify nginx plays the store: it takes any signature, and costs its clients nothing that
 a store would not. (That real ones take our signatures is what tests/s3.rs checks; s3s-fs, which
@@ -46,11 +52,12 @@ ERRORS = tempfile.TemporaryFile()
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=["http", "s3", "verify", "memory"])
+    arguments.add_argument("what", choices=["http", "s3", "verify", "memory", "cache"])
     arguments.add_argument("--gib", type=float, default=2.0, help="size of the object (default 2)")
     arguments.add_argument("--runs", type=int, default=5, help="turns (default 5)")
     arguments.add_argument("--connections", type=int, default=16, help="connections (default 16)")
     arguments.add_argument("--apart", action="store_true", help="give the server a core of its own")
+    arguments.add_argument("--rate-mb", type=float, help="MB/s of the server (cache)")
     options = arguments.parse_args()
     if options.apart:
         global SERVER_CORE
@@ -59,7 +66,7 @@ def main():
         sys.exit("build it first: cargo build --release")
     KEEP.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=KEEP) as directory:
-        {"http": http, "s3": s3, "verify": verify, "memory": memory}[options.what](options, pathlib.Path(directory))
+        {"http": http, "s3": s3, "verify": verify, "memory": memory, "cache": cache}[options.what](options, pathlib.Path(directory))
 
 
 # ---------------------------------------------------------------- scenarios
@@ -166,6 +173,91 @@ def memory(options, directory):
                 allowed = limit + 32 + options.connections * 64 / 1024
                 rows.append((f"{gib:g} GiB under {limit} MiB: MiB", run["peak_rss_bytes"] / 2**20, allowed))
     verdict(rows)
+
+
+def cache(options, directory):
+    path = checkpoint(options.gib)
+    size = path.stat().st_size
+    disk = disk_rate(directory)
+    rate = options.rate_mb * 1e6 if options.rate_mb else disk / 2
+    print(f"the disk writes {disk / 1e9:.2f} GB/s, the server sends {rate / 1e9:.2f} GB/s")
+    per_connection = f"limit_rate {int(rate / options.connections)};"
+    server, plain, *_ = nginx(directory, path.parent, per_connection)
+    url, kept = f"{plain}/{path.name}", directory / "cache"
+    caching = ["--cache-dir", str(kept)]
+    rows = []
+    with server:
+        for what, limit in [("resident", []), ("256 MiB", ["--memory-limit", "256MiB"])]:
+            base = [str(RINGLOAD), "load", "--json", "--connections", str(options.connections)] + limit
+            clients = {"without": base + [url], "with": base + caching + [url]}
+            first = timed(clients, options.runs, lambda: shutil.rmtree(kept, ignore_errors=True))
+            told = report_loads(f"first, {what}", first)
+            rows.append((f"first, {what}: with / without", told["with"] / told["without"], 1.10))
+            left_out = max(run["cache_left_out_bytes"] for run in first["with"])
+            rows.append((f"first, {what}: share left out", left_out / size, 0.0))
+            if limit:
+                peak = max(run["peak_rss_bytes"] for run in first["with"]) / 2**20
+                rows.append((f"first, {what}: peak MiB", peak, 256 + 32 + options.connections * 64 / 1024))
+        subprocess.run([str(RINGLOAD), "fetch", "--json", url] + caching, check=True, capture_output=True)
+        [data] = kept.glob("*/*/data.safetensors")
+        if data.stat().st_size != size or crc32(data) != crc32(path):
+            sys.exit(f"{data} holds other bytes than {path}")
+        for what, limit in [("resident", []), ("256 MiB", ["--memory-limit", "256MiB"])]:
+            base = [str(RINGLOAD), "load", "--json", "--drop"] + limit
+            clients = {"plain file": base + [str(data)], "cache": base + caching + [url]}
+            second = timed(clients, options.runs, lambda: forget(data))
+            told = report_loads(f"second, {what}", second)
+            for run in second["cache"] + second["plain file"]:
+                assert run["read_bytes"].get("direct", 0) > 0.99 * run["bytes"], run
+            if limit:
+                assert {run["driver"] for run in second["cache"] + second["plain file"]} == {"uring+registered"}
+            rows.append((f"second, {what}: of the plain file", told["cache"] / told["plain file"], 1.05))
+    verdict(rows)
+
+
+def timed(clients, runs, prepare):
+    """Runs all clients in turns, each after `prepare`; gives the reports of all turns but the first."""
+    reports = {name: [] for name in clients}
+    for turn in range(runs + 1):
+        for name, command in clients.items():
+            prepare()
+            told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+            if turn > 0:
+                reports[name].append(told)
+    return reports
+
+
+def report_loads(title, reports):
+    """Prints the seconds and CPU seconds of loads; gives the median seconds."""
+    print(f"\n{title:<22}{'seconds':>10}{'spread':>16}{'CPU-s/GB':>10}{'peak MiB':>10}")
+    medians = {}
+    for name, runs in reports.items():
+        seconds = sorted(run["seconds"] for run in runs)
+        medians[name] = statistics.median(seconds)
+        costs = statistics.median(run["cpu_seconds"] / (run["bytes"] / 1e9) for run in runs)
+        peak = max(run["peak_rss_bytes"] for run in runs) / 2**20
+        spread = f"{seconds[0]:.2f}-{seconds[-1]:.2f}"
+        print(f"{name:<22}{medians[name]:>10.2f}{spread:>16}{costs:>10.3f}{peak:>10.0f}")
+    return medians
+
+
+def disk_rate(directory):
+    """What the disk writes directly, in bytes a second: the slowest of three GiB."""
+    target, rates = directory / "rate", []
+    for _ in range(3):
+        began = time.monotonic()
+        command = ["dd", "if=/dev/zero", f"of={target}", "bs=8M", "count=128", "oflag=direct", "conv=fsync"]
+        subprocess.run(command, check=True, capture_output=True)
+        rates.append(2**30 / (time.monotonic() - began))
+        target.unlink()
+    return min(rates)
+
+
+def forget(path):
+    """Takes the file out of the page cache."""
+    with open(path, "rb") as file:
+        os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 # ---------------------------------------------------------------- clients

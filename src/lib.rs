@@ -34,6 +34,10 @@
 //! | lane | one of the reads that an engine keeps in flight |
 //! | device | where tensors end up: host memory, or the memory of a CUDA card |
 //! | card | a device with memory of its own |
+//! | part | filled bytes of a slot, of which others may still be written; for the cache's writer |
+//! | entry | an object in the local file cache |
+//! | page | 4 KiB of an entry: what is there or missing as one |
+//! | seal | the checksum of a page, which says that it is there |
 //! | storage | an allocation that tensors are views of; it lives as long as any of them |
 //!
 //! Start with [`Loader`]. Errors are one type, [`Error`]; metrics are listed in [`mod@metrics`];
@@ -48,6 +52,9 @@
 //!
 //! Objects are asked for by range over HTTP/1.1, each lane on a connection of its own. hyper parses
 //! heads; bodies go from the socket straight into the slot, by io_uring where there is no TLS.
+//!
+//! Behind a load, the local file cache (where one is named) takes a share of what came and writes it
+//! to disk; the next load reads it from there, each page checked. `cache/mod.rs` says how.
 //!
 //! # Cards
 //!

@@ -226,3 +226,6 @@ impl fmt::Debug for Cache {
         f.debug_struct("Cache").field("options", &self.options).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! may be short), mixed with the page's number and the entry's identity, so that a seal means nothing
 //! in another place. Zero says that the page is missing, and no seal is zero.
 
-use crc_fast::CrcAlgorithm;
+use crate::checksum::crc64_nvme;
 use std::ops::Range;
 
 /// What is checked, and present or missing, as one.
@@ -26,7 +26,7 @@ pub(super) struct Sealer {
 impl Sealer {
     /// For the object of `len_bytes` with an identity of this name.
     pub fn new(identity: &str, len_bytes: u64) -> Self {
-        let salt = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, identity.as_bytes());
+        let salt = crc64_nvme(identity.as_bytes());
         Self { salt, len_bytes }
     }
 
@@ -37,8 +37,7 @@ impl Sealer {
 
     /// The seal of `page`.
     pub fn seal(&self, page: u64, bytes: &[u8]) -> u64 {
-        let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes);
-        (crc ^ mixed(self.salt ^ page.wrapping_mul(0x9E37_79B9_7F4A_7C15))) | 1
+        (crc64_nvme(bytes) ^ mixed(self.salt ^ page.wrapping_mul(0x9E37_79B9_7F4A_7C15))) | 1
     }
 
     /// The whole pages among `len` bytes from `offset`, which is a page's start; the object's end

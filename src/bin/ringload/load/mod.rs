@@ -74,8 +74,9 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let loader = args.loader()?;
     let stream = loader.stream(args.locations.parse()?)?;
-    let (report, digests) = consume(stream, args.digest, args.drop)?;
-    caching::flush(&loader);
+    let outcome = consume(stream, args.digest, args.drop);
+    caching::flush(&loader); // also what came before a load broke off
+    let (report, digests) = outcome?;
     let report = report.with_cache_trouble(loader.cache_trouble());
     match (args.json, digests) {
         (true, digests) => output::print_json(&report.with_digests(digests)),

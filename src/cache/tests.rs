@@ -1,0 +1,115 @@
+//! What cannot be seen from outside: who waits for whom, and what is left out.
+
+use super::claim::{Turn, turn};
+use super::entry::Entry;
+use super::pages::PAGE_BYTES;
+use super::shelf::Shelf;
+use super::writer::{Bytes, Job, Writer};
+use crate::options::{CacheSettings, CacheSize, CacheValidate};
+use crate::source::{Identity, Stop, Tally};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const PAGES: u64 = 64;
+
+fn shelf(directory: &Path) -> Arc<Shelf> {
+    let (dir, size, validate) = (directory.to_owned(), CacheSize::Unlimited, CacheValidate::Always);
+    let (shelf, refusal) = Shelf::open(&CacheSettings { dir, size, validate, patient: false });
+    assert!(refusal.is_none());
+    Arc::new(shelf)
+}
+
+fn entry(shelf: &Arc<Shelf>) -> Arc<Entry> {
+    let identity = Identity::from_parts(PAGES * PAGE_BYTES, Some(b"\"e\""), None).unwrap();
+    shelf.entry(&"0".repeat(64), "http://h/x", &identity, true).unwrap()
+}
+
+fn pages(first: u64, count: u64) -> Bytes {
+    let bytes = (first..first + count).flat_map(|page| [page as u8; PAGE_BYTES as usize]);
+    Bytes::Own(bytes.collect())
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build().unwrap().block_on(work)
+}
+
+/// Under a memory limit: a full share is left out at once, what waited too long when its turn comes.
+#[test]
+fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = shelf(directory.path());
+    let (entry, writer) = (entry(&shelf), Writer::new(Arc::clone(&shelf), false));
+    let tally = Arc::new(Tally::default());
+    tally.hold_at_most(3 * PAGE_BYTES);
+    let first = writer.hold(&tally, 2 * PAGE_BYTES).unwrap();
+    assert!(writer.hold(&tally, 2 * PAGE_BYTES).is_none());
+    assert_eq!(tally.left_out_bytes(), 2 * PAGE_BYTES);
+    std::thread::sleep(Duration::from_millis(150));
+    let push = |first_page, held| {
+        let (entry, files) = (Arc::clone(&entry), entry.files().unwrap());
+        writer.push(Job {
+            entry,
+            files,
+            first_page,
+            bytes: pages(first_page, 2),
+            claim: None,
+            held,
+        });
+        assert!(writer.flush(None));
+    };
+    push(0, Some(first));
+    assert_eq!((tally.left_out_bytes(), tally.holds_any()), (4 * PAGE_BYTES, false));
+    assert!(entry.read(&(0..2)).is_none());
+    push(0, writer.hold(&tally, 2 * PAGE_BYTES));
+    assert!(entry.read(&(0..2)).is_some());
+    // Without a limit nothing is left out, however late.
+    let tally = Arc::new(Tally::default());
+    let late = writer.hold(&tally, 2 * PAGE_BYTES);
+    std::thread::sleep(Duration::from_millis(150));
+    push(2, late);
+    assert_eq!((tally.left_out_bytes(), entry.read(&(2..4)).is_some()), (0, true));
+}
+
+/// Two holders of one directory, as two processes are.
+#[test]
+fn one_fetches_and_others_follow_or_take_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mine, theirs) = (shelf(directory.path()), shelf(directory.path()));
+    let (a, b) = (entry(&mine), entry(&theirs));
+    let (files_a, files_b) = (a.files().unwrap(), b.files().unwrap());
+    let stop = Stop::default();
+    let claimed = |turn| match turn {
+        Turn::Mine(claim) => claim.unwrap(),
+        Turn::Arrived => panic!("nobody brought it"),
+    };
+    let first = claimed(block_on(turn(&a, &files_a, &(0..20), &stop)).unwrap());
+    assert_eq!(first.pages, 0..20);
+    // The page that both sides of an extent's end have is the first one's; the rest is free.
+    let second = claimed(block_on(turn(&b, &files_b, &(19..40), &stop)).unwrap());
+    assert_eq!(second.pages, 20..40);
+    // Few pages are not waited for.
+    let few = block_on(turn(&b, &files_b, &(5..7), &stop)).unwrap();
+    assert!(matches!(few, Turn::Mine(None)), "{few:?}");
+    // It comes, and the follower sees that.
+    let bytes = vec![7; 20 * PAGE_BYTES as usize];
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| block_on(turn(&b, &files_b, &(0..20), &Stop::default())));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        a.write(&files_a, 0, &bytes).unwrap();
+        drop(first);
+        assert!(matches!(waiting.join().unwrap().unwrap(), Turn::Arrived));
+        assert_eq!(b.read(&(0..20)).unwrap(), bytes);
+        // Its holder dies, and the follower takes over; one that is stopped ends.
+        let stopped = Stop::default();
+        let waiting = scope.spawn(|| block_on(turn(&a, &files_a, &(20..40), &Stop::default())));
+        std::thread::sleep(Duration::from_millis(20));
+        stopped.set();
+        assert!(block_on(turn(&a, &files_a, &(20..40), &stopped)).is_err());
+        drop(second);
+        let taken = claimed(waiting.join().unwrap().unwrap());
+        assert_eq!(taken.pages, 20..40);
+    });
+}
