@@ -64,6 +64,7 @@ impl Shelf {
         };
         if shelf.writable {
             shelf.tag();
+            super::room::sweep(&shelf.directory);
         }
         (shelf, refusal)
     }
