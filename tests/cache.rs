@@ -245,7 +245,9 @@ fn any_flipped_byte_of_metadata_is_a_miss() {
 /// A file of the cache that is swapped for another object's does not pass for it.
 #[test]
 fn seals_are_of_their_object() {
-    let (one, two, directory) = (Model::new(&[100_000]), Model::new(&[99_999, 1]), directory());
+    let (one, two) = (Model::new(&[50_000, 50_010]), Model::new(&[50_010, 50_000]));
+    assert!(one.file.len() == two.file.len() && one.file != two.file);
+    let directory = directory();
     let (first, second) = (serve(&one), serve(&two));
     load(&one, directory.path(), &first.url());
     let data = the(directory.path(), "data.safetensors");

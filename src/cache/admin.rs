@@ -131,7 +131,7 @@ impl CacheAdmin {
         if let Some(locks) = &self.shelf.locks {
             locks.begin_use(stretch);
         }
-        let sealer = Sealer::new(&identity, meta.len_bytes);
+        let sealer = Sealer::new(&place, &identity, meta.len_bytes);
         let shelf = Arc::clone(&self.shelf);
         Some(Arc::new(Entry::new(shelf, directory.to_owned(), sealer, stretch, meta.len_bytes)))
     }

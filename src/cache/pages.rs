@@ -1,7 +1,7 @@
 //! Pages and their seals.
 //!
 //! The seal of a page is 8 bytes: the CRC-64 of its bytes (those that the object has: the last page
-//! may be short), mixed with the page's number and the entry's identity, so that a seal means nothing
+//! may be short), mixed with the page's number and the entry's names, so that a seal means nothing
 //! in another place. Zero says that the page is missing, and no seal is zero.
 
 use crate::checksum::crc64_nvme;
@@ -24,9 +24,9 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    /// For the object of `len_bytes` with an identity of this name.
-    pub fn new(identity: &str, len_bytes: u64) -> Self {
-        let salt = crc64_nvme(identity.as_bytes());
+    /// For the object of `len_bytes` with names of this place and identity.
+    pub fn new(place: &str, identity: &str, len_bytes: u64) -> Self {
+        let salt = crc64_nvme(format!("{place}/{identity}").as_bytes());
         Self { salt, len_bytes }
     }
 
@@ -93,12 +93,12 @@ mod tests {
 
     #[test]
     fn a_seal_is_of_one_page_of_one_object_and_of_every_bit() {
-        let sealer = Sealer::new("one", 10_000);
+        let sealer = Sealer::new("place", "one", 10_000);
         let page = vec![7; PAGE_BYTES as usize];
         let seal = sealer.seal(1, &page);
         assert_ne!(seal, MISSING);
         assert_ne!(seal, sealer.seal(2, &page));
-        assert_ne!(seal, Sealer::new("two", 10_000).seal(1, &page));
+        assert_ne!(seal, Sealer::new("place", "two", 10_000).seal(1, &page));
         for bit in (0..8 * page.len()).step_by(13) {
             let mut flipped = page.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_object_s_end_ends_a_page() {
-        let sealer = Sealer::new("one", 10_000);
+        let sealer = Sealer::new("place", "one", 10_000);
         assert_eq!(sealer.pages(), 3);
         assert_eq!(sealer.whole(0, 4095), 0..0);
         assert_eq!(sealer.whole(4096, 4100), 1..2);

@@ -135,8 +135,8 @@ impl Shelf {
         identity: &Identity,
         asked: bool,
     ) -> Option<Arc<Entry>> {
-        let sealer_name = key::of_identity(identity);
-        let sealer = Sealer::new(&sealer_name, identity.len_bytes);
+        let name = key::of_identity(identity);
+        let sealer = Sealer::new(place, &name, identity.len_bytes);
         if !identity.is_telling() || sealer.pages() > PAGES_MAX {
             self.note(format!(
                 "{location} cannot be cached: its server gives neither an ETag nor a Last-Modified \
@@ -148,8 +148,8 @@ impl Shelf {
             self.note(format!("{location} is larger than the cache may get; it is not cached"));
             return None;
         }
-        let directory = self.directory.join(place).join(&sealer_name);
-        let stretch = Stretch::of(&key::hash([place.as_bytes(), sealer_name.as_bytes()]));
+        let directory = self.directory.join(place).join(&name);
+        let stretch = Stretch::of(&key::hash([place.as_bytes(), name.as_bytes()]));
         let mut in_use = lock(&self.in_use);
         if let Some(entry) = in_use.get(&directory).and_then(Weak::upgrade) {
             drop(in_use);
