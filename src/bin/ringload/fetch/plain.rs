@@ -157,9 +157,7 @@ fn plan(checkpoint: &Checkpoint, entries: Vec<CacheEntry>) -> Outcome<BTreeMap<P
     for from in local {
         let name = from.file_name().map(PathBuf::from).unwrap_or_default();
         let location = from.display().to_string();
-        if !files.contains_key(&name) {
-            files.insert(name, Source { from, copy: true, location });
-        }
+        files.entry(name).or_insert(Source { from, copy: true, location });
     }
     Ok(files)
 }
