@@ -48,6 +48,8 @@ impl Holding {
                 let memory = self.allocate(entered, source, lens)?;
                 Ok(memory.address() + layout.starts()[position])
             }
+            // What has no bytes needs no place.
+            Destination::PerTensor if layout.item(position).len_bytes == 0 => Ok(0),
             Destination::PerTensor => {
                 let item = layout.item(position);
                 let lens = (item.target_bytes(), item.len_bytes);
