@@ -1,5 +1,7 @@
 //! Probes behind `ringload doctor`: they ask the kernel the same way a load does.
 
+pub use crate::numa::{has_several_nodes, node_of, numbers_in};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
 use crate::ring::{PAGE_BYTES, Ring};

@@ -86,6 +86,7 @@ pub mod metrics;
 #[cfg(test)]
 #[path = "../tests/support/no_uring.rs"]
 mod no_uring;
+mod numa;
 pub mod options;
 pub mod plan;
 #[allow(unsafe_code)]

@@ -6,22 +6,10 @@
 
 mod common;
 
-use common::stand_in::stand_in;
+use common::child::{in_a_child, is_child, passes_in_a_child};
 use cudarc::cufile::sys as cufile;
 use cudarc::driver::sys as driver;
-use std::env;
-use std::process::{Command, Output};
 use std::ptr::null_mut;
-
-const CHILD: &str = "RINGLOAD_TEST_STAND_IN_CHILD";
-
-/// Runs this test by itself in a process that finds the stand-in.
-fn in_a_child(test: &str) -> Output {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
-    command.env("LD_LIBRARY_PATH", stand_in()).env("CUDA_STAND_IN_GDS", "on");
-    command.output().unwrap()
-}
 
 #[track_caller]
 fn ok(result: driver::CUresult) {
@@ -30,9 +18,7 @@ fn ok(result: driver::CUresult) {
 
 #[test]
 fn cudarc_finds_it_and_copies_with_it() {
-    if env::var_os(CHILD).is_none() {
-        let output = in_a_child("cudarc_finds_it_and_copies_with_it");
-        assert!(output.status.success(), "{output:#?}");
+    if !passes_in_a_child("cudarc_finds_it_and_copies_with_it", &[("CUDA_STAND_IN_GDS", "on")]) {
         return;
     }
     unsafe {
@@ -64,8 +50,8 @@ fn cudarc_finds_it_and_copies_with_it() {
 
 #[test]
 fn a_leak_aborts_the_process() {
-    if env::var_os(CHILD).is_none() {
-        let output = in_a_child("a_leak_aborts_the_process");
+    if !is_child() {
+        let output = in_a_child("a_leak_aborts_the_process", &[]);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success());
         assert!(stderr.contains("cuda stand-in: at exit: device 0 is left with"), "{stderr}");

@@ -41,6 +41,7 @@ pub(crate) use stats::Stats;
 
 use crate::device::{Carrier, Outlet};
 use crate::error::{Error, ErrorKind, Result};
+use crate::numa::Near;
 use crate::options::ReadPath;
 use crate::plan::Chunk;
 use crate::ring::{Ring, Window};
@@ -99,6 +100,8 @@ pub(crate) struct Job {
     pub carriers: Vec<Arc<dyn Carrier>>,
     pub read_path: ReadPath,
     pub engines: usize,
+    /// The NUMA node whose cores the load's threads run on, if it stays near one.
+    pub near: Option<Arc<Near>>,
     /// Reads in flight an engine.
     pub depth: usize,
     /// The ring whose memory is registered with io_uring, if one is.
@@ -271,9 +274,14 @@ impl Running {
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let near = self.shared.job.near.clone();
+        let settled = move || {
+            near.iter().for_each(|near| near.settle());
+            body();
+        };
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(body)
+            .spawn(settled)
             .map_err(|e| Error::from_io("start an engine thread", e))?;
         self.threads.push(thread);
         Ok(())
@@ -317,6 +325,11 @@ impl Running {
     /// How many engines run.
     pub fn engines(&self) -> usize {
         self.shared.job.engines.max(1)
+    }
+
+    /// The NUMA node that they stay near to.
+    pub fn numa_node(&self) -> Option<usize> {
+        self.shared.job.near.as_ref().map(|near| near.node)
     }
 
     /// Stops the engines and waits until nothing of them is left.

@@ -8,6 +8,7 @@
 
 mod caching;
 mod loaded;
+mod near;
 mod read_into;
 mod remote;
 mod rings;
@@ -31,6 +32,7 @@ use crate::source::{Opener, Source};
 use rings::{Cargo, Kept, Lease, Rings, Sizes};
 use safetensors::Dtype;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tuning::Tuning;
@@ -71,6 +73,8 @@ pub struct Loader {
     allocation: Allocation,
     dtype: Option<Dtype>,
     kept: Kept,
+    /// Where the kernel's /proc and /sys are.
+    system_root: PathBuf,
     /// Made anew by every option of remote locations; its connections and credentials are shared by
     /// all loads of this loader and its clones.
     opener: Arc<Opener>,
@@ -92,6 +96,7 @@ impl Default for Loader {
             allocation: Allocation::default(),
             dtype: None,
             kept: Kept::default(),
+            system_root: PathBuf::from("/"),
             opener: Arc::new(Opener::default().behind(cache.clone())),
             cache,
         }
@@ -180,6 +185,15 @@ impl Loader {
         self
     }
 
+    /// Looks below `root` for the /proc and /sys that tell what the machine has: for tests of other
+    /// machines than the one they run on.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn system_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.system_root = root.into();
+        self
+    }
+
     /// Opens the checkpoint at `locations`, reading its headers only, with this loader's options for
     /// remote locations.
     ///
@@ -242,7 +256,8 @@ impl Loader {
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
-        let rings = Rings::new(self, Sizes::of(plan))?;
+        let near = self.near(plan.devices());
+        let rings = Rings::new(self, Sizes::of(plan), near.as_ref().map(|near| near.node))?;
         let cargo = Cargo {
             devices: plan.devices(),
             extents: plan.extents_shared(),
@@ -256,7 +271,7 @@ impl Loader {
         let all = rings.all();
         // What all bytes of cards pass through is worth most to be registered, and comes last.
         let register = all.last().filter(|_| tuning.register).cloned();
-        let job = Job { rings: all, carriers, register, ..self.job(sources, &tuning) };
+        let job = Job { rings: all, carriers, register, near, ..self.job(sources, &tuning) };
         let running = Running::start(job, Arc::new(work))?;
         if let Some(bytes) = plan.reused_ring_bytes() {
             running.stats().tally.hold_at_most(bytes / CACHE_SHARE);
@@ -306,6 +321,7 @@ impl Loader {
             sources,
             rings: Vec::new(),
             carriers: Vec::new(),
+            near: None,
             read_path: self.read_path,
             engines: tuning.engines,
             depth: tuning.depth,

@@ -120,7 +120,9 @@ impl Loader {
         let on_cards = sorted.on_cards(self, requests)?;
         let ring_bytes = on_cards.sizes.cards.map_or(total, |(least, _)| least);
         let tuning = self.tuning(ring_bytes, total, sources)?;
-        let rings = Rings::new(self, on_cards.sizes)?;
+        let near = self.near(&on_cards.devices);
+        let node = near.as_ref().map(|near| near.node);
+        let rings = Rings::new(self, on_cards.sizes, node)?;
         let cargo = Cargo {
             devices: &on_cards.devices,
             extents: &on_cards.extents,
@@ -145,7 +147,7 @@ impl Loader {
         if job.read_path == ReadPath::Mapped {
             job.read_path = ReadPath::Buffered; // the caller's memory cannot be a mapping
         }
-        let job = crate::engine::Job { rings: rings.all(), carriers, ..job };
+        let job = crate::engine::Job { rings: rings.all(), carriers, near, ..job };
         let running = Running::start(job, Arc::new(Both(host, cards)))?;
         running.stats().tally.hold_at_most(COPIED_BYTES_MAX);
         Ok(Started { running, ring_bytes: 0, _lease: rings.cards })

@@ -28,18 +28,25 @@ pub(super) struct Lease {
 }
 
 impl Kept {
-    /// A pinned ring of `bytes`, at most `most` bytes, in blocks of `block_bytes`: the one that was
-    /// kept, if it is right.
-    fn lease(&self, bytes: usize, most: usize, block_bytes: usize) -> Result<Lease> {
+    /// A pinned ring of `bytes`, at most `most` bytes, in blocks of `block_bytes`, at NUMA node `node`:
+    /// the one that was kept, if it is right.
+    fn lease(
+        &self,
+        bytes: usize,
+        most: usize,
+        block_bytes: usize,
+        node: Option<usize>,
+    ) -> Result<Lease> {
         let kept = self.ring.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_right = |kept: &Arc<PinnedRing>| {
             let ring = kept.ring();
             let fits = (bytes..=most).contains(&ring.capacity());
-            fits && ring.block_bytes() == block_bytes && ring.reopen()
+            let fits = fits && ring.block_bytes() == block_bytes && ring.node() == node;
+            fits && ring.reopen()
         };
         let ring = match kept.filter(is_right) {
             Some(kept) => kept,
-            None => Arc::new(PinnedRing::new(Ring::keeping_memory(bytes, block_bytes)?)),
+            None => Arc::new(PinnedRing::new(Ring::keeping_memory(bytes, block_bytes, node)?)),
         };
         Ok(Lease { ring, home: Arc::downgrade(&self.ring) })
     }
@@ -88,16 +95,17 @@ impl Sizes {
 }
 
 impl Rings {
-    /// For a load by `loader`.
+    /// For a load by `loader`; what cards read from is at NUMA node `node`.
     ///
     /// # Errors
     /// When the address space does not allow it.
-    pub fn new(loader: &Loader, sizes: Sizes) -> Result<Self> {
+    pub fn new(loader: &Loader, sizes: Sizes, node: Option<usize>) -> Result<Self> {
         let block = sizes.block;
         let host = sizes.host.map(|bytes| Ring::new(address_space(bytes)?, block)).transpose()?;
         let cards = sizes.cards.map(|(least, most)| {
             let least = address_space(least.max(1))?.next_multiple_of(block);
-            loader.kept.lease(least, address_space(most)?.next_multiple_of(block), block)
+            let most = address_space(most)?.next_multiple_of(block);
+            loader.kept.lease(least, most, block, node)
         });
         Ok(Self { host, cards: cards.transpose()? })
     }

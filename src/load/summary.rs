@@ -25,6 +25,8 @@ pub struct Summary {
     /// The lowest rung of the ladder that was used: `uring+registered`, `uring` or `pread`; `none`
     /// where no file was read (objects, mapped files, or no bytes).
     pub driver: &'static str,
+    /// The NUMA node of the cards, where a machine has several: engines and ring were put near to it.
+    pub numa_node: Option<usize>,
     /// Bytes read, by how they came (`direct`, `buffered`, `mapped`, `http`).
     pub read_bytes: BTreeMap<&'static str, u64>,
     /// The memory limit in force, in bytes.
@@ -58,6 +60,7 @@ impl Summary {
         let stats = running.stats();
         Self {
             engines: running.engines(),
+            numa_node: running.numa_node(),
             driver: stats.lowest_rung().map_or("none", Rung::as_str),
             read_bytes: stats.read_bytes(),
             downgrades: stats.downgrades(),

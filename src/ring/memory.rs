@@ -2,8 +2,9 @@
 //!
 //! A [`Mapping`] is either anonymous (ring memory) or a file's pages (the mapped read path). It is
 //! plain address space: who may write to which part of it is the business of [`super::slot`].
-//! Sources: mmap(2), madvise(2).
+//! Sources: mmap(2), madvise(2), mbind(2).
 
+use super::PAGE_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
@@ -79,6 +80,32 @@ impl Mapping {
         let mapping = Self { base, base_bytes: len, start: base.cast(), len };
         mapping.advise(0..len, MmapAdvise::MADV_HUGEPAGE).ok(); // best effort: file THP
         Ok(mapping)
+    }
+
+    /// Lets the pages that are faulted in from now on be of NUMA node `node`, as long as it has some.
+    ///
+    /// # Errors
+    /// ENOSYS or EPERM where the kernel or a container does not permit it, EINVAL for no such node.
+    pub(super) fn prefer_node(&self, node: usize) -> io::Result<()> {
+        const WORD_BITS: usize = libc::c_ulong::BITS as usize;
+        let mut nodes = vec![0 as libc::c_ulong; node / WORD_BITS + 1];
+        nodes[node / WORD_BITS] |= 1 << (node % WORD_BITS);
+        // The kernel takes one bit less than it is told of.
+        let bits = nodes.len() * WORD_BITS + 1;
+        // SAFETY: the range is this mapping's, and the mask has the bits that it is said to have; a
+        // policy for pages to come does not change what is mapped.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.start.as_ptr(),
+                self.len.next_multiple_of(PAGE_BYTES),
+                libc::MPOL_PREFERRED,
+                nodes.as_ptr(),
+                bits,
+                0,
+            )
+        };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Usable length in bytes.
@@ -199,6 +226,21 @@ mod tests {
         let bytes = unsafe { mapping.bytes(0..mapping.len()) };
         let stride = if cfg!(miri) { 4096 } else { 1 }; // Miri would take minutes
         assert!(bytes.iter().step_by(stride).all(|&byte| byte == 0));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memory policies")]
+    fn pages_prefer_a_node_that_there_is_and_no_other() {
+        let mapping = Mapping::anonymous((1 << 20) + 1).unwrap();
+        match mapping.prefer_node(0) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => return,
+            outcome => outcome.unwrap(),
+        }
+        let start = format!("{:x} prefer", mapping.start().as_ptr() as usize);
+        let policies = std::fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();
+        assert!(policies.is_empty() || policies.contains(&start), "{start}: {policies}");
+        mapping.populate_write(0..mapping.len()).unwrap();
+        assert!(mapping.prefer_node(1000).is_err());
     }
 
     #[test]

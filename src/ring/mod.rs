@@ -46,6 +46,8 @@ pub struct Ring {
     block: usize,
     /// Whether free memory stays in place when the ring is closed.
     keeps_memory: bool,
+    /// The NUMA node that its pages prefer.
+    node: Option<usize>,
     state: Mutex<State>,
     /// Woken whenever a slot is freed and when the ring is closed.
     freed: Notify,
@@ -82,19 +84,25 @@ impl Ring {
     /// # Errors
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the address space does not allow it.
     pub fn new(capacity: usize, block: usize) -> Result<Arc<Self>> {
-        Self::make(capacity, block, false)
+        Self::make(capacity, block, false, None)
     }
 
     /// As [`new`](Self::new), of memory that stays in place as long as the ring lives: for devices
-    /// that read it by themselves, from the pages that they were told of once.
+    /// that read it by themselves, from the pages that they were told of once. These prefer the NUMA
+    /// node `node`, if the kernel permits it.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn keeping_memory(capacity: usize, block: usize) -> Result<Arc<Self>> {
-        Self::make(capacity, block, true)
+    pub fn keeping_memory(capacity: usize, block: usize, node: Option<usize>) -> Result<Arc<Self>> {
+        Self::make(capacity, block, true, node)
     }
 
-    fn make(capacity: usize, block: usize, keeps_memory: bool) -> Result<Arc<Self>> {
+    fn make(
+        capacity: usize,
+        block: usize,
+        keeps_memory: bool,
+        node: Option<usize>,
+    ) -> Result<Arc<Self>> {
         let block = block.clamp(PAGE_BYTES, HUGE_PAGE_BYTES);
         let capacity = capacity.max(1).next_multiple_of(block);
         let state = State {
@@ -105,10 +113,17 @@ impl Ring {
             last_freed: Instant::now(),
             closed: false,
         };
+        let memory = Mapping::anonymous(capacity)?;
+        if let Some(node) = node
+            && let Err(refusal) = memory.prefer_node(node)
+        {
+            tracing::debug!(%refusal, node, "the ring's pages are of any NUMA node");
+        }
         Ok(Arc::new(Self {
-            memory: Mapping::anonymous(capacity)?,
+            memory,
             block,
             keeps_memory,
+            node,
             state: Mutex::new(state),
             freed: Notify::new(),
             grown: Condvar::new(),
@@ -195,6 +210,11 @@ impl Ring {
         let free = self.keeps_memory && state.slots == 0;
         state.closed &= !free;
         free
+    }
+
+    /// The NUMA node that its pages prefer.
+    pub(crate) fn node(&self) -> Option<usize> {
+        self.node
     }
 
     /// What slots start and end at multiples of, in bytes.

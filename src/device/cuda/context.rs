@@ -166,7 +166,7 @@ pub fn cards() -> Result<(Vec<CardInfo>, (u32, u32))> {
 ///
 /// # Errors
 /// Where there is no such card, or the driver fails.
-pub(super) fn card_info(ordinal: u32) -> Result<CardInfo> {
+pub(crate) fn card_info(ordinal: u32) -> Result<CardInfo> {
     driver::initialise(ordinal)?;
     let device = get(ordinal)?;
     let mut memory_bytes = 0_usize;

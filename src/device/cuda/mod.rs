@@ -28,6 +28,7 @@ mod sheet;
 mod stream;
 
 pub(crate) use card::{Card, Freight, Origin};
+pub(crate) use context::card_info;
 pub use context::{CardInfo, cards};
 pub(crate) use layout::{Destination, Item, Layout};
 pub(crate) use memory::PinnedRing;

@@ -200,7 +200,7 @@ impl<'a> Pinned<'a> {
     /// # Errors
     /// When there is no memory, or the driver refuses to register it.
     pub fn new(card: &'a Card, len: usize) -> Result<Self> {
-        let ring = Ring::keeping_memory(len, PAGE_BYTES)?;
+        let ring = Ring::keeping_memory(len, PAGE_BYTES, None)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let populated = ring.populate(ring.capacity(), cores);
         populated.map_err(|error| Error::from_io("fault in memory to pin", error))?;

@@ -6,6 +6,7 @@ use crate::format;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::Pid;
+use ringload::doctor::numbers_in;
 
 /// Checkpoints come in a hundred shards or more, each opened once for each way it is read.
 const OPEN_FILES_WANTED: u64 = 1024;
@@ -44,20 +45,12 @@ fn cores(allowed: Option<usize>, quota: Option<f64>) -> Finding {
 
 fn numa(online: Option<&str>) -> Finding {
     const TOPIC: &str = "NUMA";
-    match online.and_then(count_in_ranges) {
-        Some(nodes) => Finding::info(TOPIC, format::count(nodes, "node")),
-        None => Finding::info(TOPIC, "this kernel does not list nodes"),
+    match online.and_then(numbers_in) {
+        Some(nodes) if !nodes.is_empty() => {
+            Finding::info(TOPIC, format::count(nodes.len(), "node"))
+        }
+        _ => Finding::info(TOPIC, "this kernel does not list nodes"),
     }
-}
-
-/// How many numbers a list such as `0-3,8` names.
-fn count_in_ranges(list: &str) -> Option<usize> {
-    let lengths = list.trim().split(',').map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        Some(last.checked_sub(first)? + 1)
-    });
-    lengths.sum()
 }
 
 fn open_files(soft: u64, hard: u64) -> Finding {
@@ -79,11 +72,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_lists_are_counted() {
-        assert_eq!(count_in_ranges("0"), Some(1));
-        assert_eq!(count_in_ranges("0-3,8\n"), Some(5));
-        assert_eq!(count_in_ranges(""), None);
-        assert_eq!(count_in_ranges("3-1"), None);
+    fn nodes_are_counted() {
+        assert_eq!(numa(Some("0-3,8\n")).fact, "5 nodes");
+        assert_eq!(numa(Some("0")).fact, "1 node");
+        assert!(numa(Some("")).fact.contains("does not list"));
+        assert!(numa(None).fact.contains("does not list"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::format;
 #[cfg(test)]
 use ringload::Device;
 use ringload::device::{self, CardInfo};
+use ringload::doctor::{has_several_nodes, node_of};
 use std::path::{Path, PathBuf};
 
 const LIBRARY: &str = "libcuda.so.1";
@@ -27,7 +28,7 @@ pub fn examine() -> Vec<Finding> {
     let module = read_text("/proc/driver/nvidia/version");
     let module = module.as_deref().and_then(module_version);
     match device::cards() {
-        Ok((cards, version)) => told(module, &cards, version),
+        Ok((cards, version)) => told(module, &cards, version, Path::new("/")),
         Err(refusal) => vec![judge(module, library(), &refusal.to_string())],
     }
 }
@@ -39,14 +40,22 @@ fn library() -> Option<PathBuf> {
 }
 
 /// The driver, and a line for each card.
-fn told(module: Option<&str>, cards: &[CardInfo], (major, minor): (u32, u32)) -> Vec<Finding> {
+fn told(
+    module: Option<&str>,
+    cards: &[CardInfo],
+    (major, minor): (u32, u32),
+    root: &Path,
+) -> Vec<Finding> {
     let driver = module.map_or_else(String::new, |module| format!("driver {module}, "));
     let cards_found = format::count(cards.len(), "card");
     let fact = format!("{driver}CUDA {major}.{minor}, {cards_found}");
     let mut findings = vec![Finding::ok("CUDA", fact)];
     for CardInfo { device, name, memory_bytes, pci_address } in cards {
         let memory = format::size(*memory_bytes);
-        findings.push(Finding::ok("CUDA", format!("{device}: {name}, {memory}, at {pci_address}")));
+        let node = node_of(root, pci_address).filter(|_| has_several_nodes(root));
+        let node = node.map_or_else(String::new, |node| format!(", NUMA node {node}"));
+        let fact = format!("{device}: {name}, {memory}, at {pci_address}{node}");
+        findings.push(Finding::ok("CUDA", fact));
     }
     findings
 }
@@ -104,8 +113,10 @@ mod tests {
             memory_bytes: 141 << 30,
             pci_address: "0000:1b:00.0".into(),
         };
-        let facts: Vec<_> =
-            told(Some("580.1"), &[card], (13, 0)).into_iter().map(|finding| finding.fact).collect();
+        let facts: Vec<_> = told(Some("580.1"), &[card], (13, 0), Path::new("/nowhere"))
+            .into_iter()
+            .map(|finding| finding.fact)
+            .collect();
         assert_eq!(facts[0], "driver 580.1, CUDA 13.0, 1 card");
         assert_eq!(facts[1], "cuda:0: NVIDIA H200, 141.00 GiB, at 0000:1b:00.0");
     }

@@ -30,6 +30,9 @@ pub struct Report {
     read_path: String,
     engines: usize,
     driver: &'static str,
+    /// Where engines and ring were put near to a card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    numa_node: Option<usize>,
     read_bytes: BTreeMap<&'static str, u64>,
     memory_limit_bytes: Option<u64>,
     ring_bytes: u64,
@@ -74,6 +77,7 @@ impl Report {
             peak_rss_bytes,
             engines: summary.engines,
             driver: summary.driver,
+            numa_node: summary.numa_node,
             read_bytes: summary.read_bytes,
             memory_limit_bytes: summary.memory_limit_bytes,
             ring_bytes: summary.ring_bytes,
@@ -236,6 +240,7 @@ mod tests {
             read_path: "direct".into(),
             engines: 2,
             driver: "uring+registered",
+            numa_node: None,
             read_bytes: [("direct", 4 << 30)].into(),
             memory_limit_bytes: None,
             ring_bytes: 0,
