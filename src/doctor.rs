@@ -2,6 +2,7 @@
 
 pub use crate::numa::{has_several_nodes, node_of, numbers_in};
 
+use crate::device::cuda::Driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
 use crate::ring::{PAGE_BYTES, Ring};
@@ -9,6 +10,14 @@ use crate::source::{Access, Backend, FileSource, Source, Via};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Whether cuFile is here, and reads straight to cards.
+///
+/// # Errors
+/// With what is missing.
+pub fn probe_gds() -> Result<()> {
+    Driver::open().map(drop).map_err(|why| Error::new(ErrorKind::Unsupported, why))
+}
 
 /// Whether an engine's io_uring runtime can be had here.
 ///

@@ -61,6 +61,7 @@
 //! With [`Loader::device`] tensors end up on NVIDIA cards. The CUDA driver is loaded when a card is
 //! asked for. A card has a carrier, with threads of its own: engines hand it full slots and go on.
 //! Tensors only pass through the ring then, in pieces, so it may be smaller than the largest one.
+//! Where GPUDirect Storage works, cards read local files by themselves ([`ReadPath::Gds`]).
 //!
 //! # Unsafe code
 //!

@@ -2,7 +2,7 @@
 //!
 //! | name | kind | labels | meaning |
 //! | --- | --- | --- | --- |
-//! | `ringload_read_bytes_total` | counter | `source`, `path` | bytes read, by kind of source (`file`, `http`, `s3`, `gcs`, `azure`, `hub`; `cache` for an object that is all on disk) and by how they came (`direct`, `buffered`, `mapped`, `http`) |
+//! | `ringload_read_bytes_total` | counter | `source`, `path` | bytes read, by kind of source (`file`, `http`, `s3`, `gcs`, `azure`, `hub`; `cache` for an object that is all on disk) and by how they came (`direct`, `buffered`, `mapped`, `http`, `gds`) |
 //! | `ringload_read_seconds` | histogram | `source`, `path` | time of one read operation, in seconds |
 //! | `ringload_slots_in_use` | gauge | | slots that are being filled or held by tensors |
 //! | `ringload_downgrades_total` | counter | `from`, `to` | steps taken down the ladder (e.g. `direct` to `buffered`) |

@@ -83,7 +83,7 @@ fn leave_early(path: &Path, seed: u64) {
         MemoryLimit::Bytes(400_000),
     ];
     let limit = limits[(random % 4) as usize];
-    let mut read_path = ReadPath::ALL[(random >> 2) as usize % 4];
+    let mut read_path = ReadPath::ALL[(random >> 2) as usize % 5];
     if limit != MemoryLimit::Unlimited && read_path == ReadPath::Mapped {
         read_path = ReadPath::Direct;
     }

@@ -316,7 +316,7 @@ fn assert_loads(loader: &Loader, location: &Path, expected: &[Expected]) {
     assert_eq!(seen, expected.len(), "{loader:?}");
 }
 
-const PATHS: [ReadPath; 4] = ReadPath::ALL;
+const PATHS: [ReadPath; 5] = ReadPath::ALL;
 
 #[test]
 fn a_file_may_end_anywhere_in_a_sector() {

@@ -106,7 +106,7 @@ fn failed(source: &dyn Source, failure: io::Error) -> Error {
 }
 
 /// A source that ends before its length: the reason is asked of the source, which knows best.
-fn ended_early(source: &dyn Source, at: u64) -> Error {
+pub(super) fn ended_early(source: &dyn Source, at: u64) -> Error {
     source.check_unchanged().err().unwrap_or_else(|| {
         Error::new(
             ErrorKind::Changed,

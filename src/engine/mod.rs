@@ -12,6 +12,9 @@
 //! Slots of a card's tensors go to its [`Carrier`], which has threads of its own: an engine hands them
 //! over and never waits for the card.
 //!
+//! Two read paths have no lanes, and threads that wait: `mapped`, and `gds`, where cards read by
+//! themselves.
+//!
 //! A *lane* is one local task that takes a read, drives it to its end and takes the next; an engine
 //! runs [`Job::depth`] of them, which is its queue depth. Lanes take work from one shared
 //! [`Work`], so that engines balance by themselves.
@@ -24,6 +27,7 @@
 
 mod both;
 mod fill;
+mod gds;
 mod into;
 mod lane;
 mod mapped;
@@ -33,6 +37,7 @@ mod schedule;
 mod stats;
 
 pub(crate) use both::Both;
+pub(crate) use gds::GdsWork;
 pub(crate) use into::{IntoWork, Lent};
 pub(crate) use mapped::MapWork;
 pub(crate) use queue::Done;
@@ -230,6 +235,14 @@ impl Running {
     /// # Errors
     /// When threads cannot be started.
     pub fn start_mapped(job: Job, work: Arc<MapWork>) -> Result<Self> {
+        Self::start_engines(job, move |shared| work.run(shared))
+    }
+
+    /// Starts threads that let cards read.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn start_gds(job: Job, work: Arc<GdsWork>) -> Result<Self> {
         Self::start_engines(job, move |shared| work.run(shared))
     }
 

@@ -12,6 +12,7 @@ pub(crate) struct Stats {
     http_bytes: AtomicU64,
     /// What cards have summed up and found right.
     pub card_verified_bytes: AtomicU64,
+    gds_bytes: AtomicU64,
     /// What had to be asked for again, by reason.
     pub tally: Arc<Tally>,
     ladder: Mutex<Ladder>,
@@ -32,6 +33,7 @@ impl Stats {
             mapped_bytes: AtomicU64::new(0),
             http_bytes: AtomicU64::new(0),
             card_verified_bytes: AtomicU64::new(0),
+            gds_bytes: AtomicU64::new(0),
             tally: Arc::default(),
             ladder: Mutex::default(),
         }
@@ -67,7 +69,7 @@ impl Stats {
 
     /// Bytes by how they came; ways that were not used are left out.
     pub fn read_bytes(&self) -> BTreeMap<&'static str, u64> {
-        [Via::Direct, Via::Buffered, Via::Mapped, Via::Http]
+        [Via::Direct, Via::Buffered, Via::Mapped, Via::Http, Via::Gds]
             .map(|via| (via.as_str(), self.bytes_of(via).load(Ordering::Relaxed)))
             .into_iter()
             .filter(|&(_, bytes)| bytes > 0)
@@ -80,6 +82,7 @@ impl Stats {
             Via::Buffered => &self.buffered_bytes,
             Via::Mapped => &self.mapped_bytes,
             Via::Http => &self.http_bytes,
+            Via::Gds => &self.gds_bytes,
         }
     }
 

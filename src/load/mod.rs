@@ -7,6 +7,7 @@
 //! ```
 
 mod caching;
+mod gds;
 mod loaded;
 mod near;
 mod read_into;
@@ -29,6 +30,7 @@ use crate::location::IntoLocations;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::Plan;
 use crate::source::{Opener, Source};
+use gds::Way;
 use rings::{Cargo, Kept, Lease, Rings, Sizes};
 use safetensors::Dtype;
 use std::fmt;
@@ -255,6 +257,10 @@ impl Loader {
         let checkpoint = plan.checkpoint();
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
+        let downgrade = match self.way(plan, &sources)? {
+            Way::Gds(cards) => return self.start_gds(plan, sources, cards),
+            Way::Ring(downgrade) => downgrade,
+        };
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
         let near = self.near(plan.devices());
         let rings = Rings::new(self, Sizes::of(plan), near.as_ref().map(|near| near.node))?;
@@ -276,6 +282,7 @@ impl Loader {
         if let Some(bytes) = plan.reused_ring_bytes() {
             running.stats().tally.hold_at_most(bytes / CACHE_SHARE);
         }
+        downgrade.into_iter().for_each(|downgrade| running.stats().downgrade(downgrade));
         Ok(Started { running, ring_bytes: plan.ring_bytes(), _lease: rings.cards })
     }
 
@@ -322,7 +329,10 @@ impl Loader {
             rings: Vec::new(),
             carriers: Vec::new(),
             near: None,
-            read_path: self.read_path,
+            read_path: match self.read_path {
+                ReadPath::Gds => ReadPath::Auto, // engines do what it cannot
+                path => path,
+            },
             engines: tuning.engines,
             depth: tuning.depth,
             register: None,

@@ -12,7 +12,7 @@ use crate::location::Location;
 use crate::options::{Device, ReadPath};
 use crate::plan::{Extent, Span, pieces_of, place_among};
 use crate::ring::{Budget, Needs, PAGE_BYTES};
-use crate::source::Source;
+use crate::source::{Downgrade, Source};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
@@ -150,6 +150,10 @@ impl Loader {
         let job = crate::engine::Job { rings: rings.all(), carriers, near, ..job };
         let running = Running::start(job, Arc::new(Both(host, cards)))?;
         running.stats().tally.hold_at_most(COPIED_BYTES_MAX);
+        if self.read_path == ReadPath::Gds {
+            let why = "ranges into lent memory are read by engines".to_owned();
+            running.stats().downgrade(Downgrade { from: "gds", to: "ring", why });
+        }
         Ok(Started { running, ring_bytes: 0, _lease: rings.cards })
     }
 }

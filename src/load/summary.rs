@@ -23,11 +23,11 @@ pub struct Summary {
     /// How many engines ran.
     pub engines: usize,
     /// The lowest rung of the ladder that was used: `uring+registered`, `uring` or `pread`; `none`
-    /// where no file was read (objects, mapped files, or no bytes).
+    /// where no engine read a file (objects, mapped files, files read by a card, or no bytes).
     pub driver: &'static str,
     /// The NUMA node of the cards, where a machine has several: engines and ring were put near to it.
     pub numa_node: Option<usize>,
-    /// Bytes read, by how they came (`direct`, `buffered`, `mapped`, `http`).
+    /// Bytes read, by how they came (`direct`, `buffered`, `mapped`, `http`, `gds`).
     pub read_bytes: BTreeMap<&'static str, u64>,
     /// The memory limit in force, in bytes.
     pub memory_limit_bytes: Option<u64>,

@@ -125,7 +125,8 @@ fn parse_bytes(text: &str) -> Option<u64> {
 /// How local files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ReadPath {
-    /// What the page cache holds is read from there, the rest directly.
+    /// What the page cache holds is read from there, the rest directly. To cards as with
+    /// [`Gds`](Self::Gds), where that was seen working and is worth it.
     #[default]
     Auto,
     /// O_DIRECT wherever file system and alignment allow it.
@@ -136,11 +137,16 @@ pub enum ReadPath {
     /// follow the file. Whoever rewrites the file changes the tensors; whoever truncates it makes
     /// the next touch of the lost pages kill the process (SIGBUS).
     Mapped,
+    /// GPUDirect Storage: from local files straight into the memory of cards, by cuFile, with no
+    /// ring. Where that does not work or is not possible for a load (tensors that stay in host memory
+    /// or are cast, remote locations, checksums to verify, `read_into`), all of it is read as by
+    /// [`Auto`](Self::Auto), and the summary says why.
+    Gds,
 }
 
 impl ReadPath {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 4] = [Self::Auto, Self::Direct, Self::Buffered, Self::Mapped];
+    pub const ALL: [Self; 5] = [Self::Auto, Self::Direct, Self::Buffered, Self::Mapped, Self::Gds];
 
     /// Its name, in lower case.
     pub fn as_str(self) -> &'static str {
@@ -149,6 +155,7 @@ impl ReadPath {
             Self::Direct => "direct",
             Self::Buffered => "buffered",
             Self::Mapped => "mapped",
+            Self::Gds => "gds",
         }
     }
 }
@@ -160,7 +167,7 @@ impl FromStr for ReadPath {
         Self::ALL.into_iter().find(|path| path.as_str() == text).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidInput,
-                format!("{text:?} is not a read path; use auto, direct, buffered or mapped"),
+                format!("{text:?} is not a read path; use auto, direct, buffered, mapped or gds"),
             )
         })
     }

@@ -28,7 +28,7 @@ pub(crate) mod store;
 mod tally;
 
 pub use backend::{Backend, Rung};
-pub use file::FileSource;
+pub use file::{DirectFile, FileSource};
 pub(crate) use front::{Front, Remote};
 pub(crate) use http::CONNECTIONS_MAX;
 pub use object::Check;
@@ -100,6 +100,16 @@ pub trait Source: Send + Sync {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the source cannot be mapped.
     fn map(&self) -> Result<Mapping>;
 
+    /// The source as a file that a device reads by itself, opened anew for direct reads.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where it is no file or has no direct reads;
+    /// [`Changed`](crate::ErrorKind::Changed) where it is not what was opened.
+    fn direct_file(&self) -> Result<DirectFile> {
+        let sentence = format!("{} is not a local file", self.location());
+        Err(crate::Error::new(crate::ErrorKind::Unsupported, sentence))
+    }
+
     /// Fails if the source is no longer what was opened (its length or identity changed).
     ///
     /// # Errors
@@ -148,6 +158,8 @@ pub enum Via {
     Mapped,
     /// Over HTTP, from a socket into the destination.
     Http,
+    /// By GPUDirect Storage, from the device into the memory of a card.
+    Gds,
 }
 
 impl Via {
@@ -158,6 +170,7 @@ impl Via {
             Via::Buffered => "buffered",
             Via::Mapped => "mapped",
             Via::Http => "http",
+            Via::Gds => "gds",
         }
     }
 }

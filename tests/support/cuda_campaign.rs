@@ -2,8 +2,8 @@
 
 use super::common::{self, Expected};
 use ringload::{
-    Allocation, Device, DeviceMap, ErrorKind, Loader, MemoryLimit, Order, ReadRequest, Result,
-    Tensor,
+    Allocation, Device, DeviceMap, ErrorKind, Loader, MemoryLimit, Order, ReadPath, ReadRequest,
+    Result, Tensor,
 };
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
@@ -115,6 +115,7 @@ fn scene<'a>(seed: u64, draw: &mut Draw, models: &'a [Model]) -> Scene<'a> {
         .order(*draw.of(&[Order::Completion, Order::File]))
         .allocation(*draw.of(&[Allocation::PerShard, Allocation::PerTensor]))
         .memory_limit(limit)
+        .read_path(*draw.of(&[ReadPath::Auto, ReadPath::Auto, ReadPath::Gds]))
         .device(devices)
         .verify(!with_host && draw.one_in(4))
         .hold_timeout(Duration::from_millis(200));
@@ -139,10 +140,16 @@ fn failure(draw: &mut Draw) -> String {
         ("cuModuleGetFunction", 2),
         ("cuLaunchKernel", 10),
         ("cuLaunchKernel@run", 10),
+        ("cuFileHandleRegister", 3),
+        ("cuFileRead", 30),
     ]);
     let error = match call {
         "cuMemAlloc_v2" => "CUDA_ERROR_OUT_OF_MEMORY",
         "cuMemHostRegister_v2" => "CUDA_ERROR_NOT_PERMITTED",
+        // The first ones are those of the probe, whose answer would be remembered.
+        "cuFileHandleRegister" | "cuFileRead" => {
+            return format!("{call}:{}:CU_FILE_IO_NOT_SUPPORTED", 3 + draw.below(most));
+        }
         _ => "CUDA_ERROR_ILLEGAL_ADDRESS",
     };
     format!("{call}:{}:{error}", 1 + draw.below(most))

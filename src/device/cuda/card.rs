@@ -10,13 +10,15 @@
 //! the ring is pinned. Memory is checked before anything is copied: too little is an error that
 //! names both figures.
 
+use super::arrivals::Arrivals;
 use super::context::{Context, Entered};
 use super::desk::{Desk, Landed, Needs, Office};
 use super::holding::Holding;
 use super::intake::{Full, Intake};
 use super::kernels::{Kernel, Kernels};
 use super::layout::Layout;
-use super::memory::{PinnedRing, check_is_of_card};
+use super::memory::PinnedRing;
+use super::room;
 use super::sheet::Pool;
 use crate::checksum::crc64_nvme;
 use crate::device::{Carrier, Outlet};
@@ -83,30 +85,6 @@ impl Card {
         Self { freight, needs, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
     }
 
-    /// Fails unless the card has room for the tensors, and the memory that is lent is its own.
-    fn check_room(&self, entered: &Entered<'_>) -> Result<()> {
-        for &(address, len_bytes) in self.freight.layout.lent() {
-            check_is_of_card(entered, address, len_bytes)?;
-        }
-        let (tensors, staging) = (self.freight.layout.needed_bytes(), self.needs.card_bytes(DESKS));
-        let (free, total) = entered.memory_bytes()?;
-        if tensors + staging <= free {
-            return Ok(());
-        }
-        let staging = match staging {
-            0 => String::new(),
-            bytes => format!(" (and {bytes} for staging)"),
-        };
-        Err(Error::new(
-            ErrorKind::OutOfMemory,
-            format!(
-                "{}: the tensors need {tensors} bytes{staging} and {free} of the card's {total} are \
-                 free; free some, or load fewer tensors there (a device map spreads them)",
-                self.device()
-            ),
-        ))
-    }
-
     /// The kernels and sheets that the load needs.
     fn office(&self, entered: &Entered<'_>, pinned: bool) -> Result<Office> {
         let sheets = (!self.needs.kernels.is_empty())
@@ -161,7 +139,7 @@ impl Card {
     fn land_all(&self, work: &Work<'_>, brought: Receiver<Brought>) -> Result<()> {
         let entered = work.context.enter()?;
         let layout = &self.freight.layout;
-        let mut left_bytes = layout.lens_by_position();
+        let mut arrivals = Arrivals::new(layout);
         for mut part in brought {
             part.landed.landing.wait(&entered)?;
             work.outlet.verified(self.check_sums(&mut part)?);
@@ -173,11 +151,7 @@ impl Card {
             self.in_hand.fetch_sub(1, Ordering::AcqRel);
             let extent = &self.freight.extents[index];
             crate::metrics::card_bytes(self.device(), extent.len_bytes());
-            let is_whole = |position: usize| {
-                left_bytes[position] -= layout.overlap_bytes(position, extent);
-                left_bytes[position] == 0
-            };
-            for positions in runs(extent.positions(), layout.hands_out_singly(), is_whole) {
+            for positions in arrivals.add(layout, extent) {
                 let (storage, starts) = work.holding.hand_out(layout, &positions, self.device());
                 work.outlet.deliver(Ready { positions, storage, starts });
             }
@@ -264,7 +238,7 @@ impl Carrier for Card {
     fn run(&self, outlet: &dyn Outlet) -> Result<()> {
         let context = Context::retain(self.freight.ordinal)?;
         let entered = context.enter()?;
-        self.check_room(&entered)?;
+        room::check(&entered, &self.freight.layout, self.needs.card_bytes(DESKS))?;
         let pin = self.freight.ring.pin(&entered);
         if let Err(why) = pin {
             outlet.downgrade("pinned", "pageable", why);
@@ -282,21 +256,4 @@ impl Carrier for Card {
             bringing.and(landing)
         })
     }
-}
-
-/// The runs of neighbours among `positions` that `is_whole` holds for; each by itself if `singly`.
-fn runs(
-    positions: Range<usize>,
-    singly: bool,
-    mut is_whole: impl FnMut(usize) -> bool,
-) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for position in positions {
-        match runs.last_mut() {
-            _ if !is_whole(position) => {}
-            Some(run) if run.end == position && !singly => run.end += 1,
-            _ => runs.push(position..position + 1),
-        }
-    }
-    runs
 }

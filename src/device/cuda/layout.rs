@@ -137,6 +137,17 @@ impl Layout {
         base + (at - self.items[position].offset_bytes)
     }
 
+    /// Whether something is cast on its way.
+    pub fn has_casts(&self) -> bool {
+        self.items.iter().any(|item| item.cast.is_some())
+    }
+
+    /// How many copies bring those of `extents` that go to `place` into place.
+    pub fn count_copies(&self, extents: &[Extent], place: usize) -> usize {
+        let extents = extents.iter().filter(|extent| extent.place() == place);
+        extents.map(|extent| self.copies(extent, self.relative_base()).len()).sum()
+    }
+
     /// Whether each item has a storage of its own.
     pub fn hands_out_singly(&self) -> bool {
         self.destination == Destination::PerTensor
@@ -246,15 +257,18 @@ impl Layout {
     /// Whether `extent` is brought to the card as it is, for kernels to put its parts into place:
     /// where there is something to cast, and where single copies would be too many.
     pub(super) fn is_staged(&self, extent: &Extent) -> bool {
-        let mut positions = extent.positions();
-        // What is allocated apart is never one copy.
-        let base = |position: usize| match &self.destination {
+        extent.positions().any(|position| self.items[position].cast.is_some())
+            || self.copies(extent, self.relative_base()).len() > COPIES_MAX
+    }
+
+    /// Where items begin relative to each other: enough to know what is one copy.
+    fn relative_base(&self) -> impl Fn(usize) -> u64 {
+        |position| match &self.destination {
             Destination::PerShard => self.starts[position],
+            // What is allocated apart is never one copy.
             Destination::PerTensor => (position as u64) << 44,
             Destination::Given(addresses) => addresses[position],
-        };
-        positions.any(|position| self.items[position].cast.is_some())
-            || self.copies(extent, base).len() > COPIES_MAX
+        }
     }
 }
 

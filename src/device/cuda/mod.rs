@@ -13,22 +13,26 @@
 //! ([`Entered`](context::Entered)).
 #![allow(unsafe_code)]
 
+mod arrivals;
 mod card;
 mod context;
 mod desk;
 mod driver;
 mod failure;
+mod gds;
 mod holding;
 mod intake;
 mod kernels;
 mod landing;
 mod layout;
 mod memory;
+mod room;
 mod sheet;
 mod stream;
 
 pub(crate) use card::{Card, Freight, Origin};
 pub(crate) use context::card_info;
 pub use context::{CardInfo, cards};
+pub(crate) use gds::{Driver, GdsCard, PROBE_BYTES, RegisteredFile, Sample, Target};
 pub(crate) use layout::{Destination, Item, Layout};
 pub(crate) use memory::PinnedRing;

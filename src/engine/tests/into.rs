@@ -97,7 +97,7 @@ fn read_random_ranges(seeds: std::ops::Range<u64>) {
             })
             .collect();
         let mut completed = Vec::new();
-        let path = ReadPath::ALL[random.below(4)];
+        let path = ReadPath::ALL[random.below(5)];
         let loader = loader().read_path(path).engines(1 + random.below(2));
         let summary = loader.read_into(&mut requests, |index| {
             completed.push(index);
@@ -191,7 +191,7 @@ fn a_callback_that_panics_leaves_nothing_in_flight() {
             .collect();
         let mut left = seed % 7;
         let panicking = AssertUnwindSafe(|| {
-            loader().read_path(ReadPath::ALL[seed % 4]).read_into(&mut requests, |_| {
+            loader().read_path(ReadPath::ALL[seed % 5]).read_into(&mut requests, |_| {
                 assert_ne!(left, 0, "planted");
                 left -= 1;
                 ControlFlow::Continue(())

@@ -9,7 +9,7 @@ use std::path::Path;
 /// What tells one state of a file from another, as far as the file system can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
-    device: u64,
+    pub(super) device: u64,
     inode: u64,
     pub(super) len_bytes: u64,
     /// Seconds and nanoseconds of the last modification; `None` of a file that is still written to,

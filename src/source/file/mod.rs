@@ -13,9 +13,11 @@
 //! need 500 descriptors. A file opened again must be the file whose header was read: device,
 //! inode, length and modification time are compared, and again when an extent is complete.
 
+mod direct;
 mod identity;
 mod reader;
 
+pub use self::direct::DirectFile;
 use self::identity::Identity;
 use super::{Access, Reader, Source};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,15 +94,17 @@ impl FileSource {
 
     /// The descriptor for direct reads, or why there is none.
     fn direct<'a>(&self, open: &'a OpenFile) -> Result<&'a Arc<File>, &'a String> {
-        let opened = open.direct.get_or_init(|| {
-            let direct = open_direct(&self.path).map_err(|refusal| refusal.to_string())?;
-            // The path may have been pointed at another file since.
-            match Identity::of(&direct) {
-                Ok(now) if self.identity.is_still(&now) => Ok(Arc::new(direct)),
-                _ => Err("the path leads to another file now".to_owned()),
-            }
-        });
-        opened.as_ref()
+        open.direct.get_or_init(|| self.open_direct().map(Arc::new)).as_ref()
+    }
+
+    /// A new descriptor for direct reads, or why there is none.
+    fn open_direct(&self) -> Result<File, String> {
+        let direct = open_direct(&self.path).map_err(|refusal| refusal.to_string())?;
+        // The path may have been pointed at another file since.
+        match Identity::of(&direct) {
+            Ok(now) if self.identity.is_still(&now) => Ok(direct),
+            _ => Err("the path leads to another file now".to_owned()),
+        }
     }
 }
 
@@ -135,6 +139,15 @@ impl Source for FileSource {
         let open = self.opened()?;
         Mapping::of_file(&open.buffered, self.identity.len_bytes as usize)
             .map_err(|e| Error::from_io(format_args!("map {}", self.path.display()), e))
+    }
+
+    fn direct_file(&self) -> Result<DirectFile> {
+        let open = self.opened()?;
+        let direct = self.open_direct().map_err(|why| {
+            let sentence = format!("{} refuses direct reads: {why}", self.path.display());
+            Error::new(ErrorKind::Unsupported, sentence)
+        })?;
+        Ok(DirectFile { direct: Arc::new(direct), open, identity: self.identity })
     }
 
     fn check_unchanged(&self) -> Result<()> {

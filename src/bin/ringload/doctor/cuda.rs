@@ -6,7 +6,7 @@ use crate::format;
 #[cfg(test)]
 use ringload::Device;
 use ringload::device::{self, CardInfo};
-use ringload::doctor::{has_several_nodes, node_of};
+use ringload::doctor::{has_several_nodes, node_of, probe_gds};
 use std::path::{Path, PathBuf};
 
 const LIBRARY: &str = "libcuda.so.1";
@@ -28,7 +28,14 @@ pub fn examine() -> Vec<Finding> {
     let module = read_text("/proc/driver/nvidia/version");
     let module = module.as_deref().and_then(module_version);
     match device::cards() {
-        Ok((cards, version)) => told(module, &cards, version, Path::new("/")),
+        Ok((cards, version)) => {
+            let mut findings = told(module, &cards, version, Path::new("/"));
+            if !cards.is_empty() {
+                let module = read_text("/proc/driver/nvidia-fs/version");
+                findings.push(gds(module.as_deref(), probe_gds()));
+            }
+            findings
+        }
         Err(refusal) => vec![judge(module, library(), &refusal.to_string())],
     }
 }
@@ -58,6 +65,19 @@ fn told(
         findings.push(Finding::ok("CUDA", fact));
     }
     findings
+}
+
+/// GPUDirect Storage: whether it works for a file is seen when one is read.
+fn gds(module: Option<&str>, probed: ringload::Result<()>) -> Finding {
+    const TOPIC: &str = "GPUDirect Storage";
+    let module = match module {
+        Some(version) => format!("nvidia-fs {}", version.trim_start_matches("version: ")),
+        None => "no nvidia-fs module".to_owned(),
+    };
+    match probed {
+        Ok(()) => Finding::ok(TOPIC, format!("cuFile is ready, {module}")),
+        Err(why) => Finding::info(TOPIC, format!("{module}; cards are filled by the ring: {why}")),
+    }
 }
 
 fn judge(module: Option<&str>, library: Option<PathBuf>, refusal: &str) -> Finding {
@@ -103,6 +123,14 @@ mod tests {
         let library = Some(PathBuf::from("/usr/lib/libcuda.so.1"));
         let finding = judge(None, library, "cuInit failed");
         assert!(finding.fact.contains("no kernel module") && finding.fact.contains("cuInit"));
+    }
+
+    #[test]
+    fn what_is_there_of_gpudirect_storage_is_told() {
+        assert_eq!(gds(Some("version: 2.17.5"), Ok(())).fact, "cuFile is ready, nvidia-fs 2.17.5");
+        let why = ringload::Error::new(ringload::ErrorKind::Unsupported, "no cuFile");
+        let fact = gds(None, Err(why)).fact;
+        assert_eq!(fact, "no nvidia-fs module; cards are filled by the ring: no cuFile");
     }
 
     #[test]

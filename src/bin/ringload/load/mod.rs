@@ -44,7 +44,7 @@ pub struct Args {
     /// Cast floats to this type on the way in: f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", value_parser = ringload::options::parse_dtype)]
     dtype: Option<ringload::Dtype>,
-    /// How to read files: auto, direct, buffered or mapped
+    /// How to read files: auto, direct, buffered, mapped or gds
     #[arg(long, value_name = "PATH", value_parser = str::parse::<ReadPath>)]
     read_path: Option<ReadPath>,
     /// Threads that read; 0 lets ringload choose
