@@ -31,9 +31,9 @@
 //!
 //! # What makes a byte right
 //!
-//! The *seal* of a page is its CRC-64, mixed with the page's number and the entry's identity. It is
+//! The *seal* of a page is its CRC-64, mixed with the page's number and the entry's names. It is
 //! written after the page, and a page is read only with its seal: each read checks it on the way, on
-//! the engine's thread, before anything is handed out. So whatever a kill, a power loss, a broken disk
+//! a thread beside the engine's, before anything is handed out. So whatever a kill, a power loss, a broken disk
 //! or a flipped byte leaves of data or seals is a missing page, and that is fetched; it does not
 //! depend on the order in which anything reached the disk. It costs what reading the bytes once costs
 //! (`perf/remote.py cache` has the figures).

@@ -10,7 +10,7 @@
 use super::claim::{Claim, Turn, turn};
 use super::entry::{Entry, Front};
 use super::files::Files;
-use super::pages::PAGE_BYTES;
+use super::pages::{PAGE_BYTES, Sealer};
 use super::source::CachedSource;
 use super::writer::{Bytes, Job};
 use crate::error::errno::{Action, action};
@@ -20,6 +20,9 @@ use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+
+/// Less than this is summed up where it is read.
+const INLINE_BYTES: usize = 128 << 10;
 
 /// What is read at a time by way of other memory.
 const BOUNCE_BYTES: u64 = 1 << 20;
@@ -64,8 +67,7 @@ impl CachedReader {
             match (entry.front(&self.files, &pages), &self.file) {
                 (Front::Present(seals), Some(file)) => {
                     let outcome;
-                    (outcome, window) =
-                        self.read_file(entry, &**file, &seals, window, offset).await;
+                    (outcome, window) = self.read_file(entry, &**file, seals, window, offset).await;
                     match outcome {
                         Ok(None) => {}
                         Ok(Some(attempt)) => return (Ok(attempt), window),
@@ -118,13 +120,13 @@ impl CachedReader {
         &self,
         entry: &Entry,
         file: &dyn Reader,
-        seals: &[u64],
+        mut seals: Vec<u64>,
         mut window: Window,
         offset: u64,
     ) -> (io::Result<Option<Attempt>>, Window) {
         let first = offset / PAGE_BYTES;
-        let wanted = seals.len() * PAGE_BYTES as usize;
-        window.narrow(wanted);
+        let wanted = seals.len() as u64;
+        window.narrow((wanted * PAGE_BYTES) as usize);
         let (outcome, mut window) = file.read_at(window, offset).await;
         let attempt = match outcome {
             Ok(attempt) => attempt,
@@ -135,22 +137,20 @@ impl CachedReader {
                     return (Err(error), window);
                 }
                 tracing::debug!(%error, entry = %entry.directory.display(), "cannot be read");
-                entry.distrust(first..first + seals.len() as u64);
+                entry.distrust(first..first + wanted);
                 return (Ok(None), window);
             }
         };
         let whole = entry.sealer.whole(offset, attempt.bytes as u64);
-        let end = entry.sealer.end_of(&whole).max(offset);
-        let wrong = entry.sealer.wrong(
-            first,
-            &window.unfilled_mut()[..(end - offset) as usize],
-            &seals[..(whole.end - whole.start) as usize],
-        );
+        let bytes = (entry.sealer.end_of(&whole).max(offset) - offset) as usize;
+        seals.truncate((whole.end - whole.start) as usize);
+        let wrong;
+        (wrong, window) = wrong_pages(entry.sealer, first, window, bytes, seals).await;
         window.widen();
         let right = match wrong.first() {
             None if whole.is_empty() => {
                 // Not even one page came of what should be there.
-                entry.distrust(first..first + seals.len() as u64);
+                entry.distrust(first..first + wanted);
                 return (Ok(None), window);
             }
             None => whole.end,
@@ -226,6 +226,32 @@ impl CachedReader {
             });
         }
         self.access.tally.note(self.source.cache.shelf.trouble());
+    }
+}
+
+/// Those of the pages in the next `bytes` bytes of the window, of which the first is `first`, that are
+/// not as `seals` say.
+///
+/// On another thread: an engine hands its next reads to the kernel when it has nothing else to do, so
+/// while it summed up, its disk would run dry.
+async fn wrong_pages(
+    sealer: Sealer,
+    first: u64,
+    mut window: Window,
+    bytes: usize,
+    seals: Vec<u64>,
+) -> (Vec<u64>, Window) {
+    let check = move || {
+        let wrong = sealer.wrong(first, &window.unfilled_mut()[..bytes], &seals);
+        (wrong, window)
+    };
+    if bytes < INLINE_BYTES {
+        return check();
+    }
+    match tokio::task::spawn_blocking(check).await {
+        Ok(checked) => checked,
+        // It does not panic, and the runtime outlives its lanes.
+        Err(lost) => std::panic::resume_unwind(lost.into_panic()),
     }
 }
 
