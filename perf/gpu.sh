@@ -109,7 +109,10 @@ run() {
     make_tmpfs "$size"
     # A size given behind -- wins.
     "$here/ringload-gpu" run --out "$out" --size "${size}GiB" --dir "$work" --tmpfs "$tmpfs" \
-        "${machine[@]}" "$@"
+        "${machine[@]}" "$@" &
+    child=$!
+    wait "$child" # in the foreground, a signal would have to wait for it
+    child=''
 }
 
 # Whether the binaries run here, and find a card.
@@ -144,7 +147,7 @@ find_driver() {
 # A directory on tmpfs with room for the checkpoint: in /dev/shm, or, where that is small and this is
 # root, one of its own.
 make_tmpfs() {
-    local needed=$(($1 * 1152 * 1024)) free
+    local needed=$((($1 + 3) * 1024 * 1024)) free
     tmpfs=$(mktemp -d /dev/shm/ringload-gpu.XXXXXX 2>/dev/null || mktemp -d "$work/tmpfs.XXXXXX")
     free=$(df -k --output=avail "$tmpfs" | tail -n 1)
     if [[ $tmpfs == /dev/shm/* ]] && ((free >= needed)); then
@@ -157,9 +160,12 @@ make_tmpfs() {
     echo "warning: there is no tmpfs with $((needed >> 20)) GiB to spare" >&2
 }
 
-work='' tmpfs='' mounted=''
+work='' tmpfs='' mounted='' child=''
 
 clean_up() {
+    if [[ -n $child ]] && kill "$child" 2>/dev/null; then
+        wait "$child" || true
+    fi
     if [[ -n $mounted ]]; then
         umount "$tmpfs" || umount -l "$tmpfs" || true
     fi

@@ -96,6 +96,14 @@ impl Written {
         Ok(Self { files, ..self.clone() })
     }
 
+    /// Gives back the room that its files take, as well as that can be done.
+    pub fn remove(&self) {
+        for file in &self.files {
+            // What stays is removed with the directory, which says so.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
     /// The bytes of all tensors.
     pub fn bytes(&self) -> u64 {
         self.file_bytes.iter().sum()

@@ -77,7 +77,7 @@ fn what_is_packed_checks_and_measures() {
 fn assert_is_whole(report: &Value, told: &str) {
     let list = |name: &str| report[name].as_array().unwrap_or_else(|| panic!("{name}: {report:#}"));
     let checks = list("checks");
-    assert_eq!(checks.len(), 23, "{report:#}");
+    assert_eq!(checks.len(), 26, "{report:#}");
     for check in checks {
         let passed = check["error"].is_null() && check["cases"].as_u64() > Some(0);
         assert!(passed, "{check:#}\n{told}");

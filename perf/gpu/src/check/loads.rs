@@ -7,6 +7,7 @@ use crate::checkpoints::{Shape, Written, check_equal};
 use crate::places::Places;
 use crate::report::Check;
 use fastrand::Rng;
+use ringload::cast::Cast;
 use ringload::{
     Allocation, Device, DeviceMap, Dtype, Loader, MemoryLimit, ReadPath, ReadRequest, Result,
 };
@@ -41,6 +42,9 @@ pub fn all(card: &Card, places: &Places, args: &CheckArgs, checks: &mut Vec<Chec
         Ok(subject.compare(&subject.loader().verify(true))?
             + subject.compare(&subject.loader().verify(true).memory_limit(limited))?)
     });
+    for dtype in [Dtype::BF16, Dtype::F16, Dtype::F32] {
+        row(checks, format!("load, cast to {dtype:?}"), || subject.casts(dtype));
+    }
     row(checks, "load, small tensors of odd sizes", || subject.small_tensors());
     row(checks, "load, some tensors stay on the host", || subject.device_map());
     row(checks, "load, one loader again and again, tensors kept", || subject.again());
@@ -113,6 +117,26 @@ impl<'a> Subject<'a> {
                 let loader = self.loader().memory_limit(limit).read_path(path);
                 tensors += self.compare(&loader)?;
             }
+        }
+        Ok(tensors)
+    }
+
+    /// Tensors of a type that is cast come as the library's reference casts them.
+    fn casts(&self, to: Dtype) -> Result<usize> {
+        let as_cast = |from: Dtype, bytes: Vec<u8>| match Cast::new(from, to) {
+            Some(cast) => {
+                let mut target = vec![0; cast.target_bytes(bytes.len() as u64) as usize];
+                cast.run(&bytes, &mut target);
+                target
+            }
+            None => bytes,
+        };
+        let mut tensors = 0;
+        for limit in [MemoryLimit::Unlimited, MemoryLimit::Bytes(3 << 20)] {
+            let loader = self.loader().memory_limit(limit).dtype(to);
+            let loaded = loader.load(&self.disk.files)?;
+            self.disk.compare_as(&loaded, as_cast)?;
+            tensors += loaded.len();
         }
         Ok(tensors)
     }

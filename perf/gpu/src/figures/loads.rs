@@ -24,7 +24,6 @@ const CHUNKS: [usize; 2] = [8 << 20, 64 << 20];
 struct Subject<'a> {
     name: String,
     written: &'a Written,
-    limit: MemoryLimit,
     /// `None` where each load has a new one.
     kept: Option<Loader>,
     judged: bool,
@@ -37,21 +36,28 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
     let limited = MemoryLimit::Bytes(PINNED_MOST_BYTES);
     let what = size(large.disk.bytes());
     let mut subjects = Vec::new();
+    // Clones share a loader's pinned ring.
+    let unlimited = MemoryLimit::Unlimited;
+    let [default, capped] = [unlimited, limited].map(|limit| loader(part, limit));
     for (source, written) in [("tmpfs", &large.tmpfs), ("the page cache", &large.disk)] {
         let name = format!("{what} from {source}");
-        let kept = |limit| Some(loader(part, limit));
-        let unlimited = MemoryLimit::Unlimited;
-        subjects.push(subject(name.clone(), written, unlimited, kept(unlimited)));
-        subjects.push(subject(
-            format!("{name}, --memory-limit 512MiB"),
-            written,
-            limited,
-            kept(limited),
-        ));
-        let verifying = loader(part, unlimited).verify(true);
-        let verified = subject(format!("{name}, --verify"), written, unlimited, Some(verifying));
-        subjects.push(Subject { judged: false, ..verified });
-        subjects.push(subject(format!("{name}, a new loader each time"), written, unlimited, None));
+        let subject = |way: &str, kept: Option<Loader>| {
+            let [speeds, cpu, pinned] = Default::default();
+            Subject {
+                name: format!("{name}{way}"),
+                written,
+                kept,
+                judged: false,
+                speeds,
+                cpu,
+                pinned,
+            }
+        };
+        let judged = |subject| Subject { judged: true, ..subject };
+        subjects.push(judged(subject("", Some(default.clone()))));
+        subjects.push(judged(subject(", --memory-limit 512MiB", Some(capped.clone()))));
+        subjects.push(subject(", --verify", Some(default.clone().verify(true))));
+        subjects.push(subject(", a new loader each time", None));
     }
     let limits = take_turns(part, large, &mut subjects, report)?;
     report.notes.push(
@@ -69,17 +75,6 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         subject.report(report, &limit);
     }
     Ok(())
-}
-
-fn subject(
-    name: String,
-    written: &Written,
-    limit: MemoryLimit,
-    kept: Option<Loader>,
-) -> Subject<'_> {
-    let [speeds, cpu, pinned] = Default::default();
-    let judged = kept.is_some();
-    Subject { name, written, limit, kept, judged, speeds, cpu, pinned }
 }
 
 impl Subject<'_> {
@@ -124,7 +119,7 @@ fn take_turns(
             let loader = match &subject.kept {
                 Some(kept) => kept,
                 None => {
-                    new = loader(part, subject.limit);
+                    new = loader(part, MemoryLimit::Unlimited);
                     &new
                 }
             };

@@ -52,6 +52,9 @@ pub fn size_bytes(text: &str) -> std::result::Result<u64, String> {
     }
 }
 
+/// So many turns are enough for a figure, where there was no time for more.
+const TURNS_LEAST: usize = 5;
+
 /// What every part works with.
 struct Part<'a> {
     card: &'a Card,
@@ -73,7 +76,7 @@ pub fn all(
 ) -> Result<()> {
     let time = Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX / 4);
     let clock = Clock::new(args.turns as usize, time.min(Duration::from_secs(1 << 30)));
-    report.turns = clock.turns();
+    report.turns = clock.turns().min(TURNS_LEAST);
     let part = Part { card, places, args, clock };
     let step = |what: &str| eprintln!("measuring: {what}");
 
@@ -102,7 +105,7 @@ pub fn all(
     kept_going(report, "whole processes", |report| processes::measure(&part, &large, report));
     report.write(out)?;
     step("loads from the disk");
-    large.leave_tmpfs();
+    large.tmpfs.remove(); // it is memory
     kept_going(report, "loads from the disk", |report| disk::measure(&part, &large, report));
     Ok(())
 }
@@ -142,14 +145,6 @@ impl Large {
         let disk = Written::new(part.places.disk(), "large", &shards)?;
         let tmpfs = disk.copied(part.places.tmpfs())?;
         Ok(Self { disk, tmpfs })
-    }
-
-    /// Gives the memory back that the files on tmpfs take.
-    fn leave_tmpfs(&self) {
-        for file in &self.tmpfs.files {
-            // What stays is removed with the directory.
-            let _ = std::fs::remove_file(file);
-        }
     }
 }
 

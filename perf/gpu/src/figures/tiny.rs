@@ -52,7 +52,9 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
         let [whole, opened, process] = Default::default();
         subjects.push(Subject { name, written, loader, whole, opened, process });
     }
-    take_turns(part, &mut subjects)?;
+    let taken = take_turns(part, &mut subjects);
+    subjects.iter().for_each(|subject| subject.written.remove());
+    taken?;
     let (one, many) = subjects.split_at(1);
     let millis = |samples: &Samples| samples.map(|seconds| seconds * 1e3);
     let bytes = size(total as u64);
