@@ -31,7 +31,8 @@ value() {
 }
 
 pack() {
-    local root=$here/.. from='' to=''
+    local root from='' to=''
+    root=$(cd "$here/.." && pwd)
     while [[ $# -gt 0 ]]; do
         case $1 in
             --from) from=$(value "$@") ;;
@@ -162,6 +163,7 @@ make_tmpfs() {
 
 work='' tmpfs='' mounted='' child=''
 
+# shellcheck disable=SC2317 # a trap calls it
 clean_up() {
     if [[ -n $child ]] && kill "$child" 2>/dev/null; then
         wait "$child" || true
@@ -172,20 +174,25 @@ clean_up() {
     rm -rf ${tmpfs:+"$tmpfs"} ${work:+"$work"}
 }
 
-case ${1-} in
-    pack)
-        shift
-        pack "$@"
-        ;;
-    run)
-        shift
-        run "$@"
-        ;;
-    -h | --help)
-        usage
-        ;;
-    *)
-        usage >&2
-        exit 2
-        ;;
-esac
+main() {
+    case ${1-} in
+        pack)
+            shift
+            pack "$@"
+            ;;
+        run)
+            shift
+            run "$@"
+            ;;
+        -h | --help)
+            usage
+            ;;
+        *)
+            usage >&2
+            exit 2
+            ;;
+    esac
+    exit # nothing behind is read any more: the file may have changed
+}
+
+main "$@"

@@ -24,6 +24,13 @@ impl Clock {
         Self { turns, end: Instant::now() + time }
     }
 
+    /// The clock of one of `parts` that are left, which may take its share of the time that is left.
+    pub fn share(&self, parts: u32) -> Self {
+        let now = Instant::now();
+        let left = self.end.saturating_duration_since(now);
+        Self { turns: self.turns, end: now + left / parts.max(1) }
+    }
+
     /// How many turns count.
     pub fn turns(&self) -> usize {
         self.turns
@@ -101,6 +108,7 @@ mod tests {
         assert_eq!(samples.0, [1.0, 2.0]);
         assert_eq!(clock.take().count(), 3);
         assert_eq!(Clock::new(2, Duration::ZERO).take().count(), 0);
+        assert!(clock.share(3).end < clock.end && clock.share(1).end == clock.end);
     }
 
     #[test]

@@ -63,7 +63,9 @@ struct Part<'a> {
     clock: Clock,
 }
 
-/// Measures all parts; the report is written to `out` after each.
+type Measure = fn(&Part<'_>, &mut Report) -> Result<()>;
+
+/// Measures all parts, each in its share of the time; the report is written to `out` after each.
 ///
 /// # Errors
 /// When something fails that the rest cannot do without.
@@ -77,41 +79,36 @@ pub fn all(
     let time = Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX / 4);
     let clock = Clock::new(args.turns as usize, time.min(Duration::from_secs(1 << 30)));
     report.turns = clock.turns().min(TURNS_LEAST);
-    let part = Part { card, places, args, clock };
-    let step = |what: &str| eprintln!("measuring: {what}");
-
-    step("kernels");
-    kept_going(report, "the kernels", |report| kernels::measure(&part, report));
-    report.write(out)?;
-    step("an adapter");
-    kept_going(report, "the adapter", |report| adapter::measure(&part, report));
-    report.write(out)?;
-    step("small tensors");
-    kept_going(report, "small tensors", |report| tiny::measure(&part, report));
-    report.write(out)?;
-
-    step("writing a checkpoint");
-    let large = match Large::write(&part) {
+    let part = |left| Part { card, places, args, clock: clock.share(left) };
+    let small: [(&str, Measure); 3] = [
+        ("kernels", kernels::measure),
+        ("an adapter", adapter::measure),
+        ("small tensors", tiny::measure),
+    ];
+    for (left, (what, measure)) in (4..=6).rev().zip(small) {
+        take(report, what, |report| measure(&part(left), report));
+        report.write(out)?;
+    }
+    eprintln!("writing a checkpoint");
+    let large = match Large::write(&part(1)) {
         Ok(large) => large,
         Err(error) => {
             report.skip(format!("large loads: {error}"));
             return Ok(());
         }
     };
-    step("loads of cached files");
-    kept_going(report, "loads of cached files", |report| loads::measure(&part, &large, report));
+    take(report, "loads of cached files", |report| loads::measure(&part(3), &large, report));
     report.write(out)?;
-    step("whole processes");
-    kept_going(report, "whole processes", |report| processes::measure(&part, &large, report));
+    take(report, "whole processes", |report| processes::measure(&part(2), &large, report));
     report.write(out)?;
-    step("loads from the disk");
     large.tmpfs.remove(); // it is memory
-    kept_going(report, "loads from the disk", |report| disk::measure(&part, &large, report));
+    take(report, "loads from the disk", |report| disk::measure(&part(1), &large, report));
     Ok(())
 }
 
 /// Measures a part; its failure is put down and does not stop the others.
-fn kept_going(report: &mut Report, what: &str, work: impl FnOnce(&mut Report) -> Result<()>) {
+fn take(report: &mut Report, what: &str, work: impl FnOnce(&mut Report) -> Result<()>) {
+    eprintln!("measuring: {what}");
     if let Err(error) = work(report) {
         report.skip(format!("{what}: {error}"));
     }
