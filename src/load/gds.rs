@@ -133,13 +133,7 @@ impl Loader {
 
 /// The cards that tensors go to, or that some stay in host memory.
 fn ordinals(devices: &[Device]) -> Result<Vec<u32>, String> {
-    let ordinals: Vec<u32> = devices
-        .iter()
-        .filter_map(|device| match device {
-            Device::Cuda(ordinal) => Some(*ordinal),
-            Device::Host => None,
-        })
-        .collect();
+    let ordinals: Vec<u32> = devices.iter().filter_map(|device| device.ordinal()).collect();
     match ordinals.len() {
         0 => Err("no tensor goes to a card; load with --device cuda".to_owned()),
         cards if cards < devices.len() => Err("some tensors stay in host memory".to_owned()),

@@ -294,7 +294,7 @@ impl Loader {
                  use another read path or no limit",
             );
         }
-        if plan.devices().iter().any(|device| !device.is_host()) {
+        if plan.has_cards() {
             return refuse(
                 "the mapped read path leaves tensors in the page cache and cannot bring them to a \
                  card; use another read path, or load to cpu",

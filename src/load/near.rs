@@ -10,13 +10,7 @@ impl Loader {
     /// What a load to `devices` stays near to. Only where this may matter is the driver asked where
     /// the cards are, which waits until it is initialised.
     pub(super) fn near(&self, devices: &[Device]) -> Option<Arc<Near>> {
-        let ordinals: Vec<u32> = devices
-            .iter()
-            .filter_map(|device| match device {
-                Device::Cuda(ordinal) => Some(*ordinal),
-                Device::Host => None,
-            })
-            .collect();
+        let ordinals: Vec<u32> = devices.iter().filter_map(|device| device.ordinal()).collect();
         if ordinals.is_empty() || !has_several_nodes(&self.system_root) {
             return None;
         }

@@ -83,7 +83,7 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Those of a plan's load.
     pub fn of(plan: &Plan) -> Self {
-        let has_cards = plan.devices().iter().any(|device| !device.is_host());
+        let has_cards = plan.has_cards();
         // A load of nothing at all has a ring for the host.
         let has_host = plan.devices().contains(&Device::Host) || !has_cards;
         Self {

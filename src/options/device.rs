@@ -21,6 +21,14 @@ impl Device {
         Self::Cuda(ordinal)
     }
 
+    /// The CUDA ordinal of a card; `None` for the host.
+    pub const fn ordinal(self) -> Option<u32> {
+        match self {
+            Self::Host => None,
+            Self::Cuda(ordinal) => Some(ordinal),
+        }
+    }
+
     /// Whether it is the host.
     pub const fn is_host(self) -> bool {
         matches!(self, Self::Host)

@@ -147,6 +147,11 @@ impl Plan {
         &self.devices
     }
 
+    /// Whether any tensor goes to a card.
+    pub fn has_cards(&self) -> bool {
+        self.devices.iter().any(|device| !device.is_host())
+    }
+
     /// The tensors that are loaded, as indices into [`Checkpoint::tensors`].
     pub fn tensors(&self) -> &[u32] {
         &self.tensors

@@ -252,24 +252,24 @@ fn pieces(
     verify: bool,
 ) -> BTreeMap<Kernel, Vec<Piece>> {
     let mut work = BTreeMap::new();
-    let in_staging = |from: u64| staged.map(|at| at + (from - extent.offset_bytes()));
-    for copy in layout.copies(extent, base) {
-        if let Some(address) = in_staging(copy.from) {
+    let in_staging = |staged: u64, from: u64| staged + (from - extent.offset_bytes());
+    if let Some(staged) = staged {
+        for copy in layout.copies(extent, base) {
+            let address = in_staging(staged, copy.from);
             add(&mut work, Kernel::Scatter, copy, address, (1, 1));
         }
-    }
-    for CastPart { copy, cast } in layout.casts(extent, base) {
-        if let Some(address) = in_staging(copy.from) {
+        for CastPart { copy, cast } in layout.casts(extent, base) {
             let bytes = |dtype: safetensors::Dtype| dtype.bitsize() as u64 / 8;
             let element_bytes = (bytes(cast.from()), bytes(cast.to()));
+            let address = in_staging(staged, copy.from);
             add(&mut work, Kernel::Cast(cast.from(), cast.to()), copy, address, element_bytes);
         }
     }
     if verify {
         let sum = |(position, range): (usize, Range<u64>)| {
-            let source = match layout.item(position).cast.and_then(|_| in_staging(range.start)) {
-                Some(address) => address,
-                None => layout.place_of(position, range.start, base(position)),
+            let source = match (layout.item(position).cast, staged) {
+                (Some(_), Some(staged)) => in_staging(staged, range.start),
+                _ => layout.place_of(position, range.start, base(position)),
             };
             Piece { source, target: 0, length: range.end - range.start }
         };
