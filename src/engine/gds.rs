@@ -15,7 +15,7 @@ use crate::device::cuda::{GdsCard, RegisteredFile, Target};
 use crate::error::{Error, Result};
 use crate::plan::Extent;
 use crate::source::{DirectFile, Downgrade, Source, Via, stopped};
-use crate::tensor::{Ready, Starts, Storage};
+use crate::tensor::Ready;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -93,8 +93,7 @@ impl GdsWork {
     fn bring(&self, shared: &Shared, extent: &Extent, bounce: &mut Vec<u8>) -> Result<Vec<Ready>> {
         let card = &self.cards[extent.place()];
         if extent.len_bytes() == 0 {
-            let (positions, storage) = (extent.positions(), Storage::empty(card.device()));
-            return Ok(vec![Ready { positions, storage, starts: Starts::Zero }]);
+            return Ok(vec![Ready::empty(extent.positions(), card.device())]);
         }
         let source = &*self.sources[extent.shard()];
         let open = self.open(shared, extent.shard())?;

@@ -49,8 +49,7 @@ impl MapWork {
     fn fault_in(&self, shared: &Shared, extent: &Extent) -> Result<Ready> {
         let positions = extent.positions();
         if extent.len_bytes() == 0 {
-            let storage = Storage::empty(Device::Host);
-            return Ok(Ready { positions, storage, starts: Starts::Zero });
+            return Ok(Ready::empty(positions, Device::Host));
         }
         let source = &**self.plan.checkpoint().shards()[extent.shard()].source();
         let mapping = self.mapping(source, extent.shard())?;

@@ -119,8 +119,7 @@ impl LoadWork {
     fn place_empty(&self, extent: &Extent) -> Done {
         let carrier = self.places[extent.place()].carrier.as_ref();
         let device = carrier.map_or(Device::Host, |carrier| carrier.device());
-        let storage = Storage::empty(device);
-        Done::Tensors(Ready { positions: extent.positions(), storage, starts: Starts::Zero })
+        Done::Tensors(Ready::empty(extent.positions(), device))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Storage;
 use crate::cast::Cast;
 use crate::checkpoint::TensorInfo;
+use crate::options::Device;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,6 +16,13 @@ pub(crate) struct Ready {
     pub storage: Storage,
     /// Where in it each begins.
     pub starts: Starts,
+}
+
+impl Ready {
+    /// Tensors without bytes: they are in place as they are.
+    pub fn empty(positions: Range<usize>, device: Device) -> Self {
+        Self { positions, storage: Storage::empty(device), starts: Starts::Zero }
+    }
 }
 
 /// Where in their storage tensors begin.
