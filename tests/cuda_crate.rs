@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::stand_in::stand_in;
+use common::child::passes_in_a_child;
 use common::{Expected, directory, write};
 use ringload::{Allocation, Device, ErrorKind, Loader, MemoryLimit, ReadRequest, Tensor};
 use std::env;
@@ -15,24 +15,23 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Set in children: a directory of their own, with the checkpoint in it.
-const CHILD: &str = "RINGLOAD_TEST_CUDA_CHILD";
+const DIRECTORY: &str = "RINGLOAD_TEST_CUDA_DIRECTORY";
 
 /// The checkpoint's directory in a child; elsewhere runs `test` in a child and gives `None`.
 fn in_a_child(test: &str, variables: &[(&str, &str)]) -> Option<PathBuf> {
-    if let Some(directory) = env::var_os(CHILD) {
+    if let Some(directory) = env::var_os(DIRECTORY) {
         return Some(directory.into());
     }
     let directory = directory();
     write(&directory.path().join("a.safetensors"), &tensors(), None);
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(CHILD, directory.path());
-    command.env("LD_LIBRARY_PATH", stand_in()).env("CUDA_STAND_IN_LOG", log(directory.path()));
-    command.envs(variables.iter().copied());
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:#?}");
+    let log = log(directory.path());
+    let own = [
+        (DIRECTORY, directory.path().to_str().unwrap()),
+        ("CUDA_STAND_IN_LOG", log.to_str().unwrap()),
+    ];
+    passes_in_a_child(test, &[&own, variables].concat());
     None
 }
 

@@ -127,7 +127,7 @@ impl CacheAdmin {
         if meta.identity().is_none_or(|its| key::of_identity(&its) != identity) {
             return None;
         }
-        let stretch = Stretch::of(&key::hash([place.as_bytes(), identity.as_bytes()]));
+        let stretch = Stretch::of_entry(&place, &identity);
         if let Some(locks) = &self.shelf.locks {
             locks.begin_use(stretch);
         }

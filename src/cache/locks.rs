@@ -5,6 +5,7 @@
 //! Each entry has a stretch of 2^32 bytes in it, named by 31 bits of its hash: a byte for each page,
 //! and the last ones for the entry as a whole. Two entries on one stretch only wait for each other.
 
+use super::key;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -32,8 +33,13 @@ pub(super) struct Locks {
 pub(super) struct Stretch(u64);
 
 impl Stretch {
-    /// That of the entry with this name, in hexadecimal digits.
-    pub fn of(name: &str) -> Self {
+    /// That of the entry with these names.
+    pub fn of_entry(place: &str, identity: &str) -> Self {
+        Self::of(&key::hash([place.as_bytes(), identity.as_bytes()]))
+    }
+
+    /// That of a hash, in hexadecimal digits.
+    fn of(name: &str) -> Self {
         let digits = name.get(..8).unwrap_or_default();
         let number = u64::from_str_radix(digits, 16).unwrap_or_default();
         Self((number & 0x7fff_ffff) << 32)

@@ -149,7 +149,7 @@ impl Shelf {
             return None;
         }
         let directory = self.directory.join(place).join(&name);
-        let stretch = Stretch::of(&key::hash([place.as_bytes(), name.as_bytes()]));
+        let stretch = Stretch::of_entry(place, &name);
         let mut in_use = lock(&self.in_use);
         if let Some(entry) = in_use.get(&directory).and_then(Weak::upgrade) {
             drop(in_use);
@@ -268,7 +268,7 @@ impl Shelf {
         else {
             return false;
         };
-        let stretch = Stretch::of(&key::hash([place.as_bytes(), identity.as_bytes()]));
+        let stretch = Stretch::of_entry(&place, &identity);
         // Held until it is gone, so that this process does not begin to use it.
         let in_use = lock(&self.in_use);
         let used = in_use.get(directory).is_some_and(|entry| entry.strong_count() > 0);

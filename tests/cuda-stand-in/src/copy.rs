@@ -61,8 +61,7 @@ pub extern "C" fn cuMemcpyHtoDAsync_v2(
         let flip = flips(&mut call);
         let (trace, source) = from_host(source, bytes, uses);
         let work = Work::Copy { source, target, bytes, flip };
-        let sequence = stream::submit(&mut call, stream, trace, work);
-        stream::linger(call, stream, sequence);
+        stream::leave(call, stream, trace, work);
         Ok(())
     })
 }
@@ -134,8 +133,7 @@ pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
         let trace = Trace::using(uses);
         let (source, target) = (Source::Device(source), target as u64);
         let work = Work::Copy { source, target, bytes, flip: false };
-        let sequence = stream::submit(&mut call, stream, trace, work);
-        stream::linger(call, stream, sequence);
+        stream::leave(call, stream, trace, work);
         Ok(())
     })
 }
@@ -179,8 +177,7 @@ pub extern "C" fn cuMemcpyDtoDAsync_v2(
         let uses = vec![device(&call, source, bytes), device(&call, target, bytes)];
         let trace = Trace::using(uses);
         let work = Work::Copy { source: Source::Device(source), target, bytes, flip: false };
-        let sequence = stream::submit(&mut call, stream, trace, work);
-        stream::linger(call, stream, sequence);
+        stream::leave(call, stream, trace, work);
         Ok(())
     })
 }
@@ -201,9 +198,7 @@ pub extern "C" fn cuMemsetD8Async(
             return Ok(());
         }
         let trace = Trace::using(vec![device(&call, target, bytes)]);
-        let sequence =
-            stream::submit(&mut call, stream, trace, Work::Fill { target, bytes, value });
-        stream::linger(call, stream, sequence);
+        stream::leave(call, stream, trace, Work::Fill { target, bytes, value });
         Ok(())
     })
 }

@@ -175,8 +175,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
         let array = |(start, bytes)| call.state.device_range(call.function, context, start, bytes);
         let uses = arrays.into_iter().map(array).collect();
         let trace = Trace { module: Some(function.module), ..Trace::using(uses) };
-        let sequence = stream::submit(&mut call, stream, trace, Work::Launch(launch));
-        stream::linger(call, stream, sequence);
+        stream::leave(call, stream, trace, Work::Launch(launch));
         Ok(())
     })
 }

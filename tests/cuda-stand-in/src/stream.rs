@@ -191,6 +191,12 @@ fn ordered_before(call: &Call, stream: usize) -> Vec<(usize, u64)> {
     unknown.map(|(handle, other)| (*handle, other.submitted)).collect()
 }
 
+/// Submits work that the call does not wait for; it returns at once or late.
+pub(crate) fn leave(mut call: Call, stream: usize, trace: Trace, work: Work) {
+    let sequence = submit(&mut call, stream, trace, work);
+    linger(call, stream, sequence);
+}
+
 /// Lets a submission return late, if so drawn: by then its work may be done.
 pub(crate) fn linger(mut call: Call, stream: usize, sequence: u64) {
     let drawn = call.state.streams.get_mut(&stream).and_then(|stream| stream.pace.of_return());
