@@ -108,7 +108,7 @@ pub use load::{Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
 pub use location::{IntoLocations, Location, ObjectUri, Scheme};
 pub use options::{
     Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, ReadPath,
-    RetryLimits,
+    RetryLimits, S3Credentials,
 };
 pub use safetensors::Dtype;
 pub use source::{Downgrade, resident_bytes};

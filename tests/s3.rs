@@ -7,7 +7,7 @@ mod common;
 use common::command::{self, Finished, digest_lines, ringload};
 use common::servers::{Server, free_port, python_program};
 use common::{Expected, directory, write, write_index};
-use ringload::Dtype;
+use ringload::{Dtype, ErrorKind, Loader, S3Credentials};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -62,6 +62,10 @@ impl Store {
         Some(Self { server, home, keys, tensors })
     }
 
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.server.port)
+    }
+
     fn key(&self, name: &str) -> &str {
         self.keys[name].as_str().unwrap()
     }
@@ -75,7 +79,7 @@ impl Store {
             }
         }
         command.env("HOME", self.home.path()).env("AWS_EC2_METADATA_DISABLED", "true");
-        command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.server.port));
+        command.env("AWS_ENDPOINT_URL", self.endpoint());
         command.args(arguments);
         command
     }
@@ -161,6 +165,25 @@ fn objects_load_with_every_kind_of_credentials() {
     fs::write(&json, text).unwrap();
     let process = format!("[default]\ncredential_process = cat \"{}\"\n", json.display());
     store.assert_loaded(run(store.by_profile(&process)));
+}
+
+#[test]
+fn objects_load_with_credentials_that_the_caller_gives() {
+    let Some(store) = Store::start() else { return };
+    let load = |secret: &str| {
+        let credentials = S3Credentials {
+            access_key_id: store.key("key").to_owned(),
+            secret_access_key: secret.to_owned(),
+            session_token: None,
+        };
+        let loader = Loader::new().endpoint(store.endpoint()).region("us-east-1");
+        loader.s3_credentials(credentials).load(object("x.safetensors").as_str())
+    };
+    let loaded = load(store.key("secret")).unwrap();
+    for tensor in &store.tensors {
+        assert_eq!(loaded.get(&tensor.name).unwrap().bytes(), tensor.bytes);
+    }
+    assert_eq!(load("wrong").unwrap_err().kind(), ErrorKind::PermissionDenied);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::Loader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{RemoteOptions, RetryLimits, parse_header};
+use crate::options::{RemoteOptions, RetryLimits, S3Credentials, parse_header};
 use crate::plan::Plan;
 use crate::source::Opener;
 use std::sync::Arc;
@@ -13,6 +13,13 @@ impl Loader {
     #[must_use]
     pub fn region(self, region: impl Into<String>) -> Self {
         self.remote(|options| options.region = Some(region.into()))
+    }
+
+    /// The keys that requests to S3 are signed with; nothing else is looked for then, also where the
+    /// environment says that requests are not signed.
+    #[must_use]
+    pub fn s3_credentials(self, credentials: S3Credentials) -> Self {
+        self.remote(|options| options.s3_credentials = Some(credentials))
     }
 
     /// The base URL of a compatible store (`http://minio:9000`), for `s3://`, `gs://`, `az://` and

@@ -44,8 +44,8 @@ pub(crate) use device::compile;
 pub use device::{Allocation, Device, DeviceMap};
 pub(crate) use dtype::check_dtype;
 pub use dtype::parse_dtype;
-pub use remote::RetryLimits;
 pub(crate) use remote::{RemoteOptions, parse_header};
+pub use remote::{RetryLimits, S3Credentials};
 
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;

@@ -17,6 +17,8 @@ pub(crate) struct RemoteOptions {
     pub region: Option<String>,
     /// The base URL of a compatible store, instead of the provider's own.
     pub endpoint: Option<String>,
+    /// What requests to S3 are signed with, instead of what is found.
+    pub s3_credentials: Option<S3Credentials>,
     /// Sent with every request to the host that a location names, and not to others.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Connections of a load; `None` scales them with what is measured.
@@ -25,6 +27,26 @@ pub(crate) struct RemoteOptions {
     pub verify: bool,
     pub retries: RetryLimits,
     pub env: Env,
+}
+
+/// Keys for S3, given by the caller instead of found where the SDKs look
+/// ([`Loader::s3_credentials`](crate::Loader::s3_credentials)).
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Credentials {
+    /// The access key's name.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: String,
+    /// The token of temporary keys.
+    pub session_token: Option<String>,
+}
+
+/// Without anything secret.
+impl fmt::Debug for S3Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = &self.access_key_id;
+        f.debug_struct("S3Credentials").field("access_key_id", id).finish_non_exhaustive()
+    }
 }
 
 /// How long and how often a request is tried.
@@ -67,6 +89,7 @@ impl Default for RemoteOptions {
         Self {
             region: None,
             endpoint: None,
+            s3_credentials: None,
             headers: Vec::new(),
             connections: None,
             verify: false,

@@ -125,7 +125,8 @@ fn is_usable(region: &str, address: &Address) -> bool {
 
 fn is_anonymous(options: &RemoteOptions) -> bool {
     let says = |name| options.env_flag(name);
-    says("RUNAI_STREAMER_S3_UNSIGNED").or_else(|| says("AWS_NO_SIGN_REQUEST")) == Some(true)
+    let unsigned = says("RUNAI_STREAMER_S3_UNSIGNED").or_else(|| says("AWS_NO_SIGN_REQUEST"));
+    options.s3_credentials.is_none() && unsigned == Some(true)
 }
 
 impl Store for S3 {

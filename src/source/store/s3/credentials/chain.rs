@@ -1,4 +1,4 @@
-//! The order in which credentials are looked for. It is that of the SDKs. The first source that is
+//! The order in which credentials are looked for: what the caller gave, and then that of the SDKs. The first source that is
 //! configured decides: where it fails, its failure is the error, and no other account is used in
 //! its place.
 
@@ -33,6 +33,9 @@ const ORDER: [Source; 5] = [
 /// What a source says that is configured but gives nothing.
 pub(super) async fn find(client: &Client) -> Result<Found> {
     let options = &client.options;
+    if let Some(given) = &options.s3_credentials {
+        return Ok(Found::Credential(given.into()));
+    }
     let profiles = Profiles::read(options);
     let mut looked = Vec::new();
     for source in ORDER {

@@ -24,6 +24,7 @@ mod sts;
 mod tests;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::S3Credentials;
 use crate::source::http::Client;
 use crate::source::store::keyring::{self, Keyring};
 use reqsign_core::SigningCredential;
@@ -46,6 +47,13 @@ pub(super) struct Credential {
     pub secret_access_key: String,
     pub session_token: Option<String>,
     pub expires: Option<Timestamp>,
+}
+
+impl From<&S3Credentials> for Credential {
+    fn from(given: &S3Credentials) -> Self {
+        let S3Credentials { access_key_id, secret_access_key, session_token } = given.clone();
+        Self { access_key_id, secret_access_key, session_token, expires: None }
+    }
 }
 
 /// Without anything secret.

@@ -19,6 +19,23 @@ fn found(env: &[(&str, &str)]) -> Result<Credential> {
     get(&client(env), &Arc::default())
 }
 
+#[test]
+fn what_the_caller_gives_wins_over_the_environment_and_is_not_told() {
+    let keys = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "other")];
+    let given = crate::options::S3Credentials {
+        access_key_id: "GIVEN".to_owned(),
+        secret_access_key: "s3cret".to_owned(),
+        session_token: Some("t0ken".to_owned()),
+    };
+    let told = format!("{given:?}");
+    assert!(told.contains("GIVEN") && !told.contains("s3cret") && !told.contains("t0ken"));
+    let s3_credentials = Some(given);
+    let options = RemoteOptions { s3_credentials, ..RemoteOptions::with_variables(&keys) };
+    let credential = get(&Client::new(options), &Arc::default()).unwrap();
+    assert_eq!((&*credential.access_key_id, &*credential.secret_access_key), ("GIVEN", "s3cret"));
+    assert_eq!((credential.session_token.as_deref(), credential.expires), (Some("t0ken"), None));
+}
+
 /// A home directory with this `~/.aws/config`.
 fn home(config: &str) -> TempDir {
     let home = tempfile::tempdir().unwrap();
