@@ -161,14 +161,13 @@ impl Entry {
         lock(&self.wrong).extend(pages);
     }
 
-    /// Writes `bytes`, the pages from `first` on, and then their seals.
+    /// Writes `bytes`, the pages from `first` on, and then their `seals`.
     ///
     /// # Errors
     /// What the system says.
-    pub fn write(&self, files: &Files, first: u64, bytes: &[u8]) -> io::Result<()> {
-        let seals = self.sealer.seals(first, bytes);
+    pub fn write(&self, files: &Files, first: u64, seals: &[u64], bytes: &[u8]) -> io::Result<()> {
         files.write(bytes, first * PAGE_BYTES)?;
-        files.set_seals(first, &seals)?;
+        files.set_seals(first, seals)?;
         let mut wrong = lock(&self.wrong);
         if !wrong.is_empty() {
             let end = first + seals.len() as u64;

@@ -220,6 +220,7 @@ impl CachedReader {
                 entry: Arc::clone(entry),
                 files: Arc::clone(&self.files),
                 first_page: pages.start,
+                seals: entry.sealer.seals(pages.start, bytes.bytes()),
                 bytes,
                 claim: Some(claim),
                 held: Some(held),

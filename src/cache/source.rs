@@ -56,12 +56,12 @@ impl CachedSource {
 
     fn keep(&self, entry: &Arc<Entry>, files: Arc<Files>, first_page: u64, bytes: &[u8]) {
         if !self.cache.shelf.gave_up() {
-            let (entry, bytes) = (Arc::clone(entry), Bytes::Own(bytes.to_vec()));
             self.cache.writer.push(Job {
-                entry,
+                entry: Arc::clone(entry),
                 files,
                 first_page,
-                bytes,
+                seals: entry.sealer.seals(first_page, bytes),
+                bytes: Bytes::Own(bytes.to_vec()),
                 claim: None,
                 held: None,
             });

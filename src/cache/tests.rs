@@ -4,7 +4,7 @@ use super::claim::{Turn, turn};
 use super::entry::Entry;
 use super::pages::PAGE_BYTES;
 use super::shelf::Shelf;
-use super::writer::{Bytes, Job, Writer};
+use super::writer::{Bytes, Held, Job, Writer};
 use crate::options::{CacheSettings, CacheSize, CacheValidate};
 use crate::source::{Identity, Stop, Tally};
 use std::path::Path;
@@ -35,6 +35,35 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     builder.enable_time().build().unwrap().block_on(work)
 }
 
+/// Gives pages to the writer, and waits until it is done.
+fn push(
+    writer: &Writer,
+    entry: &Arc<Entry>,
+    first_page: u64,
+    seals: Vec<u64>,
+    bytes: Bytes,
+    held: Option<Held>,
+) {
+    let (entry, files) = (Arc::clone(entry), entry.files().unwrap());
+    writer.push(Job { entry, files, first_page, seals, bytes, claim: None, held });
+    assert!(writer.flush(None));
+}
+
+/// A consumer may write to its tensors before the writer gets to their pages.
+#[test]
+fn what_was_altered_since_it_arrived_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = shelf(directory.path());
+    let (entry, writer) = (entry(&shelf), Writer::new(Arc::clone(&shelf), false));
+    let Bytes::Own(mut bytes) = pages(0, 3) else { unreachable!() };
+    let (arrived, seals) = (bytes.clone(), entry.sealer.seals(0, &bytes));
+    bytes[PAGE_BYTES as usize + 7] ^= 1;
+    push(&writer, &entry, 0, seals, Bytes::Own(bytes), None);
+    assert_eq!(entry.read(&(0..1)).unwrap(), arrived[..PAGE_BYTES as usize]);
+    assert!(entry.read(&(1..2)).is_none());
+    assert_eq!(entry.read(&(2..3)).unwrap(), arrived[2 * PAGE_BYTES as usize..]);
+}
+
 /// Under a memory limit: a full share is left out at once, what waited too long when its turn comes.
 #[test]
 fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
@@ -48,16 +77,9 @@ fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
     assert_eq!(tally.left_out_bytes(), 2 * PAGE_BYTES);
     std::thread::sleep(Duration::from_millis(150));
     let push = |first_page, held| {
-        let (entry, files) = (Arc::clone(&entry), entry.files().unwrap());
-        writer.push(Job {
-            entry,
-            files,
-            first_page,
-            bytes: pages(first_page, 2),
-            claim: None,
-            held,
-        });
-        assert!(writer.flush(None));
+        let bytes = pages(first_page, 2);
+        let seals = entry.sealer.seals(first_page, bytes.bytes());
+        push(&writer, &entry, first_page, seals, bytes, held);
     };
     push(0, Some(first));
     assert_eq!((tally.left_out_bytes(), tally.holds_any()), (4 * PAGE_BYTES, false));
@@ -98,7 +120,7 @@ fn one_fetches_and_others_follow_or_take_over() {
         let waiting = scope.spawn(|| block_on(turn(&b, &files_b, &(0..20), &Stop::default())));
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
-        a.write(&files_a, 0, &bytes).unwrap();
+        a.write(&files_a, 0, &a.sealer.seals(0, &bytes), &bytes).unwrap();
         drop(first);
         assert!(matches!(waiting.join().unwrap().unwrap(), Turn::Arrived));
         assert_eq!(b.read(&(0..20)).unwrap(), bytes);

@@ -1,7 +1,9 @@
 //! Writing pages behind the loads.
 //!
-//! Two threads take what windows share: while one seals (one core's work), the other one's write is
-//! with the disk. They start with the first page to write and end when nobody has the cache open any
+//! Two threads take what windows share: while one waits for the disk, the other one hands it the next
+//! pages. Pages come with their seals, made when they arrived: what anybody does to their memory
+//! later (tensors may be lent to writers, as Python's are) only makes them pages that count as
+//! missing. They start with the first page to write and end when nobody has the cache open any
 //! more and all is written. When they have nothing to do for a moment, they bring what was written
 //! to the disk and give complete entries their name.
 
@@ -38,6 +40,8 @@ pub(super) struct Job {
     pub entry: Arc<Entry>,
     pub files: Arc<Files>,
     pub first_page: u64,
+    /// One a page, made when the bytes arrived.
+    pub seals: Vec<u64>,
     pub bytes: Bytes,
     /// Given back when the pages are there, or will not be.
     pub claim: Option<Claim>,
@@ -54,7 +58,7 @@ pub(super) enum Bytes {
 }
 
 impl Bytes {
-    fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Slot(part) => part.bytes(),
             Self::Own(bytes) => bytes,
@@ -247,7 +251,7 @@ impl Shared {
     }
 
     fn write(&self, job: Job) {
-        let Job { entry, files, first_page, bytes, claim, held } = job;
+        let Job { entry, files, first_page, seals, bytes, claim, held } = job;
         let len = bytes.bytes().len() as u64;
         if self.shelf.gave_up() || held.as_ref().is_some_and(Held::is_late) {
             return;
@@ -264,7 +268,7 @@ impl Shared {
             );
             return;
         }
-        let write = || entry.write(&files, first_page, bytes.bytes());
+        let write = || entry.write(&files, first_page, &seals, bytes.bytes());
         let outcome = match write() {
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 let taken: u64 = room::usage(&self.shelf).iter().map(|used| used.bytes).sum();
