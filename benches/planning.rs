@@ -6,7 +6,7 @@
 #![allow(missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ringload::plan::Plan;
+use ringload::plan::{Plan, Selection};
 use ringload::{Checkpoint, DeviceMap, MemoryLimit};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -26,7 +26,7 @@ fn planning(c: &mut Criterion) {
     let open = || Checkpoint::open(directory.path()).expect("the checkpoint is valid");
     let map = DeviceMap::default();
     let plan = |checkpoint| {
-        Plan::new(checkpoint, MemoryLimit::Unlimited, &[], &map, None)
+        Plan::new(checkpoint, MemoryLimit::Unlimited, &Selection::default(), &map, None)
             .expect("all tensors can be planned")
     };
     let mut group = c.benchmark_group("1,000,000 tensors in 500 shards");

@@ -66,8 +66,8 @@
 //! # Unsafe code
 //!
 //! It is confined to [`ring`] (memory and who may touch it), `source::backend` (io_uring
-//! operations), `device::cuda` (the driver's functions), `sys` (two system calls), and the lending of
-//! caller-owned memory in `read_into`.
+//! operations), `device::cuda` (the driver's functions), `sys` (two system calls), the lending of
+//! caller-owned memory in `read_into`, and [`tensor::dlpack`] (tensors for other frameworks).
 
 mod cache;
 pub mod cast;
@@ -90,6 +90,8 @@ mod no_uring;
 mod numa;
 pub mod options;
 pub mod plan;
+#[doc(hidden)]
+pub mod process;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod source;

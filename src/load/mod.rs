@@ -28,7 +28,7 @@ use crate::engine::{Job, LoadWork, MapWork, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::IntoLocations;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
-use crate::plan::Plan;
+use crate::plan::{Plan, Selection};
 use crate::source::{Opener, Source};
 use gds::Way;
 use rings::{Cargo, Kept, Lease, Rings, Sizes};
@@ -69,7 +69,7 @@ pub struct Loader {
     read_path: ReadPath,
     engines: usize,
     order: Order,
-    globs: Vec<String>,
+    selection: Selection,
     hold_timeout: Duration,
     devices: DeviceMap,
     allocation: Allocation,
@@ -92,7 +92,7 @@ impl Default for Loader {
             read_path: ReadPath::Auto,
             engines: 0,
             order: Order::Completion,
-            globs: Vec::new(),
+            selection: Selection::default(),
             hold_timeout: Duration::from_secs(10),
             devices: DeviceMap::default(),
             allocation: Allocation::default(),
@@ -145,7 +145,16 @@ impl Loader {
     /// one of several, `{a,b}` alternatives). Replaces what was set before; none means all.
     #[must_use]
     pub fn tensors(mut self, globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.globs = globs.into_iter().map(Into::into).collect();
+        self.selection.globs = globs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Only the tensors of these names (besides those that a glob of [`tensors`](Self::tensors)
+    /// matches), in the order of the checkpoint; a name that no tensor has is an error then. Replaces
+    /// what was set before. No names are no tensors.
+    #[must_use]
+    pub fn names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.selection.names = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
@@ -243,7 +252,7 @@ impl Loader {
     fn start(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
         let limit = self.resolved_memory_limit()?;
         self.dtype.map_or(Ok(()), options::check_dtype)?;
-        let plan = Plan::new(checkpoint, limit, &self.globs, &self.devices, self.dtype)?;
+        let plan = Plan::new(checkpoint, limit, &self.selection, &self.devices, self.dtype)?;
         let plan = Arc::new(plan);
         self.check_verifiable(&plan)?;
         let started = match self.read_path {
@@ -374,7 +383,7 @@ impl fmt::Debug for Loader {
             .field("read_path", &self.read_path)
             .field("engines", &self.engines)
             .field("order", &self.order)
-            .field("tensors", &self.globs)
+            .field("selection", &self.selection)
             .field("hold_timeout", &self.hold_timeout)
             .field("devices", &self.devices)
             .field("allocation", &self.allocation)

@@ -183,8 +183,10 @@ impl TensorStream {
         }
     }
 
-    /// A tensor that is there already.
-    fn at_hand(&mut self) -> Option<Tensor> {
+    /// A tensor that is there already, without asking whether another one has come.
+    ///
+    /// In contrast to `next`, nothing takes this for waiting.
+    pub fn at_hand(&mut self) -> Option<Tensor> {
         loop {
             if let Some(tensor) = self.take() {
                 return Some(tensor);

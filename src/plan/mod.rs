@@ -14,18 +14,20 @@
 
 mod chunk;
 mod extent;
+mod select;
 
 pub use chunk::{Chunk, chunk_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
+pub use select::Selection;
+pub(crate) use select::position;
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{Device, DeviceMap, MemoryLimit, compile};
+use crate::options::{Device, DeviceMap, MemoryLimit};
 use crate::ring::{Budget, Needs, PAGE_BYTES};
 use extent::{Gather, Shape};
-use globset::{GlobSet, GlobSetBuilder};
 use safetensors::Dtype;
 use std::sync::Arc;
 
@@ -55,21 +57,21 @@ struct Share {
 }
 
 impl Plan {
-    /// Plans a load of the tensors whose names match one of `globs` (all, if there is none), to the
-    /// devices that `map` says; floats are cast to `dtype`, if there is one.
+    /// Plans a load of the tensors in `selection` to the devices that `map` says; floats are cast to
+    /// `dtype`, if there is one.
     ///
     /// # Errors
     /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor of the host,
     /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] when no
-    /// tensor matches.
+    /// tensor matches or has a name.
     pub fn new(
         checkpoint: Arc<Checkpoint>,
         limit: MemoryLimit,
-        globs: &[String],
+        selection: &Selection,
         map: &DeviceMap,
         dtype: Option<Dtype>,
     ) -> Result<Self> {
-        let tensors = select(&checkpoint, globs)?;
+        let tensors = selection.indices(&checkpoint)?;
         let (devices, places) = assign(&checkpoint, &tensors, map)?;
         let block_bytes = largest_block_bytes(&checkpoint);
         let is_host = |place: u8| devices[usize::from(place)].is_host();
@@ -270,36 +272,6 @@ pub(crate) fn place_among(devices: &mut Vec<Device>, device: Device) -> Result<u
 fn largest_block_bytes(checkpoint: &Checkpoint) -> usize {
     let blocks = checkpoint.shards().iter().map(|shard| shard.source().block_bytes());
     blocks.fold(PAGE_BYTES, usize::max)
-}
-
-fn select(checkpoint: &Checkpoint, globs: &[String]) -> Result<Vec<u32>> {
-    let count = u32::try_from(checkpoint.tensors().len()).map_err(|_| {
-        Error::new(ErrorKind::Unsupported, "a checkpoint may hold at most 2^32 tensors")
-    })?;
-    if globs.is_empty() {
-        return Ok((0..count).collect());
-    }
-    let set = compile_all(globs)?;
-    let matches = |&i: &u32| set.is_match(checkpoint.tensors()[i as usize].name());
-    let selected: Vec<u32> = (0..count).filter(matches).collect();
-    if selected.is_empty() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("no tensor matches {}; `ringload inspect` lists the names", globs.join(" or ")),
-        ));
-    }
-    Ok(selected)
-}
-
-fn compile_all(globs: &[String]) -> Result<GlobSet> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(compile(glob)?);
-    }
-    set.build().map_err(|error| {
-        Error::new(ErrorKind::InvalidInput, format!("{} are no valid globs", globs.join(" ")))
-            .with_source(error)
-    })
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ proptest! {
         if spread {
             map = map.with("*[13]", Device::cuda(1)).unwrap().with("*[57]", Device::Host).unwrap();
         }
-        check(&Plan::new(checkpoint, limit, &[], &map, None).unwrap());
+        check(&Plan::new(checkpoint, limit, &Selection::default(), &map, None).unwrap());
     }
 
     #[test]
@@ -120,7 +120,8 @@ proptest! {
 fn aligned_files_are_cut_at_multiples_of_the_piece() {
     let checkpoint = shards(&[vec![20 << 20, 100, 9 << 20]], 4096, 4096);
     let map = DeviceMap::from(Device::cuda(0));
-    let plan = Plan::new(checkpoint, MemoryLimit::Unlimited, &[], &map, None).unwrap();
+    let plan =
+        Plan::new(checkpoint, MemoryLimit::Unlimited, &Selection::default(), &map, None).unwrap();
     check(&plan);
     let cuts: Vec<u64> = plan.extents().iter().map(Extent::offset_bytes).collect();
     assert!(cuts[1..].iter().all(|cut| cut % (8 << 20) == 0), "{cuts:?}");

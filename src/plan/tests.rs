@@ -24,7 +24,13 @@ fn shards(sizes: &[Vec<usize>], block_bytes: usize) -> Arc<Checkpoint> {
 
 fn plan(checkpoint: &Arc<Checkpoint>, limit: MemoryLimit, globs: &[&str]) -> Result<Plan> {
     let globs: Vec<String> = globs.iter().map(|&glob| glob.to_owned()).collect();
-    Plan::new(Arc::clone(checkpoint), limit, &globs, &DeviceMap::default(), None)
+    Plan::new(
+        Arc::clone(checkpoint),
+        limit,
+        &Selection::of_globs(globs),
+        &DeviceMap::default(),
+        None,
+    )
 }
 
 /// How many tensors each extent has.
@@ -229,7 +235,14 @@ fn an_extent_holds_tensors_of_one_cast_and_counts_what_they_become() {
     let checkpoint = checkpoint_of(vec![MemorySource::new("f.safetensors", file)]);
     let plan = |dtype| {
         let map = DeviceMap::default();
-        Plan::new(Arc::clone(&checkpoint), MemoryLimit::Unlimited, &[], &map, dtype).unwrap()
+        Plan::new(
+            Arc::clone(&checkpoint),
+            MemoryLimit::Unlimited,
+            &Selection::default(),
+            &map,
+            dtype,
+        )
+        .unwrap()
     };
     assert_eq!(counts(&plan(None)), [6]);
     let cast = plan(Some(Dtype::F32));

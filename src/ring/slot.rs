@@ -52,7 +52,11 @@ impl Slot {
         let base = self.ring.memory().start();
         let slot_start = self.range.start;
         let slot_len = self.len();
-        let filling = Arc::new(Filling { windows_open: AtomicUsize::new(ends.len()), slot: self });
+        let filling = Arc::new(Filling {
+            windows_open: AtomicUsize::new(ends.len()),
+            parts: AtomicUsize::new(0),
+            slot: self,
+        });
         let mut start = 0;
         let window = |&end: &usize| {
             assert!(start < end && end <= slot_len, "windows must ascend within their slot");
@@ -74,6 +78,8 @@ impl Drop for Slot {
 
 struct Filling {
     windows_open: AtomicUsize,
+    /// How many [`Part`]s there are.
+    parts: AtomicUsize,
     slot: Slot,
 }
 
@@ -167,7 +173,7 @@ impl Window {
         let filling = Arc::clone(self.owner.as_ref()?);
         let base = filling.slot.ring.memory().start().as_ptr() as usize;
         let start = self.ptr.as_ptr() as usize - base;
-        let part = Part { filling, range: start..start + self.filled };
+        let part = Part::new(filling, start..start + self.filled);
         // SAFETY: filled <= len, so this stays within (or one past) the window's memory.
         self.ptr = unsafe { self.ptr.add(self.filled) };
         self.len -= self.filled;
@@ -194,7 +200,6 @@ impl fmt::Debug for Window {
 }
 
 /// Filled bytes of a slot, of which other bytes may still be written: shared and read-only.
-#[derive(Clone)]
 pub struct Part {
     filling: Arc<Filling>,
     /// In the ring's memory.
@@ -202,6 +207,11 @@ pub struct Part {
 }
 
 impl Part {
+    fn new(filling: Arc<Filling>, range: Range<usize>) -> Self {
+        filling.parts.fetch_add(1, Ordering::Relaxed);
+        Self { filling, range }
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the window that these bytes were of has given them up, and it was the only way to
@@ -216,7 +226,20 @@ impl Part {
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.range.len(), "beyond the part's end");
         let start = self.range.start;
-        Self { filling: Arc::clone(&self.filling), range: start + range.start..start + range.end }
+        Self::new(Arc::clone(&self.filling), start + range.start..start + range.end)
+    }
+}
+
+impl Clone for Part {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.filling), self.range.clone())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Release: who sees no part any more comes after all reads through them.
+        self.filling.parts.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -239,6 +262,19 @@ impl FullSlot {
         // SAFETY: all windows were completed (consumed), so nobody can write to the slot, and it
         // is not released while `filling` lives.
         unsafe { slot.ring.memory().bytes(slot.range.clone()) }
+    }
+
+    /// Where its bytes begin, for who lends them to others, to write to them too.
+    pub fn start(&self) -> NonNull<u8> {
+        let slot = &self.filling.slot;
+        // SAFETY: the slot lies within the ring's mapping.
+        unsafe { slot.ring.memory().start().add(slot.range.start) }
+    }
+
+    /// Whether there are [`Part`]s of it: others that rely on its bytes as they are. Once there is
+    /// none, there never is one again.
+    pub fn has_parts(&self) -> bool {
+        self.filling.parts.load(Ordering::Acquire) > 0
     }
 }
 

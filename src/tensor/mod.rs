@@ -1,5 +1,9 @@
 //! Tensors: named, typed, shaped views that keep their storage alive.
 
+#[allow(unsafe_code)]
+mod aligned;
+#[allow(unsafe_code)]
+pub mod dlpack;
 mod ready;
 mod storage;
 

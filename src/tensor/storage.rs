@@ -1,10 +1,12 @@
 //! What tensors are views of.
 
+use super::aligned::Aligned;
 use crate::error::Result;
 use crate::options::Device;
 use crate::ring::{FullSlot, Mapping};
 use std::fmt;
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// An allocation that tensors are views of. It lives as long as any of them; clones share it.
@@ -18,6 +20,7 @@ enum Kind {
     Slot(FullSlot),
     Mapped(Arc<Mapping>, Range<usize>),
     Card(Arc<dyn CardMemory>),
+    Own(Arc<Aligned>),
     Empty(Device),
 }
 
@@ -56,6 +59,11 @@ impl Storage {
         Self { kind: Kind::Card(memory) }
     }
 
+    /// Memory of its own.
+    pub(crate) fn own(bytes: Aligned) -> Self {
+        Self { kind: Kind::Own(Arc::new(bytes)) }
+    }
+
     /// No bytes: for extents whose tensors are all empty.
     pub(crate) fn empty(device: Device) -> Self {
         Self { kind: Kind::Empty(device) }
@@ -64,7 +72,7 @@ impl Storage {
     /// Where it is.
     pub fn device(&self) -> Device {
         match &self.kind {
-            Kind::Slot(_) | Kind::Mapped(..) => Device::Host,
+            Kind::Slot(_) | Kind::Mapped(..) | Kind::Own(_) => Device::Host,
             Kind::Card(memory) => memory.device(),
             Kind::Empty(device) => *device,
         }
@@ -84,6 +92,7 @@ impl Storage {
         match &self.kind {
             Kind::Slot(slot) => Some(slot.bytes()),
             Kind::Mapped(mapping, range) => Some(mapping.file_bytes(range.clone())),
+            Kind::Own(bytes) => Some(bytes.bytes()),
             Kind::Empty(_) => Some(&[]),
             Kind::Card(_) => None,
         }
@@ -95,6 +104,28 @@ impl Storage {
             Kind::Card(memory) => memory.address(),
             _ => self.bytes().map_or(0, |bytes| bytes.as_ptr() as u64),
         }
+    }
+
+    /// Where it begins in host memory; `None` on a card, and where there is nothing.
+    pub(crate) fn pointer(&self) -> Option<NonNull<u8>> {
+        match &self.kind {
+            Kind::Slot(slot) => Some(slot.start()),
+            Kind::Mapped(mapping, range) => {
+                NonNull::new(mapping.file_bytes(range.clone()).as_ptr().cast_mut())
+            }
+            Kind::Own(bytes) => Some(bytes.start()),
+            Kind::Card(_) | Kind::Empty(_) => None,
+        }
+    }
+
+    /// Whether nobody may write to it: pages of a file.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.kind, Kind::Mapped(..))
+    }
+
+    /// Whether the cache's writer is not done with it: who writes to it now changes what is cached.
+    pub(crate) fn is_being_cached(&self) -> bool {
+        matches!(&self.kind, Kind::Slot(slot) if slot.has_parts())
     }
 
     /// Copies its bytes from `start` to host memory; on a card this waits for them.
@@ -123,6 +154,7 @@ impl fmt::Debug for Storage {
             Kind::Slot(_) => "slot",
             Kind::Mapped(..) => "mapped file",
             Kind::Card(_) => "card",
+            Kind::Own(_) => "own memory",
             Kind::Empty(_) => "empty",
         };
         write!(f, "Storage({kind} on {}, {} bytes)", self.device(), self.len_bytes())

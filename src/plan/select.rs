@@ -1,0 +1,83 @@
+//! Which tensors of a checkpoint a load is of.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::compile;
+use globset::{GlobSet, GlobSetBuilder};
+
+/// Which tensors of a checkpoint are loaded: those that a glob matches and those that are named; all,
+/// where nothing is said.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Globs of names; none says nothing.
+    pub globs: Vec<String>,
+    /// Names. An empty list is a list: of no tensors.
+    pub names: Option<Vec<String>>,
+}
+
+impl Selection {
+    /// The tensors whose names match one of `globs`; all, if there is none.
+    pub fn of_globs(globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { globs: globs.into_iter().map(Into::into).collect(), names: None }
+    }
+
+    /// Their indices in [`Checkpoint::tensors`], ascending.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] for a name
+    /// that no tensor has, and where no tensor matches any glob.
+    pub(super) fn indices(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>> {
+        let count = u32::try_from(checkpoint.tensors().len()).map_err(|_| {
+            Error::new(ErrorKind::Unsupported, "a checkpoint may hold at most 2^32 tensors")
+        })?;
+        let mut selected = match (&self.names, &self.globs[..]) {
+            (None, []) => return Ok((0..count).collect()),
+            (_, []) => Vec::new(),
+            (_, globs) => matching(checkpoint, globs, count)?,
+        };
+        for name in self.names.iter().flatten() {
+            // Positions are below `count`, which is of this type.
+            selected.push(position(checkpoint, name)? as u32);
+        }
+        if self.names.is_some() {
+            selected.sort_unstable();
+            selected.dedup();
+        }
+        Ok(selected)
+    }
+}
+
+/// The tensors whose names match one of `globs`.
+fn matching(checkpoint: &Checkpoint, globs: &[String], count: u32) -> Result<Vec<u32>> {
+    let set = compile_all(globs)?;
+    let matches = |&i: &u32| set.is_match(checkpoint.tensors()[i as usize].name());
+    let selected: Vec<u32> = (0..count).filter(matches).collect();
+    if selected.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no tensor matches {}; `ringload inspect` lists the names", globs.join(" or ")),
+        ));
+    }
+    Ok(selected)
+}
+
+/// The position of the tensor called `name`.
+pub(crate) fn position(checkpoint: &Checkpoint, name: &str) -> Result<usize> {
+    checkpoint.position(name).ok_or_else(|| {
+        let sentence = format!(
+            "the checkpoint has no tensor called {name:?}; `ringload inspect` lists the names"
+        );
+        Error::new(ErrorKind::NotFound, sentence)
+    })
+}
+
+fn compile_all(globs: &[String]) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(compile(glob)?);
+    }
+    set.build().map_err(|error| {
+        Error::new(ErrorKind::InvalidInput, format!("{} are no valid globs", globs.join(" ")))
+            .with_source(error)
+    })
+}

@@ -1,0 +1,377 @@
+//! Tensors for other frameworks, without a copy: [DLPack](https://dmlc.github.io/dlpack/latest/).
+//!
+//! ```text
+//! Tensor --Tensor::export--> Export --into_legacy-->    DLManagedTensor          (before 1.0)
+//!                                   \-into_versioned--> DLManagedTensorVersioned (1.0 and later)
+//! ```
+//!
+//! What is handed out holds the tensor, and with it its storage, until the consumer calls the deleter:
+//! once, from any thread. In a child of the process (after `fork`) the deleter does nothing, as what
+//! it would give back belongs to threads that are not there.
+//!
+//! The consumer may write to what it gets, except to pages of a file
+//! ([`ReadPath::Mapped`](crate::ReadPath::Mapped)), which are marked read-only. So host tensors are
+//! copied first where others rely on their bytes: while the cache's writer is not done with them. They
+//! are also copied where their address is not aligned for their type, as a file may have it.
+//! `ringload_export_copied_bytes_total` counts both.
+//!
+//! Tensors of cards are complete when they are handed out: no stream has to be waited for.
+
+use super::aligned::Aligned;
+use super::{Storage, Tensor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics;
+use crate::options::Device;
+use crate::process::OfProcess;
+use safetensors::Dtype;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+/// The version of DLPack whose structures these are.
+pub const VERSION: DlVersion = DlVersion { major: 1, minor: 1 };
+
+/// The consumer may not write.
+pub const FLAG_READ_ONLY: u64 = 1;
+
+/// What is handed out is a copy that nobody else has.
+pub const FLAG_IS_COPIED: u64 = 1 << 1;
+
+const CPU: i32 = 1;
+const CUDA: i32 = 2;
+
+/// `DLPackVersion`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DlVersion {
+    /// Another one is another structure.
+    pub major: u32,
+    /// Another one has more values of what is there.
+    pub minor: u32,
+}
+
+/// `DLDevice`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DlDevice {
+    /// `DLDeviceType`: 1 is host memory, 2 is CUDA.
+    pub device_type: i32,
+    /// The ordinal of a card; else 0.
+    pub device_id: i32,
+}
+
+impl From<Device> for DlDevice {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Host => Self { device_type: CPU, device_id: 0 },
+            Device::Cuda(ordinal) => {
+                // No machine has 2^31 cards.
+                Self { device_type: CUDA, device_id: i32::try_from(ordinal).unwrap_or(i32::MAX) }
+            }
+        }
+    }
+}
+
+/// `DLDataType`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DlDataType {
+    /// `DLDataTypeCode`.
+    pub code: u8,
+    /// Of one element.
+    pub bits: u8,
+    /// 1: elements are no vectors.
+    pub lanes: u16,
+}
+
+/// `DLTensor`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DlTensor {
+    /// Where the elements begin; null where there is none.
+    pub data: *mut c_void,
+    /// Where they are.
+    pub device: DlDevice,
+    /// How many dimensions there are.
+    pub ndim: i32,
+    /// What they are.
+    pub dtype: DlDataType,
+    /// So many elements, by dimension.
+    pub shape: *mut i64,
+    /// The distance of two neighbours in elements, by dimension.
+    pub strides: *mut i64,
+    /// 0: `data` is where they begin.
+    pub byte_offset: u64,
+}
+
+/// `DLManagedTensor`: the structure before DLPack 1.0.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DlManagedTensor {
+    /// The tensor.
+    pub dl_tensor: DlTensor,
+    /// For the deleter.
+    pub manager_ctx: *mut c_void,
+    /// To be called once, when the tensor is not needed any more.
+    pub deleter: Option<unsafe extern "C" fn(*mut DlManagedTensor)>,
+}
+
+/// `DLManagedTensorVersioned`: the structure from DLPack 1.0 on.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DlManagedTensorVersioned {
+    /// Of the structure.
+    pub version: DlVersion,
+    /// For the deleter.
+    pub manager_ctx: *mut c_void,
+    /// To be called once, when the tensor is not needed any more.
+    pub deleter: Option<unsafe extern "C" fn(*mut DlManagedTensorVersioned)>,
+    /// [`FLAG_READ_ONLY`], [`FLAG_IS_COPIED`].
+    pub flags: u64,
+    /// The tensor.
+    pub dl_tensor: DlTensor,
+}
+
+/// How a tensor is exported.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Exporting {
+    /// Elements are given as integers of the same width, where not every consumer knows their type:
+    /// bool and floats of 8 bits as U8, unsigned integers as signed ones, those narrower than a byte
+    /// as bytes (the last dimension counts bytes; all of them, where rows are not whole bytes).
+    pub plain: bool,
+    /// `Some(true)`: always copied. `Some(false)`: never, where that is needed it is an error. `None`:
+    /// where it is needed.
+    pub copy: Option<bool>,
+}
+
+/// A tensor about to be handed out.
+#[derive(Debug)]
+pub struct Export {
+    storage: Storage,
+    data: *mut c_void,
+    dtype: DlDataType,
+    shape: Vec<i64>,
+    is_copied: bool,
+}
+
+impl Tensor {
+    /// The tensor for a consumer that takes it over, without a copy where `how` and its bytes allow.
+    ///
+    /// The consumer may write to it: clones that are kept have the changed bytes then, so nobody may
+    /// look at their [`bytes`](Self::bytes) while it does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a type that DLPack has not, where a copy was forbidden and is
+    /// needed, and where one of a card was asked for; [`ErrorKind::OutOfMemory`] for a copy.
+    pub fn export(&self, how: Exporting) -> Result<Export> {
+        let (dtype, shape) = match how.plain {
+            true => plain(self),
+            false => (self.dl_data_type()?, self.shape().iter().map(|&n| n as i64).collect()),
+        };
+        let (storage, start, is_copied) = match self.reason_to_copy(how.copy)? {
+            None => (self.storage().clone(), self.start, false),
+            Some(reason) => (self.copied(reason)?, 0, true),
+        };
+        // SAFETY: `start` lies within the storage, or at its end where the tensor has no bytes.
+        let on_host = storage.pointer().map(|first| unsafe { first.add(start) }.as_ptr().cast());
+        let data = match (self.len_bytes(), on_host) {
+            (0, _) => std::ptr::null_mut(),
+            (_, Some(on_host)) => on_host,
+            (_, None) => (storage.address() + start as u64) as *mut c_void,
+        };
+        Ok(Export { storage, data, dtype, shape, is_copied })
+    }
+
+    /// The device that [`export`](Self::export) names.
+    pub fn dl_device(&self) -> DlDevice {
+        self.device().into()
+    }
+
+    fn dl_data_type(&self) -> Result<DlDataType> {
+        data_type(self.dtype()).ok_or_else(|| {
+            let sentence = format!(
+                "tensor {:?} has elements of {}, which are narrower than a byte and cannot be handed \
+                 out as such; take them as bytes",
+                self.name(),
+                self.dtype()
+            );
+            Error::new(ErrorKind::Unsupported, sentence)
+        })
+    }
+
+    fn reason_to_copy(&self, copy: Option<bool>) -> Result<Option<&'static str>> {
+        let is_aligned = self.address().is_multiple_of(alignment_bytes(self.dtype()));
+        let reason = match () {
+            () if !self.device().is_host() || self.len_bytes() == 0 => None,
+            () if !is_aligned => Some("alignment"),
+            () if self.storage().is_being_cached() => Some("cache"),
+            () => None,
+        };
+        match (copy, reason) {
+            (Some(false), Some(reason)) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "tensor {:?} has to be copied to be handed out ({reason}), and a copy was not \
+                     allowed; allow it",
+                    self.name()
+                ),
+            )),
+            (Some(true), _) => Ok(Some("asked")),
+            (_, reason) => Ok(reason),
+        }
+    }
+
+    fn copied(&self, reason: &'static str) -> Result<Storage> {
+        let refuse = |kind, why: &str| {
+            Err(Error::new(kind, format!("cannot copy tensor {:?}: {why}", self.name())))
+        };
+        let Some(bytes) = self.host_bytes() else {
+            return refuse(ErrorKind::Unsupported, "it is on a card; copy it there after loading");
+        };
+        let Some(copy) = Aligned::copy_of(bytes) else {
+            return refuse(ErrorKind::OutOfMemory, "there is no memory for it");
+        };
+        tracing::trace!(tensor = self.name(), reason, "copied for export");
+        metrics::export_copied(reason, bytes.len() as u64);
+        Ok(Storage::own(copy))
+    }
+}
+
+impl Export {
+    /// As the structure before DLPack 1.0. Whoever takes it calls its deleter, once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the consumer may not write, which this structure cannot say.
+    pub fn into_legacy(self) -> Result<NonNull<DlManagedTensor>> {
+        if self.storage.is_read_only() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "tensors of the mapped read path are read-only, which this consumer's version of \
+                 DLPack cannot be told; use another read path",
+            ));
+        }
+        Ok(self.managed(|dl_tensor, manager_ctx| DlManagedTensor {
+            dl_tensor,
+            manager_ctx,
+            deleter: Some(delete_legacy),
+        }))
+    }
+
+    /// As the structure of DLPack 1. Whoever takes it calls its deleter, once.
+    pub fn into_versioned(self) -> NonNull<DlManagedTensorVersioned> {
+        let read_only = if self.storage.is_read_only() { FLAG_READ_ONLY } else { 0 };
+        let flags = read_only | if self.is_copied { FLAG_IS_COPIED } else { 0 };
+        self.managed(|dl_tensor, manager_ctx| DlManagedTensorVersioned {
+            version: VERSION,
+            manager_ctx,
+            deleter: Some(delete_versioned),
+            flags,
+            dl_tensor,
+        })
+    }
+
+    fn managed<M>(self, make: impl FnOnce(DlTensor, *mut c_void) -> M) -> NonNull<M> {
+        let ndim = self.shape.len();
+        let mut sizes = self.shape;
+        sizes.resize(2 * ndim, 1);
+        for dimension in (1..ndim).rev() {
+            // Empty tensors may have dimensions whose product is beyond any number.
+            sizes[ndim + dimension - 1] = sizes[ndim + dimension].saturating_mul(sizes[dimension]);
+        }
+        let device = self.storage.device().into();
+        let held = Held { sizes: sizes.into(), _storage: self.storage };
+        let held = Box::into_raw(Box::new(OfProcess::new(held)));
+        // SAFETY: it was just made, and nobody else has it yet.
+        let sizes = match unsafe { (*held).anywhere() } {
+            Some(held) => held.sizes.as_ptr().cast_mut(),
+            None => std::ptr::null_mut(),
+        };
+        let dl_tensor = DlTensor {
+            data: self.data,
+            device,
+            ndim: ndim as i32,
+            dtype: self.dtype,
+            shape: sizes,
+            // Within what `sizes` points to, or one behind its end.
+            strides: sizes.wrapping_add(ndim),
+            byte_offset: 0,
+        };
+        NonNull::from(Box::leak(Box::new(make(dl_tensor, held.cast()))))
+    }
+}
+
+/// What a consumer holds.
+struct Held {
+    /// The shape, then the strides.
+    sizes: Box<[i64]>,
+    _storage: Storage,
+}
+
+unsafe extern "C" fn delete_legacy(managed: *mut DlManagedTensor) {
+    if !managed.is_null() {
+        // SAFETY: made by `Export::managed`, whose contract is that this is called once.
+        let managed = unsafe { Box::from_raw(managed) };
+        // SAFETY: likewise.
+        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<OfProcess<Held>>()) });
+    }
+}
+
+unsafe extern "C" fn delete_versioned(managed: *mut DlManagedTensorVersioned) {
+    if !managed.is_null() {
+        // SAFETY: made by `Export::managed`, whose contract is that this is called once.
+        let managed = unsafe { Box::from_raw(managed) };
+        // SAFETY: likewise.
+        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<OfProcess<Held>>()) });
+    }
+}
+
+/// `dtype` as DLPack has it; `None` for what is narrower than a byte.
+fn data_type(dtype: Dtype) -> Option<DlDataType> {
+    const INT: u8 = 0;
+    const UINT: u8 = 1;
+    const FLOAT: u8 = 2;
+    let code = match dtype {
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => INT,
+        Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => UINT,
+        Dtype::F16 | Dtype::F32 | Dtype::F64 => FLOAT,
+        Dtype::BF16 => 4,
+        Dtype::C64 => 5,
+        Dtype::BOOL => 6,
+        Dtype::F8_E4M3 => 10,
+        Dtype::F8_E4M3FNUZ => 11,
+        Dtype::F8_E5M2 => 12,
+        Dtype::F8_E5M2FNUZ => 13,
+        Dtype::F8_E8M0 => 14,
+        _ => return None,
+    };
+    Some(DlDataType { code, bits: dtype.bitsize() as u8, lanes: 1 })
+}
+
+/// The elements of `tensor` as every consumer knows them, and its shape then.
+fn plain(tensor: &Tensor) -> (DlDataType, Vec<i64>) {
+    let dtype = tensor.dtype();
+    let mut shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
+    let as_int = |code, bits| DlDataType { code, bits, lanes: 1 };
+    match (data_type(dtype), dtype) {
+        (Some(_), Dtype::U16 | Dtype::U32 | Dtype::U64) => {
+            (as_int(0, dtype.bitsize() as u8), shape)
+        }
+        (Some(known), _) if known.bits == 8 && known.code != 0 => (as_int(1, 8), shape),
+        (Some(known), _) => (known, shape),
+        (None, _) => {
+            let bits = dtype.bitsize() as i64;
+            match shape.last_mut() {
+                Some(last) if *last * bits % 8 == 0 => *last = *last * bits / 8,
+                _ => shape = vec![tensor.len_bytes() as i64],
+            }
+            (as_int(1, 8), shape)
+        }
+    }
+}
+
+/// What the address of an element has to be a multiple of.
+fn alignment_bytes(dtype: Dtype) -> u64 {
+    match dtype {
+        Dtype::C64 => 4, // two floats
+        other => (other.bitsize() as u64 / 8).max(1),
+    }
+}
