@@ -20,7 +20,6 @@ pub use chunk::{Chunk, chunk_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
 pub use select::Selection;
-pub(crate) use select::position;
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};

@@ -1,0 +1,114 @@
+//! A checkpoint whose headers were read: what is in it, and its tensors one by one.
+
+use crate::error::raised;
+use crate::stream::Stream;
+use crate::tensor::Tensor;
+use crate::waiting::wait_for;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+use ringload::process::OfProcess;
+use ringload::{Error, ErrorKind, TensorInfo};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An open checkpoint. It keeps its files open.
+#[pyclass(frozen, module = "ringload")]
+pub(crate) struct Checkpoint {
+    opened: OfProcess<Opened>,
+}
+
+struct Opened {
+    loader: ringload::Loader,
+    checkpoint: Arc<ringload::Checkpoint>,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(loader: ringload::Loader, checkpoint: ringload::Checkpoint) -> Self {
+        Self { opened: OfProcess::new(Opened { loader, checkpoint: Arc::new(checkpoint) }) }
+    }
+
+    fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {
+        self.opened.here().ok_or_else(|| {
+            let sentence = "this checkpoint was opened before the process forked; open it anew";
+            raised(py, &Error::new(ErrorKind::Cancelled, sentence))
+        })
+    }
+
+    fn tensor<'a>(&'a self, py: Python<'_>, name: &str) -> PyResult<(&'a Opened, &'a TensorInfo)> {
+        let opened = self.opened(py)?;
+        let info = opened.checkpoint.tensor(name).ok_or_else(|| {
+            let sentence = format!("the checkpoint has no tensor called {name:?}");
+            raised(py, &Error::new(ErrorKind::NotFound, sentence))
+        })?;
+        Ok((opened, info))
+    }
+}
+
+#[pymethods]
+impl Checkpoint {
+    /// The names of its tensors, in its order.
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.opened(py)?.checkpoint.tensors().iter().map(TensorInfo::name))
+    }
+
+    /// What the headers say of a tensor: `dtype`, `shape`, `nbytes`, and `shard`, the file it is in.
+    ///
+    /// Raises:
+    ///     NotFoundError: where there is no tensor of this name.
+    fn info<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
+        let (opened, info) = self.tensor(py, name)?;
+        let dict = PyDict::new(py);
+        dict.set_item("dtype", info.dtype().to_string())?;
+        dict.set_item("shape", PyTuple::new(py, info.shape())?)?;
+        dict.set_item("nbytes", info.len_bytes())?;
+        let shard = &opened.checkpoint.shards()[info.shard()];
+        dict.set_item("shard", shard.location().to_string())?;
+        Ok(dict)
+    }
+
+    /// The `__metadata__` of its files; where two have the same key, the first one's value.
+    fn metadata(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
+        Ok(self.opened(py)?.checkpoint.metadata().clone())
+    }
+
+    /// A tensor, or a part of it.
+    ///
+    /// Args:
+    ///     name: of the tensor.
+    ///     slices: of each dimension (start, count, step); None is all of it.
+    ///
+    /// Raises:
+    ///     NotFoundError: where there is no tensor of this name.
+    #[pyo3(signature = (name, slices=None))]
+    fn read(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        slices: Option<Vec<(usize, usize, usize)>>,
+    ) -> PyResult<Tensor> {
+        let (opened, info) = self.tensor(py, name)?;
+        let _ = slices;
+        let loader = opened.loader.clone().names([info.name()]);
+        let checkpoint = Arc::clone(&opened.checkpoint);
+        let read = move || {
+            let mut stream = loader.stream_checkpoint(checkpoint)?;
+            let nothing = || Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));
+            stream.next().unwrap_or_else(nothing)
+        };
+        wait_for(py, read).map(Tensor::new)
+    }
+
+    /// Starts a load of its tensors, with the options of the loader that opened it.
+    ///
+    /// Raises:
+    ///     Error: what the crate says.
+    fn stream(&self, py: Python<'_>) -> PyResult<Stream> {
+        let opened = self.opened(py)?;
+        let (loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
+        wait_for(py, move || loader.stream_checkpoint(checkpoint)).map(Stream::new)
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.opened(py)?.checkpoint.tensors().len())
+    }
+}

@@ -1,0 +1,157 @@
+//! The options of loads, and what starts them.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::raised;
+use crate::options::{Devices, Options, Size};
+use crate::stream::Stream;
+use crate::waiting::wait_for;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use ringload::process::OfProcess;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Options of loads. One loader serves any number of loads, from any threads; what it keeps between
+/// them (connections, credentials, pinned memory) is made anew in a child process.
+///
+/// Args:
+///     device: "cpu", "cuda", "cuda:N", or a dict of globs of tensor names to devices, of which the
+///         first that matches counts; the rest goes to host memory.
+///     memory_limit: bytes, or text as "256MiB", "min" (the largest tensor), "none". Without it the
+///         environment counts.
+///     dtype: floats are cast to "f32", "f16" or "bf16".
+///     read_path: "auto", "direct", "buffered", "mapped" or "gds".
+///     engines: threads that read.
+///     order: "completion", or "file".
+///     tensors: globs of names.
+///     names: names; one that no tensor has is an error.
+///     region, endpoint, headers, connections, verify, s3_credentials: how stores are reached.
+///         `s3_credentials` are access key id, secret access key, and session token or None.
+///     cache_dir: of the local file cache; "" for none. Without it the environment counts.
+///     cache_size: bytes, or text as "200GiB".
+///     cache_validate: "always", "never", or an age as "10m".
+///
+/// Raises:
+///     InvalidInputError: for an option that cannot be used.
+#[pyclass(frozen, module = "ringload")]
+pub(crate) struct Loader {
+    options: Options,
+    /// Locked by who has the interpreter alone: so it never is while another thread forks.
+    current: Mutex<OfProcess<ringload::Loader>>,
+}
+
+impl Loader {
+    /// The loader of this process.
+    pub(crate) fn current(&self, py: Python<'_>) -> PyResult<ringload::Loader> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loader) = current.here() {
+            return Ok(loader.clone());
+        }
+        let loader = self.options.loader().map_err(|error| raised(py, &error))?;
+        *current = OfProcess::new(loader.clone());
+        Ok(loader)
+    }
+}
+
+#[pymethods]
+impl Loader {
+    #[new]
+    #[pyo3(signature = (
+        *, device=None, memory_limit=None, dtype=None, read_path=None, engines=None,
+        order="completion".to_owned(), tensors=None, names=None, region=None, endpoint=None,
+        headers=None, connections=None, verify=false, s3_credentials=None, cache_dir=None,
+        cache_size=None, cache_validate=None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
+    fn new(
+        py: Python<'_>,
+        device: Option<Devices>,
+        memory_limit: Option<Size>,
+        dtype: Option<String>,
+        read_path: Option<String>,
+        engines: Option<usize>,
+        order: String,
+        tensors: Option<Vec<String>>,
+        names: Option<Vec<String>>,
+        region: Option<String>,
+        endpoint: Option<String>,
+        headers: Option<&Bound<'_, PyDict>>,
+        connections: Option<usize>,
+        verify: bool,
+        s3_credentials: Option<(String, String, Option<String>)>,
+        cache_dir: Option<PathBuf>,
+        cache_size: Option<Size>,
+        cache_validate: Option<String>,
+    ) -> PyResult<Self> {
+        let headers = headers.into_iter().flatten();
+        let headers = headers.map(|(name, value)| Ok((name.extract()?, value.extract()?)));
+        let options = Options {
+            device: device.unwrap_or_else(|| Devices::One("cpu".to_owned())),
+            memory_limit,
+            dtype,
+            read_path,
+            engines,
+            order,
+            tensors,
+            names,
+            region,
+            endpoint,
+            headers: headers.collect::<PyResult<_>>()?,
+            connections,
+            verify,
+            s3_credentials,
+            cache_dir,
+            cache_size,
+            cache_validate,
+        };
+        let loader = options.loader().map_err(|error| raised(py, &error))?;
+        Ok(Self { options, current: Mutex::new(OfProcess::new(loader)) })
+    }
+
+    /// Starts a load of the checkpoint at `locations`.
+    ///
+    /// Raises:
+    ///     Error: what the crate says.
+    fn stream(&self, py: Python<'_>, locations: Vec<OsString>) -> PyResult<Stream> {
+        let loader = self.current(py)?;
+        wait_for(py, move || loader.stream(locations)).map(Stream::new)
+    }
+
+    /// Opens the checkpoint at `locations`, reading its headers only.
+    ///
+    /// Raises:
+    ///     Error: what the crate says.
+    fn open(&self, py: Python<'_>, locations: Vec<OsString>) -> PyResult<Checkpoint> {
+        let loader = self.current(py)?;
+        let opening = loader.clone();
+        let opened = wait_for(py, move || opening.open(locations))?;
+        Ok(Checkpoint::new(loader, opened))
+    }
+
+    /// Waits until what was loaded is in the local file cache, at most `seconds` if they are given.
+    ///
+    /// Returns:
+    ///     Whether it is.
+    #[pyo3(signature = (seconds=None))]
+    fn flush(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<bool> {
+        let Some(loader) = self.here() else { return Ok(true) };
+        let patience = seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)));
+        // More seconds than any clock has are as good as no limit.
+        let patience = patience.and_then(|patience| patience.ok());
+        wait_for(py, move || Ok(loader.flush(patience)))
+    }
+
+    /// Why the local file cache does less than it should, if so.
+    fn cache_trouble(&self) -> Option<String> {
+        self.here()?.cache_trouble()
+    }
+}
+
+impl Loader {
+    /// The loader, if it was used in this process.
+    fn here(&self) -> Option<ringload::Loader> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).here().cloned()
+    }
+}

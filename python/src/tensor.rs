@@ -1,0 +1,143 @@
+//! A loaded tensor, for any framework that knows DLPack.
+
+use crate::capsule;
+use crate::error::{buffer_error, raised};
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyTuple};
+use ringload::ErrorKind;
+use ringload::process::OfProcess;
+use ringload::tensor::dlpack::Exporting;
+
+/// A loaded tensor. It keeps its memory, whatever becomes of the load that it is from.
+///
+/// It is handed to a framework by DLPack: `torch.from_dlpack(tensor)`. Immutable, and safe to use from
+/// several threads.
+#[pyclass(frozen, module = "ringload")]
+pub(crate) struct Tensor {
+    tensor: OfProcess<ringload::Tensor>,
+}
+
+impl Tensor {
+    pub(crate) fn new(tensor: ringload::Tensor) -> Self {
+        Self { tensor: OfProcess::new(tensor) }
+    }
+
+    fn tensor(&self) -> PyResult<&ringload::Tensor> {
+        // Its memory is there in a child process, too; only giving it back is the parent's.
+        self.tensor.anywhere().ok_or_else(|| buffer_error("the tensor is not there any more"))
+    }
+
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        how: Exporting,
+        versioned: bool,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        let tensor = self.tensor()?;
+        let exported = tensor.export(how).map_err(|error| match error.kind() {
+            ErrorKind::Unsupported => buffer_error(error.to_string()),
+            _ => raised(py, &error),
+        })?;
+        match versioned {
+            true => capsule::versioned(py, exported),
+            false => capsule::legacy(py, exported),
+        }
+    }
+}
+
+#[pymethods]
+impl Tensor {
+    /// Its name.
+    #[getter]
+    fn name(&self) -> PyResult<&str> {
+        Ok(self.tensor()?.name())
+    }
+
+    /// The type of its elements, as safetensors calls it: `"BF16"`.
+    #[getter]
+    fn dtype(&self) -> PyResult<String> {
+        Ok(self.tensor()?.dtype().to_string())
+    }
+
+    /// Its dimensions, outermost first; empty for a scalar.
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.tensor()?.shape())
+    }
+
+    /// Where it is: `"cpu"` or `"cuda:N"`.
+    #[getter]
+    fn device(&self) -> PyResult<String> {
+        Ok(self.tensor()?.device().to_string())
+    }
+
+    /// How many bytes it has.
+    #[getter]
+    fn nbytes(&self) -> PyResult<usize> {
+        Ok(self.tensor()?.len_bytes())
+    }
+
+    /// The address of its first byte, in its device's address space.
+    #[getter]
+    fn address(&self) -> PyResult<u64> {
+        Ok(self.tensor()?.address())
+    }
+
+    /// The tensor for a framework, by the DLPack protocol (array API 2023.12).
+    ///
+    /// It is not copied unless it has to be: where its address is not aligned for its type, and while
+    /// the local file cache is not done with it.
+    ///
+    /// Raises:
+    ///     BufferError: for what cannot be handed out as asked for.
+    #[pyo3(signature = (*, stream=None, max_version=None, dl_device=None, copy=None))]
+    fn __dlpack__<'py>(
+        &self,
+        py: Python<'py>,
+        stream: Option<&Bound<'py, PyAny>>,
+        max_version: Option<(u32, u32)>,
+        dl_device: Option<(i32, i32)>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        // What was handed out is complete: no stream has to wait for it.
+        let _ = stream;
+        if let Some(wanted) = dl_device
+            && wanted != self.__dlpack_device__()?
+        {
+            return Err(buffer_error(format!(
+                "tensor {:?} is on {}; load it to the device that it is wanted on",
+                self.name()?,
+                self.device()?
+            )));
+        }
+        let versioned = max_version.is_some_and(|(major, _)| major >= 1);
+        self.export(py, Exporting { plain: false, copy }, versioned)
+    }
+
+    /// Where it is, as DLPack says it: `(1, 0)` is host memory, `(2, n)` card `n`.
+    fn __dlpack_device__(&self) -> PyResult<(i32, i32)> {
+        let device = self.tensor()?.dl_device();
+        Ok((device.device_type, device.device_id))
+    }
+
+    /// The tensor as a capsule of DLPack before 1.0, its elements of a type that every framework
+    /// knows: integers of the same width in place of bool, floats of 8 bits, and unsigned integers;
+    /// bytes in place of what is narrower than one.
+    ///
+    /// Raises:
+    ///     BufferError: for what cannot be handed out as asked for.
+    fn plain_dlpack<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        self.export(py, Exporting { plain: true, copy: None }, false)
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        let tensor = self.tensor()?;
+        Ok(format!(
+            "<ringload.Tensor {:?}: {} {:?} on {}>",
+            tensor.name(),
+            tensor.dtype(),
+            tensor.shape(),
+            tensor.device()
+        ))
+    }
+}
