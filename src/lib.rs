@@ -112,6 +112,7 @@ pub use options::{
     Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, ReadPath,
     RetryLimits, S3Credentials,
 };
+pub use plan::Pick;
 pub use safetensors::Dtype;
 pub use source::{Downgrade, resident_bytes};
 pub use tensor::Tensor;

@@ -7,7 +7,7 @@ use crate::waiting::wait_for;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use ringload::process::OfProcess;
-use ringload::{Error, ErrorKind, TensorInfo};
+use ringload::{Error, ErrorKind, Pick, TensorInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -71,7 +71,9 @@ impl Checkpoint {
         Ok(self.opened(py)?.checkpoint.metadata().clone())
     }
 
-    /// A tensor, or a part of it.
+    /// A tensor, on the loader's device, or a part of it, in host memory.
+    ///
+    /// No more is read than that, besides what lies between parts that are near to each other.
     ///
     /// Args:
     ///     name: of the tensor.
@@ -79,6 +81,7 @@ impl Checkpoint {
     ///
     /// Raises:
     ///     NotFoundError: where there is no tensor of this name.
+    ///     InvalidInputError: for slices that are not within its shape.
     #[pyo3(signature = (name, slices=None))]
     fn read(
         &self,
@@ -86,15 +89,12 @@ impl Checkpoint {
         name: &str,
         slices: Option<Vec<(usize, usize, usize)>>,
     ) -> PyResult<Tensor> {
-        let (opened, info) = self.tensor(py, name)?;
-        let _ = slices;
-        let loader = opened.loader.clone().names([info.name()]);
-        let checkpoint = Arc::clone(&opened.checkpoint);
-        let read = move || {
-            let mut stream = loader.stream_checkpoint(checkpoint)?;
-            let nothing = || Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));
-            stream.next().unwrap_or_else(nothing)
-        };
+        let opened = self.opened(py)?;
+        let (loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
+        let name = name.to_owned();
+        let pick = |(start, count, step)| Pick { start, count, step };
+        let picks: Option<Vec<_>> = slices.map(|slices| slices.into_iter().map(pick).collect());
+        let read = move || loader.read_tensor(&checkpoint, &name, picks.as_deref());
         wait_for(py, read).map(Tensor::new)
     }
 

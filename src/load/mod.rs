@@ -3,6 +3,7 @@
 //! ```text
 //! Loader::stream:  locations -> Checkpoint -> Plan -> Ring + engines -> TensorStream -> Tensor ...
 //! Loader::load:    the same, collected
+//! Loader::read_tensor: one tensor of an open checkpoint, or a part of it
 //! Loader::read_into: byte ranges of locations -> engines -> the caller's own memory
 //! ```
 
@@ -10,6 +11,7 @@ mod caching;
 mod gds;
 mod loaded;
 mod near;
+mod part;
 mod read_into;
 mod remote;
 mod rings;

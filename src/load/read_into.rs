@@ -14,6 +14,7 @@ use crate::plan::{Extent, Span, pieces_of, place_among};
 use crate::ring::{Budget, Needs, PAGE_BYTES};
 use crate::source::{Downgrade, Source};
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -25,9 +26,17 @@ const COPIED_BYTES_MAX: u64 = 64 << 20;
 /// One range of a location, and where its bytes go.
 #[derive(Debug)]
 pub struct ReadRequest<'a> {
-    location: Location,
+    from: Origin,
     offset_bytes: u64,
     into: Target<'a>,
+}
+
+/// What is read.
+enum Origin {
+    /// To be opened.
+    Location(Location),
+    /// Open already.
+    Source(Arc<dyn Source>),
 }
 
 #[derive(Debug)]
@@ -36,13 +45,27 @@ enum Target<'a> {
     Card { ordinal: u32, address: u64, len_bytes: u64 },
 }
 
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Location(location) => write!(f, "{location}"),
+            Self::Source(source) => write!(f, "{}", source.location()),
+        }
+    }
+}
+
 impl<'a> ReadRequest<'a> {
     /// Asks for the `into.len()` bytes of `location` from `offset_bytes`.
     ///
     /// Memory whose address is congruent to the offset modulo 4096 can be read into directly; other
     /// memory is filled through the page cache.
     pub fn new(location: impl Into<Location>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
-        Self { location: location.into(), offset_bytes, into: Target::Host(into) }
+        Self { from: Origin::Location(location.into()), offset_bytes, into: Target::Host(into) }
+    }
+
+    /// As [`new`](Self::new), for what is open already: a shard's [source](crate::Shard::source).
+    pub fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
+        Self { from: Origin::Source(Arc::clone(source)), offset_bytes, into: Target::Host(into) }
     }
 
     /// Asks for the `len_bytes` bytes of `location` from `offset_bytes`, into memory of card
@@ -60,7 +83,7 @@ impl<'a> ReadRequest<'a> {
         len_bytes: u64,
     ) -> Self {
         let into = Target::Card { ordinal, address, len_bytes };
-        Self { location: location.into(), offset_bytes, into }
+        Self { from: Origin::Location(location.into()), offset_bytes, into }
     }
 
     fn len_bytes(&self) -> u64 {
@@ -190,13 +213,19 @@ impl Sorted {
             cards: Vec::new(),
         };
         for (index, request) in requests.iter().enumerate() {
-            let source = match known.get(&request.location) {
-                Some(&source) => source,
-                None => {
-                    sorted.sources.push(opener.open(&request.location)?);
-                    known.insert(&request.location, sorted.sources.len() - 1);
-                    sorted.sources.len() - 1
-                }
+            let source = match &request.from {
+                Origin::Location(location) => match known.get(location) {
+                    Some(&source) => source,
+                    None => {
+                        known.insert(location, sorted.sources.len());
+                        sorted.add(opener.open(location)?)
+                    }
+                },
+                Origin::Source(source) => match sorted.sources.last() {
+                    // Mostly they come one behind the other.
+                    Some(last) if Arc::ptr_eq(last, source) => sorted.sources.len() - 1,
+                    _ => sorted.add(Arc::clone(source)),
+                },
             };
             check_range(request, &*sorted.sources[source])?;
             sorted.source_of.push(source);
@@ -206,6 +235,12 @@ impl Sorted {
             }
         }
         Ok(sorted)
+    }
+
+    /// Adds a source; gives its index.
+    fn add(&mut self, source: Arc<dyn Source>) -> usize {
+        self.sources.push(source);
+        self.sources.len() - 1
     }
 
     /// The memory of a request into host memory.

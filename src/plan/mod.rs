@@ -14,12 +14,16 @@
 
 mod chunk;
 mod extent;
+mod runs;
 mod select;
 
 pub use chunk::{Chunk, chunk_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
+pub use runs::Pick;
+pub(crate) use runs::{Read, Runs};
 pub use select::Selection;
+pub(crate) use select::position;
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};

@@ -62,7 +62,7 @@ fn matching(checkpoint: &Checkpoint, globs: &[String], count: u32) -> Result<Vec
 }
 
 /// The position of the tensor called `name`.
-fn position(checkpoint: &Checkpoint, name: &str) -> Result<usize> {
+pub(crate) fn position(checkpoint: &Checkpoint, name: &str) -> Result<usize> {
     checkpoint.position(name).ok_or_else(|| {
         let sentence = format!(
             "the checkpoint has no tensor called {name:?}; `ringload inspect` lists the names"

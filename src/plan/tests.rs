@@ -254,3 +254,23 @@ fn an_extent_holds_tensors_of_one_cast_and_counts_what_they_become() {
     // F16 and BF16 become as long as they are, F32 half as long.
     assert_eq!(counts(&plan(Some(Dtype::BF16))), [2, 2, 2]);
 }
+
+#[test]
+fn names_are_exact_and_come_in_the_order_of_the_checkpoint() {
+    let checkpoint = shards(&[vec![10, 20], vec![30]], 1);
+    let named = |names: &[&str], globs: &[&str]| {
+        let names = Some(names.iter().map(|&name| name.to_owned()).collect());
+        let selection = Selection { names, ..Selection::of_globs(globs.iter().copied()) };
+        let map = DeviceMap::default();
+        let plan =
+            Plan::new(Arc::clone(&checkpoint), MemoryLimit::Unlimited, &selection, &map, None)?;
+        Ok::<_, Error>(plan.tensors().to_vec())
+    };
+    let name = |index: usize| checkpoint.tensors()[index].name();
+    assert_eq!(named(&[name(2), name(0), name(2)], &[]).unwrap(), [0, 2]);
+    assert_eq!(named(&[name(0)], &["s1*", "s0*1"]).unwrap(), [0, 1, 2], "besides what globs match");
+    assert!(named(&[], &[]).unwrap().is_empty(), "no names are no tensors");
+    let error = named(&[name(0), "s0*"], &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("\"s0*\""), "{error}");
+}

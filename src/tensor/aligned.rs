@@ -1,6 +1,6 @@
 //! Host memory of one tensor, aligned for whatever looks at it.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 /// What it is aligned to: a cache line, and the widest vector.
@@ -18,20 +18,30 @@ unsafe impl Send for Aligned {}
 unsafe impl Sync for Aligned {}
 
 impl Aligned {
+    /// So many zeros; `None` where there is no memory for them.
+    pub fn zeroed(len: usize) -> Option<Self> {
+        let layout = Self::layout(len)?;
+        // SAFETY: the layout is not of size zero.
+        NonNull::new(unsafe { alloc_zeroed(layout) }).map(|start| Self { start, len })
+    }
+
     /// A copy of `bytes`; `None` where there is no memory for it.
     pub fn copy_of(bytes: &[u8]) -> Option<Self> {
-        let layout = Self::layout(bytes.len())?;
-        // SAFETY: the layout is not of size zero.
-        let start = NonNull::new(unsafe { alloc(layout) })?;
-        // SAFETY: both are that long, and what was just allocated overlaps with nothing.
-        unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        Some(Self { start, len: bytes.len() })
+        let mut copy = Self::zeroed(bytes.len())?;
+        copy.bytes_mut().copy_from_slice(bytes);
+        Some(copy)
     }
 
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: allocated with this length and filled when it was made.
+        // SAFETY: allocated with this length and zeroed then.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The same, to be written to.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and exclusive as `self` is.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
     /// Where they begin, to be lent to who may write to them.

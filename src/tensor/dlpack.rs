@@ -375,3 +375,6 @@ fn alignment_bytes(dtype: Dtype) -> u64 {
         other => (other.bitsize() as u64 / 8).max(1),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,11 @@ mod aligned;
 #[allow(unsafe_code)]
 pub mod dlpack;
 mod ready;
+mod room;
 mod storage;
 
 pub(crate) use ready::{Ready, Starts};
+pub(crate) use room::Room;
 pub(crate) use storage::CardMemory;
 pub use storage::Storage;
 
@@ -29,6 +31,8 @@ pub struct Tensor {
     start: usize,
     /// What it was cast to.
     cast_to: Option<Dtype>,
+    /// Where it is a part of what the checkpoint has.
+    part: Option<Arc<[usize]>>,
 }
 
 impl Tensor {
@@ -39,7 +43,7 @@ impl Tensor {
         storage: Storage,
         start: usize,
     ) -> Self {
-        Self { checkpoint, index, storage, start, cast_to: None }
+        Self { checkpoint, index, storage, start, cast_to: None, part: None }
     }
 
     /// The same, of what was cast on the way as `cast` says.
@@ -47,7 +51,13 @@ impl Tensor {
         Self { cast_to: cast.map(|cast| cast.to()), ..self }
     }
 
-    /// What the checkpoint says about it: its type and length there are those as stored.
+    /// The same, of a part of what the checkpoint has, if its shape is given.
+    pub(crate) fn of_shape(self, part: Option<Arc<[usize]>>) -> Self {
+        Self { part, ..self }
+    }
+
+    /// What the checkpoint says about it: its type, shape and length there are
+    /// those as stored.
     pub fn info(&self) -> &TensorInfo {
         &self.checkpoint.tensors()[self.index as usize]
     }
@@ -70,12 +80,19 @@ impl Tensor {
 
     /// Its dimensions, outermost first; empty for a scalar.
     pub fn shape(&self) -> &[usize] {
-        self.info().shape()
+        self.part.as_deref().unwrap_or_else(|| self.info().shape())
     }
 
     /// How many bytes it has.
     pub fn len_bytes(&self) -> usize {
-        let (info, stored) = (self.info(), self.info().len_bytes());
+        let info = self.info();
+        let stored = match &self.part {
+            // A part of what fits into 64 bits.
+            Some(part) => {
+                part.iter().product::<usize>() as u64 * (info.dtype().bitsize() as u64 / 8)
+            }
+            None => info.len_bytes(),
+        };
         let cast = self.cast_to.and_then(|to| Cast::new(info.dtype(), to));
         cast.map_or(stored, |cast| cast.target_bytes(stored)) as usize
     }

@@ -1,0 +1,252 @@
+//! Parts of tensors: from shape and picked indices to runs of bytes, and from those to reads.
+//!
+//! ```text
+//! shape [3, 4, 5], picks [0..2, 1..3, all]      a run: the bytes of the innermost dimensions that
+//!   #####                                       are taken whole, and the picked ones of the next
+//!   ===== = one run of 2 x 5 elements
+//!   =====   at [0, 1]; the next one at [1, 1]   a read: runs that are near to each other
+//!   #####
+//! ```
+//!
+//! Nothing here reads, and nothing is listed: what is kept is a few words a dimension, whatever the
+//! number of runs.
+
+use std::ops::Range;
+
+/// What is taken of one dimension: `count` indices from `start` on, `step` apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// The first index.
+    pub start: usize,
+    /// How many indices; 0 makes an empty tensor.
+    pub count: usize,
+    /// From one to the next; at least 1.
+    pub step: usize,
+}
+
+impl Pick {
+    /// All of a dimension of this size.
+    pub fn all(size: usize) -> Self {
+        Self { start: 0, count: size, step: 1 }
+    }
+
+    /// The last index; `None` where there is none, or it is beyond any number.
+    fn last(self) -> Option<usize> {
+        self.start.checked_add(self.step.checked_mul(self.count.checked_sub(1)?)?)
+    }
+
+    fn is_within(self, size: usize) -> bool {
+        self.step > 0 && (self.count == 0 || self.last().is_some_and(|last| last < size))
+    }
+}
+
+/// The bytes of a part of a tensor, in its order: runs of equal length, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Runs {
+    /// Where the first run begins, from the beginning of the tensor.
+    first_bytes: u64,
+    /// The length of each; 0 where there is none.
+    run_bytes: u64,
+    /// The dimensions that runs repeat over, outermost first: how often, and how far apart.
+    repeats: Vec<(u64, u64)>,
+}
+
+/// Bytes to read at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// From the beginning of the tensor.
+    pub offset_bytes: u64,
+    pub len_bytes: u64,
+    /// Where each of the runs in it begins, from the beginning of the tensor.
+    pub runs: Vec<u64>,
+}
+
+impl Runs {
+    /// Those of `picks` of a tensor of this `shape`, whose size in bytes is a number.
+    ///
+    /// # Errors
+    /// What is wrong with the picks.
+    pub fn new(shape: &[usize], element_bytes: u64, picks: &[Pick]) -> Result<Self, String> {
+        if picks.len() != shape.len() {
+            let (have, want) = (picks.len(), shape.len());
+            return Err(format!("{have} dimensions are picked of {want}"));
+        }
+        for (dimension, (pick, &size)) in picks.iter().zip(shape).enumerate() {
+            if !pick.is_within(size) {
+                return Err(format!("{pick:?} is not within dimension {dimension} of size {size}"));
+            }
+        }
+        if picks.iter().any(|pick| pick.count == 0) {
+            // Dimensions beside a 0 may be of any size.
+            return Ok(Self { first_bytes: 0, run_bytes: 0, repeats: Vec::new() });
+        }
+        let (mut first_bytes, mut run_bytes) = (0, element_bytes);
+        let mut repeats = Vec::new();
+        let mut stride_bytes = element_bytes;
+        for (pick, &size) in picks.iter().zip(shape).rev() {
+            first_bytes += pick.start as u64 * stride_bytes;
+            // Everything further in is one run, with nothing left out at its ends.
+            let is_run = repeats.is_empty() && run_bytes == stride_bytes;
+            match (pick.count as u64, pick.step as u64) {
+                (1, _) => {}
+                (count, 1) if is_run => run_bytes *= count,
+                (count, step) => repeats.push((count, step * stride_bytes)),
+            }
+            stride_bytes *= size as u64;
+        }
+        repeats.reverse();
+        Ok(Self { first_bytes, run_bytes, repeats })
+    }
+
+    /// The length of each run.
+    pub fn run_bytes(&self) -> u64 {
+        self.run_bytes
+    }
+
+    /// How many runs there are.
+    pub fn count(&self) -> u64 {
+        if self.run_bytes == 0 { 0 } else { self.repeats.iter().map(|&(count, _)| count).product() }
+    }
+
+    /// The length of all of them.
+    pub fn len_bytes(&self) -> u64 {
+        self.run_bytes * self.count()
+    }
+
+    /// Where each begins, from the beginning of the tensor.
+    pub fn offsets(&self) -> impl Iterator<Item = u64> {
+        (0..self.count()).map(|run| {
+            let mut rest = run;
+            let step = |offset, &(count, distance): &(u64, u64)| {
+                let index = rest % count;
+                rest /= count;
+                offset + index * distance
+            };
+            self.repeats.iter().rev().fold(self.first_bytes, step)
+        })
+    }
+
+    /// The reads that bring them: runs with at most `gap_bytes` between them are read together, as
+    /// long as that is no more than `most_bytes`.
+    pub fn reads(&self, gap_bytes: u64, most_bytes: u64) -> impl Iterator<Item = Read> {
+        let mut offsets = self.offsets().peekable();
+        std::iter::from_fn(move || {
+            let first = offsets.next()?;
+            let mut read =
+                Read { offset_bytes: first, len_bytes: self.run_bytes, runs: vec![first] };
+            let fits = |read: &Read, next: u64| {
+                let end = read.offset_bytes + read.len_bytes;
+                next - end <= gap_bytes && next + self.run_bytes - read.offset_bytes <= most_bytes
+            };
+            while let Some(next) = offsets.next_if(|&next| fits(&read, next)) {
+                read.len_bytes = next + self.run_bytes - read.offset_bytes;
+                read.runs.push(next);
+            }
+            Some(read)
+        })
+    }
+}
+
+impl Read {
+    /// Of each of its runs, its bytes within the read.
+    pub fn within(&self, run_bytes: u64) -> impl Iterator<Item = Range<usize>> {
+        self.runs.iter().map(move |run| {
+            let start = (run - self.offset_bytes) as usize;
+            start..start + run_bytes as usize
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The offsets of all elements picked, one by one.
+    fn naive(shape: &[usize], element_bytes: u64, picks: &[Pick]) -> Vec<u64> {
+        let mut offsets = vec![0];
+        for (pick, &size) in picks.iter().zip(shape) {
+            let indices = (0..pick.count).map(|i| (pick.start + i * pick.step) as u64);
+            let indices: Vec<u64> = indices.collect();
+            offsets = offsets
+                .iter()
+                .flat_map(|offset| indices.iter().map(move |index| offset * size as u64 + index))
+                .collect();
+        }
+        offsets.into_iter().map(|offset| offset * element_bytes).collect()
+    }
+
+    fn dimension() -> impl Strategy<Value = (usize, Pick)> {
+        (0_usize..7, 0_usize..7, 0_usize..7, 1_usize..4).prop_map(|(size, start, count, step)| {
+            let start = start.min(size);
+            let most = (size - start).div_ceil(step);
+            (size, Pick { start, count: count.min(most), step })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn runs_are_the_elements_one_by_one(
+            dimensions in prop::collection::vec(dimension(), 0..5),
+            element_bytes in prop::sample::select(vec![1_u64, 2, 4, 8]),
+        ) {
+            let (shape, picks): (Vec<_>, Vec<_>) = dimensions.into_iter().unzip();
+            let runs = Runs::new(&shape, element_bytes, &picks).unwrap();
+            let elements = |start: u64| {
+                (0..runs.run_bytes() / element_bytes).map(move |i| start + i * element_bytes)
+            };
+            let found: Vec<u64> = runs.offsets().flat_map(elements).collect();
+            prop_assert_eq!(&found, &naive(&shape, element_bytes, &picks));
+            prop_assert_eq!(runs.len_bytes(), found.len() as u64 * element_bytes);
+        }
+
+        #[test]
+        fn reads_bring_every_run_once_in_order_and_keep_to_gap_and_size(
+            dimensions in prop::collection::vec(dimension(), 0..5),
+            gap in 0_u64..20,
+            most in 1_u64..60,
+        ) {
+            let (shape, picks): (Vec<_>, Vec<_>) = dimensions.into_iter().unzip();
+            let runs = Runs::new(&shape, 2, &picks).unwrap();
+            let reads: Vec<Read> = runs.reads(gap, most).collect();
+            let brought: Vec<u64> = reads.iter().flat_map(|read| read.runs.clone()).collect();
+            prop_assert_eq!(brought, runs.offsets().collect::<Vec<_>>());
+            for read in &reads {
+                prop_assert!(read.runs.len() == 1 || read.len_bytes <= most);
+                prop_assert!(read.runs.windows(2).all(|two| two[1] - two[0] - runs.run_bytes() <= gap));
+                prop_assert_eq!(read.offset_bytes, read.runs[0]);
+                let ends: Vec<_> = read.within(runs.run_bytes()).map(|range| range.end).collect();
+                prop_assert_eq!(*ends.last().unwrap() as u64, read.len_bytes);
+            }
+            // What could have been read together was.
+            for two in reads.windows(2) {
+                let end = two[0].offset_bytes + two[0].len_bytes;
+                let next = two[1].offset_bytes;
+                let joined = next + runs.run_bytes() - two[0].offset_bytes;
+                prop_assert!(next - end > gap || joined > most);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_one_run_and_columns_are_many() {
+        let rows = [Pick { start: 1, count: 2, step: 1 }, Pick::all(5)];
+        let runs = Runs::new(&[4, 5], 4, &rows).unwrap();
+        assert_eq!((runs.count(), runs.run_bytes(), runs.first_bytes), (1, 40, 20));
+        let columns = [Pick::all(4), Pick { start: 2, count: 2, step: 1 }];
+        let runs = Runs::new(&[4, 5], 4, &columns).unwrap();
+        assert_eq!(runs.offsets().collect::<Vec<_>>(), [8, 28, 48, 68]);
+        assert_eq!(Runs::new(&[], 4, &[]).unwrap().len_bytes(), 4, "a scalar is one element");
+    }
+
+    #[test]
+    fn picks_beyond_the_shape_are_refused() {
+        let pick = |start, count, step| [Pick { start, count, step }];
+        for wrong in [pick(0, 6, 1), pick(5, 1, 1), pick(0, 2, 0), pick(0, 3, usize::MAX)] {
+            let refused = Runs::new(&[5], 1, &wrong).unwrap_err();
+            assert!(refused.contains("dimension 0 of size 5"), "{refused}");
+        }
+        assert!(Runs::new(&[5], 1, &[]).unwrap_err().contains("0 dimensions are picked of 1"));
+        assert_eq!(Runs::new(&[5], 1, &pick(9, 0, 1)).unwrap().count(), 0);
+    }
+}
