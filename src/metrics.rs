@@ -8,7 +8,7 @@
 //! | `ringload_downgrades_total` | counter | `from`, `to` | steps taken down the ladder (e.g. `direct` to `buffered`) |
 //! | `ringload_card_bytes_total` | counter | `device` | bytes of tensors brought to a card (`cuda:0`), as stored |
 //! | `ringload_retries_total` | counter | `reason` | what was asked for again, by reason (`interrupted`, `connect`, `reset`, `throttled`, ...) |
-//! | `ringload_export_copied_bytes_total` | counter | `reason` | bytes of tensors that were copied for another framework, by reason (`asked`, `alignment`, `cache`) |
+//! | `ringload_export_copied_bytes_total` | counter | `reason` | bytes of tensors that were copied for another framework, by reason (`asked`, `alignment`) |
 
 use crate::options::Device;
 use crate::source::Via;

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Optional, TypedDict, Union, final
+from typing import Any, TypedDict, final
 
 __version__: str
 
@@ -40,13 +40,13 @@ class Tensor:
         self,
         *,
         stream: object = None,
-        max_version: Optional[tuple[int, int]] = None,
-        dl_device: Optional[tuple[int, int]] = None,
-        copy: Optional[bool] = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
-    def plain_dlpack(self) -> Any:
-        """A capsule of DLPack before 1.0, of elements that every framework knows."""
+    def dlpack_as_integers(self, *, max_version: tuple[int, int] | None = None) -> Any:
+        """As `__dlpack__`, its elements as integers of the same width, or as bytes."""
 
 @final
 class Stream(Iterator[Tensor]):
@@ -57,9 +57,9 @@ class Stream(Iterator[Tensor]):
     def __enter__(self) -> Stream: ...
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None: ...
     def close(self) -> None:
         """Stops the load, from any thread; whoever waits for a tensor gets none."""
@@ -70,6 +70,7 @@ class Stream(Iterator[Tensor]):
     @property
     def tensor_count(self) -> int: ...
     def summary(self) -> dict[str, Any]: ...
+    def metadata(self) -> dict[str, str]: ...
 
 @final
 class Checkpoint:
@@ -78,9 +79,7 @@ class Checkpoint:
     def keys(self) -> list[str]: ...
     def info(self, name: str) -> TensorInfo: ...
     def metadata(self) -> dict[str, str]: ...
-    def read(
-        self, name: str, slices: Optional[Sequence[tuple[int, int, int]]] = None
-    ) -> Tensor:
+    def read(self, name: str, slices: Sequence[tuple[int, int, int]] | None = None) -> Tensor:
         """A tensor, or the part of it that (start, count, step) of each dimension say."""
     def stream(self) -> Stream: ...
     def __len__(self) -> int: ...
@@ -92,28 +91,28 @@ class Loader:
     def __new__(
         cls,
         *,
-        device: Union[str, dict[str, str], None] = None,
-        memory_limit: Union[int, str, None] = None,
-        dtype: Optional[str] = None,
-        read_path: Optional[str] = None,
-        engines: Optional[int] = None,
+        device: str | dict[str, str] | None = None,
+        memory_limit: int | str | None = None,
+        dtype: str | None = None,
+        read_path: str | None = None,
+        engines: int | None = None,
         order: str = "completion",
-        tensors: Optional[Sequence[str]] = None,
-        names: Optional[Sequence[str]] = None,
-        region: Optional[str] = None,
-        endpoint: Optional[str] = None,
-        headers: Optional[dict[str, str]] = None,
-        connections: Optional[int] = None,
+        tensors: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        region: str | None = None,
+        endpoint: str | None = None,
+        headers: dict[str, str] | None = None,
+        connections: int | None = None,
         verify: bool = False,
-        s3_credentials: Optional[tuple[str, str, Optional[str]]] = None,
-        cache_dir: Union[str, PathLike[str], None] = None,
-        cache_size: Union[int, str, None] = None,
-        cache_validate: Optional[str] = None,
+        s3_credentials: tuple[str, str, str | None] | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        cache_size: int | str | None = None,
+        cache_validate: str | None = None,
     ) -> Loader: ...
-    def stream(self, locations: Sequence[str]) -> Stream: ...
+    def stream(self, locations: Sequence[str], *, keep_all: bool = False) -> Stream: ...
     def open(self, locations: Sequence[str]) -> Checkpoint: ...
-    def flush(self, seconds: Optional[float] = None) -> bool: ...
-    def cache_trouble(self) -> Optional[str]: ...
+    def flush(self, seconds: float | None = None) -> bool: ...
+    def cache_trouble(self) -> str | None: ...
 
 def end() -> None:
     """Stops all loads, as the interpreter ends. For `atexit`."""

@@ -19,7 +19,8 @@ use std::time::Duration;
 /// Args:
 ///     device: "cpu", "cuda", "cuda:N", or a dict of globs of tensor names to devices, of which the
 ///         first that matches counts; the rest goes to host memory.
-///     memory_limit: bytes, or text as "256MiB", "min" (the largest tensor), "none". Without it the
+///     memory_limit: bytes, or text as "256MiB", "min" (three times the largest tensor:
+///         a loop still holds the last one while it waits for the next), "none". Without it the
 ///         environment counts.
 ///     dtype: floats are cast to "f32", "f16" or "bf16".
 ///     read_path: "auto", "direct", "buffered", "mapped" or "gds".
@@ -112,11 +113,24 @@ impl Loader {
 
     /// Starts a load of the checkpoint at `locations`.
     ///
+    /// Args:
+    ///     locations: files, directories, indexes, patterns; paths and URIs.
+    ///     keep_all: the caller keeps all tensors: where the memory limit does not let it, that is an
+    ///         error now, not later.
+    ///
     /// Raises:
     ///     Error: what the crate says.
-    fn stream(&self, py: Python<'_>, locations: Vec<OsString>) -> PyResult<Stream> {
+    #[pyo3(signature = (locations, *, keep_all=false))]
+    fn stream(&self, py: Python<'_>, locations: Vec<OsString>, keep_all: bool) -> PyResult<Stream> {
         let loader = self.current(py)?;
-        wait_for(py, move || loader.stream(locations)).map(Stream::new)
+        let start = move || {
+            let stream = loader.stream(locations)?;
+            if keep_all {
+                stream.check_holds_all()?;
+            }
+            Ok(stream)
+        };
+        wait_for(py, start).map(Stream::new)
     }
 
     /// Opens the checkpoint at `locations`, reading its headers only.

@@ -91,6 +91,7 @@ impl Options {
     pub fn loader(&self) -> Result<ringload::Loader> {
         let mut loader =
             ringload::Loader::new().device(self.device.map()?).order(order(&self.order)?);
+        loader = loader.holds_last(true);
         if let Some(limit) = &self.memory_limit {
             loader = loader.memory_limit(memory_limit(limit)?);
         }

@@ -12,7 +12,8 @@ use futures_core::Stream as _;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use ringload::process::OfProcess;
-use ringload::{Error, ErrorKind, Progress, Summary, TensorStream};
+use ringload::{Checkpoint, Error, ErrorKind, Progress, Summary, TensorStream};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -25,6 +26,7 @@ use std::task::{Context, Poll, Wake, Waker};
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Stream {
     shared: OfProcess<Arc<Shared>>,
+    checkpoint: Arc<Checkpoint>,
     progress: Progress,
     tensor_count: usize,
 }
@@ -137,6 +139,7 @@ impl Stream {
     /// Of a load that was just started.
     pub(crate) fn new(stream: TensorStream) -> Self {
         let (progress, tensor_count) = (stream.progress(), stream.tensor_count());
+        let checkpoint = Arc::clone(stream.checkpoint());
         let shared = Arc::new(Shared {
             load: Mutex::new(Some(stream)),
             summary: Mutex::default(),
@@ -144,7 +147,7 @@ impl Stream {
             news: Arc::default(),
         });
         ending::remember(Arc::downgrade(&shared));
-        Self { shared: OfProcess::new(shared), progress, tensor_count }
+        Self { shared: OfProcess::new(shared), checkpoint, progress, tensor_count }
     }
 
     fn shared(&self, py: Python<'_>) -> PyResult<&Arc<Shared>> {
@@ -222,6 +225,11 @@ impl Stream {
         as_dict(py, &summary)
     }
 
+    /// The `__metadata__` of the checkpoint's files; where two have the same key, the first one's value.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.checkpoint.metadata().clone()
+    }
+
     fn __repr__(&self) -> String {
         let (done, total) = (self.done_bytes(), self.total_bytes());
         format!("<ringload.Stream: {} tensors, {done} of {total} bytes>", self.tensor_count)
@@ -248,10 +256,7 @@ fn as_dict<'py>(py: Python<'py>, summary: &Summary) -> PyResult<Bound<'py, PyDic
     dict.set_item("bytes", summary.bytes)?;
     dict.set_item("tensors", summary.tensors)?;
     dict.set_item("cast_tensors", summary.cast_tensors)?;
-    dict.set_item(
-        "device_bytes",
-        devices.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-    )?;
+    dict.set_item("device_bytes", devices.into_iter().collect::<BTreeMap<_, _>>())?;
     dict.set_item("seconds", summary.seconds)?;
     dict.set_item("engines", summary.engines)?;
     dict.set_item("driver", summary.driver)?;

@@ -85,8 +85,7 @@ impl Tensor {
 
     /// The tensor for a framework, by the DLPack protocol (array API 2023.12).
     ///
-    /// It is not copied unless it has to be: where its address is not aligned for its type, and while
-    /// the local file cache is not done with it.
+    /// It is not copied unless its address is not aligned for its type, as a file may have it.
     ///
     /// Raises:
     ///     BufferError: for what cannot be handed out as asked for.
@@ -110,8 +109,7 @@ impl Tensor {
                 self.device()?
             )));
         }
-        let versioned = max_version.is_some_and(|(major, _)| major >= 1);
-        self.export(py, Exporting { plain: false, copy }, versioned)
+        self.export(py, Exporting { as_integers: false, copy }, is_versioned(max_version))
     }
 
     /// Where it is, as DLPack says it: `(1, 0)` is host memory, `(2, n)` card `n`.
@@ -120,14 +118,19 @@ impl Tensor {
         Ok((device.device_type, device.device_id))
     }
 
-    /// The tensor as a capsule of DLPack before 1.0, its elements of a type that every framework
-    /// knows: integers of the same width in place of bool, floats of 8 bits, and unsigned integers;
-    /// bytes in place of what is narrower than one.
+    /// The tensor as `__dlpack__` gives it, its elements as integers of the same width, which every
+    /// framework knows: U8, I16, I32 and I64; bytes, where they are narrower than one. It is for the
+    /// framework then to look at them as what they are.
     ///
     /// Raises:
     ///     BufferError: for what cannot be handed out as asked for.
-    fn plain_dlpack<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
-        self.export(py, Exporting { plain: true, copy: None }, false)
+    #[pyo3(signature = (*, max_version=None))]
+    fn dlpack_as_integers<'py>(
+        &self,
+        py: Python<'py>,
+        max_version: Option<(u32, u32)>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        self.export(py, Exporting { as_integers: true, copy: None }, is_versioned(max_version))
     }
 
     fn __repr__(&self) -> PyResult<String> {
@@ -140,4 +143,9 @@ impl Tensor {
             tensor.device()
         ))
     }
+}
+
+/// Whether a consumer of this version of DLPack knows the structure of 1.0.
+fn is_versioned(max_version: Option<(u32, u32)>) -> bool {
+    max_version.is_some_and(|(major, _)| major >= 1)
 }

@@ -73,6 +73,7 @@ pub struct Loader {
     order: Order,
     selection: Selection,
     hold_timeout: Duration,
+    holds_last: bool,
     devices: DeviceMap,
     allocation: Allocation,
     dtype: Option<Dtype>,
@@ -96,6 +97,7 @@ impl Default for Loader {
             order: Order::Completion,
             selection: Selection::default(),
             hold_timeout: Duration::from_secs(10),
+            holds_last: false,
             devices: DeviceMap::default(),
             allocation: Allocation::default(),
             dtype: None,
@@ -165,6 +167,14 @@ impl Loader {
     #[must_use]
     pub fn hold_timeout(mut self, timeout: Duration) -> Self {
         self.hold_timeout = timeout;
+        self
+    }
+
+    /// Whether the caller still holds the last tensor while it waits for the next one: then the limit
+    /// `min` is [`MemoryLimit::MinHoldingOne`], also where the environment sets it.
+    #[must_use]
+    pub fn holds_last(mut self, holds: bool) -> Self {
+        self.holds_last = holds;
         self
     }
 
@@ -354,10 +364,14 @@ impl Loader {
     }
 
     fn resolved_memory_limit(&self) -> Result<MemoryLimit> {
-        match self.memory_limit {
-            Some(limit) => Ok(limit),
-            None => Ok(options::memory_limit_from(options::environment)?.unwrap_or_default()),
-        }
+        let limit = match self.memory_limit {
+            Some(limit) => limit,
+            None => options::memory_limit_from(options::environment)?.unwrap_or_default(),
+        };
+        Ok(match limit {
+            MemoryLimit::Min if self.holds_last => MemoryLimit::MinHoldingOne,
+            limit => limit,
+        })
     }
 
     /// How many engines were asked for, if any number was.

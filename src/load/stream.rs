@@ -69,7 +69,10 @@ impl TensorStream {
 
     /// Fails unless all tensors of the host fit into the ring at once: who keeps them would wait for
     /// ever.
-    pub(super) fn check_holds_all(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::MemoryLimit`] with both sizes.
+    pub fn check_holds_all(&self) -> Result<()> {
         let needed = self.plan.host_slots_bytes();
         match self.plan.limit_bytes() {
             Some(limit) if self.plan.host_ring_bytes() < needed => Err(Error::new(

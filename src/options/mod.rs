@@ -59,6 +59,10 @@ pub enum MemoryLimit {
     Unlimited,
     /// The size of the largest tensor, or 1 MiB if that is more.
     Min,
+    /// As [`Min`](Self::Min), for a caller that still holds the last tensor while it waits for the
+    /// next one, as a loop in Python does: three times that, so that wherever the one in hand lies,
+    /// there is room for the next.
+    MinHoldingOne,
     /// So many bytes; at least the size of the largest tensor.
     Bytes(u64),
 }
@@ -88,7 +92,7 @@ impl fmt::Display for MemoryLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unlimited => f.write_str("unlimited"),
-            Self::Min => f.write_str("min"),
+            Self::Min | Self::MinHoldingOne => f.write_str("min"),
             Self::Bytes(bytes) => write!(f, "{bytes}"),
         }
     }

@@ -95,10 +95,17 @@ impl Needs {
         let least = largest + two_slots;
         match limit {
             MemoryLimit::Unlimited => Ok(None),
-            MemoryLimit::Min if self.host_bytes == 0 && two_slots > 0 => {
+            MemoryLimit::Min | MemoryLimit::MinHoldingOne
+                if self.host_bytes == 0 && two_slots > 0 =>
+            {
                 Ok(Some(self.two_slots(MIN_BYTES)))
             }
             MemoryLimit::Min => Ok(Some(largest.max(MIN_BYTES) + self.two_slots(MIN_BYTES))),
+            MemoryLimit::MinHoldingOne => {
+                // Slots are up to two blocks longer than what is in them.
+                let slot = largest.max(MIN_BYTES) + 2 * self.block_bytes;
+                Ok(Some(slot.saturating_mul(3).saturating_add(self.two_slots(MIN_BYTES))))
+            }
             MemoryLimit::Bytes(bytes) if bytes < least => {
                 let cast = self.host_largest_cast_bytes;
                 let what = match (largest, two_slots) {
@@ -133,7 +140,9 @@ impl Needs {
         match limit_bytes {
             _ if self.card_bytes == 0 => 0,
             None => CARD_RING_BYTES.max(least),
-            Some(_) if limit == MemoryLimit::Min => self.two_slots(MIN_BYTES),
+            Some(_) if matches!(limit, MemoryLimit::Min | MemoryLimit::MinHoldingOne) => {
+                self.two_slots(MIN_BYTES)
+            }
             Some(all) if self.host_bytes == 0 => all,
             Some(all) => {
                 let most = all - self.host_largest_bytes;
@@ -223,6 +232,17 @@ mod tests {
         let min = Budget::new(MemoryLimit::Min, card(1 << 40)).unwrap();
         assert_eq!(min.limit_bytes, Some(min.card_ring_bytes));
         assert!(min.card_ring_bytes < 3 << 20);
+    }
+
+    #[test]
+    fn whoever_holds_one_tensor_has_room_for_the_next_wherever_that_one_lies() {
+        let needs = host(5 << 20, 1 << 30);
+        let limit = Budget::new(MemoryLimit::MinHoldingOne, needs).unwrap().limit_bytes.unwrap();
+        let slot = (5 << 20) + 2 * 4096;
+        // The worst place is the middle.
+        assert!((limit - slot) / 2 >= slot && limit < 16 << 20, "{limit}");
+        let cards = Budget::new(MemoryLimit::MinHoldingOne, card(1 << 40)).unwrap();
+        assert_eq!(cards, Budget::new(MemoryLimit::Min, card(1 << 40)).unwrap());
     }
 
     #[test]

@@ -52,11 +52,7 @@ impl Slot {
         let base = self.ring.memory().start();
         let slot_start = self.range.start;
         let slot_len = self.len();
-        let filling = Arc::new(Filling {
-            windows_open: AtomicUsize::new(ends.len()),
-            parts: AtomicUsize::new(0),
-            slot: self,
-        });
+        let filling = Arc::new(Filling { windows_open: AtomicUsize::new(ends.len()), slot: self });
         let mut start = 0;
         let window = |&end: &usize| {
             assert!(start < end && end <= slot_len, "windows must ascend within their slot");
@@ -78,8 +74,6 @@ impl Drop for Slot {
 
 struct Filling {
     windows_open: AtomicUsize,
-    /// How many [`Part`]s there are.
-    parts: AtomicUsize,
     slot: Slot,
 }
 
@@ -173,7 +167,7 @@ impl Window {
         let filling = Arc::clone(self.owner.as_ref()?);
         let base = filling.slot.ring.memory().start().as_ptr() as usize;
         let start = self.ptr.as_ptr() as usize - base;
-        let part = Part::new(filling, start..start + self.filled);
+        let part = Part { filling, range: start..start + self.filled };
         // SAFETY: filled <= len, so this stays within (or one past) the window's memory.
         self.ptr = unsafe { self.ptr.add(self.filled) };
         self.len -= self.filled;
@@ -200,6 +194,7 @@ impl fmt::Debug for Window {
 }
 
 /// Filled bytes of a slot, of which other bytes may still be written: shared and read-only.
+#[derive(Clone)]
 pub struct Part {
     filling: Arc<Filling>,
     /// In the ring's memory.
@@ -207,11 +202,6 @@ pub struct Part {
 }
 
 impl Part {
-    fn new(filling: Arc<Filling>, range: Range<usize>) -> Self {
-        filling.parts.fetch_add(1, Ordering::Relaxed);
-        Self { filling, range }
-    }
-
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the window that these bytes were of has given them up, and it was the only way to
@@ -226,20 +216,7 @@ impl Part {
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.range.len(), "beyond the part's end");
         let start = self.range.start;
-        Self::new(Arc::clone(&self.filling), start + range.start..start + range.end)
-    }
-}
-
-impl Clone for Part {
-    fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.filling), self.range.clone())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // Release: who sees no part any more comes after all reads through them.
-        self.filling.parts.fetch_sub(1, Ordering::Release);
+        Self { filling: Arc::clone(&self.filling), range: start + range.start..start + range.end }
     }
 }
 
@@ -269,12 +246,6 @@ impl FullSlot {
         let slot = &self.filling.slot;
         // SAFETY: the slot lies within the ring's mapping.
         unsafe { slot.ring.memory().start().add(slot.range.start) }
-    }
-
-    /// Whether there are [`Part`]s of it: others that rely on its bytes as they are. Once there is
-    /// none, there never is one again.
-    pub fn has_parts(&self) -> bool {
-        self.filling.parts.load(Ordering::Acquire) > 0
     }
 }
 

@@ -10,10 +10,10 @@
 //! it would give back belongs to threads that are not there.
 //!
 //! The consumer may write to what it gets, except to pages of a file
-//! ([`ReadPath::Mapped`](crate::ReadPath::Mapped)), which are marked read-only. So host tensors are
-//! copied first where others rely on their bytes: while the cache's writer is not done with them. They
-//! are also copied where their address is not aligned for their type, as a file may have it.
-//! `ringload_export_copied_bytes_total` counts both.
+//! ([`ReadPath::Mapped`](crate::ReadPath::Mapped)), which are marked read-only. (The cache's writer may
+//! not be done with the same bytes: it knows their seals since they arrived, and what is written to
+//! before its turn is not kept.) Host tensors are copied where their address is not aligned for their
+//! type, as a file may have it; `ringload_export_copied_bytes_total` counts that.
 //!
 //! Tensors of cards are complete when they are handed out: no stream has to be waited for.
 
@@ -35,6 +35,10 @@ pub const FLAG_READ_ONLY: u64 = 1;
 
 /// What is handed out is a copy that nobody else has.
 pub const FLAG_IS_COPIED: u64 = 1 << 1;
+
+const INT: u8 = 0;
+const UINT: u8 = 1;
+const FLOAT: u8 = 2;
 
 const CPU: i32 = 1;
 const CUDA: i32 = 2;
@@ -134,10 +138,10 @@ pub struct DlManagedTensorVersioned {
 /// How a tensor is exported.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Exporting {
-    /// Elements are given as integers of the same width, where not every consumer knows their type:
-    /// bool and floats of 8 bits as U8, unsigned integers as signed ones, those narrower than a byte
-    /// as bytes (the last dimension counts bytes; all of them, where rows are not whole bytes).
-    pub plain: bool,
+    /// Elements are given as integers of the same width, which every consumer knows: U8, I16, I32 and
+    /// I64. Those narrower than a byte are given as bytes: the last dimension counts bytes, or there is
+    /// no other, where rows are not whole bytes.
+    pub as_integers: bool,
     /// `Some(true)`: always copied. `Some(false)`: never, where that is needed it is an error. `None`:
     /// where it is needed.
     pub copy: Option<bool>,
@@ -163,8 +167,8 @@ impl Tensor {
     /// [`ErrorKind::Unsupported`] for a type that DLPack has not, where a copy was forbidden and is
     /// needed, and where one of a card was asked for; [`ErrorKind::OutOfMemory`] for a copy.
     pub fn export(&self, how: Exporting) -> Result<Export> {
-        let (dtype, shape) = match how.plain {
-            true => plain(self),
+        let (dtype, shape) = match how.as_integers {
+            true => as_integers(self),
             false => (self.dl_data_type()?, self.shape().iter().map(|&n| n as i64).collect()),
         };
         let (storage, start, is_copied) = match self.reason_to_copy(how.copy)? {
@@ -203,7 +207,6 @@ impl Tensor {
         let reason = match () {
             () if !self.device().is_host() || self.len_bytes() == 0 => None,
             () if !is_aligned => Some("alignment"),
-            () if self.storage().is_being_cached() => Some("cache"),
             () => None,
         };
         match (copy, reason) {
@@ -326,9 +329,6 @@ unsafe extern "C" fn delete_versioned(managed: *mut DlManagedTensorVersioned) {
 
 /// `dtype` as DLPack has it; `None` for what is narrower than a byte.
 fn data_type(dtype: Dtype) -> Option<DlDataType> {
-    const INT: u8 = 0;
-    const UINT: u8 = 1;
-    const FLOAT: u8 = 2;
     let code = match dtype {
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => INT,
         Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => UINT,
@@ -346,26 +346,21 @@ fn data_type(dtype: Dtype) -> Option<DlDataType> {
     Some(DlDataType { code, bits: dtype.bitsize() as u8, lanes: 1 })
 }
 
-/// The elements of `tensor` as every consumer knows them, and its shape then.
-fn plain(tensor: &Tensor) -> (DlDataType, Vec<i64>) {
-    let dtype = tensor.dtype();
+/// The elements of `tensor` as integers of the same width, and its shape then.
+fn as_integers(tensor: &Tensor) -> (DlDataType, Vec<i64>) {
+    let bits = tensor.dtype().bitsize();
     let mut shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
-    let as_int = |code, bits| DlDataType { code, bits, lanes: 1 };
-    match (data_type(dtype), dtype) {
-        (Some(_), Dtype::U16 | Dtype::U32 | Dtype::U64) => {
-            (as_int(0, dtype.bitsize() as u8), shape)
-        }
-        (Some(known), _) if known.bits == 8 && known.code != 0 => (as_int(1, 8), shape),
-        (Some(known), _) => (known, shape),
-        (None, _) => {
-            let bits = dtype.bitsize() as i64;
-            match shape.last_mut() {
-                Some(last) if *last * bits % 8 == 0 => *last = *last * bits / 8,
-                _ => shape = vec![tensor.len_bytes() as i64],
-            }
-            (as_int(1, 8), shape)
+    let (code, width) = match bits {
+        16 | 32 | 64 => (INT, bits as u8),
+        _ => (UINT, 8),
+    };
+    if bits < 8 {
+        match shape.last_mut() {
+            Some(last) if *last * bits as i64 % 8 == 0 => *last = *last * bits as i64 / 8,
+            _ => shape = vec![tensor.len_bytes() as i64],
         }
     }
+    (DlDataType { code, bits: width, lanes: 1 }, shape)
 }
 
 /// What the address of an element has to be a multiple of.

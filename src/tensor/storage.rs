@@ -123,11 +123,6 @@ impl Storage {
         matches!(self.kind, Kind::Mapped(..))
     }
 
-    /// Whether the cache's writer is not done with it: who writes to it now changes what is cached.
-    pub(crate) fn is_being_cached(&self) -> bool {
-        matches!(&self.kind, Kind::Slot(slot) if slot.has_parts())
-    }
-
     /// Copies its bytes from `start` to host memory; on a card this waits for them.
     ///
     /// # Errors
