@@ -67,9 +67,13 @@
 //!
 //! It is confined to [`ring`] (memory and who may touch it), `source::backend` (io_uring
 //! operations), `device::cuda` (the driver's functions), `sys` (two system calls), the lending of
-//! caller-owned memory in `read_into`, and [`tensor::dlpack`] (tensors for other frameworks).
+//! caller-owned memory in `read_into`, [`tensor::dlpack`] (tensors for other frameworks), and `capi`
+//! (what C hands over).
 
 mod cache;
+#[cfg(feature = "capi")]
+#[allow(unsafe_code)]
+pub mod capi;
 pub mod cast;
 pub mod checkpoint;
 pub mod checksum;
@@ -106,7 +110,7 @@ mod test_server;
 pub use cache::{CacheAdmin, CacheEntry, Checked, Pruned};
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use error::{Error, ErrorKind, Result};
-pub use load::{Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
+pub use load::{Listed, Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
 pub use location::{IntoLocations, Location, ObjectUri, Scheme};
 pub use options::{
     Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, ReadPath,

@@ -17,7 +17,7 @@ mod header;
 mod index;
 mod json;
 mod names;
-mod parallel;
+pub(crate) mod parallel;
 mod resolve;
 mod text;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 /// How many threads wait for servers at once, whatever the number of cores.
-pub(super) const WAITING_THREADS: usize = 16;
+pub(crate) const WAITING_THREADS: usize = 16;
 
 type Outcomes<T> = Vec<(usize, Result<T>)>;
 
@@ -19,7 +19,7 @@ type Outcomes<T> = Vec<(usize, Result<T>)>;
 ///
 /// # Errors
 /// That of the lowest number that failed.
-pub(super) fn try_map<T: Send>(
+pub(crate) fn try_map<T: Send>(
     count: usize,
     threads: usize,
     work: impl Fn(usize) -> Result<T> + Sync,

@@ -345,12 +345,35 @@ impl Running {
         self.shared.job.near.as_ref().map(|near| near.node)
     }
 
+    /// What stops the engines from elsewhere.
+    #[cfg(feature = "capi")]
+    pub fn halt(&self) -> Halt {
+        Halt { shared: Arc::downgrade(&self.shared) }
+    }
+
     /// Stops the engines and waits until nothing of them is left.
     pub fn stop(&mut self) {
         self.shared.cancel();
         for thread in self.threads.drain(..) {
             // A panic was already reported by `guard`.
             drop(thread.join());
+        }
+    }
+}
+
+/// Stops a load from elsewhere: its caller is told that nothing more comes.
+#[cfg(feature = "capi")]
+#[derive(Clone)]
+pub(crate) struct Halt {
+    shared: std::sync::Weak<Shared>,
+}
+
+#[cfg(feature = "capi")]
+impl Halt {
+    /// Stops it, without waiting for that.
+    pub fn halt(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.cancel();
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod caching;
 mod gds;
+mod listing;
 mod loaded;
 mod near;
 mod part;
@@ -19,6 +20,7 @@ mod stream;
 mod summary;
 mod tuning;
 
+pub use listing::Listed;
 pub use loaded::Loaded;
 pub use read_into::ReadRequest;
 pub use stream::{Progress, TensorStream};
@@ -225,6 +227,12 @@ impl Loader {
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
         let opener = self.opener.anew().for_cards(self.devices.has_only_cards());
         Checkpoint::open_with(&opener, locations.into_locations()?)
+    }
+
+    /// What opens sources with this loader's options.
+    #[cfg(feature = "capi")]
+    pub(crate) fn opener(&self) -> &Opener {
+        &self.opener
     }
 
     /// Loads all tensors of the checkpoint at `locations` and keeps them resident.

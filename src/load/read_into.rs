@@ -12,7 +12,7 @@ use crate::location::Location;
 use crate::options::{Device, ReadPath};
 use crate::plan::{Extent, Span, pieces_of, place_among};
 use crate::ring::{Budget, Needs, PAGE_BYTES};
-use crate::source::{Downgrade, Source};
+use crate::source::{Downgrade, Opener, Source};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -65,7 +65,12 @@ impl<'a> ReadRequest<'a> {
 
     /// As [`new`](Self::new), for what is open already: a shard's [source](crate::Shard::source).
     pub fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
-        Self { from: Origin::Source(Arc::clone(source)), offset_bytes, into: Target::Host(into) }
+        Self::new(source.location().clone(), offset_bytes, into).from_source(source)
+    }
+
+    /// The same of what is open already.
+    pub(crate) fn from_source(self, source: &Arc<dyn Source>) -> Self {
+        Self { from: Origin::Source(Arc::clone(source)), ..self }
     }
 
     /// Asks for the `len_bytes` bytes of `location` from `offset_bytes`, into memory of card
@@ -108,12 +113,26 @@ impl Loader {
     pub fn read_into(
         &self,
         requests: &mut [ReadRequest<'_>],
+        on_complete: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Summary> {
+        self.read_started(requests, |_| (), on_complete)
+    }
+
+    /// As [`read_into`](Self::read_into); `on_start` is given what runs before anything is completed.
+    ///
+    /// # Errors
+    /// Those of `read_into`.
+    pub(crate) fn read_started(
+        &self,
+        requests: &mut [ReadRequest<'_>],
+        on_start: impl FnOnce(&Running),
         mut on_complete: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Summary> {
         self.check_not_verifying()?;
         let began = Instant::now();
-        let sorted = Sorted::new(self, requests)?;
+        let sorted = Sorted::new(&self.opener.anew(), requests)?;
         let mut started = self.start_reading_into(requests, &sorted)?;
+        on_start(&started.running);
         let mut bytes = 0;
         'all: while let Some(done) = started.running.pop() {
             let completed = match done? {
@@ -203,8 +222,7 @@ struct OnCards {
 
 impl Sorted {
     /// Opens what the requests read, each location once, and checks their ranges.
-    fn new(loader: &Loader, requests: &[ReadRequest<'_>]) -> Result<Self> {
-        let opener = loader.opener.anew();
+    fn new(opener: &Opener, requests: &[ReadRequest<'_>]) -> Result<Self> {
         let mut known: HashMap<&Location, usize> = HashMap::new();
         let mut sorted = Self {
             sources: Vec::new(),

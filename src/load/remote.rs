@@ -2,7 +2,9 @@
 
 use super::Loader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{RemoteOptions, RetryLimits, S3Credentials, parse_header};
+use crate::options::{
+    RemoteOptions, RetryLimits, RunaiVariables, S3Credentials, environment, parse_header,
+};
 use crate::plan::Plan;
 use crate::source::Opener;
 use std::sync::Arc;
@@ -43,6 +45,25 @@ impl Loader {
     #[must_use]
     pub fn connections(self, connections: usize) -> Self {
         self.remote(|options| options.connections = (connections > 0).then_some(connections))
+    }
+
+    /// Heeds the variables of Run:ai's streamer that mean something else there than for other loads:
+    /// `RUNAI_STREAMER_CONCURRENCY` (or `RUNAI_STREAMER_OBJ_CONCURRENCY`) also is the number of connections
+    /// to a store, and `RUNAI_STREAMER_FS_STRATEGY` says how files are read. For programs that take its
+    /// place.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable that cannot be read.
+    pub fn heeding_runai(self) -> Result<Self> {
+        let variables = RunaiVariables::read(environment)?;
+        let loader = match variables.connections {
+            Some(connections) => self.connections(connections),
+            None => self,
+        };
+        Ok(match variables.read_path {
+            Some(path) => loader.read_path(path),
+            None => loader,
+        })
     }
 
     /// Whether the bytes of every object are checked against the checksum that its store keeps of

@@ -91,6 +91,12 @@ impl TensorStream {
         self.progress.clone()
     }
 
+    /// What stops the load from elsewhere.
+    #[cfg(feature = "capi")]
+    pub(crate) fn halt(&self) -> crate::engine::Halt {
+        self.started.running.halt()
+    }
+
     /// What was done so far; final once the stream has ended.
     pub fn summary(&self) -> Summary {
         let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);

@@ -31,12 +31,14 @@
 //! | `az://` tokens | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_AUTHORITY_HOST` with `AZURE_FEDERATED_TOKEN_FILE` or `AZURE_CLIENT_SECRET`; `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`; `AZURE_POD_IDENTITY_AUTHORITY_HOST` |
 //! | `hf://` | `HF_ENDPOINT`; `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` |
 //! | cache of `hf://` | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`; `HF_HOME`, `XDG_CACHE_HOME`, `HOME` |
+//! | [`Loader::heeding_runai`](crate::Loader::heeding_runai) | `RUNAI_STREAMER_OBJ_CONCURRENCY`, `RUNAI_STREAMER_CONCURRENCY`, `RUNAI_STREAMER_FS_STRATEGY` |
 //! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and those of the store that it names |
 
 mod cache;
 mod device;
 mod dtype;
 mod remote;
+mod runai;
 
 pub(crate) use cache::{CacheOptions, CacheSettings};
 pub use cache::{CacheSize, CacheValidate};
@@ -46,6 +48,9 @@ pub(crate) use dtype::check_dtype;
 pub use dtype::parse_dtype;
 pub(crate) use remote::{RemoteOptions, parse_header};
 pub use remote::{RetryLimits, S3Credentials};
+pub(crate) use runai::RunaiVariables;
+#[cfg(feature = "capi")]
+pub(crate) use runai::strategy;
 
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;

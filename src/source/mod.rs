@@ -37,6 +37,7 @@ pub(crate) use opener::Opener;
 pub use residency::resident_bytes;
 pub use stop::Stop;
 pub(crate) use stop::stopped;
+pub(crate) use store::Depth;
 pub use tally::Tally;
 
 use crate::error::Result;

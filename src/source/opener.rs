@@ -1,7 +1,7 @@
 //! Opening sources, local and remote, for one loader.
 
 use super::http::Client;
-use super::store::{Stores, anyscale};
+use super::store::{Depth, Entry, Stores, anyscale};
 use super::{FileSource, Front, Remote, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri, Scheme};
@@ -96,6 +96,20 @@ impl Opener {
             Some(front) => front.list(&remote, &ask),
             None => ask(),
         }
+    }
+
+    /// The objects in `directory`, as deep as `depth` says; `None` where its server cannot list. Asked of
+    /// the store itself.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn entries(&self, directory: &ObjectUri, depth: Depth) -> Result<Option<Vec<Entry>>> {
+        let uri = &self.actual(directory)?;
+        let remote = self.remote(uri, false)?;
+        remote.prepare()?;
+        let (client, store) = (Arc::clone(remote.client), Arc::clone(&remote.store));
+        let key = uri.key().to_owned();
+        remote.client.block_on(async move { store.entries(&client, &key, depth).await })
     }
 
     /// Where `uri` really is: `anyscale://` stands for a place in another store.

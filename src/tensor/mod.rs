@@ -139,8 +139,20 @@ impl Tensor {
     /// What the card's driver answers.
     pub fn to_vec(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.len_bytes()];
-        self.storage.copy_to(self.start, &mut bytes)?;
+        self.copy_to(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Copies its elements to host memory, wherever it is.
+    ///
+    /// # Errors
+    /// What the card's driver answers.
+    ///
+    /// # Panics
+    /// When `into` is not as long as the tensor.
+    pub fn copy_to(&self, into: &mut [u8]) -> Result<()> {
+        assert_eq!(into.len(), self.len_bytes(), "{} is of another length", self.name());
+        self.storage.copy_to(self.start, into)
     }
 }
 

@@ -88,13 +88,26 @@ pub(crate) trait Store: Send + Sync {
         None
     }
 
-    /// The names of the objects directly in the directory `key` (`""`, or ending in `/`); names are
-    /// relative to it. `None` where the server cannot list.
+    /// The objects in the directory `key` (`""`, or ending in `/`), as deep as `depth` says. `None` where
+    /// the server cannot list.
+    fn entries<'a>(
+        &'a self,
+        client: &'a Arc<Client>,
+        key: &'a str,
+        depth: Depth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>>;
+
+    /// The names of the objects directly in the directory `key`, as [`entries`](Self::entries) has them.
     fn list<'a>(
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>>;
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
+        Box::pin(async move {
+            let entries = self.entries(client, key, Depth::Directory).await?;
+            Ok(entries.map(|entries| entries.into_iter().map(|entry| entry.name).collect()))
+        })
+    }
 
     /// The checksum of the whole object that the server vouches for, if it knows one.
     fn checksum<'a>(
@@ -102,6 +115,23 @@ pub(crate) trait Store: Send + Sync {
         client: &'a Arc<Client>,
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Checksum>>>;
+}
+
+/// How much of a directory is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// What is directly in it.
+    Directory,
+    /// All that is below it.
+    Tree,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Relative to the directory.
+    pub name: String,
+    pub len_bytes: u64,
 }
 
 /// What follows from a refusal. Only stores with credentials make use of all of it.

@@ -1,5 +1,6 @@
 //! What requests for objects are made of, and listings are read with, whatever the store.
 
+use super::{Depth, Entry};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri};
 
@@ -48,6 +49,19 @@ pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// The entry in `directory` (`""`, or ending in `/`) of the object `path` of `len_bytes`, if a listing of
+/// this depth has it.
+pub(super) fn entry(directory: &str, path: &str, len_bytes: u64, depth: Depth) -> Option<Entry> {
+    let name = match depth {
+        Depth::Directory => child(directory, path),
+        // What ends in a slash stands for a directory.
+        Depth::Tree => {
+            path.strip_prefix(directory).filter(|name| !name.is_empty() && !name.ends_with('/'))
+        }
+    }?;
+    Some(Entry { name: name.to_owned(), len_bytes })
+}
+
 /// The name in `directory` (`""`, or ending in `/`) of the object `path`, if it is right there and
 /// is not what stands for the directory itself.
 pub(super) fn child<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
@@ -57,6 +71,16 @@ pub(super) fn child<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listings_have_what_is_as_deep_as_was_asked_for() {
+        let names = |depth| {
+            let paths = ["m/", "m/x", "m/a/y", "m/a/", "other"].into_iter();
+            paths.filter_map(|path| Some(entry("m/", path, 1, depth)?.name)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Depth::Directory), ["x"]);
+        assert_eq!(names(Depth::Tree), ["x", "a/y"]);
+    }
 
     #[test]
     fn a_base_is_a_web_server_and_holds_no_secret() {

@@ -1,7 +1,7 @@
 //! A web server: `http://` and `https://`. The user and password of a URL are sent as basic
 //! authorization; bearer tokens and other headers are options of the load.
 
-use super::{BoxFuture, Checksum, Store};
+use super::{BoxFuture, Checksum, Depth, Entry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::source::http::Client;
@@ -65,11 +65,12 @@ impl Store for Web {
         Box::pin(async { Ok(()) })
     }
 
-    fn list<'a>(
+    fn entries<'a>(
         &'a self,
         _: &'a Arc<Client>,
         _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
+        _: Depth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -6,7 +6,7 @@ use crate::load::{Loader, ReadRequest, Summary};
 use crate::location::{Location, ObjectUri};
 use crate::options::{MemoryLimit, Order};
 use crate::source::http::Client;
-use crate::source::store::{BoxFuture, Checksum, Store};
+use crate::source::store::{BoxFuture, Checksum, Depth, Entry, Store};
 use crate::test_files::file_at;
 use aws_lc_rs::digest::{SHA256, digest};
 use crc_fast::CrcAlgorithm;
@@ -38,12 +38,13 @@ impl Store for Keeper {
         self.store.authorize(client, head, now)
     }
 
-    fn list<'a>(
+    fn entries<'a>(
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
-        self.store.list(client, key)
+        depth: Depth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        self.store.entries(client, key, depth)
     }
 
     fn checksum<'a>(

@@ -9,8 +9,8 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 /// A page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
-    /// Names of blobs.
-    pub names: Vec<String>,
+    /// Names and lengths in bytes of blobs.
+    pub blobs: Vec<(String, u64)>,
     /// Where the next page begins, if there is one.
     pub marker: Option<String>,
 }
@@ -53,6 +53,8 @@ struct Reading {
     text: String,
     /// Whether the name is percent-encoded, as one is that XML cannot hold.
     encoded: bool,
+    /// The blob's name and length, as far as they were read.
+    blob: (String, u64),
     page: Option<Page>,
 }
 
@@ -75,9 +77,13 @@ impl Reading {
         if let Some(page) = &mut self.page {
             match path.as_slice() {
                 [_, "Blobs", "Blob", "Name"] if self.encoded => {
-                    page.names.push(percent_decode_str(&text).decode_utf8_lossy().into_owned());
+                    self.blob.0 = percent_decode_str(&text).decode_utf8_lossy().into_owned();
                 }
-                [_, "Blobs", "Blob", "Name"] => page.names.push(text),
+                [_, "Blobs", "Blob", "Name"] => self.blob.0 = text,
+                [_, "Blobs", "Blob", "Properties", "Content-Length"] => {
+                    self.blob.1 = text.trim().parse().unwrap_or_default();
+                }
+                [_, "Blobs", "Blob"] => page.blobs.push(std::mem::take(&mut self.blob)),
                 [_, "NextMarker"] if !text.is_empty() => page.marker = Some(text),
                 _ => {}
             }
@@ -103,11 +109,12 @@ mod tests {
         let body = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?>\
             <EnumerationResults ServiceEndpoint=\"https://a\" ContainerName=\"c\"><Prefix>m/</Prefix>\
             <Blobs><Blob><Name>m/a&amp;b&#x20;&lt;.safetensors</Name><Properties><Name>no</Name>\
-            </Properties></Blob><BlobPrefix><Name>m/deep/</Name></BlobPrefix>\
+            <Content-Length>12</Content-Length></Properties></Blob><BlobPrefix><Name>m/deep/</Name></BlobPrefix>\
             <Blob><Name Encoded=\"true\">m/%EF%BF%BE</Name></Blob></Blobs>\
             <NextMarker>2!8!x</NextMarker></EnumerationResults>";
         let page = Page::read(body.as_bytes()).unwrap();
-        assert_eq!(page.names, ["m/a&b <.safetensors", "m/\u{fffe}"]);
+        let blobs = [("m/a&b <.safetensors", 12), ("m/\u{fffe}", 0)];
+        assert_eq!(page.blobs, blobs.map(|(name, len_bytes)| (name.to_owned(), len_bytes)));
         assert_eq!(page.marker.as_deref(), Some("2!8!x"));
         let last = b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>";
         assert_eq!(Page::read(last).unwrap(), Page::default());

@@ -14,8 +14,8 @@ mod sign;
 mod tests;
 
 use super::keyring::Keyring;
-use super::parts::{bearer, child, get, url};
-use super::{BoxFuture, Checksum, Store, Verdict, signing};
+use super::parts::{bearer, entry, get, url};
+use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict, signing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
@@ -115,9 +115,10 @@ impl Azure {
     }
 
     /// The URL of a page of the listing of `key`, from `marker` on.
-    fn page_url(&self, key: &str, marker: &str) -> Result<Uri> {
+    fn page_url(&self, key: &str, depth: Depth, marker: &str) -> Result<Uri> {
         let (prefix, marker) = (segment(key), segment(marker));
-        let mut query = format!("restype=container&comp=list&delimiter=%2F&prefix={prefix}");
+        let delimiter = if depth == Depth::Directory { "&delimiter=%2F" } else { "" };
+        let mut query = format!("restype=container&comp=list{delimiter}&prefix={prefix}");
         if !marker.is_empty() {
             query = format!("{query}&marker={marker}");
         }
@@ -172,22 +173,23 @@ impl Store for Azure {
         false
     }
 
-    fn list<'a>(
+    fn entries<'a>(
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
+        depth: Depth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
         Box::pin(async move {
             let doing = format!("list {}", self.uri.with_key(key));
-            let (mut names, mut marker) = (Vec::new(), String::new());
+            let (mut entries, mut marker) = (Vec::new(), String::new());
             loop {
-                let ask = || Ok(get(self.page_url(key, &marker)?));
+                let ask = || Ok(get(self.page_url(key, depth, &marker)?));
                 let answer = client.fetch(self, &doing, PAGE_BYTES_MAX, ask).await?;
                 let page = Page::read(answer.body())?;
-                let children = page.names.iter().filter_map(|name| child(key, name));
-                names.extend(children.map(str::to_owned));
+                let blobs = page.blobs.iter();
+                entries.extend(blobs.filter_map(|(name, bytes)| entry(key, name, *bytes, depth)));
                 match page.marker {
-                    None => return Ok(Some(names)),
+                    None => return Ok(Some(entries)),
                     Some(next) if next == marker => {
                         let sentence = "a page of the server's listing leads to itself";
                         return Err(Error::new(ErrorKind::Io, sentence));

@@ -1,7 +1,7 @@
 //! What the JSON API answers: pages of a listing, and the checksum of an object.
 
-use super::super::Checksum;
-use super::super::parts::child;
+use super::super::parts::entry;
+use super::super::{Checksum, Depth, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::segment;
 use base64::Engine;
@@ -19,6 +19,8 @@ struct Page {
 #[derive(Deserialize)]
 struct Item {
     name: String,
+    /// In digits.
+    size: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -37,28 +39,37 @@ pub(super) enum Pages {
 
 impl Pages {
     /// The query of the next page of the directory `key`, unless that was the last one.
-    pub fn next_query(&self, key: &str) -> Option<String> {
+    pub fn next_query(&self, key: &str, depth: Depth) -> Option<String> {
         let token = match self {
             Self::First => String::new(),
             Self::Next(token) => format!("&pageToken={}", segment(token)),
             Self::Done => return None,
         };
         let prefix = segment(key);
-        let query = format!("prefix={prefix}&delimiter=%2F&fields=items(name),nextPageToken");
+        let delimiter = if depth == Depth::Directory { "&delimiter=%2F" } else { "" };
+        let query = format!("prefix={prefix}{delimiter}&fields=items(name,size),nextPageToken");
         Some(query + &token)
     }
 
-    /// Adds the names of a page of the directory `key`, relative to it, to `names`.
+    /// Adds what a page says is in the directory `key` to `entries`.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io) for what is no page, and for a page that leads to itself.
-    pub fn read(&mut self, body: &[u8], key: &str, names: &mut Vec<String>) -> Result<()> {
+    pub fn read(
+        &mut self,
+        body: &[u8],
+        key: &str,
+        depth: Depth,
+        entries: &mut Vec<Entry>,
+    ) -> Result<()> {
         let page: Page = serde_json::from_slice(body).map_err(|error| {
             let sentence = "the server's listing cannot be read; is this Google Cloud Storage?";
             Error::new(ErrorKind::Io, sentence).with_source(error)
         })?;
-        names
-            .extend(page.items.iter().filter_map(|item| child(key, &item.name)).map(str::to_owned));
+        entries.extend(page.items.iter().filter_map(|item| {
+            let len_bytes = item.size.as_ref().and_then(|size| size.parse().ok());
+            entry(key, &item.name, len_bytes.unwrap_or_default(), depth)
+        }));
         let before = std::mem::replace(self, Self::Done);
         if let Some(token) = page.next.filter(|token| !token.is_empty()) {
             if matches!(&before, Self::Next(same) if *same == token) {
@@ -85,28 +96,38 @@ mod tests {
     #[test]
     fn pages_are_followed_to_the_last() {
         let (mut pages, mut names) = (Pages::default(), Vec::new());
-        let first = pages.next_query("a b/").unwrap();
+        let first = pages.next_query("a b/", Depth::Directory).unwrap();
         assert!(first.starts_with("prefix=a%20b%2F&delimiter=%2F"), "{first}");
         let page = br#"{"items": [{"name": "a b/"}, {"name": "a b/x"}, {"name": "a b/c/y"},
             {"name": "elsewhere"}], "nextPageToken": "t+/="}"#;
-        pages.read(page, "a b/", &mut names).unwrap();
-        let second = pages.next_query("a b/").unwrap();
+        pages.read(page, "a b/", Depth::Directory, &mut names).unwrap();
+        let second = pages.next_query("a b/", Depth::Directory).unwrap();
         assert!(second.ends_with("&pageToken=t%2B%2F%3D"), "{second}");
-        pages.read(br#"{"items": [{"name": "a b/z"}]}"#, "a b/", &mut names).unwrap();
-        assert_eq!(pages.next_query("a b/"), None);
+        let last = br#"{"items": [{"name": "a b/z", "size": "12"}]}"#;
+        pages.read(last, "a b/", Depth::Directory, &mut names).unwrap();
+        assert_eq!(pages.next_query("a b/", Depth::Directory), None);
+        assert_eq!(names[1], Entry { name: "z".to_owned(), len_bytes: 12 });
+        let names: Vec<_> = names.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["x", "z"]);
+        let tree = Pages::default().next_query("a/", Depth::Tree).unwrap();
+        assert!(tree.starts_with("prefix=a%2F&fields="), "{tree}");
     }
 
     #[test]
     fn bad_pages_are_errors() {
         for bad in ["", "[]", "<html>", r#"{"items": 3}"#] {
-            assert!(Pages::default().read(bad.as_bytes(), "", &mut Vec::new()).is_err(), "{bad}");
+            assert!(
+                Pages::default()
+                    .read(bad.as_bytes(), "", Depth::Directory, &mut Vec::new())
+                    .is_err(),
+                "{bad}"
+            );
         }
         let (mut pages, page) = (Pages::default(), br#"{"nextPageToken": "again"}"#);
-        pages.read(page, "", &mut Vec::new()).unwrap();
-        assert!(pages.read(page, "", &mut Vec::new()).is_err());
+        pages.read(page, "", Depth::Directory, &mut Vec::new()).unwrap();
+        assert!(pages.read(page, "", Depth::Directory, &mut Vec::new()).is_err());
         let mut empty = Vec::new();
-        Pages::default().read(b"{}", "", &mut empty).unwrap();
+        Pages::default().read(b"{}", "", Depth::Directory, &mut empty).unwrap();
         assert!(empty.is_empty());
     }
 

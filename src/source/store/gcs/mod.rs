@@ -17,7 +17,7 @@ mod tests;
 
 use super::keyring::Keyring;
 use super::parts::{bearer, get, is_base, url};
-use super::{BoxFuture, Checksum, Store, Verdict, signing};
+use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict, signing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
@@ -183,21 +183,22 @@ impl Store for Gcs {
         self.keyring.forget();
     }
 
-    fn list<'a>(
+    fn entries<'a>(
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
+        depth: Depth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
         Box::pin(async move {
             let doing = format!("list {}", self.uri.with_key(key));
-            let (mut names, mut pages) = (Vec::new(), list::Pages::default());
-            while let Some(query) = pages.next_query(key) {
+            let (mut entries, mut pages) = (Vec::new(), list::Pages::default());
+            while let Some(query) = pages.next_query(key, depth) {
                 let text = format!("{}/storage/v1/b/{}/o?{query}", self.base, self.bucket());
                 let ask = || Ok(get(url(&text)?));
                 let answer = client.fetch(self, &doing, PAGE_BYTES_MAX, ask).await?;
-                pages.read(answer.body(), key, &mut names)?;
+                pages.read(answer.body(), key, depth, &mut entries)?;
             }
-            Ok(Some(names))
+            Ok(Some(entries))
         })
     }
 

@@ -7,6 +7,7 @@
 
 use super::place::{is_commit, split};
 use crate::options::RemoteOptions;
+use crate::source::store::{Depth, Entry};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -45,12 +46,31 @@ impl Cache {
         (is_commit(commit) && path.is_file()).then_some(path)
     }
 
-    /// The names of the files that the cache holds of `directory` at `commit`.
-    pub fn names(&self, commit: &str, directory: &str) -> Vec<String> {
-        let path = below(self.snapshot(commit), directory);
-        let entries = path.and_then(|path| fs::read_dir(path).ok()).into_iter().flatten();
-        let files = entries.filter_map(Result::ok).filter(|entry| entry.path().is_file());
-        files.filter_map(|file| file.file_name().into_string().ok()).collect()
+    /// The files that the cache holds of `directory` at `commit`.
+    pub fn entries(&self, commit: &str, directory: &str, depth: Depth) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut ahead: Vec<_> = below(self.snapshot(commit), directory)
+            .map(|path| (path, String::new()))
+            .into_iter()
+            .collect();
+        while let Some((path, prefix)) = ahead.pop() {
+            let found = fs::read_dir(path).ok().into_iter().flatten().filter_map(Result::ok);
+            for file in found {
+                let Ok(name) = file.file_name().into_string() else { continue };
+                let (path, name) = (file.path(), format!("{prefix}{name}"));
+                // Files are links to blobs; directories are none.
+                match fs::metadata(&path) {
+                    Ok(about) if about.is_file() => {
+                        entries.push(Entry { name, len_bytes: about.len() });
+                    }
+                    Ok(about) if about.is_dir() && depth == Depth::Tree => {
+                        ahead.push((path, format!("{name}/")));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        entries
     }
 
     fn snapshot(&self, commit: &str) -> PathBuf {

@@ -21,7 +21,7 @@ mod token;
 mod tree;
 
 use super::parts::get;
-use super::{BoxFuture, Checksum, Store, Verdict};
+use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::OnceCell;
-use tree::Entry;
+use tree::Listed;
 
 /// The most that is read of what the Hub says about a repository.
 const ABOUT_BYTES_MAX: usize = 64 << 20;
@@ -52,7 +52,7 @@ pub(super) struct Hub {
     verify: bool,
     pinned: OnceCell<Pinned>,
     /// The directories that were listed.
-    trees: Mutex<HashMap<String, Arc<Vec<Entry>>>>,
+    trees: Mutex<HashMap<String, Arc<Vec<Listed>>>>,
 }
 
 /// The commit of a checkpoint.
@@ -129,7 +129,11 @@ impl Hub {
 
     /// What is in `directory` (`""`, or ending in `/`), asked for once. `None` where there is no such
     /// directory.
-    async fn tree(&self, client: &Arc<Client>, directory: &str) -> Result<Option<Arc<Vec<Entry>>>> {
+    async fn tree(
+        &self,
+        client: &Arc<Client>,
+        directory: &str,
+    ) -> Result<Option<Arc<Vec<Listed>>>> {
         if let Some(tree) = self.trees().get(directory) {
             return Ok(Some(Arc::clone(tree)));
         }
@@ -147,7 +151,18 @@ impl Hub {
         }
     }
 
-    fn trees(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Vec<Entry>>>> {
+    /// All that is below `directory`.
+    async fn whole_tree(&self, client: &Arc<Client>, directory: &str) -> Result<Vec<Listed>> {
+        let doing = format!("list {}", self.uri.with_key(directory));
+        let first = format!("{}?recursive=true", self.place.tree(self.commit(), directory)?);
+        let first = first.parse().map_err(|error| {
+            let sentence = format!("cannot {doing}: its path is too long for a URL");
+            Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
+        })?;
+        tree::read(client, self, &doing, first).await
+    }
+
+    fn trees(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Vec<Listed>>>> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -212,18 +227,22 @@ impl Store for Hub {
         if self.verify { None } else { self.cache.file(self.commit(), key) }
     }
 
-    fn list<'a>(
+    fn entries<'a>(
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
+        depth: Depth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
         Box::pin(async move {
             if self.pinned.get().is_some_and(|pinned| pinned.from_cache) {
-                return Ok(Some(self.cache.names(self.commit(), key)));
+                return Ok(Some(self.cache.entries(self.commit(), key, depth)));
             }
-            let tree = self.tree(client, key).await?;
-            let files = tree.iter().flat_map(|tree| tree.iter());
-            Ok(Some(files.filter_map(|entry| entry.name_in(key)).collect()))
+            let listed = match depth {
+                Depth::Directory => self.tree(client, key).await?,
+                Depth::Tree => Some(Arc::new(self.whole_tree(client, key).await?)),
+            };
+            let files = listed.iter().flat_map(|files| files.iter());
+            Ok(Some(files.filter_map(|file| file.entry_in(key, depth)).collect()))
         })
     }
 
@@ -236,7 +255,7 @@ impl Store for Hub {
             let directory = &key[..key.rfind('/').map_or(0, |slash| slash + 1)];
             let tree = self.tree(client, directory).await?;
             let mut files = tree.iter().flat_map(|tree| tree.iter());
-            let sum = files.find(|entry| entry.path == key).and_then(Entry::sha256);
+            let sum = files.find(|entry| entry.path == key).and_then(Listed::sha256);
             Ok(sum.map(Checksum::Sha256))
         })
     }

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::http::{Client, Origin};
-use crate::source::store::Store;
-use crate::source::store::parts::{child, get};
+use crate::source::store::parts::{entry, get};
+use crate::source::store::{Depth, Entry, Store};
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -15,11 +15,13 @@ const PAGES_MAX: usize = 1000;
 
 /// What is in a directory.
 #[derive(Debug, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct Listed {
     /// From the root of the repository.
     pub path: String,
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    size: u64,
     lfs: Option<Lfs>,
 }
 
@@ -28,10 +30,10 @@ struct Lfs {
     oid: String,
 }
 
-impl Entry {
-    /// Its name in `directory`, if it is a file right there.
-    pub fn name_in(&self, directory: &str) -> Option<String> {
-        child(directory, &self.path).filter(|_| self.kind == "file").map(str::to_owned)
+impl Listed {
+    /// It as an entry of `directory`, if it is a file as deep there as `depth` says.
+    pub fn entry_in(&self, directory: &str, depth: Depth) -> Option<Entry> {
+        entry(directory, &self.path, self.size, depth).filter(|_| self.kind == "file")
     }
 
     /// The SHA-256 of the file, where the Hub keeps it.
@@ -60,7 +62,7 @@ pub(super) async fn read(
     store: &dyn Store,
     doing: &str,
     first: Uri,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<Listed>> {
     let fail = |what: &str| {
         let sentence = format!("cannot {doing}: {what}; check HF_ENDPOINT");
         Error::new(ErrorKind::Unsupported, sentence)
@@ -69,7 +71,7 @@ pub(super) async fn read(
     let mut url = first;
     for _ in 0..PAGES_MAX {
         let answer = client.fetch(store, doing, PAGE_BYTES_MAX, || Ok(get(url.clone()))).await?;
-        let page: Vec<Entry> = serde_json::from_slice(answer.body())
+        let page: Vec<Listed> = serde_json::from_slice(answer.body())
             .map_err(|error| fail("the answer is no listing of the Hub").with_source(error))?;
         entries.extend(page);
         let Some(next) = next_page(answer.headers()) else {
@@ -98,22 +100,24 @@ mod tests {
     #[test]
     fn entries_give_names_and_sums() {
         let sum = "ab".repeat(32);
-        let entry = |kind: &str, path: &str, oid: &str| -> Entry {
+        let listed = |kind: &str, path: &str, oid: &str| -> Listed {
             let entry = serde_json::json!({
                 "type": kind, "oid": "1", "size": 3, "path": path,
                 "lfs": { "oid": oid, "size": 3, "pointerSize": 100 },
             });
             serde_json::from_value(entry).unwrap()
         };
-        let file = entry("file", "a/b.safetensors", &sum);
-        assert_eq!(file.name_in("a/").as_deref(), Some("b.safetensors"));
-        assert_eq!(file.name_in(""), None);
+        let file = listed("file", "a/b.safetensors", &sum);
+        let expected = Entry { name: "b.safetensors".to_owned(), len_bytes: 3 };
+        assert_eq!(file.entry_in("a/", Depth::Directory), Some(expected));
+        assert_eq!(file.entry_in("", Depth::Directory), None);
+        assert_eq!(file.entry_in("", Depth::Tree).unwrap().name, "a/b.safetensors");
         assert_eq!(file.sha256(), Some([0xab; 32]));
-        assert_eq!(entry("file", "a", &format!("sha256:{sum}")).sha256(), Some([0xab; 32]));
+        assert_eq!(listed("file", "a", &format!("sha256:{sum}")).sha256(), Some([0xab; 32]));
         for wrong in ["", "ab", &sum[1..], &format!("{sum}a"), &sum.replace('b', "g")] {
-            assert_eq!(entry("file", "a", wrong).sha256(), None, "{wrong}");
+            assert_eq!(listed("file", "a", wrong).sha256(), None, "{wrong}");
         }
-        assert_eq!(entry("directory", "a", &sum).name_in(""), None);
+        assert_eq!(listed("directory", "a", &sum).entry_in("", Depth::Directory), None);
     }
 
     #[test]

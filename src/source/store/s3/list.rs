@@ -1,9 +1,11 @@
-//! The names in a directory: `ListObjectsV2`, page by page, with `/` as the delimiter.
+//! What is in a directory: `ListObjectsV2`, page by page, with `/` as the delimiter or, for all that is
+//! below it, without.
 
 use super::{PAGE_BYTES_MAX, S3};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::http::Client;
-use crate::source::store::parts::{child, get};
+use crate::source::store::parts::{entry, get};
+use crate::source::store::{Depth, Entry};
 use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
@@ -16,19 +18,21 @@ const PAGES_MAX: usize = 1000;
 /// One page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Page {
-    keys: Vec<String>,
+    /// Keys and lengths in bytes.
+    objects: Vec<(String, u64)>,
     is_encoded: bool,
     is_truncated: bool,
     next: Option<String>,
 }
 
-/// The names of the objects directly in `directory`, without it.
-pub(super) async fn names(
+/// The objects in `directory`.
+pub(super) async fn entries(
     store: &S3,
     client: &Arc<Client>,
     directory: &str,
-) -> Result<Vec<String>> {
-    let (address, mut names) = (&store.0.address, Vec::new());
+    depth: Depth,
+) -> Result<Vec<Entry>> {
+    let (address, mut entries) = (&store.0.address, Vec::new());
     let place = format!("s3://{}/{directory}", address.bucket());
     let doing = format!("list {place}");
     let mut next: Option<String> = None;
@@ -36,16 +40,17 @@ pub(super) async fn names(
         let build = || {
             let mut query = Vec::new();
             query.extend(next.as_deref().map(|token| ("continuation-token", token)));
-            query.extend([("delimiter", "/"), ("encoding-type", "url"), ("list-type", "2")]);
+            query.extend((depth == Depth::Directory).then_some(("delimiter", "/")));
+            query.extend([("encoding-type", "url"), ("list-type", "2")]);
             query.push(("prefix", directory));
             Ok(get(address.query_url(&store.region(), &query)?))
         };
         let answer = client.fetch(store, &doing, PAGE_BYTES_MAX, build).await?;
         let page = page(answer.body())
             .ok_or_else(|| strange(&place, "answers with what is no listing"))?;
-        names.extend(page.names(directory));
+        entries.extend(page.entries(directory, depth));
         if !page.is_truncated {
-            return Ok(names);
+            return Ok(entries);
         }
         if page.next.is_none() || page.next == next {
             return Err(strange(&place, "does not say how its listing goes on"));
@@ -61,13 +66,13 @@ fn strange(place: &str, what: &str) -> Error {
 }
 
 impl Page {
-    /// The names relative to `directory`, without what stands for a directory.
-    fn names(&self, directory: &str) -> Vec<String> {
-        let decoded = self.keys.iter().map(|key| match self.is_encoded {
-            true => decode(key),
-            false => key.clone(),
+    /// What is in `directory`, without what stands for a directory.
+    fn entries(&self, directory: &str, depth: Depth) -> Vec<Entry> {
+        let decoded = self.objects.iter().map(|(key, len_bytes)| match self.is_encoded {
+            true => (decode(key), *len_bytes),
+            false => (key.clone(), *len_bytes),
         });
-        decoded.filter_map(|key| child(directory, &key).map(str::to_owned)).collect()
+        decoded.filter_map(|(key, len_bytes)| entry(directory, &key, len_bytes, depth)).collect()
     }
 }
 
@@ -82,6 +87,7 @@ fn page(body: &[u8]) -> Option<Page> {
     let mut page = Page::default();
     let mut path: Vec<String> = Vec::new();
     let mut text = String::new();
+    let mut object = (String::new(), 0);
     loop {
         match reader.read_event().ok()? {
             Event::Start(tag) => {
@@ -98,7 +104,13 @@ fn page(body: &[u8]) -> Option<Page> {
                 let names: Vec<_> = path.iter().map(String::as_str).collect();
                 let value = std::mem::take(&mut text);
                 match names.as_slice() {
-                    ["ListBucketResult", "Contents", "Key"] => page.keys.push(value),
+                    ["ListBucketResult", "Contents", "Key"] => object.0 = value,
+                    ["ListBucketResult", "Contents", "Size"] => {
+                        object.1 = value.trim().parse().ok()?;
+                    }
+                    ["ListBucketResult", "Contents"] => {
+                        page.objects.push(std::mem::take(&mut object));
+                    }
                     ["ListBucketResult", "EncodingType"] => page.is_encoded = value.trim() == "url",
                     ["ListBucketResult", "IsTruncated"] => {
                         page.is_truncated = value.trim() == "true";
@@ -129,20 +141,26 @@ mod tests {
             <Name>b</Name><Prefix>m/</Prefix><EncodingType>url</EncodingType>\
             <IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b=</NextContinuationToken>\
             <Contents><Key>m/</Key><ETag>&quot;x&quot;</ETag></Contents>\
-            <Contents><Key>m/a+b%2Bc%C3%A9</Key><Owner><ID>o</ID></Owner></Contents>\
+            <Contents><Key>m/a+b%2Bc%C3%A9</Key><Owner><ID>o</ID></Owner>\
+            <Size>12</Size></Contents>\
             <Contents><Key>m/sub/x</Key></Contents>\
             <CommonPrefixes><Prefix>m/sub/</Prefix></CommonPrefixes></ListBucketResult>";
         let page = page(text.as_bytes()).unwrap();
         assert_eq!(page.next.as_deref(), Some("a&b="));
         assert!(page.is_truncated && page.is_encoded);
-        assert_eq!(page.names("m/"), ["a b+c\u{e9}"]);
+        let name = "a b+c\u{e9}".to_owned();
+        let expected = [Entry { name, len_bytes: 12 }];
+        assert_eq!(page.entries("m/", Depth::Directory), expected);
+        let names: Vec<_> = page.entries("m/", Depth::Tree).into_iter().map(|e| e.name).collect();
+        assert_eq!(names, ["a b+c\u{e9}", "sub/x"]);
     }
 
     #[test]
     fn keys_of_stores_that_do_not_encode_are_taken_as_they_are() {
         let text = "<ListBucketResult><IsTruncated>false</IsTruncated>\
             <Contents><Key>a%20+&amp;&#233;&lt;</Key></Contents></ListBucketResult>";
-        assert_eq!(page(text.as_bytes()).unwrap().names(""), ["a%20+&\u{e9}<"]);
+        let entries = page(text.as_bytes()).unwrap().entries("", Depth::Directory);
+        assert_eq!(entries[0].name, "a%20+&\u{e9}<");
         assert_eq!(page(b"<ListBucketResult/>"), Some(Page::default()));
     }
 

@@ -19,7 +19,7 @@ mod profiles;
 mod sigv4;
 mod time;
 
-use super::{BoxFuture, Checksum, Store, Verdict};
+use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
@@ -177,12 +177,13 @@ impl Store for S3 {
         false
     }
 
-    fn list<'a>(
+    fn entries<'a>(
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
-        Box::pin(async move { list::names(self, client, key).await.map(Some) })
+        depth: Depth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        Box::pin(async move { list::entries(self, client, key, depth).await.map(Some) })
     }
 
     fn checksum<'a>(

@@ -1,0 +1,67 @@
+//! What a C program holds: numbers that look like pointers, and lead nowhere.
+//!
+//! They are looked up at every call. So a handle that was closed, or was never one, is an error and not
+//! a crash; and what is closed while another thread uses it lives until that one is done.
+
+use std::collections::BTreeMap;
+use std::ptr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Handles are this far apart; below it, they tell their kind.
+const STEP: usize = 16;
+
+/// The live handles of one kind.
+pub struct Handles<T> {
+    kind: usize,
+    live: RwLock<Live<T>>,
+}
+
+struct Live<T> {
+    next: usize,
+    of: BTreeMap<usize, Arc<T>>,
+}
+
+impl<T> Handles<T> {
+    /// None yet; `kind` is below 16 and of these only.
+    pub const fn new(kind: usize) -> Self {
+        Self { kind, live: RwLock::new(Live { next: STEP, of: BTreeMap::new() }) }
+    }
+
+    /// A new handle to `thing`; never NULL, and never one that was given before.
+    pub fn open<Opaque>(&self, thing: Arc<T>) -> *mut Opaque {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let handle = live.next + self.kind;
+        live.next += STEP;
+        live.of.insert(handle, thing);
+        ptr::without_provenance_mut(handle)
+    }
+
+    /// What `handle` leads to, if it is open.
+    pub fn get<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.of.get(&handle.addr()).cloned()
+    }
+
+    /// Closes `handle`, and gives what it led to, if it was open.
+    pub fn close<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner).of.remove(&handle.addr())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::c_void;
+
+    #[test]
+    fn stale_and_foreign_handles_lead_nowhere() {
+        let (numbers, texts) = (Handles::new(1), Handles::new(2));
+        let one = numbers.open::<c_void>(Arc::new(1));
+        let text = texts.open::<c_void>(Arc::new("text"));
+        assert!(numbers.get(text).is_none() && texts.get(one).is_none());
+        assert!(numbers.get::<c_void>(ptr::null()).is_none());
+        assert_eq!(numbers.close(one).as_deref(), Some(&1));
+        assert!(numbers.get(one).is_none() && numbers.close(one).is_none());
+        assert_ne!(numbers.open::<c_void>(Arc::new(2)), one);
+    }
+}

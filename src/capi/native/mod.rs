@@ -1,0 +1,404 @@
+//! ringload's own functions: loads as streams of tensors, and ranges into the caller's memory.
+//!
+//! ```text
+//! status   what functions return, and the last error of a thread
+//! options  a loader's options, by name
+//! tensor   what a C program is given of a tensor
+//! ```
+//!
+//! Every function may be called from any thread, several at once. Threads that share a stream get one
+//! tensor each; a stream that is freed while another thread waits for its next tensor ends for that one.
+//! A tensor may be released by any thread, also after its stream and loader were freed. After a fork the
+//! child makes its own loaders: what it has of its parent's is an error there.
+
+mod options;
+mod status;
+mod tensor;
+
+pub use status::RingloadStatus;
+pub use tensor::RingloadTensor;
+
+use super::abi::{guarded, items, put, utf8};
+use super::handles::Handles;
+use crate::engine::Halt;
+use crate::error::{Error, ErrorKind, Result};
+use crate::load::{Loader, Progress, ReadRequest, TensorStream};
+use crate::location::Location;
+use options::Options;
+use status::{Outcome, returned};
+use std::ffi::{c_char, c_int, c_void};
+use std::ops::ControlFlow;
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tensor::Owned;
+
+/// Options of loads, and what loads share: credentials, the pinned ring, the cache.
+pub struct RingloadLoader;
+/// The tensors of a load, one after the other.
+pub struct RingloadStream;
+
+/// Called by ringload_read with the number of a range whose memory is filled; what is not 0 stops the
+/// rest.
+pub type RingloadRangeCallback =
+    Option<unsafe extern "C" fn(range: usize, user_data: *mut c_void) -> c_int>;
+
+/// A range of a file or object, and where its bytes go.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RingloadRange {
+    /// A path or URI.
+    pub location: *const c_char,
+    /// Where it begins there.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub len_bytes: u64,
+    /// Where its bytes go, on `device`.
+    pub into: *mut c_void,
+    /// -1 for host memory, else the number of a CUDA card.
+    pub device: i32,
+}
+
+/// A loader's options. The process that made them: after a fork, the threads that they share are not there.
+struct Loading {
+    process: u32,
+    options: Mutex<Options>,
+}
+
+struct Streaming {
+    process: u32,
+    stream: Mutex<TensorStream>,
+    halt: Halt,
+    progress: Progress,
+}
+
+static LOADERS: Handles<Loading> = Handles::new(2);
+static STREAMS: Handles<Streaming> = Handles::new(3);
+static TENSORS: Handles<Owned> = Handles::new(4);
+
+fn refuse<T>(sentence: impl Into<String>) -> Result<T> {
+    Err(Error::new(ErrorKind::InvalidInput, sentence))
+}
+
+fn stale<T>(what: &str) -> Result<T> {
+    refuse(format!("this is no {what}, or one that was freed"))
+}
+
+fn check_process(made_by: u32) -> Result<()> {
+    match made_by == process::id() {
+        true => Ok(()),
+        false => refuse("this was made before the process was forked; make another one"),
+    }
+}
+
+fn options_of(loader: *const RingloadLoader) -> Result<Arc<Loading>> {
+    let Some(loading) = LOADERS.get(loader) else { return stale("loader") };
+    check_process(loading.process)?;
+    Ok(loading)
+}
+
+fn stream_of(stream: *const RingloadStream) -> Result<Arc<Streaming>> {
+    let Some(streaming) = STREAMS.get(stream) else { return stale("stream") };
+    check_process(streaming.process)?;
+    Ok(streaming)
+}
+
+impl Loading {
+    fn options(&self) -> MutexGuard<'_, Options> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loader(&self) -> Loader {
+        self.options().loader.clone()
+    }
+}
+
+/// # Safety
+/// Unless it is NULL, `location` is a text.
+unsafe fn location_at(location: *const c_char) -> Result<Location> {
+    // SAFETY: this function's contract.
+    match unsafe { super::abi::text(location) } {
+        Some(text) => Location::parse_os(text),
+        None => refuse("the location is NULL; give a path or a URI"),
+    }
+}
+
+/// The version of the library, as `0.1.0`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ringload_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// Why the last call of this thread that failed did, in a sentence; empty if none did. It is there until
+/// another call of this thread fails.
+#[unsafe(no_mangle)]
+pub extern "C" fn ringload_error() -> *const c_char {
+    guarded(c"".as_ptr(), status::last_error)
+}
+
+/// Makes a loader with the default options.
+///
+/// # Safety
+/// `loader` is NULL or a place for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -> c_int {
+    returned(|| {
+        if loader.is_null() {
+            return refuse("there is no place for the loader");
+        }
+        let loading = Loading { process: process::id(), options: Mutex::default() };
+        // SAFETY: not NULL; else this function's contract.
+        unsafe { put(loader, LOADERS.open(Arc::new(loading))) };
+        Ok(Outcome::Done)
+    })
+}
+
+/// Sets an option of later loads.
+///
+/// memory_limit (unlimited, min, 4GiB), device (cpu, cuda, cuda:1), dtype (F32, F16, BF16), allocation
+/// (shard, tensor), tensors (globs, one a line), order (completion, file), read_path (auto, direct,
+/// buffered, mapped, gds), engines, hold_timeout_seconds; region, endpoint, header (`Name: value`; each
+/// adds one), connections, verify (true, false), s3_access_key_id, s3_secret_access_key,
+/// s3_session_token; cache_dir, cache_size, cache_validate.
+///
+/// # Safety
+/// `key` and `value` are NULL or texts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_loader_set(
+    loader: *mut RingloadLoader,
+    key: *const c_char,
+    value: *const c_char,
+) -> c_int {
+    returned(|| {
+        let loading = options_of(loader)?;
+        // SAFETY: this function's contract.
+        let (Some(key), Some(value)) = (unsafe { utf8(key) }, unsafe { utf8(value) }) else {
+            return refuse("an option's key and value have to be texts in UTF-8");
+        };
+        loading.options().set(key, value)?;
+        Ok(Outcome::Done)
+    })
+}
+
+/// Frees a loader. Its streams go on. NULL and freed ones are ignored.
+#[unsafe(no_mangle)]
+pub extern "C" fn ringload_loader_free(loader: *mut RingloadLoader) {
+    guarded((), || {
+        if let Some(loading) = LOADERS.close(loader) {
+            forget_after_fork(loading.process, loading);
+        }
+    });
+}
+
+/// Drops `thing`; in another process than it was made by, it waits for nobody: its threads are not there.
+fn forget_after_fork<T>(made_by: u32, thing: Arc<T>) {
+    if made_by != process::id() {
+        std::mem::forget(thing);
+    }
+}
+
+/// Begins to load the checkpoint at `location`: a file, an index, a directory, a pattern, or a URI.
+///
+/// # Safety
+/// `location` is NULL or a text, `stream` NULL or a place for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_stream_open(
+    loader: *mut RingloadLoader,
+    location: *const c_char,
+    stream: *mut *mut RingloadStream,
+) -> c_int {
+    returned(|| {
+        let loader = options_of(loader)?.loader();
+        // SAFETY: this function's contract.
+        let location = unsafe { location_at(location) }?;
+        if stream.is_null() {
+            return refuse("there is no place for the stream");
+        }
+        let opened = loader.stream(location)?;
+        let streaming = Streaming {
+            process: process::id(),
+            halt: opened.halt(),
+            progress: opened.progress(),
+            stream: Mutex::new(opened),
+        };
+        // SAFETY: not NULL; else this function's contract.
+        unsafe { put(stream, STREAMS.open(Arc::new(streaming))) };
+        Ok(Outcome::Done)
+    })
+}
+
+/// Waits for the next tensor; RINGLOAD_STATUS_END when there are no more. The tensor is yours until you
+/// release it. After an error the stream ends.
+///
+/// # Safety
+/// `tensor` is NULL or a place for a tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_stream_next(
+    stream: *mut RingloadStream,
+    tensor: *mut RingloadTensor,
+) -> c_int {
+    returned(|| {
+        let streaming = stream_of(stream)?;
+        if tensor.is_null() {
+            return refuse("there is no place for the tensor");
+        }
+        let next = streaming.stream.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some(next) = next.transpose()? else { return Ok(Outcome::End) };
+        let owned = Arc::new(Owned::new(next));
+        let handle = TENSORS.open(Arc::clone(&owned));
+        // SAFETY: not NULL; else this function's contract.
+        unsafe { put(tensor, owned.told(handle)) };
+        Ok(Outcome::Done)
+    })
+}
+
+/// How many bytes of tensors were given out, and how many there are in all.
+///
+/// # Safety
+/// `done_bytes` and `total_bytes` are NULL or places for numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_stream_progress(
+    stream: *mut RingloadStream,
+    done_bytes: *mut u64,
+    total_bytes: *mut u64,
+) -> c_int {
+    returned(|| {
+        let progress = stream_of(stream)?.progress.clone();
+        // SAFETY: this function's contract.
+        unsafe { put(done_bytes, progress.done_bytes()) };
+        // SAFETY: this function's contract.
+        unsafe { put(total_bytes, progress.total_bytes()) };
+        Ok(Outcome::Done)
+    })
+}
+
+/// Frees a stream, and stops its load if that is not done. Its tensors stay. NULL and freed ones are
+/// ignored.
+#[unsafe(no_mangle)]
+pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
+    guarded((), || {
+        if let Some(streaming) = STREAMS.close(stream) {
+            if streaming.process == process::id() {
+                streaming.halt.halt();
+            }
+            forget_after_fork(streaming.process, streaming);
+        }
+    });
+}
+
+/// Gives a tensor back: what it points to is gone. NULL and released ones are ignored.
+///
+/// # Safety
+/// `tensor` is NULL, or was filled by ringload_stream_next.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_tensor_release(tensor: *mut RingloadTensor) {
+    guarded((), || {
+        // SAFETY: this function's contract.
+        if let Some(tensor) = unsafe { tensor.as_mut() } {
+            drop(TENSORS.close(tensor.owner));
+            *tensor = RingloadTensor::none();
+        }
+    });
+}
+
+/// Copies a tensor to host memory, wherever it is; `len_bytes` has to be its own.
+///
+/// # Safety
+/// `tensor` is NULL, or was filled by ringload_stream_next; `into` has `len_bytes` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_tensor_copy(
+    tensor: *const RingloadTensor,
+    into: *mut c_void,
+    len_bytes: u64,
+) -> c_int {
+    returned(|| {
+        // SAFETY: this function's contract.
+        let owner = unsafe { tensor.as_ref() }.map(|tensor| tensor.owner);
+        let Some(owned) = owner.and_then(|owner| TENSORS.get(owner)) else {
+            return stale("tensor");
+        };
+        // SAFETY: this function's contract.
+        let Some(into) = (unsafe { memory(into, len_bytes) }) else {
+            return refuse("the memory for the tensor is NULL or longer than memory can be");
+        };
+        owned.copy_to(into)?;
+        Ok(Outcome::Done)
+    })
+}
+
+/// The `len_bytes` bytes at `into`; `None` where there can be none.
+///
+/// # Safety
+/// Else they are there, and nobody else uses them while the result is.
+unsafe fn memory<'a>(into: *mut c_void, len_bytes: u64) -> Option<&'a mut [u8]> {
+    let len = usize::try_from(len_bytes).ok().filter(|&len| isize::try_from(len).is_ok())?;
+    match len {
+        0 => Some(&mut []),
+        _ if into.is_null() || into.addr().checked_add(len).is_none() => None,
+        // SAFETY: not NULL, not too long; else this function's contract.
+        _ => Some(unsafe { std::slice::from_raw_parts_mut(into.cast(), len) }),
+    }
+}
+
+/// Reads ranges of files and objects into memory of the caller; returns when nothing is in flight any
+/// more. With a `callback`, that is called on this thread with each range that is there.
+///
+/// After an error, or when the callback stopped it, ranges that it was not called with hold anything.
+/// Memory whose address is congruent to the offset modulo 4096 is read into directly.
+///
+/// # Safety
+/// `ranges` has `count` ranges; their memory is there, and nobody else uses it during the call; `callback`
+/// is NULL or may be called with `user_data`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringload_read(
+    loader: *mut RingloadLoader,
+    ranges: *const RingloadRange,
+    count: usize,
+    callback: RingloadRangeCallback,
+    user_data: *mut c_void,
+) -> c_int {
+    returned(|| {
+        let loader = options_of(loader)?.loader();
+        // SAFETY: this function's contract.
+        let Some(ranges) = (unsafe { items(ranges, count) }) else {
+            return refuse("the ranges are NULL");
+        };
+        let requests = ranges.iter().map(|range| {
+            // SAFETY: this function's contract.
+            unsafe { request(range) }
+        });
+        let mut requests = requests.collect::<Result<Vec<_>>>()?;
+        let mut stopped = false;
+        loader.read_into(&mut requests, |range| {
+            // SAFETY: this function's contract.
+            stopped = callback.is_some_and(|callback| unsafe { callback(range, user_data) } != 0);
+            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match stopped {
+            true => Err(Error::new(ErrorKind::Cancelled, "the callback stopped the reading")),
+            false => Ok(Outcome::Done),
+        }
+    })
+}
+
+/// # Safety
+/// As for [`ringload_read`].
+unsafe fn request<'a>(range: &RingloadRange) -> Result<ReadRequest<'a>> {
+    // SAFETY: this function's contract.
+    let location = unsafe { location_at(range.location) }?;
+    match u32::try_from(range.device) {
+        // SAFETY: this function's contract.
+        Ok(ordinal) => Ok(unsafe {
+            let address = range.into.addr() as u64;
+            ReadRequest::on_card(location, range.offset_bytes, ordinal, address, range.len_bytes)
+        }),
+        // SAFETY: this function's contract.
+        Err(_) if range.device == -1 => match unsafe { memory(range.into, range.len_bytes) } {
+            Some(into) => Ok(ReadRequest::new(location, range.offset_bytes, into)),
+            None => refuse("a range's memory is NULL or longer than memory can be"),
+        },
+        Err(_) => refuse(format!(
+            "{} is no device; use -1 for host memory, or the number of a card",
+            range.device
+        )),
+    }
+}

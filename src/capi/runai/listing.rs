@@ -1,0 +1,109 @@
+//! Files of a directory, chosen by patterns.
+//!
+//! Patterns are those of fnmatch(3) without flags: `*` and `?` match slashes, too. They are matched
+//! against whole paths, as they are told.
+
+use super::code::Failure;
+use crate::load::Loader;
+use crate::location::Location;
+use globset::{GlobBuilder, GlobMatcher};
+use std::ffi::{CStr, CString, OsStr, c_char, c_void};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Called with each file: its path, its size in bytes, and what was given for it.
+pub type RunaiFileStreamerFileListCallback =
+    Option<unsafe extern "C" fn(path: *const c_char, file_size: usize, user_data: *mut c_void)>;
+
+/// What to list.
+pub struct Listing<'a> {
+    pub prefix: &'a OsStr,
+    pub is_recursive: bool,
+    pub allow: Vec<&'a OsStr>,
+    pub ignore: Vec<&'a OsStr>,
+}
+
+impl Listing<'_> {
+    /// Calls `on_file` with the path and the length in bytes of each file.
+    ///
+    /// # Errors
+    /// Those of [`Loader::list`].
+    pub fn each(
+        &self,
+        loader: &Loader,
+        mut on_file: impl FnMut(&CStr, usize),
+    ) -> Result<(), Failure> {
+        let fail = |error| Failure::of(&error, false);
+        let directory = Location::parse_os(self.prefix).map_err(fail)?;
+        let listed = loader.list(&directory, self.is_recursive).map_err(fail)?;
+        let (allow, ignore) = (matchers(&self.allow), matchers(&self.ignore));
+        for file in listed {
+            let path = match file.location {
+                Location::File(path) => path.into_os_string().into_vec(),
+                Location::Object(uri) => uri.to_string().into_bytes(),
+            };
+            let matches = |pattern: &Option<GlobMatcher>| {
+                pattern.as_ref().is_some_and(|pattern| pattern.is_match(OsStr::from_bytes(&path)))
+            };
+            let is_allowed = allow.is_empty() || allow.iter().any(matches);
+            if is_allowed
+                && !ignore.iter().any(matches)
+                && let Ok(path) = CString::new(path)
+            {
+                on_file(&path, usize::try_from(file.len_bytes).unwrap_or(usize::MAX));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What matches as the patterns say; `None` for one that matches nothing, such as `[a`.
+fn matchers(patterns: &[&OsStr]) -> Vec<Option<GlobMatcher>> {
+    patterns.iter().map(|pattern| matcher(pattern.to_str()?)).collect()
+}
+
+/// As fnmatch(3) knows no braces, they mean themselves; two stars are as good as one.
+fn matcher(pattern: &str) -> Option<GlobMatcher> {
+    let mut globs = String::with_capacity(pattern.len());
+    let mut characters = pattern.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '{' | '}' => globs.extend(['[', character, ']']),
+            '*' if characters.peek() == Some(&'*') => {}
+            '\\' => globs.extend([character, characters.next()?]),
+            other => globs.push(other),
+        }
+    }
+    let mut builder = GlobBuilder::new(&globs);
+    let glob = builder.literal_separator(false).backslash_escape(true).build();
+    glob.ok().map(|glob| glob.compile_matcher())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_fnmatch_does() {
+        for (pattern, path, matches) in [
+            ("*.safetensors", "/m/a/x.safetensors", true),
+            ("x.safetensors", "/m/x.safetensors", false),
+            ("*/a/*", "/m/a/b/c", true),
+            ("*/**/c", "/m/a/c", true),
+            ("/m/?", "/m/a", true),
+            ("/m?a", "/m/a", true),
+            ("*.b[i]n", "x.bin", true),
+            ("*.b[!x]n", "x.bin", true),
+            ("*.b[!i]n", "x.bin", false),
+            (r"*\*n", "x*n", true),
+            (r"*\*n", "xbn", false),
+            ("{a,b}", "{a,b}", true),
+            ("{a,b}", "a", false),
+            ("*[a", "x[a", false),
+            ("", "", true),
+            ("", "x", false),
+        ] {
+            let is_match = matcher(pattern).is_some_and(|matcher| matcher.is_match(path));
+            assert_eq!(is_match, matches, "{pattern} {path}");
+        }
+    }
+}
