@@ -1,0 +1,79 @@
+//! Tensors on a card: candle allocates them, and ringload brings the bytes straight into them.
+//!
+//! The bytes pass through the loader's pinned ring; copies run while later parts are being read. No
+//! second copy of a tensor is on the card or in host memory.
+#![allow(unsafe_code)]
+
+use crate::{Outcome, Tensors, dtype_of};
+use candle_core::cuda_backend::CudaStorageSlice;
+use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+use candle_core::{Device, Storage, Tensor};
+use ringload::{Checkpoint, Loader, ReadRequest, TensorInfo};
+use std::ops::ControlFlow;
+
+/// All tensors of the checkpoint, in memory of card `ordinal` that candle allocated.
+pub fn load(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors> {
+    let checkpoint = loader.open(location)?;
+    let device = Device::new_cuda(ordinal as usize)?;
+    let tensors = checkpoint
+        .tensors()
+        .iter()
+        .map(|info| Ok(Tensor::zeros(info.shape(), dtype_of(info)?, &device)?))
+        .collect::<Outcome<Vec<_>>>()?;
+    device.synchronize()?; // the zeros come before the bytes
+    fill(loader, &checkpoint, &tensors, ordinal)?;
+    let names = checkpoint.tensors().iter().map(|info| info.name().to_owned());
+    Ok(names.zip(tensors).collect())
+}
+
+fn fill(loader: &Loader, checkpoint: &Checkpoint, tensors: &[Tensor], ordinal: u32) -> Outcome<()> {
+    let mut requests = Vec::new();
+    for (info, tensor) in checkpoint.tensors().iter().zip(tensors) {
+        if info.len_bytes() > 0 {
+            requests.push(request(checkpoint, info, tensor, ordinal)?);
+        }
+    }
+    loader.read_into(&mut requests, |_| ControlFlow::Continue(()))?;
+    Ok(())
+}
+
+/// Asks for the bytes of one tensor, into its memory.
+fn request(
+    checkpoint: &Checkpoint,
+    info: &TensorInfo,
+    tensor: &Tensor,
+    ordinal: u32,
+) -> Outcome<ReadRequest<'static>> {
+    let location = checkpoint.shards()[info.shard()].location().clone();
+    let address = address_of(tensor)?;
+    // SAFETY: the caller keeps the tensor until the bytes are there, and hands it out only then. It
+    // was just allocated, with as many bytes as the tensor has in the file, and the one piece of work
+    // that was queued for it, its zeros, is done.
+    let request = unsafe {
+        ReadRequest::on_card(location, info.offset_bytes(), ordinal, address, info.len_bytes())
+    };
+    Ok(request)
+}
+
+/// Where a tensor that candle just made lies on its card.
+fn address_of(tensor: &Tensor) -> Outcome<u64> {
+    use CudaStorageSlice::{BF16, F8E4M3, F16, F32, F64, I16, I32, I64, U8, U32};
+    let (storage, _) = tensor.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else {
+        return Err("candle made a tensor that is not on the card".into());
+    };
+    let stream = storage.device.cuda_stream();
+    Ok(match &storage.slice {
+        U8(slice) => slice.device_ptr(&stream).0,
+        U32(slice) => slice.device_ptr(&stream).0,
+        I16(slice) => slice.device_ptr(&stream).0,
+        I32(slice) => slice.device_ptr(&stream).0,
+        I64(slice) => slice.device_ptr(&stream).0,
+        BF16(slice) => slice.device_ptr(&stream).0,
+        F16(slice) => slice.device_ptr(&stream).0,
+        F32(slice) => slice.device_ptr(&stream).0,
+        F64(slice) => slice.device_ptr(&stream).0,
+        F8E4M3(slice) => slice.device_ptr(&stream).0,
+        _ => return Err(format!("{:?} is not loaded onto cards here", tensor.dtype()).into()),
+    })
+}
