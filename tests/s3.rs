@@ -5,32 +5,27 @@
 mod common;
 
 use common::command::{self, Finished, digest_lines, ringload};
-use common::servers::{Server, free_port, python_program};
+use common::moto::Moto;
 use common::{Expected, directory, write, write_index};
 use ringload::{Dtype, ErrorKind, Loader, S3Credentials};
-use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use tempfile::TempDir;
 
 const BUCKET: &str = "models";
 
 /// A running moto with a checkpoint in it.
 struct Store {
-    server: Server,
-    home: TempDir,
-    keys: Value,
+    moto: Moto,
     tensors: Vec<Expected>,
 }
 
 impl Store {
     /// `None` where moto is not installed.
     fn start() -> Option<Self> {
-        let (moto, python) = (python_program("moto_server")?, python_program("python")?);
-        let (home, files) = (directory(), directory());
+        let files = directory();
         let tensors = vec![
             Expected::new("a", Dtype::F32, &[300, 1000], 1),
             Expected::new("b", Dtype::BF16, &[77], 2),
@@ -45,29 +40,15 @@ impl Store {
             write(&indexed.join(name), tensors, None);
         }
         write_index(&indexed.join("model.safetensors.index.json"), shards);
-        let port = free_port();
-        let mut command = Command::new(moto);
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-        command.env("INITIAL_NO_AUTH_ACTION_COUNT", "3");
-        let server = Server::start(&mut command, port, &home.path().join("moto.log"));
-        let filling = Command::new(python)
-            .args(["tests/support/moto.py", &format!("http://127.0.0.1:{port}"), BUCKET])
-            .arg(files.path())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("HOME", home.path())
-            .output()
-            .unwrap();
-        assert!(filling.status.success(), "{}", String::from_utf8_lossy(&filling.stderr));
-        let keys = serde_json::from_slice(&filling.stdout).unwrap();
-        Some(Self { server, home, keys, tensors })
+        Some(Self { moto: Moto::start(BUCKET, files.path())?, tensors })
     }
 
     fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.server.port)
+        self.moto.url()
     }
 
     fn key(&self, name: &str) -> &str {
-        self.keys[name].as_str().unwrap()
+        self.moto.key(name)
     }
 
     /// The command, knowing the server and nobody's credentials.
@@ -78,7 +59,7 @@ impl Store {
                 command.env_remove(name);
             }
         }
-        command.env("HOME", self.home.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+        command.env("HOME", self.moto.home.path()).env("AWS_EC2_METADATA_DISABLED", "true");
         command.env("AWS_ENDPOINT_URL", self.endpoint());
         command.args(arguments);
         command
@@ -98,7 +79,7 @@ impl Store {
 
     /// Writes `~/.aws/config` and gives the command that loads by it.
     fn by_profile(&self, config: &str) -> Command {
-        let directory = self.home.path().join(".aws");
+        let directory = self.moto.home.path().join(".aws");
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("config"), config).unwrap();
         self.bare(&["load", &object("x.safetensors"), "--digest"])
@@ -158,7 +139,7 @@ fn objects_load_with_every_kind_of_credentials() {
         assuming
     }));
 
-    let json = store.home.path().join("keys.json");
+    let json = store.moto.home.path().join("keys.json");
     let text = format!(
         "{{\"Version\": 1, \"AccessKeyId\": \"{key}\", \"SecretAccessKey\": \"{secret}\"}}"
     );
@@ -229,7 +210,7 @@ fn refusals_say_what_to_do() {
 #[test]
 fn the_server_refuses_what_is_not_signed() {
     let Some(store) = Store::start() else { return };
-    let port = store.server.port;
+    let port = store.moto.server.port;
     let get = format!(
         "GET /{BUCKET}/model/x.safetensors HTTP/1.1\r\nHost: h\r\n\
                        Connection: close\r\n"
@@ -242,5 +223,5 @@ fn the_server_refuses_what_is_not_signed() {
         "0".repeat(64)
     );
     assert_eq!(status(port, &format!("{get}{forged}\r\n")), "403");
-    assert!(Path::new(store.home.path()).join("moto.log").exists());
+    assert!(Path::new(store.moto.home.path()).join("moto.log").exists());
 }

@@ -42,6 +42,12 @@ impl<T> Handles<T> {
         live.of.get(&handle.addr()).cloned()
     }
 
+    /// Whether `handle` was given by [`open`](Self::open) at some time.
+    pub fn was_given<Opaque>(&self, handle: *const Opaque) -> bool {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        handle.addr() % STEP == self.kind && (STEP..live.next).contains(&handle.addr())
+    }
+
     /// Closes `handle`, and gives what it led to, if it was open.
     pub fn close<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
         self.live.write().unwrap_or_else(PoisonError::into_inner).of.remove(&handle.addr())
@@ -63,5 +69,7 @@ mod tests {
         assert_eq!(numbers.close(one).as_deref(), Some(&1));
         assert!(numbers.get(one).is_none() && numbers.close(one).is_none());
         assert_ne!(numbers.open::<c_void>(Arc::new(2)), one);
+        assert!(numbers.was_given(one) && !numbers.was_given(text));
+        assert!(!numbers.was_given::<c_void>(ptr::null()));
     }
 }

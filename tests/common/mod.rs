@@ -7,6 +7,7 @@
 pub mod child;
 #[cfg(feature = "cli")]
 pub mod command;
+pub mod moto;
 pub mod nginx;
 pub mod proxy;
 #[cfg(feature = "cli")]

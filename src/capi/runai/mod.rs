@@ -232,7 +232,12 @@ pub unsafe extern "C" fn runai_file_streamer_response(
         if file_index.is_null() || index.is_null() {
             return Err(Code::InvalidParameterError.into());
         }
-        let streamer = streamer_of(streamer)?;
+        let Some(streamer) = STREAMERS.get(streamer) else {
+            let ended = STREAMERS.was_given(streamer);
+            return Err(
+                if ended { Code::FinishedError } else { Code::InvalidParameterError }.into()
+            );
+        };
         let patience = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
         let response = streamer.response(patience);
         let told = response.as_ref().ok();

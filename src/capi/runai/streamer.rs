@@ -19,7 +19,7 @@ use super::sources::Sources;
 use super::submission::{Range, Submission};
 use crate::engine::Halt;
 use crate::load::Loader;
-use crate::options::{ReadPath, S3Credentials, cores, engines_from, environment, strategy};
+use crate::options::{S3Credentials, cores, engines_from, environment, strategy};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,8 @@ pub struct Streamer {
 struct State {
     loader: Loader,
     credentials: Option<Credentials>,
-    strategy: Option<ReadPath>,
+    /// As it was set, without blanks.
+    strategy: Option<String>,
     last_id: u64,
     /// Whether anything was asked for.
     is_used: bool,
@@ -152,14 +153,15 @@ impl Streamer {
     pub fn set_strategy(&self, list: &str) -> Result<(), Failure> {
         let path = strategy(list)
             .map_err(|error| Failure::of(&error, false).as_code(Code::InvalidParameterError))?;
+        let list = list.replace(' ', "");
         let mut state = self.state();
-        match state.strategy {
-            Some(before) if before == path => return Ok(()),
+        match &state.strategy {
+            Some(before) if *before == list => return Ok(()),
             Some(_) => return Err(Code::FsStrategyConflict.into()),
             None if state.is_used => return Err(Code::FsStrategyConflict.into()),
             None => {}
         }
-        state.strategy = Some(path);
+        state.strategy = Some(list);
         state.loader = state.loader.clone().read_path(path);
         Ok(())
     }

@@ -1,0 +1,139 @@
+//! The C library from C: programs in `tests/capi`, compiled against the headers and linked with
+//! `libringload.so`, on real files, bad arguments, threads, forks and an object store.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::moto::Moto;
+use common::{Expected, directory, in_time, write};
+use ringload::Dtype;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// `libringload.so` with the functions in it, built on the first call.
+fn library() -> PathBuf {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(build).clone()
+}
+
+/// Builds it as `cargo build --features capi` does, where this test was built.
+fn build() -> PathBuf {
+    let target_directory = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--features", "capi", "--lib"]);
+    command.args(["--message-format", "json-render-diagnostics", "--target-dir"]);
+    command.arg(target_directory).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "cannot build the library: {}", output.status);
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let files = messages.lines().flat_map(|message| {
+        let message: serde_json::Value = serde_json::from_str(message).unwrap();
+        message["filenames"].as_array().cloned().unwrap_or_default()
+    });
+    let files: Vec<_> = files.filter_map(|file| file.as_str().map(PathBuf::from)).collect();
+    let library = files.into_iter().find(|file| file.ends_with("libringload.so"));
+    library.unwrap_or_else(|| panic!("cargo names no libringload.so: {messages}"))
+}
+
+/// Compiles `tests/capi/NAME.c` into `place`.
+fn compile(name: &str, place: &Path) -> PathBuf {
+    let (root, program) = (Path::new(env!("CARGO_MANIFEST_DIR")), place.join(name));
+    let mut command = Command::new("cc");
+    command.args(["-std=gnu99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"]);
+    command.arg("-I").arg(root.join("src/capi")).arg("-o").arg(&program);
+    command.arg(root.join("tests/capi").join(format!("{name}.c"))).arg(library());
+    // As the library has no SONAME, its path is what the program asks for.
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    program
+}
+
+/// Runs `tests/capi/NAME.c` and gives what it printed.
+#[track_caller]
+fn run(name: &str, arguments: &[&str]) -> String {
+    let place = directory();
+    let mut command = Command::new(compile(name, place.path()));
+    command.args(arguments);
+    for (name, _) in std::env::vars_os() {
+        let named = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
+        if ["AWS_", "RUNAI_", "RINGLOAD_"].into_iter().any(named) {
+            command.env_remove(name);
+        }
+    }
+    command.env("AWS_EC2_METADATA_DISABLED", "true").stdin(Stdio::null());
+    let Output { status, stdout, stderr } = in_time(name, move || command.output().unwrap());
+    assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+fn tensors() -> Vec<Expected> {
+    vec![
+        Expected::new("first", Dtype::F32, &[300, 10_000], 1),
+        Expected::new("second", Dtype::BF16, &[77], 2),
+        Expected::new("empty", Dtype::I64, &[0, 3], 3),
+    ]
+}
+
+#[test]
+fn run_ai_s_functions_serve_files_threads_and_lies() {
+    let place = directory();
+    let model = place.path().join("model.safetensors");
+    write(&model, &tensors(), None);
+    assert_eq!(run("runai", &[model.to_str().unwrap()]), "ok\n");
+}
+
+#[test]
+fn own_functions_stream_tensors_and_read_ranges() {
+    let place = directory();
+    let model = place.path().join("model.safetensors");
+    let tensors = tensors();
+    write(&model, &tensors, None);
+    let printed = run("native", &[model.to_str().unwrap()]);
+    let mut lines: Vec<_> = printed.lines().collect();
+    lines.sort_unstable();
+    let line = |tensor: &Expected| {
+        let sum: u64 = tensor.bytes.iter().map(|&byte| u64::from(byte)).sum();
+        format!("{} {} {:?} {sum}", tensor.name, tensor.dtype, tensor.shape)
+    };
+    let mut expected: Vec<_> = tensors.iter().map(line).collect();
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn objects_are_read_with_the_credentials_that_were_set() {
+    let files = directory();
+    let name = "m/a.safetensors";
+    std::fs::create_dir_all(files.path().join("m/deep")).unwrap();
+    write(&files.path().join(name), &tensors()[1..], None);
+    std::fs::write(files.path().join("m/deep/b.safetensors"), "b").unwrap();
+    std::fs::write(files.path().join("m/config.json"), "{}").unwrap();
+    let Some(moto) = Moto::start("models", files.path()) else { return };
+    let (uri, url) = (format!("s3://models/{name}"), moto.url());
+    let by = |key: &str, secret: &str| {
+        let arguments = [uri.as_str(), "s3://models/m", url.as_str(), moto.key(key), secret];
+        run("remote", &arguments)
+    };
+    let bytes = std::fs::read(files.path().join(name)).unwrap();
+    let mut expected: String = bytes[..64].iter().map(|byte| format!("{byte:02x}")).collect();
+    let a = format!("{uri} {}", bytes.len());
+    for line in [a.as_str(), a.as_str(), "s3://models/m/deep/b.safetensors 1", ""] {
+        expected = format!("{expected}\n{line}");
+    }
+    assert_eq!(by("key", moto.key("secret")), expected);
+    let denied = by("key", "wrong");
+    assert!(denied.starts_with("2 ") && denied.contains(&uri), "{denied}");
+}
+
+#[test]
+fn headers_are_of_cpp_too() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for header in ["ringload.h", "runai_streamer.h"] {
+        let mut command = Command::new("c++");
+        command.args(["-std=c++11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-x", "c++"]);
+        let output = command.arg(root.join("src/capi").join(header)).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
