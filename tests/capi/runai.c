@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { RANGES = 64, THREADS = 4, ROUNDS = 20 };
@@ -171,6 +172,38 @@ static void end_in_the_middle(void)
     CHECK(pthread_join(waiting, NULL) == 0);
 }
 
+/* In a child of fork, what is the parent's is an error, and nothing hangs. */
+static void fork_in_between(void)
+{
+    void *streamer = started(), *into = malloc(size);
+    size_t zero = 0;
+    unsigned count = 1, file, range;
+    pid_t child;
+    int status;
+    CHECK(into);
+    stream_whole(streamer);
+    CHECK(runai_file_streamer_request(streamer, NULL, 1, &path, &count, &zero, &size, &into,
+                                      HOST) == 0);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(runai_file_streamer_response(streamer, NULL, &file, &range, NULL, 0) ==
+              RUNAI_FILE_STREAMER_RESPONSE_UNKNOWN_ERROR);
+        CHECK(runai_file_streamer_request(streamer, NULL, 1, &path, &count, &zero, &size, &into,
+                                          HOST) == RUNAI_FILE_STREAMER_RESPONSE_UNKNOWN_ERROR);
+        runai_file_streamer_end(streamer);
+        streamer = started();
+        stream_whole(streamer);
+        runai_file_streamer_end(streamer);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(runai_file_streamer_response(streamer, NULL, &file, &range, NULL, 0) == 0);
+    CHECK(memcmp(into, bytes, size) == 0);
+    runai_file_streamer_end(streamer);
+    free(into);
+}
+
 static void set_once(void)
 {
     void *streamer = started();
@@ -226,6 +259,7 @@ int main(int count, char **arguments)
     fail_in_part();
     refuse_lies();
     end_in_the_middle();
+    fork_in_between();
     set_once();
     list();
     for (int i = 0; i < THREADS; i++)

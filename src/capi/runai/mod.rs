@@ -66,7 +66,11 @@ fn answered(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
 }
 
 fn streamer_of(handle: *const c_void) -> Result<Arc<Streamer>, Code> {
-    STREAMERS.get(handle).ok_or(Code::InvalidParameterError)
+    let streamer = STREAMERS.get(handle).ok_or(Code::InvalidParameterError)?;
+    match streamer.is_forked() {
+        true => Err(Code::UnknownError), // what was asked for never comes
+        false => Ok(streamer),
+    }
 }
 
 /// Starts a streamer, with the options of the environment.
@@ -93,10 +97,10 @@ pub unsafe extern "C" fn runai_file_streamer_start(streamer: *mut *mut c_void) -
 /// when this returns nobody writes to memory of its requests any more. NULL and ended ones are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn runai_file_streamer_end(streamer: *mut c_void) {
-    guarded((), || {
-        if let Some(streamer) = STREAMERS.close(streamer) {
-            streamer.end();
-        }
+    guarded((), || match STREAMERS.close(streamer) {
+        Some(streamer) if streamer.is_forked() => std::mem::forget(streamer),
+        Some(streamer) => streamer.end(),
+        None => {}
     });
 }
 
@@ -232,11 +236,10 @@ pub unsafe extern "C" fn runai_file_streamer_response(
         if file_index.is_null() || index.is_null() {
             return Err(Code::InvalidParameterError.into());
         }
-        let Some(streamer) = STREAMERS.get(streamer) else {
-            let ended = STREAMERS.was_given(streamer);
-            return Err(
-                if ended { Code::FinishedError } else { Code::InvalidParameterError }.into()
-            );
+        let ended = STREAMERS.get(streamer).is_none() && STREAMERS.was_given(streamer);
+        let streamer = match ended {
+            true => return Err(Code::FinishedError.into()),
+            false => streamer_of(streamer)?,
         };
         let patience = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
         let response = streamer.response(patience);

@@ -56,9 +56,14 @@ impl Reading<'_> {
                 (group, ranges)
             })
             .collect();
-        if self.is_small() {
-            return self.read_small();
+        let streamer = self.streamer;
+        match self.is_small() {
+            true => self.read_small(),
+            false => drop(streamer.writing(|| self.read_by_engines())),
         }
+    }
+
+    fn read_by_engines(&mut self) {
         let Err(error) = self.read_left(|_| true) else { return };
         let files: BTreeSet<u32> = self.left.iter().map(|(group, _)| group.file).collect();
         if files.len() == 1 || self.is_on_card() {
@@ -125,10 +130,30 @@ impl Reading<'_> {
         drop(try_map(left.len(), threads, read));
     }
 
+    /// Reads `group`, without keeping the streamer from being ended while a server is waited for.
     fn read_group(&self, group: &Group) -> Result<(), Failure> {
         let source = self.source(group).ok_or(Code::UnknownError)?;
-        let into = self.memory(group);
-        source.read_exact_at(into, group.offset_bytes).map_err(|error| {
+        let read = |into: &mut [u8]| self.read_exact(source, into, group.offset_bytes);
+        let outcome = if source.is_remote() {
+            let mut bytes = vec![0; group.len_bytes];
+            read(&mut bytes)?;
+            self.streamer.writing(|| {
+                self.memory(group).copy_from_slice(&bytes);
+                Ok(())
+            })
+        } else {
+            self.streamer.writing(|| read(self.memory(group)))
+        };
+        outcome.unwrap_or(Err(Code::FinishedError.into()))
+    }
+
+    fn read_exact(
+        &self,
+        source: &Arc<dyn Source>,
+        into: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<(), Failure> {
+        source.read_exact_at(into, offset_bytes).map_err(|error| {
             self.streamer.sources.forget(source.location());
             let doing = format_args!("read {}", source.location());
             Failure::of(&Error::from_io(doing, error), false)
@@ -186,9 +211,9 @@ impl Reading<'_> {
     fn memory(&self, group: &Group) -> &'static mut [u8] {
         let start = ptr::with_exposed_provenance_mut::<u8>(group.address);
         // SAFETY: who calls `runai_file_streamer_request` keeps the memory for it, and uses it for
-        // nothing else, until the response; `end` returns when no reader's thread is left. Ranges do not
-        // overlap, also by that function's contract, and each is in one group. Not NULL and not longer
-        // than memory can be: checked when the submission was read.
+        // nothing else, until the response; `end` returns when nobody is `writing` any more, as all who
+        // call this are. Ranges do not overlap, also by that function's contract, and each is in one
+        // group. Not NULL and not longer than memory can be: checked when the submission was read.
         unsafe { slice::from_raw_parts_mut(start, group.len_bytes) }
     }
 

@@ -53,6 +53,8 @@ pub struct Streamer {
     answered: Condvar,
     /// A submission waits, or none will come.
     submitted: Condvar,
+    /// Nobody writes any more.
+    quiet: Condvar,
 }
 
 struct State {
@@ -71,6 +73,8 @@ struct State {
     running: Vec<(u64, Halt)>,
     readers: Vec<JoinHandle<()>>,
     idle: usize,
+    /// Threads that write to memory of requests, or have it written to.
+    writing: usize,
     is_ending: bool,
 }
 
@@ -95,6 +99,7 @@ impl Streamer {
             running: Vec::new(),
             readers: Vec::new(),
             idle: 0,
+            writing: 0,
             is_ending: false,
         };
         Ok(Self {
@@ -103,6 +108,7 @@ impl Streamer {
             state: Mutex::new(state),
             answered: Condvar::new(),
             submitted: Condvar::new(),
+            quiet: Condvar::new(),
         })
     }
 
@@ -180,7 +186,7 @@ impl Streamer {
     /// had; nothing is owed then.
     pub fn submit(self: &Arc<Self>, submission: Submission) -> Result<(), Code> {
         let mut state = self.state();
-        if state.is_ending || self.is_forked() {
+        if state.is_ending {
             return Err(Code::FinishedError);
         }
         state.is_used = true;
@@ -212,7 +218,7 @@ impl Streamer {
         let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
         let mut state = self.state();
         loop {
-            if state.is_ending || self.is_forked() {
+            if state.is_ending {
                 return Err(Code::FinishedError);
             }
             if let Some(response) = state.ready.pop_front() {
@@ -230,24 +236,35 @@ impl Streamer {
         }
     }
 
-    /// Ends it: wakes those who wait for responses, stops what is read, and returns when nothing of it
-    /// is in flight any more.
+    /// Ends it: wakes those who wait for responses, stops what is read, and returns when nobody writes to
+    /// memory of requests any more. Threads that wait for a server to open an object end when it answers.
     pub fn end(&self) {
-        if self.is_forked() {
-            return; // what is in flight is the parent's
-        }
         let mut state = self.state();
         state.is_ending = true;
         state.waiting.clear();
-        let readers = std::mem::take(&mut state.readers);
         let running: Vec<_> = state.running.drain(..).map(|(_, halt)| halt).collect();
         drop(state);
         self.answered.notify_all();
         self.submitted.notify_all();
         running.iter().for_each(Halt::halt);
-        for reader in readers {
-            drop(reader.join()); // a panic was answered for
+        let mut state = self.state();
+        while state.writing > 0 {
+            state = self.quiet.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Runs `body`, which writes to memory of requests; not any more when the streamer is being ended.
+    pub fn writing<T>(&self, body: impl FnOnce() -> T) -> Option<T> {
+        let mut state = self.state();
+        if state.is_ending {
+            return None;
+        }
+        state.writing += 1;
+        drop(state);
+        let written = Writing(self);
+        let outcome = body();
+        drop(written);
+        Some(outcome)
     }
 
     /// Whether it is being ended.
@@ -315,11 +332,26 @@ impl Streamer {
         }
     }
 
-    fn is_forked(&self) -> bool {
+    /// Whether another process made it: its threads are not in this one, and its locks may be held for
+    /// ever.
+    pub fn is_forked(&self) -> bool {
         process::id() != self.process
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody writes to memory of requests, until this is dropped.
+struct Writing<'a>(&'a Streamer);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.writing -= 1;
+        if state.writing == 0 {
+            self.0.quiet.notify_all();
+        }
     }
 }
