@@ -25,8 +25,8 @@ def set_local_cache_dir(path: str | os.PathLike[str] | None) -> None:
     """Keeps what is loaded from stores and web servers in a directory from now on.
 
     What streams in is written there behind the load, and read from there the next time. Any number
-    of processes may share a directory. The end of the interpreter waits up to 10 s for what is still
-    to be written; what is not written then is loaded again.
+    of processes may share a directory. The end of the interpreter waits up to 10 s for what is
+    still to be written; what is not written then is loaded again.
 
     Args:
         path: of the directory, which is made where it is missing; None for no cache, whatever the

@@ -1,0 +1,147 @@
+"""numpy and jax, DLPack itself, and the progress bar."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TORCH_TYPES, random_tensor
+from safetensors.torch import save_file
+
+import ringload
+from ringload import _progress
+
+NO_NUMPY = [torch.float4_e2m1fn_x2]
+
+
+def every_type(path: Path) -> dict[str, torch.Tensor]:
+    tensors = {str(d): random_tensor(d, 3, 5) for d in TORCH_TYPES if d not in NO_NUMPY}
+    save_file(tensors, path)
+    return tensors
+
+
+def as_bytes(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+
+
+def test_numpy_has_every_type_bit_by_bit(tmp_path: Path) -> None:
+    pytest.importorskip("ml_dtypes")
+    expected = every_type(tmp_path / "t.safetensors")
+    found = ringload.load(tmp_path / "t.safetensors", framework="numpy")
+    for name, tensor in expected.items():
+        kind = name.removeprefix("torch.")
+        assert str(found[name].dtype) == kind, name
+        assert found[name].shape == (3, 5)
+        assert found[name].tobytes() == as_bytes(tensor), name
+        assert found[name].flags.writeable
+
+
+def test_what_numpy_has_no_type_for_is_named(tmp_path: Path) -> None:
+    save_file({"f4": random_tensor(torch.float4_e2m1fn_x2, 4, 4)}, tmp_path / "f.safetensors")
+    with pytest.raises(ringload.UnsupportedError, match="no type for tensor 'f4' of F4"):
+        ringload.load(tmp_path / "f.safetensors", framework="np")
+
+
+def test_jax_has_what_numpy_has(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    numpy = pytest.importorskip("numpy")
+    types = [torch.float32, torch.int32, torch.bfloat16, torch.bool, torch.float8_e4m3fn]
+    # At multiples of 64 bytes, and not.
+    shapes = [(16, 16), (3, 5), (1,), (0, 2)]
+    tensors = {f"{d}{s}": torch.ones(s).to(d) for d in types for s in shapes}
+    save_file(tensors, tmp_path / "t.safetensors")
+    found = ringload.load(tmp_path / "t.safetensors", framework="jax")
+    expected = ringload.load(tmp_path / "t.safetensors", framework="numpy")
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape, name
+        assert numpy.array_equal(numpy.asarray(found[name]), array), name
+
+
+def test_dlpack_by_its_own_words(small: Path) -> None:
+    tensor = next(iter(ringload.Loader().stream([str(small)])))
+    assert tensor.__dlpack_device__() == (1, 0)
+    assert 'capsule object "dltensor"' in repr(tensor.__dlpack__())
+    versioned = repr(tensor.__dlpack__(max_version=(1, 0)))
+    assert 'capsule object "dltensor_versioned"' in versioned
+    shared, copied = torch.from_dlpack(tensor), torch.from_dlpack(tensor, copy=True)
+    assert shared.data_ptr() == tensor.address != copied.data_ptr()
+    with pytest.raises(BufferError, match="load it to the device"):
+        tensor.__dlpack__(dl_device=(2, 0))
+    for _ in range(1000):
+        tensor.__dlpack__()
+        tensor.__dlpack__(max_version=(1, 1))
+
+
+def test_memory_goes_back_when_the_last_view_is_gone(tmp_path: Path) -> None:
+    # 64 tensors of 1 MiB through 4 MiB: each has to come back, whoever had it.
+    save_file({f"t{i}": torch.full((1 << 18,), float(i)) for i in range(64)}, tmp_path / "m")
+    for framework in ["torch", "numpy"]:
+        total = 0
+        for _name, tensor in ringload.stream(
+            tmp_path / "m", framework=framework, memory_limit="4MiB"
+        ):
+            view = tensor[10:20]
+            total += int(view.sum())
+        assert total == 10 * sum(range(64))
+
+
+def test_pages_of_a_file_are_read_only(small: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    tensor = next(iter(ringload.Loader(read_path="mapped").stream([str(small)])))
+    array = numpy.from_dlpack(tensor)
+    assert not array.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    with pytest.raises(BufferError, match="read-only"):
+        tensor.__dlpack__()
+
+
+def test_the_bar_shows_only_where_it_is_wanted(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ringload.load_file(small)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(_progress, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(_progress, "REDRAW_SECONDS", 0.01)
+    for progress, shown in [(True, True), (False, False), (None, False)]:
+        for _name, _tensor in ringload.stream(small, progress=progress):
+            time.sleep(0.03)
+        found = capsys.readouterr().err
+        assert ("loading" in found) == shown, (progress, found)
+        assert not shown or (found.endswith("\n") and "100%" in found)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert _progress.is_wanted(None) and not _progress.is_wanted(False)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not _progress.is_wanted(None)
+
+
+def test_a_bar_says_how_much_how_fast_and_how_long() -> None:
+    assert _progress.line(0, 10**9, 1.0).endswith("0.00 of 1.00 GB, 0.00 GB/s, waiting")
+    half = _progress.line(2 * 10**9, 4 * 10**9, 2.0)
+    assert " 50% " in half and "2.00 of 4.00 GB, 1.00 GB/s, 2 s left" in half
+    assert _progress.line(0, 0, 0.0).startswith("loading 100%")
+
+
+def test_a_broken_stderr_does_not_fail_a_load(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError("gone")
+
+    monkeypatch.setattr(_progress, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(_progress, "REDRAW_SECONDS", 0.001)
+    monkeypatch.setattr(sys, "stderr", Broken())
+    found: dict[str, Any] = {}
+    for name, tensor in ringload.stream(small, progress=True):
+        found[name] = tensor
+        time.sleep(0.02)
+    assert len(found) == 4

@@ -1,0 +1,137 @@
+"""Ctrl-C stops whatever waits, at once; so does `close`, from another thread."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Server, finished, program, until
+from safetensors.torch import save_file
+
+import ringload
+
+WAITING = {
+    "load_file": "ringload.load_file(url)",
+    "stream": "for name, tensor in ringload.stream(url): pass",
+    "native": "for tensor in ringload.Loader().stream([url]): pass",
+    "part": "ringload.open(url).get_slice('t31')[100:200]",
+    "tensor": "ringload.open(url).get_tensor('t31')",
+}
+
+
+def interrupted(text: str, ready: object) -> tuple[float, str]:
+    """Interrupts a program once it is `ready`; how long it took to end then, and what it said."""
+    process = program(text)
+    try:
+        until(ready)  # type: ignore[arg-type]
+        time.sleep(0.3)
+        assert process.poll() is None, process.communicate()
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        status, out, err = finished(process, 20)
+    finally:
+        process.kill()
+    assert status == 0, f"exit {status}\n{out}\n{err}"
+    return time.monotonic() - began, out
+
+
+@pytest.mark.parametrize("call", WAITING)
+def test_ctrl_c_ends_a_load_that_waits_for_a_server(slow: Server, call: str) -> None:
+    text = f"""
+import time
+import ringload, torch
+url = {slow.url("slow.safetensors")!r}
+try:
+    {WAITING[call]}
+except KeyboardInterrupt:
+    print("interrupted at", time.monotonic())
+"""
+    far = 64 << 10
+    seconds, out = interrupted(text, lambda: any(first > far for first, _ in slow.ranges))
+    assert "interrupted" in out
+    # The end of the interpreter (torch) is in it.
+    assert seconds < 1.5, seconds
+
+
+def test_ctrl_c_ends_the_opening_of_what_does_not_answer(server: Server, small: Path) -> None:
+    asked = threading.Event()
+
+    def wait(_start: int) -> float:
+        asked.set()
+        return 60.0
+
+    server.delay_seconds = wait
+    text = f"""
+import ringload
+try:
+    ringload.Loader().stream([{server.url("small.safetensors")!r}])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    seconds, out = interrupted(text, asked.is_set)
+    assert "interrupted" in out and seconds < 1, seconds
+
+
+def test_a_handler_that_does_not_raise_ends_nothing(tmp_path: Path, server: Server) -> None:
+    save_file({"t": torch.ones(1 << 20)}, tmp_path / "m.safetensors")
+    server.delay_seconds = lambda start: 1.5 if start > 100 else 0.0
+    text = f"""
+import signal
+import ringload
+seen = []
+signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+tensors = list(ringload.Loader().stream([{server.url("m.safetensors")!r}]))
+print(len(tensors), len(seen))
+"""
+    _, out = interrupted(text, lambda: any(first > 100 for first, _ in server.ranges))
+    assert out.split() == ["1", "1"]
+
+
+def test_close_from_another_thread_ends_the_wait(slow: Server) -> None:
+    stream = ringload.Loader().stream([slow.url("slow.safetensors")])
+    taken: list[object] = []
+    waiting = threading.Thread(target=lambda: taken.extend(stream))
+    waiting.start()
+    until(lambda: any(first > 64 << 10 for first, _ in slow.ranges))
+    began = time.monotonic()
+    stream.close()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert time.monotonic() - began < 1
+    stream.close()
+    assert list(stream) == []
+    assert stream.summary()["tensors"] == len(taken)
+
+
+def test_other_threads_run_while_one_waits(slow: Server) -> None:
+    stream = ringload.Loader().stream([slow.url("slow.safetensors")])
+    threading.Thread(target=lambda: list(stream), daemon=True).start()
+    until(lambda: any(first > 64 << 10 for first, _ in slow.ranges))
+    began = time.monotonic()
+    assert sum(range(100_000)) > 0
+    assert time.monotonic() - began < 1
+    stream.close()
+
+
+def test_an_exception_in_the_consumer_stops_the_load(slow: Server) -> None:
+    stream = ringload.Loader().stream([slow.url("slow.safetensors")])
+    with pytest.raises(ZeroDivisionError), stream:
+        raise ZeroDivisionError
+    assert list(stream) == []
+    pairs = ringload.stream(slow.url("slow.safetensors"))
+    began = time.monotonic()
+    del pairs
+    assert time.monotonic() - began < 1
+
+
+def test_sigterm_s_default_still_kills(slow: Server) -> None:
+    text = f"import ringload; list(ringload.Loader().stream([{slow.url('slow.safetensors')!r}]))"
+    process = program(text)
+    until(lambda: any(first > 64 << 10 for first, _ in slow.ranges))
+    process.terminate()
+    assert process.wait(5) == -signal.SIGTERM
+    process.communicate()

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Tests the Python package: builds its wheel as a user would, installs that into a virtual environment
+# below target/ with what the tests need (python/requirements-test.txt), lints, and runs pytest.
+#
+#   tests/python.sh [ARGUMENTS OF PYTEST]
+#
+# The wheel is a debug build, which takes less time; RINGLOAD_PYTHON_PROFILE=release makes it the one
+# that users get. What is not for pytest to install (jax, say) may be missing: its tests are skipped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+profile=${RINGLOAD_PYTHON_PROFILE:-dev}
+python=${PYTHON:-python3}
+work_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
+venv=$work_dir/venv
+
+step() {
+    printf '\n== %s\n' "$*"
+}
+
+# Installed anew when the list changes, or Python does.
+install_requirements() {
+    local wanted
+    wanted=$("$python" --version; cat python/requirements-test.txt)
+    if [[ -f $venv/installed && $(<"$venv/installed") == "$wanted" ]]; then
+        return
+    fi
+    step "Python: what the tests need"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r python/requirements-test.txt
+    printf '%s\n' "$wanted" >"$venv/installed"
+}
+
+# In the workspace's target directory, so that dependencies are built once.
+build_wheel() {
+    step "Python: the wheel"
+    rm -rf "$work_dir/dist"
+    MATURIN_PEP517_ARGS="--locked --profile $profile" PATH="$venv/bin:$PATH" \
+        "$venv/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+        --wheel-dir "$work_dir/dist" ./python
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+        "$work_dir"/dist/ringload-*.whl
+}
+
+lint() {
+    step "Python: ruff and mypy"
+    "$venv/bin/ruff" format --check python
+    "$venv/bin/ruff" check python
+    (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
+}
+
+install_requirements
+build_wheel
+lint
+step "Python: pytest"
+# Not `python -m pytest`: that would import the sources, which have no native module.
+"$venv/bin/pytest" -c python/pyproject.toml --rootdir python -o cache_dir="$work_dir/pytest" \
+    "${@:-python/tests}"
