@@ -81,7 +81,12 @@ class Checkpoint:
     def metadata(self) -> dict[str, str]: ...
     def read(self, name: str, slices: Sequence[tuple[int, int, int]] | None = None) -> Tensor:
         """A tensor, or the part of it that (start, count, step) of each dimension say."""
-    def stream(self) -> Stream: ...
+    def stream(
+        self,
+        *,
+        names: Sequence[str] | None = None,
+        memory_limit: int | str | None = None,
+    ) -> Stream: ...
     def __len__(self) -> int: ...
 
 @final
@@ -93,6 +98,7 @@ class Loader:
         *,
         device: str | dict[str, str] | None = None,
         memory_limit: int | str | None = None,
+        keep: bool = False,
         dtype: str | None = None,
         read_path: str | None = None,
         engines: int | None = None,
@@ -111,8 +117,15 @@ class Loader:
     ) -> Loader: ...
     def stream(self, locations: Sequence[str], *, keep_all: bool = False) -> Stream: ...
     def open(self, locations: Sequence[str]) -> Checkpoint: ...
+    def list(self, location: str, *, recursive: bool = False) -> list[tuple[str, int]]:
+        """The files in a directory, with their lengths in bytes."""
+    def download(self, files: Sequence[tuple[str, str | PathLike[str]]]) -> int:
+        """Writes what is at each location to the file named with it; gives the bytes of all."""
     def flush(self, seconds: float | None = None) -> bool: ...
     def cache_trouble(self) -> str | None: ...
+
+def environment_memory_limit() -> int | str | None:
+    """The limit that the environment sets: bytes, "min", "none", or None where it sets nothing."""
 
 def end() -> None:
     """Stops all loads, as the interpreter ends. For `atexit`."""

@@ -1,6 +1,7 @@
 //! A checkpoint whose headers were read: what is in it, and its tensors one by one.
 
 use crate::error::raised;
+use crate::options::{self, Size};
 use crate::stream::Stream;
 use crate::tensor::Tensor;
 use crate::waiting::wait_for;
@@ -100,11 +101,28 @@ impl Checkpoint {
 
     /// Starts a load of its tensors, with the options of the loader that opened it.
     ///
+    /// Args:
+    ///     names: in place of that loader's selection.
+    ///     memory_limit: in place of that loader's.
+    ///
     /// Raises:
     ///     Error: what the crate says.
-    fn stream(&self, py: Python<'_>) -> PyResult<Stream> {
+    #[pyo3(signature = (*, names=None, memory_limit=None))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        names: Option<Vec<String>>,
+        memory_limit: Option<Size>,
+    ) -> PyResult<Stream> {
         let opened = self.opened(py)?;
-        let (loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
+        let (mut loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
+        if let Some(names) = names {
+            loader = loader.tensors(Vec::<String>::new()).names(names);
+        }
+        if let Some(limit) = memory_limit {
+            let limit = options::memory_limit(&limit).map_err(|error| raised(py, &error))?;
+            loader = loader.memory_limit(limit);
+        }
         wait_for(py, move || loader.stream_checkpoint(checkpoint)).map(Stream::new)
     }
 

@@ -32,7 +32,7 @@ mod _ringload {
     #[pymodule_export]
     use crate::ending::end;
     #[pymodule_export]
-    use crate::loader::Loader;
+    use crate::loader::{Loader, environment_memory_limit};
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]

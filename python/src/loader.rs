@@ -8,6 +8,7 @@ use crate::waiting::wait_for;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use ringload::process::OfProcess;
+use ringload::{Location, MemoryLimit};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +23,8 @@ use std::time::Duration;
 ///     memory_limit: bytes, or text as "256MiB", "min" (three times the largest tensor:
 ///         a loop still holds the last one while it waits for the next), "none". Without it the
 ///         environment counts.
+///     keep: whether the limit leaves out what the caller holds in host memory; else holding all that
+///         it allows is an error.
 ///     dtype: floats are cast to "f32", "f16" or "bf16".
 ///     read_path: "auto", "direct", "buffered", "mapped" or "gds".
 ///     engines: threads that read.
@@ -60,7 +63,7 @@ impl Loader {
 impl Loader {
     #[new]
     #[pyo3(signature = (
-        *, device=None, memory_limit=None, dtype=None, read_path=None, engines=None,
+        *, device=None, memory_limit=None, keep=false, dtype=None, read_path=None, engines=None,
         order="completion".to_owned(), tensors=None, names=None, region=None, endpoint=None,
         headers=None, connections=None, verify=false, s3_credentials=None, cache_dir=None,
         cache_size=None, cache_validate=None
@@ -70,6 +73,7 @@ impl Loader {
         py: Python<'_>,
         device: Option<Devices>,
         memory_limit: Option<Size>,
+        keep: bool,
         dtype: Option<String>,
         read_path: Option<String>,
         engines: Option<usize>,
@@ -91,6 +95,7 @@ impl Loader {
         let options = Options {
             device: device.unwrap_or_else(|| Devices::One("cpu".to_owned())),
             memory_limit,
+            keep,
             dtype,
             read_path,
             engines,
@@ -144,6 +149,42 @@ impl Loader {
         Ok(Checkpoint::new(loader, opened))
     }
 
+    /// The files or objects in the directory `location`, with their lengths in bytes; with `recursive`
+    /// also those further down.
+    ///
+    /// Raises:
+    ///     Error: what the crate says.
+    #[pyo3(signature = (location, *, recursive=false))]
+    fn list(
+        &self,
+        py: Python<'_>,
+        location: OsString,
+        recursive: bool,
+    ) -> PyResult<Vec<(OsString, u64)>> {
+        let loader = self.current(py)?;
+        let listed = wait_for(py, move || loader.list(&Location::parse_os(&location)?, recursive))?;
+        let name = |location| match location {
+            Location::File(path) => path.into_os_string(),
+            other => other.to_string().into(),
+        };
+        Ok(listed.into_iter().map(|listed| (name(listed.location), listed.len_bytes)).collect())
+    }
+
+    /// Writes what is at each location to the file named with it, whole or not at all.
+    ///
+    /// Returns:
+    ///     How many bytes that was.
+    ///
+    /// Raises:
+    ///     Error: what the crate says.
+    fn download(&self, py: Python<'_>, files: Vec<(OsString, PathBuf)>) -> PyResult<u64> {
+        let loader = self.current(py)?;
+        wait_for(py, move || {
+            let files = files.into_iter().map(|(from, to)| Ok((Location::parse_os(&from)?, to)));
+            loader.download(&files.collect::<ringload::Result<Vec<_>>>()?)
+        })
+    }
+
     /// Waits until what was loaded is in the local file cache, at most `seconds` if they are given.
     ///
     /// Returns:
@@ -168,4 +209,22 @@ impl Loader {
     fn here(&self) -> Option<ringload::Loader> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).here().cloned()
     }
+}
+
+/// The memory limit that the environment sets: bytes, "min", "none" (as much as is needed), or None
+/// where it sets nothing.
+///
+/// Raises:
+///     InvalidInputError: for a variable that says nothing, by its name.
+#[pyfunction]
+pub(crate) fn environment_memory_limit(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    let limit = ringload::options::environment_memory_limit();
+    Ok(match limit.map_err(|error| raised(py, &error))? {
+        None => None,
+        Some(MemoryLimit::Bytes(bytes)) => Some(bytes.into_pyobject(py)?.into_any()),
+        Some(MemoryLimit::Min | MemoryLimit::MinHoldingOne) => {
+            Some("min".into_pyobject(py)?.into_any())
+        }
+        Some(MemoryLimit::Unlimited) => Some("none".into_pyobject(py)?.into_any()),
+    })
 }

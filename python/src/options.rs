@@ -64,6 +64,7 @@ impl Devices {
 /// The options of a loader.
 pub(crate) struct Options {
     pub device: Devices,
+    pub keep: bool,
     pub memory_limit: Option<Size>,
     pub dtype: Option<String>,
     pub read_path: Option<String>,
@@ -91,7 +92,7 @@ impl Options {
     pub fn loader(&self) -> Result<ringload::Loader> {
         let mut loader =
             ringload::Loader::new().device(self.device.map()?).order(order(&self.order)?);
-        loader = loader.holds_last(true);
+        loader = loader.holds_last(true).keeping(self.keep);
         if let Some(limit) = &self.memory_limit {
             loader = loader.memory_limit(memory_limit(limit)?);
         }
@@ -152,7 +153,7 @@ impl Options {
     }
 }
 
-fn memory_limit(limit: &Size) -> Result<MemoryLimit> {
+pub(crate) fn memory_limit(limit: &Size) -> Result<MemoryLimit> {
     match limit.text().as_str() {
         "none" => Ok(MemoryLimit::Unlimited),
         text => text.parse(),

@@ -1,7 +1,7 @@
 //! A lane: takes a read, drives it to its end, takes the next.
 
 use super::fill::fill;
-use super::{Next, Shared, Task, Work};
+use super::{Job, Next, Shared, Task, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::Ring;
 use crate::source::{Access, Backend, Reader};
@@ -15,6 +15,12 @@ use std::time::Duration;
 /// An engine keeps the readers of so many sources open; a checkpoint is read shard by shard, so
 /// few are in use at once.
 const READERS_MAX: usize = 4;
+
+/// How often a lane that waits for memory looks whether the caller holds all of it: between these.
+const HOLD_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// The same where the caller may: it is waiting for nothing then.
+const RENEWAL_LOOK: Duration = Duration::from_millis(1);
 
 /// What the lanes of one engine share.
 pub(super) struct Engine {
@@ -102,8 +108,10 @@ impl Engine {
     /// Waits until there is something else to do than to wait for memory of `ring`, or finds that
     /// this cannot happen.
     async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<Next> {
-        let patience = self.shared.job.hold_timeout;
-        let look = (patience / 8).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        let look = match self.shared.job.keeping {
+            true => RENEWAL_LOOK,
+            false => (self.shared.job.hold_timeout / 8).clamp(HOLD_LOOKS.0, HOLD_LOOKS.1),
+        };
         loop {
             let awaited = Arc::clone(&ring);
             let mut freed = std::pin::pin!(awaited.freed());
@@ -119,22 +127,30 @@ impl Engine {
             if !Arc::ptr_eq(&waits_for, &ring) {
                 ring = waits_for; // another lane took what this one waited for
             } else if tokio::time::timeout(look, freed).await.is_err() {
-                self.check_held(&ring, need, patience)?;
+                self.check_held(&ring, need)?;
             }
         }
     }
 
-    /// Fails when the caller waits for more tensors, nothing is on its way, and no memory was given
-    /// back for so long that the caller must be holding all of it.
-    fn check_held(&self, ring: &Ring, need: usize, patience: Duration) -> Result<()> {
+    /// When the caller waits for more tensors, nothing is on its way, and no memory was given back for
+    /// so long that the caller must be holding all of it: goes on in new memory, if it may keep it.
+    ///
+    /// # Errors
+    /// When it may not.
+    fn check_held(&self, ring: &Arc<Ring>, need: usize) -> Result<()> {
         let Some(starving) = self.shared.queue.starving_for() else {
             return Ok(());
         };
+        let Job { keeping, hold_timeout, .. } = self.shared.job;
+        let patience = if keeping { Duration::ZERO } else { hold_timeout };
         let usage = ring.usage();
         let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_hand();
         // What a cache's writer holds, its disk will give back.
         let held_by_cache = self.shared.stats.tally.holds_any();
         if in_flight > 0 || held_by_cache || starving.min(usage.since_freed) < patience {
+            return Ok(());
+        }
+        if keeping && self.work.renew(ring)? {
             return Ok(());
         }
         Err(Error::new(

@@ -72,6 +72,15 @@ pub(crate) trait Work: Send + Sync {
     fn in_hand(&self) -> usize {
         0
     }
+
+    /// Takes a new ring in the place of `ring`, all of which the caller holds; false where that
+    /// cannot be.
+    ///
+    /// # Errors
+    /// When the address space does not allow it.
+    fn renew(&self, _ring: &Arc<Ring>) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// What a lane does next.
@@ -115,6 +124,8 @@ pub(crate) struct Job {
     pub ahead_bytes: usize,
     /// How long a caller may wait for tensors while holding all memory before that is an error.
     pub hold_timeout: Duration,
+    /// Whether the caller may instead keep all of it, and the load goes on in new memory.
+    pub keeping: bool,
     /// Whether to check the bytes of all sources that were opened with their checksums.
     pub verify: bool,
 }

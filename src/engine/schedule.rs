@@ -8,6 +8,9 @@
 //! Where an extent's tensors are cast, it gets a second slot with the first. Whoever completes the
 //! last read casts from one into the other, which is the tensors' storage then; the first is free
 //! again at once.
+//!
+//! Where the caller may keep what it likes, a ring of the host that is all in its hands is left to it,
+//! and the load goes on in a new one. What is given back of the old one is gone with its last tensor.
 
 use super::{Done, Next, Task, Work};
 use crate::cast::Cast;
@@ -42,6 +45,8 @@ struct State {
     tasks: VecDeque<Task>,
     /// Where extents that are being read will be cast to, by their index.
     results: HashMap<usize, Slot>,
+    /// In place of the host's ring, which the caller has taken over.
+    renewed: Option<Arc<Ring>>,
 }
 
 impl LoadWork {
@@ -53,7 +58,12 @@ impl LoadWork {
         places: Vec<Place>,
         chunk_bytes: u64,
     ) -> Self {
-        let state = State { next_extent: 0, tasks: VecDeque::new(), results: HashMap::new() };
+        let state = State {
+            next_extent: 0,
+            tasks: VecDeque::new(),
+            results: HashMap::new(),
+            renewed: None,
+        };
         Self { extents, sources, places, chunk_bytes, state: Mutex::new(state) }
     }
 
@@ -111,6 +121,15 @@ impl LoadWork {
         self.lock().results.remove(&index)
     }
 
+    /// The ring that slots of the place of this index come from now.
+    fn ring<'a>(&'a self, state: &'a State, place: usize) -> &'a Arc<Ring> {
+        let Place { ring, carrier } = &self.places[place];
+        match (&state.renewed, carrier) {
+            (Some(renewed), None) => renewed,
+            _ => ring,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,6 +157,7 @@ impl Work for LoadWork {
         }
         let index = state.next_extent;
         let Some(extent) = self.extents.get(index) else {
+            state.renewed.iter().for_each(|ring| ring.close());
             drop(state);
             self.places.iter().for_each(|place| place.ring.close());
             return Next::Finished;
@@ -146,7 +166,7 @@ impl Work for LoadWork {
             state.next_extent += 1;
             return Next::Deliver(self.place_empty(extent));
         }
-        let ring = &self.places[extent.place()].ring;
+        let ring = Arc::clone(self.ring(&state, extent.place()));
         let len = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
         let result_len = extent.cast_bytes() as usize;
         let slots = match result_len {
@@ -155,7 +175,7 @@ impl Work for LoadWork {
         };
         let need = result_len + len;
         let Some((result, slot)) = slots else {
-            return Next::Wait { ring: Arc::clone(ring), need };
+            return Next::Wait { ring, need };
         };
         state.results.extend(result.map(|result| (index, result)));
         state.next_extent += 1;
@@ -163,7 +183,7 @@ impl Work for LoadWork {
         match state.tasks.pop_front() {
             Some(task) => Next::Read(task),
             // Not reached: an extent with bytes has at least one read.
-            None => Next::Wait { ring: Arc::clone(ring), need },
+            None => Next::Wait { ring, need },
         }
     }
 
@@ -178,5 +198,23 @@ impl Work for LoadWork {
     fn in_hand(&self) -> usize {
         let carriers = self.places.iter().filter_map(|place| place.carrier.as_ref());
         carriers.map(|carrier| carrier.in_hand()).sum()
+    }
+
+    fn renew(&self, ring: &Arc<Ring>) -> Result<bool> {
+        let mut state = self.lock();
+        let mut of_host = self.places.iter().filter(|place| place.carrier.is_none());
+        let Some(host) = of_host.next() else {
+            return Ok(false);
+        };
+        let current = state.renewed.as_ref().unwrap_or(&host.ring);
+        if !Arc::ptr_eq(current, ring) {
+            // Of a card; or another lane was first.
+            let is_card = |place: &Place| place.carrier.is_some() && Arc::ptr_eq(&place.ring, ring);
+            return Ok(!self.places.iter().any(is_card));
+        }
+        let new = Ring::new(ring.capacity(), ring.block_bytes())?;
+        ring.close(); // wakes who waits for it
+        state.renewed = Some(new);
+        Ok(true)
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 
 mod caching;
+mod download;
 mod gds;
 mod listing;
 mod loaded;
@@ -76,6 +77,7 @@ pub struct Loader {
     selection: Selection,
     hold_timeout: Duration,
     holds_last: bool,
+    keeping: bool,
     devices: DeviceMap,
     allocation: Allocation,
     dtype: Option<Dtype>,
@@ -100,6 +102,7 @@ impl Default for Loader {
             selection: Selection::default(),
             hold_timeout: Duration::from_secs(10),
             holds_last: false,
+            keeping: false,
             devices: DeviceMap::default(),
             allocation: Allocation::default(),
             dtype: None,
@@ -177,6 +180,15 @@ impl Loader {
     #[must_use]
     pub fn holds_last(mut self, holds: bool) -> Self {
         self.holds_last = holds;
+        self
+    }
+
+    /// Under a memory limit: whether the caller may keep more tensors in host memory than the limit
+    /// allows. What it keeps is then its own and counts no more: once it holds all memory of the
+    /// load, the load goes on in as much new memory. Default: that is an error.
+    #[must_use]
+    pub fn keeping(mut self, keeping: bool) -> Self {
+        self.keeping = keeping;
         self
     }
 
@@ -367,6 +379,7 @@ impl Loader {
             register: None,
             ahead_bytes: tuning.ahead_bytes,
             hold_timeout: self.hold_timeout,
+            keeping: self.keeping,
             verify: self.verifies(),
         }
     }

@@ -226,6 +226,14 @@ pub(crate) fn memory_limit_from(
     }
 }
 
+/// The limit that the process's environment sets; `None` if it sets none.
+///
+/// # Errors
+/// [`InvalidInput`](ErrorKind::InvalidInput), naming the variable, for what is no limit.
+pub fn environment_memory_limit() -> Result<Option<MemoryLimit>> {
+    memory_limit_from(environment)
+}
+
 /// How many engines the environment asks for; `None` if it asks for none.
 ///
 /// # Errors

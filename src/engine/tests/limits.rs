@@ -187,3 +187,48 @@ fn loading_all_under_a_limit_that_cannot_hold_all_is_refused() {
     let text = error.to_string();
     assert!(text.contains("(in whole blocks) but the memory limit is 160000"), "{text}");
 }
+
+#[test]
+fn a_caller_that_may_keep_all_keeps_all_and_nothing_is_overwritten() {
+    for order in [Order::Completion, Order::File] {
+        for engines in [1, 2] {
+            let rig = equal();
+            let loader = four().keeping(true).order(order).engines(engines);
+            let began = Instant::now();
+            let held: Vec<Tensor> = rig.stream(&loader).map(|tensor| tensor.unwrap()).collect();
+            assert!(began.elapsed() < PATIENCE * 10, "it waited for what would not come");
+            assert_eq!(held.len(), 24);
+            assert!(held.iter().all(|tensor| rig.is_intact(tensor)), "overwritten");
+        }
+    }
+}
+
+/// As loops in Python do: the last tensor is let go when the next one is there.
+#[test]
+fn who_lets_go_only_when_the_next_is_there_gets_along_with_the_smallest_limit() {
+    let rig = equal();
+    let mut stream = rig.stream(&loader().memory_limit(MemoryLimit::Bytes(40_000)).keeping(true));
+    let mut last = stream.next().unwrap().unwrap();
+    let mut count = 1;
+    for next in stream {
+        last = next.unwrap();
+        assert!(rig.is_intact(&last));
+        count += 1;
+    }
+    assert_eq!(count, 24);
+    drop(last);
+}
+
+#[test]
+fn new_memory_is_taken_only_by_who_keeps_the_old() {
+    let rig = equal();
+    let mut stream = rig.stream(&four().keeping(true).hold_timeout(Duration::from_secs(60)));
+    let ring = stream.ring();
+    for tensor in stream.by_ref() {
+        thread::sleep(Duration::from_millis(5)); // all of the ring is full meanwhile
+        let (tensor, ring) = (tensor.unwrap(), ring.upgrade().unwrap());
+        let at = tensor.bytes().as_ptr() as usize;
+        let (start, len) = ring.region();
+        assert!((start..start + len).contains(&at), "memory beside the ring");
+    }
+}
