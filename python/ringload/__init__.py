@@ -36,6 +36,13 @@ from ._errors import (
 from ._load import load, load_file, stream
 from ._open import SafeOpen, Slice, open
 from ._ringload import Checkpoint, Loader, Stream, Tensor, __version__
+from .runai_model_streamer import (
+    ObjectStorageModel,
+    S3Credentials,
+    SafetensorsStreamer,
+    list_safetensors,
+    pull_files,
+)
 
 __all__ = [
     "CancelledError",
@@ -50,18 +57,23 @@ __all__ = [
     "Loader",
     "MemoryLimitError",
     "NotFoundError",
+    "ObjectStorageModel",
     "OutOfMemoryError",
     "PermissionDeniedError",
+    "S3Credentials",
     "SafeOpen",
+    "SafetensorsStreamer",
     "Slice",
     "Stream",
     "Tensor",
     "UnreachableError",
     "UnsupportedError",
     "__version__",
+    "list_safetensors",
     "load",
     "load_file",
     "open",
+    "pull_files",
     "set_local_cache_dir",
     "stream",
 ]

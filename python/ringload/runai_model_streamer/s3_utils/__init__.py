@@ -1,0 +1,1 @@
+"""Where programs import `S3Credentials` from."""

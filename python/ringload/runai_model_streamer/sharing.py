@@ -1,0 +1,119 @@
+"""A load that the ranks of a group share: before it, they agree on what it is.
+
+Whatever a rank meets while it opens its files, the others hear of, and none waits for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Optional
+
+from .._errors import InvalidInputError
+from .._torch import TorchLayouts
+from ..distributed import Exchange, Group, Item, find_group, spans
+from . import limits
+
+if TYPE_CHECKING:
+    import torch
+
+    from .devices import Device
+    from .session import Opened, Tensors
+
+
+class Sharing:
+    """This rank's side of a shared load."""
+
+    def __init__(self, group: Group, exchange: Exchange) -> None:
+        """Of ranks that have agreed."""
+        self._group, self._exchange = group, exchange
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        return self._exchange.is_over
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All tensors by name."""
+        return iter(self._exchange)
+
+    def close(self) -> None:
+        """Leaves the group; the others end, too, if they have not got all."""
+        self._exchange.leave()
+        self._group.close()
+
+
+def share(open_files: Callable[[], tuple[Opened, Device]], device: object) -> Optional[Sharing]:
+    """Starts a shared load; None where there is nobody to share it with. A collective call.
+
+    Args:
+        open_files: opens this rank's files.
+        device: where tensors are to end up.
+
+    Raises:
+        InvalidInputError: where the ranks' files differ.
+        Error: what a rank meets that opens its files.
+    """
+    group = find_group("cuda" if "cuda" in str(device) else "cpu")
+    if group is None:
+        return None
+    try:
+        return _agree(group, open_files)
+    except BaseException:
+        group.close()
+        raise
+
+
+def _agree(group: Group, open_files: Callable[[], tuple[Opened, Device]]) -> Sharing:
+    mine: Any = None
+    failed: Optional[BaseException] = None
+    source: Optional[Tensors] = None
+    try:
+        opened, target = open_files()
+        items = opened.items()
+        span = spans([item.nbytes for item in items], group.size)[group.rank]
+        limit = limits.of_rank(
+            is_card=target.is_card,
+            ranks_on_host=group.ranks_on_host,
+            largest_bytes=max((items[n].nbytes for n in span), default=0),
+        )
+        source = opened.tensors(limit.ring, span)
+        mine = (_digest(items), target.loaded_to.type, limit.staging_bytes)
+    except BaseException as error:  # the others are to hear of all of them
+        failed = error
+    try:
+        answers = group.agree(mine, failed)
+        _check(answers, group.ranks)
+    except BaseException:
+        if source is not None:
+            source.close()
+        raise
+    assert source is not None
+    exchange = Exchange(
+        group,
+        items,
+        source,
+        TorchLayouts(),
+        device=target.loaded_to,
+        staging_bytes=min(staging_bytes for _, _, staging_bytes in answers),
+    )
+    return Sharing(group, exchange)
+
+
+def _check(answers: Sequence[Any], ranks: Sequence[int]) -> None:
+    """Raises the same on all ranks, where they differ."""
+    first = answers[0]
+    for rank, answer in zip(ranks, answers):
+        for ours, theirs, what in zip(first, answer, ("tensors", "kind of device")):
+            if ours != theirs:
+                raise InvalidInputError(
+                    f"rank {rank} was asked for other {what} than rank {ranks[0]}; all ranks that "
+                    "share a load have to name the same files, in the same order"
+                )
+
+
+def _digest(items: Sequence[Item]) -> bytes:
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr(tuple(item)).encode())
+    return digest.digest()
