@@ -6,6 +6,7 @@
 mod common;
 
 use common::moto::Moto;
+use common::stand_in::stand_in;
 use common::{Expected, directory, in_time, write};
 use ringload::Dtype;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ fn compile(name: &str, place: &Path) -> PathBuf {
     let mut command = Command::new("cc");
     command.args(["-std=gnu99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"]);
     command.arg("-I").arg(root.join("src/capi")).arg("-o").arg(&program);
-    command.arg(root.join("tests/capi").join(format!("{name}.c"))).arg(library());
+    command.arg(root.join("tests/capi").join(format!("{name}.c"))).arg(library()).arg("-ldl");
     // As the library has no SONAME, its path is what the program asks for.
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -56,6 +57,9 @@ fn run(name: &str, arguments: &[&str]) -> String {
     let place = directory();
     let mut command = Command::new(compile(name, place.path()));
     command.args(arguments);
+    if name == "card" {
+        command.env("LD_LIBRARY_PATH", stand_in());
+    }
     for (name, _) in std::env::vars_os() {
         let named = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
         if ["AWS_", "RUNAI_", "RINGLOAD_"].into_iter().any(named) {
@@ -125,6 +129,14 @@ fn objects_are_read_with_the_credentials_that_were_set() {
     assert_eq!(by("key", moto.key("secret")), expected);
     let denied = by("key", "wrong");
     assert!(denied.starts_with("2 ") && denied.contains(&uri), "{denied}");
+}
+
+#[test]
+fn ranges_go_to_memory_of_cards() {
+    let place = directory();
+    let model = place.path().join("model.safetensors");
+    write(&model, &tensors(), None);
+    assert_eq!(run("card", &[model.to_str().unwrap()]), "ok\n");
 }
 
 #[test]

@@ -339,3 +339,6 @@ pub unsafe extern "C" fn runai_file_streamer_list_files(
         })
     })
 }
+
+#[cfg(test)]
+mod tests;
