@@ -42,7 +42,7 @@ pub unsafe fn items<'a, T>(items: *const T, count: usize) -> Option<&'a [T]> {
         return Some(&[]);
     }
     let bytes = count.checked_mul(size_of::<T>())?;
-    let fits = isize::try_from(bytes).is_ok() && (items.addr() % align_of::<T>() == 0);
+    let fits = isize::try_from(bytes).is_ok() && items.addr().is_multiple_of(align_of::<T>());
     if items.is_null() || !fits {
         return None;
     }

@@ -76,6 +76,7 @@ int main(int count, char **arguments)
     CHECK(memcmp(is, expected + 1, BYTES - 1) == 0);
     ringload_loader_free(loader);
     CALL("cuMemFree_v2", memory);
+    CALL("cuDevicePrimaryCtxRelease_v2", device);
     puts("ok");
     return 0;
 }

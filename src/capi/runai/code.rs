@@ -133,7 +133,7 @@ impl Failure {
     }
 
     /// The same under another code.
-    pub fn as_code(self, code: Code) -> Self {
+    pub fn under(self, code: Code) -> Self {
         Self { code, ..self }
     }
 

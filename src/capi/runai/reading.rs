@@ -249,5 +249,5 @@ fn beyond_end(range: &Range, source: &dyn Source) -> Failure {
         source.len_bytes()
     );
     let error = Error::new(crate::ErrorKind::InvalidInput, sentence);
-    Failure::of(&error, false).as_code(Code::EofError)
+    Failure::of(&error, false).under(Code::EofError)
 }

@@ -16,12 +16,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Objects that were not asked for in this time are opened anew.
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// Sources, and when they were asked for last.
+type Kept = HashMap<Location, (Arc<dyn Source>, Instant)>;
 
 /// Sources that are kept.
 #[derive(Default)]
 pub struct Sources {
-    kept: Mutex<HashMap<Location, (Arc<dyn Source>, Instant)>>,
+    kept: Mutex<Kept>,
 }
 
 /// A file of a submission: its source, or why there is none.
@@ -58,7 +61,7 @@ impl Sources {
     fn kept(&self, location: &Location) -> Option<Arc<dyn Source>> {
         let mut kept = self.lock();
         let (source, used) = kept.get_mut(location)?;
-        if used.elapsed() < KEPT {
+        if used.elapsed() < KEPT_FOR {
             *used = Instant::now();
             return Some(Arc::clone(source));
         }
@@ -76,7 +79,7 @@ impl Sources {
         self.lock().clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Location, (Arc<dyn Source>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

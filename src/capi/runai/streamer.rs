@@ -84,7 +84,7 @@ impl Streamer {
     /// # Errors
     /// When a variable cannot be read.
     pub fn new() -> Result<Self, Failure> {
-        let invalid = |error| Failure::of(&error, false).as_code(Code::InvalidParameterError);
+        let invalid = |error| Failure::of(&error, false).under(Code::InvalidParameterError);
         engines_from(environment, cores()).map_err(invalid)?;
         let loader = Loader::new().heeding_runai().map_err(invalid)?;
         let state = State {
@@ -158,7 +158,7 @@ impl Streamer {
     /// [`FsStrategyConflict`](Code::FsStrategyConflict) after another one or a request.
     pub fn set_strategy(&self, list: &str) -> Result<(), Failure> {
         let path = strategy(list)
-            .map_err(|error| Failure::of(&error, false).as_code(Code::InvalidParameterError))?;
+            .map_err(|error| Failure::of(&error, false).under(Code::InvalidParameterError))?;
         let list = list.replace(' ', "");
         let mut state = self.state();
         match &state.strategy {
