@@ -161,7 +161,12 @@ static void end_in_the_middle(void)
         unsigned count = 1;
         CHECK(into && runai_file_streamer_request(streamer, NULL, 1, &path, &count, &zero, &size,
                                                   (void *const *)&into, HOST) == 0);
+        usleep((useconds_t)round * 300);
         runai_file_streamer_end(streamer);
+        memset(into, 0x5a, size);
+        usleep(5000);
+        for (size_t i = 0; i < size; i++)
+            CHECK(into[i] == 0x5a); /* nobody writes there any more */
         free(into);
     }
     pthread_t waiting;
