@@ -83,7 +83,7 @@ fn assert_current(name: &str, expected: &str) {
 #[test]
 fn ringload_h_is_current() {
     let config = config(NATIVE, "RINGLOAD_H", "RingloadStatus");
-    let sources = ["native/mod.rs", "native/status.rs", "native/tensor.rs"];
+    let sources = ["native/mod.rs", "native/range.rs", "native/status.rs", "native/tensor.rs"];
     assert_current("ringload.h", &generated(config, &sources));
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! status   what functions return, and the last error of a thread
 //! options  a loader's options, by name
+//! range    ranges, and the memory they go to
 //! tensor   what a C program is given of a tensor
 //! ```
 //!
@@ -12,9 +13,11 @@
 //! child makes its own loaders: what it has of its parent's is an error there.
 
 mod options;
+mod range;
 mod status;
 mod tensor;
 
+pub use range::{RingloadRange, RingloadRangeCallback};
 pub use status::RingloadStatus;
 pub use tensor::RingloadTensor;
 
@@ -22,9 +25,9 @@ use super::abi::{guarded, items, put, utf8};
 use super::handles::Handles;
 use crate::engine::Halt;
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::{Loader, Progress, ReadRequest, TensorStream};
-use crate::location::Location;
+use crate::load::{Loader, Progress, TensorStream};
 use options::Options;
+use range::{location_at, memory, request};
 use status::{Outcome, returned};
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
@@ -36,27 +39,6 @@ use tensor::Owned;
 pub struct RingloadLoader;
 /// The tensors of a load, one after the other.
 pub struct RingloadStream;
-
-/// Called by ringload_read with the number of a range whose memory is filled; what is not 0 stops the
-/// rest.
-pub type RingloadRangeCallback =
-    Option<unsafe extern "C" fn(range: usize, user_data: *mut c_void) -> c_int>;
-
-/// A range of a file or object, and where its bytes go.
-#[derive(Debug)]
-#[repr(C)]
-pub struct RingloadRange {
-    /// A path or URI.
-    pub location: *const c_char,
-    /// Where it begins there.
-    pub offset_bytes: u64,
-    /// How long it is.
-    pub len_bytes: u64,
-    /// Where its bytes go, on `device`.
-    pub into: *mut c_void,
-    /// -1 for host memory, else the number of a CUDA card.
-    pub device: i32,
-}
 
 /// A loader's options. The process that made them: after a fork, the threads that they share are not there.
 struct Loading {
@@ -109,16 +91,6 @@ impl Loading {
 
     fn loader(&self) -> Loader {
         self.options().loader.clone()
-    }
-}
-
-/// # Safety
-/// Unless it is NULL, `location` is a text.
-unsafe fn location_at(location: *const c_char) -> Result<Location> {
-    // SAFETY: this function's contract.
-    match unsafe { super::abi::text(location) } {
-        Some(text) => Location::parse_os(text),
-        None => refuse("the location is NULL; give a path or a URI"),
     }
 }
 
@@ -325,20 +297,6 @@ pub unsafe extern "C" fn ringload_tensor_copy(
     })
 }
 
-/// The `len_bytes` bytes at `into`; `None` where there can be none.
-///
-/// # Safety
-/// Else they are there, and nobody else uses them while the result is.
-unsafe fn memory<'a>(into: *mut c_void, len_bytes: u64) -> Option<&'a mut [u8]> {
-    let len = usize::try_from(len_bytes).ok().filter(|&len| isize::try_from(len).is_ok())?;
-    match len {
-        0 => Some(&mut []),
-        _ if into.is_null() || into.addr().checked_add(len).is_none() => None,
-        // SAFETY: not NULL, not too long; else this function's contract.
-        _ => Some(unsafe { std::slice::from_raw_parts_mut(into.cast(), len) }),
-    }
-}
-
 /// Reads ranges of files and objects into memory of the caller; returns when nothing is in flight any
 /// more. With a `callback`, that is called on this thread with each range that is there.
 ///
@@ -378,27 +336,4 @@ pub unsafe extern "C" fn ringload_read(
             false => Ok(Outcome::Done),
         }
     })
-}
-
-/// # Safety
-/// As for [`ringload_read`].
-unsafe fn request<'a>(range: &RingloadRange) -> Result<ReadRequest<'a>> {
-    // SAFETY: this function's contract.
-    let location = unsafe { location_at(range.location) }?;
-    match u32::try_from(range.device) {
-        // SAFETY: this function's contract.
-        Ok(ordinal) => Ok(unsafe {
-            let address = range.into.addr() as u64;
-            ReadRequest::on_card(location, range.offset_bytes, ordinal, address, range.len_bytes)
-        }),
-        // SAFETY: this function's contract.
-        Err(_) if range.device == -1 => match unsafe { memory(range.into, range.len_bytes) } {
-            Some(into) => Ok(ReadRequest::new(location, range.offset_bytes, into)),
-            None => refuse("a range's memory is NULL or longer than memory can be"),
-        },
-        Err(_) => refuse(format!(
-            "{} is no device; use -1 for host memory, or the number of a card",
-            range.device
-        )),
-    }
 }

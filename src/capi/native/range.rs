@@ -1,0 +1,76 @@
+//! Ranges of files and objects, and the memory that they go to.
+
+use super::refuse;
+use crate::capi::abi;
+use crate::error::Result;
+use crate::load::ReadRequest;
+use crate::location::Location;
+use std::ffi::{c_char, c_int, c_void};
+
+/// Called by ringload_read with the number of a range whose memory is filled; what is not 0 stops the
+/// rest.
+pub type RingloadRangeCallback =
+    Option<unsafe extern "C" fn(range: usize, user_data: *mut c_void) -> c_int>;
+
+/// A range of a file or object, and where its bytes go.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RingloadRange {
+    /// A path or URI.
+    pub location: *const c_char,
+    /// Where it begins there.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub len_bytes: u64,
+    /// Where its bytes go, on `device`.
+    pub into: *mut c_void,
+    /// -1 for host memory, else the number of a CUDA card.
+    pub device: i32,
+}
+
+/// # Safety
+/// Unless it is NULL, `location` is a text.
+pub unsafe fn location_at(location: *const c_char) -> Result<Location> {
+    // SAFETY: this function's contract.
+    match unsafe { abi::text(location) } {
+        Some(text) => Location::parse_os(text),
+        None => refuse("the location is NULL; give a path or a URI"),
+    }
+}
+
+/// The `len_bytes` bytes at `into`; `None` where there can be none.
+///
+/// # Safety
+/// Else they are there, and nobody else uses them while the result is.
+pub unsafe fn memory<'a>(into: *mut c_void, len_bytes: u64) -> Option<&'a mut [u8]> {
+    let len = usize::try_from(len_bytes).ok().filter(|&len| isize::try_from(len).is_ok())?;
+    match len {
+        0 => Some(&mut []),
+        _ if into.is_null() || into.addr().checked_add(len).is_none() => None,
+        // SAFETY: not NULL, not too long; else this function's contract.
+        _ => Some(unsafe { std::slice::from_raw_parts_mut(into.cast(), len) }),
+    }
+}
+
+/// # Safety
+/// As for [`ringload_read`](super::ringload_read).
+pub unsafe fn request<'a>(range: &RingloadRange) -> Result<ReadRequest<'a>> {
+    // SAFETY: this function's contract.
+    let location = unsafe { location_at(range.location) }?;
+    match u32::try_from(range.device) {
+        // SAFETY: this function's contract.
+        Ok(ordinal) => Ok(unsafe {
+            let address = range.into.addr() as u64;
+            ReadRequest::on_card(location, range.offset_bytes, ordinal, address, range.len_bytes)
+        }),
+        // SAFETY: this function's contract.
+        Err(_) if range.device == -1 => match unsafe { memory(range.into, range.len_bytes) } {
+            Some(into) => Ok(ReadRequest::new(location, range.offset_bytes, into)),
+            None => refuse("a range's memory is NULL or longer than memory can be"),
+        },
+        Err(_) => refuse(format!(
+            "{} is no device; use -1 for host memory, or the number of a card",
+            range.device
+        )),
+    }
+}
