@@ -40,13 +40,10 @@ import tempfile
 import time
 import zlib
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-KEEP = TARGET / "perf"
-RINGLOAD = TARGET / "release" / "ringload"
+from common import KEEP, RINGLOAD, ROOT, checkpoint, forget, verdict
+
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = CLIENT_CORE = CORES[-1]
-TENSOR_BYTES = 64 << 20
 ERRORS = tempfile.TemporaryFile()
 
 
@@ -253,13 +250,6 @@ def disk_rate(directory):
     return min(rates)
 
 
-def forget(path):
-    """Takes the file out of the page cache."""
-    with open(path, "rb") as file:
-        os.fdatasync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 # ---------------------------------------------------------------- clients
 
 
@@ -328,32 +318,7 @@ def report(title, figures, size):
         print(f"{name:<22}{statistics.median(costs):>10.3f}{spread:>16}{seconds:>10.2f}{peak:>10.0f}")
 
 
-def verdict(rows):
-    print()
-    for what, figure, limit in rows:
-        print(f"{what:<36}{figure:>9.3f}   at most {limit:<8.3f}{'ok' if figure <= limit else 'MISSED'}")
-
-
 # ---------------------------------------------------------------- what is needed
-
-
-def checkpoint(gib):
-    """A checkpoint of noise in target/perf, kept for the next time."""
-    directory = KEEP / "objects"
-    directory.mkdir(exist_ok=True)
-    tensors = max(1, round(gib * 2**30 / TENSOR_BYTES))
-    path = directory / f"{tensors}.safetensors"
-    if path.exists():
-        return path
-    entry = lambda i: {"dtype": "U8", "shape": [TENSOR_BYTES], "data_offsets": [i * TENSOR_BYTES, (i + 1) * TENSOR_BYTES]}
-    header = json.dumps({f"t{i}": entry(i) for i in range(tensors)}).encode()
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as out:
-        out.write(struct.pack("<Q", len(header)) + header)
-        for _ in range(tensors):
-            out.write(os.urandom(TENSOR_BYTES))
-    partial.rename(path)
-    return path
 
 
 class Server:

@@ -65,11 +65,11 @@ impl<'a> ReadRequest<'a> {
 
     /// As [`new`](Self::new), for what is open already: a shard's [source](crate::Shard::source).
     pub fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
-        Self::new(source.location().clone(), offset_bytes, into).from_source(source)
+        Self::new(source.location().clone(), offset_bytes, into).open_as(source)
     }
 
     /// The same of what is open already.
-    pub(crate) fn from_source(self, source: &Arc<dyn Source>) -> Self {
+    pub(crate) fn open_as(self, source: &Arc<dyn Source>) -> Self {
         Self { from: Origin::Source(Arc::clone(source)), ..self }
     }
 

@@ -200,7 +200,7 @@ impl Reading<'_> {
                     let offset_bytes = group.offset_bytes;
                     let location = source.location().clone();
                     ReadRequest::on_card(location, offset_bytes, ordinal, address, len_bytes)
-                        .from_source(source)
+                        .open_as(source)
                 }
             }
             Device::Host => ReadRequest::of(source, group.offset_bytes, self.memory(group)),
