@@ -50,7 +50,21 @@ lint() {
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
 }
 
+# Stands in for the CUDA driver, by library path.
+build_stand_in() {
+    step "Python: the stand-in for cards"
+    cargo build --quiet --locked -p cuda-stand-in --lib
+    local library name
+    library=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/libcuda_stand_in.so
+    mkdir -p "$work_dir/stand-in"
+    for name in libcuda.so libcuda.so.1 libcufile.so libcufile.so.0; do
+        ln -sf "$library" "$work_dir/stand-in/$name"
+    done
+    export RINGLOAD_TEST_STAND_IN=$work_dir/stand-in
+}
+
 install_requirements
+build_stand_in
 build_wheel
 lint
 step "Python: pytest"

@@ -1,0 +1,125 @@
+"""Cards, on the stand-in for the CUDA driver, whose memory the host can read.
+
+tests/python.sh builds it, and names its folder in RINGLOAD_TEST_STAND_IN.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import run, sharded
+
+FOLDER = os.environ.get("RINGLOAD_TEST_STAND_IN", "")
+
+pytestmark = pytest.mark.skipif(not FOLDER, reason="RINGLOAD_TEST_STAND_IN names no stand-in")
+
+COMMON = """
+import ctypes
+import ringload
+from safetensors.numpy import load_file
+import glob
+def expected(directory):
+    files = sorted(glob.glob(directory + "/*.safetensors"))
+    return {name: array.tobytes() for file in files for name, array in load_file(file).items()}
+def content(tensor):
+    return ctypes.string_at(tensor.address, tensor.nbytes)
+"""
+
+
+def on_stand_in(text: str, **environment: str) -> str:
+    return run(COMMON + text, LD_LIBRARY_PATH=FOLDER, **environment)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tensors_reach_the_card_that_was_named(tmp_path: Path, seed: int) -> None:
+    sharded(tmp_path / "m")
+    location = str(tmp_path / "m")
+    out = on_stand_in(
+        f"""
+loader = ringload.Loader(device="cuda:1", memory_limit="min")
+for _ in range(3):  # its pinned memory is used again
+    tensors = list(loader.stream([{location!r}]))
+    for tensor in tensors:
+        assert tensor.device == "cuda:1" and tensor.__dlpack_device__() == (2, 1)
+        capsules = tensor.__dlpack__(), tensor.__dlpack__(max_version=(1, 0), stream=1)
+    found = {{tensor.name: content(tensor) for tensor in tensors}}
+    assert found == expected({location!r})
+opened = ringload.Loader(device="cuda").open([{location!r}])
+name = opened.keys()[5]
+assert content(opened.read(name)) == expected({location!r})[name]
+assert opened.read(name).device == "cuda:0"
+both = ringload.Loader(device={{"layer.0.*": "cuda:1", "*": "cpu"}}).stream([{location!r}])
+print(sorted({{(tensor.name[6], tensor.device) for tensor in both}}))
+try:
+    list(ringload.Loader(device="cuda:7").stream([{location!r}]))
+except ringload.Error as error:
+    print(error)
+try:
+    ringload.load({location!r}, device="cuda", framework="numpy")
+except ValueError as error:
+    print(error)
+""",
+        CUDA_STAND_IN_SEED=str(seed),
+    )
+    assert "[('0', 'cuda:1'), ('1', 'cpu'), ('2', 'cpu')]" in out
+    assert "cuda:7" in out
+    assert "load it to cpu" in out
+
+
+def test_a_copy_on_a_card_is_refused(tmp_path: Path) -> None:
+    sharded(tmp_path / "m")
+    out = on_stand_in(f"""
+tensor = next(ringload.Loader(device="cuda").stream([{str(tmp_path / "m")!r}]))
+for asked in [dict(copy=True), dict(dl_device=(1, 0))]:
+    try:
+        tensor.__dlpack__(**asked)
+    except BufferError as error:
+        print(error)
+""")
+    assert "it is on a card" in out and "load it to the device that it is wanted on" in out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interpreter_ends_with_cards_in_use(tmp_path: Path, seed: int) -> None:
+    # The stand-in aborts where anything is left of its contexts, streams and memory.
+    sharded(tmp_path / "m", 5)
+    out = on_stand_in(
+        f"""
+loader = ringload.Loader(device={{"*.0": "cuda:1", "*": "cuda:0"}})
+streams = [loader.stream([{str(tmp_path / "m")!r}]) for _ in range(3)]
+kept = [next(stream) for stream in streams]
+capsule = kept[0].__dlpack__()
+print("ending", flush=True)
+""",
+        CUDA_STAND_IN_SEED=str(seed),
+    )
+    assert out == "ending\n"
+
+
+def test_a_child_is_told_or_loads(tmp_path: Path) -> None:
+    # A driver does not survive a fork; whatever it says, nothing hangs and the parent goes on.
+    sharded(tmp_path / "m")
+    out = on_stand_in(f"""
+import os, time
+location = {str(tmp_path / "m")!r}
+loader = ringload.Loader(device="cuda")
+kept = list(loader.stream([location]))
+pid = os.fork()
+if pid == 0:
+    del kept
+    assert len(list(ringload.Loader().stream([location]))) == 12
+    os._exit(0)
+for _ in range(1000):
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        break
+    time.sleep(0.01)
+else:
+    os.kill(pid, 9)
+    raise SystemExit("the child hangs")
+assert {{tensor.name: content(tensor) for tensor in kept}} == expected(location)
+print(status, len(list(loader.stream([location]))))
+""")
+    assert out == "0 12\n"
