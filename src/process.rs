@@ -53,3 +53,57 @@ impl<T> Drop for OfProcess<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
+    /// Ends the process in a way of its own when it is dropped.
+    struct Ending;
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            // SAFETY: it has no preconditions.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::_exit(9)
+            }
+        }
+    }
+
+    /// The exit status of a forked child that does this.
+    fn status_of(body: impl FnOnce()) -> i32 {
+        // SAFETY: the child does nothing but what is here: no lock, no allocation.
+        #[allow(unsafe_code)]
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                body();
+                // SAFETY: it has no preconditions.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                std::mem::forget(body); // what the child has of it is what is tested
+                match waitpid(child, None).unwrap() {
+                    WaitStatus::Exited(_, status) => status,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn a_child_neither_gets_nor_drops_what_is_its_parent_s() {
+        assert_eq!(status_of(|| drop(OfProcess::new(Ending))), 9, "its own it drops");
+        let of_parent = OfProcess::new(Ending);
+        assert_eq!(status_of(move || drop(of_parent)), 0);
+        let of_parent = OfProcess::new(Ending);
+        let seen = move || {
+            assert!(of_parent.here().is_none() && of_parent.anywhere().is_some());
+            assert!(of_parent.into_here().is_none());
+        };
+        assert_eq!(status_of(seen), 0);
+    }
+}

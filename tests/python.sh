@@ -48,6 +48,8 @@ lint() {
     "$venv/bin/ruff" format --check python
     "$venv/bin/ruff" check python
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
+    # The stubs are what the native module is.
+    (cd "$work_dir" && "$venv/bin/stubtest" --ignore-missing-stub ringload._ringload)
 }
 
 # Stands in for the CUDA driver, by library path.

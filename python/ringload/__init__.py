@@ -15,7 +15,7 @@ whatever knows DLPack. Errors are `Error`.
 
 import atexit
 
-from . import _cache, _ringload
+from . import _cache, _progress, _ringload
 from ._cache import set_local_cache_dir
 from ._errors import (
     CancelledError,
@@ -81,3 +81,4 @@ __all__ = [
 # The last one registered comes first: loads are stopped before their cache is waited for.
 atexit.register(_cache.flush)
 atexit.register(_ringload.end)
+atexit.register(_progress.end)

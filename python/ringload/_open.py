@@ -115,7 +115,11 @@ class SafeOpen:
 
     def _read(self, name: str, picks: list[Pick], shape: list[int]) -> Any:
         part = self._convert(self.checkpoint.read(name, picks)).reshape(shape)
-        return part if self._device is None else part.to(self._device)
+        if self._device is None:
+            return part
+        if not hasattr(part, "to"):
+            raise InvalidInputError("parts of tensors reach cards by torch only; read them to cpu")
+        return part.to(self._device)
 
     def __len__(self) -> int:
         return len(self.checkpoint)

@@ -10,6 +10,7 @@ import sys
 import time
 from threading import Event, Thread
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -52,6 +53,15 @@ def line(done_bytes: int, total_bytes: int, seconds: float) -> str:
     )
 
 
+_bars: WeakSet[Bar] = WeakSet()
+
+
+def end() -> None:
+    """Stops all bars, as the interpreter ends: what is written to stderr after it may crash it."""
+    for bar in list(_bars):
+        bar.stop()
+
+
 class Bar:
     """Shows how far a stream is while the context is entered."""
 
@@ -62,6 +72,7 @@ class Bar:
         self._began = time.monotonic()
         self._thread: Thread | None = None
         if is_wanted(progress):
+            _bars.add(self)
             self._thread = Thread(target=self._draw, name="ringload-progress", daemon=True)
 
     def __enter__(self) -> Bar:
@@ -75,8 +86,12 @@ class Bar:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Draws nothing more."""
         self._done.set()
-        if self._thread:
+        if self._thread and self._thread.is_alive():
             self._thread.join()
 
     def _draw(self) -> None:

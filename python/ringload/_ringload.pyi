@@ -7,7 +7,7 @@ from typing import Any, TypedDict, final
 
 __version__: str
 
-class TensorInfo(TypedDict):
+class _TensorInfo(TypedDict):
     """What a header says of a tensor."""
 
     dtype: str
@@ -77,7 +77,7 @@ class Checkpoint:
     """An open checkpoint: its headers, and its tensors one by one."""
 
     def keys(self) -> list[str]: ...
-    def info(self, name: str) -> TensorInfo: ...
+    def info(self, name: str) -> _TensorInfo: ...
     def metadata(self) -> dict[str, str]: ...
     def read(self, name: str, slices: Sequence[tuple[int, int, int]] | None = None) -> Tensor:
         """A tensor, or the part of it that (start, count, step) of each dimension say."""
@@ -102,7 +102,7 @@ class Loader:
         dtype: str | None = None,
         read_path: str | None = None,
         engines: int | None = None,
-        order: str = "completion",
+        order: str | None = None,
         tensors: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
         region: str | None = None,

@@ -28,7 +28,7 @@ use std::time::Duration;
 ///     dtype: floats are cast to "f32", "f16" or "bf16".
 ///     read_path: "auto", "direct", "buffered", "mapped" or "gds".
 ///     engines: threads that read.
-///     order: "completion", or "file".
+///     order: "completion" (the default), or "file".
 ///     tensors: globs of names.
 ///     names: names; one that no tensor has is an error.
 ///     region, endpoint, headers, connections, verify, s3_credentials: how stores are reached.
@@ -64,7 +64,7 @@ impl Loader {
     #[new]
     #[pyo3(signature = (
         *, device=None, memory_limit=None, keep=false, dtype=None, read_path=None, engines=None,
-        order="completion".to_owned(), tensors=None, names=None, region=None, endpoint=None,
+        order=None, tensors=None, names=None, region=None, endpoint=None,
         headers=None, connections=None, verify=false, s3_credentials=None, cache_dir=None,
         cache_size=None, cache_validate=None
     ))]
@@ -77,7 +77,7 @@ impl Loader {
         dtype: Option<String>,
         read_path: Option<String>,
         engines: Option<usize>,
-        order: String,
+        order: Option<String>,
         tensors: Option<Vec<String>>,
         names: Option<Vec<String>>,
         region: Option<String>,

@@ -69,7 +69,7 @@ pub(crate) struct Options {
     pub dtype: Option<String>,
     pub read_path: Option<String>,
     pub engines: Option<usize>,
-    pub order: String,
+    pub order: Option<String>,
     pub tensors: Option<Vec<String>>,
     pub names: Option<Vec<String>>,
     pub region: Option<String>,
@@ -91,7 +91,7 @@ impl Options {
     /// Of the first option that cannot be used.
     pub fn loader(&self) -> Result<ringload::Loader> {
         let mut loader =
-            ringload::Loader::new().device(self.device.map()?).order(order(&self.order)?);
+            ringload::Loader::new().device(self.device.map()?).order(order(self.order.as_deref())?);
         loader = loader.holds_last(true).keeping(self.keep);
         if let Some(limit) = &self.memory_limit {
             loader = loader.memory_limit(memory_limit(limit)?);
@@ -160,11 +160,11 @@ pub(crate) fn memory_limit(limit: &Size) -> Result<MemoryLimit> {
     }
 }
 
-fn order(text: &str) -> Result<Order> {
+fn order(text: Option<&str>) -> Result<Order> {
     match text {
-        "completion" => Ok(Order::Completion),
-        "file" => Ok(Order::File),
-        _ => Err(Error::new(
+        None | Some("completion") => Ok(Order::Completion),
+        Some("file") => Ok(Order::File),
+        Some(text) => Err(Error::new(
             ErrorKind::InvalidInput,
             format!("{text:?} is not an order; use completion or file"),
         )),

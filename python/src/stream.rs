@@ -7,7 +7,7 @@
 use crate::ending;
 use crate::error::raised;
 use crate::tensor::Tensor;
-use crate::waiting::{SLICE, detached};
+use crate::waiting::SLICE;
 use futures_core::Stream as _;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -15,7 +15,6 @@ use ringload::process::OfProcess;
 use ringload::{Checkpoint, Error, ErrorKind, Progress, Summary, TensorStream};
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -33,12 +32,24 @@ pub(crate) struct Stream {
 
 /// What all threads that use a stream share.
 pub(crate) struct Shared {
-    /// `None` once it was closed.
-    load: Mutex<Option<TensorStream>>,
-    /// What the load had done when it was closed.
-    summary: Mutex<Option<Summary>>,
-    closing: AtomicBool,
+    load: Mutex<Load>,
     news: Arc<News>,
+}
+
+enum Load {
+    Running(Box<TensorStream>),
+    /// With what it had done by then.
+    Closed(Box<Summary>),
+}
+
+impl Load {
+    /// The load, unless it was closed.
+    fn running(&mut self) -> Option<&mut TensorStream> {
+        match self {
+            Self::Running(stream) => Some(stream),
+            Self::Closed(_) => None,
+        }
+    }
 }
 
 /// Wakes the threads that wait for the next tensor.
@@ -85,8 +96,8 @@ impl Shared {
     /// What is at hand, without waiting for anything: not for other threads either.
     fn at_hand(&self) -> Option<ringload::Tensor> {
         match self.load.try_lock() {
-            Ok(mut load) => load.as_mut()?.at_hand(),
-            Err(TryLockError::Poisoned(load)) => load.into_inner().as_mut()?.at_hand(),
+            Ok(mut load) => load.running()?.at_hand(),
+            Err(TryLockError::Poisoned(load)) => load.into_inner().running()?.at_hand(),
             Err(TryLockError::WouldBlock) => None,
         }
     }
@@ -102,12 +113,9 @@ impl Shared {
     }
 
     fn poll(&self) -> Next {
-        if self.closing.load(Ordering::Acquire) {
-            return Next::End;
-        }
         let waker = Waker::from(Arc::clone(&self.news));
         let mut load = lock(&self.load);
-        let Some(stream) = load.as_mut() else { return Next::End };
+        let Some(stream) = load.running() else { return Next::End };
         match Pin::new(stream).poll_next(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(Ok(tensor))) => Next::Tensor(tensor),
             Poll::Ready(Some(Err(error))) => Next::Error(error),
@@ -118,19 +126,18 @@ impl Shared {
 
     /// Stops the load, and waits until nothing of it is in flight.
     pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.news.tell();
         let mut load = lock(&self.load);
-        if let Some(stream) = load.take() {
-            *lock(&self.summary) = Some(stream.summary());
-            drop(stream);
+        if let Some(stream) = load.running() {
+            *load = Load::Closed(Box::new(stream.summary()));
         }
+        drop(load);
+        self.news.tell();
     }
 
     fn summary(&self) -> Summary {
         match &*lock(&self.load) {
-            Some(stream) => stream.summary(),
-            None => lock(&self.summary).clone().unwrap_or_default(),
+            Load::Running(stream) => stream.summary(),
+            Load::Closed(summary) => Summary::clone(summary),
         }
     }
 }
@@ -141,9 +148,7 @@ impl Stream {
         let (progress, tensor_count) = (stream.progress(), stream.tensor_count());
         let checkpoint = Arc::clone(stream.checkpoint());
         let shared = Arc::new(Shared {
-            load: Mutex::new(Some(stream)),
-            summary: Mutex::default(),
-            closing: AtomicBool::new(false),
+            load: Mutex::new(Load::Running(Box::new(stream))),
             news: Arc::default(),
         });
         ending::remember(Arc::downgrade(&shared));
@@ -171,14 +176,14 @@ impl Stream {
             return Ok(Some(Tensor::new(tensor)));
         }
         loop {
-            match detached(py, || shared.wait()) {
+            match py.detach(|| shared.wait()) {
                 Next::Tensor(tensor) => return Ok(Some(Tensor::new(tensor))),
                 Next::Error(error) => return Err(raised(py, &error)),
                 Next::End => return Ok(None),
                 Next::Later => {}
             }
             if let Err(signal) = py.check_signals() {
-                detached(py, || shared.close());
+                py.detach(|| shared.close());
                 return Err(signal);
             }
         }
@@ -196,7 +201,7 @@ impl Stream {
     /// Stops the load, from any thread, as often as you like. Whoever waits for a tensor gets none.
     fn close(&self, py: Python<'_>) {
         if let Some(shared) = self.shared.here() {
-            detached(py, || shared.close());
+            py.detach(|| shared.close());
         }
     }
 
@@ -221,7 +226,7 @@ impl Stream {
     /// What was done so far, by name; final once the stream has ended.
     fn summary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let shared = self.shared(py)?;
-        let summary = detached(py, || shared.summary());
+        let summary = py.detach(|| shared.summary());
         as_dict(py, &summary)
     }
 

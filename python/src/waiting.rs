@@ -1,6 +1,5 @@
 //! Waiting so that Ctrl-C ends it: in slices, without the interpreter, with a look for signals between.
 
-use crate::ending::stay_if_ending;
 use crate::error::raised;
 use pyo3::prelude::*;
 use ringload::{Error, ErrorKind, Result};
@@ -9,15 +8,6 @@ use std::time::Duration;
 
 /// How long a signal may go unseen.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
-
-/// Runs `step`, which takes about a slice of time at most, without the interpreter.
-pub(crate) fn detached<T: Send>(py: Python<'_>, step: impl FnOnce() -> T + Send) -> T {
-    py.detach(|| {
-        let outcome = step();
-        stay_if_ending();
-        outcome
-    })
-}
 
 /// Runs `work` on a thread of its own and waits for it. A signal whose handler raises ends the waiting;
 /// the work then goes on to its end, and what comes of it is dropped.
@@ -37,7 +27,7 @@ pub(crate) fn wait_for<T: Send + 'static>(
     thread.spawn(body).map_err(|e| raised(py, &Error::from_io("start a thread", e)))?;
     let mut waiting = waiting;
     loop {
-        let (back, answer) = detached(py, move || {
+        let (back, answer) = py.detach(move || {
             let answer = waiting.recv_timeout(SLICE);
             (waiting, answer)
         });

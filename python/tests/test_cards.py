@@ -98,6 +98,17 @@ print("ending", flush=True)
     assert out == "ending\n"
 
 
+def test_what_is_never_let_go_is_stopped_at_the_end(tmp_path: Path) -> None:
+    sharded(tmp_path / "m", 5)
+    out = on_stand_in(f"""
+loader = ringload.Loader(device="cuda", memory_limit="min")
+stream = loader.stream([{str(tmp_path / "m")!r}])
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+print("ending", flush=True)
+""")
+    assert out == "ending\n"
+
+
 def test_a_child_is_told_or_loads(tmp_path: Path) -> None:
     # A driver does not survive a fork; whatever it says, nothing hangs and the parent goes on.
     sharded(tmp_path / "m")

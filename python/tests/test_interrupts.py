@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 import torch
@@ -23,11 +24,14 @@ WAITING = {
 }
 
 
-def interrupted(text: str, ready: object) -> tuple[float, str]:
-    """Interrupts a program once it is `ready`; how long it took to end then, and what it said."""
+def interrupted(text: str, ready: Callable[[], object]) -> tuple[float, list[str]]:
+    """Interrupts a program once it is `ready`; when that was, and the words that it said.
+
+    The clock is the same in all processes.
+    """
     process = program(text)
     try:
-        until(ready)  # type: ignore[arg-type]
+        until(ready)
         time.sleep(0.3)
         assert process.poll() is None, process.communicate()
         began = time.monotonic()
@@ -36,7 +40,7 @@ def interrupted(text: str, ready: object) -> tuple[float, str]:
     finally:
         process.kill()
     assert status == 0, f"exit {status}\n{out}\n{err}"
-    return time.monotonic() - began, out
+    return began, out.split()
 
 
 @pytest.mark.parametrize("call", WAITING)
@@ -48,13 +52,12 @@ url = {slow.url("slow.safetensors")!r}
 try:
     {WAITING[call]}
 except KeyboardInterrupt:
-    print("interrupted at", time.monotonic())
+    print("interrupted", time.monotonic())
 """
     far = 64 << 10
-    seconds, out = interrupted(text, lambda: any(first > far for first, _ in slow.ranges))
-    assert "interrupted" in out
-    # The end of the interpreter (torch) is in it.
-    assert seconds < 1.5, seconds
+    began, said = interrupted(text, lambda: any(first > far for first, _ in slow.ranges))
+    assert said[0] == "interrupted"
+    assert float(said[1]) - began < 1
 
 
 def test_ctrl_c_ends_the_opening_of_what_does_not_answer(server: Server, small: Path) -> None:
@@ -66,14 +69,16 @@ def test_ctrl_c_ends_the_opening_of_what_does_not_answer(server: Server, small: 
 
     server.delay_seconds = wait
     text = f"""
+import time
 import ringload
 try:
     ringload.Loader().stream([{server.url("small.safetensors")!r}])
 except KeyboardInterrupt:
-    print("interrupted")
+    print("interrupted", time.monotonic())
 """
-    seconds, out = interrupted(text, asked.is_set)
-    assert "interrupted" in out and seconds < 1, seconds
+    began, said = interrupted(text, asked.is_set)
+    assert said[0] == "interrupted"
+    assert float(said[1]) - began < 1
 
 
 def test_a_handler_that_does_not_raise_ends_nothing(tmp_path: Path, server: Server) -> None:
@@ -87,8 +92,8 @@ signal.signal(signal.SIGINT, lambda *_: seen.append(1))
 tensors = list(ringload.Loader().stream([{server.url("m.safetensors")!r}]))
 print(len(tensors), len(seen))
 """
-    _, out = interrupted(text, lambda: any(first > 100 for first, _ in server.ranges))
-    assert out.split() == ["1", "1"]
+    _, said = interrupted(text, lambda: any(first > 100 for first, _ in server.ranges))
+    assert said == ["1", "1"]
 
 
 def test_close_from_another_thread_ends_the_wait(slow: Server) -> None:

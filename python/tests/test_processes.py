@@ -101,6 +101,31 @@ print("done")
     assert out == "done\n"
 
 
+def test_a_child_ends_as_a_process_does(slow: Server, small: Path) -> None:
+    out = run(f"""
+import os, sys, time
+import torch
+import ringload
+live = ringload.Loader().stream([{slow.url("slow.safetensors")!r}])
+kept = ringload.load_file({str(small)!r}), next(ringload.Loader().stream([{str(small)!r}]))
+pid = os.fork()
+if pid == 0:
+    own = ringload.stream({str(small)!r})
+    next(own)
+    sys.exit(3)  # with all that comes at the end of an interpreter
+for _ in range(1500):
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        break
+    time.sleep(0.01)
+else:
+    os.kill(pid, 9)
+    raise SystemExit("the child hangs")
+print(os.WEXITSTATUS(status))
+""")
+    assert out == "3\n"
+
+
 def test_workers_of_multiprocessing(small: Path) -> None:
     for method in ["fork", "spawn"]:
         out = run(f"""
@@ -186,6 +211,7 @@ def test_a_tensor_outlives_everything(small: Path) -> None:
         "thread(ringload.load_file, url)",
         "[thread(list, live) for _ in range(4)]",
         "module.kept = live, held, tensors",
+        "thread(list, ringload.stream(url, progress=True)); time.sleep(1.5)",
         "cycle = [live, held]; cycle.append(cycle)",
         "atexit.register(lambda: list(local))",
     ],
