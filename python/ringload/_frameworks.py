@@ -18,6 +18,8 @@ from ._errors import InvalidInputError, UnsupportedError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    import torch
+
     from ._ringload import Tensor
 
 Converter = Callable[["Tensor"], Any]
@@ -32,7 +34,18 @@ NAMES["flax"] = "jax"
 INSTALL = {"torch": "torch", "numpy": "numpy", "jax": "jax", "ml_dtypes": "ml_dtypes"}
 
 # Types that torch has had, and taken by DLPack, since long before 2.1.
-TORCH_DIRECT = ("F64", "F32", "F16", "BF16", "C64", "I64", "I32", "I16", "I8", "U8")
+TORCH_DIRECT = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "C64": "complex64",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+}
 TORCH_VIEWED = {
     "BOOL": "bool",
     "F8_E4M3": "float8_e4m3fn",
@@ -123,10 +136,10 @@ def _needed(module: str, what: str) -> ModuleType:
 
 
 def _torch_converter() -> Converter:
-    torch: Any = _needed("torch", "torch tensors")
+    _needed("torch", "torch tensors")
     take = _needed("torch.utils.dlpack", "torch tensors").from_dlpack
     direct = frozenset(TORCH_DIRECT)
-    viewed = {name: getattr(torch, torch_name, None) for name, torch_name in TORCH_VIEWED.items()}
+    viewed: dict[str, Any] = {}
 
     def convert(tensor: Tensor) -> Any:
         dtype = tensor.dtype
@@ -134,13 +147,27 @@ def _torch_converter() -> Converter:
             return take(tensor.__dlpack__())
         torch_dtype = viewed.get(dtype)
         if torch_dtype is None:
-            raise UnsupportedError(
-                f"torch {torch.__version__} has no type for tensor {tensor.name!r} of {dtype}; "
-                "use a newer torch, or leave the tensor out"
-            )
+            torch_dtype = viewed[dtype] = torch_dtype_of(dtype, tensor.name)
         return take(tensor.dlpack_as_integers()).view(torch_dtype)
 
     return convert
+
+
+def torch_dtype_of(dtype: str, name: str) -> torch.dtype:
+    """Torch's type for the elements of tensor `name`, whose type safetensors calls `dtype`.
+
+    Raises:
+        UnsupportedError: where this torch has none.
+    """
+    module: Any = _needed("torch", "torch tensors")
+    name_there = TORCH_DIRECT.get(dtype) or TORCH_VIEWED.get(dtype) or ""
+    known: torch.dtype | None = getattr(module, name_there, None)
+    if known is None:
+        raise UnsupportedError(
+            f"torch {module.__version__} has no type for tensor {name!r} of {dtype}; "
+            "use a newer torch, or leave the tensor out"
+        )
+    return known
 
 
 class _AsIntegers:

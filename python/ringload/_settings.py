@@ -1,8 +1,8 @@
 """The environment variables of the Python part, read here and nowhere else.
 
-Those of loads (memory limit, engines, stores, cache) are read by the native module, which the crate's
-documentation of `ringload::options` lists. What is left is about `torch.distributed`, in the words of
-Run:ai's streamer, since that is where these loads come from.
+Those of loads (memory limit, engines, stores, cache) are read by the native module, which the
+crate's documentation of `ringload::options` lists. What is left is about `torch.distributed`, in
+the words of Run:ai's streamer, since that is where these loads come from.
 
 | variable | meaning |
 | --- | --- |

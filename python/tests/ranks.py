@@ -1,7 +1,8 @@
 """Runs a function as each rank of a gloo group on loopback, each in a process of its own.
 
-The processes come from a server that has imported torch, so that a test does not wait for that. What a
-function returns, or raises, comes back; a process that is not done in time is killed, and that is an error.
+The processes come from a server that has imported torch, so that a test does not wait for that.
+What a function returns, or raises, comes back; a process that is not done in time is killed, and
+that is an error.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 #: Longer than anything here may take, on a machine busy with other builds.
 PATIENCE_SECONDS = 90
 
-_context = mp.get_context("forkserver")
-_context.set_forkserver_preload(["torch.distributed", "safetensors.torch", "ringload", "models"])
+CONTEXT = mp.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch.distributed", "safetensors.torch", "ringload", "models"])
 
 
 class Outcome(NamedTuple):
@@ -27,10 +28,10 @@ class Outcome(NamedTuple):
 
     value: Any
     #: The names of the classes of what it raised, and its text; None where it returned.
-    error: Optional[tuple[list[str], str]]
+    error: tuple[list[str], str] | None
     seconds: float
     #: Of its process; negative is a signal.
-    exit_code: Optional[int]
+    exit_code: int | None
 
 
 def run(
@@ -44,8 +45,8 @@ def run(
     store = directory / f"store-{time.monotonic_ns()}"
     processes, pipes = [], []
     for rank in range(count):
-        ours, theirs = _context.Pipe()
-        process = _context.Process(
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(
             target=_rank,
             args=(theirs, function, rank, count, str(store), dict(environment), arguments),
             daemon=True,

@@ -1,4 +1,4 @@
-"""Shared loads: ranks of a gloo group on loopback, each reading its part, all getting everything."""
+"""Shared loads: ranks of a gloo group on loopback, each reading a part, all getting everything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ringload.runai_model_streamer import SafetensorsStreamer, session
 
 
 def mixed() -> models.Model:
-    """Tensors of every type, many tiny ones, uneven ones, and one larger than any staging buffer."""
+    """Tensors of every type, many tiny ones, uneven ones, one larger than any staging buffer."""
     model = models.of_all_types()
     model |= {f"tiny.{n}": models.noise(100 + n, (n % 7,)) for n in range(1500)}
     model |= {f"uneven.{n}": models.noise(9000 + n, (n * 40_001,)) for n in range(1, 12)}
@@ -34,8 +34,8 @@ class Reading:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self._to_torch = session.to_torch
-        session.to_torch = self
+        self._to_torch = session.converter("torch")
+        session.converter = lambda _framework: self
 
     def __call__(self, tensor: Any) -> torch.Tensor:
         self.names.append(tensor.name)
@@ -116,8 +116,12 @@ def test_some_tensors_of_files_and_fewer_than_ranks(tmp_path: Path) -> None:
 
 
 def test_files_that_share_names(tmp_path: Path) -> None:
-    one = models.write(tmp_path / "1.safetensors", {"a": models.noise(1, (9,)), "b": models.noise(2, (9,))})
-    two = models.write(tmp_path / "2.safetensors", {"a": models.noise(3, (9,)), "c": models.noise(4, (9,))})
+    one = models.write(
+        tmp_path / "1.safetensors", {"a": models.noise(1, (9,)), "b": models.noise(2, (9,))}
+    )
+    two = models.write(
+        tmp_path / "2.safetensors", {"a": models.noise(3, (9,)), "c": models.noise(4, (9,))}
+    )
     for told in values(ranks.run(load, 2, tmp_path, [one, two])):
         assert sorted(told["order"]) == ["a", "a", "b", "c"]
 
@@ -147,14 +151,13 @@ def test_all_may_leave_together_and_load_again(tmp_path: Path) -> None:
 
 def fail_in_mid_load(rank: int, paths: list[str], who: int) -> None:
     reading = Reading()
-    whole = session.to_torch
 
     def failing(tensor: Any) -> torch.Tensor:
         if rank == who and len(reading.names) == 30:
             raise IoError("the disk is gone; mend it")
-        return whole(tensor)
+        return reading(tensor)
 
-    session.to_torch = failing  # type: ignore[assignment]
+    session.converter = lambda _framework: failing
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True)
         for _ in streamer.get_tensors():
@@ -195,7 +198,9 @@ def open_others(rank: int, paths: list[str]) -> None:
 def test_ranks_that_name_other_files_are_told(tmp_path: Path) -> None:
     paths = models.shards(tmp_path, models.of_all_types(), 2)
     for outcome in ranks.run(open_others, 2, tmp_path, paths):
-        assert_failed(outcome, "InvalidInputError", "rank 1 was asked for other tensors than rank 0")
+        assert_failed(
+            outcome, "InvalidInputError", "rank 1 was asked for other tensors than rank 0"
+        )
 
 
 def raise_in_the_loop(rank: int, paths: list[str]) -> int:
@@ -319,9 +324,7 @@ def test_hosts_read_by_themselves_unless_told_otherwise(tmp_path: Path) -> None:
 def test_sharing_can_be_switched_off(tmp_path: Path) -> None:
     model = models.of_all_types()
     paths = models.shards(tmp_path, model, 2)
-    told = values(
-        ranks.run(load, 2, tmp_path, paths, environment={"RUNAI_STREAMER_DIST": "0"})
-    )
+    told = values(ranks.run(load, 2, tmp_path, paths, environment={"RUNAI_STREAMER_DIST": "0"}))
     assert all(Counter(rank["read"]) == Counter(list(model)) for rank in told)
     for name, text in [("RUNAI_STREAMER_DIST", "x"), ("RUNAI_STREAMER_DIST_TIMEOUT", "0")]:
         for outcome in ranks.run(load, 2, tmp_path, paths, environment={name: text}):

@@ -1,30 +1,32 @@
 """The exchange: every rank gives what it reads to all others, round by round, in bounded staging.
 
-    round:  each rank takes tensors from its own load: small ones packed into its staging buffer, up to
-            the first large one
+    round:  each rank takes tensors from its own load: small ones packed into its staging buffer,
+            up to the first large one
             all say what they have (one small all-gather); that is also when a failure is told
             rank after rank broadcasts: its packed tensors in one go, its large one in pieces
 
-Small tensors are copied out of the staging buffers; a large one is sent from where it was loaded to, and
-received right into memory of its own. So every tensor that is handed out is its own, and is never written
-to again. All ranks hand the tensors out in the same order.
+Small tensors are copied out of the staging buffers; a large one is sent from where it was loaded
+to, and received right into memory of its own. So every tensor that is handed out is its own, and is
+never written to again. All ranks hand the tensors out in the same order.
 
-Memory of a rank besides what its caller holds: its load's ring, two staging buffers, and on a receiving
-rank the large tensor that is coming in.
+Memory of a rank besides what its caller holds: its load's ring, two staging buffers, and on a
+receiving rank the large tensor that is coming in.
 
-What must hold for nobody to wait in vain: each rank goes on asking for tensors until there are no more,
-or leaves (`leave`). A rank that leaves or fails takes part, without keeping anything, to the end of the
-round; the others hear of it at the beginning of the next one and stop there, too. A rank that is killed,
-or does neither, ends the others after the group's timeout at the latest.
+What must hold for nobody to wait in vain: each rank goes on asking for tensors until there are no
+more, or leaves (`leave`). A rank that leaves or fails takes part, without keeping anything, to the
+end of the round; the others hear of it at the beginning of the next one and stop there, too. A rank
+that is killed, or does neither, ends the others after the group's timeout at the latest.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._errors import CancelledError, Error, IoError
+from .._frameworks import torch_dtype_of
 from . import failure
 from .partition import Item
 
@@ -36,14 +38,15 @@ if TYPE_CHECKING:
 #: Tensors of at most this share of a staging buffer are packed.
 _SMALL_SHARE = 8
 
-#: Packed tensors begin at multiples of this in a staging buffer: good for all types, on all devices.
+#: Packed tensors begin at multiples of this in a staging buffer: good for all types, on all
+#: devices.
 _ALIGNMENT_BYTES = 256
 
 #: The most tensors that one rank packs for one round.
 _COUNT_MAX = 512
 
-#: A rank's word: its state, how many tensors it packed, its large tensor (-1: none), and the rest of
-#: the room: what it packed, or the text of its error behind that text's length.
+#: A rank's word: its state, how many tensors it packed, its large tensor (-1: none), and the rest
+#: of the room: what it packed, or the text of its error behind that text's length.
 _HEAD = 3
 _ROOM = _COUNT_MAX
 
@@ -60,23 +63,13 @@ class Source(Protocol):
         """Stops reading."""
 
 
-class Layouts(Protocol):
-    """How bytes become tensors."""
-
-    def of_bytes(self, item: Item, memory: torch.Tensor) -> torch.Tensor:
-        """The tensor that `item` describes, in `memory`: as many bytes, one-dimensional."""
-
-    def bytes_of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The bytes of a tensor: one-dimensional, in the same memory."""
-
-
 class _Message(NamedTuple):
     """What one rank broadcasts at once."""
 
     sender: int
     #: Positions of items.
     packed: tuple[int, ...]
-    large: Optional[int]
+    large: int | None
 
 
 class Exchange:
@@ -87,7 +80,6 @@ class Exchange:
         group: Group,
         items: Sequence[Item],
         source: Source,
-        layouts: Layouts,
         *,
         device: torch.device,
         staging_bytes: int,
@@ -98,30 +90,29 @@ class Exchange:
             group: the ranks.
             items: all tensors of the load, the same on all ranks.
             source: this rank's span of them, in any order.
-            layouts: how bytes become tensors.
             device: where tensors are.
             staging_bytes: the size of each of the two buffers, the same on all ranks.
         """
-        self._group, self._items, self._layouts = group, items, layouts
+        self._group, self._items = group, items
         self._source, self._device = source, device
         self._staging_bytes = max(staging_bytes, _ALIGNMENT_BYTES)
         #: What goes out, and what comes in.
-        self._staging: Optional[tuple[torch.Tensor, torch.Tensor]] = None
+        self._staging: tuple[torch.Tensor, torch.Tensor] | None = None
         #: Messages of the round that are to come.
         self._pending: deque[_Message] = deque()
         #: What was read for the next round, and was too much for this one.
-        self._early: Optional[tuple[int, torch.Tensor]] = None
+        self._early: tuple[int, torch.Tensor] | None = None
         #: The large tensor that this rank gives in this round.
-        self._large: Optional[torch.Tensor] = None
+        self._large: torch.Tensor | None = None
         self._exchanged = 0
-        self._error: Optional[BaseException] = None
+        self._error: BaseException | None = None
         self._is_over = len(items) == 0
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """All tensors by name. A loop that is left early leaves the group.
 
         Raises:
-            Error: what this rank's load raises; on the other ranks the same with this rank's number.
+            Error: what this rank's load raises; the other ranks raise it with this rank's number.
             CancelledError: when another rank left.
             UnreachableError: when another rank is gone, or does not come in time.
         """
@@ -203,7 +194,7 @@ class Exchange:
             missing = len(self._items) - self._exchanged
             raise IoError(f"the load ended {missing} tensors early; this is a bug")
 
-    def _fill(self) -> tuple[tuple[int, ...], Optional[int]]:
+    def _fill(self) -> tuple[tuple[int, ...], int | None]:
         """Takes what this rank gives in the next round."""
         packed: list[int] = []
         end = 0
@@ -223,7 +214,7 @@ class Exchange:
                 self._early = taken
                 break
             if size > 0:
-                outgoing[start : start + size].copy_(self._layouts.bytes_of(tensor))
+                outgoing[start : start + size].copy_(_bytes_of(tensor))
             packed.append(position)
             end = start + size
         return tuple(packed), None
@@ -238,7 +229,7 @@ class Exchange:
             self._staging = both[0], both[1]
         return self._staging
 
-    def _word(self, state: int, packed: Sequence[int], large: Optional[int]) -> torch.Tensor:
+    def _word(self, state: int, packed: Sequence[int], large: int | None) -> torch.Tensor:
         import torch
 
         word = torch.zeros(_HEAD + _ROOM, dtype=torch.int64)
@@ -276,8 +267,8 @@ class Exchange:
     def _transfer(self, message: _Message, *, keep: bool) -> list[tuple[int, torch.Tensor]]:
         """Takes part in a message; gives its tensors, or nothing where they are not to be kept.
 
-        What cannot be kept for want of memory is this rank's error, told in the next round: it takes
-        part in any case.
+        What cannot be kept for want of memory is this rank's error, told in the next round: it
+        takes part in any case.
         """
         tensors = self._transfer_packed(message, keep=keep)
         if message.large is not None:
@@ -287,9 +278,7 @@ class Exchange:
         self._exchanged += len(message.packed) + (message.large is not None)
         return tensors if self._error is None else []
 
-    def _transfer_packed(
-        self, message: _Message, *, keep: bool
-    ) -> list[tuple[int, torch.Tensor]]:
+    def _transfer_packed(self, message: _Message, *, keep: bool) -> list[tuple[int, torch.Tensor]]:
         outgoing, incoming = self._buffers()
         buffer = outgoing if message.sender == self._group.rank else incoming
         places, end = [], 0
@@ -303,38 +292,59 @@ class Exchange:
         try:
             for position, start, stop in places if keep else ():
                 memory = buffer[start:stop].clone()
-                tensors.append((position, self._layouts.of_bytes(self._items[position], memory)))
+                tensors.append((position, _of_bytes(self._items[position], memory)))
         except Exception as error:
             self._error = self._error or error
         return tensors
 
-    def _transfer_large(self, sender: int, position: int, *, keep: bool) -> Optional[torch.Tensor]:
+    def _transfer_large(self, sender: int, position: int, *, keep: bool) -> torch.Tensor | None:
         item = self._items[position]
         _, incoming = self._buffers()
-        tensor: Optional[torch.Tensor] = None
-        memory: Optional[torch.Tensor] = None
+        tensor: torch.Tensor | None = None
+        memory: torch.Tensor | None = None
         if sender == self._group.rank:
             tensor, self._large = self._large, None
             assert tensor is not None
-            memory = self._layouts.bytes_of(tensor)
+            memory = _bytes_of(tensor)
         elif keep:
             tensor = self._room_for(item)
-            memory = None if tensor is None else self._layouts.bytes_of(tensor)
+            memory = None if tensor is None else _bytes_of(tensor)
         for start in range(0, item.nbytes, self._staging_bytes):
             size = min(self._staging_bytes, item.nbytes - start)
             piece = incoming[:size] if memory is None else memory[start : start + size]
             self._group.broadcast(piece, sender)
         return tensor if keep else None
 
-    def _room_for(self, item: Item) -> Optional[torch.Tensor]:
+    def _room_for(self, item: Item) -> torch.Tensor | None:
         import torch
 
         try:
             memory = torch.empty(item.nbytes, dtype=torch.uint8, device=self._device)
-            return self._layouts.of_bytes(item, memory)
+            return _of_bytes(item, memory)
         except Exception as error:
             self._error = self._error or error
             return None
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a contiguous tensor: one-dimensional, in the same memory."""
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _of_bytes(item: Item, memory: torch.Tensor) -> torch.Tensor:
+    """The tensor that `item` describes, in `memory`: as many bytes, one-dimensional.
+
+    Raises:
+        UnsupportedError: where torch has no such type.
+    """
+    elements = memory.view(torch_dtype_of(item.dtype, item.name))
+    shape = list(item.shape)
+    if item.nbytes > 0 and elements.numel() != prod(shape):
+        # Two elements of 4 bits are one of torch's.
+        shape[-1] = elements.numel() // prod(shape[:-1])
+    return elements.reshape(shape)
 
 
 def _aligned(offset: int) -> int:

@@ -1,8 +1,8 @@
 """Errors on their way from the rank that met them to all others.
 
-They travel as text in the fixed room that every rank sends in every round: the class by its name, and
-the sentence. The others raise the same class where it is one of ringload's or Python's own, and say
-whose error it is.
+They travel as text in the fixed room that every rank sends in every round: the class by its name,
+and the sentence. The others raise the same class where it is one of ringload's or Python's own, and
+say whose error it is.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The ranks that share a load, and what they say to each other besides tensors.
 
-Words go over gloo, in host memory, whatever the tensors go over: gloo says when a rank is gone or late,
-while a card's collective would wait for it. Tensors go over gloo in host memory, and between cards over
-NCCL where torch has it.
+Words go over gloo, in host memory, whatever the tensors go over: gloo says when a rank is gone or
+late, while a card's collective would wait for it. Tensors go over gloo in host memory, and between
+cards over NCCL where torch has it.
 
-By default the ranks of each host share, as in Run:ai's streamer: bytes cross between hosts only where
-`RUNAI_STREAMER_DIST_GLOBAL=1` says that this is faster than the storage.
+By default the ranks of each host share, as in Run:ai's streamer: bytes cross between hosts only
+where `RUNAI_STREAMER_DIST_GLOBAL=1` says that this is faster than the storage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from .._errors import Error, UnreachableError
 from .._settings import distribution_timeout, is_distribution_enabled, is_group_global
@@ -106,7 +106,7 @@ class Group:
             self._dist.all_gather(words, word, group=self._words)
         return words
 
-    def agree(self, mine: object, error: Optional[BaseException]) -> list[Any]:
+    def agree(self, mine: object, error: BaseException | None) -> list[Any]:
         """What every rank has to say before a load, or the error of one of them.
 
         Args:
@@ -132,7 +132,7 @@ class Group:
         return [said for said, _ in answers]
 
     def broadcast(self, bytes_: torch.Tensor, sender: int) -> None:
-        """Sends `bytes_` of the rank at position `sender` to all; there it is written into `bytes_`.
+        """Sends `bytes_` of the rank at position `sender` to all, who get it in their `bytes_`.
 
         Raises:
             UnreachableError: when a rank is gone, or does not come in time.
@@ -163,7 +163,7 @@ class _Watched:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, RuntimeError) and not isinstance(error, Error):
             raise UnreachableError(
                 f"another rank is gone, or did not come within {self._seconds:.0f} s "
@@ -171,7 +171,7 @@ class _Watched:
             ) from error
 
 
-def find_group(device_type: str) -> Optional[Group]:
+def find_group(device_type: str) -> Group | None:
     """The ranks that share the loads of this process; None where it is alone.
 
     A collective call, where there is a default group.

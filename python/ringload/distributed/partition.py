@@ -1,8 +1,8 @@
 """Who reads what: the tensors of a checkpoint, cut into one span a rank.
 
-A span is a run of neighbours in the files, so each rank reads large contiguous ranges; and rank r begins
-about r/N into the checkpoint, so the ranks are at different files, or places of one file, at any time.
-Where to cut is chosen so that the largest span has as few bytes as whole tensors allow.
+A span is a run of neighbours in the files, so each rank reads large contiguous ranges; and rank r
+begins about r/N into the checkpoint, so the ranks are at different files, or places of one file, at
+any time. Where to cut is chosen so that the largest span has as few bytes as whole tensors allow.
 
 Every rank computes all spans from the same headers, so nothing about them has to be sent.
 """
@@ -33,8 +33,8 @@ def spans(sizes_bytes: Sequence[int], ranks: int) -> list[range]:
         ranks: how many spans; at least 1.
 
     Returns:
-        The positions of each rank's tensors. Together they are all of them, in order; those of the last
-        ranks may be empty. No other cut into runs has a smaller largest span.
+        The positions of each rank's tensors. Together they are all of them, in order; those of the
+        last ranks may be empty. No other cut into runs has a smaller largest span.
     """
     ends = [0, *accumulate(sizes_bytes)]
     most_bytes = _smallest_largest(ends, max(sizes_bytes, default=0), ranks)

@@ -1,13 +1,13 @@
 """Credentials for S3, as Run:ai's programs give them.
 
-Anything with the attributes of `S3Credentials` will do, Run:ai's own class among them: nothing asks for
-the class. What is not given comes from where the AWS SDKs look.
+Anything with the attributes of `S3Credentials` will do, Run:ai's own class among them: nothing asks
+for the class. What is not given comes from where the AWS SDKs look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Optional
+from typing import Any
 
 from .._errors import InvalidInputError
 
@@ -17,11 +17,11 @@ class S3Credentials:
 
     def __init__(
         self,
-        access_key_id: Optional[str] = None,
-        secret_access_key: Optional[str] = None,
-        session_token: Optional[str] = None,
-        region_name: Optional[str] = None,
-        endpoint: Optional[str] = None,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+        session_token: str | None = None,
+        region_name: str | None = None,
+        endpoint: str | None = None,
     ) -> None:
         """Keeps them as they are.
 
@@ -43,7 +43,7 @@ class S3Credentials:
         return f"S3Credentials(region_name={self.region_name!r}, endpoint={self.endpoint!r})"
 
 
-def loader_options(credentials: Optional[Any], locations: Iterable[str]) -> dict[str, Any]:
+def loader_options(credentials: Any | None, locations: Iterable[str]) -> dict[str, Any]:
     """What a native loader is to be told of `credentials`: nothing where no location is in S3.
 
     Raises:
@@ -53,7 +53,13 @@ def loader_options(credentials: Optional[Any], locations: Iterable[str]) -> dict
         return {}
     key_id, secret, token, region, endpoint = (
         getattr(credentials, name, None) or None
-        for name in ("access_key_id", "secret_access_key", "session_token", "region_name", "endpoint")
+        for name in (
+            "access_key_id",
+            "secret_access_key",
+            "session_token",
+            "region_name",
+            "endpoint",
+        )
     )
     if (key_id is None) != (secret is None):
         missing = "access_key_id" if key_id is None else "secret_access_key"

@@ -1,14 +1,15 @@
 """Where tensors are to end up, in torch's words and in the native module's.
 
-Host memory and CUDA cards are loaded to directly. For any other device of torch (`xpu`, `mps`, and cards
-of builds for ROCm) tensors are loaded to host memory, and torch brings them there one by one.
+Host memory and CUDA cards are loaded to directly. For any other device of torch (`xpu`, `mps`, and
+cards of builds for ROCm) tensors are loaded to host memory, and torch brings them there one by one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from .._errors import InvalidInputError
+from .._frameworks import device_name
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class Device:
     """A device that was asked for."""
 
-    def __init__(self, device: Union[str, torch.device, None]) -> None:
+    def __init__(self, device: str | torch.device | None) -> None:
         """Reads what was asked for; None is host memory.
 
         Raises:
@@ -30,14 +31,10 @@ class Device:
         except (RuntimeError, TypeError) as error:
             raise InvalidInputError(f"{device!r} is not a device: {error}") from error
         is_card = self.torch.type == "cuda" and torch.version.hip is None
-        if is_card and self.torch.index is None:
-            # Torch means its current card; without a driver, the native module says what is missing.
-            current = torch.cuda.current_device() if torch.cuda.is_available() else 0
-            self.torch = torch.device("cuda", current)
         #: Whether tensors are brought there by torch.
         self.is_elsewhere = not is_card and self.torch.type != "cpu"
         #: As the native module calls it.
-        self.native = str(self.torch) if is_card else "cpu"
+        self.native = str(device_name(self.torch)) if is_card else "cpu"
         #: As torch calls it.
         self.text = str(self.torch)
 

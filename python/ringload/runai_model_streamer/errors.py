@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 from .._errors import Error
 
@@ -20,9 +19,10 @@ def as_value_errors() -> Iterator[None]:
     except Error as error:
         if isinstance(error, ValueError):
             raise
-        raise _both(type(error))(str(error)).with_traceback(error.__traceback__) from error.__cause__
+        raise _both(type(error))(str(error)).with_traceback(
+            error.__traceback__
+        ) from error.__cause__
 
 
-@lru_cache(maxsize=None)
 def _both(kind: type[Error]) -> type[Error]:
     return type(kind.__name__, (kind, ValueError), {"__module__": kind.__module__})

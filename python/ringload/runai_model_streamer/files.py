@@ -1,7 +1,7 @@
 """Listing and downloading the files of a model in a store.
 
-Patterns are those of `fnmatch`: `*` also matches slashes. They are compared with the whole key of an
-object, as Run:ai's streamer does, and with its path below the model, as one would expect.
+Patterns are those of `fnmatch`: `*` also matches slashes. They are compared with the whole key of
+an object, as Run:ai's streamer does, and with its path below the model, as one would expect.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import glob
 import os
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 from .._errors import InvalidInputError, UnsupportedError
 from .._ringload import Loader
@@ -22,11 +22,12 @@ _SAFETENSORS = "*.safetensors"
 Patterns = Union[str, Sequence[str], None]
 
 
-def list_safetensors(path: Union[str, os.PathLike[str]], s3_credentials: Optional[Any] = None) -> list[str]:
+def list_safetensors(path: str | os.PathLike[str], s3_credentials: Any | None = None) -> list[str]:
     """The safetensors files in a directory, sorted; not those further down.
 
     Args:
-        path: a local directory, or one of a store that can be listed: `s3://`, `gs://`, `az://`, `hf://`.
+        path: a local directory, or one of a store that can be listed: `s3://`, `gs://`, `az://`,
+            `hf://`.
         s3_credentials: for `s3://`; without them, those that the AWS SDKs find.
 
     Returns:
@@ -44,10 +45,10 @@ def list_safetensors(path: Union[str, os.PathLike[str]], s3_credentials: Optiona
 
 def pull_files(
     model_path: str,
-    dst: Union[str, os.PathLike[str]],
+    dst: str | os.PathLike[str],
     allow_pattern: Patterns = None,
     ignore_pattern: Patterns = None,
-    s3_credentials: Optional[Any] = None,
+    s3_credentials: Any | None = None,
 ) -> None:
     """Downloads the files below a directory of a store, of any kind, to a local one.
 
@@ -70,16 +71,21 @@ def pull_files(
     directory = _as_directory(model_path)
     loader = _loader(directory, s3_credentials)
     files = [
-        (file, _inside(dst, file[len(directory) :]))
-        for file, _ in loader.list(directory, recursive=True)
+        (file, _inside(dst, file[len(directory) :]), size)
+        for file, size in loader.list(directory, recursive=True)
         if not file.endswith("/")
         and (allow_pattern is None or _matches(file, directory, allow_pattern))
         and (ignore_pattern is None or not _matches(file, directory, ignore_pattern))
     ]
-    loader.download(files)
+    loader.download([(file, path) for file, path, size in files if size > 0])
+    for _, path, size in files:
+        if size == 0:  # of nothing, stores can give no range
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb"):
+                pass
 
 
-def _loader(location: str, s3_credentials: Optional[Any]) -> Loader:
+def _loader(location: str, s3_credentials: Any | None) -> Loader:
     # What becomes a file is not kept a second time.
     return Loader(cache_dir="", **loader_options(s3_credentials, [location]))
 
@@ -88,7 +94,7 @@ def _as_directory(location: str) -> str:
     return location if location.endswith("/") else f"{location}/"
 
 
-def _matches(file: str, directory: str, patterns: Union[str, Iterable[str]]) -> bool:
+def _matches(file: str, directory: str, patterns: str | Iterable[str]) -> bool:
     """Whether one of `patterns` matches the key of `file`, or its path below `directory`."""
     below = file[len(directory) :]
     key = file.partition("://")[2].partition("/")[2]
@@ -96,7 +102,7 @@ def _matches(file: str, directory: str, patterns: Union[str, Iterable[str]]) -> 
     return any(fnmatch(key, pattern) or fnmatch(below, pattern) for pattern in listed)
 
 
-def _inside(directory: Union[str, os.PathLike[str]], name: str) -> str:
+def _inside(directory: str | os.PathLike[str], name: str) -> str:
     """The path of `name` in `directory`.
 
     Raises:

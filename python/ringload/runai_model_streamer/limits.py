@@ -1,16 +1,16 @@
 """What the memory limit of the environment comes to for a load.
 
-In host memory the limit is that of the ring that tensors stay in. On the way to a card it only bounds
-what they pass through, so there a large limit is no reason to pin more than helps.
+In host memory the limit is that of the ring that tensors stay in. On the way to a card it only
+bounds what they pass through, so there a large limit is no reason to pin more than helps.
 
-Ranks that share a load share the limit, too, since it is of the machine: each has its part of it, of
-which a quarter at most is for the two staging buffers of the exchange, and the rest for its ring. A
-part that is smaller than a rank's largest tensor is taken to be as large as that.
+Ranks that share a load share the limit, too, since it is of the machine: each has its part of it,
+of which a quarter at most is for the two staging buffers of the exchange, and the rest for its
+ring. A part that is smaller than a rank's largest tensor is taken to be as large as that.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Union
 
 from .._ringload import environment_memory_limit
 
@@ -60,5 +60,5 @@ def of_rank(*, is_card: bool, ranks_on_host: int, largest_bytes: int) -> Shared:
     return Shared(max(ring_bytes, largest_bytes), staging_bytes)
 
 
-def _on_the_way(limit: Optional[Limit]) -> Limit:
+def _on_the_way(limit: Limit | None) -> Limit:
     return min(limit, _CARD_RING_BYTES) if isinstance(limit, int) else limit

@@ -1,7 +1,7 @@
-"""`ObjectStorageModel`: the files of a model in a local directory, downloaded once by many processes.
+"""`ObjectStorageModel`: files of a model in a local directory, downloaded once by many processes.
 
     lock beside the directory (flock)
-    shared:     a mark in it says "complete" --> nothing is to be done; readers do not wait for each other
+    shared:     a mark in it says "complete" --> nothing is to be done, and nobody waits
     exclusive:  no mark --> it is emptied, filled, marked on a clean exit
 
 The mark and the lock are those of Run:ai's streamer, so both may be used on one directory. Between
@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 from types import TracebackType
-from typing import IO, Any, Optional
+from typing import IO, Any
 
 from .._errors import InvalidInputError, IoError, NotFoundError
 from .files import Patterns, pull_files
@@ -26,8 +26,8 @@ class ObjectStorageModel:
     """A directory that holds files of a model in a store.
 
     Processes of one machine that use the same directory at once download once; the others wait, and
-    find it complete. To be used as a context manager: the directory is complete once the block was left
-    without an exception; else the next process begins anew.
+    find it complete. To be used as a context manager: the directory is complete once the block was
+    left without an exception; else the next process begins anew.
 
         with ObjectStorageModel(model_path="s3://bucket/model", dst="/models/model") as model:
             model.pull_files(ignore_pattern=["*.safetensors"])
@@ -36,7 +36,7 @@ class ObjectStorageModel:
     #: The file that says that the directory is complete.
     SENTINEL_NAME = ".runai_complete"
 
-    def __init__(self, model_path: str, dst: str, s3_credentials: Optional[Any] = None) -> None:
+    def __init__(self, model_path: str, dst: str, s3_credentials: Any | None = None) -> None:
         """Waits for other processes. Unless the directory is complete, it is emptied.
 
         Args:
@@ -48,7 +48,7 @@ class ObjectStorageModel:
             InvalidInputError: where `model_path` is in no store.
             OSError: where lock or directory cannot be made.
         """
-        self._lock: Optional[IO[str]] = None
+        self._lock: IO[str] | None = None
         if not model_path.startswith(_STORES):
             raise InvalidInputError(
                 f"model_path {model_path!r} is in no object store; use one of {', '.join(_STORES)}"
@@ -58,7 +58,7 @@ class ObjectStorageModel:
         self._model_path, self._s3_credentials = model_path, s3_credentials
         self._sentinel = os.path.join(self.dir, self.SENTINEL_NAME)
         self._is_complete = False
-        self._lock = open(f"{self.dir}.lock", "a")  # noqa: SIM115: it stays open
+        self._lock = open(f"{self.dir}.lock", "a")  # noqa: SIM115 - it stays open
         try:
             self._settle(self._lock)
         except BaseException:
@@ -71,7 +71,8 @@ class ObjectStorageModel:
         if os.path.exists(self._sentinel):
             self._is_complete = True
             return
-        # Given up first: two that both wanted to turn theirs into an exclusive one would wait for ever.
+        # Given up first: two that both wanted to turn theirs into an exclusive one would wait for
+        # ever.
         fcntl.flock(lock, fcntl.LOCK_UN)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(self._sentinel):
@@ -82,9 +83,7 @@ class ObjectStorageModel:
             shutil.rmtree(self.dir)
         os.makedirs(self.dir)
 
-    def pull_files(
-        self, allow_pattern: Patterns = None, ignore_pattern: Patterns = None
-    ) -> None:
+    def pull_files(self, allow_pattern: Patterns = None, ignore_pattern: Patterns = None) -> None:
         """Downloads files as `pull_files` does; nothing, where the directory is complete.
 
         Raises:
@@ -100,9 +99,9 @@ class ObjectStorageModel:
 
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Marks the directory as complete, where nothing went wrong, and lets others go on.
 

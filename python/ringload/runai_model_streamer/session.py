@@ -3,20 +3,20 @@
     open_files --> Opened: checkpoints, and of each the names to load
     Opened.items: what the headers say        Opened.tensors: the load itself, natively
 
-Files are opened as one checkpoint. Where that cannot be, since two of them have a tensor of the same
-name (which Run:ai's streamer loads twice), each is a checkpoint by itself, and they are loaded one after
-the other.
+Files are opened as one checkpoint. Where that cannot be, since two of them have a tensor of the
+same name (which Run:ai's streamer loads twice), each is a checkpoint by itself, and they are loaded
+one after the other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._errors import InvalidCheckpointError, InvalidInputError
+from .._frameworks import converter
 from .._ringload import Checkpoint, Loader, Stream
-from .._torch import to_torch
 from ..distributed import Item
 from .limits import Limit
 
@@ -31,11 +31,11 @@ class Part(NamedTuple):
     names: list[str]
 
 
-def checked_names(tensor_names: Optional[Collection[str]]) -> Optional[frozenset[str]]:
+def checked_names(tensor_names: Collection[str] | None) -> frozenset[str] | None:
     """The names that were asked for; None for all.
 
     Raises:
-        InvalidInputError: for a single `str`, which is a collection of its letters, and for no names.
+        InvalidInputError: for a `str`, which is a collection of its letters, and for no names.
         TypeError: for what is no collection.
     """
     if tensor_names is None:
@@ -96,7 +96,7 @@ class Opened:
                 item = Item(name, info["dtype"], info["shape"], info["nbytes"])
                 yield (number, info["shard"]), item
 
-    def tensors(self, memory_limit: Limit, span: Optional[range] = None) -> Tensors:
+    def tensors(self, memory_limit: Limit, span: range | None = None) -> Tensors:
         """Starts to load the tensors, or those at the positions of `span`, under a limit."""
         loads, start = [], 0
         for checkpoint, names in self.parts:
@@ -115,7 +115,7 @@ class _Load(NamedTuple):
     checkpoint: Checkpoint
     names: list[str]
     #: The same, or None where they are all.
-    selection: Optional[list[str]]
+    selection: list[str] | None
     #: The position of the first one among all tensors of the load.
     first: int
     memory_limit: Limit
@@ -126,16 +126,17 @@ class Tensors:
 
     def __init__(self, loads: Sequence[_Load]) -> None:
         """Starts the first part; the others start when it is done."""
+        self._convert = converter("torch")
         self._loads = list(loads)
-        self._stream: Optional[Stream] = None
-        self._is_over = False
+        self._left = sum(len(load.names) for load in loads)
+        self._stream: Stream | None = None
         self._start_next()
 
     def _start_next(self) -> None:
-        self._stream, self._is_over = None, not self._loads
+        self._stream = None
         if self._loads:
             self._load = self._loads.pop(0)
-            self._positions: Optional[dict[str, int]] = None
+            self._positions: dict[str, int] | None = None
             self._stream = self._load.checkpoint.stream(
                 names=self._load.selection, memory_limit=self._load.memory_limit
             )
@@ -143,13 +144,18 @@ class Tensors:
     @property
     def is_over(self) -> bool:
         """Whether nothing more comes."""
-        return self._is_over
+        return self._left == 0
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Tensors by name."""
         while self._stream is not None:
             for tensor in self._stream:
-                yield tensor.name, to_torch(tensor)
+                name, converted = tensor.name, self._convert(tensor)
+                self._left -= 1
+                del tensor
+                yield name, converted
+                # The caller's alone, before the next one needs its memory.
+                del converted
             self._start_next()
 
     def __next__(self) -> tuple[int, torch.Tensor]:
@@ -157,7 +163,8 @@ class Tensors:
         while self._stream is not None:
             tensor = next(self._stream, None)
             if tensor is not None:
-                return self._position(tensor.name), to_torch(tensor)
+                self._left -= 1
+                return self._position(tensor.name), self._convert(tensor)
             self._start_next()
         raise StopIteration
 
@@ -170,7 +177,7 @@ class Tensors:
     def close(self) -> None:
         """Stops reading; tensors that were handed out stay valid."""
         self._loads.clear()
-        self._is_over = True
+        self._left = 0
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from .._errors import InvalidInputError
-from .._torch import TorchLayouts
 from ..distributed import Exchange, Group, Item, find_group, spans
 from . import limits
 
@@ -43,7 +42,7 @@ class Sharing:
         self._group.close()
 
 
-def share(open_files: Callable[[], tuple[Opened, Device]], device: object) -> Optional[Sharing]:
+def share(open_files: Callable[[], tuple[Opened, Device]], device: object) -> Sharing | None:
     """Starts a shared load; None where there is nobody to share it with. A collective call.
 
     Args:
@@ -66,8 +65,8 @@ def share(open_files: Callable[[], tuple[Opened, Device]], device: object) -> Op
 
 def _agree(group: Group, open_files: Callable[[], tuple[Opened, Device]]) -> Sharing:
     mine: Any = None
-    failed: Optional[BaseException] = None
-    source: Optional[Tensors] = None
+    failed: BaseException | None = None
+    source: Tensors | None = None
     try:
         opened, target = open_files()
         items = opened.items()
@@ -93,7 +92,6 @@ def _agree(group: Group, open_files: Callable[[], tuple[Opened, Device]]) -> Sha
         group,
         items,
         source,
-        TorchLayouts(),
         device=target.loaded_to,
         staging_bytes=min(staging_bytes for _, _, staging_bytes in answers),
     )

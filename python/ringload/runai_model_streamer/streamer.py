@@ -1,4 +1,4 @@
-"""`SafetensorsStreamer`: a session of loads, each of which hands its tensors out as they complete."""
+"""`SafetensorsStreamer`: a session of loads, which hand their tensors out as they complete."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from os import fsdecode
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any
 
+from .. import _cache
 from .._errors import InvalidInputError
 from .._ringload import Loader
 from . import limits
@@ -38,18 +39,19 @@ class SafetensorsStreamer:
             for name, tensor in streamer.get_tensors():
                 ...
 
-    Every tensor is the caller's: its memory is not written to again, and stays as long as the tensor
-    does, also after the session. All errors are `ValueError`s, besides what they are in ringload.
+    Every tensor is the caller's: its memory is not written to again, and stays as long as the
+    tensor does, also after the session. All errors are `ValueError`s, besides what they are in
+    ringload.
     """
 
     def __init__(self) -> None:
         """A session that has not begun yet."""
         #: The device of the last load, as text.
-        self.device_str: Optional[str] = None
+        self.device_str: str | None = None
         self._is_entered = False
-        self._opened: Optional[Opened] = None
-        self._tensors: Union[Tensors, Sharing, None] = None
-        self._device: Optional[Device] = None
+        self._opened: Opened | None = None
+        self._tensors: Tensors | Sharing | None = None
+        self._device: Device | None = None
         self._began = monotonic()
 
     def __enter__(self) -> SafetensorsStreamer:
@@ -59,9 +61,9 @@ class SafetensorsStreamer:
 
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Ends the session, and a load that is under way."""
         self._is_entered = False
@@ -80,13 +82,13 @@ class SafetensorsStreamer:
         """Bytes of the tensors of the last load."""
         return 0 if self._opened is None else sum(item.nbytes for item in self._opened.items())
 
-    def stream_file(
+    def stream_file(  # noqa: PLR0913, PLR0917 - as Run:ai's
         self,
-        path: Union[str, PathLike[str]],
-        s3_credentials: Optional[Any] = None,
-        device: Union[str, torch.device, None] = "cpu",
+        path: str | PathLike[str],
+        s3_credentials: Any | None = None,
+        device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
-        tensor_names: Optional[Collection[str]] = None,
+        tensor_names: Collection[str] | None = None,
         owned: bool = True,
     ) -> None:
         """As `stream_files` of one file."""
@@ -99,13 +101,13 @@ class SafetensorsStreamer:
             owned=owned,
         )
 
-    def stream_files(
+    def stream_files(  # noqa: PLR0913, PLR0917 - as Run:ai's
         self,
-        paths: Sequence[Union[str, PathLike[str]]],
-        s3_credentials: Optional[Any] = None,
-        device: Union[str, torch.device, None] = "cpu",
+        paths: Sequence[str | PathLike[str]],
+        s3_credentials: Any | None = None,
+        device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
-        tensor_names: Optional[Collection[str]] = None,
+        tensor_names: Collection[str] | None = None,
         owned: bool = True,
     ) -> None:
         """Starts to load the tensors of files; `get_tensors` hands them out.
@@ -148,21 +150,19 @@ class SafetensorsStreamer:
 
     def _open(
         self,
-        paths: Sequence[Union[str, PathLike[str]]],
-        s3_credentials: Optional[Any],
-        device: Union[str, torch.device, None],
-        tensor_names: Optional[Collection[str]],
+        paths: Sequence[str | PathLike[str]],
+        s3_credentials: Any | None,
+        device: str | torch.device | None,
+        tensor_names: Collection[str] | None,
         owned: bool,
     ) -> tuple[Opened, Device]:
         """Opens the files, and remembers what is loaded, and where to."""
         names = checked_names(tensor_names)
         target = Device(device)
         locations = [fsdecode(path) for path in paths]
-        loader = Loader(
-            device=target.native,
-            keep=owned,
-            **loader_options(s3_credentials, locations),
-        )
+        options = _cache.with_cache(loader_options(s3_credentials, locations))
+        loader = Loader(device=target.native, keep=owned, **options)
+        _cache.remember(loader)
         opened = Opened(loader, locations)
         if names is not None:
             opened.select(names)
@@ -172,8 +172,8 @@ class SafetensorsStreamer:
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors of the load by name, as they complete.
 
-        Leaving the loop early ends the load. With `is_distributed`, all ranks get all tensors, in the
-        same order, and a rank that leaves early or fails ends the load of all.
+        Leaving the loop early ends the load. With `is_distributed`, all ranks get all tensors, in
+        the same order, and a rank that leaves early or fails ends the load of all.
 
         Raises:
             InvalidInputError: outside of the session.
