@@ -203,27 +203,33 @@ def test_ranks_that_name_other_files_are_told(tmp_path: Path) -> None:
         )
 
 
-def raise_in_the_loop(rank: int, paths: list[str]) -> int:
+def raise_in_the_loop(rank: int, paths: list[str], at: int) -> int:
     count = 0
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True)
         for _ in streamer.get_tensors():
             count += 1
-            if rank == 1 and count == 900:
+            if rank == 1 and count == at:
                 raise KeyError("mine")
     return count
 
 
-def leave_without_a_look(rank: int, paths: list[str]) -> int:
+def leave_without_a_look(rank: int, paths: list[str], _at: int) -> int:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True)
         return 0 if rank == 1 else len(list(streamer.get_tensors()))
 
 
-@pytest.mark.parametrize("how", [raise_in_the_loop, leave_without_a_look])
-def test_a_rank_that_leaves_does_not_keep_others_waiting(tmp_path: Path, how: Any) -> None:
+@pytest.mark.parametrize(
+    ("how", "at"),
+    # The first tensor is of the first rank, and the others are to give theirs in the same round.
+    [(raise_in_the_loop, 1), (raise_in_the_loop, 900), (leave_without_a_look, 0)],
+)
+def test_a_rank_that_leaves_does_not_keep_others_waiting(
+    tmp_path: Path, how: Any, at: int
+) -> None:
     paths = models.shards(tmp_path, mixed(), 3)
-    outcomes = ranks.run(how, 3, tmp_path, paths)
+    outcomes = ranks.run(how, 3, tmp_path, paths, at)
     for rank in (0, 2):
         assert_failed(outcomes[rank], "CancelledError", "rank 1 left the load before its end")
         assert outcomes[rank].seconds < 30
