@@ -99,6 +99,7 @@ class Loader:
         device: str | dict[str, str] | None = None,
         memory_limit: int | str | None = None,
         keep: bool = False,
+        heed_runai: bool = False,
         dtype: str | None = None,
         read_path: str | None = None,
         engines: int | None = None,

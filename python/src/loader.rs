@@ -25,6 +25,7 @@ use std::time::Duration;
 ///         environment counts.
 ///     keep: whether the limit leaves out what the caller holds in host memory; else holding all that
 ///         it allows is an error.
+///     heed_runai: whether to heed the variables that Run:ai's streamer has for its own programs.
 ///     dtype: floats are cast to "f32", "f16" or "bf16".
 ///     read_path: "auto", "direct", "buffered", "mapped" or "gds".
 ///     engines: threads that read.
@@ -63,8 +64,8 @@ impl Loader {
 impl Loader {
     #[new]
     #[pyo3(signature = (
-        *, device=None, memory_limit=None, keep=false, dtype=None, read_path=None, engines=None,
-        order=None, tensors=None, names=None, region=None, endpoint=None,
+        *, device=None, memory_limit=None, keep=false, heed_runai=false, dtype=None, read_path=None,
+        engines=None, order=None, tensors=None, names=None, region=None, endpoint=None,
         headers=None, connections=None, verify=false, s3_credentials=None, cache_dir=None,
         cache_size=None, cache_validate=None
     ))]
@@ -74,6 +75,7 @@ impl Loader {
         device: Option<Devices>,
         memory_limit: Option<Size>,
         keep: bool,
+        heed_runai: bool,
         dtype: Option<String>,
         read_path: Option<String>,
         engines: Option<usize>,
@@ -96,6 +98,7 @@ impl Loader {
             device: device.unwrap_or_else(|| Devices::One("cpu".to_owned())),
             memory_limit,
             keep,
+            heed_runai,
             dtype,
             read_path,
             engines,

@@ -65,6 +65,8 @@ impl Devices {
 pub(crate) struct Options {
     pub device: Devices,
     pub keep: bool,
+    /// Whether Run:ai's variables count that only its own programs heed.
+    pub heed_runai: bool,
     pub memory_limit: Option<Size>,
     pub dtype: Option<String>,
     pub read_path: Option<String>,
@@ -93,6 +95,9 @@ impl Options {
         let mut loader =
             ringload::Loader::new().device(self.device.map()?).order(order(self.order.as_deref())?);
         loader = loader.holds_last(true).keeping(self.keep);
+        if self.heed_runai {
+            loader = loader.heeding_runai()?;
+        }
         if let Some(limit) = &self.memory_limit {
             loader = loader.memory_limit(memory_limit(limit)?);
         }

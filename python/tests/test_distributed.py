@@ -225,9 +225,7 @@ def leave_without_a_look(rank: int, paths: list[str], _at: int) -> int:
     # The first tensor is of the first rank, and the others are to give theirs in the same round.
     [(raise_in_the_loop, 1), (raise_in_the_loop, 900), (leave_without_a_look, 0)],
 )
-def test_a_rank_that_leaves_does_not_keep_others_waiting(
-    tmp_path: Path, how: Any, at: int
-) -> None:
+def test_a_rank_that_leaves_does_not_keep_others_waiting(tmp_path: Path, how: Any, at: int) -> None:
     paths = models.shards(tmp_path, mixed(), 3)
     outcomes = ranks.run(how, 3, tmp_path, paths, at)
     for rank in (0, 2):

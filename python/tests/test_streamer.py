@@ -271,6 +271,22 @@ def test_a_wrong_limit_is_named(
         load(files[0])
 
 
+def test_run_ai_s_variables_are_heeded(
+    files: tuple[list[str], models.Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, good, wrong in [
+        ("RUNAI_STREAMER_CONCURRENCY", "16", "0"),
+        ("RUNAI_STREAMER_OBJ_CONCURRENCY", "4", "many"),
+        ("RUNAI_STREAMER_FS_STRATEGY", "io_uring_buffered,sync_buffered", "quickly"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, good)
+            assert len(load(files[0])) == len(files[1])
+            patch.setenv(name, wrong)
+            with pytest.raises(ValueError, match=name):
+                load(files[0])
+
+
 def test_one_import_is_all_that_changes() -> None:
     code = """
 import sys

@@ -87,7 +87,8 @@ def pull_files(
 
 def _loader(location: str, s3_credentials: Any | None) -> Loader:
     # What becomes a file is not kept a second time.
-    return Loader(cache_dir="", **loader_options(s3_credentials, [location]))
+    options = loader_options(s3_credentials, [location])
+    return Loader(cache_dir="", heed_runai=True, **options)
 
 
 def _as_directory(location: str) -> str:
