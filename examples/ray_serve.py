@@ -1,0 +1,148 @@
+"""A Ray Serve app that streams its model's weights: Anyscale's example app, on ringload.
+
+    python examples/ray_serve.py                    # a tiny model, one request, and an end
+    serve run ray_serve:build config=/models/mistral weights=s3://bucket/mistral.safetensors
+
+Against Anyscale's page (https://docs.anyscale.com, "Fast model loading") one import is another:
+`from ray.anyscale.safetensors.torch import load_file` is `from ringload import load_file`. Besides,
+it runs anywhere: the model, the weights' location and the device (`device=cuda`) are arguments, so
+that the app can be tried with a tiny model that it makes itself, on a machine without a GPU.
+
+How it works: each replica builds the model with empty weights, has them loaded straight to its
+device, and answers `GET /?prompt=...` with what the model continues it with.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+
+import requests
+import torch
+from accelerate import init_empty_weights
+from fastapi import FastAPI
+from ray import init, serve, shutdown
+from ray.serve import Application
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+from ringload import load_file
+
+fastapi_app = FastAPI()
+
+
+@serve.deployment
+@serve.ingress(fastapi_app)
+class MistralApp:
+    """Continues prompts.
+
+    Args:
+        config: folder or name of the model's config and tokenizer.
+        weights: where its weights are: any path or URI that ringload takes.
+        device: where they shall be: "cpu", "cuda", "cuda:N".
+    """
+
+    def __init__(self, config: str, weights: str, device: str = "cpu") -> None:
+        # Empty weights: nothing is initialised that would be thrown away.
+        with init_empty_weights():
+            self._model = MistralForCausalLM(MistralConfig.from_pretrained(config))
+
+        # The weights, straight to the device; and from there into the model, without a copy.
+        state_dict: dict[str, torch.Tensor] = load_file(weights, device=device)
+        self._model.load_state_dict(state_dict, assign=True)
+        self._model.to(device).eval()
+        self._device = device
+
+        self._tokenizer = AutoTokenizer.from_pretrained(config)
+
+    @fastapi_app.get("/")
+    def predict(self, prompt: str, max_new_tokens: int = 100) -> str:
+        """What the model makes of a prompt, which stands before it."""
+        messages = [{"role": "user", "content": prompt}]
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        encoded = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        generated = self._model.generate(
+            encoded.input_ids.to(self._device),
+            attention_mask=encoded.attention_mask.to(self._device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+        )
+        answer: str = self._tokenizer.batch_decode(generated.to("cpu"))[0]
+        return answer
+
+
+def build(arguments: dict[str, str]) -> Application:
+    """The app, for `serve run ray_serve:build config=... weights=... [device=...]`."""
+    device = arguments.get("device", "cpu")
+    gpus = 0 if device == "cpu" else 1
+    deployment = MistralApp.options(ray_actor_options={"num_cpus": 1, "num_gpus": gpus})
+    return deployment.bind(arguments["config"], arguments["weights"], device)
+
+
+def make_tiny_model(folder: Path) -> dict[str, str]:
+    """A Mistral of 2 layers with random weights, and a tokenizer of bytes; the app's arguments."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.chat_template = "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]"
+    fast.save_pretrained(folder)
+
+    config = MistralConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=vocabulary["<s>"],
+        eos_token_id=vocabulary["</s>"],
+        pad_token_id=vocabulary["</s>"],
+    )
+    config.save_pretrained(folder)
+    torch.manual_seed(0)
+    weights = folder / "weights" / "mistral.safetensors"
+    weights.parent.mkdir()
+    save_file(MistralForCausalLM(config).state_dict(), weights)
+    return {"config": str(folder), "weights": str(weights)}
+
+
+def main() -> None:
+    """Serves a tiny model on a Ray of its own, asks it once, and ends both."""
+    # Ray's sockets are below its folder, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        model = Path(folder) / "model"
+        model.mkdir()
+        arguments = make_tiny_model(model)
+        init(num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
+        try:
+            port = free_port()
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            serve.run(build(arguments))
+            ask(port)
+        finally:
+            serve.shutdown()
+            shutdown()
+
+
+def free_port() -> int:
+    """A port that nobody listens at now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def ask(port: int) -> None:
+    """Sends one prompt to the app, and prints what it answers."""
+    url = f"http://127.0.0.1:{port}/"
+    answer = requests.get(url, params={"prompt": "hello", "max_new_tokens": "8"}, timeout=60)
+    answer.raise_for_status()
+    print(answer.json())
+
+
+if __name__ == "__main__":
+    main()

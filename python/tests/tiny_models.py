@@ -1,0 +1,35 @@
+"""Tiny models with random weights, written as transformers writes them."""
+
+import torch
+
+LLAMA = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def write_llama(folder, *, tied=False, dtype="float32", shard="1GB"):
+    """A Llama of 2 layers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**LLAMA, tie_word_embeddings=tied, dtype=dtype)
+    return write(LlamaForCausalLM, config, folder, dtype, shard)
+
+
+def write_gpt2(folder, *, dtype="float32", shard="1GB"):
+    """A GPT-2 of 2 layers, whose head is its embedding."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=128, n_positions=64, n_embd=64, n_layer=2, n_head=4, dtype=dtype)
+    return write(GPT2LMHeadModel, config, folder, dtype, shard)
+
+
+def write(kind, config, folder, dtype, shard):
+    torch.manual_seed(5)
+    model = kind(config).to(getattr(torch, dtype))
+    model.save_pretrained(folder, max_shard_size=shard)
+    return folder
