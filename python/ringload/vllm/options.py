@@ -1,0 +1,94 @@
+"""The keys of `model_loader_extra_config`, checked.
+
+They are checked when vLLM makes the loader, before it builds a model: a typing error is told in the
+first second, with the keys that there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .._errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `model_loader_extra_config` says; see the package's docstring."""
+
+    locations: Mapping[str, str] = field(default_factory=dict)
+    memory_limit: int | str | None = None
+    concurrency: int | None = None
+    device: str = "cpu"
+    distributed: bool = False
+
+    @classmethod
+    def of(cls, extra: object) -> Options:
+        """The options in an extra config.
+
+        Raises:
+            InvalidInputError: for a key that there is not, or a value that it cannot have.
+        """
+        if not isinstance(extra, Mapping):
+            raise _wrong("must be an object of keys and values", extra)
+        known = [option.name for option in fields(cls)]
+        unknown = sorted(str(key) for key in extra if key not in known)
+        if unknown:
+            raise _wrong(f"has the keys {', '.join(known)}", unknown)
+        checked: dict[str, Any] = {key: _CHECKS[key](key, value) for key, value in extra.items()}
+        options = cls(**checked)
+        if options.distributed and (options.memory_limit, options.concurrency) != (None, None):
+            raise InvalidInputError(
+                "model_loader_extra_config: with distributed, memory limit and concurrency are "
+                "the machine's; set RINGLOAD_MEMORY_LIMIT and RINGLOAD_CONCURRENCY instead"
+            )
+        return options
+
+
+def _locations(key: str, value: Any) -> Mapping[str, str]:
+    is_text = isinstance(value, Mapping) and all(
+        isinstance(text, str) and text for pair in value.items() for text in pair
+    )
+    if not is_text:
+        raise _wrong(f"{key} must be an object of a model's name and where its weights are", value)
+    return dict(value)
+
+
+def _memory_limit(key: str, value: Any) -> int | str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < -1:
+        raise _wrong(f"{key} must be a number of bytes, 0, -1, or text as 4GiB", value)
+    return {-1: "unlimited", 0: "min"}.get(value, value)
+
+
+def _concurrency(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _wrong(f"{key} must be a number, at least 1", value)
+    return value
+
+
+def _device(key: str, value: Any) -> str:
+    if value not in ("cpu", "cuda"):
+        raise _wrong(f'{key} must be "cpu" or "cuda" (the card of the rank)', value)
+    return str(value)
+
+
+def _distributed(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(f"{key} must be true or false", value)
+    return value
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "locations": _locations,
+    "memory_limit": _memory_limit,
+    "concurrency": _concurrency,
+    "device": _device,
+    "distributed": _distributed,
+}
+
+
+def _wrong(sentence: str, value: object) -> InvalidInputError:
+    return InvalidInputError(f"model_loader_extra_config {sentence}, not {value!r}")

@@ -1,0 +1,328 @@
+"""vLLM's `load_format="ringload"`: its options, its loader by itself, and all in the real vLLM."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from needs import need
+
+import ringload.vllm
+from ringload import InvalidInputError, NotFoundError
+from ringload.vllm.options import Options
+
+CHILD = Path(__file__).with_name("vllm_child.py")
+CHILD_SECONDS_MAX = 300
+
+
+class TestOptions:
+    def test_none_are_the_defaults(self):
+        assert Options.of({}) == Options({}, None, None, "cpu", False)
+
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [(-1, "unlimited"), (0, "min"), (4_000_000_000, 4_000_000_000), ("4GiB", "4GiB")],
+    )
+    def test_memory_limits_are_run_ais_or_ringloads(self, given, meant):
+        assert Options.of({"memory_limit": given}).memory_limit == meant
+
+    @pytest.mark.parametrize(
+        ("extra", "sentence"),
+        [
+            ({"colour": 1}, r"has the keys locations, .*, not \['colour'\]"),
+            (["memory_limit"], "must be an object"),
+            ({"memory_limit": -2}, "memory_limit must be"),
+            ({"memory_limit": True}, "memory_limit must be"),
+            ({"memory_limit": 1.5}, "memory_limit must be"),
+            ({"concurrency": 0}, "concurrency must be"),
+            ({"concurrency": "4"}, "concurrency must be"),
+            ({"device": "cuda:1"}, "the card of the rank"),
+            ({"distributed": "yes"}, "true or false"),
+            ({"locations": "s3://bucket/"}, "locations must be"),
+            ({"locations": {"model": 1}}, "locations must be"),
+            ({"locations": {"model": ""}}, "locations must be"),
+            ({"distributed": True, "memory_limit": 0}, "RINGLOAD_MEMORY_LIMIT"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused_by_name(self, extra, sentence):
+        with pytest.raises(InvalidInputError, match=sentence):
+            Options.of(extra)
+
+
+def test_importing_it_imports_neither_vllm_nor_torch():
+    code = (
+        "import sys, ringload.vllm, ringload.vllm.options; "
+        "assert not {'vllm', 'torch'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_pyproject_names_register_as_vllms_plugin():
+    text = (CHILD.parents[1] / "pyproject.toml").read_text()
+    assert (
+        '[project.entry-points."vllm.general_plugins"]\nringload = "ringload.vllm:register"' in text
+    )
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    need("RINGLOAD_TEST_EXAMPLES", "torch", "safetensors")
+    import vllm_stand_in
+
+    stand_in = vllm_stand_in.StandIn()
+    stand_in.install(monkeypatch)
+    stand_in.LoadConfig, stand_in.ModelConfig = vllm_stand_in.LoadConfig, vllm_stand_in.ModelConfig
+    return stand_in
+
+
+@pytest.fixture
+def loader(vllm):
+    """Makes a loader with an extra config."""
+    from ringload.vllm.loader import RingloadModelLoader
+
+    return lambda **extra: RingloadModelLoader(vllm.LoadConfig(**extra))
+
+
+def write(path, **tensors):
+    import torch
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    filled = {name: torch.full((3, 2), float(value)) for name, value in tensors.items()}
+    save_file(filled, path)
+    return filled
+
+
+def model(*names, **attributes):
+    """A model of the parameters `names`, which takes its weights as vLLM's models do."""
+    import torch
+    from torch import nn
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in names:
+                self.register_parameter(name, nn.Parameter(torch.zeros(3, 2)))
+
+        def load_weights(self, weights):
+            parameters = dict(self.named_parameters())
+            loaded = set()
+            for name, tensor in list(weights):  # some of vLLM's hold all of them
+                parameters[name].data.copy_(tensor)
+                loaded.add(name)
+            return loaded
+
+    made = Model()
+    vars(made).update(attributes)
+    return made
+
+
+def values(model):
+    return {name: parameter.flatten()[0].item() for name, parameter in model.named_parameters()}
+
+
+class TestLoader:
+    def test_register_may_be_called_again(self, vllm):
+        for _ in range(3):
+            ringload.vllm.register()
+        from ringload.vllm.loader import RingloadModelLoader
+
+        assert vllm.formats == {"ringload": [RingloadModelLoader]}
+
+    def test_a_folder_with_its_index_is_loaded(self, vllm, loader, tmp_path):
+        write(tmp_path / "one.safetensors", a=1)
+        write(tmp_path / "two.safetensors", b=2)
+        write(tmp_path / "consolidated.safetensors", a=9, b=9)  # the same again, as some have it
+        index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+        made = model("a", "b")
+        loader().load_weights(made, vllm.ModelConfig(tmp_path))
+        assert values(made) == {"a": 1.0, "b": 2.0}
+
+    def test_a_repository_is_downloaded_by_vllm(self, vllm, loader, tmp_path):
+        write(tmp_path / "model.safetensors", a=3)
+        vllm.hub.folder = str(tmp_path)
+        made, config = model("a"), vllm.ModelConfig("owner/repository", revision="main")
+        loader().download_model(config)
+        calls = [
+            ("owner/repository", "/cache", ["*.safetensors"], "main", None, ["original/**/*"]),
+            ("owner/repository", "model.safetensors.index.json", "/cache", None, "main"),
+        ]
+        assert vllm.hub.calls == calls
+        loader().load_weights(made, config)
+        assert values(made) == {"a": 3.0}
+
+    def test_locations_are_for_the_model_they_name_alone(self, vllm, loader, tmp_path):
+        """A draft model has the same load config, and so has a reload from elsewhere."""
+        write(tmp_path / "store" / "model.safetensors", a=4)
+        write(tmp_path / "draft" / "model.safetensors", a=5)
+        locations = {str(tmp_path / "model"): str(tmp_path / "store")}
+        loads = loader(locations=locations)
+        made = model("a")
+        loads.load_weights(made, vllm.ModelConfig(tmp_path / "model"))
+        assert values(made) == {"a": 4.0}
+        loads.load_weights(made, vllm.ModelConfig(tmp_path / "draft"))
+        assert values(made) == {"a": 5.0}
+        elsewhere = vllm.ModelConfig("a folder", model_weights=str(tmp_path / "store"))
+        loads.load_weights(made, elsewhere)
+        assert values(made) == {"a": 4.0}
+
+    def test_a_model_that_holds_everything_is_no_error_under_a_limit(self, vllm, loader, tmp_path):
+        import torch
+        from safetensors.torch import save_file
+
+        tensors = {f"t{i}": torch.full((1 << 18,), float(i)) for i in range(8)}  # 1 MiB each
+        save_file(tensors, tmp_path / "model.safetensors")
+        loads = loader(memory_limit="2MiB")
+        held = dict(loads.get_all_weights(vllm.ModelConfig(tmp_path), model()))
+        assert held.keys() == tensors.keys()
+        assert all(torch.equal(held[name], tensors[name]) for name in tensors)
+
+    def test_a_limit_below_the_largest_tensor_is_the_engines_error(self, vllm, loader, tmp_path):
+        import torch
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(1 << 20)}, tmp_path / "model.safetensors")
+        weights = loader(memory_limit=1 << 20).get_all_weights(vllm.ModelConfig(tmp_path), model())
+        with pytest.raises(ringload.MemoryLimitError, match="1048576"):
+            list(weights)
+
+    def test_what_the_model_does_not_load_is_not_read(self, vllm, loader, tmp_path):
+        write(tmp_path / "model.safetensors", a=1, mtp=2)
+        made = model("a", is_unused_checkpoint_weight=lambda name: name == "mtp")
+        weights = dict(loader().get_all_weights(vllm.ModelConfig(tmp_path), made))
+        assert weights.keys() == {"a"}
+        vars(made)["is_unused_checkpoint_weight"] = lambda name: True
+        weights = dict(loader().get_all_weights(vllm.ModelConfig(tmp_path), made))
+        assert weights.keys() == {"a", "mtp"}
+
+    def test_secondary_weights_come_with_their_prefix(self, vllm, loader, tmp_path):
+        write(tmp_path / "model.safetensors", a=1)
+        write(tmp_path / "heads" / "head.safetensors", weight=2)
+        write(tmp_path / "heads" / "other.safetensors", weight=9)
+        source = SimpleNamespace(
+            model_or_path=str(tmp_path),
+            revision=None,
+            subfolder="heads",
+            allow_patterns_overrides=["head.safetensors"],
+            prefix="head_",
+        )
+        made = model("a", "head_weight", secondary_weights=[source])
+        loader().load_weights(made, vllm.ModelConfig(tmp_path))
+        assert values(made) == {"a": 1.0, "head_weight": 2.0}
+
+    def test_files_that_are_no_safetensors_are_refused(self, vllm, loader, tmp_path):
+        made = model(allow_patterns_overrides=["*.gguf"])
+        with pytest.raises(NotFoundError, match=r"wants \*\.gguf"):
+            list(loader().get_all_weights(vllm.ModelConfig(tmp_path), made))
+
+    def test_a_weight_that_did_not_come_is_an_error(self, vllm, loader, tmp_path):
+        write(tmp_path / "model.safetensors", a=1)
+        with pytest.raises(ValueError, match="lacks 1 weights of the model: b"):
+            loader().load_weights(model("a", "b"), vllm.ModelConfig(tmp_path))
+        # Those that quantization makes are not in the checkpoint.
+        loader().load_weights(model("a", "b"), vllm.ModelConfig(tmp_path, quantization="fp8"))
+        scaled = model("a", "b", quant_method=SimpleNamespace(process_weights_after_loading=print))
+        loader().load_weights(scaled, vllm.ModelConfig(tmp_path))
+
+    def test_tensors_go_where_the_rank_is(self, vllm, loader, tmp_path, monkeypatch):
+        write(tmp_path / "model.safetensors", a=1)
+        seen = []
+        monkeypatch.setattr(
+            ringload, "stream", lambda locations, **how: seen.append((locations, how)) or iter(())
+        )
+        config = vllm.ModelConfig(tmp_path)
+        list(loader(concurrency=3).get_all_weights(config, model()))
+        vllm.platform.ordinal = 5
+        list(loader(device="cuda", memory_limit="1GiB").get_all_weights(config, model()))
+        assert [locations for locations, _ in seen] == [[str(tmp_path)]] * 2
+        assert [how["device"] for _, how in seen] == ["cpu", "cuda:5"]
+        assert [how["engines"] for _, how in seen] == [3, None]
+        assert [how["memory_limit"] for _, how in seen] == [None, "1GiB"]
+        vllm.platform.ordinal = None
+        with pytest.raises(InvalidInputError, match="runs on no card"):
+            list(loader(device="cuda").get_all_weights(config, model()))
+
+    @pytest.mark.parametrize(("ordinal", "device"), [(None, "cpu"), (2, "cuda:2")])
+    def test_distributed_ranks_share_the_load(
+        self, vllm, loader, tmp_path, monkeypatch, ordinal, device
+    ):
+        seen = []
+
+        class Streamer:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                pass
+
+            def stream_files(self, paths, **how):
+                seen.append((paths, how))
+
+            def get_tensors(self):
+                return iter([("a", 1)])
+
+        monkeypatch.setattr(ringload, "SafetensorsStreamer", Streamer, raising=False)
+        vllm.platform.ordinal = ordinal
+        weights = loader(distributed=True).get_all_weights(vllm.ModelConfig(tmp_path), model())
+        assert list(weights) == [("a", 1)]
+        how = {"device": device, "is_distributed": True, "tensor_names": None}
+        assert seen == [([str(tmp_path)], how)]
+
+
+class TestInVllm:
+    """vLLM itself builds a Llama, and has it loaded by ringload and by its own loader."""
+
+    CASES = (
+        {"load_format": "safetensors"},
+        {"load_format": "ringload"},
+        {"load_format": "ringload", "model_loader_extra_config": {"memory_limit": 0}},
+        {"load_format": "ringload", "model_loader_extra_config": {"distributed": True}},
+        {"load_format": "ringload", "model_loader_extra_config": {"colour": "red"}},
+    )
+
+    @pytest.mark.parametrize("ranks", [1, 2])
+    def test_parameters_of_every_rank_are_those_of_vllms_own_loader(self, tmp_path, ranks):
+        need("RINGLOAD_TEST_VLLM", "vllm", "transformers")
+        from tiny_models import write_llama
+
+        folder = write_llama(tmp_path / "model", shard="100KB")
+        assert len(list(folder.glob("*.safetensors"))) > 2
+        answers = self.run(folder, tmp_path, ranks)
+        for theirs, *ours, refused in answers:
+            assert theirs["model"] == "LlamaForCausalLM"
+            assert ours == [theirs] * 3
+            assert refused["error"] == "InvalidInputError"
+        if ranks == 2:
+            assert answers[0] != answers[1]  # each has its own part of the model
+
+    def run(self, folder, scratch, ranks):
+        """What each rank answered to the cases."""
+        logs = [scratch / f"log{rank}" for rank in range(ranks)]
+        results = [scratch / f"result{rank}.json" for rank in range(ranks)]
+        children = []
+        try:
+            for rank in range(ranks):
+                command = [CHILD, folder, results[rank], rank, ranks, scratch / "store"]
+                with open(logs[rank], "w") as log:
+                    child = subprocess.Popen(
+                        [sys.executable, *map(str, command)],
+                        env={**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"},
+                        stdin=subprocess.PIPE,
+                        stdout=log,
+                        stderr=log,
+                        text=True,
+                    )
+                children.append(child)
+                child.stdin.write(json.dumps(self.CASES))
+                child.stdin.close()
+            for child, log in zip(children, logs):
+                assert child.wait(CHILD_SECONDS_MAX) == 0, log.read_text()[-4000:]
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+        return [json.loads(result.read_text()) for result in results]

@@ -1,0 +1,112 @@
+"""What the plugin uses of vLLM, for tests where it is not installed.
+
+Modules of the same names and signatures as in vLLM 0.33.0. `test_vllm.py` runs the plugin in the
+real one, too, where there is one.
+"""
+
+import sys
+import types
+
+
+class BaseModelLoader:
+    def __init__(self, load_config):
+        self.load_config = load_config
+
+
+class Platform:
+    """A machine whose rank has the card `ordinal`, or none."""
+
+    ordinal = None
+
+    def is_cuda_alike(self):
+        return self.ordinal is not None
+
+    def current_device(self):
+        return self.ordinal
+
+
+class Hub:
+    """Takes down what is downloaded, and has one repository, in `folder`."""
+
+    def __init__(self):
+        self.folder = None
+        self.calls = []
+
+    def weights(
+        self,
+        model_name_or_path,
+        cache_dir,
+        allow_patterns,
+        revision=None,
+        subfolder=None,
+        ignore_patterns=None,
+    ):
+        self.calls.append(
+            (model_name_or_path, cache_dir, allow_patterns, revision, subfolder, ignore_patterns)
+        )
+        return self.folder
+
+    def index(self, model_name_or_path, index_file, cache_dir, subfolder=None, revision=None):
+        self.calls.append((model_name_or_path, index_file, cache_dir, subfolder, revision))
+
+
+class LoadConfig:
+    """The fields that loaders read."""
+
+    def __init__(self, **extra):
+        self.model_loader_extra_config = extra
+        self.download_dir = "/cache"
+        self.ignore_patterns = ["original/**/*"]
+        self.use_tqdm_on_load = False
+
+
+class ModelConfig:
+    def __init__(self, model, revision=None, quantization=None, model_weights=""):
+        self.model = str(model)
+        self.revision = revision
+        self.quantization = quantization
+        self.model_weights = model_weights
+
+
+class StandIn:
+    """The modules, put in place by `install`."""
+
+    def __init__(self):
+        self.platform = Platform()
+        self.hub = Hub()
+        self.formats = {}
+
+    def register(self, load_format):
+        def decorate(cls):
+            assert issubclass(cls, BaseModelLoader)
+            self.formats.setdefault(load_format, []).append(cls)
+            self.model_loader._LOAD_FORMAT_TO_MODEL_LOADER[load_format] = cls
+            return cls
+
+        return decorate
+
+    def install(self, monkeypatch):
+        def module(name, **content):
+            made = types.ModuleType(name)
+            vars(made).update(content)
+            monkeypatch.setitem(sys.modules, name, made)
+            return made
+
+        for name in [name for name in sys.modules if name.split(".")[0] == "vllm"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, "ringload.vllm.loader", raising=False)
+        self.model_loader = module(
+            "vllm.model_executor.model_loader",
+            register_model_loader=self.register,
+            _LOAD_FORMAT_TO_MODEL_LOADER={},
+        )
+        module("vllm", __path__=[])
+        module("vllm.model_executor", model_loader=self.model_loader)
+        module("vllm.platforms", current_platform=self.platform)
+        module("vllm.logger", init_logger=__import__("logging").getLogger)
+        module("vllm.model_executor.model_loader.base_loader", BaseModelLoader=BaseModelLoader)
+        module(
+            "vllm.model_executor.model_loader.weight_utils",
+            download_weights_from_hf=self.hub.weights,
+            download_safetensors_index_file_from_hf=self.hub.index,
+        )
