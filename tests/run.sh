@@ -3,8 +3,9 @@
 # installs where it can) and real servers, which tests/servers.sh installs.
 #
 #   tests/run.sh          unit, property and integration tests, doc tests, the library without the
-#                         command, the kernels' PTX, and the unsafe parts under AddressSanitizer
-#                         and Miri
+#                         command, the kernels' PTX, the unsafe parts under AddressSanitizer and
+#                         Miri, the Python package (tests/python.sh), and Run:ai's own unit tests on
+#                         the C library (tests/runai.py)
 #   tests/run.sh --long   the same with the long campaigns
 #
 # The whole suite comes last, so that the last lines are cargo's test results.
@@ -55,11 +56,11 @@ install_servers() {
     export RINGLOAD_TEST_SERVERS=require
 }
 
-# Users of the library build it without the command's dependencies.
-test_library_alone() {
+# Users of the library build it without the command's dependencies. (What it does then is what it
+# does with them: its tests run once, with all.)
+check_library_alone() {
     step "the library without the command"
     cargo check --no-default-features --lib
-    cargo test --no-default-features --lib
 }
 
 # Runs the tests of `ring` with the given command; that there are none is an error, not a success.
@@ -133,11 +134,22 @@ check_kernels() {
     kernels/build.py --check
 }
 
+test_python() {
+    export RINGLOAD_TEST_EXAMPLES=require
+    tests/python.sh
+}
+
+test_runai_on_the_c_library() {
+    step "Run:ai's own tests on the C library"
+    cargo build --features capi --lib
+    tests/runai.py "$target_dir/python/venv/bin/python" "$target_dir/debug/libringload.so"
+}
+
 test_all() {
     step "doc tests"
-    cargo test --workspace --doc
+    cargo test --workspace --features capi --doc
     step "unit, property and integration tests"
-    cargo test --workspace --lib --bins --tests --examples --no-fail-fast
+    cargo test --workspace --features capi --lib --bins --tests --examples --no-fail-fast
 }
 
 case ${1-} in
@@ -156,7 +168,9 @@ esac
 check_tools
 install_servers
 check_kernels
-test_library_alone
+check_library_alone
 test_under_address_sanitizer
 test_under_miri
+test_python
+test_runai_on_the_c_library
 test_all
