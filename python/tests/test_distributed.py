@@ -190,6 +190,18 @@ def test_a_rank_that_cannot_open_ends_all_at_once(tmp_path: Path) -> None:
         assert outcome.seconds < 30
 
 
+def open_on_what_is_no_device(rank: int, paths: list[str]) -> None:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(paths, device="xyz" if rank == 1 else "cpu", is_distributed=True)
+
+
+def test_a_rank_with_a_wrong_device_ends_all_at_once(tmp_path: Path) -> None:
+    paths = models.shards(tmp_path, models.of_all_types(), 1)
+    for outcome in ranks.run(open_on_what_is_no_device, 2, tmp_path, paths):
+        assert_failed(outcome, "InvalidInputError", "'xyz' is not a device")
+        assert outcome.seconds < 30
+
+
 def open_others(rank: int, paths: list[str]) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths[: 1 + rank], is_distributed=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from .._errors import InvalidInputError
 from ..distributed import Exchange, Group, Item, find_group, spans
 from . import limits
+from .devices import Device
 
 if TYPE_CHECKING:
     import torch
 
-    from .devices import Device
     from .session import Opened, Tensors
 
 
@@ -42,7 +42,7 @@ class Sharing:
         self._group.close()
 
 
-def share(open_files: Callable[[], tuple[Opened, Device]], device: object) -> Sharing | None:
+def share(open_files: Callable[[], tuple[Opened, Device]], device: Any) -> Sharing | None:
     """Starts a shared load; None where there is nobody to share it with. A collective call.
 
     Args:
@@ -53,7 +53,7 @@ def share(open_files: Callable[[], tuple[Opened, Device]], device: object) -> Sh
         InvalidInputError: where the ranks' files differ.
         Error: what a rank meets that opens its files.
     """
-    group = find_group("cuda" if "cuda" in str(device) else "cpu")
+    group = find_group(_kind_of(device))
     if group is None:
         return None
     try:
@@ -61,6 +61,14 @@ def share(open_files: Callable[[], tuple[Opened, Device]], device: object) -> Sh
     except BaseException:
         group.close()
         raise
+
+
+def _kind_of(device: Any) -> str:
+    """The kind of device that tensors are loaded to; what is no device is told with the rest."""
+    try:
+        return Device(device).loaded_to.type
+    except InvalidInputError:
+        return "cpu"
 
 
 def _agree(group: Group, open_files: Callable[[], tuple[Opened, Device]]) -> Sharing:
