@@ -11,7 +11,7 @@
 //! does; a server that computes on its own can use `ringload::Tensor` itself, which costs none.
 //!
 //! **On a card** (feature `cuda`) there is no copy: candle allocates the tensors, and the bytes are
-//! brought to where they are ([`card`]).
+//! brought to where they are (`candle/card.rs`).
 
 #[cfg(feature = "cuda")]
 #[path = "candle/card.rs"]

@@ -67,7 +67,7 @@
 //!
 //! It is confined to [`ring`] (memory and who may touch it), `source::backend` (io_uring
 //! operations), `device::cuda` (the driver's functions), `sys` (two system calls), the lending of
-//! caller-owned memory in `read_into`, [`tensor::dlpack`] and `tensor::aligned` (tensors for other
+//! caller-owned memory in `read_into`, `tensor::dlpack` and `tensor::aligned` (tensors for other
 //! frameworks), and `capi` (what C hands over).
 
 mod cache;
