@@ -135,6 +135,25 @@ def test_over_http_with_a_header_and_by_the_cache(
         ringload._cache._directory = None
 
 
+def test_what_is_written_to_tensors_does_not_get_into_the_cache(
+    server: Server, tmp_path: Path
+) -> None:
+    """The cache writes tensors behind the load, out of memory that is the caller's by then."""
+    tensors = {f"t{number}": torch.randn(2 << 20) for number in range(12)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    url = server.url("model.safetensors")
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        loader = ringload.Loader(cache_dir=cache, cache_validate="never")
+        for tensor in loader.stream([url]):
+            torch.from_dlpack(tensor).fill_(7.0)
+        assert loader.flush(20.0)
+    # What is there under the name of a complete file is the object, for every reader.
+    for complete in cache.glob("*/*/data.safetensors"):
+        assert_same(load_file(complete), tensors)
+    assert_same(ringload.load_file(url, cache_dir=cache, cache_validate="never"), tensors)
+
+
 def test_a_file_whose_tensors_are_not_aligned(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}'
     header += b" " * ((3 - len(header)) % 4)

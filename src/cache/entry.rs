@@ -4,6 +4,7 @@ use super::files::{DATA, Files, PARTIAL, USED};
 use super::locks::Stretch;
 use super::pages::{MISSING, PAGE_BYTES, Sealer};
 use super::shelf::Shelf;
+use super::writer::Bytes;
 use crate::source::FileSource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -161,13 +162,27 @@ impl Entry {
         lock(&self.wrong).extend(pages);
     }
 
-    /// Writes `bytes`, the pages from `first` on, and then their `seals`.
+    /// Writes `bytes`, the pages from `first` on, and then their `seals`. Pages whose memory was
+    /// changed since they were sealed stay missing: so where all seals are there, the file has the
+    /// object's bytes, also for those who read it without them.
     ///
     /// # Errors
     /// What the system says.
-    pub fn write(&self, files: &Files, first: u64, seals: &[u64], bytes: &[u8]) -> io::Result<()> {
-        files.write(bytes, first * PAGE_BYTES)?;
-        files.set_seals(first, seals)?;
+    pub fn write(
+        &self,
+        files: &Files,
+        first: u64,
+        mut seals: Vec<u64>,
+        bytes: &Bytes,
+    ) -> io::Result<()> {
+        files.write(bytes.bytes(), first * PAGE_BYTES)?;
+        if bytes.may_have_changed() {
+            // Only now: what changes later is not in the file.
+            for page in self.sealer.wrong(first, bytes.bytes(), &seals) {
+                seals[(page - first) as usize] = MISSING;
+            }
+        }
+        files.set_seals(first, &seals)?;
         let mut wrong = lock(&self.wrong);
         if !wrong.is_empty() {
             let end = first + seals.len() as u64;

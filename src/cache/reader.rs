@@ -145,7 +145,7 @@ impl CachedReader {
         let bytes = (entry.sealer.end_of(&whole).max(offset) - offset) as usize;
         seals.truncate((whole.end - whole.start) as usize);
         let wrong;
-        (wrong, window) = wrong_pages(entry.sealer, first, window, bytes, seals).await;
+        (wrong, window) = self.wrong_pages(entry.sealer, first, window, bytes, seals).await;
         window.widen();
         let right = match wrong.first() {
             None if whole.is_empty() => {
@@ -163,6 +163,35 @@ impl CachedReader {
         let bytes = (entry.sealer.end_of(&(first..right)) - offset) as usize;
         self.access.tally.cached(bytes as u64);
         (Ok(Some(Attempt { bytes, ..attempt })), window)
+    }
+
+    /// Those of the pages in the next `bytes` bytes of the window, of which the first is `first`, that are
+    /// not as `seals` say.
+    ///
+    /// On another thread: an engine hands its next reads to the kernel when it has nothing else to do, so
+    /// while it summed up, its disk would run dry.
+    async fn wrong_pages(
+        &self,
+        sealer: Sealer,
+        first: u64,
+        mut window: Window,
+        bytes: usize,
+        seals: Vec<u64>,
+    ) -> (Vec<u64>, Window) {
+        let check = move || {
+            let wrong = sealer.wrong(first, &window.unfilled_mut()[..bytes], &seals);
+            (wrong, window)
+        };
+        if bytes < INLINE_BYTES {
+            return check();
+        }
+        // It is never closed.
+        let _turn = self.source.cache.checks.acquire().await;
+        match tokio::task::spawn_blocking(check).await {
+            Ok(checked) => checked,
+            // It does not panic, and the runtime outlives its lanes.
+            Err(lost) => std::panic::resume_unwind(lost.into_panic()),
+        }
     }
 
     /// Fetches `count` pages.
@@ -227,32 +256,6 @@ impl CachedReader {
             });
         }
         self.access.tally.note(self.source.cache.shelf.trouble());
-    }
-}
-
-/// Those of the pages in the next `bytes` bytes of the window, of which the first is `first`, that are
-/// not as `seals` say.
-///
-/// On another thread: an engine hands its next reads to the kernel when it has nothing else to do, so
-/// while it summed up, its disk would run dry.
-async fn wrong_pages(
-    sealer: Sealer,
-    first: u64,
-    mut window: Window,
-    bytes: usize,
-    seals: Vec<u64>,
-) -> (Vec<u64>, Window) {
-    let check = move || {
-        let wrong = sealer.wrong(first, &window.unfilled_mut()[..bytes], &seals);
-        (wrong, window)
-    };
-    if bytes < INLINE_BYTES {
-        return check();
-    }
-    match tokio::task::spawn_blocking(check).await {
-        Ok(checked) => checked,
-        // It does not panic, and the runtime outlives its lanes.
-        Err(lost) => std::panic::resume_unwind(lost.into_panic()),
     }
 }
 

@@ -64,6 +64,14 @@ impl Bytes {
             Self::Own(bytes) => bytes,
         }
     }
+
+    /// Whether they may be others than when they arrived.
+    pub fn may_have_changed(&self) -> bool {
+        match self {
+            Self::Slot(part) => part.may_have_changed(),
+            Self::Own(_) => false,
+        }
+    }
 }
 
 /// Bytes on a load's tally, until this is dropped.
@@ -268,7 +276,7 @@ impl Shared {
             );
             return;
         }
-        let write = || entry.write(&files, first_page, &seals, bytes.bytes());
+        let write = || entry.write(&files, first_page, seals.clone(), &bytes);
         let outcome = match write() {
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 let taken: u64 = room::usage(&self.shelf).iter().map(|used| used.bytes).sum();

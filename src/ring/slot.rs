@@ -19,7 +19,7 @@ use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Exclusive memory of the ring, page-aligned; back to the ring on drop.
 pub struct Slot {
@@ -52,7 +52,8 @@ impl Slot {
         let base = self.ring.memory().start();
         let slot_start = self.range.start;
         let slot_len = self.len();
-        let filling = Arc::new(Filling { windows_open: AtomicUsize::new(ends.len()), slot: self });
+        let windows_open = AtomicUsize::new(ends.len());
+        let filling = Arc::new(Filling { windows_open, lent: AtomicBool::new(false), slot: self });
         let mut start = 0;
         let window = |&end: &usize| {
             assert!(start < end && end <= slot_len, "windows must ascend within their slot");
@@ -74,6 +75,8 @@ impl Drop for Slot {
 
 struct Filling {
     windows_open: AtomicUsize,
+    /// Whether somebody was told where it begins, who may write to it.
+    lent: AtomicBool,
     slot: Slot,
 }
 
@@ -202,10 +205,16 @@ pub struct Part {
 }
 
 impl Part {
+    /// Whether whoever has the slot may have changed its bytes.
+    pub fn may_have_changed(&self) -> bool {
+        self.filling.lent.load(Ordering::Acquire)
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the window that these bytes were of has given them up, and it was the only way to
-        // write them; the slot is not released while `filling` lives.
+        // write them but for lending the slot; who looks at them then takes no byte for more than a
+        // byte. The slot is not released while `filling` lives.
         unsafe { self.filling.slot.ring.memory().bytes(self.range.clone()) }
     }
 
@@ -243,6 +252,7 @@ impl FullSlot {
 
     /// Where its bytes begin, for who lends them to others, to write to them too.
     pub fn start(&self) -> NonNull<u8> {
+        self.filling.lent.store(true, Ordering::Release);
         let slot = &self.filling.slot;
         // SAFETY: the slot lies within the ring's mapping.
         unsafe { slot.ring.memory().start().add(slot.range.start) }
