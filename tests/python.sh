@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Tests the Python package: builds its wheel as a user would, installs that into a virtual environment
-# below target/ with what the tests need (python/requirements-test.txt), lints, and runs pytest.
+# below target/ with what the tests and the examples need (python/requirements-test.txt and
+# requirements-examples.txt), lints, and runs pytest.
 #
 #   tests/python.sh [ARGUMENTS OF PYTEST]
 #
 # The wheel is a debug build, which takes less time; RINGLOAD_PYTHON_PROFILE=release makes it the one
-# that users get. What is not for pytest to install (jax, say) may be missing: its tests are skipped.
+# that users get. With RINGLOAD_TEST_LONG in the environment vLLM is installed, too (1.1 GB), and its
+# loader is tested in it; otherwise on a small stand-in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,6 +15,8 @@ profile=${RINGLOAD_PYTHON_PROFILE:-dev}
 python=${PYTHON:-python3}
 work_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
 venv=$work_dir/venv
+requirements=(python/requirements-test.txt python/requirements-examples.txt)
+export RINGLOAD_TEST_EXAMPLES=require
 
 step() {
     printf '\n== %s\n' "$*"
@@ -21,15 +25,23 @@ step() {
 # Installed anew when the list changes, or Python does.
 install_requirements() {
     local wanted
-    wanted=$("$python" --version; cat python/requirements-test.txt)
+    wanted=$("$python" --version; cat "${requirements[@]}")
     if [[ -f $venv/installed && $(<"$venv/installed") == "$wanted" ]]; then
         return
     fi
     step "Python: what the tests need"
     rm -rf "$venv"
     "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r python/requirements-test.txt
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
     printf '%s\n' "$wanted" >"$venv/installed"
+}
+
+# Without its dependencies, which are for cards, and would bring another torch.
+install_vllm() {
+    step "Python: vLLM"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+        -r python/requirements-vllm.txt
+    export RINGLOAD_TEST_VLLM=require
 }
 
 # In the workspace's target directory, so that dependencies are built once.
@@ -45,8 +57,8 @@ build_wheel() {
 
 lint() {
     step "Python: ruff and mypy"
-    "$venv/bin/ruff" format --check python
-    "$venv/bin/ruff" check python
+    "$venv/bin/ruff" format --check --config python/pyproject.toml python examples
+    "$venv/bin/ruff" check --config python/pyproject.toml python examples
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
     # The stubs are what the native module is.
     (cd "$work_dir" && "$venv/bin/stubtest" --ignore-missing-stub ringload._ringload)

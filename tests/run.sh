@@ -134,11 +134,6 @@ check_kernels() {
     kernels/build.py --check
 }
 
-test_python() {
-    export RINGLOAD_TEST_EXAMPLES=require
-    tests/python.sh
-}
-
 test_runai_on_the_c_library() {
     step "Run:ai's own tests on the C library"
     cargo build --features capi --lib
@@ -171,6 +166,6 @@ check_kernels
 check_library_alone
 test_under_address_sanitizer
 test_under_miri
-test_python
+tests/python.sh
 test_runai_on_the_c_library
 test_all
