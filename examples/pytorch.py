@@ -18,10 +18,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import ringload
 import torch
 from torch import nn
-
-import ringload
 
 
 class Classifier(nn.Module):

@@ -24,11 +24,10 @@ from accelerate import init_empty_weights
 from fastapi import FastAPI
 from ray import init, serve, shutdown
 from ray.serve import Application
+from ringload import load_file
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
-
-from ringload import load_file
 
 fastapi_app = FastAPI()
 

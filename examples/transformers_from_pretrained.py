@@ -28,11 +28,10 @@ import argparse
 import re
 from os import PathLike
 
+import ringload
 import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
-
-import ringload
 
 
 def from_pretrained(
