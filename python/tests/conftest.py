@@ -183,10 +183,14 @@ def slow(server: Server) -> Server:
     return server
 
 
+# What a shell starts in the background ignores SIGINT, and so do its children; these do not.
+HEEDS_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def program(text: str, **environment: str) -> subprocess.Popen[str]:
     """Runs a Python program in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-c", text],
+        [sys.executable, "-X", "faulthandler", "-c", HEEDS_SIGINT + text],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -13,7 +13,7 @@ impl Loader {
     }
 
     /// Whether the caller still holds the last tensor while it waits for the next one: then the limit
-    /// `min` is [`MemoryLimit::MinHoldingOne`], also where the environment sets it.
+    /// `min` is [`MinHoldingOne`](crate::MemoryLimit::MinHoldingOne), also where the environment sets it.
     #[must_use]
     pub fn holds_last(mut self, holds: bool) -> Self {
         self.holds_last = holds;
