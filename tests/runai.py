@@ -85,7 +85,9 @@ DISTRIBUTED = [
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    python, library, modules = sys.argv[1], os.path.abspath(sys.argv[2]), sys.argv[3:]
+    # Of the program, too: it is run in another directory.
+    python, library = map(os.path.abspath, sys.argv[1:3])
+    modules = sys.argv[3:]
     with tempfile.TemporaryDirectory() as place:
         environment = {
             **{
