@@ -168,14 +168,9 @@ impl Entry {
     ///
     /// # Errors
     /// What the system says.
-    pub fn write(
-        &self,
-        files: &Files,
-        first: u64,
-        mut seals: Vec<u64>,
-        bytes: &Bytes,
-    ) -> io::Result<()> {
+    pub fn write(&self, files: &Files, first: u64, seals: &[u64], bytes: &Bytes) -> io::Result<()> {
         files.write(bytes.bytes(), first * PAGE_BYTES)?;
+        let mut seals = seals.to_vec();
         if bytes.may_have_changed() {
             // Only now: what changes later is not in the file.
             for page in self.sealer.wrong(first, bytes.bytes(), &seals) {

@@ -232,6 +232,10 @@ impl CachedReader {
         if claims.is_empty() {
             return;
         }
+        if self.source.cache.shelf.gave_up() {
+            self.access.tally.note(self.source.cache.shelf.trouble());
+            return; // nothing is written any more, so nothing has to be summed up
+        }
         let all = window.share();
         for claim in claims {
             let pages = claim.pages.start..claim.pages.end.min(whole.end);

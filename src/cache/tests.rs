@@ -121,7 +121,7 @@ fn one_fetches_and_others_follow_or_take_over() {
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
         let seals = a.sealer.seals(0, &bytes);
-        a.write(&files_a, 0, seals, &Bytes::Own(bytes.clone())).unwrap();
+        a.write(&files_a, 0, &seals, &Bytes::Own(bytes.clone())).unwrap();
         drop(first);
         assert!(matches!(waiting.join().unwrap().unwrap(), Turn::Arrived));
         assert_eq!(b.read(&(0..20)).unwrap(), bytes);

@@ -276,7 +276,7 @@ impl Shared {
             );
             return;
         }
-        let write = || entry.write(&files, first_page, seals.clone(), &bytes);
+        let write = || entry.write(&files, first_page, &seals, &bytes);
         let outcome = match write() {
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 let taken: u64 = room::usage(&self.shelf).iter().map(|used| used.bytes).sum();
