@@ -17,7 +17,7 @@ from ._load import Locations, paths
 from ._ringload import Checkpoint, Loader
 
 if TYPE_CHECKING:
-    from types import EllipsisType, TracebackType
+    from types import EllipsisType
 
     Index = Union[int, slice, EllipsisType]
 
@@ -66,12 +66,7 @@ class SafeOpen:
     def __enter__(self) -> SafeOpen:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def close(self) -> None:

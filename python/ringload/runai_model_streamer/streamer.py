@@ -6,7 +6,6 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from os import fsdecode
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import _cache
@@ -59,12 +58,7 @@ class SafetensorsStreamer:
         self._is_entered = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         """Ends the session, and a load that is under way."""
         self._is_entered = False
         self._stop()
