@@ -1,8 +1,10 @@
 //! What a C program holds: numbers that look like pointers, and lead nowhere.
 //!
 //! They are looked up at every call. So a handle that was closed, or was never one, is an error and not
-//! a crash; and what is closed while another thread uses it lives until that one is done.
+//! a crash; and what is closed while another thread uses it lives until that one is done. After a fork
+//! they are the parent's.
 
+use crate::process::OfProcess;
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,7 +20,16 @@ pub struct Handles<T> {
 
 struct Live<T> {
     next: usize,
-    of: BTreeMap<usize, Arc<T>>,
+    of: BTreeMap<usize, OfProcess<Arc<T>>>,
+}
+
+/// Why a handle leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// It is not open.
+    Closed,
+    /// It was opened before the process was forked.
+    OfParent,
 }
 
 impl<T> Handles<T> {
@@ -32,14 +43,24 @@ impl<T> Handles<T> {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let handle = live.next + self.kind;
         live.next += STEP;
-        live.of.insert(handle, thing);
+        live.of.insert(handle, OfProcess::new(thing));
         ptr::without_provenance_mut(handle)
     }
 
-    /// What `handle` leads to, if it is open.
-    pub fn get<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
+    /// What `handle` leads to.
+    ///
+    /// # Errors
+    /// When it leads nowhere.
+    pub fn get<Opaque>(&self, handle: *const Opaque) -> Result<Arc<T>, Stale> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.of.get(&handle.addr()).cloned()
+        let thing = live.of.get(&handle.addr()).ok_or(Stale::Closed)?;
+        thing.here().cloned().ok_or(Stale::OfParent)
+    }
+
+    /// The same, also in a forked child: of what needs no thread and no lock.
+    pub fn get_anywhere<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.of.get(&handle.addr())?.anywhere().cloned()
     }
 
     /// Whether `handle` was given by [`open`](Self::open) at some time.
@@ -48,9 +69,10 @@ impl<T> Handles<T> {
         handle.addr() % STEP == self.kind && (STEP..live.next).contains(&handle.addr())
     }
 
-    /// Closes `handle`, and gives what it led to, if it was open.
+    /// Closes `handle`, and gives what it led to, if it was open; in a forked child that is forgotten.
     pub fn close<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
-        self.live.write().unwrap_or_else(PoisonError::into_inner).of.remove(&handle.addr())
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        live.of.remove(&handle.addr())?.into_here()
     }
 }
 
@@ -64,10 +86,11 @@ mod tests {
         let (numbers, texts) = (Handles::new(1), Handles::new(2));
         let one = numbers.open::<c_void>(Arc::new(1));
         let text = texts.open::<c_void>(Arc::new("text"));
-        assert!(numbers.get(text).is_none() && texts.get(one).is_none());
-        assert!(numbers.get::<c_void>(ptr::null()).is_none());
+        assert_eq!(numbers.get(text), Err(Stale::Closed));
+        assert_eq!(texts.get(one), Err(Stale::Closed));
+        assert_eq!(numbers.get::<c_void>(ptr::null()), Err(Stale::Closed));
         assert_eq!(numbers.close(one).as_deref(), Some(&1));
-        assert!(numbers.get(one).is_none() && numbers.close(one).is_none());
+        assert!(numbers.get(one).is_err() && numbers.close(one).is_none());
         assert_ne!(numbers.open::<c_void>(Arc::new(2)), one);
         assert!(numbers.was_given(one) && !numbers.was_given(text));
         assert!(!numbers.was_given::<c_void>(ptr::null()));

@@ -22,7 +22,7 @@ pub use status::RingloadStatus;
 pub use tensor::RingloadTensor;
 
 use super::abi::{guarded, items, put, utf8};
-use super::handles::Handles;
+use super::handles::{Handles, Stale};
 use crate::engine::Halt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::{Loader, Progress, TensorStream};
@@ -31,7 +31,6 @@ use range::{location_at, memory, request};
 use status::{Outcome, returned};
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
-use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tensor::Owned;
 
@@ -40,14 +39,10 @@ pub struct RingloadLoader;
 /// The tensors of a load, one after the other.
 pub struct RingloadStream;
 
-/// A loader's options. The process that made them: after a fork, the threads that they share are not there.
-struct Loading {
-    process: u32,
-    options: Mutex<Options>,
-}
+/// A loader's options.
+type Loading = Mutex<Options>;
 
 struct Streaming {
-    process: u32,
     stream: Mutex<TensorStream>,
     halt: Halt,
     progress: Progress,
@@ -61,37 +56,30 @@ fn refuse<T>(sentence: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidInput, sentence))
 }
 
-fn stale<T>(what: &str) -> Result<T> {
-    refuse(format!("this is no {what}, or one that was freed"))
-}
-
-fn check_process(made_by: u32) -> Result<()> {
-    match made_by == process::id() {
-        true => Ok(()),
-        false => refuse("this was made before the process was forked; make another one"),
-    }
+fn refusal(stale: Stale, what: &str) -> Error {
+    let sentence = match stale {
+        Stale::Closed => format!("this is no {what}, or one that was freed"),
+        Stale::OfParent => {
+            "this was made before the process was forked; make another one".to_owned()
+        }
+    };
+    Error::new(ErrorKind::InvalidInput, sentence)
 }
 
 fn options_of(loader: *const RingloadLoader) -> Result<Arc<Loading>> {
-    let Some(loading) = LOADERS.get(loader) else { return stale("loader") };
-    check_process(loading.process)?;
-    Ok(loading)
+    LOADERS.get(loader).map_err(|stale| refusal(stale, "loader"))
 }
 
 fn stream_of(stream: *const RingloadStream) -> Result<Arc<Streaming>> {
-    let Some(streaming) = STREAMS.get(stream) else { return stale("stream") };
-    check_process(streaming.process)?;
-    Ok(streaming)
+    STREAMS.get(stream).map_err(|stale| refusal(stale, "stream"))
 }
 
-impl Loading {
-    fn options(&self) -> MutexGuard<'_, Options> {
-        self.options.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked(loading: &Loading) -> MutexGuard<'_, Options> {
+    loading.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn loader(&self) -> Loader {
-        self.options().loader.clone()
-    }
+fn loader_of(loader: *const RingloadLoader) -> Result<Loader> {
+    Ok(locked(&*options_of(loader)?).loader.clone())
 }
 
 /// The version of the library, as `0.1.0`.
@@ -117,9 +105,8 @@ pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -
         if loader.is_null() {
             return refuse("there is no place for the loader");
         }
-        let loading = Loading { process: process::id(), options: Mutex::default() };
         // SAFETY: not NULL; else this function's contract.
-        unsafe { put(loader, LOADERS.open(Arc::new(loading))) };
+        unsafe { put(loader, LOADERS.open(Arc::default())) };
         Ok(Outcome::Done)
     })
 }
@@ -146,7 +133,7 @@ pub unsafe extern "C" fn ringload_loader_set(
         let (Some(key), Some(value)) = (unsafe { utf8(key) }, unsafe { utf8(value) }) else {
             return refuse("an option's key and value have to be texts in UTF-8");
         };
-        loading.options().set(key, value)?;
+        locked(&loading).set(key, value)?;
         Ok(Outcome::Done)
     })
 }
@@ -154,18 +141,7 @@ pub unsafe extern "C" fn ringload_loader_set(
 /// Frees a loader. Its streams go on. NULL and freed ones are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_loader_free(loader: *mut RingloadLoader) {
-    guarded((), || {
-        if let Some(loading) = LOADERS.close(loader) {
-            forget_after_fork(loading.process, loading);
-        }
-    });
-}
-
-/// Drops `thing`; in another process than it was made by, it waits for nobody: its threads are not there.
-fn forget_after_fork<T>(made_by: u32, thing: Arc<T>) {
-    if made_by != process::id() {
-        std::mem::forget(thing);
-    }
+    guarded((), || drop(LOADERS.close(loader)));
 }
 
 /// Begins to load the checkpoint at `location`: a file, an index, a directory, a pattern, or a URI.
@@ -179,7 +155,7 @@ pub unsafe extern "C" fn ringload_stream_open(
     stream: *mut *mut RingloadStream,
 ) -> c_int {
     returned(|| {
-        let loader = options_of(loader)?.loader();
+        let loader = loader_of(loader)?;
         // SAFETY: this function's contract.
         let location = unsafe { location_at(location) }?;
         if stream.is_null() {
@@ -187,7 +163,6 @@ pub unsafe extern "C" fn ringload_stream_open(
         }
         let opened = loader.stream(location)?;
         let streaming = Streaming {
-            process: process::id(),
             halt: opened.halt(),
             progress: opened.progress(),
             stream: Mutex::new(opened),
@@ -249,10 +224,7 @@ pub unsafe extern "C" fn ringload_stream_progress(
 pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
     guarded((), || {
         if let Some(streaming) = STREAMS.close(stream) {
-            if streaming.process == process::id() {
-                streaming.halt.halt();
-            }
-            forget_after_fork(streaming.process, streaming);
+            streaming.halt.halt();
         }
     });
 }
@@ -285,8 +257,8 @@ pub unsafe extern "C" fn ringload_tensor_copy(
     returned(|| {
         // SAFETY: this function's contract.
         let owner = unsafe { tensor.as_ref() }.map(|tensor| tensor.owner);
-        let Some(owned) = owner.and_then(|owner| TENSORS.get(owner)) else {
-            return stale("tensor");
+        let Some(owned) = owner.and_then(|owner| TENSORS.get_anywhere(owner)) else {
+            return Err(refusal(Stale::Closed, "tensor"));
         };
         // SAFETY: this function's contract.
         let Some(into) = (unsafe { memory(into, len_bytes) }) else {
@@ -315,7 +287,7 @@ pub unsafe extern "C" fn ringload_read(
     user_data: *mut c_void,
 ) -> c_int {
     returned(|| {
-        let loader = options_of(loader)?.loader();
+        let loader = loader_of(loader)?;
         // SAFETY: this function's contract.
         let Some(ranges) = (unsafe { items(ranges, count) }) else {
             return refuse("the ranges are NULL");

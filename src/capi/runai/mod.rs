@@ -20,7 +20,7 @@ pub use code::RunaiFileStreamerResponse;
 pub use listing::RunaiFileStreamerFileListCallback;
 
 use super::abi::{guarded, items, put, text, texts, utf8};
-use super::handles::Handles;
+use super::handles::{Handles, Stale};
 use crate::location::Location;
 use crate::options::Device;
 use crate::ring::PAGE_BYTES;
@@ -66,11 +66,10 @@ fn answered(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
 }
 
 fn streamer_of(handle: *const c_void) -> Result<Arc<Streamer>, Code> {
-    let streamer = STREAMERS.get(handle).ok_or(Code::InvalidParameterError)?;
-    match streamer.is_forked() {
-        true => Err(Code::UnknownError), // what was asked for never comes
-        false => Ok(streamer),
-    }
+    STREAMERS.get(handle).map_err(|stale| match stale {
+        Stale::Closed => Code::InvalidParameterError,
+        Stale::OfParent => Code::UnknownError, // what was asked for never comes
+    })
 }
 
 /// Starts a streamer, with the options of the environment.
@@ -97,10 +96,10 @@ pub unsafe extern "C" fn runai_file_streamer_start(streamer: *mut *mut c_void) -
 /// when this returns nobody writes to memory of its requests any more. NULL and ended ones are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn runai_file_streamer_end(streamer: *mut c_void) {
-    guarded((), || match STREAMERS.close(streamer) {
-        Some(streamer) if streamer.is_forked() => std::mem::forget(streamer),
-        Some(streamer) => streamer.end(),
-        None => {}
+    guarded((), || {
+        if let Some(streamer) = STREAMERS.close(streamer) {
+            streamer.end();
+        }
     });
 }
 
@@ -236,7 +235,8 @@ pub unsafe extern "C" fn runai_file_streamer_response(
         if file_index.is_null() || index.is_null() {
             return Err(Code::InvalidParameterError.into());
         }
-        let ended = STREAMERS.get(streamer).is_none() && STREAMERS.was_given(streamer);
+        let closed = matches!(STREAMERS.get(streamer), Err(Stale::Closed));
+        let ended = closed && STREAMERS.was_given(streamer);
         let streamer = match ended {
             true => return Err(Code::FinishedError.into()),
             false => streamer_of(streamer)?,

@@ -21,7 +21,6 @@ use crate::engine::Halt;
 use crate::load::Loader;
 use crate::options::{S3Credentials, cores, engines_from, environment, strategy};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -45,8 +44,6 @@ pub struct Response {
 
 /// A streamer.
 pub struct Streamer {
-    /// The process that made it: after a fork, its threads are not there.
-    process: u32,
     pub sources: Sources,
     state: Mutex<State>,
     /// A response is ready, or none will come.
@@ -103,7 +100,6 @@ impl Streamer {
             is_ending: false,
         };
         Ok(Self {
-            process: process::id(),
             sources: Sources::default(),
             state: Mutex::new(state),
             answered: Condvar::new(),
@@ -330,12 +326,6 @@ impl Streamer {
             state = self.submitted.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle -= 1;
         }
-    }
-
-    /// Whether another process made it: its threads are not in this one, and its locks may be held for
-    /// ever.
-    pub fn is_forked(&self) -> bool {
-        process::id() != self.process
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
