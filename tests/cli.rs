@@ -99,6 +99,11 @@ fn digests_are_the_same_under_every_limit_and_read_path() {
             assert_eq!(told, lines, "{limit} {read_path}");
         }
     }
+    for read_size in ["1", "4096", "5000", "100GiB"] {
+        let mut command = ringload();
+        command.args(["load", "--digest", "--read-size", read_size]);
+        assert_eq!(run(command.arg(model.directory.path())).quiet_success(), lines, "{read_size}");
+    }
     let mapped = ["load", "--digest", "--read-path", "mapped"];
     assert_eq!(run(ringload().args(mapped).arg(model.directory.path())).quiet_success(), lines);
 }

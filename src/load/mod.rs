@@ -43,7 +43,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tuning::Tuning;
+use tuning::{Tuning, Wants};
 
 /// One in so many bytes of a ring whose memory is used again may wait to be written to the cache.
 const CACHE_SHARE: u64 = 4;
@@ -74,6 +74,7 @@ pub struct Loader {
     memory_limit: Option<MemoryLimit>,
     read_path: ReadPath,
     engines: usize,
+    read_bytes: Option<u64>,
     order: Order,
     selection: Selection,
     hold_timeout: Duration,
@@ -99,6 +100,7 @@ impl Default for Loader {
             memory_limit: None,
             read_path: ReadPath::Auto,
             engines: 0,
+            read_bytes: None,
             order: Order::Completion,
             selection: Selection::default(),
             hold_timeout: Duration::from_secs(10),
@@ -141,6 +143,15 @@ impl Loader {
     #[must_use]
     pub fn engines(mut self, engines: usize) -> Self {
         self.engines = engines;
+        self
+    }
+
+    /// How many bytes one read of a file, or one range of an object, asks for, instead of 8 MiB.
+    /// From 4 KiB to 256 MiB, rounded up to the file's blocks. A small memory limit makes them smaller,
+    /// so that eight of them (of ranges sixteen) fit it.
+    #[must_use]
+    pub fn read_bytes(mut self, bytes: u64) -> Self {
+        self.read_bytes = Some(bytes);
         self
     }
 
@@ -335,9 +346,12 @@ impl Loader {
         total_bytes: u64,
         sources: &[Arc<dyn Source>],
     ) -> Result<Tuning> {
-        let connections = self.opener.options.connections;
-        let engines = self.engine_count()?;
-        Ok(Tuning::choose(engines, connections, ring_bytes, total_bytes, sources))
+        let wants = Wants {
+            engines: self.engine_count()?,
+            connections: self.opener.options.connections,
+            read_bytes: self.read_bytes,
+        };
+        Ok(Tuning::choose(wants, ring_bytes, total_bytes, sources))
     }
 
     fn job(&self, sources: Vec<Arc<dyn Source>>, tuning: &Tuning) -> Job {

@@ -9,6 +9,9 @@ use std::sync::Arc;
 const CHUNK_BYTES: u64 = 8 << 20;
 /// Reads never get smaller than this to suit a small ring.
 const CHUNK_BYTES_MIN: u64 = 256 << 10;
+/// Bounds of what a caller may ask one read to be.
+const WANTED_BYTES_MIN: u64 = 4 << 10;
+const WANTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes in flight over all engines. On a quiet 2-core virtual machine 64 MiB are as good; when the
 /// cores are busy with other work, or the storage is an array, a deep queue keeps it going: with two
 /// compilers running, 64 MiB took 3.4 s, 128 MiB 3.0 s and 256 MiB 2.1 s for 4.25 GB (medians of 3).
@@ -28,6 +31,14 @@ const REGISTER_BYTES_MIN: u64 = 16 << 20;
 /// zeroing of memory: so that a load which is dropped as it comes touches no more than it needs.
 const AHEAD_BYTES_REMOTE: usize = 32 << 20;
 
+/// What a caller asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wants {
+    pub engines: Option<usize>,
+    pub connections: Option<usize>,
+    pub read_bytes: Option<u64>,
+}
+
 /// The shape of a load's engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tuning {
@@ -40,28 +51,28 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
-    /// For a load of `total_bytes` through a ring of `ring_bytes`. `engines` and `connections` are
-    /// what the caller wants, if he does.
+    /// For a load of `total_bytes` through a ring of `ring_bytes`, as far as the caller `wants` nothing
+    /// else.
     pub fn choose(
-        engines: Option<usize>,
-        connections: Option<usize>,
+        wants: Wants,
         ring_bytes: u64,
         total_bytes: u64,
         sources: &[Arc<dyn Source>],
     ) -> Self {
         // A lane is a connection there; how many of them are used at once is measured while loading.
         let lanes_remote = match sources.iter().any(|source| source.is_remote()) {
-            true => connections.unwrap_or(CONNECTIONS_MAX),
+            true => wants.connections.unwrap_or(CONNECTIONS_MAX),
             false => 0,
         };
         let useful = (total_bytes / ENGINE_BYTES).max(1) as usize;
-        let engines = engines.unwrap_or_else(|| cores().min(ENGINES_MAX).min(useful));
+        let engines = wants.engines.unwrap_or_else(|| cores().min(ENGINES_MAX).min(useful));
         let block = sources.iter().map(|source| source.block_bytes() as u64).max().unwrap_or(1);
         let any_local = sources.iter().any(|source| !source.is_remote());
         // At least eight reads to a full ring; sixteen where each is a round trip.
         let reads = if lanes_remote > 0 { 16 } else { 8 };
-        let chunk_bytes =
-            CHUNK_BYTES.min((ring_bytes / reads).max(CHUNK_BYTES_MIN)).next_multiple_of(block);
+        let fitting = (ring_bytes / reads).max(CHUNK_BYTES_MIN);
+        let wanted = wants.read_bytes.map(|bytes| bytes.clamp(WANTED_BYTES_MIN, WANTED_BYTES_MAX));
+        let chunk_bytes = wanted.unwrap_or(CHUNK_BYTES).min(fitting).next_multiple_of(block);
         let in_flight_bytes = (total_bytes / 16)
             .clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES)
             .max(lanes_remote as u64 * chunk_bytes);

@@ -1,5 +1,6 @@
 //! Numbers and tables for people: sizes in powers of two, speeds in powers of ten.
 
+use ringload::MemoryLimit;
 use std::io::{self, Write};
 
 const BYTES_PER_GIGABYTE: f64 = 1e9;
@@ -98,6 +99,14 @@ fn table_line<const N: usize>(columns: [Align; N], widths: [usize; N], row: &[St
     cells.collect::<Vec<_>>().join("  ")
 }
 
+/// An option that is a number of bytes, written as a memory limit is.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes),
+        _ => Err("use bytes, such as 4000000000, 512MiB or 4GiB".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +163,13 @@ mod tests {
         let mut out = Vec::new();
         table(&mut out, [Align::Left, Align::Right, Align::Left], &rows).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "a     10  x\nlong   1\n");
+    }
+
+    #[test]
+    fn sizes_are_bytes_and_nothing_else() {
+        assert_eq!(parse_size("4GiB"), Ok(4 << 30));
+        assert!(parse_size("min").is_err());
+        assert!(parse_size("unlimited").is_err());
+        assert!(parse_size("large").is_err());
     }
 }

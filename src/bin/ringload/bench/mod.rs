@@ -36,7 +36,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use machine::Machine;
 use report::Report;
 use ringload::ring::{PAGE_BYTES, Ring};
-use ringload::{Checkpoint, Error, ErrorKind, MemoryLimit};
+use ringload::{Checkpoint, Error, ErrorKind};
 use rows::Row;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(value_name = "LOCATION")]
     location: Option<OsString>,
     /// About how large the synthetic checkpoint is, e.g. 4GiB
-    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = size_bytes, conflicts_with = "location")]
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = format::parse_size, conflicts_with = "location")]
     size: u64,
     /// Where the synthetic checkpoint is kept [default: in cargo's target directory, else in the temporary one]
     #[arg(long, value_name = "DIR", conflicts_with = "location")]
@@ -62,14 +62,6 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// The `--size` option, written as a memory limit is.
-fn size_bytes(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes),
-        _ => Err("use bytes, such as 4000000000, 512MiB or 4GiB".into()),
-    }
 }
 
 /// Runs the subcommand.
@@ -210,17 +202,4 @@ fn fits_memory(row: &Row, skipped: &mut Vec<String>) -> bool {
 fn bar(template: &str, len: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_bytes_and_nothing_else() {
-        assert_eq!(size_bytes("4GiB"), Ok(4 << 30));
-        assert!(size_bytes("min").is_err());
-        assert!(size_bytes("unlimited").is_err());
-        assert!(size_bytes("large").is_err());
-    }
 }

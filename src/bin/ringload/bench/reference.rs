@@ -6,6 +6,7 @@
 
 use super::bare::{DirectReads, MappedFiles};
 use super::child::Run;
+use super::fio;
 use crate::failure::{Failure, Outcome};
 use crate::load::report::{cpu_seconds, peak_rss_bytes};
 use crate::output;
@@ -34,6 +35,8 @@ pub enum Kind {
     FreshMemory,
     /// The files read one after the other into one vector.
     PlainRead,
+    /// Deep O_DIRECT reads by fio, which has to be installed.
+    Fio,
 }
 
 /// Measure one floor (started by `ringload bench`).
@@ -101,6 +104,7 @@ fn measure(args: &Args) -> io::Result<Outcome<Run>> {
             Ok(ring)
         }),
         Kind::PlainRead => time(total, || read_all(&args.files, total)),
+        Kind::Fio => fio::run(&args.files, args.chunk, args.depth),
     })
 }
 
@@ -149,7 +153,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("a");
         std::fs::write(&file, vec![1; 100_000]).unwrap();
-        for &kind in Kind::value_variants() {
+        for &kind in Kind::value_variants().iter().filter(|&&kind| kind != Kind::Fio) {
             let files = vec![file.clone()];
             match measure(&Args { kind, chunk: 8192, depth: 2, keep: false, files }) {
                 Ok(run) => assert_eq!(run.unwrap().bytes, 100_000, "{kind:?}"),

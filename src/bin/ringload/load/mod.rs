@@ -15,6 +15,7 @@ pub mod report;
 
 use crate::caching::{self, Caching};
 use crate::failure::Outcome;
+use crate::format;
 use crate::locations::Locations;
 use crate::output;
 use crate::remote::Remote;
@@ -50,6 +51,9 @@ pub struct Args {
     /// Threads that read; 0 lets ringload choose
     #[arg(long, value_name = "N", default_value_t = 0)]
     engines: usize,
+    /// Bytes that one read or range asks for [default: 8MiB; less under a small limit]
+    #[arg(long, value_name = "BYTES", value_parser = format::parse_size)]
+    read_size: Option<u64>,
     /// Only tensors whose name matches this pattern; may be repeated
     #[arg(long, value_name = "GLOB")]
     tensors: Vec<String>,
@@ -103,6 +107,9 @@ impl Args {
         }
         if let Some(path) = self.read_path {
             loader = loader.read_path(path);
+        }
+        if let Some(bytes) = self.read_size {
+            loader = loader.read_bytes(bytes);
         }
         if !self.tensors.is_empty() {
             loader = loader.tensors(self.tensors.iter().cloned());
