@@ -38,6 +38,8 @@
 //! | entry | an object in the local file cache |
 //! | page | 4 KiB of an entry: what is there or missing as one |
 //! | seal | the checksum of a page, which says that it is there |
+//! | timeline | what slots, engines and cards did when |
+//! | mark | what a slot carries to have its life taken down in the timeline |
 //! | storage | an allocation that tensors are views of; it lives as long as any of them |
 //!
 //! Start with [`Loader`]. Errors are one type, [`Error`]; metrics are listed in [`mod@metrics`];
@@ -106,6 +108,7 @@ pub mod tensor;
 mod test_files;
 #[cfg(test)]
 mod test_server;
+pub mod timeline;
 
 pub use cache::{CacheAdmin, CacheEntry, Checked, Pruned};
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
@@ -120,6 +123,7 @@ pub use plan::Pick;
 pub use safetensors::Dtype;
 pub use source::{Downgrade, resident_bytes};
 pub use tensor::Tensor;
+pub use timeline::Timeline;
 
 /// The README's examples, compiled with the doc tests.
 #[cfg(doctest)]

@@ -162,6 +162,7 @@ impl CachedReader {
         }
         let bytes = (entry.sealer.end_of(&(first..right)) - offset) as usize;
         self.access.tally.cached(bytes as u64);
+        window.came_by("cache");
         (Ok(Some(Attempt { bytes, ..attempt })), window)
     }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::options::Device;
 use crate::ring::FullSlot;
 use crate::tensor::Ready;
+use std::time::Instant;
 
 /// Brings full slots to a card.
 pub(crate) trait Carrier: Send + Sync {
@@ -43,6 +44,9 @@ pub(crate) trait Outlet: Sync {
 
     /// Records a step down, for the summary.
     fn downgrade(&self, from: &'static str, to: &'static str, why: &str);
+
+    /// Notes what a step took that began at `since`, if anybody wants to know.
+    fn took(&self, step: &'static str, device: Device, since: Instant);
 
     /// Counts bytes that a card has summed up and that are what host memory held.
     fn verified(&self, bytes: u64);

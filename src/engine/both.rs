@@ -9,9 +9,9 @@ use crate::ring::Window;
 pub(crate) struct Both<A, B>(pub A, pub B);
 
 impl<A: Work, B: Work> Work for Both<A, B> {
-    fn next(&self) -> Next {
-        match self.0.next() {
-            Next::Finished => mark(self.1.next(), 1),
+    fn next(&self, engine: usize) -> Next {
+        match self.0.next(engine) {
+            Next::Finished => mark(self.1.next(engine), 1),
             next => mark(next, 0),
         }
     }

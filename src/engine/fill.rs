@@ -24,7 +24,7 @@ pub(super) async fn fill(
     chunk: Chunk,
     mut window: Window,
 ) -> Result<Window> {
-    let mut retries = 0;
+    let (mut retries, mut way) = (0, None);
     while window.filled() < chunk.want_bytes {
         if shared.is_cancelled() {
             return Err(stopped());
@@ -39,6 +39,9 @@ pub(super) async fn fill(
             Ok(attempt) => {
                 retries = 0;
                 let gained = advance(&mut window, chunk, attempt.bytes, source.block_bytes());
+                if way.replace(attempt.via) != Some(attempt.via) {
+                    window.came_by(attempt.via.as_str());
+                }
                 shared.stats.read(attempt.via, gained);
                 crate::metrics::read(source.kind(), attempt.via, gained, began.elapsed());
             }

@@ -73,14 +73,14 @@ impl GdsWork {
     }
 
     /// Works until nothing is left or the load is stopped.
-    pub(super) fn run(&self, shared: &Shared) {
+    pub(super) fn run(&self, shared: &Shared, engine: usize) {
         let mut bounce = Vec::new();
         while !shared.is_cancelled() {
             let index = self.next_extent.fetch_add(1, Ordering::Relaxed);
             let Some(extent) = self.extents.get(index) else {
                 return;
             };
-            match self.bring(shared, extent, &mut bounce) {
+            match self.bring(shared, engine, extent, &mut bounce) {
                 Ok(all) => {
                     all.into_iter().for_each(|ready| shared.queue.push(Done::Tensors(ready)))
                 }
@@ -90,13 +90,25 @@ impl GdsWork {
     }
 
     /// Brings an extent into place; gives the tensors that are whole now.
-    fn bring(&self, shared: &Shared, extent: &Extent, bounce: &mut Vec<u8>) -> Result<Vec<Ready>> {
+    fn bring(
+        &self,
+        shared: &Shared,
+        engine: usize,
+        extent: &Extent,
+        bounce: &mut Vec<u8>,
+    ) -> Result<Vec<Ready>> {
         let card = &self.cards[extent.place()];
         if extent.len_bytes() == 0 {
             return Ok(vec![Ready::empty(extent.positions(), card.device())]);
         }
         let source = &*self.sources[extent.shard()];
         let open = self.open(shared, extent.shard())?;
+        // Where cuFile refuses meanwhile, the summary and a downgrade say so.
+        let via = match self.refused.load(Ordering::Relaxed) {
+            true => Via::Buffered,
+            false => Via::Gds,
+        };
+        let _mark = shared.mark(engine, extent, via);
         let ready = card.bring(extent, |target| {
             let read = match &open.registered {
                 Some(file) if !self.refused.load(Ordering::Relaxed) => {

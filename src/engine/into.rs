@@ -100,7 +100,7 @@ fn part(whole: NonNull<[u8]>, start: usize, end: usize) -> NonNull<[u8]> {
 }
 
 impl Work for IntoWork {
-    fn next(&self) -> Next {
+    fn next(&self, _engine: usize) -> Next {
         if let Some(index) = self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
             return Next::Deliver(Done::Request { index });
         }

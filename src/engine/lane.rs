@@ -1,6 +1,7 @@
 //! A lane: takes a read, drives it to its end, takes the next.
 
 use super::fill::fill;
+use super::record::Waits;
 use super::{Job, Next, Shared, Task, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::Ring;
@@ -28,17 +29,29 @@ pub(super) struct Engine {
     work: Arc<dyn Work>,
     access: Access,
     readers: RefCell<VecDeque<(usize, Rc<dyn Reader>)>>,
+    number: usize,
+    /// Where they are taken down.
+    waits: Option<Waits>,
 }
 
 impl Engine {
-    pub fn new(shared: Arc<Shared>, work: Arc<dyn Work>, backend: Backend) -> Rc<Self> {
+    /// The engine of this number.
+    pub fn new(
+        shared: Arc<Shared>,
+        work: Arc<dyn Work>,
+        backend: Backend,
+        number: usize,
+    ) -> Rc<Self> {
         let (path, stop) = (shared.job.read_path, Arc::clone(&shared.stop));
         let access = Access::new(backend, path, stop, Arc::clone(&shared.stats.tally));
-        Rc::new(Self { shared, work, access, readers: RefCell::default() })
+        let recorder = shared.job.recorder.clone();
+        let waits = recorder.map(|recorder| Waits::new(recorder, number, shared.job.depth.max(1)));
+        Rc::new(Self { shared, work, access, readers: RefCell::default(), number, waits })
     }
 
     /// Works until nothing is left or the load is stopped.
     pub async fn lane(self: Rc<Self>) {
+        let _lane = self.waits.as_ref().map(Waits::lane);
         if let Err(error) = self.run().await {
             self.shared.fail(error);
         }
@@ -64,7 +77,7 @@ impl Engine {
     /// completed was handed out, so that no lane sees "nothing in flight" in between.
     fn next(&self) -> Next {
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        let next = self.work.next();
+        let next = self.work.next(self.number);
         if !matches!(next, Next::Read(_)) {
             self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         }
@@ -108,6 +121,7 @@ impl Engine {
     /// Waits until there is something else to do than to wait for memory of `ring`, or finds that
     /// this cannot happen.
     async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<Next> {
+        let _wait = self.waits.as_ref().map(Waits::wait);
         let look = match self.shared.job.keeping {
             true => RENEWAL_LOOK,
             false => (self.shared.job.hold_timeout / 8).clamp(HOLD_LOOKS.0, HOLD_LOOKS.1),

@@ -33,20 +33,20 @@ impl MapWork {
     }
 
     /// Works until nothing is left or the load is stopped.
-    pub(super) fn run(&self, shared: &Shared) {
+    pub(super) fn run(&self, shared: &Shared, engine: usize) {
         while !shared.is_cancelled() {
             let index = self.next_extent.fetch_add(1, Ordering::Relaxed);
             let Some(extent) = self.plan.extents().get(index) else {
                 return;
             };
-            match self.fault_in(shared, extent) {
+            match self.fault_in(shared, engine, extent) {
                 Ok(ready) => shared.queue.push(Done::Tensors(ready)),
                 Err(error) => shared.fail(error),
             }
         }
     }
 
-    fn fault_in(&self, shared: &Shared, extent: &Extent) -> Result<Ready> {
+    fn fault_in(&self, shared: &Shared, engine: usize, extent: &Extent) -> Result<Ready> {
         let positions = extent.positions();
         if extent.len_bytes() == 0 {
             return Ok(Ready::empty(positions, Device::Host));
@@ -55,6 +55,7 @@ impl MapWork {
         let mapping = self.mapping(source, extent.shard())?;
         let start = extent.slot_offset_bytes(source.block_bytes()) as usize;
         let end = (extent.offset_bytes() + extent.len_bytes()) as usize;
+        let _mark = shared.mark(engine, extent, Via::Mapped);
         for from in (start..end).step_by(STEP_BYTES) {
             if shared.is_cancelled() {
                 return Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));

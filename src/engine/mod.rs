@@ -31,7 +31,9 @@ mod gds;
 mod into;
 mod lane;
 mod mapped;
+mod outlet;
 mod queue;
+mod record;
 mod runtime;
 mod schedule;
 mod stats;
@@ -44,26 +46,26 @@ pub(crate) use queue::Done;
 pub(crate) use schedule::{LoadWork, Place};
 pub(crate) use stats::Stats;
 
-use crate::device::{Carrier, Outlet};
+use crate::device::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::numa::Near;
 use crate::options::ReadPath;
 use crate::plan::Chunk;
 use crate::ring::{Ring, Window};
-use crate::source::{Check, Downgrade, Source, Stop};
-use crate::tensor::Ready;
+use crate::source::{Check, Source, Stop};
+use crate::timeline::Recorder;
 use queue::Queue;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What engines do: shared by all of them.
 pub(crate) trait Work: Send + Sync {
-    /// The next read, or what else is to be done.
-    fn next(&self) -> Next;
+    /// The next read, or what else is to be done, for this engine.
+    fn next(&self, engine: usize) -> Next;
 
     /// Takes a filled window back; gives what that completed.
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>>;
@@ -128,6 +130,8 @@ pub(crate) struct Job {
     pub keeping: bool,
     /// Whether to check the bytes of all sources that were opened with their checksums.
     pub verify: bool,
+    /// Takes down what happens, if anybody wants to know.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 /// What the engines of a load and its caller share.
@@ -189,24 +193,6 @@ impl Shared {
     }
 }
 
-impl Outlet for Shared {
-    fn deliver(&self, ready: Ready) {
-        self.queue.push(Done::Tensors(ready));
-    }
-
-    fn downgrade(&self, from: &'static str, to: &'static str, why: &str) {
-        self.stats.downgrade(Downgrade { from, to, why: why.to_owned() });
-    }
-
-    fn verified(&self, bytes: u64) {
-        self.stats.card_verified_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.is_cancelled()
-    }
-}
-
 /// The engines of one load. Dropping it stops and drains them.
 pub(crate) struct Running {
     shared: Arc<Shared>,
@@ -221,9 +207,13 @@ impl Running {
     pub fn start(job: Job, work: Arc<dyn Work>) -> Result<Self> {
         let engines = job.engines.max(1);
         if let Some(ring) = &job.register {
+            let began = Instant::now();
             // Registering faults in what is missing, on one thread; all together are faster.
             if let Err(refusal) = ring.populate(ring.capacity(), engines) {
                 tracing::debug!(%refusal, "the ring's memory is faulted in as it is used");
+            }
+            if let Some(recorder) = &job.recorder {
+                recorder.step("fault in", None, began);
             }
         }
         let is_registered = |ring: &Arc<Ring>| {
@@ -232,7 +222,9 @@ impl Running {
         let populate: Vec<_> =
             job.rings.iter().filter(|ring| !is_registered(ring)).cloned().collect();
         let ahead_bytes = job.ahead_bytes;
-        let mut running = Self::start_engines(job, move |shared| runtime::run(shared, &work))?;
+        let mut running = Self::start_engines(job, move |shared, engine| {
+            runtime::run(shared, &work, engine);
+        })?;
         for ring in populate {
             running.spawn("ringload-memory".to_owned(), move || {
                 ring.populate_ahead(ahead_bytes);
@@ -246,7 +238,7 @@ impl Running {
     /// # Errors
     /// When threads cannot be started.
     pub fn start_mapped(job: Job, work: Arc<MapWork>) -> Result<Self> {
-        Self::start_engines(job, move |shared| work.run(shared))
+        Self::start_engines(job, move |shared, engine| work.run(shared, engine))
     }
 
     /// Starts threads that let cards read.
@@ -254,13 +246,13 @@ impl Running {
     /// # Errors
     /// When threads cannot be started.
     pub fn start_gds(job: Job, work: Arc<GdsWork>) -> Result<Self> {
-        Self::start_engines(job, move |shared| work.run(shared))
+        Self::start_engines(job, move |shared, engine| work.run(shared, engine))
     }
 
-    /// Starts the job's threads, each to run `body`.
+    /// Starts the job's threads, each to run `body` with its number.
     fn start_engines(
         job: Job,
-        body: impl Fn(&Arc<Shared>) + Clone + Send + 'static,
+        body: impl Fn(&Arc<Shared>, usize) + Clone + Send + 'static,
     ) -> Result<Self> {
         let engines = job.engines.max(1);
         let carriers = job.carriers.clone();
@@ -268,7 +260,7 @@ impl Running {
         let shared = Shared {
             checks: job.sources.iter().map(check).collect(),
             queue: Queue::new(),
-            stats: Stats::new(),
+            stats: Stats::new(job.recorder.clone()),
             in_flight: AtomicUsize::new(0),
             stop: Arc::default(),
             engines_left: AtomicUsize::new(engines),
@@ -290,7 +282,7 @@ impl Running {
         for engine in 0..engines {
             let (shared, body) = (Arc::clone(&running.shared), body.clone());
             running.spawn(format!("ringload-{engine}"), move || {
-                shared.guard(|| body(&shared));
+                shared.guard(|| body(&shared, engine));
                 shared.engine_ended();
             })?;
         }
@@ -324,6 +316,11 @@ impl Running {
     /// What was read so far, and how.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
+    }
+
+    /// What has happened so far, if it is taken down.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.shared.job.recorder.as_ref()
     }
 
     /// How many objects had the checksum that their store keeps.

@@ -13,19 +13,19 @@ use tokio::task::{JoinSet, LocalSet};
 /// Entries of an engine's submission queue: more than lanes, so that it never overflows.
 const ENTRIES: u32 = 256;
 
-/// Runs one engine to its end.
-pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>) {
+/// Runs the engine of this number to its end.
+pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>, number: usize) {
     match uring() {
         Ok(runtime) => {
-            runtime.block_on(drive(shared, work, on_uring(shared)));
+            runtime.block_on(drive(shared, work, number, on_uring(shared)));
         }
         Err(refusal) => {
             let why = why_no_uring(&refusal);
             shared.stats.downgrade(Downgrade { from: "uring", to: "pread", why });
             match pread(shared.job.depth) {
                 Ok(runtime) => {
-                    LocalSet::new()
-                        .block_on(&runtime, drive(shared, work, async { Backend::pread() }));
+                    let backend = async { Backend::pread() };
+                    LocalSet::new().block_on(&runtime, drive(shared, work, number, backend));
                 }
                 Err(e) => shared.fail(Error::from_io("start an engine", e)),
             }
@@ -33,8 +33,13 @@ pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>) {
     }
 }
 
-async fn drive(shared: &Arc<Shared>, work: &Arc<dyn Work>, backend: impl Future<Output = Backend>) {
-    let engine = Engine::new(Arc::clone(shared), Arc::clone(work), backend.await);
+async fn drive(
+    shared: &Arc<Shared>,
+    work: &Arc<dyn Work>,
+    number: usize,
+    backend: impl Future<Output = Backend>,
+) {
+    let engine = Engine::new(Arc::clone(shared), Arc::clone(work), backend.await, number);
     let mut lanes = JoinSet::new();
     for _ in 0..shared.job.depth.max(1) {
         lanes.spawn_local(Rc::clone(&engine).lane());

@@ -21,6 +21,7 @@ use crate::plan::{Chunk, Extent, chunk_ends};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
 use crate::tensor::{Ready, Starts, Storage};
+use crate::timeline::{Recorder, Stage, Taken};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +31,7 @@ pub(crate) struct LoadWork {
     places: Vec<Place>,
     chunk_bytes: u64,
     state: Mutex<State>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// Where the slots of an extent come from, and where they go when they are full.
@@ -64,7 +66,13 @@ impl LoadWork {
             results: HashMap::new(),
             renewed: None,
         };
-        Self { extents, sources, places, chunk_bytes, state: Mutex::new(state) }
+        let state = Mutex::new(state);
+        Self { extents, sources, places, chunk_bytes, state, recorder: None }
+    }
+
+    /// The same, with the lives of its slots taken down, if anybody wants to know.
+    pub fn recorded(self, recorder: Option<Arc<Recorder>>) -> Self {
+        Self { recorder, ..self }
     }
 
     fn block_bytes(&self, extent: &Extent) -> usize {
@@ -106,15 +114,30 @@ impl LoadWork {
                     (Some(cast), Some(result)) => {
                         let start = (extent.offset_bytes() - from) as usize;
                         let source = &full.bytes()[start..][..extent.len_bytes() as usize];
+                        full.enter(Stage::Casting);
                         let storage = cast_into(result, extent.cast_bytes(), cast, source);
                         (storage, Starts::Cast(extent.offset_bytes(), cast))
                     }
                     _ => (Some(full), Starts::Shard(from)),
                 };
+                storage.iter().for_each(|slot| slot.enter(Stage::Held));
                 let storage = storage.map_or(Storage::empty(Device::Host), Storage::from_slot);
                 Some(Done::Tensors(Ready { positions: extent.positions(), storage, starts }))
             }
         }
+    }
+
+    /// The slot, taken for the extent, with a mark where lives are taken down.
+    fn marked(&self, slot: Slot, engine: usize, extent: &Extent, stage: Stage) -> Slot {
+        let Some(recorder) = &self.recorder else { return slot };
+        let mark = recorder.slot(Taken {
+            engine,
+            shard: extent.shard(),
+            offset_bytes: extent.slot_offset_bytes(self.block_bytes(extent)),
+            bytes: slot.len() as u64,
+            stage,
+        });
+        slot.marked(mark)
     }
 
     fn take_result(&self, index: usize) -> Option<Slot> {
@@ -150,7 +173,7 @@ fn cast_into(slot: Slot, len_bytes: u64, cast: Cast, source: &[u8]) -> Option<Fu
 }
 
 impl Work for LoadWork {
-    fn next(&self) -> Next {
+    fn next(&self, engine: usize) -> Next {
         let mut state = self.lock();
         if let Some(task) = state.tasks.pop_front() {
             return Next::Read(task);
@@ -177,6 +200,8 @@ impl Work for LoadWork {
         let Some((result, slot)) = slots else {
             return Next::Wait { ring, need };
         };
+        let slot = self.marked(slot, engine, extent, Stage::Reading);
+        let result = result.map(|result| self.marked(result, engine, extent, Stage::Casting));
         state.results.extend(result.map(|result| (index, result)));
         state.next_extent += 1;
         state.tasks = self.cut(index, extent, slot);

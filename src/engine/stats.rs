@@ -1,6 +1,7 @@
 //! What a load did, counted while it runs.
 
 use crate::source::{Downgrade, Rung, Tally, Via};
+use crate::timeline::Recorder;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ pub(crate) struct Stats {
     /// What had to be asked for again, by reason.
     pub tally: Arc<Tally>,
     ladder: Mutex<Ladder>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 #[derive(Default)]
@@ -26,7 +28,8 @@ struct Ladder {
 }
 
 impl Stats {
-    pub fn new() -> Self {
+    /// Of nothing yet; the recorder, if any, is told of what went otherwise than wanted.
+    pub fn new(recorder: Option<Arc<Recorder>>) -> Self {
         Self {
             direct_bytes: AtomicU64::new(0),
             buffered_bytes: AtomicU64::new(0),
@@ -34,8 +37,9 @@ impl Stats {
             http_bytes: AtomicU64::new(0),
             card_verified_bytes: AtomicU64::new(0),
             gds_bytes: AtomicU64::new(0),
-            tally: Arc::default(),
+            tally: Arc::new(Tally::recorded(recorder.clone())),
             ladder: Mutex::default(),
+            recorder,
         }
     }
 
@@ -55,6 +59,9 @@ impl Stats {
             let Downgrade { from, to, why } = &downgrade;
             tracing::info!(from, to, why, "downgraded");
             crate::metrics::downgrade(from, to);
+            if let Some(recorder) = &self.recorder {
+                recorder.moment("downgrade", format!("{from} -> {to}: {why}"));
+            }
             ladder.downgrades.push(downgrade);
         }
     }

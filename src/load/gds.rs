@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
 use crate::source::{DirectFile, Downgrade, Source};
+use crate::timeline::Recorder;
 use nix::sys::statfs::{self, FsType, fstatfs};
 use std::path::Path;
 use std::sync::Arc;
@@ -117,6 +118,7 @@ impl Loader {
         plan: &Plan,
         sources: Vec<Arc<dyn Source>>,
         cards: Vec<GdsCard>,
+        recorder: Option<Arc<Recorder>>,
     ) -> Result<Started> {
         let tuning = self.tuning(0, plan.total_bytes(), &[])?;
         let extents = Arc::clone(plan.extents_shared());
@@ -125,7 +127,7 @@ impl Loader {
         let bounce = BOUNCE_BYTES.min(plan.card_ring_bytes_max() / engines as u64);
         let work = GdsWork::new(extents, sources.clone(), cards, bounce as usize);
         let near = self.near(plan.devices());
-        let job = Job { engines, near, ..self.job(sources, &tuning) };
+        let job = Job { engines, near, recorder, ..self.job(sources, &tuning) };
         let running = Running::start_gds(job, Arc::new(work))?;
         Ok(Started { running, ring_bytes: 0, _lease: None })
     }

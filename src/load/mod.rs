@@ -13,6 +13,7 @@ mod gds;
 mod holding;
 mod listing;
 mod loaded;
+mod mapped;
 mod near;
 mod part;
 mod read_into;
@@ -20,6 +21,7 @@ mod remote;
 mod rings;
 mod stream;
 mod summary;
+mod timeline;
 mod tuning;
 
 pub use listing::Listed;
@@ -30,12 +32,13 @@ pub use summary::Summary;
 
 use crate::cache::Cache;
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Job, LoadWork, MapWork, Running};
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::{Job, LoadWork, Running};
+use crate::error::Result;
 use crate::location::IntoLocations;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::{Plan, Selection};
 use crate::source::{Opener, Source};
+use crate::timeline::Recorder;
 use gds::Way;
 use rings::{Cargo, Kept, Lease, Rings, Sizes};
 use safetensors::Dtype;
@@ -83,6 +86,7 @@ pub struct Loader {
     devices: DeviceMap,
     allocation: Allocation,
     dtype: Option<Dtype>,
+    timeline: bool,
     kept: Kept,
     /// Where the kernel's /proc and /sys are.
     system_root: PathBuf,
@@ -109,6 +113,7 @@ impl Default for Loader {
             devices: DeviceMap::default(),
             allocation: Allocation::default(),
             dtype: None,
+            timeline: false,
             kept: Kept::default(),
             system_root: PathBuf::from("/"),
             opener: Arc::new(Opener::default().behind(cache.clone())),
@@ -237,8 +242,9 @@ impl Loader {
     /// Loads all tensors of the checkpoint at `locations` and keeps them resident.
     ///
     /// # Errors
-    /// See [`ErrorKind`]; among them [`ErrorKind::MemoryLimit`] when the tensors together, in whole
-    /// blocks of the file system, are larger than the memory limit.
+    /// See [`ErrorKind`](crate::ErrorKind); among them
+    /// [`MemoryLimit`](crate::ErrorKind::MemoryLimit) when the tensors together, in whole blocks of
+    /// the file system, are larger than the memory limit.
     pub fn load(&self, locations: impl IntoLocations) -> Result<Loaded> {
         Loaded::collect(self.stream(locations)?)
     }
@@ -254,7 +260,7 @@ impl Loader {
     /// Loads the tensors of the checkpoint at `locations`, handing each out as soon as it is there.
     ///
     /// # Errors
-    /// See [`ErrorKind`]. Errors met while reading come as an item of the stream.
+    /// See [`ErrorKind`](crate::ErrorKind). Errors met while reading come as an item of the stream.
     pub fn stream(&self, locations: impl IntoLocations) -> Result<TensorStream> {
         let began = Instant::now();
         self.start(Arc::new(self.open(locations)?), began)
@@ -274,19 +280,23 @@ impl Loader {
         let plan = Plan::new(checkpoint, limit, &self.selection, &self.devices, self.dtype)?;
         let plan = Arc::new(plan);
         self.check_verifiable(&plan)?;
+        let recorder = self.timeline.then(|| Recorder::new(began));
+        if let Some(recorder) = &recorder {
+            recorder.step("open", None, began);
+        }
         let started = match self.read_path {
-            ReadPath::Mapped => self.start_mapped(&plan)?,
-            _ => self.start_reading(&plan)?,
+            ReadPath::Mapped => self.start_mapped(&plan, recorder)?,
+            _ => self.start_reading(&plan, recorder)?,
         };
         Ok(TensorStream::new(plan, started, self.order, began))
     }
 
-    fn start_reading(&self, plan: &Arc<Plan>) -> Result<Started> {
+    fn start_reading(&self, plan: &Arc<Plan>, recorder: Option<Arc<Recorder>>) -> Result<Started> {
         let checkpoint = plan.checkpoint();
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
         let downgrade = match self.way(plan, &sources)? {
-            Way::Gds(cards) => return self.start_gds(plan, sources, cards),
+            Way::Gds(cards) => return self.start_gds(plan, sources, cards, recorder),
             Way::Ring(downgrade) => downgrade,
         };
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
@@ -301,43 +311,19 @@ impl Loader {
         };
         let (places, carriers) = rings::places(&rings, &cargo)?;
         let extents = Arc::clone(plan.extents_shared());
-        let work = LoadWork::new(extents, sources.clone(), places, tuning.chunk_bytes);
+        let work = LoadWork::new(extents, sources.clone(), places, tuning.chunk_bytes)
+            .recorded(recorder.clone());
         let all = rings.all();
         // What all bytes of cards pass through is worth most to be registered, and comes last.
         let register = all.last().filter(|_| tuning.register).cloned();
-        let job = Job { rings: all, carriers, register, near, ..self.job(sources, &tuning) };
+        let job =
+            Job { rings: all, carriers, register, near, recorder, ..self.job(sources, &tuning) };
         let running = Running::start(job, Arc::new(work))?;
         if let Some(bytes) = plan.reused_ring_bytes() {
             running.stats().tally.hold_at_most(bytes / CACHE_SHARE);
         }
         downgrade.into_iter().for_each(|downgrade| running.stats().downgrade(downgrade));
         Ok(Started { running, ring_bytes: plan.ring_bytes(), _lease: rings.cards })
-    }
-
-    fn start_mapped(&self, plan: &Arc<Plan>) -> Result<Started> {
-        let refuse = |sentence| Err(Error::new(ErrorKind::InvalidInput, sentence));
-        if plan.limit_bytes().is_some() {
-            return refuse(
-                "the mapped read path uses the page cache and cannot keep a memory limit; \
-                 use another read path or no limit",
-            );
-        }
-        if plan.has_cards() {
-            return refuse(
-                "the mapped read path leaves tensors in the page cache and cannot bring them to a \
-                 card; use another read path, or load to cpu",
-            );
-        }
-        if plan.dtype().is_some() {
-            return refuse(
-                "the mapped read path hands out the file's own pages and cannot cast them; use \
-                 another read path, or no dtype",
-            );
-        }
-        let work = Arc::new(MapWork::new(Arc::clone(plan)));
-        let tuning = self.tuning(0, plan.total_bytes(), &[])?;
-        let running = Running::start_mapped(self.job(Vec::new(), &tuning), work)?;
-        Ok(Started { running, ring_bytes: 0, _lease: None })
     }
 
     fn tuning(
@@ -371,6 +357,7 @@ impl Loader {
             hold_timeout: self.hold_timeout,
             keeping: self.keeping,
             verify: self.verifies(),
+            recorder: None,
         }
     }
 

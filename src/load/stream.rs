@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, Order};
 use crate::plan::Plan;
 use crate::tensor::{Ready, Tensor};
+use crate::timeline::Timeline;
 use futures_core::Stream;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -112,6 +113,12 @@ impl TensorStream {
         }
     }
 
+    /// What the load's memory did, and when, until now; `None` unless that was
+    /// [asked for](crate::Loader::timeline).
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.started.running.recorder().map(|recorder| recorder.timeline())
+    }
+
     /// The ring, for tests that look for leaks.
     #[cfg(test)]
     pub(crate) fn ring(&self) -> std::sync::Weak<crate::ring::Ring> {
@@ -134,9 +141,25 @@ impl TensorStream {
         let bytes = tensor.len_bytes() as u64;
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
         self.delivered_tensors += 1;
+        self.note_delivery();
         self.cast_tensors += usize::from(cast.is_some());
         *self.device_bytes.entry(tensor.device()).or_default() += bytes;
         Some(tensor)
+    }
+
+    /// Takes down when the first and the last tensor were handed out.
+    fn note_delivery(&self) {
+        let (number, count) = (self.delivered_tensors, self.plan.tensor_count());
+        if number != 1 && number != count {
+            return;
+        }
+        let Some(recorder) = self.started.running.recorder() else { return };
+        if number == 1 {
+            recorder.moment("first tensor", String::new());
+        }
+        if number == count {
+            recorder.moment("last tensor", String::new());
+        }
     }
 
     /// Takes in what an engine completed, or its error. False when the load is over.

@@ -12,9 +12,13 @@
 //! the right to write them for a [`Part`], the read-only view of a stretch of the slot. A part keeps
 //! the slot as a tensor does.
 //!
+//! A slot may carry a [`Mark`], by which a load's timeline learns of its life; the mark is dropped
+//! just before the memory returns to the ring.
+//!
 //! Windows are also made over memory that a caller lends for `read_into`; see [`Window::lend`].
 
 use super::Ring;
+use crate::timeline::{Mark, Stage};
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -25,12 +29,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Slot {
     ring: Arc<Ring>,
     range: Range<usize>,
+    mark: Option<Mark>,
 }
 
 impl Slot {
     /// Made by the ring's allocator, which guarantees that no two live slots overlap.
     pub(super) fn new(ring: Arc<Ring>, range: Range<usize>) -> Self {
-        Self { ring, range }
+        Self { ring, range, mark: None }
+    }
+
+    /// The same, with a mark that learns of its life.
+    pub(crate) fn marked(mut self, mark: Mark) -> Self {
+        self.mark = Some(mark);
+        self
     }
 
     /// Its length in bytes.
@@ -69,6 +80,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        // First: from here on others may take the memory.
+        self.mark = None;
         self.ring.release(self.range.clone());
     }
 }
@@ -179,6 +192,14 @@ impl Window {
         Some(part)
     }
 
+    /// Says how bytes of it came.
+    pub(crate) fn came_by(&self, way: &'static str) {
+        let mark = self.owner.as_ref().and_then(|filling| filling.slot.mark.as_ref());
+        if let Some(mark) = mark {
+            mark.came_by(way);
+        }
+    }
+
     /// Hands the window in as filled; the last one of a slot gets the full slot.
     ///
     /// Lent windows give `None`: their lender knows.
@@ -248,6 +269,18 @@ impl FullSlot {
         // SAFETY: all windows were completed (consumed), so nobody can write to the slot, and it
         // is not released while `filling` lives.
         unsafe { slot.ring.memory().bytes(slot.range.clone()) }
+    }
+
+    /// Says what the slot is used for from now on.
+    pub(crate) fn enter(&self, stage: Stage) {
+        if let Some(mark) = &self.filling.slot.mark {
+            mark.stage(stage);
+        }
+    }
+
+    /// Whether others hold the slot, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.filling) > 1
     }
 
     /// Where its bytes begin, for who lends them to others, to write to them too.

@@ -1,9 +1,10 @@
 //! What the readers of a load count: how often something had to be asked for again, what came out of
 //! the local file cache, and how much of the load's memory the cache's writer holds.
 
+use crate::timeline::Recorder;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the readers of a load count.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct Tally {
     left_out_bytes: AtomicU64,
     /// Why the cache does less than it should.
     trouble: Mutex<Option<String>>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Default for Tally {
@@ -29,14 +31,23 @@ impl Default for Tally {
             held_bytes_max: AtomicU64::new(u64::MAX),
             left_out_bytes: AtomicU64::new(0),
             trouble: Mutex::default(),
+            recorder: None,
         }
     }
 }
 
 impl Tally {
+    /// One that tells the recorder, if any, of what is asked for again.
+    pub(crate) fn recorded(recorder: Option<Arc<Recorder>>) -> Self {
+        Self { recorder, ..Self::default() }
+    }
+
     /// Counts one more, for the reason `word`.
     pub(crate) fn retry(&self, word: &'static str) {
         crate::metrics::retry(word);
+        if let Some(recorder) = &self.recorder {
+            recorder.retry(word);
+        }
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_default() += 1;
     }
 

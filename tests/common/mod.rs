@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod seccomp;
 pub mod servers;
 pub mod stand_in;
+pub mod trace;
 
 #[path = "../support/fault_server.rs"]
 pub mod fault_server;

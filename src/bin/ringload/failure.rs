@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 
 /// The result of a subcommand.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -15,6 +16,14 @@ pub enum Failure {
     /// The answer could not be written to standard output.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// The trace of a load could not be written.
+    #[error("cannot write the trace to {path}; name a file that may be written to", path = .path.display())]
+    Trace {
+        /// Where to.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
     /// The operating system would not tell something about this machine or process.
     #[error("cannot {doing}")]
     System {

@@ -28,11 +28,13 @@ use crate::options::Device;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
 use crate::tensor::Ready;
+use crate::timeline::Stage;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 /// One copy engine is kept busy while the other stream's event is being handled.
 const DESKS: usize = 2;
@@ -144,6 +146,9 @@ impl Card {
             part.landed.landing.wait(&entered)?;
             work.outlet.verified(self.check_sums(&mut part)?);
             let (index, is_last) = (part.index, part.is_last);
+            if is_last {
+                part.landed.landing.leave();
+            }
             drop(part); // the slot is free
             if !is_last {
                 continue;
@@ -223,7 +228,12 @@ impl Carrier for Card {
 
     fn take(&self, index: usize, full: FullSlot) {
         self.in_hand.fetch_add(1, Ordering::AcqRel);
-        let sums = if self.freight.verify { self.sums(index, &full) } else { Vec::new() };
+        let mut sums = Vec::new();
+        if self.freight.verify {
+            full.enter(Stage::Checking);
+            sums = self.sums(index, &full);
+        }
+        full.enter(Stage::Copying);
         self.intake.push(Full { index, slot: full, sums });
     }
 
@@ -236,10 +246,14 @@ impl Carrier for Card {
     }
 
     fn run(&self, outlet: &dyn Outlet) -> Result<()> {
+        let began = Instant::now();
         let context = Context::retain(self.freight.ordinal)?;
         let entered = context.enter()?;
+        outlet.took("context", self.device(), began);
         room::check(&entered, &self.freight.layout, self.needs.card_bytes(DESKS))?;
+        let began = Instant::now();
         let pin = self.freight.ring.pin(&entered);
+        outlet.took("pin", self.device(), began);
         if let Err(why) = pin {
             outlet.downgrade("pinned", "pageable", why);
         }

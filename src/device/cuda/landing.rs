@@ -6,6 +6,7 @@ use super::sheet::PooledSheet;
 use super::stream::{Event, Stream};
 use crate::error::Result;
 use crate::ring::FullSlot;
+use crate::timeline::Stage;
 use std::sync::Arc;
 
 /// A full slot, and what else of the host's the card needs for it, whose work is queued in a stream
@@ -79,6 +80,13 @@ impl Landing {
             self.slot = None; // planted: what the tests on the stand-in have to find
         }
         Ok(())
+    }
+
+    /// Says that the card is done with the slot; where others hold it, that is what it is used for.
+    pub fn leave(&self) {
+        if let Some(slot) = self.slot.as_ref().filter(|slot| slot.is_shared()) {
+            slot.enter(Stage::Held);
+        }
     }
 
     /// Waits until the card has done the work. The slot is free when this is dropped.

@@ -12,6 +12,8 @@
 mod digest;
 pub mod progress;
 pub mod report;
+mod rows;
+mod trace;
 
 use crate::caching::{self, Caching};
 use crate::failure::Outcome;
@@ -21,8 +23,12 @@ use crate::output;
 use crate::remote::Remote;
 use digest::{Digester, Digests};
 use report::Report;
-use ringload::{Device, DeviceMap, Loader, MemoryLimit, ReadPath, Tensor, TensorStream};
+use ringload::{
+    Device, DeviceMap, Loader, Location, MemoryLimit, ReadPath, Tensor, TensorStream, Timeline,
+};
+use std::path::PathBuf;
 use std::thread;
+use trace::{Trace, TraceFile};
 
 /// Load a checkpoint into memory and report bytes, time and speed.
 #[derive(Debug, clap::Args)]
@@ -66,6 +72,9 @@ pub struct Args {
     /// Drop each tensor as it comes, as under a cap, instead of keeping all until the end
     #[arg(long)]
     drop: bool,
+    /// Write a timeline of the load's slots to this file, for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Check every object against the checksum that its store keeps of it
     #[arg(long)]
     verify: bool,
@@ -76,16 +85,44 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be loaded or the answer not be written.
 pub fn run(args: Args) -> Outcome {
-    let loader = args.loader()?;
-    let stream = loader.stream(args.locations.parse()?)?;
-    let outcome = consume(stream, args.digest, args.drop);
+    let trace_file = args.trace.as_deref().map(TraceFile::open).transpose()?;
+    let loader = args.loader()?.timeline(trace_file.is_some());
+    let locations: Vec<Location> = args.locations.parse()?;
+    let named = locations.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let mut stream = loader.stream(locations)?;
+    let outcome = consume(&mut stream, args.digest, args.drop);
+    let traced = trace_file.map_or(Ok(()), |file| {
+        let timeline = match &outcome {
+            Ok(told) => told.timeline.clone(),
+            Err(_) => stream.timeline(),
+        };
+        file.write(&Trace::new(&stream, &timeline.unwrap_or_default(), &named))
+    });
+    drop(stream);
     caching::flush(&loader); // also what came before a load broke off
-    let (report, digests) = outcome?;
-    let report = report.with_cache_trouble(loader.cache_trouble());
-    match (args.json, digests) {
-        (true, digests) => output::print_json(&report.with_digests(digests)),
-        (false, Some(digests)) => output::print(|out| digest::write(out, &digests)),
-        (false, None) => output::print(|out| report.write(out)),
+    outcome?.print(args.json, loader.cache_trouble())?;
+    traced
+}
+
+/// What there is to tell of a load, as it was before its tensors were dropped.
+struct Told {
+    report: Report,
+    digests: Option<Digests>,
+    timeline: Option<Timeline>,
+}
+
+impl Told {
+    fn of(stream: &TensorStream, digests: Option<Digests>) -> Outcome<Self> {
+        Ok(Self { report: Report::of(stream)?, digests, timeline: stream.timeline() })
+    }
+
+    fn print(self, json: bool, cache_trouble: Option<String>) -> Outcome {
+        let report = self.report.with_cache_trouble(cache_trouble);
+        match (json, self.digests) {
+            (true, digests) => output::print_json(&report.with_digests(digests)),
+            (false, Some(digests)) => output::print(|out| digest::write(out, &digests)),
+            (false, None) => output::print(|out| report.write(out)),
+        }
     }
 }
 
@@ -139,11 +176,7 @@ impl Keep {
 }
 
 /// Takes every tensor of the stream, with the bar beside it, and digests them if asked to.
-fn consume(
-    mut stream: TensorStream,
-    digest: bool,
-    drop: bool,
-) -> Outcome<(Report, Option<Digests>)> {
+fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<Told> {
     // The cap is on host memory: what is on a card is not under it.
     let host = !drop && stream.summary().memory_limit_bytes.is_none();
     let keep = Keep { host, cards: !drop };
@@ -157,10 +190,10 @@ fn consume(
                 digester.take(tensor?);
             }
             let (digests, _kept) = digester.finish()?;
-            Ok((Report::of(&stream)?, Some(digests)))
+            Told::of(stream, Some(digests))
         } else {
-            let _kept = keep_or_drop(&mut stream, keep)?;
-            Ok((Report::of(&stream)?, None))
+            let _kept = keep_or_drop(stream, keep)?;
+            Told::of(stream, None)
         }
     })
 }

@@ -1,0 +1,238 @@
+//! `--trace`: a load's timeline in the Chrome Trace Event Format, which chrome://tracing and
+//! ui.perfetto.dev open.
+//!
+//! ```text
+//! process "engines"   engine 0, ...          when they wait for a slot
+//! process "slots"     slot 0, slot 1, ...    reading, copying, held: one row for each slot in use
+//! process "load"      load, cuda:0, ...      opened, first and last tensor, steps down, retries
+//! ```
+//!
+//! The file is opened before the load starts, so that no load is lost for want of a place to write to,
+//! and written when it has ended, also where it failed.
+
+use super::rows::rows;
+use crate::failure::{Failure, Outcome};
+use ringload::timeline::{Moment, Period, SlotLife, Stage, Step, Timeline};
+use ringload::{Device, TensorStream};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const ENGINES: u32 = 1;
+const SLOTS: u32 = 2;
+const LOAD: u32 = 3;
+
+/// The file that a trace will be written to.
+pub struct TraceFile {
+    path: PathBuf,
+    file: File,
+    /// Whether it was not there, and is empty still: then it goes if nothing comes.
+    is_new: bool,
+}
+
+impl TraceFile {
+    /// Opens the file, leaving what is in it.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn open(path: &Path) -> Outcome<Self> {
+        let new = File::create_new(path);
+        let is_new = new.is_ok();
+        let opened = new.or_else(|refusal| match refusal.kind() {
+            io::ErrorKind::AlreadyExists => File::options().write(true).open(path),
+            _ => Err(refusal),
+        });
+        let file = opened.map_err(|refusal| cannot(path, refusal))?;
+        Ok(Self { path: path.to_owned(), file, is_new })
+    }
+
+    /// Writes the trace in the place of what was there.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(mut self, trace: &Trace) -> Outcome {
+        self.is_new = false;
+        let mut out = BufWriter::new(&self.file);
+        // A pipe or a terminal has no length.
+        let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
+        emptied
+            .and_then(|()| serde_json::to_writer(&mut out, trace).map_err(io::Error::from))
+            .and_then(|()| writeln!(out))
+            .and_then(|()| out.flush())
+            .map_err(|refusal| cannot(&self.path, refusal))
+    }
+}
+
+impl Drop for TraceFile {
+    fn drop(&mut self) {
+        if self.is_new {
+            // Nothing was loaded: an empty file would be no trace.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+fn cannot(path: &Path, source: io::Error) -> Failure {
+    Failure::Trace { path: path.to_owned(), source }
+}
+
+/// What the file holds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    trace_events: Vec<Event>,
+    display_time_unit: &'static str,
+    other_data: Value,
+}
+
+/// One event, its times in microseconds.
+#[derive(Debug, Serialize)]
+struct Event {
+    name: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    cat: &'static str,
+    ph: &'static str,
+    pid: u32,
+    tid: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dur: Option<f64>,
+    /// Of an instant: how much of the picture it concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    s: Option<&'static str>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    args: Value,
+}
+
+impl Trace {
+    /// The timeline of `stream`, which loads what is `named` so.
+    pub fn new(stream: &TensorStream, timeline: &Timeline, named: &str) -> Self {
+        let summary = stream.summary();
+        let shards = stream.checkpoint().shards();
+        let shards: Vec<_> = shards.iter().map(|shard| shard.location().to_string()).collect();
+        let other_data = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "location": named,
+            "ring_bytes": summary.ring_bytes,
+            "memory_limit_bytes": summary.memory_limit_bytes,
+            "bytes": summary.bytes,
+            "seconds": summary.seconds,
+            "engines": summary.engines,
+            "driver": summary.driver,
+        });
+        let trace_events = events(timeline, &shards, summary.engines);
+        Self { trace_events, display_time_unit: "ms", other_data }
+    }
+}
+
+fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Event> {
+    let periods: Vec<_> = timeline.slots.iter().map(whole).collect();
+    let rows = rows(&periods);
+    let row_count = rows.iter().max().map_or(0, |last| last + 1);
+    let mut events = named(ENGINES, "engines", (0..engines).map(|i| (i, format!("engine {i}"))));
+    events.extend(named(SLOTS, "slots", (0..row_count).map(|i| (i, format!("slot {i}")))));
+    let cards: BTreeSet<_> = timeline.steps.iter().filter_map(|step| step.device).collect();
+    let cards = cards.into_iter().map(|card| (row_of(Some(card)), card.to_string()));
+    events.extend(named(LOAD, "load", [(0, "load".to_owned())].into_iter().chain(cards)));
+    events.extend(
+        timeline
+            .waits
+            .iter()
+            .map(|wait| complete("wait for a slot", "wait", (ENGINES, wait.engine), wait.period)),
+    );
+    let slots = timeline.slots.iter().zip(rows);
+    events.extend(slots.flat_map(|(slot, row)| stages(slot, row, shards)));
+    events.extend(timeline.steps.iter().map(step));
+    events.extend(timeline.moments.iter().map(moment));
+    events
+}
+
+/// The names of a process and its threads.
+fn named(pid: u32, process: &str, threads: impl Iterator<Item = (usize, String)>) -> Vec<Event> {
+    let name = |what: &str, tid, name: &str| Event {
+        name: what.to_owned(),
+        cat: "",
+        ph: "M",
+        pid,
+        tid,
+        ts: None,
+        dur: None,
+        s: None,
+        args: json!({ "name": name }),
+    };
+    let thread = |(tid, text): (usize, String)| name("thread_name", tid, &text);
+    [name("process_name", 0, process)].into_iter().chain(threads.map(thread)).collect()
+}
+
+fn complete(name: &str, cat: &'static str, (pid, tid): (u32, usize), period: Period) -> Event {
+    Event {
+        name: name.to_owned(),
+        cat,
+        ph: "X",
+        pid,
+        tid,
+        ts: Some(microseconds(period.start)),
+        dur: Some(microseconds(period.end.saturating_sub(period.start))),
+        s: None,
+        args: Value::Null,
+    }
+}
+
+/// From the slot's being taken to its being given back.
+fn whole(slot: &SlotLife) -> Period {
+    let start = slot.stages.first().map_or(Duration::ZERO, |(_, period)| period.start);
+    let end = slot.stages.last().map_or(start, |(_, period)| period.end);
+    Period { start, end }
+}
+
+fn stages(slot: &SlotLife, row: usize, shards: &[String]) -> impl Iterator<Item = Event> {
+    let event = move |&(stage, period): &(Stage, Period)| {
+        let mut args = json!({
+            "bytes": slot.bytes,
+            "shard": shards.get(slot.shard),
+            "offset": slot.offset_bytes,
+            "engine": slot.engine,
+        });
+        if stage == Stage::Reading && !slot.ways.is_empty() {
+            args["path"] = slot.ways.join("+").into();
+        }
+        let name = stage.as_str();
+        Event { args, ..complete(name, name, (SLOTS, row), period) }
+    };
+    slot.stages.iter().map(event)
+}
+
+fn step(step: &Step) -> Event {
+    let cat = if step.device.is_some() { "context" } else { "load" };
+    complete(step.what, cat, (LOAD, row_of(step.device)), step.period)
+}
+
+/// A card's row below that of the load.
+fn row_of(device: Option<Device>) -> usize {
+    device.and_then(Device::ordinal).map_or(0, |ordinal| ordinal as usize + 1)
+}
+
+fn moment(moment: &Moment) -> Event {
+    let args = if moment.why.is_empty() { Value::Null } else { json!({ "why": moment.why }) };
+    Event {
+        name: moment.what.to_owned(),
+        cat: "load",
+        ph: "i",
+        pid: LOAD,
+        tid: 0,
+        ts: Some(microseconds(moment.at)),
+        dur: None,
+        s: Some("p"),
+        args,
+    }
+}
+
+fn microseconds(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
+}
