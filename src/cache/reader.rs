@@ -127,7 +127,9 @@ impl CachedReader {
         let first = offset / PAGE_BYTES;
         let wanted = seals.len() as u64;
         window.narrow((wanted * PAGE_BYTES) as usize);
+        let reading = self.source.cache.checks.reading();
         let (outcome, mut window) = file.read_at(window, offset).await;
+        drop(reading);
         let attempt = match outcome {
             Ok(attempt) => attempt,
             Err(error) => {
@@ -186,8 +188,7 @@ impl CachedReader {
         if bytes < INLINE_BYTES {
             return check();
         }
-        // It is never closed.
-        let _turn = self.source.cache.checks.acquire().await;
+        let _turn = self.source.cache.checks.turn().await;
         match tokio::task::spawn_blocking(check).await {
             Ok(checked) => checked,
             // It does not panic, and the runtime outlives its lanes.
