@@ -1,0 +1,29 @@
+"""A small safetensors file, for finding out whether a client runs at all.
+
+Written without the package `safetensors`: it is a client itself.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+_ELEMENTS = 4096
+_TENSORS = {"first": ("F32", 4), "second": ("BF16", 2), "third": ("U8", 1)}
+
+
+def write(path: Path) -> dict[str, int]:
+    """Writes the file; gives the CRC-32 of each tensor."""
+    header, body, sums = {}, b"", {}
+    for name, (dtype, size) in _TENSORS.items():
+        data = bytes(number % 61 for number in range(_ELEMENTS * size))
+        offsets = [len(body), len(body) + len(data)]
+        header[name] = {"dtype": dtype, "shape": [_ELEMENTS], "data_offsets": offsets}
+        sums[name] = zlib.crc32(data)
+        body += data
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return sums

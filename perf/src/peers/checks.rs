@@ -1,0 +1,168 @@
+//! Whether a client runs here: asked of the client itself, which loads a few bytes, and remembered.
+//!
+//! It is asked again when anything changed that may change the answer: the environment, the clients'
+//! own source, our package and library for those that load by them, whether there is a card.
+
+use super::commands::{Why, run};
+use super::environment::Environment;
+use super::list::{List, Versions};
+use super::{Peer, Places, stamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A client's answer, when it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// By package.
+    pub versions: Versions,
+}
+
+/// What a client prints.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Printed {
+    Runs(Check),
+    DoesNot { why: Why },
+}
+
+/// By the client's title.
+type Answers = BTreeMap<String, Answer>;
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    /// What else it depends on, besides what all answers do.
+    made_of: String,
+    answer: Result<Check, Why>,
+}
+
+/// The answers so far.
+pub struct Checks {
+    file: PathBuf,
+    made_of: String,
+    is_given: bool,
+    answers: Answers,
+}
+
+impl Checks {
+    /// What was answered before, as far as it still holds.
+    pub fn read(places: &Places, environment: &Environment) -> Self {
+        let file = places.peers.join("checks.json");
+        let installed = |path: &Path| {
+            // When it last changed: an environment is renewed by writing its stamp.
+            let stamp = path.ancestors().nth(2).map(|folder| folder.join("installed.json"));
+            stamp.and_then(|stamp| stamp.metadata().ok()?.modified().ok())
+        };
+        let clients = places.root.join("perf/peers");
+        let made_of = format!(
+            "{}, installed {:?}; clients {:?}; card: {}",
+            environment.python.display(),
+            installed(&environment.python),
+            newest(&clients),
+            Path::new("/dev/nvidiactl").exists(),
+        );
+        let answers = stamp::read(&file, &made_of).unwrap_or_default();
+        Self { file, made_of, is_given: environment.is_given, answers }
+    }
+
+    /// The answer of `peer`, which `command` asks. It also depends on what the peer is `made_of`.
+    pub fn of(
+        &mut self,
+        peer: Peer,
+        made_of: &str,
+        mut command: Command,
+        told: &mut dyn FnMut(&str),
+    ) -> Result<Check, Why> {
+        match self.answers.get(peer.title()).filter(|known| known.made_of == made_of) {
+            // In an environment that others look after, they may have helped.
+            Some(Answer { answer: Err(_), .. }) if self.is_given => {}
+            Some(Answer { answer, .. }) => return answer.clone(),
+            None => {}
+        }
+        told(&format!("{}: does it run here?", peer.title()));
+        let device = if peer.needs_card() { "cuda:0" } else { "cpu" };
+        command.args(["--check", "--device", device]);
+        let answer = run(&mut command).and_then(|printed| parse(&printed));
+        let known = Answer { made_of: made_of.to_owned(), answer: answer.clone() };
+        self.answers.insert(peer.title().to_owned(), known);
+        answer
+    }
+
+    /// Keeps the answers for the next time.
+    pub fn write(&self) -> anyhow::Result<()> {
+        stamp::write(&self.file, &self.made_of, &self.answers)
+    }
+}
+
+impl Check {
+    /// That the versions are those of the list. An environment that was given may have others, but
+    /// what lies over it may not.
+    pub fn verified(self, peer: Peer, list: &List, is_given: bool) -> Result<Self, Why> {
+        let is_next = peer == Peer::SafetensorsNext;
+        let wanted = |package: &str| match list.python_next.get(package) {
+            Some(version) if is_next => Some(version),
+            _ if is_given => None,
+            _ => list.python.get(package),
+        };
+        for (package, version) in &self.versions {
+            if let Some(wanted) = wanted(package).filter(|wanted| *wanted != version) {
+                return Err(format!("{package} is {version}, and perf/peers.toml says {wanted}"));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Clients' libraries may print, too: the answer is the last line.
+fn parse(printed: &str) -> Result<Check, Why> {
+    let line = printed.lines().last().unwrap_or_default();
+    match serde_json::from_str(line) {
+        Ok(Printed::Runs(check)) => Ok(check),
+        Ok(Printed::DoesNot { why }) => Err(why),
+        Err(_) => Err(format!("it printed {line:?} instead of its versions")),
+    }
+}
+
+/// When the newest file of a folder changed.
+fn newest(folder: &Path) -> Option<std::time::SystemTime> {
+    let changed =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.metadata().ok()?.modified().ok();
+    folder.read_dir().ok()?.filter_map(changed).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list() -> List {
+        List::parse(include_str!("../../peers.toml")).unwrap()
+    }
+
+    fn check(package: &str, version: &str) -> Check {
+        Check { versions: [(package.to_owned(), version.to_owned())].into() }
+    }
+
+    #[test]
+    fn versions_are_those_of_the_list() {
+        let verified = |peer, version, given| {
+            check("safetensors", version).verified(peer, &list(), given).map(|_| ())
+        };
+        assert_eq!(verified(Peer::Safetensors, "0.8.0", false), Ok(()));
+        assert!(verified(Peer::Safetensors, "0.7.0", false).is_err());
+        assert_eq!(verified(Peer::Safetensors, "0.7.0", true), Ok(()));
+        assert_eq!(verified(Peer::SafetensorsNext, "0.9.0rc1", true), Ok(()));
+        assert_eq!(
+            verified(Peer::SafetensorsNext, "0.8.0", true),
+            Err("safetensors is 0.8.0, and perf/peers.toml says 0.9.0rc1".to_owned())
+        );
+    }
+
+    #[test]
+    fn answers_are_the_last_line() {
+        let printed = "a banner\n{\"versions\": {\"torch\": \"2.15.0\"}}\n";
+        assert_eq!(parse(printed), Ok(check("torch", "2.15.0")));
+        assert_eq!(parse("{\"why\": \"no card\"}"), Err("no card".to_owned()));
+        assert!(parse("").is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! Python with the peers: a virtual environment, and a folder with a package that comes before the
+//! environment's own.
+//!
+//! All packages are installed at once. If that fails they are installed one by one, and those that
+//! cannot be are told; the others are kept within their versions by a file of constraints. The folder
+//! comes first by PYTHONPATH, so it takes no second environment, and none of torch again.
+
+use super::Places;
+use super::commands::{Why, run};
+use super::list::{List, requirements};
+use super::stamp;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An environment.
+#[derive(Debug)]
+pub struct Environment {
+    pub python: PathBuf,
+    /// Packages that could not be installed, and why.
+    pub failed: BTreeMap<String, Why>,
+    /// It was there, and others look after it.
+    pub is_given: bool,
+}
+
+impl Environment {
+    /// One that is there, whatever it has.
+    pub fn existing(python: &Path) -> Self {
+        Self { python: python.to_owned(), failed: BTreeMap::new(), is_given: true }
+    }
+
+    /// Its pip.
+    pub fn pip(&self) -> Command {
+        let mut pip = Command::new(&self.python);
+        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]);
+        pip
+    }
+}
+
+/// The environment with all packages, as far as they can be had.
+pub fn prepare(
+    places: &Places,
+    list: &List,
+    told: &mut dyn FnMut(&str),
+) -> anyhow::Result<Result<Environment, Why>> {
+    let folder = places.peers.join("python");
+    let (python, stamp) = (folder.join("bin/python"), folder.join("installed.json"));
+    let wanted = requirements(&list.python);
+    let made_of = match run(Command::new("python3").arg("--version")) {
+        Ok(version) => format!("{}\n{}", version.trim(), wanted.join("\n")),
+        Err(why) => return Ok(Err(why)),
+    };
+    if let Some(failed) = stamp::read(&stamp, &made_of) {
+        return Ok(Ok(Environment { python, failed, is_given: false }));
+    }
+    told("installing the peers of perf/peers.toml: the first time that is some GB");
+    let failed = BTreeMap::new();
+    let mut environment = Environment { python, failed, is_given: false };
+    if run(environment.pip().arg("--help")).is_err() {
+        let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        if let Err(why) = made {
+            return Ok(Err(why));
+        }
+    }
+    environment.failed = install(&environment, list, &folder.join("constraints.txt"), told)?;
+    if environment.failed.len() == list.python.len() {
+        // Most likely there is no network: next time may be better.
+        let why = environment.failed.into_values().next().unwrap_or_default();
+        return Ok(Err(why));
+    }
+    for (package, why) in &environment.failed {
+        told(&format!("{package} could not be installed: {why}"));
+    }
+    stamp::write(&stamp, &made_of, &environment.failed)?;
+    Ok(Ok(environment))
+}
+
+/// Gives the packages that could not be installed.
+fn install(
+    environment: &Environment,
+    list: &List,
+    constraints: &Path,
+    told: &mut dyn FnMut(&str),
+) -> anyhow::Result<BTreeMap<String, Why>> {
+    let wanted = requirements(&list.python);
+    let mut failed = BTreeMap::new();
+    let Err(why) = run(environment.pip().args(&wanted)) else {
+        return Ok(failed);
+    };
+    told(&format!("not all at once, so one by one: {why}"));
+    for (name, requirement) in list.python.keys().zip(&wanted) {
+        // Not of itself: pip would speak of a conflict where there is none.
+        let others: Vec<_> = wanted.iter().filter(|other| *other != requirement).cloned().collect();
+        std::fs::write(constraints, others.join("\n") + "\n")?;
+        let mut pip = environment.pip();
+        if let Err(why) = run(pip.arg("--constraint").arg(constraints).arg(requirement)) {
+            failed.insert(name.clone(), why);
+        }
+    }
+    Ok(failed)
+}
+
+/// Where the packages are that come before the environment's.
+pub fn next(places: &Places) -> PathBuf {
+    places.peers.join("next")
+}
+
+/// Installs those packages.
+pub fn prepare_next(
+    places: &Places,
+    list: &List,
+    environment: &Environment,
+    told: &mut dyn FnMut(&str),
+) -> anyhow::Result<Result<(), Why>> {
+    let wanted = requirements(&list.python_next);
+    let made_of = format!("{}\n{}", environment.python.display(), wanted.join("\n"));
+    install_folder(environment, &next(places), &made_of, told, |pip| pip.args(&wanted))
+}
+
+/// Installs packages into a folder of their own, without what they depend on.
+pub fn install_folder(
+    environment: &Environment,
+    folder: &Path,
+    made_of: &str,
+    told: &mut dyn FnMut(&str),
+    what: impl FnOnce(&mut Command) -> &mut Command,
+) -> anyhow::Result<Result<(), Why>> {
+    let stamp = folder.with_extension("json");
+    if stamp::read::<()>(&stamp, made_of).is_some() {
+        return Ok(Ok(()));
+    }
+    told(&format!("installing into {}", folder.display()));
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    let mut pip = environment.pip();
+    pip.args(["--no-deps", "--target"]).arg(folder);
+    if let Err(why) = run(what(&mut pip)) {
+        return Ok(Err(why));
+    }
+    stamp::write(&stamp, made_of, ())?;
+    Ok(Ok(()))
+}

@@ -1,0 +1,97 @@
+//! The clients, by all of their names.
+
+/// A client that ringload is measured beside, or ringload itself in Python.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// Run:ai Model Streamer, by its `SafetensorsStreamer`.
+    RunaiStreamer,
+    /// Its library alone, from S3.
+    RunaiS3,
+    Safetensors,
+    /// The version to come, with `prefetch`.
+    SafetensorsNext,
+    Fastsafetensors,
+    InstantTensor,
+    Tensorizer,
+    /// The Rust crate.
+    ObjectStore,
+    /// ringload's `SafetensorsStreamer`, for a program that changed its import.
+    RingloadPython,
+    /// `ringload.stream`.
+    RingloadStream,
+    /// Run:ai's package on our `libringload.so`.
+    RingloadLibrary,
+}
+
+impl Peer {
+    /// For readers.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::RunaiStreamer => "Run:ai",
+            Self::RunaiS3 => "Run:ai, library alone",
+            Self::Safetensors => "safetensors",
+            Self::SafetensorsNext => "safetensors (next)",
+            Self::Fastsafetensors => "fastsafetensors",
+            Self::InstantTensor => "InstantTensor",
+            Self::Tensorizer => "Tensorizer",
+            Self::ObjectStore => "object_store",
+            Self::RingloadPython => "ringload, drop-in",
+            Self::RingloadStream => "ringload.stream",
+            Self::RingloadLibrary => "Run:ai on libringload",
+        }
+    }
+
+    /// Whether it loads onto cards alone.
+    pub fn needs_card(self) -> bool {
+        self == Self::InstantTensor
+    }
+
+    /// The suffix of its own format's files, where it has one.
+    pub(super) fn own_format(self) -> Option<&'static str> {
+        (self == Self::Tensorizer).then_some(".tensors")
+    }
+
+    /// Whether it is ringload, called from Python.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::RingloadPython | Self::RingloadStream)
+    }
+
+    pub(super) fn is_python(self) -> bool {
+        self != Self::ObjectStore
+    }
+
+    /// As perf/peers/client.py calls it.
+    pub(super) fn client(self) -> &'static str {
+        match self {
+            Self::RunaiStreamer | Self::RingloadLibrary => "runai",
+            Self::RunaiS3 => "runai-s3",
+            Self::Safetensors => "safetensors",
+            Self::SafetensorsNext => "safetensors-next",
+            Self::Fastsafetensors => "fastsafetensors",
+            Self::InstantTensor => "instanttensor",
+            Self::Tensorizer => "tensorizer",
+            Self::ObjectStore => "object-store",
+            Self::RingloadPython => "ringload",
+            Self::RingloadStream => "ringload-stream",
+        }
+    }
+
+    /// The package whose version is its own: on PyPI, or crates.io.
+    pub(super) fn package(self) -> &'static str {
+        match self {
+            Self::RunaiStreamer | Self::RingloadLibrary => "runai-model-streamer",
+            Self::RunaiS3 => "runai-model-streamer-s3",
+            Self::Safetensors | Self::SafetensorsNext => "safetensors",
+            Self::Fastsafetensors => "fastsafetensors",
+            Self::InstantTensor => "instanttensor",
+            Self::Tensorizer => "tensorizer",
+            Self::ObjectStore => "object_store",
+            Self::RingloadPython | Self::RingloadStream => "ringload",
+        }
+    }
+
+    /// What that version is called among those of all peers.
+    pub(super) fn version_name(self) -> &'static str {
+        if self == Self::SafetensorsNext { self.title() } else { self.package() }
+    }
+}
