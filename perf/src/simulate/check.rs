@@ -1,0 +1,144 @@
+//! The simulation against what was measured.
+//!
+//! Every case of role `own` that can be told from its words is predicted: the points of the scaling
+//! curves, and local and remote loads. The constants for a case are taken from the records without
+//! that case's own runs (and their controls), so no case predicts itself. What is left to predict it
+//! from: the disk by the limits of scenario `local` (which are other programs), CPU time a GB by the
+//! other cases, and, where client and server share cores, how many cores the other cases of that
+//! kind kept busy. What other programs took meanwhile is not
+//! known: measure on a quiet machine.
+//!
+//! Times are those that clients tell: without the process's start.
+
+use super::constants::Constants;
+use super::forecast::Forecast;
+use super::measured::{self, Shape};
+use super::scenario::{Destination, Preset, Scenario};
+use super::stages::Stage;
+use crate::records::{Case, Record, Role, Run};
+use crate::stats::median;
+
+/// One case: predicted and measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    pub scenario: String,
+    pub case: String,
+    pub client: String,
+    pub measured_seconds: f64,
+    pub predicted_seconds: f64,
+    pub bottleneck: Stage,
+}
+
+impl Checked {
+    /// Predicted over measured, less 1.
+    pub fn relative_error(&self) -> f64 {
+        self.predicted_seconds / self.measured_seconds.max(1e-9) - 1.0
+    }
+}
+
+/// The median error of all, without its sign.
+pub fn typical_error(all: &[Checked]) -> Option<f64> {
+    median(&all.iter().map(|one| one.relative_error().abs()).collect::<Vec<_>>())
+}
+
+/// Predicts every case that it can; `constants` are those that the records do not tell.
+pub fn check(records: &[Record], constants: &Constants) -> Vec<Checked> {
+    let mut seen = Vec::new();
+    let mut all = Vec::new();
+    for run in measured::runs(records).filter(|run| run.role == Role::Own && run.bytes > 0) {
+        let name = (&run.scenario, &run.case, &run.client);
+        if !seen.contains(&name) {
+            seen.push(name);
+            all.extend(check_case(records, constants, run));
+        }
+    }
+    all
+}
+
+fn check_case(records: &[Record], constants: &Constants, run: &Run) -> Option<Checked> {
+    let case = measured::case_of(records, run);
+    let shape = Shape::of(run, case)?;
+    let of_client = measured::runs(records).filter(|other| {
+        other.role == Role::Own
+            && (&other.scenario, &other.case, &other.client)
+                == (&run.scenario, &run.case, &run.client)
+    });
+    let measured_seconds = median(&of_client.map(|run| run.seconds).collect::<Vec<_>>())?;
+    let others = without(records, run);
+    let mut constants = measured::over(&others, constants);
+    constants.costs.process_start_seconds = 0.0;
+    if shape.source.is_loopback() {
+        // A server that was held to a core, or a client that was: the machine has no more for them.
+        let busy = busy_cores(&others, shape);
+        constants.hardware.cores = busy.unwrap_or(constants.hardware.cores);
+    }
+    apply(&mut constants, shape, case);
+    let scenario = Scenario {
+        model_bytes: run.bytes as f64,
+        source: shape.source,
+        destination: shape.destination,
+        verify: shape.verify,
+        ..Preset::ThisMachine.scenario()
+    };
+    let forecast = Forecast::of(&constants, &scenario);
+    Some(Checked {
+        scenario: run.scenario.clone(),
+        case: run.case.clone(),
+        client: run.client.clone(),
+        measured_seconds,
+        predicted_seconds: forecast.seconds,
+        bottleneck: forecast.bottleneck,
+    })
+}
+
+/// The records without what ringload itself did in that case.
+fn without(records: &[Record], run: &Run) -> Vec<Record> {
+    let is_own = |other: &Run| {
+        matches!(other.role, Role::Own | Role::Control)
+            && (&other.scenario, &other.case) == (&run.scenario, &run.case)
+    };
+    let others = records.iter().filter(|record| match record {
+        Record::Run(other) => !is_own(other),
+        _ => true,
+    });
+    others.cloned().collect()
+}
+
+/// How many cores other loads of this kind kept busy, with their servers.
+fn busy_cores(records: &[Record], shape: Shape) -> Option<f64> {
+    let own = measured::runs(records).filter(|run| run.role == Role::Own);
+    let alike = own.filter(|run| {
+        let other = Shape::of(run, measured::case_of(records, run));
+        other.is_some_and(|other| other.source == shape.source)
+    });
+    let busy = alike.filter_map(|run| {
+        run.server_cpu_seconds.map(|server| (run.cpu_seconds + server) / run.seconds.max(1e-9))
+    });
+    median(&busy.collect::<Vec<_>>()).filter(|cores| *cores > 0.0)
+}
+
+/// The size of the ring, and what a point of a curve sets.
+fn apply(constants: &mut Constants, shape: Shape, case: Option<&Case>) {
+    let design = &mut constants.design;
+    if let (Some(bytes), Destination::Stream) = (shape.ring_bytes, shape.destination) {
+        design.ring_bytes = bytes;
+    }
+    let Some(point) = case.and_then(|case| case.point.as_ref()) else { return };
+    let bytes = point.x
+        * match point.unit.as_str() {
+            "KiB" => 1024.0,
+            "MiB" => 1_048_576.0,
+            "GiB" => 1_073_741_824.0,
+            _ => 1.0,
+        };
+    match point.curve.as_str() {
+        curve if curve.starts_with("ring") || curve.contains("limit") => design.ring_bytes = bytes,
+        curve if curve.starts_with("engine") => design.engines = point.x.max(1.0),
+        curve if curve.starts_with("connection") => design.connections = point.x.max(1.0),
+        curve if curve.starts_with("read") || curve.starts_with("slot") => {
+            design.chunk_bytes = bytes.max(4096.0);
+            design.chunk_bytes_least = design.chunk_bytes;
+        }
+        _ => {} // the file's size is that of the run
+    }
+}

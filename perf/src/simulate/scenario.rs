@@ -1,0 +1,127 @@
+//! What is loaded, from where, by how many: one scenario, and the presets.
+
+use super::constants::Constants;
+
+/// Where the bytes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// Local disks, read directly.
+    Disk,
+    /// What is in the page cache, or on tmpfs.
+    PageCache,
+    /// The local file cache, filled by an earlier load.
+    Cache,
+    /// An object store without TLS.
+    Http,
+    Https,
+    /// Each node reads its part from the store by TLS, and everything else from the other nodes.
+    Peers,
+    /// A server on the same cores, without TLS and with it: what is measured here.
+    Loopback,
+    LoopbackTls,
+}
+
+impl Source {
+    /// Whether each chunk is a range request.
+    pub fn is_remote(self) -> bool {
+        !matches!(self, Self::Disk | Self::PageCache | Self::Cache)
+    }
+
+    /// Whether a store that all nodes share is asked for it.
+    pub fn is_store(self) -> bool {
+        matches!(self, Self::Http | Self::Https | Self::Peers)
+    }
+
+    pub fn is_loopback(self) -> bool {
+        matches!(self, Self::Loopback | Self::LoopbackTls)
+    }
+
+    pub fn is_disk(self) -> bool {
+        matches!(self, Self::Disk | Self::Cache)
+    }
+}
+
+/// What each of a node's processes reads of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Share {
+    /// Its own part and nothing else.
+    Own,
+    /// Its own part; then the cards exchange, so that each has seen everything.
+    Exchange,
+    /// Everything.
+    Everything,
+}
+
+/// Where the bytes end up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    Cards,
+    /// Host memory that is used again: a ring.
+    Stream,
+    /// Host memory that is new.
+    Resident,
+}
+
+/// One load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    pub model_bytes: f64,
+    pub nodes: f64,
+    /// On each node; they start at once, and each has its own ring and engines.
+    pub processes: usize,
+    /// Cards of a node; divided among its processes.
+    pub cards: usize,
+    pub source: Source,
+    pub share: Share,
+    pub destination: Destination,
+    pub verify: bool,
+    pub fills_cache: bool,
+    /// How much of what goes to cards crosses to the other socket.
+    pub cross_socket_share: f64,
+}
+
+/// A machine, and what is usually asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Preset {
+    /// The virtual machine of the README's figures: 4 GiB from its disk through a ring.
+    ThisMachine,
+    /// One H200 and 100 Gb/s: 100 GB from the drive.
+    OneH200,
+    /// Eight H200, 400 Gb/s: 700 GB from the node's drives, a process a card.
+    DgxH200,
+    /// 1,000 of these at once, from one bucket.
+    Fleet,
+}
+
+impl Preset {
+    pub fn constants(self) -> Constants {
+        match self {
+            Self::ThisMachine => Constants::default(),
+            Self::OneH200 => Constants::one_h200(),
+            Self::DgxH200 | Self::Fleet => Constants::dgx_h200(),
+        }
+    }
+
+    pub fn scenario(self) -> Scenario {
+        let here = Scenario {
+            model_bytes: (4_u64 << 30) as f64,
+            nodes: 1.0,
+            processes: 1,
+            cards: 1,
+            source: Source::Disk,
+            share: Share::Own,
+            destination: Destination::Stream,
+            verify: false,
+            fills_cache: false,
+            cross_socket_share: 0.0,
+        };
+        let one = Scenario { model_bytes: 100e9, destination: Destination::Cards, ..here.clone() };
+        let dgx = Scenario { model_bytes: 700e9, processes: 8, cards: 8, ..one.clone() };
+        match self {
+            Self::ThisMachine => here,
+            Self::OneH200 => one,
+            Self::DgxH200 => dgx,
+            Self::Fleet => Scenario { nodes: 1000.0, source: Source::Https, ..dgx },
+        }
+    }
+}
