@@ -13,8 +13,12 @@ pub struct Estimate {
     pub median: f64,
     pub low: f64,
     pub high: f64,
+    /// Of how many figures.
+    pub count: usize,
 }
 
+/// Fewer turns are not enough to say that two clients differ.
+const ENOUGH: usize = 5;
 /// How sure an interval is at least, in 10,000.
 const CONFIDENCE: u64 = 9300;
 
@@ -36,7 +40,8 @@ pub fn estimate(figures: &[f64]) -> Option<Estimate> {
     let mut figures = figures.to_vec();
     figures.sort_by(f64::total_cmp);
     let left_out = left_out(figures.len());
-    Some(Estimate { median, low: figures[left_out], high: figures[figures.len() - 1 - left_out] })
+    let count = figures.len();
+    Some(Estimate { median, low: figures[left_out], high: figures[count - 1 - left_out], count })
 }
 
 /// Turn by turn, these over those.
@@ -46,7 +51,9 @@ pub fn ratios(these: &[f64], those: &[f64]) -> Vec<f64> {
 
 /// What an estimated ratio says, where equals differ by `noise` (0.05: from 0.95 to 1.05).
 pub fn verdict(ratio: Estimate, noise: f64) -> Verdict {
-    if ratio.high < 1.0 && ratio.median < 1.0 - noise {
+    if ratio.count < ENOUGH {
+        Verdict::WithinNoise
+    } else if ratio.high < 1.0 && ratio.median < 1.0 - noise {
         Verdict::Less
     } else if ratio.low > 1.0 && ratio.median > 1.0 + noise {
         Verdict::More
@@ -94,7 +101,10 @@ mod tests {
             assert_eq!(left_out(count), rank, "{count}");
         }
         let figures: Vec<f64> = (0..9).map(f64::from).collect();
-        assert_eq!(estimate(&figures), Some(Estimate { median: 4.0, low: 1.0, high: 7.0 }));
+        assert_eq!(
+            estimate(&figures),
+            Some(Estimate { median: 4.0, low: 1.0, high: 7.0, count: 9 })
+        );
     }
 
     #[test]
@@ -104,6 +114,7 @@ mod tests {
         assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 0.95], 0.2), Verdict::WithinNoise);
         assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 1.01], 0.0), Verdict::WithinNoise);
         assert_eq!(of(&[1.2, 1.3, 1.1, 1.4, 1.5], 0.05), Verdict::More);
+        assert_eq!(of(&[0.1, 0.1, 0.1, 0.1], 0.0), Verdict::WithinNoise);
     }
 
     #[test]

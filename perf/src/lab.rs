@@ -1,0 +1,257 @@
+//! Where a session's measuring happens: its tools, the turns, and the records that come of them.
+//!
+//! ```text
+//! case: clients ---- turn 0: each once, its bytes held against the file's
+//!                    turn 1, 2, ...: each once, in the same order (A B A B ...), the files put into the
+//!                    state that the case names before each run
+//!                 -> runs -> comparisons of the first own client with all others
+//! ```
+//!
+//! A peer that fails, or that gives other bytes, is left out and told; where ringload does, the
+//! session ends with that error.
+
+use crate::client::Client;
+use crate::files::Sums;
+use crate::measured::Measured;
+use crate::nginx::Server;
+use crate::noise::Watch;
+use crate::records::{Case, Comparison, Figure, Record, Role, Skipped};
+use crate::stats::{self, Estimate};
+use crate::targets;
+use crate::tools::Tools;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// One session of measuring.
+pub struct Lab {
+    pub tools: Tools,
+    /// How often each client runs in a case.
+    pub turns: usize,
+    /// Of the large checkpoint.
+    pub size_bytes: u64,
+    /// Servers get a core of their own.
+    pub apart: bool,
+    records: Vec<Record>,
+    out: BufWriter<File>,
+    watch: Watch,
+}
+
+/// What is needed besides the clients for one case.
+pub struct Setting<'a> {
+    /// Done before every run.
+    pub prepare: &'a dyn Fn(&Client) -> Result<()>,
+    /// What the files hold, if clients tell it.
+    pub sums: Option<&'a Sums>,
+    /// The server whose CPU time is taken, too.
+    pub server: Option<&'a Server>,
+    /// So many times the usual turns, for differences that are small beside the noise.
+    pub times: usize,
+}
+
+impl Lab {
+    /// Records go to `path`, a line as soon as it is known.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn new(
+        tools: Tools,
+        path: &Path,
+        turns: usize,
+        size_bytes: u64,
+        apart: bool,
+    ) -> Result<Self> {
+        let out = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let out = BufWriter::new(out);
+        Ok(Self {
+            tools,
+            turns,
+            size_bytes,
+            apart,
+            records: Vec::new(),
+            out,
+            watch: Watch::begin(),
+        })
+    }
+
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Writes one record.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn record(&mut self, record: Record) -> Result<()> {
+        serde_json::to_writer(&mut self.out, &record)?;
+        self.out.write_all(b"\n")?;
+        self.out.flush()?;
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// Tells what was not measured, and why.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn skip(&mut self, scenario: &str, what: &str, why: &str) -> Result<()> {
+        eprintln!("  not measured: {what}: {why}");
+        let (scenario, what, why) = (scenario.to_owned(), what.to_owned(), why.trim().to_owned());
+        self.record(Record::Skipped(Skipped { scenario, what, why }))
+    }
+
+    /// Begins a scenario.
+    pub fn begin(&mut self, scenario: &str) {
+        eprintln!("{scenario}");
+        self.watch = Watch::begin();
+    }
+
+    /// Ends it, and records what else went on.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn end(&mut self, scenario: &str) -> Result<()> {
+        let watch = std::mem::replace(&mut self.watch, Watch::begin());
+        self.record(Record::Noise(watch.end(scenario)))
+    }
+
+    /// A figure that was to be reached, of turns.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn reach(&mut self, id: &str, estimate: Option<Estimate>) -> Result<()> {
+        match estimate {
+            Some(it) => self.target(id, it.median, Some((it.low, it.high)), None),
+            None => Ok(()),
+        }
+    }
+
+    /// A figure that was to be reached.
+    ///
+    /// # Errors
+    /// When there is no such target, or the record cannot be written.
+    pub fn target(
+        &mut self,
+        id: &str,
+        figure: f64,
+        interval: Option<(f64, f64)>,
+        note: Option<String>,
+    ) -> Result<()> {
+        let spec = targets::spec(id).with_context(|| format!("no target is called {id}"))?;
+        self.record(Record::Target(spec.met(Some(figure), interval, note)))
+    }
+
+    /// Records those targets that nothing was measured for.
+    ///
+    /// # Errors
+    /// When the records cannot be written.
+    pub fn finish_targets(&mut self) -> Result<()> {
+        for spec in targets::SPECS {
+            let met =
+                |record: &Record| matches!(record, Record::Target(target) if target.id == spec.id);
+            if !self.records.iter().any(met) {
+                self.record(Record::Target(spec.met(None, None, None)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `clients` in turns.
+    ///
+    /// # Errors
+    /// When ringload fails or gives other bytes, a state of the files cannot be had, or records not
+    /// be written.
+    pub fn case(
+        &mut self,
+        case: Case,
+        clients: Vec<Client>,
+        setting: &Setting,
+    ) -> Result<Measured> {
+        eprintln!("  {}", case.title);
+        self.record(Record::Case(case.clone()))?;
+        let mut measured = Measured::default();
+        let clients = self.verified(&case.scenario, clients, setting)?;
+        let mut clients: Vec<_> = clients.into_iter().map(Some).collect();
+        for turn in 0..self.turns * setting.times {
+            for place in &mut clients {
+                let Some(client) = place else { continue };
+                (setting.prepare)(client)?;
+                self.watch.listen();
+                let served = setting.server.map(Server::cpu_seconds).transpose()?;
+                match client.run(&case.scenario, &case.case, turn) {
+                    Ok(mut run) => {
+                        let now = setting.server.map(Server::cpu_seconds).transpose()?;
+                        run.server_cpu_seconds = now.zip(served).map(|(now, before)| now - before);
+                        self.record(Record::Run(run.clone()))?;
+                        measured.add(run);
+                    }
+                    Err(error) => {
+                        self.left_out(&case.scenario, client, &error)?;
+                        *place = None;
+                    }
+                }
+            }
+        }
+        self.compare(&case, &measured)?;
+        Ok(measured)
+    }
+
+    /// Turn 0: those clients that run, and bring the right bytes.
+    fn verified(
+        &mut self,
+        scenario: &str,
+        clients: Vec<Client>,
+        setting: &Setting,
+    ) -> Result<Vec<Client>> {
+        let nothing = Sums::default();
+        let mut good = Vec::new();
+        for client in clients {
+            (setting.prepare)(&client)?;
+            match client.verify(setting.sums.unwrap_or(&nothing)) {
+                Ok(()) => good.push(client),
+                Err(error) => self.left_out(scenario, &client, &error)?,
+            }
+        }
+        Ok(good)
+    }
+
+    fn left_out(&mut self, scenario: &str, client: &Client, error: &anyhow::Error) -> Result<()> {
+        let why = format!("{error:#}");
+        anyhow::ensure!(
+            !matches!(client.role, Role::Own | Role::Control),
+            "{}: {why}",
+            client.name
+        );
+        self.skip(scenario, &client.name, &why)
+    }
+
+    /// The first own client beside every other.
+    fn compare(&mut self, case: &Case, measured: &Measured) -> Result<()> {
+        let Some(own) = measured.clients().find(|(_, role)| *role == Role::Own) else {
+            return Ok(());
+        };
+        let own = own.0.to_owned();
+        for figure in [Figure::Seconds, Figure::CpuSecondsPerGigabyte] {
+            let noise = measured.noise(figure);
+            for (other, role) in measured.clients() {
+                if matches!(role, Role::Own | Role::Control) {
+                    continue;
+                }
+                let Some(ratio) = measured.ratio(&own, other, figure) else { continue };
+                self.record(Record::Comparison(Comparison {
+                    scenario: case.scenario.clone(),
+                    case: case.case.clone(),
+                    figure,
+                    own: own.clone(),
+                    other: other.to_owned(),
+                    ratio: ratio.median,
+                    low: ratio.low,
+                    high: ratio.high,
+                    verdict: stats::verdict(ratio, noise),
+                }))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Loads onto a card, where there is one: `perf/gpu.sh`, whose figures become targets.
+
+use crate::child::Invocation;
+use crate::lab::Lab;
+use crate::records::Bound;
+use crate::stats;
+use crate::targets;
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// What the names of gpu.sh's figures have in them, and the targets that those are.
+const TARGETS: [(&str, &str); 5] = [
+    ("/ pinned memory to the card", "card.memory"),
+    ("from the disk / direct reads", "card.disk"),
+    ("process start to last tensor / to plain copy", "card.adapter"),
+    ("/ as one tensor", "card.tiny"),
+    ("/ copy within the card", "card.kernels"),
+];
+
+#[derive(Debug, Deserialize)]
+struct Told {
+    figures: Vec<Figure>,
+    skipped: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Figure {
+    name: String,
+    figure: Option<f64>,
+    turns: Vec<f64>,
+    target: Option<serde_json::Value>,
+}
+
+pub fn run(lab: &mut Lab) -> Result<()> {
+    let card = lab.tools.doctor()?.remove("CUDA").unwrap_or_default();
+    if card.is_empty() || card.starts_with("no ") {
+        return lab.skip("device", "all device paths", &card);
+    }
+    let folder = lab.tools.keep.join("gpu");
+    let pack = Invocation::new(lab.tools.root.join("perf/gpu.sh")).args(["pack", "--to"]);
+    pack.arg(&folder).run(None)?;
+    let run = Invocation::new(folder.join("gpu.sh")).args(["run", "--out"]).arg(&folder);
+    // A missed target is a failure there, too; what was measured says which.
+    let ended = run.run(None);
+    let Ok(json) = std::fs::read(folder.join("gpu.json")) else { return ended.map(|_| ()) };
+    let told: Told = serde_json::from_slice(&json).context("the figures of perf/gpu.sh")?;
+    for why in &told.skipped {
+        lab.skip("device", "a part of perf/gpu.sh", why)?;
+    }
+    for (part, id) in TARGETS {
+        let judged =
+            told.figures.iter().filter(|one| one.target.is_some() && one.name.contains(part));
+        let Some((figure, worst)) = worst(id, judged) else { continue };
+        let interval = stats::estimate(&worst.turns).map(|it| (it.low, it.high));
+        lab.target(id, figure, interval, Some(worst.name.clone()))?;
+    }
+    Ok(())
+}
+
+/// Of several figures for one target, the one that is farthest from reaching it.
+fn worst<'a>(id: &str, figures: impl Iterator<Item = &'a Figure>) -> Option<(f64, &'a Figure)> {
+    let measured = figures.filter_map(|one| Some((one.figure?, one)));
+    let by_figure = |one: &(f64, &Figure), other: &(f64, &Figure)| one.0.total_cmp(&other.0);
+    match targets::spec(id)?.bound {
+        Bound::AtLeast => measured.min_by(by_figure),
+        Bound::AtMost => measured.max_by(by_figure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_of_several_counts() {
+        let figure =
+            |name: &str, figure| Figure { name: name.into(), figure, turns: vec![], target: None };
+        let figures = [figure("a", Some(0.4)), figure("b", Some(0.6)), figure("c", None)];
+        assert_eq!(worst("card.kernels", figures.iter()).unwrap().1.name, "a");
+        assert_eq!(worst("card.tiny", figures.iter()).unwrap().1.name, "b");
+        assert!(TARGETS.iter().all(|(_, id)| targets::spec(id).is_some()));
+    }
+}

@@ -1,0 +1,153 @@
+//! A session: builds what is measured, runs the scenarios, and writes what came of them.
+
+use crate::lab::Lab;
+use crate::peers::{Peer, Peers};
+use crate::records::{Machine, Record, Session};
+use crate::report;
+use crate::scenario::Scenario;
+use crate::tools::Tools;
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// What to measure, and how.
+#[derive(Debug, clap::Args)]
+pub struct SessionArgs {
+    /// What to measure; without any, everything
+    #[arg(value_enum, value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
+    /// How often each client runs in a case
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    turns: u16,
+    /// Of the large checkpoint: bytes, or as 4GiB; objects of the network's scenarios are half of it
+    #[arg(long, default_value = "4GiB", value_parser = size_bytes)]
+    size: u64,
+    /// Where records and the report go, as NAME.jsonl and NAME.html
+    #[arg(long, value_name = "DIR/NAME")]
+    out: Option<PathBuf>,
+    /// Give servers a core of their own
+    #[arg(long)]
+    apart: bool,
+    /// The Python of an environment that has all peers, instead of making one
+    #[arg(long, value_name = "PYTHON")]
+    with: Option<PathBuf>,
+}
+
+/// Bytes, written as a memory limit is.
+fn size_bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(ringload::MemoryLimit::Bytes(bytes)) => Ok(bytes),
+        _ => Err("use bytes, such as 4000000000, 512MiB or 4GiB".into()),
+    }
+}
+
+/// Runs the scenarios.
+///
+/// # Errors
+/// When ringload fails in one of them, or what is needed is not there.
+pub fn run(args: &SessionArgs) -> Result<()> {
+    let tools = Tools::build()?;
+    fs::create_dir_all(&tools.keep)?;
+    let scenarios = match args.scenarios.as_slice() {
+        [] => Scenario::value_variants(),
+        some => some,
+    };
+    let mut wanted: Vec<Peer> = scenarios.iter().flat_map(|one| one.peers()).copied().collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let with = args.with.as_deref();
+    let peers =
+        Peers::prepare(&tools.root, &tools.keep, with, &wanted, |what| eprintln!("{what}"))?;
+    let out = args.out.clone().unwrap_or_else(|| tools.keep.join("report"));
+    let records = out.with_extension("jsonl");
+    let mut lab = Lab::new(tools, &records, args.turns.into(), args.size, args.apart)?;
+    let session = session(&lab, &peers)?;
+    lab.record(Record::Session(session))?;
+    for (peer, why) in peers.skipped() {
+        lab.skip("peers", peer, why)?;
+    }
+    for scenario in scenarios {
+        let name = scenario.name();
+        lab.begin(&name);
+        scenario.run(&mut lab, &peers).with_context(|| format!("scenario {name}"))?;
+        lab.end(&name)?;
+    }
+    lab.finish_targets()?;
+    report::terminal(lab.records(), &mut std::io::stdout().lock())?;
+    println!("{}\n{}", records.display(), report::render(&records)?.display());
+    Ok(())
+}
+
+fn session(lab: &Lab, peers: &Peers) -> Result<Session> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    Ok(Session {
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: commit(&lab.tools.root),
+        date: today()?,
+        machine: machine(&lab.tools)?,
+        peers: peers.versions(),
+        turns: lab.turns,
+        command: format!("cargo run --release -p ringload-perf -- {}", arguments.join(" "))
+            .trim()
+            .into(),
+    })
+}
+
+/// The commit, with `-dirty` where files were changed since.
+fn commit(root: &Path) -> Option<String> {
+    let mut git = Command::new("git");
+    let told = git.current_dir(root).args(["describe", "--always", "--dirty"]).output().ok()?;
+    let text = String::from_utf8(told.stdout).ok()?;
+    told.status.success().then(|| text.trim().to_owned())
+}
+
+/// The day in UTC.
+fn today() -> Result<String> {
+    let told =
+        Command::new("date").args(["--utc", "+%Y-%m-%d"]).output().context("cannot start date")?;
+    ensure!(told.status.success(), "date fails at {:?}", SystemTime::now());
+    Ok(String::from_utf8(told.stdout)?.trim().to_owned())
+}
+
+/// The machine, as `ringload doctor` and the kernel tell.
+fn machine(tools: &Tools) -> Result<Machine> {
+    let mut facts = tools.doctor()?;
+    let mut fact = |topic: &str| facts.remove(topic).unwrap_or_else(|| "unknown".into());
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = value_of(&cpu, "model name").unwrap_or_else(|| "unknown".into());
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = value_of(&memory, "MemTotal").unwrap_or_default();
+    let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
+    let card = fact("CUDA");
+    Ok(Machine {
+        cpu,
+        cores: tools.core_count(),
+        memory_bytes: kibibytes << 10,
+        kernel: fact("kernel").split(':').next().unwrap_or_default().to_owned(),
+        file_system: fact("file system").split(' ').next().unwrap_or_default().to_owned(),
+        card: (!card.starts_with("no ")).then_some(card),
+    })
+}
+
+/// Of the first line `label   : value` of a table in /proc.
+fn value_of(table: &str, label: &str) -> Option<String> {
+    let line = table.lines().find(|line| line.starts_with(label))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_the_kernel_are_read() {
+        let table = "processor\t: 0\nmodel name\t: A CPU\n";
+        assert_eq!(value_of(table, "model name").as_deref(), Some("A CPU"));
+        assert_eq!(value_of(table, "flags"), None);
+        assert_eq!(size_bytes("1GiB"), Ok(1 << 30));
+        assert!(size_bytes("unlimited").is_err());
+    }
+}
