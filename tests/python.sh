@@ -59,8 +59,8 @@ lint() {
     step "Python: ruff and mypy"
     "$venv/bin/ruff" format --check python
     "$venv/bin/ruff" check python
-    "$venv/bin/ruff" format --check --config python/pyproject.toml examples
-    "$venv/bin/ruff" check --config python/pyproject.toml examples
+    "$venv/bin/ruff" format --check --config python/pyproject.toml examples perf/peers
+    "$venv/bin/ruff" check --config python/pyproject.toml examples perf/peers
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
     # The stubs are what the native module is.
     (cd "$work_dir" && "$venv/bin/stubtest" --ignore-missing-stub ringload._ringload)

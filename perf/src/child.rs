@@ -6,7 +6,9 @@
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -162,7 +164,7 @@ impl Watch {
                 waits.recv_timeout(TIME_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             if is_late {
                 // Not waited for yet, so the number is still its own.
-                let _ = Command::new("kill").args(["-KILL", &process.to_string()]).status();
+                let _ = kill(Pid::from_raw(process as i32), Signal::SIGKILL);
             }
             is_late
         });

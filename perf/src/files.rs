@@ -13,6 +13,9 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+/// What the names of the tensors begin with.
+const PREFIX: &str = "model.layers";
+
 /// So many tensors of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -52,8 +55,8 @@ impl Shape {
         self.tensors as u64 * self.tensor_bytes as u64
     }
 
-    /// The file's header, its length before it.
-    fn header(self) -> Vec<u8> {
+    /// The header of a file of such tensors, its length before it. Names begin with `prefix`.
+    pub fn header(self, prefix: &str) -> Vec<u8> {
         let mut text = String::from("{");
         for number in 0..self.tensors {
             let comma = if number == 0 { "" } else { "," };
@@ -62,7 +65,7 @@ impl Shape {
             // Writing to a string cannot fail.
             let _ = write!(
                 text,
-                r#"{comma}"model.layers.{number}.weight":{{"dtype":"U8","shape":[{length}],"data_offsets":[{start},{end}]}}"#
+                r#"{comma}"{prefix}.{number}.weight":{{"dtype":"U8","shape":[{length}],"data_offsets":[{start},{end}]}}"#
             );
         }
         text.push('}');
@@ -118,12 +121,12 @@ fn write(path: &Path, shape: Shape) -> Result<Sums> {
         whole_crc.update(bytes);
         out.write_all(bytes)
     };
-    put(&shape.header())?;
+    put(&shape.header(PREFIX))?;
     let mut noise = fastrand::Rng::with_seed(shape.bytes());
     let mut tensor = vec![0; shape.tensor_bytes];
     for number in 0..shape.tensors {
         noise.fill(&mut tensor);
-        let name = format!("model.layers.{number}.weight");
+        let name = format!("{PREFIX}.{number}.weight");
         sums.crc32.insert(name.clone(), crc_fast::checksum(Crc32IsoHdlc, &tensor) as u32);
         let mut digest = Digest::new(&SHA256);
         digest.update(&tensor);

@@ -36,7 +36,7 @@
 //! a thread beside the engine's, before anything is handed out. So whatever a kill, a power loss, a broken disk
 //! or a flipped byte leaves of data or seals is a missing page, and that is fetched; it does not
 //! depend on the order in which anything reached the disk. It costs what reading the bytes once costs
-//! (`perf/remote.py cache` has the figures).
+//! (`ringload-perf cache` measures them).
 //!
 //! Pages are as small as a slot's alignment on purpose. Extents begin and end in mid-page, but their
 //! slots hold whole pages; as [`CachedSource`](source::CachedSource) says that its block is a page or

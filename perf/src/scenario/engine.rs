@@ -6,14 +6,14 @@
 use super::case;
 use crate::child::Invocation;
 use crate::client::Client;
+use crate::files::Shape;
 use crate::lab::{Lab, Setting};
 use crate::records::{Record, Role, Run};
 use crate::stats;
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::Path;
 
 /// Names of `bench`'s ratios, and the targets that they are.
@@ -135,8 +135,8 @@ impl BenchRun {
     }
 }
 
-const TENSORS_PER_SHARD: usize = 2000;
-const TENSOR_BYTES: usize = 8192;
+/// 64 x 64 elements of two bytes.
+const SHARD: Shape = Shape { tensors: 2000, tensor_bytes: 8192 };
 
 /// Opens and plans checkpoints of 250,000 and 1,000,000 tensors: sparse files, of which only the
 /// headers are read.
@@ -147,7 +147,7 @@ fn planning(lab: &mut Lab) -> Result<()> {
         for number in 0..shards {
             write_shard(directory.path(), number, shards)?;
         }
-        let tensors = shards * TENSORS_PER_SHARD;
+        let tensors = shards * SHARD.tensors;
         let invocation = lab.tools.limit(&["plan"]).arg(directory.path());
         let client = Client::new("ringload (crate)", Role::Own, invocation);
         let title = format!("{tensors} tensors in {shards} shards, opened and planned");
@@ -166,19 +166,9 @@ fn planning(lab: &mut Lab) -> Result<()> {
 }
 
 fn write_shard(directory: &Path, number: usize, shards: usize) -> Result<()> {
-    let mut header = String::from("{");
-    for tensor in 0..TENSORS_PER_SHARD {
-        let comma = if tensor == 0 { "" } else { "," };
-        let (start, end) = (tensor * TENSOR_BYTES, (tensor + 1) * TENSOR_BYTES);
-        write!(
-            header,
-            r#"{comma}"model.layers.{number}.mlp.experts.{tensor}.down_proj.weight":{{"dtype":"BF16","shape":[64,64],"data_offsets":[{start},{end}]}}"#
-        )?;
-    }
-    header.push('}');
+    let header = SHARD.header(&format!("model.layers.{number}.mlp.experts"));
     let name = format!("model-{:05}-of-{shards:05}.safetensors", number + 1);
     let mut file = File::create(directory.join(name))?;
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header.as_bytes())?;
-    Ok(file.set_len((8 + header.len() + TENSORS_PER_SHARD * TENSOR_BYTES) as u64)?)
+    file.write_all(&header)?;
+    Ok(file.set_len(header.len() as u64 + SHARD.bytes())?)
 }

@@ -71,6 +71,9 @@ fn check_case(records: &[Record], constants: &Constants, run: &Run) -> Option<Ch
         // A server that was held to a core, or a client that was: the machine has no more for them.
         let busy = busy_cores(&others, shape);
         constants.hardware.cores = busy.unwrap_or(constants.hardware.cores);
+        let serving = served(&others, shape);
+        let serve = &mut constants.costs.serve_cpu_seconds_per_gb;
+        *serve = serving.unwrap_or(*serve);
     }
     apply(&mut constants, shape, case);
     let scenario = Scenario {
@@ -106,15 +109,25 @@ fn without(records: &[Record], run: &Run) -> Vec<Record> {
 
 /// How many cores other loads of this kind kept busy, with their servers.
 fn busy_cores(records: &[Record], shape: Shape) -> Option<f64> {
-    let own = measured::runs(records).filter(|run| run.role == Role::Own);
-    let alike = own.filter(|run| {
-        let other = Shape::of(run, measured::case_of(records, run));
-        other.is_some_and(|other| other.source == shape.source)
-    });
-    let busy = alike.filter_map(|run| {
+    let busy = alike(records, shape).filter_map(|run| {
         run.server_cpu_seconds.map(|server| (run.cpu_seconds + server) / run.seconds.max(1e-9))
     });
     median(&busy.collect::<Vec<_>>()).filter(|cores| *cores > 0.0)
+}
+
+/// What serving such loads took, in CPU-seconds a GB.
+fn served(records: &[Record], shape: Shape) -> Option<f64> {
+    let serving = alike(records, shape);
+    let costs = serving.filter_map(|run| Some(run.server_cpu_seconds? / run.gigabytes()));
+    median(&costs.collect::<Vec<_>>())
+}
+
+/// ringload's runs from such a source.
+fn alike(records: &[Record], shape: Shape) -> impl Iterator<Item = &Run> {
+    measured::runs(records).filter(move |run| {
+        let other = Shape::of(run, measured::case_of(records, run));
+        run.role == Role::Own && other.is_some_and(|other| other.source == shape.source)
+    })
 }
 
 /// The size of the ring, and what a point of a curve sets.
@@ -135,10 +148,10 @@ fn apply(constants: &mut Constants, shape: Shape, case: Option<&Case>) {
         curve if curve.starts_with("ring") || curve.contains("limit") => design.ring_bytes = bytes,
         curve if curve.starts_with("engine") => design.engines = point.x.max(1.0),
         curve if curve.starts_with("connection") => design.connections = point.x.max(1.0),
-        curve if curve.starts_with("read") || curve.starts_with("slot") => {
+        curve if curve.starts_with("read") => {
             design.chunk_bytes = bytes.max(4096.0);
             design.chunk_bytes_least = design.chunk_bytes;
         }
-        _ => {} // the file's size is that of the run
+        _ => {} // the sizes of file and tensors are those of the run
     }
 }

@@ -147,7 +147,7 @@ fn loads_are_told_from_their_words() {
     let warm = shape("local", "warm, resident", "ringload").unwrap();
     assert_eq!((warm.source, warm.destination), (Source::PageCache, Destination::Resident));
     assert_eq!(shape("https", "plain", "ringload").unwrap().source, Source::LoopbackTls);
-    assert!(shape("verify", "s3", "ringload").unwrap().verify);
+    assert!(shape("verify", "s3", "ringload --verify").unwrap().verify);
     assert_eq!(shape("local", "warm", "ringload mapped"), None);
     assert_eq!(shape("cache", "first", "ringload"), None);
 }

@@ -28,15 +28,27 @@ pub struct Shape {
 
 impl Shape {
     /// From the words of scenario, case and client; none for what is not simulated (mapped files,
-    /// caches that are being filled, cards, tensors by the thousand).
+    /// caches that are being filled, cards, tensors by the thousand, what was told to read otherwise than
+    /// by itself, what begins with the process).
     pub fn of(run: &Run, case: Option<&Case>) -> Option<Self> {
         let named = format!("{} {} {}", run.scenario, run.case, run.client).to_lowercase();
         let titled = case.map_or_else(String::new, |case| case.title.to_lowercase());
         let text = format!("{named} {titled}");
         let curve = case.and_then(|case| case.point.as_ref()).map(|point| point.curve.as_str());
-        let unknown =
-            ["mapped", "cache dir", "local cache", "cuda", "card", "gds", "tiny", "python"];
-        if unknown.iter().any(|word| named.contains(word)) || run.scenario == "cache" {
+        let unknown = [
+            "mapped",
+            "cache dir",
+            "local cache",
+            "cuda",
+            "card",
+            "gds",
+            "tiny",
+            "python",
+            "planning",
+        ];
+        let is_told = [", direct", ", buffered"].iter().any(|path| named.contains(path));
+        let is_other = ["cache", "adapter"].contains(&run.scenario.as_str());
+        if is_told || is_other || unknown.iter().any(|word| named.contains(word)) {
             return None;
         }
         let is_remote = curve.is_some_and(|curve| curve.starts_with("connection"));
@@ -54,7 +66,7 @@ impl Shape {
             source,
             destination: if resident { Destination::Resident } else { Destination::Stream },
             ring_bytes: bytes_in(&named).or_else(|| bytes_after(&titled, "limit")),
-            verify: text.contains("verify"),
+            verify: run.client.contains("verify"),
         })
     }
 }

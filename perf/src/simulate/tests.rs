@@ -161,7 +161,7 @@ fn zeroing_that_does_not_overlap_adds_up() {
     let scenario =
         Scenario { destination: Destination::Resident, ..Preset::ThisMachine.scenario() };
     constants.costs.process_start_seconds = 0.0;
-    // README: 3.04 s cold and resident, 2.07 s for the disk alone.
+    // Measured: 3.04 s cold and resident, 2.07 s for the disk alone.
     assert_close(Forecast::of(&constants, &scenario).seconds, 3.04, 0.06);
     constants.hardware.fresh_memory_overlaps_reads = true;
     assert_close(Forecast::of(&constants, &scenario).seconds, 2.07, 0.06);
