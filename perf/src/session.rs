@@ -82,7 +82,6 @@ pub fn run(args: &SessionArgs) -> Result<()> {
 }
 
 fn session(lab: &Lab, peers: &Peers) -> Result<Session> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
     Ok(Session {
         version: env!("CARGO_PKG_VERSION").into(),
         commit: commit(&lab.tools.root),
@@ -90,10 +89,25 @@ fn session(lab: &Lab, peers: &Peers) -> Result<Session> {
         machine: machine(&lab.tools)?,
         peers: peers.versions(),
         turns: lab.turns,
-        command: format!("cargo run --release -p ringload-perf -- {}", arguments.join(" "))
-            .trim()
-            .into(),
+        command: command(std::env::args().skip(1)),
     })
+}
+
+/// How to repeat it: without the paths of this machine.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let mut words = vec!["cargo run --release -p ringload-perf".to_owned()];
+    let mut arguments = arguments.peekable();
+    if arguments.peek().is_some() {
+        words.push("--".into());
+    }
+    while let Some(argument) = arguments.next() {
+        if ["--out", "--with"].contains(&argument.as_str()) {
+            arguments.next();
+        } else if !["--out=", "--with="].iter().any(|option| argument.starts_with(option)) {
+            words.push(argument);
+        }
+    }
+    words.join(" ").trim_end_matches(" --").to_owned()
 }
 
 /// The commit, with `-dirty` where files were changed since.
@@ -149,5 +163,14 @@ mod tests {
         assert_eq!(value_of(table, "flags"), None);
         assert_eq!(size_bytes("1GiB"), Ok(1 << 30));
         assert!(size_bytes("unlimited").is_err());
+    }
+
+    #[test]
+    fn a_session_is_repeated_without_this_machine_s_paths() {
+        let of = |words: &[&str]| command(words.iter().map(|&word| word.to_owned()));
+        assert_eq!(of(&[]), "cargo run --release -p ringload-perf");
+        assert_eq!(of(&["--out", "a/b"]), "cargo run --release -p ringload-perf");
+        let told = of(&["http", "--out=a", "--with", "b", "--turns", "7"]);
+        assert_eq!(told, "cargo run --release -p ringload-perf -- http --turns 7");
     }
 }

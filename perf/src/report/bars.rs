@@ -89,7 +89,7 @@ fn plot(case: &Measured<'_>, palette: &Palette<'_>, panel: &Panel) -> Option<Plo
 
 fn draw(bars: &[Bar<'_>], palette: &Palette<'_>, label: &str, unit: &str) -> Option<String> {
     let highest = bars.iter().map(|bar| bar.spread.high).reduce(f64::max)?;
-    let names = bars.iter().map(|bar| text_width(bar.client.name)).fold(0.0, f64::max) + 8.0;
+    let names = bars.iter().map(name_width).fold(0.0, f64::max) + 8.0;
     let left = names.min(NAMES);
     let figures = bars.iter().map(|bar| text_width(&digits(bar.spread.median))).fold(0.0, f64::max);
     let right = WIDTH - (figures + 10.0).max(24.0);
@@ -112,6 +112,12 @@ fn draw(bars: &[Bar<'_>], palette: &Palette<'_>, label: &str, unit: &str) -> Opt
         svg.text("figure", (x, y), &digits(bar.spread.median));
     }
     Some(svg.finish())
+}
+
+/// Of a client's name; ringload's are bold.
+fn name_width(bar: &Bar<'_>) -> f64 {
+    let bolder = if bar.client.role == Role::Own { 1.12 } else { 1.0 };
+    text_width(bar.client.name) * bolder
 }
 
 fn axis(svg: &mut Svg, scale: &Scale, unit: &str, bottom: f64) {

@@ -45,7 +45,8 @@ pub fn ratio(ratio: f64) -> String {
 
 /// A share as "12 %".
 pub fn percent(share: f64) -> String {
-    match share * 100.0 {
+    // The sum of nothing is -0.0.
+    match share * 100.0 + 0.0 {
         percent if !is_usable(percent) => NONE.to_owned(),
         percent if percent != 0.0 && percent.abs() < 10.0 => format!("{percent:.1} %"),
         percent => format!("{percent:.0} %"),
