@@ -62,6 +62,12 @@ fn the_campaign_finds_a_slot_that_is_returned_before_its_event() {
 fn build_with_canary(canary: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    // The command is built with it, and later tests want it as it is.
+    let command = option_env!("CARGO_BIN_EXE_ringload").map(PathBuf::from);
+    let kept = command.as_ref().map(|command| command.with_extension("kept"));
+    if let (Some(command), Some(kept)) = (&command, &kept) {
+        std::fs::copy(command, kept).unwrap();
+    }
     let output = Command::new(env!("CARGO"))
         .args(["test", "--quiet", "--package", "ringload", "--test", "cuda_seeds", "--no-run"])
         .args(["--message-format", "json-render-diagnostics", "--target-dir"])
@@ -71,6 +77,9 @@ fn build_with_canary(canary: &str) -> PathBuf {
         .current_dir(root)
         .output()
         .unwrap();
+    if let (Some(command), Some(kept)) = (&command, &kept) {
+        std::fs::rename(kept, command).unwrap();
+    }
     assert!(output.status.success(), "{}", said(&output));
     let messages = String::from_utf8(output.stdout).unwrap();
     let test_binary = |line: &str| {
