@@ -10,12 +10,12 @@
 //! candle's memory. At no time is the model there twice. That copy costs about as much as a warm load
 //! does; a server that computes on its own can use `ringload::Tensor` itself, which costs none.
 //!
-//! **On a card** (feature `cuda`) there is no copy: candle allocates the tensors, and the bytes are
-//! brought to where they are (`candle/card.rs`).
+//! **On a GPU** (feature `cuda`) there is no copy: candle allocates the tensors, and the bytes are
+//! brought to where they are (`candle/GPU.rs`).
 
 #[cfg(feature = "cuda")]
-#[path = "candle/card.rs"]
-mod card;
+#[path = "candle/gpu.rs"]
+mod gpu;
 
 use candle_core::{DType, Device as CandleDevice, Tensor};
 use clap::Parser;
@@ -59,7 +59,7 @@ fn run(args: &Args) -> Outcome<()> {
     let began = Instant::now();
     let tensors = match args.device {
         Device::Host => load(&loader, &args.location)?,
-        Device::Cuda(ordinal) => load_on_card(&loader, &args.location, ordinal)?,
+        Device::Cuda(ordinal) => load_on_gpu(&loader, &args.location, ordinal)?,
     };
     let seconds = began.elapsed().as_secs_f64();
     for (name, tensor) in &tensors {
@@ -98,12 +98,12 @@ fn dtype_of(info: &ringload::TensorInfo) -> Outcome<DType> {
 }
 
 #[cfg(feature = "cuda")]
-fn load_on_card(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors> {
-    card::load(loader, location, ordinal)
+fn load_on_gpu(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors> {
+    gpu::load(loader, location, ordinal)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn load_on_card(_: &Loader, _: &str, _: u32) -> Outcome<Tensors> {
+fn load_on_gpu(_: &Loader, _: &str, _: u32) -> Outcome<Tensors> {
     Err("this was built without candle's CUDA support; build it with --features cuda".into())
 }
 

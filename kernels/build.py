@@ -3,10 +3,10 @@
 
     kernels/build.py           writes scatter.ptx, cast.ptx and crc64.ptx
     kernels/build.py --check   builds them and fails where they differ from those here; then
-                               assembles them for three generations of cards and prints what they
+                               assembles them for three generations of GPUs and prints what they
                                take: registers that spill fail the check, too
 
-No card and no CUDA are needed. The compiler's release decides which drivers take the PTX: that of
+No GPU and no CUDA are needed. The compiler's release decides which drivers take the PTX: that of
 CUDA 12.2 writes PTX 8.2, which drivers from 535 on know. Each file begins with a hash of what it
 was built from (this script among it), which the crate's tests compare.
 """

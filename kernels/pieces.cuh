@@ -4,7 +4,7 @@
 // Blocks take pieces in turn (block b takes b, b + gridDim.x, ...), so a launch is right with any
 // grid. The block size is fixed, and named BLOCK_THREADS in each kernel's namespace.
 //
-// The files compile for a card (NVRTC) and, with the shim of the tests, for the host. So they use
+// The files compile for a GPU (NVRTC) and, with the shim of the tests, for the host. So they use
 // nothing but threadIdx.x, blockIdx.x, gridDim.x, __shared__ and __syncthreads, and no header.
 #pragma once
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks and measures loads onto an NVIDIA card.
+# Checks and measures loads onto an NVIDIA GPU.
 #
 #   perf/gpu.sh pack [--from DIR] [--to DIR]
 #       builds what is needed and gathers it in one folder, target/gpu (--to), which is then taken to
-#       a machine with a card; --from takes binaries that are built already
+#       a machine with a GPU; --from takes binaries that are built already
 #   gpu.sh run [--out DIR] [--size GIB] [--dir DIR] [--machine TEXT] [-- MORE...]
 #       on that machine, with bash and that folder alone: checks the kernels and loads, measures, and
 #       writes DIR/gpu.md and DIR/gpu.json (--out; default: here). Succeeds if nothing is wrong and
@@ -116,14 +116,14 @@ run() {
     child=''
 }
 
-# Whether the binaries run here, and find a card.
+# Whether the binaries run here, and find a GPU.
 check_machine() {
     find_driver
     if ! "$here/ringload-gpu" --version >/dev/null; then
         cat "$here/VERSION" >&2 || true
         fail "ringload-gpu does not run here; this machine has $(uname -m), $(glibc_here)"
     fi
-    "$here/ringload-gpu" card >/dev/null || fail "there is no card to measure"
+    "$here/ringload-gpu" gpu >/dev/null || fail "there is no GPU to measure"
 }
 
 glibc_here() {

@@ -1,5 +1,5 @@
 //! CRCs of byte ranges, and of ranges put together: for objects that come in any order, and for
-//! tensors whose pieces a card sums up.
+//! tensors whose pieces a GPU sums up.
 //!
 //! The CRC of two byte strings one after the other is that of the first, moved over the length of
 //! the second, plus that of the second. Moving over `n` bytes is a multiplication by x^8n modulo the

@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Whether cuFile is here, and reads straight to cards.
+/// Whether cuFile is here, and reads straight to GPUs.
 ///
 /// # Errors
 /// With what is missing.

@@ -38,7 +38,7 @@ pub enum ErrorKind {
     Unreachable,
     /// Storage failed to deliver the bytes.
     Io,
-    /// A card or its driver failed.
+    /// A GPU or its driver failed.
     Device,
     /// The load was stopped before it was done.
     Cancelled,

@@ -8,10 +8,10 @@
 //!                                                         |
 //!       file: O_DIRECT io_uring reads     http: range requests     into the extent's slot of the ring
 //!                                                         |
-//!                        host: the bytes are in place     card: copied on a stream; after its
+//!                        host: the bytes are in place     GPU: copied on a stream; after its
 //!                                |                        event the slot is free
 //!                                |                               |
-//!                     tensors: views of the slot, or of the card's memory, handed out as they
+//!                     tensors: views of the slot, or of the GPU's memory, handed out as they
 //!                     complete; when the last one of a slot is dropped, it is free for a later extent
 //! ```
 //!
@@ -30,15 +30,15 @@
 //! | ring | the memory that slots come from; its size is the memory limit |
 //! | engine | one thread on one core, driving reads |
 //! | place | a device of a load, and the ring of its slots |
-//! | carrier | what takes full slots to a card |
+//! | device transfer | what takes full slots to a GPU |
 //! | lane | one of the reads that an engine keeps in flight |
-//! | device | where tensors end up: host memory, or the memory of a CUDA card |
-//! | card | a device with memory of its own |
+//! | device | where tensors end up: host memory, or the memory of a CUDA GPU |
+//! | GPU | a device with memory of its own |
 //! | part | filled bytes of a slot, of which others may still be written; for the cache's writer |
 //! | entry | an object in the local file cache |
 //! | page | 4 KiB of an entry: what is there or missing as one |
 //! | seal | the checksum of a page, which says that it is there |
-//! | timeline | what slots, engines and cards did when |
+//! | timeline | what slots, engines and GPUs did when |
 //! | mark | what a slot carries to have its life taken down in the timeline |
 //! | storage | an allocation that tensors are views of; it lives as long as any of them |
 //!
@@ -58,12 +58,12 @@
 //! Behind a load, the local file cache (where one is named) takes a share of what came and writes it
 //! to disk; the next load reads it from there, each page checked. `cache/mod.rs` says how.
 //!
-//! # Cards
+//! # GPUs
 //!
-//! With [`Loader::device`] tensors end up on NVIDIA cards. The CUDA driver is loaded when a card is
-//! asked for. A card has a carrier, with threads of its own: engines hand it full slots and go on.
+//! With [`Loader::device`] tensors end up on NVIDIA GPUs. The CUDA driver is loaded when a GPU is
+//! asked for. A GPU has a device transfer, with threads of its own: engines hand it full slots and go on.
 //! Tensors only pass through the ring then, in pieces, so it may be smaller than the largest one.
-//! Where GPUDirect Storage works, cards read local files by themselves ([`ReadPath::Gds`]).
+//! Where GPUDirect Storage works, GPUs read local files by themselves ([`ReadPath::Gds`]).
 //!
 //! # Unsafe code
 //!

@@ -6,7 +6,7 @@
 //! | `ringload_read_seconds` | histogram | `source`, `path` | time of one read operation, in seconds |
 //! | `ringload_slots_in_use` | gauge | | slots that are being filled or held by tensors |
 //! | `ringload_downgrades_total` | counter | `from`, `to` | steps taken down the ladder (e.g. `direct` to `buffered`) |
-//! | `ringload_card_bytes_total` | counter | `device` | bytes of tensors brought to a card (`cuda:0`), as stored |
+//! | `ringload_device_bytes_total` | counter | `device` | bytes of tensors brought to a GPU (`cuda:0`), as stored |
 //! | `ringload_retries_total` | counter | `reason` | what was asked for again, by reason (`interrupted`, `connect`, `reset`, `throttled`, ...) |
 //! | `ringload_export_copied_bytes_total` | counter | `reason` | bytes of tensors that were copied for another framework, by reason (`asked`, `alignment`) |
 
@@ -28,8 +28,9 @@ pub(crate) fn downgrade(from: &'static str, to: &'static str) {
     metrics::counter!("ringload_downgrades_total", "from" => from, "to" => to).increment(1);
 }
 
-pub(crate) fn card_bytes(device: Device, bytes: u64) {
-    metrics::counter!("ringload_card_bytes_total", "device" => device.to_string()).increment(bytes);
+pub(crate) fn device_bytes(device: Device, bytes: u64) {
+    metrics::counter!("ringload_device_bytes_total", "device" => device.to_string())
+        .increment(bytes);
 }
 
 pub(crate) fn retry(reason: &'static str) {

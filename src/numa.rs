@@ -1,16 +1,16 @@
-//! NUMA: which node a card sits at, and staying near it.
+//! NUMA: which node a GPU sits at, and staying near it.
 //!
-//! On a machine of several nodes a copy to a card crosses the link between them unless the slot's
-//! pages are at the card's own node; and an engine that runs elsewhere writes to them across it. So
+//! On a machine of several nodes a copy to a GPU crosses the link between them unless the slot's
+//! pages are at the GPU's own node; and an engine that runs elsewhere writes to them across it. So
 //! engines are bound to the cores of that node, and the pages of the ring prefer it.
 //!
 //! ```text
-//! card -> PCI address -> /sys/bus/pci/devices/ADDRESS/numa_node -> /sys/.../nodeN/cpulist
+//! GPU -> PCI address -> /sys/bus/pci/devices/ADDRESS/numa_node -> /sys/.../nodeN/cpulist
 //! ```
 //!
-//! A load to cards of different nodes prefers none: all engines fill the slots of all cards. Where
+//! A load to GPUs of different nodes prefers none: all engines fill the slots of all GPUs. Where
 //! there is one node with cores, or /sys does not say, nothing of this happens, and the driver is
-//! not even asked where its cards are.
+//! not even asked where its GPUs are.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -22,7 +22,7 @@ const PCI_DEVICES: &str = "sys/bus/pci/devices";
 
 /// A node to stay near to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Near {
+pub(crate) struct NumaAffinity {
     pub node: usize,
     /// Its cores that this process may use; at least one.
     pub cores: Vec<usize>,
@@ -59,8 +59,8 @@ pub fn node_of(root: &Path, address: &str) -> Option<usize> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-impl Near {
-    /// The node that all cards at these PCI addresses sit at, with those of its cores that are
+impl NumaAffinity {
+    /// The node that all GPUs at these PCI addresses sit at, with those of its cores that are
     /// `allowed`.
     pub fn to(root: &Path, addresses: &[String], allowed: &[usize]) -> Option<Self> {
         let mut nodes = addresses.iter().map(|address| node_of(root, address));
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    /// A /sys of two nodes with four cores each, one with memory alone, and cards at these nodes.
-    fn machine(cards: &[(&str, &str)]) -> TempDir {
+    /// A /sys of two nodes with four cores each, one with memory alone, and GPUs at these nodes.
+    fn machine(gpus: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -116,15 +116,15 @@ mod tests {
         write("sys/devices/system/node/node0/cpulist", "0-1,4-5\n");
         write("sys/devices/system/node/node1/cpulist", "2-3,6-7\n");
         write("sys/devices/system/node/node2/cpulist", "\n");
-        for (address, node) in cards {
+        for (address, node) in gpus {
             write(&format!("sys/bus/pci/devices/{address}/numa_node"), &format!("{node}\n"));
         }
         root
     }
 
-    fn near(root: &TempDir, addresses: &[&str], allowed: &[usize]) -> Option<Near> {
+    fn near(root: &TempDir, addresses: &[&str], allowed: &[usize]) -> Option<NumaAffinity> {
         let addresses: Vec<String> = addresses.iter().map(|text| (*text).to_owned()).collect();
-        Near::to(root.path(), &addresses, allowed)
+        NumaAffinity::to(root.path(), &addresses, allowed)
     }
 
     #[test]
@@ -138,19 +138,19 @@ mod tests {
     }
 
     #[test]
-    fn engines_stay_at_the_cards_node_on_the_cores_they_may_use() {
+    fn engines_stay_at_the_gpus_node_on_the_cores_they_may_use() {
         let root = machine(&[("0000:1b:00.0", "1"), ("0000:9b:00.0", "1"), ("0000:03:00.0", "0")]);
         assert!(has_several_nodes(root.path()));
         let all: Vec<usize> = (0..8).collect();
-        let node_1 = Some(Near { node: 1, cores: vec![2, 3, 6, 7] });
+        let node_1 = Some(NumaAffinity { node: 1, cores: vec![2, 3, 6, 7] });
         assert_eq!(near(&root, &["0000:1b:00.0"], &all), node_1);
         assert_eq!(near(&root, &["0000:1b:00.0", "0000:9b:00.0"], &all), node_1);
         // A taskset of ours counts.
         let some = near(&root, &["0000:1b:00.0"], &[0, 1, 3, 7]);
-        assert_eq!(some, Some(Near { node: 1, cores: vec![3, 7] }));
+        assert_eq!(some, Some(NumaAffinity { node: 1, cores: vec![3, 7] }));
         // And what it leaves nothing of is not bound.
         assert_eq!(near(&root, &["0000:1b:00.0"], &[0, 1, 4]), None);
-        // Cards of two nodes prefer none.
+        // GPUs of two nodes prefer none.
         assert_eq!(near(&root, &["0000:1b:00.0", "0000:03:00.0"], &all), None);
     }
 
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(node_of(root.path(), "0000:1b:00.0"), None);
         assert_eq!(near(&root, &["0000:1b:00.0"], &all), None);
         assert_eq!(near(&root, &["0000:9b:00.0"], &all), None, "a node without cores");
-        assert_eq!(near(&root, &["0000:aa:00.0"], &all), None, "an unknown card");
+        assert_eq!(near(&root, &["0000:aa:00.0"], &all), None, "an unknown GPU");
         assert_eq!(near(&root, &[], &all), None);
         fs::write(root.path().join("sys/devices/system/node/has_cpu"), "0\n").unwrap();
         assert!(!has_several_nodes(root.path()));
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_thread_settles_on_its_cores_and_hands_them_on() {
         let before = allowed_cores();
-        let one = Near { node: 0, cores: vec![before[before.len() - 1]] };
+        let one = NumaAffinity { node: 0, cores: vec![before[before.len() - 1]] };
         let cores = one.cores.clone();
         let settled = std::thread::spawn(move || {
             one.settle();

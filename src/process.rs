@@ -8,13 +8,13 @@ use std::process;
 
 /// A value of the process that made it.
 #[derive(Debug)]
-pub struct OfProcess<T> {
+pub struct ForkGuard<T> {
     /// Taken on drop alone.
     value: Option<T>,
     process: u32,
 }
 
-impl<T> OfProcess<T> {
+impl<T> ForkGuard<T> {
     /// `value` of this process.
     pub fn new(value: T) -> Self {
         Self { value: Some(value), process: process::id() }
@@ -46,7 +46,7 @@ impl<T> OfProcess<T> {
     }
 }
 
-impl<T> Drop for OfProcess<T> {
+impl<T> Drop for ForkGuard<T> {
     fn drop(&mut self) {
         if !self.is_here() {
             std::mem::forget(self.value.take());
@@ -96,10 +96,10 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore)]
     fn a_child_neither_gets_nor_drops_what_is_its_parent_s() {
-        assert_eq!(status_of(|| drop(OfProcess::new(Ending))), 9, "its own it drops");
-        let of_parent = OfProcess::new(Ending);
+        assert_eq!(status_of(|| drop(ForkGuard::new(Ending))), 9, "its own it drops");
+        let of_parent = ForkGuard::new(Ending);
         assert_eq!(status_of(move || drop(of_parent)), 0);
-        let of_parent = OfProcess::new(Ending);
+        let of_parent = ForkGuard::new(Ending);
         let seen = move || {
             assert!(of_parent.here().is_none() && of_parent.anywhere().is_some());
             assert!(of_parent.into_here().is_none());

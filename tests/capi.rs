@@ -57,7 +57,7 @@ fn run(name: &str, arguments: &[&str]) -> String {
     let place = directory();
     let mut command = Command::new(compile(name, place.path()));
     command.args(arguments);
-    if name == "card" {
+    if name == "gpu" {
         command.env("LD_LIBRARY_PATH", stand_in());
     }
     for (name, _) in std::env::vars_os() {
@@ -132,11 +132,11 @@ fn objects_are_read_with_the_credentials_that_were_set() {
 }
 
 #[test]
-fn ranges_go_to_memory_of_cards() {
+fn ranges_go_to_memory_of_gpus() {
     let place = directory();
     let model = place.path().join("model.safetensors");
     write(&model, &tensors(), None);
-    assert_eq!(run("card", &[model.to_str().unwrap()]), "ok\n");
+    assert_eq!(run("gpu", &[model.to_str().unwrap()]), "ok\n");
 }
 
 #[test]

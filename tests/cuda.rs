@@ -1,8 +1,8 @@
-//! Loads to cards by the real command, on the driver's stand-in: what comes out, what is said, and
-//! what happens where the card fails or has no room.
+//! Loads to GPUs by the real command, on the driver's stand-in: what comes out, what is said, and
+//! what happens where the GPU fails or has no room.
 //!
-//! Hazards: bytes that arrive wrong and pass; a card that fills up in mid-load; a machine without a
-//! driver, without cards or without pinned memory; a limit below the largest tensor; an option that
+//! Hazards: bytes that arrive wrong and pass; a GPU that fills up in mid-load; a machine without a
+//! driver, without GPUs or without pinned memory; a limit below the largest tensor; an option that
 //! has no effect.
 
 #![allow(clippy::unwrap_used)]
@@ -91,9 +91,9 @@ fn every_byte_arrives_whatever_the_options() {
     }
 }
 
-/// Casts on the card give what casts on the host give, bit for bit, wherever extents cut the tensors.
+/// Casts on the GPU give what casts on the host give, bit for bit, wherever extents cut the tensors.
 #[test]
-fn a_card_casts_as_the_host_does() {
+fn a_gpu_casts_as_the_host_does() {
     let directory = directory();
     let types = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::I32];
     let sizes = [0, 1, 3, 1000, 70_001, 300_000];
@@ -113,8 +113,8 @@ fn a_card_casts_as_the_host_does() {
         let on_host = load(&[]);
         assert_ne!(on_host, digest_lines(&tensors));
         for limit in ["unlimited", "min", "147456"] {
-            let on_card = load(&["--device", "cuda", "--memory-limit", limit]);
-            assert_eq!(on_card, on_host, "{dtype} {limit}");
+            let on_device = load(&["--device", "cuda", "--memory-limit", limit]);
+            assert_eq!(on_device, on_host, "{dtype} {limit}");
         }
         assert_eq!(load(&["--device", "cuda", "--verify"]), on_host);
         assert_eq!(load(&["--device", "cuda", "--device-map", "F16*=cpu"]), on_host);
@@ -138,7 +138,7 @@ fn the_report_says_where_the_bytes_went() {
     let bias: u64 = (0..300).map(|i| i % 50 * 2).sum();
     assert_eq!(report["device_bytes"]["cpu"], bias);
     assert_eq!(report["device_bytes"]["cuda:0"], model.bytes() - bias);
-    assert_eq!(report["verified_card_bytes"], 0);
+    assert_eq!(report["verified_device_bytes"], 0);
 }
 
 /// Whichever copy it is that goes wrong. (Lists of pieces are copied, too: a flipped bit in one of
@@ -199,7 +199,7 @@ fn where_memory_cannot_be_pinned_it_is_copied_all_the_same_and_said() {
     }
 }
 
-/// Each call that a load makes fails in turn: an error that names card and call, no hang, no panic.
+/// Each call that a load makes fails in turn: an error that names GPU and call, no hang, no panic.
 #[test]
 fn any_call_of_the_driver_that_fails_ends_the_load() {
     let model = Model::new();
@@ -231,7 +231,7 @@ fn any_call_of_the_driver_that_fails_ends_the_load() {
 }
 
 #[test]
-fn without_a_driver_or_a_card_the_error_says_what_to_do() {
+fn without_a_driver_or_a_gpu_the_error_says_what_to_do() {
     let model = Model::new();
     let mut command = ringload();
     command.arg("load").arg(model.path()).args(["--device", "cuda:1"]);
@@ -246,7 +246,7 @@ fn without_a_driver_or_a_card_the_error_says_what_to_do() {
     let error = one_line(run(command.env("CUDA_STAND_IN_DEVICES", "0")));
     assert!(error.contains("CUDA_ERROR_NO_DEVICE") && error.contains("CUDA_VISIBLE"), "{error}");
     let error = one_line(run(&mut model.load(&["--device", "cuda:9"])));
-    assert!(error.contains("cuda:9: ") && error.contains("no card of that number"), "{error}");
+    assert!(error.contains("cuda:9: ") && error.contains("no GPU of that number"), "{error}");
 }
 
 /// Whether this machine has NVIDIA's own driver.
@@ -267,11 +267,11 @@ fn wrong_devices_and_limits_are_refused() {
     assert!(limit.contains("100000 bytes") && limit.contains("at least 147456"), "{limit}");
     let mapped = ["--device", "cuda", "--read-path", "mapped"];
     let mapped = run(&mut model.load(&mapped)).failure();
-    assert!(mapped.contains("cannot bring them to a card"), "{mapped}");
+    assert!(mapped.contains("cannot bring them to a GPU"), "{mapped}");
 }
 
 #[test]
-fn a_file_that_shrinks_while_its_tensors_go_to_a_card_is_an_error() {
+fn a_file_that_shrinks_while_its_tensors_go_to_a_gpu_is_an_error() {
     let directory = directory();
     let path = directory.path().join("a.safetensors");
     write(&path, &[Expected::of_bytes("w", 30_000_000, 1)], None);
@@ -288,8 +288,8 @@ fn a_file_that_shrinks_while_its_tensors_go_to_a_card_is_an_error() {
 }
 
 #[test]
-fn doctor_lists_the_cards() {
+fn doctor_lists_the_gpus() {
     let output = run(on_the_stand_in().arg("doctor")).quiet_success();
-    assert!(output.contains("CUDA 12.2, 2 cards"), "{output}");
+    assert!(output.contains("CUDA 12.2, 2 GPUs"), "{output}");
     assert!(output.contains("cuda:1: CUDA stand-in, 1.00 GiB, at "), "{output}");
 }

@@ -1,4 +1,4 @@
-//! Loads to cards through the crate, on the driver's stand-in: who owns what, and for how long.
+//! Loads to GPUs through the crate, on the driver's stand-in: who owns what, and for how long.
 //!
 //! Each test runs in a child of its own, which finds the stand-in by its library path; the stand-in
 //! aborts it where something is used wrongly, or left behind at the end.
@@ -128,9 +128,9 @@ fn an_allocation_goes_with_its_last_tensor() {
 
 /// 1,000,000 + 4096 + 300,000 + 77 bytes, each from a multiple of 256 on; nothing is staged.
 #[test]
-fn the_card_needs_no_more_memory_than_the_tensors() {
+fn the_gpu_needs_no_more_memory_than_the_tensors() {
     const NEEDED: &str = "1304576";
-    let name = "the_card_needs_no_more_memory_than_the_tensors";
+    let name = "the_gpu_needs_no_more_memory_than_the_tensors";
     let Some(directory) = in_a_child(name, &[("CUDA_STAND_IN_MEMORY", NEEDED)]) else { return };
     let loaded = loader().load(checkpoint(&directory)).unwrap();
     assert!(loaded.iter().all(is_right));
@@ -155,7 +155,7 @@ fn lent_addresses_are_checked_before_they_are_written_to() {
         // is not has to be refused.
         #[allow(unsafe_code)]
         let request =
-            unsafe { ReadRequest::on_card(path.as_path(), offset, ordinal, address, len) };
+            unsafe { ReadRequest::on_device(path.as_path(), offset, ordinal, address, len) };
         let mut completed = 0;
         let outcome = loader().read_into(&mut [request], |_| {
             completed += 1;

@@ -128,10 +128,10 @@ fn where_cufile_does_not_work_the_ring_does_and_the_reason_is_told() {
 }
 
 #[test]
-fn loads_that_cards_cannot_read_by_themselves_take_the_ring() {
+fn loads_that_gpus_cannot_read_by_themselves_take_the_ring() {
     let Some(model) = Model::new() else { return };
     for (arguments, why) in [
-        (&["--read-path", "gds"][..], "no tensor goes to a card"),
+        (&["--read-path", "gds"][..], "no tensor goes to a GPU"),
         (
             &[&GDS[..], &["--device-map", "layer.1=cpu"]].concat(),
             "some tensors stay in host memory",
@@ -274,7 +274,7 @@ fn doctor_tells_whether_cufile_is_ready() {
     assert!(doctor("on").contains("cuFile is ready"));
     let compatible = doctor("compat");
     assert!(
-        compatible.contains("cards are filled by the ring: cuFile is in compat"),
+        compatible.contains("GPUs are filled by the ring: cuFile is in compat"),
         "{compatible}"
     );
 }

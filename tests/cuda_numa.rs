@@ -1,4 +1,4 @@
-//! On machines of several NUMA nodes a load stays near its card: by a made-up /sys, on the driver's
+//! On machines of several NUMA nodes a load stays near its GPU: by a made-up /sys, on the driver's
 //! stand-in.
 
 #![allow(clippy::unwrap_used)]
@@ -11,8 +11,8 @@ use ringload::{Device, DeviceMap, Loader};
 use std::fs;
 use std::path::Path;
 
-/// A /sys of two nodes, the first with all cores, and the cards at these nodes.
-fn machine(root: &Path, nodes_of_cards: &[usize]) {
+/// A /sys of two nodes, the first with all cores, and the GPUs at these nodes.
+fn machine(root: &Path, nodes_of_gpus: &[usize]) {
     let write = |path: &str, text: &str| {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -21,15 +21,15 @@ fn machine(root: &Path, nodes_of_cards: &[usize]) {
     write("sys/devices/system/node/has_cpu", "0-1\n");
     write("sys/devices/system/node/node0/cpulist", "0-1023\n");
     write("sys/devices/system/node/node1/cpulist", "5000\n");
-    let cards = ringload::device::cards().unwrap().0;
-    for (card, node) in cards.iter().zip(nodes_of_cards) {
-        write(&format!("sys/bus/pci/devices/{}/numa_node", card.pci_address), &format!("{node}\n"));
+    let gpus = ringload::device::gpus().unwrap().0;
+    for (gpu, node) in gpus.iter().zip(nodes_of_gpus) {
+        write(&format!("sys/bus/pci/devices/{}/numa_node", gpu.pci_address), &format!("{node}\n"));
     }
 }
 
 #[test]
-fn a_load_stays_near_its_card_and_says_so() {
-    if !passes_in_a_child("a_load_stays_near_its_card_and_says_so", &[]) {
+fn a_load_stays_near_its_gpu_and_says_so() {
+    if !passes_in_a_child("a_load_stays_near_its_gpu_and_says_so", &[]) {
         return;
     }
     let directory = directory();

@@ -1,4 +1,4 @@
-//! The whole path to a card, over many seeds of the driver's stand-in: copies come late and out of
+//! The whole path to a GPU, over many seeds of the driver's stand-in: copies come late and out of
 //! step, loads are of every shape and end in every way, and each byte that arrives is compared.
 //!
 //! The campaign runs in children, which find the stand-in by their library path. That it can fail is

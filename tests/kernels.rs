@@ -26,7 +26,7 @@ fn the_ptx_is_built_from_the_sources_as_they_are() {
     }
 }
 
-/// Drivers from CUDA 12.2 on take it, for every card from compute capability 7.0 on.
+/// Drivers from CUDA 12.2 on take it, for every GPU from compute capability 7.0 on.
 #[test]
 fn the_ptx_is_old_enough_and_has_every_kernel() {
     for (name, _, ptx) in MODULES {

@@ -36,7 +36,7 @@ install_requirements() {
     printf '%s\n' "$wanted" >"$venv/installed"
 }
 
-# Without its dependencies, which are for cards, and would bring another torch.
+# Without its dependencies, which are for GPUs, and would bring another torch.
 install_vllm() {
     step "Python: vLLM"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
@@ -68,7 +68,7 @@ lint() {
 
 # Stands in for the CUDA driver, by library path.
 build_stand_in() {
-    step "Python: the stand-in for cards"
+    step "Python: the stand-in for GPUs"
     cargo build --quiet --locked -p cuda-stand-in --lib
     local library name
     library=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/libcuda_stand_in.so

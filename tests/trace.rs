@@ -130,15 +130,15 @@ fn a_cast_is_told_of_both_slots() {
 }
 
 #[test]
-fn what_goes_to_a_card_is_copied_from_its_slot() {
+fn what_goes_to_a_gpu_is_copied_from_its_slot() {
     let files = Files::new();
-    let on_card = |more: &[&str]| {
+    let on_device = |more: &[&str]| {
         let mut command = ringload();
         command.env("LD_LIBRARY_PATH", stand_in());
         files.load_with(command, &[&["--device", "cuda:1"], more].concat())
     };
     for more in [&["--memory-limit", "147456"][..], &["--memory-limit", "4MiB"], &[]] {
-        let (trace, report) = on_card(more);
+        let (trace, report) = on_device(more);
         assert_eq!(trace.categories(SLOTS), BTreeSet::from(["copying", "reading"]));
         assert_eq!(trace.of("copying").len(), trace.of("reading").len());
         assert!(trace.bytes_in_use() <= report["ring_bytes"].as_u64().unwrap(), "{more:?}");
@@ -146,9 +146,9 @@ fn what_goes_to_a_card_is_copied_from_its_slot() {
         assert_eq!(steps.iter().map(|step| &*step.name).collect::<Vec<_>>(), ["context", "pin"]);
         assert!(steps.iter().all(|step| trace.rows[&step.row] == "cuda:1"));
     }
-    let (trace, _) = on_card(&["--verify"]);
+    let (trace, _) = on_device(&["--verify"]);
     assert_eq!(trace.categories(SLOTS), BTreeSet::from(["checking", "copying", "reading"]));
-    let (trace, _) = on_card(&["--device-map", "t[0-5]=cpu", "--memory-limit", "8MiB"]);
+    let (trace, _) = on_device(&["--device-map", "t[0-5]=cpu", "--memory-limit", "8MiB"]);
     assert_eq!(trace.categories(SLOTS), BTreeSet::from(["copying", "held", "reading"]));
 }
 
@@ -201,7 +201,7 @@ fn a_step_down_is_told_with_its_reason() {
     let files = Files::new();
     let (trace, _) = files.load(&["--read-path", "gds", "--drop"]);
     let [(_, why)] = &trace.moments["downgrade"][..] else { panic!("{trace:?}") };
-    assert!(why.starts_with("gds -> ring: no tensor goes to a card"), "{why}");
+    assert!(why.starts_with("gds -> ring: no tensor goes to a GPU"), "{why}");
 }
 
 #[test]

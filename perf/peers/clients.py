@@ -7,10 +7,10 @@ and what environment variables say.
     runai             SafetensorsStreamer; a file or s3://. STREAMER_LIBRARY names another library
     runai-s3          its library alone, without torch: see bare.py
     safetensors       load_file: maps the file; its pages are touched by the loop
-    safetensors-next  0.9: onto a card by prefetch, which refuses any other device; into host memory
+    safetensors-next  0.9: onto a GPU by prefetch, which refuses any other device; into host memory
                       by load_file, as before
     fastsafetensors   without GPUDirect Storage (nogds)
-    instanttensor     safe_open; for cards alone
+    instanttensor     safe_open; for GPUs alone
     tensorizer        TensorDeserializer, of a file that was converted
     ringload          SafetensorsStreamer from ringload: a program that changed its import
     ringload-stream   ringload.stream
@@ -124,7 +124,7 @@ def fastsafetensors(load: Load) -> Tensors:
 
 
 def instanttensor(load: Load) -> Tensors:
-    """InstantTensor, which says itself that it wants a card."""
+    """InstantTensor, which says itself that it wants a GPU."""
     import torch  # before its own library, which needs torch's
     from instanttensor import safe_open
 

@@ -56,8 +56,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     pub kernel: String,
     pub file_system: String,
-    /// The NVIDIA card, where there is one.
-    pub card: Option<String>,
+    /// The NVIDIA GPU, where there is one.
+    pub gpu: Option<String>,
 }
 
 /// Clients that run in turns over the same bytes.

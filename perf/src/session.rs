@@ -135,14 +135,14 @@ fn machine(tools: &Tools) -> Result<Machine> {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = value_of(&memory, "MemTotal").unwrap_or_default();
     let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-    let card = fact("CUDA");
+    let gpu = fact("CUDA");
     Ok(Machine {
         cpu,
         cores: tools.core_count(),
         memory_bytes: kibibytes << 10,
         kernel: fact("kernel").split(':').next().unwrap_or_default().to_owned(),
         file_system: fact("file system").split(' ').next().unwrap_or_default().to_owned(),
-        card: (!card.starts_with("no ")).then_some(card),
+        gpu: (!gpu.starts_with("no ")).then_some(gpu),
     })
 }
 

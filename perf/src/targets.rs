@@ -16,7 +16,7 @@ const ENGINE: &str = "engine";
 const STORES: &str = "object stores";
 const CACHE: &str = "local file cache";
 const PYTHON: &str = "Python and C";
-const CARD: &str = "cards";
+const GPU: &str = "gpus";
 
 const fn at_most(
     id: &'static str,
@@ -109,16 +109,11 @@ pub const SPECS: &[Spec] = &[
     at_most("python.warm.wall", PYTHON, "warm: time, of Run:ai's package", 0.4),
     at_most("python.overhead", PYTHON, "100,000 tensors iterated: s over the command", 1.0),
     at_most("python.dropin", PYTHON, "Run:ai's own unit tests that fail on the C library", 0.0),
-    at_least("card.memory", CARD, "from tmpfs and the page cache: speed, of pinned copies", 0.90),
-    at_least("card.disk", CARD, "from the disk: speed, of direct reads", 0.97),
-    at_most(
-        "card.adapter",
-        CARD,
-        "adapter of 100 MiB: time, of context, plain read and copy",
-        1.25,
-    ),
-    at_most("card.tiny", CARD, "100,000 tensors of 4 KiB: time, of one tensor", 2.0),
-    at_least("card.kernels", CARD, "crc64 and cast: speed, of a copy on the card", 0.5),
+    at_least("gpu.memory", GPU, "from tmpfs and the page cache: speed, of pinned copies", 0.90),
+    at_least("gpu.disk", GPU, "from the disk: speed, of direct reads", 0.97),
+    at_most("gpu.adapter", GPU, "adapter of 100 MiB: time, of context, plain read and copy", 1.25),
+    at_most("gpu.tiny", GPU, "100,000 tensors of 4 KiB: time, of one tensor", 2.0),
+    at_least("gpu.kernels", GPU, "crc64 and cast: speed, of a copy on the GPU", 0.5),
 ];
 
 impl Spec {
@@ -166,8 +161,8 @@ mod tests {
         let reached = |id, figure| spec(id).unwrap().met(Some(figure), None, None).is_reached();
         assert_eq!(reached("engine.tiny", 2.0), Some(true));
         assert_eq!(reached("engine.tiny", 2.1), Some(false));
-        assert_eq!(reached("card.disk", 0.9), Some(false));
-        assert_eq!(spec("card.disk").unwrap().met(None, None, None).is_reached(), None);
+        assert_eq!(reached("gpu.disk", 0.9), Some(false));
+        assert_eq!(spec("gpu.disk").unwrap().met(None, None, None).is_reached(), None);
     }
 
     #[test]

@@ -71,7 +71,7 @@ class IoError(Error, OSError):
 
 
 class DeviceError(Error, RuntimeError):
-    """A card or its driver failed."""
+    """A GPU or its driver failed."""
 
 
 class CancelledError(Error):

@@ -26,7 +26,7 @@ Converter = Callable[["Tensor"], Any]
 """Makes a framework's tensor of a native one."""
 
 Device = Union[str, int, Any]
-"""`"cpu"`, `"cuda"`, `"cuda:N"`, the number of a card, or a `torch.device`."""
+"""`"cpu"`, `"cuda"`, `"cuda:N"`, the number of a GPU, or a `torch.device`."""
 
 NAMES = {"torch": "torch", "pt": "torch", "numpy": "numpy", "np": "numpy", "jax": "jax"}
 NAMES["flax"] = "jax"
@@ -95,7 +95,7 @@ def converter(framework: str) -> Converter:
 def device_name(device: Device | dict[str, Device] | None) -> str | dict[str, str]:
     """A device as the native module writes it.
 
-    "cuda" without a number is torch's current device, where torch uses cards already, or the first.
+    "cuda" without a number is torch's current device, where torch uses GPUs already, or the first.
     """
     if isinstance(device, dict):
         return {glob: _one_device_name(one) for glob, one in device.items()}
@@ -115,10 +115,10 @@ def _one_device_name(device: Device | None) -> str:
     name = str(device)
     if name == "cpu:0":
         return "cpu"
-    return f"cuda:{_current_card()}" if name == "cuda" else name
+    return f"cuda:{_current_gpu()}" if name == "cuda" else name
 
 
-def _current_card() -> int:
+def _current_gpu() -> int:
     torch: Any = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
         return 0

@@ -42,7 +42,7 @@ def load_file(
         progress: whether to show a bar on stderr; by default where that is a terminal or a notebook
             and the load takes longer than a second.
         **options: those of `Loader`, such as `memory_limit` (bytes, or text as "256MiB": on the way
-            to a card it may be smaller than any tensor), `headers` and `s3_credentials`.
+            to a GPU it may be smaller than any tensor), `headers` and `s3_credentials`.
 
     Returns:
         The tensors by name, with the shapes and types of the file. They are yours to write to.

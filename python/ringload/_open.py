@@ -113,7 +113,7 @@ class SafeOpen:
         if self._device is None:
             return part
         if not hasattr(part, "to"):
-            raise InvalidInputError("parts of tensors reach cards by torch only; read them to cpu")
+            raise InvalidInputError("parts of tensors reach GPUs by torch only; read them to cpu")
         return part.to(self._device)
 
     def __len__(self) -> int:

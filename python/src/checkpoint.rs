@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 use crate::waiting::wait_for;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use ringload::process::OfProcess;
+use ringload::process::ForkGuard;
 use ringload::{Error, ErrorKind, Pick, TensorInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// An open checkpoint. It keeps its files open.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Checkpoint {
-    opened: OfProcess<Opened>,
+    opened: ForkGuard<Opened>,
 }
 
 struct Opened {
@@ -25,7 +25,7 @@ struct Opened {
 
 impl Checkpoint {
     pub(crate) fn new(loader: ringload::Loader, checkpoint: ringload::Checkpoint) -> Self {
-        Self { opened: OfProcess::new(Opened { loader, checkpoint: Arc::new(checkpoint) }) }
+        Self { opened: ForkGuard::new(Opened { loader, checkpoint: Arc::new(checkpoint) }) }
     }
 
     fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {

@@ -7,7 +7,7 @@ use crate::stream::Stream;
 use crate::waiting::wait_for;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringload::process::OfProcess;
+use ringload::process::ForkGuard;
 use ringload::{Location, MemoryLimit};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ use std::time::Duration;
 pub(crate) struct Loader {
     options: Options,
     /// Locked by who has the interpreter alone: so it never is while another thread forks.
-    current: Mutex<OfProcess<ringload::Loader>>,
+    current: Mutex<ForkGuard<ringload::Loader>>,
 }
 
 impl Loader {
@@ -55,7 +55,7 @@ impl Loader {
             return Ok(loader.clone());
         }
         let loader = self.options.loader().map_err(|error| raised(py, &error))?;
-        *current = OfProcess::new(loader.clone());
+        *current = ForkGuard::new(loader.clone());
         Ok(loader)
     }
 }
@@ -116,7 +116,7 @@ impl Loader {
             cache_validate,
         };
         let loader = options.loader().map_err(|error| raised(py, &error))?;
-        Ok(Self { options, current: Mutex::new(OfProcess::new(loader)) })
+        Ok(Self { options, current: Mutex::new(ForkGuard::new(loader)) })
     }
 
     /// Starts a load of the checkpoint at `locations`.

@@ -94,9 +94,9 @@ impl Options {
     pub fn loader(&self) -> Result<ringload::Loader> {
         let mut loader =
             ringload::Loader::new().device(self.device.map()?).order(order(self.order.as_deref())?);
-        loader = loader.holds_last(true).keeping(self.keep);
+        loader = loader.consumer_holds_one(true).caller_may_retain_all(self.keep);
         if self.heed_runai {
-            loader = loader.heeding_runai()?;
+            loader = loader.runai_env()?;
         }
         if let Some(limit) = &self.memory_limit {
             loader = loader.memory_limit(memory_limit(limit)?);

@@ -11,7 +11,7 @@ use crate::waiting::SLICE;
 use futures_core::Stream as _;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringload::process::OfProcess;
+use ringload::process::ForkGuard;
 use ringload::{Checkpoint, Error, ErrorKind, Progress, Summary, TensorStream};
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use std::task::{Context, Poll, Wake, Waker};
 /// Closing it, from any thread, stops the load and ends every wait; tensors stay valid.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Stream {
-    shared: OfProcess<Arc<Shared>>,
+    shared: ForkGuard<Arc<Shared>>,
     checkpoint: Arc<Checkpoint>,
     progress: Progress,
     tensor_count: usize,
@@ -152,7 +152,7 @@ impl Stream {
             news: Arc::default(),
         });
         ending::remember(Arc::downgrade(&shared));
-        Self { shared: OfProcess::new(shared), checkpoint, progress, tensor_count }
+        Self { shared: ForkGuard::new(shared), checkpoint, progress, tensor_count }
     }
 
     fn shared(&self, py: Python<'_>) -> PyResult<&Arc<Shared>> {
@@ -272,7 +272,7 @@ fn as_dict<'py>(py: Python<'py>, summary: &Summary) -> PyResult<Bound<'py, PyDic
     dict.set_item("downgrades", steps)?;
     dict.set_item("retries", summary.retries.clone())?;
     dict.set_item("verified_objects", summary.verified_objects)?;
-    dict.set_item("verified_card_bytes", summary.verified_card_bytes)?;
+    dict.set_item("verified_device_bytes", summary.verified_device_bytes)?;
     dict.set_item("cached_bytes", summary.cached_bytes)?;
     dict.set_item("cache_left_out_bytes", summary.cache_left_out_bytes)?;
     dict.set_item("cache_trouble", summary.cache_trouble.clone())?;

@@ -5,7 +5,7 @@ use crate::error::{buffer_error, raised};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 use ringload::ErrorKind;
-use ringload::process::OfProcess;
+use ringload::process::ForkGuard;
 use ringload::tensor::dlpack::Exporting;
 
 /// A loaded tensor. It keeps its memory, whatever becomes of the load that it is from.
@@ -14,12 +14,12 @@ use ringload::tensor::dlpack::Exporting;
 /// several threads.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Tensor {
-    tensor: OfProcess<ringload::Tensor>,
+    tensor: ForkGuard<ringload::Tensor>,
 }
 
 impl Tensor {
     pub(crate) fn new(tensor: ringload::Tensor) -> Self {
-        Self { tensor: OfProcess::new(tensor) }
+        Self { tensor: ForkGuard::new(tensor) }
     }
 
     fn tensor(&self) -> PyResult<&ringload::Tensor> {
@@ -112,7 +112,7 @@ impl Tensor {
         self.export(py, Exporting { as_integers: false, copy }, is_versioned(max_version))
     }
 
-    /// Where it is, as DLPack says it: `(1, 0)` is host memory, `(2, n)` card `n`.
+    /// Where it is, as DLPack says it: `(1, 0)` is host memory, `(2, n)` GPU `n`.
     fn __dlpack_device__(&self) -> PyResult<(i32, i32)> {
         let device = self.tensor()?.dl_device();
         Ok((device.device_type, device.device_id))

@@ -74,7 +74,7 @@ def test_texts_are_the_crate_s(tmp_path: Path, small: Path) -> None:
         assert "s3cret" not in str(caught.value)
 
 
-def test_a_card_where_there_is_none(small: Path) -> None:
+def test_a_gpu_where_there_is_none(small: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     for device in ["cuda", "cuda:3", 1, torch.device("cuda")]:

@@ -252,9 +252,9 @@ def test_devices_are_torch_s(files: tuple[list[str], models.Model]) -> None:
         with pytest.raises(ValueError, match="is not a device"):
             load(files[0], device=wrong)
     if not torch.cuda.is_available():
-        for card in ("cuda", "cuda:0", torch.device("cuda", 1)):
+        for gpu in ("cuda", "cuda:0", torch.device("cuda", 1)):
             with pytest.raises(ringload.Error, match="CUDA"):
-                load(files[0], device=card)
+                load(files[0], device=gpu)
 
 
 def test_sharing_without_a_group_is_a_plain_load(files: tuple[list[str], models.Model]) -> None:

@@ -39,7 +39,7 @@ class TestOptions:
             ({"memory_limit": 1.5}, "memory_limit must be"),
             ({"concurrency": 0}, "concurrency must be"),
             ({"concurrency": "4"}, "concurrency must be"),
-            ({"device": "cuda:1"}, "the card of the rank"),
+            ({"device": "cuda:1"}, "the GPU of the rank"),
             ({"distributed": "yes"}, "true or false"),
             ({"locations": "s3://bucket/"}, "locations must be"),
             ({"locations": {"model": 1}}, "locations must be"),
@@ -243,7 +243,7 @@ class TestLoader:
         assert [how["engines"] for _, how in seen] == [3, None]
         assert [how["memory_limit"] for _, how in seen] == [None, "1GiB"]
         vllm.platform.ordinal = None
-        with pytest.raises(InvalidInputError, match="runs on no card"):
+        with pytest.raises(InvalidInputError, match="runs on no GPU"):
             list(loader(device="cuda").get_all_weights(config, model()))
 
     @pytest.mark.parametrize(("ordinal", "device"), [(None, "cpu"), (2, "cuda:2")])

@@ -1,10 +1,10 @@
-"""Loads a model with the real vLLM, on a machine without a card: a child of `test_vllm.py`.
+"""Loads a model with the real vLLM, on a machine without a GPU: a child of `test_vllm.py`.
 
     python vllm_child.py MODEL RESULT RANK WORLD STORE < cases.json
 
 One rank of `WORLD`, which meet by the file `STORE`. For each case (a load config), the digest of
 every parameter and buffer of the model that vLLM's own `get_model` gives, or the error, goes into
-the JSON file `RESULT`. vLLM's platform is that of CPUs, which its wheel for cards has, too.
+the JSON file `RESULT`. vLLM's platform is that of CPUs, which its wheel for GPUs has, too.
 """
 
 import hashlib

@@ -14,7 +14,7 @@ class BaseModelLoader:
 
 
 class Platform:
-    """A machine whose rank has the card `ordinal`, or none."""
+    """A machine whose rank has the GPU `ordinal`, or none."""
 
     ordinal = None
 

@@ -36,7 +36,7 @@ pub(super) struct Entry {
 
 /// What stands at the front of a range of pages.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Front {
+pub(super) enum PageRun {
     /// So many pages that are there, with these seals.
     Present(Vec<u64>),
     /// So many pages that are not.
@@ -107,16 +107,16 @@ impl Entry {
     }
 
     /// What stands at the front of `pages`, at least one.
-    pub fn front(&self, files: &Files, pages: &Range<u64>) -> Front {
+    pub fn front(&self, files: &Files, pages: &Range<u64>) -> PageRun {
         let all = pages.end - pages.start;
-        let Ok(mut seals) = files.seals(pages) else { return Front::Missing(all) };
+        let Ok(mut seals) = files.seals(pages) else { return PageRun::Missing(all) };
         for page in lock(&self.wrong).range(pages.clone()) {
             seals[(page - pages.start) as usize] = MISSING;
         }
         let present = seals.iter().take_while(|&&seal| seal != MISSING).count();
         if present > 0 {
             seals.truncate(present);
-            return Front::Present(seals);
+            return PageRun::Present(seals);
         }
         let mut missing = 0;
         while let Some(gap) = seals[missing..].iter().position(|&seal| seal == MISSING) {
@@ -125,7 +125,7 @@ impl Entry {
             }
             missing += gap + 1;
         }
-        Front::Missing(missing as u64)
+        PageRun::Missing(missing as u64)
     }
 
     /// Whether `page` is there.
@@ -140,7 +140,7 @@ impl Entry {
         let start = pages.start * PAGE_BYTES;
         let all = pages.end - pages.start;
         match self.front(&files, pages) {
-            Front::Present(seals) if seals.len() as u64 == all => {
+            PageRun::Present(seals) if seals.len() as u64 == all => {
                 let mut bytes = vec![0; (self.sealer.end_of(pages) - start) as usize];
                 files.read(&mut bytes, start).ok()?;
                 let wrong = self.sealer.wrong(pages.start, &bytes, &seals);

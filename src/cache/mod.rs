@@ -86,7 +86,7 @@ pub use admin::{CacheAdmin, CacheEntry, Checked, Pruned};
 use crate::error::Result;
 use crate::location::{Location, ObjectUri};
 use crate::options::{CacheOptions, CacheSettings, CacheValidate, cores};
-use crate::source::{Front, Identity, ObjectSource, Remote, Source};
+use crate::source::{CacheLayer, Identity, ObjectSource, Remote, Source};
 use checks::Checks;
 use shelf::{Known, Shelf};
 use source::CachedSource;
@@ -155,7 +155,7 @@ impl Cache {
     }
 }
 
-impl Front for Cache {
+impl CacheLayer for Cache {
     fn open(&self, remote: &Remote<'_>) -> Result<Arc<dyn Source>> {
         match self.opened(&|name| remote.env(name))? {
             Some(opened) => opened.source(remote),

@@ -8,7 +8,7 @@
 //! ```
 
 use super::claim::{Claim, Turn, turn};
-use super::entry::{Entry, Front};
+use super::entry::{Entry, PageRun};
 use super::files::Files;
 use super::pages::{PAGE_BYTES, Sealer};
 use super::source::CachedSource;
@@ -65,7 +65,7 @@ impl CachedReader {
         }
         loop {
             match (entry.front(&self.files, &pages), &self.file) {
-                (Front::Present(seals), Some(file)) => {
+                (PageRun::Present(seals), Some(file)) => {
                     let outcome;
                     (outcome, window) = self.read_file(entry, &**file, seals, window, offset).await;
                     match outcome {
@@ -76,8 +76,8 @@ impl CachedReader {
                 }
                 (front, _) => {
                     let count = match front {
-                        Front::Present(seals) => seals.len() as u64,
-                        Front::Missing(count) => count,
+                        PageRun::Present(seals) => seals.len() as u64,
+                        PageRun::Missing(count) => count,
                     };
                     let missing = first..first + count;
                     match turn(entry, &self.files, &missing, &self.access.stop).await {
@@ -111,7 +111,7 @@ impl CachedReader {
         };
         let (start, bytes) = ((offset % PAGE_BYTES) as usize, (end - offset) as usize);
         window.unfilled_mut()[..bytes].copy_from_slice(&pages[start..start + bytes]);
-        self.access.tally.cached(bytes as u64);
+        self.access.counters.cached(bytes as u64);
         (Ok(Attempt { bytes, via: Via::Buffered }), window)
     }
 
@@ -163,7 +163,7 @@ impl CachedReader {
             return (Ok(None), window);
         }
         let bytes = (entry.sealer.end_of(&(first..right)) - offset) as usize;
-        self.access.tally.cached(bytes as u64);
+        self.access.counters.cached(bytes as u64);
         window.came_by("cache");
         (Ok(Some(Attempt { bytes, ..attempt })), window)
     }
@@ -235,14 +235,15 @@ impl CachedReader {
             return;
         }
         if self.source.cache.shelf.gave_up() {
-            self.access.tally.note(self.source.cache.shelf.trouble());
+            self.access.counters.note(self.source.cache.shelf.trouble());
             return; // nothing is written any more, so nothing has to be summed up
         }
         let all = window.share();
         for claim in claims {
             let pages = claim.pages.start..claim.pages.end.min(whole.end);
             let (start, end) = (pages.start * PAGE_BYTES, entry.sealer.end_of(&pages));
-            let Some(held) = self.source.cache.writer.hold(&self.access.tally, end - start) else {
+            let Some(held) = self.source.cache.writer.hold(&self.access.counters, end - start)
+            else {
                 continue;
             };
             let range = (start - offset) as usize..(end - offset) as usize;
@@ -261,7 +262,7 @@ impl CachedReader {
                 held: Some(held),
             });
         }
-        self.access.tally.note(self.source.cache.shelf.trouble());
+        self.access.counters.note(self.source.cache.shelf.trouble());
     }
 }
 

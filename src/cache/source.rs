@@ -111,7 +111,7 @@ impl Source for CachedSource {
     }
 
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
-        access.tally.note(self.cache.shelf.trouble());
+        access.counters.note(self.cache.shelf.trouble());
         let remote = Arc::clone(&self.object).reader(access)?;
         let files = self.entry.as_ref().and_then(|entry| entry.files().ok());
         match files {

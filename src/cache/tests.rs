@@ -6,7 +6,7 @@ use super::pages::PAGE_BYTES;
 use super::shelf::Shelf;
 use super::writer::{Bytes, Held, Job, Writer};
 use crate::options::{CacheSettings, CacheSize, CacheValidate};
-use crate::source::{Identity, Stop, Tally};
+use crate::source::{Identity, LoadCounters, Stop};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,11 +70,11 @@ fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
     let directory = tempfile::tempdir().unwrap();
     let shelf = shelf(directory.path());
     let (entry, writer) = (entry(&shelf), Writer::new(Arc::clone(&shelf), false));
-    let tally = Arc::new(Tally::default());
-    tally.hold_at_most(3 * PAGE_BYTES);
-    let first = writer.hold(&tally, 2 * PAGE_BYTES).unwrap();
-    assert!(writer.hold(&tally, 2 * PAGE_BYTES).is_none());
-    assert_eq!(tally.left_out_bytes(), 2 * PAGE_BYTES);
+    let counters = Arc::new(LoadCounters::default());
+    counters.hold_at_most(3 * PAGE_BYTES);
+    let first = writer.hold(&counters, 2 * PAGE_BYTES).unwrap();
+    assert!(writer.hold(&counters, 2 * PAGE_BYTES).is_none());
+    assert_eq!(counters.left_out_bytes(), 2 * PAGE_BYTES);
     std::thread::sleep(Duration::from_millis(150));
     let push = |first_page, held| {
         let bytes = pages(first_page, 2);
@@ -82,16 +82,16 @@ fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
         push(&writer, &entry, first_page, seals, bytes, held);
     };
     push(0, Some(first));
-    assert_eq!((tally.left_out_bytes(), tally.holds_any()), (4 * PAGE_BYTES, false));
+    assert_eq!((counters.left_out_bytes(), counters.holds_any()), (4 * PAGE_BYTES, false));
     assert!(entry.read(&(0..2)).is_none());
-    push(0, writer.hold(&tally, 2 * PAGE_BYTES));
+    push(0, writer.hold(&counters, 2 * PAGE_BYTES));
     assert!(entry.read(&(0..2)).is_some());
     // Without a limit nothing is left out, however late.
-    let tally = Arc::new(Tally::default());
-    let late = writer.hold(&tally, 2 * PAGE_BYTES);
+    let counters = Arc::new(LoadCounters::default());
+    let late = writer.hold(&counters, 2 * PAGE_BYTES);
     std::thread::sleep(Duration::from_millis(150));
     push(2, late);
-    assert_eq!((tally.left_out_bytes(), entry.read(&(2..4)).is_some()), (0, true));
+    assert_eq!((counters.left_out_bytes(), entry.read(&(2..4)).is_some()), (0, true));
 }
 
 /// Two holders of one directory, as two processes are.

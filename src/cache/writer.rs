@@ -13,7 +13,7 @@ use super::files::Files;
 use super::room;
 use super::shelf::Shelf;
 use crate::ring::Part;
-use crate::source::Tally;
+use crate::source::LoadCounters;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,7 +76,7 @@ impl Bytes {
 
 /// Bytes on a load's tally, until this is dropped.
 pub(super) struct Held {
-    tally: Arc<Tally>,
+    counters: Arc<LoadCounters>,
     bytes: u64,
     /// Until when they may be, where the load needs the memory again.
     until: Option<Instant>,
@@ -87,7 +87,7 @@ impl Held {
     fn is_late(&self) -> bool {
         let late = self.until.is_some_and(|until| until < Instant::now());
         if late {
-            self.tally.left_out(self.bytes);
+            self.counters.left_out(self.bytes);
         }
         late
     }
@@ -95,7 +95,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.tally.release(self.bytes);
+        self.counters.release(self.bytes);
     }
 }
 
@@ -135,10 +135,10 @@ impl Writer {
     }
 
     /// Room on a load's tally for `bytes` more; `None` where they have to be left out.
-    pub fn hold(&self, tally: &Arc<Tally>, bytes: u64) -> Option<Held> {
-        while !tally.hold(bytes) {
+    pub fn hold(&self, counters: &Arc<LoadCounters>, bytes: u64) -> Option<Held> {
+        while !counters.hold(bytes) {
             if !self.patient || self.shared.shelf.gave_up() {
-                tally.left_out(bytes);
+                counters.left_out(bytes);
                 return None;
             }
             // What is held is being written, and each end of that wakes.
@@ -146,8 +146,8 @@ impl Writer {
             drop(self.shared.done.wait_timeout(state, IDLE));
         }
         let until =
-            Instant::now().checked_add(LATE).filter(|_| tally.reuses_memory() && !self.patient);
-        Some(Held { tally: Arc::clone(tally), bytes, until })
+            Instant::now().checked_add(LATE).filter(|_| counters.reuses_memory() && !self.patient);
+        Some(Held { counters: Arc::clone(counters), bytes, until })
     }
 
     /// Takes pages to write.

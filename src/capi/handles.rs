@@ -4,7 +4,7 @@
 //! a crash; and what is closed while another thread uses it lives until that one is done. After a fork
 //! they are the parent's.
 
-use crate::process::OfProcess;
+use crate::process::ForkGuard;
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,7 +20,7 @@ pub struct Handles<T> {
 
 struct Live<T> {
     next: usize,
-    of: BTreeMap<usize, OfProcess<Arc<T>>>,
+    of: BTreeMap<usize, ForkGuard<Arc<T>>>,
 }
 
 /// Why a handle leads nowhere.
@@ -43,7 +43,7 @@ impl<T> Handles<T> {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let handle = live.next + self.kind;
         live.next += STEP;
-        live.of.insert(handle, OfProcess::new(thing));
+        live.of.insert(handle, ForkGuard::new(thing));
         ptr::without_provenance_mut(handle)
     }
 

@@ -70,7 +70,7 @@ typedef enum RingloadStatus {
    */
   RINGLOAD_STATUS_IO = 12,
   /**
-   * A card or its driver failed.
+   * A GPU or its driver failed.
    */
   RINGLOAD_STATUS_DEVICE = 13,
   /**
@@ -122,7 +122,7 @@ typedef struct RingloadTensor {
    */
   uint64_t len_bytes;
   /**
-   * -1 for host memory, else the number of the CUDA card.
+   * -1 for host memory, else the number of the CUDA GPU.
    */
   int32_t device;
   /**
@@ -152,7 +152,7 @@ typedef struct RingloadRange {
    */
   void *into;
   /**
-   * -1 for host memory, else the number of a CUDA card.
+   * -1 for host memory, else the number of a CUDA GPU.
    */
   int32_t device;
 } RingloadRange;

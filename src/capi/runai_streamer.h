@@ -110,19 +110,19 @@ typedef enum RunaiFileStreamerResponse {
    */
   RUNAI_FILE_STREAMER_RESPONSE_FS_ASYNC_ENGINE_ERROR = 22,
   /**
-   * The device is neither the host nor a CUDA card.
+   * The device is neither the host nor a CUDA GPU.
    */
   RUNAI_FILE_STREAMER_RESPONSE_UNSUPPORTED_DEVICE_TYPE = 23,
   /**
-   * There is no driver, or no card.
+   * There is no driver, or no GPU.
    */
   RUNAI_FILE_STREAMER_RESPONSE_DEVICE_UNAVAILABLE = 24,
   /**
-   * There is no card of this number, or an address is not of its memory.
+   * There is no GPU of this number, or an address is not of its memory.
    */
   RUNAI_FILE_STREAMER_RESPONSE_INVALID_DEVICE = 25,
   /**
-   * The card has too little memory, or too little can be pinned.
+   * The GPU has too little memory, or too little can be pinned.
    */
   RUNAI_FILE_STREAMER_RESPONSE_DEVICE_OUT_OF_MEMORY = 26,
   /**
@@ -130,7 +130,7 @@ typedef enum RunaiFileStreamerResponse {
    */
   RUNAI_FILE_STREAMER_RESPONSE_DEVICE_TRANSFER_ERROR = 27,
   /**
-   * The card or its driver failed.
+   * The GPU or its driver failed.
    */
   RUNAI_FILE_STREAMER_RESPONSE_DEVICE_DRIVER_ERROR = 28,
 } RunaiFileStreamerResponse;
@@ -155,7 +155,7 @@ typedef struct RunaiFileStreamerDevice {
    */
   RunaiFileStreamerDeviceType type;
   /**
-   * The number of the card; nothing for host memory.
+   * The number of the GPU; nothing for host memory.
    */
   int id;
 } RunaiFileStreamerDevice;
@@ -173,7 +173,7 @@ typedef void (*RunaiFileStreamerFileListCallback)(const char *path,
 #define RUNAI_FILE_STREAMER_DEVICE_CPU 0
 
 /**
- * Memory of a CUDA card.
+ * Memory of a CUDA GPU.
  */
 #define RUNAI_FILE_STREAMER_DEVICE_CUDA 1
 
@@ -230,7 +230,7 @@ int runai_file_streamer_set_fs_strategy(void *streamer,
  *
  * The arrays are not needed any more when this returns. The memory of the ranges is, until their
  * response was taken or the streamer was ended; ranges, also of other requests, must not overlap there.
- * On a card, work that was queued before must be done with it.
+ * On a GPU, work that was queued before must be done with it.
  *
  * `out_submission_id` (may be NULL) gets the number that responses are told apart by; 0 where the
  * arguments cannot be used, and nothing was asked for then.

@@ -1,5 +1,5 @@
 //! Casts between float types: what `--dtype` does to tensors on their way into host memory, and what
-//! the kernels that do it on a card (`kernels/cast.cu`) are compared with. Both give the same bits.
+//! the kernels that do it on a GPU (`kernels/cast.cu`) are compared with. Both give the same bits.
 //!
 //! - Values are rounded to nearest, ties to even. What is too large for the type becomes an
 //!   infinity, as IEEE 754 has it; what is subnormal stays so, and nothing is flushed to zero.

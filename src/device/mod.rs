@@ -1,26 +1,26 @@
 //! Devices with memory of their own: full slots are carried there and come back to the ring.
 //!
-//! For the host there is nothing to do: the bytes are already in place. A card has a `Carrier`,
+//! For the host there is nothing to do: the bytes are already in place. A GPU has a `DeviceTransfer`,
 //! which takes full slots from the engines and works on threads of its own, so that no engine ever
-//! waits for the card. What it brings into place it hands to its `Outlet`.
+//! waits for the GPU. What it brings into place it hands to its `CompletionSink`.
 
 pub(crate) mod cuda;
 
-pub use cuda::{CardInfo, cards};
+pub use cuda::{GpuInfo, gpus};
 
 use crate::error::Result;
 use crate::options::Device;
 use crate::ring::FullSlot;
-use crate::tensor::Ready;
+use crate::tensor::LoadedTensors;
 use std::time::Instant;
 
-/// Brings full slots to a card.
-pub(crate) trait Carrier: Send + Sync {
-    /// The card.
+/// Brings full slots to a GPU.
+pub(crate) trait DeviceTransfer: Send + Sync {
+    /// The GPU.
     fn device(&self) -> Device;
 
     /// Takes the full slot of extent `index`. Called on an engine's thread: it never waits for the
-    /// card.
+    /// GPU.
     fn take(&self, index: usize, full: FullSlot);
 
     /// How many slots were taken and have not come back yet.
@@ -30,17 +30,17 @@ pub(crate) trait Carrier: Send + Sync {
     fn close(&self);
 
     /// Works until it is closed and everything is in place, or until the load is stopped; then no
-    /// operation of the card is left that touches a slot.
+    /// operation of the GPU is left that touches a slot.
     ///
     /// # Errors
-    /// When the card fails or has too little memory.
-    fn run(&self, outlet: &dyn Outlet) -> Result<()>;
+    /// When the GPU fails or has too little memory.
+    fn run(&self, sink: &dyn CompletionSink) -> Result<()>;
 }
 
-/// Where a carrier's results go: to the load.
-pub(crate) trait Outlet: Sync {
+/// Where a device transfer's results go: to the load.
+pub(crate) trait CompletionSink: Sync {
     /// Hands out tensors that are in place.
-    fn deliver(&self, ready: Ready);
+    fn deliver(&self, ready: LoadedTensors);
 
     /// Records a step down, for the summary.
     fn downgrade(&self, from: &'static str, to: &'static str, why: &str);
@@ -48,7 +48,7 @@ pub(crate) trait Outlet: Sync {
     /// Notes what a step took that began at `since`, if anybody wants to know.
     fn took(&self, step: &'static str, device: Device, since: Instant);
 
-    /// Counts bytes that a card has summed up and that are what host memory held.
+    /// Counts bytes that a GPU has summed up and that are what host memory held.
     fn verified(&self, bytes: u64);
 
     /// Whether the load was stopped.

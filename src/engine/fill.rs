@@ -86,7 +86,7 @@ async fn recover(
     match action(&failure) {
         Action::Retry if *retries < RETRIES_MAX => {
             *retries += 1;
-            shared.stats.tally.retry("interrupted");
+            shared.stats.counters.retry("interrupted");
             if *retries > 1 {
                 // 1, 2, 4 ... 64 ms: half a second in all before it counts as a failure.
                 tokio::time::sleep(Duration::from_millis(1 << (*retries - 2).min(6))).await;

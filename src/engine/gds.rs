@@ -1,21 +1,21 @@
-//! The read path by GPUDirect Storage: cards read extents by themselves.
+//! The read path by GPUDirect Storage: GPUs read extents by themselves.
 //!
 //! There is no ring and no slot. Each thread takes the next extent and lets cuFile read its parts to
-//! where they go on the card, waiting for each; so as many reads are in flight as there are threads.
+//! where they go on the GPU, waiting for each; so as many reads are in flight as there are threads.
 //! Between reads a thread looks whether the load was stopped; so when the threads have been joined,
 //! no read is left.
 //!
-//! What cuFile refuses in mid-load is read plainly and copied to the card, and so is all that comes
+//! What cuFile refuses in mid-load is read plainly and copied to the GPU, and so is all that comes
 //! after: a step down like any other, told in the summary. Bytes are never taken on trust: a read
 //! that comes short is continued where it ended, one that ends before the file does is an error.
 
 use super::fill::ended_early;
-use super::{Done, Shared};
-use crate::device::cuda::{GdsCard, RegisteredFile, Target};
+use super::{Completion, Shared};
+use crate::device::cuda::{GdsGpu, RegisteredFile, Target};
 use crate::error::{Error, Result};
 use crate::plan::Extent;
 use crate::source::{DirectFile, Downgrade, Source, Via, stopped};
-use crate::tensor::Ready;
+use crate::tensor::LoadedTensors;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -33,7 +33,7 @@ pub(crate) struct GdsWork {
     refused: AtomicBool,
     bounce_bytes: usize,
     /// By place. After the files, which are let go while the contexts are there.
-    cards: Vec<GdsCard>,
+    gpus: Vec<GdsGpu>,
 }
 
 /// A source while it is being read.
@@ -51,12 +51,12 @@ struct Open {
 }
 
 impl GdsWork {
-    /// Extents name their source and their card by index. Where cuFile refuses, each thread takes
+    /// Extents name their source and their GPU by index. Where cuFile refuses, each thread takes
     /// `bounce_bytes` of memory to read through.
     pub fn new(
         extents: Arc<[Extent]>,
         sources: Vec<Arc<dyn Source>>,
-        cards: Vec<GdsCard>,
+        gpus: Vec<GdsGpu>,
         bounce_bytes: usize,
     ) -> Self {
         let left = |source: usize| extents.iter().filter(|e| e.shard() == source).count();
@@ -68,7 +68,7 @@ impl GdsWork {
             next_extent: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
             bounce_bytes: bounce_bytes.max(1),
-            cards,
+            gpus,
         }
     }
 
@@ -82,7 +82,7 @@ impl GdsWork {
             };
             match self.bring(shared, engine, extent, &mut bounce) {
                 Ok(all) => {
-                    all.into_iter().for_each(|ready| shared.queue.push(Done::Tensors(ready)))
+                    all.into_iter().for_each(|ready| shared.queue.push(Completion::Tensors(ready)))
                 }
                 Err(error) => shared.fail(error),
             }
@@ -96,10 +96,10 @@ impl GdsWork {
         engine: usize,
         extent: &Extent,
         bounce: &mut Vec<u8>,
-    ) -> Result<Vec<Ready>> {
-        let card = &self.cards[extent.place()];
+    ) -> Result<Vec<LoadedTensors>> {
+        let gpu = &self.gpus[extent.place()];
         if extent.len_bytes() == 0 {
-            return Ok(vec![Ready::empty(extent.positions(), card.device())]);
+            return Ok(vec![LoadedTensors::empty(extent.positions(), gpu.device())]);
         }
         let source = &*self.sources[extent.shard()];
         let open = self.open(shared, extent.shard())?;
@@ -109,7 +109,7 @@ impl GdsWork {
             false => Via::Gds,
         };
         let _mark = shared.mark(engine, extent, via);
-        let ready = card.bring(extent, |target| {
+        let ready = gpu.bring(extent, |target| {
             let read = match &open.registered {
                 Some(file) if !self.refused.load(Ordering::Relaxed) => {
                     self.read(shared, source, file, target)?
@@ -147,7 +147,7 @@ impl GdsWork {
                 }
                 Err(refusal) if refusal.is_passing() && retries < RETRIES_MAX => {
                     retries += 1;
-                    shared.stats.tally.retry("interrupted");
+                    shared.stats.counters.retry("interrupted");
                 }
                 Err(refusal) => {
                     self.step_down(shared, format!("{}: {refusal}", source.location()));

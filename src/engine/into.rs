@@ -4,7 +4,7 @@
 //! modulo the block: then the partial blocks at both ends are read through the page cache and all
 //! between directly. Where it is not, all of it goes through the page cache.
 
-use super::{Done, Next, Task, Work};
+use super::{Completion, Next, Task, Work};
 use crate::error::Result;
 use crate::plan::{Chunk, chunk_ends};
 use crate::ring::Window;
@@ -24,7 +24,7 @@ pub(crate) struct IntoWork {
 }
 
 /// One range to read: `into.len()` bytes of a source from `offset`.
-pub(crate) struct Lent {
+pub(crate) struct BorrowedBuffer {
     pub source: usize,
     pub offset: u64,
     pub into: NonNull<[u8]>,
@@ -36,7 +36,7 @@ impl IntoWork {
     /// that run this work have been joined and the work is dropped.
     #[allow(unsafe_code)]
     pub unsafe fn new(
-        requests: Vec<Lent>,
+        requests: Vec<BorrowedBuffer>,
         sources: Vec<std::sync::Arc<dyn crate::source::Source>>,
         chunk_bytes: u64,
     ) -> Self {
@@ -65,7 +65,7 @@ impl IntoWork {
     }
 }
 
-impl Lent {
+impl BorrowedBuffer {
     /// Where its reads end, relative to its start.
     fn ends(&self, block: u64, chunk_bytes: u64) -> Vec<usize> {
         let len = self.into.len() as u64;
@@ -102,19 +102,19 @@ fn part(whole: NonNull<[u8]>, start: usize, end: usize) -> NonNull<[u8]> {
 impl Work for IntoWork {
     fn next(&self, _engine: usize) -> Next {
         if let Some(index) = self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
-            return Next::Deliver(Done::Request { index });
+            return Next::Deliver(Completion::Request { index });
         }
         let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         task.map_or(Next::Finished, Next::Read)
     }
 
-    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>> {
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>> {
         drop(window);
         let last = self.left[ticket].fetch_sub(1, Ordering::AcqRel) == 1;
         if !last {
             return Ok(None);
         }
         self.sources[self.source_of[ticket]].check_unchanged()?;
-        Ok(Some(Done::Request { index: ticket }))
+        Ok(Some(Completion::Request { index: ticket }))
     }
 }

@@ -4,13 +4,13 @@
 //! (and, where it is not cached, to read) its pages, a step at a time so that a stop is quick.
 //! A file that shrank shows as EFAULT from madvise(2), not as a signal.
 
-use super::{Done, Shared};
+use super::{Completion, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Device;
 use crate::plan::{Extent, Plan};
 use crate::ring::Mapping;
 use crate::source::{Source, Via};
-use crate::tensor::{Ready, Starts, Storage};
+use crate::tensor::{LoadedTensors, Offsets, Storage};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,16 +40,16 @@ impl MapWork {
                 return;
             };
             match self.fault_in(shared, engine, extent) {
-                Ok(ready) => shared.queue.push(Done::Tensors(ready)),
+                Ok(ready) => shared.queue.push(Completion::Tensors(ready)),
                 Err(error) => shared.fail(error),
             }
         }
     }
 
-    fn fault_in(&self, shared: &Shared, engine: usize, extent: &Extent) -> Result<Ready> {
+    fn fault_in(&self, shared: &Shared, engine: usize, extent: &Extent) -> Result<LoadedTensors> {
         let positions = extent.positions();
         if extent.len_bytes() == 0 {
-            return Ok(Ready::empty(positions, Device::Host));
+            return Ok(LoadedTensors::empty(positions, Device::Host));
         }
         let source = &**self.plan.checkpoint().shards()[extent.shard()].source();
         let mapping = self.mapping(source, extent.shard())?;
@@ -64,7 +64,7 @@ impl MapWork {
         }
         source.check_unchanged()?;
         let storage = Storage::mapped(mapping, start..end);
-        Ok(Ready { positions, storage, starts: Starts::Shard(start as u64) })
+        Ok(LoadedTensors { positions, storage, starts: Offsets::Shard(start as u64) })
     }
 
     fn mapping(&self, source: &dyn Source, shard: usize) -> Result<Arc<Mapping>> {

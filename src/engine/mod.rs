@@ -9,46 +9,46 @@
 //!        +------------------ the slot is freed when its last tensor is dropped -------+
 //! ```
 //!
-//! Slots of a card's tensors go to its [`Carrier`], which has threads of its own: an engine hands them
-//! over and never waits for the card.
+//! Slots of a GPU's tensors go to its [`DeviceTransfer`], which has threads of its own: an engine hands them
+//! over and never waits for the GPU.
 //!
-//! Two read paths have no lanes, and threads that wait: `mapped`, and `gds`, where cards read by
+//! Two read paths have no lanes, and threads that wait: `mapped`, and `gds`, where GPUs read by
 //! themselves.
 //!
 //! A *lane* is one local task that takes a read, drives it to its end and takes the next; an engine
 //! runs [`Job::depth`] of them, which is its queue depth. Lanes take work from one shared
 //! [`Work`], so that engines balance by themselves.
 //!
-//! Stopping: [`Running`]'s drop (or the first error) sets a flag that every lane looks at between
+//! Stopping: [`LoadHandle`]'s drop (or the first error) sets a flag that every lane looks at between
 //! attempts, and which ends its waits for a server. A lane is never dropped while its read is in flight: the engine joins its lanes, then
-//! ends its runtime, then its thread; `Running` joins the threads, also those of the carriers, which
-//! wait for their copies first. So when `stop` returns, no operation of kernel or card is left and
+//! ends its runtime, then its thread; `LoadHandle` joins the threads, also those of the device transfers, which
+//! wait for their copies first. So when `stop` returns, no operation of kernel or GPU is left and
 //! every window is back.
 
-mod both;
+mod chain;
+mod completion_sink;
 mod fill;
 mod gds;
 mod into;
-mod lane;
 mod mapped;
-mod outlet;
 mod queue;
+mod read_task;
 mod record;
 mod runtime;
 mod schedule;
 mod stats;
 
-pub(crate) use both::Both;
+pub(crate) use chain::ChainedWork;
 pub(crate) use gds::GdsWork;
-pub(crate) use into::{IntoWork, Lent};
+pub(crate) use into::{BorrowedBuffer, IntoWork};
 pub(crate) use mapped::MapWork;
-pub(crate) use queue::Done;
-pub(crate) use schedule::{LoadWork, Place};
+pub(crate) use queue::Completion;
+pub(crate) use schedule::{Destination, LoadWork};
 pub(crate) use stats::Stats;
 
-use crate::device::Carrier;
+use crate::device::DeviceTransfer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::numa::Near;
+use crate::numa::NumaAffinity;
 use crate::options::ReadPath;
 use crate::plan::Chunk;
 use crate::ring::{Ring, Window};
@@ -68,9 +68,9 @@ pub(crate) trait Work: Send + Sync {
     fn next(&self, engine: usize) -> Next;
 
     /// Takes a filled window back; gives what that completed.
-    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>>;
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>>;
 
-    /// How many full slots carriers have and will give back by themselves.
+    /// How many full slots device transfers have and will give back by themselves.
     fn in_hand(&self) -> usize {
         0
     }
@@ -90,7 +90,7 @@ pub(crate) enum Next {
     /// Read this.
     Read(Task),
     /// Hand this out; it needs no read.
-    Deliver(Done),
+    Deliver(Completion),
     /// Wait until a slot of this ring is freed: so many bytes are needed.
     Wait { ring: Arc<Ring>, need: usize },
     /// There is nothing left to begin.
@@ -112,12 +112,12 @@ pub(crate) struct Job {
     pub sources: Vec<Arc<dyn Source>>,
     /// The rings that windows come from; none when they are lent.
     pub rings: Vec<Arc<Ring>>,
-    /// What takes the full slots of cards.
-    pub carriers: Vec<Arc<dyn Carrier>>,
+    /// What takes the full slots of GPUs.
+    pub transfers: Vec<Arc<dyn DeviceTransfer>>,
     pub read_path: ReadPath,
     pub engines: usize,
     /// The NUMA node whose cores the load's threads run on, if it stays near one.
-    pub near: Option<Arc<Near>>,
+    pub near: Option<Arc<NumaAffinity>>,
     /// Reads in flight an engine.
     pub depth: usize,
     /// The ring whose memory is registered with io_uring, if one is.
@@ -127,7 +127,7 @@ pub(crate) struct Job {
     /// How long a caller may wait for tensors while holding all memory before that is an error.
     pub hold_timeout: Duration,
     /// Whether the caller may instead keep all of it, and the load goes on in new memory.
-    pub keeping: bool,
+    pub caller_may_retain_all: bool,
     /// Whether to check the bytes of all sources that were opened with their checksums.
     pub verify: bool,
     /// Takes down what happens, if anybody wants to know.
@@ -145,7 +145,7 @@ pub(crate) struct Shared {
     /// Of each of the job's sources, where their bytes are checked.
     checks: Vec<Option<Arc<Check>>>,
     engines_left: AtomicUsize,
-    /// Engines and carriers.
+    /// Engines and device transfers.
     workers_left: AtomicUsize,
 }
 
@@ -158,7 +158,7 @@ impl Shared {
     pub fn cancel(&self) {
         self.stop.set();
         self.job.rings.iter().for_each(|ring| ring.close());
-        self.job.carriers.iter().for_each(|carrier| carrier.close());
+        self.job.transfers.iter().for_each(|transfer| transfer.close());
     }
 
     /// Ends the load with `error`; the first one counts.
@@ -177,15 +177,15 @@ impl Shared {
         }
     }
 
-    /// When the last engine has ended, nothing more comes to the carriers.
+    /// When the last engine has ended, nothing more comes to the device transfers.
     fn engine_ended(&self) {
         if self.engines_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.job.carriers.iter().for_each(|carrier| carrier.close());
+            self.job.transfers.iter().for_each(|transfer| transfer.close());
         }
         self.worker_ended();
     }
 
-    /// When the last engine and carrier have ended, nothing more comes to the caller.
+    /// When the last engine and device transfer have ended, nothing more comes to the caller.
     fn worker_ended(&self) {
         if self.workers_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.queue.close();
@@ -194,12 +194,12 @@ impl Shared {
 }
 
 /// The engines of one load. Dropping it stops and drains them.
-pub(crate) struct Running {
+pub(crate) struct LoadHandle {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Running {
+impl LoadHandle {
     /// Starts the engines of `job`, to do `work`.
     ///
     /// # Errors
@@ -241,7 +241,7 @@ impl Running {
         Self::start_engines(job, move |shared, engine| work.run(shared, engine))
     }
 
-    /// Starts threads that let cards read.
+    /// Starts threads that let GPUs read.
     ///
     /// # Errors
     /// When threads cannot be started.
@@ -255,7 +255,7 @@ impl Running {
         body: impl Fn(&Arc<Shared>, usize) + Clone + Send + 'static,
     ) -> Result<Self> {
         let engines = job.engines.max(1);
-        let carriers = job.carriers.clone();
+        let transfers = job.transfers.clone();
         let check = |source: &Arc<dyn Source>| source.check().filter(|_| job.verify);
         let shared = Shared {
             checks: job.sources.iter().map(check).collect(),
@@ -264,15 +264,15 @@ impl Running {
             in_flight: AtomicUsize::new(0),
             stop: Arc::default(),
             engines_left: AtomicUsize::new(engines),
-            workers_left: AtomicUsize::new(engines + carriers.len()),
+            workers_left: AtomicUsize::new(engines + transfers.len()),
             job,
         };
         let mut running = Self { shared: Arc::new(shared), threads: Vec::new() };
-        for carrier in carriers {
+        for transfer in transfers {
             let shared = Arc::clone(&running.shared);
-            running.spawn(format!("ringload-{}", carrier.device()), move || {
+            running.spawn(format!("ringload-{}", transfer.device()), move || {
                 shared.guard(|| {
-                    if let Err(error) = carrier.run(&*shared) {
+                    if let Err(error) = transfer.run(&*shared) {
                         shared.fail(error);
                     }
                 });
@@ -304,12 +304,12 @@ impl Running {
     }
 
     /// The next thing that is done, waiting for it; `None` when all is.
-    pub fn pop(&self) -> Option<Result<Done>> {
+    pub fn pop(&self) -> Option<Result<Completion>> {
         self.shared.queue.pop()
     }
 
     /// As [`pop`](Self::pop), for async callers.
-    pub fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Done>>> {
+    pub fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Completion>>> {
         self.shared.queue.poll_pop(cx)
     }
 
@@ -355,8 +355,8 @@ impl Running {
 
     /// What stops the engines from elsewhere.
     #[cfg(feature = "capi")]
-    pub fn halt(&self) -> Halt {
-        Halt { shared: Arc::downgrade(&self.shared) }
+    pub fn halt(&self) -> CancelHandle {
+        CancelHandle { shared: Arc::downgrade(&self.shared) }
     }
 
     /// Stops the engines and waits until nothing of them is left.
@@ -372,12 +372,12 @@ impl Running {
 /// Stops a load from elsewhere: its caller is told that nothing more comes.
 #[cfg(feature = "capi")]
 #[derive(Clone)]
-pub(crate) struct Halt {
+pub(crate) struct CancelHandle {
     shared: std::sync::Weak<Shared>,
 }
 
 #[cfg(feature = "capi")]
-impl Halt {
+impl CancelHandle {
     /// Stops it, without waiting for that.
     pub fn halt(&self) {
         if let Some(shared) = self.shared.upgrade() {
@@ -386,7 +386,7 @@ impl Halt {
     }
 }
 
-impl Drop for Running {
+impl Drop for LoadHandle {
     fn drop(&mut self) {
         self.stop();
     }

@@ -1,11 +1,11 @@
 //! From engines to the caller: what is done, in the order it was done.
 //!
-//! Unbounded on purpose: everything in it is a tensor that is in place, so the ring or the card bounds it. It also
+//! Unbounded on purpose: everything in it is a tensor that is in place, so the ring or the GPU bounds it. It also
 //! knows whether (and since when) the caller is waiting, which tells a slow consumer from one that
 //! holds all memory and waits for more.
 
 use crate::error::{Error, Result};
-use crate::tensor::Ready;
+use crate::tensor::LoadedTensors;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Something that was completed.
 #[derive(Debug)]
-pub(crate) enum Done {
+pub(crate) enum Completion {
     /// Tensors of the plan.
-    Tensors(Ready),
+    Tensors(LoadedTensors),
     /// Request `index` of a `read_into`.
     Request { index: usize },
 }
@@ -26,7 +26,7 @@ pub(crate) struct Queue {
 }
 
 struct State {
-    done: VecDeque<Done>,
+    done: VecDeque<Completion>,
     error: Option<Error>,
     closed: bool,
     waiting_since: Option<Instant>,
@@ -45,7 +45,7 @@ impl Queue {
         Self { state: Mutex::new(state), ready: Condvar::new() }
     }
 
-    pub fn push(&self, done: Done) {
+    pub fn push(&self, done: Completion) {
         self.change(|state| {
             if !state.closed {
                 state.done.push_back(done);
@@ -75,7 +75,7 @@ impl Queue {
         state.waiting_since.filter(|_| state.done.is_empty()).map(|since| since.elapsed())
     }
 
-    pub fn pop(&self) -> Option<Result<Done>> {
+    pub fn pop(&self) -> Option<Result<Completion>> {
         let mut state = self.lock();
         loop {
             if let Poll::Ready(taken) = state.take() {
@@ -85,7 +85,7 @@ impl Queue {
         }
     }
 
-    pub fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Done>>> {
+    pub fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Completion>>> {
         let mut state = self.lock();
         let taken = state.take();
         if taken.is_pending() {
@@ -111,7 +111,7 @@ impl Queue {
 }
 
 impl State {
-    fn take(&mut self) -> Poll<Option<Result<Done>>> {
+    fn take(&mut self) -> Poll<Option<Result<Completion>>> {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }

@@ -7,7 +7,7 @@
 use super::Shared;
 use crate::plan::Extent;
 use crate::source::Via;
-use crate::timeline::{Mark, Recorder, Stage, Taken};
+use crate::timeline::{Recorder, Stage, Taken, TraceSpan};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,7 +71,7 @@ impl Drop for Counted<'_> {
 
 impl Shared {
     /// The mark of an extent that is read without a slot, where lives are taken down.
-    pub(super) fn mark(&self, engine: usize, extent: &Extent, via: Via) -> Option<Mark> {
+    pub(super) fn mark(&self, engine: usize, extent: &Extent, via: Via) -> Option<TraceSpan> {
         let recorder = self.job.recorder.as_ref()?;
         let mark = recorder.slot(Taken {
             engine,

@@ -1,6 +1,6 @@
 //! An engine's thread: probes the ladder, runs the lanes, and ends only when all of them have.
 
-use super::lane::Engine;
+use super::read_task::Engine;
 use super::{Shared, Work};
 use crate::error::{Error, ErrorKind};
 use crate::source::{Backend, Downgrade};

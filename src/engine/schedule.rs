@@ -2,7 +2,7 @@
 //!
 //! Extents get their slots strictly in plan order: the next one waits until it fits, however much
 //! smaller the ones behind it are. So a large tensor is never starved, and as the ring holds any
-//! one extent, a consumer that drops what it got always gets further. Slots on their way to a card
+//! one extent, a consumer that drops what it got always gets further. Slots on their way to a gpu
 //! come back by themselves.
 //!
 //! Where an extent's tensors are cast, it gets a second slot with the first. Whoever completes the
@@ -12,15 +12,15 @@
 //! Where the caller may keep what it likes, a ring of the host that is all in its hands is left to it,
 //! and the load goes on in a new one. What is given back of the old one is gone with its last tensor.
 
-use super::{Done, Next, Task, Work};
+use super::{Completion, Next, Task, Work};
 use crate::cast::Cast;
-use crate::device::Carrier;
+use crate::device::DeviceTransfer;
 use crate::error::Result;
 use crate::options::Device;
 use crate::plan::{Chunk, Extent, chunk_ends};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
-use crate::tensor::{Ready, Starts, Storage};
+use crate::tensor::{LoadedTensors, Offsets, Storage};
 use crate::timeline::{Recorder, Stage, Taken};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,17 +28,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct LoadWork {
     extents: Arc<[Extent]>,
     sources: Vec<Arc<dyn Source>>,
-    places: Vec<Place>,
+    places: Vec<Destination>,
     chunk_bytes: u64,
     state: Mutex<State>,
     recorder: Option<Arc<Recorder>>,
 }
 
 /// Where the slots of an extent come from, and where they go when they are full.
-pub(crate) struct Place {
+pub(crate) struct Destination {
     pub ring: Arc<Ring>,
     /// `None` for the host: there the slot is the tensors' storage.
-    pub carrier: Option<Arc<dyn Carrier>>,
+    pub transfer: Option<Arc<dyn DeviceTransfer>>,
 }
 
 struct State {
@@ -57,7 +57,7 @@ impl LoadWork {
     pub fn new(
         extents: Arc<[Extent]>,
         sources: Vec<Arc<dyn Source>>,
-        places: Vec<Place>,
+        places: Vec<Destination>,
         chunk_bytes: u64,
     ) -> Self {
         let state = State {
@@ -101,11 +101,11 @@ impl LoadWork {
     }
 
     /// What follows from the full slot of extent `index`.
-    fn place(&self, index: usize, full: FullSlot) -> Option<Done> {
+    fn place(&self, index: usize, full: FullSlot) -> Option<Completion> {
         let extent = &self.extents[index];
-        match &self.places[extent.place()].carrier {
-            Some(carrier) => {
-                carrier.take(index, full);
+        match &self.places[extent.place()].transfer {
+            Some(transfer) => {
+                transfer.take(index, full);
                 None
             }
             None => {
@@ -116,13 +116,17 @@ impl LoadWork {
                         let source = &full.bytes()[start..][..extent.len_bytes() as usize];
                         full.enter(Stage::Casting);
                         let storage = cast_into(result, extent.cast_bytes(), cast, source);
-                        (storage, Starts::Cast(extent.offset_bytes(), cast))
+                        (storage, Offsets::Cast(extent.offset_bytes(), cast))
                     }
-                    _ => (Some(full), Starts::Shard(from)),
+                    _ => (Some(full), Offsets::Shard(from)),
                 };
                 storage.iter().for_each(|slot| slot.enter(Stage::Held));
                 let storage = storage.map_or(Storage::empty(Device::Host), Storage::from_slot);
-                Some(Done::Tensors(Ready { positions: extent.positions(), storage, starts }))
+                Some(Completion::Tensors(LoadedTensors {
+                    positions: extent.positions(),
+                    storage,
+                    starts,
+                }))
             }
         }
     }
@@ -146,8 +150,8 @@ impl LoadWork {
 
     /// The ring that slots of the place of this index come from now.
     fn ring<'a>(&'a self, state: &'a State, place: usize) -> &'a Arc<Ring> {
-        let Place { ring, carrier } = &self.places[place];
-        match (&state.renewed, carrier) {
+        let Destination { ring, transfer } = &self.places[place];
+        match (&state.renewed, transfer) {
             (Some(renewed), None) => renewed,
             _ => ring,
         }
@@ -158,10 +162,10 @@ impl LoadWork {
     }
 
     /// Tensors without bytes are in place as they are.
-    fn place_empty(&self, extent: &Extent) -> Done {
-        let carrier = self.places[extent.place()].carrier.as_ref();
-        let device = carrier.map_or(Device::Host, |carrier| carrier.device());
-        Done::Tensors(Ready::empty(extent.positions(), device))
+    fn place_empty(&self, extent: &Extent) -> Completion {
+        let transfer = self.places[extent.place()].transfer.as_ref();
+        let device = transfer.map_or(Device::Host, |transfer| transfer.device());
+        Completion::Tensors(LoadedTensors::empty(extent.positions(), device))
     }
 }
 
@@ -212,7 +216,7 @@ impl Work for LoadWork {
         }
     }
 
-    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>> {
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>> {
         let Some(full) = window.complete() else {
             return Ok(None);
         };
@@ -221,21 +225,22 @@ impl Work for LoadWork {
     }
 
     fn in_hand(&self) -> usize {
-        let carriers = self.places.iter().filter_map(|place| place.carrier.as_ref());
-        carriers.map(|carrier| carrier.in_hand()).sum()
+        let transfers = self.places.iter().filter_map(|place| place.transfer.as_ref());
+        transfers.map(|transfer| transfer.in_hand()).sum()
     }
 
     fn renew(&self, ring: &Arc<Ring>) -> Result<bool> {
         let mut state = self.lock();
-        let mut of_host = self.places.iter().filter(|place| place.carrier.is_none());
+        let mut of_host = self.places.iter().filter(|place| place.transfer.is_none());
         let Some(host) = of_host.next() else {
             return Ok(false);
         };
         let current = state.renewed.as_ref().unwrap_or(&host.ring);
         if !Arc::ptr_eq(current, ring) {
-            // Of a card; or another lane was first.
-            let is_card = |place: &Place| place.carrier.is_some() && Arc::ptr_eq(&place.ring, ring);
-            return Ok(!self.places.iter().any(is_card));
+            // Of a GPU; or another lane was first.
+            let is_gpu =
+                |place: &Destination| place.transfer.is_some() && Arc::ptr_eq(&place.ring, ring);
+            return Ok(!self.places.iter().any(is_gpu));
         }
         let new = Ring::new(ring.capacity(), ring.block_bytes())?;
         ring.close(); // wakes who waits for it

@@ -1,6 +1,6 @@
 //! What a load did, counted while it runs.
 
-use crate::source::{Downgrade, Rung, Tally, Via};
+use crate::source::{BackendKind, Downgrade, LoadCounters, Via};
 use crate::timeline::Recorder;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +11,11 @@ pub(crate) struct Stats {
     buffered_bytes: AtomicU64,
     mapped_bytes: AtomicU64,
     http_bytes: AtomicU64,
-    /// What cards have summed up and found right.
-    pub card_verified_bytes: AtomicU64,
+    /// What GPUs have summed up and found right.
+    pub device_verified_bytes: AtomicU64,
     gds_bytes: AtomicU64,
     /// What had to be asked for again, by reason.
-    pub tally: Arc<Tally>,
+    pub counters: Arc<LoadCounters>,
     ladder: Mutex<Ladder>,
     recorder: Option<Arc<Recorder>>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Stats {
 #[derive(Default)]
 struct Ladder {
     /// The lowest rung that any engine used.
-    rung: Option<Rung>,
+    rung: Option<BackendKind>,
     downgrades: Vec<Downgrade>,
 }
 
@@ -35,9 +35,9 @@ impl Stats {
             buffered_bytes: AtomicU64::new(0),
             mapped_bytes: AtomicU64::new(0),
             http_bytes: AtomicU64::new(0),
-            card_verified_bytes: AtomicU64::new(0),
+            device_verified_bytes: AtomicU64::new(0),
             gds_bytes: AtomicU64::new(0),
-            tally: Arc::new(Tally::recorded(recorder.clone())),
+            counters: Arc::new(LoadCounters::recorded(recorder.clone())),
             ladder: Mutex::default(),
             recorder,
         }
@@ -47,7 +47,7 @@ impl Stats {
         self.bytes_of(via).fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub fn rung(&self, rung: Rung) {
+    pub fn rung(&self, rung: BackendKind) {
         let mut ladder = self.ladder();
         ladder.rung = Some(ladder.rung.map_or(rung, |so_far| so_far.min(rung)));
     }
@@ -66,7 +66,7 @@ impl Stats {
         }
     }
 
-    pub fn lowest_rung(&self) -> Option<Rung> {
+    pub fn lowest_rung(&self) -> Option<BackendKind> {
         self.ladder().rung
     }
 

@@ -4,16 +4,16 @@
 //! all. Whoever asked for it is told why; `auto` asks more, and of what costs least first:
 //!
 //! ```text
-//! both:    all tensors to cards, from local files with direct reads, none cast, nothing to verify,
+//! both:    all tensors to GPUs, from local files with direct reads, none cast, nothing to verify,
 //!          parts long enough to be worth a call each
 //! auto:    a load large enough, the nvidia-fs module, a file system that cuFile can serve, and
 //!          files that are not in the page cache, which is faster
-//! both:    cuFile's driver, and a first block that it reads rightly to each card
+//! both:    cuFile's driver, and a first block that it reads rightly to each gpu
 //! ```
 
 use super::{Loader, Started, rings};
-use crate::device::cuda::{Driver, GdsCard, Layout, PROBE_BYTES, Sample};
-use crate::engine::{GdsWork, Job, Running};
+use crate::device::cuda::{Driver, GdsGpu, Layout, PROBE_BYTES, Sample};
+use crate::engine::{GdsWork, Job, LoadHandle};
 use crate::error::Result;
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 const THREADS: usize = 8;
 
 /// A call of cuFile takes some tens of microseconds besides the reading. What comes in parts that are
-/// shorter than this on average is better read in large pieces and taken apart on the card.
+/// shorter than this on average is better read in large pieces and taken apart on the GPU.
 const PART_BYTES_MIN: u64 = 64 << 10;
 
 /// Finding out takes `auto` about as long as reading this much.
@@ -51,8 +51,8 @@ const FILE_SYSTEMS: [FsType; 4] = [
 ];
 
 /// How a load goes.
-pub(super) enum Way {
-    Gds(Vec<GdsCard>),
+pub(super) enum LoadPath {
+    Gds(Vec<GdsGpu>),
     /// By the ring; with a reason that the caller is to be told.
     Ring(Option<Downgrade>),
 }
@@ -61,33 +61,35 @@ impl Loader {
     /// How the load of `plan` goes.
     ///
     /// # Errors
-    /// When a card is not there, or has no room for the tensors.
-    pub(super) fn way(&self, plan: &Plan, sources: &[Arc<dyn Source>]) -> Result<Way> {
+    /// When a GPU is not there, or has no room for the tensors.
+    pub(super) fn way(&self, plan: &Plan, sources: &[Arc<dyn Source>]) -> Result<LoadPath> {
         let asked = match self.read_path {
             ReadPath::Gds => true,
             ReadPath::Auto => false,
-            _ => return Ok(Way::Ring(None)),
+            _ => return Ok(LoadPath::Ring(None)),
         };
-        match self.gds_cards(plan, sources, asked) {
-            Ok(cards) => {
-                cards.iter().try_for_each(GdsCard::check_room)?;
-                Ok(Way::Gds(cards))
+        match self.gds_gpus(plan, sources, asked) {
+            Ok(gpus) => {
+                gpus.iter().try_for_each(GdsGpu::check_room)?;
+                Ok(LoadPath::Gds(gpus))
             }
-            Err(why) if asked => Ok(Way::Ring(Some(Downgrade { from: "gds", to: "ring", why }))),
+            Err(why) if asked => {
+                Ok(LoadPath::Ring(Some(Downgrade { from: "gds", to: "ring", why })))
+            }
             Err(why) => {
                 tracing::debug!(why, "no GPUDirect Storage");
-                Ok(Way::Ring(None))
+                Ok(LoadPath::Ring(None))
             }
         }
     }
 
-    /// The cards of a load that can go this way, or why it cannot.
-    fn gds_cards(
+    /// The GPUs of a load that can go this way, or why it cannot.
+    fn gds_gpus(
         &self,
         plan: &Plan,
         sources: &[Arc<dyn Source>],
         asked: bool,
-    ) -> Result<Vec<GdsCard>, String> {
+    ) -> Result<Vec<GdsGpu>, String> {
         let ordinals = ordinals(plan.devices())?;
         if self.verifies() {
             return Err("--verify compares with sums of host memory".to_owned());
@@ -102,9 +104,9 @@ impl Loader {
         let samples = look_at(sources, asked)?;
         Driver::open()?;
         let new = |(&ordinal, layout)| {
-            let card = GdsCard::new(ordinal, layout).map_err(|e| e.to_string())?;
-            samples.iter().try_for_each(|sample| card.probe(sample))?;
-            Ok(card)
+            let gpu = GdsGpu::new(ordinal, layout).map_err(|e| e.to_string())?;
+            samples.iter().try_for_each(|sample| gpu.probe(sample))?;
+            Ok(gpu)
         };
         ordinals.iter().zip(layouts).map(new).collect()
     }
@@ -117,28 +119,28 @@ impl Loader {
         &self,
         plan: &Plan,
         sources: Vec<Arc<dyn Source>>,
-        cards: Vec<GdsCard>,
+        gpus: Vec<GdsGpu>,
         recorder: Option<Arc<Recorder>>,
     ) -> Result<Started> {
         let tuning = self.tuning(0, plan.total_bytes(), &[])?;
         let extents = Arc::clone(plan.extents_shared());
         let engines = self.engine_count()?.unwrap_or(THREADS).min(extents.len().max(1));
         // Together no more than the ring that this does without.
-        let bounce = BOUNCE_BYTES.min(plan.card_ring_bytes_max() / engines as u64);
-        let work = GdsWork::new(extents, sources.clone(), cards, bounce as usize);
+        let bounce = BOUNCE_BYTES.min(plan.gpu_ring_bytes_max() / engines as u64);
+        let work = GdsWork::new(extents, sources.clone(), gpus, bounce as usize);
         let near = self.near(plan.devices());
         let job = Job { engines, near, recorder, ..self.job(sources, &tuning) };
-        let running = Running::start_gds(job, Arc::new(work))?;
+        let running = LoadHandle::start_gds(job, Arc::new(work))?;
         Ok(Started { running, ring_bytes: 0, _lease: None })
     }
 }
 
-/// The cards that tensors go to, or that some stay in host memory.
+/// The GPUs that tensors go to, or that some stay in host memory.
 fn ordinals(devices: &[Device]) -> Result<Vec<u32>, String> {
     let ordinals: Vec<u32> = devices.iter().filter_map(|device| device.ordinal()).collect();
     match ordinals.len() {
-        0 => Err("no tensor goes to a card; load with --device cuda".to_owned()),
-        cards if cards < devices.len() => Err("some tensors stay in host memory".to_owned()),
+        0 => Err("no tensor goes to a GPU; load with --device cuda".to_owned()),
+        gpus if gpus < devices.len() => Err("some tensors stay in host memory".to_owned()),
         _ => Ok(ordinals),
     }
 }
@@ -208,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_tensors_have_to_go_to_cards() {
+    fn all_tensors_have_to_go_to_gpus() {
         assert_eq!(ordinals(&[Device::cuda(3), Device::cuda(0)]), Ok(vec![3, 0]));
         assert!(ordinals(&[Device::Host]).unwrap_err().contains("--device cuda"));
         assert!(ordinals(&[Device::cuda(0), Device::Host]).unwrap_err().contains("host memory"));

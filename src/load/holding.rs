@@ -15,8 +15,8 @@ impl Loader {
     /// Whether the caller still holds the last tensor while it waits for the next one: then the limit
     /// `min` is [`MinHoldingOne`](crate::MemoryLimit::MinHoldingOne), also where the environment sets it.
     #[must_use]
-    pub fn holds_last(mut self, holds: bool) -> Self {
-        self.holds_last = holds;
+    pub fn consumer_holds_one(mut self, holds: bool) -> Self {
+        self.consumer_holds_one = holds;
         self
     }
 
@@ -24,8 +24,8 @@ impl Loader {
     /// allows. What it keeps is then its own and counts no more: once it holds all memory of the
     /// load, the load goes on in as much new memory. Default: that is an error.
     #[must_use]
-    pub fn keeping(mut self, keeping: bool) -> Self {
-        self.keeping = keeping;
+    pub fn caller_may_retain_all(mut self, caller_may_retain_all: bool) -> Self {
+        self.caller_may_retain_all = caller_may_retain_all;
         self
     }
 }

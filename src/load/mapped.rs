@@ -1,7 +1,7 @@
 //! The start of a load whose tensors are the files' own pages, mapped.
 
 use super::{Loader, Started};
-use crate::engine::{Job, MapWork, Running};
+use crate::engine::{Job, LoadHandle, MapWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Plan;
 use crate::timeline::Recorder;
@@ -24,10 +24,10 @@ impl Loader {
                  use another read path or no limit",
             );
         }
-        if plan.has_cards() {
+        if plan.has_gpus() {
             return refuse(
                 "the mapped read path leaves tensors in the page cache and cannot bring them to a \
-                 card; use another read path, or load to cpu",
+                 GPU; use another read path, or load to cpu",
             );
         }
         if plan.dtype().is_some() {
@@ -39,7 +39,7 @@ impl Loader {
         let work = Arc::new(MapWork::new(Arc::clone(plan)));
         let tuning = self.tuning(0, plan.total_bytes(), &[])?;
         let job = Job { recorder, ..self.job(Vec::new(), &tuning) };
-        let running = Running::start_mapped(job, work)?;
+        let running = LoadHandle::start_mapped(job, work)?;
         Ok(Started { running, ring_bytes: 0, _lease: None })
     }
 }

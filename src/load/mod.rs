@@ -14,7 +14,7 @@ mod holding;
 mod listing;
 mod loaded;
 mod mapped;
-mod near;
+mod numa_affinity;
 mod part;
 mod read_into;
 mod remote;
@@ -32,21 +32,21 @@ pub use summary::Summary;
 
 use crate::cache::Cache;
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Job, LoadWork, Running};
+use crate::engine::{Job, LoadHandle, LoadWork};
 use crate::error::Result;
 use crate::location::IntoLocations;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::{Plan, Selection};
 use crate::source::{Opener, Source};
 use crate::timeline::Recorder;
-use gds::Way;
-use rings::{Cargo, Kept, Lease, Rings, Sizes};
+use gds::LoadPath;
+use rings::{LoadSpec, PinnedGuard, PinnedPool, Rings, Sizes};
 use safetensors::Dtype;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tuning::{Tuning, Wants};
+use tuning::{Tuning, TuningRequest};
 
 /// One in so many bytes of a ring whose memory is used again may wait to be written to the cache.
 const CACHE_SHARE: u64 = 4;
@@ -81,13 +81,13 @@ pub struct Loader {
     order: Order,
     selection: Selection,
     hold_timeout: Duration,
-    holds_last: bool,
-    keeping: bool,
+    consumer_holds_one: bool,
+    caller_may_retain_all: bool,
     devices: DeviceMap,
     allocation: Allocation,
     dtype: Option<Dtype>,
     timeline: bool,
-    kept: Kept,
+    kept: PinnedPool,
     /// Where the kernel's /proc and /sys are.
     system_root: PathBuf,
     /// Made anew by every option of remote locations; its connections and credentials are shared by
@@ -108,13 +108,13 @@ impl Default for Loader {
             order: Order::Completion,
             selection: Selection::default(),
             hold_timeout: Duration::from_secs(10),
-            holds_last: false,
-            keeping: false,
+            consumer_holds_one: false,
+            caller_may_retain_all: false,
             devices: DeviceMap::default(),
             allocation: Allocation::default(),
             dtype: None,
             timeline: false,
-            kept: Kept::default(),
+            kept: PinnedPool::default(),
             system_root: PathBuf::from("/"),
             opener: Arc::new(Opener::default().behind(cache.clone())),
             cache,
@@ -187,15 +187,15 @@ impl Loader {
     /// Where tensors end up: a [`Device`](crate::Device), or a map from their names to devices.
     /// Default: host memory.
     ///
-    /// A card's tensors pass through a ring of pinned host memory, which the loader keeps for its next
-    /// load. The memory limit bounds that ring, and with it the host's memory, not the card's.
+    /// A GPU's tensors pass through a ring of pinned host memory, which the loader keeps for its next
+    /// load. The memory limit bounds that ring, and with it the host's memory, not the GPU's.
     #[must_use]
     pub fn device(mut self, devices: impl Into<DeviceMap>) -> Self {
         self.devices = devices.into();
         self
     }
 
-    /// How memory of cards is allocated for tensors.
+    /// How memory of GPUs is allocated for tensors.
     #[must_use]
     pub fn allocation(mut self, allocation: Allocation) -> Self {
         self.allocation = allocation;
@@ -207,7 +207,7 @@ impl Loader {
     /// [`cast`](crate::cast).
     ///
     /// In host memory a tensor that is cast is there as stored and as cast for a moment, and a memory
-    /// limit counts both. What goes to a card is cast there.
+    /// limit counts both. What goes to a GPU is cast there.
     #[must_use]
     pub fn dtype(mut self, dtype: Dtype) -> Self {
         self.dtype = Some(dtype);
@@ -229,7 +229,7 @@ impl Loader {
     /// # Errors
     /// Those of [`Checkpoint::open`].
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
-        let opener = self.opener.anew().for_cards(self.devices.has_only_cards());
+        let opener = self.opener.anew().for_gpus(self.devices.has_only_gpus());
         Checkpoint::open_with(&opener, locations.into_locations()?)
     }
 
@@ -296,34 +296,34 @@ impl Loader {
         let sources: Vec<_> =
             checkpoint.shards().iter().map(|shard| Arc::clone(shard.source())).collect();
         let downgrade = match self.way(plan, &sources)? {
-            Way::Gds(cards) => return self.start_gds(plan, sources, cards, recorder),
-            Way::Ring(downgrade) => downgrade,
+            LoadPath::Gds(gpus) => return self.start_gds(plan, sources, gpus, recorder),
+            LoadPath::Ring(downgrade) => downgrade,
         };
         let tuning = self.tuning(plan.ring_bytes(), plan.total_bytes(), &sources)?;
         let near = self.near(plan.devices());
         let rings = Rings::new(self, Sizes::of(plan), near.as_ref().map(|near| near.node))?;
-        let cargo = Cargo {
+        let spec = LoadSpec {
             devices: plan.devices(),
             extents: plan.extents_shared(),
             sources: &sources,
             layout: &|place| rings::layout_of(plan, place, self.allocation),
             verify: self.verifies(),
         };
-        let (places, carriers) = rings::places(&rings, &cargo)?;
+        let (places, transfers) = rings::places(&rings, &spec)?;
         let extents = Arc::clone(plan.extents_shared());
         let work = LoadWork::new(extents, sources.clone(), places, tuning.chunk_bytes)
             .recorded(recorder.clone());
         let all = rings.all();
-        // What all bytes of cards pass through is worth most to be registered, and comes last.
+        // What all bytes of GPUs pass through is worth most to be registered, and comes last.
         let register = all.last().filter(|_| tuning.register).cloned();
         let job =
-            Job { rings: all, carriers, register, near, recorder, ..self.job(sources, &tuning) };
-        let running = Running::start(job, Arc::new(work))?;
+            Job { rings: all, transfers, register, near, recorder, ..self.job(sources, &tuning) };
+        let running = LoadHandle::start(job, Arc::new(work))?;
         if let Some(bytes) = plan.reused_ring_bytes() {
-            running.stats().tally.hold_at_most(bytes / CACHE_SHARE);
+            running.stats().counters.hold_at_most(bytes / CACHE_SHARE);
         }
         downgrade.into_iter().for_each(|downgrade| running.stats().downgrade(downgrade));
-        Ok(Started { running, ring_bytes: plan.ring_bytes(), _lease: rings.cards })
+        Ok(Started { running, ring_bytes: plan.ring_bytes(), _lease: rings.gpus })
     }
 
     fn tuning(
@@ -332,7 +332,7 @@ impl Loader {
         total_bytes: u64,
         sources: &[Arc<dyn Source>],
     ) -> Result<Tuning> {
-        let wants = Wants {
+        let wants = TuningRequest {
             engines: self.engine_count()?,
             connections: self.opener.options.connections,
             read_bytes: self.read_bytes,
@@ -344,7 +344,7 @@ impl Loader {
         Job {
             sources,
             rings: Vec::new(),
-            carriers: Vec::new(),
+            transfers: Vec::new(),
             near: None,
             read_path: match self.read_path {
                 ReadPath::Gds => ReadPath::Auto, // engines do what it cannot
@@ -355,7 +355,7 @@ impl Loader {
             register: None,
             ahead_bytes: tuning.ahead_bytes,
             hold_timeout: self.hold_timeout,
-            keeping: self.keeping,
+            caller_may_retain_all: self.caller_may_retain_all,
             verify: self.verifies(),
             recorder: None,
         }
@@ -367,7 +367,7 @@ impl Loader {
             None => options::memory_limit_from(options::environment)?.unwrap_or_default(),
         };
         Ok(match limit {
-            MemoryLimit::Min if self.holds_last => MemoryLimit::MinHoldingOne,
+            MemoryLimit::Min if self.consumer_holds_one => MemoryLimit::MinHoldingOne,
             limit => limit,
         })
     }
@@ -384,10 +384,10 @@ impl Loader {
 /// A load that was started.
 struct Started {
     /// Dropped first: it waits until nobody uses the rings any more.
-    running: Running,
+    running: LoadHandle,
     ring_bytes: u64,
     /// Goes back to the loader.
-    _lease: Option<Lease>,
+    _lease: Option<PinnedGuard>,
 }
 
 impl fmt::Debug for Loader {

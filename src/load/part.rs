@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Pick, Read, Runs, position};
 use crate::source::Source;
-use crate::tensor::{Room, Tensor};
+use crate::tensor::{Tensor, TensorBuffer};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Loader {
         let index = position(checkpoint, name)?;
         let info = &checkpoint.tensors()[index];
         if picks.is_none() && !self.devices.device_of(name).is_host() {
-            return self.read_to_card(checkpoint, name);
+            return self.read_to_gpu(checkpoint, name);
         }
         let runs = runs_of(info, picks)?;
         let shape = picks.map(|picks| picks.iter().map(|pick| pick.count).collect());
@@ -63,10 +63,11 @@ impl Loader {
         let wanted = Wanted { source: shard.source(), start: info.offset_bytes(), runs: &runs };
         let block_bytes = wanted.source.block_bytes();
         let first = wanted.start + runs.offsets().next().unwrap_or(0);
-        let mut room = Room::new(runs.len_bytes(), first, block_bytes)?;
+        let mut room = TensorBuffer::new(runs.len_bytes(), first, block_bytes)?;
         wanted.read(self, room.bytes_mut())?;
         if let Some(cast) = cast {
-            let mut target = Room::new(cast.target_bytes(runs.len_bytes()), 0, block_bytes)?;
+            let mut target =
+                TensorBuffer::new(cast.target_bytes(runs.len_bytes()), 0, block_bytes)?;
             cast.run(room.bytes_mut(), target.bytes_mut());
             room = target;
         }
@@ -76,7 +77,7 @@ impl Loader {
         Ok(tensor.cast(cast).of_shape(shape))
     }
 
-    fn read_to_card(&self, checkpoint: &Arc<Checkpoint>, name: &str) -> Result<Tensor> {
+    fn read_to_gpu(&self, checkpoint: &Arc<Checkpoint>, name: &str) -> Result<Tensor> {
         let loader = self.clone().tensors(Vec::<String>::new()).names([name]);
         let nothing = || Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));
         loader.stream_checkpoint(Arc::clone(checkpoint))?.next().unwrap_or_else(nothing)

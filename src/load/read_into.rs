@@ -1,12 +1,12 @@
 //! `read_into`: byte ranges of locations straight into memory that the caller owns.
 //!
-//! Host memory is read into directly. What is to go to a card passes through the pinned ring, as a
+//! Host memory is read into directly. What is to go to a GPU passes through the pinned ring, as a
 //! load's tensors do.
 
-use super::rings::{self, Cargo, Rings, Sizes};
+use super::rings::{self, LoadSpec, Rings, Sizes};
 use super::{Loader, Started, Summary};
-use crate::device::cuda::{Destination, Item, Layout};
-use crate::engine::{Both, Done, IntoWork, Lent, LoadWork, Running};
+use crate::device::cuda::{Addresses, Item, Layout};
+use crate::engine::{BorrowedBuffer, ChainedWork, Completion, IntoWork, LoadHandle, LoadWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::{Device, ReadPath};
@@ -42,7 +42,7 @@ enum Origin {
 #[derive(Debug)]
 enum Target<'a> {
     Host(&'a mut [u8]),
-    Card { ordinal: u32, address: u64, len_bytes: u64 },
+    Gpu { ordinal: u32, address: u64, len_bytes: u64 },
 }
 
 impl fmt::Debug for Origin {
@@ -73,28 +73,28 @@ impl<'a> ReadRequest<'a> {
         Self { from: Origin::Source(Arc::clone(source)), ..self }
     }
 
-    /// Asks for the `len_bytes` bytes of `location` from `offset_bytes`, into memory of card
-    /// `ordinal` from `address`. That this is memory of that card is checked before it is written to.
+    /// Asks for the `len_bytes` bytes of `location` from `offset_bytes`, into memory of gpu
+    /// `ordinal` from `address`. That this is memory of that GPU is checked before it is written to.
     ///
     /// # Safety
     /// From the call of [`read_into`](Loader::read_into) until it returns, the memory stays allocated
-    /// and nobody else uses it: also no work that was queued on the card before.
+    /// and nobody else uses it: also no work that was queued on the GPU before.
     #[allow(unsafe_code)]
-    pub unsafe fn on_card(
+    pub unsafe fn on_device(
         location: impl Into<Location>,
         offset_bytes: u64,
         ordinal: u32,
         address: u64,
         len_bytes: u64,
     ) -> Self {
-        let into = Target::Card { ordinal, address, len_bytes };
+        let into = Target::Gpu { ordinal, address, len_bytes };
         Self { from: Origin::Location(location.into()), offset_bytes, into }
     }
 
     fn len_bytes(&self) -> u64 {
         match &self.into {
             Target::Host(into) => into.len() as u64,
-            Target::Card { len_bytes, .. } => *len_bytes,
+            Target::Gpu { len_bytes, .. } => *len_bytes,
         }
     }
 }
@@ -104,10 +104,10 @@ impl Loader {
     /// filled; [`ControlFlow::Break`] stops the rest. Returns when nothing is in flight any more.
     ///
     /// The loader's read path and engines apply. What goes to host memory has no ring, so the memory
-    /// limit does not apply to it; it bounds the ring that bytes for cards pass through.
+    /// limit does not apply to it; it bounds the ring that bytes for GPUs pass through.
     ///
     /// # Errors
-    /// When a location cannot be opened, a range lies beyond its end or an address is not of the card
+    /// When a location cannot be opened, a range lies beyond its end or an address is not of the gpu
     /// ([`ErrorKind::InvalidInput`]), or a read fails. What the memory of requests that were not
     /// completed holds is then unspecified.
     pub fn read_into(
@@ -125,7 +125,7 @@ impl Loader {
     pub(crate) fn read_started(
         &self,
         requests: &mut [ReadRequest<'_>],
-        on_start: impl FnOnce(&Running),
+        on_start: impl FnOnce(&LoadHandle),
         mut on_complete: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Summary> {
         self.check_not_verifying()?;
@@ -136,8 +136,8 @@ impl Loader {
         let mut bytes = 0;
         'all: while let Some(done) = started.running.pop() {
             let completed = match done? {
-                Done::Request { index } => vec![sorted.host[index]],
-                Done::Tensors(ready) => sorted.cards[ready.positions].to_vec(),
+                Completion::Request { index } => vec![sorted.host[index]],
+                Completion::Tensors(ready) => sorted.gpus[ready.positions].to_vec(),
             };
             for index in completed {
                 bytes += requests[index].len_bytes();
@@ -159,28 +159,28 @@ impl Loader {
     ) -> Result<Started> {
         let sources = &sorted.sources;
         let total = requests.iter().map(ReadRequest::len_bytes).sum();
-        let on_cards = sorted.on_cards(self, requests)?;
-        let ring_bytes = on_cards.sizes.cards.map_or(total, |(least, _)| least);
+        let on_gpus = sorted.on_gpus(self, requests)?;
+        let ring_bytes = on_gpus.sizes.gpus.map_or(total, |(least, _)| least);
         let tuning = self.tuning(ring_bytes, total, sources)?;
-        let near = self.near(&on_cards.devices);
+        let near = self.near(&on_gpus.devices);
         let node = near.as_ref().map(|near| near.node);
-        let rings = Rings::new(self, on_cards.sizes, node)?;
-        let cargo = Cargo {
-            devices: &on_cards.devices,
-            extents: &on_cards.extents,
+        let rings = Rings::new(self, on_gpus.sizes, node)?;
+        let spec = LoadSpec {
+            devices: &on_gpus.devices,
+            extents: &on_gpus.extents,
             sources,
-            layout: &|place| on_cards.layout(place, sources.len()),
+            layout: &|place| on_gpus.layout(place, sources.len()),
             verify: false,
         };
-        let (places, carriers) = rings::places(&rings, &cargo)?;
+        let (places, transfers) = rings::places(&rings, &spec)?;
         let lent = sorted.host.iter().map(|&index| sorted.lend(index, &mut requests[index]));
         // SAFETY: the requests are borrowed exclusively by `read_into`, which does not touch their
-        // memory before `Running` is dropped; `Running` is a local there, and its drop joins the
+        // memory before `LoadHandle` is dropped; `LoadHandle` is a local there, and its drop joins the
         // engines (also when the callback panics).
         let host =
             unsafe { IntoWork::new(lent.flatten().collect(), sources.clone(), tuning.chunk_bytes) };
-        let cards = LoadWork::new(
-            Arc::clone(&on_cards.extents),
+        let gpus = LoadWork::new(
+            Arc::clone(&on_gpus.extents),
             sources.clone(),
             places,
             tuning.chunk_bytes,
@@ -189,14 +189,14 @@ impl Loader {
         if job.read_path == ReadPath::Mapped {
             job.read_path = ReadPath::Buffered; // the caller's memory cannot be a mapping
         }
-        let job = crate::engine::Job { rings: rings.all(), carriers, near, ..job };
-        let running = Running::start(job, Arc::new(Both(host, cards)))?;
-        running.stats().tally.hold_at_most(COPIED_BYTES_MAX);
+        let job = crate::engine::Job { rings: rings.all(), transfers, near, ..job };
+        let running = LoadHandle::start(job, Arc::new(ChainedWork(host, gpus)))?;
+        running.stats().counters.hold_at_most(COPIED_BYTES_MAX);
         if self.read_path == ReadPath::Gds {
             let why = "ranges into lent memory are read by engines".to_owned();
             running.stats().downgrade(Downgrade { from: "gds", to: "ring", why });
         }
-        Ok(Started { running, ring_bytes: 0, _lease: rings.cards })
+        Ok(Started { running, ring_bytes: 0, _lease: rings.gpus })
     }
 }
 
@@ -207,12 +207,12 @@ struct Sorted {
     source_of: Vec<usize>,
     /// The requests into host memory.
     host: Vec<usize>,
-    /// The requests into memory of cards.
-    cards: Vec<usize>,
+    /// The requests into memory of GPUs.
+    gpus: Vec<usize>,
 }
 
-/// What the requests into memory of cards come to.
-struct OnCards {
+/// What the requests into memory of GPUs come to.
+struct OnGpus {
     devices: Vec<Device>,
     items: Vec<Item>,
     addresses: Arc<[u64]>,
@@ -224,12 +224,8 @@ impl Sorted {
     /// Opens what the requests read, each location once, and checks their ranges.
     fn new(opener: &Opener, requests: &[ReadRequest<'_>]) -> Result<Self> {
         let mut known: HashMap<&Location, usize> = HashMap::new();
-        let mut sorted = Self {
-            sources: Vec::new(),
-            source_of: Vec::new(),
-            host: Vec::new(),
-            cards: Vec::new(),
-        };
+        let mut sorted =
+            Self { sources: Vec::new(), source_of: Vec::new(), host: Vec::new(), gpus: Vec::new() };
         for (index, request) in requests.iter().enumerate() {
             let source = match &request.from {
                 Origin::Location(location) => match known.get(location) {
@@ -249,7 +245,7 @@ impl Sorted {
             sorted.source_of.push(source);
             match request.into {
                 Target::Host(_) => sorted.host.push(index),
-                Target::Card { .. } => sorted.cards.push(index),
+                Target::Gpu { .. } => sorted.gpus.push(index),
             }
         }
         Ok(sorted)
@@ -262,21 +258,21 @@ impl Sorted {
     }
 
     /// The memory of a request into host memory.
-    fn lend(&self, index: usize, request: &mut ReadRequest<'_>) -> Option<Lent> {
+    fn lend(&self, index: usize, request: &mut ReadRequest<'_>) -> Option<BorrowedBuffer> {
         let Target::Host(into) = &mut request.into else { return None };
-        Some(Lent {
+        Some(BorrowedBuffer {
             source: self.source_of[index],
             offset: request.offset_bytes,
             into: NonNull::from(&mut **into),
         })
     }
 
-    fn on_cards(&self, loader: &Loader, requests: &[ReadRequest<'_>]) -> Result<OnCards> {
+    fn on_gpus(&self, loader: &Loader, requests: &[ReadRequest<'_>]) -> Result<OnGpus> {
         let mut devices = Vec::new();
         let (mut items, mut addresses, mut spans) = (Vec::new(), Vec::new(), Vec::new());
-        for &index in &self.cards {
+        for &index in &self.gpus {
             let request = &requests[index];
-            let Target::Card { ordinal, address, len_bytes } = request.into else { continue };
+            let Target::Gpu { ordinal, address, len_bytes } = request.into else { continue };
             let place = place_among(&mut devices, Device::cuda(ordinal))?;
             let (shard, offset_bytes) = (self.source_of[index], request.offset_bytes);
             items.push(Item { source: shard as u32, offset_bytes, len_bytes, cast: None });
@@ -285,21 +281,21 @@ impl Sorted {
         }
         let blocks = self.sources.iter().map(|source| source.block_bytes());
         let block = blocks.fold(PAGE_BYTES, usize::max);
-        let card_bytes = items.iter().map(|item| item.len_bytes).sum();
-        let needs = Needs { card_bytes, block_bytes: block as u64, ..Needs::default() };
+        let device_bytes = items.iter().map(|item| item.len_bytes).sum();
+        let needs = Needs { device_bytes, block_bytes: block as u64, ..Needs::default() };
         let budget = Budget::new(loader.resolved_memory_limit()?, needs)?;
         let extents = pieces_of(spans, budget.piece_bytes);
         let slots: u64 = extents.iter().map(|extent| extent.slot_len_bytes(block)).sum();
-        let most = budget.card_ring_bytes;
-        let cards = (!devices.is_empty()).then_some((slots.min(most), most));
-        let sizes = Sizes { host: None, cards, block };
-        Ok(OnCards { devices, items, addresses: addresses.into(), extents: extents.into(), sizes })
+        let most = budget.gpu_ring_bytes;
+        let gpus = (!devices.is_empty()).then_some((slots.min(most), most));
+        let sizes = Sizes { host: None, gpus, block };
+        Ok(OnGpus { devices, items, addresses: addresses.into(), extents: extents.into(), sizes })
     }
 }
 
-impl OnCards {
+impl OnGpus {
     fn layout(&self, place: usize, source_count: usize) -> Layout {
-        let destination = Destination::Given(Arc::clone(&self.addresses));
+        let destination = Addresses::Given(Arc::clone(&self.addresses));
         Layout::new(self.items.clone(), &self.extents, place, source_count, destination)
     }
 }

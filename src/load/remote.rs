@@ -54,7 +54,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable that cannot be read.
-    pub fn heeding_runai(self) -> Result<Self> {
+    pub fn runai_env(self) -> Result<Self> {
         let variables = RunaiVariables::read(environment)?;
         let loader = match variables.connections {
             Some(connections) => self.connections(connections),
@@ -70,9 +70,9 @@ impl Loader {
     /// it (CRC64NVME, CRC32C or CRC32 of S3 and GCS, SHA-256 of the Hugging Face Hub) while they
     /// arrive. An object without one is an error then, as is a load of only some of its tensors.
     ///
-    /// On the way to a card the check goes on: the card sums up what it got (CRC-64/NVME), and that
+    /// On the way to a GPU the check goes on: the GPU sums up what it got (CRC-64/NVME), and that
     /// has to be what host memory held. Files, of which no checksum is kept, may be loaded so if all
-    /// their tensors go to cards.
+    /// their tensors go to GPUs.
     #[must_use]
     pub fn verify(self, verify: bool) -> Self {
         self.remote(|options| options.verify = verify)

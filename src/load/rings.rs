@@ -1,13 +1,13 @@
-//! The memory and the carriers of a load: a ring for what stays in host memory, one for what passes
-//! through on its way to cards.
+//! The memory and the device transfers of a load: a ring for what stays in host memory, one for what passes
+//! through on its way to GPUs.
 //!
 //! The second one is pinned, which takes as long as copying a small model. A loader keeps it for its
-//! next load, as long as that fits: [`Kept`]. It is let go with the loader (and its clones).
+//! next load, as long as that fits: [`PinnedPool`]. It is let go with the loader (and its clones).
 
 use super::Loader;
-use crate::device::Carrier;
-use crate::device::cuda::{Card, Destination, Freight, Layout, Origin, PinnedRing};
-use crate::engine::Place;
+use crate::device::DeviceTransfer;
+use crate::device::cuda::{Addresses, CudaTransfer, Layout, Origin, PinnedRing, TransferSpec};
+use crate::engine::Destination;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Allocation, Device};
 use crate::plan::{Extent, Plan};
@@ -17,17 +17,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The pinned ring that a loader keeps between its loads.
 #[derive(Clone, Default)]
-pub(super) struct Kept {
+pub(super) struct PinnedPool {
     ring: Arc<Mutex<Option<Arc<PinnedRing>>>>,
 }
 
 /// A pinned ring in use by one load; back to its loader on drop, if that is still there.
-pub(super) struct Lease {
+pub(super) struct PinnedGuard {
     ring: Arc<PinnedRing>,
     home: Weak<Mutex<Option<Arc<PinnedRing>>>>,
 }
 
-impl Kept {
+impl PinnedPool {
     /// A pinned ring of `bytes`, at most `most` bytes, in blocks of `block_bytes`, at NUMA node `node`:
     /// the one that was kept, if it is right.
     fn lease(
@@ -36,7 +36,7 @@ impl Kept {
         most: usize,
         block_bytes: usize,
         node: Option<usize>,
-    ) -> Result<Lease> {
+    ) -> Result<PinnedGuard> {
         let kept = self.ring.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_right = |kept: &Arc<PinnedRing>| {
             let ring = kept.ring();
@@ -48,11 +48,11 @@ impl Kept {
             Some(kept) => kept,
             None => Arc::new(PinnedRing::new(Ring::keeping_memory(bytes, block_bytes, node)?)),
         };
-        Ok(Lease { ring, home: Arc::downgrade(&self.ring) })
+        Ok(PinnedGuard { ring, home: Arc::downgrade(&self.ring) })
     }
 }
 
-impl Drop for Lease {
+impl Drop for PinnedGuard {
     fn drop(&mut self) {
         if let Some(home) = self.home.upgrade() {
             let mut kept = home.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +66,7 @@ impl Drop for Lease {
 /// The rings of a load.
 pub(super) struct Rings {
     pub host: Option<Arc<Ring>>,
-    pub cards: Option<Lease>,
+    pub gpus: Option<PinnedGuard>,
 }
 
 /// How large the rings of a load have to be, in bytes.
@@ -74,8 +74,8 @@ pub(super) struct Rings {
 pub(super) struct Sizes {
     /// `None` where nothing stays in host memory.
     pub host: Option<u64>,
-    /// The least and the most for cards; `None` where nothing goes to one.
-    pub cards: Option<(u64, u64)>,
+    /// The least and the most for GPUs; `None` where nothing goes to one.
+    pub gpus: Option<(u64, u64)>,
     /// What slots are aligned to.
     pub block: usize,
 }
@@ -83,36 +83,36 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Those of a plan's load.
     pub fn of(plan: &Plan) -> Self {
-        let has_cards = plan.has_cards();
+        let has_gpus = plan.has_gpus();
         // A load of nothing at all has a ring for the host.
-        let has_host = plan.devices().contains(&Device::Host) || !has_cards;
+        let has_host = plan.devices().contains(&Device::Host) || !has_gpus;
         Self {
             host: has_host.then(|| plan.host_ring_bytes()),
-            cards: has_cards.then(|| (plan.card_ring_bytes(), plan.card_ring_bytes_max())),
+            gpus: has_gpus.then(|| (plan.gpu_ring_bytes(), plan.gpu_ring_bytes_max())),
             block: plan.block_bytes(),
         }
     }
 }
 
 impl Rings {
-    /// For a load by `loader`; what cards read from is at NUMA node `node`.
+    /// For a load by `loader`; what GPUs read from is at NUMA node `node`.
     ///
     /// # Errors
     /// When the address space does not allow it.
     pub fn new(loader: &Loader, sizes: Sizes, node: Option<usize>) -> Result<Self> {
         let block = sizes.block;
         let host = sizes.host.map(|bytes| Ring::new(address_space(bytes)?, block)).transpose()?;
-        let cards = sizes.cards.map(|(least, most)| {
+        let gpus = sizes.gpus.map(|(least, most)| {
             let least = address_space(least.max(1))?.next_multiple_of(block);
             let most = address_space(most)?.next_multiple_of(block);
             loader.kept.lease(least, most, block, node)
         });
-        Ok(Self { host, cards: cards.transpose()? })
+        Ok(Self { host, gpus: gpus.transpose()? })
     }
 
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Ring>> {
-        self.host.iter().chain(self.cards.iter().map(|lease| lease.ring.ring())).cloned().collect()
+        self.host.iter().chain(self.gpus.iter().map(|lease| lease.ring.ring())).cloned().collect()
     }
 }
 
@@ -123,58 +123,58 @@ fn address_space(bytes: u64) -> Result<usize> {
 }
 
 /// What extents are carried to which devices, and what stands in them.
-pub(super) struct Cargo<'a> {
+pub(super) struct LoadSpec<'a> {
     pub devices: &'a [Device],
     pub extents: &'a Arc<[Extent]>,
     pub sources: &'a [Arc<dyn Source>],
-    /// The layout on the card of this index among the devices.
+    /// The layout on the GPU of this index among the devices.
     pub layout: &'a dyn Fn(usize) -> Layout,
-    /// Whether cards sum up what arrives.
+    /// Whether GPUs sum up what arrives.
     pub verify: bool,
 }
 
-/// The carriers of a load.
-pub(super) type Carriers = Vec<Arc<dyn Carrier>>;
+/// The device transfers of a load.
+pub(super) type Carriers = Vec<Arc<dyn DeviceTransfer>>;
 
-/// The places of the devices, and the carriers among them.
-pub(super) fn places(rings: &Rings, cargo: &Cargo<'_>) -> Result<(Vec<Place>, Carriers)> {
-    let mut places = Vec::with_capacity(cargo.devices.len());
-    let mut carriers = Carriers::new();
-    for (index, device) in cargo.devices.iter().enumerate() {
-        match (device, &rings.host, &rings.cards) {
+/// The places of the devices, and the device transfers among them.
+pub(super) fn places(rings: &Rings, spec: &LoadSpec<'_>) -> Result<(Vec<Destination>, Carriers)> {
+    let mut places = Vec::with_capacity(spec.devices.len());
+    let mut transfers = Carriers::new();
+    for (index, device) in spec.devices.iter().enumerate() {
+        match (device, &rings.host, &rings.gpus) {
             (Device::Host, Some(ring), _) => {
-                places.push(Place { ring: Arc::clone(ring), carrier: None });
+                places.push(Destination { ring: Arc::clone(ring), transfer: None });
             }
             (Device::Cuda(ordinal), _, Some(lease)) => {
-                let card: Arc<dyn Carrier> = Arc::new(Card::new(Freight {
+                let gpu: Arc<dyn DeviceTransfer> = Arc::new(CudaTransfer::new(TransferSpec {
                     ordinal: *ordinal,
-                    extents: Arc::clone(cargo.extents),
-                    origins: cargo.sources.iter().map(|source| origin(&**source)).collect(),
-                    layout: (cargo.layout)(index),
+                    extents: Arc::clone(spec.extents),
+                    origins: spec.sources.iter().map(|source| origin(&**source)).collect(),
+                    layout: (spec.layout)(index),
                     place: index,
-                    verify: cargo.verify,
+                    verify: spec.verify,
                     ring: Arc::clone(&lease.ring),
                 }));
-                carriers.push(Arc::clone(&card));
+                transfers.push(Arc::clone(&gpu));
                 let ring = Arc::clone(lease.ring.ring());
-                places.push(Place { ring, carrier: Some(card) });
+                places.push(Destination { ring, transfer: Some(gpu) });
             }
             // Rings are made for the very devices of the load.
             _ => return Err(Error::new(ErrorKind::Unsupported, format!("no ring for {device}"))),
         }
     }
-    Ok((places, carriers))
+    Ok((places, transfers))
 }
 
 fn origin(source: &dyn Source) -> Origin {
     Origin { location: source.location().clone(), block_bytes: source.block_bytes() }
 }
 
-/// Where the tensors of a plan go on the card of index `place`.
+/// Where the tensors of a plan go on the GPU of index `place`.
 pub(super) fn layout_of(plan: &Plan, place: usize, allocation: Allocation) -> Layout {
     let destination = match allocation {
-        Allocation::PerShard => Destination::PerShard,
-        Allocation::PerTensor => Destination::PerTensor,
+        Allocation::PerShard => Addresses::PerShard,
+        Allocation::PerTensor => Addresses::PerTensor,
     };
     let shards = plan.checkpoint().shards().len();
     Layout::new(Layout::items_of(plan), plan.extents(), place, shards, destination)

@@ -2,11 +2,11 @@
 
 use super::{Started, Summary};
 use crate::checkpoint::Checkpoint;
-use crate::engine::Done;
+use crate::engine::Completion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, Order};
 use crate::plan::Plan;
-use crate::tensor::{Ready, Tensor};
+use crate::tensor::{LoadedTensors, Tensor};
 use crate::timeline::Timeline;
 use futures_core::Stream;
 use std::collections::BTreeMap;
@@ -27,10 +27,10 @@ pub struct TensorStream {
     started: Started,
     order: Order,
     /// What is in place and waits for its turn (in file order only), by its first position.
-    early: BTreeMap<usize, Ready>,
+    early: BTreeMap<usize, LoadedTensors>,
     next_position: usize,
     /// What is being given out.
-    current: Option<Ready>,
+    current: Option<LoadedTensors>,
     progress: Progress,
     delivered_tensors: usize,
     cast_tensors: usize,
@@ -94,7 +94,7 @@ impl TensorStream {
 
     /// What stops the load from elsewhere.
     #[cfg(feature = "capi")]
-    pub(crate) fn halt(&self) -> crate::engine::Halt {
+    pub(crate) fn halt(&self) -> crate::engine::CancelHandle {
         self.started.running.halt()
     }
 
@@ -163,13 +163,13 @@ impl TensorStream {
     }
 
     /// Takes in what an engine completed, or its error. False when the load is over.
-    fn accept(&mut self, done: Option<Result<Done>>) -> Result<bool> {
+    fn accept(&mut self, done: Option<Result<Completion>>) -> Result<bool> {
         match done.transpose()? {
-            Some(Done::Tensors(ready)) => {
+            Some(Completion::Tensors(ready)) => {
                 self.early.insert(ready.positions.start, ready);
                 Ok(true)
             }
-            Some(Done::Request { .. }) => Ok(true), // loads make no requests
+            Some(Completion::Request { .. }) => Ok(true), // loads make no requests
             None => {
                 if self.ended.is_none() {
                     self.started.running.check_verified()?;
@@ -197,7 +197,7 @@ impl TensorStream {
     }
 
     /// What follows from one answer of the queue: an item, the end, or "look again".
-    fn step(&mut self, done: Option<Result<Done>>) -> Poll<Option<Result<Tensor>>> {
+    fn step(&mut self, done: Option<Result<Completion>>) -> Poll<Option<Result<Tensor>>> {
         match self.accept(done) {
             Ok(true) => {
                 self.advance();

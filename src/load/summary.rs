@@ -1,8 +1,8 @@
 //! What a load did, for people and for `--json`.
 
-use crate::engine::Running;
+use crate::engine::LoadHandle;
 use crate::options::Device;
-use crate::source::{Downgrade, Rung};
+use crate::source::{BackendKind, Downgrade};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -23,9 +23,9 @@ pub struct Summary {
     /// How many engines ran.
     pub engines: usize,
     /// The lowest rung of the ladder that was used: `uring+registered`, `uring` or `pread`; `none`
-    /// where no engine read a file (objects, mapped files, files read by a card, or no bytes).
+    /// where no engine read a file (objects, mapped files, files read by a GPU, or no bytes).
     pub driver: &'static str,
-    /// The NUMA node of the cards, where a machine has several: engines and ring were put near to it.
+    /// The NUMA node of the GPUs, where a machine has several: engines and ring were put near to it.
     pub numa_node: Option<usize>,
     /// Bytes read, by how they came (`direct`, `buffered`, `mapped`, `http`, `gds`).
     pub read_bytes: BTreeMap<&'static str, u64>,
@@ -41,9 +41,9 @@ pub struct Summary {
     pub retries: BTreeMap<&'static str, u64>,
     /// How many objects were checked against the checksum that their store keeps, and were right.
     pub verified_objects: usize,
-    /// How many bytes cards have summed up, for [`Loader::verify`](crate::Loader::verify), and found to
+    /// How many bytes GPUs have summed up, for [`Loader::verify`](crate::Loader::verify), and found to
     /// be what host memory held.
-    pub verified_card_bytes: u64,
+    pub verified_device_bytes: u64,
     /// Bytes that came out of the local file cache; they are among [`read_bytes`](Self::read_bytes).
     pub cached_bytes: u64,
     /// Bytes that were not written to the cache, since they came too fast for its disk under the
@@ -56,20 +56,20 @@ pub struct Summary {
 impl Summary {
     /// What the engines of a load did; what was handed out, and how long it took, is the caller's
     /// to fill in.
-    pub(super) fn of(running: &Running) -> Self {
+    pub(super) fn of(running: &LoadHandle) -> Self {
         let stats = running.stats();
         Self {
             engines: running.engines(),
             numa_node: running.numa_node(),
-            driver: stats.lowest_rung().map_or("none", Rung::as_str),
+            driver: stats.lowest_rung().map_or("none", BackendKind::as_str),
             read_bytes: stats.read_bytes(),
             downgrades: stats.downgrades(),
-            retries: stats.tally.counts(),
+            retries: stats.counters.counts(),
             verified_objects: running.verified_objects(),
-            verified_card_bytes: stats.card_verified_bytes.load(Ordering::Relaxed),
-            cached_bytes: stats.tally.cached_bytes(),
-            cache_left_out_bytes: stats.tally.left_out_bytes(),
-            cache_trouble: stats.tally.trouble(),
+            verified_device_bytes: stats.device_verified_bytes.load(Ordering::Relaxed),
+            cached_bytes: stats.counters.cached_bytes(),
+            cache_left_out_bytes: stats.counters.left_out_bytes(),
+            cache_trouble: stats.counters.trouble(),
             ..Self::default()
         }
     }

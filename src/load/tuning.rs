@@ -20,7 +20,7 @@ const IN_FLIGHT_BYTES: u64 = 256 << 20;
 const IN_FLIGHT_BYTES_MIN: u64 = 64 << 20;
 /// A further engine has to have this much to do to be worth its thread.
 const ENGINE_BYTES: u64 = 64 << 20;
-/// One core copies some 6 GB/s out of the page cache; a card takes 55 GB/s.
+/// One core copies some 6 GB/s out of the page cache; a GPU takes 55 GB/s.
 const ENGINES_MAX: usize = 16;
 /// Larger rings are not registered: all of it is faulted in before the first read.
 const REGISTER_BYTES_MAX: u64 = 512 << 20;
@@ -33,7 +33,7 @@ const AHEAD_BYTES_REMOTE: usize = 32 << 20;
 
 /// What a caller asks for.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wants {
+pub(super) struct TuningRequest {
     pub engines: Option<usize>,
     pub connections: Option<usize>,
     pub read_bytes: Option<u64>,
@@ -54,7 +54,7 @@ impl Tuning {
     /// For a load of `total_bytes` through a ring of `ring_bytes`, as far as the caller `wants` nothing
     /// else.
     pub fn choose(
-        wants: Wants,
+        wants: TuningRequest,
         ring_bytes: u64,
         total_bytes: u64,
         sources: &[Arc<dyn Source>],

@@ -11,17 +11,17 @@ pub enum Device {
     /// The host's own memory.
     #[default]
     Host,
-    /// The memory of an NVIDIA card, by its CUDA ordinal (which heeds `CUDA_VISIBLE_DEVICES`).
+    /// The memory of an NVIDIA GPU, by its CUDA ordinal (which heeds `CUDA_VISIBLE_DEVICES`).
     Cuda(u32),
 }
 
 impl Device {
-    /// The card with this CUDA ordinal.
+    /// The GPU with this CUDA ordinal.
     pub const fn cuda(ordinal: u32) -> Self {
         Self::Cuda(ordinal)
     }
 
-    /// The CUDA ordinal of a card; `None` for the host.
+    /// The CUDA ordinal of a GPU; `None` for the host.
     pub const fn ordinal(self) -> Option<u32> {
         match self {
             Self::Host => None,
@@ -47,7 +47,7 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// `cpu`, `cuda` (the first card) or `cuda:N`.
+    /// `cpu`, `cuda` (the first GPU) or `cuda:N`.
     fn from_str(text: &str) -> Result<Self> {
         let device = match text.split_once(':') {
             None if text == "cpu" => Some(Self::Host),
@@ -67,7 +67,7 @@ impl FromStr for Device {
     }
 }
 
-/// How memory of a card is allocated for tensors.
+/// How memory of a GPU is allocated for tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Allocation {
     /// One allocation for all tensors of a shard, freed with the last of them: few calls of the
@@ -110,7 +110,7 @@ impl DeviceMap {
     }
 
     /// Whether nothing goes to host memory, whatever it is called.
-    pub(crate) fn has_only_cards(&self) -> bool {
+    pub(crate) fn has_only_gpus(&self) -> bool {
         let mut devices = self.rules.iter().map(|&(_, device)| device);
         !self.rest.is_host() && devices.all(|device| !device.is_host())
     }

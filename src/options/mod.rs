@@ -31,7 +31,7 @@
 //! | `az://` tokens | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_AUTHORITY_HOST` with `AZURE_FEDERATED_TOKEN_FILE` or `AZURE_CLIENT_SECRET`; `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`; `AZURE_POD_IDENTITY_AUTHORITY_HOST` |
 //! | `hf://` | `HF_ENDPOINT`; `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` |
 //! | cache of `hf://` | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`; `HF_HOME`, `XDG_CACHE_HOME`, `HOME` |
-//! | [`Loader::heeding_runai`](crate::Loader::heeding_runai) | `RUNAI_STREAMER_OBJ_CONCURRENCY`, `RUNAI_STREAMER_CONCURRENCY`, `RUNAI_STREAMER_FS_STRATEGY` |
+//! | [`Loader::runai_env`](crate::Loader::runai_env) | `RUNAI_STREAMER_OBJ_CONCURRENCY`, `RUNAI_STREAMER_CONCURRENCY`, `RUNAI_STREAMER_FS_STRATEGY` |
 //! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and those of the store that it names |
 
 mod cache;
@@ -134,7 +134,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
 /// How local files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ReadPath {
-    /// What the page cache holds is read from there, the rest directly. To cards as with
+    /// What the page cache holds is read from there, the rest directly. To GPUs as with
     /// [`Gds`](Self::Gds), where that was seen working and is worth it.
     #[default]
     Auto,
@@ -146,7 +146,7 @@ pub enum ReadPath {
     /// follow the file. Whoever rewrites the file changes the tensors; whoever truncates it makes
     /// the next touch of the lost pages kill the process (SIGBUS).
     Mapped,
-    /// GPUDirect Storage: from local files straight into the memory of cards, by cuFile, with no
+    /// GPUDirect Storage: from local files straight into the memory of GPUs, by cuFile, with no
     /// ring. Where that does not work or is not possible for a load (tensors that stay in host memory
     /// or are cast, remote locations, checksums to verify, `read_into`), all of it is read as by
     /// [`Auto`](Self::Auto), and the summary says why.

@@ -10,7 +10,7 @@ const ELEMENT_BYTES_MAX: u64 = 64;
 
 /// A contiguous byte range of one shard that fills one slot, and whose tensors go to one place.
 ///
-/// For the host it holds whole tensors; for a card it may begin and end in the middle of one.
+/// For the host it holds whole tensors; for a GPU it may begin and end in the middle of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     shard: u32,

@@ -8,7 +8,7 @@
 //!
 //! An [`Extent`] is a contiguous byte range of one shard that fills one slot. For the host it holds
 //! whole tensors: neighbours are gathered until it is large enough, a large tensor has one of its
-//! own. On the way to a card tensors are only passing, so there extents end where reads are best
+//! own. On the way to a GPU tensors are only passing, so there extents end where reads are best
 //! aligned, tensors or not. Everything is linear in the number of tensors, and an extent costs a few
 //! words.
 
@@ -46,7 +46,7 @@ pub struct Plan {
     budget: Budget,
     block_bytes: usize,
     host: Share,
-    cards: Share,
+    gpus: Share,
     total_bytes: u64,
     dtype: Option<Dtype>,
     delivered_bytes: u64,
@@ -93,7 +93,7 @@ impl Plan {
                 }
                 needs.host_bytes += bytes + cast;
             } else {
-                needs.card_bytes += bytes;
+                needs.device_bytes += bytes;
             }
         }
         let budget = Budget::new(limit, needs)?;
@@ -110,9 +110,9 @@ impl Plan {
             dtype,
         };
         let extents = gather.extents();
-        let (mut host, mut cards) = (Share::default(), Share::default());
+        let (mut host, mut gpus) = (Share::default(), Share::default());
         for extent in &extents {
-            let share = if is_host(extent.place() as u8) { &mut host } else { &mut cards };
+            let share = if is_host(extent.place() as u8) { &mut host } else { &mut gpus };
             let slot_bytes = extent.slot_bytes(&checkpoint, block_bytes);
             share.slots_bytes += slot_bytes;
             share.largest_slot_bytes = share.largest_slot_bytes.max(slot_bytes);
@@ -124,7 +124,7 @@ impl Plan {
             budget,
             block_bytes,
             host,
-            cards,
+            gpus,
             total_bytes,
             dtype,
             delivered_bytes,
@@ -152,8 +152,8 @@ impl Plan {
         &self.devices
     }
 
-    /// Whether any tensor goes to a card.
-    pub fn has_cards(&self) -> bool {
+    /// Whether any tensor goes to a GPU.
+    pub fn has_gpus(&self) -> bool {
         self.devices.iter().any(|device| !device.is_host())
     }
 
@@ -212,28 +212,28 @@ impl Plan {
         self.budget.ring_bytes(self.host.slots_bytes, self.host.largest_slot_bytes)
     }
 
-    /// How large the ring has to be that tensors pass through on their way to cards; 0 if none do.
-    pub fn card_ring_bytes(&self) -> u64 {
-        self.cards.slots_bytes.min(self.budget.card_ring_bytes)
+    /// How large the ring has to be that tensors pass through on their way to GPUs; 0 if none do.
+    pub fn gpu_ring_bytes(&self) -> u64 {
+        self.gpus.slots_bytes.min(self.budget.gpu_ring_bytes)
     }
 
     /// How large that ring may be.
-    pub(crate) fn card_ring_bytes_max(&self) -> u64 {
-        self.budget.card_ring_bytes
+    pub(crate) fn gpu_ring_bytes_max(&self) -> u64 {
+        self.budget.gpu_ring_bytes
     }
 
     /// How much memory is used again and again: all of it under a limit, and what tensors pass through
-    /// on their way to cards. `None` where none is.
+    /// on their way to GPUs. `None` where none is.
     pub(crate) fn reused_ring_bytes(&self) -> Option<u64> {
-        match (self.card_ring_bytes(), self.limit_bytes()) {
+        match (self.gpu_ring_bytes(), self.limit_bytes()) {
             (0, limit) => limit.map(|_| self.ring_bytes()),
-            (cards, _) => Some(cards),
+            (gpus, _) => Some(gpus),
         }
     }
 
     /// How large both rings are together, in bytes.
     pub fn ring_bytes(&self) -> u64 {
-        self.host_ring_bytes() + self.card_ring_bytes()
+        self.host_ring_bytes() + self.gpu_ring_bytes()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Extents for cards: every byte of every tensor exactly once, in pieces that suit the reads.
+//! Extents for GPUs: every byte of every tensor exactly once, in pieces that suit the reads.
 
 use super::*;
 use crate::source::memory::{Fault, MemorySource};
@@ -40,7 +40,7 @@ fn check(plan: &Plan) {
             let slot = extent.slot_bytes(plan.checkpoint(), plan.block_bytes());
             let most = plan.budget.piece_bytes + 2 * plan.block_bytes() as u64;
             assert!(slot <= most, "a slot of {slot} bytes");
-            assert!(2 * slot <= plan.card_ring_bytes_max(), "two slots do not fit");
+            assert!(2 * slot <= plan.gpu_ring_bytes_max(), "two slots do not fit");
         }
     }
     for (position, &index) in plan.tensors().iter().enumerate() {
@@ -58,7 +58,7 @@ proptest! {
     })]
 
     #[test]
-    fn any_plan_for_cards_covers_every_byte_once(
+    fn any_plan_for_gpus_covers_every_byte_once(
         sizes in proptest::collection::vec(
             proptest::collection::vec(
                 prop_oneof![Just(0), 1_usize..5000, Just(64 << 10), 60_000_usize..400_000],

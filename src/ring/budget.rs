@@ -8,23 +8,23 @@
 //! A tensor that is cast is in the ring twice for a moment, as stored and as it is cast, so both count;
 //! then what it was read into is free again.
 //!
-//! Tensors of the host live in their ring, so it must hold the largest one. Those of cards pass
+//! Tensors of the host live in their ring, so it must hold the largest one. Those of GPUs pass
 //! through theirs in pieces: two slots are enough for any tensor, and without a limit a ring of
-//! [`CARD_RING_BYTES`] keeps a card busy; pinning more takes longer than it saves.
+//! [`GPU_RING_BYTES`] keeps a GPU busy; pinning more takes longer than it saves.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::MemoryLimit;
 
 /// Small tensors are gathered into extents of about this many bytes, large ones on their way to a
-/// card cut into them.
+/// GPU cut into them.
 const EXTENT_BYTES: u64 = 8 << 20;
 
 /// `min` is at least this much: with less, a checkpoint of tiny tensors would be read a block at a
 /// time, for a saving that no process could notice.
 const MIN_BYTES: u64 = 1 << 20;
 
-/// The ring for cards where there is no limit. Pinning 512 MiB was measured at 0.5 s elsewhere.
-pub const CARD_RING_BYTES: u64 = 256 << 20;
+/// The ring for GPUs where there is no limit. Pinning 512 MiB was measured at 0.5 s elsewhere.
+pub const GPU_RING_BYTES: u64 = 256 << 20;
 
 /// Tensors are not cut into smaller pieces than this to suit a tight limit.
 const PIECE_BYTES_MIN: u64 = 64 << 10;
@@ -38,8 +38,8 @@ pub struct Needs {
     pub host_largest_cast_bytes: u64,
     /// All tensors that stay there, with their results.
     pub host_bytes: u64,
-    /// All tensors that go to cards.
-    pub card_bytes: u64,
+    /// All tensors that go to GPUs.
+    pub device_bytes: u64,
     /// The largest block of the sources.
     pub block_bytes: u64,
 }
@@ -53,9 +53,9 @@ pub struct Budget {
     pub host_limit_bytes: Option<u64>,
     /// Tensors for the host are gathered into one extent while they fit into this.
     pub extent_bytes: u64,
-    /// The largest that the ring for cards may be.
-    pub card_ring_bytes: u64,
-    /// Tensors for cards are cut at multiples of this.
+    /// The largest that the ring for GPUs may be.
+    pub gpu_ring_bytes: u64,
+    /// Tensors for GPUs are cut at multiples of this.
     pub piece_bytes: u64,
 }
 
@@ -64,18 +64,18 @@ impl Budget {
     ///
     /// # Errors
     /// [`ErrorKind::MemoryLimit`] with both sizes when the limit is below the largest tensor of the
-    /// host and, where there is a card, two slots.
+    /// host and, where there is a GPU, two slots.
     pub fn new(limit: MemoryLimit, needs: Needs) -> Result<Self> {
         let limit_bytes = needs.limit_bytes(limit)?;
-        let card_ring_bytes = needs.card_ring_bytes(limit, limit_bytes);
-        let host_limit_bytes = limit_bytes.map(|limit| limit.saturating_sub(card_ring_bytes));
+        let gpu_ring_bytes = needs.gpu_ring_bytes(limit, limit_bytes);
+        let host_limit_bytes = limit_bytes.map(|limit| limit.saturating_sub(gpu_ring_bytes));
         // A quarter of a tight limit, so that extents are read while others are in use.
         let extent_bytes = match host_limit_bytes {
             Some(limit) if limit < needs.host_bytes => EXTENT_BYTES.min((limit / 4).max(1)),
             _ => EXTENT_BYTES,
         };
-        let piece_bytes = needs.piece_bytes(card_ring_bytes);
-        Ok(Self { limit_bytes, host_limit_bytes, extent_bytes, card_ring_bytes, piece_bytes })
+        let piece_bytes = needs.piece_bytes(gpu_ring_bytes);
+        Ok(Self { limit_bytes, host_limit_bytes, extent_bytes, gpu_ring_bytes, piece_bytes })
     }
 
     /// The capacity of the host's ring for extents whose slots sum up to `slots_bytes`, the largest
@@ -115,11 +115,11 @@ impl Needs {
                     ),
                     (_, 0) => format!("the largest tensor of {largest} bytes"),
                     (0, _) => {
-                        format!("the two slots of together {two_slots} bytes that a card needs")
+                        format!("the two slots of together {two_slots} bytes that a GPU needs")
                     }
                     _ => format!(
                         "the largest tensor for host memory, of {largest} bytes, and the two slots \
-                         of together {two_slots} bytes that a card needs"
+                         of together {two_slots} bytes that a GPU needs"
                     ),
                 };
                 Err(Error::new(
@@ -134,19 +134,19 @@ impl Needs {
         }
     }
 
-    /// The cards' part of a limit of `limit_bytes`.
-    fn card_ring_bytes(&self, limit: MemoryLimit, limit_bytes: Option<u64>) -> u64 {
+    /// The GPUs' part of a limit of `limit_bytes`.
+    fn gpu_ring_bytes(&self, limit: MemoryLimit, limit_bytes: Option<u64>) -> u64 {
         let least = self.two_slots(PIECE_BYTES_MIN);
         match limit_bytes {
-            _ if self.card_bytes == 0 => 0,
-            None => CARD_RING_BYTES.max(least),
+            _ if self.device_bytes == 0 => 0,
+            None => GPU_RING_BYTES.max(least),
             Some(_) if matches!(limit, MemoryLimit::Min | MemoryLimit::MinHoldingOne) => {
                 self.two_slots(MIN_BYTES)
             }
             Some(all) if self.host_bytes == 0 => all,
             Some(all) => {
                 let most = all - self.host_largest_bytes;
-                (all / 4).min(CARD_RING_BYTES).clamp(least, most)
+                (all / 4).min(GPU_RING_BYTES).clamp(least, most)
             }
         }
     }
@@ -160,9 +160,9 @@ impl Needs {
         (bytes / block * block).max(block)
     }
 
-    /// Two slots of pieces of so many bytes; 0 where nothing goes to a card.
+    /// Two slots of pieces of so many bytes; 0 where nothing goes to a GPU.
     fn two_slots(&self, piece_bytes: u64) -> u64 {
-        if self.card_bytes == 0 {
+        if self.device_bytes == 0 {
             0
         } else {
             2 * (piece_bytes.max(self.block_bytes) + 2 * self.block_bytes)
@@ -183,8 +183,8 @@ mod tests {
         }
     }
 
-    fn card(total: u64) -> Needs {
-        Needs { card_bytes: total, ..host(0, 0) }
+    fn gpu(total: u64) -> Needs {
+        Needs { device_bytes: total, ..host(0, 0) }
     }
 
     #[test]
@@ -215,23 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn for_a_card_two_slots_are_enough_and_less_is_an_error() {
+    fn for_a_gpu_two_slots_are_enough_and_less_is_an_error() {
         let least = 2 * ((64 << 10) + 2 * 4096);
         for limit in [least, least + 1, 1 << 20, 7 << 20, 64 << 20, 1 << 30, 1 << 40] {
-            let budget = Budget::new(MemoryLimit::Bytes(limit), card(1 << 40)).unwrap();
-            assert_eq!(budget.card_ring_bytes, limit);
+            let budget = Budget::new(MemoryLimit::Bytes(limit), gpu(1 << 40)).unwrap();
+            assert_eq!(budget.gpu_ring_bytes, limit);
             assert_eq!(budget.piece_bytes % 4096, 0);
             assert!((64 << 10..=8 << 20).contains(&budget.piece_bytes), "{budget:?}");
             assert!(2 * (budget.piece_bytes + 2 * 4096) <= limit, "{budget:?}");
         }
-        let error = Budget::new(MemoryLimit::Bytes(least - 1), card(1)).unwrap_err().to_string();
+        let error = Budget::new(MemoryLimit::Bytes(least - 1), gpu(1)).unwrap_err().to_string();
         assert!(error.contains(&format!("{} bytes", least - 1)), "{error}");
         assert!(error.contains(&format!("at least {least}")), "{error}");
-        let unlimited = Budget::new(MemoryLimit::Unlimited, card(1 << 40)).unwrap();
-        assert_eq!((unlimited.card_ring_bytes, unlimited.limit_bytes), (CARD_RING_BYTES, None));
-        let min = Budget::new(MemoryLimit::Min, card(1 << 40)).unwrap();
-        assert_eq!(min.limit_bytes, Some(min.card_ring_bytes));
-        assert!(min.card_ring_bytes < 3 << 20);
+        let unlimited = Budget::new(MemoryLimit::Unlimited, gpu(1 << 40)).unwrap();
+        assert_eq!((unlimited.gpu_ring_bytes, unlimited.limit_bytes), (GPU_RING_BYTES, None));
+        let min = Budget::new(MemoryLimit::Min, gpu(1 << 40)).unwrap();
+        assert_eq!(min.limit_bytes, Some(min.gpu_ring_bytes));
+        assert!(min.gpu_ring_bytes < 3 << 20);
     }
 
     #[test]
@@ -241,20 +241,20 @@ mod tests {
         let slot = (5 << 20) + 2 * 4096;
         // The worst place is the middle.
         assert!((limit - slot) / 2 >= slot && limit < 16 << 20, "{limit}");
-        let cards = Budget::new(MemoryLimit::MinHoldingOne, card(1 << 40)).unwrap();
-        assert_eq!(cards, Budget::new(MemoryLimit::Min, card(1 << 40)).unwrap());
+        let gpus = Budget::new(MemoryLimit::MinHoldingOne, gpu(1 << 40)).unwrap();
+        assert_eq!(gpus, Budget::new(MemoryLimit::Min, gpu(1 << 40)).unwrap());
     }
 
     #[test]
-    fn host_and_card_share_a_limit() {
+    fn host_and_gpu_share_a_limit() {
         for (largest, limit) in
             [(1 << 20, 2 << 20), (1 << 30, (1 << 30) + (147 << 10)), (10, 1 << 34)]
         {
-            let needs = Needs { card_bytes: 1 << 34, ..host(largest, 1 << 34) };
+            let needs = Needs { device_bytes: 1 << 34, ..host(largest, 1 << 34) };
             let budget = Budget::new(MemoryLimit::Bytes(limit), needs).unwrap();
             let host_part = budget.host_limit_bytes.unwrap();
-            assert_eq!(host_part + budget.card_ring_bytes, limit);
-            assert!(host_part >= largest && budget.card_ring_bytes >= 2 * (72 << 10), "{budget:?}");
+            assert_eq!(host_part + budget.gpu_ring_bytes, limit);
+            assert!(host_part >= largest && budget.gpu_ring_bytes >= 2 * (72 << 10), "{budget:?}");
         }
     }
 }

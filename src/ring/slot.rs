@@ -12,13 +12,13 @@
 //! the right to write them for a [`Part`], the read-only view of a stretch of the slot. A part keeps
 //! the slot as a tensor does.
 //!
-//! A slot may carry a [`Mark`], by which a load's timeline learns of its life; the mark is dropped
+//! A slot may carry a [`TraceSpan`], by which a load's timeline learns of its life; the mark is dropped
 //! just before the memory returns to the ring.
 //!
 //! Windows are also made over memory that a caller lends for `read_into`; see [`Window::lend`].
 
 use super::Ring;
-use crate::timeline::{Mark, Stage};
+use crate::timeline::{Stage, TraceSpan};
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Slot {
     ring: Arc<Ring>,
     range: Range<usize>,
-    mark: Option<Mark>,
+    mark: Option<TraceSpan>,
 }
 
 impl Slot {
@@ -39,7 +39,7 @@ impl Slot {
     }
 
     /// The same, with a mark that learns of its life.
-    pub(crate) fn marked(mut self, mark: Mark) -> Self {
+    pub(crate) fn marked(mut self, mark: TraceSpan) -> Self {
         self.mark = Some(mark);
         self
     }

@@ -28,13 +28,13 @@ pub struct Backend {
 }
 
 struct Inner {
-    rung: Cell<Rung>,
+    rung: Cell<BackendKind>,
     registered: Option<Registered>,
 }
 
 /// A rung of the ladder of read calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rung {
+pub enum BackendKind {
     /// `pread(2)` on a pool of threads.
     Pread,
     /// io_uring.
@@ -43,13 +43,13 @@ pub enum Rung {
     UringRegistered,
 }
 
-impl Rung {
+impl BackendKind {
     /// The word used in summaries.
     pub fn as_str(self) -> &'static str {
         match self {
-            Rung::Pread => "pread",
-            Rung::Uring => "uring",
-            Rung::UringRegistered => "uring+registered",
+            BackendKind::Pread => "pread",
+            BackendKind::Uring => "uring",
+            BackendKind::UringRegistered => "uring+registered",
         }
     }
 }
@@ -75,7 +75,7 @@ impl Backend {
 
     /// A backend of blocking reads.
     pub fn pread() -> Self {
-        Self::on(Rung::Pread, None)
+        Self::on(BackendKind::Pread, None)
     }
 
     /// A backend on the io_uring runtime this is called in; registers `ring`'s memory if given.
@@ -83,24 +83,26 @@ impl Backend {
     /// The second value says why registration was refused, where it was.
     pub fn uring(ring: Option<&Ring>) -> (Self, Option<io::Error>) {
         match ring.map(Registered::new).transpose() {
-            Ok(Some(registered)) => (Self::on(Rung::UringRegistered, Some(registered)), None),
-            Ok(None) => (Self::on(Rung::Uring, None), None),
-            Err(refusal) => (Self::on(Rung::Uring, None), Some(refusal)),
+            Ok(Some(registered)) => {
+                (Self::on(BackendKind::UringRegistered, Some(registered)), None)
+            }
+            Ok(None) => (Self::on(BackendKind::Uring, None), None),
+            Err(refusal) => (Self::on(BackendKind::Uring, None), Some(refusal)),
         }
     }
 
-    fn on(rung: Rung, registered: Option<Registered>) -> Self {
+    fn on(rung: BackendKind, registered: Option<Registered>) -> Self {
         Self { inner: Rc::new(Inner { rung: Cell::new(rung), registered }) }
     }
 
     /// The rung in use.
-    pub fn rung(&self) -> Rung {
+    pub fn rung(&self) -> BackendKind {
         self.inner.rung.get()
     }
 
     /// Goes down to `pread`; false when that is the rung already.
     pub fn downgrade(&self) -> bool {
-        self.inner.rung.replace(Rung::Pread) != Rung::Pread
+        self.inner.rung.replace(BackendKind::Pread) != BackendKind::Pread
     }
 
     /// One read of `window`'s unfilled part from `file` at `offset`.
@@ -123,7 +125,7 @@ impl Backend {
         offset: u64,
         most: usize,
     ) -> (io::Result<usize>, Window) {
-        if self.rung() == Rung::Pread {
+        if self.rung() == BackendKind::Pread {
             return pread(Arc::clone(file), window, offset, most).await;
         }
         let fd = file.as_raw_fd();

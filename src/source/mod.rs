@@ -15,8 +15,9 @@
 
 #[allow(unsafe_code)]
 mod backend;
+mod cache_layer;
+mod counters;
 mod file;
-mod front;
 pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -25,11 +26,11 @@ mod opener;
 mod residency;
 mod stop;
 pub(crate) mod store;
-mod tally;
 
-pub use backend::{Backend, Rung};
+pub use backend::{Backend, BackendKind};
+pub(crate) use cache_layer::{CacheLayer, Remote};
+pub use counters::LoadCounters;
 pub use file::{DirectFile, FileSource};
-pub(crate) use front::{Front, Remote};
 pub(crate) use http::CONNECTIONS_MAX;
 pub use object::Check;
 pub(crate) use object::{Identity, ObjectSource};
@@ -38,7 +39,6 @@ pub use residency::resident_bytes;
 pub use stop::Stop;
 pub(crate) use stop::stopped;
 pub(crate) use store::Depth;
-pub use tally::Tally;
 
 use crate::error::Result;
 use crate::location::Location;
@@ -128,7 +128,7 @@ pub struct Access {
     /// Says when the load is stopped: a wait for a server ends with it.
     pub stop: Arc<Stop>,
     /// Where what had to be asked for again is counted.
-    pub tally: Arc<Tally>,
+    pub counters: Arc<LoadCounters>,
     /// What the source's bytes are given to, where they are to be checked.
     pub check: Option<Arc<Check>>,
     /// The engine's idle connections.
@@ -137,8 +137,13 @@ pub struct Access {
 
 impl Access {
     /// What an engine with `backend` gives its readers.
-    pub fn new(backend: Backend, path: ReadPath, stop: Arc<Stop>, tally: Arc<Tally>) -> Self {
-        Self { backend, path, stop, tally, check: None, pool: Arc::default() }
+    pub fn new(
+        backend: Backend,
+        path: ReadPath,
+        stop: Arc<Stop>,
+        counters: Arc<LoadCounters>,
+    ) -> Self {
+        Self { backend, path, stop, counters, check: None, pool: Arc::default() }
     }
 
     /// The same for a source whose bytes are given to `check`.
@@ -159,7 +164,7 @@ pub enum Via {
     Mapped,
     /// Over HTTP, from a socket into the destination.
     Http,
-    /// By GPUDirect Storage, from the device into the memory of a card.
+    /// By GPUDirect Storage, from the device into the memory of a GPU.
     Gds,
 }
 

@@ -2,7 +2,7 @@
 
 use super::http::Client;
 use super::store::{Depth, Entry, Stores, anyscale};
-use super::{FileSource, Front, Remote, Source};
+use super::{CacheLayer, FileSource, Remote, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri, Scheme};
 use crate::options::RemoteOptions;
@@ -21,7 +21,7 @@ pub(crate) struct Opener {
     /// Whether files may be opened although bytes are to be verified and nothing is kept to verify
     /// theirs against.
     takes_files_unverified: bool,
-    front: Option<Arc<dyn Front>>,
+    front: Option<Arc<dyn CacheLayer>>,
 }
 
 impl Opener {
@@ -31,7 +31,7 @@ impl Opener {
     }
 
     /// The same with `front` before all objects.
-    pub fn behind(self, front: Arc<dyn Front>) -> Self {
+    pub fn behind(self, front: Arc<dyn CacheLayer>) -> Self {
         Self { front: Some(front), ..self }
     }
 
@@ -42,10 +42,10 @@ impl Opener {
         Self { options, client, repositories: Stores::default(), front, takes_files_unverified }
     }
 
-    /// The same, for tensors that all go to cards: there, verifying covers the way from host memory
-    /// onto the card, which has its use for files, too.
-    pub fn for_cards(self, only_cards: bool) -> Self {
-        Self { takes_files_unverified: only_cards, ..self }
+    /// The same, for tensors that all go to GPUs: there, verifying covers the way from host memory
+    /// onto the GPU, which has its use for files, too.
+    pub fn for_gpus(self, only_gpus: bool) -> Self {
+        Self { takes_files_unverified: only_gpus, ..self }
     }
 
     /// Opens the source at `location`.

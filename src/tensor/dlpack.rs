@@ -15,14 +15,14 @@
 //! before its turn is not kept.) Host tensors are copied where their address is not aligned for their
 //! type, as a file may have it; `ringload_export_copied_bytes_total` counts that.
 //!
-//! Tensors of cards are complete when they are handed out: no stream has to be waited for.
+//! Tensors of GPUs are complete when they are handed out: no stream has to be waited for.
 
 use super::aligned::Aligned;
 use super::{Storage, Tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
 use crate::options::Device;
-use crate::process::OfProcess;
+use crate::process::ForkGuard;
 use safetensors::Dtype;
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -59,7 +59,7 @@ pub struct DlVersion {
 pub struct DlDevice {
     /// `DLDeviceType`: 1 is host memory, 2 is CUDA.
     pub device_type: i32,
-    /// The ordinal of a card; else 0.
+    /// The ordinal of a GPU; else 0.
     pub device_id: i32,
 }
 
@@ -68,7 +68,7 @@ impl From<Device> for DlDevice {
         match device {
             Device::Host => Self { device_type: CPU, device_id: 0 },
             Device::Cuda(ordinal) => {
-                // No machine has 2^31 cards.
+                // No machine has 2^31 GPUs.
                 Self { device_type: CUDA, device_id: i32::try_from(ordinal).unwrap_or(i32::MAX) }
             }
         }
@@ -165,7 +165,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a type that DLPack has not, where a copy was forbidden and is
-    /// needed, and where one of a card was asked for; [`ErrorKind::OutOfMemory`] for a copy.
+    /// needed, and where one of a GPU was asked for; [`ErrorKind::OutOfMemory`] for a copy.
     pub fn export(&self, how: Exporting) -> Result<Export> {
         let (dtype, shape) = match how.as_integers {
             true => as_integers(self),
@@ -228,7 +228,7 @@ impl Tensor {
             Err(Error::new(kind, format!("cannot copy tensor {:?}: {why}", self.name())))
         };
         let Some(bytes) = self.host_bytes() else {
-            return refuse(ErrorKind::Unsupported, "it is on a card; copy it there after loading");
+            return refuse(ErrorKind::Unsupported, "it is on a GPU; copy it there after loading");
         };
         let Some(copy) = Aligned::copy_of(bytes) else {
             return refuse(ErrorKind::OutOfMemory, "there is no memory for it");
@@ -282,7 +282,7 @@ impl Export {
         }
         let device = self.storage.device().into();
         let held = Held { sizes: sizes.into(), _storage: self.storage };
-        let held = Box::into_raw(Box::new(OfProcess::new(held)));
+        let held = Box::into_raw(Box::new(ForkGuard::new(held)));
         // SAFETY: it was just made, and nobody else has it yet.
         let sizes = match unsafe { (*held).anywhere() } {
             Some(held) => held.sizes.as_ptr().cast_mut(),
@@ -314,7 +314,7 @@ unsafe extern "C" fn delete_legacy(managed: *mut DlManagedTensor) {
         // SAFETY: made by `Export::managed`, whose contract is that this is called once.
         let managed = unsafe { Box::from_raw(managed) };
         // SAFETY: likewise.
-        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<OfProcess<Held>>()) });
+        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<ForkGuard<Held>>()) });
     }
 }
 
@@ -323,7 +323,7 @@ unsafe extern "C" fn delete_versioned(managed: *mut DlManagedTensorVersioned) {
         // SAFETY: made by `Export::managed`, whose contract is that this is called once.
         let managed = unsafe { Box::from_raw(managed) };
         // SAFETY: likewise.
-        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<OfProcess<Held>>()) });
+        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<ForkGuard<Held>>()) });
     }
 }
 

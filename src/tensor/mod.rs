@@ -2,15 +2,15 @@
 
 #[allow(unsafe_code)]
 mod aligned;
+mod buffer;
 #[allow(unsafe_code)]
 pub mod dlpack;
-mod ready;
-mod room;
+mod loaded;
 mod storage;
 
-pub(crate) use ready::{Ready, Starts};
-pub(crate) use room::Room;
-pub(crate) use storage::CardMemory;
+pub(crate) use buffer::TensorBuffer;
+pub(crate) use loaded::{LoadedTensors, Offsets};
+pub(crate) use storage::GpuMemory;
 pub use storage::Storage;
 
 use crate::cast::Cast;
@@ -109,7 +109,7 @@ impl Tensor {
 
     /// The address of its first byte, in its device's address space.
     ///
-    /// On a card it is a multiple of 256. In host memory it is congruent to the tensor's place in the
+    /// On a GPU it is a multiple of 256. In host memory it is congruent to the tensor's place in the
     /// file modulo 4096, so it is aligned for its dtype exactly if the file aligns it; where it was cast, it
     /// is aligned for its dtype.
     pub fn address(&self) -> u64 {
@@ -119,7 +119,7 @@ impl Tensor {
     /// Its elements, row-major and little-endian.
     ///
     /// # Panics
-    /// When it is on a card: [`host_bytes`](Self::host_bytes) says so in its type,
+    /// When it is on a GPU: [`host_bytes`](Self::host_bytes) says so in its type,
     /// [`to_vec`](Self::to_vec) brings the bytes back.
     pub fn bytes(&self) -> &[u8] {
         match self.host_bytes() {
@@ -128,7 +128,7 @@ impl Tensor {
         }
     }
 
-    /// As [`bytes`](Self::bytes); `None` when it is on a card.
+    /// As [`bytes`](Self::bytes); `None` when it is on a GPU.
     pub fn host_bytes(&self) -> Option<&[u8]> {
         self.storage.bytes().map(|bytes| &bytes[self.start..][..self.len_bytes()])
     }
@@ -136,7 +136,7 @@ impl Tensor {
     /// A copy of its elements in host memory, wherever it is.
     ///
     /// # Errors
-    /// What the card's driver answers.
+    /// What the GPU's driver answers.
     pub fn to_vec(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.len_bytes()];
         self.copy_to(&mut bytes)?;
@@ -146,7 +146,7 @@ impl Tensor {
     /// Copies its elements to host memory, wherever it is.
     ///
     /// # Errors
-    /// What the card's driver answers.
+    /// What the GPU's driver answers.
     ///
     /// # Panics
     /// When `into` is not as long as the tensor.

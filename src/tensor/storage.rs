@@ -19,17 +19,17 @@ pub struct Storage {
 enum Kind {
     Slot(FullSlot),
     Mapped(Arc<Mapping>, Range<usize>),
-    Card(Arc<dyn CardMemory>),
+    Gpu(Arc<dyn GpuMemory>),
     Own(Arc<Aligned>),
     Empty(Device),
 }
 
-/// Memory of a card, freed when it is dropped.
-pub(crate) trait CardMemory: Send + Sync {
-    /// The card.
+/// Memory of a GPU, freed when it is dropped.
+pub(crate) trait GpuMemory: Send + Sync {
+    /// The GPU.
     fn device(&self) -> Device;
 
-    /// Where it begins, in the card's address space.
+    /// Where it begins, in the GPU's address space.
     fn address(&self) -> u64;
 
     /// Its length in bytes.
@@ -54,9 +54,9 @@ impl Storage {
         Self { kind: Kind::Mapped(mapping, range) }
     }
 
-    /// Memory of a card.
-    pub(crate) fn card(memory: Arc<dyn CardMemory>) -> Self {
-        Self { kind: Kind::Card(memory) }
+    /// Memory of a GPU.
+    pub(crate) fn gpu(memory: Arc<dyn GpuMemory>) -> Self {
+        Self { kind: Kind::Gpu(memory) }
     }
 
     /// Memory of its own.
@@ -73,7 +73,7 @@ impl Storage {
     pub fn device(&self) -> Device {
         match &self.kind {
             Kind::Slot(_) | Kind::Mapped(..) | Kind::Own(_) => Device::Host,
-            Kind::Card(memory) => memory.device(),
+            Kind::Gpu(memory) => memory.device(),
             Kind::Empty(device) => *device,
         }
     }
@@ -81,32 +81,32 @@ impl Storage {
     /// Its length in bytes.
     pub fn len_bytes(&self) -> usize {
         match &self.kind {
-            Kind::Card(memory) => memory.len_bytes(),
+            Kind::Gpu(memory) => memory.len_bytes(),
             _ => self.bytes().map_or(0, <[u8]>::len),
         }
     }
 
     /// Its bytes, which nobody changes while it lives (a mapped file excepted:
-    /// [`ReadPath::Mapped`](crate::ReadPath::Mapped)); `None` where they are on a card.
+    /// [`ReadPath::Mapped`](crate::ReadPath::Mapped)); `None` where they are on a GPU.
     pub fn bytes(&self) -> Option<&[u8]> {
         match &self.kind {
             Kind::Slot(slot) => Some(slot.bytes()),
             Kind::Mapped(mapping, range) => Some(mapping.file_bytes(range.clone())),
             Kind::Own(bytes) => Some(bytes.bytes()),
             Kind::Empty(_) => Some(&[]),
-            Kind::Card(_) => None,
+            Kind::Gpu(_) => None,
         }
     }
 
     /// Where it begins, in its device's address space.
     pub fn address(&self) -> u64 {
         match &self.kind {
-            Kind::Card(memory) => memory.address(),
+            Kind::Gpu(memory) => memory.address(),
             _ => self.bytes().map_or(0, |bytes| bytes.as_ptr() as u64),
         }
     }
 
-    /// Where it begins in host memory; `None` on a card, and where there is nothing.
+    /// Where it begins in host memory; `None` on a GPU, and where there is nothing.
     pub(crate) fn pointer(&self) -> Option<NonNull<u8>> {
         match &self.kind {
             Kind::Slot(slot) => Some(slot.start()),
@@ -114,7 +114,7 @@ impl Storage {
                 NonNull::new(mapping.file_bytes(range.clone()).as_ptr().cast_mut())
             }
             Kind::Own(bytes) => Some(bytes.start()),
-            Kind::Card(_) | Kind::Empty(_) => None,
+            Kind::Gpu(_) | Kind::Empty(_) => None,
         }
     }
 
@@ -123,21 +123,21 @@ impl Storage {
         matches!(self.kind, Kind::Mapped(..))
     }
 
-    /// Copies its bytes from `start` to host memory; on a card this waits for them.
+    /// Copies its bytes from `start` to host memory; on a GPU this waits for them.
     ///
     /// # Errors
-    /// What the card's driver answers.
+    /// What the GPU's driver answers.
     ///
     /// # Panics
     /// When `into` is longer than what is there from `start`.
     pub fn copy_to(&self, start: usize, into: &mut [u8]) -> Result<()> {
         match (&self.kind, self.bytes()) {
             (_, Some(bytes)) => into.copy_from_slice(&bytes[start..][..into.len()]),
-            (Kind::Card(memory), _) => {
+            (Kind::Gpu(memory), _) => {
                 assert!(start + into.len() <= memory.len_bytes(), "beyond the storage's end");
                 memory.copy_out(start, into)?;
             }
-            (_, None) => {} // only cards have no host bytes
+            (_, None) => {} // only GPUs have no host bytes
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ impl fmt::Debug for Storage {
         let kind = match &self.kind {
             Kind::Slot(_) => "slot",
             Kind::Mapped(..) => "mapped file",
-            Kind::Card(_) => "card",
+            Kind::Gpu(_) => "gpu",
             Kind::Own(_) => "own memory",
             Kind::Empty(_) => "empty",
         };

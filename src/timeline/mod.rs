@@ -6,7 +6,7 @@
 //! engine         |-- wait --|                   nothing in flight, and no slot is free
 //! ```
 //!
-//! A `Recorder` is shared by all that a load consists of. Whoever takes a slot gets a `Mark` for it,
+//! A `Recorder` is shared by all that a load consists of. Whoever takes a slot gets a `TraceSpan` for it,
 //! which travels with the slot, is told of each stage, and closes the slot's life just before its
 //! memory is free for others. That is a few records a slot, and none a read or a tensor; a load that
 //! is not recorded has no marks.
@@ -18,7 +18,7 @@
 
 mod recorder;
 
-pub(crate) use recorder::{Mark, Recorder, Taken};
+pub(crate) use recorder::{Recorder, Taken, TraceSpan};
 
 use crate::options::Device;
 use std::time::Duration;
@@ -28,14 +28,14 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Timeline {
     /// The slots, in the order in which they were taken.
-    pub slots: Vec<SlotLife>,
+    pub slots: Vec<SlotSpan>,
     /// When an engine had nothing to do but to wait for a free slot; those of one engine do not
     /// overlap.
     pub waits: Vec<Wait>,
     /// What else took time.
     pub steps: Vec<Step>,
     /// What happened at a moment.
-    pub moments: Vec<Moment>,
+    pub moments: Vec<TraceEvent>,
     /// When this was told. What was still going on, such as tensors that are held, ends here.
     pub end: Duration,
 }
@@ -52,7 +52,7 @@ pub struct Period {
 /// The life of one slot, from being taken from the ring to being given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct SlotLife {
+pub struct SlotSpan {
     /// Which engine took it.
     pub engine: usize,
     /// What it is filled from, as an index of [`Checkpoint::shards`](crate::Checkpoint::shards).
@@ -77,9 +77,9 @@ pub enum Stage {
     Reading,
     /// Its tensors are cast into another slot; or it is that other slot, and waits for them.
     Casting,
-    /// It is summed up, for what a card sums up to be compared with.
+    /// It is summed up, for what a GPU sums up to be compared with.
     Checking,
-    /// It waits for a card, and is copied there.
+    /// It waits for a GPU, and is copied there.
     Copying,
     /// Tensors are views of it; or it is being written to the local file cache.
     Held,
@@ -117,9 +117,9 @@ pub struct Wait {
 #[non_exhaustive]
 pub struct Step {
     /// `open` (headers read and the load planned), `fault in` (the ring's memory, before it is
-    /// registered), `context` (a card's was made), `pin` (the ring was registered with CUDA).
+    /// registered), `context` (a GPU's was made), `pin` (the ring was registered with CUDA).
     pub what: &'static str,
-    /// Of which card, if of one.
+    /// Of which GPU, if of one.
     pub device: Option<Device>,
     /// When.
     pub period: Period,
@@ -128,7 +128,7 @@ pub struct Step {
 /// Something that happened at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Moment {
+pub struct TraceEvent {
     /// `first tensor` and `last tensor` (handed out), `downgrade` (a step down a ladder), `retry`
     /// (something was asked for again; the first ten thousand times).
     pub what: &'static str,

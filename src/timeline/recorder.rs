@@ -3,7 +3,7 @@
 //! One lock, held for a few stores, three or four times a slot: slots are megabytes, so that nobody
 //! waits for it.
 
-use super::{Moment, Period, SlotLife, Stage, Step, Timeline, Wait};
+use super::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent, Wait};
 use crate::options::Device;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ struct State {
     lives: Vec<Life>,
     waits: Vec<Wait>,
     steps: Vec<Step>,
-    moments: Vec<Moment>,
+    moments: Vec<TraceEvent>,
     retries: usize,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Taken {
 
 /// A slot whose life is being recorded; dropped just before its memory is free for others.
 #[derive(Debug)]
-pub(crate) struct Mark {
+pub(crate) struct TraceSpan {
     recorder: Arc<Recorder>,
     index: usize,
 }
@@ -61,12 +61,12 @@ impl Recorder {
     }
 
     /// A slot was taken.
-    pub fn slot(self: &Arc<Self>, taken: Taken) -> Mark {
+    pub fn slot(self: &Arc<Self>, taken: Taken) -> TraceSpan {
         let mut state = self.lock();
         let mut began = [None; Stage::ALL.len()];
         began[taken.stage as usize] = Some(self.now());
         state.lives.push(Life { taken, ways: Vec::new(), began, freed: None });
-        Mark { recorder: Arc::clone(self), index: state.lives.len() - 1 }
+        TraceSpan { recorder: Arc::clone(self), index: state.lives.len() - 1 }
     }
 
     /// An engine has been waiting since then.
@@ -84,7 +84,7 @@ impl Recorder {
     /// Something happens.
     pub fn moment(&self, what: &'static str, why: String) {
         let at = self.now();
-        self.lock().moments.push(Moment { what, why, at });
+        self.lock().moments.push(TraceEvent { what, why, at });
     }
 
     /// Something is asked for again.
@@ -93,7 +93,7 @@ impl Recorder {
         let mut state = self.lock();
         if state.retries < RETRIES_MAX {
             state.retries += 1;
-            state.moments.push(Moment { what: "retry", why: why.to_owned(), at });
+            state.moments.push(TraceEvent { what: "retry", why: why.to_owned(), at });
         }
     }
 
@@ -126,7 +126,7 @@ impl Recorder {
 
 impl Life {
     /// Of one that is not over, the last stage ends at `end`.
-    fn told(&self, end: Duration) -> SlotLife {
+    fn told(&self, end: Duration) -> SlotSpan {
         let end = self.freed.unwrap_or(end);
         let begun = || Stage::ALL.into_iter().zip(self.began);
         let begun = || begun().filter_map(|(stage, began)| Some((stage, began?)));
@@ -134,11 +134,11 @@ impl Life {
         let stage = |((stage, start), end)| (stage, Period { start, end });
         let Taken { engine, shard, offset_bytes, bytes, .. } = self.taken;
         let stages = begun().zip(ends).map(stage).collect();
-        SlotLife { engine, shard, offset_bytes, bytes, ways: self.ways.clone(), stages }
+        SlotSpan { engine, shard, offset_bytes, bytes, ways: self.ways.clone(), stages }
     }
 }
 
-impl Mark {
+impl TraceSpan {
     /// The slot enters this stage, which comes after those it had.
     pub fn stage(&self, stage: Stage) {
         self.change(|life, now| life.began[stage as usize] = Some(now));
@@ -161,7 +161,7 @@ impl Mark {
     }
 }
 
-impl Drop for Mark {
+impl Drop for TraceSpan {
     fn drop(&mut self) {
         self.change(|life, now| life.freed = Some(now));
     }

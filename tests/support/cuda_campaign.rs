@@ -1,4 +1,4 @@
-//! Loads to cards, drawn from a seed: which checkpoint, which limit, which devices, how it ends.
+//! Loads to GPUs, drawn from a seed: which checkpoint, which limit, which devices, how it ends.
 
 use super::common::{self, Expected};
 use ringload::{
@@ -236,7 +236,7 @@ impl Scene<'_> {
         }
         let shard = &self.model.shards[0];
         let file = std::fs::read(shard).unwrap();
-        let card = OwnMemory::new(file.len());
+        let gpu = OwnMemory::new(file.len());
         let mut host = vec![0; 1000.min(file.len())];
         let cuts = [0, draw.below(file.len() as u64), file.len() as u64];
         #[allow(unsafe_code)]
@@ -244,8 +244,8 @@ impl Scene<'_> {
             .windows(2)
             // SAFETY: disjoint parts of memory that lives until the end, and nobody else uses.
             .map(|cut| unsafe {
-                let address = card.address + cut[0];
-                ReadRequest::on_card(shard.as_path(), cut[0], 0, address, cut[1] - cut[0])
+                let address = gpu.address + cut[0];
+                ReadRequest::on_device(shard.as_path(), cut[0], 0, address, cut[1] - cut[0])
             })
             .collect();
         let expected_host = file[..host.len()].to_vec();
@@ -260,12 +260,12 @@ impl Scene<'_> {
         completed.sort_unstable();
         assert_eq!(completed, [0, 1, 2]);
         assert_eq!(host, expected_host);
-        assert!(card.bytes() == file, "lent memory is wrong");
+        assert!(gpu.bytes() == file, "lent memory is wrong");
         Ok(())
     }
 }
 
-/// Memory of card 0 that the test itself allocates, as a user's allocator does.
+/// Memory of GPU 0 that the test itself allocates, as a user's allocator does.
 struct OwnMemory {
     address: u64,
     len: usize,

@@ -1,7 +1,7 @@
 //! What begins with a process: each is a child of this very executable, so that what starting it costs
 //! is on both sides. Times are the system's monotonic clock's, which parent and child share.
 
-use crate::card::{Card, Memory};
+use crate::gpu::{Gpu, Memory};
 use crate::machine::bytes_in;
 use crate::places::Places;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -17,7 +17,7 @@ use std::time::Instant;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Load files onto the card
+    /// Load files onto the gpu
     Load {
         #[arg(long)]
         device: u32,
@@ -26,7 +26,7 @@ pub enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Make a context, read a file into a vector, copy it to the card
+    /// Make a context, read a file into a vector, copy it to the gpu
     Plain {
         #[arg(long)]
         device: u32,
@@ -34,7 +34,7 @@ pub enum Command {
     },
 }
 
-/// What a child says when its last byte is on the card.
+/// What a child says when its last byte is on the GPU.
 #[derive(Debug, Serialize, Deserialize)]
 struct Said {
     /// By the monotonic clock.
@@ -57,7 +57,7 @@ pub struct Parts {
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
     pub bytes: u64,
-    /// From before the process was started to the last byte on the card.
+    /// From before the process was started to the last byte on the GPU.
     pub seconds: f64,
     /// Of the child up to then.
     pub cpu_seconds: f64,
@@ -111,12 +111,12 @@ fn load(ordinal: u32, limit: MemoryLimit, files: &Vec<PathBuf>) -> Result<()> {
 fn plain(ordinal: u32, file: &PathBuf) -> Result<()> {
     let mut began = Instant::now();
     let mut lap = || std::mem::replace(&mut began, Instant::now()).elapsed().as_secs_f64();
-    let card = Card::open(ordinal)?;
+    let gpu = Gpu::open(ordinal)?;
     let context_seconds = lap();
     let bytes = std::fs::read(file)
         .map_err(|error| Error::from_io(format_args!("read {}", file.display()), error))?;
     let read_seconds = lap();
-    let memory = Memory::new(&card, bytes.len())?;
+    let memory = Memory::new(&gpu, bytes.len())?;
     memory.write(0, &bytes)?;
     let parts = Parts { context_seconds, read_seconds, copy_seconds: lap() };
     say(bytes.len() as u64, parts)

@@ -1,7 +1,7 @@
 //! What the figures were taken on, as far as the system tells.
 
 use crate::places;
-use ringload::device::cards;
+use ringload::device::gpus;
 use ringload::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -12,8 +12,8 @@ use std::fs;
 pub struct Machine {
     /// As whoever runs this calls it.
     description: Option<String>,
-    card: String,
-    card_bytes: u64,
+    gpu: String,
+    device_bytes: u64,
     /// The CUDA version that the driver is made for.
     cuda: String,
     driver: Option<String>,
@@ -28,31 +28,30 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, with the card that is measured.
+    /// This machine, with the GPU that is measured.
     ///
     /// # Errors
-    /// Where there is no such card.
+    /// Where there is no such GPU.
     pub fn of(args: &places::PlacesArgs, description: Option<String>) -> Result<Self> {
-        let (cards, (major, minor)) = cards()?;
-        let Some(card) = cards.into_iter().nth(args.device as usize) else {
-            let sentence =
-                format!("there is no cuda:{}; name another card (--device)", args.device);
+        let (gpus, (major, minor)) = gpus()?;
+        let Some(gpu) = gpus.into_iter().nth(args.device as usize) else {
+            let sentence = format!("there is no cuda:{}; name another GPU (--device)", args.device);
             return Err(Error::new(ErrorKind::Device, sentence));
         };
-        let address = card.pci_address.to_lowercase();
-        let of_card = |file: &str| text(&format!("/sys/bus/pci/devices/{address}/{file}"));
+        let address = gpu.pci_address.to_lowercase();
+        let of_gpu = |file: &str| text(&format!("/sys/bus/pci/devices/{address}/{file}"));
         let link = |which: &str| {
-            let speed = of_card(&format!("{which}_link_speed"))?;
-            Some(format!("{speed} x{}", of_card(&format!("{which}_link_width"))?))
+            let speed = of_gpu(&format!("{which}_link_speed"))?;
+            Some(format!("{speed} x{}", of_gpu(&format!("{which}_link_width"))?))
         };
         Ok(Self {
             description,
-            card: card.name,
-            card_bytes: card.memory_bytes,
+            gpu: gpu.name,
+            device_bytes: gpu.memory_bytes,
             cuda: format!("{major}.{minor}"),
             driver: text("/sys/module/nvidia/version").or_else(driver_of_proc),
             pcie: link("current").zip(link("max")).map(|(now, most)| format!("{now}, of {most}")),
-            numa_node: of_card("numa_node"),
+            numa_node: of_gpu("numa_node"),
             numa_nodes: numa_nodes(),
             kernel: text("/proc/sys/kernel/osrelease"),
             cpu: text("/proc/cpuinfo").and_then(|text| cpu_model(&text)),
@@ -68,7 +67,7 @@ impl Machine {
         let nodes = self.numa_nodes;
         let rows = [
             ("machine", or_unknown(&self.description)),
-            ("card", format!("{}, {}", self.card, gibibytes(self.card_bytes))),
+            ("gpu", format!("{}, {}", self.gpu, gibibytes(self.device_bytes))),
             ("driver", format!("{}, CUDA {}", or_unknown(&self.driver), self.cuda)),
             ("PCIe", or_unknown(&self.pcie)),
             ("NUMA node", format!("{} of {nodes}", or_unknown(&self.numa_node))),

@@ -1,9 +1,9 @@
-//! `ringload-gpu`: checks and measures loads onto a CUDA card, on a machine that has one.
+//! `ringload-gpu`: checks and measures loads onto a CUDA GPU, on a machine that has one.
 //!
 //! ```text
 //! run = check    the kernels against the library's references, and loads against the files (check)
 //!     + figures  what has to be reached, as ratios within turns A B A B ... (figures)
-//!       |    card: the limits, by the driver's own functions     checkpoints: what is loaded
+//!       |    GPU: the limits, by the driver's own functions     checkpoints: what is loaded
 //!       |    children: what begins with a process
 //!       report -> DIR/gpu.md, DIR/gpu.json, written anew after each part; exit status 1 for anything
 //!                 wrong or missed
@@ -11,11 +11,11 @@
 //!
 //! `perf/gpu.sh` packs it with all that it needs and runs it.
 
-mod card;
 mod check;
 mod checkpoints;
 mod children;
 mod figures;
+mod gpu;
 mod machine;
 mod places;
 mod report;
@@ -27,7 +27,7 @@ use ringload::{Error, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Checks and measures loads onto a CUDA card.
+/// Checks and measures loads onto a CUDA GPU.
 #[derive(Debug, Parser)]
 #[command(version)]
 enum Command {
@@ -41,8 +41,8 @@ enum Command {
         #[command(flatten)]
         check: check::CheckArgs,
     },
-    /// Say which card and machine this is
-    Card(places::PlacesArgs),
+    /// Say which GPU and machine this is
+    Gpu(places::PlacesArgs),
     /// Do one thing in a process of its own
     #[command(subcommand, hide = true)]
     Child(children::Command),
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => run(&args),
         Command::Check { places, check } => check_alone(&places, &check),
-        Command::Card(places) => machine::Machine::of(&places, None).map(|machine| {
+        Command::Gpu(places) => machine::Machine::of(&places, None).map(|machine| {
             print!("{}", machine.markdown());
             true
         }),
@@ -89,12 +89,12 @@ fn run(args: &RunArgs) -> Result<bool> {
     std::fs::create_dir_all(&args.out)
         .map_err(|error| Error::from_io(format_args!("make {}", args.out.display()), error))?;
     let places = places::Places::new(&args.places)?;
-    let card = card::Card::open(args.places.device)?;
+    let gpu = gpu::Gpu::open(args.places.device)?;
     let mut report = Report::new(machine::Machine::of(&args.places, args.machine.clone())?);
-    report.checks = check::all(&card, &places, &args.check);
+    report.checks = check::all(&gpu, &places, &args.check);
     report.write(&args.out)?;
     if report.checks.iter().all(|check| check.error.is_none()) {
-        figures::all(&card, &places, &args.figures, &mut report, &args.out)?;
+        figures::all(&gpu, &places, &args.figures, &mut report, &args.out)?;
     } else {
         report.skip("the figures: a check failed, so what they would measure is wrong");
     }
@@ -104,8 +104,8 @@ fn run(args: &RunArgs) -> Result<bool> {
 }
 
 fn check_alone(places: &places::PlacesArgs, args: &check::CheckArgs) -> Result<bool> {
-    let card = card::Card::open(places.device)?;
-    let checks = check::all(&card, &places::Places::new(places)?, args);
+    let gpu = gpu::Gpu::open(places.device)?;
+    let checks = check::all(&gpu, &places::Places::new(places)?, args);
     print!("{}", report::table_of_checks(&checks));
     Ok(checks.iter().all(|check| check.error.is_none()))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Where to work.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PlacesArgs {
-    /// The card's CUDA ordinal
+    /// The GPU's CUDA ordinal
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: u32,
     /// A directory on the disk to be measured

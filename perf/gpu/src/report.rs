@@ -159,7 +159,7 @@ impl Report {
 
     pub fn markdown(&self) -> String {
         // Writing to a string does not fail.
-        let mut text = format!("# Loads onto a card, ringload {}\n\n", self.version);
+        let mut text = format!("# Loads onto a GPU, ringload {}\n\n", self.version);
         text += &self.machine.markdown();
         text += &table_of_checks(&self.checks);
         let judged = |figure: &&Figure| figure.target.is_some();

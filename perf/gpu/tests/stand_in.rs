@@ -1,5 +1,5 @@
 //! What `perf/gpu.sh` packs and runs, on the stand-in for the CUDA driver and with tiny sizes: every row
-//! appears, the checks pass, the figures are figures. How fast anything is, only a card can say.
+//! appears, the checks pass, the figures are figures. How fast anything is, only a GPU can say.
 
 #![allow(clippy::unwrap_used)]
 
@@ -60,14 +60,14 @@ fn what_is_packed_checks_and_measures() {
 
     let mut running = command(&pack.join("gpu.sh"));
     running.current_dir(directory.path()).arg("run").arg("--out").arg(&out);
-    running.arg("--dir").arg(&work).args(["--machine", "no card", "--"]);
+    running.arg("--dir").arg(&work).args(["--machine", "no GPU", "--"]);
     running.args(["--size=6MiB", "--check-bytes=2MiB", "--adapter=1MiB", "--tiny=200"]);
     let ran = running.args(["--buffer=1MiB", "--turns=1"]).output().unwrap();
     let (table, told) = texts(&ran);
     let report = std::fs::read_to_string(out.join("gpu.json")).unwrap_or_else(|_| panic!("{told}"));
     assert_is_whole(&serde_json::from_str(&report).unwrap(), &told);
     assert_eq!(std::fs::read_to_string(out.join("gpu.md")).unwrap(), table);
-    assert!(table.contains("| machine | no card |"), "{table}");
+    assert!(table.contains("| machine | no GPU |"), "{table}");
     // Whether targets are reached says nothing here, but the status has to say the same.
     assert_eq!(ran.status.success(), !table.contains("FAIL"), "{table}\n{told}");
     assert!(is_empty(&work), "files stay behind");
@@ -96,14 +96,14 @@ fn assert_is_whole(report: &Value, told: &str) {
     };
     let disk = usize::from(list("skipped").is_empty());
     let wanted = [
-        ("crc64 / copy within the card", 1),
+        ("crc64 / copy within the GPU", 1),
         ("cast ", 12),
         ("process start to last tensor / to plain copy", 1),
         ("/ as one tensor", 2),
-        ("from tmpfs / pinned memory to the card", 1),
-        ("from tmpfs, --memory-limit 512MiB / pinned memory to the card", 1),
-        ("from the page cache / pinned memory to the card", 1),
-        ("from the page cache, --memory-limit 512MiB / pinned memory to the card", 1),
+        ("from tmpfs / pinned memory to the GPU", 1),
+        ("from tmpfs, --memory-limit 512MiB / pinned memory to the GPU", 1),
+        ("from the page cache / pinned memory to the GPU", 1),
+        ("from the page cache, --memory-limit 512MiB / pinned memory to the GPU", 1),
         (": pinned", 4),
         ("from the disk / direct reads", disk),
         ("", 24 + disk),
@@ -112,8 +112,8 @@ fn assert_is_whole(report: &Value, told: &str) {
 }
 
 #[test]
-fn a_bit_that_is_wrong_on_the_card_is_found() {
-    // Two copies to the card are made for each time that a kernel is checked: 3 times for crc64, once
+fn a_bit_that_is_wrong_on_the_gpu_is_found() {
+    // Two copies to the GPU are made for each time that a kernel is checked: 3 times for crc64, once
     // for scatter, twice for each of 12 casts. The next is a load's first.
     for (copy, row) in
         [("1", "| crc64 against the reference |"), ("57", "| load, every read path |")]
@@ -133,7 +133,7 @@ fn a_bit_that_is_wrong_on_the_card_is_found() {
 }
 
 #[test]
-fn a_machine_without_a_card_is_told_so() {
+fn a_machine_without_a_gpu_is_told_so() {
     let directory = directory();
     let mut running = command(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../gpu.sh"));
     let ran = running.arg("run").env("CUDA_STAND_IN_DEVICES", "0").output().unwrap();

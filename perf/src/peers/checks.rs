@@ -1,7 +1,7 @@
 //! Whether a client runs here: asked of the client itself, which loads a few bytes, and remembered.
 //!
 //! It is asked again when anything changed that may change the answer: the environment, the clients'
-//! own source, our package and library for those that load by them, whether there is a card.
+//! own source, our package and library for those that load by them, whether there is a GPU.
 
 use super::commands::{Why, run};
 use super::environment::Environment;
@@ -56,7 +56,7 @@ impl Checks {
         };
         let clients = places.root.join("perf/peers");
         let made_of = format!(
-            "{}, installed {:?}; clients {:?}; card: {}",
+            "{}, installed {:?}; clients {:?}; GPU: {}",
             environment.python.display(),
             installed(&environment.python),
             newest(&clients),
@@ -81,7 +81,7 @@ impl Checks {
             None => {}
         }
         told(&format!("{}: does it run here?", peer.title()));
-        let device = if peer.needs_card() { "cuda:0" } else { "cpu" };
+        let device = if peer.needs_gpu() { "cuda:0" } else { "cpu" };
         command.args(["--check", "--device", device]);
         let answer = run(&mut command).and_then(|printed| parse(&printed));
         let known = Answer { made_of: made_of.to_owned(), answer: answer.clone() };
@@ -162,7 +162,7 @@ mod tests {
     fn answers_are_the_last_line() {
         let printed = "a banner\n{\"versions\": {\"torch\": \"2.15.0\"}}\n";
         assert_eq!(parse(printed), Ok(check("torch", "2.15.0")));
-        assert_eq!(parse("{\"why\": \"no card\"}"), Err("no card".to_owned()));
+        assert_eq!(parse("{\"why\": \"no GPU\"}"), Err("no GPU".to_owned()));
         assert!(parse("").is_err());
     }
 }

@@ -41,8 +41,8 @@ impl Peer {
         }
     }
 
-    /// Whether it loads onto cards alone.
-    pub fn needs_card(self) -> bool {
+    /// Whether it loads onto GPUs alone.
+    pub fn needs_gpu(self) -> bool {
         self == Self::InstantTensor
     }
 

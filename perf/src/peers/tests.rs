@@ -9,7 +9,7 @@ echo "$@" >> "$0.log"
 case "$*" in
 *"pip "*safetensors==*) mkdir -p "${0%/*}/made";;
 *"pip "*) echo "ERROR: no network" >&2; exit 1;;
-*" instanttensor --check --device cuda:0") echo '{"why": "RuntimeError: no card"}';;
+*" instanttensor --check --device cuda:0") echo '{"why": "RuntimeError: no GPU"}';;
 *" runai --check --device cpu") echo '{"versions": {"runai-model-streamer": "0.17.0", "torch": "2.15.0"}}';;
 *" safetensors --check --device cpu") echo '{"versions": {"safetensors": "0.8.0"}}';;
 *" safetensors-next --check --device cpu")
@@ -71,7 +71,7 @@ fn what_runs_is_ready_and_the_rest_is_skipped_with_the_reason() {
     let skipped: Vec<_> = peers.skipped().iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     let expected = [
         ("fastsafetensors", "ImportError: cannot import it"),
-        ("InstantTensor", "RuntimeError: no card"),
+        ("InstantTensor", "RuntimeError: no GPU"),
     ];
     assert_eq!(skipped, expected);
     assert!(peers.command(Peer::RunaiStreamer, "/a").is_some());

@@ -96,9 +96,9 @@ fn session_html(session: &Session) -> String {
 }
 
 fn machine(machine: &Machine) -> String {
-    let card = machine.card.as_deref().unwrap_or("no NVIDIA card");
+    let gpu = machine.gpu.as_deref().unwrap_or("no NVIDIA GPU");
     format!(
-        "{} cores of {}, {} of memory, Linux {}, {}, {card}",
+        "{} cores of {}, {} of memory, Linux {}, {}, {gpu}",
         machine.cores,
         machine.cpu,
         text::bytes(machine.memory_bytes as f64),

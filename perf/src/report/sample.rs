@@ -36,7 +36,7 @@ pub fn records() -> Vec<Record> {
     records.push(Record::Skipped(Skipped {
         scenario: "local files".to_owned(),
         what: "InstantTensor 0.1".to_owned(),
-        why: "its wheel needs CUDA, and there is no card".to_owned(),
+        why: "its wheel needs CUDA, and there is no GPU".to_owned(),
     }));
     records.extend(curve("engines", "engines", &[1.0, 2.0, 3.0, 4.0], |_| 8 << 30));
     let sizes: Vec<f64> = (6..=14).map(|power| f64::from(1 << power)).collect();
@@ -58,7 +58,7 @@ pub fn session() -> Record {
             memory_bytes: 16 << 30,
             kernel: "6.1.0".to_owned(),
             file_system: "ext4 on NVMe".to_owned(),
-            card: None,
+            gpu: None,
         },
         peers: [(RUNAI, "0.17.0"), ("safetensors", "0.8.0"), ("curl", "8.14.1")]
             .map(|(peer, version)| (peer.to_owned(), version.to_owned()))
@@ -188,9 +188,9 @@ pub fn targets() -> Vec<Record> {
     let cold = "Cold local files: time beside the best of fio's direct reads";
     let cpu = "CPU time per GB from the page cache, beside a plain memcpy";
     let s3 = "S3 over loopback: client CPU time beside Run:ai's";
-    let card = "Loads onto a card, of pinned copies";
-    let mut absent = of("gpu.copy", "devices", card, Bound::AtLeast, 0.9, None);
-    absent.note = Some("there is no NVIDIA card in this machine".to_owned());
+    let gpu = "Loads onto a GPU, of pinned copies";
+    let mut absent = of("gpu.copy", "devices", gpu, Bound::AtLeast, 0.9, None);
+    absent.note = Some("there is no NVIDIA GPU in this machine".to_owned());
     let mut missed = of("engine.cpu", "engine", cpu, Bound::AtMost, 1.2, Some(1.41));
     missed.note = Some("the virtual machine's page tables: see the profile".to_owned());
     [

@@ -80,7 +80,7 @@ fn the_sample_shows_everything() {
     assert!(page.contains(
         "no difference from ringload, again that stands out of the noise (0.997 x, 0.95 to 1.05)"
     ));
-    assert!(page.contains("its wheel needs CUDA, and there is no card"));
+    assert!(page.contains("its wheel needs CUDA, and there is no GPU"));
     assert!(page.contains("took up to 1.08 x its shortest time; the host gave 0.2 %"));
     assert!(page.contains("16 more slots are folded"));
     assert!(page.contains("in proportion to the work"));
@@ -105,7 +105,7 @@ fn targets_are_reached_missed_or_not_measured() {
     let count = "5 targets: 2 reached, 2 missed, 1 not measured; 1 so close";
     for out in [&page, &text] {
         assert!(out.contains(count), "{out}");
-        assert!(out.contains("there is no NVIDIA card in this machine"));
+        assert!(out.contains("there is no NVIDIA GPU in this machine"));
         // Three digits would say that it is on the target.
         assert!(out.contains("0.5004") && out.contains("at most 0.5"));
     }

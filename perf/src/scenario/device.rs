@@ -1,4 +1,4 @@
-//! Loads onto a card, where there is one: `perf/gpu.sh`, whose figures become targets.
+//! Loads onto a GPU, where there is one: `perf/gpu.sh`, whose figures become targets.
 
 use crate::child::Invocation;
 use crate::lab::Lab;
@@ -10,11 +10,11 @@ use serde::Deserialize;
 
 /// What the names of gpu.sh's figures have in them, and the targets that those are.
 const TARGETS: [(&str, &str); 5] = [
-    ("/ pinned memory to the card", "card.memory"),
-    ("from the disk / direct reads", "card.disk"),
-    ("process start to last tensor / to plain copy", "card.adapter"),
-    ("/ as one tensor", "card.tiny"),
-    ("/ copy within the card", "card.kernels"),
+    ("/ pinned memory to the GPU", "gpu.memory"),
+    ("from the disk / direct reads", "gpu.disk"),
+    ("process start to last tensor / to plain copy", "gpu.adapter"),
+    ("/ as one tensor", "gpu.tiny"),
+    ("/ copy within the GPU", "gpu.kernels"),
 ];
 
 #[derive(Debug, Deserialize)]
@@ -32,9 +32,9 @@ struct Figure {
 }
 
 pub fn run(lab: &mut Lab) -> Result<()> {
-    let card = lab.tools.doctor()?.remove("CUDA").unwrap_or_default();
-    if card.is_empty() || card.starts_with("no ") {
-        return lab.skip("device", "all device paths", &card);
+    let gpu = lab.tools.doctor()?.remove("CUDA").unwrap_or_default();
+    if gpu.is_empty() || gpu.starts_with("no ") {
+        return lab.skip("device", "all device paths", &gpu);
     }
     let folder = lab.tools.keep.join("gpu");
     let pack = Invocation::new(lab.tools.root.join("perf/gpu.sh")).args(["pack", "--to"]);
@@ -76,8 +76,8 @@ mod tests {
         let figure =
             |name: &str, figure| Figure { name: name.into(), figure, turns: vec![], target: None };
         let figures = [figure("a", Some(0.4)), figure("b", Some(0.6)), figure("c", None)];
-        assert_eq!(worst("card.kernels", figures.iter()).unwrap().1.name, "a");
-        assert_eq!(worst("card.tiny", figures.iter()).unwrap().1.name, "b");
+        assert_eq!(worst("gpu.kernels", figures.iter()).unwrap().1.name, "a");
+        assert_eq!(worst("gpu.tiny", figures.iter()).unwrap().1.name, "b");
         assert!(TARGETS.iter().all(|(_, id)| targets::spec(id).is_some()));
     }
 }

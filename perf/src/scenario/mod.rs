@@ -50,7 +50,7 @@ pub enum Scenario {
     Python,
     /// Curves: engines, read size, slot size, ring size, connections, file size
     Scaling,
-    /// Loads onto a card, where there is one
+    /// Loads onto a GPU, where there is one
     Device,
 }
 

@@ -20,7 +20,7 @@ impl Book {
             memory_bytes: 0,
             kernel: String::new(),
             file_system: String::new(),
-            card: None,
+            gpu: None,
         };
         Self(vec![Record::Session(Session {
             version: String::new(),

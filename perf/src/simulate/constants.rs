@@ -29,12 +29,12 @@ pub struct Hardware {
     pub network_gb_per_second: f64,
     /// Of all sockets; reads and writes together.
     pub host_memory_gb_per_second: f64,
-    /// Between the sockets, one way; counts only where a ring is not at its card's socket.
+    /// Between the sockets, one way; counts only where a ring is not at its GPU's socket.
     pub cross_socket_gb_per_second: f64,
-    /// One card's link, from pinned host memory.
-    pub card_copy_gb_per_second: f64,
-    /// What one card takes in from its peers while all of them exchange.
-    pub card_exchange_gb_per_second: f64,
+    /// One GPU's link, from pinned host memory.
+    pub gpu_copy_gb_per_second: f64,
+    /// What one GPU takes in from its peers while all of them exchange.
+    pub gpu_exchange_gb_per_second: f64,
     /// Whether the disk goes on while the kernel zeroes memory that is new.
     pub fresh_memory_overlaps_reads: bool,
 }
@@ -47,8 +47,8 @@ pub struct Costs {
     pub process_start_seconds: f64,
     /// Headers and plan; remote ones wait for two answers besides.
     pub open_seconds: f64,
-    /// Until a card can be copied to; meanwhile the ring fills.
-    pub card_context_seconds: f64,
+    /// Until a GPU can be copied to; meanwhile the ring fills.
+    pub gpu_context_seconds: f64,
     pub pinning_seconds_per_gb: f64,
     /// From the end of a copy until its slot is read into again.
     pub slot_return_seconds: f64,
@@ -113,8 +113,8 @@ impl Default for Hardware {
             network_gb_per_second: 1.25,
             host_memory_gb_per_second: 20.0,
             cross_socket_gb_per_second: 100.0,
-            card_copy_gb_per_second: 55.0,
-            card_exchange_gb_per_second: 360.0,
+            gpu_copy_gb_per_second: 55.0,
+            gpu_exchange_gb_per_second: 360.0,
             fresh_memory_overlaps_reads: false,
         }
     }
@@ -125,7 +125,7 @@ impl Default for Costs {
         Self {
             process_start_seconds: 0.005,
             open_seconds: 0.007,
-            card_context_seconds: 0.4,
+            gpu_context_seconds: 0.4,
             pinning_seconds_per_gb: 0.47,
             slot_return_seconds: 50e-6,
             direct_cpu_seconds_per_gb: 0.017,

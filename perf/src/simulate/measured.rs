@@ -28,7 +28,7 @@ pub struct Shape {
 
 impl Shape {
     /// From the words of scenario, case and client; none for what is not simulated (mapped files,
-    /// caches that are being filled, cards, tensors by the thousand, what was told to read otherwise than
+    /// caches that are being filled, GPUs, tensors by the thousand, what was told to read otherwise than
     /// by itself, what begins with the process).
     pub fn of(run: &Run, case: Option<&Case>) -> Option<Self> {
         let named = format!("{} {} {}", run.scenario, run.case, run.client).to_lowercase();
@@ -40,7 +40,7 @@ impl Shape {
             "cache dir",
             "local cache",
             "cuda",
-            "card",
+            "gpu",
             "gds",
             "tiny",
             "python",

@@ -53,7 +53,7 @@ pub struct Args {
     /// What each process of a node reads
     #[arg(long, value_enum)]
     pub share: Option<Share>,
-    /// Into new host memory that is kept, instead of cards or a ring
+    /// Into new host memory that is kept, instead of GPUs or a ring
     #[arg(long)]
     pub resident: bool,
     /// Check every object against its store's checksum

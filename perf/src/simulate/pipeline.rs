@@ -1,10 +1,10 @@
 //! The simulation: chunks of every process of one node go from the source through the ring's slots
-//! to their cards, event by event.
+//! to their GPUs, event by event.
 //!
 //! ```text
 //! a slot and a lane are free  --latency-->  ready  --source, engine, memory-->  fetched: the lane is free
 //!                                                                                   |
-//!                       the slot is free  <--  copied  <--card's link, memory, from the context on--+
+//!                       the slot is free  <--  copied  <--GPU's link, memory, from the context on--+
 //! ```
 //!
 //! A shared stage is a clock: when it will be done with all that it was given so far. A chunk that
@@ -183,7 +183,7 @@ impl Node<'_> {
             What::Fetched { chunk } => {
                 self.processes[process].lanes_used -= 1;
                 match self.demand.copy {
-                    // A clock is moved at its own time only, or all would wait for the card's context.
+                    // A clock is moved at its own time only, or all would wait for the GPU's context.
                     Some(copy) => {
                         let from = at.max(copy.from_seconds);
                         self.foresee(from, process, What::Copyable { chunk });
@@ -260,7 +260,7 @@ impl Node<'_> {
         .fold(now, f64::max)
     }
 
-    /// When a chunk is on its card and its slot is free; none where there are no cards.
+    /// When a chunk is on its GPU and its slot is free; none where there are no GPUs.
     fn copy(&mut self, now: f64, process: usize, chunk: usize) -> Option<f64> {
         let (demand, bytes) = (self.demand, self.bytes_of(chunk));
         let copy = demand.copy?;
@@ -270,7 +270,7 @@ impl Node<'_> {
             self.between_sockets.give(now, bytes * demand.cross_socket_seconds_per_byte),
         ];
         let through = through.into_iter().fold(now, f64::max);
-        // The cards go on by themselves: the slot does not wait for that.
+        // The GPUs go on by themselves: the slot does not wait for that.
         let exchange = &mut self.processes[process].exchange;
         let exchanged = exchange.give(through, bytes * copy.exchange_seconds_per_byte);
         self.end = self.end.max(exchanged);

@@ -26,7 +26,7 @@ const PREFIXES: (&str, f64) = ("store.prefixes", 1000.0);
 pub fn blocks() -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("constants", measured_and_published()?),
-        ("card", card()?),
+        ("gpu", gpu()?),
         ("node", node()?),
         ("ring", ring()?),
         ("cores", cores()),
@@ -70,7 +70,7 @@ fn lines(head: &str, preset: Preset, rows: &[(&str, Edits<'_>, Scenario)]) -> Re
     Ok(markdown(&[head, "time", "GB/s a node", "limited by"], &all))
 }
 
-fn card() -> Result<String> {
+fn gpu() -> Result<String> {
     let of = |source| Scenario { source, ..Preset::OneH200.scenario() };
     let network = ("hardware.network_gb_per_second", 50.0);
     let ring = |mib: f64| ("design.ring_bytes", mib * MIB);
@@ -106,9 +106,9 @@ fn node() -> Result<String> {
         "700 GB to 8 H200",
         Preset::DgxH200,
         &[
-            ("NVMe, each card its own part", &[], dgx()),
+            ("NVMe, each GPU its own part", &[], dgx()),
             (
-                "NVMe, parts exchanged between the cards",
+                "NVMe, parts exchanged between the GPUs",
                 &[],
                 Scenario { share: Share::Exchange, ..dgx() },
             ),
@@ -118,7 +118,7 @@ fn node() -> Result<String> {
                 Scenario { share: Share::Everything, ..dgx() },
             ),
             ("page cache or tmpfs, own parts", &[], of(Source::PageCache)),
-            ("page cache, one process for all cards", &[], one(Source::PageCache)),
+            ("page cache, one process for all GPUs", &[], one(Source::PageCache)),
             ("the local file cache, own parts", &[], of(Source::Cache)),
             ("S3 by TLS, as it is", &[PREFIXES], of(Source::Https)),
             ("S3, rings of 2 GiB, 256 connections each", &enough, of(Source::Https)),
@@ -254,7 +254,7 @@ fn changes() -> Result<String> {
     let received = &[PREFIXES, large, many, pinned, ports, passes, half];
     let gds = &[("costs.direct_memory_passes", 1e-6), pinned];
     let rows: &[Change<'_>] = &[
-        ("S3: a process a card instead of one for all", as_it_is, one, as_it_is, s3),
+        ("S3: a process a GPU instead of one for all", as_it_is, one, as_it_is, s3),
         ("S3: rings of 2 GiB instead of 256 MiB", as_it_is, s3, ring, s3),
         ("S3: 256 connections a process, with those", ring, s3, both, s3),
         ("S3, one process: engines beyond 16", alone, one, engines, one),

@@ -46,7 +46,7 @@ impl Source {
 pub enum Share {
     /// Its own part and nothing else.
     Own,
-    /// Its own part; then the cards exchange, so that each has seen everything.
+    /// Its own part; then the GPUs exchange, so that each has seen everything.
     Exchange,
     /// Everything.
     Everything,
@@ -55,7 +55,7 @@ pub enum Share {
 /// Where the bytes end up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
-    Cards,
+    Gpus,
     /// Host memory that is used again: a ring.
     Stream,
     /// Host memory that is new.
@@ -69,14 +69,14 @@ pub struct Scenario {
     pub nodes: f64,
     /// On each node; they start at once, and each has its own ring and engines.
     pub processes: usize,
-    /// Cards of a node; divided among its processes.
-    pub cards: usize,
+    /// GPUs of a node; divided among its processes.
+    pub gpus: usize,
     pub source: Source,
     pub share: Share,
     pub destination: Destination,
     pub verify: bool,
     pub fills_cache: bool,
-    /// How much of what goes to cards crosses to the other socket.
+    /// How much of what goes to GPUs crosses to the other socket.
     pub cross_socket_share: f64,
 }
 
@@ -87,7 +87,7 @@ pub enum Preset {
     ThisMachine,
     /// One H200 and 100 Gb/s: 100 GB from the drive.
     OneH200,
-    /// Eight H200, 400 Gb/s: 700 GB from the node's drives, a process a card.
+    /// Eight H200, 400 Gb/s: 700 GB from the node's drives, a process a GPU.
     DgxH200,
     /// 1,000 of these at once, from one bucket.
     Fleet,
@@ -107,7 +107,7 @@ impl Preset {
             model_bytes: (4_u64 << 30) as f64,
             nodes: 1.0,
             processes: 1,
-            cards: 1,
+            gpus: 1,
             source: Source::Disk,
             share: Share::Own,
             destination: Destination::Stream,
@@ -115,8 +115,8 @@ impl Preset {
             fills_cache: false,
             cross_socket_share: 0.0,
         };
-        let one = Scenario { model_bytes: 100e9, destination: Destination::Cards, ..here.clone() };
-        let dgx = Scenario { model_bytes: 700e9, processes: 8, cards: 8, ..one.clone() };
+        let one = Scenario { model_bytes: 100e9, destination: Destination::Gpus, ..here.clone() };
+        let dgx = Scenario { model_bytes: 700e9, processes: 8, gpus: 8, ..one.clone() };
         match self {
             Self::ThisMachine => here,
             Self::OneH200 => one,

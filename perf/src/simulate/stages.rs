@@ -2,7 +2,7 @@
 //! one stage alone needs for it.
 //!
 //! ```text
-//! source (disk | store -> network)  ->  engines (cores)  ->  ring  ->  cards' links  ->  exchange
+//! source (disk | store -> network)  ->  engines (cores)  ->  ring  ->  GPUs' links  ->  exchange
 //!     latency, connections                    host memory, between sockets
 //! ```
 //!
@@ -24,7 +24,7 @@ pub enum Stage {
     Ring,
     HostMemory,
     CrossSocket,
-    CardCopy,
+    GpuCopy,
     Exchange,
 }
 
@@ -41,7 +41,7 @@ impl Stage {
             Self::Ring => "ring",
             Self::HostMemory => "host memory",
             Self::CrossSocket => "between sockets",
-            Self::CardCopy => "card copies",
+            Self::GpuCopy => "GPU copies",
             Self::Exchange => "exchange",
         }
     }
@@ -81,20 +81,20 @@ pub struct Demand {
     /// Of the process, all its engines together.
     pub engine_seconds_per_byte: f64,
     pub engine_seconds_per_chunk: f64,
-    /// Of the node, when bytes come in and when they go to cards.
+    /// Of the node, when bytes come in and when they go to GPUs.
     pub memory_in_seconds_per_byte: f64,
     pub memory_out_seconds_per_byte: f64,
     /// Of the node.
     pub cross_socket_seconds_per_byte: f64,
-    /// Of the process; none where nothing goes to cards.
-    pub copy: Option<ToCards>,
+    /// Of the process; none where nothing goes to GPUs.
+    pub copy: Option<ToGpus>,
     /// When the first read may begin.
     pub reads_from_seconds: f64,
 }
 
-/// The way from the ring to the cards.
+/// The way from the ring to the GPUs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ToCards {
+pub struct ToGpus {
     pub seconds_per_byte: f64,
     pub slot_return_seconds: f64,
     pub from_seconds: f64,
@@ -117,7 +117,7 @@ impl Demand {
         };
         let ring = match scenario.destination {
             Destination::Resident => bytes,
-            Destination::Cards | Destination::Stream => design.ring_bytes.min(bytes),
+            Destination::Gpus | Destination::Stream => design.ring_bytes.min(bytes),
         };
         let chunk_bytes = chunk_bytes(constants, source, ring);
         let slots_all = (ring / chunk_bytes).max(1.0) as usize;
@@ -138,8 +138,8 @@ impl Demand {
         let reads_from_seconds = costs.process_start_seconds
             + costs.open_seconds
             + if source.is_remote() { 2.0 * far.latency_seconds } else { 0.0 };
-        let to_cards = scenario.destination == Destination::Cards;
-        let crossing = if to_cards { scenario.cross_socket_share } else { 0.0 };
+        let to_gpus = scenario.destination == Destination::Gpus;
+        let crossing = if to_gpus { scenario.cross_socket_share } else { 0.0 };
         let memory = of_gb_per_second(hardware.host_memory_gb_per_second);
         Self {
             processes,
@@ -170,7 +170,7 @@ impl Demand {
             memory_out_seconds_per_byte: memory,
             cross_socket_seconds_per_byte: crossing
                 * of_gb_per_second(hardware.cross_socket_gb_per_second),
-            copy: to_cards.then(|| copy(constants, scenario, ring)),
+            copy: to_gpus.then(|| copy(constants, scenario, ring)),
             reads_from_seconds,
         }
     }
@@ -210,7 +210,7 @@ impl Demand {
             (Stage::Ring, through_ring),
             (Stage::HostMemory, node_bytes * memory),
             (Stage::CrossSocket, node_bytes * self.cross_socket_seconds_per_byte),
-            (Stage::CardCopy, self.copy.map_or(0.0, |copy| self.bytes * copy.seconds_per_byte)),
+            (Stage::GpuCopy, self.copy.map_or(0.0, |copy| self.bytes * copy.seconds_per_byte)),
             (
                 Stage::Exchange,
                 self.copy.map_or(0.0, |copy| self.bytes * copy.exchange_seconds_per_byte),
@@ -268,7 +268,7 @@ fn cpu_seconds_per_gb(constants: &Constants, scenario: &Scenario) -> f64 {
     let cache = if fills_cache { costs.cache_write_cpu_seconds_per_gb } else { 0.0 };
     let fresh = match scenario.destination {
         Destination::Resident => costs.fresh_memory_cpu_seconds_per_gb,
-        Destination::Cards | Destination::Stream => 0.0,
+        Destination::Gpus | Destination::Stream => 0.0,
     };
     path + verify + cache + fresh
 }
@@ -320,20 +320,20 @@ fn ways(
     }
 }
 
-fn copy(constants: &Constants, scenario: &Scenario, ring: f64) -> ToCards {
+fn copy(constants: &Constants, scenario: &Scenario, ring: f64) -> ToGpus {
     let Constants { hardware, costs, .. } = constants;
-    let cards = (scenario.cards as f64 / scenario.processes.max(1) as f64).max(1.0);
+    let gpus = (scenario.gpus as f64 / scenario.processes.max(1) as f64).max(1.0);
     let exchange = match scenario.share {
         Share::Exchange => {
-            (scenario.cards as f64 - 1.0) * of_gb_per_second(hardware.card_exchange_gb_per_second)
+            (scenario.gpus as f64 - 1.0) * of_gb_per_second(hardware.gpu_exchange_gb_per_second)
         }
         Share::Own | Share::Everything => 0.0,
     };
-    ToCards {
-        seconds_per_byte: of_gb_per_second(hardware.card_copy_gb_per_second) / cards,
+    ToGpus {
+        seconds_per_byte: of_gb_per_second(hardware.gpu_copy_gb_per_second) / gpus,
         slot_return_seconds: costs.slot_return_seconds,
         from_seconds: costs.process_start_seconds
-            + costs.card_context_seconds
+            + costs.gpu_context_seconds
             + costs.pinning_seconds_per_gb * ring / 1e9,
         exchange_seconds_per_byte: exchange,
     }

@@ -25,7 +25,7 @@ fn free() -> Constants {
     constants
 }
 
-fn to_one_card(source: Source, gb: f64) -> Scenario {
+fn to_one_gpu(source: Source, gb: f64) -> Scenario {
     Scenario { source, model_bytes: gb * 1e9, ..Preset::OneH200.scenario() }
 }
 
@@ -38,18 +38,18 @@ pub(super) fn assert_close(seconds: f64, expected: f64, tolerance: f64) {
 fn a_disk_alone_gives_its_bandwidth() {
     let mut constants = free();
     constants.hardware.disk_gb_per_second = 5.0;
-    let forecast = Forecast::of(&constants, &to_one_card(Source::Disk, 10.0));
+    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Disk, 10.0));
     assert_close(forecast.seconds, 2.0, 1e-6);
     assert_eq!(forecast.bottleneck, Stage::Disk);
 }
 
 #[test]
-fn a_card_alone_gives_its_links_bandwidth() {
+fn a_gpu_alone_gives_its_links_bandwidth() {
     let mut constants = free();
-    constants.hardware.card_copy_gb_per_second = 50.0;
-    let forecast = Forecast::of(&constants, &to_one_card(Source::Disk, 10.0));
+    constants.hardware.gpu_copy_gb_per_second = 50.0;
+    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Disk, 10.0));
     assert_close(forecast.seconds, 0.2, 1e-6);
-    assert_eq!(forecast.bottleneck, Stage::CardCopy);
+    assert_eq!(forecast.bottleneck, Stage::GpuCopy);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_small_ring_gives_itself_once_a_latency() {
     let mut constants = free();
     constants.design.ring_bytes = 64.0 * MIB;
     constants.store.latency_seconds = 0.1;
-    let scenario = to_one_card(Source::Http, 64.0 * MIB / 1e9 * 50.0);
+    let scenario = to_one_gpu(Source::Http, 64.0 * MIB / 1e9 * 50.0);
     let forecast = Forecast::of(&constants, &scenario);
     // And twice a latency to open.
     assert_close(forecast.seconds, 50.0 * 0.1 + 0.2, 1e-6);
@@ -71,7 +71,7 @@ fn connections_alone_give_their_number_times_one() {
     constants.store.connection_gb_per_second = 0.1;
     constants.design.ring_bytes = 1024.0 * MIB;
     constants.design.connections = 20.0;
-    let forecast = Forecast::of(&constants, &to_one_card(Source::Http, 20.0));
+    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Http, 20.0));
     assert_close(forecast.seconds, 10.0, 0.01); // the last round is not full
     assert_eq!(forecast.bottleneck, Stage::Connections);
 }
@@ -81,7 +81,7 @@ fn one_core_gives_a_gb_for_its_cost() {
     let mut constants = free();
     constants.hardware.cores = 1.0;
     constants.costs.https_cpu_seconds_per_gb = 0.5;
-    let forecast = Forecast::of(&constants, &to_one_card(Source::Https, 10.0));
+    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Https, 10.0));
     assert_close(forecast.seconds, 5.0, 1e-6);
     assert_eq!(forecast.bottleneck, Stage::Engines);
 }
@@ -91,10 +91,10 @@ fn a_ring_is_held_until_the_copy_is_done() {
     // One slot: reading and copying take turns. Many: they overlap.
     let mut constants = free();
     constants.hardware.disk_gb_per_second = 10.0;
-    constants.hardware.card_copy_gb_per_second = 10.0;
+    constants.hardware.gpu_copy_gb_per_second = 10.0;
     constants.design.chunk_bytes_least = 8.0 * MIB;
     let seconds =
-        |constants: &Constants| Forecast::of(constants, &to_one_card(Source::Disk, 10.0)).seconds;
+        |constants: &Constants| Forecast::of(constants, &to_one_gpu(Source::Disk, 10.0)).seconds;
     constants.design.ring_bytes = 8.0 * MIB;
     assert_close(seconds(&constants), 2.0, 1e-6);
     constants.design.ring_bytes = 16.0 * MIB;
@@ -102,13 +102,13 @@ fn a_ring_is_held_until_the_copy_is_done() {
 }
 
 #[test]
-fn cards_of_a_node_share_its_disks() {
+fn gpus_of_a_node_share_its_disks() {
     let mut constants = free();
     constants.hardware.disk_gb_per_second = 40.0;
     let scenario = |processes| Scenario {
         processes,
         share: Share::Everything,
-        ..to_one_card(Source::Disk, 10.0)
+        ..to_one_gpu(Source::Disk, 10.0)
     };
     let seconds = |processes| Forecast::of(&constants, &scenario(processes)).seconds;
     assert_close(seconds(8) / seconds(1), 8.0, 1e-6);
@@ -122,7 +122,7 @@ fn nodes_share_a_store_but_not_their_caches() {
     constants.store.total_gb_per_second = Some(100.0);
     constants.hardware.disk_gb_per_second = 10.0;
     let seconds = |source, nodes| {
-        let scenario = Scenario { nodes, ..to_one_card(source, 10.0) };
+        let scenario = Scenario { nodes, ..to_one_gpu(source, 10.0) };
         Forecast::of(&constants, &scenario).seconds
     };
     assert_close(seconds(Source::Http, 1000.0), 1000.0 * 10.0 / 100.0, 1e-6);
@@ -135,20 +135,20 @@ fn nodes_share_a_store_but_not_their_caches() {
 fn a_prefix_gives_so_many_requests() {
     let mut constants = free();
     constants.store.requests_per_second_per_prefix = 100.0;
-    let scenario = Scenario { nodes: 10.0, ..to_one_card(Source::Http, 800.0 * MIB / 1e9) };
+    let scenario = Scenario { nodes: 10.0, ..to_one_gpu(Source::Http, 800.0 * MIB / 1e9) };
     // 100 ranges of 8 MiB on each of 10 nodes.
     assert_close(Forecast::of(&constants, &scenario).seconds, 10.0, 0.01);
 }
 
 #[test]
-fn a_cards_context_is_made_while_the_ring_fills() {
+fn a_gpus_context_is_made_while_the_ring_fills() {
     let mut constants = free();
-    constants.costs.card_context_seconds = 0.4;
+    constants.costs.gpu_context_seconds = 0.4;
     constants.hardware.disk_gb_per_second = 10.0;
     let seconds = |gb, ring| {
         let mut constants = constants.clone();
         constants.design.ring_bytes = ring;
-        Forecast::of(&constants, &to_one_card(Source::Disk, gb)).seconds
+        Forecast::of(&constants, &to_one_gpu(Source::Disk, gb)).seconds
     };
     // All of it fits: it was read meanwhile. A ring of 256 MiB has only so much ahead.
     assert_close(seconds(2.0, 4e9), 0.4, 0.01);
@@ -186,15 +186,15 @@ fn any(rng: &mut Rng) -> (Constants, Scenario) {
         Source::Loopback,
         Source::LoopbackTls,
     ];
-    let cards = 1 << rng.usize(0..4);
+    let gpus = 1 << rng.usize(0..4);
     let scenario = Scenario {
         model_bytes: 1e9 + 4e9 * rng.f64(),
         nodes: f64::from(rng.u32(1..20)),
-        processes: if rng.bool() { 1 } else { cards },
-        cards,
+        processes: if rng.bool() { 1 } else { gpus },
+        gpus,
         source: sources[rng.usize(0..sources.len())],
         share: [Share::Own, Share::Exchange, Share::Everything][rng.usize(0..3)],
-        destination: [Destination::Cards, Destination::Stream, Destination::Resident]
+        destination: [Destination::Gpus, Destination::Stream, Destination::Resident]
             [rng.usize(0..3)],
         verify: rng.bool(),
         fills_cache: rng.bool(),
@@ -217,7 +217,7 @@ fn no_load_is_faster_than_any_stage_and_none_overfills_the_ring() {
         let slots = demand.slots.unwrap_or(demand.chunks);
         assert!(outcome.slots_most <= slots, "{outcome:?} of {slots}");
         assert!(outcome.slots_mean <= outcome.slots_most as f64 + 1e-9);
-        if let (Some(slots), Destination::Cards | Destination::Stream) =
+        if let (Some(slots), Destination::Gpus | Destination::Stream) =
             (demand.slots, scenario.destination)
         {
             assert!(
@@ -238,7 +238,7 @@ fn a_long_load_goes_on_as_it_began() {
     let mut compared = 0;
     while compared < 10 {
         let (constants, scenario) = any(&mut rng);
-        let scenario = Scenario { model_bytes: 400e9, cards: 1, processes: 1, ..scenario };
+        let scenario = Scenario { model_bytes: 400e9, gpus: 1, processes: 1, ..scenario };
         let demand = Demand::of(&constants, &scenario);
         if (20_000..100_000).contains(&demand.chunks) {
             assert_close(

@@ -1,8 +1,8 @@
 """The ranks that share a load, and what they say to each other besides tensors.
 
 Words go over gloo, in host memory, whatever the tensors go over: gloo says when a rank is gone or
-late, while a card's collective would wait for it. Tensors go over gloo in host memory, and between
-cards over NCCL where torch has it.
+late, while a GPU's collective would wait for it. Tensors go over gloo in host memory, and between
+GPUs over NCCL where torch has it.
 
 By default the ranks of each host share, as in Run:ai's streamer: bytes cross between hosts only
 where `RUNAI_STREAMER_DIST_GLOBAL=1` says that this is faster than the storage.

@@ -1,7 +1,7 @@
 """Where tensors are to end up, in torch's words and in the native module's.
 
-Host memory and CUDA cards are loaded to directly. For any other device of torch (`xpu`, `mps`, and
-cards of builds for ROCm) tensors are loaded to host memory, and torch brings them there one by one.
+Host memory and CUDA GPUs are loaded to directly. For any other device of torch (`xpu`, `mps`, and
+GPUs of builds for ROCm) tensors are loaded to host memory, and torch brings them there one by one.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Device:
             self.torch = torch.device("cpu" if device is None else device)
         except (RuntimeError, TypeError) as error:
             raise InvalidInputError(f"{device!r} is not a device: {error}") from error
-        is_card = self.torch.type == "cuda" and torch.version.hip is None
+        is_gpu = self.torch.type == "cuda" and torch.version.hip is None
         #: Whether tensors are brought there by torch.
-        self.is_elsewhere = not is_card and self.torch.type != "cpu"
+        self.is_elsewhere = not is_gpu and self.torch.type != "cpu"
         #: As the native module calls it.
-        self.native = str(device_name(self.torch)) if is_card else "cpu"
+        self.native = str(device_name(self.torch)) if is_gpu else "cpu"
         #: As torch calls it.
         self.text = str(self.torch)
 
     @property
-    def is_card(self) -> bool:
-        """Whether tensors are loaded to a card directly."""
+    def is_gpu(self) -> bool:
+        """Whether tensors are loaded to a GPU directly."""
         return self.native != "cpu"
 
     @property

@@ -1,6 +1,6 @@
 """What the memory limit of the environment comes to for a load.
 
-In host memory the limit is that of the ring that tensors stay in. On the way to a card it only
+In host memory the limit is that of the ring that tensors stay in. On the way to a GPU it only
 bounds what they pass through, so there a large limit is no reason to pin more than helps.
 
 Ranks that share a load share the limit, too, since it is of the machine: each has its part of it,
@@ -17,7 +17,7 @@ from .._ringload import environment_memory_limit
 #: A limit as the native module takes it.
 Limit = Union[int, str, None]
 
-_CARD_RING_BYTES = 256 << 20
+_GPU_RING_BYTES = 256 << 20
 _STAGING_BYTES_MIN, _STAGING_BYTES_LEAST, _STAGING_BYTES = 64 << 10, 1 << 20, 16 << 20
 
 
@@ -28,21 +28,21 @@ class Shared(NamedTuple):
     staging_bytes: int
 
 
-def of_one(*, is_card: bool) -> Limit:
+def of_one(*, is_gpu: bool) -> Limit:
     """The limit of a load that is not shared.
 
     Raises:
         InvalidInputError: for a variable that says nothing.
     """
     limit = environment_memory_limit()
-    return _on_the_way(limit) if is_card else limit
+    return _on_the_way(limit) if is_gpu else limit
 
 
-def of_rank(*, is_card: bool, ranks_on_host: int, largest_bytes: int) -> Shared:
+def of_rank(*, is_gpu: bool, ranks_on_host: int, largest_bytes: int) -> Shared:
     """The limits of a rank that shares a load.
 
     Args:
-        is_card: whether tensors go to a card.
+        is_gpu: whether tensors go to a GPU.
         ranks_on_host: how many ranks share the machine's memory.
         largest_bytes: of the tensors that this rank reads.
 
@@ -55,10 +55,10 @@ def of_rank(*, is_card: bool, ranks_on_host: int, largest_bytes: int) -> Shared:
     share = limit // ranks_on_host
     staging_bytes = min(max(share // 8, _STAGING_BYTES_MIN), _STAGING_BYTES)
     ring_bytes = max(share - 2 * staging_bytes, 1)
-    if is_card:
+    if is_gpu:
         return Shared(_on_the_way(ring_bytes), staging_bytes)
     return Shared(max(ring_bytes, largest_bytes), staging_bytes)
 
 
 def _on_the_way(limit: Limit | None) -> Limit:
-    return min(limit, _CARD_RING_BYTES) if isinstance(limit, int) else limit
+    return min(limit, _GPU_RING_BYTES) if isinstance(limit, int) else limit

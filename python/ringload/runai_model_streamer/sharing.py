@@ -80,7 +80,7 @@ def _agree(group: Group, open_files: Callable[[], tuple[Opened, Device]]) -> Sha
         items = opened.items()
         span = spans([item.nbytes for item in items], group.size)[group.rank]
         limit = limits.of_rank(
-            is_card=target.is_card,
+            is_gpu=target.is_gpu,
             ranks_on_host=group.ranks_on_host,
             largest_bytes=max((items[n].nbytes for n in span), default=0),
         )

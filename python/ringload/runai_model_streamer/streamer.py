@@ -29,7 +29,7 @@ _logger = logging.getLogger("ringload")
 
 
 class SafetensorsStreamer:
-    """Streams the tensors of safetensors files to host memory or a card.
+    """Streams the tensors of safetensors files to host memory or a GPU.
 
     Use it as a context manager; one session may do several loads, one after the other:
 
@@ -138,7 +138,7 @@ class SafetensorsStreamer:
             shared = share(open_files, device) if is_distributed else None
             if shared is None:
                 opened, target = open_files()
-                self._tensors = opened.tensors(limits.of_one(is_card=target.is_card))
+                self._tensors = opened.tensors(limits.of_one(is_gpu=target.is_gpu))
             else:
                 self._tensors = shared
 

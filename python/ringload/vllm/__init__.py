@@ -7,9 +7,9 @@ processes; where `VLLM_PLUGINS` is set, it has to name `ringload`. Checked again
 
 How it works: vLLM builds the model, and the loader (`loader.py`) hands it name and tensor of all
 that the checkpoint has, in the order in which they come. The model copies of each what its rank
-needs to where it needs it, on its card. As with vLLM's own `runai_streamer`, tensors come in host
+needs to where it needs it, on its GPU. As with vLLM's own `runai_streamer`, tensors come in host
 memory, and each rank reads the checkpoint; with `distributed` the ranks read a part each and give
-it to the others, and tensors come on the rank's card. No tensor is overwritten while the model
+it to the others, and tensors come on the rank's GPU. No tensor is overwritten while the model
 holds it, so none is copied besides.
 
 Options are the keys of `--model-loader-extra-config` (checked in `options.py`):
@@ -18,7 +18,7 @@ Options are the keys of `--model-loader-extra-config` (checked in `options.py`):
                    "min", the largest tensor; -1 or "unlimited", the default. What the model holds
                    on to does not count
     concurrency    threads that read; by default as many as help
-    device         "cpu" (default), or "cuda": tensors come on the rank's card, besides the model
+    device         "cpu" (default), or "cuda": tensors come on the rank's GPU, besides the model
     distributed    whether the ranks read a part each, and exchange them; default false
     locations      where the weights of a model are, by the model's name as given to vLLM
 

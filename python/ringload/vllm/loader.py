@@ -130,11 +130,11 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not
         if self.options.distributed:
             with ringload.SafetensorsStreamer() as streamer:
                 streamer.stream_files(
-                    locations, device=self._card("cpu"), is_distributed=True, tensor_names=names
+                    locations, device=self._gpu("cpu"), is_distributed=True, tensor_names=names
                 )
                 yield from streamer.get_tensors()
             return
-        device = "cpu" if self.options.device == "cpu" else self._card(None)
+        device = "cpu" if self.options.device == "cpu" else self._gpu(None)
         yield from ringload.stream(
             locations,
             device=device,
@@ -146,8 +146,8 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not
             keep=True,
         )
 
-    def _card(self, otherwise: str | None) -> str:
-        """The card that vLLM gave this rank.
+    def _gpu(self, otherwise: str | None) -> str:
+        """The GPU that vLLM gave this rank.
 
         Raises:
             InvalidInputError: it gave none, and there is nothing else to use.
@@ -156,7 +156,7 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not
             return f"cuda:{current_platform.current_device()}"
         if otherwise is None:
             raise InvalidInputError(
-                'model_loader_extra_config: device is "cuda", and vLLM runs on no card; use "cpu"'
+                'model_loader_extra_config: device is "cuda", and vLLM runs on no GPU; use "cpu"'
             )
         return otherwise
 

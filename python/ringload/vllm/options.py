@@ -71,7 +71,7 @@ def _concurrency(key: str, value: Any) -> int:
 
 def _device(key: str, value: Any) -> str:
     if value not in ("cpu", "cuda"):
-        raise _wrong(f'{key} must be "cpu" or "cuda" (the card of the rank)', value)
+        raise _wrong(f'{key} must be "cpu" or "cuda" (the GPU of the rank)', value)
     return str(value)
 
 

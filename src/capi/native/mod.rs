@@ -23,7 +23,7 @@ pub use tensor::RingloadTensor;
 
 use super::abi::{guarded, items, put, utf8};
 use super::handles::{Handles, Stale};
-use crate::engine::Halt;
+use crate::engine::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::{Loader, Progress, TensorStream};
 use options::Options;
@@ -44,7 +44,7 @@ type Loading = Mutex<Options>;
 
 struct Streaming {
     stream: Mutex<TensorStream>,
-    halt: Halt,
+    halt: CancelHandle,
     progress: Progress,
 }
 

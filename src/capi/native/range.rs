@@ -24,7 +24,7 @@ pub struct RingloadRange {
     pub len_bytes: u64,
     /// Where its bytes go, on `device`.
     pub into: *mut c_void,
-    /// -1 for host memory, else the number of a CUDA card.
+    /// -1 for host memory, else the number of a CUDA GPU.
     pub device: i32,
 }
 
@@ -61,7 +61,7 @@ pub unsafe fn request<'a>(range: &RingloadRange) -> Result<ReadRequest<'a>> {
         // SAFETY: this function's contract.
         Ok(ordinal) => Ok(unsafe {
             let address = range.into.addr() as u64;
-            ReadRequest::on_card(location, range.offset_bytes, ordinal, address, range.len_bytes)
+            ReadRequest::on_device(location, range.offset_bytes, ordinal, address, range.len_bytes)
         }),
         // SAFETY: this function's contract.
         Err(_) if range.device == -1 => match unsafe { memory(range.into, range.len_bytes) } {
@@ -69,7 +69,7 @@ pub unsafe fn request<'a>(range: &RingloadRange) -> Result<ReadRequest<'a>> {
             None => refuse("a range's memory is NULL or longer than memory can be"),
         },
         Err(_) => refuse(format!(
-            "{} is no device; use -1 for host memory, or the number of a card",
+            "{} is no device; use -1 for host memory, or the number of a GPU",
             range.device
         )),
     }

@@ -35,7 +35,7 @@ pub enum RingloadStatus {
     Unreachable = 11,
     /// Storage failed to deliver the bytes.
     Io = 12,
-    /// A card or its driver failed.
+    /// A GPU or its driver failed.
     Device = 13,
     /// The load was stopped before it was done.
     Cancelled = 14,

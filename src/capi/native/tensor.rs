@@ -21,7 +21,7 @@ pub struct RingloadTensor {
     pub address: u64,
     /// How many bytes they take.
     pub len_bytes: u64,
-    /// -1 for host memory, else the number of the CUDA card.
+    /// -1 for host memory, else the number of the CUDA GPU.
     pub device: i32,
     /// What ringload keeps of it.
     pub owner: *mut c_void,
@@ -73,7 +73,7 @@ impl Owned {
             dimensions: self.shape.len(),
             address: self.tensor.address(),
             len_bytes: self.tensor.len_bytes() as u64,
-            // Numbers of cards are small.
+            // Numbers of GPUs are small.
             device: device.map_or(-1, |ordinal| i32::try_from(ordinal).unwrap_or(i32::MAX)),
             owner,
         }
@@ -82,7 +82,7 @@ impl Owned {
     /// Copies its elements to host memory.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where `into` is not as long; what a card's driver says.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where `into` is not as long; what a GPU's driver says.
     pub fn copy_to(&self, into: &mut [u8]) -> Result<()> {
         if into.len() != self.tensor.len_bytes() {
             let sentence = format!(

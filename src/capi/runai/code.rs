@@ -60,17 +60,17 @@ pub enum RunaiFileStreamerResponse {
     FsStrategyUnavailable = 21,
     /// Not returned.
     FsAsyncEngineError = 22,
-    /// The device is neither the host nor a CUDA card.
+    /// The device is neither the host nor a CUDA GPU.
     UnsupportedDeviceType = 23,
-    /// There is no driver, or no card.
+    /// There is no driver, or no GPU.
     DeviceUnavailable = 24,
-    /// There is no card of this number, or an address is not of its memory.
+    /// There is no GPU of this number, or an address is not of its memory.
     InvalidDevice = 25,
-    /// The card has too little memory, or too little can be pinned.
+    /// The GPU has too little memory, or too little can be pinned.
     DeviceOutOfMemory = 26,
     /// Not returned.
     DeviceTransferError = 27,
-    /// The card or its driver failed.
+    /// The GPU or its driver failed.
     DeviceDriverError = 28,
 }
 
@@ -101,12 +101,12 @@ const SENTENCES: [&CStr; 29] = [
     c"another strategy was set before, or files were read already; set it before the first request",
     c"no strategy of the list can be used",
     c"the asynchronous reader failed",
-    c"the device is neither the host nor a CUDA card",
-    c"there is no CUDA driver, or no card",
-    c"there is no card of this number, or an address is not of its memory",
-    c"there is too little memory on the card, or too little that can be pinned",
-    c"a transfer to the card failed",
-    c"the card or its driver failed; see nvidia-smi",
+    c"the device is neither the host nor a CUDA GPU",
+    c"there is no CUDA driver, or no GPU",
+    c"there is no GPU of this number, or an address is not of its memory",
+    c"there is too little memory on the GPU, or too little that can be pinned",
+    c"a transfer to the GPU failed",
+    c"the GPU or its driver failed; see nvidia-smi",
 ];
 
 thread_local! {
@@ -127,9 +127,9 @@ impl Failure {
         Self { code, why: None }
     }
 
-    /// What `error` is to one who reads host memory or, with `on_card`, a card's.
-    pub fn of(error: &Error, on_card: bool) -> Self {
-        Self { code: code_of(error, on_card), why: Some(error.to_string().into()) }
+    /// What `error` is to one who reads host memory or, with `on_device`, a GPU's.
+    pub fn of(error: &Error, on_device: bool) -> Self {
+        Self { code: code_of(error, on_device), why: Some(error.to_string().into()) }
     }
 
     /// The same under another code.
@@ -152,7 +152,7 @@ impl From<Code> for Failure {
     }
 }
 
-fn code_of(error: &Error, on_card: bool) -> Code {
+fn code_of(error: &Error, on_device: bool) -> Code {
     use std::error::Error as _;
     let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     let errno = cause.and_then(io::Error::raw_os_error);
@@ -160,10 +160,12 @@ fn code_of(error: &Error, on_card: bool) -> Code {
         (_, Some(libc::EMFILE | libc::ENFILE)) => Code::InsufficientFdLimit,
         (ErrorKind::Cancelled, _) => Code::FinishedError,
         (ErrorKind::Changed | ErrorKind::Corrupt, _) => Code::FileTruncatedError,
-        (ErrorKind::OutOfMemory | ErrorKind::MemoryLimit, _) if on_card => Code::DeviceOutOfMemory,
+        (ErrorKind::OutOfMemory | ErrorKind::MemoryLimit, _) if on_device => {
+            Code::DeviceOutOfMemory
+        }
         (ErrorKind::OutOfMemory | ErrorKind::MemoryLimit, _) => Code::UnknownError,
-        (ErrorKind::InvalidInput, _) if on_card => Code::InvalidDevice,
-        (ErrorKind::Unsupported, _) if on_card => Code::DeviceUnavailable,
+        (ErrorKind::InvalidInput, _) if on_device => Code::InvalidDevice,
+        (ErrorKind::Unsupported, _) if on_device => Code::DeviceUnavailable,
         (ErrorKind::Device, _) => Code::DeviceDriverError,
         _ => Code::FileAccessError,
     }

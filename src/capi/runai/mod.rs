@@ -42,7 +42,7 @@ pub type RunaiFileStreamerSubmissionId = u64;
 pub type RunaiFileStreamerDeviceType = c_int;
 /// Host memory.
 pub const RUNAI_FILE_STREAMER_DEVICE_CPU: RunaiFileStreamerDeviceType = 0;
-/// Memory of a CUDA card.
+/// Memory of a CUDA GPU.
 pub const RUNAI_FILE_STREAMER_DEVICE_CUDA: RunaiFileStreamerDeviceType = 1;
 
 /// Where the destinations of a request are.
@@ -51,7 +51,7 @@ pub const RUNAI_FILE_STREAMER_DEVICE_CUDA: RunaiFileStreamerDeviceType = 1;
 pub struct RunaiFileStreamerDevice {
     /// What it is.
     pub r#type: RunaiFileStreamerDeviceType,
-    /// The number of the card; nothing for host memory.
+    /// The number of the GPU; nothing for host memory.
     pub id: c_int,
 }
 
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn runai_file_streamer_set_fs_strategy(
 ///
 /// The arrays are not needed any more when this returns. The memory of the ranges is, until their
 /// response was taken or the streamer was ended; ranges, also of other requests, must not overlap there.
-/// On a card, work that was queued before must be done with it.
+/// On a GPU, work that was queued before must be done with it.
 ///
 /// `out_submission_id` (may be NULL) gets the number that responses are told apart by; 0 where the
 /// arguments cannot be used, and nothing was asked for then.

@@ -66,7 +66,7 @@ impl Reading<'_> {
     fn read_by_engines(&mut self) {
         let Err(error) = self.read_left(|_| true) else { return };
         let files: BTreeSet<u32> = self.left.iter().map(|(group, _)| group.file).collect();
-        if files.len() == 1 || self.is_on_card() {
+        if files.len() == 1 || self.is_on_gpu() {
             files.iter().for_each(|&file| self.fail(file, &error));
             return;
         }
@@ -107,10 +107,10 @@ impl Reading<'_> {
         let few = self.left.len() <= self.files.len().max(WAITING_THREADS);
         let remote = self.files.iter().flatten().any(|source| source.is_remote());
         let most = if remote { SMALL_BYTES_REMOTE } else { SMALL_BYTES };
-        few && bytes <= most && !self.is_on_card()
+        few && bytes <= most && !self.is_on_gpu()
     }
 
-    fn is_on_card(&self) -> bool {
+    fn is_on_gpu(&self) -> bool {
         !self.submission.device.is_host()
     }
 
@@ -179,7 +179,7 @@ impl Reading<'_> {
                 false => ControlFlow::Continue(()),
             }
         };
-        let on_start = |running: &crate::engine::Running| {
+        let on_start = |running: &crate::engine::LoadHandle| {
             self.streamer.started(self.submission, running.halt());
         };
         let outcome = self.loader.read_started(&mut requests, on_start, on_complete);
@@ -199,7 +199,7 @@ impl Reading<'_> {
                 unsafe {
                     let offset_bytes = group.offset_bytes;
                     let location = source.location().clone();
-                    ReadRequest::on_card(location, offset_bytes, ordinal, address, len_bytes)
+                    ReadRequest::on_device(location, offset_bytes, ordinal, address, len_bytes)
                         .open_as(source)
                 }
             }
@@ -229,7 +229,7 @@ impl Reading<'_> {
         if let Some(Ok(source)) = self.files.get(file as usize) {
             self.streamer.sources.forget(source.location());
         }
-        let failure = Failure::of(error, self.is_on_card());
+        let failure = Failure::of(error, self.is_on_gpu());
         let (of_file, left) =
             std::mem::take(&mut self.left).into_iter().partition(|(group, _)| group.file == file);
         self.left = left;

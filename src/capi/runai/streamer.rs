@@ -17,7 +17,7 @@ use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::reading;
 use super::sources::Sources;
 use super::submission::{Range, Submission};
-use crate::engine::Halt;
+use crate::engine::CancelHandle;
 use crate::load::Loader;
 use crate::options::{S3Credentials, cores, engines_from, environment, strategy};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -67,7 +67,7 @@ struct State {
     /// Responses that submissions still owe.
     owed: HashMap<u64, usize>,
     /// What stops the engines of a submission.
-    running: Vec<(u64, Halt)>,
+    running: Vec<(u64, CancelHandle)>,
     readers: Vec<JoinHandle<()>>,
     idle: usize,
     /// Threads that write to memory of requests, or have it written to.
@@ -83,7 +83,7 @@ impl Streamer {
     pub fn new() -> Result<Self, Failure> {
         let invalid = |error| Failure::of(&error, false).under(Code::InvalidParameterError);
         engines_from(environment, cores()).map_err(invalid)?;
-        let loader = Loader::new().heeding_runai().map_err(invalid)?;
+        let loader = Loader::new().runai_env().map_err(invalid)?;
         let state = State {
             loader,
             credentials: None,
@@ -242,7 +242,7 @@ impl Streamer {
         drop(state);
         self.answered.notify_all();
         self.submitted.notify_all();
-        running.iter().for_each(Halt::halt);
+        running.iter().for_each(CancelHandle::halt);
         let mut state = self.state();
         while state.writing > 0 {
             state = self.quiet.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -296,7 +296,7 @@ impl Streamer {
     }
 
     /// Has `halt` stop the engines of `submission` when the streamer is ended.
-    pub fn started(&self, submission: &Submission, halt: Halt) {
+    pub fn started(&self, submission: &Submission, halt: CancelHandle) {
         let mut state = self.state();
         state.running.retain(|(id, _)| *id != submission.id);
         match state.is_ending {

@@ -167,7 +167,7 @@ fn ending_waits_for_no_server() {
 }
 
 #[test]
-fn devices_are_the_host_and_cards() {
+fn devices_are_the_host_and_gpus() {
     let device = |kind, id| RunaiFileStreamerDevice { r#type: kind, id }.as_device();
     assert_eq!(device(RUNAI_FILE_STREAMER_DEVICE_CPU, 7), Ok(Device::Host));
     assert_eq!(device(RUNAI_FILE_STREAMER_DEVICE_CUDA, 7), Ok(Device::cuda(7)));

@@ -1,4 +1,4 @@
-//! A card's primary context: made once a process, shared with whatever else uses the card there.
+//! A GPU's primary context: made once a process, shared with whatever else uses the GPU there.
 //!
 //! CUDA's calls act on the context that is current on their thread. [`Context::enter`] makes it so
 //! and gives the proof, [`Entered`], which every call that needs it takes; it cannot leave its thread.
@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-/// One reference to a card's primary context; given back on drop.
+/// One reference to a GPU's primary context; given back on drop.
 pub(super) struct Context {
     ordinal: u32,
     device: sys::CUdevice,
@@ -27,10 +27,10 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    /// The primary context of card `ordinal`, made if it is not there: 0.1 to 0.5 s.
+    /// The primary context of GPU `ordinal`, made if it is not there: 0.1 to 0.5 s.
     ///
     /// # Errors
-    /// Where there is no driver or no such card, or the driver fails.
+    /// Where there is no driver or no such GPU, or the driver fails.
     pub fn retain(ordinal: u32) -> Result<Arc<Self>> {
         driver::initialise(ordinal)?;
         let device = get(ordinal)?;
@@ -43,12 +43,12 @@ impl Context {
         Ok(Arc::new(Self { ordinal, device, raw }))
     }
 
-    /// The card.
+    /// The GPU.
     pub fn device(&self) -> Device {
         Device::cuda(self.ordinal)
     }
 
-    /// How many multiprocessors the card has.
+    /// How many multiprocessors the GPU has.
     ///
     /// # Errors
     /// What the driver answers.
@@ -103,7 +103,7 @@ impl Entered<'_> {
         check(answer, self.context.ordinal, doing)
     }
 
-    /// Free and all memory of the card, in bytes.
+    /// Free and all memory of the GPU, in bytes.
     ///
     /// # Errors
     /// What the driver answers.
@@ -129,13 +129,13 @@ impl Drop for Entered<'_> {
 /// For drops, which cannot fail: says what went wrong.
 pub(super) fn log(outcome: Result<()>) {
     if let Err(error) = outcome {
-        tracing::debug!(%error, "while letting go of a card");
+        tracing::debug!(%error, "while letting go of a GPU");
     }
 }
 
-/// What a card is, for people.
+/// What a GPU is, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CardInfo {
+pub struct GpuInfo {
     /// Its number.
     pub device: Device,
     /// Its name, e.g. `NVIDIA H200`.
@@ -146,27 +146,27 @@ pub struct CardInfo {
     pub pci_address: String,
 }
 
-/// The cards that this process sees, and the driver's CUDA version as (major, minor).
+/// The GPUs that this process sees, and the driver's CUDA version as (major, minor).
 ///
 /// # Errors
 /// Where there is no driver, or it fails.
-pub fn cards() -> Result<(Vec<CardInfo>, (u32, u32))> {
+pub fn gpus() -> Result<(Vec<GpuInfo>, (u32, u32))> {
     driver::initialise(0)?;
     let (mut count, mut version) = (0, 0);
     // SAFETY: the pointer is valid for the answer.
-    check(unsafe { sys::cuDeviceGetCount(&raw mut count) }, 0, "count cards")?;
+    check(unsafe { sys::cuDeviceGetCount(&raw mut count) }, 0, "count GPUs")?;
     // SAFETY: the pointer is valid for the answer.
     check(unsafe { sys::cuDriverGetVersion(&raw mut version) }, 0, "ask for its version")?;
-    let cards = (0..count.unsigned_abs()).map(card_info).collect::<Result<_>>()?;
+    let gpus = (0..count.unsigned_abs()).map(gpu_info).collect::<Result<_>>()?;
     let version = version.unsigned_abs();
-    Ok((cards, (version / 1000, version % 1000 / 10)))
+    Ok((gpus, (version / 1000, version % 1000 / 10)))
 }
 
-/// What card `ordinal` is; the driver is initialised if need be.
+/// What GPU `ordinal` is; the driver is initialised if need be.
 ///
 /// # Errors
-/// Where there is no such card, or the driver fails.
-pub(crate) fn card_info(ordinal: u32) -> Result<CardInfo> {
+/// Where there is no such GPU, or the driver fails.
+pub(crate) fn gpu_info(ordinal: u32) -> Result<GpuInfo> {
     driver::initialise(ordinal)?;
     let device = get(ordinal)?;
     let mut memory_bytes = 0_usize;
@@ -184,7 +184,7 @@ pub(crate) fn card_info(ordinal: u32) -> Result<CardInfo> {
     })?;
     let device = Device::cuda(ordinal);
     let pci_address = pci_address.to_ascii_lowercase();
-    Ok(CardInfo { device, name, memory_bytes: memory_bytes as u64, pci_address })
+    Ok(GpuInfo { device, name, memory_bytes: memory_bytes as u64, pci_address })
 }
 
 fn get(ordinal: u32) -> Result<sys::CUdevice> {

@@ -9,7 +9,7 @@
 //! kernel moves them faster than single copies would. There is one staging buffer a stream: work of
 //! a stream is done in order, so the next slot waits by itself until the last one was dealt with.
 //!
-//! With `--verify` the card sums up what arrived, and the landing thread compares that with the sums
+//! With `--verify` the GPU sums up what arrived, and the landing thread compares that with the sums
 //! that the engine made of the slot. What is cast is summed up before it is cast.
 
 use super::context::{Entered, log};
@@ -22,7 +22,7 @@ use super::stream::{Stream, copy_in_now, copy_out_now};
 use crate::error::Result;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
-use crate::tensor::CardMemory;
+use crate::tensor::GpuMemory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 /// No sheet takes more pieces than this: 2 MiB.
 const SHEET_PIECES_MAX: usize = 1 << 16;
 
-/// What the slots of a load need of a card besides their places.
+/// What the slots of a load need of a GPU besides their places.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     /// The longest extent that is staged; 0 if none is.
@@ -42,7 +42,7 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// For these extents of one card.
+    /// For these extents of one GPU.
     pub fn new<'a>(
         layout: &Layout,
         extents: impl Iterator<Item = &'a Extent>,
@@ -62,8 +62,8 @@ impl Needs {
         needs
     }
 
-    /// How much memory of the card `desks` desks take, in bytes.
-    pub fn card_bytes(&self, desks: usize) -> u64 {
+    /// How much memory of the GPU `desks` desks take, in bytes.
+    pub fn device_bytes(&self, desks: usize) -> u64 {
         let list = if self.kernels.is_empty() { 0 } else { Pool::bytes(self.piece_count) as u64 };
         desks as u64 * (self.staging_bytes + list)
     }
@@ -79,7 +79,7 @@ pub(super) struct Office {
     pub pinned: bool,
 }
 
-/// One stream, and its memory on the card.
+/// One stream, and its memory on the GPU.
 pub(super) struct Desk {
     stream: Arc<Stream>,
     staging: Option<Arc<DeviceMemory>>,
@@ -99,12 +99,12 @@ impl Desk {
     /// A desk for what `needs` says.
     ///
     /// # Errors
-    /// When the card has no room.
+    /// When the GPU has no room.
     pub fn new(entered: &Entered<'_>, needs: &Needs) -> Result<Self> {
         let allocate = |bytes: u64| {
             (bytes > 0).then(|| DeviceMemory::new(entered, bytes as usize)).transpose()
         };
-        let list_bytes = needs.card_bytes(1) - needs.staging_bytes;
+        let list_bytes = needs.device_bytes(1) - needs.staging_bytes;
         Ok(Self {
             stream: Stream::new(entered)?,
             staging: allocate(needs.staging_bytes)?,
@@ -202,7 +202,7 @@ impl Desk {
         Ok(Landed { landing, piece_count: batch.len(), sum_count })
     }
 
-    /// Brings bytes of a slot or a sheet to the card.
+    /// Brings bytes of a slot or a sheet to the GPU.
     fn copy_in(&self, entered: &Entered<'_>, office: &Office, to: u64, from: &[u8]) -> Result<()> {
         if office.pinned {
             // SAFETY: a landing keeps slot and sheet, unchanged, until the stream has done this. The
@@ -215,7 +215,7 @@ impl Desk {
         unsafe { copy_in_now(entered, to, from) }
     }
 
-    /// Brings results from the card.
+    /// Brings results from the GPU.
     fn copy_out(
         &self,
         entered: &Entered<'_>,

@@ -1,14 +1,14 @@
-//! The allocations of a load on one card, made when their first bytes come.
+//! The allocations of a load on one GPU, made when their first bytes come.
 //!
 //! They are let go when their last tensor was handed out: from then on the tensors alone keep them.
 
 use super::context::Entered;
-use super::layout::{Destination, Layout};
+use super::layout::{Addresses, Layout};
 use super::memory::DeviceMemory;
 use crate::error::Result;
 use crate::options::Device;
 use crate::plan::Extent;
-use crate::tensor::{CardMemory, Starts, Storage};
+use crate::tensor::{GpuMemory, Offsets, Storage};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ impl Holding {
     /// The address of the item at each of the positions of `extent`; allocates what is missing.
     ///
     /// # Errors
-    /// When the card has no room.
+    /// When the GPU has no room.
     pub fn addresses(
         &self,
         entered: &Entered<'_>,
@@ -41,16 +41,16 @@ impl Holding {
         extent: &Extent,
     ) -> Result<Vec<u64>> {
         let address = |position: usize| match layout.destination() {
-            Destination::Given(addresses) => Ok(addresses[position]),
-            Destination::PerShard => {
+            Addresses::Given(addresses) => Ok(addresses[position]),
+            Addresses::PerShard => {
                 let source = layout.item(position).source as usize;
                 let lens = (layout.len_bytes(source), layout.tensor_bytes(source));
                 let memory = self.allocate(entered, source, lens)?;
                 Ok(memory.address() + layout.starts()[position])
             }
             // What has no bytes needs no place.
-            Destination::PerTensor if layout.item(position).len_bytes == 0 => Ok(0),
-            Destination::PerTensor => {
+            Addresses::PerTensor if layout.item(position).len_bytes == 0 => Ok(0),
+            Addresses::PerTensor => {
                 let item = layout.item(position);
                 let lens = (item.target_bytes(), item.len_bytes);
                 let memory = self.allocate(entered, position, lens)?;
@@ -67,13 +67,13 @@ impl Holding {
         layout: &Layout,
         positions: &Range<usize>,
         device: Device,
-    ) -> (Storage, Starts) {
+    ) -> (Storage, Offsets) {
         let first = layout.item(positions.start);
         let (key, starts) = match layout.destination() {
-            Destination::PerShard => {
-                (first.source as usize, Starts::Listed(Arc::clone(layout.starts())))
+            Addresses::PerShard => {
+                (first.source as usize, Offsets::Listed(Arc::clone(layout.starts())))
             }
-            Destination::PerTensor | Destination::Given(_) => (positions.start, Starts::Zero),
+            Addresses::PerTensor | Addresses::Given(_) => (positions.start, Offsets::Zero),
         };
         let handed_bytes: u64 =
             positions.clone().map(|position| layout.item(position).len_bytes).sum();
@@ -83,7 +83,7 @@ impl Holding {
             return (Storage::empty(device), starts);
         };
         allocation.left_bytes -= handed_bytes;
-        let storage = Storage::card(Arc::clone(&allocation.memory) as Arc<dyn CardMemory>);
+        let storage = Storage::gpu(Arc::clone(&allocation.memory) as Arc<dyn GpuMemory>);
         if allocation.left_bytes == 0 {
             allocations.remove(&key);
         }

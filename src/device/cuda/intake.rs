@@ -1,4 +1,4 @@
-//! From the engines to a card's thread: full slots, in the order they came.
+//! From the engines to a GPU's thread: full slots, in the order they came.
 
 use crate::ring::FullSlot;
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ pub(super) struct Full {
     /// Its extent.
     pub index: usize,
     pub slot: FullSlot,
-    /// The sums of its parts, where the card is to sum them up too.
+    /// The sums of its parts, where the GPU is to sum them up too.
     pub sums: Vec<u64>,
 }
 

@@ -13,7 +13,7 @@ use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-/// So many blocks keep any card busy; they take pieces in turn.
+/// So many blocks keep any GPU busy; they take pieces in turn.
 const BLOCKS_MAX: u32 = 4096;
 /// Each block of `crc64` fills tables first, so there are no more than run at once.
 const CRC64_BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
@@ -22,7 +22,7 @@ const CRC64_BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Piece {
-    /// The address of its first byte on the card.
+    /// The address of its first byte on the GPU.
     pub source: u64,
     /// Where its result goes; unused where results are numbers.
     pub target: u64,
@@ -80,7 +80,7 @@ fn word(dtype: Dtype) -> String {
     format!("{dtype:?}").to_ascii_lowercase()
 }
 
-/// Kernels that were loaded into a card's context.
+/// Kernels that were loaded into a GPU's context.
 pub(super) struct Kernels {
     functions: BTreeMap<Kernel, sys::CUfunction>,
     multiprocessors: u32,
@@ -112,7 +112,7 @@ impl Kernels {
         Ok(Self { functions, multiprocessors, _modules: modules.into_values().collect() })
     }
 
-    /// Queues `kernel` for the `count` pieces that lie at `pieces` on the card. `results` is for
+    /// Queues `kernel` for the `count` pieces that lie at `pieces` on the GPU. `results` is for
     /// [`Kernel::Crc64`]: where a number for each piece goes.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A slot that a card reads from: it goes back to the ring when the card is done with it, and not
+//! A slot that a GPU reads from: it goes back to the ring when the GPU is done with it, and not
 //! before, whatever happens meanwhile.
 
 use super::context::{Context, Entered, log};
@@ -9,11 +9,11 @@ use crate::ring::FullSlot;
 use crate::timeline::Stage;
 use std::sync::Arc;
 
-/// A full slot, and what else of the host's the card needs for it, whose work is queued in a stream
+/// A full slot, and what else of the host's the GPU needs for it, whose work is queued in a stream
 /// or about to be.
 ///
 /// Dropping it waits for the stream: on the way of an error or a panic, too, nothing is given back
-/// that the card may still read or write.
+/// that the GPU may still read or write.
 pub(super) struct Landing {
     context: Arc<Context>,
     stream: Arc<Stream>,
@@ -28,7 +28,7 @@ enum State {
     Queueing,
     /// All work is before this mark.
     Marked(Event),
-    /// The card has done it.
+    /// The GPU has done it.
     Done,
 }
 
@@ -82,14 +82,14 @@ impl Landing {
         Ok(())
     }
 
-    /// Says that the card is done with the slot; where others hold it, that is what it is used for.
+    /// Says that the GPU is done with the slot; where others hold it, that is what it is used for.
     pub fn leave(&self) {
         if let Some(slot) = self.slot.as_ref().filter(|slot| slot.is_shared()) {
             slot.enter(Stage::Held);
         }
     }
 
-    /// Waits until the card has done the work. The slot is free when this is dropped.
+    /// Waits until the GPU has done the work. The slot is free when this is dropped.
     ///
     /// # Errors
     /// What the driver answers.
@@ -105,7 +105,7 @@ impl Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         if !matches!(self.state, State::Done) {
-            // A card that fails even here does not read any more: its context is lost.
+            // A GPU that fails even here does not read any more: its context is lost.
             log(self.context.enter().and_then(|entered| self.stream.wait(&entered)));
         }
     }

@@ -1,4 +1,4 @@
-//! Where on a card each tensor goes.
+//! Where on a GPU each tensor goes.
 //!
 //! ```text
 //! shard:       [header| a        | b   |gap| c        | d ...
@@ -14,7 +14,7 @@ use crate::plan::{Extent, Plan};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What tensors are aligned to on a card: as `cudaMalloc` does, so that any kernel may use them.
+/// What tensors are aligned to on a GPU: as `cudaMalloc` does, so that any kernel may use them.
 pub(super) const ALIGNMENT_BYTES: u64 = 256;
 
 /// More copies than this for one slot are left to a kernel.
@@ -32,7 +32,7 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// How many bytes it has on the card.
+    /// How many bytes it has on the GPU.
     pub fn target_bytes(&self) -> u64 {
         self.cast.map_or(self.len_bytes, |cast| cast.target_bytes(self.len_bytes))
     }
@@ -40,7 +40,7 @@ impl Item {
 
 /// Where items go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Destination {
+pub(crate) enum Addresses {
     /// Into one allocation for each source.
     PerShard,
     /// Into an allocation of its own each.
@@ -66,19 +66,19 @@ pub(super) struct CastPart {
     pub cast: Cast,
 }
 
-/// The items of a load, and where those of one card go.
+/// The items of a load, and where those of one GPU go.
 #[derive(Debug)]
 pub(crate) struct Layout {
     items: Vec<Item>,
     /// By position: where it begins in its source's allocation.
     starts: Arc<[u64]>,
-    /// By source: how long its allocation is; 0 where nothing of it goes to this card.
+    /// By source: how long its allocation is; 0 where nothing of it goes to this GPU.
     lens_bytes: Vec<u64>,
-    /// By source: how many bytes its tensors have that go to this card.
+    /// By source: how many bytes its tensors have that go to this GPU.
     tensor_bytes: Vec<u64>,
     /// Address and length of the memory that is lent.
     lent: Vec<(u64, u64)>,
-    destination: Destination,
+    destination: Addresses,
 }
 
 impl Layout {
@@ -88,7 +88,7 @@ impl Layout {
         extents: &[Extent],
         place: usize,
         source_count: usize,
-        destination: Destination,
+        destination: Addresses,
     ) -> Self {
         let mut starts = vec![0; items.len()];
         let mut lens_bytes = vec![0; source_count];
@@ -104,7 +104,7 @@ impl Layout {
                 starts[position] = end.next_multiple_of(ALIGNMENT_BYTES);
                 *end = starts[position] + item.target_bytes();
                 tensor_bytes[item.source as usize] += item.len_bytes;
-                if let Destination::Given(addresses) = &destination {
+                if let Addresses::Given(addresses) = &destination {
                     lent.push((addresses[position], item.len_bytes));
                 }
             }
@@ -127,7 +127,7 @@ impl Layout {
         plan.tensors().iter().map(item).collect()
     }
 
-    pub fn destination(&self) -> &Destination {
+    pub fn destination(&self) -> &Addresses {
         &self.destination
     }
 
@@ -150,7 +150,7 @@ impl Layout {
 
     /// Whether each item has a storage of its own.
     pub fn hands_out_singly(&self) -> bool {
-        self.destination == Destination::PerTensor
+        self.destination == Addresses::PerTensor
     }
 
     /// How many bytes each item has.
@@ -181,10 +181,10 @@ impl Layout {
         self.tensor_bytes[source]
     }
 
-    /// How much memory of the card the tensors take together, in bytes.
+    /// How much memory of the GPU the tensors take together, in bytes.
     pub fn needed_bytes(&self) -> u64 {
         match self.destination {
-            Destination::Given(_) => 0,
+            Addresses::Given(_) => 0,
             _ => self.lens_bytes.iter().map(|len| len.next_multiple_of(ALIGNMENT_BYTES)).sum(),
         }
     }
@@ -231,7 +231,7 @@ impl Layout {
         })
     }
 
-    /// What a card sums up of `extent`, so many bytes at a time at most: position, and bytes of the
+    /// What a GPU sums up of `extent`, so many bytes at a time at most: position, and bytes of the
     /// source.
     pub(super) fn summed(
         &self,
@@ -254,7 +254,7 @@ impl Layout {
         Copy { from: part.start, to, len_bytes: part.end - part.start }
     }
 
-    /// Whether `extent` is brought to the card as it is, for kernels to put its parts into place:
+    /// Whether `extent` is brought to the GPU as it is, for kernels to put its parts into place:
     /// where there is something to cast, and where single copies would be too many.
     pub(super) fn is_staged(&self, extent: &Extent) -> bool {
         extent.positions().any(|position| self.items[position].cast.is_some())
@@ -264,10 +264,10 @@ impl Layout {
     /// Where items begin relative to each other: enough to know what is one copy.
     fn relative_base(&self) -> impl Fn(usize) -> u64 {
         |position| match &self.destination {
-            Destination::PerShard => self.starts[position],
+            Addresses::PerShard => self.starts[position],
             // What is allocated apart is never one copy.
-            Destination::PerTensor => (position as u64) << 44,
-            Destination::Given(addresses) => addresses[position],
+            Addresses::PerTensor => (position as u64) << 44,
+            Addresses::Given(addresses) => addresses[position],
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::plan::{Span, pieces_of};
 use proptest::prelude::*;
 
 /// Items of one or two sources, with gaps, and the extents of each place.
-fn freight(sizes: &[(u64, u64)], places: u8) -> (Vec<Item>, Vec<Extent>) {
+fn spec(sizes: &[(u64, u64)], places: u8) -> (Vec<Item>, Vec<Extent>) {
     let mut at = [100, 37];
     let mut items = Vec::new();
     let mut spans = Vec::new();
@@ -34,11 +34,11 @@ proptest! {
         ),
         places in 1_u8..3,
     ) {
-        let (items, extents) = freight(&sizes, places);
+        let (items, extents) = spec(&sizes, places);
         // A source's byte is its own offset, so that what arrives says where it came from.
         let mut memory: Vec<Vec<Vec<u64>>> = Vec::new();
         for place in 0..usize::from(places) {
-            let layout = Layout::new(items.clone(), &extents, place, 2, Destination::PerShard);
+            let layout = Layout::new(items.clone(), &extents, place, 2, Addresses::PerShard);
             let mut allocations: Vec<Vec<u64>> =
                 (0..2).map(|source| vec![0; layout.len_bytes(source) as usize]).collect();
             for extent in extents.iter().filter(|extent| extent.place() == place) {
@@ -67,18 +67,18 @@ proptest! {
 
 #[test]
 fn tensors_of_whole_256_bytes_are_one_copy_a_slot() {
-    let (items, extents) = freight(&[(0, 4096); 64], 1);
-    let layout = Layout::new(items, &extents, 0, 2, Destination::PerShard);
+    let (items, extents) = spec(&[(0, 4096); 64], 1);
+    let layout = Layout::new(items, &extents, 0, 2, Addresses::PerShard);
     for extent in &extents {
         assert_eq!(layout.copies(extent, |position| layout.starts()[position]).len(), 1);
     }
 }
 
 #[test]
-fn lent_memory_needs_none_of_the_card_and_is_listed() {
-    let (items, extents) = freight(&[(0, 10), (0, 0), (0, 20)], 1);
+fn lent_memory_needs_none_of_the_gpu_and_is_listed() {
+    let (items, extents) = spec(&[(0, 10), (0, 0), (0, 20)], 1);
     let addresses = Arc::from([1000, 2000, 3000]);
-    let layout = Layout::new(items, &extents, 0, 2, Destination::Given(addresses));
+    let layout = Layout::new(items, &extents, 0, 2, Addresses::Given(addresses));
     assert_eq!(layout.needed_bytes(), 0);
     assert_eq!(layout.lent(), [(1000, 10), (2000, 0), (3000, 20)]);
 }

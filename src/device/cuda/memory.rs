@@ -1,11 +1,11 @@
-//! Memory of a card, and memory of the host that a card may read.
+//! Memory of a GPU, and memory of the host that a GPU may read.
 
 use super::context::{Context, Entered, log};
 use super::stream::copy_out_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Device;
 use crate::ring::Ring;
-use crate::tensor::CardMemory;
+use crate::tensor::GpuMemory;
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 /// Every context may use what is registered, not just the one that did it.
 const PORTABLE: u32 = 1;
 
-/// An allocation on a card; freed on drop.
+/// An allocation on a GPU; freed on drop.
 pub(super) struct DeviceMemory {
     context: Arc<Context>,
     address: u64,
@@ -24,7 +24,7 @@ impl DeviceMemory {
     /// `len_bytes` of uninitialised memory, aligned to at least 256 bytes.
     ///
     /// # Errors
-    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the card has no room.
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the GPU has no room.
     pub fn new(entered: &Entered<'_>, len_bytes: usize) -> Result<Arc<Self>> {
         let mut address = 0;
         // SAFETY: the pointer is valid for the answer; a context is current.
@@ -45,7 +45,7 @@ impl Drop for DeviceMemory {
     }
 }
 
-impl CardMemory for DeviceMemory {
+impl GpuMemory for DeviceMemory {
     fn device(&self) -> Device {
         self.context.device()
     }
@@ -68,27 +68,27 @@ impl CardMemory for DeviceMemory {
     }
 }
 
-/// Fails unless `len_bytes` bytes from `address` begin and end in memory of the current card.
+/// Fails unless `len_bytes` bytes from `address` begin and end in memory of the current GPU.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`], naming the range.
-pub(super) fn check_is_of_card(entered: &Entered<'_>, address: u64, len_bytes: u64) -> Result<()> {
-    let card = entered.context().device();
+pub(super) fn check_is_of_gpu(entered: &Entered<'_>, address: u64, len_bytes: u64) -> Result<()> {
+    let gpu = entered.context().device();
     let ends = [address, address.saturating_add(len_bytes - len_bytes.min(1))];
-    if len_bytes == 0 || ends.into_iter().all(|end| ordinal_of(end).map(Device::cuda) == Some(card))
+    if len_bytes == 0 || ends.into_iter().all(|end| ordinal_of(end).map(Device::cuda) == Some(gpu))
     {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::InvalidInput,
         format!(
-            "{card}: the {len_bytes} bytes from address {address:#x} are not memory of this card; \
-             give the address that its allocator gave, and the card it is on"
+            "{gpu}: the {len_bytes} bytes from address {address:#x} are not memory of this GPU; \
+             give the address that its allocator gave, and the GPU it is on"
         ),
     ))
 }
 
-/// Which card's memory `address` is of, if any.
+/// Which GPU's memory `address` is of, if any.
 fn ordinal_of(address: u64) -> Option<u32> {
     let mut kind = 0_u32;
     let mut ordinal = 0_i32;
@@ -113,9 +113,9 @@ fn ordinal_of(address: u64) -> Option<u32> {
         .then(|| ordinal.unsigned_abs())
 }
 
-/// A ring whose memory cards may read by themselves ("pinned").
+/// A ring whose memory GPUs may read by themselves ("pinned").
 ///
-/// It is pinned by the first card that is ready, for all of them, and unpinned before it is unmapped.
+/// It is pinned by the first GPU that is ready, for all of them, and unpinned before it is unmapped.
 pub(crate) struct PinnedRing {
     /// Before the ring, so that it is dropped first. `Err` says why it cannot be pinned.
     pin: OnceLock<Result<Pin, String>>,
@@ -123,7 +123,7 @@ pub(crate) struct PinnedRing {
 }
 
 impl PinnedRing {
-    /// Makes `ring` one that is pinned when a card asks for it.
+    /// Makes `ring` one that is pinned when a GPU asks for it.
     pub fn new(ring: Arc<Ring>) -> Self {
         Self { pin: OnceLock::new(), ring }
     }
@@ -169,7 +169,7 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let unregister = |entered: Entered<'_>| {
-            // SAFETY: registered once, unregistered once; carriers end only when their copies have.
+            // SAFETY: registered once, unregistered once; device transfers end only when their copies have.
             let answer = unsafe { sys::cuMemHostUnregister(self.start as *mut c_void) };
             entered.check(answer, "unregister host memory")
         };

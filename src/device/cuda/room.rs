@@ -1,18 +1,18 @@
-//! Whether a card has room for a load: asked before anything is copied.
+//! Whether a GPU has room for a load: asked before anything is copied.
 
 use super::context::Entered;
 use super::layout::Layout;
-use super::memory::check_is_of_card;
+use super::memory::check_is_of_gpu;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Fails unless the card has room for the tensors of `layout` and `staging_bytes` besides, and the
+/// Fails unless the GPU has room for the tensors of `layout` and `staging_bytes` besides, and the
 /// memory that is lent is its own.
 ///
 /// # Errors
 /// [`ErrorKind::OutOfMemory`], naming both figures; [`ErrorKind::InvalidInput`].
 pub(super) fn check(entered: &Entered<'_>, layout: &Layout, staging_bytes: u64) -> Result<()> {
     for &(address, len_bytes) in layout.lent() {
-        check_is_of_card(entered, address, len_bytes)?;
+        check_is_of_gpu(entered, address, len_bytes)?;
     }
     let tensors = layout.needed_bytes();
     let (free, total) = entered.memory_bytes()?;
@@ -23,11 +23,11 @@ pub(super) fn check(entered: &Entered<'_>, layout: &Layout, staging_bytes: u64) 
         0 => String::new(),
         bytes => format!(" (and {bytes} for staging)"),
     };
-    let card = entered.context().device();
+    let gpu = entered.context().device();
     Err(Error::new(
         ErrorKind::OutOfMemory,
         format!(
-            "{card}: the tensors need {tensors} bytes{staging} and {free} of the card's {total} are \
+            "{gpu}: the tensors need {tensors} bytes{staging} and {free} of the GPU's {total} are \
              free; free some, or load fewer tensors there (a device map spreads them)"
         ),
     ))

@@ -1,7 +1,7 @@
-//! Lists of pieces on their way to a card, and its answers: pinned host memory, used again and again.
+//! Lists of pieces on their way to a GPU, and its answers: pinned host memory, used again and again.
 //!
 //! A sheet holds pieces and, behind them, a number for each. It travels with the slot whose pieces
-//! are on it and comes back to its pool when the card has passed them.
+//! are on it and comes back to its pool when the GPU has passed them.
 
 use super::context::Entered;
 use super::kernels::Piece;
@@ -28,7 +28,7 @@ struct Memory {
 
 // SAFETY: plain memory without thread affinity, owned by one value.
 unsafe impl Send for Memory {}
-// SAFETY: it is written through `&mut` alone, and by the card while nobody looks.
+// SAFETY: it is written through `&mut` alone, and by the GPU while nobody looks.
 unsafe impl Sync for Memory {}
 
 impl Drop for Memory {
@@ -77,7 +77,7 @@ impl Pool {
         self.piece_count
     }
 
-    /// A free sheet, waiting for one: they come back as the card works on.
+    /// A free sheet, waiting for one: they come back as the GPU works on.
     pub fn take(self: &Arc<Self>) -> PooledSheet {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -122,12 +122,12 @@ impl PooledSheet {
         unsafe { std::slice::from_raw_parts(start, bytes) }
     }
 
-    /// Where the results of a list of `count` pieces begin, on the sheet as in its copy on the card.
+    /// Where the results of a list of `count` pieces begin, on the sheet as in its copy on the GPU.
     pub fn results_offset(count: usize) -> usize {
         count * size_of::<Piece>()
     }
 
-    /// The memory for the results of a list of `count` pieces, for the card to write to.
+    /// The memory for the results of a list of `count` pieces, for the GPU to write to.
     pub fn results_mut(&mut self, count: usize) -> &mut [u8] {
         let (start, len) = self.memory();
         let (offset, bytes) = (Self::results_offset(count), count * size_of::<u64>());
@@ -136,7 +136,7 @@ impl PooledSheet {
         unsafe { std::slice::from_raw_parts_mut(start.add(offset), bytes) }
     }
 
-    /// The results of a list of `count` pieces, which the card has written.
+    /// The results of a list of `count` pieces, which the GPU has written.
     pub fn results(&mut self, count: usize) -> impl Iterator<Item = u64> + use<'_> {
         self.results_mut(count).as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes))
     }

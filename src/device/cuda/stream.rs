@@ -1,4 +1,4 @@
-//! Queues of work for a card, and marks in them.
+//! Queues of work for a GPU, and marks in them.
 
 use super::context::{Context, Entered, log};
 use crate::error::Result;
@@ -12,7 +12,7 @@ const NON_BLOCKING: u32 = 1;
 /// Waiting for the event sleeps instead of spinning; it takes no time stamps.
 const BLOCKING_SYNC_WITHOUT_TIMING: u32 = 1 | 2;
 
-/// Work that a card does in order; destroyed on drop.
+/// Work that a GPU does in order; destroyed on drop.
 pub(super) struct Stream {
     context: Arc<Context>,
     raw: sys::CUstream,
@@ -48,7 +48,7 @@ impl Stream {
         self.raw
     }
 
-    /// Queues a copy of `from` to `to` on the card.
+    /// Queues a copy of `from` to `to` on the GPU.
     ///
     /// # Errors
     /// What the driver answers, also for work that was queued earlier.
@@ -64,7 +64,7 @@ impl Stream {
         entered.check(answer, format_args!("copy {} bytes to it", from.len()))
     }
 
-    /// Queues a copy from `from` on the card to `to`.
+    /// Queues a copy from `from` on the GPU to `to`.
     ///
     /// # Errors
     /// As [`copy_in`](Self::copy_in).
@@ -89,7 +89,7 @@ impl Stream {
     }
 }
 
-/// Copies `from`, which may be any host memory, to `to` on the card, and waits for it.
+/// Copies `from`, which may be any host memory, to `to` on the GPU, and waits for it.
 ///
 /// # Errors
 /// What the driver answers.
@@ -107,7 +107,7 @@ pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) ->
     entered.check(answer, format_args!("copy {} bytes to it", from.len()))
 }
 
-/// Copies what is at `from` on the card to host memory, and waits for it.
+/// Copies what is at `from` on the GPU to host memory, and waits for it.
 ///
 /// # Errors
 /// What the driver answers.
@@ -157,7 +157,7 @@ impl Event {
         Ok(event)
     }
 
-    /// Waits until the card has passed it.
+    /// Waits until the GPU has passed it.
     ///
     /// # Errors
     /// What the driver answers.

@@ -193,7 +193,7 @@ fn a_caller_that_may_keep_all_keeps_all_and_nothing_is_overwritten() {
     for order in [Order::Completion, Order::File] {
         for engines in [1, 2] {
             let rig = equal();
-            let loader = four().keeping(true).order(order).engines(engines);
+            let loader = four().caller_may_retain_all(true).order(order).engines(engines);
             let began = Instant::now();
             let held: Vec<Tensor> = rig.stream(&loader).map(|tensor| tensor.unwrap()).collect();
             assert!(began.elapsed() < PATIENCE * 10, "it waited for what would not come");
@@ -207,7 +207,8 @@ fn a_caller_that_may_keep_all_keeps_all_and_nothing_is_overwritten() {
 #[test]
 fn who_lets_go_only_when_the_next_is_there_gets_along_with_the_smallest_limit() {
     let rig = equal();
-    let mut stream = rig.stream(&loader().memory_limit(MemoryLimit::Bytes(40_000)).keeping(true));
+    let mut stream =
+        rig.stream(&loader().memory_limit(MemoryLimit::Bytes(40_000)).caller_may_retain_all(true));
     let mut last = stream.next().unwrap().unwrap();
     let mut count = 1;
     for next in stream {
@@ -222,7 +223,8 @@ fn who_lets_go_only_when_the_next_is_there_gets_along_with_the_smallest_limit() 
 #[test]
 fn new_memory_is_taken_only_by_who_keeps_the_old() {
     let rig = equal();
-    let mut stream = rig.stream(&four().keeping(true).hold_timeout(Duration::from_secs(60)));
+    let mut stream =
+        rig.stream(&four().caller_may_retain_all(true).hold_timeout(Duration::from_secs(60)));
     let ring = stream.ring();
     for tensor in stream.by_ref() {
         thread::sleep(Duration::from_millis(5)); // all of the ring is full meanwhile

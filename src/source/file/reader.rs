@@ -3,7 +3,9 @@
 use super::{FileSource, OpenFile};
 use crate::options::ReadPath;
 use crate::ring::Window;
-use crate::source::{Attempt, Backend, Downgrade, LocalFuture, Reader, Rung, Via, resident_bytes};
+use crate::source::{
+    Attempt, Backend, BackendKind, Downgrade, LocalFuture, Reader, Via, resident_bytes,
+};
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -76,7 +78,8 @@ impl Reader for FileReader {
     }
 
     fn steps_down(&self) -> usize {
-        usize::from(self.direct_refused.get()) + usize::from(self.backend.rung() == Rung::Pread)
+        usize::from(self.direct_refused.get())
+            + usize::from(self.backend.rung() == BackendKind::Pread)
     }
 
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {

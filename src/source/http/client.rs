@@ -21,7 +21,7 @@ use super::retry::Tries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use crate::source::Tally;
+use crate::source::LoadCounters;
 use crate::source::store::{Store, Stores};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
@@ -47,7 +47,7 @@ pub(crate) struct Client {
     control: OnceLock<Control>,
     /// Of the control thread's runtime.
     pool: Pool,
-    tally: Tally,
+    counters: LoadCounters,
 }
 
 /// An answer, where it came from, and the connection's origin.
@@ -81,7 +81,7 @@ impl Client {
             hosts: Mutex::default(),
             control: OnceLock::new(),
             pool: Pool::default(),
-            tally: Tally::default(),
+            counters: LoadCounters::default(),
         })
     }
 
@@ -117,8 +117,8 @@ impl Client {
     }
 
     /// What small requests had to repeat.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn counters(&self) -> &LoadCounters {
+        &self.counters
     }
 
     /// The store that `uri` is in.
@@ -165,7 +165,7 @@ impl Client {
         max_bytes: usize,
         build: impl Fn() -> Result<Request<Bytes>> + Send + Sync,
     ) -> Result<Response<Bytes>> {
-        let mut tries = Tries::new(doing, self.options.retries, &self.tally);
+        let mut tries = Tries::new(doing, self.options.retries, &self.counters);
         loop {
             let request = build()?;
             let host = self.host(&Origin::of(request.uri()));

@@ -9,7 +9,7 @@ use super::host::Host;
 use super::refusal::Refusal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RetryLimits;
-use crate::source::Tally;
+use crate::source::LoadCounters;
 use crate::source::store::{Store, Verdict};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Tries<'a> {
     doing: &'a str,
     limits: RetryLimits,
-    tally: &'a Tally,
+    counters: &'a LoadCounters,
     began: Instant,
     /// Failed ones since the last progress.
     failed: u32,
@@ -42,8 +42,8 @@ pub(crate) struct Again {
 
 impl<'a> Tries<'a> {
     /// Nothing tried yet. `doing` continues "cannot": `read s3://bucket/key`.
-    pub fn new(doing: &'a str, limits: RetryLimits, tally: &'a Tally) -> Self {
-        Self { doing, limits, tally, began: Instant::now(), failed: 0, granted: Vec::new() }
+    pub fn new(doing: &'a str, limits: RetryLimits, counters: &'a LoadCounters) -> Self {
+        Self { doing, limits, counters, began: Instant::now(), failed: 0, granted: Vec::new() }
     }
 
     /// Says that the last attempt brought something, though not all.
@@ -64,7 +64,7 @@ impl<'a> Tries<'a> {
                 let most = broken.attempts_max.unwrap_or(self.limits.attempts);
                 match self.wait(FIRST_WAIT, Duration::ZERO, most, host) {
                     Ok(wait) => {
-                        self.tally.retry(broken.word);
+                        self.counters.retry(broken.word);
                         Ok(Again { wait, throttled: false })
                     }
                     Err(why) => Err(broken.into_error(&format!("{} ({why})", self.doing))),
@@ -82,7 +82,7 @@ impl<'a> Tries<'a> {
                 let least = refusal.retry_after(host.now()).unwrap_or_default();
                 let wait = self.wait(first, least, self.limits.attempts, host);
                 let wait = wait.map_err(|why| self.gave_up(refusal, why))?;
-                self.tally.retry(if throttled { "throttled" } else { "server error" });
+                self.counters.retry(if throttled { "throttled" } else { "server error" });
                 Ok(Again { wait, throttled })
             }
             Verdict::Again(word) if self.grant(word) => Ok(at_once),
@@ -126,7 +126,7 @@ impl<'a> Tries<'a> {
         let first = !self.granted.contains(&word);
         if first {
             self.granted.push(word);
-            self.tally.retry(word);
+            self.counters.retry(word);
         }
         first
     }

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::source::http::{Answered, Client, Failure, Host, Origin, Pool, Tries};
 use crate::source::store::Store;
-use crate::source::{Stop, Tally, stopped};
+use crate::source::{LoadCounters, Stop, stopped};
 use bytes::Bytes;
 use http::{StatusCode, Uri};
 use std::pin::{Pin, pin};
@@ -37,7 +37,7 @@ pub(super) type Attempted<T> = std::result::Result<T, Failure>;
 pub(super) struct With<'a, K> {
     pub kernel: &'a K,
     pub pool: &'a Pool,
-    pub tally: &'a Tally,
+    pub counters: &'a LoadCounters,
     pub stop: &'a Stop,
 }
 
@@ -83,7 +83,7 @@ impl Object {
         let key = uri.key().to_owned();
         let retries = client.options.retries;
         let asking = Arc::clone(&client);
-        let mut tries = Tries::new(&doing, retries, asking.tally());
+        let mut tries = Tries::new(&doing, retries, asking.counters());
         loop {
             let origin = Origin::of(&store.url(&key)?);
             let host = client.host(&origin);
@@ -158,7 +158,7 @@ impl Object {
         mut landing: Landing,
     ) -> (Result<()>, Landing) {
         let doing = format!("read {}", self.location);
-        let mut tries = Tries::new(&doing, self.client.options.retries, with.tally);
+        let mut tries = Tries::new(&doing, self.client.options.retries, with.counters);
         let start = offset - landing.got() as u64;
         while landing.left() > 0 {
             let got = landing.got();
@@ -236,7 +236,7 @@ impl Object {
         offset: u64,
         len: u64,
     ) -> Attempted<Answered> {
-        let With { pool, tally, .. } = with;
+        let With { pool, counters, .. } = with;
         let began = Instant::now();
         let mut first = pin!(self.ask(pool, offset, len));
         let answered = match host.tail.late_after() {
@@ -246,7 +246,7 @@ impl Object {
                 answered = first.as_mut() => answered?,
                 () = sleep(late) => {
                     if host.tail.take_second() {
-                        tally.retry("late");
+                        counters.retry("late");
                         first_good(first, pin!(self.ask(pool, offset, len))).await?
                     } else {
                         first.await?

@@ -13,7 +13,7 @@ pub(super) struct Landing {
 }
 
 /// A place to come back to.
-pub(super) struct Mark(usize, Part);
+pub(super) struct TraceSpan(usize, Part);
 
 impl Landing {
     /// Nothing there yet of `want` bytes, which `part` is to see.
@@ -44,12 +44,12 @@ impl Landing {
     }
 
     /// The place that it has come to.
-    pub fn mark(&self) -> Mark {
-        Mark(self.window.filled(), self.part.clone())
+    pub fn mark(&self) -> TraceSpan {
+        TraceSpan(self.window.filled(), self.part.clone())
     }
 
     /// Goes back to `mark`: what came since is not to be trusted.
-    pub fn go_back(&mut self, mark: Mark) {
+    pub fn go_back(&mut self, mark: TraceSpan) {
         self.window.set_filled(mark.0);
         self.part = mark.1;
     }

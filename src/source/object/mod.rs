@@ -101,8 +101,8 @@ impl ObjectSource {
         }
         let (object, len) = (Arc::clone(&self.object), into.len());
         let reading = async move {
-            let (pool, tally) = (object.client.pool(), object.client.tally());
-            let with = With { kernel: &NoKernel, pool, tally, stop: &Stop::default() };
+            let (pool, counters) = (object.client.pool(), object.client.counters());
+            let with = With { kernel: &NoKernel, pool, counters, stop: &Stop::default() };
             let unchecked = Part::default(); // the caller does that
             let landing = Landing::new(small_window(len)?, len, unchecked);
             let (outcome, landing) = object.read(&with, offset, landing).await;

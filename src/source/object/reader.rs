@@ -23,8 +23,8 @@ impl ObjectReader {
     async fn fill(&self, window: Window, offset: u64) -> (Result<usize>, Window) {
         let left = self.object.identity.len_bytes.saturating_sub(offset);
         let want = left.min(window.unfilled_len() as u64) as usize;
-        let Access { backend: kernel, pool, tally, stop, check, .. } = &self.access;
-        let with = With { kernel, pool, tally, stop };
+        let Access { backend: kernel, pool, counters, stop, check, .. } = &self.access;
+        let with = With { kernel, pool, counters, stop };
         let part = check.as_deref().map(Check::part).unwrap_or_default();
         let landing = Landing::new(window, want, part);
         let (outcome, landing) = self.object.read(&with, offset, landing).await;

@@ -19,7 +19,7 @@ use crate::options::RetryLimits;
 use crate::ring::Window;
 use crate::source::Backend;
 use crate::source::http::{Body, Broken, Failure, Origin, Watch};
-use crate::source::{Rung, Stop, stopped};
+use crate::source::{BackendKind, Stop, stopped};
 use std::fs::File;
 use std::io;
 use std::pin::pin;
@@ -61,7 +61,7 @@ impl Kernel for NoKernel {
 
 impl Kernel for Backend {
     fn is_there(&self) -> bool {
-        self.rung() != Rung::Pread
+        self.rung() != BackendKind::Pread
     }
 
     async fn read(

@@ -1,4 +1,4 @@
-//! Stands in for the CUDA driver and for cuFile, so that the whole way to a card is tested where
+//! Stands in for the CUDA driver and for cuFile, so that the whole way to a GPU is tested where
 //! there is none. The library is put into the loader's path as `libcuda.so` and `libcufile.so`, and
 //! the code under test runs against it unchanged.
 //!

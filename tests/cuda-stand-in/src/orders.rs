@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(crate) enum Gds {
     /// Its driver does not open.
     Off,
-    /// It reads, but not straight to the card.
+    /// It reads, but not straight to the GPU.
     Compatible,
     On,
 }

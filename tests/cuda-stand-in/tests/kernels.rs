@@ -1,6 +1,6 @@
 //! The kernels, run on the host, against the library's own casts and checksums, bit for bit.
 //!
-//! What this cannot see is left to a card: whether the PTX does what the source says, and how fast.
+//! What this cannot see is left to a GPU: whether the PTX does what the source says, and how fast.
 
 #![allow(clippy::unwrap_used)]
 

@@ -2,8 +2,8 @@
 //! nothing but the targets may be written.
 
 use super::{CheckArgs, row};
-use crate::card::{Batch, Card, Kernel, Kernels, Memory, Piece};
 use crate::checkpoints::{check_equal, differs};
+use crate::gpu::{Batch, Gpu, Kernel, Kernels, Memory, Piece};
 use crate::report::Check;
 use fastrand::Rng;
 use ringload::cast::Cast;
@@ -18,8 +18,8 @@ const LENGTHS: [usize; 24] = [
     38912, 65535, 65536,
 ];
 
-pub fn all(card: &Card, args: &CheckArgs, checks: &mut Vec<Check>) {
-    let kernels = match Kernels::load(card) {
+pub fn all(gpu: &Gpu, args: &CheckArgs, checks: &mut Vec<Check>) {
+    let kernels = match Kernels::load(gpu) {
         Ok(kernels) => kernels,
         Err(error) => return row(checks, "the kernels load", || Err(error)),
     };
@@ -126,8 +126,8 @@ fn run(
     pieces: &[Piece],
     target_len: usize,
 ) -> Result<()> {
-    let card = kernels.card();
-    let (from, to) = (Memory::new(card, source.len())?, Memory::new(card, target_len)?);
+    let gpu = kernels.gpu();
+    let (from, to) = (Memory::new(gpu, source.len())?, Memory::new(gpu, target_len)?);
     from.write(0, source)?;
     to.fill(UNTOUCHED)?;
     Batch::new(kernels, kernel, &from, &to, pieces)?.seconds(1)?;

@@ -2,8 +2,8 @@
 //! of destination.
 
 use super::{CheckArgs, row};
-use crate::card::{Card, Memory};
 use crate::checkpoints::{Shape, Written, check_equal};
+use crate::gpu::{Gpu, Memory};
 use crate::places::Places;
 use crate::report::Check;
 use fastrand::Rng;
@@ -23,12 +23,12 @@ struct Subject<'a> {
     /// Many small ones, of sizes that are no multiple of what tensors are aligned to.
     small: Written,
     device: Device,
-    card: &'a Card,
+    gpu: &'a Gpu,
 }
 
-pub fn all(card: &Card, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>) {
+pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>) {
     let mut rng = Rng::with_seed(args.seed);
-    let subject = match Subject::write(card, places, args.check_bytes, &mut rng) {
+    let subject = match Subject::write(gpu, places, args.check_bytes, &mut rng) {
         Ok(subject) => subject,
         Err(error) => return row(checks, "checkpoints to load", || Err(error)),
     };
@@ -49,7 +49,7 @@ pub fn all(card: &Card, places: &Places, args: &CheckArgs, checks: &mut Vec<Chec
     row(checks, "load, some tensors stay on the host", || subject.device_map());
     row(checks, "load, one loader again and again, tensors kept", || subject.again());
     row(checks, "load, two at a time", || subject.two_at_a_time());
-    row(checks, "read_into memory on the card", || subject.read_into(&mut rng));
+    row(checks, "read_into memory on the GPU", || subject.read_into(&mut rng));
 }
 
 /// A tensor of each type now and then, of odd sizes, some empty, some scalars; and two large ones.
@@ -75,14 +75,14 @@ fn shapes(bytes: u64, shard: usize, rng: &mut Rng) -> Vec<Shape> {
 }
 
 impl<'a> Subject<'a> {
-    fn write(card: &'a Card, places: &Places, bytes: u64, rng: &mut Rng) -> Result<Self> {
+    fn write(gpu: &'a Gpu, places: &Places, bytes: u64, rng: &mut Rng) -> Result<Self> {
         let shards: Vec<_> = (0..3).map(|shard| shapes(bytes / 3, shard, rng)).collect();
         let disk = Written::new(places.disk(), "check", &shards)?;
         let tmpfs = disk.copied(places.tmpfs())?;
         let count = (bytes / (16 << 10)).clamp(64, 4096) as usize;
         let one = |i: usize| Shape::new(format!("{i:05}"), Dtype::U8, &[rng.usize(0..9000)]);
         let small = Written::new(places.tmpfs(), "small", &[(0..count).map(one).collect()])?;
-        Ok(Self { disk, tmpfs, small, device: places.device, card })
+        Ok(Self { disk, tmpfs, small, device: places.device, gpu })
     }
 
     fn loader(&self) -> Loader {
@@ -206,7 +206,7 @@ impl<'a> Subject<'a> {
             .collect();
         let wanted: Vec<u8> =
             ranges.iter().flat_map(|range| &file[range.clone()]).copied().collect();
-        let memory = Memory::new(self.card, wanted.len())?;
+        let memory = Memory::new(self.gpu, wanted.len())?;
         memory.fill(0xA5)?;
         let mut end = memory.address();
         let mut requests = Vec::new();
@@ -216,11 +216,11 @@ impl<'a> Subject<'a> {
             let Device::Cuda(ordinal) = self.device else { continue };
             // SAFETY: the ranges are within `memory` and apart, and nothing else uses it meanwhile.
             let request =
-                unsafe { ReadRequest::on_card(path, range.start as u64, ordinal, address, len) };
+                unsafe { ReadRequest::on_device(path, range.start as u64, ordinal, address, len) };
             requests.push(request);
         }
         self.loader().read_into(&mut requests, |_| ControlFlow::Continue(()))?;
-        check_equal("what was read into the card's memory", &memory.read()?, &wanted)?;
+        check_equal("what was read into the GPU's memory", &memory.read()?, &wanted)?;
         Ok(ranges.len())
     }
 }

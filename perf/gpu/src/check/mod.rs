@@ -4,7 +4,7 @@
 mod kernels;
 mod loads;
 
-use crate::card::Card;
+use crate::gpu::Gpu;
 use crate::places::Places;
 use crate::report::Check;
 use ringload::Result;
@@ -21,10 +21,10 @@ pub struct CheckArgs {
 }
 
 /// Checks everything.
-pub fn all(card: &Card, places: &Places, args: &CheckArgs) -> Vec<Check> {
+pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs) -> Vec<Check> {
     let mut checks = Vec::new();
-    kernels::all(card, args, &mut checks);
-    loads::all(card, places, args, &mut checks);
+    kernels::all(gpu, args, &mut checks);
+    loads::all(gpu, places, args, &mut checks);
     checks
 }
 

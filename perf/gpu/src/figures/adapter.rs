@@ -1,5 +1,5 @@
 //! A small model, from the start of a process to its last tensor, against a process that makes a
-//! context, reads the file into a vector and copies that to the card, one after the other. Both are
+//! context, reads the file into a vector and copies that to the GPU, one after the other. Both are
 //! children of this executable; the file is in the page cache.
 
 use super::{Part, make_warm};

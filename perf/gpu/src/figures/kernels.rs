@@ -1,13 +1,13 @@
-//! Kernels against copies within the card.
+//! Kernels against copies within the GPU.
 //!
 //! Both sides count the bytes that they move, read and written together: a copy of n bytes moves 2n,
 //! `crc64` of n bytes moves n, a cast of n bytes to half as many moves 1.5n. (Held against the bytes
-//! that are copied, each figure would be twice as large.) Times are the card's own, by events around
+//! that are copied, each figure would be twice as large.) Times are the GPU's own, by events around
 //! some launches in a row; that the input has been used before does not matter, it is larger than the
 //! caches.
 
 use super::Part;
-use crate::card::{Batch, Kernel, Kernels, Memory, Piece, device_to_device_seconds};
+use crate::gpu::{Batch, Kernel, Kernels, Memory, Piece, device_to_device_seconds};
 use crate::report::{Report, Target};
 use crate::turns::Samples;
 use ringload::Result;
@@ -29,11 +29,11 @@ struct Subject<'a> {
 
 pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
     let len = part.args.buffer as usize;
-    let source = Memory::new(part.card, len)?;
+    let source = Memory::new(part.gpu, len)?;
     // A cast makes at most four bytes of one.
-    let target = Memory::new(part.card, 4 * len)?;
+    let target = Memory::new(part.gpu, 4 * len)?;
     fill_with_noise(&source)?;
-    let kernels = Kernels::load(part.card)?;
+    let kernels = Kernels::load(part.gpu)?;
     let mut subjects = Vec::new();
     for kernel in
         [Kernel::Crc64, Kernel::Scatter].into_iter().chain(Kernel::casts().map(Kernel::Cast))
@@ -49,15 +49,15 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
             subject.speeds.add(turn, subject.moved_bytes as f64 / seconds / 1e9);
         }
     }
-    report.explain("copy within the card, read and written", "GB/s", &copies);
+    report.explain("copy within the GPU, read and written", "GB/s", &copies);
     report.notes.push(
-        "kernels and copies within the card are counted by the bytes they move, read and written: \
+        "kernels and copies within the GPU are counted by the bytes they move, read and written: \
          a copy of n bytes moves 2n, crc64 of n bytes n, a cast to half as many 1.5n"
             .into(),
     );
     for Subject { name, speeds, judged, .. } in &subjects {
         report.explain(format!("{name}, read and written"), "GB/s", speeds);
-        let (ratio, name) = (speeds.over(&copies), format!("{name} / copy within the card"));
+        let (ratio, name) = (speeds.over(&copies), format!("{name} / copy within the GPU"));
         match judged {
             true => report.judge(name, "", &ratio, Target::AtLeast(LEAST)),
             false => report.explain(name, "", &ratio),

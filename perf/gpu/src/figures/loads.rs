@@ -1,14 +1,14 @@
-//! Loads of cached files against the rate at which the card takes pinned memory.
+//! Loads of cached files against the rate at which the GPU takes pinned memory.
 //!
 //! The limit is the better of two chunk sizes, copied over and over from 256 MiB of registered memory
 //! on two streams. Loads run in this process, whose context is there, by a loader that keeps its
 //! pinned ring from turn to turn, as a server's does; what a loader without one takes is a figure of
 //! its own. A load's time goes from the call, which opens the checkpoint, to the last tensor in place,
-//! and takes in the allocations on the card.
+//! and takes in the allocations on the GPU.
 
 use super::{Large, Loaded, Part, load, loader, make_warm, size};
-use crate::card::{Memory, Pinned, host_to_device_seconds};
 use crate::checkpoints::Written;
+use crate::gpu::{Memory, Pinned, host_to_device_seconds};
 use crate::report::{Report, Target};
 use crate::turns::Samples;
 use ringload::{Loader, MemoryLimit, Result};
@@ -63,11 +63,11 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
     report.notes.push(
         "loads of cached files run in a process whose context is there, by a loader that keeps its \
          pinned ring from load to load, except where a new one is said; each opens the checkpoint \
-         and allocates on the card"
+         and allocates on the GPU"
             .into(),
     );
     for (chunk, speeds) in std::iter::zip(CHUNKS, &limits) {
-        let name = format!("pinned memory to the card, {} copies", size(chunk as u64));
+        let name = format!("pinned memory to the GPU, {} copies", size(chunk as u64));
         report.explain(name, "GB/s", speeds);
     }
     let limit = limits[0].or_more(&limits[1]);
@@ -83,7 +83,7 @@ impl Subject<'_> {
         report.explain(name.clone(), "GB/s", &self.speeds);
         report.explain(format!("{name}: CPU time"), "CPU-s/GB", &self.cpu);
         let ratio = self.speeds.over(limit);
-        let of_limit = format!("{name} / pinned memory to the card");
+        let of_limit = format!("{name} / pinned memory to the GPU");
         if !self.judged {
             return report.explain(of_limit, "", &ratio);
         }
@@ -104,9 +104,9 @@ fn take_turns(
     let mut limits = <[Samples; 2]>::default();
     for turn in part.clock.take() {
         // Given back before the loads: they have the machine to themselves.
-        let mut from = Pinned::new(part.card, PINNED_BYTES.min(bytes))?;
+        let mut from = Pinned::new(part.gpu, PINNED_BYTES.min(bytes))?;
         from.bytes_mut().fill(0x5A);
-        let to = Memory::new(part.card, bytes.min(COPIED_BYTES))?;
+        let to = Memory::new(part.gpu, bytes.min(COPIED_BYTES))?;
         for (chunk, speeds) in std::iter::zip(CHUNKS, &mut limits) {
             let total = COPIED_BYTES.min(bytes);
             let seconds = host_to_device_seconds(&mut from, &to, chunk, total)?;

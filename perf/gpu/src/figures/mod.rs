@@ -1,6 +1,6 @@
 //! What has to be reached, part by part; each part's head says what is held against what.
 //!
-//! The context of the card that is measured is open all the while (children make their own), so that
+//! The context of the GPU that is measured is open all the while (children make their own), so that
 //! loads in this process find it made and the driver's kernel part stays awake.
 
 mod adapter;
@@ -10,9 +10,9 @@ mod loads;
 mod processes;
 mod tiny;
 
-use crate::card::Card;
 use crate::checkpoints::{Written, llama};
 use crate::children::cpu_seconds;
+use crate::gpu::Gpu;
 use crate::places::{Places, check_room};
 use crate::report::Report;
 use crate::turns::Clock;
@@ -57,7 +57,7 @@ const TURNS_LEAST: usize = 5;
 
 /// What every part works with.
 struct Part<'a> {
-    card: &'a Card,
+    gpu: &'a Gpu,
     places: &'a Places,
     args: &'a FiguresArgs,
     clock: Clock,
@@ -70,7 +70,7 @@ type Measure = fn(&Part<'_>, &mut Report) -> Result<()>;
 /// # Errors
 /// When something fails that the rest cannot do without.
 pub fn all(
-    card: &Card,
+    gpu: &Gpu,
     places: &Places,
     args: &FiguresArgs,
     report: &mut Report,
@@ -79,7 +79,7 @@ pub fn all(
     let time = Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX / 4);
     let clock = Clock::new(args.turns as usize, time.min(Duration::from_secs(1 << 30)));
     report.turns = clock.turns().min(TURNS_LEAST);
-    let part = |left| Part { card, places, args, clock: clock.share(left) };
+    let part = |left| Part { gpu, places, args, clock: clock.share(left) };
     let small: [(&str, Measure); 3] = [
         ("kernels", kernels::measure),
         ("an adapter", adapter::measure),
@@ -130,10 +130,10 @@ impl Large {
         let needed = bytes + bytes / 16 + (1 << 20);
         check_room(part.places.disk(), needed)?;
         check_room(part.places.tmpfs(), needed)?;
-        let free = part.card.free_bytes()?;
+        let free = part.gpu.free_bytes()?;
         if free < needed {
             let sentence = format!(
-                "the card has {} MiB free and {} are needed; measure less (--size)",
+                "the GPU has {} MiB free and {} are needed; measure less (--size)",
                 free >> 20,
                 needed >> 20
             );
@@ -164,9 +164,9 @@ fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Re
     let seconds = began.elapsed().as_secs_f64();
     let cpu_seconds = cpu_seconds()? - cpu_before;
     let (summary, bytes) = (loaded.summary(), written.bytes());
-    let on_card = summary.device_bytes.get(&device).copied().unwrap_or(0);
-    if on_card != bytes || loaded.len() != written.tensors() {
-        let told = format!("{on_card} of {bytes} bytes came to {device}");
+    let on_device = summary.device_bytes.get(&device).copied().unwrap_or(0);
+    if on_device != bytes || loaded.len() != written.tensors() {
+        let told = format!("{on_device} of {bytes} bytes came to {device}");
         return Err(crate::checkpoints::differs(told));
     }
     if compare {
@@ -185,7 +185,7 @@ fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Re
     })
 }
 
-/// A loader onto the card, without regard to the environment.
+/// A loader onto the GPU, without regard to the environment.
 fn loader(part: &Part<'_>, limit: MemoryLimit) -> Loader {
     Loader::new().device(part.places.device).memory_limit(limit)
 }

@@ -1,11 +1,11 @@
-//! Whether NVIDIA's driver is here, and which cards it has.
+//! Whether NVIDIA's driver is here, and which GPUs it has.
 
 use super::finding::Finding;
 use super::read_text;
 use crate::format;
 #[cfg(test)]
 use ringload::Device;
-use ringload::device::{self, CardInfo};
+use ringload::device::{self, GpuInfo};
 use ringload::doctor::{has_several_nodes, node_of, probe_gds};
 use std::path::{Path, PathBuf};
 
@@ -23,14 +23,14 @@ const LIBRARY_DIRECTORIES: [&str; 9] = [
     "/usr/lib/wsl/lib",
 ];
 
-/// Looks for the kernel module and the driver's library, and asks it for its cards.
+/// Looks for the kernel module and the driver's library, and asks it for its GPUs.
 pub fn examine() -> Vec<Finding> {
     let module = read_text("/proc/driver/nvidia/version");
     let module = module.as_deref().and_then(module_version);
-    match device::cards() {
-        Ok((cards, version)) => {
-            let mut findings = told(module, &cards, version, Path::new("/"));
-            if !cards.is_empty() {
+    match device::gpus() {
+        Ok((gpus, version)) => {
+            let mut findings = told(module, &gpus, version, Path::new("/"));
+            if !gpus.is_empty() {
                 let module = read_text("/proc/driver/nvidia-fs/version");
                 findings.push(gds(module.as_deref(), probe_gds()));
             }
@@ -46,18 +46,18 @@ fn library() -> Option<PathBuf> {
     library.into_iter().find(|path| path.exists())
 }
 
-/// The driver, and a line for each card.
+/// The driver, and a line for each GPU.
 fn told(
     module: Option<&str>,
-    cards: &[CardInfo],
+    gpus: &[GpuInfo],
     (major, minor): (u32, u32),
     root: &Path,
 ) -> Vec<Finding> {
     let driver = module.map_or_else(String::new, |module| format!("driver {module}, "));
-    let cards_found = format::count(cards.len(), "card");
-    let fact = format!("{driver}CUDA {major}.{minor}, {cards_found}");
+    let gpus_found = format::count(gpus.len(), "gpu");
+    let fact = format!("{driver}CUDA {major}.{minor}, {gpus_found}");
     let mut findings = vec![Finding::ok("CUDA", fact)];
-    for CardInfo { device, name, memory_bytes, pci_address } in cards {
+    for GpuInfo { device, name, memory_bytes, pci_address } in gpus {
         let memory = format::size(*memory_bytes);
         let node = node_of(root, pci_address).filter(|_| has_several_nodes(root));
         let node = node.map_or_else(String::new, |node| format!(", NUMA node {node}"));
@@ -76,7 +76,7 @@ fn gds(module: Option<&str>, probed: ringload::Result<()>) -> Finding {
     };
     match probed {
         Ok(()) => Finding::ok(TOPIC, format!("cuFile is ready, {module}")),
-        Err(why) => Finding::info(TOPIC, format!("{module}; cards are filled by the ring: {why}")),
+        Err(why) => Finding::info(TOPIC, format!("{module}; GPUs are filled by the ring: {why}")),
     }
 }
 
@@ -130,22 +130,22 @@ mod tests {
         assert_eq!(gds(Some("version: 2.17.5"), Ok(())).fact, "cuFile is ready, nvidia-fs 2.17.5");
         let why = ringload::Error::new(ringload::ErrorKind::Unsupported, "no cuFile");
         let fact = gds(None, Err(why)).fact;
-        assert_eq!(fact, "no nvidia-fs module; cards are filled by the ring: no cuFile");
+        assert_eq!(fact, "no nvidia-fs module; GPUs are filled by the ring: no cuFile");
     }
 
     #[test]
-    fn cards_have_a_line_each() {
-        let card = CardInfo {
+    fn gpus_have_a_line_each() {
+        let gpu = GpuInfo {
             device: Device::cuda(0),
             name: "NVIDIA H200".into(),
             memory_bytes: 141 << 30,
             pci_address: "0000:1b:00.0".into(),
         };
-        let facts: Vec<_> = told(Some("580.1"), &[card], (13, 0), Path::new("/nowhere"))
+        let facts: Vec<_> = told(Some("580.1"), &[gpu], (13, 0), Path::new("/nowhere"))
             .into_iter()
             .map(|finding| finding.fact)
             .collect();
-        assert_eq!(facts[0], "driver 580.1, CUDA 13.0, 1 card");
+        assert_eq!(facts[0], "driver 580.1, CUDA 13.0, 1 GPU");
         assert_eq!(facts[1], "cuda:0: NVIDIA H200, 141.00 GiB, at 0000:1b:00.0");
     }
 }

@@ -71,10 +71,10 @@ pub fn write(out: &mut dyn Write, findings: &[Finding]) -> io::Result<()> {
             writeln!(out, "      {:topic_width$}    remedy: {remedy}", "")?;
         }
     }
-    writeln!(out, "{}", tally(findings))
+    writeln!(out, "{}", counters(findings))
 }
 
-fn tally(findings: &[Finding]) -> String {
+fn counters(findings: &[Finding]) -> String {
     match findings.iter().filter(|finding| finding.level == Level::Warn).count() {
         0 => "nothing to improve".into(),
         warnings => format!("{} to improve", format::count(warnings, "thing")),

@@ -48,7 +48,7 @@ impl<'scope> Digester<'scope> {
     /// Waits for the last digest; hands back what was kept.
     ///
     /// # Errors
-    /// When a tensor cannot be brought back from a card.
+    /// When a tensor cannot be brought back from a GPU.
     pub fn finish(self) -> ringload::Result<Hashed> {
         drop(self.queue);
         let mut all = Hashed::default();

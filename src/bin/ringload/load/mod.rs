@@ -165,21 +165,21 @@ fn parse_rule(text: &str) -> Result<(String, Device), String> {
 #[derive(Debug, Clone, Copy)]
 pub struct Keep {
     host: bool,
-    cards: bool,
+    gpus: bool,
 }
 
 impl Keep {
     /// Whether this one does.
     pub fn keeps(self, tensor: &Tensor) -> bool {
-        if tensor.device().is_host() { self.host } else { self.cards }
+        if tensor.device().is_host() { self.host } else { self.gpus }
     }
 }
 
 /// Takes every tensor of the stream, with the bar beside it, and digests them if asked to.
 fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<Told> {
-    // The cap is on host memory: what is on a card is not under it.
+    // The cap is on host memory: what is on a GPU is not under it.
     let host = !drop && stream.summary().memory_limit_bytes.is_none();
-    let keep = Keep { host, cards: !drop };
+    let keep = Keep { host, gpus: !drop };
     let progress = stream.progress();
     thread::scope(|scope| {
         let _bar = progress::show(scope, progress);

@@ -30,7 +30,7 @@ pub struct Report {
     read_path: String,
     engines: usize,
     driver: &'static str,
-    /// Where engines and ring were put near to a card.
+    /// Where engines and ring were put near to a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     numa_node: Option<usize>,
     read_bytes: BTreeMap<&'static str, u64>,
@@ -39,7 +39,7 @@ pub struct Report {
     downgrades: Vec<Rung>,
     retries: BTreeMap<&'static str, u64>,
     verified_objects: usize,
-    verified_card_bytes: u64,
+    verified_device_bytes: u64,
     cached_bytes: u64,
     cache_left_out_bytes: u64,
     cache_trouble: Option<String>,
@@ -84,7 +84,7 @@ impl Report {
             downgrades: summary.downgrades.into_iter().map(Rung::from).collect(),
             retries: summary.retries,
             verified_objects: summary.verified_objects,
-            verified_card_bytes: summary.verified_card_bytes,
+            verified_device_bytes: summary.verified_device_bytes,
             cached_bytes: summary.cached_bytes,
             cache_left_out_bytes: summary.cache_left_out_bytes,
             cache_trouble: summary.cache_trouble,
@@ -122,8 +122,8 @@ impl Report {
             let objects = format::count(self.verified_objects, "object");
             writeln!(out, "{objects} verified against the checksums that their stores keep")?;
         }
-        if self.verified_card_bytes > 0 {
-            let size = format::size(self.verified_card_bytes);
+        if self.verified_device_bytes > 0 {
+            let size = format::size(self.verified_device_bytes);
             writeln!(out, "{size} verified to have arrived as they were in host memory")?;
         }
         if self.cached_bytes > 0 {
@@ -247,7 +247,7 @@ mod tests {
             downgrades: Vec::new(),
             retries: BTreeMap::new(),
             verified_objects: 0,
-            verified_card_bytes: 0,
+            verified_device_bytes: 0,
             cached_bytes: 0,
             cache_left_out_bytes: 0,
             cache_trouble: None,
@@ -272,8 +272,8 @@ mod tests {
 
     #[test]
     fn other_devices_than_the_host_are_told() {
-        let card = Report { device_bytes: [("cuda:1".to_owned(), 4 << 30)].into(), ..report() };
-        assert!(printed(&card).starts_with("291 tensors, 4.00 GiB to cuda:1 in 1.62 s"));
+        let gpu = Report { device_bytes: [("cuda:1".to_owned(), 4 << 30)].into(), ..report() };
+        assert!(printed(&gpu).starts_with("291 tensors, 4.00 GiB to cuda:1 in 1.62 s"));
         let both = [("cpu".to_owned(), 1 << 30), ("cuda:0".to_owned(), 3 << 30)].into();
         let both = printed(&Report { device_bytes: both, ..report() });
         assert!(both.contains("4.00 GiB to cpu (1.00 GiB) and cuda:0 (3.00 GiB) in "), "{both}");

@@ -12,7 +12,7 @@
 
 use super::rows::rows;
 use crate::failure::{Failure, Outcome};
-use ringload::timeline::{Moment, Period, SlotLife, Stage, Step, Timeline};
+use ringload::timeline::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent};
 use ringload::{Device, TensorStream};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -137,9 +137,9 @@ fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Event> 
     let row_count = rows.iter().max().map_or(0, |last| last + 1);
     let mut events = named(ENGINES, "engines", (0..engines).map(|i| (i, format!("engine {i}"))));
     events.extend(named(SLOTS, "slots", (0..row_count).map(|i| (i, format!("slot {i}")))));
-    let cards: BTreeSet<_> = timeline.steps.iter().filter_map(|step| step.device).collect();
-    let cards = cards.into_iter().map(|card| (row_of(Some(card)), card.to_string()));
-    events.extend(named(LOAD, "load", [(0, "load".to_owned())].into_iter().chain(cards)));
+    let gpus: BTreeSet<_> = timeline.steps.iter().filter_map(|step| step.device).collect();
+    let gpus = gpus.into_iter().map(|gpu| (row_of(Some(gpu)), gpu.to_string()));
+    events.extend(named(LOAD, "load", [(0, "load".to_owned())].into_iter().chain(gpus)));
     events.extend(
         timeline
             .waits
@@ -185,13 +185,13 @@ fn complete(name: &str, cat: &'static str, (pid, tid): (u32, usize), period: Per
 }
 
 /// From the slot's being taken to its being given back.
-fn whole(slot: &SlotLife) -> Period {
+fn whole(slot: &SlotSpan) -> Period {
     let start = slot.stages.first().map_or(Duration::ZERO, |(_, period)| period.start);
     let end = slot.stages.last().map_or(start, |(_, period)| period.end);
     Period { start, end }
 }
 
-fn stages(slot: &SlotLife, row: usize, shards: &[String]) -> impl Iterator<Item = Event> {
+fn stages(slot: &SlotSpan, row: usize, shards: &[String]) -> impl Iterator<Item = Event> {
     let event = move |&(stage, period): &(Stage, Period)| {
         let mut args = json!({
             "bytes": slot.bytes,
@@ -213,12 +213,12 @@ fn step(step: &Step) -> Event {
     complete(step.what, cat, (LOAD, row_of(step.device)), step.period)
 }
 
-/// A card's row below that of the load.
+/// A GPU's row below that of the load.
 fn row_of(device: Option<Device>) -> usize {
     device.and_then(Device::ordinal).map_or(0, |ordinal| ordinal as usize + 1)
 }
 
-fn moment(moment: &Moment) -> Event {
+fn moment(moment: &TraceEvent) -> Event {
     let args = if moment.why.is_empty() { Value::Null } else { json!({ "why": moment.why }) };
     Event {
         name: moment.what.to_owned(),

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 /// `CU_FILE_DRIVER_ALREADY_OPEN`: somebody else in this process uses it too.
 const ALREADY_OPEN: u32 = 5026;
 
-/// cuFile's driver, open and able to read straight to cards. It stays open until the process ends,
+/// cuFile's driver, open and able to read straight to GPUs. It stays open until the process ends,
 /// when the library closes it by itself: other users of this process may be using it too.
 pub(crate) struct Driver {
     cufile: &'static CuFile,
@@ -104,7 +104,7 @@ impl RegisteredFile {
         Ok(Self { driver, handle, _file: file })
     }
 
-    /// Reads at most `len` bytes from `offset` to `address` on the card; waits for them. Gives how
+    /// Reads at most `len` bytes from `offset` to `address` on the GPU; waits for them. Gives how
     /// many came, 0 only at the end of the file.
     ///
     /// # Errors

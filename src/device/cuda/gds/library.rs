@@ -86,7 +86,7 @@ const MEANINGS: &[(u32, &str)] = &[
     (5005, "it cannot read the nvidia-fs module's version; is it loaded?"),
     (5007, "it does not support this platform"),
     (5008, "it does not support this file system or mount"),
-    (5009, "it does not support this card"),
+    (5009, "it does not support this GPU"),
     (5010, "the nvidia-fs module failed"),
     (5011, "the CUDA driver failed"),
     (5018, "it does not support this kind of file"),
@@ -95,7 +95,7 @@ const MEANINGS: &[(u32, &str)] = &[
     (5028, "the file is registered already"),
     (5030, "an error inside of it"),
     (5033, "the nvidia-fs module is not set up"),
-    (5034, "direct I/O to the card is disabled in cufile.json"),
+    (5034, "direct I/O to the GPU is disabled in cufile.json"),
 ];
 
 /// `Ok` for success, else what the answer to a call of cuFile means.

@@ -1,23 +1,23 @@
-//! GPUDirect Storage: files straight into the memory of a card, by cuFile.
+//! GPUDirect Storage: files straight into the memory of a GPU, by cuFile.
 //!
 //! ```text
-//! ring:   storage --DMA--> slot in host memory --DMA--> card
-//! gds:    storage --DMA--> card
+//! ring:   storage --DMA--> slot in host memory --DMA--> gpu
+//! gds:    storage --DMA--> gpu
 //! ```
 //!
-//! A [`GdsCard`] has what a load needs of one card: its context, the layout, the allocations. The
+//! A [`GdsGpu`] has what a load needs of one GPU: its context, the layout, the allocations. The
 //! threads that read are the engine's (`engine::gds`): cuFile's calls wait for what they read.
 //!
 //! **Registration.** Files are registered, as cuFile demands. Memory is not: that pins every page of
-//! it in the card's BAR1, which is smaller than a model on many cards and takes longer than it saves
-//! for memory that is read into once. Without it cuFile reads through buffers of its own on the card,
-//! and the copy from there runs at the speed of the card's memory. It does the same for what is not
-//! aligned to 4 KiB in the file or on the card, as most tensors are not.
+//! it in the GPU's BAR1, which is smaller than a model on many GPUs and takes longer than it saves
+//! for memory that is read into once. Without it cuFile reads through buffers of its own on the GPU,
+//! and the copy from there runs at the speed of the GPU's memory. It does the same for what is not
+//! aligned to 4 KiB in the file or on the GPU, as most tensors are not.
 //!
 //! **Seen working.** cuFile can do its work by plain reads and copies ("compatibility mode"), which
 //! the ring does better. So it counts as working only where its driver says that it serves some kind
-//! of storage, it accepts the file, and the first block of that, read to the card and back, is the
-//! one that a plain read gives: [`GdsCard::probe`]. The answer is remembered for card and file system.
+//! of storage, it accepts the file, and the first block of that, read to the GPU and back, is the
+//! one that a plain read gives: [`GdsGpu::probe`]. The answer is remembered for GPU and file system.
 
 mod file;
 mod library;
@@ -35,7 +35,7 @@ use super::stream::{copy_in_now, copy_out_now};
 use crate::error::Result;
 use crate::options::Device;
 use crate::plan::Extent;
-use crate::tensor::{CardMemory, Ready};
+use crate::tensor::{GpuMemory, LoadedTensors};
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,8 +43,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What is compared before cuFile is believed.
 pub(crate) const PROBE_BYTES: u64 = 4096;
 
-/// A card that files are read to.
-pub(crate) struct GdsCard {
+/// A GPU that files are read to.
+pub(crate) struct GdsGpu {
     context: Arc<Context>,
     layout: Layout,
     holding: Holding,
@@ -61,23 +61,23 @@ pub(crate) struct Sample {
     pub bytes: Vec<u8>,
 }
 
-impl GdsCard {
-    /// Makes the card's context; nothing is allocated yet.
+impl GdsGpu {
+    /// Makes the GPU's context; nothing is allocated yet.
     ///
     /// # Errors
-    /// Where there is no such card, or the driver fails.
+    /// Where there is no such GPU, or the driver fails.
     pub fn new(ordinal: u32, layout: Layout) -> Result<Self> {
         let context = Context::retain(ordinal)?;
         let arrivals = Mutex::new(Arrivals::new(&layout));
         Ok(Self { context, layout, holding: Holding::new(), arrivals })
     }
 
-    /// The card.
+    /// The GPU.
     pub fn device(&self) -> Device {
         self.context.device()
     }
 
-    /// Fails unless the card has room for the tensors.
+    /// Fails unless the GPU has room for the tensors.
     ///
     /// # Errors
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory), naming both figures.
@@ -85,7 +85,7 @@ impl GdsCard {
         room::check(&self.context.enter()?, &self.layout, 0)
     }
 
-    /// Fails with the reason unless cuFile reads `sample` to this card, and rightly.
+    /// Fails with the reason unless cuFile reads `sample` to this GPU, and rightly.
     ///
     /// # Errors
     /// As said; the same again for other files of the file system.
@@ -95,14 +95,14 @@ impl GdsCard {
         let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
         let known = answers.get_or_insert_default().get(&of).cloned();
         known.unwrap_or_else(|| {
-            // What the card itself fails at says nothing about cuFile, and is not remembered.
+            // What the GPU itself fails at says nothing about cuFile, and is not remembered.
             let answer = self.try_out(sample).map_err(|error| error.to_string())?;
             answers.get_or_insert_default().insert(of, answer.clone());
             answer
         })
     }
 
-    /// Reads the sample to the card and back; gives what is to be held of cuFile.
+    /// Reads the sample to the GPU and back; gives what is to be held of cuFile.
     fn try_out(&self, sample: &Sample) -> Result<Result<(), String>> {
         let entered = self.context.enter()?;
         let len = sample.bytes.len();
@@ -126,7 +126,7 @@ impl GdsCard {
         let mut found = vec![0; len];
         // SAFETY: the allocation is that long and nothing writes to it any more.
         unsafe { copy_out_now(&entered, &mut found, memory.address()) }?;
-        let wrong = "what cuFile read to the card is not what stands in the file; check the card and \
+        let wrong = "what cuFile read to the GPU is not what stands in the file; check the GPU and \
                      the versions of nvidia-fs and libcufile";
         Ok(if found == sample.bytes { Ok(()) } else { Err(wrong.to_owned()) })
     }
@@ -135,30 +135,30 @@ impl GdsCard {
     /// are whole now. Threads may do so at the same time for different extents.
     ///
     /// # Errors
-    /// Those of `fill`, and when the card has no room.
+    /// Those of `fill`, and when the GPU has no room.
     pub fn bring(
         &self,
         extent: &Extent,
         mut fill: impl FnMut(&Target<'_>) -> Result<()>,
-    ) -> Result<Vec<Ready>> {
+    ) -> Result<Vec<LoadedTensors>> {
         let entered = self.context.enter()?;
         let addresses = self.holding.addresses(&entered, &self.layout, extent)?;
         let first = extent.positions().start;
         for copy in self.layout.copies(extent, |position| addresses[position - first]) {
             fill(&Target { entered: &entered, copy })?;
         }
-        crate::metrics::card_bytes(self.device(), extent.len_bytes());
+        crate::metrics::device_bytes(self.device(), extent.len_bytes());
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = arrivals.add(&self.layout, extent);
         let hand_out = |positions| {
             let (storage, starts) = self.holding.hand_out(&self.layout, &positions, self.device());
-            Ready { positions, storage, starts }
+            LoadedTensors { positions, storage, starts }
         };
         Ok(whole.into_iter().map(hand_out).collect())
     }
 }
 
-/// What was seen, by card and file system.
+/// What was seen, by GPU and file system.
 type Answers = Option<HashMap<(Device, u64), Result<(), String>>>;
 
 /// A part of an extent, and where it goes: memory that belongs to this part alone, and is kept until
@@ -194,7 +194,7 @@ impl Target<'_> {
     /// Copies `bytes` to behind the first `done` bytes.
     ///
     /// # Errors
-    /// What the card's driver answers.
+    /// What the GPU's driver answers.
     pub fn write(&self, done: u64, bytes: &[u8]) -> Result<()> {
         assert!(done + bytes.len() as u64 <= self.copy.len_bytes, "beyond the part's end");
         // SAFETY: as in `read`.

@@ -38,7 +38,7 @@ async fn breaks_off_everywhere(end: End) {
         // What is tested is not how soon a server that fails at every second request is given up.
         (0..5).for_each(|_| host.succeeded());
     }
-    assert_eq!(rig.tally.counts().values().sum::<u64>(), offsets.len() as u64);
+    assert_eq!(rig.counters.counts().values().sum::<u64>(), offsets.len() as u64);
     let firsts = rig.server.seen().into_iter().skip(1).map(|request| request.range().unwrap().0);
     let resumed = firsts.skip(1).step_by(2);
     assert!(resumed.eq(offsets.iter().map(|at| OFFSET + at)), "a byte was asked for twice");

@@ -13,7 +13,7 @@ use crate::fault_server::{FaultServer, Reply, Request};
 use crate::location::Location;
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, Pool};
-use crate::source::{Stop, Tally};
+use crate::source::{LoadCounters, Stop};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ struct Rig {
     server: FaultServer,
     object: Object,
     pool: Pool,
-    tally: Tally,
+    counters: LoadCounters,
 }
 
 impl Rig {
@@ -43,13 +43,13 @@ impl Rig {
         let client = Client::new(options);
         let store = client.store(&uri).unwrap();
         let (object, _) = Object::open(client, store, uri, 100, None).await.unwrap();
-        Self { server, object, pool: Pool::default(), tally: Tally::default() }
+        Self { server, object, pool: Pool::default(), counters: LoadCounters::default() }
     }
 
     /// Reads `len` bytes from `offset`.
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let Self { pool, tally, .. } = self;
-        let with = With { kernel: &NoKernel, pool, tally, stop: &Stop::default() };
+        let Self { pool, counters, .. } = self;
+        let with = With { kernel: &NoKernel, pool, counters, stop: &Stop::default() };
         let landing = Landing::new(small_window(len)?, len, Part::default());
         let (outcome, landing) = self.object.read(&with, offset, landing).await;
         outcome.map(|()| bytes_of(landing))
@@ -69,7 +69,7 @@ async fn a_first_byte_after_a_minute_is_asked_for_elsewhere() {
     assert!(rig.read(5, 60_000).await.unwrap() == bytes[5..60_005]);
     let limits = rig.object.client.options.retries;
     assert!((limits.first_byte..minute).contains(&began.elapsed()), "{:?}", began.elapsed());
-    assert_eq!(rig.tally.counts(), [("timeout", 1)].into());
+    assert_eq!(rig.counters.counts(), [("timeout", 1)].into());
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,5 +109,5 @@ async fn a_slow_body_that_moves_is_left_to_come() {
     let began = Instant::now();
     assert!(rig.read(0, 1 << 20).await.unwrap() == bytes);
     assert!(began.elapsed() > Duration::from_secs(90), "{:?}", began.elapsed());
-    assert_eq!(rig.tally.counts(), [].into());
+    assert_eq!(rig.counters.counts(), [].into());
 }

@@ -1,6 +1,6 @@
 //! The project's kernels, launched as `kernels/README.md` says.
 
-use super::{Card, Memory, Stream, driver, timed};
+use super::{Gpu, Memory, Stream, driver, timed};
 use cudarc::driver::{result, sys};
 use ringload::cast::Cast;
 use ringload::{Dtype, Error, ErrorKind, Result};
@@ -70,9 +70,9 @@ impl Kernel {
         }
     }
 
-    fn grid_blocks(self, card: &Card, pieces: u32) -> u32 {
+    fn grid_blocks(self, gpu: &Gpu, pieces: u32) -> u32 {
         match self {
-            Kernel::Crc64 => pieces.min(8 * card.multiprocessors()),
+            Kernel::Crc64 => pieces.min(8 * gpu.multiprocessors()),
             _ => pieces,
         }
     }
@@ -118,7 +118,7 @@ fn element_bytes(dtype: Dtype) -> usize {
 
 /// The modules, compiled by the driver.
 pub struct Kernels<'a> {
-    card: &'a Card,
+    gpu: &'a Gpu,
     modules: Vec<sys::CUmodule>,
 }
 
@@ -127,8 +127,8 @@ impl<'a> Kernels<'a> {
     ///
     /// # Errors
     /// When the driver does not take the PTX.
-    pub fn load(card: &'a Card) -> Result<Self> {
-        let mut kernels = Self { card, modules: Vec::new() };
+    pub fn load(gpu: &'a Gpu) -> Result<Self> {
+        let mut kernels = Self { gpu, modules: Vec::new() };
         for text in MODULES {
             let text = CString::new(text)
                 .map_err(|_| Error::new(ErrorKind::InvalidInput, "the PTX holds a NUL"))?;
@@ -139,8 +139,8 @@ impl<'a> Kernels<'a> {
         Ok(kernels)
     }
 
-    pub fn card(&self) -> &'a Card {
-        self.card
+    pub fn gpu(&self) -> &'a Gpu {
+        self.gpu
     }
 
     fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
@@ -162,7 +162,7 @@ impl Drop for Kernels<'_> {
     }
 }
 
-/// A kernel with the pieces that it is to work on, which are on the card.
+/// A kernel with the pieces that it is to work on, which are on the GPU.
 pub struct Batch<'a> {
     kernels: &'a Kernels<'a>,
     kernel: Kernel,
@@ -201,11 +201,11 @@ impl<'a> Batch<'a> {
             ];
             given.extend(piece.iter().flat_map(|word| word.to_le_bytes()));
         }
-        let on_card = Memory::new(kernels.card, given.len())?;
-        on_card.write(0, &given)?;
+        let on_device = Memory::new(kernels.gpu, given.len())?;
+        on_device.write(0, &given)?;
         let function = kernels.function(kernel)?;
         let count = pieces.len() as u32;
-        Ok(Self { kernels, kernel, function, pieces: on_card, count, _source: source, target })
+        Ok(Self { kernels, kernel, function, pieces: on_device, count, _source: source, target })
     }
 
     /// How long each of `repeats` launches takes, one after the other.
@@ -214,7 +214,7 @@ impl<'a> Batch<'a> {
     /// What the driver answers.
     pub fn seconds(&self, repeats: u32) -> Result<f64> {
         let seconds =
-            timed(self.kernels.card, |stream| (0..repeats).try_for_each(|_| self.launch(stream)))?;
+            timed(self.kernels.gpu, |stream| (0..repeats).try_for_each(|_| self.launch(stream)))?;
         Ok(seconds / f64::from(repeats))
     }
 
@@ -224,7 +224,7 @@ impl<'a> Batch<'a> {
         let mut all: [*mut c_void; 3] =
             [(&raw mut pieces).cast(), (&raw mut count).cast(), (&raw mut results).cast()];
         let taken = if let Kernel::Crc64 = self.kernel { 3 } else { 2 };
-        let grid = self.kernel.grid_blocks(self.kernels.card, self.count).max(1);
+        let grid = self.kernel.grid_blocks(self.kernels.gpu, self.count).max(1);
         // SAFETY: the function takes these arguments (kernels/README.md), which are copied by the
         // call. All pieces lie within source and target, which are borrowed, and everyone who
         // launches waits for the stream.

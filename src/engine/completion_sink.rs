@@ -1,16 +1,16 @@
-//! What carriers tell the load that they work for.
+//! What device transfers tell the load that they work for.
 
-use super::{Done, Shared};
-use crate::device::Outlet;
+use super::{Completion, Shared};
+use crate::device::CompletionSink;
 use crate::options::Device;
 use crate::source::Downgrade;
-use crate::tensor::Ready;
+use crate::tensor::LoadedTensors;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-impl Outlet for Shared {
-    fn deliver(&self, ready: Ready) {
-        self.queue.push(Done::Tensors(ready));
+impl CompletionSink for Shared {
+    fn deliver(&self, ready: LoadedTensors) {
+        self.queue.push(Completion::Tensors(ready));
     }
 
     fn downgrade(&self, from: &'static str, to: &'static str, why: &str) {
@@ -24,7 +24,7 @@ impl Outlet for Shared {
     }
 
     fn verified(&self, bytes: u64) {
-        self.stats.card_verified_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.stats.device_verified_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn is_stopped(&self) -> bool {

@@ -1,4 +1,4 @@
-/* Run:ai's functions and ringload's own with memory of card 0: card MODEL.safetensors. */
+/* Run:ai's functions and ringload's own with memory of GPU 0: GPU MODEL.safetensors. */
 #include "check.h"
 #include "ringload.h"
 #include "runai_streamer.h"
@@ -25,7 +25,7 @@ static void copy_back(void *into, Address from, size_t size)
 int main(int count, char **arguments)
 {
     enum { BYTES = 3000000 };
-    const RunaiFileStreamerDevice card = {RUNAI_FILE_STREAMER_DEVICE_CUDA, 0};
+    const RunaiFileStreamerDevice gpu = {RUNAI_FILE_STREAMER_DEVICE_CUDA, 0};
     const RunaiFileStreamerDevice none = {RUNAI_FILE_STREAMER_DEVICE_CUDA, 999};
     const char *path = arguments[1];
     unsigned char *expected = malloc(BYTES), *is = malloc(BYTES);
@@ -52,7 +52,7 @@ int main(int count, char **arguments)
     places[1] = (void *)(uintptr_t)(memory + offsets[1]);
     CHECK(runai_file_streamer_start(&streamer) == 0);
     CHECK(runai_file_streamer_request(streamer, NULL, 1, &path, &ranges, offsets, sizes, places,
-                                      card) == 0);
+                                      gpu) == 0);
     for (int i = 0; i < 2; i++)
         CHECK(runai_file_streamer_response(streamer, NULL, &file, &range, &done, 0) == 0);
     CHECK(done);

@@ -1,12 +1,12 @@
-//! The card, by the driver's own functions and beside the library: what loads are measured against
+//! The GPU, by the driver's own functions and beside the library: what loads are measured against
 //! must not pass through the code that is measured.
 //!
-//! All of it is used from one thread, the one that opened the card. What is made on a card borrows
+//! All of it is used from one thread, the one that opened the GPU. What is made on a GPU borrows
 //! it, and what is queued is waited for before the call that queued it returns, also when it fails:
 //! so nothing here can outlive what it uses.
 //!
 //! ```text
-//! Card (primary context) -> Memory, Pinned (host), Stream -> transfers (copies), kernels (launches)
+//! GPU (primary context) -> Memory, Pinned (host), Stream -> transfers (copies), kernels (launches)
 //! ```
 
 #![allow(unsafe_code)]
@@ -27,8 +27,8 @@ use std::ptr;
 /// Every context may use what is registered.
 const PORTABLE: u32 = 1;
 
-/// A card whose primary context is current on this thread.
-pub struct Card {
+/// A GPU whose primary context is current on this thread.
+pub struct Gpu {
     device: sys::CUdevice,
     multiprocessors: u32,
     /// What is current is a matter of the thread.
@@ -38,20 +38,20 @@ pub struct Card {
 /// A sentence of what the driver answered.
 fn driver<T>(doing: &str, answer: std::result::Result<T, DriverError>) -> Result<T> {
     answer.map_err(|error| {
-        Error::new(ErrorKind::Device, format!("the card could not {doing}: {error:?}"))
+        Error::new(ErrorKind::Device, format!("the GPU could not {doing}: {error:?}"))
     })
 }
 
-impl Card {
-    /// Opens card `ordinal`: loads the driver, makes the context.
+impl Gpu {
+    /// Opens GPU `ordinal`: loads the driver, makes the context.
     ///
     /// # Errors
-    /// Where there is no driver or no such card.
+    /// Where there is no driver or no such GPU.
     pub fn open(ordinal: u32) -> Result<Self> {
         // SAFETY: loading NVIDIA's library runs its initialisers, which is what is asked for.
         if !unsafe { sys::is_culib_present() } {
             let sentence = "no CUDA driver (libcuda.so.1) is on this machine; run this on one with \
-                            an NVIDIA card and its driver";
+                            an NVIDIA GPU and its driver";
             return Err(Error::new(ErrorKind::Unsupported, sentence));
         }
         driver("initialise its driver", result::init())?;
@@ -63,11 +63,11 @@ impl Card {
         })?;
         // SAFETY: as above; released on drop.
         let context = driver("make a context", unsafe { result::primary_ctx::retain(device) })?;
-        let card =
+        let gpu =
             Self { device, multiprocessors: count.max(1).unsigned_abs(), _thread: PhantomData };
-        // SAFETY: the context is retained as long as the card lives.
+        // SAFETY: the context is retained as long as the GPU lives.
         driver("use its context", unsafe { result::ctx::set_current(context) })?;
-        Ok(card)
+        Ok(gpu)
     }
 
     /// How many multiprocessors it has.
@@ -89,13 +89,13 @@ impl Card {
     }
 }
 
-impl Drop for Card {
+impl Drop for Gpu {
     fn drop(&mut self) {
         // SAFETY: no context is always there to be set.
         let left = unsafe { result::ctx::set_current(ptr::null_mut()) };
         // SAFETY: retained once, released once; what was made on it borrowed it and is gone.
         let released = unsafe { result::primary_ctx::release(self.device) };
-        warn("let go of the card", left.and(released));
+        warn("let go of the GPU", left.and(released));
     }
 }
 
@@ -106,9 +106,9 @@ fn warn(doing: &str, answer: std::result::Result<(), DriverError>) {
     }
 }
 
-/// Memory of a card.
+/// Memory of a GPU.
 pub struct Memory<'a> {
-    card: &'a Card,
+    gpu: &'a Gpu,
     address: u64,
     len: usize,
 }
@@ -117,12 +117,12 @@ impl<'a> Memory<'a> {
     /// `len` bytes, not initialised.
     ///
     /// # Errors
-    /// When the card has no room.
-    pub fn new(card: &'a Card, len: usize) -> Result<Self> {
+    /// When the GPU has no room.
+    pub fn new(gpu: &'a Gpu, len: usize) -> Result<Self> {
         // SAFETY: a context is current; freed once, on drop.
         let answer = unsafe { result::malloc_sync(len.max(1)) };
         let address = driver(&format!("allocate {len} bytes"), answer)?;
-        Ok(Self { card, address, len })
+        Ok(Self { gpu, address, len })
     }
 
     pub fn address(&self) -> u64 {
@@ -150,7 +150,7 @@ impl<'a> Memory<'a> {
         let address = self.address_of(&(offset..offset + bytes.len()));
         // SAFETY: the range lies within this allocation; nothing else is queued that uses it.
         driver("copy bytes in", unsafe { result::memcpy_htod_sync(address, bytes) })?;
-        self.card.synchronize()
+        self.gpu.synchronize()
     }
 
     /// A copy of all bytes, in ordinary memory.
@@ -177,7 +177,7 @@ impl<'a> Memory<'a> {
             let answer = unsafe { result::memset_d8_sync(self.address, byte, self.len) };
             driver("fill its memory", answer)?;
         }
-        self.card.synchronize()
+        self.gpu.synchronize()
     }
 }
 
@@ -190,7 +190,7 @@ impl Drop for Memory<'_> {
 
 /// Host memory as the library pins it: mapped, faulted in, huge pages where there are any, registered.
 pub struct Pinned<'a> {
-    card: &'a Card,
+    gpu: &'a Gpu,
     memory: Window,
 }
 
@@ -199,7 +199,7 @@ impl<'a> Pinned<'a> {
     ///
     /// # Errors
     /// When there is no memory, or the driver refuses to register it.
-    pub fn new(card: &'a Card, len: usize) -> Result<Self> {
+    pub fn new(gpu: &'a Gpu, len: usize) -> Result<Self> {
         let ring = Ring::keeping_memory(len, PAGE_BYTES, None)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let populated = ring.populate(ring.capacity(), cores);
@@ -212,7 +212,7 @@ impl<'a> Pinned<'a> {
         // SAFETY: mapped memory of this process, unregistered on drop, before it is unmapped.
         let answer = unsafe { sys::cuMemHostRegister_v2(start, len, PORTABLE) }.result();
         driver(&format!("register {len} bytes of host memory"), answer)?;
-        Ok(Self { card, memory })
+        Ok(Self { gpu, memory })
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -228,19 +228,19 @@ impl Drop for Pinned<'_> {
     }
 }
 
-/// Work that the card does in order. It is waited for on drop.
+/// Work that the GPU does in order. It is waited for on drop.
 struct Stream<'a> {
     raw: sys::CUstream,
-    _card: PhantomData<&'a Card>,
+    _gpu: PhantomData<&'a Gpu>,
 }
 
 impl<'a> Stream<'a> {
-    fn new(_card: &'a Card) -> Result<Self> {
+    fn new(_gpu: &'a Gpu) -> Result<Self> {
         let raw = driver(
             "make a stream",
             result::stream::create(result::stream::StreamKind::NonBlocking),
         )?;
-        Ok(Self { raw, _card: PhantomData })
+        Ok(Self { raw, _gpu: PhantomData })
     }
 
     fn wait(&self) -> Result<()> {
@@ -261,7 +261,7 @@ impl Drop for Stream<'_> {
 /// A mark in a stream that keeps the time.
 struct Event<'a> {
     raw: sys::CUevent,
-    _card: PhantomData<&'a Card>,
+    _gpu: PhantomData<&'a Gpu>,
 }
 
 impl<'a> Event<'a> {
@@ -269,7 +269,7 @@ impl<'a> Event<'a> {
     fn record(stream: &Stream<'a>) -> Result<Self> {
         let raw =
             driver("make an event", result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
-        let event = Self { raw, _card: PhantomData };
+        let event = Self { raw, _gpu: PhantomData };
         // SAFETY: both live and are of the current context.
         driver("record an event", unsafe { result::event::record(raw, stream.raw) })?;
         Ok(event)
@@ -290,9 +290,9 @@ impl Drop for Event<'_> {
     }
 }
 
-/// How long the card takes for what `queue` queues, by the card's own clock.
-fn timed<'a>(card: &'a Card, queue: impl Fn(&Stream<'a>) -> Result<()>) -> Result<f64> {
-    let stream = Stream::new(card)?;
+/// How long the GPU takes for what `queue` queues, by the GPU's own clock.
+fn timed<'a>(gpu: &'a Gpu, queue: impl Fn(&Stream<'a>) -> Result<()>) -> Result<f64> {
+    let stream = Stream::new(gpu)?;
     let before = Event::record(&stream)?;
     let queued = queue(&stream);
     let after = Event::record(&stream)?;

@@ -9,25 +9,25 @@ use std::sync::Arc;
 
 /// Some of a plan's tensors, in place.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub(crate) struct LoadedTensors {
     /// Which, as a range of the plan's list.
     pub positions: Range<usize>,
     /// What they are views of.
     pub storage: Storage,
     /// Where in it each begins.
-    pub starts: Starts,
+    pub starts: Offsets,
 }
 
-impl Ready {
+impl LoadedTensors {
     /// Tensors without bytes: they are in place as they are.
     pub fn empty(positions: Range<usize>, device: Device) -> Self {
-        Self { positions, storage: Storage::empty(device), starts: Starts::Zero }
+        Self { positions, storage: Storage::empty(device), starts: Offsets::Zero }
     }
 }
 
 /// Where in their storage tensors begin.
 #[derive(Debug, Clone)]
-pub(crate) enum Starts {
+pub(crate) enum Offsets {
     /// The storage is a part of the shard, from this byte.
     Shard(u64),
     /// The storage is a part of the shard, from this byte, cast as a whole.
@@ -38,7 +38,7 @@ pub(crate) enum Starts {
     Zero,
 }
 
-impl Starts {
+impl Offsets {
     /// Where the tensor at `position` of the plan begins.
     pub fn of(&self, position: usize, tensor: &TensorInfo) -> usize {
         let start = match self {

@@ -1,4 +1,4 @@
-//! What the card's copies give: the limits that loads and kernels are held against.
+//! What the GPU's copies give: the limits that loads and kernels are held against.
 
 use super::{Memory, Pinned, Stream, driver, timed};
 use cudarc::driver::result;
@@ -19,12 +19,12 @@ pub fn host_to_device_seconds(
     chunk: usize,
     total: usize,
 ) -> Result<f64> {
-    let card = from.card;
+    let gpu = from.gpu;
     let bytes = &*from.bytes_mut();
     let chunk = chunk.min(bytes.len()).min(to.len());
     let (sources, targets) = (bytes.len() / chunk, to.len() / chunk);
     // After all that they use: they wait for their work when they are dropped.
-    let streams = (0..STREAMS).map(|_| Stream::new(card)).collect::<Result<Vec<_>>>()?;
+    let streams = (0..STREAMS).map(|_| Stream::new(gpu)).collect::<Result<Vec<_>>>()?;
     let began = Instant::now();
     for (i, stream) in (0..(total / chunk).max(1)).zip(streams.iter().cycle()) {
         let source = &bytes[i % sources * chunk..][..chunk];
@@ -52,7 +52,7 @@ pub fn device_to_device_seconds(
     repeats: u32,
 ) -> Result<f64> {
     let (source, target) = (from.address_of(&(0..len)), to.address_of(&(0..len)));
-    let seconds = timed(from.card, |stream| {
+    let seconds = timed(from.gpu, |stream| {
         for _ in 0..repeats {
             // SAFETY: both ranges were checked, and `timed` waits for the stream.
             let answer = unsafe { result::memcpy_dtod_async(target, source, len, stream.raw) };

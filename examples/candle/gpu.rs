@@ -1,7 +1,7 @@
-//! Tensors on a card: candle allocates them, and ringload brings the bytes straight into them.
+//! Tensors on a GPU: candle allocates them, and ringload brings the bytes straight into them.
 //!
 //! The bytes pass through the loader's pinned ring; copies run while later parts are being read. No
-//! second copy of a tensor is on the card or in host memory.
+//! second copy of a tensor is on the GPU or in host memory.
 #![allow(unsafe_code)]
 
 use crate::{Outcome, Tensors, dtype_of};
@@ -11,7 +11,7 @@ use candle_core::{Device, Storage, Tensor};
 use ringload::{Checkpoint, Loader, ReadRequest, TensorInfo};
 use std::ops::ControlFlow;
 
-/// All tensors of the checkpoint, in memory of card `ordinal` that candle allocated.
+/// All tensors of the checkpoint, in memory of GPU `ordinal` that candle allocated.
 pub fn load(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors> {
     let checkpoint = loader.open(location)?;
     let device = Device::new_cuda(ordinal as usize)?;
@@ -50,17 +50,17 @@ fn request(
     // was just allocated, with as many bytes as the tensor has in the file, and the one piece of work
     // that was queued for it, its zeros, is done.
     let request = unsafe {
-        ReadRequest::on_card(location, info.offset_bytes(), ordinal, address, info.len_bytes())
+        ReadRequest::on_device(location, info.offset_bytes(), ordinal, address, info.len_bytes())
     };
     Ok(request)
 }
 
-/// Where a tensor that candle just made lies on its card.
+/// Where a tensor that candle just made lies on its GPU.
 fn address_of(tensor: &Tensor) -> Outcome<u64> {
     use CudaStorageSlice::{BF16, F8E4M3, F16, F32, F64, I16, I32, I64, U8, U32};
     let (storage, _) = tensor.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else {
-        return Err("candle made a tensor that is not on the card".into());
+        return Err("candle made a tensor that is not on the GPU".into());
     };
     let stream = storage.device.cuda_stream();
     Ok(match &storage.slice {
@@ -74,6 +74,6 @@ fn address_of(tensor: &Tensor) -> Outcome<u64> {
         F32(slice) => slice.device_ptr(&stream).0,
         F64(slice) => slice.device_ptr(&stream).0,
         F8E4M3(slice) => slice.device_ptr(&stream).0,
-        _ => return Err(format!("{:?} is not loaded onto cards here", tensor.dtype()).into()),
+        _ => return Err(format!("{:?} is not loaded onto GPUs here", tensor.dtype()).into()),
     })
 }

@@ -1,4 +1,4 @@
-"""Cards, on the stand-in for the CUDA driver, whose memory the host can read.
+"""GPUs, on the stand-in for the CUDA driver, whose memory the host can read.
 
 tests/python.sh builds it, and names its folder in RINGLOAD_TEST_STAND_IN.
 """
@@ -33,7 +33,7 @@ def on_stand_in(text: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_tensors_reach_the_card_that_was_named(tmp_path: Path, seed: int) -> None:
+def test_tensors_reach_the_gpu_that_was_named(tmp_path: Path, seed: int) -> None:
     sharded(tmp_path / "m")
     location = str(tmp_path / "m")
     out = on_stand_in(
@@ -68,7 +68,7 @@ except ValueError as error:
     assert "load it to cpu" in out
 
 
-def test_a_copy_on_a_card_is_refused(tmp_path: Path) -> None:
+def test_a_copy_on_a_gpu_is_refused(tmp_path: Path) -> None:
     sharded(tmp_path / "m")
     out = on_stand_in(f"""
 tensor = next(ringload.Loader(device="cuda").stream([{str(tmp_path / "m")!r}]))
@@ -78,11 +78,11 @@ for asked in [dict(copy=True), dict(dl_device=(1, 0))]:
     except BufferError as error:
         print(error)
 """)
-    assert "it is on a card" in out and "load it to the device that it is wanted on" in out
+    assert "it is on a GPU" in out and "load it to the device that it is wanted on" in out
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_interpreter_ends_with_cards_in_use(tmp_path: Path, seed: int) -> None:
+def test_the_interpreter_ends_with_gpus_in_use(tmp_path: Path, seed: int) -> None:
     # The stand-in aborts where anything is left of its contexts, streams and memory.
     sharded(tmp_path / "m", 5)
     out = on_stand_in(

@@ -1,7 +1,7 @@
-//! The carrier of one card: brings full slots to it while later ones are being read.
+//! The device transfer of one GPU: brings full slots to it while later ones are being read.
 //!
 //! ```text
-//! engines --take--> Intake --> bringing thread --(Landed: slot + event)--> landing thread --> Outlet
+//! engines --take--> Intake --> bringing thread --(Landed: slot + event)--> landing thread --> CompletionSink
 //!                              context, pin,                               waits for the event,
 //!                              copies on two streams                       slot back to the ring
 //! ```
@@ -21,13 +21,13 @@ use super::memory::PinnedRing;
 use super::room;
 use super::sheet::Pool;
 use crate::checksum::crc64_nvme;
-use crate::device::{Carrier, Outlet};
+use crate::device::{CompletionSink, DeviceTransfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
-use crate::tensor::Ready;
+use crate::tensor::LoadedTensors;
 use crate::timeline::Stage;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -39,30 +39,30 @@ use std::time::Instant;
 /// One copy engine is kept busy while the other stream's event is being handled.
 const DESKS: usize = 2;
 
-/// What a card is to carry.
-pub(crate) struct Freight {
+/// What a GPU is to carry.
+pub(crate) struct TransferSpec {
     pub ordinal: u32,
     pub extents: Arc<[Extent]>,
-    /// The index of the card among the places of the extents.
+    /// The index of the GPU among the places of the extents.
     pub place: usize,
     /// What extents are of.
     pub origins: Vec<Origin>,
     pub layout: Layout,
     pub ring: Arc<PinnedRing>,
-    /// Whether the card sums up what arrives.
+    /// Whether the GPU sums up what arrives.
     pub verify: bool,
 }
 
-/// What a card has to know of a source.
+/// What a GPU has to know of a source.
 pub(crate) struct Origin {
     pub location: Location,
     /// What its slots are aligned to.
     pub block_bytes: usize,
 }
 
-/// A card at work for one load.
-pub(crate) struct Card {
-    freight: Freight,
+/// A GPU at work for one load.
+pub(crate) struct CudaTransfer {
+    spec: TransferSpec,
     needs: Needs,
     intake: Intake,
     in_hand: AtomicUsize,
@@ -75,16 +75,16 @@ struct Brought {
     index: usize,
     /// Whether this completes it.
     is_last: bool,
-    /// What the card is to find, and how many sums of the extent came before.
+    /// What the GPU is to find, and how many sums of the extent came before.
     sums: Vec<u64>,
     sums_before: usize,
 }
 
-impl Card {
-    pub fn new(freight: Freight) -> Self {
-        let extents = freight.extents.iter().filter(|extent| extent.place() == freight.place);
-        let needs = Needs::new(&freight.layout, extents, freight.verify);
-        Self { freight, needs, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
+impl CudaTransfer {
+    pub fn new(spec: TransferSpec) -> Self {
+        let extents = spec.extents.iter().filter(|extent| extent.place() == spec.place);
+        let needs = Needs::new(&spec.layout, extents, spec.verify);
+        Self { spec, needs, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
     }
 
     /// The kernels and sheets that the load needs.
@@ -94,7 +94,7 @@ impl Card {
         Ok(Office {
             kernels: Kernels::load(entered, self.needs.kernels.iter().copied())?,
             sheets: sheets.transpose()?,
-            verify: self.freight.verify,
+            verify: self.spec.verify,
             pinned,
         })
     }
@@ -106,17 +106,17 @@ impl Card {
         entered: &Entered<'_>,
         brought: &Sender<Brought>,
     ) -> Result<()> {
-        // Dropped after the desks, which wait until the card has done with them.
+        // Dropped after the desks, which wait until the GPU has done with them.
         let office = self.office(entered, work.pinned)?;
         let desks: Vec<_> =
             (0..DESKS).map(|_| Desk::new(entered, &self.needs)).collect::<Result<_>>()?;
         for desk in desks.iter().cycle() {
-            let Some(full) = self.intake.next().filter(|_| !work.outlet.is_stopped()) else {
+            let Some(full) = self.intake.next().filter(|_| !work.sink.is_stopped()) else {
                 break;
             };
             let Full { index, slot, mut sums } = full;
-            let extent = &self.freight.extents[index];
-            let layout = &self.freight.layout;
+            let extent = &self.spec.extents[index];
+            let layout = &self.spec.layout;
             let addresses = work.holding.addresses(entered, layout, extent)?;
             let first = extent.positions().start;
             let base = |position: usize| addresses[position - first];
@@ -140,11 +140,11 @@ impl Card {
     /// Hands out tensors as their last bytes arrive.
     fn land_all(&self, work: &Work<'_>, brought: Receiver<Brought>) -> Result<()> {
         let entered = work.context.enter()?;
-        let layout = &self.freight.layout;
+        let layout = &self.spec.layout;
         let mut arrivals = Arrivals::new(layout);
         for mut part in brought {
             part.landed.landing.wait(&entered)?;
-            work.outlet.verified(self.check_sums(&mut part)?);
+            work.sink.verified(self.check_sums(&mut part)?);
             let (index, is_last) = (part.index, part.is_last);
             if is_last {
                 part.landed.landing.leave();
@@ -154,35 +154,35 @@ impl Card {
                 continue;
             }
             self.in_hand.fetch_sub(1, Ordering::AcqRel);
-            let extent = &self.freight.extents[index];
-            crate::metrics::card_bytes(self.device(), extent.len_bytes());
+            let extent = &self.spec.extents[index];
+            crate::metrics::device_bytes(self.device(), extent.len_bytes());
             for positions in arrivals.add(layout, extent) {
                 let (storage, starts) = work.holding.hand_out(layout, &positions, self.device());
-                work.outlet.deliver(Ready { positions, storage, starts });
+                work.sink.deliver(LoadedTensors { positions, storage, starts });
             }
         }
         Ok(())
     }
 
-    /// The sums of what the card will sum up of the full slot of extent `index`.
+    /// The sums of what the GPU will sum up of the full slot of extent `index`.
     fn sums(&self, index: usize, slot: &FullSlot) -> Vec<u64> {
-        let extent = &self.freight.extents[index];
+        let extent = &self.spec.extents[index];
         let offset = self.slot_offset(extent);
-        let ranges = self.freight.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
+        let ranges = self.spec.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
         let bytes = |at: u64| (at - offset) as usize;
         ranges.map(|(_, r)| crc64_nvme(&slot.bytes()[bytes(r.start)..bytes(r.end)])).collect()
     }
 
-    /// Fails unless the card's sums are those of host memory; gives of how many bytes they are.
+    /// Fails unless the GPU's sums are those of host memory; gives of how many bytes they are.
     fn check_sums(&self, part: &mut Brought) -> Result<u64> {
         let Brought { landed: Landed { landing, piece_count, sum_count }, .. } = part;
         let Some(sheet) = landing.sheet() else { return Ok(0) };
-        let on_card = sheet.results(*piece_count).skip(*piece_count - *sum_count);
-        let extent = &self.freight.extents[part.index];
-        let ranges = self.freight.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
+        let on_device = sheet.results(*piece_count).skip(*piece_count - *sum_count);
+        let extent = &self.spec.extents[part.index];
+        let ranges = self.spec.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
         let mut right_bytes = 0;
         for ((there, here), (position, range)) in
-            on_card.zip(&part.sums).zip(ranges.skip(part.sums_before))
+            on_device.zip(&part.sums).zip(ranges.skip(part.sums_before))
         {
             if there != *here {
                 return Err(self.arrived_wrong(position, range));
@@ -193,43 +193,43 @@ impl Card {
     }
 
     fn arrived_wrong(&self, position: usize, range: Range<u64>) -> Error {
-        let source = self.freight.layout.item(position).source as usize;
+        let source = self.spec.layout.item(position).source as usize;
         Error::new(
             ErrorKind::Corrupt,
             format!(
                 "{}: bytes {} to {} of {} arrived with another checksum than they had in host \
-                 memory; check the card (nvidia-smi -q -d ECC) and load again",
+                 memory; check the GPU (nvidia-smi -q -d ECC) and load again",
                 self.device(),
                 range.start,
                 range.end,
-                self.freight.origins[source].location
+                self.spec.origins[source].location
             ),
         )
     }
 
     fn slot_offset(&self, extent: &Extent) -> u64 {
-        extent.slot_offset_bytes(self.freight.origins[extent.shard()].block_bytes)
+        extent.slot_offset_bytes(self.spec.origins[extent.shard()].block_bytes)
     }
 }
 
-/// What both threads of a card at work share.
+/// What both threads of a GPU at work share.
 struct Work<'a> {
     context: &'a Arc<Context>,
-    outlet: &'a dyn Outlet,
+    sink: &'a dyn CompletionSink,
     holding: Holding,
     /// Whether the ring's memory is registered with CUDA.
     pinned: bool,
 }
 
-impl Carrier for Card {
+impl DeviceTransfer for CudaTransfer {
     fn device(&self) -> Device {
-        Device::cuda(self.freight.ordinal)
+        Device::cuda(self.spec.ordinal)
     }
 
     fn take(&self, index: usize, full: FullSlot) {
         self.in_hand.fetch_add(1, Ordering::AcqRel);
         let mut sums = Vec::new();
-        if self.freight.verify {
+        if self.spec.verify {
             full.enter(Stage::Checking);
             sums = self.sums(index, &full);
         }
@@ -245,19 +245,19 @@ impl Carrier for Card {
         self.intake.close();
     }
 
-    fn run(&self, outlet: &dyn Outlet) -> Result<()> {
+    fn run(&self, sink: &dyn CompletionSink) -> Result<()> {
         let began = Instant::now();
-        let context = Context::retain(self.freight.ordinal)?;
+        let context = Context::retain(self.spec.ordinal)?;
         let entered = context.enter()?;
-        outlet.took("context", self.device(), began);
-        room::check(&entered, &self.freight.layout, self.needs.card_bytes(DESKS))?;
+        sink.took("context", self.device(), began);
+        room::check(&entered, &self.spec.layout, self.needs.device_bytes(DESKS))?;
         let began = Instant::now();
-        let pin = self.freight.ring.pin(&entered);
-        outlet.took("pin", self.device(), began);
+        let pin = self.spec.ring.pin(&entered);
+        sink.took("pin", self.device(), began);
         if let Err(why) = pin {
-            outlet.downgrade("pinned", "pageable", why);
+            sink.downgrade("pinned", "pageable", why);
         }
-        let work = Work { context: &context, outlet, holding: Holding::new(), pinned: pin.is_ok() };
+        let work = Work { context: &context, sink, holding: Holding::new(), pinned: pin.is_ok() };
         let (sender, receiver) = channel();
         std::thread::scope(|scope| {
             let work = &work;

@@ -10,7 +10,7 @@ use std::fmt;
 const MAPPED_BYTES: u64 = 1 << 20;
 
 /// Memory to be filled.
-pub(crate) struct Room {
+pub(crate) struct TensorBuffer {
     kind: Kind,
     /// Where the tensor begins in its storage.
     start: usize,
@@ -22,7 +22,7 @@ enum Kind {
     Large(Vec<Window>),
 }
 
-impl Room {
+impl TensorBuffer {
     /// For `len_bytes` bytes that stand at `offset_bytes` of a source of such blocks: where they are
     /// many, they are laid out congruent to that, so that direct reads need no copy.
     ///
@@ -69,8 +69,8 @@ impl Room {
     }
 }
 
-impl fmt::Debug for Room {
+impl fmt::Debug for TensorBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Room(from {})", self.start)
+        write!(f, "TensorBuffer(from {})", self.start)
     }
 }

@@ -1,6 +1,6 @@
 //! What may stand before the objects of stores, and what it is given of them.
 //!
-//! A [`Front`] (the local file cache) is asked for the source of every object that is opened. It gets
+//! A [`CacheLayer`] (the local file cache) is asked for the source of every object that is opened. It gets
 //! a [`Remote`], with which the object can be asked for at its store: not at all, by one conditional
 //! request, or as if there were no front.
 
@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Stands before the objects of stores.
-pub(crate) trait Front: fmt::Debug + Send + Sync {
+pub(crate) trait CacheLayer: fmt::Debug + Send + Sync {
     /// The source of the object that `remote` leads to.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the readers of a load count.
 #[derive(Debug)]
-pub struct Tally {
+pub struct LoadCounters {
     counts: Mutex<BTreeMap<&'static str, u64>>,
     /// Bytes that came out of the cache.
     cached_bytes: AtomicU64,
@@ -22,7 +22,7 @@ pub struct Tally {
     recorder: Option<Arc<Recorder>>,
 }
 
-impl Default for Tally {
+impl Default for LoadCounters {
     fn default() -> Self {
         Self {
             counts: Mutex::default(),
@@ -36,7 +36,7 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl LoadCounters {
     /// One that tells the recorder, if any, of what is asked for again.
     pub(crate) fn recorded(recorder: Option<Arc<Recorder>>) -> Self {
         Self { recorder, ..Self::default() }

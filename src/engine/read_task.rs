@@ -43,7 +43,7 @@ impl Engine {
         number: usize,
     ) -> Rc<Self> {
         let (path, stop) = (shared.job.read_path, Arc::clone(&shared.stop));
-        let access = Access::new(backend, path, stop, Arc::clone(&shared.stats.tally));
+        let access = Access::new(backend, path, stop, Arc::clone(&shared.stats.counters));
         let recorder = shared.job.recorder.clone();
         let waits = recorder.map(|recorder| Waits::new(recorder, number, shared.job.depth.max(1)));
         Rc::new(Self { shared, work, access, readers: RefCell::default(), number, waits })
@@ -122,7 +122,7 @@ impl Engine {
     /// this cannot happen.
     async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<Next> {
         let _wait = self.waits.as_ref().map(Waits::wait);
-        let look = match self.shared.job.keeping {
+        let look = match self.shared.job.caller_may_retain_all {
             true => RENEWAL_LOOK,
             false => (self.shared.job.hold_timeout / 8).clamp(HOLD_LOOKS.0, HOLD_LOOKS.1),
         };
@@ -155,16 +155,16 @@ impl Engine {
         let Some(starving) = self.shared.queue.starving_for() else {
             return Ok(());
         };
-        let Job { keeping, hold_timeout, .. } = self.shared.job;
-        let patience = if keeping { Duration::ZERO } else { hold_timeout };
+        let Job { caller_may_retain_all, hold_timeout, .. } = self.shared.job;
+        let patience = if caller_may_retain_all { Duration::ZERO } else { hold_timeout };
         let usage = ring.usage();
         let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_hand();
         // What a cache's writer holds, its disk will give back.
-        let held_by_cache = self.shared.stats.tally.holds_any();
+        let held_by_cache = self.shared.stats.counters.holds_any();
         if in_flight > 0 || held_by_cache || starving.min(usage.since_freed) < patience {
             return Ok(());
         }
-        if keeping && self.work.renew(ring)? {
+        if caller_may_retain_all && self.work.renew(ring)? {
             return Ok(());
         }
         Err(Error::new(

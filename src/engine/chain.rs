@@ -1,14 +1,14 @@
 //! Two works as one: the first, then the second.
 
-use super::{Done, Next, Work};
+use super::{Completion, Next, Work};
 use crate::error::Result;
 use crate::ring::Window;
 
 /// Does all of the first work's reads before those of the second, which may wait for memory; the
 /// first may not.
-pub(crate) struct Both<A, B>(pub A, pub B);
+pub(crate) struct ChainedWork<A, B>(pub A, pub B);
 
-impl<A: Work, B: Work> Work for Both<A, B> {
+impl<A: Work, B: Work> Work for ChainedWork<A, B> {
     fn next(&self, engine: usize) -> Next {
         match self.0.next(engine) {
             Next::Finished => mark(self.1.next(engine), 1),
@@ -16,7 +16,7 @@ impl<A: Work, B: Work> Work for Both<A, B> {
         }
     }
 
-    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Done>> {
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>> {
         match ticket % 2 {
             0 => self.0.complete(ticket / 2, window),
             _ => self.1.complete(ticket / 2, window),
