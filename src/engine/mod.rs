@@ -353,9 +353,8 @@ impl LoadHandle {
         self.shared.job.near.as_ref().map(|near| near.node)
     }
 
-    /// What stops the engines from elsewhere.
-    #[cfg(feature = "capi")]
-    pub fn halt(&self) -> CancelHandle {
+    /// A handle that cancels the load from another thread.
+    pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle { shared: Arc::downgrade(&self.shared) }
     }
 
@@ -369,17 +368,17 @@ impl LoadHandle {
     }
 }
 
-/// Stops a load from elsewhere: its caller is told that nothing more comes.
-#[cfg(feature = "capi")]
+/// Cancels a load from another thread.
 #[derive(Clone)]
 pub(crate) struct CancelHandle {
     shared: std::sync::Weak<Shared>,
 }
 
-#[cfg(feature = "capi")]
 impl CancelHandle {
-    /// Stops it, without waiting for that.
-    pub fn halt(&self) {
+    /// Cancels the load without waiting until its threads have ended. Its caller then gets no
+    /// further tensors.
+    #[cfg_attr(not(feature = "capi"), expect(dead_code, reason = "only the C library cancels"))]
+    pub fn cancel(&self) {
         if let Some(shared) = self.shared.upgrade() {
             shared.cancel();
         }

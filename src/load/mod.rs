@@ -30,6 +30,9 @@ pub use read_into::ReadRequest;
 pub use stream::{Progress, TensorStream};
 pub use summary::Summary;
 
+#[cfg(feature = "capi")]
+pub(crate) use crate::engine::CancelHandle;
+
 use crate::cache::Cache;
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Job, LoadHandle, LoadWork};

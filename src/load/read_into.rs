@@ -6,7 +6,9 @@
 use super::rings::{self, LoadSpec, Rings, Sizes};
 use super::{Loader, Started, Summary};
 use crate::device::cuda::{Addresses, Item, Layout};
-use crate::engine::{BorrowedBuffer, ChainedWork, Completion, IntoWork, LoadHandle, LoadWork};
+use crate::engine::{
+    BorrowedBuffer, CancelHandle, ChainedWork, Completion, IntoWork, LoadHandle, LoadWork,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::{Device, ReadPath};
@@ -115,24 +117,25 @@ impl Loader {
         requests: &mut [ReadRequest<'_>],
         on_complete: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Summary> {
-        self.read_started(requests, |_| (), on_complete)
+        self.read_into_cancellable(requests, |_| (), on_complete)
     }
 
-    /// As [`read_into`](Self::read_into); `on_start` is given what runs before anything is completed.
+    /// As [`read_into`](Self::read_into); calls `on_start` with a handle that cancels the load, before
+    /// any request completes.
     ///
     /// # Errors
     /// Those of `read_into`.
-    pub(crate) fn read_started(
+    pub(crate) fn read_into_cancellable(
         &self,
         requests: &mut [ReadRequest<'_>],
-        on_start: impl FnOnce(&LoadHandle),
+        on_start: impl FnOnce(CancelHandle),
         mut on_complete: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Summary> {
         self.check_not_verifying()?;
         let began = Instant::now();
         let sorted = Sorted::new(&self.opener.anew(), requests)?;
         let mut started = self.start_reading_into(requests, &sorted)?;
-        on_start(&started.running);
+        on_start(started.running.cancel_handle());
         let mut bytes = 0;
         'all: while let Some(done) = started.running.pop() {
             let completed = match done? {

@@ -92,10 +92,10 @@ impl TensorStream {
         self.progress.clone()
     }
 
-    /// What stops the load from elsewhere.
+    /// A handle that cancels the load from another thread.
     #[cfg(feature = "capi")]
-    pub(crate) fn halt(&self) -> crate::engine::CancelHandle {
-        self.started.running.halt()
+    pub(crate) fn cancel_handle(&self) -> crate::engine::CancelHandle {
+        self.started.running.cancel_handle()
     }
 
     /// What was done so far; final once the stream has ended.

@@ -23,8 +23,8 @@ pub use tensor::RingloadTensor;
 
 use super::abi::{guarded, items, put, utf8};
 use super::handles::{Handles, Stale};
-use crate::engine::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
+use crate::load::CancelHandle;
 use crate::load::{Loader, Progress, TensorStream};
 use options::Options;
 use range::{location_at, memory, request};
@@ -44,7 +44,7 @@ type Loading = Mutex<Options>;
 
 struct Streaming {
     stream: Mutex<TensorStream>,
-    halt: CancelHandle,
+    cancel: CancelHandle,
     progress: Progress,
 }
 
@@ -163,7 +163,7 @@ pub unsafe extern "C" fn ringload_stream_open(
         }
         let opened = loader.stream(location)?;
         let streaming = Streaming {
-            halt: opened.halt(),
+            cancel: opened.cancel_handle(),
             progress: opened.progress(),
             stream: Mutex::new(opened),
         };
@@ -224,7 +224,7 @@ pub unsafe extern "C" fn ringload_stream_progress(
 pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
     guarded((), || {
         if let Some(streaming) = STREAMS.close(stream) {
-            streaming.halt.halt();
+            streaming.cancel.cancel();
         }
     });
 }

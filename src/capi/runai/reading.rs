@@ -179,10 +179,11 @@ impl Reading<'_> {
                 false => ControlFlow::Continue(()),
             }
         };
-        let on_start = |running: &crate::engine::LoadHandle| {
-            self.streamer.started(self.submission, running.halt());
-        };
-        let outcome = self.loader.read_started(&mut requests, on_start, on_complete);
+        let outcome = self.loader.read_into_cancellable(
+            &mut requests,
+            |load| self.streamer.started(self.submission, load),
+            on_complete,
+        );
         let mut done = done.into_iter();
         self.left.retain(|_| !done.next().unwrap_or(false));
         outcome.map(drop)

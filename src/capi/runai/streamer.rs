@@ -17,7 +17,7 @@ use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::reading;
 use super::sources::Sources;
 use super::submission::{Range, Submission};
-use crate::engine::CancelHandle;
+use crate::load::CancelHandle;
 use crate::load::Loader;
 use crate::options::{S3Credentials, cores, engines_from, environment, strategy};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -238,11 +238,11 @@ impl Streamer {
         let mut state = self.state();
         state.is_ending = true;
         state.waiting.clear();
-        let running: Vec<_> = state.running.drain(..).map(|(_, halt)| halt).collect();
+        let running: Vec<_> = state.running.drain(..).map(|(_, load)| load).collect();
         drop(state);
         self.answered.notify_all();
         self.submitted.notify_all();
-        running.iter().for_each(CancelHandle::halt);
+        running.iter().for_each(CancelHandle::cancel);
         let mut state = self.state();
         while state.writing > 0 {
             state = self.quiet.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -295,13 +295,13 @@ impl Streamer {
         self.answered.notify_all();
     }
 
-    /// Has `halt` stop the engines of `submission` when the streamer is ended.
-    pub fn started(&self, submission: &Submission, halt: CancelHandle) {
+    /// Keeps `load`, the load of `submission`, so that ending the streamer cancels it.
+    pub fn started(&self, submission: &Submission, load: CancelHandle) {
         let mut state = self.state();
         state.running.retain(|(id, _)| *id != submission.id);
         match state.is_ending {
-            true => halt.halt(),
-            false => state.running.push((submission.id, halt)),
+            true => load.cancel(),
+            false => state.running.push((submission.id, load)),
         }
     }
 
