@@ -1,14 +1,15 @@
-//! CRCs of byte ranges, and of ranges put together: for objects that come in any order, and for
-//! tensors whose pieces a GPU sums up.
+//! CRCs of byte ranges, and the CRC of concatenated ranges computed from the CRCs of the parts.
+//! Objects whose ranges arrive out of order and tensors that a GPU checks in pieces need the latter.
 //!
-//! The CRC of two byte strings one after the other is that of the first, moved over the length of
-//! the second, plus that of the second. Moving over `n` bytes is a multiplication by x^8n modulo the
-//! CRC's polynomial: 25 squarings for a range of 8 MiB, a few microseconds. (`checksum_combine` of
-//! crc-fast squares matrices for it, 0.4 ms for a CRC-64: 0.1 s for each GB that comes out of order.)
+//! The CRC of two concatenated byte strings is the CRC of the first, shifted by the length of the
+//! second, plus the CRC of the second. Shifting by `n` bytes is a multiplication by x^8n modulo the
+//! CRC's polynomial: 25 squarings for a range of 8 MiB, which take a few microseconds.
+//! (`checksum_combine` of crc-fast squares matrices instead. That takes 0.4 ms for a CRC-64, or
+//! 0.1 s for each GB that arrives out of order.)
 
 use crc_fast::CrcAlgorithm;
 
-/// The CRC-64/NVME of `bytes`, as object stores keep it (`x-amz-checksum-crc64nvme`).
+/// Returns the CRC-64/NVME of `bytes`, which object stores keep as `x-amz-checksum-crc64nvme`.
 ///
 /// ```
 /// assert_eq!(ringload::checksum::crc64_nvme(b"123456789"), 0xAE8B_1486_0A79_9888);
@@ -17,8 +18,8 @@ pub fn crc64_nvme(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
 }
 
-/// The CRC-64/NVME of the parts of `parts` one after the other, each given by its CRC and its length
-/// in bytes. Quickest where most parts are of one length.
+/// Returns the CRC-64/NVME of the concatenated `parts`, each given by its CRC and its length in
+/// bytes. This is fastest when most parts have the same length.
 ///
 /// ```
 /// use ringload::checksum::{crc64_nvme, crc64_nvme_of_parts};
@@ -37,12 +38,12 @@ pub fn crc64_nvme_of_parts(parts: impl IntoIterator<Item = (u64, u64)>) -> u64 {
     })
 }
 
-/// A CRC whose bits are reflected, and whose register begins and ends inverted, as all of ours.
+/// The parameters of a CRC with reflected bits and an inverted initial and final register.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crc {
     pub algorithm: CrcAlgorithm,
     bits: u32,
-    /// Without its highest power, the others from the lowest bit down.
+    /// The reflected polynomial without its highest power.
     polynomial: u64,
 }
 
@@ -54,17 +55,17 @@ impl Crc {
     pub const CRC32: Self =
         Self { algorithm: CrcAlgorithm::Crc32IsoHdlc, bits: 32, polynomial: 0xEDB8_8320 };
 
-    /// The CRC of what has `left` and then, for `right_bytes`, what has `right`.
+    /// Returns the CRC of a string with CRC `left` followed by `right_bytes` bytes with CRC `right`.
     pub fn combined(self, left: u64, right: u64, right_bytes: u64) -> u64 {
         self.product(left, self.power(right_bytes)) ^ right
     }
 
-    /// The power x^`exponent` of the polynomials.
+    /// Returns x^`exponent`.
     const fn x(self, exponent: u32) -> u64 {
         1 << (self.bits - 1 - exponent)
     }
 
-    /// x to the 8 times `bytes`, modulo the polynomial.
+    /// Returns x^(8 * `bytes`) modulo the polynomial.
     fn power(self, bytes: u64) -> u64 {
         let (mut power, mut square, mut left) = (self.x(0), self.x(8), bytes);
         while left > 0 {
@@ -77,7 +78,7 @@ impl Crc {
         power
     }
 
-    /// `a` times `b`, modulo the polynomial.
+    /// Returns `a` * `b` modulo the polynomial.
     fn product(self, a: u64, mut b: u64) -> u64 {
         let mut product = 0;
         for exponent in 0..self.bits {

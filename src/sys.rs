@@ -1,5 +1,5 @@
-//! Two system calls that no safe wrapper covers yet: `cachestat(2)` and `statx(2)`'s direct-I/O
-//! alignment. Nothing here keeps state.
+//! Two system calls that have no safe wrapper yet: `cachestat(2)` and `statx(2)` for the direct-I/O
+//! alignment of a file.
 
 use std::ffi::c_long;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-/// cachestat(2) has one number on every architecture (it came with Linux 6.5).
+/// The number of cachestat(2), which is the same on every architecture. Available since Linux 6.5.
 const SYS_CACHESTAT: c_long = 451;
 
 #[repr(C)]
@@ -26,10 +26,10 @@ struct Cachestat {
     recently_evicted_pages: u64,
 }
 
-/// How many pages of `len` bytes from `offset` the page cache holds.
+/// Returns how many pages of the `len` bytes from `offset` are in the page cache.
 ///
 /// # Errors
-/// ENOSYS before Linux 6.5, EOPNOTSUPP on hugetlbfs, EPERM under some seccomp profiles.
+/// `ENOSYS` before Linux 6.5, `EOPNOTSUPP` on hugetlbfs, `EPERM` under some seccomp profiles.
 pub(crate) fn cached_pages(file: &File, offset: u64, len: u64) -> io::Result<u64> {
     let range = CachestatRange { offset, len };
     let mut stat = Cachestat::default();
@@ -40,17 +40,18 @@ pub(crate) fn cached_pages(file: &File, offset: u64, len: u64) -> io::Result<u64
     if answer == 0 { Ok(stat.cached_pages) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What direct I/O on a file must be aligned to.
+/// The alignment that direct I/O on a file requires, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DirectAlignment {
     pub memory_bytes: u32,
     pub offset_bytes: u32,
 }
 
-/// The file's direct-I/O alignment, if kernel (6.1) and file system tell; zeroes: no direct I/O.
+/// Returns the file's direct-I/O alignment, or `None` if the kernel (before 6.1) or the file system
+/// does not report it. Zeroes mean that the file does not support direct I/O.
 pub(crate) fn direct_alignment(file: &File) -> Option<DirectAlignment> {
     let mut stat = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: an empty path with AT_EMPTY_PATH asks about the descriptor; `stat` is large enough.
+    // SAFETY: an empty path with AT_EMPTY_PATH refers to the descriptor; `stat` is large enough.
     let answer = unsafe {
         libc::statx(
             file.as_raw_fd(),

@@ -13,7 +13,7 @@ use super::files::Files;
 use super::pages::{PAGE_BYTES, Sealer};
 use super::source::CachedSource;
 use super::writer::{Bytes, Job};
-use crate::error::errno::{Action, action};
+use crate::error::errno::{ErrnoAction, action};
 use crate::error::{Error, ErrorKind};
 use crate::ring::Window;
 use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
@@ -135,7 +135,7 @@ impl CachedReader {
             Err(error) => {
                 window.widen();
                 // The ladder of files; all else is the cache's misfortune, not the load's.
-                if matches!(action(&error), Action::Retry | Action::Downgrade) {
+                if matches!(action(&error), ErrnoAction::Retry | ErrnoAction::Downgrade) {
                     return (Err(error), window);
                 }
                 tracing::debug!(%error, entry = %entry.directory.display(), "cannot be read");

@@ -1,25 +1,27 @@
-//! The formats, as ways to and from the bits of an F32, which holds every value of the others.
+//! Conversions of each format to and from the bits of an F32, which can represent every value of the
+//! other formats.
 //!
-//! The two float additions are exact or round to nearest even, and see no NaN, no infinity and no
-//! subnormal: so they give the same bits in every mode of every processor, and at full speed.
+//! The two float additions below are exact or round to nearest even, and their operands are never
+//! NaN, infinite or subnormal. Their results therefore do not depend on the processor's mode, and
+//! they run at full speed.
 
-/// A type of `BYTES` bytes whose every value an F32 has.
+/// An element type of `BYTES` bytes whose values an F32 represents exactly.
 pub(super) trait Format<const BYTES: usize> {
-    /// The bits of the F32 of the same value; a NaN as it is, quiet or not.
+    /// Returns the bits of the F32 of the same value. A signaling NaN stays signaling.
     fn widen(bytes: [u8; BYTES]) -> u32;
 }
 
-/// A type of `BYTES` bytes that values are rounded to.
+/// An element type of `BYTES` bytes that an F32 can be rounded to.
 pub(super) trait Narrow<const BYTES: usize> {
-    /// The value nearest to that of an F32, given by its bits.
+    /// Returns the value nearest to the F32 with these bits.
     fn narrow(bits: u32) -> [u8; BYTES];
 }
 
 pub(super) struct F32;
 pub(super) struct F16;
-/// BF16: the upper half of an F32.
-pub(super) struct Half;
-/// No infinity, and one NaN of each sign.
+/// The upper half of an F32.
+pub(super) struct BF16;
+/// It has no infinities and one NaN of each sign.
 pub(super) struct F8E4M3;
 /// The upper half of an F16.
 pub(super) struct F8E5M2;
@@ -27,18 +29,19 @@ pub(super) struct F8E5M2;
 const INFINITY: u32 = 0x7f80_0000;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const QUIET: u32 = 0x0040_0000;
-/// As F32s: the least normal F16, and the power of two after the greatest one.
+/// As F32 bits: the least normal F16, and the power of two above the greatest F16.
 const F16_LEAST_NORMAL: u32 = 0x3880_0000;
 const F16_BEYOND: u32 = 0x4780_0000;
-/// The least normal F32.
+/// The bits of the least normal F32.
 const LEAST_NORMAL: u32 = 0x0080_0000;
 
-/// The F32 of the `magnitude` (exponent and mantissa, below its sign) of a type with so many bits of
-/// mantissa and an exponent biased by `bias`; not for its infinities and NaNs.
+/// Widens the finite `magnitude` (exponent and mantissa without the sign) of a type with `mantissa`
+/// bits of mantissa and an exponent bias of `bias` to the bits of an F32.
 fn widened(magnitude: u32, mantissa: u32, bias: u32) -> u32 {
     let moved = magnitude << (23 - mantissa);
     let normal = moved + ((127 - bias) << 23);
-    // A subnormal: as the mantissa of the least normal number, less that number. Exact.
+    // A subnormal is the least normal number with this mantissa, minus the least normal number. The
+    // subtraction is exact.
     let least_normal = (128 - bias) << 23;
     let subnormal = f32::from_bits(moved + least_normal) - f32::from_bits(least_normal);
     if magnitude >> mantissa != 0 { normal } else { subnormal.to_bits() }
@@ -50,7 +53,7 @@ impl Format<4> for F32 {
     }
 }
 
-impl Format<2> for Half {
+impl Format<2> for BF16 {
     fn widen(bytes: [u8; 2]) -> u32 {
         u32::from(u16::from_le_bytes(bytes)) << 16
     }
@@ -89,7 +92,7 @@ impl Narrow<4> for F32 {
     }
 }
 
-impl Narrow<2> for Half {
+impl Narrow<2> for BF16 {
     fn narrow(bits: u32) -> [u8; 2] {
         let nan = bits | QUIET;
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
@@ -102,11 +105,11 @@ impl Narrow<2> for F16 {
     fn narrow(bits: u32) -> [u8; 2] {
         let magnitude = bits & MAGNITUDE;
         let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
-        // To nearest even; a carry out of the mantissa raises the exponent, up to infinity.
+        // Rounds to nearest even. A carry out of the mantissa increments the exponent, up to infinity.
         let rebiased = magnitude.wrapping_sub(112 << 23);
         let normal = rebiased.wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
-        // The units in the last place of 0.5 are those of F16's subnormals, so this sum is rounded
-        // to them, to nearest even. What is subnormal as an F32 too is nothing in comparison.
+        // A unit in the last place of 0.5 equals one of F16's subnormals, so the addition rounds to
+        // F16's subnormals, to nearest even. F32 subnormals are too small to change the result.
         let small = if magnitude < LEAST_NORMAL { 0 } else { magnitude };
         let sum = f32::from_bits(small) + 0.5;
         let subnormal = sum.to_bits().wrapping_sub(0.5_f32.to_bits());

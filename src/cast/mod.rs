@@ -1,9 +1,10 @@
-//! Casts between float types: what `--dtype` does to tensors on their way into host memory, and what
-//! the kernels that do it on a GPU (`kernels/cast.cu`) are compared with. Both give the same bits.
+//! Casts between float types, which `--dtype` applies to tensors while they are loaded.
 //!
-//! - Values are rounded to nearest, ties to even. What is too large for the type becomes an
-//!   infinity, as IEEE 754 has it; what is subnormal stays so, and nothing is flushed to zero.
-//! - A NaN stays a NaN: its sign and the upper bits of its payload are kept, and it is made quiet.
+//! The kernels that cast on a GPU (`kernels/cast.cu`) give the same bits; tests compare the two.
+//!
+//! - Values are rounded to nearest, ties to even. As in IEEE 754, a value too large for the target
+//!   type becomes an infinity. Subnormal values are kept and never flushed to zero.
+//! - A NaN stays a NaN. Its sign and the upper bits of its payload are kept, and it becomes quiet.
 //! - `F8_E4M3` is the OCP format without infinities (`S.1111.111` is its NaN), `F8_E5M2` is the
 //!   upper half of an `F16`.
 //!
@@ -12,14 +13,14 @@
 //! ```
 //!
 //! Elements are little-endian bytes of any alignment. The loop has no branches, so that the compiler
-//! makes vector code of it; the types of 8 bits are looked up instead, 256 values cast once a run.
+//! can vectorize it. Elements of 8 bits are looked up in a table that each run computes once.
 
 mod format;
 
-use format::{F8E4M3, F8E5M2, F16, F32, Format, Half, Narrow};
+use format::{BF16, F8E4M3, F8E5M2, F16, F32, Format, Narrow};
 use safetensors::Dtype;
 
-/// A cast from one type to another. See the [module's head](self).
+/// A cast from one element type to another; see the [module documentation](self).
 #[derive(Debug, Clone, Copy)]
 pub struct Cast {
     from: Dtype,
@@ -28,8 +29,10 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// The cast of elements of type `from` to type `to`; `None` where there is none: from anything
-    /// but the types above, to anything but F32, F16 and BF16, and from a type to itself.
+    /// Returns the cast of elements from type `from` to type `to`.
+    ///
+    /// `None` if `from` is not one of the types above, `to` is not F32, F16 or BF16, or both are the
+    /// same type.
     ///
     /// ```
     /// use ringload::{Dtype, cast::Cast};
@@ -43,35 +46,36 @@ impl Cast {
     pub fn new(from: Dtype, to: Dtype) -> Option<Self> {
         let run: fn(&[u8], &mut [u8]) = match (from, to) {
             (Dtype::F32, Dtype::F16) => run::<4, 2, F32, F16>,
-            (Dtype::F32, Dtype::BF16) => run::<4, 2, F32, Half>,
+            (Dtype::F32, Dtype::BF16) => run::<4, 2, F32, BF16>,
             (Dtype::F16, Dtype::F32) => run::<2, 4, F16, F32>,
-            (Dtype::F16, Dtype::BF16) => run::<2, 2, F16, Half>,
-            (Dtype::BF16, Dtype::F32) => run::<2, 4, Half, F32>,
-            (Dtype::BF16, Dtype::F16) => run::<2, 2, Half, F16>,
+            (Dtype::F16, Dtype::BF16) => run::<2, 2, F16, BF16>,
+            (Dtype::BF16, Dtype::F32) => run::<2, 4, BF16, F32>,
+            (Dtype::BF16, Dtype::F16) => run::<2, 2, BF16, F16>,
             (Dtype::F8_E4M3, Dtype::F32) => run_by_table::<4, F8E4M3, F32>,
             (Dtype::F8_E4M3, Dtype::F16) => run_by_table::<2, F8E4M3, F16>,
-            (Dtype::F8_E4M3, Dtype::BF16) => run_by_table::<2, F8E4M3, Half>,
+            (Dtype::F8_E4M3, Dtype::BF16) => run_by_table::<2, F8E4M3, BF16>,
             (Dtype::F8_E5M2, Dtype::F32) => run_by_table::<4, F8E5M2, F32>,
             (Dtype::F8_E5M2, Dtype::F16) => run_by_table::<2, F8E5M2, F16>,
-            (Dtype::F8_E5M2, Dtype::BF16) => run_by_table::<2, F8E5M2, Half>,
+            (Dtype::F8_E5M2, Dtype::BF16) => run_by_table::<2, F8E5M2, BF16>,
             _ => return None,
         };
         Some(Self { from, to, run })
     }
 
-    /// The type it takes.
+    /// The element type of the source.
     pub fn from(&self) -> Dtype {
         self.from
     }
 
-    /// The type it makes.
+    /// The element type of the target.
     pub fn to(&self) -> Dtype {
         self.to
     }
 
-    /// How many bytes it makes of `source_bytes`; a part of an element counts for nothing.
+    /// The length in bytes of the target for a source of `source_bytes` bytes. An incomplete element
+    /// at the end is not counted.
     pub fn target_bytes(&self, source_bytes: u64) -> u64 {
-        // All types that are cast are of whole bytes.
+        // All types with a cast have a whole number of bytes.
         let bytes = |dtype: Dtype| dtype.bitsize() as u64 / 8;
         source_bytes / bytes(self.from) * bytes(self.to)
     }
@@ -79,14 +83,14 @@ impl Cast {
     /// Casts the elements of `source` into `target`.
     ///
     /// # Panics
-    /// When `target` is not as long as [`target_bytes`](Self::target_bytes) says, or `source` ends
-    /// within an element: a bug of the caller.
+    /// If the length of `target` is not [`target_bytes`](Self::target_bytes) of the source's length,
+    /// or if `source` ends within an element.
     pub fn run(&self, source: &[u8], target: &mut [u8]) {
         (self.run)(source, target);
     }
 }
 
-const LENGTHS: &str = "a cast's target holds as many elements as its source";
+const LENGTHS: &str = "the target of a cast must hold as many elements as its source";
 
 /// Casts elements of `S` bytes to elements of `T` bytes.
 fn run<const S: usize, const T: usize, From: Format<S>, To: Narrow<T>>(
@@ -104,10 +108,10 @@ fn run<const S: usize, const T: usize, From: Format<S>, To: Narrow<T>>(
     }
 }
 
-/// As `run`, for elements of one byte: up to 4 times as fast where they are many more than there are values.
+/// The same as `run` for elements of one byte. The table makes long runs up to 4 times as fast.
 fn run_by_table<const T: usize, From: Format<1>, To: Narrow<T>>(source: &[u8], target: &mut [u8]) {
-    const WORTH_A_TABLE: usize = 1024;
-    if source.len() < WORTH_A_TABLE {
+    const TABLE_ELEMENTS_MIN: usize = 1024;
+    if source.len() < TABLE_ELEMENTS_MIN {
         return run::<1, T, From, To>(source, target);
     }
     let (target, target_rest) = target.as_chunks_mut::<T>();

@@ -1,7 +1,7 @@
 //! Filling one window: the loop over attempts, with every decision about what an attempt brought.
 
 use super::Shared;
-use crate::error::errno::{Action, action};
+use crate::error::errno::{ErrnoAction, action};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Chunk;
 use crate::ring::Window;
@@ -43,11 +43,11 @@ pub(super) async fn fill(
                     window.came_by(attempt.via.as_str());
                 }
                 shared.stats.read(attempt.via, gained);
-                crate::metrics::read(source.kind(), attempt.via, gained, began.elapsed());
+                crate::metrics::read(source.kind(), attempt.via.as_str(), gained, began.elapsed());
             }
             // Refused, but another read of this reader was too and has seen to it.
             Err(failure)
-                if action(&failure) == Action::Downgrade && reader.steps_down() > steps => {}
+                if action(&failure) == ErrnoAction::Downgrade && reader.steps_down() > steps => {}
             Err(failure) => {
                 recover(shared, source, reader, failure, &mut retries).await?;
             }
@@ -84,7 +84,7 @@ async fn recover(
     retries: &mut u32,
 ) -> Result<()> {
     match action(&failure) {
-        Action::Retry if *retries < RETRIES_MAX => {
+        ErrnoAction::Retry if *retries < RETRIES_MAX => {
             *retries += 1;
             shared.stats.counters.retry("interrupted");
             if *retries > 1 {
@@ -93,7 +93,7 @@ async fn recover(
             }
             Ok(())
         }
-        Action::Downgrade => match reader.downgrade(&failure) {
+        ErrnoAction::Downgrade => match reader.downgrade(&failure) {
             Some(downgrade) => {
                 shared.stats.downgrade(downgrade);
                 Ok(())

@@ -143,7 +143,7 @@ impl GdsWork {
                 Ok(read) => {
                     (done, retries) = (done + read, 0);
                     shared.stats.read(Via::Gds, read);
-                    crate::metrics::read(source.kind(), Via::Gds, read, began.elapsed());
+                    crate::metrics::read(source.kind(), Via::Gds.as_str(), read, began.elapsed());
                 }
                 Err(refusal) if refusal.is_passing() && retries < RETRIES_MAX => {
                     retries += 1;
@@ -182,7 +182,7 @@ impl GdsWork {
             target.write(done, bytes)?;
             done += len;
             shared.stats.read(Via::Buffered, len);
-            crate::metrics::read(source.kind(), Via::Buffered, len, began.elapsed());
+            crate::metrics::read(source.kind(), Via::Buffered.as_str(), len, began.elapsed());
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ fn populate(
         _ => {}
     }
     shared.stats.read(Via::Mapped, bytes);
-    crate::metrics::read(source.kind(), Via::Mapped, bytes, began.elapsed());
+    crate::metrics::read(source.kind(), Via::Mapped.as_str(), bytes, began.elapsed());
     Ok(())
 }
 

@@ -292,7 +292,7 @@ impl LoadHandle {
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
         let near = self.shared.job.near.clone();
         let settled = move || {
-            near.iter().for_each(|near| near.settle());
+            near.iter().for_each(|near| near.bind_thread());
             body();
         };
         let thread = std::thread::Builder::new()

@@ -1,43 +1,45 @@
-//! The errno table: what each answer of the kernel means for a load, in one place.
+//! The errno table: how each errno is handled and reported.
 //!
-//! [`action`] is what the engine does about a failed read; [`meaning`] is what the user is told
-//! when nothing can be done. Meanings follow errno(3), read(2), open(2) and io_uring_enter(2).
+//! [`action`] says how the engine handles a failed read; [`meaning`] is the text of the error that
+//! the user sees when the read cannot be recovered. The meanings follow errno(3), read(2), open(2)
+//! and io_uring_enter(2).
 
-use super::ErrorKind;
+use super::kind::ErrorKind;
 use nix::errno::Errno;
 use std::io;
 
-/// What the engine does about a failed read.
+/// How the engine handles a failed read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Ask again; nothing is wrong.
+pub(crate) enum ErrnoAction {
+    /// The failure is transient: repeat the read.
     Retry,
-    /// The read as formed is refused: take the source's next rung (direct to buffered), else fail.
+    /// The kernel does not support this form of read: fall back to the source's next path (direct
+    /// to buffered), or fail if there is none.
     Downgrade,
-    /// Give up and report.
+    /// Report the error.
     Fail,
 }
 
-/// What an errno means to the user.
+/// How an errno is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Meaning {
-    /// The kind of [`Error`](super::Error) it becomes.
+pub(super) struct Meaning {
+    /// The kind of the resulting [`Error`](super::Error).
     pub kind: ErrorKind,
-    /// What happened, in plain words.
+    /// A plain description of the failure.
     pub what: &'static str,
-    /// What the user can do; empty where there is nothing useful to say.
+    /// What the user can do; empty if there is no useful advice.
     pub remedy: &'static str,
 }
 
 struct Row {
     errno: Errno,
-    action: Action,
+    action: ErrnoAction,
     meaning: Meaning,
 }
 
 const fn row(
     errno: Errno,
-    action: Action,
+    action: ErrnoAction,
     kind: ErrorKind,
     what: &'static str,
     remedy: &'static str,
@@ -45,7 +47,7 @@ const fn row(
     Row { errno, action, meaning: Meaning { kind, what, remedy } }
 }
 
-use Action::{Downgrade, Fail, Retry};
+use ErrnoAction::{Downgrade, Fail, Retry};
 use ErrorKind::{InvalidInput, Io, NotFound, OutOfMemory, PermissionDenied, Unsupported};
 
 #[rustfmt::skip]
@@ -53,7 +55,7 @@ const TABLE: &[Row] = &[
     row(Errno::EINTR,       Retry,     Io, "a signal interrupted the read", ""),
     row(Errno::EAGAIN,      Retry,     Io, "the kernel had no resources for the read at that moment", "lower the number of engines"),
     row(Errno::ECANCELED,   Retry,     Io, "the kernel cancelled the read", ""),
-    row(Errno::EINVAL,      Downgrade, Io, "the file system refuses the read as formed (direct I/O or its alignment)", "try --read-path buffered"),
+    row(Errno::EINVAL,      Downgrade, Io, "the file system does not support direct I/O or this alignment", "try --read-path buffered"),
     row(Errno::EOPNOTSUPP,  Downgrade, Unsupported, "the file system does not support this kind of read", "try --read-path buffered"),
     row(Errno::ENOSYS,      Downgrade, Unsupported, "the kernel does not have this system call", "try --read-path buffered"),
     row(Errno::EFAULT,      Fail,      Io, "the destination memory is not accessible", ""),
@@ -68,7 +70,7 @@ const TABLE: &[Row] = &[
     row(Errno::ENOTDIR,     Fail,      NotFound, "a part of the path is not a directory", "check the path"),
     row(Errno::EACCES,      Fail,      PermissionDenied, "permission denied", "check the owner and mode of the file and of its directories"),
     row(Errno::EPERM,       Fail,      PermissionDenied, "operation not permitted", "check the container's seccomp profile and capabilities"),
-    row(Errno::EISDIR,      Fail,      InvalidInput, "it is a directory", "name a file in it"),
+    row(Errno::EISDIR,      Fail,      InvalidInput, "it is a directory", "name a file in the directory"),
     row(Errno::ELOOP,       Fail,      InvalidInput, "too many symbolic links", "check the path for a loop of links"),
     row(Errno::ENAMETOOLONG,Fail,      InvalidInput, "the path is too long", ""),
     row(Errno::EMFILE,      Fail,      Io, "this process has too many open files", "raise the limit with ulimit -n"),
@@ -88,13 +90,14 @@ fn find(error: &io::Error) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.errno == errno)
 }
 
-/// What the engine does about a read that failed with `error`. Unknown errors fail.
-pub fn action(error: &io::Error) -> Action {
+/// How the engine handles a read that failed with `error`. Unknown errors are
+/// [`Fail`](ErrnoAction::Fail).
+pub(crate) fn action(error: &io::Error) -> ErrnoAction {
     find(error).map_or(Fail, |row| row.action)
 }
 
-/// What `error` means to the user.
-pub fn meaning(error: &io::Error) -> Meaning {
+/// How `error` is reported.
+pub(super) fn meaning(error: &io::Error) -> Meaning {
     find(error).map_or(UNKNOWN, |row| row.meaning)
 }
 
@@ -106,7 +109,7 @@ mod tests {
     fn every_errno_has_one_line() {
         for (i, row) in TABLE.iter().enumerate() {
             let twin = TABLE[i + 1..].iter().any(|other| other.errno == row.errno);
-            assert!(!twin, "{:?} stands twice in the table", row.errno);
+            assert!(!twin, "{:?} is in the table twice", row.errno);
         }
     }
 

@@ -17,7 +17,7 @@ impl Loader {
         // A GPU that is not there is told of when it is used.
         let address = |ordinal: &u32| gpu_info(*ordinal).ok().map(|gpu| gpu.pci_address);
         let addresses: Vec<String> = ordinals.iter().map(address).collect::<Option<_>>()?;
-        let near = NumaAffinity::to(&self.system_root, &addresses, &allowed_cores());
+        let near = NumaAffinity::of_gpus(&self.system_root, &addresses, &allowed_cores());
         match &near {
             Some(NumaAffinity { node, cores }) => {
                 tracing::debug!(node, cores = cores.len(), "engines and ring stay near the GPU");

@@ -155,7 +155,7 @@ impl CudaTransfer {
             }
             self.in_hand.fetch_sub(1, Ordering::AcqRel);
             let extent = &self.spec.extents[index];
-            crate::metrics::device_bytes(self.device(), extent.len_bytes());
+            crate::metrics::device_bytes(self.device().to_string(), extent.len_bytes());
             for positions in arrivals.add(layout, extent) {
                 let (storage, starts) = work.holding.hand_out(layout, &positions, self.device());
                 work.sink.deliver(LoadedTensors { positions, storage, starts });

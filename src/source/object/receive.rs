@@ -14,7 +14,7 @@
 //! 0.31, io_uring 0.24.
 
 use super::landing::Landing;
-use crate::error::errno::{Action, action};
+use crate::error::errno::{ErrnoAction, action};
 use crate::options::RetryLimits;
 use crate::ring::Window;
 use crate::source::Backend;
@@ -72,7 +72,7 @@ impl Kernel for Backend {
     ) -> (io::Result<usize>, Window) {
         // The offset means nothing to a socket.
         let (outcome, window) = self.read_most(socket, window, 0, most).await;
-        if outcome.as_ref().is_err_and(|error| action(error) == Action::Downgrade) {
+        if outcome.as_ref().is_err_and(|error| action(error) == ErrnoAction::Downgrade) {
             self.downgrade();
         }
         (outcome, window)

@@ -147,8 +147,8 @@ impl Refusal {
     /// Whether the same read may be asked for again.
     pub fn is_passing(&self) -> bool {
         let Self::System(error) = self else { return false };
-        use crate::error::errno::{Action, action};
-        action(error) == Action::Retry
+        use crate::error::errno::{ErrnoAction, action};
+        action(error) == ErrnoAction::Retry
     }
 }
 

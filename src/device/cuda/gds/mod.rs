@@ -147,7 +147,7 @@ impl GdsGpu {
         for copy in self.layout.copies(extent, |position| addresses[position - first]) {
             fill(&Target { entered: &entered, copy })?;
         }
-        crate::metrics::device_bytes(self.device(), extent.len_bytes());
+        crate::metrics::device_bytes(self.device().to_string(), extent.len_bytes());
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = arrivals.add(&self.layout, extent);
         let hand_out = |positions| {

@@ -1,0 +1,34 @@
+//! The kinds of errors.
+
+/// What went wrong, coarsely: enough to decide what a caller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A requested file, directory, shard or tensor does not exist.
+    NotFound,
+    /// The operating system refused access.
+    PermissionDenied,
+    /// An option or argument is invalid.
+    InvalidInput,
+    /// The bytes are not a valid checkpoint.
+    InvalidCheckpoint,
+    /// A source was truncated or replaced while it was being read.
+    Changed,
+    /// The received bytes do not match the checksum that the store keeps for them.
+    Corrupt,
+    /// The tensors do not fit under the memory limit.
+    MemoryLimit,
+    /// Memory could not be allocated, mapped or locked.
+    OutOfMemory,
+    /// This build or machine does not support the requested operation.
+    Unsupported,
+    /// A server cannot be reached: its name does not resolve, it accepts no connection, or its
+    /// certificate is not trusted.
+    Unreachable,
+    /// Storage failed to deliver the bytes.
+    Io,
+    /// A GPU or its driver failed.
+    Device,
+    /// The load was cancelled before it completed.
+    Cancelled,
+}

@@ -1,0 +1,87 @@
+//! The crate's error type.
+//!
+//! An [`Error`] has a [`kind`](Error::kind) to match on, a sentence that names the failed operation,
+//! the location and the remedy, and the underlying cause if there is one. One table, `errno`, says
+//! how each errno is handled and reported.
+
+pub(crate) mod errno;
+mod kind;
+
+pub use kind::ErrorKind;
+
+use std::fmt;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+///
+/// `Display` writes one sentence with the location and, where one is known, the remedy. The cause
+/// is available from [`source`](std::error::Error::source) and is not repeated in the sentence.
+pub struct Error {
+    kind: ErrorKind,
+    context: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// Creates an error of `kind` whose sentence is `context`.
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Self { kind, context: context.into(), source: None }
+    }
+
+    /// Returns this error with `source` as its cause.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Creates the error for an I/O error that occurred while `doing` something, for example
+    /// `"open model.safetensors"`.
+    ///
+    /// Kind and remedy come from the errno table. If the I/O error wraps an `Error`, that `Error`
+    /// is returned unchanged.
+    pub fn from_io(doing: impl fmt::Display, source: std::io::Error) -> Self {
+        let source = match source.downcast::<Error>() {
+            Ok(error) => return error,
+            Err(source) => source,
+        };
+        let meaning = errno::meaning(&source);
+        let context = match meaning.remedy {
+            "" => format!("cannot {doing}: {}", meaning.what),
+            remedy => format!("cannot {doing}: {}; {remedy}", meaning.what),
+        };
+        Self::new(meaning.kind, context).with_source(source)
+    }
+
+    /// The kind of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.context)?;
+        if let Some(source) = &self.source {
+            write!(f, " (caused by: {source})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source.as_ref() as _)
+    }
+}
