@@ -169,7 +169,7 @@ impl CacheLayer for Cache {
         ask: &dyn Fn() -> Result<Option<Vec<String>>>,
     ) -> Result<Option<Vec<String>>> {
         let Some(opened) = self.opened(&|name| remote.env(name))? else { return ask() };
-        let place = key::of_place(remote.uri, &remote.place());
+        let place = key::of_place(remote.uri, &remote.address());
         opened.shelf.listed(&place, |age| opened.believes(age), ask)
     }
 }
@@ -181,7 +181,7 @@ impl Opened {
             // All bytes are to be seen as the store sends them, each once.
             return remote.open();
         }
-        let place = key::of_place(remote.uri, &remote.place());
+        let place = key::of_place(remote.uri, &remote.address());
         let known = self.shelf.known(&place);
         if let Some(known) = known.as_ref().filter(|known| self.trusts(known)) {
             let object = remote.known(known.identity.clone());

@@ -237,7 +237,7 @@ impl Loader {
     }
 
     /// What opens sources with this loader's options.
-    #[cfg(feature = "capi")]
+    #[cfg(any(feature = "capi", test))]
     pub(crate) fn opener(&self) -> &Opener {
         &self.opener
     }

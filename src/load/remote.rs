@@ -119,12 +119,6 @@ impl Loader {
         Err(Error::new(ErrorKind::InvalidInput, sentence))
     }
 
-    /// The client of remote locations, for tests that put their own stores into it.
-    #[cfg(test)]
-    pub(crate) fn client(&self) -> &Arc<crate::source::http::Client> {
-        self.opener.client()
-    }
-
     fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {
         let mut options = self.opener.options.clone();
         change(&mut options);

@@ -81,9 +81,9 @@ impl Remote<'_> {
         ObjectSource::known(self.client, Arc::clone(&self.store), self.uri, identity)
     }
 
-    /// The address of its server, where its location does not say it all.
-    pub fn place(&self) -> String {
-        self.store.place()
+    /// The address of the object's server, where the location does not contain it; else empty.
+    pub fn address(&self) -> String {
+        self.store.address()
     }
 
     /// Looks a variable up.

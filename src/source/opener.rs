@@ -13,11 +13,12 @@ use std::sync::{Arc, OnceLock};
 ///
 /// Repositories of the Hub are those of one opener, which sees each of them at one commit: the
 /// loader's opener is asked for another one [for each checkpoint](Self::anew).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Opener {
     pub options: RemoteOptions,
     client: Arc<OnceLock<Arc<Client>>>,
-    repositories: Stores,
+    stores: Arc<Stores>,
+    repositories: Arc<Stores>,
     /// Whether files may be opened although bytes are to be verified and nothing is kept to verify
     /// theirs against.
     takes_files_unverified: bool,
@@ -37,9 +38,7 @@ impl Opener {
 
     /// An opener with the same client, which finds out anew what may have changed since.
     pub fn anew(&self) -> Self {
-        let (options, client) = (self.options.clone(), Arc::clone(&self.client));
-        let (front, takes_files_unverified) = (self.front.clone(), self.takes_files_unverified);
-        Self { options, client, repositories: Stores::default(), front, takes_files_unverified }
+        Self { repositories: Arc::default(), ..self.clone() }
     }
 
     /// The same, for tensors that all go to GPUs: there, verifying covers the way from host memory
@@ -128,9 +127,15 @@ impl Opener {
         let client = self.client();
         let store = match uri.scheme() {
             Scheme::Hf => self.repositories.of(client, uri)?,
-            _ => client.store(uri)?,
+            _ => self.stores.of(client, uri)?,
         };
         Ok(Remote { client, store, uri, verify })
+    }
+
+    /// The stores of everything but Hub repositories, for tests that put their own among them.
+    #[cfg(test)]
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// The client, made if need be.

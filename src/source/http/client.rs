@@ -15,16 +15,11 @@ use super::failure::{Broken, Failure};
 use super::host::Host;
 use super::pace::Watch;
 use super::pool::{Origin, Pool};
-use super::redirect::redirect;
-use super::refusal::{BODY_BYTES_MAX, Refusal};
-use super::retry::Tries;
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use crate::source::LoadCounters;
-use crate::source::store::{Store, Stores};
+use crate::source::counters::LoadCounters;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body_util::Full;
 use std::collections::HashMap;
 use std::fmt;
@@ -32,16 +27,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::time::timeout;
 
-/// How many redirects are followed.
-const REDIRECTS_MAX: usize = 10;
-
-const USER_AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("ringload/", env!("CARGO_PKG_VERSION")));
-
 /// What all requests of a loader share.
 pub(crate) struct Client {
     pub options: RemoteOptions,
-    stores: Stores,
     connector: Connector,
     hosts: Mutex<HashMap<Origin, Arc<Host>>>,
     control: OnceLock<Control>,
@@ -50,24 +38,9 @@ pub(crate) struct Client {
     counters: LoadCounters,
 }
 
-/// An answer, where it came from, and the connection's origin.
-pub(crate) struct Answered {
-    pub answer: Answer,
-    /// The last URL, after all redirects.
-    pub uri: Uri,
-    pub origin: Origin,
-}
-
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-impl Answered {
-    /// Keeps the connection for the next request, if it can serve one.
-    pub fn keep_connection(self, pool: &Pool) {
-        pool.keep(&self.origin, self.answer.body);
     }
 }
 
@@ -77,7 +50,6 @@ impl Client {
         Arc::new(Self {
             connector: Connector::new(options.clone()),
             options,
-            stores: Stores::default(),
             hosts: Mutex::default(),
             control: OnceLock::new(),
             pool: Pool::default(),
@@ -121,20 +93,6 @@ impl Client {
         &self.counters
     }
 
-    /// The store that `uri` is in.
-    ///
-    /// # Errors
-    /// Those of opening the store.
-    pub fn store(&self, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
-        self.stores.of(self, uri)
-    }
-
-    /// The stores, for tests that put their own among them.
-    #[cfg(test)]
-    pub fn stores(&self) -> &Stores {
-        &self.stores
-    }
-
     fn control(&self) -> Result<&Control> {
         if let Some(control) = self.control.get() {
             return Ok(control);
@@ -148,50 +106,6 @@ impl Client {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || Arc::new(Host::new(self.options.connections));
         Arc::clone(hosts.entry(origin.clone()).or_insert_with(made))
-    }
-
-    /// Makes a small request and gives the answer (2xx) with its whole body of at most `max_bytes`.
-    /// Runs on the control thread's runtime only (see [`block_on`](Self::block_on)). `doing`
-    /// continues "cannot": `list s3://bucket/model/`.
-    ///
-    /// `build` makes the request anew for every attempt: absolute URL, without authorization.
-    ///
-    /// # Errors
-    /// What the store makes of a refusal; what is left when retries are used up.
-    pub async fn fetch(
-        self: &Arc<Self>,
-        store: &dyn Store,
-        doing: &str,
-        max_bytes: usize,
-        build: impl Fn() -> Result<Request<Bytes>> + Send + Sync,
-    ) -> Result<Response<Bytes>> {
-        let mut tries = Tries::new(doing, self.options.retries, &self.counters);
-        loop {
-            let request = build()?;
-            let host = self.host(&Origin::of(request.uri()));
-            let failure = match self.fetch_once(store, request, max_bytes).await {
-                Ok(response) => {
-                    host.succeeded();
-                    return Ok(response);
-                }
-                Err(failure) => failure,
-            };
-            let again = tries.after(failure, store, &host)?;
-            tokio::time::sleep(again.wait).await;
-        }
-    }
-
-    async fn fetch_once(
-        self: &Arc<Self>,
-        store: &dyn Store,
-        request: Request<Bytes>,
-        max_bytes: usize,
-    ) -> std::result::Result<Response<Bytes>, Failure> {
-        let answered = self.attempt(&self.pool, store, request, true).await?;
-        if !answered.answer.head.status.is_success() {
-            return Err(self.refusal(&self.pool, answered).await.into());
-        }
-        self.collect(&self.pool, &answered.origin, answered.answer, max_bytes).await
     }
 
     /// One request as it is: no authorization, no retries, no redirects; any status is an answer.
@@ -215,57 +129,8 @@ impl Client {
         })
     }
 
-    /// One attempt: signs the request, sends it, follows redirects. Any other status is an answer.
-    /// `trusted` says that the URL is the store's own: only then is anything secret sent.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub async fn attempt(
-        self: &Arc<Self>,
-        pool: &Pool,
-        store: &dyn Store,
-        request: Request<Bytes>,
-        trusted: bool,
-    ) -> std::result::Result<Answered, Failure> {
-        let (mut head, body) = request.into_parts();
-        head.headers.insert(header::USER_AGENT, USER_AGENT);
-        head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let bare = head.clone();
-        let mut origin = Origin::of(&head.uri);
-        if trusted {
-            for (name, value) in &self.options.headers {
-                head.headers.insert(name, value.clone());
-            }
-            let now = self.host(&origin).now();
-            store.authorize(self, &mut head, now).await?;
-        }
-        for _ in 0..=REDIRECTS_MAX {
-            let answer = self.send(pool, &origin, &head, &body).await?;
-            let Some(to) = redirect(&head.uri, &answer, store)? else {
-                return Ok(Answered { answer, uri: head.uri, origin });
-            };
-            let next = Origin::of(&to);
-            if next != origin {
-                // Whatever was secret was for the first server only.
-                head = bare.clone();
-            }
-            if answer.head.status == StatusCode::SEE_OTHER {
-                head.method = http::Method::GET;
-            }
-            pool.keep(&origin, answer.body);
-            head.uri = to;
-            origin = next;
-        }
-        let sentence = format!(
-            "{} redirects in a row, the last one to {}",
-            REDIRECTS_MAX + 1,
-            origin.as_str()
-        );
-        Err(Broken { again: false, ..Broken::passing("redirect", sentence) }.into())
-    }
-
     /// Sends on an idle connection or a new one, and reads the head of the answer.
-    async fn send(
+    pub(super) async fn send(
         &self,
         pool: &Pool,
         origin: &Origin,
@@ -339,7 +204,7 @@ impl Client {
     }
 
     /// The whole body of an answer.
-    async fn collect(
+    pub(super) async fn collect(
         &self,
         pool: &Pool,
         origin: &Origin,
@@ -374,16 +239,5 @@ impl Client {
         }
         pool.keep(origin, answer.body);
         Ok(Response::from_parts(answer.head, bytes.into()))
-    }
-
-    /// `answer` as a refusal, with what its body says, as far as it can be had.
-    pub async fn refusal(&self, pool: &Pool, answered: Answered) -> Refusal {
-        let Answered { answer, origin, .. } = answered;
-        let (status, headers) = (answer.head.status, answer.head.headers.clone());
-        let body = match self.collect(pool, &origin, answer, BODY_BYTES_MAX).await {
-            Ok(response) => response.into_body(),
-            Err(_) => Bytes::new(),
-        };
-        Refusal { status, headers, body }
     }
 }

@@ -1,7 +1,7 @@
 //! How an attempt can fail.
 
 use super::dial::Unresolved;
-use super::refusal::Refusal;
+use super::error_response::ErrorResponse;
 use crate::error::{Error, ErrorKind};
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     /// No answer, or not all of it.
     Broken(Broken),
     /// An answer that is not what was asked for.
-    Refused(Box<Refusal>),
+    Refused(Box<ErrorResponse>),
     /// What no further attempt would change.
     Stopped(Error),
 }
@@ -116,8 +116,8 @@ impl From<Broken> for Failure {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<ErrorResponse> for Failure {
+    fn from(refusal: ErrorResponse) -> Self {
         Failure::Refused(Box::new(refusal))
     }
 }

@@ -13,27 +13,31 @@
 //! HTTP/2 is not used: one connection with many streams is flow-controlled twice and decrypted by
 //! one core at a time; many connections are what object stores are built for.
 
+mod attempt;
 mod client;
 mod control;
 mod dial;
+mod error_response;
 mod exchange;
 mod failure;
 mod gate;
 mod host;
 mod pace;
+mod policy;
 mod pool;
 mod redirect;
-mod refusal;
 mod retry;
 mod socket;
 mod tail;
 
-pub(crate) use client::{Answered, Client};
+pub(crate) use attempt::Answered;
+pub(crate) use client::Client;
+pub(crate) use error_response::{ErrorAction, ErrorResponse};
 pub(crate) use exchange::Body;
 pub(crate) use failure::{Broken, Failure};
 pub(crate) use gate::CONNECTIONS_MAX;
 pub(crate) use host::Host;
 pub(crate) use pace::Watch;
+pub(crate) use policy::{BoxFuture, RequestPolicy};
 pub(crate) use pool::{Origin, Pool};
-pub(crate) use refusal::Refusal;
 pub(crate) use retry::Tries;

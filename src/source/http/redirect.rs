@@ -3,18 +3,17 @@
 use super::exchange::Answer;
 use super::failure::{Broken, Failure};
 use super::pool::Origin;
-use crate::source::store::Store;
 use http::{Uri, header};
 
 /// Where `answer` sends us, if it does.
 pub(super) fn redirect(
     from: &Uri,
     answer: &Answer,
-    store: &dyn Store,
+    follows: bool,
 ) -> std::result::Result<Option<Uri>, Failure> {
     let moved = [301, 302, 303, 307, 308].contains(&answer.head.status.as_u16());
     let target = answer.head.headers.get(header::LOCATION);
-    let Some(target) = target.filter(|_| moved && store.follows_redirects()) else {
+    let Some(target) = target.filter(|_| moved && follows) else {
         return Ok(None);
     };
     let refuse = |sentence: String| {

@@ -4,13 +4,13 @@
 //! fleet that fail together do not come back together). `Retry-After` is a lower bound. Attempts
 //! without progress, total time, and a bucket of tokens a server (see [`Host`]) bound it all.
 
+use super::error_response::{ErrorAction, ErrorResponse};
 use super::failure::Failure;
 use super::host::Host;
-use super::refusal::Refusal;
+use super::policy::RequestPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RetryLimits;
-use crate::source::LoadCounters;
-use crate::source::store::{Store, Verdict};
+use crate::source::counters::LoadCounters;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -55,7 +55,12 @@ impl<'a> Tries<'a> {
     ///
     /// # Errors
     /// When it ends here, with everything there is to say.
-    pub fn after(&mut self, failure: Failure, store: &dyn Store, host: &Host) -> Result<Again> {
+    pub fn after(
+        &mut self,
+        failure: Failure,
+        store: &dyn RequestPolicy,
+        host: &Host,
+    ) -> Result<Again> {
         tracing::debug!(doing = self.doing, failure = %failure, "an attempt failed");
         match failure {
             Failure::Stopped(error) => Err(error),
@@ -74,10 +79,15 @@ impl<'a> Tries<'a> {
         }
     }
 
-    fn refused(&mut self, refusal: &Refusal, store: &dyn Store, host: &Host) -> Result<Again> {
+    fn refused(
+        &mut self,
+        refusal: &ErrorResponse,
+        store: &dyn RequestPolicy,
+        host: &Host,
+    ) -> Result<Again> {
         let at_once = Again { wait: Duration::ZERO, throttled: false };
-        match store.judge(refusal) {
-            Verdict::Retry { throttled } => {
+        match store.classify(refusal) {
+            ErrorAction::Retry { throttled } => {
                 let first = if throttled { FIRST_WAIT_THROTTLED } else { FIRST_WAIT };
                 let least = refusal.retry_after(host.now()).unwrap_or_default();
                 let wait = self.wait(first, least, self.limits.attempts, host);
@@ -85,25 +95,25 @@ impl<'a> Tries<'a> {
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
                 Ok(Again { wait, throttled })
             }
-            Verdict::Again(word) if self.grant(word) => Ok(at_once),
-            Verdict::Skewed if self.grant("clock") => {
+            ErrorAction::RetryOnce(word) if self.grant(word) => Ok(at_once),
+            ErrorAction::CorrectClock if self.grant("clock") => {
                 if let Some(there) = refusal.date() {
                     host.set_clock(there);
                 }
                 Ok(at_once)
             }
-            Verdict::Expired if self.grant("expired credentials") => {
-                store.renew();
+            ErrorAction::RenewCredentials if self.grant("expired credentials") => {
+                store.renew_credentials();
                 Ok(at_once)
             }
-            Verdict::Fail(kind, sentence) => {
+            ErrorAction::Fail(kind, sentence) => {
                 Err(Error::new(kind, format!("cannot {}: {sentence}", self.doing)))
             }
-            Verdict::Skewed => Err(self.denied("this machine's clock is wrong; set it")),
-            Verdict::Expired => {
+            ErrorAction::CorrectClock => Err(self.denied("this machine's clock is wrong; set it")),
+            ErrorAction::RenewCredentials => {
                 Err(self.denied("the credentials have expired or are not valid; renew them"))
             }
-            Verdict::Again(word) => {
+            ErrorAction::RetryOnce(word) => {
                 Err(self.gave_up(refusal, &format!("not even with its {word}")))
             }
         }
@@ -113,7 +123,7 @@ impl<'a> Tries<'a> {
         Error::new(ErrorKind::PermissionDenied, format!("cannot {}: {why}", self.doing))
     }
 
-    fn gave_up(&self, refusal: &Refusal, why: &str) -> Error {
+    fn gave_up(&self, refusal: &ErrorResponse, why: &str) -> Error {
         let sentence = format!(
             "cannot {}: the server answered {} ({why}); try again later",
             self.doing, refusal.status

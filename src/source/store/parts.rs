@@ -1,6 +1,6 @@
 //! What requests for objects are made of, and listings are read with, whatever the store.
 
-use super::{Depth, Entry};
+use super::traits::{Depth, Entry};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri};
 

@@ -1,12 +1,12 @@
 //! What a server said when it refused.
 
-use crate::source::http::Refusal;
+use crate::source::http::ErrorResponse;
 
 /// A server's own words are not repeated beyond this.
 const WORDS_MAX: usize = 200;
 
 /// `the server answered 404 Not Found (NoSuchKey: The specified key does not exist)`.
-pub(super) fn said(refusal: &Refusal, code: Option<&str>, message: Option<&str>) -> String {
+pub(super) fn said(refusal: &ErrorResponse, code: Option<&str>, message: Option<&str>) -> String {
     let status = refusal.status;
     let words: Vec<_> = [code, message].into_iter().flatten().filter_map(first_line).collect();
     match words.as_slice() {
@@ -25,7 +25,7 @@ fn first_line(text: &str) -> Option<String> {
 /// The text of the first XML element `name` in the body (`Code`, `Message`), where it is one of a
 /// store's short error documents.
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-pub(super) fn xml(refusal: &Refusal, name: &str) -> Option<String> {
+pub(super) fn xml(refusal: &ErrorResponse, name: &str) -> Option<String> {
     use quick_xml::events::Event;
     let text = std::str::from_utf8(&refusal.body).ok()?;
     let mut reader = quick_xml::Reader::from_str(text);
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn words_are_kept_short() {
-        let refusal = |body: &'static [u8]| Refusal {
+        let refusal = |body: &'static [u8]| ErrorResponse {
             status: StatusCode::NOT_FOUND,
             headers: HeaderMap::new(),
             body: body.into(),

@@ -1,10 +1,10 @@
 //! A web server: `http://` and `https://`. The user and password of a URL are sent as basic
 //! authorization; bearer tokens and other headers are options of the load.
 
-use super::{BoxFuture, Checksum, Depth, Entry, Store};
+use super::traits::{Checksum, Depth, Entry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
-use crate::source::http::Client;
+use crate::source::http::{BoxFuture, Client, RequestPolicy};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri, header};
@@ -40,6 +40,20 @@ fn basic(user: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
+impl RequestPolicy for Web {
+    fn authorize<'a>(
+        &'a self,
+        _: &'a Arc<Client>,
+        head: &'a mut http::request::Parts,
+        _: SystemTime,
+    ) -> BoxFuture<'a, Result<()>> {
+        if let Some(authorization) = &self.authorization {
+            head.headers.entry(header::AUTHORIZATION).or_insert(authorization.clone());
+        }
+        Box::pin(async { Ok(()) })
+    }
+}
+
 impl Store for Web {
     fn kind(&self) -> &'static str {
         "http"
@@ -51,18 +65,6 @@ impl Store for Web {
                 format!("{} and what follows is not a URL; percent-encode it", self.base);
             Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
         })
-    }
-
-    fn authorize<'a>(
-        &'a self,
-        _: &'a Arc<Client>,
-        head: &'a mut http::request::Parts,
-        _: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
-        if let Some(authorization) = &self.authorization {
-            head.headers.entry(header::AUTHORIZATION).or_insert(authorization.clone());
-        }
-        Box::pin(async { Ok(()) })
     }
 
     fn entries<'a>(

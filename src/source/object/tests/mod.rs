@@ -13,6 +13,7 @@ use crate::fault_server::{FaultServer, Reply, Request};
 use crate::location::Location;
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, Pool};
+use crate::source::store::Stores;
 use crate::source::{LoadCounters, Stop};
 use bytes::Bytes;
 use std::time::Duration;
@@ -41,7 +42,7 @@ impl Rig {
         };
         let options = RemoteOptions::with_variables(&[]);
         let client = Client::new(options);
-        let store = client.store(&uri).unwrap();
+        let store = Stores::default().of(&client, &uri).unwrap();
         let (object, _) = Object::open(client, store, uri, 100, None).await.unwrap();
         Self { server, object, pool: Pool::default(), counters: LoadCounters::default() }
     }

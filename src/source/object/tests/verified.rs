@@ -5,8 +5,8 @@ use crate::fault_server::{End, FaultServer, Framing, Request};
 use crate::load::{Loader, ReadRequest, Summary};
 use crate::location::{Location, ObjectUri};
 use crate::options::{MemoryLimit, Order};
-use crate::source::http::Client;
-use crate::source::store::{BoxFuture, Checksum, Depth, Entry, Store};
+use crate::source::http::{BoxFuture, Client, RequestPolicy};
+use crate::source::store::{Checksum, Depth, Entry, Store};
 use crate::test_files::file_at;
 use aws_lc_rs::digest::{SHA256, digest};
 use crc_fast::CrcAlgorithm;
@@ -20,15 +20,7 @@ struct Keeper {
     checksum: Option<Checksum>,
 }
 
-impl Store for Keeper {
-    fn kind(&self) -> &'static str {
-        self.store.kind()
-    }
-
-    fn url(&self, key: &str) -> Result<http::Uri> {
-        self.store.url(key)
-    }
-
+impl RequestPolicy for Keeper {
     fn authorize<'a>(
         &'a self,
         client: &'a Arc<Client>,
@@ -36,6 +28,16 @@ impl Store for Keeper {
         now: SystemTime,
     ) -> BoxFuture<'a, Result<()>> {
         self.store.authorize(client, head, now)
+    }
+}
+
+impl Store for Keeper {
+    fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
+    fn url(&self, key: &str) -> Result<http::Uri> {
+        self.store.url(key)
     }
 
     fn entries<'a>(
@@ -84,9 +86,9 @@ fn uri(server: &FaultServer) -> ObjectUri {
 /// A loader that verifies, and for which the server's store keeps `checksum`.
 fn verifying(server: &FaultServer, checksum: Option<Checksum>) -> Loader {
     let (loader, uri) = (Loader::new().verify(true).connections(1), uri(server));
-    let client = loader.client();
-    let store = client.store(&uri).unwrap();
-    client.stores().replace(&uri, Arc::new(Keeper { store, checksum }));
+    let (client, stores) = (loader.opener().client(), loader.opener().stores());
+    let store = stores.of(client, &uri).unwrap();
+    stores.replace(&uri, Arc::new(Keeper { store, checksum }));
     loader
 }
 

@@ -15,12 +15,13 @@ mod tests;
 
 use super::keyring::Keyring;
 use super::parts::{bearer, entry, get, url};
-use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict, signing};
+use super::signing;
+use super::traits::{Checksum, Depth, Entry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::http::{Client, Refusal};
+use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy};
 use account::{Account, Secret};
 use http::request::Parts;
 use http::{HeaderValue, Uri, header};
@@ -134,6 +135,30 @@ fn signed_url(text: &str) -> Result<Uri> {
     })
 }
 
+impl RequestPolicy for Azure {
+    fn authorize<'a>(
+        &'a self,
+        client: &'a Arc<Client>,
+        head: &'a mut Parts,
+        now: SystemTime,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.sign(client, head, now))
+    }
+
+    fn classify(&self, refusal: &ErrorResponse) -> ErrorAction {
+        refusal::judge(refusal, self.uri.container(), &self.using())
+    }
+
+    fn renew_credentials(&self) {
+        self.keyring.forget();
+    }
+
+    /// Requests are signed for their own URLs, and Azure does not redirect.
+    fn follows_redirects(&self) -> bool {
+        false
+    }
+}
+
 impl Store for Azure {
     fn kind(&self) -> &'static str {
         "azure"
@@ -147,30 +172,8 @@ impl Store for Azure {
         url(&format!("{}/{}/{}", self.account.base, self.container(), path(key)))
     }
 
-    fn authorize<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        head: &'a mut Parts,
-        now: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.sign(client, head, now))
-    }
-
-    fn place(&self) -> String {
+    fn address(&self) -> String {
         self.account.base.clone()
-    }
-
-    fn judge(&self, refusal: &Refusal) -> Verdict {
-        refusal::judge(refusal, self.uri.container(), &self.using())
-    }
-
-    fn renew(&self) {
-        self.keyring.forget();
-    }
-
-    /// Requests are signed for their own URLs, and Azure does not redirect.
-    fn follows_redirects(&self) -> bool {
-        false
     }
 
     fn entries<'a>(

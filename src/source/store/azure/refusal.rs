@@ -1,9 +1,8 @@
 //! What refusals of Azure Blob Storage mean.
 
-use super::super::Verdict;
 use super::super::said::{said, xml};
 use crate::error::ErrorKind;
-use crate::source::http::Refusal;
+use crate::source::http::{ErrorAction, ErrorResponse};
 
 /// How requests are authorized.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +16,7 @@ pub(super) enum Use {
 
 /// What `refusal`, of a blob in `container`, means. Details of a failed authorization are not
 /// repeated: they may quote the signature.
-pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict {
+pub(super) fn judge(refusal: &ErrorResponse, container: &str, using: &Use) -> ErrorAction {
     let code =
         refusal.header("x-ms-error-code").map(str::to_owned).or_else(|| xml(refusal, "Code"));
     let code = code.as_deref().unwrap_or_default();
@@ -28,20 +27,22 @@ pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict 
         || message.as_ref().is_some_and(|message| message.contains("failed to authenticate"));
     let fail = |kind, remedy: &str| {
         let said = said(refusal, Some(code), message.as_deref());
-        Verdict::Fail(kind, format!("{said}; {remedy}"))
+        ErrorAction::Fail(kind, format!("{said}; {remedy}"))
     };
     let denied = |remedy: &str| fail(ErrorKind::PermissionDenied, remedy);
     let status = refusal.status.as_u16();
     match (status, code, using) {
-        (_, "ServerBusy", _) => Verdict::Retry { throttled: true },
-        (_, "InternalError" | "OperationTimedOut", _) => Verdict::Retry { throttled: false },
+        (_, "ServerBusy", _) => ErrorAction::Retry { throttled: true },
+        (_, "InternalError" | "OperationTimedOut", _) => ErrorAction::Retry { throttled: false },
         // A private container is not there for those who come without credentials.
         (401 | 403 | 409, _, Use::Nothing(why)) => denied(&without(why)),
         (404, _, Use::Nothing(why)) => fail(
             ErrorKind::NotFound,
             &format!("check the location; or it is private: {}", without(why)),
         ),
-        (403, _, Use::Key) if unsigned && detail.contains("date header") => Verdict::Skewed,
+        (403, _, Use::Key) if unsigned && detail.contains("date header") => {
+            ErrorAction::CorrectClock
+        }
         (403, _, Use::Key) if unsigned => {
             denied("the account key does not fit the account: check AZURE_STORAGE_ACCOUNT_KEY")
         }
@@ -49,7 +50,7 @@ pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict 
             "the shared access signature has run out, or is not for this: make another one that \
              may read and list",
         ),
-        (401, _, Use::Token) => Verdict::Expired,
+        (401, _, Use::Token) => ErrorAction::RenewCredentials,
         (403, "AuthorizationFailure", _) => {
             denied("the account's firewall may not let this machine in: check its network rules")
         }
@@ -64,9 +65,9 @@ pub(super) fn judge(refusal: &Refusal, container: &str, using: &Use) -> Verdict 
         (409, "BlobArchived", _) => {
             fail(ErrorKind::Unsupported, "the blob is archived: rehydrate it first")
         }
-        _ if code.is_empty() => refusal.usual(),
+        _ if code.is_empty() => refusal.default_action(),
         (400, _, _) => fail(ErrorKind::InvalidInput, "it does not understand the request"),
-        _ => refusal.usual(),
+        _ => refusal.default_action(),
     }
 }
 
@@ -82,17 +83,17 @@ mod tests {
     use super::*;
     use http::{HeaderMap, StatusCode};
 
-    fn judged(status: u16, code: &str, more: &str, using: &Use) -> Verdict {
+    fn judged(status: u16, code: &str, more: &str, using: &Use) -> ErrorAction {
         let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code>{more}</Error>");
         let status = StatusCode::from_u16(status).unwrap();
-        judge(&Refusal { status, headers: HeaderMap::new(), body: body.into() }, "box", using)
+        judge(&ErrorResponse { status, headers: HeaderMap::new(), body: body.into() }, "box", using)
     }
 
     #[test]
     fn a_wrong_key_is_told_from_a_wrong_clock() {
         let late = "<AuthenticationErrorDetail>Request date header too old: 'Thu, 17 Mar 2016 \
             19:05:58 GMT'</AuthenticationErrorDetail>";
-        assert_eq!(judged(403, "AuthenticationFailed", late, &Use::Key), Verdict::Skewed);
+        assert_eq!(judged(403, "AuthenticationFailed", late, &Use::Key), ErrorAction::CorrectClock);
         let wrong = "<Message>Server failed to authenticate the request.\nRequestId:1</Message>\
             <AuthenticationErrorDetail>The MAC signature found in the HTTP request 's3cret' is not \
             the same as any computed signature.</AuthenticationErrorDetail>";
@@ -130,12 +131,18 @@ mod tests {
             assert_eq!(got, kind, "{sentence}");
             assert!(sentence.contains(words), "{sentence}");
         }
-        assert_eq!(judged(401, "InvalidAuthenticationInfo", "", &Use::Token), Verdict::Expired);
-        assert_eq!(judged(503, "ServerBusy", "", &Use::Key), Verdict::Retry { throttled: true });
+        assert_eq!(
+            judged(401, "InvalidAuthenticationInfo", "", &Use::Token),
+            ErrorAction::RenewCredentials
+        );
+        assert_eq!(
+            judged(503, "ServerBusy", "", &Use::Key),
+            ErrorAction::Retry { throttled: true }
+        );
         assert_eq!(
             judged(500, "InternalError", "", &Use::Key),
-            Verdict::Retry { throttled: false }
+            ErrorAction::Retry { throttled: false }
         );
-        assert_eq!(judged(429, "", "", &Use::Key), Verdict::Retry { throttled: true });
+        assert_eq!(judged(429, "", "", &Use::Key), ErrorAction::Retry { throttled: true });
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::location::Scheme;
+use crate::source::store::Stores;
 use crate::test_server::{Asked, Server};
 use http::Request;
 
@@ -214,7 +215,7 @@ fn listings_are_read_to_their_end() {
     let variables = [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str())];
     let client = Client::new(RemoteOptions::with_variables(&variables));
     let names = client.clone().block_on(async move {
-        let store = client.store(&blob())?;
+        let store = Stores::default().of(&client, &blob())?;
         store.list(&client, "m/").await
     });
     assert_eq!(names.unwrap().unwrap(), ["1.safetensors", "2&.safetensors"]);
@@ -231,7 +232,7 @@ fn a_wrong_clock_is_corrected_once() {
         [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str()), ("AZURE_STORAGE_KEY", "a2V5")];
     let client = Client::new(RemoteOptions::with_variables(&variables));
     let outcome = client.clone().block_on(async move {
-        let store = client.store(&blob())?;
+        let store = Stores::default().of(&client, &blob())?;
         store.list(&client, "m/").await
     });
     let error = outcome.unwrap_err();

@@ -1,7 +1,7 @@
 //! What the JSON API answers: pages of a listing, and the checksum of an object.
 
 use super::super::parts::entry;
-use super::super::{Checksum, Depth, Entry};
+use super::super::traits::{Checksum, Depth, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::segment;
 use base64::Engine;

@@ -17,12 +17,13 @@ mod tests;
 
 use super::keyring::Keyring;
 use super::parts::{bearer, get, is_base, url};
-use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict, signing};
+use super::signing;
+use super::traits::{Checksum, Depth, Entry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::http::{Client, Refusal};
+use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy};
 use http::{HeaderValue, Uri, header};
 use reqsign_google::Credential;
 use std::sync::Arc;
@@ -133,22 +134,7 @@ fn is_google(base: &str) -> bool {
     uri.scheme_str() == Some("https") && host.ends_with(".googleapis.com")
 }
 
-impl Store for Gcs {
-    fn kind(&self) -> &'static str {
-        "gcs"
-    }
-
-    fn url(&self, key: &str) -> Result<Uri> {
-        if key.is_empty() {
-            let sentence = format!("{} names a bucket and no object in it", self.uri);
-            return Err(Error::new(ErrorKind::InvalidInput, sentence));
-        }
-        match self.by_json.load(Ordering::Relaxed) {
-            true => url(&format!("{}?alt=media", self.resource(key))),
-            false => url(&format!("{}/{}/{}", self.base, self.bucket(), path(key))),
-        }
-    }
-
+impl RequestPolicy for Gcs {
     fn authorize<'a>(
         &'a self,
         client: &'a Arc<Client>,
@@ -166,21 +152,38 @@ impl Store for Gcs {
         })
     }
 
-    fn place(&self) -> String {
-        self.base.clone()
-    }
-
-    fn judge(&self, refusal: &Refusal) -> Verdict {
+    fn classify(&self, refusal: &ErrorResponse) -> ErrorAction {
         let verdict = refusal::judge(refusal, self.uri.container(), self.without());
-        let missing = matches!(verdict, Verdict::Fail(ErrorKind::NotFound, _));
+        let missing = matches!(verdict, ErrorAction::Fail(ErrorKind::NotFound, _));
         if missing && !self.is_google && !self.by_json.swap(true, Ordering::Relaxed) {
-            return Verdict::Again("paths of the JSON API");
+            return ErrorAction::RetryOnce("paths of the JSON API");
         }
         verdict
     }
 
-    fn renew(&self) {
+    fn renew_credentials(&self) {
         self.keyring.forget();
+    }
+}
+
+impl Store for Gcs {
+    fn kind(&self) -> &'static str {
+        "gcs"
+    }
+
+    fn url(&self, key: &str) -> Result<Uri> {
+        if key.is_empty() {
+            let sentence = format!("{} names a bucket and no object in it", self.uri);
+            return Err(Error::new(ErrorKind::InvalidInput, sentence));
+        }
+        match self.by_json.load(Ordering::Relaxed) {
+            true => url(&format!("{}?alt=media", self.resource(key))),
+            false => url(&format!("{}/{}/{}", self.base, self.bucket(), path(key))),
+        }
+    }
+
+    fn address(&self) -> String {
+        self.base.clone()
     }
 
     fn entries<'a>(

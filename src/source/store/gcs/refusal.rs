@@ -1,10 +1,9 @@
 //! What refusals of Google Cloud Storage mean: those of the XML API say it in XML, those of the
 //! JSON API in JSON.
 
-use super::super::Verdict;
 use super::super::said::{said, xml};
 use crate::error::ErrorKind;
-use crate::source::http::Refusal;
+use crate::source::http::{ErrorAction, ErrorResponse};
 use serde_json::Value;
 
 /// What the server gave as its reason.
@@ -16,11 +15,11 @@ struct Reason {
 
 /// What `refusal`, of an object in `bucket`, means. `without` says why the request went without
 /// credentials, if it did.
-pub(super) fn judge(refusal: &Refusal, bucket: &str, without: Option<String>) -> Verdict {
+pub(super) fn judge(refusal: &ErrorResponse, bucket: &str, without: Option<String>) -> ErrorAction {
     let reason = Reason::of(refusal);
     let fail = |kind, remedy: &str| {
         let said = said(refusal, reason.code.as_deref(), reason.message.as_deref());
-        Verdict::Fail(kind, format!("{said}; {remedy}"))
+        ErrorAction::Fail(kind, format!("{said}; {remedy}"))
     };
     let says = |words: &[&str]| {
         let message = reason.message.as_deref().unwrap_or_default();
@@ -28,13 +27,13 @@ pub(super) fn judge(refusal: &Refusal, bucket: &str, without: Option<String>) ->
         words.iter().any(|word| code == *word || message.contains(word))
     };
     match refusal.status.as_u16() {
-        400 | 401 | 403 if says(&["RequestTimeTooSkewed"]) => Verdict::Skewed,
+        400 | 401 | 403 if says(&["RequestTimeTooSkewed"]) => ErrorAction::CorrectClock,
         400 | 403 if says(&["UserProjectMissing", "requester pays", "userProject"]) => fail(
             ErrorKind::PermissionDenied,
             "the bucket wants a project to pay: give --header 'x-goog-user-project: PROJECT'",
         ),
         403 if says(&["rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded"]) => {
-            Verdict::Retry { throttled: true }
+            ErrorAction::Retry { throttled: true }
         }
         401 | 403 if without.is_some() => {
             let without = without.unwrap_or_default();
@@ -44,8 +43,8 @@ pub(super) fn judge(refusal: &Refusal, bucket: &str, without: Option<String>) ->
             );
             fail(ErrorKind::PermissionDenied, &remedy)
         }
-        401 => Verdict::Expired,
-        400 if says(&["ExpiredToken"]) => Verdict::Expired,
+        401 => ErrorAction::RenewCredentials,
+        400 if says(&["ExpiredToken"]) => ErrorAction::RenewCredentials,
         403 => fail(
             ErrorKind::PermissionDenied,
             "grant the account in use the role Storage Object Viewer of the bucket",
@@ -54,12 +53,12 @@ pub(super) fn judge(refusal: &Refusal, bucket: &str, without: Option<String>) ->
             fail(ErrorKind::NotFound, &format!("there is no bucket {bucket}; check its name"))
         }
         404 => fail(ErrorKind::NotFound, "there is no such bucket or object; check the location"),
-        _ => refusal.usual(),
+        _ => refusal.default_action(),
     }
 }
 
 impl Reason {
-    fn of(refusal: &Refusal) -> Self {
+    fn of(refusal: &ErrorResponse) -> Self {
         if let Some(code) = xml(refusal, "Code") {
             // The details of a refused access say whose it was; the message does not.
             let message = xml(refusal, "Details").or_else(|| xml(refusal, "Message"));
@@ -76,9 +75,9 @@ mod tests {
     use super::*;
     use http::{HeaderMap, StatusCode};
 
-    fn judged(status: u16, body: &'static str, without: Option<&str>) -> Verdict {
+    fn judged(status: u16, body: &'static str, without: Option<&str>) -> ErrorAction {
         let status = StatusCode::from_u16(status).unwrap();
-        let refusal = Refusal { status, headers: HeaderMap::new(), body: body.into() };
+        let refusal = ErrorResponse { status, headers: HeaderMap::new(), body: body.into() };
         judge(&refusal, "my-bucket", without.map(str::to_owned))
     }
 
@@ -108,18 +107,18 @@ mod tests {
         }
         let (_, sentence) = judged(403, denied, None).failed();
         assert!(sentence.contains("Storage Object Viewer"), "{sentence}");
-        assert_eq!(judged(401, "", None), Verdict::Expired);
+        assert_eq!(judged(401, "", None), ErrorAction::RenewCredentials);
     }
 
     #[test]
     fn limits_are_waited_for() {
         let slow = r#"{"error": {"errors": [{"reason": "rateLimitExceeded"}]}}"#;
-        assert_eq!(judged(403, slow, None), Verdict::Retry { throttled: true });
-        assert_eq!(judged(429, "", None), Verdict::Retry { throttled: true });
-        assert_eq!(judged(503, "", Some("none")), Verdict::Retry { throttled: true });
-        assert_eq!(judged(500, "{", None), Verdict::Retry { throttled: false });
+        assert_eq!(judged(403, slow, None), ErrorAction::Retry { throttled: true });
+        assert_eq!(judged(429, "", None), ErrorAction::Retry { throttled: true });
+        assert_eq!(judged(503, "", Some("none")), ErrorAction::Retry { throttled: true });
+        assert_eq!(judged(500, "{", None), ErrorAction::Retry { throttled: false });
         let skewed = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
-        assert_eq!(judged(403, skewed, None), Verdict::Skewed);
+        assert_eq!(judged(403, skewed, None), ErrorAction::CorrectClock);
         let pays = "<Error><Code>UserProjectMissing</Code></Error>";
         assert!(judged(400, pays, None).failed().1.contains("x-goog-user-project"));
     }

@@ -3,6 +3,7 @@
 use super::super::keyring::Found;
 use super::*;
 use crate::location::Scheme;
+use crate::source::store::Stores;
 use crate::test_server::{Asked, Server};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -109,7 +110,7 @@ fn the_metadata_server_is_asked_as_it_wants() {
     let work = {
         let client = Arc::clone(&client);
         async move {
-            let store = client.store(&uri)?;
+            let store = Stores::default().of(&client, &uri)?;
             let mut seen = Vec::new();
             for _ in 0..3 {
                 let (mut head, ()) = Request::new(()).into_parts();
@@ -307,7 +308,7 @@ fn with_store<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>
 ) -> Result<T> {
     let client =
         Client::new(RemoteOptions::with_variables(&[("STORAGE_EMULATOR_HOST", &server.host())]));
-    let store = client.store(&bucket()).unwrap();
+    let store = Stores::default().of(&client, &bucket()).unwrap();
     client.block_on(work(Arc::clone(&client), store))
 }
 
@@ -345,13 +346,13 @@ fn checksums_come_from_the_metadata() {
 #[test]
 fn an_emulator_may_know_the_json_api_alone() {
     let gcs = gcs(&[("STORAGE_EMULATOR_HOST", "localhost:99")]);
-    let refusal = Refusal {
+    let refusal = ErrorResponse {
         status: http::StatusCode::NOT_FOUND,
         headers: http::HeaderMap::new(),
         body: Bytes::new(),
     };
-    assert!(matches!(gcs.judge(&refusal), Verdict::Again(_)));
+    assert!(matches!(gcs.classify(&refusal), ErrorAction::RetryOnce(_)));
     let url = gcs.url("m/x").unwrap().to_string();
     assert_eq!(url, "http://localhost:99/storage/v1/b/my-bucket/o/m%2Fx?alt=media");
-    assert!(matches!(gcs.judge(&refusal), Verdict::Fail(ErrorKind::NotFound, _)));
+    assert!(matches!(gcs.classify(&refusal), ErrorAction::Fail(ErrorKind::NotFound, _)));
 }

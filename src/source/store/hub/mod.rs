@@ -21,11 +21,11 @@ mod token;
 mod tree;
 
 use super::parts::get;
-use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict};
+use super::traits::{Checksum, Depth, Entry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use crate::source::http::{Client, Origin, Refusal};
+use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, Origin, RequestPolicy};
 use cache::Cache;
 use http::{HeaderValue, Uri, header};
 use place::{Place, is_commit};
@@ -182,18 +182,7 @@ impl Hub {
     }
 }
 
-impl Store for Hub {
-    fn kind(&self) -> &'static str {
-        "hub"
-    }
-
-    fn url(&self, key: &str) -> Result<Uri> {
-        if self.offline {
-            return Err(self.not_cached(key));
-        }
-        self.place.file(self.commit(), key)
-    }
-
+impl RequestPolicy for Hub {
     fn authorize<'a>(
         &'a self,
         _: &'a Arc<Client>,
@@ -208,12 +197,25 @@ impl Store for Hub {
         Box::pin(async { Ok(()) })
     }
 
-    fn place(&self) -> String {
-        self.place.endpoint().to_owned()
+    fn classify(&self, refusal: &ErrorResponse) -> ErrorAction {
+        refusal::judge(refusal, &self.place, self.token.is_some())
+    }
+}
+
+impl Store for Hub {
+    fn kind(&self) -> &'static str {
+        "hub"
     }
 
-    fn judge(&self, refusal: &Refusal) -> Verdict {
-        refusal::judge(refusal, &self.place, self.token.is_some())
+    fn url(&self, key: &str) -> Result<Uri> {
+        if self.offline {
+            return Err(self.not_cached(key));
+        }
+        self.place.file(self.commit(), key)
+    }
+
+    fn address(&self) -> String {
+        self.place.endpoint().to_owned()
     }
 
     fn prepare<'a>(&'a self, client: &'a Arc<Client>) -> BoxFuture<'a, Result<()>> {

@@ -2,12 +2,11 @@
 
 use super::place::Place;
 use crate::error::ErrorKind;
-use crate::source::http::Refusal;
-use crate::source::store::Verdict;
+use crate::source::http::{ErrorAction, ErrorResponse};
 use crate::source::store::said::said;
 
 /// What `refusal` of something in `place` means. `has_token` says whether a token was sent.
-pub(super) fn judge(refusal: &Refusal, place: &Place, has_token: bool) -> Verdict {
+pub(super) fn judge(refusal: &ErrorResponse, place: &Place, has_token: bool) -> ErrorAction {
     let status = refusal.status.as_u16();
     let code = refusal.header("x-error-code").unwrap_or_default();
     let token = match has_token {
@@ -46,8 +45,8 @@ pub(super) fn judge(refusal: &Refusal, place: &Place, has_token: bool) -> Verdic
             (ErrorKind::NotFound, "the repository has no such file at this revision".to_owned())
         }
         (_, 401 | 403) => (ErrorKind::PermissionDenied, token.to_owned()),
-        _ => return refusal.usual(),
+        _ => return refusal.default_action(),
     };
     let said = said(refusal, Some(code), refusal.header("x-error-message"));
-    Verdict::Fail(kind, format!("{said}; {sentence}"))
+    ErrorAction::Fail(kind, format!("{said}; {sentence}"))
 }

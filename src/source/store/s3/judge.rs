@@ -3,12 +3,11 @@
 
 use super::S3;
 use crate::error::ErrorKind;
-use crate::source::http::Refusal;
-use crate::source::store::Verdict;
+use crate::source::http::{ErrorAction, ErrorResponse};
 use crate::source::store::said::{self, xml};
 
 /// What follows from `refusal`.
-pub(super) fn judge(store: &S3, refusal: &Refusal) -> Verdict {
+pub(super) fn judge(store: &S3, refusal: &ErrorResponse) -> ErrorAction {
     let code = xml(refusal, "Code").unwrap_or_default();
     if let Some(verdict) = elsewhere(store, refusal, &code) {
         return verdict;
@@ -19,20 +18,20 @@ pub(super) fn judge(store: &S3, refusal: &Refusal) -> Verdict {
         | "Throttling"
         | "ThrottlingException"
         | "TooManyRequests"
-        | "ServiceUnavailable" => Verdict::Retry { throttled: true },
+        | "ServiceUnavailable" => ErrorAction::Retry { throttled: true },
         "InternalError" | "RequestTimeout" | "OperationAborted" => {
-            Verdict::Retry { throttled: false }
+            ErrorAction::Retry { throttled: false }
         }
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
-            Verdict::Expired
+            ErrorAction::RenewCredentials
         }
-        "RequestTimeTooSkewed" => Verdict::Skewed,
+        "RequestTimeTooSkewed" => ErrorAction::CorrectClock,
         _ => ended(store, refusal, &code),
     }
 }
 
 /// Where the bucket is in another region.
-fn elsewhere(store: &S3, refusal: &Refusal, code: &str) -> Option<Verdict> {
+fn elsewhere(store: &S3, refusal: &ErrorResponse, code: &str) -> Option<ErrorAction> {
     let status = refusal.status.as_u16();
     let told = refusal.header("x-amz-bucket-region").map(str::to_owned);
     let told = told.or_else(|| xml(refusal, "Region"));
@@ -45,18 +44,18 @@ fn elsewhere(store: &S3, refusal: &Refusal, code: &str) -> Option<Verdict> {
     }
     // Also when it is known by now: this request may have been made before.
     if told.is_some_and(|region| store.learn(&region)) {
-        return Some(Verdict::Again("region"));
+        return Some(ErrorAction::RetryOnce("region"));
     }
     let sentence = format!(
         "the bucket is elsewhere: {}, but not where; name its region with AWS_REGION, and check the \
          endpoint if one is set",
         said(refusal)
     );
-    Some(Verdict::Fail(ErrorKind::InvalidInput, sentence))
+    Some(ErrorAction::Fail(ErrorKind::InvalidInput, sentence))
 }
 
 /// Where asking again does not help.
-fn ended(store: &S3, refusal: &Refusal, code: &str) -> Verdict {
+fn ended(store: &S3, refusal: &ErrorResponse, code: &str) -> ErrorAction {
     let (kind, what, remedy) = match (refusal.status.as_u16(), code) {
         (_, "NoSuchBucket") if store.0.address.is_aws() => {
             (ErrorKind::NotFound, "there is no such bucket", "check its name")
@@ -95,19 +94,19 @@ fn ended(store: &S3, refusal: &Refusal, code: &str) -> Verdict {
             "access is denied",
             "these credentials need s3:GetObject for objects and s3:ListBucket for directories",
         ),
-        (_, "") => return refusal.usual(),
-        _ => match refusal.usual() {
-            Verdict::Fail(kind, sentence) => {
-                return Verdict::Fail(kind, format!("{sentence} ({code})"));
+        (_, "") => return refusal.default_action(),
+        _ => match refusal.default_action() {
+            ErrorAction::Fail(kind, sentence) => {
+                return ErrorAction::Fail(kind, format!("{sentence} ({code})"));
             }
             other => return other,
         },
     };
-    Verdict::Fail(kind, format!("{what}: {}; {remedy}", said(refusal)))
+    ErrorAction::Fail(kind, format!("{what}: {}; {remedy}", said(refusal)))
 }
 
 /// What the server said, shortly.
-pub(super) fn said(refusal: &Refusal) -> String {
+pub(super) fn said(refusal: &ErrorResponse) -> String {
     let (code, message) = (xml(refusal, "Code"), xml(refusal, "Message"));
     said::said(refusal, code.as_deref(), message.as_deref())
 }

@@ -19,11 +19,11 @@ mod profiles;
 mod sigv4;
 mod time;
 
-use super::{BoxFuture, Checksum, Depth, Entry, Store, Verdict};
+use super::traits::{Checksum, Depth, Entry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use crate::source::http::{Client, Refusal};
+use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy};
 use address::Address;
 use credentials::Credentials;
 use http::Uri;
@@ -129,15 +129,7 @@ fn is_anonymous(options: &RemoteOptions) -> bool {
     options.s3_credentials.is_none() && unsigned == Some(true)
 }
 
-impl Store for S3 {
-    fn kind(&self) -> &'static str {
-        "s3"
-    }
-
-    fn url(&self, key: &str) -> Result<Uri> {
-        self.0.address.url(&self.region(), key)
-    }
-
+impl RequestPolicy for S3 {
     fn authorize<'a>(
         &'a self,
         client: &'a Arc<Client>,
@@ -158,15 +150,11 @@ impl Store for S3 {
         })
     }
 
-    fn place(&self) -> String {
-        self.0.address.server()
-    }
-
-    fn judge(&self, refusal: &Refusal) -> Verdict {
+    fn classify(&self, refusal: &ErrorResponse) -> ErrorAction {
         judge::judge(self, refusal)
     }
 
-    fn renew(&self) {
+    fn renew_credentials(&self) {
         if let Some(credentials) = &self.0.credentials {
             credentials.renew();
         }
@@ -175,6 +163,20 @@ impl Store for S3 {
     /// Each request is signed for its own URL: a redirect tells the region.
     fn follows_redirects(&self) -> bool {
         false
+    }
+}
+
+impl Store for S3 {
+    fn kind(&self) -> &'static str {
+        "s3"
+    }
+
+    fn url(&self, key: &str) -> Result<Uri> {
+        self.0.address.url(&self.region(), key)
+    }
+
+    fn address(&self) -> String {
+        self.0.address.server()
     }
 
     fn entries<'a>(

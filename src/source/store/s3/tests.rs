@@ -1,5 +1,6 @@
 use super::*;
 use crate::location::Scheme;
+use crate::source::store::Stores;
 use crate::test_server::{Answer, Server};
 use http::{HeaderMap, StatusCode};
 
@@ -11,31 +12,31 @@ fn store(env: &[(&str, &str)]) -> S3 {
     S3::new(&RemoteOptions::with_variables(env), &uri, &Shared::default()).unwrap()
 }
 
-fn refusal(status: u16, code: &str) -> Refusal {
+fn refusal(status: u16, code: &str) -> ErrorResponse {
     let body = match code {
         "" => String::new(),
         code => format!("<Error><Code>{code}</Code><Message>Because.</Message></Error>"),
     };
     let status = StatusCode::from_u16(status).unwrap();
-    Refusal { status, headers: HeaderMap::new(), body: body.into() }
+    ErrorResponse { status, headers: HeaderMap::new(), body: body.into() }
 }
 
 #[test]
 fn codes_have_their_meaning() {
     let store = store(&[]);
     for (status, code, verdict) in [
-        (503, "SlowDown", Verdict::Retry { throttled: true }),
-        (503, "", Verdict::Retry { throttled: true }),
-        (400, "RequestLimitExceeded", Verdict::Retry { throttled: true }),
-        (500, "InternalError", Verdict::Retry { throttled: false }),
-        (400, "RequestTimeout", Verdict::Retry { throttled: false }),
-        (500, "", Verdict::Retry { throttled: false }),
-        (400, "ExpiredToken", Verdict::Expired),
-        (403, "RequestExpired", Verdict::Expired),
-        (400, "TokenRefreshRequired", Verdict::Expired),
-        (403, "RequestTimeTooSkewed", Verdict::Skewed),
+        (503, "SlowDown", ErrorAction::Retry { throttled: true }),
+        (503, "", ErrorAction::Retry { throttled: true }),
+        (400, "RequestLimitExceeded", ErrorAction::Retry { throttled: true }),
+        (500, "InternalError", ErrorAction::Retry { throttled: false }),
+        (400, "RequestTimeout", ErrorAction::Retry { throttled: false }),
+        (500, "", ErrorAction::Retry { throttled: false }),
+        (400, "ExpiredToken", ErrorAction::RenewCredentials),
+        (403, "RequestExpired", ErrorAction::RenewCredentials),
+        (400, "TokenRefreshRequired", ErrorAction::RenewCredentials),
+        (403, "RequestTimeTooSkewed", ErrorAction::CorrectClock),
     ] {
-        assert_eq!(store.judge(&refusal(status, code)), verdict, "{code}");
+        assert_eq!(store.classify(&refusal(status, code)), verdict, "{code}");
     }
 }
 
@@ -63,7 +64,7 @@ fn ends_have_kind_code_and_remedy() {
         (&store, 400, "KeyTooLongError", ErrorKind::InvalidInput, "(KeyTooLongError)"),
         (&store, 412, "PreconditionFailed", ErrorKind::Changed, "replaced"),
     ] {
-        let Verdict::Fail(found, sentence) = store.judge(&refusal(status, code)) else {
+        let ErrorAction::Fail(found, sentence) = store.classify(&refusal(status, code)) else {
             panic!("{code}")
         };
         assert_eq!(found, kind, "{code}");
@@ -73,12 +74,12 @@ fn ends_have_kind_code_and_remedy() {
 
 #[test]
 fn buckets_tell_their_region() {
-    let region = |answer: &Refusal| {
+    let region = |answer: &ErrorResponse| {
         let store = store(&[("AWS_REGION", "us-west-2")]);
-        let verdict = store.judge(answer);
+        let verdict = store.classify(answer);
         (verdict, store.url("k").unwrap().host().unwrap().to_owned())
     };
-    let learnt = (Verdict::Again("region"), "models.s3.eu-west-1.amazonaws.com".to_owned());
+    let learnt = (ErrorAction::RetryOnce("region"), "models.s3.eu-west-1.amazonaws.com".to_owned());
     for status in [301, 307, 400] {
         let mut by_header = refusal(status, "");
         by_header.headers.insert("x-amz-bucket-region", "eu-west-1".parse().unwrap());
@@ -94,7 +95,7 @@ fn buckets_tell_their_region() {
     evil.headers.insert("x-amz-bucket-region", "evil.example.com/".parse().unwrap());
     for answer in [evil, refusal(301, "PermanentRedirect")] {
         let (verdict, host) = region(&answer);
-        assert!(matches!(&verdict, Verdict::Fail(ErrorKind::InvalidInput, sentence)
+        assert!(matches!(&verdict, ErrorAction::Fail(ErrorKind::InvalidInput, sentence)
             if sentence.contains("AWS_REGION")));
         assert_eq!(host, "models.s3.us-west-2.amazonaws.com");
     }
@@ -133,7 +134,7 @@ fn with_store<T: Send + 'static>(
     let url = server.url();
     let env = [&KEYS[..], &[("AWS_ENDPOINT_URL", url.as_str())], more].concat();
     let client = Client::new(RemoteOptions::with_variables(&env));
-    let store = client.store(&ObjectUri::new(Scheme::S3, "models", "")).unwrap();
+    let store = Stores::default().of(&client, &ObjectUri::new(Scheme::S3, "models", "")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(work(client, store))
 }
@@ -240,7 +241,8 @@ fn expired_credentials_are_renewed_once() {
         let env =
             [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &agent)];
         let client = Client::new(RemoteOptions::with_variables(&env));
-        let store = client.store(&ObjectUri::new(Scheme::S3, "models", "")).unwrap();
+        let store =
+            Stores::default().of(&client, &ObjectUri::new(Scheme::S3, "models", "")).unwrap();
         let asking = Arc::clone(&client);
         let listing = client.block_on(async move { store.list(&asking, "").await });
         (listing, server.asked().len())

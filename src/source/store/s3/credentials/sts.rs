@@ -6,7 +6,7 @@ use super::{Credential, denied};
 use crate::error::{Error, Result};
 use crate::location::escape::segment;
 use crate::options::RemoteOptions;
-use crate::source::http::{Client, Origin, Refusal};
+use crate::source::http::{Client, ErrorResponse, Origin};
 use crate::source::store::s3::address::{domain, is_region};
 use crate::source::store::s3::judge::said;
 use crate::source::store::s3::profiles::Profiles;
@@ -141,9 +141,9 @@ fn request(sts: &Sts, form: &str) -> Request<Bytes> {
     request
 }
 
-async fn post(client: &Client, request: Request<Bytes>) -> Result<Refusal> {
+async fn post(client: &Client, request: Request<Bytes>) -> Result<ErrorResponse> {
     let (head, body) = ask(client, request, CONFIGURED).await?.into_parts();
-    Ok(Refusal { status: head.status, headers: head.headers, body })
+    Ok(ErrorResponse { status: head.status, headers: head.headers, body })
 }
 
 fn differs(there: SystemTime, here: SystemTime) -> bool {
@@ -152,7 +152,7 @@ fn differs(there: SystemTime, here: SystemTime) -> bool {
 }
 
 /// The credentials in an answer of STS, else why there are none.
-fn credential_of(answer: &Refusal, role: &Role) -> Result<Credential> {
+fn credential_of(answer: &ErrorResponse, role: &Role) -> Result<Credential> {
     if !answer.status.is_success() {
         return Err(denied(format!(
             "the role {} cannot be assumed: {}; check its trust policy",

@@ -1,14 +1,48 @@
-//! An answer that is not what was asked for.
+//! Error responses, and what the client does about them.
 
 use crate::error::ErrorKind;
-use crate::source::store::Verdict;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use std::time::{Duration, SystemTime};
 
-/// An answer that is not what was asked for, with as much of its body as says why.
+/// What the client does after an error response. Only stores with credentials use all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ErrorAction {
+    /// Retry after a wait.
+    Retry {
+        /// Whether the server asked for fewer requests.
+        throttled: bool,
+    },
+    /// Retry at once: the store has learnt something from the response (the bucket's region), which
+    /// this word names. Granted once per word.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs")), allow(dead_code))]
+    RetryOnce(&'static str),
+    /// The clocks differ: adopt the time of the response's `Date` header and retry, once.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
+    CorrectClock,
+    /// The credentials have expired: renew them and retry, once.
+    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
+    RenewCredentials,
+    /// Give up. The sentence says what the server reported and what to do; the caller puts the
+    /// location before it.
+    Fail(ErrorKind, String),
+}
+
+#[cfg(all(test, any(feature = "gcs", feature = "azure")))]
+impl ErrorAction {
+    /// The kind and sentence of a failure; panics on any other action.
+    #[track_caller]
+    pub fn failed(self) -> (ErrorKind, String) {
+        match self {
+            Self::Fail(kind, sentence) => (kind, sentence),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A response whose status is not a success, with the beginning of its body.
 #[derive(Debug, Clone)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// At most [`BODY_BYTES_MAX`]. Reading it frees the connection, whether or not the store looks
@@ -23,15 +57,15 @@ pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
 /// A server does not get to make a load wait longer than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-impl Refusal {
-    /// What the status alone says.
-    pub fn usual(&self) -> Verdict {
+impl ErrorResponse {
+    /// The action that the status alone calls for.
+    pub fn default_action(&self) -> ErrorAction {
         let fail = |kind, sentence: &str| {
-            Verdict::Fail(kind, format!("the server answered {}; {sentence}", self.status))
+            ErrorAction::Fail(kind, format!("the server answered {}; {sentence}", self.status))
         };
         match self.status.as_u16() {
-            408 | 425 | 500 | 502 | 504 => Verdict::Retry { throttled: false },
-            429 | 503 => Verdict::Retry { throttled: true },
+            408 | 425 | 500 | 502 | 504 => ErrorAction::Retry { throttled: false },
+            429 | 503 => ErrorAction::Retry { throttled: true },
             400 => fail(ErrorKind::InvalidInput, "it does not understand the request"),
             401 => fail(ErrorKind::PermissionDenied, "it wants credentials: give them"),
             403 => fail(ErrorKind::PermissionDenied, "these credentials may not read it"),

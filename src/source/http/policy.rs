@@ -1,0 +1,43 @@
+//! What the HTTP client has to know about the store that a request goes to.
+
+use super::client::Client;
+use super::error_response::{ErrorAction, ErrorResponse};
+use crate::error::Result;
+use http::request::Parts;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A future that any thread may drive.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How requests to one store are authorized, and what its error responses mean.
+pub(crate) trait RequestPolicy: Send + Sync {
+    /// Adds the authorization to a request, immediately before each attempt to send it. `now` is
+    /// the time by the server's clock.
+    ///
+    /// # Errors
+    /// When credentials cannot be obtained.
+    fn authorize<'a>(
+        &'a self,
+        client: &'a Arc<Client>,
+        head: &'a mut Parts,
+        now: SystemTime,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Decides what to do after an error response. A store handles its own error codes here and
+    /// leaves the others to [`ErrorResponse::default_action`].
+    fn classify(&self, response: &ErrorResponse) -> ErrorAction {
+        response.default_action()
+    }
+
+    /// Drops credentials that the server reported as expired; the next request obtains new ones.
+    fn renew_credentials(&self) {}
+
+    /// Whether the client follows redirects. Stores that sign each request for its own URL return
+    /// false and classify the redirect instead.
+    fn follows_redirects(&self) -> bool {
+        true
+    }
+}
