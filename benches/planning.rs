@@ -6,7 +6,7 @@
 #![allow(missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ringload::plan::{Plan, Selection};
+use ringload::internals::{Plan, Selection};
 use ringload::{Checkpoint, DeviceMap, MemoryLimit};
 use std::fmt::Write as _;
 use std::fs::File;

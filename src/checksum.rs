@@ -12,7 +12,7 @@ use crc_fast::CrcAlgorithm;
 /// Returns the CRC-64/NVME of `bytes`, which object stores keep as `x-amz-checksum-crc64nvme`.
 ///
 /// ```
-/// assert_eq!(ringload::checksum::crc64_nvme(b"123456789"), 0xAE8B_1486_0A79_9888);
+/// assert_eq!(ringload::internals::crc64_nvme(b"123456789"), 0xAE8B_1486_0A79_9888);
 /// ```
 pub fn crc64_nvme(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
@@ -22,7 +22,7 @@ pub fn crc64_nvme(bytes: &[u8]) -> u64 {
 /// bytes. This is fastest when most parts have the same length.
 ///
 /// ```
-/// use ringload::checksum::{crc64_nvme, crc64_nvme_of_parts};
+/// use ringload::internals::{crc64_nvme, crc64_nvme_of_parts};
 ///
 /// let parts = [(crc64_nvme(b"1234"), 4), (crc64_nvme(b"56789"), 5)];
 /// assert_eq!(crc64_nvme_of_parts(parts), crc64_nvme(b"123456789"));

@@ -67,7 +67,7 @@
 //!
 //! # Unsafe code
 //!
-//! It is confined to [`ring`] (memory and who may touch it), `source::backend` (io_uring
+//! It is confined to `ring` (memory and who may touch it), `source::backend` (io_uring
 //! operations), `device::cuda` (the driver's functions), `sys` (two system calls), the lending of
 //! caller-owned memory in `read_into`, `tensor::dlpack` and `tensor::aligned` (tensors for other
 //! frameworks), and `capi` (what C hands over).
@@ -77,33 +77,33 @@ mod cache;
 #[allow(unsafe_code)]
 pub mod capi;
 pub mod cast;
-pub mod checkpoint;
-pub mod checksum;
-pub mod device;
-#[doc(hidden)]
-pub mod doctor;
+mod checkpoint;
+mod checksum;
+mod device;
+mod doctor;
 mod engine;
-pub mod error;
+mod error;
 #[cfg(test)]
 #[path = "../tests/support/fault_server.rs"]
 mod fault_server;
+#[doc(hidden)]
+pub mod internals;
 mod load;
-pub mod location;
+mod location;
 pub mod metrics;
 #[cfg(test)]
 #[path = "../tests/support/no_uring.rs"]
 mod no_uring;
 mod numa;
 pub mod options;
-pub mod plan;
-#[doc(hidden)]
-pub mod process;
+mod plan;
+mod process;
 #[allow(unsafe_code)]
-pub mod ring;
-pub mod source;
+mod ring;
+mod source;
 #[allow(unsafe_code)]
 mod sys;
-pub mod tensor;
+mod tensor;
 #[cfg(test)]
 mod test_files;
 #[cfg(test)]
@@ -112,6 +112,7 @@ pub mod timeline;
 
 pub use cache::{CacheAdmin, CacheEntry, Checked, Pruned};
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
+pub use device::{GpuInfo, gpus};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Listed, Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
 pub use location::{IntoLocations, Location, ObjectUri, Scheme};
@@ -121,8 +122,8 @@ pub use options::{
 };
 pub use plan::Pick;
 pub use safetensors::Dtype;
-pub use source::{Downgrade, resident_bytes};
-pub use tensor::Tensor;
+pub use source::Downgrade;
+pub use tensor::{Storage, Tensor, dlpack};
 pub use timeline::Timeline;
 
 /// The README's examples, compiled with the doc tests.

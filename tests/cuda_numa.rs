@@ -21,7 +21,7 @@ fn machine(root: &Path, nodes_of_gpus: &[usize]) {
     write("sys/devices/system/node/has_cpu", "0-1\n");
     write("sys/devices/system/node/node0/cpulist", "0-1023\n");
     write("sys/devices/system/node/node1/cpulist", "5000\n");
-    let gpus = ringload::device::gpus().unwrap().0;
+    let gpus = ringload::gpus().unwrap().0;
     for (gpu, node) in gpus.iter().zip(nodes_of_gpus) {
         write(&format!("sys/bus/pci/devices/{}/numa_node", gpu.pci_address), &format!("{node}\n"));
     }

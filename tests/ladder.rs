@@ -86,7 +86,7 @@ fn assert_no_downgrades(report: &Value) {
 
 /// Whether io_uring can be used at all by this test.
 fn has_io_uring() -> bool {
-    let works = ringload::doctor::probe_io_uring().is_ok();
+    let works = ringload::internals::probe_io_uring().is_ok();
     if !works {
         skip("io_uring is forbidden here already");
     }

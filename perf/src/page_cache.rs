@@ -39,7 +39,8 @@ impl Warmth {
             file.sync_all().with_context(cannot)?;
             posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         }
-        let resident = ringload::resident_bytes(&file, 0, length).with_context(cannot)?;
+        let resident =
+            ringload::internals::resident_bytes(&file, 0, length).with_context(cannot)?;
         let wanted = if self == Warmth::Warm { length } else { 0 };
         ensure!(
             resident == wanted,
@@ -67,7 +68,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new_in(directory).unwrap();
         std::fs::write(file.path(), vec![1; 1 << 20]).unwrap();
         Warmth::Warm.prepare(file.path()).unwrap();
-        let resident = || ringload::resident_bytes(file.as_file(), 0, 1 << 20).unwrap();
+        let resident = || ringload::internals::resident_bytes(file.as_file(), 0, 1 << 20).unwrap();
         assert_eq!(resident(), 1 << 20);
         if Warmth::Cold.prepare(file.path()).is_ok() {
             assert_eq!(resident(), 0);

@@ -7,7 +7,7 @@ use crate::error::buffer_error;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
-use ringload::tensor::dlpack::{DlManagedTensor, DlManagedTensorVersioned, Export};
+use ringload::dlpack::{DlManagedTensor, DlManagedTensorVersioned, Export};
 use std::ffi::CStr;
 
 const LEGACY: &CStr = c"dltensor";

@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 use crate::waiting::wait_for;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use ringload::process::ForkGuard;
+use ringload::internals::ForkGuard;
 use ringload::{Error, ErrorKind, Pick, TensorInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;

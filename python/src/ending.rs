@@ -7,7 +7,7 @@
 
 use crate::stream::Shared;
 use pyo3::prelude::*;
-use ringload::process::ForkGuard;
+use ringload::internals::ForkGuard;
 use std::sync::{Mutex, PoisonError, Weak};
 
 /// The streams there are. Locked by who has the interpreter alone: so it never is while another

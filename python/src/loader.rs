@@ -7,7 +7,7 @@ use crate::stream::Stream;
 use crate::waiting::wait_for;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringload::process::ForkGuard;
+use ringload::internals::ForkGuard;
 use ringload::{Location, MemoryLimit};
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use crate::waiting::SLICE;
 use futures_core::Stream as _;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringload::process::ForkGuard;
+use ringload::internals::ForkGuard;
 use ringload::{Checkpoint, Error, ErrorKind, Progress, Summary, TensorStream};
 use std::collections::BTreeMap;
 use std::pin::Pin;

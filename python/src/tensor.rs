@@ -5,8 +5,8 @@ use crate::error::{buffer_error, raised};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 use ringload::ErrorKind;
-use ringload::process::ForkGuard;
-use ringload::tensor::dlpack::Exporting;
+use ringload::dlpack::Exporting;
+use ringload::internals::ForkGuard;
 
 /// A loaded tensor. It keeps its memory, whatever becomes of the load that it is from.
 ///

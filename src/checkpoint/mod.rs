@@ -22,7 +22,6 @@ mod resolve;
 mod text;
 
 pub use dtype::Dtype;
-pub use header::MAX_HEADER_BYTES;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location};

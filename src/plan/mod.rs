@@ -34,7 +34,7 @@ use extent::{Gather, Shape};
 use safetensors::Dtype;
 use std::sync::Arc;
 
-/// What a load will do. See the [module's head](self).
+/// What a load will do.
 #[derive(Debug)]
 pub struct Plan {
     checkpoint: Arc<Checkpoint>,

@@ -40,7 +40,7 @@ pub const PAGE_BYTES: usize = 4096;
 /// What released memory is filled with in debug builds.
 const POISON: u8 = 0xDB;
 
-/// The memory of one load. See the [module's head](self).
+/// The memory of one load.
 pub struct Ring {
     memory: Mapping,
     block: usize,

@@ -140,7 +140,7 @@ pub fn has_direct_io(directory: &Path) -> bool {
     let path = directory.join("probe");
     fs::write(&path, vec![0; 64 << 10]).unwrap();
     File::open(&path).unwrap().sync_all().unwrap();
-    let works = ringload::doctor::probe_direct(&path).is_ok();
+    let works = ringload::internals::probe_direct(&path).is_ok();
     fs::remove_file(path).unwrap();
     works
 }

@@ -1,7 +1,7 @@
 //! What the figures were taken on, as far as the system tells.
 
 use crate::places;
-use ringload::device::gpus;
+use ringload::gpus;
 use ringload::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::fmt::Write as _;

@@ -74,11 +74,6 @@ impl FileSource {
         Ok(Self { identity: file.identity.growing(), ..file })
     }
 
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The descriptors, opened if nobody has them open now.
     fn opened(&self) -> Result<Arc<OpenFile>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use cuda_stand_in as _;
 use proptest::prelude::*;
 use ringload::Dtype;
 use ringload::cast::Cast;
-use ringload::checksum::crc64_nvme;
+use ringload::internals::crc64_nvme;
 use std::ffi::{CString, c_char, c_int, c_void};
 
 unsafe extern "C" {

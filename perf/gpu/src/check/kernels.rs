@@ -7,7 +7,7 @@ use crate::gpu::{Batch, Gpu, Kernel, Kernels, Memory, Piece};
 use crate::report::Check;
 use fastrand::Rng;
 use ringload::cast::Cast;
-use ringload::checksum::crc64_nvme;
+use ringload::internals::crc64_nvme;
 use ringload::{Dtype, Result};
 
 /// What targets hold before a launch.

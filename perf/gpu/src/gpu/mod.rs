@@ -18,7 +18,7 @@ pub use kernels::{Batch, Kernel, Kernels, Piece};
 pub use transfers::{device_to_device_seconds, host_to_device_seconds};
 
 use cudarc::driver::{DriverError, result, sys};
-use ringload::ring::{PAGE_BYTES, Ring, Window};
+use ringload::internals::{PAGE_BYTES, Ring, Window};
 use ringload::{Error, ErrorKind, Result};
 use std::marker::PhantomData;
 use std::ops::Range;

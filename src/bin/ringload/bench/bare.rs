@@ -12,7 +12,7 @@
 
 use io_uring::{IoUring, opcode, types};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use ringload::ring::{PAGE_BYTES, Ring, Window};
+use ringload::internals::{PAGE_BYTES, Ring, Window};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;

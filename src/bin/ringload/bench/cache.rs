@@ -7,7 +7,8 @@
 use crate::failure::{Failure, Outcome};
 use crate::format;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use ringload::{Checkpoint, Error, ErrorKind, Location, resident_bytes};
+use ringload::internals::resident_bytes;
+use ringload::{Checkpoint, Error, ErrorKind, Location};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

@@ -35,7 +35,7 @@ use cache::Files;
 use indicatif::{ProgressBar, ProgressStyle};
 use machine::Machine;
 use report::Report;
-use ringload::ring::{PAGE_BYTES, Ring};
+use ringload::internals::{PAGE_BYTES, Ring};
 use ringload::{Checkpoint, Error, ErrorKind};
 use rows::Row;
 use std::ffi::OsString;

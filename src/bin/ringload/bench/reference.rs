@@ -12,7 +12,7 @@ use crate::load::report::{cpu_seconds, peak_rss_bytes};
 use crate::output;
 use clap::ValueEnum;
 use ringload::Error;
-use ringload::ring::{PAGE_BYTES, Ring};
+use ringload::internals::{PAGE_BYTES, Ring};
 use std::ffi::OsString;
 use std::fs::File;
 use std::hint::black_box;

@@ -6,7 +6,7 @@ use crate::format;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::Pid;
-use ringload::doctor::numbers_in;
+use ringload::internals::numbers_in;
 
 /// Checkpoints come in a hundred shards or more, each opened once for each way it is read.
 const OPEN_FILES_WANTED: u64 = 1024;

@@ -5,8 +5,8 @@ use super::read_text;
 use crate::format;
 #[cfg(test)]
 use ringload::Device;
-use ringload::device::{self, GpuInfo};
-use ringload::doctor::{has_several_nodes, node_of, probe_gds};
+use ringload::internals::{has_several_nodes, node_of, probe_gds};
+use ringload::{GpuInfo, gpus};
 use std::path::{Path, PathBuf};
 
 const LIBRARY: &str = "libcuda.so.1";
@@ -27,7 +27,7 @@ const LIBRARY_DIRECTORIES: [&str; 9] = [
 pub fn examine() -> Vec<Finding> {
     let module = read_text("/proc/driver/nvidia/version");
     let module = module.as_deref().and_then(module_version);
-    match device::gpus() {
+    match gpus() {
         Ok((gpus, version)) => {
             let mut findings = told(module, &gpus, version, Path::new("/"));
             if !gpus.is_empty() {

@@ -6,7 +6,7 @@
 use super::finding::Finding;
 use crate::format;
 use nix::sys::statfs::statfs;
-use ringload::doctor::probe_direct;
+use ringload::internals::probe_direct;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

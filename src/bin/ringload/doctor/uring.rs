@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use super::read_text;
 use io_uring::{IoUring, Probe, opcode};
-use ringload::doctor::{probe_io_uring, probe_registration};
+use ringload::internals::{probe_io_uring, probe_registration};
 use std::error::Error;
 use std::io;
 

@@ -1,0 +1,12 @@
+//! Parts of the library for this repository's own command, bindings, benchmarks and tests. They are
+//! not covered by the versions of the crate: anything here may change in any release.
+
+pub use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
+pub use crate::doctor::{
+    has_several_nodes, node_of, numbers_in, probe_direct, probe_gds, probe_io_uring,
+    probe_registration,
+};
+pub use crate::plan::{Plan, Selection};
+pub use crate::process::ForkGuard;
+pub use crate::ring::{PAGE_BYTES, Ring, Window};
+pub use crate::source::resident_bytes;
