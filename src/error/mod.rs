@@ -30,6 +30,11 @@ impl Error {
         Self { kind, context: context.into(), source: None }
     }
 
+    /// An error of kind [`InvalidInput`](ErrorKind::InvalidInput).
+    pub(crate) fn invalid_input(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput, context)
+    }
+
     /// Returns this error with `source` as its cause.
     #[must_use]
     pub fn with_source(

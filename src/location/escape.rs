@@ -1,16 +1,16 @@
-//! How names stand in URLs: all but what RFC 3986 calls unreserved (section 2.3) is escaped.
+//! Percent-encodes names for URLs: everything but the unreserved characters of RFC 3986 (section 2.3).
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
-/// `name` as one segment of a URL's path, or as a value in its query.
+/// Encodes `name` as one segment of a URL's path, or as a value in its query.
 pub(crate) fn segment(name: &str) -> String {
     utf8_percent_encode(name, RESERVED).to_string()
 }
 
-/// `key` as the path of a URL; its slashes stay.
+/// Encodes `key` as the path of a URL; slashes are kept.
 pub(crate) fn path(key: &str) -> String {
     utf8_percent_encode(key, RESERVED_IN_PATH).to_string()
 }

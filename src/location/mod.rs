@@ -1,13 +1,12 @@
 //! Where a checkpoint is: a parsed path or URI.
 //!
-//! [`Location::parse`] takes what a user types. `scheme://rest` is a URI (the scheme as in RFC
-//! 3986: a letter, then letters, digits, `+`, `-`, `.`); anything else is a path, so `C:\x`, `a:b`
-//! and `dir/x://y` are paths, and `./s3://x` reaches a local file of that odd name. Patterns
-//! (`*`, `?`, `[`) are not looked at here: they mean something only where no file of that name
-//! exists, which is found out when the checkpoint is opened.
+//! [`Location::parse`] reads what a user types. `scheme://rest` is a URI, whose scheme is a letter
+//! followed by letters, digits, `+`, `-` and `.` (RFC 3986); anything else is a path. So `C:\x`,
+//! `a:b` and `dir/x://y` are paths, and `./s3://x` names a local file called `s3:`. Patterns (`*`,
+//! `?`, `[`) are expanded when the checkpoint is opened, where no file of that name exists.
 //!
-//! [`IntoLocations`] is what lets one function take a string, a path, or a list of either. Strings
-//! are parsed; paths ([`Path`], [`PathBuf`]) are taken as they are, whatever bytes they hold.
+//! [`IntoLocations`] lets one function accept a string, a path, or a list of either. Strings are
+//! parsed; paths ([`Path`], [`PathBuf`]) are used as they are, whatever bytes they hold.
 
 pub(crate) mod escape;
 mod object;
@@ -16,6 +15,7 @@ mod uri;
 pub use object::{ObjectUri, Scheme};
 
 use crate::error::{Error, ErrorKind, Result};
+use percent_encoding::percent_decode_str;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -27,25 +27,27 @@ use std::path::{Path, PathBuf};
 pub enum Location {
     /// A path of the local file system: a file, a directory, an index, or a pattern.
     File(PathBuf),
-    /// An object of a store or a web server, or what acts as a directory of them.
+    /// An object, or a directory of objects, of a store or a web server.
     Object(ObjectUri),
 }
 
 impl Location {
-    /// Reads `text` as a URI of an object (see [`ObjectUri`]), as a `file://` URL or, without a
+    /// Parses `text` as the URI of an object (see [`ObjectUri`]), as a `file://` URL or, without a
     /// `scheme://`, as a path.
     ///
-    /// A `file://` URL has an absolute path and no host (or `localhost`). `%41` stands for the byte
-    /// 0x41; `?` and `#` stand for themselves, since a local file has neither query nor fragment.
+    /// A `file://` URL has an absolute path and no host other than `localhost`. `%41` stands for the
+    /// byte 0x41. `?` and `#` stand for themselves, since a local file has no query or fragment.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported), naming the scheme, for any other `scheme://`.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty text, a `file://` URL with a host,
-    /// without a path, or with a malformed `%` escape, and the URI of an object that names no
-    /// place of its scheme. What may be secret is not repeated.
+    /// [`Unsupported`](ErrorKind::Unsupported), naming the scheme, for an unknown `scheme://`.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty text; for a `file://` URL with a host,
+    /// without a path, or with a malformed `%` escape; and for a malformed URI of an object. The
+    /// message does not repeat the parts that may be secret.
     pub fn parse(text: &str) -> Result<Location> {
         if text.is_empty() {
-            return Err(invalid("the location is empty; give a path or a file:// URL"));
+            return Err(Error::invalid_input(
+                "the location is empty; give a path or a file:// URL",
+            ));
         }
         match split_scheme(text) {
             None => Ok(Location::File(PathBuf::from(text))),
@@ -60,7 +62,8 @@ impl Location {
         }
     }
 
-    /// Like [`parse`](Self::parse), for text of the operating system: what is not UTF-8 is a path.
+    /// Like [`parse`](Self::parse), for a string of the operating system. One that is not UTF-8 is
+    /// a path.
     ///
     /// # Errors
     /// Those of [`parse`](Self::parse).
@@ -99,7 +102,7 @@ impl From<&Path> for Location {
     }
 }
 
-/// Only the scheme is repeated: the rest of a URI may hold credentials.
+/// The message names the scheme only: the rest of a URI may hold credentials.
 fn unknown_scheme(scheme: &str) -> Error {
     let known = Scheme::ALL.map(|scheme| format!("{}://", scheme.as_str())).join(", ");
     let scheme = scheme.to_ascii_lowercase();
@@ -109,59 +112,41 @@ fn unknown_scheme(scheme: &str) -> Error {
     Error::new(ErrorKind::Unsupported, sentence)
 }
 
-fn invalid(sentence: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidInput, sentence)
-}
-
-/// `("s3", "bucket/key")` of `s3://bucket/key`; `None` for a path.
+/// Splits `s3://bucket/key` into `("s3", "bucket/key")`; `None` for a path.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let starts_with_letter = scheme.starts_with(|first: char| first.is_ascii_alphabetic());
-    let of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    (starts_with_letter && scheme.bytes().all(of_scheme)).then_some((scheme, rest))
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    (starts_with_letter && scheme.bytes().all(is_allowed)).then_some((scheme, rest))
 }
 
-/// The location of the `file://` URL `url`, whose part behind `://` is `rest`.
+/// The location of the `file://` URL `url`; `rest` is its part after `://`.
 fn file_url(url: &str, rest: &str) -> Result<Location> {
-    let (host, path) = match rest.find('/') {
-        Some(slash) => rest.split_at(slash),
-        None => (rest, ""),
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let why = if path.is_empty() {
+        "has no path; write file:///absolute/path".to_owned()
+    } else if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
+        format!(
+            "names the host {host:?}, but only local files can be read; write \
+             file:///absolute/path"
+        )
+    } else if let Some(path) = percent_decode(path) {
+        return Ok(Location::File(PathBuf::from(OsString::from_vec(path))));
+    } else {
+        "has a malformed % escape; write a literal % as %25".to_owned()
     };
-    if path.is_empty() {
-        return Err(invalid(format!("{url:?} has no path; write file:///absolute/path")));
-    }
-    if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
-        return Err(invalid(format!(
-            "{url:?} names the host {host:?}, but only local files can be read; \
-             write file:///absolute/path"
-        )));
-    }
-    let path = percent_decode(path).ok_or_else(|| {
-        invalid(format!("{url:?} has a malformed % escape; write a literal % as %25"))
-    })?;
-    Ok(Location::File(PathBuf::from(OsString::from_vec(path))))
+    Err(Error::invalid_input(format!("{url:?} {why}")))
 }
 
-/// The bytes that `text` stands for; `None` where a `%` is not followed by two hex digits, or
-/// they are `00`, which no path can hold.
+/// Decodes the `%` escapes of `text`. `None` where a `%` is not followed by two hex digits, or is
+/// followed by `00`, which no path can hold.
 fn percent_decode(text: &str) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => match hex(bytes.next()?)? << 4 | hex(bytes.next()?)? {
-                0 => return None,
-                escaped => escaped,
-            },
-            plain => plain,
-        });
-    }
-    Some(decoded)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    // A hex digit's value is below 16, so nothing is cut off.
-    char::from(digit).to_digit(16).map(|value| value as u8)
+    let is_escape = |after: &str| match after.as_bytes() {
+        [b'0', b'0', ..] => false,
+        [high, low, ..] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit(),
+        _ => false,
+    };
+    text.split('%').skip(1).all(is_escape).then(|| percent_decode_str(text).collect())
 }
 
 /// What can be turned into locations: a string, a path, a [`Location`], or a list of them.
@@ -173,29 +158,34 @@ pub trait IntoLocations {
     fn into_locations(self) -> Result<Vec<Location>>;
 }
 
-/// One impl for each kind of single location.
-macro_rules! into_one_location {
-    ($($type:ty: |$value:ident| $location:expr;)+) => {$(
-        impl IntoLocations for $type {
+/// Implements [`IntoLocations`] for `$type` by the expression `$locations` of `$value`.
+macro_rules! into_locations {
+    ($([$($generics:tt)*] $type:ty: |$value:ident| $locations:expr;)+) => {$(
+        impl<$($generics)*> IntoLocations for $type {
             fn into_locations(self) -> Result<Vec<Location>> {
                 let $value = self;
-                Ok(vec![$location])
+                $locations
             }
         }
     )+};
 }
 
-into_one_location! {
-    &str: |text| Location::parse(text)?;
-    String: |text| Location::parse(&text)?;
-    &String: |text| Location::parse(text)?;
-    &OsStr: |text| Location::parse_os(text)?;
-    OsString: |text| Location::parse_os(&text)?;
-    &Path: |path| Location::from(path);
-    PathBuf: |path| Location::from(path);
-    &PathBuf: |path| Location::from(path.as_path());
-    Location: |location| location;
-    &Location: |location| location.clone();
+into_locations! {
+    [] &str: |text| Ok(vec![Location::parse(text)?]);
+    [] String: |text| text.as_str().into_locations();
+    [] &String: |text| text.as_str().into_locations();
+    [] &OsStr: |text| Ok(vec![Location::parse_os(text)?]);
+    [] OsString: |text| text.as_os_str().into_locations();
+    [] &Path: |path| Ok(vec![path.into()]);
+    [] PathBuf: |path| Ok(vec![path.into()]);
+    [] &PathBuf: |path| path.as_path().into_locations();
+    [] Location: |location| Ok(vec![location]);
+    [] &Location: |location| Ok(vec![location.clone()]);
+    [T: IntoLocations] Vec<T>: |items| into_all(items);
+    [T: IntoLocations + Clone] &Vec<T>: |items| into_all(items.iter().cloned());
+    [T: IntoLocations + Clone] &[T]: |items| into_all(items.iter().cloned());
+    [T: IntoLocations, const N: usize] [T; N]: |items| into_all(items);
+    [T: IntoLocations + Clone, const N: usize] &[T; N]: |items| into_all(items.iter().cloned());
 }
 
 fn into_all(items: impl IntoIterator<Item = impl IntoLocations>) -> Result<Vec<Location>> {
@@ -204,36 +194,6 @@ fn into_all(items: impl IntoIterator<Item = impl IntoLocations>) -> Result<Vec<L
         locations.extend(item.into_locations()?);
     }
     Ok(locations)
-}
-
-impl<T: IntoLocations> IntoLocations for Vec<T> {
-    fn into_locations(self) -> Result<Vec<Location>> {
-        into_all(self)
-    }
-}
-
-impl<T: IntoLocations + Clone> IntoLocations for &Vec<T> {
-    fn into_locations(self) -> Result<Vec<Location>> {
-        into_all(self.iter().cloned())
-    }
-}
-
-impl<T: IntoLocations + Clone> IntoLocations for &[T] {
-    fn into_locations(self) -> Result<Vec<Location>> {
-        into_all(self.iter().cloned())
-    }
-}
-
-impl<T: IntoLocations, const N: usize> IntoLocations for [T; N] {
-    fn into_locations(self) -> Result<Vec<Location>> {
-        into_all(self)
-    }
-}
-
-impl<T: IntoLocations + Clone, const N: usize> IntoLocations for &[T; N] {
-    fn into_locations(self) -> Result<Vec<Location>> {
-        into_all(self.iter().cloned())
-    }
 }
 
 #[cfg(test)]
@@ -322,7 +282,7 @@ mod tests {
         assert_eq!(vec![PathBuf::from("b"), "a".into()].into_locations().unwrap(), expected);
         assert_eq!((&vec!["b".to_string(), "a".into()]).into_locations().unwrap(), expected);
         assert_eq!(expected.clone().into_locations().unwrap(), expected);
-        // A path is taken as it is; a string is parsed.
+        // A path is used as it is; a string is parsed.
         assert_eq!(Path::new("s3://x").into_locations().unwrap(), vec![file("s3://x")]);
         assert!(["a", "ftp://x"].into_locations().is_err());
     }

@@ -3,18 +3,18 @@
 //! | scheme | container | key |
 //! | --- | --- | --- |
 //! | `http`, `https` | `[user:password@]host[:port]` | path and query, percent-encoded as given |
-//! | `s3`, `gs` | bucket | as it is, never decoded |
-//! | `az` | container, of the account in the environment | as it is |
-//! | `hf` | `[datasets/\|spaces/]owner/repo[@revision]`, `/` in a revision written `%2F` | path in the repository, as it is |
+//! | `s3`, `gs` | bucket | as given, never decoded |
+//! | `az` | container, in the account that the environment names | as given |
+//! | `hf` | `[datasets/\|spaces/]owner/repo[@revision]`, `/` in a revision written `%2F` | path in the repository, as given |
 //! | `anyscale` | empty | path below `$ANYSCALE_ARTIFACT_STORAGE` |
 //!
-//! Only the key of a web server's object has two parts, its path and its query; all others are
-//! paths, whatever characters they hold.
+//! The key of a web server's object has a path and a query. All other keys are paths, whatever
+//! characters they hold.
 
 use super::escape;
 use std::fmt;
 
-/// How an object is reached.
+/// How an object is accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -35,7 +35,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// All of them.
+    /// All schemes.
     pub const ALL: [Self; 7] =
         [Self::Http, Self::Https, Self::S3, Self::Gs, Self::Az, Self::Hf, Self::Anyscale];
 
@@ -53,10 +53,10 @@ impl Scheme {
     }
 }
 
-/// An object, or what acts as a directory of objects: `scheme://container/key`.
+/// An object, or a directory of objects: `scheme://container/key`.
 ///
-/// What may be secret (a user and password, a query with a signature) is neither in its `Display`
-/// nor in its `Debug`.
+/// `Display` and `Debug` omit the parts that may be secret: a user and password, and the query,
+/// which may hold a signature.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ObjectUri {
     scheme: Scheme,
@@ -70,53 +70,51 @@ impl ObjectUri {
         Self { scheme, container: container.to_owned(), key: key.to_owned() }
     }
 
-    /// How it is reached.
+    /// How the object is accessed.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// Host, bucket, container or repository. May hold a password, for `http` and `https`.
+    /// Host, bucket, container or repository. For `http` and `https` it may hold a password.
     pub(crate) fn container(&self) -> &str {
         &self.container
     }
 
-    /// What it is called there. May hold a signature, for `http` and `https`.
+    /// The name within the container. For `http` and `https` it may hold a signature.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    /// The key without the query of a URL.
+    /// The key without the query.
     pub(crate) fn path(&self) -> &str {
         self.split_key().0
     }
 
-    /// What comes behind the last `/` of the path.
+    /// The part of the path after its last `/`.
     pub(crate) fn name(&self) -> &str {
         self.path().rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it is written as a directory: the container itself, or ending in `/`.
+    /// Whether the URI is written as a directory: it is a container, or its path ends in `/`.
     pub(crate) fn is_directory(&self) -> bool {
         self.name().is_empty()
     }
 
-    /// Itself, written as a directory.
+    /// The same URI, written as a directory.
     pub(crate) fn as_directory(&self) -> Self {
         let (path, query) = self.split_key();
         let slash = if self.is_directory() { "" } else { "/" };
         self.with_key(format!("{path}{slash}{query}"))
     }
 
-    /// The directory that it is in; itself, if it is written as one.
+    /// The directory that holds the object; for a directory, the directory itself.
     pub(crate) fn parent(&self) -> Self {
-        let (path, query) = self.split_key();
-        let directory = &path[..path.len() - self.name().len()];
-        self.with_key(format!("{directory}{query}"))
+        self.join("")
     }
 
-    /// The object `name` in its [parent](Self::parent): beside an object, in a directory. `name` may
-    /// lead further down (`sub/name`). A URL keeps its query: where one gives access, it may to
-    /// what lies beside, too.
+    /// The object `name` in the [parent](Self::parent) directory. `name` may hold slashes
+    /// (`sub/name`). A URL keeps its query, since a query that grants access may do so for the
+    /// neighbouring objects too.
     pub(crate) fn join(&self, name: &str) -> Self {
         let (path, query) = self.split_key();
         let directory = &path[..path.len() - self.name().len()];
@@ -127,12 +125,12 @@ impl ObjectUri {
         self.with_key(key)
     }
 
-    /// The same with another key.
+    /// The same container with another key.
     pub(crate) fn with_key(&self, key: impl Into<String>) -> Self {
         Self { key: key.into(), ..self.clone() }
     }
 
-    /// Path and query, the query with its `?`.
+    /// Splits the key into path and query; the query keeps its `?`.
     fn split_key(&self) -> (&str, &str) {
         let path_bytes = match self.is_url() {
             true => self.key.find('?').unwrap_or(self.key.len()),
@@ -141,7 +139,7 @@ impl ObjectUri {
         self.key.split_at(path_bytes)
     }
 
-    /// Whether it is the address of a web server's object: escaped, and perhaps with a query.
+    /// Whether the key is part of a URL: percent-encoded, and possibly with a query.
     pub(crate) fn is_url(&self) -> bool {
         matches!(self.scheme, Scheme::Http | Scheme::Https)
     }
@@ -155,7 +153,7 @@ impl fmt::Display for ObjectUri {
             true => self.container.rsplit('@').next().unwrap_or_default(),
             false => &self.container,
         };
-        // Without a container, what follows the scheme is the key.
+        // Without a container the key follows the scheme.
         let slash = if container.is_empty() { "" } else { "/" };
         let query = if query.is_empty() { "" } else { "?..." };
         write!(f, "{scheme}://{container}{slash}{path}{query}")

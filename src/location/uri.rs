@@ -1,12 +1,11 @@
-//! Reading the URIs of objects. Errors repeat nothing of what was given: it may hold credentials.
+//! Parses the URIs of objects. Error messages do not repeat the input, which may hold credentials.
 
-use super::invalid;
 use super::object::{ObjectUri, Scheme};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use http::uri::{Authority, PathAndQuery};
 use percent_encoding::percent_decode_str;
 
-/// Reads `rest`, what is behind `scheme://`.
+/// Parses `rest`, the part after `scheme://`.
 ///
 /// # Errors
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where the container is missing or malformed.
@@ -23,9 +22,9 @@ pub(super) fn parse(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
 fn web(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
     let refuse = |what: &str| {
         let scheme = scheme.as_str();
-        invalid(format!("the {scheme}:// location {what}; write {scheme}://host/path"))
+        Error::invalid_input(format!("the {scheme}:// location {what}; write {scheme}://host/path"))
     };
-    // A fragment is the reader's own matter and never sent (RFC 3986, section 3.5).
+    // A fragment is never sent to the server (RFC 3986, section 3.5).
     let rest = rest.split('#').next().unwrap_or_default();
     let (container, key) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let host = container.rsplit('@').next().unwrap_or_default();
@@ -48,7 +47,9 @@ fn bucket(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
     let word = if scheme == Scheme::Az { "container" } else { "bucket" };
     let refuse = |what: String| {
         let scheme = scheme.as_str();
-        invalid(format!("the {scheme}:// location {what}; write {scheme}://{word}/path"))
+        Error::invalid_input(format!(
+            "the {scheme}:// location {what}; write {scheme}://{word}/path"
+        ))
     };
     let (container, key) = rest.split_once('/').unwrap_or((rest, ""));
     if container.is_empty() {
@@ -70,45 +71,42 @@ fn bucket(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
     Ok(ObjectUri::new(scheme, container, key))
 }
 
-/// `[datasets/|spaces/]owner/repo[@revision][/path]`, as in `huggingface_hub`: a revision with
-/// slashes has them escaped, but `refs/pr/1` and `refs/convert/parquet` may stand as they are.
+/// `[datasets/|spaces/]owner/repo[@revision][/path]`, as in `huggingface_hub`: the slashes of a
+/// revision are escaped, except in `refs/pr/1` and `refs/convert/parquet`.
 fn hub(rest: &str) -> Result<ObjectUri> {
     let refuse = |what: &str| {
-        invalid(format!("the hf:// location {what}; write hf://owner/repo[@revision][/path]"))
+        Error::invalid_input(format!(
+            "the hf:// location {what}; write hf://owner/repo[@revision][/path]"
+        ))
     };
     let kind = ["datasets/", "spaces/"].into_iter().find(|kind| rest.starts_with(kind));
     let kind = kind.unwrap_or_default();
     let (owner, rest) = rest[kind.len()..].split_once('/').unwrap_or((&rest[kind.len()..], ""));
-    let (repo, behind) = rest.split_at(rest.find(['/', '@']).unwrap_or(rest.len()));
+    let (repo, suffix) = rest.split_at(rest.find(['/', '@']).unwrap_or(rest.len()));
     let are_names = [owner, repo].iter().all(|name| is_plain(name) && !name.starts_with('.'));
     if owner.is_empty() || repo.is_empty() {
         return Err(refuse("names no repository"));
     }
     if !are_names {
-        return Err(refuse("has an owner or repository of characters that neither may have"));
+        return Err(refuse("has an owner or repository with characters that are not allowed"));
     }
-    let (revision, path) = match behind.strip_prefix('@') {
-        Some(behind) => behind.split_at(revision_bytes(behind)),
-        None => ("", behind),
-    };
-    let container = if behind.starts_with('@') {
+    let (mut container, mut path) = (format!("{kind}{owner}/{repo}"), suffix);
+    if let Some(suffix) = suffix.strip_prefix('@') {
+        let (revision, rest) = suffix.split_at(revision_bytes(suffix));
         let revision = escaped_revision(revision).ok_or_else(|| refuse("has no valid revision"))?;
-        format!("{kind}{owner}/{repo}@{revision}")
-    } else {
-        format!("{kind}{owner}/{repo}")
-    };
+        (container, path) = (format!("{container}@{revision}"), rest);
+    }
     Ok(ObjectUri::new(Scheme::Hf, &container, path.strip_prefix('/').unwrap_or(path)))
 }
 
-/// How much of `behind`, what follows the `@`, is the revision.
-fn revision_bytes(behind: &str) -> usize {
-    let parts =
-        |count: usize| behind.match_indices('/').nth(count - 1).map_or(behind.len(), |m| m.0);
-    let is_long = behind.starts_with("refs/pr/") || behind.starts_with("refs/convert/");
-    parts(if is_long { 3 } else { 1 })
+/// The length of the revision at the start of `suffix`, the text after the `@`.
+fn revision_bytes(suffix: &str) -> usize {
+    let is_long = suffix.starts_with("refs/pr/") || suffix.starts_with("refs/convert/");
+    let slash = suffix.match_indices('/').nth(if is_long { 2 } else { 0 });
+    slash.map_or(suffix.len(), |(position, _)| position)
 }
 
-/// The revision with its slashes escaped; `None` if git would not have it.
+/// The revision with its slashes escaped; `None` for a name that git does not allow.
 fn escaped_revision(revision: &str) -> Option<String> {
     let plain = percent_decode_str(revision).decode_utf8().ok()?;
     let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\\^~:?*[%@".contains(c);
@@ -118,7 +116,7 @@ fn escaped_revision(revision: &str) -> Option<String> {
     valid.then(|| plain.replace('/', "%2F"))
 }
 
-/// Whether `name` is one or more of the characters that buckets and repositories are named with.
+/// Whether `name` is not empty and has only characters that names of buckets and repositories have.
 fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     !name.is_empty() && name.bytes().all(plain)
