@@ -126,7 +126,19 @@ pub use source::Downgrade;
 pub use tensor::{Storage, Tensor, dlpack};
 pub use timeline::Timeline;
 
-/// The README's examples, compiled with the doc tests.
+/// The Rust examples of README.md and docs/, which are doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/benchmarks.md")]
+#[doc = include_str!("../docs/c.md")]
+#[doc = include_str!("../docs/cache.md")]
+#[doc = include_str!("../docs/command-line.md")]
+#[doc = include_str!("../docs/design.md")]
+#[doc = include_str!("../docs/gpus.md")]
+#[doc = include_str!("../docs/locations.md")]
+#[doc = include_str!("../docs/memory-limit.md")]
+#[doc = include_str!("../docs/python.md")]
+#[doc = include_str!("../docs/runai.md")]
+#[doc = include_str!("../docs/rust.md")]
+#[doc = include_str!("../docs/serving.md")]
+struct Pages;

@@ -5,49 +5,19 @@
 
 mod common;
 
+use common::c_library::compile_c;
 use common::moto::Moto;
 use common::stand_in::stand_in;
 use common::{Expected, directory, in_time, write};
 use ringload::Dtype;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 
-/// `libringload.so` with the functions in it, built on the first call.
-fn library() -> PathBuf {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(build).clone()
-}
-
-/// Builds it as `cargo build --features capi` does, where this test was built.
-fn build() -> PathBuf {
-    let target_directory = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--features", "capi", "--lib"]);
-    command.args(["--message-format", "json-render-diagnostics", "--target-dir"]);
-    command.arg(target_directory).current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "cannot build the library: {}", output.status);
-    let messages = String::from_utf8(output.stdout).unwrap();
-    let files = messages.lines().flat_map(|message| {
-        let message: serde_json::Value = serde_json::from_str(message).unwrap();
-        message["filenames"].as_array().cloned().unwrap_or_default()
-    });
-    let files: Vec<_> = files.filter_map(|file| file.as_str().map(PathBuf::from)).collect();
-    let library = files.into_iter().find(|file| file.ends_with("libringload.so"));
-    library.unwrap_or_else(|| panic!("cargo names no libringload.so: {messages}"))
-}
-
-/// Compiles `tests/capi/NAME.c` into `place`.
-fn compile(name: &str, place: &Path) -> PathBuf {
-    let (root, program) = (Path::new(env!("CARGO_MANIFEST_DIR")), place.join(name));
-    let mut command = Command::new("cc");
-    command.args(["-std=gnu99", "-Wall", "-Wextra", "-Werror", "-g", "-pthread"]);
-    command.arg("-I").arg(root.join("src/capi")).arg("-o").arg(&program);
-    command.arg(root.join("tests/capi").join(format!("{name}.c"))).arg(library()).arg("-ldl");
-    // As the library has no SONAME, its path is what the program asks for.
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+/// Compiles `tests/capi/NAME.c` into `directory`.
+fn compile(name: &str, directory: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/capi/{name}.c"));
+    let program = directory.join(name);
+    compile_c(&source, &program);
     program
 }
 

@@ -4,6 +4,7 @@
 // Every test file is a crate of its own and uses a part of this.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod c_library;
 pub mod child;
 #[cfg(feature = "cli")]
 pub mod command;
