@@ -1,4 +1,4 @@
-//! Probes behind `ringload doctor`: they ask the kernel the same way a load does.
+//! The probes of `ringload doctor`, which make the same system calls as a load.
 
 pub use crate::numa::{has_several_nodes, node_of, numbers_in};
 
@@ -11,26 +11,26 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Whether cuFile is here, and reads straight to GPUs.
+/// Checks that cuFile is installed and can read files directly to GPUs.
 ///
 /// # Errors
-/// With what is missing.
+/// [`Unsupported`](ErrorKind::Unsupported), naming what is missing.
 pub fn probe_gds() -> Result<()> {
     Driver::open().map(drop).map_err(|why| Error::new(ErrorKind::Unsupported, why))
 }
 
-/// Whether an engine's io_uring runtime can be had here.
+/// Checks that an engine can create its io_uring runtime.
 ///
 /// # Errors
-/// With the kernel's answer.
+/// The error of the kernel.
 pub fn probe_io_uring() -> Result<()> {
     runtime().map(drop)
 }
 
-/// Whether `bytes` of ring memory can be registered with io_uring.
+/// Checks that `bytes` of ring memory can be registered with io_uring.
 ///
 /// # Errors
-/// With the kernel's answer.
+/// The error of the kernel.
 pub fn probe_registration(bytes: usize) -> Result<()> {
     let ring = Ring::new(bytes, PAGE_BYTES)?;
     let refusal = runtime()?.block_on(async { Backend::uring(Some(&ring)).1 });
@@ -40,11 +40,11 @@ pub fn probe_registration(bytes: usize) -> Result<()> {
     }
 }
 
-/// Reads the start of the file at `path` (at least one block long) directly, as an engine does;
-/// gives the block that direct reads of it are aligned to, in bytes.
+/// Reads the first block of the file at `path` with O_DIRECT, as an engine does, and returns the
+/// alignment of direct reads in bytes. The file has to be at least one block long.
 ///
 /// # Errors
-/// When the file system refuses O_DIRECT, with its answer.
+/// [`Unsupported`](ErrorKind::Unsupported) when the file system refuses O_DIRECT.
 pub fn probe_direct(path: &Path) -> Result<usize> {
     let source = Arc::new(FileSource::open(path)?);
     let block = source.block_bytes();
@@ -71,7 +71,7 @@ pub fn probe_direct(path: &Path) -> Result<usize> {
     let (attempt, _window) = runtime.block_on(reader.read_at(window, 0));
     match attempt {
         Ok(attempt) if attempt.via == Via::Direct => Ok(block),
-        Ok(_) => Err(refused("it was read through the page cache".to_owned())),
+        Ok(_) => Err(refused("the read went through the page cache".to_owned())),
         Err(e) => Err(refused(e.to_string())),
     }
 }

@@ -114,7 +114,9 @@ pub use cache::{CacheAdmin, CacheEntry, Checked, Pruned};
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use device::{GpuInfo, gpus};
 pub use error::{Error, ErrorKind, Result};
-pub use load::{Listed, Loaded, Loader, Progress, ReadRequest, Summary, TensorStream};
+pub use load::{
+    Download, Downloaded, Listed, Loaded, Loader, Progress, ReadRequest, Summary, TensorStream,
+};
 pub use location::{IntoLocations, Location, ObjectUri, Scheme};
 pub use options::{
     Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, ReadPath,

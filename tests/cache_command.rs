@@ -57,7 +57,7 @@ fn a_fetched_object_is_listed_checked_and_removed() {
     fs::File::options().write(true).open(data).unwrap().write_all_at(b"!", 1_000_000).unwrap();
     let verified = run(&mut cache(directory.path(), &["verify"]));
     assert_eq!(verified.status.code(), Some(1), "{verified:#?}");
-    assert!(verified.stderr.contains("1 page is wrong"), "{verified:#?}");
+    assert!(verified.stderr.contains("1 corrupt page"), "{verified:#?}");
     assert!(verified.stdout.contains("999424"), "{verified:#?}");
     // It is forgotten, and fetched again.
     assert!(run(&mut cache(directory.path(), &["verify"])).status.success());
@@ -155,4 +155,42 @@ fn a_fetch_that_breaks_off_goes_on_where_it_was() {
     assert!(ranges > 0);
     assert!(fs::read(&file).unwrap() == model.file);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "something is left over");
+}
+
+/// Both URLs are displayed alike, since a query may be secret; they are two objects all the same.
+#[test]
+fn another_query_is_another_object_after_a_fetch_broke_off() {
+    let large = Model::new(&[4_000_000]);
+    let later = Model { file: large.file.iter().rev().copied().collect(), ..large.clone() };
+    let tensors = [Expected::of_bytes("a", 9_000_000, 7), Expected::of_bytes("b", 1, 8)];
+    let other = sharded(&tensors, false);
+    let other = other.into_iter().find(|(name, _)| name == "one.safetensors").unwrap().1;
+    let header = large.data_offset();
+    let second = [&large.file[..header], &later.file[..4_000_000]].concat();
+    let (first, bodies) = (large.file.clone(), [second.clone(), other]);
+    let server = FaultServer::start(first, move |_, request| {
+        let (body, etag) = match request.target.as_str() {
+            "/m?v=1" => return request.right(),
+            "/m?v=2" => (&bodies[0], "\"two\""),
+            _ => (&bodies[1], "\"three\""),
+        };
+        let (first, last) = request.range().unwrap();
+        if std::ptr::eq(body, &bodies[1]) && first > 1 << 20 {
+            return Reply::new(403).after(Duration::from_secs(2));
+        }
+        let (last, total) = (last.min(body.len() - 1), body.len());
+        let range = format!("bytes {first}-{last}/{total}");
+        let reply = Reply::new(206).with("ETag", etag).with("Content-Range", range);
+        reply.body(&body[first..=last])
+    });
+    let directory = directory();
+    let at = |target: &str| format!("{}/{target}", server.origin());
+    let to = |locations: &[&str]| {
+        let mut command = fetch(locations);
+        run(command.arg("--to").arg(directory.path()))
+    };
+    to(&[&at("m?v=1"), &at("other")]).failure();
+    assert!(!directory.path().join("m").exists());
+    to(&[&at("m?v=2")]).quiet_success();
+    assert!(fs::read(directory.path().join("m")).unwrap() == second, "this is not version 2");
 }

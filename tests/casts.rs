@@ -196,7 +196,7 @@ fn the_command_digests_what_it_delivers_and_counts_it() {
     let report = load(&["--json", "--memory-limit", "min"]).json();
     let bytes: usize = cast.iter().map(|tensor| tensor.bytes.len()).sum();
     assert_eq!((&report["bytes"], &report["cast_tensors"]), (&bytes.into(), &2.into()));
-    assert!(load(&[]).quiet_success().contains("2 tensors cast on the way\n"));
+    assert!(load(&[]).quiet_success().contains("2 tensors cast\n"));
     assert!(load(&["--read-path", "mapped"]).failure().contains("cannot cast"));
 }
 

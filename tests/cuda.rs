@@ -130,7 +130,7 @@ fn the_report_says_where_the_bytes_went() {
     let text = run(&mut model.load(&["--device", "cuda:1", "--verify"])).quiet_success();
     assert!(text.contains(" to cuda:1 in "), "{text}");
     assert!(
-        text.contains("3.83 MiB verified to have arrived as they were in host memory"),
+        text.contains("3.83 MiB verified to be the same on the GPUs as in host memory"),
         "{text}"
     );
     let map = ["--device", "cuda", "--device-map", "bias.*=cpu", "--json"];

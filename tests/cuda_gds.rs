@@ -275,7 +275,7 @@ fn doctor_tells_whether_cufile_is_ready() {
     assert!(doctor("on").contains("cuFile is ready"));
     let compatible = doctor("compat");
     assert!(
-        compatible.contains("GPUs are filled by the ring: cuFile is in compat"),
+        compatible.contains("loads to GPUs go through host memory: cuFile is in compat"),
         "{compatible}"
     );
 }

@@ -111,7 +111,7 @@ fn without_io_uring_reads_go_through_pread() {
         ] {
             evict(&model.path);
             let report = model.load(&[Refuse::io_uring(errno)], arguments);
-            assert_eq!(report["driver"], "pread", "{report:#}");
+            assert_eq!(report["backend"], "pread", "{report:#}");
             let why = why(&report, "uring", "pread");
             assert!(why.starts_with(&format!("io_uring: {reason}: ")), "{why}");
         }
@@ -128,7 +128,7 @@ fn an_io_uring_that_refuses_to_work_is_given_up() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         let refusals = [Refuse::call(libc::SYS_io_uring_enter, errno)];
         let report = model.load(&refusals, &[]);
-        assert_eq!(report["driver"], "pread", "{report:#}");
+        assert_eq!(report["backend"], "pread", "{report:#}");
         why(&report, "uring", "pread");
     }
 }
@@ -156,14 +156,14 @@ fn without_refusals_the_top_of_the_ladder_is_used() {
         return;
     }
     let report = model.load(&[], &[]);
-    assert_eq!(report["driver"], "uring", "{report:#}");
+    assert_eq!(report["backend"], "uring", "{report:#}");
     assert_no_downgrades(&report);
     if has_direct_io(model.directory.path()) {
         assert_eq!(report["read_path"], "direct", "{report:#}");
     }
     if is_root() {
         let capped = model.load(&[], &["--memory-limit", "3000000"]);
-        assert_eq!(capped["driver"], "uring+registered", "{capped:#}");
+        assert_eq!(capped["backend"], "uring+registered", "{capped:#}");
         assert_no_downgrades(&capped);
     }
 }
@@ -177,7 +177,7 @@ fn without_registration_plain_buffers_are_used() {
     for errno in [libc::ENOMEM, libc::EPERM, libc::EOPNOTSUPP] {
         evict(&model.path);
         let report = model.load(&[Refuse::registration(errno)], &["--memory-limit", "3000000"]);
-        assert_eq!(report["driver"], "uring", "{report:#}");
+        assert_eq!(report["backend"], "uring", "{report:#}");
         let why = why(&report, "uring+registered", "uring");
         assert!(why.starts_with("registering the ring's memory: "), "{why}");
         assert_eq!(why.contains("ulimit -l"), errno == libc::ENOMEM, "{why}");
@@ -210,11 +210,11 @@ fn a_low_limit_of_locked_memory_costs_registration_at_most() {
         })
     };
     let capped = load(&["--memory-limit", "3000000"]);
-    if capped["driver"] == "uring" {
+    if capped["backend"] == "uring" {
         let why = why(&capped, "uring+registered", "uring");
         assert!(why.contains("ulimit -l"), "{why}");
     } else {
-        assert_eq!(capped["driver"], "pread", "64 KiB cannot hold 3 MB: {capped:#}");
+        assert_eq!(capped["backend"], "pread", "64 KiB cannot hold 3 MB: {capped:#}");
     }
     load(&[]);
 }
@@ -283,7 +283,7 @@ fn a_kernel_that_refuses_everything_still_loads_right() {
     ] {
         let report = model.load(&everything(), arguments);
         if report["read_path"] != "mapped" {
-            assert_eq!(report["driver"], "pread", "{report:#}");
+            assert_eq!(report["backend"], "pread", "{report:#}");
             assert_eq!(report["read_path"], "buffered", "{report:#}");
             why(&report, "uring", "pread");
             why(&report, "direct", "buffered");
@@ -333,22 +333,37 @@ fn the_doctor_names_what_is_refused_and_the_remedy() {
     let directory = directory();
     let examine = |refusals: &[Refuse]| doctor(directory.path(), refusals);
     let findings = examine(&[Refuse::io_uring(libc::EPERM)]);
-    assert_shortfall(&findings, "io_uring", "reads go through pread", "seccomp");
+    assert_shortfall(&findings, "io_uring", "files are read with pread", "seccomp");
     let findings = examine(&[Refuse::io_uring(libc::ENOSYS)]);
-    assert_shortfall(&findings, "io_uring", "reads go through pread", "CONFIG_IO_URING");
+    assert_shortfall(&findings, "io_uring", "files are read with pread", "CONFIG_IO_URING");
     let findings = examine(&[Refuse::io_uring(libc::ENOMEM)]);
-    assert_shortfall(&findings, "io_uring", "reads go through pread", "locked-memory limit");
+    assert_shortfall(&findings, "io_uring", "files are read with pread", "locked-memory limit");
     let findings = examine(&[Refuse::direct_io(libc::EINVAL)]);
-    assert_shortfall(&findings, "direct I/O", "reads go through the page cache", "ext4 or xfs");
+    assert_shortfall(
+        &findings,
+        "direct I/O",
+        "files are read through the page cache",
+        "ext4 or xfs",
+    );
     if has_io_uring() {
         let findings = examine(&[Refuse::registration(libc::ENOMEM)]);
-        assert_shortfall(&findings, "registered buffers", "plain buffers", "locked-memory limit");
+        assert_shortfall(
+            &findings,
+            "registered buffers",
+            "unregistered buffers",
+            "locked-memory limit",
+        );
         let findings = examine(&[Refuse::registration(libc::EPERM)]);
-        assert_shortfall(&findings, "registered buffers", "plain buffers", "seccomp");
+        assert_shortfall(&findings, "registered buffers", "unregistered buffers", "seccomp");
     }
     let findings = examine(&everything());
-    assert_shortfall(&findings, "io_uring", "reads go through pread", "seccomp");
-    assert_shortfall(&findings, "direct I/O", "reads go through the page cache", "ext4 or xfs");
+    assert_shortfall(&findings, "io_uring", "files are read with pread", "seccomp");
+    assert_shortfall(
+        &findings,
+        "direct I/O",
+        "files are read through the page cache",
+        "ext4 or xfs",
+    );
 
     let mut command = ringload();
     command.arg("doctor").arg(directory.path());

@@ -69,7 +69,7 @@ fn traced(mut command: Command) -> (Trace, Value) {
     let wall_seconds = began.elapsed().as_secs_f64();
     let trace = Trace::parse(&fs::read_to_string(&file).unwrap());
     trace.check(wall_seconds);
-    for key in ["ring_bytes", "memory_limit_bytes", "engines", "driver"] {
+    for key in ["ring_bytes", "memory_limit_bytes", "engines", "backend"] {
         assert_eq!(trace.about[key], report[key], "{key}");
     }
     assert_eq!(trace.about["version"], env!("CARGO_PKG_VERSION"));

@@ -120,8 +120,10 @@ class Loader:
     def open(self, locations: Sequence[str]) -> Checkpoint: ...
     def list(self, location: str, *, recursive: bool = False) -> list[tuple[str, int]]:
         """The files in a directory, with their lengths in bytes."""
-    def download(self, files: Sequence[tuple[str, str | PathLike[str]]]) -> int:
-        """Writes what is at each location to the file named with it; gives the bytes of all."""
+    def download(
+        self, directory: str | PathLike[str], files: Sequence[tuple[str, str | PathLike[str]]]
+    ) -> int:
+        """Downloads each location to the file named with it in `directory`; returns all bytes."""
     def flush(self, seconds: float | None = None) -> bool: ...
     def cache_trouble(self) -> str | None: ...
 

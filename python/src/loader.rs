@@ -173,18 +173,26 @@ impl Loader {
         Ok(listed.into_iter().map(|listed| (name(listed.location), listed.len_bytes)).collect())
     }
 
-    /// Writes what is at each location to the file named with it, whole or not at all.
+    /// Downloads each location to the file named with it, relative to `directory`. Each file is
+    /// written whole or not at all; a download that broke off is resumed by the next one.
     ///
     /// Returns:
-    ///     How many bytes that was.
+    ///     The length of all files in bytes.
     ///
     /// Raises:
-    ///     Error: what the crate says.
-    fn download(&self, py: Python<'_>, files: Vec<(OsString, PathBuf)>) -> PyResult<u64> {
+    ///     InvalidInputError: where a name leads out of the directory, or two names collide.
+    ///     Error: where an object cannot be read or a file cannot be written.
+    fn download(
+        &self,
+        py: Python<'_>,
+        directory: PathBuf,
+        files: Vec<(OsString, PathBuf)>,
+    ) -> PyResult<u64> {
         let loader = self.current(py)?;
         wait_for(py, move || {
             let files = files.into_iter().map(|(from, to)| Ok((Location::parse_os(&from)?, to)));
-            loader.download(&files.collect::<ringload::Result<Vec<_>>>()?)
+            let files = files.collect::<ringload::Result<Vec<_>>>()?;
+            Ok(loader.download(&files, &directory)?.finish()?.bytes)
         })
     }
 

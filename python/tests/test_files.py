@@ -163,10 +163,8 @@ def test_what_fails_leaves_nothing(moto: Moto, tmp_path: Path) -> None:
     loader = ringload.Loader()
     with pytest.raises(ringload.NotFoundError):
         loader.download(
-            [
-                (f"{MODEL_URI}/config.json", tmp_path / "to" / "a"),
-                (f"{MODEL_URI}/none.json", tmp_path / "to" / "b"),
-            ]
+            tmp_path / "to",
+            [(f"{MODEL_URI}/config.json", "a"), (f"{MODEL_URI}/none.json", "b")],
         )
     assert relative(tmp_path / "to") == {}
 

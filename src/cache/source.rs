@@ -5,7 +5,7 @@
 
 use super::Opened;
 use super::entry::Entry;
-use super::files::Files;
+use super::files::{DATA, Files};
 use super::pages::PAGE_BYTES;
 use super::reader::CachedReader;
 use super::writer::{Bytes, Job};
@@ -15,6 +15,7 @@ use crate::ring::Mapping;
 use crate::source::{Access, FileSource, ObjectSource, Reader, Source};
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An object, and what the cache has of it.
@@ -118,6 +119,13 @@ impl Source for CachedSource {
             Some(files) => Ok(Box::new(CachedReader::new(self, files, remote, access))),
             None => Ok(remote),
         }
+    }
+
+    fn cached_file(&self) -> Option<PathBuf> {
+        let entry = self.entry.as_ref()?;
+        // A process may have been killed after it wrote the last page and before it renamed the file.
+        let _ = entry.settle();
+        Some(entry.directory.join(DATA))
     }
 
     fn map(&self) -> Result<Mapping> {

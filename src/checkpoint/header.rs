@@ -15,9 +15,10 @@
 use super::json::{self, Entry};
 use super::names::{NameKeys, NameTable};
 use super::text::{Bytes, Quoted, Shape};
-use super::{Shard, TensorInfo, dtype};
+use super::{Dtype, Shard, TensorInfo, dtype};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::Source;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
@@ -59,6 +60,29 @@ pub(super) fn read(source: Arc<dyn Source>, shard: u32, keys: &NameKeys) -> Resu
     let tensors = tensors.map(|entry| place(entry, shard, data_offset_bytes)).collect();
     let shard = Shard { source, data_offset_bytes, tensors: 0..0, metadata: header.metadata };
     Ok(Header { shard, tensors, hashes })
+}
+
+/// The bytes of `source` from `start` on as tensors: pieces that end at multiples of `piece_bytes`.
+pub(super) fn of_pieces(
+    source: Arc<dyn Source>,
+    shard: u32,
+    start: u64,
+    piece_bytes: u64,
+    keys: &NameKeys,
+) -> Header {
+    let len_bytes = source.len_bytes();
+    let begins = (start / piece_bytes..len_bytes.div_ceil(piece_bytes)).map(|n| n * piece_bytes);
+    let tensors = begins.map(|begin| {
+        let offset_bytes = begin.max(start);
+        let len_bytes = (begin + piece_bytes).min(len_bytes) - offset_bytes;
+        let (name, shape) = (format!("{shard}/{offset_bytes}").into(), [len_bytes as usize].into());
+        TensorInfo { name, shape, offset_bytes, len_bytes, shard, dtype: Dtype::U8 }
+    });
+    let tensors: Vec<_> = tensors.collect();
+    let hashes = tensors.iter().map(|tensor| keys.hash(&tensor.name)).collect();
+    let metadata = BTreeMap::new();
+    let shard = Shard { source, data_offset_bytes: 0, tensors: 0..0, metadata };
+    Header { shard, tensors, hashes }
 }
 
 /// The tensor of a checked `entry`.

@@ -39,7 +39,7 @@ const CHUNK_TENSORS: usize = 1 << 13;
 
 /// An index file.
 pub(super) struct Index {
-    location: Location,
+    pub(super) location: Location,
     weight_map: WeightMap,
 }
 

@@ -139,6 +139,7 @@ pub struct Checkpoint {
     /// Of all shards; `None` where there is one shard, which has it.
     merged_metadata: Option<BTreeMap<String, String>>,
     verifiable: bool,
+    indexes: Vec<Location>,
 }
 
 impl Checkpoint {
@@ -185,6 +186,7 @@ impl Checkpoint {
         for file in &files.indexes {
             file.index.check(&checkpoint, &file.shards)?;
         }
+        checkpoint.indexes = files.indexes.iter().map(|file| file.index.location.clone()).collect();
         Ok(checkpoint)
     }
 
@@ -197,6 +199,22 @@ impl Checkpoint {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }
         Self::read(sources.len(), cores(), |number| Ok(sources[number].clone()))
+    }
+
+    /// A checkpoint whose tensors are the bytes of `sources`, whatever these hold, each from the
+    /// offset beside it, in pieces that end at multiples of `piece_bytes`.
+    ///
+    /// # Errors
+    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint) for more pieces than tensors are possible.
+    pub(crate) fn of_pieces(
+        sources: Vec<(Arc<dyn Source>, u64)>,
+        piece_bytes: u64,
+    ) -> Result<Checkpoint> {
+        let keys = NameKeys::default();
+        let pieces = |(shard, (source, start))| {
+            header::of_pieces(source, shard as u32, start, piece_bytes, &keys)
+        };
+        Self::assemble(sources.into_iter().enumerate().map(pieces).collect(), keys)
     }
 
     /// The checkpoint of `count` shards, the sources of which `open` gives, on up to `threads`
@@ -237,12 +255,18 @@ impl Checkpoint {
             .map_err(|(first, second)| twice(&shards, &tensors[first], &tensors[second]))?;
         let merged_metadata = (shards.len() != 1).then(|| merge_metadata(&shards));
         let verifiable = shards.iter().all(|shard| shard.source.check().is_some());
-        Ok(Checkpoint { shards, tensors, names, merged_metadata, verifiable })
+        let indexes = Vec::new();
+        Ok(Checkpoint { shards, tensors, names, merged_metadata, verifiable, indexes })
     }
 
     /// The shards, in the order in which they were named.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
+    }
+
+    /// The locations of the indexes that named shards.
+    pub fn indexes(&self) -> &[Location] {
+        &self.indexes
     }
 
     /// The tensors, grouped by shard, by offset within a shard.

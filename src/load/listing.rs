@@ -1,4 +1,4 @@
-//! What is in a directory of the file system or of a store.
+//! Lists a directory of the file system or of a store.
 
 use super::Loader;
 use crate::error::{Error, ErrorKind, Result};
@@ -7,25 +7,27 @@ use crate::source::Depth;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file or object in a directory.
+/// A file or object that was found in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listed {
-    /// Where it is.
+    /// The location of the file or object.
     pub location: Location,
     /// Its length in bytes.
     pub len_bytes: u64,
 }
 
 impl Loader {
-    /// The files or objects in `directory`, by name; with `recursive` also those further down.
+    /// Lists the files or objects in `directory`, sorted by location; with `recursive`, also those in
+    /// its subdirectories.
     ///
-    /// Links to files are files; links to directories are not followed, `directory` itself excepted.
+    /// Symbolic links to files count as files. Links to directories are not followed, except
+    /// `directory` itself.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), [`InvalidInput`](ErrorKind::InvalidInput) for what is no
-    /// directory, [`Unsupported`](ErrorKind::Unsupported) where a server cannot list; what the store or
-    /// the file system says.
+    /// [`NotFound`](ErrorKind::NotFound) where there is no such directory,
+    /// [`Unsupported`](ErrorKind::Unsupported) where a server does not list directories; otherwise the
+    /// error of the store or the file system.
     pub fn list(&self, directory: &Location, recursive: bool) -> Result<Vec<Listed>> {
         let mut listed = match directory {
             Location::File(path) => files(path, recursive)?,
@@ -38,7 +40,8 @@ impl Loader {
     fn objects(&self, directory: &ObjectUri, recursive: bool) -> Result<Vec<Listed>> {
         let depth = if recursive { Depth::Tree } else { Depth::Directory };
         let Some(entries) = self.opener.anew().entries(directory, depth)? else {
-            let sentence = format!("the server of {directory} does not list it; name the files");
+            let sentence =
+                format!("the server of {directory} does not list directories; name the files");
             return Err(Error::new(ErrorKind::Unsupported, sentence));
         };
         let listed = entries.into_iter().map(|entry| Listed {
@@ -63,7 +66,7 @@ fn files(directory: &Path, recursive: bool) -> Result<Vec<Listed>> {
                 ahead.extend(recursive.then_some(path));
                 continue;
             }
-            // A link that leads nowhere, or a file that has just gone, is no file.
+            // Broken links, and files that were removed meanwhile, are left out.
             let about = fs::metadata(&path).ok().filter(fs::Metadata::is_file);
             listed.extend(
                 about

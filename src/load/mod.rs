@@ -24,6 +24,7 @@ mod summary;
 mod timeline;
 mod tuning;
 
+pub use download::{Download, Downloaded};
 pub use listing::Listed;
 pub use loaded::Loaded;
 pub use read_into::ReadRequest;

@@ -272,7 +272,7 @@ impl fmt::Debug for TensorStream {
 }
 
 /// How far a load is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Progress {
     done: Arc<AtomicU64>,
     total_bytes: u64,

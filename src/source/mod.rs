@@ -46,6 +46,7 @@ use crate::options::ReadPath;
 use crate::ring::{Mapping, Window};
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -94,6 +95,12 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// When the source cannot be opened for reading.
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>>;
+
+    /// The file that holds all bytes of an object once the local file cache has all of them; `None`
+    /// for a source that is not cached. The file exists if and only if it is complete.
+    fn cached_file(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// The whole source mapped into memory, where it is a file.
     ///

@@ -52,7 +52,9 @@ def pull_files(
 ) -> None:
     """Downloads the files below a directory of a store, of any kind, to a local one.
 
-    Each file is written whole or not at all. One that is there is replaced.
+    Each file is written whole or not at all, and replaces one that exists. When the download breaks
+    off, the hidden directory `.ringload-download` in `dst` holds what has arrived, and the next
+    call resumes there.
 
     Args:
         model_path: the directory in the store.
@@ -70,16 +72,19 @@ def pull_files(
         raise UnsupportedError(f"{model_path} is local already; pull_files is for object stores")
     directory = _as_directory(model_path)
     loader = _loader(directory, s3_credentials)
+    root = os.path.realpath(os.fsdecode(dst))
     files = [
-        (file, _inside(dst, file[len(directory) :]), size)
+        (file, _inside(root, file[len(directory) :]), size)
         for file, size in loader.list(directory, recursive=True)
         if not file.endswith("/")
         and (allow_pattern is None or _matches(file, directory, allow_pattern))
         and (ignore_pattern is None or not _matches(file, directory, ignore_pattern))
     ]
-    loader.download([(file, path) for file, path, size in files if size > 0])
+    loader.download(
+        root, [(file, os.path.relpath(path, root)) for file, path, size in files if size > 0]
+    )
     for _, path, size in files:
-        if size == 0:  # of nothing, stores can give no range
+        if size == 0:  # stores refuse a range of an empty object
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb"):
                 pass
@@ -103,13 +108,12 @@ def _matches(file: str, directory: str, patterns: str | Iterable[str]) -> bool:
     return any(fnmatch(key, pattern) or fnmatch(below, pattern) for pattern in listed)
 
 
-def _inside(directory: str | os.PathLike[str], name: str) -> str:
-    """The path of `name` in `directory`.
+def _inside(root: str, name: str) -> str:
+    """The path of `name` below `root`, which is a real path.
 
     Raises:
         InvalidInputError: where that would be somewhere else.
     """
-    root = os.path.realpath(os.fsdecode(directory))
     path = os.path.realpath(os.path.join(root, name.lstrip("/")))
     if os.path.commonpath([root, path]) != root or path == root:
         raise InvalidInputError(f"the object {name!r} would be written outside of {root}")

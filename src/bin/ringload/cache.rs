@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// List, check, shrink and empty the local file cache.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The cache's directory; else RINGLOAD_CACHE_DIR
+    /// The directory of the cache [default: RINGLOAD_CACHE_DIR]
     #[arg(long, value_name = "DIR", global = true)]
     cache_dir: Option<PathBuf>,
     /// Print one JSON object
@@ -26,19 +26,19 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List what is in it
+    /// List the cached objects
     Ls,
-    /// Read all of it and check every page; what is wrong is loaded again the next time
+    /// Read and check every cached page; corrupt pages are loaded again the next time
     Verify,
-    /// Remove what was used longest ago, and is not in use, until the rest takes no more than a size
+    /// Remove objects that are not in use, least recently used first, down to a size
     Prune {
-        /// The size, such as 200GiB; without it only what is damaged or left over goes
+        /// The size, such as 200GiB; without it, only damaged entries and leftovers are removed
         #[arg(long, value_name = "SIZE")]
         cache_size: Option<CacheSize>,
     },
     /// Remove an object, or all objects below a location
     Rm {
-        /// As it was loaded
+        /// The location that was loaded
         #[arg(value_name = "LOCATION")]
         location: String,
     },
@@ -47,15 +47,15 @@ enum Action {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When there is no cache, it cannot be read, something in it is wrong (`verify`), or the answer
-/// cannot be written.
+/// When there is no cache or it cannot be read, a page is corrupt (`verify`), or the answer cannot
+/// be written.
 pub fn run(args: Args) -> Outcome {
     let loader = match args.cache_dir {
         Some(directory) => Loader::new().cache_dir(directory),
         None => Loader::new(),
     };
     let directory = loader.cache_directory()?.ok_or_else(|| {
-        let sentence = "no cache is named; give --cache-dir, or set RINGLOAD_CACHE_DIR";
+        let sentence = "no cache directory is given; give --cache-dir, or set RINGLOAD_CACHE_DIR";
         Error::new(ErrorKind::InvalidInput, sentence)
     })?;
     let admin = CacheAdmin::open(directory)?;
@@ -136,13 +136,13 @@ fn row(entry: &CacheEntry) -> [String; 4] {
     ]
 }
 
-/// What checking showed, as JSON.
+/// The result of `verify` for an entry, as JSON.
 #[derive(Serialize)]
 struct Verified<'a> {
     location: &'a str,
     checked_bytes: u64,
-    /// Offsets in bytes.
-    wrong_pages: &'a [u64],
+    /// The offsets of corrupt pages, in bytes.
+    corrupt_pages: &'a [u64],
 }
 
 fn verify(all: &[Checked], json: bool) -> Outcome {
@@ -150,35 +150,31 @@ fn verify(all: &[Checked], json: bool) -> Outcome {
         let entries = all.iter().map(|checked| Verified {
             location: &checked.entry.location,
             checked_bytes: checked.checked_bytes,
-            wrong_pages: &checked.wrong_pages,
+            corrupt_pages: &checked.wrong_pages,
         });
         let entries: Vec<_> = entries.collect();
         output::print_json(&serde_json::json!({ "entries": entries }))?;
     } else {
-        output::print(|out| all.iter().try_for_each(|checked| say(out, checked)))?;
+        output::print(|out| all.iter().try_for_each(|checked| write_checked(out, checked)))?;
     }
-    let wrong: usize = all.iter().map(|checked| checked.wrong_pages.len()).sum();
-    if wrong > 0 {
+    let corrupt: usize = all.iter().map(|checked| checked.wrong_pages.len()).sum();
+    if corrupt > 0 {
         let sentence = format!(
-            "{} wrong in the cache; what is wrong is loaded again the next time; check the disk's \
-             health",
-            match wrong {
-                1 => "1 page is".to_owned(),
-                _ => format!("{wrong} pages are"),
-            }
+            "the cache has {}, to be loaded again the next time; check the health of the disk",
+            format::count(corrupt, "corrupt page")
         );
         return Err(Error::new(ErrorKind::Corrupt, sentence).into());
     }
     Ok(())
 }
 
-fn say(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
-    let verdict = match checked.wrong_pages.len() {
-        0 => "right".to_owned(),
-        wrong => format!("{} WRONG", format::count(wrong, "page")),
+fn write_checked(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
+    let result = match checked.wrong_pages.len() {
+        0 => "ok".to_owned(),
+        corrupt => format!("{} CORRUPT", format::count(corrupt, "page")),
     };
     let bytes = format::size(checked.checked_bytes);
-    writeln!(out, "{bytes} {verdict}  {}", checked.entry.location.escape_debug())
+    writeln!(out, "{bytes} {result}  {}", checked.entry.location.escape_debug())
 }
 
 fn removed(pruned: &Pruned, json: bool) -> Outcome {
@@ -191,7 +187,7 @@ fn removed(pruned: &Pruned, json: bool) -> Outcome {
     }
     output::print(|out| {
         let objects = format::count(pruned.entries, "object");
-        let (gone, left) = (format::size(pruned.disk_bytes), format::size(pruned.left_bytes));
-        writeln!(out, "{objects} removed, {gone}; {left} are left")
+        let (freed, left) = (format::size(pruned.disk_bytes), format::size(pruned.left_bytes));
+        writeln!(out, "{objects} removed, {freed} freed; {left} left")
     })
 }

@@ -1,4 +1,4 @@
-//! How a command fails: what `main` prints, and the exit status it answers with.
+//! The error type of the subcommands.
 
 use std::error::Error;
 use std::io;
@@ -13,39 +13,33 @@ pub enum Failure {
     /// The library refused or failed.
     #[error(transparent)]
     Library(#[from] ringload::Error),
-    /// The answer could not be written to standard output.
+    /// Standard output could not be written to.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
     /// The trace of a load could not be written.
-    #[error("cannot write the trace to {path}; name a file that may be written to", path = .path.display())]
-    Trace {
-        /// Where to.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: io::Error,
-    },
-    /// The operating system would not tell something about this machine or process.
+    #[error("cannot write the trace to {path}; give a file that can be written to", path = .path.display())]
+    Trace { path: PathBuf, source: io::Error },
+    /// The operating system refused a request.
     #[error("cannot {doing}")]
     System {
-        /// What was asked of it, to follow "cannot".
+        /// The request, as it follows "cannot".
         doing: &'static str,
-        /// Its answer.
         source: io::Error,
     },
 }
 
 impl Failure {
-    /// Turns an error of `doing` something into a failure; for `map_err`.
+    /// Turns the error of the request `doing` into a failure; for `map_err`.
     pub fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Failure {
         move |error| Failure::System { doing, source: error.into() }
     }
 
-    /// Whether the reader of standard output went away (`ringload ... | head`), which is no failure.
+    /// Whether the reader of standard output has closed it (`ringload ... | head`).
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// The message and each cause on a line of its own; a cause that only repeats is left out.
+    /// The message, and each cause on its own line unless it repeats the one before.
     pub fn report(&self) -> String {
         let mut report = format!("error: {self}");
         let mut last = self.to_string();

@@ -1,4 +1,4 @@
-//! Numbers and tables for people: sizes in powers of two, speeds in powers of ten.
+//! Readable numbers and tables: sizes in powers of two, speeds in powers of ten.
 
 use ringload::MemoryLimit;
 use std::io::{self, Write};
@@ -6,14 +6,14 @@ use std::io::{self, Write};
 const BYTES_PER_GIGABYTE: f64 = 1e9;
 const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/// `bytes` in the largest unit (KiB, MiB, GiB, ...) of which there is at least one.
+/// `bytes` in the largest unit (KiB, MiB, GiB, ...) that makes it at least 1.
 pub fn size(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
     let mut value = bytes as f64 / 1024.0;
     let mut unit = 0;
-    // 1023.995 and more would be printed as 1024.00.
+    // From 1023.995 on, the value would be printed as 1024.00.
     while value >= 1023.995 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -26,12 +26,12 @@ pub fn speed(gigabytes_per_second: f64) -> String {
     format!("{gigabytes_per_second:.2} GB/s")
 }
 
-/// `bytes` over `seconds` in units of 10^9 bytes a second; 0 where no time has passed.
+/// `bytes` per `seconds` in units of 10^9 bytes a second; 0 if `seconds` is 0.
 pub fn gigabytes_per_second(bytes: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { bytes as f64 / seconds / BYTES_PER_GIGABYTE } else { 0.0 }
 }
 
-/// A span of time, finer the shorter it is: `850 us`, `12.3 ms`, `1.62 s`, `2 min 05 s`.
+/// A duration in a suitable unit: `850 us`, `12.3 ms`, `1.62 s`, `2 min 05 s`.
 pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 0.001 => format!("{:.0} us", s * 1e6),
@@ -41,7 +41,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// `count` and its noun: `1 tensor`, `2 tensors`.
+/// `count` with its noun: `1 tensor`, `2 tensors`.
 pub fn count(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
@@ -60,19 +60,17 @@ pub fn hex(bytes: &[u8]) -> String {
     nibbles.map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
 }
 
-/// How a column of a [`table`] is set.
+/// The alignment of a column of a [`table`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
-    /// Text.
     Left,
-    /// Numbers.
     Right,
 }
 
 /// Writes rows in columns as wide as their widest cell, two spaces apart.
 ///
 /// # Errors
-/// What `out` answers.
+/// Those of `out`.
 pub fn table<const N: usize>(
     out: &mut dyn Write,
     columns: [Align; N],
@@ -99,7 +97,7 @@ fn table_line<const N: usize>(columns: [Align; N], widths: [usize; N], row: &[St
     cells.collect::<Vec<_>>().join("  ")
 }
 
-/// An option that is a number of bytes, written as a memory limit is.
+/// Parses an option that is a number of bytes, such as `4GiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes),

@@ -1,4 +1,4 @@
-//! `ringload inspect`: what a checkpoint holds, read from its headers alone.
+//! `ringload inspect`: lists the tensors of a checkpoint, reading only its headers.
 
 use crate::caching::{self, Caching};
 use crate::failure::Outcome;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-/// List the tensors of a checkpoint, without reading them.
+/// List the tensors of a checkpoint without reading them.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Args {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When the checkpoint cannot be opened or the answer not be written.
+/// When the checkpoint cannot be opened or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let loader = args.caching.apply(args.remote.apply(Loader::new())?);
     let checkpoint = loader.open(args.locations.parse()?)?;
@@ -60,7 +60,7 @@ fn print_listing(out: &mut dyn Write, checkpoint: &Checkpoint) -> io::Result<()>
 
 fn tensor_row(tensor: &TensorInfo) -> [String; 5] {
     [
-        // A name is any JSON string: control characters must not reach the terminal.
+        // A name may hold control characters, which must not reach the terminal.
         tensor.name().escape_debug().to_string(),
         tensor.dtype().to_string(),
         format::shape(tensor.shape()),
@@ -101,7 +101,7 @@ struct ShardEntry<'a> {
     location: String,
     /// The length of the whole file.
     bytes: u64,
-    /// Where its tensors begin, after the header.
+    /// The offset of the first tensor, after the header.
     data_offset: u64,
     tensors: usize,
     metadata: &'a BTreeMap<String, String>,
@@ -113,9 +113,9 @@ struct TensorEntry<'a> {
     dtype: Dtype,
     shape: &'a [usize],
     bytes: u64,
-    /// The place of its shard in `shards`, from 0.
+    /// The index of its shard in `shards`.
     shard: usize,
-    /// Where it begins in its shard's file.
+    /// Its offset in the file of its shard.
     offset: u64,
 }
 

@@ -4,7 +4,7 @@ use ringload::{IntoLocations, Location};
 use std::ffi::OsString;
 use std::path::Path;
 
-/// What to read.
+/// The locations to read.
 #[derive(Debug, clap::Args)]
 pub struct Locations {
     /// A safetensors file, a directory of them, an index, or a pattern such as 'model-*.safetensors';
@@ -14,10 +14,10 @@ pub struct Locations {
 }
 
 impl Locations {
-    /// The arguments as locations. A path that is not UTF-8 is taken as it stands.
+    /// Parses the arguments. An argument that is not UTF-8 is a path.
     ///
     /// # Errors
-    /// When an argument cannot be a location, e.g. an unknown scheme.
+    /// When an argument is not a location, for example because its scheme is unknown.
     pub fn parse(&self) -> ringload::Result<Vec<Location>> {
         let mut locations = Vec::new();
         for argument in &self.arguments {

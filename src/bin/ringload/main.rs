@@ -1,10 +1,10 @@
-//! The `ringload` command: loads, lists and checks from the shell.
+//! The `ringload` command: loads, lists and checks checkpoints from the shell.
 //!
-//! One file or folder a subcommand, each with its arguments and a `run`; what they share is in [`format`],
-//! [`output`] and [`locations`]. Answers go to standard output; progress, the log and errors go
-//! to standard error, so that output can always be piped.
+//! Each subcommand has a file or folder with its `Args` and a `run`; shared code is in [`format`],
+//! [`output`] and [`locations`]. Results go to standard output. Progress, the log and errors go to
+//! standard error, so that the output can always be piped.
 //!
-//! Exit status: 0 done, 1 the command failed, 2 it was called wrongly.
+//! Exit status: 0 for success, 1 if the command failed, 2 for wrong arguments.
 
 mod bench;
 mod cache;
@@ -18,6 +18,7 @@ mod load;
 mod locations;
 mod output;
 mod remote;
+mod system;
 
 use clap::{Parser, Subcommand};
 use failure::Outcome;
@@ -70,14 +71,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nowhere is left to report a closed standard error to.
+            // If standard error is closed, the failure cannot be reported.
             let _ = writeln!(io::stderr(), "{}", failure.report());
             ExitCode::FAILURE
         }
     }
 }
 
-/// Sends the log to standard error, as loud as `RINGLOAD_LOG` or else `-v` says.
+/// Sends the log to standard error, filtered by `RINGLOAD_LOG` or by the level of `-v`.
 fn start_log(verbose: u8) {
     let filter = EnvFilter::builder()
         .with_env_var("RINGLOAD_LOG")
@@ -90,7 +91,7 @@ fn start_log(verbose: u8) {
         .init();
 }
 
-/// The level that `-v`, given `verbose` times, stands for.
+/// The log level for `-v` given `verbose` times.
 fn log_level(verbose: u8) -> LevelFilter {
     match verbose {
         0 => LevelFilter::WARN,

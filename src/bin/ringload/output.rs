@@ -1,19 +1,19 @@
-//! Standard output, written so that a full disk or a closed pipe is an error and never a panic.
+//! Writing to standard output. A full disk or a closed pipe is an error and never a panic.
 
 use crate::failure::{Failure, Outcome};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 
-/// Lets `write` fill standard output through one buffer.
+/// Calls `write` with a buffered standard output.
 ///
 /// # Errors
-/// [`Failure::Output`] for whatever the writing met.
+/// [`Failure::Output`] when it cannot be written.
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     let mut out = BufWriter::new(io::stdout().lock());
     write(&mut out).and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
-/// Prints `value` as one JSON object, indented, with a line break at its end.
+/// Prints `value` as one indented JSON object.
 ///
 /// # Errors
 /// As [`print`].

@@ -1,12 +1,11 @@
-//! The floors that need a pointer, and the tie between a child's life and its parent's. All unsafe
-//! code of this command is here.
+//! The unsafe code of this command: two reference measurements, and the signal that ends a child
+//! process with its parent.
 //!
-//! * [`DirectReads`]: what the disk gives. One thread keeps `depth` O_DIRECT reads of `chunk`
-//!   bytes in flight on one io_uring, over all files from first byte to last, into the same few
-//!   buffers (or each into one of its own, as a load that keeps its tensors has to), and looks at
-//!   none of it.
-//! * [`MappedFiles`]: what mapping costs. Files that are in the page cache are mapped and one byte
-//!   of each page is read, from one thread.
+//! * [`DirectReads`] measures the disk. One thread keeps `depth` O_DIRECT reads of `chunk` bytes in
+//!   flight on one io_uring, over all files from first byte to last. The reads reuse a few buffers,
+//!   or each has its own, as in a load that keeps its tensors. The bytes are not used.
+//! * [`MappedFiles`] measures mapping. Files in the page cache are mapped, and one thread reads one
+//!   byte of each page.
 
 #![allow(unsafe_code)]
 
@@ -22,11 +21,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Deep direct reads, ready to run: files open, buffers faulted in.
+/// Direct reads that are ready to run: the files are open and the buffers faulted in.
 pub struct DirectReads {
     uring: IoUring,
     buffers: Vec<Window>,
-    /// What is to be read: file, offset, wanted bytes; last first.
+    /// The reads in reverse order: file, offset, expected bytes.
     reads: Vec<(usize, u64, usize)>,
     files: Vec<File>,
     chunk_bytes: usize,
@@ -36,10 +35,10 @@ pub struct DirectReads {
 
 impl DirectReads {
     /// Opens all of `paths` and prepares buffers of `chunk_bytes`: `depth` of them with `reuse`,
-    /// else one for each read.
+    /// otherwise one for each read.
     ///
     /// # Errors
-    /// What the kernel answers: EINVAL where a file system has no direct reads.
+    /// Those of the kernel: EINVAL if the file system does not support direct reads.
     pub fn prepare(
         paths: &[PathBuf],
         chunk_bytes: usize,
@@ -52,8 +51,8 @@ impl DirectReads {
             let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
             let len = file.metadata()?.len();
             let read = |offset: u64| {
-                let want = (len - offset).min(chunk_bytes as u64) as usize;
-                (files.len(), offset, want)
+                let expected = (len - offset).min(chunk_bytes as u64) as usize;
+                (files.len(), offset, expected)
             };
             reads.extend((0..len).step_by(chunk_bytes).map(read));
             files.push(file);
@@ -69,20 +68,20 @@ impl DirectReads {
         Ok(Self { uring, buffers, reads, files, chunk_bytes, depth, reuse })
     }
 
-    /// Reads everything; gives how many bytes that were.
+    /// Reads everything and returns the number of bytes.
     ///
     /// # Errors
-    /// The first error of a read, when nothing is in flight any more.
+    /// The error of a read, once no read is in flight any more.
     pub fn run(mut self) -> io::Result<u64> {
         let mut free: Vec<usize> = (0..self.buffers.len()).collect();
-        let mut wanted = vec![0; self.buffers.len()];
+        let mut expected_bytes = vec![0; self.buffers.len()];
         let (mut bytes, mut in_flight) = (0, 0);
         let mut failure = None;
         loop {
             while failure.is_none() && in_flight < self.depth && !self.reads.is_empty() {
                 let Some(buffer) = free.pop() else { break };
-                if let Some((file, offset, want)) = self.reads.pop() {
-                    wanted[buffer] = want;
+                if let Some((file, offset, expected)) = self.reads.pop() {
+                    expected_bytes[buffer] = expected;
                     self.submit(file, offset, buffer);
                     in_flight += 1;
                 }
@@ -93,7 +92,7 @@ impl DirectReads {
             if let Err(error) = self.uring.submit_and_wait(1)
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                // The kernel may still write to the buffers, so they are never given back.
+                // The kernel may still write to the buffers, so they are leaked.
                 std::mem::forget(self);
                 return Err(error);
             }
@@ -105,10 +104,10 @@ impl DirectReads {
                 }
                 match entry.result() {
                     code @ ..0 => failure = Some(io::Error::from_raw_os_error(-code)),
-                    got if (got as usize) < wanted[buffer] => {
-                        failure = Some(io::Error::other("a direct read came back short"));
+                    got if (got as usize) < expected_bytes[buffer] => {
+                        failure = Some(io::Error::other("a direct read was short"));
                     }
-                    _ => bytes += wanted[buffer] as u64,
+                    _ => bytes += expected_bytes[buffer] as u64,
                 }
             }
         }
@@ -128,17 +127,17 @@ impl DirectReads {
     }
 }
 
-/// Files mapped whole, not touched yet.
+/// Files that are mapped into memory.
 pub struct MappedFiles {
     parts: Vec<(std::ptr::NonNull<std::ffi::c_void>, NonZeroUsize)>,
 }
 
 impl MappedFiles {
-    /// Maps `paths` and reads one byte of each page; gives the mappings, so that undoing them can
-    /// be left out of the time.
+    /// Maps `paths` and reads one byte of each page. Returns the mappings, so that unmapping is not
+    /// measured.
     ///
     /// # Errors
-    /// What mmap(2) answers.
+    /// Those of mmap(2).
     pub fn touch(paths: &[PathBuf]) -> io::Result<Self> {
         let mut mapped = Self { parts: Vec::with_capacity(paths.len()) };
         for path in paths {
@@ -170,7 +169,7 @@ impl Drop for MappedFiles {
     }
 }
 
-/// Lets the kernel kill what `command` starts when the thread that started it ends.
+/// Makes the kernel kill the process of `command` when the thread that starts it ends.
 pub fn die_with_parent(command: &mut Command) {
     // SAFETY: runs between fork and exec; prctl(2) is one system call, takes no lock and no memory.
     unsafe {
@@ -200,7 +199,7 @@ mod tests {
         for reuse in [true, false] {
             match DirectReads::prepare(&paths, 16 << 10, 4, reuse).and_then(DirectReads::run) {
                 Ok(bytes) => assert_eq!(bytes, 109_096),
-                // Where the temporary directory or the sandbox has neither: nothing to test.
+                // The sandbox has no io_uring, or the temporary directory no direct reads.
                 Err(refused) => eprintln!("skipped: {refused}"),
             }
         }

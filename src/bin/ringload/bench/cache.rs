@@ -1,8 +1,9 @@
-//! The files of a checkpoint and the page cache: emptied before a cold run, filled before a warm one.
+//! Removes the files of a checkpoint from the page cache before a cold run, and reads them into it
+//! before a warm run.
 //!
-//! `posix_fadvise(POSIX_FADV_DONTNEED)` drops clean pages that nobody uses, so the file is synced
-//! first; and it is only advice, so the cache is looked at afterwards. tmpfs keeps every page: its
-//! files cannot be made cold.
+//! `posix_fadvise(POSIX_FADV_DONTNEED)` drops clean pages that are not in use, so files are synced
+//! first. The call is only advice, so the page cache is checked afterwards. Files on tmpfs always
+//! stay in memory and cannot be made cold.
 
 use crate::failure::{Failure, Outcome};
 use crate::format;
@@ -13,18 +14,18 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// So much may stay behind, or be missing, in thousandths of the bytes.
+/// How much may be in the page cache (or missing from it), in thousandths of the bytes.
 const TOLERANCE_THOUSANDTHS: u64 = 2;
 const ATTEMPTS: usize = 3;
 
-/// The files that are measured.
+/// The files to measure.
 #[derive(Debug)]
 pub struct Files {
     paths: Vec<PathBuf>,
     bytes: u64,
 }
 
-/// Why files are not in the state that a run needs.
+/// Why the files could not be made cold or warm.
 #[derive(Debug)]
 pub struct NotReady(pub String);
 
@@ -32,14 +33,15 @@ impl Files {
     /// The files of `checkpoint`.
     ///
     /// # Errors
-    /// When a shard is no local file.
+    /// When a shard is not a local file.
     pub fn of(checkpoint: &Checkpoint) -> Outcome<Self> {
         let mut paths = Vec::new();
         for shard in checkpoint.shards() {
             match shard.location() {
                 Location::File(path) => paths.push(path.clone()),
                 other => {
-                    let sentence = format!("{other} is no local file; only those are measured");
+                    let sentence =
+                        format!("{other} is not a local file; only local files can be measured");
                     return Err(Error::new(ErrorKind::Unsupported, sentence).into());
                 }
             }
@@ -52,15 +54,15 @@ impl Files {
         &self.paths
     }
 
-    /// Of all files, headers included.
+    /// The length of all files, headers included.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Leaves (nearly) nothing of the files in the page cache.
+    /// Removes (nearly) all pages of the files from the page cache.
     ///
     /// # Errors
-    /// When a file cannot be opened. That pages stay is the inner error.
+    /// When a file cannot be opened. The inner error says that pages stay.
     pub fn make_cold(&self) -> Outcome<Result<(), NotReady>> {
         let mut resident = self.resident()?;
         for _ in 0..ATTEMPTS {
@@ -78,10 +80,10 @@ impl Files {
         ))))
     }
 
-    /// Brings (nearly) all of the files into the page cache.
+    /// Reads (nearly) all pages of the files into the page cache.
     ///
     /// # Errors
-    /// When a file cannot be read. That pages do not stay is the inner error.
+    /// When a file cannot be read. The inner error says that pages do not stay.
     pub fn make_warm(&self) -> Outcome<Result<(), NotReady>> {
         let mut resident = self.resident()?;
         for _ in 0..ATTEMPTS {
@@ -92,7 +94,7 @@ impl Files {
             resident = self.resident()?;
         }
         Ok(Err(NotReady(format!(
-            "the files cannot be kept warm: the page cache holds {} of {} after reading all",
+            "the files cannot be kept warm: the page cache holds {} of {} after reading all of them",
             format::size(resident),
             format::size(self.bytes)
         ))))

@@ -1,9 +1,9 @@
-//! One run: a child process of this same executable, so that time, CPU and memory are those of a
-//! whole load from a fresh process.
+//! One run: a child process of this executable, so that time, CPU and memory are those of a whole
+//! load in a new process.
 //!
 //! `ringload load --json` and `ringload bench-reference` print the same figures under the same
-//! names. A child dies with its parent; Ctrl-C reaches it directly, as one of the terminal's
-//! foreground processes.
+//! names. A child is killed when its parent ends; Ctrl-C reaches it directly, as it belongs to the
+//! foreground processes of the terminal.
 
 use super::bare;
 use crate::failure::{Failure, Outcome};
@@ -17,12 +17,12 @@ use std::time::Instant;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
     pub bytes: u64,
-    /// As the run itself measured: of a load, from the open checkpoint to the last tensor.
+    /// As measured by the run; for a load, from the open checkpoint to the last tensor.
     pub seconds: f64,
-    /// Of a load: user and system time of the whole process. Of a floor: of the part measured.
+    /// User and system time: for a load, of the whole process; for a floor, of the measured part.
     pub cpu_seconds: f64,
     pub peak_rss_bytes: Option<u64>,
-    /// From starting the process to its end.
+    /// From the start of the process to its end.
     #[serde(default)]
     pub process_seconds: f64,
 }
@@ -32,16 +32,16 @@ impl Run {
         crate::format::gigabytes_per_second(self.bytes, self.seconds)
     }
 
-    /// CPU-seconds for each 10^9 bytes.
+    /// CPU seconds for each 10^9 bytes.
     pub fn cpu_seconds_per_gigabyte(&self) -> f64 {
         self.cpu_seconds / (self.bytes.max(1) as f64 / 1e9)
     }
 }
 
-/// Runs this executable with `arguments` and reads the figures it prints.
+/// Runs this executable with `arguments` and parses the figures that it prints.
 ///
 /// # Errors
-/// When it cannot be started, fails (with what it said), or prints something else.
+/// When it cannot be started, fails (with its error message), or prints something else.
 pub fn run(arguments: &[OsString]) -> Outcome<Run> {
     let executable =
         std::env::current_exe().map_err(Failure::system("find this command's executable"))?;
@@ -53,10 +53,10 @@ pub fn run(arguments: &[OsString]) -> Outcome<Run> {
     Ok(Run { process_seconds, ..run })
 }
 
-/// Runs `command` to its end with nothing to read, and takes what it prints.
+/// Runs `command` to its end with empty standard input and returns its output.
 ///
 /// # Errors
-/// When it cannot be started or answers with anything but success.
+/// When it cannot be started or fails.
 pub fn output(command: &mut Command) -> Outcome<Output> {
     bare::die_with_parent(command);
     let output = command
@@ -70,11 +70,11 @@ pub fn output(command: &mut Command) -> Outcome<Output> {
 }
 
 fn failed(how: &str, output: &Output) -> Failure {
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim().trim_start_matches("error: ");
-    let sentence = match said {
+    let message = String::from_utf8_lossy(&output.stderr);
+    let message = message.trim().trim_start_matches("error: ");
+    let sentence = match message {
         "" => format!("a measuring process {how}"),
-        said => format!("a measuring process {how}: {said}"),
+        message => format!("a measuring process {how}: {message}"),
     };
     Error::new(ErrorKind::Io, sentence).into()
 }
@@ -93,10 +93,10 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_process_is_told_with_what_it_said() {
+    fn the_message_of_a_failing_process_is_reported() {
         let mut command = Command::new("sh");
         let failure = output(command.args(["-c", "echo 'error: no disk' >&2; exit 1"]));
-        let told = failure.unwrap_err().to_string();
-        assert!(told.contains("exit status: 1") && told.ends_with(": no disk"), "{told}");
+        let message = failure.unwrap_err().to_string();
+        assert!(message.contains("exit status: 1") && message.ends_with(": no disk"), "{message}");
     }
 }

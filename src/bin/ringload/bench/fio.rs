@@ -1,4 +1,4 @@
-//! The disk's limit by an independent witness: `fio`, where it is installed. It only ever reads.
+//! The speed of the disk as measured by `fio`, if it is installed. It only reads.
 
 use super::child::{self, Run};
 use crate::failure::Outcome;
@@ -18,7 +18,7 @@ pub fn is_installed() -> bool {
 /// Reads `files` once with `depth` direct reads of `chunk_bytes` in flight.
 ///
 /// # Errors
-/// When fio fails or its answer cannot be understood.
+/// When fio fails or its output cannot be parsed.
 pub fn run(files: &[PathBuf], chunk_bytes: usize, depth: usize) -> Outcome<Run> {
     let mut command = Command::new("fio");
     command.args(["--readonly", "--name=limit", "--rw=read", "--ioengine=io_uring", "--direct=1"]);
@@ -29,18 +29,18 @@ pub fn run(files: &[PathBuf], chunk_bytes: usize, depth: usize) -> Outcome<Run> 
     let output = child::output(&mut command)?;
     let process_seconds = began.elapsed().as_secs_f64();
     let figures = parse(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, "fio's answer has no figures; is it a version of 3.x?")
+        Error::new(ErrorKind::Unsupported, "the output of fio has no figures; is it version 3.x?")
     })?;
     Ok(Run { process_seconds, ..figures })
 }
 
-/// The names as fio wants them: separated by colons, those within a name escaped.
+/// The file names in fio's syntax: separated by colons, with colons in names escaped.
 fn names(files: &[PathBuf]) -> String {
     let name = |path: &Path| path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
     files.iter().map(|path| name(path)).collect::<Vec<_>>().join(":")
 }
 
-/// The figures of the one job. fio may print notes before its JSON.
+/// The figures of the only job. fio may print notes before its JSON.
 fn parse(text: &str) -> Option<Run> {
     let answer: Value = serde_json::from_str(text.get(text.find('{')?..)?).ok()?;
     let job = answer.get("jobs")?.get(0)?;

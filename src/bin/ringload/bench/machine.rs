@@ -1,10 +1,11 @@
-//! What the figures were taken on.
+//! The machine that the figures were measured on.
 
-use crate::doctor::{file_system, read_text};
+use crate::doctor::file_system;
+use crate::system::{bytes_in, read_text};
 use serde::Serialize;
 use std::path::Path;
 
-/// The machine, as far as figures depend on it.
+/// The properties of the machine that figures depend on.
 #[derive(Debug, Serialize)]
 pub struct Machine {
     pub kernel: Option<String>,
@@ -15,7 +16,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, with the file system that `path` is on.
+    /// Describes this machine and the file system of `path`.
     pub fn of(path: &Path) -> Self {
         Self {
             kernel: read_text("/proc/sys/kernel/osrelease"),
@@ -32,16 +33,9 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What may still be taken without swapping.
+/// The memory that is available without swapping.
 pub fn available_bytes() -> Option<u64> {
     bytes_in(&read_text("/proc/meminfo")?, "MemAvailable:")
-}
-
-/// The line `MemTotal:   1234 kB` of /proc/meminfo.
-fn bytes_in(meminfo: &str, label: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(label))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<String> {
@@ -54,11 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_s_tables_are_read() {
-        let meminfo = "MemTotal:       24000 kB\nMemAvailable:    4 kB\n";
-        assert_eq!(bytes_in(meminfo, "MemTotal:"), Some(24_000 << 10));
-        assert_eq!(bytes_in(meminfo, "MemAvailable:"), Some(4096));
-        assert_eq!(bytes_in("", "MemTotal:"), None);
+    fn the_model_of_the_cpu_is_read() {
         let cpuinfo = "processor\t: 0\nmodel name\t: A CPU @ 2.0GHz\n";
         assert_eq!(cpu_model(cpuinfo).as_deref(), Some("A CPU @ 2.0GHz"));
     }

@@ -1,19 +1,19 @@
-//! `ringload bench`: how fast loads are on this machine, next to what its disk and memory allow.
+//! `ringload bench`: measures loads on this machine and compares them with its disk and memory.
 //!
 //! ```text
-//! LOCATION, or a synthetic checkpoint (shapes, writer; kept and found again: synthetic)
+//! LOCATION, or a synthetic checkpoint (shapes, writer), which is kept for later runs (synthetic)
 //!     |
-//! rows: ways to bring the same bytes      each run is a process of its own (child, reference, fio)
-//!     |   for every turn, every row once: A B C A B C ...; before each run the page cache is
-//!     |   emptied or filled, and that it is gets checked (cache)
+//! rows: methods to read the same bytes    each run is a separate process (child, reference, fio)
+//!     |   each turn runs every row once: A B C A B C ...; before each run the page cache is
+//!     |   emptied or filled, and its state is checked (cache)
 //!     v
-//! medians -> table, and the ratios that must be reached (ratios) -> report
+//! medians -> table, and ratios with their targets (ratios) -> report
 //! ```
 //!
-//! Turns are taken one after the other because a machine's speed drifts: what is compared was
-//! measured within seconds. Each run finds memory that was in use a moment ago (`settle_memory`)
-//! and pays for zeroing it, but not for what a host took away while it was idle. The disk's limit is measured in the same turns. Missing a target is an
-//! answer, not a failure.
+//! Rows take turns because the speed of a machine drifts: rows are compared with runs that were
+//! measured within seconds. The limits of the disk are measured in the same turns. Each run gets
+//! memory that was in use a moment ago (`settle_memory`), which the kernel only has to zero, and not
+//! memory that a hypervisor has to return first. A missed target is a result, not a failure.
 
 mod bare;
 mod cache;
@@ -41,22 +41,22 @@ use rows::Row;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The cap of the capped load, unless a tensor is larger.
+/// The memory limit of the limited load, unless a tensor is larger.
 const CAP_BYTES: u64 = 256 << 20;
 
-/// Measure loads on this machine, next to what its disk and memory allow.
+/// Measure loads on this machine and compare them with its disk and memory
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The checkpoint to measure; without one, a synthetic checkpoint is written and kept
+    /// The checkpoint to measure [default: a synthetic checkpoint, which is written and kept]
     #[arg(value_name = "LOCATION")]
     location: Option<OsString>,
-    /// About how large the synthetic checkpoint is, e.g. 4GiB
+    /// The approximate size of the synthetic checkpoint, such as 4GiB
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = format::parse_size, conflicts_with = "location")]
     size: u64,
-    /// Where the synthetic checkpoint is kept [default: in cargo's target directory, else in the temporary one]
+    /// The directory of the synthetic checkpoint [default: cargo's target directory, or the temporary directory]
     #[arg(long, value_name = "DIR", conflicts_with = "location")]
     dir: Option<PathBuf>,
-    /// How often each way is measured
+    /// How often each row is measured
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Print one JSON object
@@ -67,7 +67,7 @@ pub struct Args {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When the checkpoint cannot be written, opened or loaded, or the answer not be written.
+/// When the checkpoint cannot be written, opened or loaded, or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let report = measure(&args)?;
     if args.json { output::print_json(&report) } else { output::print(|out| report.write(out)) }
@@ -84,27 +84,30 @@ fn measure(args: &Args) -> Outcome<Report> {
     let largest_tensor_bytes = lengths.max().unwrap_or(0);
     let bytes = checkpoint.data_bytes();
     if bytes == 0 {
-        let sentence = format!("{} holds no bytes to measure", location.display());
+        let sentence = format!("{} has no bytes to measure", location.display());
         return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
     }
     let cap = CAP_BYTES.max(largest_tensor_bytes);
     let cap_bytes = (cap < bytes).then_some(cap);
-    let subject = rows::Subject {
+    let workload = rows::Workload {
         location: &location,
         files: files.paths(),
         bytes: files.bytes(),
         cap_bytes,
     };
-    let mut rows = rows::all(&subject, fio::is_installed());
+    let mut rows = rows::all(&workload, fio::is_installed());
     let mut skipped = Vec::new();
     if cap_bytes.is_none() {
-        skipped.push(format!("a cap: the checkpoint is not larger than {}", format::size(cap)));
+        skipped.push(format!(
+            "a memory limit: the checkpoint is not larger than {}",
+            format::size(cap)
+        ));
     }
-    take_turns(&mut rows, &subject, &files, args.runs, &mut skipped)?;
+    take_turns(&mut rows, &workload, &files, args.runs, &mut skipped)?;
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: Machine::of(&files.paths()[0]),
-        checkpoint: report::Subject {
+        checkpoint: report::CheckpointInfo {
             location: location.display().to_string(),
             synthetic: args.location.is_none(),
             bytes,
@@ -122,23 +125,23 @@ fn measure(args: &Args) -> Outcome<Report> {
 fn synthetic_checkpoint(args: &Args) -> Outcome<PathBuf> {
     let base = match &args.dir {
         Some(directory) => directory.clone(),
-        None => synthetic::home(
+        None => synthetic::default_base(
             &std::env::current_exe().map_err(Failure::system("find this command's executable"))?,
         ),
     };
     let bar = bar("writing a checkpoint {bar:20} {percent} %", 0);
-    let written = synthetic::checkpoint(&base, args.size, |done, all| {
-        bar.set_length(all);
+    let written = synthetic::checkpoint(&base, args.size, |done, total| {
+        bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
     written
 }
 
-/// Measures every row once a turn: cold ones first, then those that share the page cache.
+/// Measures every row once a turn: first all turns of cold rows, then those of warm rows.
 fn take_turns(
     rows: &mut [Row],
-    subject: &rows::Subject,
+    workload: &rows::Workload,
     files: &Files,
     turns: u32,
     skipped: &mut Vec<String>,
@@ -156,8 +159,8 @@ fn take_turns(
                     skipped.push(format!("{rows}: {why}"));
                     break 'turns;
                 }
-                settle_memory(subject.bytes);
-                row.measure(subject)?;
+                settle_memory(workload.bytes);
+                row.measure(workload)?;
                 bar.inc(1);
             }
         }
@@ -166,30 +169,30 @@ fn take_turns(
     Ok(())
 }
 
-/// Has as much memory as the checkpoint takes in use for a moment.
+/// Allocates and frees as much memory as the checkpoint takes.
 ///
-/// A virtual machine may hand memory that was free for some seconds back to its host (free page
-/// reporting). The next process to touch it pays for that two to three times what zeroing costs,
-/// and which row that is depends on what ran before it. So no row finds memory that was idle.
+/// A virtual machine may return memory that was free for some seconds to its host (free page
+/// reporting). The next process that touches it pays two to three times the cost of zeroing. Which
+/// row that is would depend on what ran before it.
 fn settle_memory(bytes: u64) {
     let bytes = bytes + bytes / 8;
     let fits = machine::available_bytes().is_none_or(|available| bytes < available);
     if let (true, Ok(bytes)) = (fits, usize::try_from(bytes))
         && let Ok(ring) = Ring::new(bytes, PAGE_BYTES)
     {
-        // Best effort: without it a row may be slower, not wrong.
+        // If it fails, a row may be slower but not wrong.
         let _ = ring.populate(bytes, machine::cores());
     }
 }
 
-/// Whether there is memory for `row`; else that goes into `skipped`.
+/// Whether there is enough memory for `row`; if not, adds the reason to `skipped`.
 fn fits_memory(row: &Row, skipped: &mut Vec<String>) -> bool {
     let Some(available) = machine::available_bytes().filter(|&bytes| bytes < row.needs_bytes)
     else {
         return true;
     };
     skipped.push(format!(
-        "{}, {}: it takes {} of memory and {} are available",
+        "{}, {}: needs {} of memory, {} available",
         row.phase.as_str(),
         row.name,
         format::size(row.needs_bytes),
@@ -198,7 +201,7 @@ fn fits_memory(row: &Row, skipped: &mut Vec<String>) -> bool {
     false
 }
 
-/// A bar on standard error, invisible where that is no terminal.
+/// A progress bar on standard error, hidden if that is not a terminal.
 fn bar(template: &str, len: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

@@ -1,30 +1,30 @@
-//! What must be reached: figures of the rows against each other.
+//! The ratios between rows, and their targets.
 //!
-//! A ratio is taken within each turn, against the best of its kind in that turn, and the median of
-//! the turns counts: so what slows a machine down for a while slows both sides.
+//! A ratio is computed within each turn, against the best row of its kind in that turn, and the
+//! median of the turns counts. A temporary slowdown of the machine therefore affects both sides.
 //!
-//! The disk's limit is fio's better figure, or, where fio is not installed, that of the bare reads.
+//! The limit of the disk is the better result of fio or, if fio is not installed, of the bare reads.
 //!
-//! Two figures have no target; they say why one was missed. Bare direct reads into memory that is
-//! kept: a disk, a virtual one above all, may be slower into much memory than into a few buffers
-//! that stay in the CPU's caches. And the CPU time beyond that of faulting in, that is zeroing,
-//! fresh memory, which no load into memory of its own can save.
+//! Some figures have no target and explain why another one was missed. A disk, above all a virtual
+//! one, may be slower into much memory than into a few buffers that stay in the caches of the CPU,
+//! so there are bare reads into memory that is kept. Faulting in and zeroing fresh memory is CPU
+//! time that no load into new memory can avoid, so there is the CPU time beyond it.
 
 use super::child::Run;
 use super::rows::{Phase, Role, Row, median};
 use serde::Serialize;
 
 const MEBIBYTE: f64 = 1_048_576.0;
-/// The cap of the capped load may be exceeded by so much: program, headers, queues.
+/// The memory beyond the limit that program, headers and queues may use.
 const OVERHEAD_MEBIBYTES: f64 = 64.0;
 
-/// One figure and what it must be.
+/// A figure and its target.
 #[derive(Debug, Serialize)]
 pub struct Ratio {
     pub name: &'static str,
-    /// `None` where a row that it needs was not measured.
+    /// `None` if a row that it needs was not measured.
     pub figure: Option<f64>,
-    /// The figure of each turn, where it is one of turns.
+    /// The figure of each turn, if it has one per turn.
     pub turns: Vec<f64>,
     /// `None` for a figure that only explains others.
     pub target: Option<f64>,
@@ -32,7 +32,7 @@ pub struct Ratio {
     pub reached: Option<bool>,
 }
 
-/// On which side of the target the figure has to be.
+/// The side of the target on which the figure has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
@@ -49,7 +49,7 @@ impl Bound {
     }
 }
 
-/// All of them, for `rows` and the cap of the capped one.
+/// All ratios for `rows`, of which one ran under the memory limit `cap_bytes`.
 pub fn all(rows: &[Row], cap_bytes: Option<u64>) -> Vec<Ratio> {
     use Bound::{AtLeast, AtMost};
     let cost = |phase, roles: &[Role]| per_turn(rows, phase, roles, seconds_per_gigabyte);
@@ -71,7 +71,7 @@ pub fn all(rows: &[Row], cap_bytes: Option<u64>) -> Vec<Ratio> {
     let touch = cost(Phase::Floor, &[Role::MmapTouch]);
     let warm = |role| cost(Phase::Warm, &[role]);
     let capped = rows.iter().find(|row| row.role == Role::Capped).and_then(Row::peak_bytes);
-    // The most of all turns.
+    // The highest of all turns.
     let excess = capped.zip(cap_bytes).map(|(peak, cap)| (peak as f64 - cap as f64) / MEBIBYTE);
     let excess = excess.into_iter().collect();
     let at_most = |target| (AtMost, Some(target));
@@ -98,13 +98,13 @@ pub fn all(rows: &[Row], cap_bytes: Option<u64>) -> Vec<Ratio> {
     figures.map(|(name, turns, (bound, target))| ratio(name, turns, bound, target)).into()
 }
 
-/// The speed of the fastest row in `role`, in GB/s.
+/// The speed of the fastest row with `role`, in GB/s.
 pub fn fastest(rows: &[Row], role: Role) -> Option<f64> {
     let rows = rows.iter().filter(|row| row.role == role);
     rows.filter_map(Row::gigabytes_per_second).reduce(f64::max)
 }
 
-/// The least `figure` of each turn among the rows in one of `roles`.
+/// The lowest `figure` of each turn among the rows with one of `roles`.
 fn per_turn(rows: &[Row], phase: Phase, roles: &[Role], figure: impl Fn(&Run) -> f64) -> Vec<f64> {
     let rows: Vec<_> =
         rows.iter().filter(|row| row.phase == phase && roles.contains(&row.role)).collect();
@@ -125,7 +125,7 @@ fn ratio(name: &'static str, turns: Vec<f64>, bound: Bound, target: Option<f64>)
     Ratio { name, figure, turns, target, bound, reached }
 }
 
-/// The turns' ratios.
+/// The ratio of each turn.
 fn over(figures: &[f64], by: &[f64]) -> Vec<f64> {
     figures.iter().zip(by).map(|(figure, by)| figure / by).collect()
 }

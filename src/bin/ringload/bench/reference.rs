@@ -1,8 +1,8 @@
-//! `ringload bench-reference`: one floor, measured in this process and printed as a load's figures
-//! are. Hidden: `ringload bench` starts it.
+//! `ringload bench-reference`: one reference measurement in this process. It prints the figures that
+//! a load prints. `ringload bench` starts this hidden subcommand.
 //!
-//! Only the part between preparation (files opened, source buffers filled) and the last byte is
-//! measured, its CPU time too.
+//! Time and CPU time are measured from the end of the preparation (files opened, source buffers
+//! filled) to the last byte.
 
 use super::bare::{DirectReads, MappedFiles};
 use super::child::Run;
@@ -20,44 +20,44 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// What is measured.
+/// A reference measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// Deep O_DIRECT reads into reused buffers, by nothing but io_uring.
+pub enum Reference {
+    /// O_DIRECT reads into reused buffers with io_uring.
     Direct,
-    /// One thread's copy of as many bytes from memory into fresh memory.
+    /// A copy of as many bytes from memory into fresh memory by one thread.
     Memcpy,
-    /// The same into memory advised for huge pages.
+    /// The same copy into memory that is advised for huge pages.
     MemcpyHuge,
     /// One byte read from each page of the mapped files.
     MmapTouch,
-    /// As many bytes of memory advised for huge pages, faulted in by one thread.
+    /// As many bytes of memory that is advised for huge pages, faulted in by one thread.
     FreshMemory,
-    /// The files read one after the other into one vector.
+    /// The files, read one after the other into one vector.
     PlainRead,
-    /// Deep O_DIRECT reads by fio, which has to be installed.
+    /// O_DIRECT reads by fio, which has to be installed.
     Fio,
 }
 
-/// Measure one floor (started by `ringload bench`).
+/// Run one reference measurement (started by `ringload bench`)
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    kind: Kind,
+    kind: Reference,
     /// Bytes of a direct read
     #[arg(long, default_value_t = 8 << 20)]
     chunk: usize,
     /// Direct reads in flight
     #[arg(long, default_value_t = 64)]
     depth: usize,
-    /// Give each direct read a buffer of its own, faulted in beforehand
+    /// Use a separate buffer for each direct read, faulted in beforehand
     #[arg(long)]
     keep: bool,
     #[arg(required = true)]
     files: Vec<PathBuf>,
 }
 
-impl Kind {
-    /// The arguments that make this command measure it over `files`.
+impl Reference {
+    /// The arguments with which this command measures it over `files`.
     pub fn arguments(self, options: &[String], files: &[PathBuf]) -> Vec<OsString> {
         let name = self.to_possible_value().map(|value| value.get_name().to_owned());
         let mut arguments: Vec<OsString> = vec!["bench-reference".into()];
@@ -72,7 +72,7 @@ impl Kind {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When a file cannot be read or the answer not be written.
+/// When a file cannot be read or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let run = measure(&args)
         .map_err(|error| Error::from_io(format_args!("measure {:?}", args.kind), error))?;
@@ -85,34 +85,34 @@ fn measure(args: &Args) -> io::Result<Outcome<Run>> {
         total += file.metadata()?.len() as usize;
     }
     Ok(match args.kind {
-        Kind::Direct => {
+        Reference::Direct => {
             let reads = DirectReads::prepare(&args.files, args.chunk, args.depth, !args.keep)?;
             time(total, || reads.run())
         }
-        Kind::Memcpy => {
+        Reference::Memcpy => {
             let source = vec![0x5A_u8; total];
             time(total, || Ok(black_box(source.as_slice().to_vec())))
         }
-        Kind::MemcpyHuge => {
+        Reference::MemcpyHuge => {
             let source = vec![0x5A_u8; total];
             time(total, || copy_into_ring(&source))
         }
-        Kind::MmapTouch => time(total, || MappedFiles::touch(&args.files)),
-        Kind::FreshMemory => time(total, || {
+        Reference::MmapTouch => time(total, || MappedFiles::touch(&args.files)),
+        Reference::FreshMemory => time(total, || {
             let ring = Ring::new(total, PAGE_BYTES).map_err(io::Error::other)?;
             ring.populate(total, 1)?;
             Ok(ring)
         }),
-        Kind::PlainRead => time(total, || read_all(&args.files, total)),
-        Kind::Fio => fio::run(&args.files, args.chunk, args.depth),
+        Reference::PlainRead => time(total, || read_all(&args.files, total)),
+        Reference::Fio => fio::run(&args.files, args.chunk, args.depth),
     })
 }
 
-/// Measures `work`; what it made is dropped afterwards.
+/// Measures `work`; its result is dropped after the measurement.
 fn time<T>(bytes: usize, work: impl FnOnce() -> io::Result<T>) -> Outcome<Run> {
     let cpu_before = cpu_seconds()?;
     let began = Instant::now();
-    let made = work().map_err(Failure::system("measure a floor"))?;
+    let result = work().map_err(Failure::system("run a reference measurement"))?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu_seconds = cpu_seconds()? - cpu_before;
     let run = Run {
@@ -122,7 +122,7 @@ fn time<T>(bytes: usize, work: impl FnOnce() -> io::Result<T>) -> Outcome<Run> {
         peak_rss_bytes: peak_rss_bytes(),
         process_seconds: 0.0,
     };
-    drop(made);
+    drop(result);
     Ok(run)
 }
 
@@ -149,23 +149,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_floor_can_be_measured() {
+    fn every_reference_can_be_measured() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("a");
         std::fs::write(&file, vec![1; 100_000]).unwrap();
-        for &kind in Kind::value_variants().iter().filter(|&&kind| kind != Kind::Fio) {
+        for &kind in Reference::value_variants().iter().filter(|&&kind| kind != Reference::Fio) {
             let files = vec![file.clone()];
             match measure(&Args { kind, chunk: 8192, depth: 2, keep: false, files }) {
                 Ok(run) => assert_eq!(run.unwrap().bytes, 100_000, "{kind:?}"),
-                // Not every sandbox has io_uring, nor every file system direct reads.
-                Err(refused) => assert_eq!(kind, Kind::Direct, "{refused}"),
+                // Some sandboxes have no io_uring, and some file systems no direct reads.
+                Err(refused) => assert_eq!(kind, Reference::Direct, "{refused}"),
             }
         }
     }
 
     #[test]
-    fn files_cannot_be_taken_for_options() {
-        let arguments = Kind::MmapTouch.arguments(&[], &["--help".into()]);
+    fn files_are_not_parsed_as_options() {
+        let arguments = Reference::MmapTouch.arguments(&[], &["--help".into()]);
         assert_eq!(arguments, ["bench-reference", "mmap-touch", "--", "--help"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The answer of `ringload bench`, for people and as JSON.
+//! The report of `ringload bench`, as text and as JSON.
 
 use super::machine::Machine;
 use super::ratios::{Ratio, fastest};
@@ -7,22 +7,22 @@ use crate::format::{self, Align};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Everything that was measured, and on what.
+/// The results, and what was measured on which machine.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub version: &'static str,
     pub machine: Machine,
-    pub checkpoint: Subject,
+    pub checkpoint: CheckpointInfo,
     pub runs: usize,
     pub rows: Vec<Row>,
     pub ratios: Vec<Ratio>,
-    /// What was not measured, and why.
+    /// The rows that were not measured, and why.
     pub skipped: Vec<String>,
 }
 
 /// The checkpoint that was measured.
 #[derive(Debug, Serialize)]
-pub struct Subject {
+pub struct CheckpointInfo {
     pub location: String,
     pub synthetic: bool,
     pub bytes: u64,
@@ -32,14 +32,19 @@ pub struct Subject {
 }
 
 impl Report {
-    /// Writes the tables for people.
+    /// Writes the report as tables.
     ///
     /// # Errors
-    /// What `out` answers.
+    /// Those of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         use Align::{Left, Right};
-        writeln!(out, "{}", self.checkpoint.told())?;
-        writeln!(out, "{}; median of {}\n", self.machine.told(), format::count(self.runs, "run"))?;
+        writeln!(out, "{}", self.checkpoint.describe())?;
+        writeln!(
+            out,
+            "{}; median of {}\n",
+            self.machine.describe(),
+            format::count(self.runs, "run")
+        )?;
         let columns = [Left, Left, Right, Right, Right, Right, Right, Right];
         format::table(out, columns, &self.table())?;
         writeln!(out)?;
@@ -52,16 +57,16 @@ impl Report {
 
     fn table(&self) -> Vec<[String; 8]> {
         let limit = fastest(&self.rows, Role::Bare);
-        let header = ["FILES", "WAY", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
+        let header = ["FILES", "ROW", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
         let measured = self.rows.iter().filter(|row| !row.runs.is_empty());
         let rows = measured.map(|row| line(row, limit));
         std::iter::once(header.map(String::from)).chain(rows).collect()
     }
 
     fn ratio_table(&self) -> Vec<[String; 5]> {
-        let header = ["MUST REACH", "FIGURE", "", "TARGET", ""].map(String::from);
+        let header = ["RATIO", "FIGURE", "", "TARGET", ""].map(String::from);
         let rows = self.ratios.iter().map(|ratio| {
-            let verdict = match (ratio.reached, ratio.target) {
+            let result = match (ratio.reached, ratio.target) {
                 (Some(true), _) => "pass",
                 (Some(false), _) => "FAIL",
                 (None, None) => "",
@@ -73,7 +78,7 @@ impl Report {
                 number(ratio.figure, 3),
                 bound.into(),
                 ratio.target.map_or_else(String::new, |target| target.to_string()),
-                verdict.into(),
+                result.into(),
             ]
         });
         std::iter::once(header).chain(rows).collect()
@@ -95,8 +100,8 @@ fn line(row: &Row, limit: Option<f64>) -> [String; 8] {
     ]
 }
 
-impl Subject {
-    fn told(&self) -> String {
+impl CheckpointInfo {
+    fn describe(&self) -> String {
         format!(
             "{}{}: {} in {}, {}, the largest {}",
             self.location,
@@ -110,15 +115,15 @@ impl Subject {
 }
 
 impl Machine {
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let unknown = || "unknown".to_owned();
         format!(
             "{} x {}, {} of memory, Linux {}, {}",
             self.cores,
-            self.cpu.clone().unwrap_or_else(|| "CPU of unknown model".into()),
+            self.cpu.clone().unwrap_or_else(|| "unknown CPU".into()),
             self.memory_bytes.map_or_else(unknown, format::size),
             self.kernel.clone().unwrap_or_else(unknown),
-            self.file_system.clone().unwrap_or_else(|| "file system unknown".into()),
+            self.file_system.clone().unwrap_or_else(|| "unknown file system".into()),
         )
     }
 }
@@ -152,7 +157,7 @@ mod tests {
                 memory_bytes: Some(8 << 30),
                 file_system: Some("ext4".into()),
             },
-            checkpoint: Subject {
+            checkpoint: CheckpointInfo {
                 location: "/m".into(),
                 synthetic: true,
                 bytes: 1 << 30,
@@ -171,13 +176,13 @@ mod tests {
     fn rows_without_runs_are_not_printed() {
         let mut out = Vec::new();
         report().write(&mut out).unwrap();
-        let told = String::from_utf8(out).unwrap();
-        assert!(told.starts_with("/m (synthetic): 1.00 GiB in 4 shards, 74 tensors,"), "{told}");
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("/m (synthetic): 1.00 GiB in 4 shards, 74 tensors,"), "{text}");
         let line = "cold   a row    0.500  2.00     0.100  1.00 GiB      100%     40%\n";
-        assert!(told.contains(line), "{told}");
-        assert!(!told.contains("\nwarm  "), "{told}");
-        assert!(told.contains("1.000  <=    1.05  pass\n"), "{told}");
-        assert!(told.ends_with("not measured: warm rows: no memory\n"), "{told}");
+        assert!(text.contains(line), "{text}");
+        assert!(!text.contains("\nwarm  "), "{text}");
+        assert!(text.contains("1.000  <=    1.05  pass\n"), "{text}");
+        assert!(text.ends_with("not measured: warm rows: no memory\n"), "{text}");
     }
 
     #[test]

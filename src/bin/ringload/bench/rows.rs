@@ -1,25 +1,25 @@
-//! What is measured, in the order of the turns, and what came of it.
+//! The rows: what is measured, in the order of each turn, and the results.
 
 use super::child::{self, Run};
 use super::fio;
-use super::reference::Kind;
+use super::reference::Reference;
 use crate::failure::Outcome;
 use crate::format;
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-/// What state the files are in, and what kind of row it is.
+/// The kind of row, and whether its files are cold or warm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Cold files, read by no loader: what the disk gives.
+    /// Reads of cold files without a loader, the limit of the disk.
     Limit,
     /// Loads of cold files.
     Cold,
     /// Loads of files that are in the page cache.
     Warm,
-    /// The same files by other means.
+    /// Reference measurements on warm files.
     Floor,
 }
 
@@ -38,7 +38,7 @@ impl Phase {
     }
 }
 
-/// The rows that ratios speak of.
+/// The role of a row in ratios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Auto,
@@ -60,11 +60,11 @@ pub enum Role {
 #[derive(Debug, Clone)]
 enum Task {
     Load(Vec<String>),
-    Reference(Kind, Vec<String>),
+    Reference(Reference, Vec<String>),
     Fio { chunk_bytes: usize, depth: usize },
 }
 
-/// One row: a way to bring the bytes, and its runs.
+/// A method to read the bytes, and its runs.
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub phase: Phase,
@@ -73,28 +73,28 @@ pub struct Row {
     pub role: Role,
     #[serde(skip)]
     task: Task,
-    /// Memory that it takes at once, so that it can be left out where there is less.
+    /// The memory that it needs; with less, the row is skipped.
     #[serde(skip)]
     pub needs_bytes: u64,
     pub runs: Vec<Run>,
 }
 
-/// What the rows are made for.
-pub struct Subject<'a> {
-    /// The checkpoint as a load is told it.
+/// What the rows measure.
+pub struct Workload<'a> {
+    /// The location of the checkpoint.
     pub location: &'a OsStr,
     pub files: &'a [PathBuf],
     pub bytes: u64,
-    /// The cap of the capped load; `None` where the checkpoint is no larger than it.
+    /// The memory limit of the limited load; `None` if the checkpoint is not larger.
     pub cap_bytes: Option<u64>,
 }
 
 const LIMITS: [(usize, usize); 2] = [(8 << 20, 64), (4 << 20, 8)];
 
-/// All rows for `subject`, those of fio if `with_fio`.
-pub fn all(subject: &Subject, with_fio: bool) -> Vec<Row> {
+/// All rows for `workload`, with those of fio if `with_fio`.
+pub fn all(workload: &Workload, with_fio: bool) -> Vec<Row> {
     let mut rows = Vec::new();
-    let owned = subject.bytes + subject.bytes / 16;
+    let owned = workload.bytes + workload.bytes / 16;
     for (chunk_bytes, depth) in LIMITS {
         rows.push(bare(chunk_bytes, depth, false));
         rows.push(bare(chunk_bytes, depth, true).needing(owned));
@@ -110,35 +110,35 @@ pub fn all(subject: &Subject, with_fio: bool) -> Vec<Row> {
     }
     rows.push(load(Phase::Cold, Role::Mapped, "mapped", &[]));
     rows.push(load(Phase::Cold, Role::Streamed, "auto", &["--drop"]));
-    if let Some(cap) = subject.cap_bytes {
+    if let Some(cap) = workload.cap_bytes {
         let mut capped = load(Phase::Cold, Role::Capped, "auto", &[]);
         capped.name = format!("auto, at most {}", format::size(cap));
         capped.task = Task::Load(load_options("auto", &cap.to_string(), &[]));
         rows.push(capped);
     }
-    // Warm, the page cache takes the checkpoint's size too.
+    // For warm loads the page cache needs the size of the checkpoint, too.
     for (path, role) in loads {
-        rows.push(load(Phase::Warm, role, path, &[]).needing(owned + subject.bytes));
+        rows.push(load(Phase::Warm, role, path, &[]).needing(owned + workload.bytes));
     }
-    rows.push(load(Phase::Warm, Role::Mapped, "mapped", &[]).needing(subject.bytes));
+    rows.push(load(Phase::Warm, Role::Mapped, "mapped", &[]).needing(workload.bytes));
     let floors = [
-        (Kind::Memcpy, Role::Memcpy, "memcpy", 2),
-        (Kind::MemcpyHuge, Role::Memcpy, "memcpy, huge pages", 2),
-        (Kind::MmapTouch, Role::MmapTouch, "mmap and touch", 0),
-        (Kind::FreshMemory, Role::FreshMemory, "fresh memory", 1),
-        (Kind::PlainRead, Role::Other, "plain read", 1),
+        (Reference::Memcpy, Role::Memcpy, "memcpy", 2),
+        (Reference::MemcpyHuge, Role::Memcpy, "memcpy, huge pages", 2),
+        (Reference::MmapTouch, Role::MmapTouch, "mmap and touch", 0),
+        (Reference::FreshMemory, Role::FreshMemory, "fresh memory", 1),
+        (Reference::PlainRead, Role::Other, "plain read", 1),
     ];
     for (kind, role, name, times) in floors {
         let row = row(Phase::Floor, role, name.into(), Task::Reference(kind, Vec::new()));
-        rows.push(row.needing(subject.bytes * times + owned));
+        rows.push(row.needing(workload.bytes * times + owned));
     }
     rows
 }
 
-/// The bare direct reads of `chunk_bytes`, `depth` in flight.
+/// Bare direct reads of `chunk_bytes`, `depth` in flight.
 ///
-/// With `keep` they go into memory that is kept, as a load's is, but was faulted in beforehand:
-/// what is slower there than with reused buffers, a load that keeps its tensors cannot win back.
+/// With `keep` they go into memory that is kept, as in a load, but was faulted in beforehand. If
+/// that is slower than with reused buffers, a load that keeps its tensors is slower, too.
 fn bare(chunk_bytes: usize, depth: usize, keep: bool) -> Row {
     let mut name = format!("io_uring {} x {depth}", format::size(chunk_bytes as u64));
     let mut options = vec![format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
@@ -148,7 +148,7 @@ fn bare(chunk_bytes: usize, depth: usize, keep: bool) -> Row {
         options.push("--keep".into());
         role = Role::BareKept;
     }
-    row(Phase::Limit, role, name, Task::Reference(Kind::Direct, options))
+    row(Phase::Limit, role, name, Task::Reference(Reference::Direct, options))
 }
 
 fn row(phase: Phase, role: Role, name: String, task: Task) -> Row {
@@ -160,7 +160,7 @@ fn load(phase: Phase, role: Role, path: &str, more: &[&str]) -> Row {
     row(phase, role, name, Task::Load(load_options(path, "unlimited", more)))
 }
 
-/// The options of `ringload load`. The limit is always given: it wins over the environment's.
+/// The options of `ringload load`. The limit is always given, as it overrides the environment.
 fn load_options(path: &str, limit: &str, more: &[&str]) -> Vec<String> {
     let mut options = vec!["load".to_owned(), "--json".to_owned()];
     options.push(format!("--read-path={path}"));
@@ -174,19 +174,19 @@ impl Row {
         Self { needs_bytes, ..self }
     }
 
-    /// Measures it once more.
+    /// Runs it once more.
     ///
     /// # Errors
     /// When the measuring process fails.
-    pub fn measure(&mut self, subject: &Subject) -> Outcome {
+    pub fn measure(&mut self, workload: &Workload) -> Outcome {
         let run = match &self.task {
             Task::Load(options) => {
                 let mut arguments: Vec<OsString> = options.iter().map(OsString::from).collect();
-                arguments.extend(["--".into(), subject.location.to_owned()]);
+                arguments.extend(["--".into(), workload.location.to_owned()]);
                 child::run(&arguments)?
             }
-            Task::Reference(kind, options) => child::run(&kind.arguments(options, subject.files))?,
-            Task::Fio { chunk_bytes, depth } => fio::run(subject.files, *chunk_bytes, *depth)?,
+            Task::Reference(kind, options) => child::run(&kind.arguments(options, workload.files))?,
+            Task::Fio { chunk_bytes, depth } => fio::run(workload.files, *chunk_bytes, *depth)?,
         };
         self.runs.push(run);
         Ok(())
@@ -208,7 +208,7 @@ impl Row {
         self.runs.iter().filter_map(|run| run.peak_rss_bytes).max()
     }
 
-    /// From the shortest to the longest run, as a share of the median.
+    /// The difference between the longest and the shortest run, as a share of the median.
     pub fn spread(&self) -> Option<f64> {
         let seconds = self.runs.iter().map(|run| run.seconds);
         let (least, most) = (seconds.clone().reduce(f64::min)?, seconds.reduce(f64::max)?);
@@ -221,7 +221,7 @@ impl Row {
     }
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The median of `figures`; `None` if there are none.
 pub fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
@@ -251,7 +251,7 @@ pub mod tests {
 
     fn rows(cap_bytes: Option<u64>, fio: bool) -> Vec<Row> {
         let files = ["/m/a".into()];
-        all(&Subject { location: "/m".as_ref(), files: &files, bytes: 1 << 30, cap_bytes }, fio)
+        all(&Workload { location: "/m".as_ref(), files: &files, bytes: 1 << 30, cap_bytes }, fio)
     }
 
     #[test]

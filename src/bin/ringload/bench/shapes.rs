@@ -1,9 +1,9 @@
-//! The tensors of the synthetic checkpoint: those of a Llama of about a billion parameters.
+//! The tensors of the synthetic checkpoint, which are those of a Llama model.
 //!
-//! Widths are those of Llama 3.2 1B (2048 wide, 8192 in the feed-forward part, 8 key and value
-//! heads of 64, tied embeddings), so that the mix of large matrices and tiny norms is a real one.
-//! The vocabulary is 32,000 words instead of 128,256: the largest tensor, the embedding, is then
-//! 125 MiB and fits under the cap that is measured. The number of layers makes the size.
+//! The widths are those of Llama 3.2 1B (2048 wide, 8192 in the feed-forward part, 8 key and value
+//! heads of 64, tied embeddings), so that the mix of large matrices and tiny norms is realistic.
+//! The vocabulary has 32,000 words instead of 128,256, so that the largest tensor, the embedding,
+//! has 125 MiB and fits the memory limit that is measured. The size is set by the number of layers.
 
 /// Each element is a BF16.
 pub const DTYPE: &str = "BF16";
@@ -14,11 +14,11 @@ const WIDTH: u64 = 2048;
 const FEED_FORWARD: u64 = 8192;
 const KEYS: u64 = 512;
 
-/// A checkpoint is cut into this many shards, or more where one would exceed [`SHARD_BYTES_MAX`].
+/// The number of shards, unless a shard would exceed [`SHARD_BYTES_MAX`].
 const SHARDS: u64 = 4;
 const SHARD_BYTES_MAX: u64 = 5 << 30;
 
-/// One tensor to be.
+/// The name and shape of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     pub name: String,
@@ -35,19 +35,19 @@ impl Shape {
     }
 }
 
-/// The least that a model takes: the embedding and one layer.
+/// The size of the smallest model: the embedding and one layer.
 pub fn least_bytes() -> u64 {
     bytes_of(&model(1))
 }
 
-/// As many layers as come closest to `bytes`, at least one.
+/// The number of layers, at least one, for the size that is closest to `bytes`.
 pub fn layers_for(bytes: u64) -> u64 {
     let layer = bytes_of(&layer(0));
     let rest = bytes.saturating_sub(least_bytes() - layer);
     ((rest + layer / 2) / layer).max(1)
 }
 
-/// All tensors of a model of `layers`, in the order in which they are written.
+/// All tensors of a model with `layers`, in the order in which they are written.
 pub fn model(layers: u64) -> Vec<Shape> {
     let mut shapes = vec![Shape::new("model.embed_tokens.weight", &[VOCABULARY, WIDTH])];
     shapes.extend((0..layers).flat_map(layer));
@@ -75,7 +75,7 @@ pub fn bytes_of(shapes: &[Shape]) -> u64 {
     shapes.iter().map(Shape::bytes).sum()
 }
 
-/// The tensors of each shard: in order, a new shard begun whenever one has its share.
+/// Distributes the tensors over shards of about the same size, in order.
 pub fn shards(shapes: Vec<Shape>) -> Vec<Vec<Shape>> {
     let total = bytes_of(&shapes);
     let share = total.div_ceil(SHARDS.max(total.div_ceil(SHARD_BYTES_MAX)));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_tensor_fits_under_the_cap_that_is_measured() {
+    fn the_largest_tensor_fits_the_memory_limit_that_is_measured() {
         let largest = model(2).iter().map(Shape::bytes).max();
         assert_eq!(largest, Some(131_072_000));
     }

@@ -1,14 +1,14 @@
-//! The synthetic checkpoint: written once, found again by its manifest.
+//! The synthetic checkpoint, which is written once and recognised by its manifest.
 //!
 //! ```text
-//! DIR/llama/ringload-bench.json              what is here, and whether all of it was written
+//! DIR/llama/ringload-bench.json              the manifest: the files, and whether all are written
 //!           model-00001-of-00004.safetensors ...
 //!           model.safetensors.index.json
 //! ```
 //!
-//! The manifest is written first, as incomplete, and last, as complete. So a directory that has
-//! one is this program's own and may be written over, and one that was left half-written is not
-//! taken for whole. A directory with other content is refused.
+//! The manifest is written first, marked as incomplete, and again at the end, marked as complete. A
+//! directory with a manifest may be overwritten, and one whose manifest is incomplete is not used. A
+//! directory with other content is refused.
 
 use super::shapes::{self, Shape};
 use super::writer;
@@ -21,19 +21,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const MANIFEST: &str = "ringload-bench.json";
-/// What cargo keeps in every target directory.
-const MARK: &str = ".rustc_info.json";
-/// What a disk must have left after the checkpoint was written.
+/// A file that cargo writes to every target directory.
+const CARGO_FILE: &str = ".rustc_info.json";
+/// The free space that must remain after the checkpoint is written.
 const SPARE_BYTES: u64 = 256 << 20;
 
-/// What was written.
+/// What the directory holds.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Manifest {
-    /// Raised when shapes or layout change.
+    /// Incremented when shapes or layout change.
     version: u32,
     complete: bool,
     layers: u64,
-    /// Each file's name and length.
+    /// The name and length of each file.
     files: Vec<(String, u64)>,
 }
 
@@ -61,7 +61,7 @@ impl Manifest {
         fs::write(&path, text).map_err(|error| cannot("write", &path, error))
     }
 
-    /// Whether every file is there in its length.
+    /// Whether every file exists with its length.
     fn is_met(&self, directory: &Path) -> bool {
         self.files.iter().all(|(name, bytes)| {
             fs::metadata(directory.join(name)).is_ok_and(|found| found.len() == *bytes)
@@ -73,12 +73,12 @@ fn name(number: usize, of: usize) -> String {
     format!("model-{:05}-of-{of:05}.safetensors", number + 1)
 }
 
-/// A directory below `base` with a checkpoint of about `size_bytes`; `tell` hears how many bytes
-/// of how many are written.
+/// Returns a directory below `base` with a checkpoint of about `size_bytes`, which is written if
+/// needed; `progress` is called with the bytes written and the total.
 ///
 /// # Errors
 /// When the size is too small for a model, the disk too full, or writing fails.
-pub fn checkpoint(base: &Path, size_bytes: u64, tell: impl Fn(u64, u64)) -> Outcome<PathBuf> {
+pub fn checkpoint(base: &Path, size_bytes: u64, progress: impl Fn(u64, u64)) -> Outcome<PathBuf> {
     if size_bytes < shapes::least_bytes() {
         let least = format::size(shapes::least_bytes());
         let sentence = format!("--size is too small for a model; give at least {least}");
@@ -94,18 +94,15 @@ pub fn checkpoint(base: &Path, size_bytes: u64, tell: impl Fn(u64, u64)) -> Outc
     }
     clear(&directory)?;
     check_space(&directory, manifest.bytes())?;
-    write(&directory, manifest, &shards, tell)?;
+    write(&directory, manifest, &shards, progress)?;
     Ok(directory)
 }
 
-/// Makes `directory` an empty one, if it is this program's to empty.
+/// Creates `directory`, or empties it if it has a manifest.
 fn clear(directory: &Path) -> Outcome {
     let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
     if occupied && Manifest::read(directory).is_none() {
-        let sentence = format!(
-            "{} holds files that are not this command's; give another --dir",
-            directory.display()
-        );
+        let sentence = format!("{} holds other files; give another --dir", directory.display());
         return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
     }
     if occupied {
@@ -121,7 +118,7 @@ fn check_space(directory: &Path, bytes: u64) -> Outcome {
         return Ok(());
     }
     let sentence = format!(
-        "the checkpoint takes {} and {} has {} free; give a smaller --size, or a --dir on another \
+        "the checkpoint needs {} and {} has {} free; give a smaller --size, or a --dir on another \
          disk",
         format::size(bytes),
         directory.display(),
@@ -134,7 +131,7 @@ fn write(
     directory: &Path,
     manifest: Manifest,
     shards: &[Vec<Shape>],
-    tell: impl Fn(u64, u64),
+    progress: impl Fn(u64, u64),
 ) -> Outcome {
     let total = manifest.bytes();
     let incomplete = Manifest { complete: false, ..manifest };
@@ -142,7 +139,7 @@ fn write(
     let mut done = 0;
     for ((name, bytes), shard) in incomplete.files.iter().zip(shards) {
         let path = directory.join(name);
-        writer::write_shard(&path, shard, |written| tell(done + written, total))
+        writer::write_shard(&path, shard, |written| progress(done + written, total))
             .map_err(|error| cannot("write", &path, error))?;
         done += bytes;
     }
@@ -157,10 +154,10 @@ fn cannot(doing: &str, path: &Path, error: std::io::Error) -> Failure {
     Error::from_io(format_args!("{doing} {}", path.display()), error).into()
 }
 
-/// Where synthetic checkpoints are kept: the target directory of the cargo tree that `executable`
-/// was built in (it has cargo's `.rustc_info.json`), else the temporary directory.
-pub fn home(executable: &Path) -> PathBuf {
-    let target = executable.ancestors().find(|directory| directory.join(MARK).is_file());
+/// The default directory of synthetic checkpoints: in cargo's target directory if `executable` is in
+/// one, otherwise in the temporary directory.
+pub fn default_base(executable: &Path) -> PathBuf {
+    let target = executable.ancestors().find(|directory| directory.join(CARGO_FILE).is_file());
     target.map_or_else(std::env::temp_dir, Path::to_path_buf).join("ringload-bench")
 }
 
@@ -191,18 +188,18 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_before_anything_is_written() {
+    fn a_full_disk_is_reported_before_anything_is_written() {
         let directory = tempfile::tempdir().unwrap();
-        let told = check_space(directory.path(), u64::MAX / 2).unwrap_err().to_string();
-        assert!(told.contains("smaller --size"), "{told}");
+        let message = check_space(directory.path(), u64::MAX / 2).unwrap_err().to_string();
+        assert!(message.contains("smaller --size"), "{message}");
     }
 
     #[test]
-    fn the_target_directory_is_found_by_its_mark() {
+    fn the_target_directory_is_found_by_its_cargo_file() {
         let target = tempfile::tempdir().unwrap();
         let executable = target.path().join("release/ringload");
-        assert_eq!(home(&executable), std::env::temp_dir().join("ringload-bench"));
-        fs::write(target.path().join(MARK), "").unwrap();
-        assert_eq!(home(&executable), target.path().join("ringload-bench"));
+        assert_eq!(default_base(&executable), std::env::temp_dir().join("ringload-bench"));
+        fs::write(target.path().join(CARGO_FILE), "").unwrap();
+        assert_eq!(default_base(&executable), target.path().join("ringload-bench"));
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// The header of a shard, its length in front, padded to 8 bytes as the safetensors library does.
+/// The header of a shard with its length, padded to 8 bytes as in the safetensors library.
 pub fn header(shapes: &[Shape]) -> Vec<u8> {
     let mut tensors = Map::new();
     tensors.insert("__metadata__".into(), json!({"format": "pt"}));
@@ -30,7 +30,7 @@ pub fn header(shapes: &[Shape]) -> Vec<u8> {
     header
 }
 
-/// The text of the index of shards, each with its file's name.
+/// The text of the index of `shards`, which are given with their file names.
 pub fn index<'a>(shards: impl Iterator<Item = (&'a str, &'a Vec<Shape>)>) -> String {
     let mut weight_map = Map::new();
     let mut total = 0;
@@ -41,8 +41,8 @@ pub fn index<'a>(shards: impl Iterator<Item = (&'a str, &'a Vec<Shape>)>) -> Str
     json!({"metadata": {"total_size": total}, "weight_map": weight_map}).to_string()
 }
 
-/// Writes one shard and waits until the disk has it; `tell` hears how many bytes are written.
-pub fn write_shard(path: &Path, shapes: &[Shape], tell: impl Fn(u64)) -> io::Result<()> {
+/// Writes one shard and syncs it; `progress` is called with the number of bytes written.
+pub fn write_shard(path: &Path, shapes: &[Shape], progress: impl Fn(u64)) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(&header(shapes))?;
     let total = shapes::bytes_of(shapes);
@@ -54,12 +54,12 @@ pub fn write_shard(path: &Path, shapes: &[Shape], tell: impl Fn(u64)) -> io::Res
         noise.fill(&mut buffer[..len]);
         file.write_all(&buffer[..len])?;
         written += len as u64;
-        tell(written);
+        progress(written);
     }
     file.sync_all()
 }
 
-/// Bytes that do not compress: xorshift64.
+/// Incompressible bytes, made with xorshift64.
 struct Noise(u64);
 
 impl Noise {

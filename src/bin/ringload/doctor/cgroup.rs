@@ -1,14 +1,14 @@
-//! Limits of the control group (version 2) that this process runs in, such as a container's.
+//! The limits of the control group (version 2) of this process, for example of a container.
 //!
-//! A limit may stand at any level, so the group and all its ancestors are asked, and the tightest
-//! answer counts. With version 1, or outside any group, there is no answer.
+//! The group and each of its ancestors may have a limit, and the lowest counts. Control groups of
+//! version 1 are not examined.
 
-use super::read_text;
+use crate::system::read_text;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Memory that may still be taken before the tightest `memory.max` is reached.
+/// The memory that is left below the lowest `memory.max`.
 pub fn memory_left_bytes() -> Option<u64> {
     let left = groups().into_iter().filter_map(|group| {
         let limit: u64 = read_text(group.join("memory.max"))?.parse().ok()?;
@@ -18,13 +18,13 @@ pub fn memory_left_bytes() -> Option<u64> {
     left.min()
 }
 
-/// CPU time that may be used, in cores, by the tightest `cpu.max`.
+/// The CPU time of the lowest `cpu.max`, in cores.
 pub fn cpu_cores() -> Option<f64> {
     let quotas = groups().into_iter();
     quotas.filter_map(|group| quota_cores(&read_text(group.join("cpu.max"))?)).reduce(f64::min)
 }
 
-/// The directory of this process's group and those of its ancestors.
+/// The directories of the group of this process and of its ancestors.
 fn groups() -> Vec<PathBuf> {
     let membership = read_text("/proc/self/cgroup").unwrap_or_default();
     let Some(group) = group_of(&membership) else {
@@ -34,7 +34,7 @@ fn groups() -> Vec<PathBuf> {
     group.ancestors().map(|ancestor| Path::new(ROOT).join(ancestor)).collect()
 }
 
-/// The path in the line `0::/path` of /proc/self/cgroup, which is the one of version 2.
+/// The path in the line `0::/path` of /proc/self/cgroup, which belongs to version 2.
 fn group_of(membership: &str) -> Option<&str> {
     membership.lines().find_map(|line| line.strip_prefix("0::"))
 }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_told_in_cores() {
+    fn a_quota_is_converted_to_cores() {
         assert_eq!(quota_cores("200000 100000"), Some(2.0));
         assert_eq!(quota_cores("50000 100000"), Some(0.5));
         assert_eq!(quota_cores("max 100000"), None);

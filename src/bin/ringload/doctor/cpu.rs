@@ -1,17 +1,18 @@
 //! The cores, NUMA nodes and open files that this process may use.
 
+use super::cgroup;
 use super::finding::Finding;
-use super::{cgroup, read_text};
 use crate::format;
+use crate::system::read_text;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::Pid;
 use ringload::internals::numbers_in;
 
-/// Checkpoints come in a hundred shards or more, each opened once for each way it is read.
+/// A checkpoint may have hundreds of shards, each opened once for each read path.
 const OPEN_FILES_WANTED: u64 = 1024;
 
-/// Looks at cores, NUMA nodes and the limit on open files.
+/// Examines cores, NUMA nodes and the limit on open files.
 pub fn examine() -> Vec<Finding> {
     let mut findings = vec![cores(allowed_cores(), cgroup::cpu_cores())];
     findings.push(numa(read_text("/sys/devices/system/node/online").as_deref()));
@@ -21,7 +22,7 @@ pub fn examine() -> Vec<Finding> {
     findings
 }
 
-/// How many cores the scheduler may run this process on.
+/// The number of cores in the CPU affinity of this process.
 fn allowed_cores() -> Option<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
     Some((0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false)).count())
@@ -30,13 +31,13 @@ fn allowed_cores() -> Option<usize> {
 fn cores(allowed: Option<usize>, quota: Option<f64>) -> Finding {
     const TOPIC: &str = "cores";
     let Some(allowed) = allowed else {
-        return Finding::info(TOPIC, "the kernel does not say how many this process may use");
+        return Finding::info(TOPIC, "the kernel does not report how many this process may use");
     };
     let fact = format!("{} for this process", format::count(allowed, "core"));
     match quota {
         Some(quota) if quota < allowed as f64 => Finding::warn(
             TOPIC,
-            format!("{fact}, but the cgroup's quota allows the time of {quota:.1}"),
+            format!("{fact}, but the quota of the cgroup allows the time of {quota:.1}"),
             ["docker: raise --cpus; Kubernetes: raise resources.limits.cpu"],
         ),
         _ => Finding::ok(TOPIC, fact),
@@ -49,7 +50,7 @@ fn numa(online: Option<&str>) -> Finding {
         Some(nodes) if !nodes.is_empty() => {
             Finding::info(TOPIC, format::count(nodes.len(), "node"))
         }
-        _ => Finding::info(TOPIC, "this kernel does not list nodes"),
+        _ => Finding::info(TOPIC, "the kernel does not list NUMA nodes"),
     }
 }
 
@@ -60,7 +61,7 @@ fn open_files(soft: u64, hard: u64) -> Finding {
     } else if soft >= OPEN_FILES_WANTED {
         Finding::ok(TOPIC, format!("at most {soft}"))
     } else {
-        let fact = format!("at most {soft}, few for a checkpoint of many shards");
+        let fact = format!("at most {soft}, too few for a checkpoint of many shards");
         let remedy = format!("ulimit -n {}", hard.min(65_536));
         Finding::warn(TOPIC, fact, [remedy.as_str()])
     }

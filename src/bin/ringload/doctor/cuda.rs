@@ -1,8 +1,8 @@
-//! Whether NVIDIA's driver is here, and which GPUs it has.
+//! The NVIDIA driver and its GPUs.
 
 use super::finding::Finding;
-use super::read_text;
 use crate::format;
+use crate::system::read_text;
 #[cfg(test)]
 use ringload::Device;
 use ringload::internals::{has_several_nodes, node_of, probe_gds};
@@ -10,7 +10,7 @@ use ringload::{GpuInfo, gpus};
 use std::path::{Path, PathBuf};
 
 const LIBRARY: &str = "libcuda.so.1";
-/// Where distributions, containers and WSL keep the driver's library.
+/// The directories where distributions, containers and WSL install the driver library.
 const LIBRARY_DIRECTORIES: [&str; 9] = [
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -23,38 +23,38 @@ const LIBRARY_DIRECTORIES: [&str; 9] = [
     "/usr/lib/wsl/lib",
 ];
 
-/// Looks for the kernel module and the driver's library, and asks it for its GPUs.
+/// Looks for the kernel module and the driver library, and lists the GPUs.
 pub fn examine() -> Vec<Finding> {
     let module = read_text("/proc/driver/nvidia/version");
     let module = module.as_deref().and_then(module_version);
     match gpus() {
         Ok((gpus, version)) => {
-            let mut findings = told(module, &gpus, version, Path::new("/"));
+            let mut findings = gpu_findings(module, &gpus, version, Path::new("/"));
             if !gpus.is_empty() {
                 let module = read_text("/proc/driver/nvidia-fs/version");
                 findings.push(gds(module.as_deref(), probe_gds()));
             }
             findings
         }
-        Err(refusal) => vec![judge(module, library(), &refusal.to_string())],
+        Err(error) => vec![no_driver(module, library(), &error.to_string())],
     }
 }
 
-/// The driver's library, where it is in one of the usual places.
+/// The driver library, if it is in one of the usual directories.
 fn library() -> Option<PathBuf> {
     let library = LIBRARY_DIRECTORIES.iter().map(|directory| Path::new(directory).join(LIBRARY));
     library.into_iter().find(|path| path.exists())
 }
 
-/// The driver, and a line for each GPU.
-fn told(
+/// A finding for the driver, and one for each GPU.
+fn gpu_findings(
     module: Option<&str>,
     gpus: &[GpuInfo],
     (major, minor): (u32, u32),
     root: &Path,
 ) -> Vec<Finding> {
     let driver = module.map_or_else(String::new, |module| format!("driver {module}, "));
-    let gpus_found = format::count(gpus.len(), "gpu");
+    let gpus_found = format::count(gpus.len(), "GPU");
     let fact = format!("{driver}CUDA {major}.{minor}, {gpus_found}");
     let mut findings = vec![Finding::ok("CUDA", fact)];
     for GpuInfo { device, name, memory_bytes, pci_address } in gpus {
@@ -67,7 +67,7 @@ fn told(
     findings
 }
 
-/// GPUDirect Storage: whether it works for a file is seen when one is read.
+/// Reports on GPUDirect Storage. Whether it works for a file shows only when the file is read.
 fn gds(module: Option<&str>, probed: ringload::Result<()>) -> Finding {
     const TOPIC: &str = "GPUDirect Storage";
     let module = match module {
@@ -76,22 +76,24 @@ fn gds(module: Option<&str>, probed: ringload::Result<()>) -> Finding {
     };
     match probed {
         Ok(()) => Finding::ok(TOPIC, format!("cuFile is ready, {module}")),
-        Err(why) => Finding::info(TOPIC, format!("{module}; GPUs are filled by the ring: {why}")),
+        Err(why) => {
+            Finding::info(TOPIC, format!("{module}; loads to GPUs go through host memory: {why}"))
+        }
     }
 }
 
-fn judge(module: Option<&str>, library: Option<PathBuf>, refusal: &str) -> Finding {
+fn no_driver(module: Option<&str>, library: Option<PathBuf>, error: &str) -> Finding {
     let driver = match (module, library) {
         (Some(version), Some(library)) => format!("driver {version}, {}", library.display()),
         (Some(version), None) => format!("driver {version}, but no {LIBRARY}"),
         (None, Some(library)) => format!("{}, but no kernel module", library.display()),
         (None, None) => return Finding::info("CUDA", "no driver; loads go to host memory only"),
     };
-    let fact = format!("{driver}; loads go to host memory only: {refusal}");
+    let fact = format!("{driver}; loads go to host memory only: {error}");
     Finding::warn(
         "CUDA",
         fact,
-        ["install the driver's kernel module and libraries, in one version"],
+        ["install the kernel module and the libraries of the driver in the same version"],
     )
 }
 
@@ -118,19 +120,19 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert!(judge(None, None, "why").fact.starts_with("no driver;"));
-        assert!(judge(Some("550.1"), None, "why").fact.contains("no libcuda.so.1"));
+        assert!(no_driver(None, None, "why").fact.starts_with("no driver;"));
+        assert!(no_driver(Some("550.1"), None, "why").fact.contains("no libcuda.so.1"));
         let library = Some(PathBuf::from("/usr/lib/libcuda.so.1"));
-        let finding = judge(None, library, "cuInit failed");
+        let finding = no_driver(None, library, "cuInit failed");
         assert!(finding.fact.contains("no kernel module") && finding.fact.contains("cuInit"));
     }
 
     #[test]
-    fn what_is_there_of_gpudirect_storage_is_told() {
+    fn the_state_of_gpudirect_storage_is_reported() {
         assert_eq!(gds(Some("version: 2.17.5"), Ok(())).fact, "cuFile is ready, nvidia-fs 2.17.5");
         let why = ringload::Error::new(ringload::ErrorKind::Unsupported, "no cuFile");
         let fact = gds(None, Err(why)).fact;
-        assert_eq!(fact, "no nvidia-fs module; GPUs are filled by the ring: no cuFile");
+        assert_eq!(fact, "no nvidia-fs module; loads to GPUs go through host memory: no cuFile");
     }
 
     #[test]
@@ -141,7 +143,7 @@ mod tests {
             memory_bytes: 141 << 30,
             pci_address: "0000:1b:00.0".into(),
         };
-        let facts: Vec<_> = told(Some("580.1"), &[gpu], (13, 0), Path::new("/nowhere"))
+        let facts: Vec<_> = gpu_findings(Some("580.1"), &[gpu], (13, 0), Path::new("/nowhere"))
             .into_iter()
             .map(|finding| finding.fact)
             .collect();

@@ -1,16 +1,16 @@
-//! One line of the diagnosis, and how it is printed.
+//! The findings of the diagnosis, and how they are printed.
 
 use crate::format;
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// How a fact bears on loads.
+/// What a finding means for loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As fast loads want it.
+    /// Good for fast loads.
     Ok,
-    /// Slower or smaller than it could be; there is a remedy.
+    /// Loads are slower than they could be; there is a remedy.
     Warn,
     /// Neither good nor bad.
     Info,
@@ -32,23 +32,20 @@ pub struct Finding {
     pub level: Level,
     pub topic: &'static str,
     pub fact: String,
-    /// What to do about it; empty where nothing needs doing.
+    /// How to improve it, for a warning.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remedies: Vec<String>,
 }
 
 impl Finding {
-    /// A fact that is as it should be.
     pub fn ok(topic: &'static str, fact: impl Into<String>) -> Self {
         Finding { level: Level::Ok, topic, fact: fact.into(), remedies: Vec::new() }
     }
 
-    /// A fact to know.
     pub fn info(topic: &'static str, fact: impl Into<String>) -> Self {
         Finding { level: Level::Info, ..Self::ok(topic, fact) }
     }
 
-    /// A shortfall, and what can be done about it.
     pub fn warn<const N: usize>(
         topic: &'static str,
         fact: impl Into<String>,
@@ -59,10 +56,11 @@ impl Finding {
     }
 }
 
-/// Writes each finding on a line, its remedies indented below it, and the tally last.
+/// Writes each finding on a line with its remedies indented below, and then how many warnings there
+/// are.
 ///
 /// # Errors
-/// What `out` answers.
+/// Those of `out`.
 pub fn write(out: &mut dyn Write, findings: &[Finding]) -> io::Result<()> {
     let topic_width = findings.iter().map(|finding| finding.topic.len()).max().unwrap_or(0);
     for Finding { level, topic, fact, remedies } in findings {
@@ -71,10 +69,10 @@ pub fn write(out: &mut dyn Write, findings: &[Finding]) -> io::Result<()> {
             writeln!(out, "      {:topic_width$}    remedy: {remedy}", "")?;
         }
     }
-    writeln!(out, "{}", counters(findings))
+    writeln!(out, "{}", conclusion(findings))
 }
 
-fn counters(findings: &[Finding]) -> String {
+fn conclusion(findings: &[Finding]) -> String {
     match findings.iter().filter(|finding| finding.level == Level::Warn).count() {
         0 => "nothing to improve".into(),
         warnings => format!("{} to improve", format::count(warnings, "thing")),

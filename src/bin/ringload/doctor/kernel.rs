@@ -1,11 +1,11 @@
-//! The kernel's version, and what a load gets from it.
+//! The version of the kernel, and which of its features loads use.
 
 use super::finding::Finding;
-use super::read_text;
+use crate::system::read_text;
 
-/// io_uring with the operations, feature flags and fixes that loads rely on.
+/// The first kernel whose io_uring has the operations and fixes that loads need.
 const IO_URING: Version = Version { major: 5, minor: 10 };
-/// The first kernel with cachestat(2), which tells cheaply what the page cache holds.
+/// The first kernel with cachestat(2), a cheap way to query the page cache.
 const CACHESTAT: Version = Version { major: 6, minor: 5 };
 
 /// The first two numbers of a kernel release.
@@ -15,19 +15,19 @@ struct Version {
     minor: u32,
 }
 
-/// Looks at the running kernel.
+/// Examines the running kernel.
 pub fn examine() -> Vec<Finding> {
-    vec![judge(&read_text("/proc/sys/kernel/osrelease").unwrap_or_default())]
+    vec![finding(&read_text("/proc/sys/kernel/osrelease").unwrap_or_default())]
 }
 
-fn judge(release: &str) -> Finding {
+fn finding(release: &str) -> Finding {
     const TOPIC: &str = "kernel";
     let Some(version) = parse(release) else {
         return Finding::info(TOPIC, format!("unknown release '{release}'"));
     };
     if version < IO_URING {
-        let fact = format!("{release}: too old for io_uring loads, reads go through pread");
-        Finding::warn(TOPIC, fact, ["run a kernel of 5.10 or later, best 6.5 or later"])
+        let fact = format!("{release}: too old for io_uring, files are read with pread");
+        Finding::warn(TOPIC, fact, ["run kernel 5.10 or later, preferably 6.5 or later"])
     } else if version < CACHESTAT {
         let fact = format!("{release}: io_uring yes, cachestat no (mincore is used instead)");
         Finding::ok(TOPIC, fact)
@@ -59,10 +59,10 @@ mod tests {
 
     #[test]
     fn old_kernels_are_a_shortfall() {
-        assert_eq!(judge("5.4.0").level, Level::Warn);
-        assert_eq!(judge("5.15.0").level, Level::Ok);
-        assert!(judge("5.15.0").fact.contains("cachestat no"));
-        assert!(judge("6.5.0").fact.contains("cachestat yes"));
-        assert_eq!(judge("").level, Level::Info);
+        assert_eq!(finding("5.4.0").level, Level::Warn);
+        assert_eq!(finding("5.15.0").level, Level::Ok);
+        assert!(finding("5.15.0").fact.contains("cachestat no"));
+        assert!(finding("6.5.0").fact.contains("cachestat yes"));
+        assert_eq!(finding("").level, Level::Info);
     }
 }

@@ -1,15 +1,16 @@
-//! Memory: how much is left, how much may be locked, and whether huge pages may back it.
+//! Memory: how much is available, how much may be locked, and whether huge pages are enabled.
 
+use super::cgroup;
 use super::finding::Finding;
-use super::{cgroup, read_text};
 use crate::format;
+use crate::system::{bytes_in, read_text};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
-/// The ring a load uses unless told otherwise, which the kernel wants locked to register it.
+/// The default size of a ring; to register it, the kernel locks its memory.
 const DEFAULT_RING_BYTES: u64 = 256 << 20;
 const CAP_IPC_LOCK_BIT: u32 = 14;
 
-/// Looks at the locked-memory limit, huge pages and free memory.
+/// Examines the locked-memory limit, huge pages and available memory.
 pub fn examine() -> Vec<Finding> {
     let may_lock_all = read_text("/proc/self/status").is_some_and(|status| may_lock_all(&status));
     let mut findings = Vec::new();
@@ -18,7 +19,7 @@ pub fn examine() -> Vec<Finding> {
     }
     let huge = read_text("/sys/kernel/mm/transparent_hugepage/enabled");
     findings.push(huge_pages(huge.as_deref()));
-    let machine = read_text("/proc/meminfo").and_then(|text| available_bytes(&text));
+    let machine = read_text("/proc/meminfo").and_then(|text| bytes_in(&text, "MemAvailable:"));
     findings.push(available(machine, cgroup::memory_left_bytes()));
     findings
 }
@@ -27,12 +28,12 @@ fn locked(soft: u64, hard: u64, may_lock_all: bool) -> Finding {
     const TOPIC: &str = "locked memory";
     let limit = format!("{} (hard limit {})", limit_text(soft), limit_text(hard));
     if may_lock_all {
-        Finding::ok(TOPIC, format!("any amount, by CAP_IPC_LOCK; limit {limit}"))
+        Finding::ok(TOPIC, format!("unlimited through CAP_IPC_LOCK; limit {limit}"))
     } else if soft >= DEFAULT_RING_BYTES {
         Finding::ok(TOPIC, format!("limit {limit}"))
     } else {
         let ring = format::size(DEFAULT_RING_BYTES);
-        let fact = format!("limit {limit}, less than the {ring} that a load registers");
+        let fact = format!("limit {limit}, less than the {ring} of a registered ring");
         let remedies = [
             "shell: ulimit -l unlimited (up to the hard limit; raise that in limits.conf)",
             "docker: --ulimit memlock=-1",
@@ -61,11 +62,11 @@ fn huge_pages(enabled: Option<&str>) -> Finding {
         }
         Some(Some("never")) => Finding::warn(
             TOPIC,
-            "transparent huge pages are off: every 4 KiB of a load costs a page fault",
+            "transparent huge pages are disabled, so a load has a page fault every 4 KiB",
             ["echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"],
         ),
-        Some(_) => Finding::info(TOPIC, "transparent huge pages in an unknown mode"),
-        None => Finding::info(TOPIC, "this kernel does not say whether it has them"),
+        Some(_) => Finding::info(TOPIC, "transparent huge pages are in an unknown mode"),
+        None => Finding::info(TOPIC, "the kernel does not report transparent huge pages"),
     }
 }
 
@@ -75,25 +76,22 @@ fn chosen(choices: &str) -> Option<&str> {
     Some(rest.split_once(']')?.0)
 }
 
-/// The line `MemAvailable:   1234 kB` of /proc/meminfo.
-fn available_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 fn available(machine: Option<u64>, cgroup: Option<u64>) -> Finding {
     const TOPIC: &str = "memory";
     match (machine, cgroup) {
         (Some(machine), Some(cgroup)) if cgroup < machine => {
             let (left, of) = (format::size(cgroup), format::size(machine));
-            Finding::info(TOPIC, format!("{left} left by the cgroup's limit, of {of} available"))
+            Finding::info(
+                TOPIC,
+                format!("{left} available under the cgroup limit, {of} on the machine"),
+            )
         }
         (Some(machine), _) => Finding::info(TOPIC, format!("{} available", format::size(machine))),
-        (None, Some(cgroup)) => {
-            Finding::info(TOPIC, format!("{} left by the cgroup's limit", format::size(cgroup)))
-        }
-        (None, None) => Finding::info(TOPIC, "the kernel does not say how much is available"),
+        (None, Some(cgroup)) => Finding::info(
+            TOPIC,
+            format!("{} available under the cgroup limit", format::size(cgroup)),
+        ),
+        (None, None) => Finding::info(TOPIC, "the kernel does not report how much is available"),
     }
 }
 
@@ -128,13 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn the_smaller_of_machine_and_cgroup_is_told() {
-        let meminfo = "MemTotal:  9 kB\nMemAvailable:    4194304 kB\n";
-        assert_eq!(available_bytes(meminfo), Some(4 << 30));
+    fn the_smaller_of_machine_and_cgroup_is_reported() {
         assert_eq!(available(Some(4 << 30), Some(8 << 30)).fact, "4.00 GiB available");
         assert_eq!(
             available(Some(4 << 30), Some(1 << 30)).fact,
-            "1.00 GiB left by the cgroup's limit, of 4.00 GiB available"
+            "1.00 GiB available under the cgroup limit, 4.00 GiB on the machine"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! `ringload doctor`: what this machine offers to a load, and how to get what is missing.
+//! `ringload doctor`: reports what this machine offers to a load, and how to improve it.
 //!
-//! Each file here looks at one part of the machine and returns [`Finding`]s; none of them prints.
-//! What the kernel says in /proc and /sys is read by `read_*` functions and understood by pure
-//! functions beside them, which are what the tests test. Whether io_uring, registered buffers and
-//! direct I/O work is asked of the library itself, so that the answer holds for its loads too.
+//! Each file examines one part of the machine and returns [`Finding`]s; none of them prints. The
+//! texts of /proc and /sys are interpreted by pure functions, which the tests call. Whether
+//! io_uring, registered buffers and direct I/O work is tried by the library itself, so that the
+//! result is valid for its loads.
 
 mod cgroup;
 mod cpu;
@@ -20,10 +20,9 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use finding::Finding;
 use serde::Serialize;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Say what this machine offers, and how to get what is missing.
+/// Report what this machine offers to a load, and how to improve it
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The file or directory that checkpoints are read from
@@ -42,7 +41,7 @@ struct Diagnosis {
     findings: Vec<Finding>,
 }
 
-/// Runs the subcommand. A shortfall is an answer, not a failure.
+/// Runs the subcommand. Warnings are not failures.
 ///
 /// # Errors
 /// When the path does not exist or the answer cannot be written.
@@ -69,10 +68,4 @@ fn examine(path: &Path) -> Vec<Finding> {
         cuda::examine(),
     ];
     parts.into_iter().flatten().collect()
-}
-
-/// A small file of /proc or /sys without its last line break; `None` where it cannot be read.
-pub fn read_text(path: impl AsRef<Path>) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    Some(text.trim_end().to_owned())
 }

@@ -1,7 +1,7 @@
-//! The file system under the given path, and whether it does direct I/O.
+//! The file system of the given path, and whether it supports direct I/O.
 //!
-//! A directory is tried with a small temporary file in it. Where that cannot be written (a
-//! read-only mount of weights, say) its first large enough file is taken instead.
+//! In a directory, a small temporary file is read. If it cannot be written (for example in a
+//! read-only mount of weights), the first file that is large enough is read instead.
 
 use super::finding::Finding;
 use crate::format;
@@ -12,10 +12,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// At least as much as one aligned read on any block size that occurs.
+/// At least one block of any common block size.
 const PROBE_BYTES: u64 = 64 << 10;
 
-/// Looks at the storage that `path` is on.
+/// Examines the storage of `path`.
 pub fn examine(path: &Path) -> Vec<Finding> {
     vec![file_system_finding(path), direct(path)]
 }
@@ -28,12 +28,12 @@ fn file_system_finding(path: &Path) -> Finding {
     }
 }
 
-/// The name of the file system that `path` is on.
+/// The name of the file system of `path`.
 ///
 /// # Errors
-/// What statfs(2) answers.
+/// Those of statfs(2).
 pub fn file_system(path: &Path) -> io::Result<String> {
-    // The magic number is 32 bits wide, in a field that is not everywhere.
+    // The magic number has 32 bits; the width of the field depends on the platform.
     let magic = statfs(path)?.filesystem_type().0 as u32;
     Ok(kind(magic))
 }
@@ -47,9 +47,9 @@ fn kind(magic: u32) -> String {
         0x2FC1_2FC1 => "zfs",
         0xF2F5_2010 => "f2fs",
         0xCA45_1A4E => "bcachefs",
-        0x0102_1994 => "tmpfs (files are memory already)",
-        0x8584_58F6 => "ramfs (files are memory already)",
-        0x794C_7630 => "overlayfs (a container's layer; a volume is usually faster)",
+        0x0102_1994 => "tmpfs (files are in memory)",
+        0x8584_58F6 => "ramfs (files are in memory)",
+        0x794C_7630 => "overlayfs (a container layer; a volume is usually faster)",
         0x7371_7368 => "squashfs (compressed)",
         0xE0F5_E1E2 => "erofs",
         0x6573_5546 => "fuse (a program serves the files)",
@@ -68,7 +68,9 @@ fn direct(path: &Path) -> Finding {
     const TOPIC: &str = "direct I/O";
     let probed = match Sample::on(path) {
         Ok(sample) => probe_direct(sample.path()),
-        Err(error) => return Finding::info(TOPIC, format!("not tried: no file to read ({error})")),
+        Err(error) => {
+            return Finding::info(TOPIC, format!("not tested, there is no file to read ({error})"));
+        }
     };
     match probed {
         Ok(block_bytes) => {
@@ -76,13 +78,13 @@ fn direct(path: &Path) -> Finding {
         }
         Err(error) => Finding::warn(
             TOPIC,
-            format!("refused, reads go through the page cache ({error})"),
+            format!("refused, files are read through the page cache ({error})"),
             ["keep checkpoints on a local ext4 or xfs file system"],
         ),
     }
 }
 
-/// A file to try reads on.
+/// A file to test direct reads with.
 enum Sample {
     Found(PathBuf),
     Written(NamedTempFile),
@@ -109,7 +111,7 @@ impl Sample {
 fn write_sample(directory: &Path) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new().prefix(".ringload-doctor-").tempfile_in(directory)?;
     file.write_all(&[0; PROBE_BYTES as usize])?;
-    // Blocks that are not on the disk yet would be written out by the first direct read.
+    // Otherwise the first direct read would have to write the blocks to disk.
     file.as_file().sync_data()?;
     Ok(file)
 }

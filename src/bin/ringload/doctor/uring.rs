@@ -1,13 +1,13 @@
-//! Whether io_uring may be used here, and if not, who forbids it.
+//! Whether io_uring can be used, and if not, what forbids it.
 
 use super::finding::Finding;
-use super::read_text;
+use crate::system::read_text;
 use io_uring::{IoUring, Probe, opcode};
 use ringload::internals::{probe_io_uring, probe_registration};
 use std::error::Error;
 use std::io;
 
-/// Enough to see whether registration works at all; how much may be locked is judged elsewhere.
+/// Enough to see whether registration works; `memory.rs` examines how much may be locked.
 const PROBE_BYTES: usize = 64 << 10;
 
 const SECCOMP: &str = "a seccomp profile may forbid it: docker run --security-opt seccomp=unconfined, \
@@ -17,7 +17,7 @@ const SYSCTL_PRIVILEGED: &str =
     "sysctl -w kernel.io_uring_disabled=0, or run in the group of kernel.io_uring_group";
 const LOCKED_MEMORY: &str = "raise the locked-memory limit (see 'locked memory')";
 
-/// Sets up a ring, asks for its operations, and registers a buffer.
+/// Sets up an io_uring, lists its operations, and registers a buffer.
 pub fn examine() -> Vec<Finding> {
     if let Err(error) = probe_io_uring() {
         let sysctl = read_text("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
@@ -26,11 +26,11 @@ pub fn examine() -> Vec<Finding> {
     vec![operations(supported()), registration(probe_registration(PROBE_BYTES))]
 }
 
-/// What stands between this process and a ring.
+/// The finding for an io_uring that cannot be set up, with the likely remedy.
 fn refused(error: &ringload::Error, sysctl: &str) -> Finding {
-    let fact = format!("not usable, reads go through pread ({})", with_cause(error));
+    let fact = format!("not usable, files are read with pread ({})", with_cause(error));
     let remedy = match (errno(error), sysctl) {
-        (Some(nix::libc::ENOSYS), _) => "run a kernel of 5.10 or later built with CONFIG_IO_URING",
+        (Some(nix::libc::ENOSYS), _) => "run kernel 5.10 or later, built with CONFIG_IO_URING",
         (Some(nix::libc::ENOMEM), _) => LOCKED_MEMORY,
         (_, "2") => SYSCTL,
         (_, "1") => SYSCTL_PRIVILEGED,
@@ -39,13 +39,13 @@ fn refused(error: &ringload::Error, sysctl: &str) -> Finding {
     Finding::warn("io_uring", fact, [remedy])
 }
 
-/// The operations loads use, and whether this kernel has each.
+/// Whether the kernel has the operations that loads use.
 struct Operations {
     read: bool,
     read_fixed: bool,
 }
 
-/// Asks a ring of its own; `Err` where the kernel cannot be asked.
+/// Lists the operations of a new io_uring.
 fn supported() -> io::Result<Operations> {
     let ring = IoUring::new(2)?;
     let mut probe = Probe::new();
@@ -58,7 +58,7 @@ fn supported() -> io::Result<Operations> {
 
 fn operations(supported: io::Result<Operations>) -> Finding {
     const TOPIC: &str = "io_uring";
-    const NEWER: &str = "run a kernel of 5.10 or later";
+    const NEWER: &str = "run kernel 5.10 or later";
     match supported {
         Ok(Operations { read: true, read_fixed: true }) => {
             Finding::ok(TOPIC, "usable, with READ and READ_FIXED")
@@ -67,11 +67,12 @@ fn operations(supported: io::Result<Operations>) -> Finding {
             Finding::warn(TOPIC, "usable, without READ_FIXED", [NEWER])
         }
         Ok(Operations { read: false, .. }) => {
-            Finding::warn(TOPIC, "a ring can be set up, but READ is missing", [NEWER])
+            Finding::warn(TOPIC, "can be set up, but READ is missing", [NEWER])
         }
-        Err(error) => {
-            Finding::info(TOPIC, format!("usable; its operations could not be listed ({error})"))
-        }
+        Err(error) => Finding::info(
+            TOPIC,
+            format!("usable, but its operations could not be listed ({error})"),
+        ),
     }
 }
 
@@ -80,7 +81,7 @@ fn registration(probed: ringload::Result<()>) -> Finding {
     match probed {
         Ok(()) => Finding::ok(TOPIC, "accepted by the kernel"),
         Err(error) => {
-            let fact = format!("refused, reads use plain buffers ({})", with_cause(&error));
+            let fact = format!("refused, reads use unregistered buffers ({})", with_cause(&error));
             let remedy =
                 if errno(&error) == Some(nix::libc::EPERM) { SECCOMP } else { LOCKED_MEMORY };
             Finding::warn(TOPIC, fact, [remedy])
@@ -88,7 +89,7 @@ fn registration(probed: ringload::Result<()>) -> Finding {
     }
 }
 
-/// The errno at the bottom of an error of the library.
+/// The errno that caused an error of the library.
 fn errno(error: &ringload::Error) -> Option<i32> {
     error.source()?.downcast_ref::<io::Error>()?.raw_os_error()
 }

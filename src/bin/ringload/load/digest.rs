@@ -1,10 +1,10 @@
 //! SHA-256 of every tensor, computed beside the load by one worker a core.
 //!
-//! Tensors go to the workers over a short channel. Hashing is slower than reading, so the channel
-//! holds the load back when the workers fall behind; under a cap the load waits by itself until the
-//! workers have dropped what it needs.
+//! Tensors go to the workers over a short channel. Hashing is slower than reading, so the full
+//! channel blocks the load when the workers fall behind. Under a memory limit the load also waits
+//! until the workers have dropped tensors.
 
-use super::Keep;
+use super::retention::Retention;
 use crate::format;
 use aws_lc_rs::digest::{SHA256, digest};
 use ringload::Tensor;
@@ -17,64 +17,64 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 /// Hexadecimal digests by tensor name.
 pub type Digests = BTreeMap<String, String>;
 
-/// The workers, and the way to them.
+/// The workers and their queue.
 pub struct Digester<'scope> {
     queue: SyncSender<Tensor>,
     workers: Vec<ScopedJoinHandle<'scope, ringload::Result<Hashed>>>,
 }
 
-/// What one worker has done: digests, and the tensors if they are to be kept.
+/// The result of one worker: the digests, and the tensors that are kept.
 type Hashed = (Digests, Vec<Tensor>);
 
 impl<'scope> Digester<'scope> {
-    /// Starts the workers; of the tensors they hashed they keep those that `keep` says.
-    pub fn start(scope: &'scope Scope<'scope, '_>, keep: Keep) -> Self {
+    /// Starts the workers, which keep the tensors that `retention` names.
+    pub fn start(scope: &'scope Scope<'scope, '_>, retention: Retention) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (queue, tensors) = mpsc::sync_channel(cores);
         let tensors = Arc::new(Mutex::new(tensors));
         let workers = (0..cores).map(|_| {
             let tensors = Arc::clone(&tensors);
-            scope.spawn(move || work(&tensors, keep))
+            scope.spawn(move || work(&tensors, retention))
         });
         Digester { queue, workers: workers.collect() }
     }
 
-    /// Hands a tensor over, waiting for a free place in the queue.
+    /// Queues a tensor; blocks while the queue is full.
     pub fn take(&self, tensor: Tensor) {
-        // The workers outlive the queue; were they gone, `finish` would say why.
+        // The workers end after the queue unless they panic, which `finish` reports.
         let _ = self.queue.send(tensor);
     }
 
-    /// Waits for the last digest; hands back what was kept.
+    /// Waits for the last digest and returns all digests and the tensors that were kept.
     ///
     /// # Errors
-    /// When a tensor cannot be brought back from a GPU.
+    /// When a tensor cannot be copied from a GPU.
     pub fn finish(self) -> ringload::Result<Hashed> {
         drop(self.queue);
         let mut all = Hashed::default();
         for worker in self.workers {
-            let (digests, kept) =
+            let (digests, tensors) =
                 worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             all.0.extend(digests);
-            all.1.extend(kept);
+            all.1.extend(tensors);
         }
         Ok(all)
     }
 }
 
 /// Hashes tensors until the queue is closed and empty.
-fn work(tensors: &Mutex<Receiver<Tensor>>, keep: Keep) -> ringload::Result<Hashed> {
+fn work(tensors: &Mutex<Receiver<Tensor>>, retention: Retention) -> ringload::Result<Hashed> {
     let mut done = Hashed::default();
     loop {
-        // Also after a panic elsewhere: a receiver is never half-written.
+        // A panic of another worker leaves the receiver intact.
         let next = tensors.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(tensor) = next else { return Ok(done) };
-        let sum = match tensor.host_bytes() {
+        let hash = match tensor.host_bytes() {
             Some(bytes) => digest(&SHA256, bytes),
             None => digest(&SHA256, &tensor.to_vec()?),
         };
-        done.0.insert(tensor.name().to_owned(), format::hex(sum.as_ref()));
-        if keep.keeps(&tensor) {
+        done.0.insert(tensor.name().to_owned(), format::hex(hash.as_ref()));
+        if retention.keeps(&tensor) {
             done.1.push(tensor);
         }
     }
@@ -82,10 +82,10 @@ fn work(tensors: &Mutex<Receiver<Tensor>>, keep: Keep) -> ringload::Result<Hashe
 
 /// Writes the digests as `sha256sum` does: the digest, two spaces, the name.
 ///
-/// A name with a line break or a backslash is escaped, and its line begun with a backslash.
+/// A name with a line break or a backslash is escaped, and its line begins with a backslash.
 ///
 /// # Errors
-/// What `out` answers.
+/// Those of `out`.
 pub fn write(out: &mut dyn Write, digests: &Digests) -> io::Result<()> {
     for (name, digest) in digests {
         if name.contains(['\\', '\n', '\r']) {

@@ -1,17 +1,18 @@
-//! `ringload load`: loads a checkpoint and says how fast it went.
+//! `ringload load`: loads a checkpoint and reports how fast it went.
 //!
 //! ```text
-//! TensorStream --tensor--> Keeper ------------------> kept until the end (no cap), or dropped
-//!                             \-- --digest --> Digester, one worker a core --> the same
+//! TensorStream --tensor-------------------------> kept until the end (no memory limit), or dropped
+//!                  \-- --digest --> Digester, one worker a core --> the same
 //! ```
 //!
-//! Without a cap the tensors stay resident until the end, as they would in a server, so that the
-//! reported peak is an honest one. Under a cap, and with `--drop`, each is dropped as soon as it has
-//! been dealt with.
+//! Without a memory limit all tensors stay resident until the end, as they would in a server, so
+//! that the reported peak memory is realistic. Under a limit, and with `--drop`, each tensor is
+//! dropped as soon as it has been processed.
 
 mod digest;
 pub mod progress;
 pub mod report;
+mod retention;
 mod rows;
 mod trace;
 
@@ -23,6 +24,7 @@ use crate::output;
 use crate::remote::Remote;
 use digest::{Digester, Digests};
 use report::Report;
+use retention::Retention;
 use ringload::{
     Device, DeviceMap, Loader, Location, MemoryLimit, ReadPath, Tensor, TensorStream, Timeline,
 };
@@ -83,7 +85,7 @@ pub struct Args {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When the checkpoint cannot be loaded or the answer not be written.
+/// When the checkpoint cannot be loaded or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let trace_file = args.trace.as_deref().map(TraceFile::open).transpose()?;
     let loader = args.loader()?.timeline(trace_file.is_some());
@@ -93,25 +95,25 @@ pub fn run(args: Args) -> Outcome {
     let outcome = consume(&mut stream, args.digest, args.drop);
     let traced = trace_file.map_or(Ok(()), |file| {
         let timeline = match &outcome {
-            Ok(told) => told.timeline.clone(),
+            Ok(results) => results.timeline.clone(),
             Err(_) => stream.timeline(),
         };
         file.write(&Trace::new(&stream, &timeline.unwrap_or_default(), &named))
     });
     drop(stream);
-    caching::flush(&loader); // also what came before a load broke off
+    caching::flush(&loader); // also what arrived before an error
     outcome?.print(args.json, loader.cache_trouble())?;
     traced
 }
 
-/// What there is to tell of a load, as it was before its tensors were dropped.
-struct Told {
+/// The results of a load, taken before its tensors are dropped.
+struct LoadResults {
     report: Report,
     digests: Option<Digests>,
     timeline: Option<Timeline>,
 }
 
-impl Told {
+impl LoadResults {
     fn of(stream: &TensorStream, digests: Option<Digests>) -> Outcome<Self> {
         Ok(Self { report: Report::of(stream)?, digests, timeline: stream.timeline() })
     }
@@ -161,53 +163,32 @@ fn parse_rule(text: &str) -> Result<(String, Device), String> {
     Ok((glob.to_owned(), device.parse().map_err(|e: ringload::Error| e.to_string())?))
 }
 
-/// Which tensors stay until the end.
-#[derive(Debug, Clone, Copy)]
-pub struct Keep {
-    host: bool,
-    gpus: bool,
-}
-
-impl Keep {
-    /// Whether this one does.
-    pub fn keeps(self, tensor: &Tensor) -> bool {
-        if tensor.device().is_host() { self.host } else { self.gpus }
-    }
-}
-
-/// Takes every tensor of the stream, with the bar beside it, and digests them if asked to.
-fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<Told> {
-    // The cap is on host memory: what is on a GPU is not under it.
+/// Takes every tensor of the stream while a progress bar is shown, and hashes them if `digest`.
+fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<LoadResults> {
+    // The memory limit applies to host memory only.
     let host = !drop && stream.summary().memory_limit_bytes.is_none();
-    let keep = Keep { host, gpus: !drop };
+    let retention = Retention { host, gpus: !drop };
     let progress = stream.progress();
     thread::scope(|scope| {
         let _bar = progress::show(scope, progress);
         if digest {
-            let digester = Digester::start(scope, keep);
-            // On an error the digester is dropped: its workers run dry and end with the scope.
+            let digester = Digester::start(scope, retention);
+            // On an error the digester is dropped: its workers empty the queue and end with the scope.
             for tensor in stream.by_ref() {
                 digester.take(tensor?);
             }
-            let (digests, _kept) = digester.finish()?;
-            Told::of(stream, Some(digests))
+            let (digests, _tensors) = digester.finish()?;
+            LoadResults::of(stream, Some(digests))
         } else {
-            let _kept = keep_or_drop(stream, keep)?;
-            Told::of(stream, None)
+            let _tensors = keep_or_drop(stream, retention)?;
+            LoadResults::of(stream, None)
         }
     })
 }
 
-/// Runs the stream to its end; gives the tensors that stay.
-fn keep_or_drop(stream: &mut TensorStream, keep: Keep) -> ringload::Result<Vec<Tensor>> {
-    let mut kept = Vec::new();
-    for tensor in stream {
-        let tensor = tensor?;
-        if keep.keeps(&tensor) {
-            kept.push(tensor);
-        }
-    }
-    Ok(kept)
+/// Runs the stream to its end and returns the tensors that stay.
+fn keep_or_drop(stream: &mut TensorStream, retention: Retention) -> ringload::Result<Vec<Tensor>> {
+    stream.filter(|tensor| !matches!(tensor, Ok(tensor) if !retention.keeps(tensor))).collect()
 }
 
 #[cfg(test)]

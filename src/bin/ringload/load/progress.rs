@@ -1,7 +1,7 @@
 //! The progress bar of a load: bytes, GB/s and time left, on standard error if it is a terminal.
 //!
-//! A thread of its own looks at the stream's counters ten times a second, so that the bar moves
-//! while the consumer waits for a large tensor, and costs the load nothing.
+//! A separate thread reads the stream's counters ten times a second, so that the bar moves while the
+//! consumer waits for a large tensor, and the load is not slowed down.
 
 use crate::format;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -14,12 +14,12 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(100);
 const TEMPLATE: &str = "{bar:40} {done}/{all}  {speed}  {eta} left";
 
-/// Stops the bar and wipes it when dropped.
+/// A bar that is shown; dropping it stops and clears it.
 pub struct Bar {
     _stop: Sender<()>,
 }
 
-/// Shows the bar until what it returns is dropped; `None` where standard error is no terminal.
+/// Shows the bar until the returned value is dropped; `None` if standard error is not a terminal.
 pub fn show<'scope>(scope: &'scope Scope<'scope, '_>, progress: Progress) -> Option<Bar> {
     if !io::stderr().is_terminal() {
         return None;
@@ -54,7 +54,7 @@ fn style() -> ProgressStyle {
         })
 }
 
-/// The bar's keys have no way to fail.
+/// The keys of the bar cannot report errors.
 fn write_or_ignore(out: &mut dyn std::fmt::Write, text: &str) {
     let _ = out.write_str(text);
 }

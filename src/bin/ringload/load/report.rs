@@ -1,42 +1,42 @@
-//! What `ringload load` prints at its end, for people and as JSON.
+//! The report that `ringload load` prints at its end, as text and as JSON.
 
 use super::digest::Digests;
 use crate::failure::{Failure, Outcome};
 use crate::format;
+use crate::system::{bytes_in, read_text};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use ringload::{Device, Downgrade, Summary, TensorStream};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 
 /// The figures of one load.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Of the tensors, as delivered.
+    /// The bytes of the tensors as they were delivered.
     bytes: u64,
     tensors: usize,
-    /// Of them, those that were cast to another type.
+    /// How many tensors were cast to another type.
     cast_tensors: usize,
-    /// Of the tensors, by device.
+    /// The bytes of the tensors by device.
     device_bytes: BTreeMap<String, u64>,
     seconds: f64,
     gigabytes_per_second: f64,
-    /// User and system time of this whole process.
+    /// User and system time of this process.
     cpu_seconds: f64,
-    /// The most memory this process ever had resident; `None` where the kernel does not say.
+    /// The peak resident memory of this process; `None` where the kernel does not report it.
     peak_rss_bytes: Option<u64>,
     read_path: String,
     engines: usize,
-    driver: &'static str,
-    /// Where engines and ring were put near to a GPU.
+    backend: &'static str,
+    /// The NUMA node of the GPUs, to which engines and ring were bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     numa_node: Option<usize>,
     read_bytes: BTreeMap<&'static str, u64>,
     memory_limit_bytes: Option<u64>,
     ring_bytes: u64,
-    downgrades: Vec<Rung>,
+    downgrades: Vec<DowngradeEntry>,
     retries: BTreeMap<&'static str, u64>,
     verified_objects: usize,
     verified_device_bytes: u64,
@@ -47,19 +47,19 @@ pub struct Report {
     digests: Option<Digests>,
 }
 
-/// One step down the ladder of ways to read.
+/// One step down the fallback chain.
 #[derive(Debug, Serialize)]
-struct Rung {
+struct DowngradeEntry {
     from: &'static str,
     to: &'static str,
     why: String,
 }
 
 impl Report {
-    /// The figures so far; call it after the last tensor, and before the tensors are dropped.
+    /// The figures so far. Call it after the last tensor, before the tensors are dropped.
     ///
     /// # Errors
-    /// When the kernel does not tell the process's CPU time.
+    /// When the kernel does not report the CPU time of the process.
     pub fn of(stream: &TensorStream) -> Outcome<Self> {
         Ok(Self::new(stream.summary(), cpu_seconds()?, peak_rss_bytes()))
     }
@@ -76,12 +76,12 @@ impl Report {
             cpu_seconds,
             peak_rss_bytes,
             engines: summary.engines,
-            driver: summary.driver,
+            backend: summary.driver,
             numa_node: summary.numa_node,
             read_bytes: summary.read_bytes,
             memory_limit_bytes: summary.memory_limit_bytes,
             ring_bytes: summary.ring_bytes,
-            downgrades: summary.downgrades.into_iter().map(Rung::from).collect(),
+            downgrades: summary.downgrades.into_iter().map(DowngradeEntry::from).collect(),
             retries: summary.retries,
             verified_objects: summary.verified_objects,
             verified_device_bytes: summary.verified_device_bytes,
@@ -92,27 +92,27 @@ impl Report {
         }
     }
 
-    /// The same with what the cache met after the load.
+    /// Adds a problem that the cache met after the load.
     pub fn with_cache_trouble(self, trouble: Option<String>) -> Self {
         Report { cache_trouble: self.cache_trouble.or(trouble), ..self }
     }
 
-    /// The same with the digests in it.
+    /// Adds the digests.
     pub fn with_digests(self, digests: Option<Digests>) -> Self {
         Report { digests, ..self }
     }
 
-    /// Writes the summary for people: one line, and one for each thing worth knowing.
+    /// Writes the report as text: two lines, and one for each notable event.
     ///
     /// # Errors
-    /// What `out` answers.
+    /// Those of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.headline())?;
         writeln!(out, "{}", self.costs())?;
         if self.cast_tensors > 0 {
-            writeln!(out, "{} cast on the way", format::count(self.cast_tensors, "tensor"))?;
+            writeln!(out, "{} cast", format::count(self.cast_tensors, "tensor"))?;
         }
-        for Rung { from, to, why } in &self.downgrades {
+        for DowngradeEntry { from, to, why } in &self.downgrades {
             writeln!(out, "{from} -> {to}: {why}")?;
         }
         if !self.retries.is_empty() {
@@ -120,18 +120,18 @@ impl Report {
         }
         if self.verified_objects > 0 {
             let objects = format::count(self.verified_objects, "object");
-            writeln!(out, "{objects} verified against the checksums that their stores keep")?;
+            writeln!(out, "{objects} verified against the checksums of their stores")?;
         }
         if self.verified_device_bytes > 0 {
             let size = format::size(self.verified_device_bytes);
-            writeln!(out, "{size} verified to have arrived as they were in host memory")?;
+            writeln!(out, "{size} verified to be the same on the GPUs as in host memory")?;
         }
         if self.cached_bytes > 0 {
             writeln!(out, "{} from the cache", format::size(self.cached_bytes))?;
         }
         if self.cache_left_out_bytes > 0 {
             let left_out = format::size(self.cache_left_out_bytes);
-            writeln!(out, "{left_out} not cached: they came too fast for its disk")?;
+            writeln!(out, "{left_out} not cached, because the disk of the cache was too slow")?;
         }
         if let Some(trouble) = &self.cache_trouble {
             writeln!(out, "cache: {trouble}")?;
@@ -144,17 +144,17 @@ impl Report {
             "{}, {}{} in {} ({}), {}, {}, {}",
             format::count(self.tensors, "tensor"),
             format::size(self.bytes),
-            self.whereto(),
+            self.destinations(),
             format::duration(self.seconds),
             format::speed(self.gigabytes_per_second),
             self.read_path,
             format::count(self.engines, "engine"),
-            self.driver,
+            self.backend,
         )
     }
 
-    /// ` to cuda:0`; ` to cpu (1.00 GiB) and cuda:0 (7.00 GiB)`; nothing where all is on the host.
-    fn whereto(&self) -> String {
+    /// ` to cuda:0`; ` to cpu (1.00 GiB) and cuda:0 (7.00 GiB)`; empty if all tensors are on the host.
+    fn destinations(&self) -> String {
         let devices: Vec<_> = self.device_bytes.iter().collect();
         match devices[..] {
             [] => String::new(),
@@ -170,12 +170,12 @@ impl Report {
         }
     }
 
-    /// `3 reads had to be repeated: 2 reset, 1 throttled`
+    /// `3 reads were repeated: 2 reset, 1 throttled`
     fn repeated(&self) -> String {
         let all = usize::try_from(self.retries.values().sum::<u64>()).unwrap_or(usize::MAX);
         let reasons: Vec<_> =
             self.retries.iter().map(|(reason, times)| format!("{times} {reason}")).collect();
-        format!("{} had to be repeated: {}", format::count(all, "read"), reasons.join(", "))
+        format!("{} repeated: {}", format::count(all, "read"), reasons.join(", "))
     }
 
     fn costs(&self) -> String {
@@ -194,33 +194,26 @@ fn by_name(bytes: BTreeMap<Device, u64>) -> BTreeMap<String, u64> {
     bytes.into_iter().map(|(device, bytes)| (device.to_string(), bytes)).collect()
 }
 
-impl From<Downgrade> for Rung {
+impl From<Downgrade> for DowngradeEntry {
     fn from(Downgrade { from, to, why, .. }: Downgrade) -> Self {
-        Rung { from, to, why }
+        DowngradeEntry { from, to, why }
     }
 }
 
-/// User and system time of this whole process so far.
+/// User and system time of this process so far.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// When the kernel does not report it.
 pub fn cpu_seconds() -> Outcome<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)
-        .map_err(Failure::system("ask for this process's CPU time"))?;
+        .map_err(Failure::system("read the CPU time of this process"))?;
     let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-/// The most memory this process ever had resident; `None` where the kernel does not say.
+/// The peak resident memory of this process; `None` where the kernel does not report it.
 pub fn peak_rss_bytes() -> Option<u64> {
-    peak_in(&fs::read_to_string("/proc/self/status").ok()?)
-}
-
-/// The line `VmHWM:     1234 kB` of /proc/self/status.
-fn peak_in(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
+    bytes_in(&read_text("/proc/self/status")?, "VmHWM:")
 }
 
 #[cfg(test)]
@@ -239,7 +232,7 @@ mod tests {
             peak_rss_bytes: Some(5 << 30),
             read_path: "direct".into(),
             engines: 2,
-            driver: "uring+registered",
+            backend: "uring+registered",
             numa_node: None,
             read_bytes: [("direct", 4 << 30)].into(),
             memory_limit_bytes: None,
@@ -262,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_load_is_told_in_two_lines() {
+    fn a_plain_load_is_reported_in_two_lines() {
         assert_eq!(
             printed(&report()),
             "291 tensors, 4.00 GiB in 1.62 s (2.65 GB/s), direct, 2 engines, uring+registered\n\
@@ -271,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn other_devices_than_the_host_are_told() {
+    fn other_devices_than_the_host_are_named() {
         let gpu = Report { device_bytes: [("cuda:1".to_owned(), 4 << 30)].into(), ..report() };
         assert!(printed(&gpu).starts_with("291 tensors, 4.00 GiB to cuda:1 in 1.62 s"));
         let both = [("cpu".to_owned(), 1 << 30), ("cuda:0".to_owned(), 3 << 30)].into();
@@ -280,26 +273,24 @@ mod tests {
     }
 
     #[test]
-    fn limits_downgrades_and_retries_are_told() {
+    fn limits_downgrades_and_retries_are_reported() {
         let why = "the file system refuses direct I/O".to_owned();
-        let told = printed(&Report {
+        let text = printed(&Report {
             memory_limit_bytes: Some(1 << 30),
-            downgrades: vec![Rung { from: "direct", to: "buffered", why }],
+            downgrades: vec![DowngradeEntry { from: "direct", to: "buffered", why }],
             retries: [("reset", 2), ("throttled", 1)].into(),
             verified_objects: 3,
             cast_tensors: 2,
             ..report()
         });
-        assert!(told.contains("\n2 tensors cast on the way\n"), "{told}");
-        assert!(told.contains(" under a limit of 1.00 GiB\n"), "{told}");
+        assert!(text.contains("\n2 tensors cast\n"), "{text}");
+        assert!(text.contains(" under a limit of 1.00 GiB\n"), "{text}");
         assert!(
-            told.contains("direct -> buffered: the file system refuses direct I/O\n"),
-            "{told}"
+            text.contains("direct -> buffered: the file system refuses direct I/O\n"),
+            "{text}"
         );
-        assert!(
-            told.ends_with("\n3 objects verified against the checksums that their stores keep\n")
-        );
-        assert!(told.contains("3 reads had to be repeated: 2 reset, 1 throttled\n"), "{told}");
+        assert!(text.ends_with("\n3 objects verified against the checksums of their stores\n"));
+        assert!(text.contains("3 reads repeated: 2 reset, 1 throttled\n"), "{text}");
     }
 
     #[test]
@@ -311,13 +302,5 @@ mod tests {
         let digests = [("w".to_owned(), "00".to_owned())].into();
         let digested = serde_json::to_value(report().with_digests(Some(digests))).unwrap();
         assert_eq!(digested["digests"]["w"], "00");
-    }
-
-    #[test]
-    fn the_peak_is_read_from_the_status_file() {
-        let status = "Name:\tringload\nVmPeak:\t  999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
-        assert_eq!(peak_in(status), Some(2 << 20));
-        assert_eq!(peak_in("Name:\tringload\n"), None);
-        assert_eq!(peak_in("VmHWM:\t many kB\n"), None);
     }
 }

@@ -1,12 +1,12 @@
-//! Rows of a picture: what overlaps in time stands in different ones.
+//! Rows of the trace viewer: spans that overlap in time get different rows.
 
 use ringload::timeline::Period;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// The row of each period: the lowest that is free when it begins. Where one ends as another begins,
-/// they may share a row.
+/// Returns the row of each period, the lowest that is free when it begins. A period may begin in the
+/// row of another that ends at that moment.
 pub fn rows(periods: &[Period]) -> Vec<usize> {
     let mut order: Vec<_> = (0..periods.len()).collect();
     order.sort_by_key(|&index| periods[index].start);
@@ -21,7 +21,7 @@ pub fn rows(periods: &[Period]) -> Vec<usize> {
             taken.pop();
             free.push(Reverse(row));
         }
-        // All rows there are, are either free or taken.
+        // Every existing row is either free or taken.
         let row = free.pop().map_or(taken.len(), |Reverse(row)| row);
         taken.push(Reverse((end, row)));
         rows[index] = row;

@@ -4,11 +4,11 @@
 //! ```text
 //! process "engines"   engine 0, ...          when they wait for a slot
 //! process "slots"     slot 0, slot 1, ...    reading, copying, held: one row for each slot in use
-//! process "load"      load, cuda:0, ...      opened, first and last tensor, steps down, retries
+//! process "load"      load, cuda:0, ...      opened, first and last tensor, downgrades, retries
 //! ```
 //!
-//! The file is opened before the load starts, so that no load is lost for want of a place to write to,
-//! and written when it has ended, also where it failed.
+//! The file is opened before the load starts, so that no load is wasted when the file cannot be
+//! written. It is written when the load has ended, even if it failed.
 
 use super::rows::rows;
 use crate::failure::{Failure, Outcome};
@@ -30,12 +30,12 @@ const LOAD: u32 = 3;
 pub struct TraceFile {
     path: PathBuf,
     file: File,
-    /// Whether it was not there, and is empty still: then it goes if nothing comes.
+    /// Whether the file was created and is still empty; it is then removed on drop.
     is_new: bool,
 }
 
 impl TraceFile {
-    /// Opens the file, leaving what is in it.
+    /// Opens the file without changing its content.
     ///
     /// # Errors
     /// When it cannot be written to.
@@ -50,14 +50,14 @@ impl TraceFile {
         Ok(Self { path: path.to_owned(), file, is_new })
     }
 
-    /// Writes the trace in the place of what was there.
+    /// Replaces the content of the file with the trace.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(mut self, trace: &Trace) -> Outcome {
         self.is_new = false;
         let mut out = BufWriter::new(&self.file);
-        // A pipe or a terminal has no length.
+        // Pipes and terminals cannot be truncated.
         let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
         let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
         emptied
@@ -71,7 +71,7 @@ impl TraceFile {
 impl Drop for TraceFile {
     fn drop(&mut self) {
         if self.is_new {
-            // Nothing was loaded: an empty file would be no trace.
+            // An empty file is not a valid trace.
             drop(fs::remove_file(&self.path));
         }
     }
@@ -81,7 +81,7 @@ fn cannot(path: &Path, source: io::Error) -> Failure {
     Failure::Trace { path: path.to_owned(), source }
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trace {
@@ -103,7 +103,7 @@ struct Event {
     ts: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dur: Option<f64>,
-    /// Of an instant: how much of the picture it concerns.
+    /// The scope of an instant event.
     #[serde(skip_serializing_if = "Option::is_none")]
     s: Option<&'static str>,
     #[serde(skip_serializing_if = "Value::is_null")]
@@ -111,20 +111,20 @@ struct Event {
 }
 
 impl Trace {
-    /// The timeline of `stream`, which loads what is `named` so.
-    pub fn new(stream: &TensorStream, timeline: &Timeline, named: &str) -> Self {
+    /// The trace of `timeline`, which is that of `stream`; `location` is what the stream loads.
+    pub fn new(stream: &TensorStream, timeline: &Timeline, location: &str) -> Self {
         let summary = stream.summary();
         let shards = stream.checkpoint().shards();
         let shards: Vec<_> = shards.iter().map(|shard| shard.location().to_string()).collect();
         let other_data = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "location": named,
+            "location": location,
             "ring_bytes": summary.ring_bytes,
             "memory_limit_bytes": summary.memory_limit_bytes,
             "bytes": summary.bytes,
             "seconds": summary.seconds,
             "engines": summary.engines,
-            "driver": summary.driver,
+            "backend": summary.driver,
         });
         let trace_events = events(timeline, &shards, summary.engines);
         Self { trace_events, display_time_unit: "ms", other_data }
@@ -132,7 +132,7 @@ impl Trace {
 }
 
 fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Event> {
-    let periods: Vec<_> = timeline.slots.iter().map(whole).collect();
+    let periods: Vec<_> = timeline.slots.iter().map(lifetime).collect();
     let rows = rows(&periods);
     let row_count = rows.iter().max().map_or(0, |last| last + 1);
     let mut events = named(ENGINES, "engines", (0..engines).map(|i| (i, format!("engine {i}"))));
@@ -153,7 +153,7 @@ fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Event> 
     events
 }
 
-/// The names of a process and its threads.
+/// The metadata events that name a process and its threads.
 fn named(pid: u32, process: &str, threads: impl Iterator<Item = (usize, String)>) -> Vec<Event> {
     let name = |what: &str, tid, name: &str| Event {
         name: what.to_owned(),
@@ -184,8 +184,8 @@ fn complete(name: &str, cat: &'static str, (pid, tid): (u32, usize), period: Per
     }
 }
 
-/// From the slot's being taken to its being given back.
-fn whole(slot: &SlotSpan) -> Period {
+/// The time from the allocation of the slot to its release.
+fn lifetime(slot: &SlotSpan) -> Period {
     let start = slot.stages.first().map_or(Duration::ZERO, |(_, period)| period.start);
     let end = slot.stages.last().map_or(start, |(_, period)| period.end);
     Period { start, end }
@@ -213,7 +213,7 @@ fn step(step: &Step) -> Event {
     complete(step.what, cat, (LOAD, row_of(step.device)), step.period)
 }
 
-/// A GPU's row below that of the load.
+/// The row of the load, or that of a GPU below it.
 fn row_of(device: Option<Device>) -> usize {
     device.and_then(Device::ordinal).map_or(0, |ordinal| ordinal as usize + 1)
 }

@@ -1,0 +1,127 @@
+//! `ringload fetch`: downloads objects ahead of the loads that need them.
+//!
+//! Into the cache, it is a load that drops every tensor and waits for the cache's disk. With `--to`
+//! it is a download of the library, which leaves plain files.
+
+use crate::caching::Caching;
+use crate::failure::Outcome;
+use crate::format;
+use crate::load::progress;
+use crate::locations::Locations;
+use crate::output;
+use crate::remote::Remote;
+use ringload::{Error, ErrorKind, Loader, Location, MemoryLimit};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+/// The memory that a fetch into the cache uses, unless a tensor is larger.
+const MEMORY_BYTES: u64 = 256 << 20;
+
+/// Download objects to the local file cache, or to plain files, ahead of the loads that need them.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    locations: Locations,
+    #[command(flatten)]
+    remote: Remote,
+    #[command(flatten)]
+    caching: Caching,
+    /// Write plain safetensors files (and their index) to this directory, instead of to the cache
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer of `--json`.
+#[derive(Debug, Serialize)]
+struct Fetched {
+    bytes: u64,
+    /// How many files were fetched; with `--to`, the indexes among them.
+    objects: usize,
+    seconds: f64,
+    /// How many of `bytes` were on disk already.
+    cached_bytes: u64,
+    /// The paths of the plain files, with `--to`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<String>>,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the objects cannot be fetched, or neither a cache nor a directory is given.
+pub fn run(args: Args) -> Outcome {
+    let loader = args.caching.apply(args.remote.apply(Loader::new())?);
+    let locations = args.locations.parse()?;
+    let fetched = match &args.to {
+        Some(directory) => download(&loader, locations, directory)?,
+        None => fill_cache(loader, locations)?,
+    };
+    match args.json {
+        true => output::print_json(&fetched),
+        false => output::print(|out| {
+            let files = format::count(fetched.objects, "file");
+            let (size, time) = (format::size(fetched.bytes), format::duration(fetched.seconds));
+            writeln!(out, "{files}, {size} in {time}")?;
+            if fetched.cached_bytes > 0 {
+                writeln!(out, "{} were on disk already", format::size(fetched.cached_bytes))?;
+            }
+            fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{file}"))
+        }),
+    }
+}
+
+fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outcome<Fetched> {
+    let download = loader.download_checkpoint(locations, directory)?;
+    let progress = download.progress();
+    let downloaded = thread::scope(|scope| {
+        let _bar = progress::show(scope, progress);
+        download.finish()
+    })?;
+    let files: Vec<_> = downloaded.files.iter().map(|file| file.display().to_string()).collect();
+    Ok(Fetched {
+        bytes: downloaded.bytes,
+        objects: files.len(),
+        seconds: downloaded.seconds,
+        cached_bytes: downloaded.cached_bytes,
+        files: Some(files),
+    })
+}
+
+fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
+    if loader.cache_directory()?.is_none() {
+        let sentence = "there is no cache to fetch into; give --cache-dir or set \
+                        RINGLOAD_CACHE_DIR, or give --to to write plain files";
+        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+    }
+    let loader = loader.cache_patiently(true);
+    let checkpoint = Arc::new(loader.open(locations)?);
+    let largest = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes()).max();
+    let limit = MemoryLimit::Bytes(largest.unwrap_or(0).max(MEMORY_BYTES));
+    let loader = loader.memory_limit(limit);
+    let mut stream = loader.stream_checkpoint(Arc::clone(&checkpoint))?;
+    let progress = stream.progress();
+    let outcome = thread::scope(|scope| {
+        let _bar = progress::show(scope, progress);
+        stream.by_ref().try_for_each(|tensor| tensor.map(drop))
+    });
+    loader.flush(None); // also what arrived before an error
+    outcome?;
+    let summary = stream.summary();
+    if let Some(trouble) = loader.cache_trouble().or(summary.cache_trouble) {
+        let sentence = format!("not everything was cached: {trouble}");
+        return Err(Error::new(ErrorKind::Io, sentence).into());
+    }
+    let shards = checkpoint.shards();
+    Ok(Fetched {
+        bytes: shards.iter().map(|shard| shard.len_bytes()).sum(),
+        objects: shards.len(),
+        seconds: summary.seconds,
+        cached_bytes: summary.cached_bytes,
+        files: None,
+    })
+}

@@ -1,0 +1,34 @@
+//! Reads the text files of /proc and /sys.
+
+use std::fs;
+use std::path::Path;
+
+/// The text of a file without trailing line breaks; `None` if it cannot be read.
+pub fn read_text(path: impl AsRef<Path>) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+/// The bytes in the line `LABEL   1234 kB` of `text`; `label` includes the colon.
+pub fn bytes_in(text: &str, label: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_tables_are_read() {
+        let meminfo = "MemTotal:       24000 kB\nMemAvailable:    4194304 kB\n";
+        assert_eq!(bytes_in(meminfo, "MemTotal:"), Some(24_000 << 10));
+        assert_eq!(bytes_in(meminfo, "MemAvailable:"), Some(4 << 30));
+        assert_eq!(bytes_in("", "MemTotal:"), None);
+        let status = "Name:\tringload\nVmPeak:\t  999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(bytes_in(status, "VmHWM:"), Some(2 << 20));
+        assert_eq!(bytes_in("Name:\tringload\n", "VmHWM:"), None);
+        assert_eq!(bytes_in("VmHWM:\t many kB\n", "VmHWM:"), None);
+    }
+}

@@ -1,0 +1,248 @@
+//! Downloads of whole objects, of any kind, to plain files.
+//!
+//! ```text
+//! objects ---------> file cache of this download, DIRECTORY/.ringload-download --\
+//! objects that cannot be cached ------> file in DIRECTORY/.ringload-download -----+-- rename --> files
+//! local files ---- copy --------------> file in DIRECTORY/.ringload-download --/
+//! ```
+//!
+//! Objects are streamed in pieces, as the tensors of a load are, and the writer threads of the cache
+//! write them to disk. The cache knows an object by its exact location and its identity (ETag or
+//! modification time, and length). A download that broke off, even by a kill, is therefore resumed
+//! where it stopped, and never with bytes of another object. A file gets its name when all its bytes
+//! are on disk.
+
+mod names;
+mod staging;
+
+use super::Loader;
+use super::stream::{Progress, TensorStream};
+use crate::checkpoint::{Checkpoint, parallel};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::{IntoLocations, Location};
+use crate::ring::PAGE_BYTES;
+use crate::source::Source;
+use names::{name_of, outside, plain};
+use staging::{Staging, unwritten};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The length of a piece. Pieces begin at multiples of it.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// A download that has started. Dropping it stops it; what has arrived stays for the next attempt.
+pub struct Download {
+    staging: Staging,
+    /// Those with bytes to stream come first, in the order of the stream's shards.
+    targets: Vec<Target>,
+    stream: Option<TensorStream>,
+    began: Instant,
+}
+
+/// The result of a download.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Downloaded {
+    /// The paths of the files, sorted.
+    pub files: Vec<PathBuf>,
+    /// The length of all files in bytes.
+    pub bytes: u64,
+    /// How many of these bytes an earlier attempt had already downloaded.
+    pub cached_bytes: u64,
+    /// The time since the call, in seconds.
+    pub seconds: f64,
+}
+
+/// A file of the download.
+struct Target {
+    source: Arc<dyn Source>,
+    path: PathBuf,
+    /// The file that the download itself fills; `None` where the cache fills one. It is removed on
+    /// drop, unless it was renamed.
+    staged: Option<PathBuf>,
+    /// Where the bytes begin that have to be streamed.
+    start: u64,
+}
+
+impl Loader {
+    /// Downloads the objects of `files` to `directory`, each to the file of the given name, which is
+    /// relative to the directory and may be in a subdirectory. Directories are created as needed,
+    /// and files that exist are replaced. Local files are copied.
+    ///
+    /// The loader's options for remote locations apply. The local file cache is not used. While
+    /// another download to the same directory runs, the call waits.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when a name leads out of the directory, two files
+    /// have the same name, or the loader verifies checksums; otherwise those of opening the objects.
+    pub fn download(&self, files: &[(Location, PathBuf)], directory: &Path) -> Result<Download> {
+        let began = Instant::now();
+        let plain = |(_, name): &(_, PathBuf)| plain(name).ok_or_else(|| outside(name, directory));
+        let names = files.iter().map(plain).collect::<Result<Vec<_>>>()?;
+        let staging = Staging::open(self, directory)?;
+        staging.check(&names)?;
+        let opener = staging.loader.opener.anew();
+        let open = |number: usize| opener.open(&files[number].0);
+        let sources = parallel::try_map(files.len(), parallel::WAITING_THREADS, open)?;
+        let files = sources.into_iter().zip(names).map(|(source, name)| (source, name, 0));
+        Download::start(staging, files.collect(), began)
+    }
+
+    /// Downloads the files of the checkpoint at `locations` and its indexes to `directory`. Shards
+    /// of an index keep their paths below the index; other files keep their names.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and of [`download`](Self::download).
+    pub fn download_checkpoint(
+        &self,
+        locations: impl IntoLocations,
+        directory: &Path,
+    ) -> Result<Download> {
+        let began = Instant::now();
+        let staging = Staging::open(self, directory)?;
+        let checkpoint = staging.loader.open(locations)?;
+        let bases = checkpoint.indexes();
+        let opener = staging.loader.opener.anew();
+        let mut files = Vec::new();
+        for shard in checkpoint.shards() {
+            // The pages of the header were cached when the checkpoint was opened.
+            let header_bytes = shard.data_offset_bytes().next_multiple_of(PAGE_BYTES as u64);
+            let start = header_bytes.min(shard.len_bytes());
+            files.push((Arc::clone(shard.source()), name_of(shard.location(), bases), start));
+        }
+        for index in bases {
+            let source = opener.open(index)?;
+            let start = source.len_bytes();
+            files.push((source, name_of(index, bases), start));
+        }
+        let names: Vec<_> = files.iter().map(|(_, name, _)| name.clone()).collect();
+        staging.check(&names)?;
+        Download::start(staging, files, began)
+    }
+}
+
+impl Download {
+    /// Starts to download `files`: sources, names, and the length of what is cached already.
+    fn start(
+        mut staging: Staging,
+        files: Vec<(Arc<dyn Source>, PathBuf, u64)>,
+        began: Instant,
+    ) -> Result<Self> {
+        let mut targets = Vec::with_capacity(files.len());
+        let mut cached_files = HashSet::new();
+        for (number, (source, name, cached)) in files.into_iter().enumerate() {
+            let (path, mut staged, mut start) = (staging.directory.join(name), None, cached);
+            // A cached file becomes one file only: a second name of the same object gets its own.
+            if source.cached_file().is_none_or(|file| !cached_files.insert(file)) {
+                staged = Some(staging.create(number)?);
+                // Local files are copied at the end.
+                let is_local = matches!(source.location(), Location::File(_));
+                start = if is_local { source.len_bytes() } else { 0 };
+            }
+            targets.push(Target { source, path, staged, start });
+        }
+        targets.sort_by_key(|target| target.start >= target.source.len_bytes());
+        let incomplete = targets.iter().filter(|target| target.start < target.source.len_bytes());
+        let sources: Vec<_> =
+            incomplete.map(|target| (Arc::clone(&target.source), target.start)).collect();
+        let stream = match sources.is_empty() {
+            true => None,
+            false => {
+                let pieces = Arc::new(Checkpoint::of_pieces(sources, PIECE_BYTES)?);
+                Some(staging.loader.stream_checkpoint(pieces)?)
+            }
+        };
+        staging.is_disposable = false;
+        Ok(Self { staging, targets, stream, began })
+    }
+
+    /// A handle to watch the download from elsewhere, for a progress bar.
+    pub fn progress(&self) -> Progress {
+        self.stream.as_ref().map(TensorStream::progress).unwrap_or_default()
+    }
+
+    /// Waits until all files are in place.
+    ///
+    /// # Errors
+    /// When an object cannot be read or a file cannot be written. No file is in place then, unless
+    /// that failed while files were renamed, and the next download of the same objects to the same
+    /// directory continues where this one stopped.
+    pub fn finish(mut self) -> Result<Downloaded> {
+        let cached_bytes = self.stream()?;
+        let complete: Vec<_> =
+            self.targets.iter().map(|target| self.complete(target)).collect::<Result<_>>()?;
+        for (target, from) in self.targets.iter().zip(&complete) {
+            let parent = target.path.parent().unwrap_or(&self.staging.directory);
+            let placed = fs::create_dir_all(parent)
+                .and_then(|()| fs::rename(from, &target.path))
+                .and_then(|()| File::open(parent)?.sync_all());
+            placed.map_err(unwritten(&target.path))?;
+        }
+        self.staging.tidy(&complete);
+        let mut files: Vec<_> = self.targets.iter().map(|target| target.path.clone()).collect();
+        files.sort();
+        Ok(Downloaded {
+            files,
+            bytes: self.targets.iter().map(|target| target.source.len_bytes()).sum(),
+            cached_bytes,
+            seconds: self.began.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Streams all pieces; returns how many bytes were cached already.
+    fn stream(&mut self) -> Result<u64> {
+        let Some(stream) = &mut self.stream else { return Ok(0) };
+        let streamed = stream.by_ref().try_for_each(|piece| {
+            let piece = piece?;
+            match &self.targets[piece.info().shard()].staged {
+                None => Ok(()),
+                Some(path) => File::options()
+                    .write(true)
+                    .open(path)
+                    .and_then(|file| file.write_all_at(piece.bytes(), piece.info().offset_bytes()))
+                    .map_err(unwritten(path)),
+            }
+        });
+        self.staging.loader.flush(None); // also what arrived before an error
+        streamed?;
+        Ok(stream.summary().cached_bytes)
+    }
+
+    /// The file that holds all bytes of `target`, on disk.
+    fn complete(&self, target: &Target) -> Result<PathBuf> {
+        if let Some(path) = &target.staged {
+            let source = &*target.source;
+            let copied = match source.location() {
+                Location::File(from) => fs::copy(from, path).map(drop),
+                _ => Ok(()),
+            };
+            let synced = copied.and_then(|()| File::open(path)?.sync_all());
+            synced.map_err(unwritten(path))?;
+            source.check_unchanged()?;
+            return Ok(path.clone());
+        }
+        target.source.cached_file().filter(|path| path.is_file()).ok_or_else(|| {
+            let trouble = self.staging.loader.cache_trouble();
+            let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+            let location = target.source.location();
+            let sentence =
+                format!("{location} was not downloaded completely{trouble}; download it again");
+            Error::new(ErrorKind::Io, sentence)
+        })
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(staged) = &self.staged {
+            let _ = fs::remove_file(staged);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
