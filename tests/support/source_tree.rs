@@ -27,10 +27,12 @@ pub struct Import {
 }
 
 /// A module of the crate: `crate` is `[]`, `crate::ring::slot` is `["ring", "slot"]`.
-type ModulePath = Vec<String>;
+pub type ModulePath = Vec<String>;
 
-struct Module {
+/// A module, and what it says.
+pub struct Module {
     file: PathBuf,
+    pub items: Vec<Item>,
     /// Names that `use` declarations bring into the module, with the paths that they stand for.
     names: BTreeMap<String, Vec<String>>,
     /// The paths that make imports.
@@ -47,12 +49,12 @@ struct WrittenPath {
 /// The imports between the files of the crate whose root is `root`, relative to `base`; of those from
 /// one file to one other file, the first.
 pub fn imports(root: &Path, base: &Path) -> Vec<Import> {
-    let mut tree = Tree { modules: BTreeMap::new() };
-    tree.read_file(Vec::new(), root, root.parent().unwrap());
+    let tree = Tree::read(root);
     let mut imports: Vec<Import> = Vec::new();
     for (module_path, module) in &tree.modules {
         for path in &module.paths {
-            let Some(target) = tree.resolve(module_path, &path.segments, 0) else { continue };
+            let Some(target) = tree.resolve(module_path, &path.segments) else { continue };
+            let target = &tree.modules[&target.module].file;
             let from = module.file.strip_prefix(base).unwrap().to_owned();
             let to = target.strip_prefix(base).unwrap().to_owned();
             if from != to && !imports.iter().any(|other| other.from == from && other.to == to) {
@@ -63,11 +65,26 @@ pub fn imports(root: &Path, base: &Path) -> Vec<Import> {
     imports
 }
 
-struct Tree {
-    modules: BTreeMap<ModulePath, Module>,
+/// What a path names: a module, or an item of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Definition {
+    pub module: ModulePath,
+    pub item: Option<String>,
+}
+
+/// All modules of a crate.
+pub struct Tree {
+    pub modules: BTreeMap<ModulePath, Module>,
 }
 
 impl Tree {
+    /// Reads the crate whose root file is `root`.
+    pub fn read(root: &Path) -> Self {
+        let mut tree = Self { modules: BTreeMap::new() };
+        tree.read_file(Vec::new(), root, root.parent().unwrap());
+        tree
+    }
+
     /// Reads `file`, which is the module `path`; files of its child modules are in `directory`.
     fn read_file(&mut self, path: ModulePath, file: &Path, directory: &Path) {
         let text = std::fs::read_to_string(file)
@@ -85,7 +102,7 @@ impl Tree {
         // A name that a plain `use` brings in was counted there.
         let Collected { names, imported, mut paths } = collected;
         paths.retain(|path| path.is_use || !imported.contains(&path.segments[0]));
-        let module = Module { file: file.to_owned(), names, paths };
+        let module = Module { file: file.to_owned(), items: items.to_vec(), names, paths };
         self.modules.insert(path.clone(), module);
         for item in items {
             let Item::Mod(child) = item else { continue };
@@ -108,9 +125,12 @@ impl Tree {
         }
     }
 
-    /// The file that defines what `segments`, written in the module `within`, name; `None` for what
-    /// is not of this crate.
-    fn resolve(&self, within: &[String], segments: &[String], depth: usize) -> Option<PathBuf> {
+    /// What `segments`, written in the module `within`, name; `None` for items of other crates.
+    pub fn resolve(&self, within: &[String], segments: &[String]) -> Option<Definition> {
+        self.follow(within, segments, 0)
+    }
+
+    fn follow(&self, within: &[String], segments: &[String], depth: usize) -> Option<Definition> {
         if depth > 16 {
             return None;
         }
@@ -118,12 +138,16 @@ impl Tree {
         let mut rest = segments;
         let is_relative = !matches!(rest.first()?.as_str(), "crate" | "super" | "self");
         if is_relative && self.child(&module, &rest[0]).is_none() {
-            let alias = self.modules[&module].names.get(&rest[0])?;
-            if alias == segments {
-                return None;
-            }
-            let full: Vec<_> = alias.iter().chain(&rest[1..]).cloned().collect();
-            return self.resolve(within, &full, depth + 1);
+            let full = match self.modules[&module].names.get(&rest[0]) {
+                Some(alias) if alias == segments => return None,
+                Some(alias) => alias.iter().chain(&rest[1..]).cloned().collect::<Vec<_>>(),
+                None => {
+                    return self.modules[&module]
+                        .defines(&rest[0])
+                        .then(|| Definition { module, item: Some(rest[0].clone()) });
+                }
+            };
+            return self.follow(within, &full, depth + 1);
         }
         while let Some((segment, others)) = rest.split_first() {
             match segment.as_str() {
@@ -132,29 +156,30 @@ impl Tree {
                 "super" => drop(module.pop()),
                 name => match self.child(&module, name) {
                     Some(child) => module = child,
-                    None => return self.definition(&module, rest, depth),
+                    None => {
+                        let own = Definition { module: module.clone(), item: Some(name.into()) };
+                        let alias = self.modules[&module].names.get(name);
+                        let reexported = alias.and_then(|to| self.follow(&module, to, depth + 1));
+                        return Some(reexported.unwrap_or(own));
+                    }
                 },
             }
             rest = others;
         }
-        Some(self.modules[&module].file.clone())
-    }
-
-    /// Where `module` has the first of `names` from: another file if it only re-exports it.
-    fn definition(&self, module: &[String], names: &[String], depth: usize) -> Option<PathBuf> {
-        let target = &self.modules[module];
-        match target.names.get(&names[0]) {
-            Some(alias) => {
-                self.resolve(module, alias, depth + 1).or_else(|| Some(target.file.clone()))
-            }
-            None => Some(target.file.clone()),
-        }
+        Some(Definition { module, item: None })
     }
 
     fn child(&self, module: &[String], name: &str) -> Option<ModulePath> {
         let mut child = module.to_vec();
         child.push(name.to_owned());
         self.modules.contains_key(&child).then_some(child)
+    }
+}
+
+impl Module {
+    /// Whether it has an item called `name`.
+    fn defines(&self, name: &str) -> bool {
+        self.items.iter().any(|item| item_name(item).is_some_and(|own| own == name))
     }
 }
 
@@ -282,7 +307,22 @@ impl<'ast> Visit<'ast> for Collected {
     }
 }
 
-fn attributes(item: &Item) -> Option<&[Attribute]> {
+/// The name of an item that can be named.
+pub fn item_name(item: &Item) -> Option<&syn::Ident> {
+    Some(match item {
+        Item::Const(item) => &item.ident,
+        Item::Enum(item) => &item.ident,
+        Item::Fn(item) => &item.sig.ident,
+        Item::Mod(item) => &item.ident,
+        Item::Static(item) => &item.ident,
+        Item::Struct(item) => &item.ident,
+        Item::Trait(item) => &item.ident,
+        Item::Type(item) => &item.ident,
+        _ => return None,
+    })
+}
+
+pub fn attributes(item: &Item) -> Option<&[Attribute]> {
     Some(match item {
         Item::Const(item) => &item.attrs,
         Item::Enum(item) => &item.attrs,
@@ -299,7 +339,7 @@ fn attributes(item: &Item) -> Option<&[Attribute]> {
 }
 
 /// Whether the attributes have `cfg(test)`, alone or among other conditions that must all hold.
-fn is_for_tests(attributes: &[Attribute]) -> bool {
+pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
             && matches!(&attribute.meta, syn::Meta::List(list) if {
