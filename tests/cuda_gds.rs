@@ -93,7 +93,7 @@ fn every_byte_arrives_straight_from_the_file() {
         command.args(ways[seed % ways.len()]).env("CUDA_STAND_IN_SEED", seed.to_string());
         let report = model.report(&mut command);
         assert_eq!(report["read_path"], "gds", "{report}");
-        assert_eq!(report["driver"], "none");
+        assert_eq!(report["backend"], "none");
         assert_eq!(report["ring_bytes"], 0);
         assert_eq!(report["downgrades"].as_array().unwrap().len(), 0, "{report}");
     }

@@ -264,7 +264,7 @@ fn as_dict<'py>(py: Python<'py>, summary: &Summary) -> PyResult<Bound<'py, PyDic
     dict.set_item("device_bytes", devices.into_iter().collect::<BTreeMap<_, _>>())?;
     dict.set_item("seconds", summary.seconds)?;
     dict.set_item("engines", summary.engines)?;
-    dict.set_item("driver", summary.driver)?;
+    dict.set_item("backend", summary.backend)?;
     dict.set_item("numa_node", summary.numa_node)?;
     dict.set_item("read_bytes", summary.read_bytes.clone())?;
     dict.set_item("memory_limit_bytes", summary.memory_limit_bytes)?;

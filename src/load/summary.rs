@@ -3,11 +3,12 @@
 use crate::engine::LoadHandle;
 use crate::options::Device;
 use crate::source::{BackendKind, Downgrade};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 /// What a load did.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
     /// Bytes of the tensors handed out.
@@ -22,10 +23,11 @@ pub struct Summary {
     pub seconds: f64,
     /// How many engines ran.
     pub engines: usize,
-    /// The lowest rung of the ladder that was used: `uring+registered`, `uring` or `pread`; `none`
+    /// The last backend of the fallback chain that was used: `uring+registered`, `uring` or `pread`; `none`
     /// where no engine read a file (objects, mapped files, files read by a GPU, or no bytes).
-    pub driver: &'static str,
+    pub backend: &'static str,
     /// The NUMA node of the GPUs, where a machine has several: engines and ring were put near to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<usize>,
     /// Bytes read, by how they came (`direct`, `buffered`, `mapped`, `http`, `gds`).
     pub read_bytes: BTreeMap<&'static str, u64>,
@@ -61,7 +63,7 @@ impl Summary {
         Self {
             engines: running.engines(),
             numa_node: running.numa_node(),
-            driver: stats.lowest_rung().map_or("none", BackendKind::as_str),
+            backend: stats.lowest_rung().map_or("none", BackendKind::as_str),
             read_bytes: stats.read_bytes(),
             downgrades: stats.downgrades(),
             retries: stats.counters.counts(),

@@ -227,7 +227,7 @@ pub trait Reader {
 }
 
 /// A step down the ladder, with its reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Downgrade {
     /// What was wanted.
     pub from: &'static str,

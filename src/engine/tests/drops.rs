@@ -61,7 +61,7 @@ fn round(seed: u64, path: &Path, file: &[u8], driver: Option<&str>) {
     }
     thread::sleep(Duration::from_micros(random.next() % 1500 * (random.next() % 2)));
     if let Some(driver) = driver {
-        let used = stream.summary().driver;
+        let used = stream.summary().backend;
         assert!(used == driver || used == "none", "seed {seed}: {used}");
     }
     drop(stream);
@@ -110,7 +110,7 @@ fn without_io_uring_a_load_says_so_and_is_right() {
             let mut stream = loader().read_path(read_path).stream(path.as_path()).unwrap();
             let outcome = super::drain(&mut stream, &file);
             assert!(outcome.error.is_none(), "{:?}", outcome.error);
-            assert_eq!((outcome.tensors, outcome.summary.driver), (sizes().len(), "pread"));
+            assert_eq!((outcome.tensors, outcome.summary.backend), (sizes().len(), "pread"));
             let step = &outcome.summary.downgrades[0];
             assert_eq!((step.from, step.to), ("uring", "pread"));
             assert!(step.why.contains("forbidden here"), "{}", step.why);

@@ -124,7 +124,7 @@ impl Trace {
             "bytes": summary.bytes,
             "seconds": summary.seconds,
             "engines": summary.engines,
-            "backend": summary.driver,
+            "backend": summary.backend,
         });
         let trace_events = events(timeline, &shards, summary.engines);
         Self { trace_events, display_time_unit: "ms", other_data }
