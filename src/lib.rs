@@ -1,76 +1,72 @@
-//! Loads safetensors checkpoints into memory as fast as the hardware allows, under a hard memory
-//! cap.
+//! Loads safetensors checkpoints into host memory or onto NVIDIA GPUs, as fast as the hardware
+//! allows and under a hard memory limit.
+//!
+//! ```no_run
+//! use ringload::{Loader, MemoryLimit};
+//!
+//! # fn main() -> ringload::Result<()> {
+//! // All tensors; each stays valid as long as it is kept.
+//! let model = Loader::new().load("/models/llama-8b")?;
+//! println!("{:?}", model.get("model.norm.weight").map(|norm| norm.shape().to_vec()));
+//!
+//! // Tensors as they complete, through 256 MiB of memory that is reused when they are dropped.
+//! let loader = Loader::new().memory_limit(MemoryLimit::Bytes(256 << 20));
+//! for tensor in loader.stream("s3://bucket/llama-8b/")? {
+//!     let tensor = tensor?;
+//!     println!("{}: {} bytes", tensor.name(), tensor.bytes().len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | use |
+//! | --- | --- |
+//! | load all tensors, or stream them | [`Loader::load`], [`Loader::stream`] |
+//! | read a list of names, shapes and metadata | [`Loader::open`], [`Checkpoint`] |
+//! | read one tensor or a part of it | [`Loader::read_tensor`] with [`Pick`] |
+//! | fill byte ranges of your own memory | [`Loader::read_into`] with [`ReadRequest`] |
+//! | load onto GPUs | [`Loader::device`] with [`Device`] or [`DeviceMap`] |
+//! | cast floats while loading | [`Loader::dtype`], [`cast`] |
+//! | keep remote objects on a local disk | [`Loader::cache_dir`], [`CacheAdmin`] |
+//! | check objects against their stores' checksums | [`Loader::verify`] |
+//! | write objects to plain files | [`Loader::download`] |
+//! | see what a load did | [`Summary`], [`Timeline`], [`mod@metrics`], events through `tracing` |
+//! | set options by environment variables | [`options`] |
+//!
+//! Errors are one type, [`Error`], with an [`ErrorKind`].
+//!
+//! # How a load works
 //!
 //! ```text
 //! location -> source -> checkpoint (headers, index) -> plan (extents)
 //!                                                         |
 //!                                  engine (one per core) takes the next extent
 //!                                                         |
-//!       file: O_DIRECT io_uring reads     http: range requests     into the extent's slot of the ring
+//!       file: O_DIRECT io_uring reads     HTTP: range requests     into the extent's slot of the ring
 //!                                                         |
-//!                        host: the bytes are in place     GPU: copied on a stream; after its
-//!                                |                        event the slot is free
-//!                                |                               |
-//!                     tensors: views of the slot, or of the GPU's memory, handed out as they
-//!                     complete; when the last one of a slot is dropped, it is free for a later extent
+//!             host: tensors are views of the slot, which is free when the last one is dropped
+//!             GPU: copies on a stream, an event, and the slot is free for a later extent
 //! ```
 //!
 //! | word | meaning |
 //! | --- | --- |
-//! | checkpoint | one or more safetensors files (shards), perhaps with a `model.safetensors.index.json` |
-//! | location | a parsed URI or path |
-//! | source | where a shard's bytes come from: a file, an object |
-//! | object | a shard in an object store or on a web server |
-//! | store | a place of objects: a bucket, a container, a repository, a web server |
-//! | extent | a contiguous byte range of a source that fills one slot; for the host it holds whole tensors |
-//! | chunk | one read of an extent |
+//! | checkpoint | one or more safetensors files (shards), with or without an index |
+//! | source | where the bytes of a shard come from: a file, or an object in a store |
+//! | extent | a contiguous byte range of a source that fills one slot |
 //! | plan | the ordered list of extents of a load |
-//! | slot | a page-aligned range of the ring, sized to its extent |
-//! | window | the exclusive right to write one part of a slot; it travels with a read |
-//! | ring | the memory that slots come from; its size is the memory limit |
-//! | engine | one thread on one core, driving reads |
-//! | place | a device of a load, and the ring of its slots |
-//! | device transfer | what takes full slots to a GPU |
-//! | lane | one of the reads that an engine keeps in flight |
-//! | device | where tensors end up: host memory, or the memory of a CUDA GPU |
-//! | GPU | a device with memory of its own |
-//! | part | filled bytes of a slot, of which others may still be written; for the cache's writer |
-//! | entry | an object in the local file cache |
-//! | page | 4 KiB of an entry: what is there or missing as one |
-//! | seal | the checksum of a page, which says that it is there |
-//! | timeline | what slots, engines and GPUs did when |
-//! | mark | what a slot carries to have its life taken down in the timeline |
+//! | ring, slot | the memory that tensors pass through; a page-aligned range of it |
+//! | engine | one thread on one core that drives reads |
+//! | device transfer | the component that copies full slots to a GPU |
 //! | storage | an allocation that tensors are views of; it lives as long as any of them |
 //!
-//! Start with [`Loader`]. Errors are one type, [`Error`]; metrics are listed in [`mod@metrics`];
-//! options and the environment variables they read in [`options`].
-//!
-//! # How it reads
-//!
-//! Two ladders are probed at run time, and taken also in mid-load:
-//! `uring+registered -> uring -> pread` for the system call, `direct -> buffered` for the file.
-//! Every step down is recorded with its reason in the [`Summary`], as an event (`tracing`) and as a
-//! metric. What the page cache already holds is read from there.
-//!
-//! Objects are asked for by range over HTTP/1.1, each lane on a connection of its own. hyper parses
-//! heads; bodies go from the socket straight into the slot, by io_uring where there is no TLS.
-//!
-//! Behind a load, the local file cache (where one is named) takes a share of what came and writes it
-//! to disk; the next load reads it from there, each page checked. `cache/mod.rs` says how.
-//!
-//! # GPUs
-//!
-//! With [`Loader::device`] tensors end up on NVIDIA GPUs. The CUDA driver is loaded when a GPU is
-//! asked for. A GPU has a device transfer, with threads of its own: engines hand it full slots and go on.
-//! Tensors only pass through the ring then, in pieces, so it may be smaller than the largest one.
-//! Where GPUDirect Storage works, GPUs read local files by themselves ([`ReadPath::Gds`]).
+//! `docs/design.md` has the rest of the words, the fallback chains and the order of the layers.
 //!
 //! # Unsafe code
 //!
-//! It is confined to `ring` (memory and who may touch it), `source::backend` (io_uring
-//! operations), `device::cuda` (the driver's functions), `sys` (two system calls), the lending of
-//! caller-owned memory in `read_into`, `tensor::dlpack` and `tensor::aligned` (tensors for other
-//! frameworks), and `capi` (what C hands over).
+//! It is denied for the whole crate, and allowed in `ring` (memory and who may touch it),
+//! `source::backend` (io_uring operations), `device::cuda` (the driver's functions), `sys` (two
+//! system calls), the borrowing of caller-owned memory in `read_into`, `tensor::dlpack` and
+//! `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from C).
 
 mod cache;
 #[cfg(feature = "capi")]

@@ -264,6 +264,17 @@ fn relative_links_lead_somewhere() {
     assert!(broken.is_empty(), "links lead nowhere: {broken:#?}");
 }
 
+#[test]
+fn the_layers_are_documented_as_they_are_checked() {
+    let check = read("tests/layers.rs");
+    let order = check.split_once("const ORDER").unwrap().1.split_once("];\n").unwrap().0;
+    let lines = order.lines().filter_map(|line| line.trim().strip_prefix("&["));
+    let order: String = lines.map(|line| line.replace(['"'], "").replace("],", "\n")).collect();
+    let design = blocks("docs/design.md");
+    let documented = design.iter().any(|block| block.text == order);
+    assert!(documented, "docs/design.md lacks the order of tests/layers.rs:\n{order}");
+}
+
 /// The lines of a page outside of fenced blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
