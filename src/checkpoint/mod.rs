@@ -90,7 +90,7 @@ pub struct Shard {
 
 impl Shard {
     /// Where its bytes come from.
-    pub fn source(&self) -> &Arc<dyn Source> {
+    pub(crate) fn source(&self) -> &Arc<dyn Source> {
         &self.source
     }
 
@@ -194,7 +194,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`open`](Self::open), without those of finding files.
-    pub fn from_sources(sources: Vec<Arc<dyn Source>>) -> Result<Checkpoint> {
+    #[cfg(test)]
+    pub(crate) fn from_sources(sources: Vec<Arc<dyn Source>>) -> Result<Checkpoint> {
         if sources.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }

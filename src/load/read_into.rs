@@ -65,8 +65,8 @@ impl<'a> ReadRequest<'a> {
         Self { from: Origin::Location(location.into()), offset_bytes, into: Target::Host(into) }
     }
 
-    /// As [`new`](Self::new), for what is open already: a shard's [source](crate::Shard::source).
-    pub fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
+    /// As [`new`](Self::new), for what is open already: a shard's source.
+    pub(crate) fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
         Self::new(source.location().clone(), offset_bytes, into).open_as(source)
     }
 

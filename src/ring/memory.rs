@@ -113,11 +113,6 @@ impl Mapping {
         self.len
     }
 
-    /// Whether it is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The address of byte 0.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start

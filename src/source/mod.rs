@@ -64,11 +64,6 @@ pub trait Source: Send + Sync {
     /// Its length in bytes, as seen when it was opened.
     fn len_bytes(&self) -> u64;
 
-    /// Whether it has no bytes.
-    fn is_empty(&self) -> bool {
-        self.len_bytes() == 0
-    }
-
     /// Whether reading it is waiting for a network more than anything else.
     fn is_remote(&self) -> bool {
         false
