@@ -1,43 +1,60 @@
-//! Capsules: what the interpreter holds of DLPack.
+//! Capsules: the Python objects that carry DLPack structures.
 //!
-//! A consumer takes the pointer out and renames the capsule to `used_...`; from then on the tensor is
-//! its own. A capsule that still has its name when it goes gives the tensor back itself.
+//! A consumer takes the pointer out of the capsule and renames it to `used_...`; from then on the
+//! consumer owns the tensor. The destructor of a capsule that still has its original name gives the
+//! tensor back.
 
-use crate::error::buffer_error;
+use crate::error::{buffer_error, raised};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
-use ringload::dlpack::{DlManagedTensor, DlManagedTensorVersioned, Export};
+use ringload::ErrorKind;
+use ringload::dlpack::{DlManagedTensor, DlManagedTensorVersioned, Exporting};
 use std::ffi::CStr;
 
 const LEGACY: &CStr = c"dltensor";
 const VERSIONED: &CStr = c"dltensor_versioned";
 
-/// `export` for a consumer of DLPack before 1.0.
-pub(crate) fn legacy(py: Python<'_>, export: Export) -> PyResult<Bound<'_, PyCapsule>> {
-    let managed = export.into_legacy().map_err(|error| buffer_error(error.to_string()))?;
-    // SAFETY: the pointer is what the name says and stays so until the consumer, or the destructor,
-    // calls its deleter.
-    unsafe {
-        PyCapsule::new_with_pointer_and_destructor(py, managed.cast(), LEGACY, Some(delete_legacy))
-    }
-}
-
-/// `export` for a consumer of DLPack 1.
-pub(crate) fn versioned(py: Python<'_>, export: Export) -> PyResult<Bound<'_, PyCapsule>> {
-    let managed = export.into_versioned().cast();
-    // SAFETY: as above.
-    unsafe {
-        PyCapsule::new_with_pointer_and_destructor(py, managed, VERSIONED, Some(delete_versioned))
+/// A capsule of `tensor`, whose consumer may write to it; `versioned` for consumers of DLPack 1.0
+/// and later.
+pub(crate) fn of_tensor<'py>(
+    py: Python<'py>,
+    tensor: &ringload::Tensor,
+    how: Exporting,
+    versioned: bool,
+) -> PyResult<Bound<'py, PyCapsule>> {
+    // SAFETY: this package makes no slices of tensors: it only exports them, and exports that are
+    // copies are made by atomic loads. The loader keeps no clone of a tensor that it delivered.
+    // Consumers are frameworks: foreign code.
+    let export = || unsafe { tensor.export_writable(how) };
+    let export = match tensor.exports_at_once() {
+        true => export(),
+        false => py.detach(export), // the first export of a load waits for the cache's disk writes
+    };
+    let export = export.map_err(|error| match error.kind() {
+        ErrorKind::Unsupported => buffer_error(error.to_string()),
+        _ => raised(py, &error),
+    })?;
+    if versioned {
+        let managed = export.into_versioned().cast();
+        let delete = Some(delete_versioned as unsafe extern "C" fn(_));
+        // SAFETY: the pointer has the type that the name stands for, and stays valid until the
+        // consumer, or the destructor, calls its deleter.
+        unsafe { PyCapsule::new_with_pointer_and_destructor(py, managed, VERSIONED, delete) }
+    } else {
+        let managed = export.into_legacy().map_err(|error| buffer_error(error.to_string()))?.cast();
+        let delete = Some(delete_legacy as unsafe extern "C" fn(_));
+        // SAFETY: as above.
+        unsafe { PyCapsule::new_with_pointer_and_destructor(py, managed, LEGACY, delete) }
     }
 }
 
 unsafe extern "C" fn delete_legacy(capsule: *mut ffi::PyObject) {
-    // SAFETY: the interpreter calls this with the capsule; its name is as long-lived as this module.
+    // SAFETY: the interpreter calls this with the capsule and holds the GIL.
     let pointer = unsafe { unused(capsule, LEGACY) }.cast::<DlManagedTensor>();
-    // SAFETY: nobody took it, so it is what was put in, and its deleter was not called.
+    // SAFETY: no consumer took it, so it is the structure that the capsule was made with.
     if let Some(deleter) = unsafe { pointer.as_ref() }.and_then(|managed| managed.deleter) {
-        // SAFETY: likewise.
+        // SAFETY: as above, and the deleter was not called yet.
         unsafe { deleter(pointer) };
     }
 }
@@ -52,15 +69,15 @@ unsafe extern "C" fn delete_versioned(capsule: *mut ffi::PyObject) {
     }
 }
 
-/// What is in a capsule that still has its name; null where it was taken.
+/// The pointer in a capsule that still has its original name; null once a consumer took it.
 ///
 /// # Safety
-/// It is a capsule, and the interpreter is held.
+/// `capsule` is a capsule, and the caller holds the GIL.
 unsafe fn unused(capsule: *mut ffi::PyObject, name: &CStr) -> *mut std::ffi::c_void {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller vouches for both.
     if unsafe { ffi::PyCapsule_IsValid(capsule, name.as_ptr()) } == 0 {
         return std::ptr::null_mut();
     }
-    // SAFETY: as the caller says; it has this name.
+    // SAFETY: as above; the capsule has this name.
     unsafe { ffi::PyCapsule_GetPointer(capsule, name.as_ptr()) }
 }

@@ -1,10 +1,9 @@
 //! A loaded tensor, for any framework that knows DLPack.
 
 use crate::capsule;
-use crate::error::{buffer_error, raised};
+use crate::error::buffer_error;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
-use ringload::ErrorKind;
 use ringload::dlpack::Exporting;
 use ringload::internals::ForkGuard;
 
@@ -25,23 +24,6 @@ impl Tensor {
     fn tensor(&self) -> PyResult<&ringload::Tensor> {
         // Its memory is there in a child process, too; only giving it back is the parent's.
         self.tensor.anywhere().ok_or_else(|| buffer_error("the tensor is not there any more"))
-    }
-
-    fn export<'py>(
-        &self,
-        py: Python<'py>,
-        how: Exporting,
-        versioned: bool,
-    ) -> PyResult<Bound<'py, PyCapsule>> {
-        let tensor = self.tensor()?;
-        let exported = tensor.export(how).map_err(|error| match error.kind() {
-            ErrorKind::Unsupported => buffer_error(error.to_string()),
-            _ => raised(py, &error),
-        })?;
-        match versioned {
-            true => capsule::versioned(py, exported),
-            false => capsule::legacy(py, exported),
-        }
     }
 }
 
@@ -109,7 +91,8 @@ impl Tensor {
                 self.device()?
             )));
         }
-        self.export(py, Exporting { as_integers: false, copy }, is_versioned(max_version))
+        let how = Exporting { as_integers: false, copy };
+        capsule::of_tensor(py, self.tensor()?, how, is_versioned(max_version))
     }
 
     /// Where it is, as DLPack says it: `(1, 0)` is host memory, `(2, n)` GPU `n`.
@@ -130,7 +113,8 @@ impl Tensor {
         py: Python<'py>,
         max_version: Option<(u32, u32)>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        self.export(py, Exporting { as_integers: true, copy: None }, is_versioned(max_version))
+        let how = Exporting { as_integers: true, copy: None };
+        capsule::of_tensor(py, self.tensor()?, how, is_versioned(max_version))
     }
 
     fn __repr__(&self) -> PyResult<String> {

@@ -5,6 +5,7 @@ use super::locks::Stretch;
 use super::pages::{MISSING, PAGE_BYTES, Sealer};
 use super::shelf::Shelf;
 use super::writer::Bytes;
+use crate::ring::Part;
 use crate::source::FileSource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -42,6 +43,9 @@ pub(super) enum PageRun {
     /// So many pages that are not.
     Missing(u64),
 }
+
+/// Bytes that are lent are copied and written so many at a time.
+const COPIED_BYTES: usize = 2 << 20;
 
 /// Fewer present pages than this between missing ones are fetched with them: a request costs more.
 const GAP_PAGES: usize = 32;
@@ -162,22 +166,58 @@ impl Entry {
         lock(&self.wrong).extend(pages);
     }
 
-    /// Writes `bytes`, the pages from `first` on, and then their `seals`. Pages whose memory was
-    /// changed since they were sealed stay missing: so where all seals are there, the file has the
-    /// object's bytes, also for those who read it without them.
+    /// Writes `bytes`, the pages from `first` on, and their checksums, which were computed when the
+    /// bytes arrived.
+    ///
+    /// Once the bytes are lent to others, who may change them at any moment, they are copied first,
+    /// and those pages of the copy are written that have their checksums: so where all checksums are
+    /// there, the file has the object's bytes, also for those who read it without checksums.
     ///
     /// # Errors
     /// What the system says.
     pub fn write(&self, files: &Files, first: u64, seals: &[u64], bytes: &Bytes) -> io::Result<()> {
-        files.write(bytes.bytes(), first * PAGE_BYTES)?;
-        let mut seals = seals.to_vec();
-        if bytes.may_have_changed() {
-            // Only now: what changes later is not in the file.
-            for page in self.sealer.wrong(first, bytes.bytes(), &seals) {
-                seals[(page - first) as usize] = MISSING;
+        match bytes {
+            Bytes::Own(bytes) => self.write_pages(files, first, seals, bytes),
+            Bytes::Slot(part) => match part.borrow() {
+                Some(bytes) => self.write_pages(files, first, seals, &bytes),
+                None => self.write_copy(files, first, seals, part),
+            },
+        }
+    }
+
+    fn write_copy(&self, files: &Files, first: u64, seals: &[u64], part: &Part) -> io::Result<()> {
+        let page = PAGE_BYTES as usize;
+        // Aligned for direct writes.
+        let mut memory = vec![0; part.len().min(COPIED_BYTES) + page];
+        let start = memory.as_ptr().align_offset(page).min(page);
+        for (seals, at) in seals.chunks(COPIED_BYTES / page).zip((0..).step_by(COPIED_BYTES)) {
+            let len = COPIED_BYTES.min(part.len() - at);
+            let copy = &mut memory[start..start + len];
+            part.slice(at..at + len).copy_to(copy);
+            let of_copy = first + (at / page) as u64;
+            let mut right = 0;
+            let wrong = self.sealer.wrong(of_copy, copy, seals);
+            let ends = wrong.iter().map(|wrong| (wrong - of_copy) as usize).chain([seals.len()]);
+            for end in ends {
+                if right < end {
+                    let bytes = &copy[right * page..len.min(end * page)];
+                    self.write_pages(files, of_copy + right as u64, &seals[right..end], bytes)?;
+                }
+                right = end + 1;
             }
         }
-        files.set_seals(first, &seals)?;
+        Ok(())
+    }
+
+    fn write_pages(
+        &self,
+        files: &Files,
+        first: u64,
+        seals: &[u64],
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        files.write(bytes, first * PAGE_BYTES)?;
+        files.set_seals(first, seals)?;
         let mut wrong = lock(&self.wrong);
         if !wrong.is_empty() {
             let end = first + seals.len() as u64;

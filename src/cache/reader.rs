@@ -247,16 +247,20 @@ impl CachedReader {
                 continue;
             };
             let range = (start - offset) as usize..(end - offset) as usize;
-            let bytes = match &all {
-                Some(all) => Bytes::Slot(all.slice(range)),
-                // Lent memory is its lender's again in a moment.
-                None => Bytes::Own(window.filled_bytes()[range].to_vec()),
+            let checksums_of = |bytes: &[u8]| entry.sealer.seals(pages.start, bytes);
+            let (seals, bytes) = match all.as_ref().map(|all| all.slice(range.clone())) {
+                Some(part) => (checksums_of(window.shared_bytes(&part)), Bytes::Slot(part)),
+                None => {
+                    // Memory of a caller is the caller's again in a moment.
+                    let bytes = window.filled_bytes()[range].to_vec();
+                    (checksums_of(&bytes), Bytes::Own(bytes))
+                }
             };
             self.source.cache.writer.push(Job {
                 entry: Arc::clone(entry),
                 files: Arc::clone(&self.files),
                 first_page: pages.start,
-                seals: entry.sealer.seals(pages.start, bytes.bytes()),
+                seals,
                 bytes,
                 claim: Some(claim),
                 held: Some(held),

@@ -2,13 +2,16 @@
 
 use super::claim::{Turn, turn};
 use super::entry::Entry;
+use super::files::DATA;
 use super::pages::PAGE_BYTES;
 use super::shelf::Shelf;
 use super::writer::{Bytes, Held, Job, Writer};
 use crate::options::{CacheSettings, CacheSize, CacheValidate};
+use crate::ring::Ring;
 use crate::source::{Identity, LoadCounters, Stop};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const PAGES: u64 = 64;
@@ -21,7 +24,11 @@ fn shelf(directory: &Path) -> Arc<Shelf> {
 }
 
 fn entry(shelf: &Arc<Shelf>) -> Arc<Entry> {
-    let identity = Identity::from_parts(PAGES * PAGE_BYTES, Some(b"\"e\""), None).unwrap();
+    entry_of(shelf, PAGES * PAGE_BYTES)
+}
+
+fn entry_of(shelf: &Arc<Shelf>, len_bytes: u64) -> Arc<Entry> {
+    let identity = Identity::from_parts(len_bytes, Some(b"\"e\""), None).unwrap();
     shelf.entry(&"0".repeat(64), "http://h/x", &identity, true).unwrap()
 }
 
@@ -64,6 +71,67 @@ fn what_was_altered_since_it_arrived_is_missing() {
     assert_eq!(entry.read(&(2..3)).unwrap(), arrived[2 * PAGE_BYTES as usize..]);
 }
 
+/// A consumer changes bytes of its tensors and restores them, again and again, while the writer
+/// copies, checks and writes the same pages.
+#[test]
+fn changed_and_restored_bytes_never_get_into_the_file() {
+    const LEN: usize = 600 * PAGE_BYTES as usize + 104; // more than is copied at once, and a short page
+    let object: Vec<u8> = (0..LEN).map(|at| (at * 31 + at / 4096) as u8).collect();
+    let mut missing = 0;
+    for round in 0..10 {
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = shelf(directory.path());
+        let (entry, writer) = (entry_of(&shelf, LEN as u64), Writer::new(shelf.clone(), false));
+        let ring = Ring::new(LEN, PAGE_BYTES as usize).unwrap();
+        let mut window = ring.allocate(LEN).unwrap().into_windows(&[LEN]).pop().unwrap();
+        window.unfilled_mut().copy_from_slice(&object);
+        window.set_filled(LEN);
+        let part = window.share().unwrap();
+        let seals = entry.sealer.seals(0, window.shared_bytes(&part));
+        let full = window.complete().unwrap();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let consumer = scope.spawn(|| {
+                if round % 2 == 1 {
+                    std::thread::sleep(Duration::from_millis(1)); // lent while it is being written
+                }
+                let start = full.lend();
+                while !ended.load(Ordering::Relaxed) {
+                    for page in 0..LEN / PAGE_BYTES as usize {
+                        let at = page * PAGE_BYTES as usize + 8 * (page % 512);
+                        // SAFETY: within the slot, of which nobody makes slices once it is lent.
+                        #[allow(unsafe_code)]
+                        let word = unsafe { AtomicU64::from_ptr(start.add(at).cast().as_ptr()) };
+                        let right = word.fetch_xor(1 << (page % 64), Ordering::Relaxed);
+                        (0..100).for_each(|_| std::hint::spin_loop());
+                        word.store(right, Ordering::Relaxed);
+                    }
+                }
+            });
+            while round % 2 == 0 && !full.is_lent() {
+                std::thread::yield_now();
+            }
+            push(&writer, &entry, 0, seals.clone(), Bytes::Slot(part), None);
+            ended.store(true, Ordering::Relaxed);
+            consumer.join().unwrap();
+        });
+        let file = || std::fs::read(super::files::data_path(&entry.directory).unwrap()).unwrap();
+        let written = file();
+        for (page, bytes) in object.chunks(PAGE_BYTES as usize).enumerate() {
+            let start = page * PAGE_BYTES as usize;
+            if entry.has(&entry.files().unwrap(), page as u64) {
+                assert!(written[start..][..bytes.len()] == *bytes, "page {page} is wrong on disk");
+                continue;
+            }
+            missing += 1;
+            let seals = seals[page..=page].to_vec();
+            push(&writer, &entry, page as u64, seals, Bytes::Own(bytes.to_vec()), None);
+        }
+        assert!(entry.directory.join(DATA).is_file() && file() == object);
+    }
+    assert!(missing > 0, "no change was seen");
+}
+
 /// Under a memory limit: a full share is left out at once, what waited too long when its turn comes.
 #[test]
 fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
@@ -78,7 +146,8 @@ fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
     std::thread::sleep(Duration::from_millis(150));
     let push = |first_page, held| {
         let bytes = pages(first_page, 2);
-        let seals = entry.sealer.seals(first_page, bytes.bytes());
+        let Bytes::Own(own) = &bytes else { unreachable!() };
+        let seals = entry.sealer.seals(first_page, own);
         push(&writer, &entry, first_page, seals, bytes, held);
     };
     push(0, Some(first));

@@ -58,18 +58,10 @@ pub(super) enum Bytes {
 }
 
 impl Bytes {
-    pub fn bytes(&self) -> &[u8] {
+    pub fn len(&self) -> usize {
         match self {
-            Self::Slot(part) => part.bytes(),
-            Self::Own(bytes) => bytes,
-        }
-    }
-
-    /// Whether they may be others than when they arrived.
-    pub fn may_have_changed(&self) -> bool {
-        match self {
-            Self::Slot(part) => part.may_have_changed(),
-            Self::Own(_) => false,
+            Self::Slot(part) => part.len(),
+            Self::Own(bytes) => bytes.len(),
         }
     }
 }
@@ -260,7 +252,7 @@ impl Shared {
 
     fn write(&self, job: Job) {
         let Job { entry, files, first_page, seals, bytes, claim, held } = job;
-        let len = bytes.bytes().len() as u64;
+        let len = bytes.len() as u64;
         if self.shelf.gave_up() || held.as_ref().is_some_and(Held::is_late) {
             return;
         }

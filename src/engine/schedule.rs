@@ -113,7 +113,7 @@ impl LoadWork {
                 let (storage, starts) = match (extent.cast(), self.take_result(index)) {
                     (Some(cast), Some(result)) => {
                         let start = (extent.offset_bytes() - from) as usize;
-                        let source = &full.bytes()[start..][..extent.len_bytes() as usize];
+                        let source = full.bytes(start..start + extent.len_bytes() as usize);
                         full.enter(Stage::Casting);
                         let storage = cast_into(result, extent.cast_bytes(), cast, source);
                         (storage, Offsets::Cast(extent.offset_bytes(), cast))

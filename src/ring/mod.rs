@@ -16,18 +16,42 @@
 //! needs no more slots the ring is [closed](Ring::close): from then on freed ranges go back to the
 //! kernel at once.
 //!
+//! # Slices and foreign writers
+//!
+//! A Python program may write to its tensors, through pointers that DLPack hands out, at any moment;
+//! Rust code must not have a `&[u8]` of bytes that change. Therefore:
+//!
+//! - Slices cover exactly the bytes that were asked for ([`FullSlot::bytes`] takes a range), never a
+//!   whole slot in which another tensor may be written to.
+//! - Only [`FullSlot::lend`] gives a pointer to write through, and only full slots can be lent.
+//!   Before that, all windows and their slices are gone.
+//! - The cache's writer reads a slot behind the load, by way of a [`Part`]. A part gives a slice only
+//!   while nothing of the ring is lent ([`Part::borrow`]), and the first `lend` waits until all
+//!   borrowed parts are returned. From then on parts can only be copied, by atomic loads. The writer
+//!   checks its copy against checksums that were computed before the slot was full
+//!   ([`Window::shared_bytes`]), and writes that copy: the bytes that are checked are the bytes that
+//!   are written.
+//! - The slices of a tensor that is exported as writable are ruled out by the contract of
+//!   [`Tensor::export_writable`](crate::Tensor::export_writable), an unsafe function. The safe
+//!   [`Tensor::export`](crate::Tensor::export) marks what it exports as read-only.
+//!
+//! Loads whose tensors are never lent pay one uncontended lock for each part that is cached.
+//!
 //! In debug builds a released slot is filled with a poison byte, and found intact or the process
 //! panics when it is handed out again: a write after the return of a slot does not go unseen.
 
 mod budget;
+mod lending;
 mod memory;
 mod slot;
 
 pub use budget::{Budget, Needs};
+pub(crate) use lending::copy_lent;
 pub use memory::{HUGE_PAGE_BYTES, Mapping};
-pub use slot::{FullSlot, Part, Slot, Window};
+pub use slot::{BorrowedPart, FullSlot, Part, Slot, Window};
 
 use crate::error::Result;
+use lending::Lending;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -49,6 +73,7 @@ pub struct Ring {
     /// The NUMA node that its pages prefer.
     node: Option<usize>,
     state: Mutex<State>,
+    lending: Lending,
     /// Woken whenever a slot is freed and when the ring is closed.
     freed: Notify,
     /// Woken when the high-water mark moves and when the ring is closed.
@@ -125,6 +150,7 @@ impl Ring {
             keeps_memory,
             node,
             state: Mutex::new(state),
+            lending: Lending::default(),
             freed: Notify::new(),
             grown: Condvar::new(),
         }))
@@ -290,10 +316,6 @@ impl Ring {
     /// The whole mapping as (address, bytes), for registration with io_uring.
     pub(crate) fn region(&self) -> (usize, usize) {
         (self.memory.start().as_ptr() as usize, self.memory.len())
-    }
-
-    fn memory(&self) -> &Mapping {
-        &self.memory
     }
 
     /// Waits until the high-water mark is at least `mark`; `None` once the ring is closed.

@@ -18,12 +18,13 @@
 //! Windows are also made over memory that a caller lends for `read_into`; see [`Window::lend`].
 
 use super::Ring;
+use super::lending::{Borrow, copy_lent};
 use crate::timeline::{Stage, TraceSpan};
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Exclusive memory of the ring, page-aligned; back to the ring on drop.
 pub struct Slot {
@@ -60,11 +61,11 @@ impl Slot {
     /// # Panics
     /// When `ends` does not ascend within the slot: a bug in the planner.
     pub fn into_windows(self, ends: &[usize]) -> Vec<Window> {
-        let base = self.ring.memory().start();
+        let base = self.ring.memory.start();
         let slot_start = self.range.start;
         let slot_len = self.len();
         let windows_open = AtomicUsize::new(ends.len());
-        let filling = Arc::new(Filling { windows_open, lent: AtomicBool::new(false), slot: self });
+        let filling = Arc::new(Filling { windows_open, slot: self });
         let mut start = 0;
         let window = |&end: &usize| {
             assert!(start < end && end <= slot_len, "windows must ascend within their slot");
@@ -88,9 +89,15 @@ impl Drop for Slot {
 
 struct Filling {
     windows_open: AtomicUsize,
-    /// Whether somebody was told where it begins, who may write to it.
-    lent: AtomicBool,
     slot: Slot,
+}
+
+impl Filling {
+    /// The address of byte `at` of the ring's memory, which lies in this slot.
+    fn address(&self, at: usize) -> NonNull<u8> {
+        // SAFETY: the slot lies within the ring's mapping.
+        unsafe { self.slot.ring.memory.start().add(at) }
+    }
 }
 
 /// The only way to write to one part of a slot (or of lent memory).
@@ -181,7 +188,7 @@ impl Window {
     /// with those behind them, and nothing is filled of it. `None` for lent windows.
     pub fn share(&mut self) -> Option<Part> {
         let filling = Arc::clone(self.owner.as_ref()?);
-        let base = filling.slot.ring.memory().start().as_ptr() as usize;
+        let base = filling.slot.ring.memory.start().as_ptr() as usize;
         let start = self.ptr.as_ptr() as usize - base;
         let part = Part { filling, range: start..start + self.filled };
         // SAFETY: filled <= len, so this stays within (or one past) the window's memory.
@@ -190,6 +197,18 @@ impl Window {
         self.end = self.len;
         self.filled = 0;
         Some(part)
+    }
+
+    /// The bytes of `part`, which was [shared](Self::share) by a window of the same slot.
+    ///
+    /// # Panics
+    /// When the part is of another slot.
+    pub fn shared_bytes<'a>(&'a self, part: &'a Part) -> &'a [u8] {
+        let of_slot = self.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, &part.filling));
+        assert!(of_slot, "the part is of another slot");
+        // SAFETY: the windows have given these bytes up, and a slot is lent only when it is full:
+        // not before this window, which is borrowed, is completed.
+        unsafe { part.filling.slot.ring.memory.bytes(part.range.clone()) }
     }
 
     /// Says how bytes of it came.
@@ -217,7 +236,11 @@ impl fmt::Debug for Window {
     }
 }
 
-/// Filled bytes of a slot, of which other bytes may still be written: shared and read-only.
+/// Filled bytes of a slot whose other bytes may still be written.
+///
+/// The slot's holder may lend it to foreign writers, so a part is read either
+/// [borrowed](Self::borrow), which is impossible once the ring's memory is lent, or
+/// [copied](Self::copy_to).
 #[derive(Clone)]
 pub struct Part {
     filling: Arc<Filling>,
@@ -226,17 +249,32 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether whoever has the slot may have changed its bytes.
-    pub fn may_have_changed(&self) -> bool {
-        self.filling.lent.load(Ordering::Acquire)
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.range.len()
     }
 
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the window that these bytes were of has given them up, and it was the only way to
-        // write them but for lending the slot; who looks at them then takes no byte for more than a
-        // byte. The slot is not released while `filling` lives.
-        unsafe { self.filling.slot.ring.memory().bytes(self.range.clone()) }
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Its bytes as a slice, until whose end the ring's memory cannot be lent: hold it briefly.
+    /// `None` once memory of the ring is lent.
+    pub fn borrow(&self) -> Option<BorrowedPart<'_>> {
+        let borrow = self.filling.slot.ring.lending.borrow()?;
+        Some(BorrowedPart { part: self, _borrow: borrow })
+    }
+
+    /// Copies its bytes, which a borrower of the slot may be changing meanwhile.
+    ///
+    /// # Panics
+    /// When `into` is not as long as the part.
+    pub fn copy_to(&self, into: &mut [u8]) {
+        assert_eq!(into.len(), self.len(), "a copy of another length");
+        // SAFETY: initialised memory of the ring, alive as long as `filling`. The windows have given
+        // these bytes up, so no Rust code writes to them.
+        unsafe { copy_lent(self.filling.address(self.range.start), into) }
     }
 
     /// Those of its bytes that stand in `range`.
@@ -247,6 +285,22 @@ impl Part {
         assert!(range.start <= range.end && range.end <= self.range.len(), "beyond the part's end");
         let start = self.range.start;
         Self { filling: Arc::clone(&self.filling), range: start + range.start..start + range.end }
+    }
+}
+
+/// The bytes of a [`Part`] while they cannot change.
+pub struct BorrowedPart<'a> {
+    part: &'a Part,
+    _borrow: Borrow<'a>,
+}
+
+impl Deref for BorrowedPart<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the windows have given these bytes up, and the ring's memory is not lent while
+        // `_borrow` lives. The slot is not released while the part lives.
+        unsafe { self.part.filling.slot.ring.memory.bytes(self.part.range.clone()) }
     }
 }
 
@@ -263,12 +317,43 @@ pub struct FullSlot {
 }
 
 impl FullSlot {
-    /// The slot's bytes.
-    pub fn bytes(&self) -> &[u8] {
-        let slot = &self.filling.slot;
-        // SAFETY: all windows were completed (consumed), so nobody can write to the slot, and it
-        // is not released while `filling` lives.
-        unsafe { slot.ring.memory().bytes(slot.range.clone()) }
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.filling.slot.len()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.filling.slot.is_empty()
+    }
+
+    /// The slot's bytes in `range`; other bytes are not touched.
+    ///
+    /// # Panics
+    /// When the slot has fewer bytes.
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+        let range = self.in_ring(range);
+        // SAFETY: all windows were completed (consumed), so Rust code cannot write to the slot, and
+        // those who write to what `lend` gave vouch that nobody has a slice of it. The slot is not
+        // released while `filling` lives.
+        unsafe { self.filling.slot.ring.memory.bytes(range) }
+    }
+
+    /// Copies the bytes from `start` on, which a borrower of the slot may be changing meanwhile.
+    ///
+    /// # Panics
+    /// When the slot has fewer bytes.
+    pub(crate) fn copy_to(&self, start: usize, into: &mut [u8]) {
+        let range = self.in_ring(start..start + into.len());
+        // SAFETY: initialised memory of the ring, alive as long as `filling`; all windows were
+        // completed, so no Rust code writes to it.
+        unsafe { copy_lent(self.filling.address(range.start), into) }
+    }
+
+    fn in_ring(&self, range: Range<usize>) -> Range<usize> {
+        assert!(range.start <= range.end && range.end <= self.len(), "beyond the slot's end");
+        let start = self.filling.slot.range.start;
+        start + range.start..start + range.end
     }
 
     /// Says what the slot is used for from now on.
@@ -283,12 +368,24 @@ impl FullSlot {
         Arc::strong_count(&self.filling) > 1
     }
 
-    /// Where its bytes begin, for who lends them to others, to write to them too.
-    pub fn start(&self) -> NonNull<u8> {
-        self.filling.lent.store(true, Ordering::Release);
-        let slot = &self.filling.slot;
-        // SAFETY: the slot lies within the ring's mapping.
-        unsafe { slot.ring.memory().start().add(slot.range.start) }
+    /// The address of its first byte, to be read from.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.filling.address(self.filling.slot.range.start).as_ptr()
+    }
+
+    /// The address of its first byte, to be written to by foreign code. Waits until no [`Part`] of
+    /// the ring is borrowed; from then on parts can only be copied.
+    ///
+    /// Whoever writes to the slot makes sure that nobody has a slice of the same bytes
+    /// ([`bytes`](Self::bytes)) meanwhile.
+    pub fn lend(&self) -> NonNull<u8> {
+        self.filling.slot.ring.lending.lend();
+        self.filling.address(self.filling.slot.range.start)
+    }
+
+    /// Whether [`lend`](Self::lend) has nothing to wait for.
+    pub fn is_lent(&self) -> bool {
+        self.filling.slot.ring.lending.is_lent()
     }
 }
 

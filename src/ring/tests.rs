@@ -6,13 +6,17 @@ use super::*;
 use proptest::prelude::*;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// A slot's place in the ring.
 fn place(ring: &Ring, slot: &FullSlot) -> Range<usize> {
-    let start = slot.bytes().as_ptr() as usize - ring.region().0;
-    start..start + slot.bytes().len()
+    let start = slot.as_ptr() as usize - ring.region().0;
+    start..start + slot.len()
+}
+
+fn all(slot: &FullSlot) -> &[u8] {
+    slot.bytes(0..slot.len())
 }
 
 /// A full slot whose every byte is `fill`, of one window.
@@ -89,12 +93,12 @@ proptest! {
                 }
                 Step::Drop(which) if !live.is_empty() => {
                     let slot = live.swap_remove(which % live.len());
-                    let fill = slot.bytes()[0];
-                    prop_assert!(slot.bytes().iter().step_by(97).all(|&byte| byte == fill));
+                    let fill = all(&slot)[0];
+                    prop_assert!(all(&slot).iter().step_by(97).all(|&byte| byte == fill));
                 }
                 Step::Drop(_) => {}
             }
-            let used: usize = live.iter().map(|slot| slot.bytes().len()).sum();
+            let used: usize = live.iter().map(|slot| all(&slot).len()).sum();
             let usage = ring.usage();
             prop_assert_eq!((usage.slots, usage.bytes), (live.len(), used));
             prop_assert!(used <= ring.capacity());
@@ -132,7 +136,7 @@ proptest! {
         let full = full.unwrap();
         let mut start = 0;
         for (number, &end) in ends.iter().enumerate() {
-            prop_assert!(full.bytes()[start..end].iter().all(|&byte| byte == number as u8 + 1));
+            prop_assert!(all(&full)[start..end].iter().all(|&byte| byte == number as u8 + 1));
             start = end;
         }
     }
@@ -166,7 +170,7 @@ fn a_window_s_mark_bounds_what_is_left_to_write() {
     window.set_filled(100);
     assert!(window.unfilled_mut().is_empty());
     let full = window.complete().unwrap();
-    assert_eq!((full.bytes()[39], full.bytes()[40], full.bytes()[99]), (1, 2, 2));
+    assert_eq!((all(&full)[39], all(&full)[40], all(&full)[99]), (1, 2, 2));
 }
 
 #[test]
@@ -195,7 +199,7 @@ fn memory_stays_while_any_clone_of_a_full_slot_lives() {
     let clone = full.clone();
     drop(full);
     assert!(ring.allocate(1).is_none(), "memory that a clone holds was given away");
-    assert!(clone.bytes().iter().all(|&byte| byte == 7));
+    assert!(all(&clone).iter().all(|&byte| byte == 7));
     drop(clone);
     assert!(ring.allocate(1).is_some());
 }
@@ -207,7 +211,7 @@ fn a_full_slot_outlives_every_other_handle_of_the_ring() {
     let full = filled(&ring, PAGE_BYTES, 9).unwrap();
     ring.close();
     drop(ring);
-    assert!(full.bytes().iter().all(|&byte| byte == 9));
+    assert!(all(&full).iter().all(|&byte| byte == 9));
     drop(full);
     assert!(weak.upgrade().is_none(), "the ring's memory leaked");
 }
@@ -225,8 +229,8 @@ fn a_closed_ring_gives_memory_back_and_no_more_slots() {
     if cfg!(not(miri)) {
         assert!(zero(&ring, range(1)), "free memory was kept at close");
     }
-    assert_eq!(held.bytes().as_ptr() as usize, start);
-    assert!(held.bytes().iter().all(|&byte| byte == 5), "held memory was taken");
+    assert_eq!(all(&held).as_ptr() as usize, start);
+    assert!(all(&held).iter().all(|&byte| byte == 5), "held memory was taken");
     drop(held);
     if cfg!(not(miri)) {
         assert!(zero(&ring, range(0)), "memory freed after close was kept");
@@ -324,7 +328,7 @@ fn slots_from_many_threads_are_exclusive() {
                     let len = 1 + (round * 1031 + usize::from(thread) * 77) % (3 * PAGE_BYTES);
                     if let Some(full) = filled(ring, len, thread) {
                         std::thread::yield_now();
-                        assert!(full.bytes().iter().step_by(511).all(|&byte| byte == thread));
+                        assert!(all(&full).iter().step_by(511).all(|&byte| byte == thread));
                     }
                 }
             });
@@ -383,7 +387,7 @@ fn two_slots_come_together_or_not_at_all_and_are_freed_apart() {
     drop(second);
     assert_eq!((ring.usage().slots, ring.usage().bytes), (1, PAGE_BYTES));
     let again = filled(&ring, 3 * PAGE_BYTES, 3).unwrap();
-    assert!(first.bytes().iter().all(|&byte| byte == 1), "a slot was given away with the other");
+    assert!(all(&first).iter().all(|&byte| byte == 1), "a slot was given away with the other");
     drop((first, again));
     assert_eq!((ring.usage().slots, ring.usage().bytes), (0, 0));
     assert_eq!(free_ranges(&ring), [(0, 4 * PAGE_BYTES)]);
@@ -408,14 +412,14 @@ fn shared_bytes_are_read_while_others_are_written() {
     let part = first.share().unwrap();
     assert_eq!((first.len(), first.filled()), (PAGE_BYTES - 100, 0));
     first.unfilled_mut().fill(2);
-    assert!(part.bytes() == [1; 100], "they were written to");
+    assert!(first.shared_bytes(&part) == [1; 100], "they were written to");
     second.unfilled_mut().fill(3);
     assert!(first.complete().is_none());
     let full = second.complete().unwrap();
-    assert_eq!((full.bytes()[99], full.bytes()[100], full.bytes()[PAGE_BYTES]), (1, 2, 3));
+    assert_eq!((all(&full)[99], all(&full)[100], all(&full)[PAGE_BYTES]), (1, 2, 3));
     drop(full);
     assert_eq!(ring.usage().slots, 1, "the part keeps it");
-    assert_eq!(part.slice(10..20).bytes(), [1; 10]);
+    assert_eq!(*part.slice(10..20).borrow().unwrap(), [1; 10]);
     drop(part);
     assert_eq!(ring.usage().slots, 0);
     let mut lent = [0; 8];
@@ -423,4 +427,90 @@ fn shared_bytes_are_read_while_others_are_written() {
     #[allow(unsafe_code)]
     let mut window = unsafe { Window::lend(std::ptr::NonNull::from(&mut lent[..])) };
     assert!(window.share().is_none(), "its lender has it");
+}
+
+/// A full slot of `len` bytes, each 1, and a part of all of them.
+fn full_and_part(len: usize) -> (FullSlot, Part) {
+    let ring = Ring::new(len, PAGE_BYTES).unwrap();
+    let mut window = ring.allocate(len).unwrap().into_windows(&[len]).pop().unwrap();
+    window.unfilled_mut().fill(1);
+    window.set_filled(len);
+    let part = window.share().unwrap();
+    (window.complete().unwrap(), part)
+}
+
+/// What foreign code does to the bytes from `start` on, in words as `copy_lent` reads them: so Miri
+/// finds any slice that is still in use, and no race with copies.
+fn write_as_foreign_code(start: std::ptr::NonNull<u8>, len: usize, byte: u8) {
+    for at in (0..len).step_by(8) {
+        // SAFETY: within a slot that was lent, whose bytes are only read by atomic loads.
+        #[allow(unsafe_code)]
+        let word = unsafe { AtomicU64::from_ptr(start.add(at).cast().as_ptr()) };
+        word.store(u64::from_ne_bytes([byte; 8]), Ordering::Relaxed);
+    }
+}
+
+/// The cache's writer borrows a part while a consumer takes the slot and writes to it.
+#[test]
+fn borrowed_bytes_do_not_change_until_they_are_returned() {
+    const LEN: usize = PAGE_BYTES;
+    for round in 0..if cfg!(miri) { 8 } else { 400 } {
+        let (full, part) = full_and_part(LEN);
+        std::thread::scope(|scope| {
+            let consumer = scope.spawn(|| {
+                for _ in 0..round % 40 {
+                    std::thread::yield_now(); // from before the borrow to after it
+                }
+                write_as_foreign_code(full.lend(), LEN, 2);
+            });
+            let mut copy = vec![0; LEN];
+            match part.borrow() {
+                Some(borrowed) => {
+                    std::thread::yield_now();
+                    assert!(borrowed.iter().all(|&byte| byte == 1), "lent while it was borrowed");
+                }
+                None => part.copy_to(&mut copy),
+            }
+            consumer.join().unwrap();
+            assert!(part.borrow().is_none(), "borrowed although it is lent");
+            part.copy_to(&mut copy);
+            assert!(copy == [2; LEN]);
+        });
+    }
+}
+
+#[test]
+fn lending_waits_for_every_borrow_of_the_ring_and_later_lendings_do_not() {
+    let (full, part) = full_and_part(2 * PAGE_BYTES);
+    let (first, second) = (part.slice(0..PAGE_BYTES), part.slice(PAGE_BYTES..2 * PAGE_BYTES));
+    let borrows = (first.borrow().unwrap(), second.borrow().unwrap());
+    let lent = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            full.lend();
+            lent.store(true, Ordering::Release);
+        });
+        let pause = || std::thread::sleep(Duration::from_millis(10));
+        pause();
+        drop(borrows.0);
+        pause();
+        assert!(!lent.load(Ordering::Acquire) && !full.is_lent(), "did not wait for both");
+        drop(borrows.1);
+    });
+    assert!(full.is_lent());
+    full.lend();
+}
+
+#[test]
+fn copies_of_any_length_and_place_are_exact() {
+    let ring = Ring::new(PAGE_BYTES, PAGE_BYTES).unwrap();
+    let mut window = ring.allocate(100).unwrap().into_windows(&[100]).pop().unwrap();
+    window.unfilled_mut().iter_mut().zip(0..).for_each(|(byte, at)| *byte = at);
+    window.set_filled(100);
+    let part = window.share().unwrap();
+    for (start, len) in [(0, 0), (0, 8), (1, 3), (3, 5), (7, 1), (5, 30), (8, 17), (1, 99)] {
+        let mut copy = vec![0; len];
+        part.slice(start..start + len).copy_to(&mut copy);
+        assert!(copy.iter().zip(start as u8..).all(|(&byte, at)| byte == at), "{len} from {start}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Host memory of one tensor, aligned for whatever looks at it.
 
+use crate::ring::copy_lent;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// What it is aligned to: a cache line, and the widest vector.
@@ -25,17 +27,32 @@ impl Aligned {
         NonNull::new(unsafe { alloc_zeroed(layout) }).map(|start| Self { start, len })
     }
 
-    /// A copy of `bytes`; `None` where there is no memory for it.
-    pub fn copy_of(bytes: &[u8]) -> Option<Self> {
-        let mut copy = Self::zeroed(bytes.len())?;
-        copy.bytes_mut().copy_from_slice(bytes);
-        Some(copy)
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: allocated with this length and zeroed then.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    /// The bytes in `range`.
+    ///
+    /// # Panics
+    /// When it has fewer bytes.
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.len, "beyond the memory's end");
+        // SAFETY: in bounds of memory that was zeroed when it was allocated. Rust code writes to it
+        // through `&mut self` alone; foreign code to which it is exported does so while nobody has
+        // a slice of it (`Tensor::export_writable`).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.len()) }
+    }
+
+    /// Copies the bytes from `start` on, which foreign code may be changing meanwhile.
+    ///
+    /// # Panics
+    /// When it has fewer bytes.
+    pub fn copy_to(&self, start: usize, into: &mut [u8]) {
+        assert!(start <= self.len && into.len() <= self.len - start, "beyond the memory's end");
+        // SAFETY: in bounds, initialised, and alive as long as `self`; while that is shared, no Rust
+        // code writes to it.
+        unsafe { copy_lent(self.start.add(start), into) }
     }
 
     /// The same, to be written to.
@@ -44,9 +61,9 @@ impl Aligned {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// Where they begin, to be lent to who may write to them.
-    pub fn start(&self) -> NonNull<u8> {
-        self.start
+    /// The address of its first byte.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.start.as_ptr()
     }
 
     fn layout(len: usize) -> Option<Layout> {

@@ -155,18 +155,50 @@ pub struct Export {
     dtype: DlDataType,
     shape: Vec<i64>,
     is_copied: bool,
+    is_read_only: bool,
 }
 
+// SAFETY: `data` points into `storage`, which may be dropped on any thread.
+unsafe impl Send for Export {}
+
 impl Tensor {
-    /// The tensor for a consumer that takes it over, without a copy where `how` and its bytes allow.
-    ///
-    /// The consumer may write to it: clones that are kept have the changed bytes then, so nobody may
-    /// look at their [`bytes`](Self::bytes) while it does.
+    /// The tensor for a consumer that only reads it, without a copy where `how` and its bytes allow:
+    /// it is marked as read-only, unless it is copied.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a type that DLPack has not, where a copy was forbidden and is
-    /// needed, and where one of a GPU was asked for; [`ErrorKind::OutOfMemory`] for a copy.
+    /// needed, and where a copy of a tensor on a GPU was asked for; [`ErrorKind::OutOfMemory`] for a
+    /// copy.
     pub fn export(&self, how: Exporting) -> Result<Export> {
+        self.exported(how, false)
+    }
+
+    /// The tensor for a consumer that may write to it, without a copy where `how` and its bytes
+    /// allow.
+    ///
+    /// The first export of a load waits until the cache does not borrow memory of the load: for one
+    /// disk write at most.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    ///
+    /// # Safety
+    /// Until the deleter of what is exported is called, nobody has a slice of the same bytes: neither
+    /// [`bytes`](Self::bytes), [`host_bytes`](Self::host_bytes), [`copy_to`](Self::copy_to) nor
+    /// [`to_vec`](Self::to_vec) of this tensor or of its clones is called, no slice that was
+    /// taken before is still in use, and no read-only export is still read. Exports may be made all
+    /// the same. The consumer is foreign code, or writes by atomic stores: the cache's writer may be
+    /// copying the bytes by atomic loads.
+    pub unsafe fn export_writable(&self, how: Exporting) -> Result<Export> {
+        self.exported(how, true)
+    }
+
+    /// Whether [`export_writable`](Self::export_writable) has nothing to wait for.
+    pub fn exports_at_once(&self) -> bool {
+        self.storage().is_lent()
+    }
+
+    fn exported(&self, how: Exporting, writable: bool) -> Result<Export> {
         let (dtype, shape) = match how.as_integers {
             true => as_integers(self),
             false => (self.dl_data_type()?, self.shape().iter().map(|&n| n as i64).collect()),
@@ -175,14 +207,17 @@ impl Tensor {
             None => (self.storage().clone(), self.start, false),
             Some(reason) => (self.copied(reason)?, 0, true),
         };
-        // SAFETY: `start` lies within the storage, or at its end where the tensor has no bytes.
-        let on_host = storage.pointer().map(|first| unsafe { first.add(start) }.as_ptr().cast());
-        let data = match (self.len_bytes(), on_host) {
-            (0, _) => std::ptr::null_mut(),
-            (_, Some(on_host)) => on_host,
-            (_, None) => (storage.address() + start as u64) as *mut c_void,
+        let is_read_only = storage.is_read_only() || !(writable || is_copied);
+        if !is_read_only {
+            storage.lend();
+        }
+        let first = storage.as_ptr();
+        let data = match self.len_bytes() {
+            0 => std::ptr::null_mut(),
+            _ if first.is_null() => (storage.address() + start as u64) as *mut c_void,
+            _ => first.wrapping_add(start).cast_mut().cast(),
         };
-        Ok(Export { storage, data, dtype, shape, is_copied })
+        Ok(Export { storage, data, dtype, shape, is_copied, is_read_only })
     }
 
     /// The device that [`export`](Self::export) names.
@@ -227,14 +262,15 @@ impl Tensor {
         let refuse = |kind, why: &str| {
             Err(Error::new(kind, format!("cannot copy tensor {:?}: {why}", self.name())))
         };
-        let Some(bytes) = self.host_bytes() else {
+        if !self.device().is_host() {
             return refuse(ErrorKind::Unsupported, "it is on a GPU; copy it there after loading");
-        };
-        let Some(copy) = Aligned::copy_of(bytes) else {
+        }
+        let Some(mut copy) = Aligned::zeroed(self.len_bytes()) else {
             return refuse(ErrorKind::OutOfMemory, "there is no memory for it");
         };
+        self.storage().copy_out(self.start, copy.bytes_mut())?;
         tracing::trace!(tensor = self.name(), reason, "copied for export");
-        metrics::export_copied(reason, bytes.len() as u64);
+        metrics::export_copied(reason, copy.len() as u64);
         Ok(Storage::own(copy))
     }
 }
@@ -245,12 +281,14 @@ impl Export {
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the consumer may not write, which this structure cannot say.
     pub fn into_legacy(self) -> Result<NonNull<DlManagedTensor>> {
-        if self.storage.is_read_only() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "tensors of the mapped read path are read-only, which this consumer's version of \
-                 DLPack cannot be told; use another read path",
-            ));
+        if self.is_read_only {
+            let what = match self.storage.is_read_only() {
+                true => "tensors of the mapped read path are read-only; use another read path",
+                false => "the tensor is exported as read-only; export it as writable",
+            };
+            let sentence =
+                format!("DLPack before 1.0 cannot mark tensors as read-only, and {what}");
+            return Err(Error::new(ErrorKind::Unsupported, sentence));
         }
         Ok(self.managed(|dl_tensor, manager_ctx| DlManagedTensor {
             dl_tensor,
@@ -261,7 +299,7 @@ impl Export {
 
     /// As the structure of DLPack 1. Whoever takes it calls its deleter, once.
     pub fn into_versioned(self) -> NonNull<DlManagedTensorVersioned> {
-        let read_only = if self.storage.is_read_only() { FLAG_READ_ONLY } else { 0 };
+        let read_only = if self.is_read_only { FLAG_READ_ONLY } else { 0 };
         let flags = read_only | if self.is_copied { FLAG_IS_COPIED } else { 0 };
         self.managed(|dl_tensor, manager_ctx| DlManagedTensorVersioned {
             version: VERSION,

@@ -130,7 +130,7 @@ impl Tensor {
 
     /// As [`bytes`](Self::bytes); `None` when it is on a GPU.
     pub fn host_bytes(&self) -> Option<&[u8]> {
-        self.storage.bytes().map(|bytes| &bytes[self.start..][..self.len_bytes()])
+        self.storage.bytes(self.start..self.start + self.len_bytes())
     }
 
     /// A copy of its elements in host memory, wherever it is.
@@ -152,7 +152,11 @@ impl Tensor {
     /// When `into` is not as long as the tensor.
     pub fn copy_to(&self, into: &mut [u8]) -> Result<()> {
         assert_eq!(into.len(), self.len_bytes(), "{} is of another length", self.name());
-        self.storage.copy_to(self.start, into)
+        match self.host_bytes() {
+            Some(bytes) => into.copy_from_slice(bytes),
+            None => self.storage.copy_out(self.start, into)?,
+        }
+        Ok(())
     }
 }
 

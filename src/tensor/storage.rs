@@ -6,7 +6,6 @@ use crate::options::Device;
 use crate::ring::{FullSlot, Mapping};
 use std::fmt;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// An allocation that tensors are views of. It lives as long as any of them; clones share it.
@@ -81,19 +80,24 @@ impl Storage {
     /// Its length in bytes.
     pub fn len_bytes(&self) -> usize {
         match &self.kind {
+            Kind::Slot(slot) => slot.len(),
+            Kind::Mapped(_, range) => range.len(),
             Kind::Gpu(memory) => memory.len_bytes(),
-            _ => self.bytes().map_or(0, <[u8]>::len),
+            Kind::Own(bytes) => bytes.len(),
+            Kind::Empty(_) => 0,
         }
     }
 
-    /// Its bytes, which nobody changes while it lives (a mapped file excepted:
-    /// [`ReadPath::Mapped`](crate::ReadPath::Mapped)); `None` where they are on a GPU.
-    pub fn bytes(&self) -> Option<&[u8]> {
+    /// The bytes in `range`, and of no other tensor; `None` where they are on a GPU.
+    ///
+    /// # Panics
+    /// When it has fewer bytes.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Slot(slot) => Some(slot.bytes()),
-            Kind::Mapped(mapping, range) => Some(mapping.file_bytes(range.clone())),
-            Kind::Own(bytes) => Some(bytes.bytes()),
-            Kind::Empty(_) => Some(&[]),
+            Kind::Slot(slot) => Some(slot.bytes(range)),
+            Kind::Mapped(mapping, all) => Some(&mapping.file_bytes(all.clone())[range]),
+            Kind::Own(bytes) => Some(bytes.bytes(range)),
+            Kind::Empty(_) => Some(&[][range]),
             Kind::Gpu(_) => None,
         }
     }
@@ -102,20 +106,30 @@ impl Storage {
     pub fn address(&self) -> u64 {
         match &self.kind {
             Kind::Gpu(memory) => memory.address(),
-            _ => self.bytes().map_or(0, |bytes| bytes.as_ptr() as u64),
+            _ => self.as_ptr() as u64,
         }
     }
 
-    /// Where it begins in host memory; `None` on a GPU, and where there is nothing.
-    pub(crate) fn pointer(&self) -> Option<NonNull<u8>> {
+    /// Where it begins in host memory; null on a GPU, and where it has no bytes.
+    pub(crate) fn as_ptr(&self) -> *const u8 {
         match &self.kind {
-            Kind::Slot(slot) => Some(slot.start()),
-            Kind::Mapped(mapping, range) => {
-                NonNull::new(mapping.file_bytes(range.clone()).as_ptr().cast_mut())
-            }
-            Kind::Own(bytes) => Some(bytes.start()),
-            Kind::Gpu(_) | Kind::Empty(_) => None,
+            Kind::Slot(slot) => slot.as_ptr(),
+            Kind::Mapped(mapping, range) => mapping.file_bytes(range.clone()).as_ptr(),
+            Kind::Own(bytes) => bytes.as_ptr(),
+            Kind::Gpu(_) | Kind::Empty(_) => std::ptr::null(),
         }
+    }
+
+    /// Lets foreign code write to it: waits until the cache does not borrow its bytes.
+    pub(crate) fn lend(&self) {
+        if let Kind::Slot(slot) = &self.kind {
+            slot.lend();
+        }
+    }
+
+    /// Whether [`lend`](Self::lend) has nothing to wait for.
+    pub(crate) fn is_lent(&self) -> bool {
+        !matches!(&self.kind, Kind::Slot(slot) if !slot.is_lent())
     }
 
     /// Whether nobody may write to it: pages of a file.
@@ -123,21 +137,26 @@ impl Storage {
         matches!(self.kind, Kind::Mapped(..))
     }
 
-    /// Copies its bytes from `start` to host memory; on a GPU this waits for them.
+    /// Copies its bytes from `start` to host memory. Foreign code may be writing to them; on a GPU
+    /// this waits for the copy.
     ///
     /// # Errors
     /// What the GPU's driver answers.
     ///
     /// # Panics
-    /// When `into` is longer than what is there from `start`.
-    pub fn copy_to(&self, start: usize, into: &mut [u8]) -> Result<()> {
-        match (&self.kind, self.bytes()) {
-            (_, Some(bytes)) => into.copy_from_slice(&bytes[start..][..into.len()]),
-            (Kind::Gpu(memory), _) => {
+    /// When `into` is longer than what it has from `start`.
+    pub(crate) fn copy_out(&self, start: usize, into: &mut [u8]) -> Result<()> {
+        match &self.kind {
+            Kind::Slot(slot) => slot.copy_to(start, into),
+            Kind::Own(bytes) => bytes.copy_to(start, into),
+            Kind::Mapped(mapping, range) => {
+                into.copy_from_slice(&mapping.file_bytes(range.clone())[start..][..into.len()]);
+            }
+            Kind::Gpu(memory) => {
                 assert!(start + into.len() <= memory.len_bytes(), "beyond the storage's end");
                 memory.copy_out(start, into)?;
             }
-            (_, None) => {} // only GPUs have no host bytes
+            Kind::Empty(_) => assert!(into.is_empty(), "beyond the storage's end"),
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ impl Landing {
 
     /// The slot's bytes.
     pub fn bytes(&self) -> &[u8] {
-        self.slot.as_ref().map_or(&[], FullSlot::bytes)
+        self.slot.as_ref().map_or(&[], |slot| slot.bytes(0..slot.len()))
     }
 
     /// A further landing of the same slot.

@@ -170,7 +170,7 @@ impl CudaTransfer {
         let offset = self.slot_offset(extent);
         let ranges = self.spec.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
         let bytes = |at: u64| (at - offset) as usize;
-        ranges.map(|(_, r)| crc64_nvme(&slot.bytes()[bytes(r.start)..bytes(r.end)])).collect()
+        ranges.map(|(_, r)| crc64_nvme(slot.bytes(bytes(r.start)..bytes(r.end)))).collect()
     }
 
     /// Fails unless the GPU's sums are those of host memory; gives of how many bytes they are.

@@ -99,5 +99,5 @@ pub(super) fn bytes_of(landing: Landing) -> Bytes {
     let len = landing.got();
     let (window, _) = landing.into_parts();
     let full = window.complete();
-    full.map(|full| Bytes::copy_from_slice(&full.bytes()[..len])).unwrap_or_default()
+    full.map(|full| Bytes::copy_from_slice(full.bytes(0..len))).unwrap_or_default()
 }

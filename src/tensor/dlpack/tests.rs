@@ -16,6 +16,12 @@ fn tensor(dtype: &str, bytes: usize, start: usize) -> (Tensor, Arc<Ring>) {
     (Tensor::new(checkpoint, 0, Storage::from_slot(slot), start), ring)
 }
 
+/// Exports a tensor of which nobody in these tests takes a slice.
+fn writable(tensor: &Tensor, how: Exporting) -> Result<Export> {
+    // SAFETY: as said.
+    unsafe { tensor.export_writable(how) }
+}
+
 fn delete(managed: NonNull<DlManagedTensorVersioned>) {
     // SAFETY: just made, and its deleter is called here alone.
     unsafe { managed.as_ref().deleter.unwrap()(managed.as_ptr()) };
@@ -25,7 +31,7 @@ fn delete(managed: NonNull<DlManagedTensorVersioned>) {
 fn what_is_exported_is_the_memory_itself_until_the_deleter_runs_on_any_thread() {
     let (tensor, ring) = tensor("F32", 12, 64);
     let address = tensor.address();
-    let managed = tensor.export(Exporting::default()).unwrap().into_versioned();
+    let managed = writable(&tensor, Exporting::default()).unwrap().into_versioned();
     drop(tensor);
     // SAFETY: just made.
     let view = unsafe { managed.as_ref() };
@@ -48,12 +54,27 @@ fn what_is_exported_is_the_memory_itself_until_the_deleter_runs_on_any_thread() 
 #[test]
 fn both_structures_give_the_tensor_back() {
     let (tensor, ring) = tensor("F32", 12, 0);
-    let managed = tensor.export(Exporting::default()).unwrap().into_legacy().unwrap();
+    let managed = writable(&tensor, Exporting::default()).unwrap().into_legacy().unwrap();
     drop(tensor);
     assert_eq!(ring.usage().slots, 1);
     // SAFETY: just made, and called once.
     unsafe { managed.as_ref().deleter.unwrap()(managed.as_ptr()) };
     assert_eq!(ring.usage().slots, 0);
+}
+
+/// Safe code may have slices of a tensor that it exports.
+#[test]
+fn a_safe_export_is_read_only_unless_it_is_a_copy() {
+    let (tensor, _ring) = tensor("F32", 12, 0);
+    for (copy, flags) in [(None, FLAG_READ_ONLY), (Some(true), FLAG_IS_COPIED)] {
+        let export = || tensor.export(Exporting { copy, ..Exporting::default() }).unwrap();
+        let managed = export().into_versioned();
+        // SAFETY: just made.
+        assert_eq!(unsafe { managed.as_ref() }.flags, flags);
+        delete(managed);
+        assert_eq!(export().into_legacy().is_ok(), copy.is_some());
+    }
+    assert!(!tensor.exports_at_once(), "it was lent");
 }
 
 #[test]
@@ -85,7 +106,7 @@ fn pages_of_a_file_are_read_only_and_old_consumers_do_not_get_them() {
     // SAFETY: just made.
     assert_eq!(unsafe { managed.as_ref() }.flags, FLAG_IS_COPIED, "a copy may be written to");
     delete(managed);
-    let export = || tensor.export(Exporting::default()).unwrap();
+    let export = || writable(&tensor, Exporting::default()).unwrap();
     let managed = export().into_versioned();
     // SAFETY: just made.
     assert_eq!(unsafe { managed.as_ref() }.flags, FLAG_READ_ONLY);
