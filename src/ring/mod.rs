@@ -48,7 +48,7 @@ mod slot;
 pub use budget::{Budget, Needs};
 pub(crate) use lending::copy_lent;
 pub use memory::{HUGE_PAGE_BYTES, Mapping};
-pub use slot::{BorrowedPart, FullSlot, Part, Slot, Window};
+pub use slot::{FullSlot, Part, Slot, Window};
 
 use crate::error::Result;
 use lending::Lending;
