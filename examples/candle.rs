@@ -57,9 +57,9 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Outcome<()> {
     let loader = Loader::new().memory_limit(args.memory_limit);
     let began = Instant::now();
-    let tensors = match args.device {
-        Device::Host => load(&loader, &args.location)?,
-        Device::Cuda(ordinal) => load_on_gpu(&loader, &args.location, ordinal)?,
+    let tensors = match args.device.ordinal() {
+        None => load(&loader, &args.location)?,
+        Some(ordinal) => load_on_gpu(&loader, &args.location, ordinal)?,
     };
     let seconds = began.elapsed().as_secs_f64();
     for (name, tensor) in &tensors {

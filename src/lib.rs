@@ -111,7 +111,8 @@ pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use device::{GpuInfo, gpus};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{
-    Download, Downloaded, Listed, Loaded, Loader, Progress, ReadRequest, Summary, TensorStream,
+    Download, Downloaded, Listed, Loaded, Loader, LoaderOption, OptionGroup, OptionKind, Progress,
+    ReadRequest, Summary, TensorStream,
 };
 pub use location::{IntoLocations, Location, ObjectUri, Scheme};
 pub use options::{

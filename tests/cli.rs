@@ -11,7 +11,7 @@ mod common;
 
 use common::command::{digest_lines, ringload, run, start, wait};
 use common::{Expected, directory, write, write_index};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -286,4 +286,62 @@ fn an_output_that_is_full_is_a_failure() {
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.starts_with("error: cannot write to standard output\ncaused by: "), "{told}");
+}
+
+/// One table serves the command, C and Python. Where one of them lacks an option, or spells it in
+/// another way, it is on purpose and stands here.
+#[test]
+fn the_command_c_and_python_have_the_same_options() {
+    let table: BTreeSet<&str> = ringload::Loader::options().iter().map(|own| own.name).collect();
+    let without = |names: &[&str]| -> BTreeSet<String> {
+        assert!(names.iter().all(|name| table.contains(name)), "{names:?}");
+        table.iter().filter(|name| !names.contains(name)).map(ToString::to_string).collect()
+    };
+
+    let help = run(ringload().args(["load", "--help"])).quiet_success();
+    let flags = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+    let flags = flags.map(|flag| flag.trim_end_matches('.').replace('-', "_"));
+    let of_command = ["digest", "drop", "help", "json", "trace", "verbose"].map(str::to_owned);
+    let flags: BTreeSet<_> = flags.filter(|flag| !of_command.contains(flag)).collect();
+    let no_flags = [
+        "allocation", // the command keeps or drops all tensors, in an order that does not show
+        "hold_timeout_seconds",
+        "names",
+        "order",
+        "s3_access_key_id", // no secrets on command lines
+        "s3_secret_access_key",
+        "s3_session_token",
+    ];
+    assert_eq!(flags, without(&no_flags));
+
+    let source = |path| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
+    let between = |text: &str, begin: &str, end: &str| {
+        let (_, rest) = text.split_once(begin).unwrap();
+        rest.split_once(end).unwrap().0.to_owned()
+    };
+    let header = source("src/capi/ringload.h").unwrap();
+    let list = between(&header, "Sets an option", "int ringload_loader_set");
+    let listed = list.lines().filter_map(|line| line.strip_prefix(" * - ")?.split_once(": "));
+    let listed = listed.flat_map(|(names, _)| names.split(", "));
+    assert_eq!(listed.map(|name| name.replace('`', "")).collect::<BTreeSet<_>>(), without(&[]));
+
+    // A dict as the device is a map, the headers are a dict, and the keys are a tuple.
+    let mut expected = without(&[
+        "device_map",
+        "header",
+        "s3_access_key_id",
+        "s3_secret_access_key",
+        "s3_session_token",
+    ]);
+    expected.extend(["headers", "s3_credentials", "keep", "runai_env"].map(str::to_owned));
+    let stub = source("python/ringload/_ringload.pyi").unwrap();
+    let stub = between(&stub, "        *,\n        device:", ") -> Loader");
+    let typed = stub.lines().filter_map(|line| line.trim().split_once(": "));
+    let typed = typed.map(|(name, _)| name.to_owned()).chain(["device".to_owned()]);
+    assert_eq!(typed.collect::<BTreeSet<_>>(), expected);
+    let signature = source("python/src/loader.rs").unwrap();
+    let signature = between(&signature, "        *, device", "))]");
+    let named = format!("device{signature}").replace('\n', "");
+    let named = named.split(", ").filter_map(|own| own.trim().split_once('='));
+    assert_eq!(named.map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>(), expected);
 }

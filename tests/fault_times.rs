@@ -183,7 +183,9 @@ fn a_late_first_byte_is_not_waited_for() {
     assert_eq!(kind, ErrorKind::Io, "{sentence}");
     assert!(sentence.contains("did not answer in 0.5 s"), "{sentence}");
     // All in all: attempts enough, but no time.
-    let limits = RetryLimits { attempts: 1000, total: SECOND, ..limits() };
+    let mut limits = limits();
+    limits.attempts = 1000;
+    limits.total = SECOND;
     let server = model.serve(move |_, request| late(request));
     let began = Instant::now();
     let error = model.load(&loader().retry_limits(limits), &server.url()).unwrap_err();
@@ -226,7 +228,8 @@ fn a_stream_that_is_dropped_waits_for_no_server() {
         let server = model.serve(move |_, request| hang(request));
         let url = server.url();
         let took = in_time("dropping a stream", move || {
-            let limits = RetryLimits { total: 600 * SECOND, ..RetryLimits::default() };
+            let mut limits = RetryLimits::default();
+            limits.total = 600 * SECOND;
             let stream = loader().retry_limits(limits).stream(url.as_str()).unwrap();
             thread::sleep(SECOND / 5);
             let began = Instant::now();
@@ -248,8 +251,9 @@ fn a_late_answer_is_asked_for_again_on_another_connection() {
         _ if number == dawdling => request.right().after(10 * SECOND),
         _ => request.right(),
     });
-    let patient = RetryLimits { first_byte: 30 * SECOND, ..limits() };
-    let loader = loader().retry_limits(patient).connections(2);
+    let mut limits = limits();
+    limits.first_byte = 30 * SECOND;
+    let loader = loader().retry_limits(limits).connections(2);
     let began = Instant::now();
     let loader = loader.memory_limit(MemoryLimit::Bytes(4 << 20));
     let summary = model.load(&loader, &server.url()).unwrap();

@@ -152,11 +152,7 @@ fn objects_load_with_every_kind_of_credentials() {
 fn objects_load_with_credentials_that_the_caller_gives() {
     let Some(store) = Store::start() else { return };
     let load = |secret: &str| {
-        let credentials = S3Credentials {
-            access_key_id: store.key("key").to_owned(),
-            secret_access_key: secret.to_owned(),
-            session_token: None,
-        };
+        let credentials = S3Credentials::new(store.key("key"), secret);
         let loader = Loader::new().endpoint(store.endpoint()).region("us-east-1");
         loader.s3_credentials(credentials).load(object("x.safetensors").as_str())
     };

@@ -1,7 +1,7 @@
 //! A checkpoint whose headers were read: what is in it, and its tensors one by one.
 
 use crate::error::raised;
-use crate::options::{self, Size};
+use crate::options::Size;
 use crate::stream::Stream;
 use crate::tensor::Tensor;
 use crate::waiting::wait_for;
@@ -120,8 +120,8 @@ impl Checkpoint {
             loader = loader.tensors(Vec::<String>::new()).names(names);
         }
         if let Some(limit) = memory_limit {
-            let limit = options::memory_limit(&limit).map_err(|error| raised(py, &error))?;
-            loader = loader.memory_limit(limit);
+            let limited = loader.set("memory_limit", limit.into_limit());
+            loader = limited.map_err(|error| raised(py, &error))?;
         }
         wait_for(py, move || loader.stream_checkpoint(checkpoint)).map(Stream::new)
     }

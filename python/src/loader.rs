@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::raised;
-use crate::options::{Devices, Options, Size};
+use crate::options::{Devices, Options, Size, pairs};
 use crate::stream::Stream;
 use crate::waiting::wait_for;
 use pyo3::prelude::*;
@@ -14,32 +14,37 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Options of loads. One loader serves any number of loads, from any threads; what it keeps between
-/// them (connections, credentials, pinned memory) is made anew in a child process.
+/// Options of loads. One loader serves any number of loads, from any threads. What it keeps between
+/// loads (connections, credentials, pinned memory) is made anew in a child process.
 ///
 /// Args:
-///     device: "cpu", "cuda", "cuda:N", or a dict of globs of tensor names to devices, of which the
-///         first that matches counts; the rest goes to host memory.
-///     memory_limit: bytes, or text as "256MiB", "min" (three times the largest tensor:
-///         a loop still holds the last one while it waits for the next), "none". Without it the
-///         environment counts.
-///     keep: whether the limit leaves out what the caller holds in host memory; else holding all that
-///         it allows is an error.
-///     heed_runai: whether to heed the variables that Run:ai's streamer has for its own programs.
+///     device: "cpu", "cuda", "cuda:N", or a dict from globs of tensor names to devices. The first
+///         glob that matches counts; tensors that no glob matches go to host memory.
+///     memory_limit: bytes, or text such as "256MiB", "min" (three times the largest tensor, because a
+///         loop still holds the last tensor while it waits for the next one) or "none". By default
+///         the environment decides.
+///     keep: whether the memory limit leaves out the tensors in host memory that the caller holds.
+///         Otherwise, holding as many as the limit allows is an error.
+///     runai_env: whether to read the variables that only Run:ai's own programs read.
 ///     dtype: floats are cast to "f32", "f16" or "bf16".
+///     allocation: GPU memory is allocated for each "shard" (the default) or each "tensor".
+///     tensors: load only tensors whose name matches one of these globs.
+///     names: load only the tensors of these names. A name that no tensor has is an error.
+///     order: "completion" (the default) or "file".
 ///     read_path: "auto", "direct", "buffered", "mapped" or "gds".
-///     engines: threads that read.
-///     order: "completion" (the default), or "file".
-///     tensors: globs of names.
-///     names: names; one that no tensor has is an error.
-///     region, endpoint, headers, connections, verify, s3_credentials: how stores are reached.
+///     read_size: how much one read or range request asks for: bytes, or text such as "8MiB".
+///     engines: the number of threads that read.
+///     hold_timeout_seconds: how long a load waits for a held tensor when memory is full.
+///     verify: whether to check objects against the checksums that their store keeps.
+///     region, endpoint, headers, connections, s3_credentials: how stores are reached.
 ///         `s3_credentials` are access key id, secret access key, and session token or None.
-///     cache_dir: of the local file cache; "" for none. Without it the environment counts.
-///     cache_size: bytes, or text as "200GiB".
-///     cache_validate: "always", "never", or an age as "10m".
+///     cache_dir: the directory of the local file cache; "" for none. By default the environment
+///         decides.
+///     cache_size: bytes, or text such as "200GiB".
+///     cache_validate: "always", "never", or an age such as "10m".
 ///
 /// Raises:
-///     InvalidInputError: for an option that cannot be used.
+///     InvalidInputError: if an option cannot be used.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Loader {
     options: Options,
@@ -64,10 +69,10 @@ impl Loader {
 impl Loader {
     #[new]
     #[pyo3(signature = (
-        *, device=None, memory_limit=None, keep=false, heed_runai=false, dtype=None, read_path=None,
-        engines=None, order=None, tensors=None, names=None, region=None, endpoint=None,
-        headers=None, connections=None, verify=false, s3_credentials=None, cache_dir=None,
-        cache_size=None, cache_validate=None
+        *, device=None, memory_limit=None, keep=false, runai_env=false, dtype=None, allocation=None,
+        tensors=None, names=None, order=None, read_path=None, read_size=None, engines=None,
+        hold_timeout_seconds=None, verify=false, region=None, endpoint=None, headers=None,
+        connections=None, s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
     fn new(
@@ -75,46 +80,55 @@ impl Loader {
         device: Option<Devices>,
         memory_limit: Option<Size>,
         keep: bool,
-        heed_runai: bool,
+        runai_env: bool,
         dtype: Option<String>,
-        read_path: Option<String>,
-        engines: Option<usize>,
-        order: Option<String>,
+        allocation: Option<String>,
         tensors: Option<Vec<String>>,
         names: Option<Vec<String>>,
+        order: Option<String>,
+        read_path: Option<String>,
+        read_size: Option<Size>,
+        engines: Option<usize>,
+        hold_timeout_seconds: Option<f64>,
+        verify: bool,
         region: Option<String>,
         endpoint: Option<String>,
         headers: Option<&Bound<'_, PyDict>>,
         connections: Option<usize>,
-        verify: bool,
         s3_credentials: Option<(String, String, Option<String>)>,
         cache_dir: Option<PathBuf>,
         cache_size: Option<Size>,
         cache_validate: Option<String>,
     ) -> PyResult<Self> {
-        let headers = headers.into_iter().flatten();
-        let headers = headers.map(|(name, value)| Ok((name.extract()?, value.extract()?)));
-        let options = Options {
-            device: device.unwrap_or_else(|| Devices::One("cpu".to_owned())),
-            memory_limit,
-            keep,
-            heed_runai,
-            dtype,
-            read_path,
-            engines,
-            order,
-            tensors,
-            names,
-            region,
-            endpoint,
-            headers: headers.collect::<PyResult<_>>()?,
-            connections,
-            verify,
-            s3_credentials,
-            cache_dir,
-            cache_size,
-            cache_validate,
-        };
+        let mut options = Options::new(keep, runai_env);
+        match device {
+            Some(Devices::Map(rules)) => options.add_all("device_map", Some(rules)),
+            Some(Devices::One(device)) => options.add("device", Some(device)),
+            None => {}
+        }
+        options.add("memory_limit", memory_limit.map(Size::into_limit));
+        options.add("dtype", dtype);
+        options.add("allocation", allocation);
+        options.add_all("tensors", tensors);
+        options.add_all("names", names);
+        options.add("order", order);
+        options.add("read_path", read_path);
+        options.add("read_size", read_size.map(Size::into_text));
+        options.add("engines", engines.map(|engines| engines.to_string()));
+        options.add("hold_timeout_seconds", hold_timeout_seconds.map(|s| s.to_string()));
+        options.add("verify", Some(verify.to_string()));
+        options.add("region", region);
+        options.add("endpoint", endpoint);
+        options.add_all("header", headers.map(|headers| pairs(headers, ": ")).transpose()?);
+        options.add("connections", connections.map(|connections| connections.to_string()));
+        if let Some((id, secret, token)) = s3_credentials {
+            options.add("s3_access_key_id", Some(id));
+            options.add("s3_secret_access_key", Some(secret));
+            options.add("s3_session_token", token);
+        }
+        options.add("cache_dir", cache_dir);
+        options.add("cache_size", cache_size.map(Size::into_text));
+        options.add("cache_validate", cache_validate);
         let loader = options.loader().map_err(|error| raised(py, &error))?;
         Ok(Self { options, current: Mutex::new(ForkGuard::new(loader)) })
     }
@@ -222,20 +236,18 @@ impl Loader {
     }
 }
 
-/// The memory limit that the environment sets: bytes, "min", "none" (as much as is needed), or None
-/// where it sets nothing.
+/// Returns the memory limit that the environment sets: bytes, "min", "none" (as much as needed), or
+/// None if it sets none.
 ///
 /// Raises:
-///     InvalidInputError: for a variable that says nothing, by its name.
+///     InvalidInputError: if a variable is not a limit. The message names the variable.
 #[pyfunction]
 pub(crate) fn environment_memory_limit(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let limit = ringload::options::environment_memory_limit();
     Ok(match limit.map_err(|error| raised(py, &error))? {
         None => None,
         Some(MemoryLimit::Bytes(bytes)) => Some(bytes.into_pyobject(py)?.into_any()),
-        Some(MemoryLimit::Min | MemoryLimit::MinHoldingOne) => {
-            Some("min".into_pyobject(py)?.into_any())
-        }
         Some(MemoryLimit::Unlimited) => Some("none".into_pyobject(py)?.into_any()),
+        Some(limit) => Some(limit.to_string().into_pyobject(py)?.into_any()),
     })
 }

@@ -1,16 +1,13 @@
-//! What a loader is asked for, kept so that a child of the process can make it anew.
+//! The options of a loader, kept so that a child process can make the loader anew.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringload::{
-    CacheSize, CacheValidate, Device, DeviceMap, Error, ErrorKind, MemoryLimit, Order, Result,
-    S3Credentials,
-};
-use std::path::PathBuf;
+use ringload::{Loader, Result};
+use std::ffi::OsString;
 
-/// A number of bytes, or text that says how many.
-#[derive(FromPyObject, Clone)]
+/// A number of bytes, or text such as "256MiB".
+#[derive(FromPyObject)]
 pub(crate) enum Size {
     #[pyo3(transparent)]
     Bytes(u64),
@@ -19,19 +16,26 @@ pub(crate) enum Size {
 }
 
 impl Size {
-    fn text(&self) -> String {
+    pub(crate) fn into_text(self) -> String {
         match self {
             Self::Bytes(bytes) => bytes.to_string(),
-            Self::Text(text) => text.clone(),
+            Self::Text(text) => text,
+        }
+    }
+
+    /// Returns the text of a memory limit, which Python also calls "none".
+    pub(crate) fn into_limit(self) -> String {
+        match self.into_text() {
+            none if none == "none" => "unlimited".to_owned(),
+            limit => limit,
         }
     }
 }
 
-/// One device, or devices by globs of names.
-#[derive(Clone)]
+/// One device, or the rules of a device map.
 pub(crate) enum Devices {
     One(String),
-    Map(Vec<(String, String)>),
+    Map(Vec<String>),
 }
 
 impl<'py> FromPyObject<'_, 'py> for Devices {
@@ -44,134 +48,58 @@ impl<'py> FromPyObject<'_, 'py> for Devices {
         let refused =
             |_| PyTypeError::new_err("device must be a str or a dict of globs to devices");
         let map = given.cast::<PyDict>().map_err(|_| refused(()))?;
-        // In the order of the dict: the first glob that matches counts.
-        let pairs = map.iter().map(|(glob, device)| Ok((glob.extract()?, device.extract()?)));
-        Ok(Self::Map(pairs.collect::<PyResult<_>>()?))
+        // In the order of the dict, since the first glob that matches counts.
+        Ok(Self::Map(pairs(&map, "=")?))
     }
 }
 
-impl Devices {
-    fn map(&self) -> Result<DeviceMap> {
-        match self {
-            Self::One(device) => Ok(device.parse::<Device>()?.into()),
-            Self::Map(rules) => rules
-                .iter()
-                .try_fold(DeviceMap::default(), |map, rule| map.with(&rule.0, rule.1.parse()?)),
-        }
-    }
+/// Returns the items of a dict of texts, each as its key, `between` and its value.
+pub(crate) fn pairs(dict: &Bound<'_, PyDict>, between: &str) -> PyResult<Vec<String>> {
+    let pair = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+        Ok(format!("{}{between}{}", key.extract::<String>()?, value.extract::<String>()?))
+    };
+    dict.iter().map(pair).collect()
 }
 
 /// The options of a loader.
 pub(crate) struct Options {
-    pub device: Devices,
-    pub keep: bool,
-    /// Whether Run:ai's variables count that only its own programs heed.
-    pub heed_runai: bool,
-    pub memory_limit: Option<Size>,
-    pub dtype: Option<String>,
-    pub read_path: Option<String>,
-    pub engines: Option<usize>,
-    pub order: Option<String>,
-    pub tensors: Option<Vec<String>>,
-    pub names: Option<Vec<String>>,
-    pub region: Option<String>,
-    pub endpoint: Option<String>,
-    pub headers: Vec<(String, String)>,
-    pub connections: Option<usize>,
-    pub verify: bool,
-    pub s3_credentials: Option<(String, String, Option<String>)>,
-    /// `Some("")` is: no cache.
-    pub cache_dir: Option<PathBuf>,
-    pub cache_size: Option<Size>,
-    pub cache_validate: Option<String>,
+    keep: bool,
+    runai_env: bool,
+    /// Names and values, as [`Loader::set_all`] takes them.
+    values: Vec<(&'static str, Vec<OsString>)>,
 }
 
 impl Options {
-    /// A loader with these options.
+    /// Returns the default options. With `keep`, the memory limit leaves out the tensors that the
+    /// caller holds; with `runai_env`, the variables count that only Run:ai's own programs read.
+    pub(crate) fn new(keep: bool, runai_env: bool) -> Self {
+        Self { keep, runai_env, values: Vec::new() }
+    }
+
+    /// Adds the option `name`, unless its value is None.
+    pub(crate) fn add(&mut self, name: &'static str, value: Option<impl Into<OsString>>) {
+        self.add_all(name, value.map(|value| [value]));
+    }
+
+    /// Adds the option `name` with any number of values, unless they are None.
+    pub(crate) fn add_all(
+        &mut self,
+        name: &'static str,
+        values: Option<impl IntoIterator<Item = impl Into<OsString>>>,
+    ) {
+        if let Some(values) = values {
+            self.values.push((name, values.into_iter().map(Into::into).collect()));
+        }
+    }
+
+    /// Returns a loader with these options.
     ///
     /// # Errors
-    /// Of the first option that cannot be used.
-    pub fn loader(&self) -> Result<ringload::Loader> {
-        let mut loader =
-            ringload::Loader::new().device(self.device.map()?).order(order(self.order.as_deref())?);
-        loader = loader.consumer_holds_one(true).caller_may_retain_all(self.keep);
-        if self.heed_runai {
-            loader = loader.runai_env()?;
-        }
-        if let Some(limit) = &self.memory_limit {
-            loader = loader.memory_limit(memory_limit(limit)?);
-        }
-        if let Some(dtype) = &self.dtype {
-            loader = loader.dtype(ringload::options::parse_dtype(dtype)?);
-        }
-        if let Some(path) = &self.read_path {
-            loader = loader.read_path(path.parse()?);
-        }
-        if let Some(engines) = self.engines {
-            loader = loader.engines(engines);
-        }
-        if let Some(globs) = &self.tensors {
-            loader = loader.tensors(globs);
-        }
-        if let Some(names) = &self.names {
-            loader = loader.names(names);
-        }
-        self.cached(self.remote(loader)?)
-    }
-
-    fn remote(&self, mut loader: ringload::Loader) -> Result<ringload::Loader> {
-        if let Some(region) = &self.region {
-            loader = loader.region(region);
-        }
-        if let Some(endpoint) = &self.endpoint {
-            loader = loader.endpoint(endpoint);
-        }
-        for (name, value) in &self.headers {
-            loader = loader.header(&format!("{name}: {value}"))?;
-        }
-        if let Some(connections) = self.connections {
-            loader = loader.connections(connections);
-        }
-        if let Some((id, secret, token)) = &self.s3_credentials {
-            loader = loader.s3_credentials(S3Credentials {
-                access_key_id: id.clone(),
-                secret_access_key: secret.clone(),
-                session_token: token.clone(),
-            });
-        }
-        Ok(loader.verify(self.verify))
-    }
-
-    fn cached(&self, mut loader: ringload::Loader) -> Result<ringload::Loader> {
-        loader = match &self.cache_dir {
-            None => loader,
-            Some(none) if none.as_os_str().is_empty() => loader.no_cache(),
-            Some(directory) => loader.cache_dir(directory),
-        };
-        if let Some(size) = &self.cache_size {
-            loader = loader.cache_size(size.text().parse::<CacheSize>()?);
-        }
-        if let Some(validate) = &self.cache_validate {
-            loader = loader.cache_validate(validate.parse::<CacheValidate>()?);
-        }
-        Ok(loader)
-    }
-}
-
-pub(crate) fn memory_limit(limit: &Size) -> Result<MemoryLimit> {
-    match limit.text().as_str() {
-        "none" => Ok(MemoryLimit::Unlimited),
-        text => text.parse(),
-    }
-}
-
-fn order(text: Option<&str>) -> Result<Order> {
-    match text {
-        None | Some("completion") => Ok(Order::Completion),
-        Some("file") => Ok(Order::File),
-        Some(text) => Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!("{text:?} is not an order; use completion or file"),
-        )),
+    /// The error of the first option that cannot be used.
+    pub(crate) fn loader(&self) -> Result<Loader> {
+        let loader = Loader::new().consumer_holds_one(true).caller_may_retain_all(self.keep);
+        let loader = if self.runai_env { loader.runai_env()? } else { loader };
+        let mut values = self.values.iter();
+        values.try_fold(loader, |loader, (name, values)| loader.set_all(name, values))
     }
 }

@@ -186,19 +186,32 @@ const char *ringload_error(void);
 int ringload_loader_new(struct RingloadLoader **loader);
 
 /**
- * Sets an option of later loads.
+ * Sets an option for later loads.
  *
- * memory_limit (unlimited, min, 4GiB), device (cpu, cuda, cuda:1), dtype (F32, F16, BF16), allocation
- * (shard, tensor), tensors (globs, one a line), order (completion, file), read_path (auto, direct,
- * buffered, mapped, gds), engines, hold_timeout_seconds; region, endpoint, header (`Name: value`; each
- * adds one), connections, verify (true, false), s3_access_key_id, s3_secret_access_key,
- * s3_session_token; cache_dir, cache_size, cache_validate.
+ * - `memory_limit`: unlimited, min, or a size such as 4GiB
+ * - `device`: cpu, cuda or cuda:N
+ * - `device_map`: rules GLOB=DEVICE, one per line; the first that matches a tensor's name counts
+ * - `dtype`: cast floats to F32, F16 or BF16
+ * - `allocation`: of GPU memory, per shard or tensor
+ * - `tensors`: globs of names to load, one per line
+ * - `names`: names to load, one per line; a name that no tensor has is an error
+ * - `order`: completion or file
+ * - `read_path`: auto, direct, buffered, mapped or gds
+ * - `read_size`: bytes of one read or range request, such as 8MiB
+ * - `engines`: number of threads that read; 0 uses as many as help
+ * - `hold_timeout_seconds`: how long a load waits for a held tensor when memory is full
+ * - `verify`: true or false; whether objects are checked against their store's checksums
+ * - `region`, `endpoint`: of the object store
+ * - `header`: a header `Name: value` to send; each call adds one
+ * - `connections`: number of connections; 0 uses as many as help
+ * - `s3_access_key_id`, `s3_secret_access_key`, `s3_session_token`: S3 keys
+ * - `cache_dir`: directory of the local file cache; empty for no cache
+ * - `cache_size`: unlimited, or a size such as 200GiB
+ * - `cache_validate`: always, never, or an age such as 10m
  *
  * Has to hold: `key` and `value` are NULL or texts.
  */
-int ringload_loader_set(struct RingloadLoader *loader,
-                        const char *key,
-                        const char *value);
+int ringload_loader_set(struct RingloadLoader *loader, const char *key, const char *value);
 
 /**
  * Frees a loader. Its streams go on. NULL and freed ones are ignored.

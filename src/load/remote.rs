@@ -119,7 +119,7 @@ impl Loader {
         Err(Error::new(ErrorKind::InvalidInput, sentence))
     }
 
-    fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {
+    pub(super) fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {
         let mut options = self.opener.options.clone();
         change(&mut options);
         self.opener = Arc::new(Opener::new(options).behind(self.cache.clone()));

@@ -1,39 +1,39 @@
-//! The local file cache: where it is, how large, and when its entries are believed.
+//! The local file cache: its directory, its size, and when its entries are validated.
 
-use super::{in_variable, parse_bytes};
-use crate::error::{Error, ErrorKind, Result};
+use super::environment::in_variable;
+use super::parse::{invalid, parse_bytes};
+use crate::error::{Error, Result};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// When the store is asked whether an object is still what the cache holds.
+/// When a store is asked whether an object is still the one in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum CacheValidate {
-    /// Whenever it is opened: one conditional request.
+    /// Whenever the object is opened, with one conditional request.
     #[default]
     Always,
-    /// Never: what was cached last is taken. What is complete needs no network.
+    /// Never: the cached version is used. A complete entry needs no network.
     Never,
-    /// When it was asked this long ago, or longer.
+    /// When the last validation is this long ago, or longer.
     Age(Duration),
 }
 
 impl FromStr for CacheValidate {
     type Err = Error;
 
-    /// `always`, `never`, or an age: `30s`, `10m`, `1h`, `7d`.
+    /// Parses `always`, `never`, or an age: `30s`, `10m`, `1h`, `7d`.
     fn from_str(text: &str) -> Result<Self> {
-        match text.trim() {
-            "always" => Ok(Self::Always),
-            "never" => Ok(Self::Never),
-            age => parse_age(age).map(Self::Age).ok_or_else(|| {
-                let sentence = format!(
-                    "{text:?} does not say when to validate; use \"always\", \"never\", or an age \
-                     such as 30s, 10m, 1h or 7d"
-                );
-                Error::new(ErrorKind::InvalidInput, sentence)
-            }),
+        match (text.trim(), parse_age(text.trim())) {
+            ("always", _) => Ok(Self::Always),
+            ("never", _) => Ok(Self::Never),
+            (_, Some(age)) => Ok(Self::Age(age)),
+            _ => invalid(format!(
+                "{text:?} does not say when to validate; use \"always\", \"never\", or an age such \
+                 as 30s, 10m, 1h or 7d"
+            )),
         }
     }
 }
@@ -61,46 +61,46 @@ fn parse_age(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
-/// How large the cache may get.
+/// How large the cache may get on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum CacheSize {
-    /// As large as the file system lets it.
+    /// As large as the file system allows.
     #[default]
     Unlimited,
-    /// So many bytes on disk.
+    /// A number of bytes.
     Bytes(u64),
 }
 
 impl FromStr for CacheSize {
     type Err = Error;
 
-    /// `unlimited`, or bytes: `200GiB`, `100000000000`.
+    /// Parses `unlimited`, or bytes: `200GiB`, `100000000000`.
     fn from_str(text: &str) -> Result<Self> {
-        match text.trim() {
-            "unlimited" => Ok(Self::Unlimited),
-            bytes => parse_bytes(bytes).map(Self::Bytes).ok_or_else(|| {
-                let sentence = format!(
-                    "{text:?} is not a size for the cache; use \"unlimited\", or bytes such as \
-                     200GiB"
-                );
-                Error::new(ErrorKind::InvalidInput, sentence)
-            }),
+        match (text.trim(), parse_bytes(text.trim())) {
+            ("unlimited", _) => Ok(Self::Unlimited),
+            (_, Some(bytes)) => Ok(Self::Bytes(bytes)),
+            _ => invalid(format!(
+                "{text:?} is not a size for the cache; use \"unlimited\", or bytes such as 200GiB"
+            )),
         }
     }
 }
 
-/// What was chosen in code or on the command line; what was not is the environment's to say.
+/// The cache options that were set in code or on the command line. The environment is read for the
+/// others.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CacheOptions {
-    /// `Some(None)` is: no cache.
+    /// `Some(None)` turns the cache off, whatever the environment says.
     pub dir: Option<Option<PathBuf>>,
     pub size: Option<CacheSize>,
     pub validate: Option<CacheValidate>,
-    /// Whether what comes too fast for the disk is waited for, and not left out.
+    /// Whether a load waits for the cache's disk instead of leaving out what the disk is too slow
+    /// for.
     pub patient: bool,
 }
 
-/// What is in force.
+/// The cache options in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CacheSettings {
     pub dir: PathBuf,
@@ -110,28 +110,28 @@ pub(crate) struct CacheSettings {
 }
 
 impl CacheOptions {
-    const DIR: &str = "RINGLOAD_CACHE_DIR";
-    const SIZE: &str = "RINGLOAD_CACHE_SIZE";
-    const VALIDATE: &str = "RINGLOAD_CACHE_VALIDATE";
+    pub const DIR_VARIABLE: &str = "RINGLOAD_CACHE_DIR";
+    pub const SIZE_VARIABLE: &str = "RINGLOAD_CACHE_SIZE";
+    pub const VALIDATE_VARIABLE: &str = "RINGLOAD_CACHE_VALIDATE";
 
-    /// What is in force in this environment; `None` without a cache.
+    /// Returns the settings in force in the environment `env`, or `None` without a cache.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput), naming the variable that cannot be read.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable that does not parse.
     pub fn settings(&self, env: impl Fn(&str) -> Option<String>) -> Result<Option<CacheSettings>> {
         let dir = match &self.dir {
-            Some(chosen) => chosen.clone(),
-            None => env(Self::DIR).map(PathBuf::from),
+            Some(dir) => dir.clone(),
+            None => env(Self::DIR_VARIABLE).map(PathBuf::from),
         };
         let Some(dir) = dir else { return Ok(None) };
-        let size = chosen(self.size, Self::SIZE, &env)?;
-        let validate = chosen(self.validate, Self::VALIDATE, &env)?;
+        let size = set_or_variable(self.size, Self::SIZE_VARIABLE, &env)?;
+        let validate = set_or_variable(self.validate, Self::VALIDATE_VARIABLE, &env)?;
         Ok(Some(CacheSettings { dir, size, validate, patient: self.patient }))
     }
 }
 
-/// What was set, else what the variable `name` says, else the default.
-fn chosen<T: FromStr<Err = Error> + Default>(
+/// Returns the value that was set, else the one in the variable `name`, else the default.
+fn set_or_variable<T: FromStr<Err = Error> + Default>(
     set: Option<T>,
     name: &str,
     env: impl Fn(&str) -> Option<String>,

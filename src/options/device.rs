@@ -1,27 +1,30 @@
-//! Where tensors shall end up: one device, or a map from tensor names to devices.
+//! The device that tensors go to: one for all, or a map from tensor names to devices.
 
+use super::parse::{invalid, one_of};
 use crate::error::{Error, ErrorKind, Result};
 use globset::{Glob, GlobMatcher};
 use std::fmt;
 use std::str::FromStr;
 
-/// Where tensors end up.
+/// The device that a tensor is in the memory of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[non_exhaustive]
 pub enum Device {
-    /// The host's own memory.
+    /// Host memory.
     #[default]
     Host,
-    /// The memory of an NVIDIA GPU, by its CUDA ordinal (which heeds `CUDA_VISIBLE_DEVICES`).
+    /// The memory of the NVIDIA GPU with this CUDA ordinal, which depends on
+    /// `CUDA_VISIBLE_DEVICES`.
     Cuda(u32),
 }
 
 impl Device {
-    /// The GPU with this CUDA ordinal.
+    /// Returns the GPU with this CUDA ordinal.
     pub const fn cuda(ordinal: u32) -> Self {
         Self::Cuda(ordinal)
     }
 
-    /// The CUDA ordinal of a GPU; `None` for the host.
+    /// Returns the CUDA ordinal of a GPU, or `None` for the host.
     pub const fn ordinal(self) -> Option<u32> {
         match self {
             Self::Host => None,
@@ -29,7 +32,7 @@ impl Device {
         }
     }
 
-    /// Whether it is the host.
+    /// Whether this is host memory.
     pub const fn is_host(self) -> bool {
         matches!(self, Self::Host)
     }
@@ -53,39 +56,47 @@ impl serde::Serialize for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    /// Parses `cpu`, `cuda` (the first GPU) or `cuda:N`.
     fn from_str(text: &str) -> Result<Self> {
         let device = match text.split_once(':') {
             None if text == "cpu" => Some(Self::Host),
             None if text == "cuda" => Some(Self::Cuda(0)),
-            // `parse` alone would take "+1".
+            // `parse` alone would accept "+1".
             Some(("cuda", n)) if n.bytes().all(|b| b.is_ascii_digit()) => {
                 n.parse().ok().map(Self::Cuda)
             }
             _ => None,
         };
-        device.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                format!("{text:?} is not a device; use cpu, cuda or cuda:N"),
-            )
-        })
+        match device {
+            Some(device) => Ok(device),
+            None => invalid(format!("{text:?} is not a device; use cpu, cuda or cuda:N")),
+        }
     }
 }
 
-/// How memory of a GPU is allocated for tensors.
+/// How GPU memory is allocated for tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Allocation {
-    /// One allocation for all tensors of a shard, freed with the last of them: few calls of the
-    /// driver, and large copies.
+    /// One allocation for all tensors of a shard, freed with the last of them. This needs few driver
+    /// calls and makes large copies.
     #[default]
     PerShard,
-    /// One for each tensor: for who drops tensors one by one and needs their memory back.
+    /// One allocation for each tensor, so that dropping a tensor frees its memory.
     PerTensor,
 }
 
-/// Which tensor ends up where: globs of tensor names, the first that matches counts; and a device
-/// for the rest.
+impl FromStr for Allocation {
+    type Err = Error;
+
+    /// Parses `shard` or `tensor`.
+    fn from_str(text: &str) -> Result<Self> {
+        one_of(text, "an allocation", &[("shard", Self::PerShard), ("tensor", Self::PerTensor)])
+    }
+}
+
+/// A map from tensor names to devices: globs, of which the first that matches a name counts, and a
+/// device for the tensors that no glob matches.
 ///
 /// ```
 /// use ringload::{Device, DeviceMap};
@@ -106,22 +117,43 @@ pub struct DeviceMap {
 }
 
 impl DeviceMap {
-    /// Adds a rule behind those there are: tensors whose name matches `glob` go to `device`.
+    /// Adds a rule after the present ones: tensors whose name matches `glob` go to `device`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a glob that does not parse.
+    /// [`ErrorKind::InvalidInput`] if `glob` is not a valid glob.
     pub fn with(mut self, glob: &str, device: Device) -> Result<Self> {
         self.rules.push((compile(glob)?.compile_matcher(), device));
         Ok(self)
     }
 
-    /// Whether nothing goes to host memory, whatever it is called.
+    /// Replaces the device of the tensors that no glob matches.
+    pub(crate) fn set_rest(&mut self, rest: Device) {
+        self.rest = rest;
+    }
+
+    /// Replaces the rules by `rules`, each written as `GLOB=DEVICE`. The glob may contain a `=`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], naming the glob or device that is not valid.
+    pub(crate) fn set_rules(&mut self, rules: &[&str]) -> Result<()> {
+        *self = rules.iter().try_fold(Self::from(self.rest), |map, rule| {
+            match rule.rsplit_once('=') {
+                Some((glob, device)) => map.with(glob, device.parse()?),
+                None => invalid(format!(
+                    "{rule:?} has no device; use GLOB=DEVICE, e.g. 'lm_head.*=cuda:1'"
+                )),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Whether no tensor, whatever its name, goes to host memory.
     pub(crate) fn has_only_gpus(&self) -> bool {
         let mut devices = self.rules.iter().map(|&(_, device)| device);
         !self.rest.is_host() && devices.all(|device| !device.is_host())
     }
 
-    /// Where the tensor called `name` goes.
+    /// Returns the device of the tensor called `name`.
     pub fn device_of(&self, name: &str) -> Device {
         let rule = self.rules.iter().find(|(glob, _)| glob.is_match(name));
         rule.map_or(self.rest, |&(_, device)| device)
@@ -149,10 +181,10 @@ impl fmt::Debug for DeviceMap {
     }
 }
 
-/// A glob of tensor names.
+/// Compiles a glob of tensor names.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`], naming it.
+/// [`ErrorKind::InvalidInput`], with the glob.
 pub(crate) fn compile(glob: &str) -> Result<Glob> {
     Glob::new(glob).map_err(|error| {
         Error::new(ErrorKind::InvalidInput, format!("{glob:?} is not a valid glob"))
@@ -177,6 +209,17 @@ mod tests {
             let error = wrong.parse::<Device>().map_err(|e| e.to_string());
             assert!(error.is_err_and(|e| e.contains("use cpu, cuda or cuda:N")), "{wrong}");
         }
+    }
+
+    #[test]
+    fn rules_of_a_device_map_end_in_a_device() {
+        let rules = |rules: &[&str]| {
+            let mut map = DeviceMap::from(Device::cuda(3));
+            map.set_rules(rules).map(|()| map.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(rules(&["a=b*=cuda:1", "c=cpu"]).unwrap(), "a=b*=cuda:1, c=cpu, cuda:3");
+        assert!(rules(&["lm_head"]).is_err_and(|e| e.contains("GLOB=DEVICE")));
+        assert!(rules(&["lm_head=gpu"]).is_err_and(|e| e.contains("\"gpu\"")));
     }
 
     #[test]

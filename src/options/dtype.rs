@@ -1,35 +1,33 @@
-//! Which type floats are cast to on their way in.
+//! The type that floats are cast to while they are loaded.
 
-use crate::error::{Error, ErrorKind, Result};
+use super::parse::invalid;
+use crate::error::Result;
 use safetensors::Dtype;
 
-/// The type called `text` that tensors can be cast to: `f32`, `f16` or `bf16`, also written
-/// `float32`, `float16` and `bfloat16`, in any case.
+/// Parses the name of a type that tensors can be cast to: `f32`, `f16` or `bf16`, also written
+/// `float32`, `float16` and `bfloat16`, in upper or lower case.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for any other type.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for any other type.
 pub fn parse_dtype(text: &str) -> Result<Dtype> {
     match text.to_ascii_lowercase().as_str() {
         "f32" | "float32" => Ok(Dtype::F32),
         "f16" | "float16" => Ok(Dtype::F16),
         "bf16" | "bfloat16" => Ok(Dtype::BF16),
-        _ => Err(refused(&format!("{text:?}"))),
+        _ => refuse(&format!("{text:?}")),
     }
 }
 
-/// Fails for a type that tensors cannot be cast to.
+/// Fails if tensors cannot be cast to `dtype`.
 pub(crate) fn check_dtype(dtype: Dtype) -> Result<()> {
     match dtype {
         Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(()),
-        other => Err(refused(&other.to_string())),
+        other => refuse(&other.to_string()),
     }
 }
 
-fn refused(what: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidInput,
-        format!("tensors cannot be cast to {what}; use f32, f16 or bf16"),
-    )
+fn refuse<T>(dtype: &str) -> Result<T> {
+    invalid(format!("tensors cannot be cast to {dtype}; use f32, f16 or bf16"))
 }
 
 #[cfg(test)]

@@ -1,27 +1,28 @@
 //! How object stores and web servers are reached.
 
-use super::environment;
-use crate::error::{Error, ErrorKind, Result};
+use super::environment::{Env, environment};
+use super::parse::invalid;
+use crate::error::Result;
 use http::{HeaderName, HeaderValue};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Looks a variable up; the process's environment, or a test's.
-pub(crate) type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
-
 /// How object stores and web servers are reached. Set through [`Loader`](crate::Loader).
 #[derive(Clone)]
 pub(crate) struct RemoteOptions {
-    /// The region of an S3 bucket; wins over profile and environment.
+    /// The region of an S3 bucket. Wins over the profile and the environment.
     pub region: Option<String>,
     /// The base URL of a compatible store, instead of the provider's own.
     pub endpoint: Option<String>,
-    /// What requests to S3 are signed with, instead of what is found.
+    /// The keys that requests to S3 are signed with, instead of those that the environment or the
+    /// configuration files give.
     pub s3_credentials: Option<S3Credentials>,
-    /// Sent with every request to the host that a location names, and not to others.
+    /// S3 keys that were set one by one. They become `s3_credentials` when they are complete.
+    pub partial_s3_keys: PartialS3Keys,
+    /// Sent with every request to the host that a location names, and to no other host.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Connections of a load; `None` scales them with what is measured.
+    /// The number of connections of a load. `None` adapts it to the measured throughput.
     pub connections: Option<usize>,
     /// Whether whole-object checksums are checked.
     pub verify: bool,
@@ -29,19 +30,31 @@ pub(crate) struct RemoteOptions {
     pub env: Env,
 }
 
-/// Keys for S3, given by the caller instead of found where the SDKs look
-/// ([`Loader::s3_credentials`](crate::Loader::s3_credentials)).
+/// S3 keys that the caller gives, instead of those that the environment or the configuration files
+/// give ([`Loader::s3_credentials`](crate::Loader::s3_credentials)).
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct S3Credentials {
-    /// The access key's name.
+    /// The id of the access key.
     pub access_key_id: String,
-    /// Its secret.
+    /// The secret of the access key.
     pub secret_access_key: String,
-    /// The token of temporary keys.
+    /// The session token of temporary keys.
     pub session_token: Option<String>,
 }
 
-/// Without anything secret.
+impl S3Credentials {
+    /// Returns permanent keys. Set [`session_token`](Self::session_token) for temporary ones.
+    pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<String>) -> Self {
+        Self {
+            access_key_id: access_key_id.into(),
+            secret_access_key: secret_access_key.into(),
+            session_token: None,
+        }
+    }
+}
+
+/// Leaves out the secrets.
 impl fmt::Debug for S3Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = &self.access_key_id;
@@ -49,26 +62,52 @@ impl fmt::Debug for S3Credentials {
     }
 }
 
-/// How long and how often a request is tried.
+/// S3 keys of which some may be missing.
+#[derive(Clone, Default)]
+pub(crate) struct PartialS3Keys {
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<String>,
+    pub session_token: Option<String>,
+}
+
+impl PartialS3Keys {
+    /// Returns the keys once both the id and the secret are there.
+    pub fn credentials(&self) -> Option<S3Credentials> {
+        Some(S3Credentials {
+            access_key_id: self.access_key_id.clone()?,
+            secret_access_key: self.secret_access_key.clone()?,
+            session_token: self.session_token.clone(),
+        })
+    }
+}
+
+/// How often and for how long a request is tried.
+///
+/// ```
+/// let mut limits = ringload::RetryLimits::default();
+/// limits.attempts = 3;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RetryLimits {
-    /// How often one range is asked for without getting further, the first time included.
+    /// How often one range is requested without any progress, including the first time.
     pub attempts: u32,
-    /// Until when a range that failed is asked for again: no wait begins that would end later than
-    /// this after the range was first asked for. It does not cut off an attempt that is under way:
-    /// each of its steps is bounded by the limits below, and a body that keeps moving may take as
-    /// long as it needs.
+    /// For how long a range that failed is requested again: no wait begins that would end later
+    /// than this after the first request. An attempt that is under way is not cut off. Its steps
+    /// are bounded by the limits below, and a body that makes progress may take as long as it
+    /// needs.
     pub total: Duration,
     /// How long connecting may take, TLS included.
     pub connect: Duration,
-    /// How long the first byte of an answer may take.
+    /// How long the first byte of a response may take.
     pub first_byte: Duration,
-    /// A body that brings less than [`STALLED_BYTES`](Self::STALLED_BYTES) in this time is stalled.
+    /// A body that delivers fewer than [`STALLED_BYTES`](Self::STALLED_BYTES) in this time is
+    /// stalled, and its request fails.
     pub stalled: Duration,
 }
 
 impl RetryLimits {
-    /// What a body has to bring in [`stalled`](Self::stalled) to count as moving.
+    /// How many bytes a body has to deliver within [`stalled`](Self::stalled).
     pub const STALLED_BYTES: u64 = 64 << 10;
 }
 
@@ -90,6 +129,7 @@ impl Default for RemoteOptions {
             region: None,
             endpoint: None,
             s3_credentials: None,
+            partial_s3_keys: PartialS3Keys::default(),
             headers: Vec::new(),
             connections: None,
             verify: false,
@@ -100,12 +140,12 @@ impl Default for RemoteOptions {
 }
 
 impl RemoteOptions {
-    /// The variable `name`, if it is set and not empty.
+    /// Returns the variable `name`, or `None` if it is unset or empty.
     pub fn env(&self, name: &str) -> Option<String> {
         (self.env)(name)
     }
 
-    /// Options in an environment of these variables alone.
+    /// Returns the default options in an environment of these variables alone.
     #[cfg(test)]
     pub fn with_variables(variables: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -114,22 +154,20 @@ impl RemoteOptions {
         Self { env: Arc::new(env), ..Self::default() }
     }
 
-    /// Whether the variable `name` says yes (`1`, `true`, `yes`, `on`).
+    /// Returns whether the variable `name` is `1`, `true`, `yes` or `on`; `None` if it is not set.
     pub fn env_flag(&self, name: &str) -> Option<bool> {
         let value = self.env(name)?;
         Some(["1", "true", "yes", "on"].contains(&value.trim().to_ascii_lowercase().as_str()))
     }
 }
 
-/// Reads `Name: value` as a header; the value is marked as secret.
+/// Parses `Name: value` as a header whose value is marked as sensitive.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput), without the value, for what is no header.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `text` is not a header. The message does not
+/// contain the value.
 pub(crate) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
-    let refuse = |what: &str| {
-        let sentence = format!("{what}; write a header as 'Name: value'");
-        Err(Error::new(ErrorKind::InvalidInput, sentence))
-    };
+    let refuse = |what: &str| invalid(format!("{what}; write a header as 'Name: value'"));
     let Some((name, value)) = text.split_once(':') else {
         return refuse("a header has no colon");
     };
@@ -137,7 +175,7 @@ pub(crate) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
         return refuse(&format!("{:?} is not the name of a header", name.trim()));
     };
     let Ok(mut value) = HeaderValue::from_str(value.trim()) else {
-        return refuse(&format!("the value of the header {name} holds characters that none may"));
+        return refuse(&format!("the value of the header {name} contains invalid characters"));
     };
     value.set_sensitive(true);
     Ok((name, value))
@@ -159,9 +197,10 @@ impl fmt::Debug for RemoteOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
-    fn headers_are_read_and_their_values_never_told() {
+    fn headers_are_parsed_and_their_values_never_printed() {
         let (name, value) = parse_header("Authorization: Bearer s3cret").unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer s3cret"));
         assert!(!format!("{value:?}").contains("s3cret"));

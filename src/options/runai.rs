@@ -1,89 +1,81 @@
-//! Variables of Run:ai's streamer that are honoured where its interface is served: by the C library's
-//! `runai_file_streamer_*` functions and by the Python package.
+//! Variables of Run:ai Model Streamer that are honoured only where its interface is served: by the C
+//! library's `runai_file_streamer_*` functions and by the Python package.
 //!
-//! Those that mean the same for every load are read elsewhere: the engines' number and the memory limit
-//! in the parent, the place and style of S3 with the store. What only tunes its own readers
-//! (`RUNAI_STREAMER_CHUNK_BYTESIZE`, `RUNAI_STREAMER_FS_QUEUE_DEPTH` and the like) has no counterpart.
+//! The variables that mean the same for every load are read elsewhere: the number of engines and the
+//! memory limit in `environment`, endpoint and addressing style of S3 by the store. Variables that tune
+//! Run:ai's own readers (`RUNAI_STREAMER_CHUNK_BYTESIZE`, `RUNAI_STREAMER_FS_QUEUE_DEPTH` and others)
+//! have no counterpart.
 //!
-//! | variable | here |
+//! | variable | meaning here |
 //! | --- | --- |
 //! | `RUNAI_STREAMER_OBJ_CONCURRENCY`, `RUNAI_STREAMER_CONCURRENCY` | connections to a store |
-//! | `RUNAI_STREAMER_FS_STRATEGY` | the first of its list: through the page cache, or directly |
+//! | `RUNAI_STREAMER_FS_STRATEGY` | a list whose first item selects buffered or direct reads |
 
 use super::ReadPath;
-use crate::error::{Error, ErrorKind, Result};
+use super::environment::{first_set, in_variable, positive};
+use super::parse::invalid;
+use crate::error::Result;
 
-/// What the variables say; `None` where one is not set.
+/// The values of the variables; `None` for a variable that is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RunaiVariables {
-    /// Connections to a store.
+    /// The number of connections to a store.
     pub connections: Option<usize>,
     /// How local files are read.
     pub read_path: Option<ReadPath>,
 }
 
 impl RunaiVariables {
-    /// Those of `env`.
+    /// Reads the variables of `env`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput), naming the variable that cannot be read.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable that does not parse.
     pub fn read(env: impl Fn(&str) -> Option<String>) -> Result<Self> {
         const STRATEGY: &str = "RUNAI_STREAMER_FS_STRATEGY";
-        let first = ["RUNAI_STREAMER_OBJ_CONCURRENCY", "RUNAI_STREAMER_CONCURRENCY"]
-            .into_iter()
-            .find_map(|name| Some((name, env(name)?)));
-        let connections = first.map(|(name, text)| connections(name, &text)).transpose()?;
+        let names = ["RUNAI_STREAMER_OBJ_CONCURRENCY", "RUNAI_STREAMER_CONCURRENCY"];
+        let connections = first_set(&names, &env);
         let strategy = env(STRATEGY)
-            .map(|list| strategy(&list).map_err(|error| super::in_variable(STRATEGY, &error)));
-        Ok(Self { connections, read_path: strategy.transpose()? })
+            .map(|list| strategy(&list).map_err(|error| in_variable(STRATEGY, &error)));
+        Ok(Self {
+            connections: connections
+                .map(|(name, text)| positive(name, &text, "connections"))
+                .transpose()?,
+            read_path: strategy.transpose()?,
+        })
     }
 }
 
-fn connections(name: &str, text: &str) -> Result<usize> {
-    match text.trim().parse() {
-        Ok(connections @ 1..) => Ok(connections),
-        _ => {
-            let sentence = format!("{name}={text}: use a number of connections, at least 1");
-            Err(Error::new(ErrorKind::InvalidInput, sentence))
-        }
-    }
-}
-
-/// The read path that a list of strategies asks for, best first: `io_uring_direct,sync_buffered`.
+/// Returns the read path for a list of strategies in order of preference, such as
+/// `io_uring_direct,sync_buffered`.
 ///
-/// The first one counts, as all of them are served: where the machine lacks one, the ladder goes down
-/// by itself. Direct ones read from the page cache what is in it.
+/// Only the first strategy counts, because ringload serves all of them: where the machine lacks one,
+/// the load falls back by itself. With a direct strategy, pages that are in the page cache are still
+/// read from there.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) for a name that is unknown, empty or there twice.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) if a name is unknown, empty or repeated.
 pub(crate) fn strategy(list: &str) -> Result<ReadPath> {
-    const NAMES: [(&str, ReadPath); 4] = [
-        ("io_uring_direct", ReadPath::Auto),
-        ("io_uring_buffered", ReadPath::Buffered),
-        ("libaio_direct", ReadPath::Auto),
-        ("sync_buffered", ReadPath::Buffered),
-    ];
     let names: Vec<_> = list.split(',').map(str::trim).collect();
-    let mut paths = Vec::with_capacity(names.len());
-    for (position, name) in names.iter().enumerate() {
-        let known = NAMES.iter().find(|(known, _)| known == name);
-        match known.filter(|_| !names[..position].contains(name)) {
-            Some((_, path)) => paths.push(*path),
-            None => {
-                let sentence = format!(
-                    "{list:?} is no list of strategies; use each of io_uring_direct, \
-                     io_uring_buffered, libaio_direct and sync_buffered at most once, with commas"
-                );
-                return Err(Error::new(ErrorKind::InvalidInput, sentence));
-            }
-        }
+    let path_of = |(position, name): (usize, &&str)| match *name {
+        _ if names[..position].contains(name) => None,
+        "io_uring_direct" | "libaio_direct" => Some(ReadPath::Auto),
+        "io_uring_buffered" | "sync_buffered" => Some(ReadPath::Buffered),
+        _ => None,
+    };
+    let paths: Option<Vec<_>> = names.iter().enumerate().map(path_of).collect();
+    match paths.as_deref() {
+        Some([first, ..]) => Ok(*first),
+        _ => invalid(format!(
+            "{list:?} is not a list of strategies; use each of io_uring_direct, io_uring_buffered, \
+             libaio_direct and sync_buffered at most once, separated by commas"
+        )),
     }
-    Ok(paths.first().copied().unwrap_or_default()) // a split is never empty
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn read(pairs: &[(&str, &str)]) -> Result<RunaiVariables> {
         RunaiVariables::read(|name| {

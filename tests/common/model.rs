@@ -96,13 +96,13 @@ impl Model {
 
 /// Limits that make a load of a broken server short.
 pub fn limits() -> RetryLimits {
-    RetryLimits {
-        attempts: 4,
-        total: Duration::from_secs(10),
-        connect: Duration::from_secs(2),
-        first_byte: Duration::from_millis(500),
-        stalled: Duration::from_millis(300),
-    }
+    let mut limits = RetryLimits::default();
+    limits.attempts = 4;
+    limits.total = Duration::from_secs(10);
+    limits.connect = Duration::from_secs(2);
+    limits.first_byte = Duration::from_millis(500);
+    limits.stalled = Duration::from_millis(300);
+    limits
 }
 
 /// A loader of these limits, on one engine.

@@ -93,7 +93,7 @@ def pull_files(
 def _loader(location: str, s3_credentials: Any | None) -> Loader:
     # What becomes a file is not kept a second time.
     options = loader_options(s3_credentials, [location])
-    return Loader(cache_dir="", heed_runai=True, **options)
+    return Loader(cache_dir="", runai_env=True, **options)
 
 
 def _as_directory(location: str) -> str:

@@ -155,7 +155,7 @@ class SafetensorsStreamer:
         target = Device(device)
         locations = [fsdecode(path) for path in paths]
         options = _cache.with_cache(loader_options(s3_credentials, locations))
-        loader = Loader(device=target.native, keep=owned, heed_runai=True, **options)
+        loader = Loader(device=target.native, keep=owned, runai_env=True, **options)
         _cache.remember(loader)
         opened = Opened(loader, locations)
         if names is not None:

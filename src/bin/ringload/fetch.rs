@@ -3,13 +3,12 @@
 //! Into the cache, it is a load that drops every tensor and waits for the cache's disk. With `--to`
 //! it is a download of the library, which leaves plain files.
 
-use crate::caching::Caching;
 use crate::failure::Outcome;
 use crate::format;
 use crate::load::progress;
 use crate::locations::Locations;
+use crate::options::StorageOptions;
 use crate::output;
-use crate::remote::Remote;
 use ringload::{Error, ErrorKind, Loader, Location, MemoryLimit};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -25,9 +24,7 @@ pub struct Args {
     #[command(flatten)]
     locations: Locations,
     #[command(flatten)]
-    remote: Remote,
-    #[command(flatten)]
-    caching: Caching,
+    options: StorageOptions,
     /// Write plain safetensors files (and their index) to this directory, instead of to the cache
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
@@ -55,7 +52,7 @@ struct Fetched {
 /// # Errors
 /// When the objects cannot be fetched, or neither a cache nor a directory is given.
 pub fn run(args: Args) -> Outcome {
-    let loader = args.caching.apply(args.remote.apply(Loader::new())?);
+    let loader = args.options.loader()?;
     let locations = args.locations.parse()?;
     let fetched = match &args.to {
         Some(directory) => download(&loader, locations, directory)?,

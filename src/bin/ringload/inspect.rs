@@ -1,12 +1,11 @@
 //! `ringload inspect`: lists the tensors of a checkpoint, reading only its headers.
 
-use crate::caching::{self, Caching};
 use crate::failure::Outcome;
 use crate::format::{self, Align};
 use crate::locations::Locations;
+use crate::options::{self, StorageOptions};
 use crate::output;
-use crate::remote::Remote;
-use ringload::{Checkpoint, Dtype, Loader, Shard, TensorInfo};
+use ringload::{Checkpoint, Dtype, Shard, TensorInfo};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -17,9 +16,7 @@ pub struct Args {
     #[command(flatten)]
     locations: Locations,
     #[command(flatten)]
-    remote: Remote,
-    #[command(flatten)]
-    caching: Caching,
+    options: StorageOptions,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -30,9 +27,9 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
-    let loader = args.caching.apply(args.remote.apply(Loader::new())?);
+    let loader = args.options.loader()?;
     let checkpoint = loader.open(args.locations.parse()?)?;
-    caching::flush(&loader);
+    options::flush(&loader);
     if args.json {
         output::print_json(&Listing::of(&checkpoint))
     } else {

@@ -8,7 +8,6 @@
 
 mod bench;
 mod cache;
-mod caching;
 mod doctor;
 mod failure;
 mod fetch;
@@ -16,8 +15,8 @@ mod format;
 mod inspect;
 mod load;
 mod locations;
+mod options;
 mod output;
-mod remote;
 mod system;
 
 use clap::{Parser, Subcommand};

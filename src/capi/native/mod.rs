@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! status   what functions return, and the last error of a thread
-//! options  a loader's options, by name
 //! range    ranges, and the memory they go to
 //! tensor   what a C program is given of a tensor
 //! ```
@@ -12,7 +11,6 @@
 //! A tensor may be released by any thread, also after its stream and loader were freed. After a fork the
 //! child makes its own loaders: what it has of its parent's is an error there.
 
-mod options;
 mod range;
 mod status;
 mod tensor;
@@ -26,7 +24,6 @@ use super::handles::{Handles, Stale};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::CancelHandle;
 use crate::load::{Loader, Progress, TensorStream};
-use options::Options;
 use range::{location_at, memory, request};
 use status::{Outcome, returned};
 use std::ffi::{c_char, c_int, c_void};
@@ -40,7 +37,7 @@ pub struct RingloadLoader;
 pub struct RingloadStream;
 
 /// A loader's options.
-type Loading = Mutex<Options>;
+type Loading = Mutex<Loader>;
 
 struct Streaming {
     stream: Mutex<TensorStream>,
@@ -74,12 +71,12 @@ fn stream_of(stream: *const RingloadStream) -> Result<Arc<Streaming>> {
     STREAMS.get(stream).map_err(|stale| refusal(stale, "stream"))
 }
 
-fn locked(loading: &Loading) -> MutexGuard<'_, Options> {
+fn locked(loading: &Loading) -> MutexGuard<'_, Loader> {
     loading.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn loader_of(loader: *const RingloadLoader) -> Result<Loader> {
-    Ok(locked(&*options_of(loader)?).loader.clone())
+    Ok(locked(&*options_of(loader)?).clone())
 }
 
 /// The version of the library, as `0.1.0`.
@@ -111,13 +108,28 @@ pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -
     })
 }
 
-/// Sets an option of later loads.
+/// Sets an option for later loads.
 ///
-/// memory_limit (unlimited, min, 4GiB), device (cpu, cuda, cuda:1), dtype (F32, F16, BF16), allocation
-/// (shard, tensor), tensors (globs, one a line), order (completion, file), read_path (auto, direct,
-/// buffered, mapped, gds), engines, hold_timeout_seconds; region, endpoint, header (`Name: value`; each
-/// adds one), connections, verify (true, false), s3_access_key_id, s3_secret_access_key,
-/// s3_session_token; cache_dir, cache_size, cache_validate.
+/// - `memory_limit`: unlimited, min, or a size such as 4GiB
+/// - `device`: cpu, cuda or cuda:N
+/// - `device_map`: rules GLOB=DEVICE, one per line; the first that matches a tensor's name counts
+/// - `dtype`: cast floats to F32, F16 or BF16
+/// - `allocation`: of GPU memory, per shard or tensor
+/// - `tensors`: globs of names to load, one per line
+/// - `names`: names to load, one per line; a name that no tensor has is an error
+/// - `order`: completion or file
+/// - `read_path`: auto, direct, buffered, mapped or gds
+/// - `read_size`: bytes of one read or range request, such as 8MiB
+/// - `engines`: number of threads that read; 0 uses as many as help
+/// - `hold_timeout_seconds`: how long a load waits for a held tensor when memory is full
+/// - `verify`: true or false; whether objects are checked against their store's checksums
+/// - `region`, `endpoint`: of the object store
+/// - `header`: a header `Name: value` to send; each call adds one
+/// - `connections`: number of connections; 0 uses as many as help
+/// - `s3_access_key_id`, `s3_secret_access_key`, `s3_session_token`: S3 keys
+/// - `cache_dir`: directory of the local file cache; empty for no cache
+/// - `cache_size`: unlimited, or a size such as 200GiB
+/// - `cache_validate`: always, never, or an age such as 10m
 ///
 /// # Safety
 /// `key` and `value` are NULL or texts.
@@ -133,7 +145,9 @@ pub unsafe extern "C" fn ringload_loader_set(
         let (Some(key), Some(value)) = (unsafe { utf8(key) }, unsafe { utf8(value) }) else {
             return refuse("an option's key and value have to be texts in UTF-8");
         };
-        locked(&loading).set(key, value)?;
+        let mut loader = locked(&loading);
+        let changed = loader.clone().set(key, value);
+        *loader = changed.map_err(|error| Error::new(error.kind(), format!("{key}: {error}")))?;
         Ok(Outcome::Done)
     })
 }

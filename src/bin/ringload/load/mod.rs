@@ -16,18 +16,14 @@ mod retention;
 mod rows;
 mod trace;
 
-use crate::caching::{self, Caching};
 use crate::failure::Outcome;
-use crate::format;
 use crate::locations::Locations;
+use crate::options::{self, LoadOptions};
 use crate::output;
-use crate::remote::Remote;
 use digest::{Digester, Digests};
 use report::Report;
 use retention::Retention;
-use ringload::{
-    Device, DeviceMap, Loader, Location, MemoryLimit, ReadPath, Tensor, TensorStream, Timeline,
-};
+use ringload::{Location, Tensor, TensorStream, Timeline};
 use std::path::PathBuf;
 use std::thread;
 use trace::{Trace, TraceFile};
@@ -38,33 +34,7 @@ pub struct Args {
     #[command(flatten)]
     locations: Locations,
     #[command(flatten)]
-    remote: Remote,
-    #[command(flatten)]
-    caching: Caching,
-    /// Stream under this cap on memory: 'unlimited', 'min', or a size such as 4GiB
-    #[arg(long, value_name = "LIMIT")]
-    memory_limit: Option<MemoryLimit>,
-    /// Where tensors end up: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value_t = Device::Host)]
-    device: Device,
-    /// Tensors whose name matches end up on another device; the first match counts. May be repeated
-    #[arg(long, value_name = "GLOB=DEVICE", value_parser = parse_rule)]
-    device_map: Vec<(String, Device)>,
-    /// Cast floats to this type on the way in: f32, f16 or bf16
-    #[arg(long, value_name = "DTYPE", value_parser = ringload::options::parse_dtype)]
-    dtype: Option<ringload::Dtype>,
-    /// How to read files: auto, direct, buffered, mapped or gds
-    #[arg(long, value_name = "PATH", value_parser = str::parse::<ReadPath>)]
-    read_path: Option<ReadPath>,
-    /// Threads that read; 0 lets ringload choose
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    engines: usize,
-    /// Bytes that one read or range asks for [default: 8MiB; less under a small limit]
-    #[arg(long, value_name = "BYTES", value_parser = format::parse_size)]
-    read_size: Option<u64>,
-    /// Only tensors whose name matches this pattern; may be repeated
-    #[arg(long, value_name = "GLOB")]
-    tensors: Vec<String>,
+    options: LoadOptions,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -77,9 +47,6 @@ pub struct Args {
     /// Write a timeline of the load's slots to this file, for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Check every object against the checksum that its store keeps of it
-    #[arg(long)]
-    verify: bool,
 }
 
 /// Runs the subcommand.
@@ -88,7 +55,7 @@ pub struct Args {
 /// When the checkpoint cannot be loaded or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let trace_file = args.trace.as_deref().map(TraceFile::open).transpose()?;
-    let loader = args.loader()?.timeline(trace_file.is_some());
+    let loader = args.options.loader()?.timeline(trace_file.is_some());
     let locations: Vec<Location> = args.locations.parse()?;
     let named = locations.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let mut stream = loader.stream(locations)?;
@@ -101,7 +68,7 @@ pub fn run(args: Args) -> Outcome {
         file.write(&Trace::new(&stream, &timeline.unwrap_or_default(), &named))
     });
     drop(stream);
-    caching::flush(&loader); // also what arrived before an error
+    options::flush(&loader); // also what arrived before an error
     outcome?.print(args.json, loader.cache_trouble())?;
     traced
 }
@@ -126,41 +93,6 @@ impl LoadResults {
             (false, None) => output::print(|out| report.write(out)),
         }
     }
-}
-
-impl Args {
-    /// The loader these options describe. What is not given is left to the library, which reads
-    /// the environment.
-    fn loader(&self) -> ringload::Result<Loader> {
-        let mut devices = DeviceMap::from(self.device);
-        for (glob, device) in &self.device_map {
-            devices = devices.with(glob, *device)?;
-        }
-        let loader = Loader::new().engines(self.engines).verify(self.verify).device(devices);
-        let mut loader = self.caching.apply(self.remote.apply(loader)?);
-        if let Some(limit) = self.memory_limit {
-            loader = loader.memory_limit(limit);
-        }
-        if let Some(dtype) = self.dtype {
-            loader = loader.dtype(dtype);
-        }
-        if let Some(path) = self.read_path {
-            loader = loader.read_path(path);
-        }
-        if let Some(bytes) = self.read_size {
-            loader = loader.read_bytes(bytes);
-        }
-        if !self.tensors.is_empty() {
-            loader = loader.tensors(self.tensors.iter().cloned());
-        }
-        Ok(loader)
-    }
-}
-
-/// `GLOB=DEVICE`; a glob may hold a `=` itself.
-fn parse_rule(text: &str) -> Result<(String, Device), String> {
-    let (glob, device) = text.rsplit_once('=').ok_or("use GLOB=DEVICE, e.g. 'lm_head.*=cuda:1'")?;
-    Ok((glob.to_owned(), device.parse().map_err(|e: ringload::Error| e.to_string())?))
 }
 
 /// Takes every tensor of the stream while a progress bar is shown, and hashes them if `digest`.
@@ -189,17 +121,4 @@ fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<LoadR
 /// Runs the stream to its end and returns the tensors that stay.
 fn keep_or_drop(stream: &mut TensorStream, retention: Retention) -> ringload::Result<Vec<Tensor>> {
     stream.filter(|tensor| !matches!(tensor, Ok(tensor) if !retention.keeps(tensor))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rules_of_a_device_map_end_in_a_device() {
-        let rule = parse_rule("a=b*=cuda:1");
-        assert_eq!(rule, Ok(("a=b*".to_owned(), Device::cuda(1))));
-        assert!(parse_rule("lm_head").is_err_and(|e| e.contains("GLOB=DEVICE")));
-        assert!(parse_rule("lm_head=gpu").is_err_and(|e| e.contains("\"gpu\"")));
-    }
 }

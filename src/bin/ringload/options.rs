@@ -1,0 +1,141 @@
+//! The flags that set options of a loader, made from the table of [`Loader::options`].
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use ringload::{Loader, LoaderOption, OptionGroup, OptionKind};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long the command waits at its end for the cache to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Options that are no flags. The command prints no tensors by order, and it passes no tensors on that
+/// could be held or freed one by one. Secrets on a command line would show in the list of processes.
+const NOT_FLAGS: [&str; 7] = [
+    "allocation",
+    "hold_timeout_seconds",
+    "names",
+    "order",
+    "s3_access_key_id",
+    "s3_secret_access_key",
+    "s3_session_token",
+];
+
+/// The flags of all options of a load.
+pub type LoadOptions = LoaderOptions<true>;
+/// The flags of remote locations and of the local file cache alone, for commands that load no tensors.
+pub type StorageOptions = LoaderOptions<false>;
+
+/// The values of the flags that were given.
+#[derive(Debug, Default)]
+pub struct LoaderOptions<const LOADS: bool> {
+    values: Vec<(&'static str, Vec<OsString>)>,
+}
+
+impl<const LOADS: bool> LoaderOptions<LOADS> {
+    /// Returns a loader with these options. The library reads the environment for the others.
+    ///
+    /// # Errors
+    /// When a header or a rule of the device map is invalid.
+    pub fn loader(&self) -> ringload::Result<Loader> {
+        let mut values = self.values.iter();
+        values.try_fold(Loader::new(), |loader, (name, values)| loader.set_all(name, values))
+    }
+
+    fn table() -> impl Iterator<Item = &'static LoaderOption> {
+        let of_command = |option: &&LoaderOption| LOADS || option.group != OptionGroup::Load;
+        let is_flag = |option: &&LoaderOption| !NOT_FLAGS.contains(&option.name);
+        Loader::options().iter().filter(is_flag).filter(of_command)
+    }
+}
+
+impl<const LOADS: bool> clap::Args for LoaderOptions<LOADS> {
+    fn augment_args(command: Command) -> Command {
+        command.args(Self::table().map(argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const LOADS: bool> FromArgMatches for LoaderOptions<LOADS> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |option: &LoaderOption| {
+            let values = matches.get_raw(option.name)?;
+            Some((option.name, values.map(ToOwned::to_owned).collect()))
+        };
+        Ok(Self { values: Self::table().filter_map(given).collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn argument(option: &'static LoaderOption) -> Arg {
+    // clap wants names that live as long as the process.
+    let flag: &'static str = option.name.replace('_', "-").leak();
+    let argument = Arg::new(option.name).long(flag).help(option.help);
+    let argument = match option.group {
+        OptionGroup::Remote => argument.help_heading("Options for object stores and web servers"),
+        OptionGroup::Cache => argument.help_heading("Options for the local file cache"),
+        _ => argument,
+    };
+    match option.kind() {
+        OptionKind::Flag => argument.action(ArgAction::SetTrue),
+        kind => argument
+            .value_name(option.value_name)
+            .value_parser(parser(option))
+            .action(if kind == OptionKind::Repeated { ArgAction::Append } else { ArgAction::Set }),
+    }
+}
+
+/// Checks a value while arguments are parsed. A header is checked later, since clap's messages repeat
+/// the value, which may be secret.
+fn parser(option: &'static LoaderOption) -> ValueParser {
+    match option.kind() {
+        OptionKind::Path => clap::value_parser!(PathBuf).into(),
+        _ if option.name == "header" => clap::value_parser!(String).into(),
+        _ => ValueParser::new(|text: &str| {
+            Loader::new().set_all(option.name, &[text]).map(|_| text.to_owned())
+        }),
+    }
+}
+
+/// Waits until everything that was loaded is in the cache, and warns if that takes too long.
+pub fn flush(loader: &Loader) {
+    if !loader.flush(Some(FLUSH_TIMEOUT)) {
+        let seconds = FLUSH_TIMEOUT.as_secs();
+        tracing::warn!(
+            "the cache was not written within {seconds} s; what is missing will be loaded again"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<LoadOptions, clap::Error> {
+        let command = <LoadOptions as clap::Args>::augment_args(Command::new("load"));
+        let matches = command.try_get_matches_from([&["load"], arguments].concat())?;
+        LoadOptions::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn values_are_checked_while_arguments_are_parsed() {
+        let given =
+            parse(&["--device-map", "a=cpu", "--device-map", "b=cuda", "--verify"]).unwrap();
+        assert_eq!(given.values[0], ("device_map", vec!["a=cpu".into(), "b=cuda".into()]));
+        assert_eq!(given.values[1], ("verify", vec!["true".into()]));
+        assert!(given.loader().is_ok());
+        for wrong in [["--device-map", "a"], ["--engines", "x"], ["--cache-size", "none"]] {
+            assert!(parse(&wrong).is_err_and(|error| error.exit_code() == 2), "{wrong:?}");
+        }
+        let header = parse(&["--header", "s3cret"]).unwrap();
+        assert!(header.loader().is_err_and(|error| !error.to_string().contains("s3cret")));
+    }
+}

@@ -1,0 +1,366 @@
+//! The table of a loader's options by name, for callers that have options as text.
+//!
+//! The command line, the C library and the Python package set a loader's options through this table
+//! alone: the command makes its flags of it, `ringload_loader_set` and the keyword arguments of Python's
+//! `Loader` look names up in it. A new option is one more entry.
+
+use super::Loader;
+use crate::error::Result;
+use crate::options::{
+    CacheOptions, Device, ENGINE_VARIABLES, MEMORY_LIMIT_VARIABLES, PartialS3Keys, invalid, one_of,
+    parse_bytes, parse_dtype, parse_number,
+};
+use OptionGroup::{Cache, Load, Remote};
+use Setter::{Add, Flag, List, OnePath, Text};
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::Duration;
+
+/// One option of a [`Loader`], as [`Loader::set`] takes it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct LoaderOption {
+    /// The name, in snake case. The flag of the `ringload` command is the same with dashes.
+    pub name: &'static str,
+    /// What the option is about.
+    pub group: OptionGroup,
+    /// The placeholder for the value in help texts, such as `SIZE`.
+    pub value_name: &'static str,
+    /// A sentence for help texts, without a full stop.
+    pub help: &'static str,
+    /// The environment variables that are read where the option is not set. The first one that is
+    /// set counts.
+    pub variables: &'static [&'static str],
+    setter: Setter,
+}
+
+/// What an option is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OptionGroup {
+    /// The load itself.
+    Load,
+    /// Object stores and web servers.
+    Remote,
+    /// The local file cache.
+    Cache,
+}
+
+/// The kind of an option's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OptionKind {
+    /// Text.
+    Text,
+    /// A path of a file or directory. It need not be UTF-8.
+    Path,
+    /// `true` or `false`.
+    Flag,
+    /// Any number of texts.
+    Repeated,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Setter {
+    Text(fn(Loader, &str) -> Result<Loader>),
+    OnePath(fn(Loader, &Path) -> Loader),
+    Flag(fn(Loader, bool) -> Loader),
+    /// Adds one value to those that were set before.
+    Add(fn(Loader, &str) -> Result<Loader>),
+    /// Replaces the values that were set before.
+    List(fn(Loader, &[&str]) -> Result<Loader>),
+}
+
+/// Sets an option by the method of the same name, whose argument parses itself.
+macro_rules! parsed {
+    ($method:ident) => {
+        Text(|loader, text| Ok(loader.$method(text.parse()?)))
+    };
+}
+
+static OPTIONS: &[LoaderOption] = &[
+    entry(Load, "memory_limit", "LIMIT", parsed!(memory_limit))
+        .help("Limit tensors in host memory to 'unlimited', 'min', or a size such as 4GiB")
+        .read_from(MEMORY_LIMIT_VARIABLES),
+    entry(Load, "device", "DEVICE", Text(set_device))
+        .help("Device to load tensors to: cpu, cuda or cuda:N [default: cpu]"),
+    entry(Load, "device_map", "GLOB=DEVICE", List(set_device_map))
+        .help("Device of tensors whose name matches; the first match counts; may be repeated"),
+    entry(Load, "dtype", "DTYPE", Text(|loader, text| Ok(loader.dtype(parse_dtype(text)?))))
+        .help("Cast floats to this type while loading: f32, f16 or bf16"),
+    entry(Load, "allocation", "PER", parsed!(allocation))
+        .help("Allocate GPU memory per shard or per tensor: shard or tensor [default: shard]"),
+    entry(Load, "tensors", "GLOB", List(|loader, globs| Ok(loader.tensors(globs.iter().copied()))))
+        .help("Load only tensors whose name matches this pattern; may be repeated"),
+    entry(Load, "names", "NAME", List(|loader, names| Ok(loader.names(names.iter().copied()))))
+        .help("Load only the tensors of these names; a name that no tensor has is an error"),
+    entry(Load, "order", "ORDER", parsed!(order))
+        .help("Order of the tensors: completion or file [default: completion]"),
+    entry(Load, "read_path", "PATH", parsed!(read_path))
+        .help("How to read files: auto, direct, buffered, mapped or gds [default: auto]"),
+    entry(Load, "read_size", "BYTES", Text(set_read_size))
+        .help("Bytes of one read or range request [default: 8MiB; less under a small limit]"),
+    entry(Load, "engines", "N", Text(|loader, text| Ok(loader.engines(whole(text)?))))
+        .help("Number of threads that read; 0 uses as many as help [default: 0]")
+        .read_from(ENGINE_VARIABLES),
+    entry(Load, "hold_timeout_seconds", "SECONDS", Text(set_hold_timeout))
+        .help("How long a load waits for a held tensor when memory is full [default: 10]"),
+    entry(Load, "verify", "", Flag(Loader::verify))
+        .help("Check every object against the checksum that its store keeps"),
+    entry(Remote, "region", "REGION", Text(|loader, text| Ok(loader.region(text))))
+        .help("Region of the S3 bucket [default: from profile, environment or bucket]"),
+    entry(Remote, "endpoint", "URL", Text(|loader, text| Ok(loader.endpoint(text))))
+        .help("Base URL of a compatible store, such as http://minio:9000"),
+    entry(Remote, "header", "NAME: VALUE", Add(Loader::header))
+        .help("Send this header, 'Name: value', to the named servers; may be repeated"),
+    entry(Remote, "connections", "N", Text(|loader, text| Ok(loader.connections(whole(text)?))))
+        .help("Number of connections; 0 uses as many as help [default: 0]"),
+    entry(Remote, "s3_access_key_id", "ID", Text(set_s3_access_key_id))
+        .help("Id of the S3 access key; counts together with s3_secret_access_key"),
+    entry(Remote, "s3_secret_access_key", "SECRET", Text(set_s3_secret_access_key))
+        .help("Secret of the S3 access key"),
+    entry(Remote, "s3_session_token", "TOKEN", Text(set_s3_session_token))
+        .help("Session token of temporary S3 keys"),
+    entry(Cache, "cache_dir", "DIR", OnePath(set_cache_dir))
+        .help("Keep what is loaded over the network in this directory for the next load")
+        .read_from(&[CacheOptions::DIR_VARIABLE]),
+    entry(Cache, "cache_size", "SIZE", parsed!(cache_size))
+        .help("How large the cache may get: 'unlimited', or a size such as 200GiB")
+        .read_from(&[CacheOptions::SIZE_VARIABLE]),
+    entry(Cache, "cache_validate", "WHEN", parsed!(cache_validate))
+        .help("When to ask whether an object changed: always, never, or after an age such as 10m")
+        .read_from(&[CacheOptions::VALIDATE_VARIABLE]),
+];
+
+const fn entry(
+    group: OptionGroup,
+    name: &'static str,
+    value_name: &'static str,
+    setter: Setter,
+) -> LoaderOption {
+    LoaderOption { name, group, value_name, help: "", variables: &[], setter }
+}
+
+impl LoaderOption {
+    const fn help(self, help: &'static str) -> Self {
+        Self { help, ..self }
+    }
+
+    const fn read_from(self, variables: &'static [&'static str]) -> Self {
+        Self { variables, ..self }
+    }
+
+    /// Returns the kind of the option's value.
+    pub fn kind(&self) -> OptionKind {
+        match self.setter {
+            Text(_) => OptionKind::Text,
+            OnePath(_) => OptionKind::Path,
+            Flag(_) => OptionKind::Flag,
+            Add(_) | List(_) => OptionKind::Repeated,
+        }
+    }
+
+    fn set_one(&self, loader: Loader, value: &OsStr) -> Result<Loader> {
+        if let OnePath(set) = self.setter {
+            return Ok(set(loader, Path::new(value)));
+        }
+        let Some(text) = value.to_str() else {
+            return invalid("the value is not UTF-8");
+        };
+        match self.setter {
+            Flag(set) => {
+                Ok(set(loader, one_of(text, "a flag", &[("true", true), ("false", false)])?))
+            }
+            List(set) => set(loader, &text.lines().collect::<Vec<_>>()),
+            Text(set) | Add(set) => set(loader, text),
+            OnePath(_) => Ok(loader),
+        }
+    }
+}
+
+impl Loader {
+    /// Returns all options that [`set`](Self::set) knows.
+    pub fn options() -> &'static [LoaderOption] {
+        OPTIONS
+    }
+
+    /// Sets the option called `name`, which is one of [`options`](Self::options), from text. A list,
+    /// such as `tensors`, has one item on each line and replaces the list that was set before;
+    /// `header` takes one header and adds it.
+    ///
+    /// ```
+    /// # fn main() -> ringload::Result<()> {
+    /// let loader = ringload::Loader::new().set("memory_limit", "256MiB")?.set("verify", "true")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name or a value that cannot be
+    /// used. The message does not contain the value where it may be secret.
+    pub fn set(self, name: &str, value: impl AsRef<OsStr>) -> Result<Self> {
+        option_named(name)?.set_one(self, value.as_ref())
+    }
+
+    /// Sets the option called `name` from any number of values: those of a list, or the headers to
+    /// add. The last value of any other option counts.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn set_all(self, name: &str, values: &[impl AsRef<OsStr>]) -> Result<Self> {
+        let option = option_named(name)?;
+        let List(set) = option.setter else {
+            return values
+                .iter()
+                .try_fold(self, |loader, value| option.set_one(loader, value.as_ref()));
+        };
+        match values.iter().map(|value| value.as_ref().to_str()).collect::<Option<Vec<_>>>() {
+            Some(texts) => set(self, &texts),
+            None => invalid("a value is not UTF-8"),
+        }
+    }
+
+    fn s3_key(self, change: impl FnOnce(&mut PartialS3Keys)) -> Result<Self> {
+        Ok(self.remote(|options| {
+            change(&mut options.partial_s3_keys);
+            if let Some(credentials) = options.partial_s3_keys.credentials() {
+                options.s3_credentials = Some(credentials);
+            }
+        }))
+    }
+}
+
+fn option_named(name: &str) -> Result<&'static LoaderOption> {
+    match OPTIONS.iter().find(|option| option.name == name) {
+        Some(option) => Ok(option),
+        None => invalid(format!("no option of a loader is called {name:?}")),
+    }
+}
+
+fn set_s3_access_key_id(loader: Loader, text: &str) -> Result<Loader> {
+    loader.s3_key(|keys| keys.access_key_id = Some(text.into()))
+}
+
+fn set_s3_secret_access_key(loader: Loader, text: &str) -> Result<Loader> {
+    loader.s3_key(|keys| keys.secret_access_key = Some(text.into()))
+}
+
+fn set_s3_session_token(loader: Loader, text: &str) -> Result<Loader> {
+    loader.s3_key(|keys| keys.session_token = Some(text.into()))
+}
+
+fn set_device(mut loader: Loader, text: &str) -> Result<Loader> {
+    loader.devices.set_rest(text.parse::<Device>()?);
+    Ok(loader)
+}
+
+fn set_device_map(mut loader: Loader, rules: &[&str]) -> Result<Loader> {
+    loader.devices.set_rules(rules)?;
+    Ok(loader)
+}
+
+fn set_read_size(loader: Loader, text: &str) -> Result<Loader> {
+    match parse_bytes(text.trim()) {
+        Some(bytes) => Ok(loader.read_bytes(bytes)),
+        None => invalid(format!("{text:?} is not a size; use bytes such as 8MiB")),
+    }
+}
+
+fn set_hold_timeout(loader: Loader, text: &str) -> Result<Loader> {
+    const WHAT: &str = "a number of seconds";
+    match Duration::try_from_secs_f64(parse_number(text, WHAT)?) {
+        Ok(timeout) => Ok(loader.hold_timeout(timeout)),
+        Err(_) => invalid(format!("{text:?} is not {WHAT}")),
+    }
+}
+
+/// An empty path turns the cache off, whatever the environment says.
+fn set_cache_dir(loader: Loader, path: &Path) -> Loader {
+    if path.as_os_str().is_empty() { loader.no_cache() } else { loader.cache_dir(path) }
+}
+
+fn whole(text: &str) -> Result<usize> {
+    parse_number(text, "a whole number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn every_option_is_known_and_refusals_keep_secrets() {
+        let values = [
+            ("memory_limit", "64MiB"),
+            ("device", "cpu"),
+            ("device_map", "a.*=cuda:1\nb=cpu"),
+            ("dtype", "BF16"),
+            ("allocation", "tensor"),
+            ("tensors", "a.*\nb"),
+            ("names", "a.w\nb"),
+            ("order", "file"),
+            ("read_path", "buffered"),
+            ("read_size", "4MiB"),
+            ("engines", "2"),
+            ("hold_timeout_seconds", "0.5"),
+            ("verify", "false"),
+            ("region", "eu-central-1"),
+            ("endpoint", "http://localhost:9000"),
+            ("header", "Authorization: Bearer s3cret"),
+            ("connections", "4"),
+            ("s3_access_key_id", "id"),
+            ("s3_secret_access_key", "s3cret"),
+            ("s3_session_token", "token"),
+            ("cache_dir", "/nowhere"),
+            ("cache_size", "1GiB"),
+            ("cache_validate", "never"),
+        ];
+        let names: Vec<_> = Loader::options().iter().map(|option| option.name).collect();
+        assert_eq!(values.map(|(name, _)| name).to_vec(), names);
+        let set = |loader: Loader, (name, value): (&str, &str)| loader.set(name, value);
+        let loader = values.into_iter().try_fold(Loader::new(), set).unwrap();
+        assert_eq!(loader.devices.to_string(), "a.*=cuda:1, b=cpu, cpu");
+        assert_eq!(loader.selection.globs, ["a.*", "b"]);
+        for (name, value) in [
+            ("memory_limit", "lots"),
+            ("device", "gpu"),
+            ("device_map", "a"),
+            ("order", "random"),
+            ("read_size", "0"),
+            ("engines", "-1"),
+            ("hold_timeout_seconds", "-1"),
+            ("hold_timeout_seconds", "soon"),
+            ("verify", "maybe"),
+            ("header", "s3cret"),
+            ("colour", "blue"),
+        ] {
+            let error = Loader::new().set(name, value).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn half_of_a_pair_of_s3_keys_is_not_used() {
+        let given = |loader: &Loader| loader.opener.options.s3_credentials.clone();
+        let id = Loader::new().set("s3_access_key_id", "id").unwrap();
+        assert_eq!(given(&id), None);
+        let both = id.set("s3_secret_access_key", "").unwrap();
+        assert_eq!(given(&both), Some(crate::S3Credentials::new("id", "")));
+    }
+
+    #[test]
+    fn lists_are_replaced_and_headers_added_in_any_order_of_device_and_map() {
+        let loader = Loader::new()
+            .set_all("device_map", &["a=cuda:1"])
+            .and_then(|loader| loader.set("device", "cuda:2"))
+            .and_then(|loader| loader.set_all("tensors", &["a", "b\nc"]))
+            .and_then(|loader| loader.set_all("header", &["A: 1", "B: 2"]))
+            .unwrap();
+        assert_eq!(loader.devices.to_string(), "a=cuda:1, cuda:2");
+        assert_eq!(loader.selection.globs, ["a", "b\nc"]);
+        assert_eq!(loader.opener.options.headers.len(), 2);
+        let loader = loader.set_all("device_map", &["b=cpu"]).unwrap();
+        assert_eq!(loader.devices.to_string(), "b=cpu, cuda:2");
+    }
+}

@@ -1,0 +1,135 @@
+//! The environment variables that set options of every load.
+
+use super::MemoryLimit;
+use super::parse::invalid;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// Looks up an environment variable: in the process's environment, or in a test's.
+pub(crate) type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// The variables of the memory limit. The first one that is set counts.
+pub(crate) const MEMORY_LIMIT_VARIABLES: &[&str] =
+    &["RINGLOAD_MEMORY_LIMIT", "RUNAI_STREAMER_MEMORY_LIMIT"];
+/// The variables of the number of engines. The first one that is set counts.
+pub(crate) const ENGINE_VARIABLES: &[&str] =
+    &["RINGLOAD_CONCURRENCY", "RUNAI_STREAMER_CONCURRENCY"];
+
+/// Returns the value of the first of these variables that is set, and its name.
+pub(super) fn first_set<'a>(
+    variables: &[&'a str],
+    env: impl Fn(&str) -> Option<String>,
+) -> Option<(&'a str, String)> {
+    variables.iter().find_map(|name| Some((*name, env(name)?)))
+}
+
+/// Returns the memory limit that the environment sets, or `None` if it sets none.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a limit.
+pub(crate) fn memory_limit_from(
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Option<MemoryLimit>> {
+    let Some((name, text)) = first_set(MEMORY_LIMIT_VARIABLES, env) else { return Ok(None) };
+    if name == MEMORY_LIMIT_VARIABLES[0] {
+        return text.parse().map(Some).map_err(|error| in_variable(name, &error));
+    }
+    match text.trim().parse::<i64>() {
+        Ok(-1) => Ok(Some(MemoryLimit::Unlimited)),
+        Ok(0) => Ok(Some(MemoryLimit::Min)),
+        Ok(bytes @ 1..) => Ok(Some(MemoryLimit::Bytes(bytes as u64))),
+        _ => invalid(format!(
+            "{name}={text}: use -1 (unlimited), 0 (the largest tensor) or a number of bytes"
+        )),
+    }
+}
+
+/// Returns the memory limit that the process's environment sets, or `None` if it sets none.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a limit.
+pub fn environment_memory_limit() -> Result<Option<MemoryLimit>> {
+    memory_limit_from(environment)
+}
+
+/// Returns how many engines the environment asks for, or `None` if it does not say. Run:ai's
+/// variable counts blocking threads, while an engine keeps many reads in flight, so that its value
+/// is cut to the number of `cores`.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a positive
+/// number.
+pub(crate) fn engines_from(
+    env: impl Fn(&str) -> Option<String>,
+    cores: usize,
+) -> Result<Option<usize>> {
+    let Some((name, text)) = first_set(ENGINE_VARIABLES, env) else { return Ok(None) };
+    let engines = positive(name, &text, "engines")?;
+    Ok(Some(if name == ENGINE_VARIABLES[0] { engines } else { engines.min(cores) }))
+}
+
+/// Parses the value of the variable `name` as a positive number of `things`.
+pub(super) fn positive(name: &str, text: &str, things: &str) -> Result<usize> {
+    match text.trim().parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => invalid(format!("{name}={text}: use a number of {things}, at least 1")),
+    }
+}
+
+/// Returns a variable of the process's environment, or `None` if it is unset or empty. Bytes that
+/// are not UTF-8 are replaced, so that the option's parser refuses the value instead of taking the
+/// variable for unset.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?;
+    (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
+}
+
+/// Returns how many cores this process may use, after affinity and cgroup quota.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Puts the variable's name before the message of `error`.
+pub(super) fn in_variable(name: &str, error: &Error) -> Error {
+    Error::new(error.kind(), format!("{name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env<'a>(pairs: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
+    }
+
+    #[test]
+    fn own_variables_win_over_run_ai_s() {
+        let both = [("RINGLOAD_MEMORY_LIMIT", "1MiB"), ("RUNAI_STREAMER_MEMORY_LIMIT", "0")];
+        assert_eq!(memory_limit_from(env(&both)).unwrap(), Some(MemoryLimit::Bytes(1 << 20)));
+        for (text, limit) in [
+            ("-1", MemoryLimit::Unlimited),
+            ("0", MemoryLimit::Min),
+            ("4000000000", MemoryLimit::Bytes(4_000_000_000)),
+        ] {
+            let only = [("RUNAI_STREAMER_MEMORY_LIMIT", text)];
+            assert_eq!(memory_limit_from(env(&only)).unwrap(), Some(limit));
+        }
+        assert_eq!(memory_limit_from(env(&[])).unwrap(), None);
+        assert_eq!(engines_from(env(&[("RUNAI_STREAMER_CONCURRENCY", "16")]), 4).unwrap(), Some(4));
+        assert_eq!(engines_from(env(&[("RINGLOAD_CONCURRENCY", "3")]), 2).unwrap(), Some(3));
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        for pair in [
+            ("RINGLOAD_MEMORY_LIMIT", "lots"),
+            ("RUNAI_STREAMER_MEMORY_LIMIT", "-2"),
+            ("RUNAI_STREAMER_MEMORY_LIMIT", "4GiB"),
+        ] {
+            let error = memory_limit_from(env(&[pair])).unwrap_err().to_string();
+            assert!(error.contains(pair.0) && error.contains(pair.1), "{error}");
+        }
+        let error = engines_from(env(&[("RINGLOAD_CONCURRENCY", "0")]), 2).unwrap_err();
+        assert!(error.to_string().contains("RINGLOAD_CONCURRENCY"), "{error}");
+    }
+}

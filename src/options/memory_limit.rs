@@ -1,0 +1,81 @@
+//! How much memory the tensors of a load may take.
+
+use super::parse::{invalid, parse_bytes};
+use crate::error::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// How much host memory the tensors of a load may take at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum MemoryLimit {
+    /// As much as the tensors need. Memory is not reused while the caller holds it, and the load
+    /// never waits for the caller.
+    #[default]
+    Unlimited,
+    /// The size of the largest tensor, or 1 MiB if that is more.
+    Min,
+    /// Three times [`Min`](Self::Min), for a caller that still holds the last tensor while it waits
+    /// for the next one, as a loop in Python does. Wherever the held tensor lies in the ring, the
+    /// next one fits.
+    MinHoldingOne,
+    /// A number of bytes, at least the size of the largest tensor.
+    Bytes(u64),
+}
+
+impl FromStr for MemoryLimit {
+    type Err = Error;
+
+    /// Parses `unlimited`, `min`, or bytes: `4000000000`, `4GiB`, `512MB`, `1.5GiB`.
+    fn from_str(text: &str) -> Result<Self> {
+        match (text.trim(), parse_bytes(text.trim())) {
+            ("unlimited", _) => Ok(Self::Unlimited),
+            ("min", _) => Ok(Self::Min),
+            (_, Some(bytes)) => Ok(Self::Bytes(bytes)),
+            _ => invalid(format!(
+                "{text:?} is not a memory limit; use \"unlimited\", \"min\", or bytes such as \
+                 4000000000, 512MiB or 4GiB"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlimited => f.write_str("unlimited"),
+            Self::Min | Self::MinHoldingOne => f.write_str("min"),
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_parse_as_documented() {
+        let parse = |text: &str| text.parse::<MemoryLimit>().ok();
+        assert_eq!(parse("unlimited"), Some(MemoryLimit::Unlimited));
+        assert_eq!(parse("min"), Some(MemoryLimit::Min));
+        assert_eq!(parse("4000000000"), Some(MemoryLimit::Bytes(4_000_000_000)));
+        assert_eq!(parse("4GiB"), Some(MemoryLimit::Bytes(4 << 30)));
+        assert_eq!(parse("256 MiB"), Some(MemoryLimit::Bytes(256 << 20)));
+        assert_eq!(parse("1.5GiB"), Some(MemoryLimit::Bytes(3 << 29)));
+        assert_eq!(parse("2gb"), Some(MemoryLimit::Bytes(2_000_000_000)));
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "4 parsecs",
+            "1.5",
+            "99999999999999999999",
+            "18446744073709551615GiB",
+            "1e9",
+            ".",
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

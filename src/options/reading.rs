@@ -1,0 +1,79 @@
+//! How local files are read, and in which order tensors are yielded.
+
+use super::parse::one_of;
+use crate::error::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// How local files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ReadPath {
+    /// Reads what the page cache holds from there, and the rest with O_DIRECT. Files that go to
+    /// GPUs are read as with [`Gds`](Self::Gds) where that was seen to work and pays off.
+    #[default]
+    Auto,
+    /// O_DIRECT wherever file system and alignment allow it.
+    Direct,
+    /// Through the page cache.
+    Buffered,
+    /// Maps the files: the tensors are views of the page cache, without a copy and without a memory
+    /// limit. The tensors follow the file: whoever rewrites it changes them, and whoever truncates
+    /// it makes the next access to the lost pages kill the process (SIGBUS).
+    Mapped,
+    /// GPUDirect Storage: cuFile reads local files straight into GPU memory, without the ring. A
+    /// load for which that is unavailable or impossible (tensors that stay in host memory or are
+    /// cast, remote locations, checksums to verify, `read_into`) is read as with
+    /// [`Auto`](Self::Auto), and its summary gives the reason.
+    Gds,
+}
+
+impl ReadPath {
+    /// All read paths, in the order of the documentation.
+    pub const ALL: [Self; 5] = [Self::Auto, Self::Direct, Self::Buffered, Self::Mapped, Self::Gds];
+
+    /// Returns the name, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Direct => "direct",
+            Self::Buffered => "buffered",
+            Self::Mapped => "mapped",
+            Self::Gds => "gds",
+        }
+    }
+}
+
+impl FromStr for ReadPath {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        one_of(text, "a read path", &Self::ALL.map(|path| (path.as_str(), path)))
+    }
+}
+
+impl fmt::Display for ReadPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The order in which a stream yields tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Order {
+    /// As they complete.
+    #[default]
+    Completion,
+    /// As in the checkpoint: shard after shard, by offset.
+    File,
+}
+
+impl FromStr for Order {
+    type Err = Error;
+
+    /// Parses `completion` or `file`.
+    fn from_str(text: &str) -> Result<Self> {
+        one_of(text, "an order", &[("completion", Self::Completion), ("file", Self::File)])
+    }
+}
