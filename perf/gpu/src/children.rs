@@ -152,10 +152,7 @@ pub fn run_plain(places: &Places, file: &PathBuf) -> Result<Run> {
 }
 
 fn child_arguments(name: &str, places: &Places) -> Vec<OsString> {
-    let ordinal = match places.device {
-        Device::Cuda(ordinal) => ordinal,
-        Device::Host => 0,
-    };
+    let ordinal = places.device.ordinal().unwrap_or(0);
     ["child".into(), name.into(), format!("--device={ordinal}").into()].into()
 }
 
