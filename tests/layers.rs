@@ -1,5 +1,6 @@
 //! The layers hold: every folder of the library imports only folders that come before it in the
-//! declared order, and no files or folders import each other in a circle.
+//! declared order, no files or folders import each other in a circle, and files and functions stay
+//! short.
 //!
 //! `tests/support/source_tree.rs` finds the imports. A failure names each offending line.
 
@@ -9,6 +10,8 @@ mod source_tree;
 use source_tree::Import;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
 
 /// The declared order. A file or folder of `src/` may import those of earlier lines, and nothing of
 /// its own line or of later ones.
@@ -141,6 +144,68 @@ fn no_files_import_each_other_in_a_circle() {
     let roots = ["src/lib.rs", "src/bin/ringload/main.rs", "python/src/lib.rs"];
     let offences: Vec<_> = roots.iter().flat_map(|root| in_circles(&imports_of(root))).collect();
     assert_none(&offences, "no circles among the files of a folder");
+}
+
+#[test]
+fn files_have_at_most_400_lines_and_functions_at_most_70() {
+    let mut offences = Vec::new();
+    for file in rust_files(&repository().join("src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(repository()).unwrap().display();
+        let lines = text.lines().count();
+        if lines > 400 {
+            offences.push(format!("{name} has {lines} lines"));
+        }
+        let mut functions = Functions::default();
+        functions.visit_file(&syn::parse_file(&text).unwrap());
+        let long = functions.0.into_iter().filter(|(_, lines)| *lines > 70);
+        offences
+            .extend(long.map(|(function, lines)| format!("{name}: {function} has {lines} lines")));
+    }
+    assert!(offences.is_empty(), "too long:\n{}", offences.join("\n"));
+}
+
+/// The functions of a file, each with its number of lines.
+#[derive(Default)]
+struct Functions(Vec<(String, usize)>);
+
+impl Functions {
+    fn add(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        let (start, end) = (signature.span().start().line, block.span().end().line);
+        self.0.push((signature.ident.to_string(), end - start + 1));
+    }
+}
+
+impl<'ast> Visit<'ast> for Functions {
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        self.add(&function.sig, &function.block);
+        visit::visit_item_fn(self, function);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        self.add(&function.sig, &function.block);
+        visit::visit_impl_item_fn(self, function);
+    }
+}
+
+/// The Rust files below `directory`, without those of tests.
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        // Lists of cases may be long.
+        let is_for_tests =
+            path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"));
+        if is_for_tests {
+            continue;
+        }
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
 }
 
 /// A check that cannot fail checks nothing: forbidden imports in a small crate are found and named.
