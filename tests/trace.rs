@@ -186,7 +186,7 @@ fn the_network_the_cache_and_what_went_wrong_are_told() {
     // The header's page may be in the cache already.
     assert!(trace.read().1.iter().all(|ways| ways.split('+').any(|way| way == "http")));
     assert!(trace.bytes_in_use() <= report["ring_bytes"].as_u64().unwrap());
-    let [(_, why)] = &trace.moments["retry"][..] else { panic!("{trace:?}") };
+    let [(_, why)] = &trace.events["retry"][..] else { panic!("{trace:?}") };
     assert_eq!(why, "throttled");
     // What the cache left out under the limit comes from the server again.
     let (trace, report) = load();
@@ -200,7 +200,7 @@ fn the_network_the_cache_and_what_went_wrong_are_told() {
 fn a_step_down_is_told_with_its_reason() {
     let files = Files::new();
     let (trace, _) = files.load(&["--read-path", "gds", "--drop"]);
-    let [(_, why)] = &trace.moments["downgrade"][..] else { panic!("{trace:?}") };
+    let [(_, why)] = &trace.events["downgrade"][..] else { panic!("{trace:?}") };
     assert!(why.starts_with("gds -> ring: no tensor goes to a GPU"), "{why}");
 }
 
@@ -294,7 +294,7 @@ fn a_load_that_fails_leaves_its_trace_and_one_that_never_was_none() {
     let trace = Trace::parse(&fs::read_to_string(&file).unwrap());
     trace.check(60.0);
     assert!(!trace.of("reading").is_empty(), "{trace:?}");
-    assert!(!trace.moments.contains_key("last tensor"));
+    assert!(!trace.events.contains_key("last tensor"));
     // What was there before stays.
     load("missing.safetensors");
     assert!(file.exists());

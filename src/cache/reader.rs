@@ -164,7 +164,7 @@ impl CachedReader {
         }
         let bytes = (entry.sealer.end_of(&(first..right)) - offset) as usize;
         self.access.counters.cached(bytes as u64);
-        window.came_by("cache");
+        window.record_path("cache");
         (Ok(Some(Attempt { bytes, ..attempt })), window)
     }
 

@@ -1,18 +1,19 @@
-//! Two works as one: the first, then the second.
+//! Two works as one, one after the other.
 
-use super::{Completion, Next, Work};
+use super::queue::Completion;
+use super::work::{NextStep, Work};
 use crate::error::Result;
 use crate::ring::Window;
 
-/// Does all of the first work's reads before those of the second, which may wait for memory; the
-/// first may not.
+/// Begins all reads of the first work before those of the second. Only the second may wait for
+/// memory.
 pub(crate) struct ChainedWork<A, B>(pub A, pub B);
 
 impl<A: Work, B: Work> Work for ChainedWork<A, B> {
-    fn next(&self, engine: usize) -> Next {
+    fn next(&self, engine: usize) -> NextStep {
         match self.0.next(engine) {
-            Next::Finished => mark(self.1.next(engine), 1),
-            next => mark(next, 0),
+            NextStep::Finished => with_owner(self.1.next(engine), 1),
+            next => with_owner(next, 0),
         }
     }
 
@@ -23,17 +24,17 @@ impl<A: Work, B: Work> Work for ChainedWork<A, B> {
         }
     }
 
-    fn in_hand(&self) -> usize {
-        self.0.in_hand() + self.1.in_hand()
+    fn in_transfer(&self) -> usize {
+        self.0.in_transfer() + self.1.in_transfer()
     }
 }
 
-/// The ticket of a read says whose it is.
-fn mark(next: Next, whose: usize) -> Next {
+/// Encodes in the ticket of a read which work it belongs to.
+fn with_owner(next: NextStep, owner: usize) -> NextStep {
     match next {
-        Next::Read(mut task) => {
-            task.ticket = task.ticket * 2 + whose;
-            Next::Read(task)
+        NextStep::Read(mut read) => {
+            read.ticket = read.ticket * 2 + owner;
+            NextStep::Read(read)
         }
         other => other,
     }

@@ -1,6 +1,7 @@
-//! What device transfers tell the load that they work for.
+//! What device transfers report to the load that they work for.
 
-use super::{Completion, Shared};
+use super::queue::Completion;
+use super::shared::Shared;
 use crate::device::CompletionSink;
 use crate::options::Device;
 use crate::source::Downgrade;

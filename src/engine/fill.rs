@@ -1,6 +1,6 @@
-//! Filling one window: the loop over attempts, with every decision about what an attempt brought.
+//! Filling one window: the loop over read attempts, and every decision about their outcomes.
 
-use super::Shared;
+use super::shared::Shared;
 use crate::error::errno::{ErrnoAction, action};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Chunk;
@@ -9,14 +9,14 @@ use crate::source::{Reader, Source, stopped};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How often a read is asked again without progress (EINTR, EAGAIN, ECANCELED) before it fails.
-const RETRIES_MAX: u32 = 16;
+/// How often a read is retried without progress (EINTR, EAGAIN, ECANCELED) before it fails.
+pub(super) const RETRIES_MAX: u32 = 16;
 
-/// Reads until `chunk` is in `window`.
+/// Reads until `window` holds `chunk`.
 ///
 /// # Errors
 /// [`ErrorKind::Changed`] when the source ends early, [`ErrorKind::Cancelled`] when the load was
-/// stopped, else what the errno table makes of the failure.
+/// stopped, else the error that the errno table assigns to the failure.
 pub(super) async fn fill(
     shared: &Shared,
     source: &dyn Source,
@@ -24,7 +24,7 @@ pub(super) async fn fill(
     chunk: Chunk,
     mut window: Window,
 ) -> Result<Window> {
-    let (mut retries, mut way) = (0, None);
+    let (mut retries, mut last_via) = (0, None);
     while window.filled() < chunk.want_bytes {
         if shared.is_cancelled() {
             return Err(stopped());
@@ -39,13 +39,13 @@ pub(super) async fn fill(
             Ok(attempt) => {
                 retries = 0;
                 let gained = advance(&mut window, chunk, attempt.bytes, source.block_bytes());
-                if way.replace(attempt.via) != Some(attempt.via) {
-                    window.came_by(attempt.via.as_str());
+                if last_via.replace(attempt.via) != Some(attempt.via) {
+                    window.record_path(attempt.via.as_str());
                 }
                 shared.stats.read(attempt.via, gained);
                 crate::metrics::read(source.kind(), attempt.via.as_str(), gained, began.elapsed());
             }
-            // Refused, but another read of this reader was too and has seen to it.
+            // The reader was downgraded meanwhile, after another read failed in the same way.
             Err(failure)
                 if action(&failure) == ErrnoAction::Downgrade && reader.steps_down() > steps => {}
             Err(failure) => {
@@ -56,12 +56,12 @@ pub(super) async fn fill(
     Ok(window)
 }
 
-/// Moves the window's mark over `bytes` more; gives by how many it moved.
+/// Counts `bytes` more of the window as filled. Returns by how many bytes the filled part grew.
 ///
-/// A short direct read may end within a block, but the next one has to begin at a block's start. So
-/// the mark goes back to there and the part of the block is read again. If that would mean no
-/// progress at all, the mark stays in mid-block: the reader then sees an unaligned offset and reads
-/// through the page cache.
+/// A short direct read may end within a block, but the next direct read has to begin at the start of
+/// a block. The filled part therefore shrinks to the last full block, and the rest of the block is
+/// read again. If that would undo all progress, the filled part ends within the block: the reader
+/// then sees an unaligned offset and reads through the page cache.
 fn advance(window: &mut Window, chunk: Chunk, bytes: usize, block_bytes: usize) -> u64 {
     let before = window.filled();
     let mut filled = before + bytes;
@@ -75,7 +75,7 @@ fn advance(window: &mut Window, chunk: Chunk, bytes: usize, block_bytes: usize) 
     (filled.min(chunk.want_bytes) - before) as u64
 }
 
-/// Decides what follows from a failed attempt: `Ok` means try again.
+/// Decides what follows from a failed attempt. `Ok` means that the read is attempted again.
 async fn recover(
     shared: &Shared,
     source: &dyn Source,
@@ -88,27 +88,24 @@ async fn recover(
             *retries += 1;
             shared.stats.counters.retry("interrupted");
             if *retries > 1 {
-                // 1, 2, 4 ... 64 ms: half a second in all before it counts as a failure.
+                // 1, 2, 4 ... 64 ms: about half a second in all before the read fails.
                 tokio::time::sleep(Duration::from_millis(1 << (*retries - 2).min(6))).await;
             }
-            Ok(())
+            return Ok(());
         }
-        ErrnoAction::Downgrade => match reader.downgrade(&failure) {
-            Some(downgrade) => {
+        ErrnoAction::Downgrade => {
+            if let Some(downgrade) = reader.downgrade(&failure) {
                 shared.stats.downgrade(downgrade);
-                Ok(())
+                return Ok(());
             }
-            None => Err(failed(source, failure)),
-        },
-        _ => Err(failed(source, failure)),
+        }
+        _ => {}
     }
+    Err(Error::from_io(format_args!("read {}", source.location()), failure))
 }
 
-fn failed(source: &dyn Source, failure: io::Error) -> Error {
-    Error::from_io(format_args!("read {}", source.location()), failure)
-}
-
-/// A source that ends before its length: the reason is asked of the source, which knows best.
+/// The error for a source that ended at `at`, before its length. A source that was changed reports
+/// how.
 pub(super) fn ended_early(source: &dyn Source, at: u64) -> Error {
     source.check_unchanged().err().unwrap_or_else(|| {
         Error::new(

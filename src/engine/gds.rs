@@ -1,66 +1,69 @@
-//! The read path by GPUDirect Storage: GPUs read extents by themselves.
+//! The read path through GPUDirect Storage: GPUs read extents directly.
 //!
-//! There is no ring and no slot. Each thread takes the next extent and lets cuFile read its parts to
-//! where they go on the GPU, waiting for each; so as many reads are in flight as there are threads.
-//! Between reads a thread looks whether the load was stopped; so when the threads have been joined,
-//! no read is left.
+//! It has no ring and no slots. Each thread takes the next extent and lets cuFile read its parts into
+//! the memory of the GPU, waiting for each part; so as many reads are in flight as there are threads.
+//! A thread checks between reads whether the load was stopped, so no read is left when the threads
+//! have been joined.
 //!
-//! What cuFile refuses in mid-load is read plainly and copied to the GPU, and so is all that comes
-//! after: a step down like any other, told in the summary. Bytes are never taken on trust: a read
-//! that comes short is continued where it ended, one that ends before the file does is an error.
+//! Parts that cuFile refuses to read, and all parts after them, are read through the page cache and
+//! copied to the GPU. This is a downgrade that the summary reports. A short read is continued where it
+//! ended; a read that ends before the end of the file is an error.
 
-use super::fill::ended_early;
-use super::{Completion, Shared};
+use super::fill::{RETRIES_MAX, ended_early};
+use super::queue::Completion;
+use super::shared::Shared;
 use crate::device::cuda::{GdsGpu, RegisteredFile, Target};
 use crate::error::{Error, Result};
 use crate::plan::Extent;
 use crate::source::{DirectFile, Downgrade, Source, Via, stopped};
 use crate::tensor::LoadedTensors;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-
-/// How often cuFile is asked again after a passing refusal (EINTR and the like).
-const RETRIES_MAX: u32 = 16;
 
 pub(crate) struct GdsWork {
     extents: Arc<[Extent]>,
     sources: Vec<Arc<dyn Source>>,
-    /// By source.
-    files: Vec<File>,
+    /// One per source.
+    files: Vec<SourceFile>,
     next_extent: AtomicUsize,
     /// Whether cuFile has refused a read of this load.
     refused: AtomicBool,
     bounce_bytes: usize,
-    /// By place. After the files, which are let go while the contexts are there.
+    /// One per destination. Declared after the files, which must be dropped while the CUDA contexts
+    /// exist.
     gpus: Vec<GdsGpu>,
 }
 
-/// A source while it is being read.
-struct File {
-    open: Mutex<Option<Arc<Open>>>,
-    /// Extents that are not in place yet.
-    left: AtomicUsize,
+/// The file of a source while the source is being read.
+struct SourceFile {
+    open: Mutex<Option<Arc<OpenFile>>>,
+    /// How many extents of the source are not loaded yet.
+    extents_left: AtomicUsize,
 }
 
-struct Open {
-    /// `None` once cuFile has refused something. Before the file, which it is let go before.
+struct OpenFile {
+    /// `None` if cuFile refused the file. Declared before the file, as it must be dropped first.
     registered: Option<RegisteredFile>,
-    /// Keeps the file open also for the source, so that it is looked at and not opened again.
+    /// Keeps the source's file open, so that the source need not open it again.
     _file: DirectFile,
 }
 
 impl GdsWork {
-    /// Extents name their source and their GPU by index. Where cuFile refuses, each thread takes
-    /// `bounce_bytes` of memory to read through.
+    /// Extents name their source and their GPU by index. A thread allocates `bounce_bytes` of memory
+    /// to read through once cuFile refuses a read.
     pub fn new(
         extents: Arc<[Extent]>,
         sources: Vec<Arc<dyn Source>>,
         gpus: Vec<GdsGpu>,
         bounce_bytes: usize,
     ) -> Self {
-        let left = |source: usize| extents.iter().filter(|e| e.shard() == source).count();
-        let file = |source| File { open: Mutex::new(None), left: AtomicUsize::new(left(source)) };
+        let extents_of = |source: usize| extents.iter().filter(|e| e.shard() == source).count();
+        let file = |source| SourceFile {
+            open: Mutex::default(),
+            extents_left: AtomicUsize::new(extents_of(source)),
+        };
         Self {
             files: (0..sources.len()).map(file).collect(),
             extents,
@@ -72,7 +75,7 @@ impl GdsWork {
         }
     }
 
-    /// Works until nothing is left or the load is stopped.
+    /// Works until no extent is left or the load is stopped.
     pub(super) fn run(&self, shared: &Shared, engine: usize) {
         let mut bounce = Vec::new();
         while !shared.is_cancelled() {
@@ -80,7 +83,7 @@ impl GdsWork {
             let Some(extent) = self.extents.get(index) else {
                 return;
             };
-            match self.bring(shared, engine, extent, &mut bounce) {
+            match self.load(shared, engine, extent, &mut bounce) {
                 Ok(all) => {
                     all.into_iter().for_each(|ready| shared.queue.push(Completion::Tensors(ready)))
                 }
@@ -89,26 +92,26 @@ impl GdsWork {
         }
     }
 
-    /// Brings an extent into place; gives the tensors that are whole now.
-    fn bring(
+    /// Loads an extent into GPU memory. Returns the tensors that are complete with it.
+    fn load(
         &self,
         shared: &Shared,
         engine: usize,
         extent: &Extent,
         bounce: &mut Vec<u8>,
     ) -> Result<Vec<LoadedTensors>> {
-        let gpu = &self.gpus[extent.place()];
+        let gpu = &self.gpus[extent.destination()];
         if extent.len_bytes() == 0 {
             return Ok(vec![LoadedTensors::empty(extent.positions(), gpu.device())]);
         }
         let source = &*self.sources[extent.shard()];
         let open = self.open(shared, extent.shard())?;
-        // Where cuFile refuses meanwhile, the summary and a downgrade say so.
+        // If cuFile refuses during this extent, the span is inexact; the downgrade is still reported.
         let via = match self.refused.load(Ordering::Relaxed) {
             true => Via::Buffered,
             false => Via::Gds,
         };
-        let _mark = shared.mark(engine, extent, via);
+        let _span = shared.trace_span(engine, extent, via);
         let ready = gpu.bring(extent, |target| {
             let read = match &open.registered {
                 Some(file) if !self.refused.load(Ordering::Relaxed) => {
@@ -116,15 +119,16 @@ impl GdsWork {
                 }
                 _ => 0,
             };
-            self.read_plainly(shared, source, target, read, bounce)
+            self.read_buffered(shared, source, target, read, bounce)
         })?;
         source.check_unchanged()?;
         drop(open);
-        self.leave(extent.shard());
+        self.extent_loaded(extent.shard());
         Ok(ready)
     }
 
-    /// Lets cuFile read a part; gives how many bytes came, which is less than all where it refused.
+    /// Lets cuFile read a part. Returns how many bytes it read: fewer than the part has where it
+    /// refused.
     fn read(
         &self,
         shared: &Shared,
@@ -150,7 +154,7 @@ impl GdsWork {
                     shared.stats.counters.retry("interrupted");
                 }
                 Err(refusal) => {
-                    self.step_down(shared, format!("{}: {refusal}", source.location()));
+                    self.downgrade(shared, format!("{}: {refusal}", source.location()));
                     return Ok(done);
                 }
             }
@@ -158,8 +162,8 @@ impl GdsWork {
         Ok(done)
     }
 
-    /// Reads what follows upon the first `done` bytes of a part through the page cache.
-    fn read_plainly(
+    /// Reads all but the first `done` bytes of a part through the page cache.
+    fn read_buffered(
         &self,
         shared: &Shared,
         source: &dyn Source,
@@ -187,30 +191,30 @@ impl GdsWork {
         Ok(())
     }
 
-    /// The source's file, opened and registered by the first thread that needs it.
-    fn open(&self, shared: &Shared, source: usize) -> Result<Arc<Open>> {
-        let mut open = self.files[source].open.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The source's file. The first thread that needs it opens and registers it.
+    fn open(&self, shared: &Shared, source: usize) -> Result<Arc<OpenFile>> {
+        let mut open = self.files[source].open.lock();
         if let Some(open) = &*open {
             return Ok(Arc::clone(open));
         }
         let file = self.sources[source].direct_file()?;
         let registered = RegisteredFile::new(Arc::clone(file.descriptor())).map_err(|why| {
-            self.step_down(shared, format!("{}: {why}", self.sources[source].location()));
+            self.downgrade(shared, format!("{}: {why}", self.sources[source].location()));
         });
-        let opened = Arc::new(Open { registered: registered.ok(), _file: file });
+        let opened = Arc::new(OpenFile { registered: registered.ok(), _file: file });
         Ok(Arc::clone(open.insert(opened)))
     }
 
-    /// An extent of the source is in place; with the last one its file is let go.
-    fn leave(&self, source: usize) {
+    /// Counts an extent of the source as loaded. After the last one its file is closed.
+    fn extent_loaded(&self, source: usize) {
         let file = &self.files[source];
-        if file.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            file.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if file.extents_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            file.open.lock().take();
         }
     }
 
-    fn step_down(&self, shared: &Shared, why: String) {
-        // The others that were refused at the same time have nothing to add.
+    fn downgrade(&self, shared: &Shared, why: String) {
+        // Only the first of the threads that were refused at the same time reports it.
         if !self.refused.swap(true, Ordering::Relaxed) {
             shared.stats.downgrade(Downgrade { from: "gds", to: "buffered", why });
         }

@@ -1,15 +1,17 @@
-//! The mapped read path: extents are faulted in from the page cache and handed out in place.
+//! The mapped read path: extents are faulted in from the page cache, and tensors are views of the
+//! mapped pages.
 //!
-//! There is no ring and no read operation: each thread takes an extent and asks the kernel to map
-//! (and, where it is not cached, to read) its pages, a step at a time so that a stop is quick.
-//! A file that shrank shows as EFAULT from madvise(2), not as a signal.
+//! It has no ring and no read operation. Each thread takes an extent and asks the kernel to map its
+//! pages, and to read those that are not cached, in steps, so that stopping is quick. A file that
+//! shrank is reported as EFAULT by madvise(2), not as a signal.
 
-use super::{Completion, Shared};
-use crate::error::{Error, ErrorKind, Result};
+use super::queue::Completion;
+use super::shared::Shared;
+use crate::error::{Error, Result};
 use crate::options::Device;
 use crate::plan::{Extent, Plan};
 use crate::ring::Mapping;
-use crate::source::{Source, Via};
+use crate::source::{Source, Via, stopped};
 use crate::tensor::{LoadedTensors, Offsets, Storage};
 use std::io;
 use std::ops::Range;
@@ -17,22 +19,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// How much is faulted in by one call.
+/// How many bytes one call faults in.
 const STEP_BYTES: usize = 8 << 20;
 
-pub(crate) struct MapWork {
+pub(crate) struct MappedWork {
     plan: Arc<Plan>,
     mappings: Vec<OnceLock<Arc<Mapping>>>,
     next_extent: AtomicUsize,
 }
 
-impl MapWork {
+impl MappedWork {
     pub fn new(plan: Arc<Plan>) -> Self {
         let mappings = plan.checkpoint().shards().iter().map(|_| OnceLock::new()).collect();
         Self { plan, mappings, next_extent: AtomicUsize::new(0) }
     }
 
-    /// Works until nothing is left or the load is stopped.
+    /// Works until no extent is left or the load is stopped.
     pub(super) fn run(&self, shared: &Shared, engine: usize) {
         while !shared.is_cancelled() {
             let index = self.next_extent.fetch_add(1, Ordering::Relaxed);
@@ -54,11 +56,11 @@ impl MapWork {
         let source = &**self.plan.checkpoint().shards()[extent.shard()].source();
         let mapping = self.mapping(source, extent.shard())?;
         let start = extent.slot_offset_bytes(source.block_bytes()) as usize;
-        let end = (extent.offset_bytes() + extent.len_bytes()) as usize;
-        let _mark = shared.mark(engine, extent, Via::Mapped);
+        let end = extent.end_bytes() as usize;
+        let _span = shared.trace_span(engine, extent, Via::Mapped);
         for from in (start..end).step_by(STEP_BYTES) {
             if shared.is_cancelled() {
-                return Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));
+                return Err(stopped());
             }
             populate(shared, source, &mapping, from..(from + STEP_BYTES).min(end))?;
         }
@@ -71,7 +73,7 @@ impl MapWork {
         if let Some(mapping) = self.mappings[shard].get() {
             return Ok(Arc::clone(mapping));
         }
-        // Two threads may both map; one mapping is kept and the other undone.
+        // Two threads may both map the file. One mapping is kept and the other is unmapped.
         let mapping = Arc::new(source.map()?);
         Ok(Arc::clone(self.mappings[shard].get_or_init(|| mapping)))
     }
@@ -87,7 +89,7 @@ fn populate(
     let bytes = range.len() as u64;
     match mapping.populate_read(range) {
         // Before Linux 5.14 pages are faulted in when they are touched.
-        Err(e) if e.raw_os_error() != Some(libc::EINVAL) => return Err(refused(source, e)),
+        Err(e) if e.raw_os_error() != Some(libc::EINVAL) => return Err(failed(source, e)),
         _ => {}
     }
     shared.stats.read(Via::Mapped, bytes);
@@ -95,7 +97,7 @@ fn populate(
     Ok(())
 }
 
-fn refused(source: &dyn Source, failure: io::Error) -> Error {
+fn failed(source: &dyn Source, failure: io::Error) -> Error {
     let failed = Error::from_io(format_args!("read {} as mapped", source.location()), failure);
     source.check_unchanged().err().unwrap_or(failed)
 }

@@ -1,13 +1,13 @@
-//! From engines to the caller: what is done, in the order it was done.
+//! The queue of completions from the engines to the caller, in the order in which they completed.
 //!
-//! Unbounded on purpose: everything in it is a tensor that is in place, so the ring or the GPU bounds it. It also
-//! knows whether (and since when) the caller is waiting, which tells a slow consumer from one that
-//! holds all memory and waits for more.
+//! It is unbounded: everything in it is a tensor that is loaded, so the ring or the GPU's memory
+//! bounds it. It also knows whether the caller waits, and since when. That tells a slow consumer from
+//! one that holds all memory and waits for more.
 
 use crate::error::{Error, Result};
 use crate::tensor::LoadedTensors;
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,73 +20,64 @@ pub(crate) enum Completion {
     Request { index: usize },
 }
 
-pub(crate) struct Queue {
-    state: Mutex<State>,
+#[derive(Default)]
+pub(crate) struct CompletionQueue {
+    state: Mutex<QueueState>,
     ready: Condvar,
 }
 
-struct State {
-    done: VecDeque<Completion>,
+#[derive(Default)]
+struct QueueState {
+    completions: VecDeque<Completion>,
     error: Option<Error>,
     closed: bool,
     waiting_since: Option<Instant>,
     waker: Option<Waker>,
 }
 
-impl Queue {
-    pub fn new() -> Self {
-        let state = State {
-            done: VecDeque::new(),
-            error: None,
-            closed: false,
-            waiting_since: None,
-            waker: None,
-        };
-        Self { state: Mutex::new(state), ready: Condvar::new() }
-    }
-
-    pub fn push(&self, done: Completion) {
+impl CompletionQueue {
+    pub fn push(&self, completion: Completion) {
         self.change(|state| {
             if !state.closed {
-                state.done.push_back(done);
+                state.completions.push_back(completion);
             }
         });
     }
 
-    /// Ends the queue with `error`; what was not taken yet is dropped. The first error counts.
+    /// Ends the queue with `error` and drops what was not taken yet. Only the first error counts.
     pub fn fail(&self, error: Error) {
         self.change(|state| {
             if !state.closed {
                 state.error = Some(error);
-                state.done.clear();
+                state.completions.clear();
                 state.closed = true;
             }
         });
     }
 
-    /// Says that nothing more comes.
+    /// Marks the end: nothing is pushed from now on.
     pub fn close(&self) {
         self.change(|state| state.closed = true);
     }
 
-    /// How long the caller has been waiting for something that is not there.
+    /// How long the caller has been waiting on the empty queue. `None` while it does not wait.
     pub fn starving_for(&self) -> Option<Duration> {
-        let state = self.lock();
-        state.waiting_since.filter(|_| state.done.is_empty()).map(|since| since.elapsed())
+        let state = self.state.lock();
+        state.waiting_since.filter(|_| state.completions.is_empty()).map(|since| since.elapsed())
     }
 
     pub fn pop(&self) -> Option<Result<Completion>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if let Poll::Ready(taken) = state.take() {
                 return taken;
             }
-            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.ready.wait(&mut state);
         }
     }
 
     pub fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Completion>>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let taken = state.take();
         if taken.is_pending() {
             state.waker = Some(cx.waker().clone());
@@ -94,8 +85,8 @@ impl Queue {
         taken
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.lock();
+    fn change(&self, change: impl FnOnce(&mut QueueState)) {
+        let mut state = self.state.lock();
         change(&mut state);
         let waker = state.waker.take();
         drop(state);
@@ -104,21 +95,17 @@ impl Queue {
             waker.wake();
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl State {
+impl QueueState {
     fn take(&mut self) -> Poll<Option<Result<Completion>>> {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match self.done.pop_front() {
-            Some(done) => {
+        match self.completions.pop_front() {
+            Some(completion) => {
                 self.waiting_since = None;
-                Poll::Ready(Some(Ok(done)))
+                Poll::Ready(Some(Ok(completion)))
             }
             None if self.closed => Poll::Ready(None),
             None => {

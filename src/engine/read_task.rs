@@ -1,8 +1,10 @@
-//! A lane: takes a read, drives it to its end, takes the next.
+//! A read task: takes a read, completes it, and takes the next one.
 
 use super::fill::fill;
-use super::record::Waits;
-use super::{Job, Next, Shared, Task, Work};
+use super::job::Job;
+use super::shared::Shared;
+use super::waits::EngineWaits;
+use super::work::{ChunkRead, NextStep, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::Ring;
 use crate::source::{Access, Backend, Reader};
@@ -13,29 +15,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// An engine keeps the readers of so many sources open; a checkpoint is read shard by shard, so
-/// few are in use at once.
+/// How many readers an engine keeps open. A checkpoint is read shard by shard, so few sources are in
+/// use at once.
 const READERS_MAX: usize = 4;
 
-/// How often a lane that waits for memory looks whether the caller holds all of it: between these.
-const HOLD_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// How often a read task that waits for memory checks whether the caller holds all of it: an interval
+/// between these bounds.
+const HOLD_CHECK_INTERVALS: (Duration, Duration) =
+    (Duration::from_millis(5), Duration::from_secs(1));
 
-/// The same where the caller may: it is waiting for nothing then.
-const RENEWAL_LOOK: Duration = Duration::from_millis(1);
+/// The same interval where the caller may retain all memory, as it then waits for nothing.
+const RETAIN_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What the lanes of one engine share.
+/// The state that the read tasks of one engine share.
 pub(super) struct Engine {
     shared: Arc<Shared>,
     work: Arc<dyn Work>,
     access: Access,
     readers: RefCell<VecDeque<(usize, Rc<dyn Reader>)>>,
     number: usize,
-    /// Where they are taken down.
-    waits: Option<Waits>,
+    /// Present where a timeline was requested.
+    waits: Option<EngineWaits>,
 }
 
 impl Engine {
-    /// The engine of this number.
+    /// The engine with this number.
     pub fn new(
         shared: Arc<Shared>,
         work: Arc<dyn Work>,
@@ -45,13 +49,14 @@ impl Engine {
         let (path, stop) = (shared.job.read_path, Arc::clone(&shared.stop));
         let access = Access::new(backend, path, stop, Arc::clone(&shared.stats.counters));
         let recorder = shared.job.recorder.clone();
-        let waits = recorder.map(|recorder| Waits::new(recorder, number, shared.job.depth.max(1)));
+        let tasks = shared.job.depth.max(1);
+        let waits = recorder.map(|recorder| EngineWaits::new(recorder, number, tasks));
         Rc::new(Self { shared, work, access, readers: RefCell::default(), number, waits })
     }
 
-    /// Works until nothing is left or the load is stopped.
-    pub async fn lane(self: Rc<Self>) {
-        let _lane = self.waits.as_ref().map(Waits::lane);
+    /// Runs one read task until no read is left or the load is stopped.
+    pub async fn read_task(self: Rc<Self>) {
+        let _task = self.waits.as_ref().map(EngineWaits::task);
         if let Err(error) = self.run().await {
             self.shared.fail(error);
         }
@@ -60,41 +65,41 @@ impl Engine {
     async fn run(&self) -> Result<()> {
         while !self.shared.is_cancelled() {
             let next = match self.next() {
-                Next::Wait { ring, .. } => self.wait_for_memory(ring).await?,
+                NextStep::Wait { ring, .. } => self.wait_for_memory(ring).await?,
                 next => next,
             };
             match next {
-                Next::Read(task) => self.read(task).await?,
-                Next::Deliver(done) => self.shared.queue.push(done),
-                Next::Wait { .. } => {}
-                Next::Finished => break,
+                NextStep::Read(read) => self.read(read).await?,
+                NextStep::Deliver(completion) => self.shared.queue.push(completion),
+                NextStep::Wait { .. } => {}
+                NextStep::Finished => break,
             }
         }
         Ok(())
     }
 
-    /// The next thing to do. A read counts as in flight from before it is taken until what it
-    /// completed was handed out, so that no lane sees "nothing in flight" in between.
-    fn next(&self) -> Next {
+    /// Takes the next step. A read counts as in flight from before it is taken until its completion
+    /// was delivered, so no read task sees "nothing in flight" in between.
+    fn next(&self) -> NextStep {
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
         let next = self.work.next(self.number);
-        if !matches!(next, Next::Read(_)) {
+        if !matches!(next, NextStep::Read(_)) {
             self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         }
         next
     }
 
-    async fn read(&self, task: Task) -> Result<()> {
-        let Task { source: index, chunk, window, ticket } = task;
+    async fn read(&self, read: ChunkRead) -> Result<()> {
+        let ChunkRead { source: index, chunk, window, ticket } = read;
         let reader = self.reader(index)?;
         let source = &*self.shared.job.sources[index];
         let mut window = fill(&self.shared, source, &*reader, chunk, window).await?;
         reader.filled(&mut window, chunk.offset_bytes);
         if !source.is_remote() {
-            self.shared.stats.rung(self.access.backend.rung());
+            self.shared.stats.backend(self.access.backend.rung());
         }
-        if let Some(done) = self.work.complete(ticket, window)? {
-            self.shared.queue.push(done);
+        if let Some(completion) = self.work.complete(ticket, window)? {
+            self.shared.queue.push(completion);
         }
         self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         Ok(())
@@ -118,53 +123,55 @@ impl Engine {
         Ok(reader)
     }
 
-    /// Waits until there is something else to do than to wait for memory of `ring`, or finds that
-    /// this cannot happen.
-    async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<Next> {
-        let _wait = self.waits.as_ref().map(Waits::wait);
-        let look = match self.shared.job.caller_may_retain_all {
-            true => RENEWAL_LOOK,
-            false => (self.shared.job.hold_timeout / 8).clamp(HOLD_LOOKS.0, HOLD_LOOKS.1),
+    /// Waits until another step than waiting for memory of `ring` is possible, or finds that none
+    /// ever will be.
+    async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<NextStep> {
+        let _wait = self.waits.as_ref().map(EngineWaits::wait);
+        let (shortest, longest) = HOLD_CHECK_INTERVALS;
+        let interval = match self.shared.job.caller_may_retain_all {
+            true => RETAIN_CHECK_INTERVAL,
+            false => (self.shared.job.hold_timeout / 8).clamp(shortest, longest),
         };
         loop {
             let awaited = Arc::clone(&ring);
             let mut freed = std::pin::pin!(awaited.freed());
             freed.as_mut().enable();
-            // From here on nothing freed is missed; what was freed before, this look sees.
+            // Slots that are freed from here on wake `freed`; `next` sees those freed before.
             let next = self.next();
-            let Next::Wait { ring: waits_for, need } = next else {
+            let NextStep::Wait { ring: waits_for, need } = next else {
                 return Ok(next);
             };
             if self.shared.is_cancelled() {
-                return Ok(Next::Finished);
+                return Ok(NextStep::Finished);
             }
             if !Arc::ptr_eq(&waits_for, &ring) {
-                ring = waits_for; // another lane took what this one waited for
-            } else if tokio::time::timeout(look, freed).await.is_err() {
+                ring = waits_for; // another read task took the slot that this one waited for
+            } else if tokio::time::timeout(interval, freed).await.is_err() {
                 self.check_held(&ring, need)?;
             }
         }
     }
 
-    /// When the caller waits for more tensors, nothing is on its way, and no memory was given back for
-    /// so long that the caller must be holding all of it: goes on in new memory, if it may keep it.
+    /// Detects that the caller holds all memory: it waits for more tensors, nothing is on its way,
+    /// and no memory was returned for the hold timeout. The load then goes on in a new ring if the
+    /// caller may retain all memory.
     ///
     /// # Errors
-    /// When it may not.
+    /// When the caller may not.
     fn check_held(&self, ring: &Arc<Ring>, need: usize) -> Result<()> {
         let Some(starving) = self.shared.queue.starving_for() else {
             return Ok(());
         };
         let Job { caller_may_retain_all, hold_timeout, .. } = self.shared.job;
-        let patience = if caller_may_retain_all { Duration::ZERO } else { hold_timeout };
+        let timeout = if caller_may_retain_all { Duration::ZERO } else { hold_timeout };
         let usage = ring.usage();
-        let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_hand();
-        // What a cache's writer holds, its disk will give back.
+        let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_transfer();
+        // The cache writer returns its memory when its disk has written it.
         let held_by_cache = self.shared.stats.counters.holds_any();
-        if in_flight > 0 || held_by_cache || starving.min(usage.since_freed) < patience {
+        if in_flight > 0 || held_by_cache || starving.min(usage.since_freed) < timeout {
             return Ok(());
         }
-        if caller_may_retain_all && self.work.renew(ring)? {
+        if caller_may_retain_all && self.work.replace_ring(ring)? {
             return Ok(());
         }
         Err(Error::new(

@@ -1,7 +1,8 @@
-//! An engine's thread: probes the ladder, runs the lanes, and ends only when all of them have.
+//! An engine's thread: probes the backends, runs the read tasks, and ends when all of them have.
 
 use super::read_task::Engine;
-use super::{Shared, Work};
+use super::shared::Shared;
+use super::work::Work;
 use crate::error::{Error, ErrorKind};
 use crate::source::{Backend, Downgrade};
 use std::io;
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
 
-/// Entries of an engine's submission queue: more than lanes, so that it never overflows.
+/// Entries of an engine's submission queue: more than read tasks, so it never overflows.
 const ENTRIES: u32 = 256;
 
-/// Runs the engine of this number to its end.
+/// Runs the engine with this number until it ends.
 pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>, number: usize) {
     match uring() {
         Ok(runtime) => {
@@ -40,19 +41,19 @@ async fn drive(
     backend: impl Future<Output = Backend>,
 ) {
     let engine = Engine::new(Arc::clone(shared), Arc::clone(work), backend.await, number);
-    let mut lanes = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..shared.job.depth.max(1) {
-        lanes.spawn_local(Rc::clone(&engine).lane());
+        tasks.spawn_local(Rc::clone(&engine).read_task());
     }
-    // As they end, not in order: the others may be waiting for what a lane that panicked held.
-    while let Some(ended) = lanes.join_next().await {
+    // Joined as they end, not in order: the others may wait for memory that a panicked task held.
+    while let Some(ended) = tasks.join_next().await {
         if ended.is_err() {
-            shared.fail(Error::new(ErrorKind::Io, "a lane panicked; this is a bug"));
+            shared.fail(Error::new(ErrorKind::Io, "a read task panicked; this is a bug"));
         }
     }
 }
 
-/// The backend on this runtime: must run inside it, for registration.
+/// Returns the io_uring backend. Must run inside the runtime, which registers the memory.
 async fn on_uring(shared: &Shared) -> Backend {
     let ring = shared.job.register.as_deref();
     let (backend, refusal) = Backend::uring(ring);

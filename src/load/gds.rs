@@ -13,7 +13,7 @@
 
 use super::{Loader, Started, rings};
 use crate::device::cuda::{Driver, GdsGpu, Layout, PROBE_BYTES, Sample};
-use crate::engine::{GdsWork, Job, LoadHandle};
+use crate::engine::{EngineWork, GdsWork, Job, LoadHandle};
 use crate::error::Result;
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
@@ -129,8 +129,8 @@ impl Loader {
         let bounce = BOUNCE_BYTES.min(plan.gpu_ring_bytes_max() / engines as u64);
         let work = GdsWork::new(extents, sources.clone(), gpus, bounce as usize);
         let near = self.near(plan.devices());
-        let job = Job { engines, near, recorder, ..self.job(sources, &tuning) };
-        let running = LoadHandle::start_gds(job, Arc::new(work))?;
+        let job = Job { engines, affinity: near, recorder, ..self.job(sources, &tuning) };
+        let running = LoadHandle::start(job, EngineWork::Gds(work))?;
         Ok(Started { running, ring_bytes: 0, _lease: None })
     }
 }

@@ -1,7 +1,7 @@
 //! The start of a load whose tensors are the files' own pages, mapped.
 
 use super::{Loader, Started};
-use crate::engine::{Job, LoadHandle, MapWork};
+use crate::engine::{EngineWork, Job, LoadHandle, MappedWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Plan;
 use crate::timeline::Recorder;
@@ -36,10 +36,10 @@ impl Loader {
                  another read path, or no dtype",
             );
         }
-        let work = Arc::new(MapWork::new(Arc::clone(plan)));
+        let work = MappedWork::new(Arc::clone(plan));
         let tuning = self.tuning(0, plan.total_bytes(), &[])?;
         let job = Job { recorder, ..self.job(Vec::new(), &tuning) };
-        let running = LoadHandle::start_mapped(job, work)?;
+        let running = LoadHandle::start(job, EngineWork::Mapped(work))?;
         Ok(Started { running, ring_bytes: 0, _lease: None })
     }
 }

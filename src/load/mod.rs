@@ -38,7 +38,7 @@ pub(crate) use crate::engine::CancelHandle;
 
 use crate::cache::Cache;
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Job, LoadHandle, LoadWork};
+use crate::engine::{EngineWork, Job, LoadHandle, RingWork};
 use crate::error::Result;
 use crate::location::IntoLocations;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
@@ -317,14 +317,20 @@ impl Loader {
         };
         let (places, transfers) = rings::places(&rings, &spec)?;
         let extents = Arc::clone(plan.extents_shared());
-        let work = LoadWork::new(extents, sources.clone(), places, tuning.chunk_bytes)
-            .recorded(recorder.clone());
+        let chunk_bytes = tuning.chunk_bytes;
+        let work = RingWork::new(extents, sources.clone(), places, chunk_bytes, recorder.clone());
         let all = rings.all();
         // What all bytes of GPUs pass through is worth most to be registered, and comes last.
         let register = all.last().filter(|_| tuning.register).cloned();
-        let job =
-            Job { rings: all, transfers, register, near, recorder, ..self.job(sources, &tuning) };
-        let running = LoadHandle::start(job, Arc::new(work))?;
+        let job = Job {
+            rings: all,
+            transfers,
+            register,
+            affinity: near,
+            recorder,
+            ..self.job(sources, &tuning)
+        };
+        let running = LoadHandle::start(job, EngineWork::Reads(Arc::new(work)))?;
         if let Some(bytes) = plan.reused_ring_bytes() {
             running.stats().counters.hold_at_most(bytes / CACHE_SHARE);
         }
@@ -351,7 +357,7 @@ impl Loader {
             sources,
             rings: Vec::new(),
             transfers: Vec::new(),
-            near: None,
+            affinity: None,
             read_path: match self.read_path {
                 ReadPath::Gds => ReadPath::Auto, // engines do what it cannot
                 path => path,

@@ -7,12 +7,13 @@ use super::rings::{self, LoadSpec, Rings, Sizes};
 use super::{Loader, Started, Summary};
 use crate::device::cuda::{Addresses, Item, Layout};
 use crate::engine::{
-    BorrowedBuffer, CancelHandle, ChainedWork, Completion, IntoWork, LoadHandle, LoadWork,
+    BorrowedBuffer, BorrowedWork, CancelHandle, ChainedWork, Completion, EngineWork, LoadHandle,
+    RingWork,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::{Device, ReadPath};
-use crate::plan::{Extent, Span, pieces_of, place_among};
+use crate::plan::{Extent, Span, destination_among, pieces_of};
 use crate::ring::{Budget, Needs, PAGE_BYTES};
 use crate::source::{Downgrade, Opener, Source};
 use std::collections::HashMap;
@@ -180,20 +181,22 @@ impl Loader {
         // SAFETY: the requests are borrowed exclusively by `read_into`, which does not touch their
         // memory before `LoadHandle` is dropped; `LoadHandle` is a local there, and its drop joins the
         // engines (also when the callback panics).
-        let host =
-            unsafe { IntoWork::new(lent.flatten().collect(), sources.clone(), tuning.chunk_bytes) };
-        let gpus = LoadWork::new(
+        let host = unsafe {
+            BorrowedWork::new(lent.flatten().collect(), sources.clone(), tuning.chunk_bytes)
+        };
+        let gpus = RingWork::new(
             Arc::clone(&on_gpus.extents),
             sources.clone(),
             places,
             tuning.chunk_bytes,
+            None,
         );
         let mut job = self.job(sources.clone(), &tuning);
         if job.read_path == ReadPath::Mapped {
             job.read_path = ReadPath::Buffered; // the caller's memory cannot be a mapping
         }
-        let job = crate::engine::Job { rings: rings.all(), transfers, near, ..job };
-        let running = LoadHandle::start(job, Arc::new(ChainedWork(host, gpus)))?;
+        let job = crate::engine::Job { rings: rings.all(), transfers, affinity: near, ..job };
+        let running = LoadHandle::start(job, EngineWork::Reads(Arc::new(ChainedWork(host, gpus))))?;
         running.stats().counters.hold_at_most(COPIED_BYTES_MAX);
         if self.read_path == ReadPath::Gds {
             let why = "ranges into lent memory are read by engines".to_owned();
@@ -276,7 +279,7 @@ impl Sorted {
         for &index in &self.gpus {
             let request = &requests[index];
             let Target::Gpu { ordinal, address, len_bytes } = request.into else { continue };
-            let place = place_among(&mut devices, Device::cuda(ordinal))?;
+            let place = destination_among(&mut devices, Device::cuda(ordinal))?;
             let (shard, offset_bytes) = (self.source_of[index], request.offset_bytes);
             items.push(Item { source: shard as u32, offset_bytes, len_bytes, cast: None });
             addresses.push(address);

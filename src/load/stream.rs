@@ -155,10 +155,10 @@ impl TensorStream {
         }
         let Some(recorder) = self.started.running.recorder() else { return };
         if number == 1 {
-            recorder.moment("first tensor", String::new());
+            recorder.event("first tensor", String::new());
         }
         if number == count {
-            recorder.moment("last tensor", String::new());
+            recorder.event("last tensor", String::new());
         }
     }
 

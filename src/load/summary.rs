@@ -63,7 +63,7 @@ impl Summary {
         Self {
             engines: running.engines(),
             numa_node: running.numa_node(),
-            backend: stats.lowest_rung().map_or("none", BackendKind::as_str),
+            backend: stats.lowest_backend().map_or("none", BackendKind::as_str),
             read_bytes: stats.read_bytes(),
             downgrades: stats.downgrades(),
             retries: stats.counters.counts(),

@@ -14,7 +14,7 @@ impl Loader {
     ///     drop(tensor?);
     /// }
     /// for slot in stream.timeline().unwrap_or_default().slots {
-    ///     println!("{} bytes by {:?}: {:?}", slot.bytes, slot.ways, slot.stages);
+    ///     println!("{} bytes by {:?}: {:?}", slot.bytes, slot.paths, slot.stages);
     /// }
     /// # Ok(())
     /// # }

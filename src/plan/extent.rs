@@ -8,13 +8,13 @@ use std::ops::Range;
 /// No element of any dtype is longer than this, with room to spare.
 const ELEMENT_BYTES_MAX: u64 = 64;
 
-/// A contiguous byte range of one shard that fills one slot, and whose tensors go to one place.
+/// A contiguous byte range of one shard that fills one slot, and whose tensors go to one destination.
 ///
 /// For the host it holds whole tensors; for a GPU it may begin and end in the middle of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     shard: u32,
-    place: u8,
+    destination: u8,
     first_tensor: u32,
     tensor_count: u32,
     offset_bytes: u64,
@@ -27,14 +27,14 @@ impl Extent {
     /// `len_bytes` from `offset_bytes` of a shard, in which the plan's tensors `positions` lie.
     pub(crate) fn new(
         shard: usize,
-        place: u8,
+        destination: u8,
         positions: Range<usize>,
         offset_bytes: u64,
         len_bytes: u64,
     ) -> Self {
         Self {
             shard: shard as u32,
-            place,
+            destination,
             first_tensor: positions.start as u32,
             tensor_count: positions.len() as u32,
             offset_bytes,
@@ -59,8 +59,8 @@ impl Extent {
     }
 
     /// Where its tensors go: an index into the plan's devices.
-    pub(crate) fn place(&self) -> usize {
-        usize::from(self.place)
+    pub(crate) fn destination(&self) -> usize {
+        usize::from(self.destination)
     }
 
     /// The tensors that it holds all or a part of, as a range of the plan's list.
@@ -106,9 +106,11 @@ impl Extent {
             + self.slot_len_bytes(block).next_multiple_of(ring_block)
     }
 
-    /// Whether `span`, which goes to `place`, continues this extent without a gap.
-    fn continues_with(&self, span: &Span, place: u8) -> bool {
-        self.shard() == span.shard && self.place == place && self.end_bytes() == span.offset_bytes
+    /// Whether `span`, which goes to `destination`, continues this extent without a gap.
+    fn continues_with(&self, span: &Span, destination: u8) -> bool {
+        self.shard() == span.shard
+            && self.destination == destination
+            && self.end_bytes() == span.offset_bytes
     }
 
     /// Whether `span` may be added without making the extent too long.
@@ -145,15 +147,15 @@ pub(super) struct Gather<'a> {
     pub checkpoint: &'a Checkpoint,
     /// Indices into the checkpoint's tensors, by shard and offset.
     pub tensors: &'a [u32],
-    /// The place of each.
-    pub places: &'a [u8],
-    /// Of each place, how long an extent should be, and whether it may cut tensors.
+    /// The destination of each.
+    pub destinations: &'a [u8],
+    /// Of each destination, how long an extent should be, and whether it may cut tensors.
     pub shapes: &'a [Shape],
     /// What floats are cast to.
     pub dtype: Option<Dtype>,
 }
 
-/// How extents of one place are cut.
+/// How extents of one destination are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Whole tensors, gathered while they fit into so many bytes.
@@ -165,17 +167,21 @@ pub(super) enum Shape {
 impl Gather<'_> {
     pub fn extents(&self) -> Vec<Extent> {
         let mut extents: Vec<Extent> = Vec::new();
-        for (position, (&index, &place)) in self.tensors.iter().zip(self.places).enumerate() {
+        for (position, (&index, &destination)) in
+            self.tensors.iter().zip(self.destinations).enumerate()
+        {
             let tensor = &self.checkpoint.tensors()[index as usize];
             let span = Span::from(tensor);
-            match self.shapes[usize::from(place)] {
+            match self.shapes[usize::from(destination)] {
                 Shape::Whole(bytes) => {
                     let (from, to) = (tensor.dtype(), self.dtype);
                     let cast = to.filter(|&to| Cast::new(from, to).is_some());
                     let cast = cast.map(|to| (from, to));
-                    add_whole(&mut extents, position, &span, place, cast, bytes);
+                    add_whole(&mut extents, position, &span, destination, cast, bytes);
                 }
-                Shape::Pieces(bytes) => add_pieces(&mut extents, position, &span, place, bytes),
+                Shape::Pieces(bytes) => {
+                    add_pieces(&mut extents, position, &span, destination, bytes)
+                }
             }
         }
         extents.shrink_to_fit();
@@ -183,14 +189,14 @@ impl Gather<'_> {
     }
 }
 
-/// The extents of `spans`, each with its place, all cut at multiples of `piece_bytes`.
+/// The extents of `spans`, each with its destination, all cut at multiples of `piece_bytes`.
 pub(crate) fn pieces_of(
     spans: impl IntoIterator<Item = (Span, u8)>,
     piece_bytes: u64,
 ) -> Vec<Extent> {
     let mut extents = Vec::new();
-    for (position, (span, place)) in spans.into_iter().enumerate() {
-        add_pieces(&mut extents, position, &span, place, piece_bytes);
+    for (position, (span, destination)) in spans.into_iter().enumerate() {
+        add_pieces(&mut extents, position, &span, destination, piece_bytes);
     }
     extents
 }
@@ -199,13 +205,13 @@ fn add_whole(
     extents: &mut Vec<Extent>,
     position: usize,
     span: &Span,
-    place: u8,
+    destination: u8,
     cast: Option<(Dtype, Dtype)>,
     extent_bytes: u64,
 ) {
     match extents.last_mut() {
         Some(extent)
-            if extent.continues_with(span, place)
+            if extent.continues_with(span, destination)
                 && extent.cast == cast
                 && extent.has_room_for(span, extent_bytes) =>
         {
@@ -214,7 +220,7 @@ fn add_whole(
         }
         _ => {
             let (offset, len) = (span.offset_bytes, span.len_bytes);
-            let extent = Extent::new(span.shard, place, position..position + 1, offset, len);
+            let extent = Extent::new(span.shard, destination, position..position + 1, offset, len);
             extents.push(Extent { cast, ..extent });
         }
     }
@@ -225,12 +231,12 @@ fn add_pieces(
     extents: &mut Vec<Extent>,
     position: usize,
     span: &Span,
-    place: u8,
+    destination: u8,
     piece_bytes: u64,
 ) {
     let end = span.offset_bytes + span.len_bytes;
     let mut at = span.offset_bytes;
-    if let Some(extent) = extents.last_mut().filter(|last| last.continues_with(span, place)) {
+    if let Some(extent) = extents.last_mut().filter(|last| last.continues_with(span, destination)) {
         let to = cut_after(extent.offset_bytes, span, piece_bytes).min(end);
         // What ends at a cut already is full.
         if to > at || span.len_bytes == 0 {
@@ -241,7 +247,7 @@ fn add_pieces(
     }
     while at < end || is_missing(extents, position) {
         let to = cut_after(at, span, piece_bytes).min(end);
-        extents.push(Extent::new(span.shard, place, position..position + 1, at, to - at));
+        extents.push(Extent::new(span.shard, destination, position..position + 1, at, to - at));
         at = to;
     }
 }

@@ -75,17 +75,17 @@ impl Plan {
         dtype: Option<Dtype>,
     ) -> Result<Self> {
         let tensors = selection.indices(&checkpoint)?;
-        let (devices, places) = assign(&checkpoint, &tensors, map)?;
+        let (devices, destinations) = assign(&checkpoint, &tensors, map)?;
         let block_bytes = largest_block_bytes(&checkpoint);
-        let is_host = |place: u8| devices[usize::from(place)].is_host();
+        let is_host = |destination: u8| devices[usize::from(destination)].is_host();
         let mut needs = Needs { block_bytes: block_bytes as u64, ..Needs::default() };
         let (mut total_bytes, mut delivered_bytes) = (0, 0);
-        for (&index, &place) in tensors.iter().zip(&places) {
+        for (&index, &destination) in tensors.iter().zip(&destinations) {
             let info = &checkpoint.tensors()[index as usize];
             let (bytes, delivered) = (info.len_bytes(), delivered_bytes_of(info, dtype));
             total_bytes += bytes;
             delivered_bytes += delivered;
-            if is_host(place) {
+            if is_host(destination) {
                 let cast = if cast_of(info, dtype).is_some() { delivered } else { 0 };
                 if bytes + cast > needs.host_largest_bytes {
                     needs.host_largest_bytes = bytes + cast;
@@ -105,14 +105,14 @@ impl Plan {
         let gather = Gather {
             checkpoint: &checkpoint,
             tensors: &tensors,
-            places: &places,
+            destinations: &destinations,
             shapes: &shapes,
             dtype,
         };
         let extents = gather.extents();
         let (mut host, mut gpus) = (Share::default(), Share::default());
         for extent in &extents {
-            let share = if is_host(extent.place() as u8) { &mut host } else { &mut gpus };
+            let share = if is_host(extent.destination() as u8) { &mut host } else { &mut gpus };
             let slot_bytes = extent.slot_bytes(&checkpoint, block_bytes);
             share.slots_bytes += slot_bytes;
             share.largest_slot_bytes = share.largest_slot_bytes.max(slot_bytes);
@@ -254,21 +254,22 @@ fn assign(
 ) -> Result<(Vec<Device>, Vec<u8>)> {
     let mut devices = Vec::new();
     let device_of = |&index: &u32| map.device_of(checkpoint.tensors()[index as usize].name());
-    let places = tensors.iter().map(|index| place_among(&mut devices, device_of(index)));
-    let places = places.collect::<Result<_>>()?;
-    Ok((devices, places))
+    let destinations =
+        tensors.iter().map(|index| destination_among(&mut devices, device_of(index)));
+    let destinations = destinations.collect::<Result<_>>()?;
+    Ok((devices, destinations))
 }
 
 /// The index of `device` among `devices`; it is added if it is not there.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] for more devices than any machine has.
-pub(crate) fn place_among(devices: &mut Vec<Device>, device: Device) -> Result<u8> {
-    let place = devices.iter().position(|&known| known == device).unwrap_or(devices.len());
-    if place == devices.len() {
+pub(crate) fn destination_among(devices: &mut Vec<Device>, device: Device) -> Result<u8> {
+    let destination = devices.iter().position(|&known| known == device).unwrap_or(devices.len());
+    if destination == devices.len() {
         devices.push(device);
     }
-    u8::try_from(place)
+    u8::try_from(destination)
         .map_err(|_| Error::new(ErrorKind::Unsupported, "a load may have at most 256 devices"))
 }
 

@@ -21,7 +21,7 @@ fn check(plan: &Plan) {
     let mut seen: BTreeMap<usize, u64> = BTreeMap::new();
     let mut listed: BTreeMap<usize, usize> = BTreeMap::new();
     for extent in plan.extents() {
-        let device = plan.devices()[extent.place()];
+        let device = plan.devices()[extent.destination()];
         let mut at = extent.offset_bytes();
         for position in extent.positions() {
             let tensor = &tensors[plan.tensors()[position] as usize];
@@ -133,11 +133,11 @@ fn no_load_has_more_devices_than_a_byte_can_count() {
     let mut devices = Vec::new();
     for ordinal in 0..256 {
         assert_eq!(
-            usize::from(place_among(&mut devices, Device::cuda(ordinal)).unwrap()),
+            usize::from(destination_among(&mut devices, Device::cuda(ordinal)).unwrap()),
             ordinal as usize
         );
     }
-    assert_eq!(place_among(&mut devices, Device::cuda(7)).unwrap(), 7);
-    let error = place_among(&mut devices, Device::cuda(256)).unwrap_err();
+    assert_eq!(destination_among(&mut devices, Device::cuda(7)).unwrap(), 7);
+    let error = destination_among(&mut devices, Device::cuda(256)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }

@@ -12,7 +12,7 @@
 //! the right to write them for a [`Part`], the read-only view of a stretch of the slot. A part keeps
 //! the slot as a tensor does.
 //!
-//! A slot may carry a [`TraceSpan`], by which a load's timeline learns of its life; the mark is dropped
+//! A slot may carry a [`TraceSpan`], which records its use in the load's timeline. The span is dropped
 //! just before the memory returns to the ring.
 //!
 //! Windows are also made over memory that a caller lends for `read_into`; see [`Window::lend`].
@@ -30,18 +30,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Slot {
     ring: Arc<Ring>,
     range: Range<usize>,
-    mark: Option<TraceSpan>,
+    span: Option<TraceSpan>,
 }
 
 impl Slot {
     /// Made by the ring's allocator, which guarantees that no two live slots overlap.
     pub(super) fn new(ring: Arc<Ring>, range: Range<usize>) -> Self {
-        Self { ring, range, mark: None }
+        Self { ring, range, span: None }
     }
 
-    /// The same, with a mark that learns of its life.
-    pub(crate) fn marked(mut self, mark: TraceSpan) -> Self {
-        self.mark = Some(mark);
+    /// Adds the span that records the slot's use.
+    pub(crate) fn traced(mut self, span: TraceSpan) -> Self {
+        self.span = Some(span);
         self
     }
 
@@ -82,7 +82,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         // First: from here on others may take the memory.
-        self.mark = None;
+        self.span = None;
         self.ring.release(self.range.clone());
     }
 }
@@ -211,11 +211,11 @@ impl Window {
         unsafe { part.filling.slot.ring.memory.bytes(part.range.clone()) }
     }
 
-    /// Says how bytes of it came.
-    pub(crate) fn came_by(&self, way: &'static str) {
-        let mark = self.owner.as_ref().and_then(|filling| filling.slot.mark.as_ref());
-        if let Some(mark) = mark {
-            mark.came_by(way);
+    /// Records by which path bytes of the window were read.
+    pub(crate) fn record_path(&self, path: &'static str) {
+        let span = self.owner.as_ref().and_then(|filling| filling.slot.span.as_ref());
+        if let Some(span) = span {
+            span.record_path(path);
         }
     }
 
@@ -358,8 +358,8 @@ impl FullSlot {
 
     /// Says what the slot is used for from now on.
     pub(crate) fn enter(&self, stage: Stage) {
-        if let Some(mark) = &self.filling.slot.mark {
-            mark.stage(stage);
+        if let Some(span) = &self.filling.slot.span {
+            span.stage(stage);
         }
     }
 

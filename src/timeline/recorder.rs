@@ -1,53 +1,54 @@
-//! Writing a timeline down while the load runs.
+//! Records a timeline while the load runs.
 //!
-//! One lock, held for a few stores, three or four times a slot: slots are megabytes, so that nobody
-//! waits for it.
+//! There is one lock, taken three or four times per slot for a few stores each. As slots are
+//! megabytes large, it is not contended.
 
-use super::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent, Wait};
+use super::types::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent, Wait};
 use crate::options::Device;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// So many retries are written down; a server in trouble may cause any number.
+/// The most retries that are recorded, as a failing server may cause any number.
 const RETRIES_MAX: usize = 10_000;
 
-/// Takes down what happens in one load.
+/// Records the timeline of one load.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     began: Instant,
-    state: Mutex<State>,
+    state: Mutex<RecorderState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    lives: Vec<Life>,
+struct RecorderState {
+    slots: Vec<SlotRecord>,
     waits: Vec<Wait>,
     steps: Vec<Step>,
-    moments: Vec<TraceEvent>,
+    events: Vec<TraceEvent>,
     retries: usize,
 }
 
 #[derive(Debug)]
-struct Life {
-    taken: Taken,
-    ways: Vec<&'static str>,
-    /// When each stage began, by its number; those that it did not have are left out.
+struct SlotRecord {
+    slot: SlotUse,
+    paths: Vec<&'static str>,
+    /// When each stage began, by its number. `None` for stages that the slot did not pass through.
     began: [Option<Duration>; Stage::ALL.len()],
     freed: Option<Duration>,
 }
 
-/// What a slot was taken for.
+/// What a slot is taken for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Taken {
+pub(crate) struct SlotUse {
     pub engine: usize,
     pub shard: usize,
     pub offset_bytes: u64,
     pub bytes: u64,
-    /// What happens to it first.
+    /// Its first stage.
     pub stage: Stage,
 }
 
-/// A slot whose life is being recorded; dropped just before its memory is free for others.
+/// Records the use of one slot. Dropped just before the slot's memory is free for others.
 #[derive(Debug)]
 pub(crate) struct TraceSpan {
     recorder: Arc<Recorder>,
@@ -55,57 +56,57 @@ pub(crate) struct TraceSpan {
 }
 
 impl Recorder {
-    /// For a load that began then.
+    /// A recorder for a load that began at `began`.
     pub fn new(began: Instant) -> Arc<Self> {
         Arc::new(Self { began, state: Mutex::default() })
     }
 
-    /// A slot was taken.
-    pub fn slot(self: &Arc<Self>, taken: Taken) -> TraceSpan {
-        let mut state = self.lock();
+    /// Records that a slot was taken.
+    pub fn slot(self: &Arc<Self>, slot: SlotUse) -> TraceSpan {
+        let mut state = self.state.lock();
         let mut began = [None; Stage::ALL.len()];
-        began[taken.stage as usize] = Some(self.now());
-        state.lives.push(Life { taken, ways: Vec::new(), began, freed: None });
-        TraceSpan { recorder: Arc::clone(self), index: state.lives.len() - 1 }
+        began[slot.stage as usize] = Some(self.now());
+        state.slots.push(SlotRecord { slot, paths: Vec::new(), began, freed: None });
+        TraceSpan { recorder: Arc::clone(self), index: state.slots.len() - 1 }
     }
 
-    /// An engine has been waiting since then.
+    /// Records that an engine waited from `since` until now.
     pub fn wait(&self, engine: usize, since: Instant) {
         let period = self.until_now(since);
-        self.lock().waits.push(Wait { engine, period });
+        self.state.lock().waits.push(Wait { engine, period });
     }
 
-    /// Something has been going on since then.
+    /// Records a step that took from `since` until now.
     pub fn step(&self, what: &'static str, device: Option<Device>, since: Instant) {
         let period = self.until_now(since);
-        self.lock().steps.push(Step { what, device, period });
+        self.state.lock().steps.push(Step { what, device, period });
     }
 
-    /// Something happens.
-    pub fn moment(&self, what: &'static str, why: String) {
+    /// Records an event.
+    pub fn event(&self, what: &'static str, why: String) {
         let at = self.now();
-        self.lock().moments.push(TraceEvent { what, why, at });
+        self.state.lock().events.push(TraceEvent { what, why, at });
     }
 
-    /// Something is asked for again.
+    /// Records a retry as an event.
     pub fn retry(&self, why: &'static str) {
         let at = self.now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.retries < RETRIES_MAX {
             state.retries += 1;
-            state.moments.push(TraceEvent { what: "retry", why: why.to_owned(), at });
+            state.events.push(TraceEvent { what: "retry", why: why.to_owned(), at });
         }
     }
 
-    /// What was written down so far.
+    /// The timeline so far.
     pub fn timeline(&self) -> Timeline {
-        let state = self.lock();
+        let state = self.state.lock();
         let end = self.now();
         Timeline {
-            slots: state.lives.iter().map(|life| life.told(end)).collect(),
+            slots: state.slots.iter().map(|slot| slot.to_span(end)).collect(),
             waits: state.waits.clone(),
             steps: state.steps.clone(),
-            moments: state.moments.clone(),
+            events: state.events.clone(),
             end,
         }
     }
@@ -117,53 +118,48 @@ impl Recorder {
     fn until_now(&self, since: Instant) -> Period {
         Period { start: since.saturating_duration_since(self.began), end: self.now() }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Consistent between statements, so a panic elsewhere leaves it usable.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Life {
-    /// Of one that is not over, the last stage ends at `end`.
-    fn told(&self, end: Duration) -> SlotSpan {
+impl SlotRecord {
+    /// The slot's span. If the slot is still in use, its last stage ends at `end`.
+    fn to_span(&self, end: Duration) -> SlotSpan {
         let end = self.freed.unwrap_or(end);
         let begun = || Stage::ALL.into_iter().zip(self.began);
         let begun = || begun().filter_map(|(stage, began)| Some((stage, began?)));
         let ends = begun().skip(1).map(|(_, began)| began).chain([end]);
         let stage = |((stage, start), end)| (stage, Period { start, end });
-        let Taken { engine, shard, offset_bytes, bytes, .. } = self.taken;
+        let SlotUse { engine, shard, offset_bytes, bytes, .. } = self.slot;
         let stages = begun().zip(ends).map(stage).collect();
-        SlotSpan { engine, shard, offset_bytes, bytes, ways: self.ways.clone(), stages }
+        SlotSpan { engine, shard, offset_bytes, bytes, paths: self.paths.clone(), stages }
     }
 }
 
 impl TraceSpan {
-    /// The slot enters this stage, which comes after those it had.
+    /// Records that the slot enters `stage`, which must follow its earlier stages.
     pub fn stage(&self, stage: Stage) {
-        self.change(|life, now| life.began[stage as usize] = Some(now));
+        self.change(|slot, now| slot.began[stage as usize] = Some(now));
     }
 
-    /// Bytes came this way.
-    pub fn came_by(&self, way: &'static str) {
-        self.change(|life, _| {
-            if !life.ways.contains(&way) {
-                life.ways.push(way);
+    /// Records by which path bytes of the slot were read.
+    pub fn record_path(&self, path: &'static str) {
+        self.change(|slot, _| {
+            if !slot.paths.contains(&path) {
+                slot.paths.push(path);
             }
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Life, Duration)) {
-        let mut state = self.recorder.lock();
-        if let Some(life) = state.lives.get_mut(self.index) {
-            change(life, self.recorder.now());
+    fn change(&self, change: impl FnOnce(&mut SlotRecord, Duration)) {
+        let mut state = self.recorder.state.lock();
+        if let Some(slot) = state.slots.get_mut(self.index) {
+            change(slot, self.recorder.now());
         }
     }
 }
 
 impl Drop for TraceSpan {
     fn drop(&mut self) {
-        self.change(|life, now| life.freed = Some(now));
+        self.change(|slot, now| slot.freed = Some(now));
     }
 }
 
@@ -171,24 +167,24 @@ impl Drop for TraceSpan {
 mod tests {
     use super::*;
 
-    fn taken(engine: usize, stage: Stage) -> Taken {
-        Taken { engine, shard: 1, offset_bytes: 4096, bytes: 8192, stage }
+    fn slot_use(engine: usize, stage: Stage) -> SlotUse {
+        SlotUse { engine, shard: 1, offset_bytes: 4096, bytes: 8192, stage }
     }
 
     #[test]
     fn stages_follow_upon_each_other_without_gaps() {
         let recorder = Recorder::new(Instant::now());
-        let mark = recorder.slot(taken(3, Stage::Reading));
-        mark.came_by("direct");
-        mark.came_by("buffered");
-        mark.came_by("direct");
-        mark.stage(Stage::Copying);
-        mark.stage(Stage::Held);
-        drop(mark);
+        let span = recorder.slot(slot_use(3, Stage::Reading));
+        span.record_path("direct");
+        span.record_path("buffered");
+        span.record_path("direct");
+        span.stage(Stage::Copying);
+        span.stage(Stage::Held);
+        drop(span);
         let timeline = recorder.timeline();
         let [slot] = &timeline.slots[..] else { panic!("{timeline:?}") };
         assert_eq!((slot.engine, slot.shard, slot.offset_bytes, slot.bytes), (3, 1, 4096, 8192));
-        assert_eq!(slot.ways, ["direct", "buffered"]);
+        assert_eq!(slot.paths, ["direct", "buffered"]);
         let stages: Vec<_> = slot.stages.iter().map(|(stage, _)| *stage).collect();
         assert_eq!(stages, [Stage::Reading, Stage::Copying, Stage::Held]);
         for pair in slot.stages.windows(2) {
@@ -198,10 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_ends_where_the_timeline_does() {
+    fn slots_still_in_use_end_where_the_timeline_does() {
         let recorder = Recorder::new(Instant::now());
-        let freed = recorder.slot(taken(0, Stage::Casting));
-        let held = recorder.slot(taken(0, Stage::Reading));
+        let freed = recorder.slot(slot_use(0, Stage::Casting));
+        let held = recorder.slot(slot_use(0, Stage::Reading));
         held.stage(Stage::Held);
         drop(freed);
         let timeline = recorder.timeline();
@@ -216,9 +212,9 @@ mod tests {
     fn retries_do_not_fill_the_memory() {
         let recorder = Recorder::new(Instant::now());
         (0..RETRIES_MAX + 5).for_each(|_| recorder.retry("reset"));
-        recorder.moment("last tensor", String::new());
-        let moments = recorder.timeline().moments;
-        assert_eq!(moments.len(), RETRIES_MAX + 1);
-        assert_eq!(moments[RETRIES_MAX].what, "last tensor");
+        recorder.event("last tensor", String::new());
+        let events = recorder.timeline().events;
+        assert_eq!(events.len(), RETRIES_MAX + 1);
+        assert_eq!(events[RETRIES_MAX].what, "last tensor");
     }
 }

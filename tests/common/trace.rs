@@ -22,7 +22,7 @@ pub struct Span {
 pub struct Trace {
     pub spans: Vec<Span>,
     /// By name: when, and why.
-    pub moments: BTreeMap<String, Vec<(u64, String)>>,
+    pub events: BTreeMap<String, Vec<(u64, String)>>,
     /// The names of rows.
     pub rows: BTreeMap<(u64, u64), String>,
     pub processes: BTreeMap<u64, String>,
@@ -35,7 +35,7 @@ impl Trace {
         assert_eq!(file["displayTimeUnit"], "ms");
         let mut trace = Self {
             spans: Vec::new(),
-            moments: BTreeMap::new(),
+            events: BTreeMap::new(),
             rows: BTreeMap::new(),
             processes: BTreeMap::new(),
             about: file["otherData"].clone(),
@@ -63,7 +63,7 @@ impl Trace {
                 assert_eq!(event["s"], "p");
                 let why = event["args"]["why"].as_str().unwrap_or_default().to_owned();
                 let at = nanoseconds(&event["ts"]);
-                self.moments.entry(name.to_owned()).or_default().push((at, why));
+                self.events.entry(name.to_owned()).or_default().push((at, why));
             }
             _ => panic!("what is {event}?"),
         }
@@ -78,8 +78,8 @@ impl Trace {
         spans.map(|span| &*span.category).collect()
     }
 
-    pub fn at(&self, moment: &str) -> u64 {
-        let [(at, _)] = &self.moments[moment][..] else { panic!("{:?}", self.moments) };
+    pub fn at(&self, event: &str) -> u64 {
+        let [(at, _)] = &self.events[event][..] else { panic!("{:?}", self.events) };
         *at
     }
 

@@ -95,7 +95,7 @@ impl Layout {
         let mut tensor_bytes = vec![0; source_count];
         let mut lent = Vec::new();
         let mut next = 0;
-        for extent in extents.iter().filter(|extent| extent.place() == place) {
+        for extent in extents.iter().filter(|extent| extent.destination() == place) {
             let positions = extent.positions();
             // A tensor that began in an extent before has its place.
             for position in positions.start.max(next)..positions.end {
@@ -144,7 +144,7 @@ impl Layout {
 
     /// How many copies bring those of `extents` that go to `place` into place.
     pub fn count_copies(&self, extents: &[Extent], place: usize) -> usize {
-        let extents = extents.iter().filter(|extent| extent.place() == place);
+        let extents = extents.iter().filter(|extent| extent.destination() == place);
         extents.map(|extent| self.copies(extent, self.relative_base()).len()).sum()
     }
 

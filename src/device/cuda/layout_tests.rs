@@ -41,7 +41,7 @@ proptest! {
             let layout = Layout::new(items.clone(), &extents, place, 2, Addresses::PerShard);
             let mut allocations: Vec<Vec<u64>> =
                 (0..2).map(|source| vec![0; layout.len_bytes(source) as usize]).collect();
-            for extent in extents.iter().filter(|extent| extent.place() == place) {
+            for extent in extents.iter().filter(|extent| extent.destination() == place) {
                 for copy in layout.copies(extent, |position| layout.starts()[position]) {
                     for byte in 0..copy.len_bytes {
                         let at = &mut allocations[extent.shard()][(copy.to + byte) as usize];

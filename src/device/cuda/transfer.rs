@@ -82,7 +82,7 @@ struct Brought {
 
 impl CudaTransfer {
     pub fn new(spec: TransferSpec) -> Self {
-        let extents = spec.extents.iter().filter(|extent| extent.place() == spec.place);
+        let extents = spec.extents.iter().filter(|extent| extent.destination() == spec.place);
         let needs = Needs::new(&spec.layout, extents, spec.verify);
         Self { spec, needs, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
     }

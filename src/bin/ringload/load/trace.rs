@@ -149,7 +149,7 @@ fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Event> 
     let slots = timeline.slots.iter().zip(rows);
     events.extend(slots.flat_map(|(slot, row)| stages(slot, row, shards)));
     events.extend(timeline.steps.iter().map(step));
-    events.extend(timeline.moments.iter().map(moment));
+    events.extend(timeline.events.iter().map(moment));
     events
 }
 
@@ -199,8 +199,8 @@ fn stages(slot: &SlotSpan, row: usize, shards: &[String]) -> impl Iterator<Item 
             "offset": slot.offset_bytes,
             "engine": slot.engine,
         });
-        if stage == Stage::Reading && !slot.ways.is_empty() {
-            args["path"] = slot.ways.join("+").into();
+        if stage == Stage::Reading && !slot.paths.is_empty() {
+            args["path"] = slot.paths.join("+").into();
         }
         let name = stage.as_str();
         Event { args, ..complete(name, name, (SLOTS, row), period) }

@@ -1,46 +1,50 @@
-//! The work of a `read_into`: byte ranges of sources into memory that the caller lends.
+//! The work of a `read_into`: byte ranges of sources into buffers that the caller lends.
 //!
-//! Lent memory can be read into directly where its address is congruent to the source's offset
-//! modulo the block: then the partial blocks at both ends are read through the page cache and all
-//! between directly. Where it is not, all of it goes through the page cache.
+//! A buffer can be read into directly where its address is congruent to the source's offset modulo
+//! the block size: the partial blocks at both ends are then read through the page cache, and all full
+//! blocks between them directly. Other buffers are filled through the page cache.
 
-use super::{Completion, Next, Task, Work};
+use super::queue::Completion;
+use super::work::{ChunkRead, NextStep, Work};
 use crate::error::Result;
 use crate::plan::{Chunk, chunk_ends};
 use crate::ring::Window;
+use crate::source::Source;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-pub(crate) struct IntoWork {
-    tasks: Mutex<VecDeque<Task>>,
-    /// Requests of no bytes: done before anything is read.
+pub(crate) struct BorrowedWork {
+    reads: Mutex<VecDeque<ChunkRead>>,
+    /// Requests of no bytes, which complete before anything is read.
     empty: Mutex<VecDeque<usize>>,
-    /// Reads left of each request.
+    /// How many reads of each request are left.
     left: Vec<AtomicUsize>,
-    sources: Vec<std::sync::Arc<dyn crate::source::Source>>,
+    sources: Vec<Arc<dyn Source>>,
+    /// The index of each request's source.
     source_of: Vec<usize>,
 }
 
-/// One range to read: `into.len()` bytes of a source from `offset`.
+/// A request to read `into.len()` bytes of a source from `offset`.
 pub(crate) struct BorrowedBuffer {
     pub source: usize,
     pub offset: u64,
     pub into: NonNull<[u8]>,
 }
 
-impl IntoWork {
+impl BorrowedWork {
     /// # Safety
-    /// The lent memory of each request stays valid, and nobody else touches it, until the engines
-    /// that run this work have been joined and the work is dropped.
+    /// The buffer of each request stays valid, and nobody else accesses it, until the engines that
+    /// run this work have been joined and the work is dropped.
     #[allow(unsafe_code)]
     pub unsafe fn new(
         requests: Vec<BorrowedBuffer>,
-        sources: Vec<std::sync::Arc<dyn crate::source::Source>>,
+        sources: Vec<Arc<dyn Source>>,
         chunk_bytes: u64,
     ) -> Self {
-        let mut tasks = VecDeque::new();
+        let mut reads = VecDeque::new();
         let mut empty = VecDeque::new();
         let mut left = Vec::with_capacity(requests.len());
         let source_of = requests.iter().map(|request| request.source).collect();
@@ -57,16 +61,16 @@ impl IntoWork {
                 let window = unsafe { Window::lend(part(request.into, start, end)) };
                 let chunk =
                     Chunk { offset_bytes: request.offset + start as u64, want_bytes: end - start };
-                tasks.push_back(Task { source: request.source, chunk, window, ticket });
+                reads.push_back(ChunkRead { source: request.source, chunk, window, ticket });
                 start = end;
             }
         }
-        Self { tasks: Mutex::new(tasks), empty: Mutex::new(empty), left, sources, source_of }
+        Self { reads: Mutex::new(reads), empty: Mutex::new(empty), left, sources, source_of }
     }
 }
 
 impl BorrowedBuffer {
-    /// Where its reads end, relative to its start.
+    /// Where the reads of this request end, relative to its start.
     fn ends(&self, block: u64, chunk_bytes: u64) -> Vec<usize> {
         let len = self.into.len() as u64;
         if len == 0 {
@@ -90,7 +94,7 @@ impl BorrowedBuffer {
     }
 }
 
-/// The bytes `start..end` of `whole`, without making a reference.
+/// The bytes `start..end` of `whole`, without creating a reference.
 #[allow(unsafe_code)]
 fn part(whole: NonNull<[u8]>, start: usize, end: usize) -> NonNull<[u8]> {
     assert!(start < end && end <= whole.len());
@@ -99,13 +103,13 @@ fn part(whole: NonNull<[u8]>, start: usize, end: usize) -> NonNull<[u8]> {
     NonNull::slice_from_raw_parts(first, end - start)
 }
 
-impl Work for IntoWork {
-    fn next(&self, _engine: usize) -> Next {
-        if let Some(index) = self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
-            return Next::Deliver(Completion::Request { index });
+impl Work for BorrowedWork {
+    fn next(&self, _engine: usize) -> NextStep {
+        if let Some(index) = self.empty.lock().pop_front() {
+            return NextStep::Deliver(Completion::Request { index });
         }
-        let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        task.map_or(Next::Finished, Next::Read)
+        let read = self.reads.lock().pop_front();
+        read.map_or(NextStep::Finished, NextStep::Read)
     }
 
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>> {

@@ -1,0 +1,197 @@
+//! Starting, watching and stopping the threads of a load.
+
+use super::gds::GdsWork;
+use super::job::Job;
+use super::load_stats::LoadStats;
+use super::mapped::MappedWork;
+use super::queue::Completion;
+use super::runtime;
+use super::shared::Shared;
+use super::work::Work;
+use crate::error::{Error, Result};
+#[cfg(test)]
+use crate::ring::Ring;
+use crate::timeline::Recorder;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// What the engines of a load do.
+pub(crate) enum EngineWork {
+    /// Read chunks into windows, many at a time.
+    Reads(Arc<dyn Work>),
+    /// Map files.
+    Mapped(MappedWork),
+    /// Let GPUs read files.
+    Gds(GdsWork),
+}
+
+impl EngineWork {
+    fn run(&self, shared: &Arc<Shared>, engine: usize) {
+        match self {
+            Self::Reads(work) => runtime::run(shared, work, engine),
+            Self::Mapped(work) => work.run(shared, engine),
+            Self::Gds(work) => work.run(shared, engine),
+        }
+    }
+}
+
+/// The running threads of one load. Dropping it stops the load and waits for them.
+pub(crate) struct LoadHandle {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl LoadHandle {
+    /// Starts the threads of `job`, with its engines doing `work`.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn start(job: Job, work: EngineWork) -> Result<Self> {
+        let engines = job.engines.max(1);
+        fault_in_registered(&job, engines);
+        let work = Arc::new(work);
+        let mut handle = Self { shared: Arc::new(Shared::new(job)), threads: Vec::new() };
+        let shared = Arc::clone(&handle.shared);
+        for transfer in shared.job.transfers.iter().cloned() {
+            let shared = Arc::clone(&shared);
+            handle.spawn(format!("ringload-{}", transfer.device()), move || {
+                shared.guard(|| {
+                    if let Err(error) = transfer.run(&*shared) {
+                        shared.fail(error);
+                    }
+                });
+                shared.worker_ended();
+            })?;
+        }
+        for engine in 0..engines {
+            let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
+            handle.spawn(format!("ringload-{engine}"), move || {
+                shared.guard(|| work.run(&shared, engine));
+                shared.engine_ended();
+            })?;
+        }
+        let Job { rings, register, ahead_bytes, .. } = &shared.job;
+        let is_registered = |ring| register.as_ref().is_some_and(|other| Arc::ptr_eq(other, ring));
+        for ring in rings.iter().filter(|ring| !is_registered(ring)).cloned() {
+            let ahead_bytes = *ahead_bytes;
+            handle.spawn("ringload-memory".to_owned(), move || ring.populate_ahead(ahead_bytes))?;
+        }
+        Ok(handle)
+    }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let affinity = self.shared.job.affinity.clone();
+        let bound = move || {
+            affinity.iter().for_each(|affinity| affinity.bind_thread());
+            body();
+        };
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(bound)
+            .map_err(|e| Error::from_io("start an engine thread", e))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Waits for the next completion. `None` once everything was delivered.
+    pub fn pop(&self) -> Option<Result<Completion>> {
+        self.shared.queue.pop()
+    }
+
+    /// As [`pop`](Self::pop), for async callers.
+    pub fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Completion>>> {
+        self.shared.queue.poll_pop(cx)
+    }
+
+    /// What was read so far, and how.
+    pub fn stats(&self) -> &LoadStats {
+        &self.shared.stats
+    }
+
+    /// The recorder of the load's timeline, where one was requested.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.shared.job.recorder.as_ref()
+    }
+
+    /// How many objects matched the checksum that their store keeps.
+    pub fn verified_objects(&self) -> usize {
+        self.shared.checks.iter().flatten().filter(|check| check.is_right()).count()
+    }
+
+    /// Fails if an object was to be verified and was not. Call it when everything was read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming the object.
+    pub fn check_verified(&self) -> Result<()> {
+        let mut checks = self.shared.checks.iter().flatten();
+        checks.find(|check| !check.is_right()).map_or(Ok(()), |check| Err(check.unseen()))
+    }
+
+    /// The first ring of the load, if it has one.
+    #[cfg(test)]
+    pub fn ring(&self) -> Option<&Arc<Ring>> {
+        self.shared.job.rings.first()
+    }
+
+    /// How many engines run.
+    pub fn engines(&self) -> usize {
+        self.shared.job.engines.max(1)
+    }
+
+    /// The NUMA node that the threads are bound to, if any.
+    pub fn numa_node(&self) -> Option<usize> {
+        self.shared.job.affinity.as_ref().map(|affinity| affinity.node)
+    }
+
+    /// A handle that cancels the load from another thread.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle { shared: Arc::downgrade(&self.shared) }
+    }
+
+    /// Stops the load and waits until its threads have ended.
+    pub fn stop(&mut self) {
+        self.shared.cancel();
+        for thread in self.threads.drain(..) {
+            // A panic was already reported by `Shared::guard`.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for LoadHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Faults in the ring that is to be registered. Registering would do so on one thread, which takes
+/// longer than all engines together.
+fn fault_in_registered(job: &Job, engines: usize) {
+    let Some(ring) = &job.register else { return };
+    let began = Instant::now();
+    if let Err(refusal) = ring.populate(ring.capacity(), engines) {
+        tracing::debug!(%refusal, "the ring's memory is faulted in as it is used");
+    }
+    if let Some(recorder) = &job.recorder {
+        recorder.step("fault in", None, began);
+    }
+}
+
+/// Cancels a load from another thread.
+#[derive(Clone)]
+pub(crate) struct CancelHandle {
+    shared: Weak<Shared>,
+}
+
+impl CancelHandle {
+    /// Cancels the load without waiting until its threads have ended. Its caller then gets no
+    /// further tensors.
+    #[cfg_attr(not(feature = "capi"), expect(dead_code, reason = "only the C library cancels"))]
+    pub fn cancel(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.cancel();
+        }
+    }
+}

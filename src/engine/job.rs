@@ -1,0 +1,38 @@
+//! What the engines of a load need besides their work.
+
+use crate::device::DeviceTransfer;
+use crate::numa::NumaAffinity;
+use crate::options::ReadPath;
+use crate::ring::Ring;
+use crate::source::Source;
+use crate::timeline::Recorder;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the engines of a load need besides their work.
+pub(crate) struct Job {
+    pub sources: Vec<Arc<dyn Source>>,
+    /// The rings that windows come from. Empty where the caller lends the memory.
+    pub rings: Vec<Arc<Ring>>,
+    /// The device transfers that take the full slots of GPUs.
+    pub transfers: Vec<Arc<dyn DeviceTransfer>>,
+    pub read_path: ReadPath,
+    pub engines: usize,
+    /// The NUMA node whose cores the load's threads run on, if they are bound to one.
+    pub affinity: Option<Arc<NumaAffinity>>,
+    /// Reads in flight per engine.
+    pub depth: usize,
+    /// The ring whose memory is registered with io_uring, if any.
+    pub register: Option<Arc<Ring>>,
+    /// How far ahead of the reads the memory of rings that are not registered is faulted in, in
+    /// bytes.
+    pub ahead_bytes: usize,
+    /// How long a caller may wait for tensors while it holds all memory before the load fails.
+    pub hold_timeout: Duration,
+    /// Whether the caller may keep all memory of the load. The load then goes on in a new ring.
+    pub caller_may_retain_all: bool,
+    /// Whether to verify all sources that were opened with their checksums.
+    pub verify: bool,
+    /// Records the load's timeline, where one was requested.
+    pub recorder: Option<Arc<Recorder>>,
+}

@@ -1,0 +1,80 @@
+//! Counts what a load does while it runs.
+
+use crate::source::{BackendKind, Downgrade, LoadCounters, Via};
+use crate::timeline::Recorder;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The ways by which bytes are read. A way's position is its index in [`LoadStats::read_bytes`].
+const ALL_VIA: [Via; 5] = [Via::Direct, Via::Buffered, Via::Mapped, Via::Http, Via::Gds];
+
+pub(crate) struct LoadStats {
+    read_bytes: [AtomicU64; ALL_VIA.len()],
+    /// Bytes whose checksum a GPU computed and found right.
+    pub device_verified_bytes: AtomicU64,
+    /// The counters of the load's readers.
+    pub counters: Arc<LoadCounters>,
+    fallbacks: Mutex<Fallbacks>,
+    recorder: Option<Arc<Recorder>>,
+}
+
+#[derive(Default)]
+struct Fallbacks {
+    /// The lowest backend that any engine used.
+    backend: Option<BackendKind>,
+    downgrades: Vec<Downgrade>,
+}
+
+impl LoadStats {
+    /// Downgrades and retries are also recorded by `recorder`.
+    pub fn new(recorder: Option<Arc<Recorder>>) -> Self {
+        Self {
+            read_bytes: Default::default(),
+            device_verified_bytes: AtomicU64::new(0),
+            counters: Arc::new(LoadCounters::recorded(recorder.clone())),
+            fallbacks: Mutex::default(),
+            recorder,
+        }
+    }
+
+    pub fn read(&self, via: Via, bytes: u64) {
+        self.read_bytes[via as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn backend(&self, backend: BackendKind) {
+        let mut fallbacks = self.fallbacks.lock();
+        let lowest = fallbacks.backend.map_or(backend, |lowest| lowest.min(backend));
+        fallbacks.backend = Some(lowest);
+    }
+
+    /// Records a downgrade. The same step for the same reason is recorded once.
+    pub fn downgrade(&self, downgrade: Downgrade) {
+        let mut fallbacks = self.fallbacks.lock();
+        if !fallbacks.downgrades.contains(&downgrade) {
+            let Downgrade { from, to, why } = &downgrade;
+            tracing::info!(from, to, why, "downgraded");
+            crate::metrics::downgrade(from, to);
+            if let Some(recorder) = &self.recorder {
+                recorder.event("downgrade", format!("{from} -> {to}: {why}"));
+            }
+            fallbacks.downgrades.push(downgrade);
+        }
+    }
+
+    pub fn lowest_backend(&self) -> Option<BackendKind> {
+        self.fallbacks.lock().backend
+    }
+
+    pub fn downgrades(&self) -> Vec<Downgrade> {
+        self.fallbacks.lock().downgrades.clone()
+    }
+
+    /// Bytes read, by how they were read. Ways without bytes are left out.
+    pub fn read_bytes(&self) -> BTreeMap<&'static str, u64> {
+        let bytes = |via: Via| self.read_bytes[via as usize].load(Ordering::Relaxed);
+        let all = ALL_VIA.map(|via| (via.as_str(), bytes(via)));
+        all.into_iter().filter(|&(_, bytes)| bytes > 0).collect()
+    }
+}

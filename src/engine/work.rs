@@ -1,0 +1,53 @@
+//! The interface between engines and the work that they do.
+
+use super::queue::Completion;
+use crate::error::Result;
+use crate::plan::Chunk;
+use crate::ring::{Ring, Window};
+use std::sync::Arc;
+
+/// Hands reads to the engines of a load and takes the filled windows back. Shared by all engines.
+pub(crate) trait Work: Send + Sync {
+    /// The next step of the engine with number `engine`.
+    fn next(&self, engine: usize) -> NextStep;
+
+    /// Takes back the filled window of the read with this ticket. Returns what it completed, if
+    /// anything.
+    fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>>;
+
+    /// How many full slots the device transfers hold. They return these by themselves.
+    fn in_transfer(&self) -> usize {
+        0
+    }
+
+    /// Replaces `ring`, all of which the caller holds, with a new ring. Returns false where the ring
+    /// cannot be replaced.
+    ///
+    /// # Errors
+    /// When the address space has no room for another ring.
+    fn replace_ring(&self, _ring: &Arc<Ring>) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// What a read task does next.
+pub(crate) enum NextStep {
+    /// Perform this read.
+    Read(ChunkRead),
+    /// Hand this to the caller; it needs no read.
+    Deliver(Completion),
+    /// Wait until a slot of this ring is freed: `need` bytes are needed.
+    Wait { ring: Arc<Ring>, need: usize },
+    /// No read is left to begin.
+    Finished,
+}
+
+/// One read and the memory it fills.
+pub(crate) struct ChunkRead {
+    /// An index into [`Job::sources`](super::Job::sources).
+    pub source: usize,
+    pub chunk: Chunk,
+    pub window: Window,
+    /// Identifies the read for [`Work::complete`].
+    pub ticket: usize,
+}
