@@ -22,6 +22,7 @@ from stores import BUCKET, moto
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECONDS_MAX = 180  # importing transformers takes a while on a busy machine
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 MODEL = """
@@ -71,4 +72,4 @@ def test_the_example_runs(example: str, tmp_path: Path) -> None:
             store = servers.enter_context(moto(tmp_path / "models", scratch))
             environment.update(store.environment(scratch))
             program = program.replace("s3://bucket/", f"s3://{BUCKET}/")
-        run(program, **environment)
+        run(program, SECONDS_MAX, **environment)

@@ -1,7 +1,7 @@
 //! What the simulation reckons with: the machine, what the CPU pays for a gigabyte on each path,
 //! the store, and the numbers that the design itself sets.
 //!
-//! A GB is 10^9 bytes. `Constants::default()` is the machine that the README's figures are from;
+//! A GB is 10^9 bytes. `Constants::default()` is the machine that docs/benchmarks.md are from;
 //! [`Constants::one_h200`] and [`Constants::dgx_h200`] keep the costs of the software measured there
 //! and take the hardware from data sheets. Where each value is from says [`super::origins`].
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 /// How much a value is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// On the machine of the README's figures.
+    /// On the machine of docs/benchmarks.md.
     Measured,
     /// By whom, says the source.
     Published,
@@ -31,9 +31,9 @@ impl Origin {
 
 use Origin::{Assumed, Design, Measured, Published};
 
-/// Constants, their origins and sources, on the machine of the README's figures.
+/// Constants, their origins and sources, on the machine of docs/benchmarks.md.
 pub const HERE: &[(&str, Origin, &str)] = &[
-    ("hardware.cores", Measured, "README, Figures: 2 threads of a Xeon core, 2 GHz"),
+    ("hardware.cores", Measured, "docs/benchmarks: 2 threads of a Xeon core, 2 GHz"),
     (
         "hardware.disk_gb_per_second",
         Measured,
@@ -44,7 +44,7 @@ pub const HERE: &[(&str, Origin, &str)] = &[
     (
         "hardware.host_memory_gb_per_second",
         Measured,
-        "README, Figures: reading memory takes 0.10 CPU-s/GB; two cores",
+        "docs/benchmarks: reading memory takes 0.10 CPU-s/GB; two cores",
     ),
     ("hardware.cross_socket_gb_per_second", Assumed, "what UPI links leave of their 3 x 48 GB/s"),
     (
@@ -78,16 +78,16 @@ pub const HERE: &[(&str, Origin, &str)] = &[
         Measured,
         "fresh memory alone, `ringload bench`: 0.197",
     ),
-    ("costs.http_cpu_seconds_per_gb", Measured, "README, Figures: `http://`"),
-    ("costs.https_cpu_seconds_per_gb", Measured, "README, Figures: `https://`"),
-    ("costs.verify_cpu_seconds_per_gb", Measured, "README, Figures: `--verify` without TLS"),
+    ("costs.http_cpu_seconds_per_gb", Measured, "docs/benchmarks: `http://`"),
+    ("costs.https_cpu_seconds_per_gb", Measured, "docs/benchmarks: `https://`"),
+    ("costs.verify_cpu_seconds_per_gb", Measured, "docs/benchmarks: `--verify` without TLS"),
     (
         "costs.verify_after_tls_cpu_seconds_per_gb",
         Measured,
-        "README, Figures: 0.03 in one session, within the noise in another",
+        "docs/benchmarks: 0.03 in one session, within the noise in another",
     ),
-    ("costs.cache_write_cpu_seconds_per_gb", Measured, "README, Figures: 0.44 - 0.29"),
-    ("costs.cache_read_cpu_seconds_per_gb", Measured, "README, Figures: 0.16 - 0.03"),
+    ("costs.cache_write_cpu_seconds_per_gb", Measured, "docs/benchmarks: 0.44 - 0.29"),
+    ("costs.cache_read_cpu_seconds_per_gb", Measured, "docs/benchmarks: 0.16 - 0.03"),
     ("costs.serve_cpu_seconds_per_gb", Assumed, "as much as receiving"),
     ("costs.direct_memory_passes", Assumed, "counted: the disk writes it"),
     ("costs.buffered_memory_passes", Assumed, "counted: read, write, and the line read before it"),
@@ -135,7 +135,7 @@ pub const DGX: &[(&str, Origin, &str)] = &[
     ("hardware.host_memory_gb_per_second", Assumed, "80 % of 16 channels of DDR5-4800"),
 ];
 
-/// Where a value is from that is not the README's machine's.
+/// Where a value of another machine than that of docs/benchmarks.md is from.
 const GIVEN: &str = "from the records, the preset or --set";
 
 /// The constants of a preset, and beside them those of a DGX H200.

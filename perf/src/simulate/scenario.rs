@@ -83,7 +83,7 @@ pub struct Scenario {
 /// A machine, and what is usually asked of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
-    /// The virtual machine of the README's figures: 4 GiB from its disk through a ring.
+    /// The virtual machine of docs/benchmarks.md: 4 GiB from its disk through a ring.
     ThisMachine,
     /// One H200 and 100 Gb/s: 100 GB from the drive.
     OneH200,
