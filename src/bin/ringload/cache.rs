@@ -6,7 +6,7 @@ use crate::output;
 use ringload::{
     CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, Pruned,
 };
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -73,43 +73,25 @@ pub fn run(args: Args) -> Outcome {
     }
 }
 
-/// An entry as JSON.
-#[derive(Serialize)]
-struct Entry<'a> {
-    location: &'a str,
-    path: String,
-    bytes: u64,
-    present_bytes: u64,
-    disk_bytes: u64,
-    complete: bool,
-    /// Seconds since 1970.
-    validated: u64,
-    last_used: u64,
-}
-
-impl<'a> Entry<'a> {
-    fn of(entry: &'a CacheEntry) -> Self {
-        Self {
-            location: &entry.location,
-            path: entry.path.display().to_string(),
-            bytes: entry.len_bytes,
-            present_bytes: entry.present_bytes,
-            disk_bytes: entry.disk_bytes,
-            complete: entry.is_complete,
-            validated: seconds(entry.validated),
-            last_used: seconds(entry.last_used),
-        }
-    }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// An entry as JSON, with times in seconds since 1970.
+fn entry_json(entry: &CacheEntry) -> Value {
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    json!({
+        "location": entry.location,
+        "path": entry.path.display().to_string(),
+        "bytes": entry.len_bytes,
+        "present_bytes": entry.present_bytes,
+        "disk_bytes": entry.disk_bytes,
+        "complete": entry.is_complete,
+        "validated": seconds(entry.validated),
+        "last_used": seconds(entry.last_used),
+    })
 }
 
 fn list(entries: &[CacheEntry], json: bool) -> Outcome {
     if json {
-        let entries: Vec<_> = entries.iter().map(Entry::of).collect();
-        return output::print_json(&serde_json::json!({ "entries": entries }));
+        let entries: Vec<_> = entries.iter().map(entry_json).collect();
+        return output::print_json(&json!({ "entries": entries }));
     }
     output::print(|out| {
         use Align::{Left, Right};
@@ -136,24 +118,17 @@ fn row(entry: &CacheEntry) -> [String; 4] {
     ]
 }
 
-/// The result of `verify` for an entry, as JSON.
-#[derive(Serialize)]
-struct Verified<'a> {
-    location: &'a str,
-    checked_bytes: u64,
-    /// The offsets of corrupt pages, in bytes.
-    corrupt_pages: &'a [u64],
-}
-
 fn verify(all: &[Checked], json: bool) -> Outcome {
     if json {
-        let entries = all.iter().map(|checked| Verified {
-            location: &checked.entry.location,
-            checked_bytes: checked.checked_bytes,
-            corrupt_pages: &checked.wrong_pages,
-        });
-        let entries: Vec<_> = entries.collect();
-        output::print_json(&serde_json::json!({ "entries": entries }))?;
+        let entry = |checked: &Checked| {
+            json!({
+                "location": checked.entry.location,
+                "checked_bytes": checked.checked_bytes,
+                "corrupt_pages": checked.wrong_pages, // their offsets in bytes
+            })
+        };
+        let entries: Vec<_> = all.iter().map(entry).collect();
+        output::print_json(&json!({ "entries": entries }))?;
     } else {
         output::print(|out| all.iter().try_for_each(|checked| write_checked(out, checked)))?;
     }
@@ -179,7 +154,7 @@ fn write_checked(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
 
 fn removed(pruned: &Pruned, json: bool) -> Outcome {
     if json {
-        return output::print_json(&serde_json::json!({
+        return output::print_json(&json!({
             "entries": pruned.entries,
             "disk_bytes": pruned.disk_bytes,
             "left_bytes": pruned.left_bytes,

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
 
 /// The result of a subcommand.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -16,24 +15,9 @@ pub enum Failure {
     /// Standard output could not be written to.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    /// The trace of a load could not be written.
-    #[error("cannot write the trace to {path}; give a file that can be written to", path = .path.display())]
-    Trace { path: PathBuf, source: io::Error },
-    /// The operating system refused a request.
-    #[error("cannot {doing}")]
-    System {
-        /// The request, as it follows "cannot".
-        doing: &'static str,
-        source: io::Error,
-    },
 }
 
 impl Failure {
-    /// Turns the error of the request `doing` into a failure; for `map_err`.
-    pub fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Failure {
-        move |error| Failure::System { doing, source: error.into() }
-    }
-
     /// Whether the reader of standard output has closed it (`ringload ... | head`).
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
@@ -78,6 +62,7 @@ mod tests {
         let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(Failure::Output(closed()).is_closed_pipe());
         assert!(!Failure::Output(io::ErrorKind::StorageFull.into()).is_closed_pipe());
-        assert!(!Failure::System { doing: "look", source: closed() }.is_closed_pipe());
+        let other = ringload::Error::from_io("look", closed());
+        assert!(!Failure::from(other).is_closed_pipe());
     }
 }

@@ -1,6 +1,7 @@
 //! The directory that a download writes to, and the part of it that holds incomplete files.
 
 use super::names::outside;
+use crate::cache::CacheAdmin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::Loader;
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
@@ -101,10 +102,7 @@ impl Staging {
                 let _ = fs::remove_dir_all(entry);
             }
         }
-        let entries = fs::read_dir(self.path()).into_iter().flatten().filter_map(io::Result::ok);
-        let is_object =
-            |entry: &fs::DirEntry| entry.path().is_dir() && entry.file_name() != "listings";
-        if !entries.into_iter().any(|entry| is_object(&entry)) {
+        if CacheAdmin::open(self.path()).is_ok_and(|cache| cache.entries().is_empty()) {
             let _ = fs::remove_dir_all(self.path());
         }
     }

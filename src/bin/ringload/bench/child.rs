@@ -10,6 +10,7 @@ use crate::failure::{Failure, Outcome};
 use ringload::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
@@ -43,14 +44,21 @@ impl Run {
 /// # Errors
 /// When it cannot be started, fails (with its error message), or prints something else.
 pub fn run(arguments: &[OsString]) -> Outcome<Run> {
-    let executable =
-        std::env::current_exe().map_err(Failure::system("find this command's executable"))?;
+    let executable = executable()?;
     let began = Instant::now();
     let output = output(Command::new(executable).args(arguments))?;
     let process_seconds = began.elapsed().as_secs_f64();
     let run: Run = serde_json::from_slice(&output.stdout)
         .map_err(|error| failed(&format!("printed no figures: {error}"), &output))?;
     Ok(Run { process_seconds, ..run })
+}
+
+/// The path of this executable.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn executable() -> Outcome<PathBuf> {
+    Ok(std::env::current_exe().map_err(|error| Error::from_io("find this executable", error))?)
 }
 
 /// Runs `command` to its end with empty standard input and returns its output.

@@ -28,7 +28,7 @@ mod shapes;
 mod synthetic;
 mod writer;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::format;
 use crate::output;
 use cache::Files;
@@ -125,9 +125,7 @@ fn measure(args: &Args) -> Outcome<Report> {
 fn synthetic_checkpoint(args: &Args) -> Outcome<PathBuf> {
     let base = match &args.dir {
         Some(directory) => directory.clone(),
-        None => synthetic::default_base(
-            &std::env::current_exe().map_err(Failure::system("find this command's executable"))?,
-        ),
+        None => synthetic::default_base(&child::executable()?),
     };
     let bar = bar("writing a checkpoint {bar:20} {percent} %", 0);
     let written = synthetic::checkpoint(&base, args.size, |done, total| {

@@ -7,7 +7,7 @@
 use super::bare::{DirectReads, MappedFiles};
 use super::child::Run;
 use super::fio;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::load::report::{cpu_seconds, peak_rss_bytes};
 use crate::output;
 use clap::ValueEnum;
@@ -112,7 +112,7 @@ fn measure(args: &Args) -> io::Result<Outcome<Run>> {
 fn time<T>(bytes: usize, work: impl FnOnce() -> io::Result<T>) -> Outcome<Run> {
     let cpu_before = cpu_seconds()?;
     let began = Instant::now();
-    let result = work().map_err(Failure::system("run a reference measurement"))?;
+    let result = work().map_err(|error| Error::from_io("run a reference measurement", error))?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu_seconds = cpu_seconds()? - cpu_before;
     let run = Run {

@@ -4,16 +4,12 @@ use super::finding::Finding;
 use crate::system::read_text;
 
 /// The first kernel whose io_uring has the operations and fixes that loads need.
-const IO_URING: Version = Version { major: 5, minor: 10 };
+const IO_URING: Version = (5, 10);
 /// The first kernel with cachestat(2), a cheap way to query the page cache.
-const CACHESTAT: Version = Version { major: 6, minor: 5 };
+const CACHESTAT: Version = (6, 5);
 
 /// The first two numbers of a kernel release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Version {
-    major: u32,
-    minor: u32,
-}
+type Version = (u32, u32);
 
 /// Examines the running kernel.
 pub fn examine() -> Vec<Finding> {
@@ -39,9 +35,7 @@ fn finding(release: &str) -> Finding {
 /// The numbers of a release such as `6.8.0-45-generic`.
 fn parse(release: &str) -> Option<Version> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let major = numbers.next()?.parse().ok()?;
-    let minor = numbers.next()?.parse().ok()?;
-    Some(Version { major, minor })
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -51,8 +45,8 @@ mod tests {
 
     #[test]
     fn releases_are_compared_by_number() {
-        assert_eq!(parse("6.8.0-45-generic"), Some(Version { major: 6, minor: 8 }));
-        assert_eq!(parse("5.10-rc1"), Some(Version { major: 5, minor: 10 }));
+        assert_eq!(parse("6.8.0-45-generic"), Some((6, 8)));
+        assert_eq!(parse("5.10-rc1"), Some((5, 10)));
         assert_eq!(parse("linux"), None);
         assert!(parse("5.9.1") < parse("5.10.0"));
     }

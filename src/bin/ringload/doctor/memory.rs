@@ -78,21 +78,17 @@ fn chosen(choices: &str) -> Option<&str> {
 
 fn available(machine: Option<u64>, cgroup: Option<u64>) -> Finding {
     const TOPIC: &str = "memory";
-    match (machine, cgroup) {
-        (Some(machine), Some(cgroup)) if cgroup < machine => {
-            let (left, of) = (format::size(cgroup), format::size(machine));
-            Finding::info(
-                TOPIC,
-                format!("{left} available under the cgroup limit, {of} on the machine"),
-            )
+    let machine_text = machine.map(format::size);
+    let fact = match (machine_text, cgroup.filter(|&left| machine.is_none_or(|all| left < all))) {
+        (Some(machine), None) => format!("{machine} available"),
+        (machine, Some(cgroup)) => {
+            let machine = machine.map(|machine| format!(", {machine} on the machine"));
+            let (cgroup, machine) = (format::size(cgroup), machine.unwrap_or_default());
+            format!("{cgroup} available under the cgroup limit{machine}")
         }
-        (Some(machine), _) => Finding::info(TOPIC, format!("{} available", format::size(machine))),
-        (None, Some(cgroup)) => Finding::info(
-            TOPIC,
-            format!("{} available under the cgroup limit", format::size(cgroup)),
-        ),
-        (None, None) => Finding::info(TOPIC, "the kernel does not report how much is available"),
-    }
+        (None, None) => "the kernel does not report how much is available".to_owned(),
+    };
+    Finding::info(TOPIC, fact)
 }
 
 #[cfg(test)]

@@ -39,36 +39,22 @@ fn refused(error: &ringload::Error, sysctl: &str) -> Finding {
     Finding::warn("io_uring", fact, [remedy])
 }
 
-/// Whether the kernel has the operations that loads use.
-struct Operations {
-    read: bool,
-    read_fixed: bool,
-}
-
-/// Lists the operations of a new io_uring.
-fn supported() -> io::Result<Operations> {
+/// Whether a new io_uring supports READ and READ_FIXED.
+fn supported() -> io::Result<(bool, bool)> {
     let ring = IoUring::new(2)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    Ok(Operations {
-        read: probe.is_supported(opcode::Read::CODE),
-        read_fixed: probe.is_supported(opcode::ReadFixed::CODE),
-    })
+    let supports = |operation| probe.is_supported(operation);
+    Ok((supports(opcode::Read::CODE), supports(opcode::ReadFixed::CODE)))
 }
 
-fn operations(supported: io::Result<Operations>) -> Finding {
+fn operations(supported: io::Result<(bool, bool)>) -> Finding {
     const TOPIC: &str = "io_uring";
     const NEWER: &str = "run kernel 5.10 or later";
     match supported {
-        Ok(Operations { read: true, read_fixed: true }) => {
-            Finding::ok(TOPIC, "usable, with READ and READ_FIXED")
-        }
-        Ok(Operations { read: true, read_fixed: false }) => {
-            Finding::warn(TOPIC, "usable, without READ_FIXED", [NEWER])
-        }
-        Ok(Operations { read: false, .. }) => {
-            Finding::warn(TOPIC, "can be set up, but READ is missing", [NEWER])
-        }
+        Ok((true, true)) => Finding::ok(TOPIC, "usable, with READ and READ_FIXED"),
+        Ok((true, false)) => Finding::warn(TOPIC, "usable, without READ_FIXED", [NEWER]),
+        Ok((false, _)) => Finding::warn(TOPIC, "can be set up, but READ is missing", [NEWER]),
         Err(error) => Finding::info(
             TOPIC,
             format!("usable, but its operations could not be listed ({error})"),
@@ -126,7 +112,7 @@ mod tests {
 
     #[test]
     fn missing_operations_are_a_shortfall() {
-        let level = |read, read_fixed| operations(Ok(Operations { read, read_fixed })).level;
+        let level = |read, read_fixed| operations(Ok((read, read_fixed))).level;
         assert_eq!(level(true, true), Level::Ok);
         assert_eq!(level(true, false), Level::Warn);
         assert_eq!(level(false, true), Level::Warn);

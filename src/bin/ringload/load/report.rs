@@ -1,12 +1,12 @@
 //! The report that `ringload load` prints at its end, as text and as JSON.
 
 use super::digest::Digests;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::format;
 use crate::system::{bytes_in, read_text};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
-use ringload::{Downgrade, Summary, TensorStream};
+use ringload::{Downgrade, Error, Summary, TensorStream};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -156,7 +156,7 @@ impl Report {
 /// When the kernel does not report it.
 pub fn cpu_seconds() -> Outcome<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)
-        .map_err(Failure::system("read the CPU time of this process"))?;
+        .map_err(|error| Error::from_io("read the CPU time of this process", error.into()))?;
     let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }

@@ -13,7 +13,7 @@
 use super::rows::rows;
 use crate::failure::{Failure, Outcome};
 use ringload::timeline::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent};
-use ringload::{Device, TensorStream};
+use ringload::{Device, Error, TensorStream};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -42,11 +42,11 @@ impl TraceFile {
     pub fn open(path: &Path) -> Outcome<Self> {
         let new = File::create_new(path);
         let is_new = new.is_ok();
-        let opened = new.or_else(|refusal| match refusal.kind() {
+        let opened = new.or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => File::options().write(true).open(path),
-            _ => Err(refusal),
+            _ => Err(error),
         });
-        let file = opened.map_err(|refusal| cannot(path, refusal))?;
+        let file = opened.map_err(|error| cannot(path, error))?;
         Ok(Self { path: path.to_owned(), file, is_new })
     }
 
@@ -64,7 +64,7 @@ impl TraceFile {
             .and_then(|()| serde_json::to_writer(&mut out, trace).map_err(io::Error::from))
             .and_then(|()| writeln!(out))
             .and_then(|()| out.flush())
-            .map_err(|refusal| cannot(&self.path, refusal))
+            .map_err(|error| cannot(&self.path, error))
     }
 }
 
@@ -77,37 +77,17 @@ impl Drop for TraceFile {
     }
 }
 
-fn cannot(path: &Path, source: io::Error) -> Failure {
-    Failure::Trace { path: path.to_owned(), source }
+fn cannot(path: &Path, error: io::Error) -> Failure {
+    Error::from_io(format_args!("write the trace to {}", path.display()), error).into()
 }
 
 /// The content of the file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trace {
-    trace_events: Vec<Event>,
+    trace_events: Vec<Value>,
     display_time_unit: &'static str,
     other_data: Value,
-}
-
-/// One event, its times in microseconds.
-#[derive(Debug, Serialize)]
-struct Event {
-    name: String,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    cat: &'static str,
-    ph: &'static str,
-    pid: u32,
-    tid: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ts: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dur: Option<f64>,
-    /// The scope of an instant event.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    s: Option<&'static str>,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    args: Value,
 }
 
 impl Trace {
@@ -131,7 +111,7 @@ impl Trace {
     }
 }
 
-fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Event> {
+fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Value> {
     let periods: Vec<_> = timeline.slots.iter().map(lifetime).collect();
     let rows = rows(&periods);
     let row_count = rows.iter().max().map_or(0, |last| last + 1);
@@ -149,39 +129,24 @@ fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Event> 
     let slots = timeline.slots.iter().zip(rows);
     events.extend(slots.flat_map(|(slot, row)| stages(slot, row, shards)));
     events.extend(timeline.steps.iter().map(step));
-    events.extend(timeline.events.iter().map(moment));
+    events.extend(timeline.events.iter().map(instant));
     events
 }
 
 /// The metadata events that name a process and its threads.
-fn named(pid: u32, process: &str, threads: impl Iterator<Item = (usize, String)>) -> Vec<Event> {
-    let name = |what: &str, tid, name: &str| Event {
-        name: what.to_owned(),
-        cat: "",
-        ph: "M",
-        pid,
-        tid,
-        ts: None,
-        dur: None,
-        s: None,
-        args: json!({ "name": name }),
-    };
+fn named(pid: u32, process: &str, threads: impl Iterator<Item = (usize, String)>) -> Vec<Value> {
+    let name = |what: &str, tid: usize, name: &str| json!({ "ph": "M", "name": what, "pid": pid, "tid": tid, "args": { "name": name } });
     let thread = |(tid, text): (usize, String)| name("thread_name", tid, &text);
     [name("process_name", 0, process)].into_iter().chain(threads.map(thread)).collect()
 }
 
-fn complete(name: &str, cat: &'static str, (pid, tid): (u32, usize), period: Period) -> Event {
-    Event {
-        name: name.to_owned(),
-        cat,
-        ph: "X",
-        pid,
-        tid,
-        ts: Some(microseconds(period.start)),
-        dur: Some(microseconds(period.end.saturating_sub(period.start))),
-        s: None,
-        args: Value::Null,
-    }
+/// A span, with its times in microseconds.
+fn complete(name: &str, cat: &str, (pid, tid): (u32, usize), period: Period) -> Value {
+    json!({
+        "ph": "X", "name": name, "cat": cat, "pid": pid, "tid": tid,
+        "ts": microseconds(period.start),
+        "dur": microseconds(period.end.saturating_sub(period.start)),
+    })
 }
 
 /// The time from the allocation of the slot to its release.
@@ -191,7 +156,7 @@ fn lifetime(slot: &SlotSpan) -> Period {
     Period { start, end }
 }
 
-fn stages(slot: &SlotSpan, row: usize, shards: &[String]) -> impl Iterator<Item = Event> {
+fn stages(slot: &SlotSpan, row: usize, shards: &[String]) -> impl Iterator<Item = Value> {
     let event = move |&(stage, period): &(Stage, Period)| {
         let mut args = json!({
             "bytes": slot.bytes,
@@ -203,12 +168,14 @@ fn stages(slot: &SlotSpan, row: usize, shards: &[String]) -> impl Iterator<Item 
             args["path"] = slot.paths.join("+").into();
         }
         let name = stage.as_str();
-        Event { args, ..complete(name, name, (SLOTS, row), period) }
+        let mut event = complete(name, name, (SLOTS, row), period);
+        event["args"] = args;
+        event
     };
     slot.stages.iter().map(event)
 }
 
-fn step(step: &Step) -> Event {
+fn step(step: &Step) -> Value {
     let cat = if step.device.is_some() { "context" } else { "load" };
     complete(step.what, cat, (LOAD, row_of(step.device)), step.period)
 }
@@ -218,19 +185,14 @@ fn row_of(device: Option<Device>) -> usize {
     device.and_then(Device::ordinal).map_or(0, |ordinal| ordinal as usize + 1)
 }
 
-fn moment(moment: &TraceEvent) -> Event {
-    let args = if moment.why.is_empty() { Value::Null } else { json!({ "why": moment.why }) };
-    Event {
-        name: moment.what.to_owned(),
-        cat: "load",
-        ph: "i",
-        pid: LOAD,
-        tid: 0,
-        ts: Some(microseconds(moment.at)),
-        dur: None,
-        s: Some("p"),
-        args,
+/// An instant event; its scope is the process of the load.
+fn instant(event: &TraceEvent) -> Value {
+    let (name, ts) = (event.what, microseconds(event.at));
+    let mut instant = json!({ "ph": "i", "name": name, "cat": "load", "pid": LOAD, "tid": 0, "ts": ts, "s": "p" });
+    if !event.why.is_empty() {
+        instant["args"] = json!({ "why": event.why });
     }
+    instant
 }
 
 fn microseconds(time: Duration) -> f64 {
