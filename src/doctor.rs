@@ -2,7 +2,7 @@
 
 pub use crate::numa::{has_several_nodes, node_of, numbers_in};
 
-use crate::device::cuda::Driver;
+use crate::device::cuda::CufileDriver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReadPath;
 use crate::ring::{PAGE_BYTES, Ring};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// # Errors
 /// [`Unsupported`](ErrorKind::Unsupported), naming what is missing.
 pub fn probe_gds() -> Result<()> {
-    Driver::open().map(drop).map_err(|why| Error::new(ErrorKind::Unsupported, why))
+    CufileDriver::open().map(drop).map_err(|why| Error::new(ErrorKind::Unsupported, why))
 }
 
 /// Checks that an engine can create its io_uring runtime.

@@ -154,7 +154,10 @@ fn a_bit_that_flips_on_the_way_is_found_by_verifying() {
     first.env("CUDA_STAND_IN_FLIP", "1");
     run(&mut first).quiet_success(); // unnoticed, and that is why there is --verify
     let error = one_line(run(first.arg("--verify")));
-    assert!(error.contains("cuda:0: bytes ") && error.contains("a.safetensors arrived"), "{error}");
+    assert!(
+        error.contains("checksum of bytes ") && error.contains("a.safetensors on the GPU"),
+        "{error}"
+    );
     assert!(error.contains("nvidia-smi"), "{error}");
 }
 
@@ -246,7 +249,7 @@ fn without_a_driver_or_a_gpu_the_error_says_what_to_do() {
     let error = one_line(run(command.env("CUDA_STAND_IN_DEVICES", "0")));
     assert!(error.contains("CUDA_ERROR_NO_DEVICE") && error.contains("CUDA_VISIBLE"), "{error}");
     let error = one_line(run(&mut model.load(&["--device", "cuda:9"])));
-    assert!(error.contains("cuda:9: ") && error.contains("no GPU of that number"), "{error}");
+    assert!(error.contains("cuda:9: ") && error.contains("no GPU has this number"), "{error}");
 }
 
 /// Whether this machine has NVIDIA's own driver.

@@ -107,7 +107,7 @@ fn every_byte_arrives_straight_from_the_file() {
 fn where_cufile_does_not_work_the_ring_does_and_the_reason_is_told() {
     let Some(model) = Model::new() else { return };
     for (variable, value, why) in [
-        ("CUDA_STAND_IN_GDS", "off", "cuFileDriverOpen answers 5001"),
+        ("CUDA_STAND_IN_GDS", "off", "cuFileDriverOpen failed with 5001"),
         ("CUDA_STAND_IN_GDS", "compat", "compatibility mode"),
         ("CUDA_STAND_IN_FAIL", "cuFileDriverOpen:1:CU_FILE_NVFS_DRIVER_ERROR", "5010"),
         (
@@ -115,7 +115,11 @@ fn where_cufile_does_not_work_the_ring_does_and_the_reason_is_told() {
             "cuFileHandleRegister:1:CU_FILE_IO_NOT_SUPPORTED",
             "this file system",
         ),
-        ("CUDA_STAND_IN_FAIL", "cuFileRead:1:CU_FILE_IO_NOT_SUPPORTED", "cuFileRead answers 5008"),
+        (
+            "CUDA_STAND_IN_FAIL",
+            "cuFileRead:1:CU_FILE_IO_NOT_SUPPORTED",
+            "cuFileRead failed with 5008",
+        ),
     ] {
         let step = model.step(model.load(&GDS).env(variable, value));
         assert!(step.starts_with("gds -> ring: ") && step.contains(why), "{value}: {step}");
@@ -165,10 +169,16 @@ fn what_cufile_refuses_in_mid_load_is_read_plainly() {
     let Some(model) = Model::new() else { return };
     for (failure, why) in [
         // The first of each is the probe's.
-        ("cuFileRead:2:CU_FILE_IO_NOT_SUPPORTED", "cuFileRead answers 5008"),
-        ("cuFileRead:5:CU_FILE_INTERNAL_ERROR", "cuFileRead answers 5030"),
-        ("cuFileHandleRegister:2:CU_FILE_PERMISSION_DENIED", "cuFileHandleRegister answers 5025"),
-        ("cuFileHandleRegister:3:CU_FILE_PERMISSION_DENIED", "cuFileHandleRegister answers 5025"),
+        ("cuFileRead:2:CU_FILE_IO_NOT_SUPPORTED", "cuFileRead failed with 5008"),
+        ("cuFileRead:5:CU_FILE_INTERNAL_ERROR", "cuFileRead failed with 5030"),
+        (
+            "cuFileHandleRegister:2:CU_FILE_PERMISSION_DENIED",
+            "cuFileHandleRegister failed with 5025",
+        ),
+        (
+            "cuFileHandleRegister:3:CU_FILE_PERMISSION_DENIED",
+            "cuFileHandleRegister failed with 5025",
+        ),
     ] {
         for limit in ["unlimited", "4MiB"] {
             let mut command = model.load(&GDS);

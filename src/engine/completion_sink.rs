@@ -18,17 +18,17 @@ impl CompletionSink for Shared {
         self.stats.downgrade(Downgrade { from, to, why: why.to_owned() });
     }
 
-    fn took(&self, step: &'static str, device: Device, since: Instant) {
+    fn record_step(&self, step: &'static str, device: Device, since: Instant) {
         if let Some(recorder) = &self.job.recorder {
             recorder.step(step, Some(device), since);
         }
     }
 
-    fn verified(&self, bytes: u64) {
+    fn add_verified(&self, bytes: u64) {
         self.stats.device_verified_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn is_stopped(&self) -> bool {
+    fn is_cancelled(&self) -> bool {
         self.is_cancelled()
     }
 }

@@ -12,7 +12,7 @@
 use super::fill::{RETRIES_MAX, ended_early};
 use super::queue::Completion;
 use super::shared::Shared;
-use crate::device::cuda::{GdsGpu, RegisteredFile, Target};
+use crate::device::cuda::{GdsGpu, GdsTarget, RegisteredFile};
 use crate::error::{Error, Result};
 use crate::plan::Extent;
 use crate::source::{DirectFile, Downgrade, Source, Via, stopped};
@@ -112,7 +112,7 @@ impl GdsWork {
             false => Via::Gds,
         };
         let _span = shared.trace_span(engine, extent, via);
-        let ready = gpu.bring(extent, |target| {
+        let ready = gpu.load_extent(extent, |target| {
             let read = match &open.registered {
                 Some(file) if !self.refused.load(Ordering::Relaxed) => {
                     self.read(shared, source, file, target)?
@@ -134,7 +134,7 @@ impl GdsWork {
         shared: &Shared,
         source: &dyn Source,
         file: &RegisteredFile,
-        target: &Target<'_>,
+        target: &GdsTarget<'_>,
     ) -> Result<u64> {
         let (mut done, mut retries) = (0, 0);
         while done < target.len_bytes() {
@@ -149,7 +149,7 @@ impl GdsWork {
                     shared.stats.read(Via::Gds, read);
                     crate::metrics::read(source.kind(), Via::Gds.as_str(), read, began.elapsed());
                 }
-                Err(refusal) if refusal.is_passing() && retries < RETRIES_MAX => {
+                Err(refusal) if refusal.is_transient() && retries < RETRIES_MAX => {
                     retries += 1;
                     shared.stats.counters.retry("interrupted");
                 }
@@ -167,7 +167,7 @@ impl GdsWork {
         &self,
         shared: &Shared,
         source: &dyn Source,
-        target: &Target<'_>,
+        target: &GdsTarget<'_>,
         mut done: u64,
         bounce: &mut Vec<u8>,
     ) -> Result<()> {

@@ -98,7 +98,7 @@ impl RingWork {
     fn deliver(&self, index: usize, full: FullSlot) -> Option<Completion> {
         let extent = &self.extents[index];
         if let Some(transfer) = &self.destinations[extent.destination()].transfer {
-            transfer.take(index, full);
+            transfer.submit(index, full);
             return None;
         }
         let from = extent.slot_offset_bytes(self.block_bytes(extent));
@@ -206,7 +206,7 @@ impl Work for RingWork {
 
     fn in_transfer(&self) -> usize {
         let transfers = self.destinations.iter().filter_map(|to| to.transfer.as_ref());
-        transfers.map(|transfer| transfer.in_hand()).sum()
+        transfers.map(|transfer| transfer.in_flight()).sum()
     }
 
     fn replace_ring(&self, ring: &Arc<Ring>) -> Result<bool> {

@@ -12,7 +12,7 @@
 //! ```
 
 use super::{Loader, Started, rings};
-use crate::device::cuda::{Driver, GdsGpu, Layout, PROBE_BYTES, Sample};
+use crate::device::cuda::{CufileDriver, GdsGpu, Layout, PROBE_BYTES, ProbeSample};
 use crate::engine::{EngineWork, GdsWork, Job, LoadHandle};
 use crate::error::Result;
 use crate::options::{Device, ReadPath};
@@ -70,7 +70,7 @@ impl Loader {
         };
         match self.gds_gpus(plan, sources, asked) {
             Ok(gpus) => {
-                gpus.iter().try_for_each(GdsGpu::check_room)?;
+                gpus.iter().try_for_each(GdsGpu::check_memory)?;
                 Ok(LoadPath::Gds(gpus))
             }
             Err(why) if asked => {
@@ -102,7 +102,7 @@ impl Loader {
             .collect();
         check_layouts(plan, &layouts)?;
         let samples = look_at(sources, asked)?;
-        Driver::open()?;
+        CufileDriver::open()?;
         let new = |(&ordinal, layout)| {
             let gpu = GdsGpu::new(ordinal, layout).map_err(|e| e.to_string())?;
             samples.iter().try_for_each(|sample| gpu.probe(sample))?;
@@ -182,8 +182,8 @@ fn check_file_system(file: &DirectFile) -> Result<(), String> {
 
 /// Opens the files one after the other, to see whether they can be read this way (and are worth it,
 /// unless it was asked for); gives the first block of a file of each file system.
-fn look_at(sources: &[Arc<dyn Source>], asked: bool) -> Result<Vec<Sample>, String> {
-    let mut samples: Vec<Sample> = Vec::new();
+fn look_at(sources: &[Arc<dyn Source>], asked: bool) -> Result<Vec<ProbeSample>, String> {
+    let mut samples: Vec<ProbeSample> = Vec::new();
     let (mut resident, mut total) = (0, 0);
     for source in sources {
         let file = source.direct_file().map_err(|e| e.to_string())?;
@@ -196,7 +196,7 @@ fn look_at(sources: &[Arc<dyn Source>], asked: bool) -> Result<Vec<Sample>, Stri
             let mut bytes = vec![0; source.len_bytes().min(PROBE_BYTES) as usize];
             source.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string())?;
             let (file_system, file) = (file.file_system(), Arc::clone(file.descriptor()));
-            samples.push(Sample { file, file_system, bytes });
+            samples.push(ProbeSample { file, file_system, bytes });
         }
     }
     if resident * RESIDENT_SHARE_MAX > total {

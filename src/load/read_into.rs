@@ -5,7 +5,7 @@
 
 use super::rings::{self, LoadSpec, Rings, Sizes};
 use super::{Loader, Started, Summary};
-use crate::device::cuda::{Addresses, Item, Layout};
+use crate::device::cuda::{Addresses, Layout, LayoutItem};
 use crate::engine::{
     BorrowedBuffer, BorrowedWork, CancelHandle, ChainedWork, Completion, EngineWork, LoadHandle,
     RingWork,
@@ -220,7 +220,7 @@ struct Sorted {
 /// What the requests into memory of GPUs come to.
 struct OnGpus {
     devices: Vec<Device>,
-    items: Vec<Item>,
+    items: Vec<LayoutItem>,
     addresses: Arc<[u64]>,
     extents: Arc<[Extent]>,
     sizes: Sizes,
@@ -281,7 +281,7 @@ impl Sorted {
             let Target::Gpu { ordinal, address, len_bytes } = request.into else { continue };
             let place = destination_among(&mut devices, Device::cuda(ordinal))?;
             let (shard, offset_bytes) = (self.source_of[index], request.offset_bytes);
-            items.push(Item { source: shard as u32, offset_bytes, len_bytes, cast: None });
+            items.push(LayoutItem { source: shard as u32, offset_bytes, len_bytes, cast: None });
             addresses.push(address);
             spans.push((Span { shard, offset_bytes, len_bytes, element_bytes: 1 }, place));
         }

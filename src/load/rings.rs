@@ -6,7 +6,9 @@
 
 use super::Loader;
 use crate::device::DeviceTransfer;
-use crate::device::cuda::{Addresses, CudaTransfer, Layout, Origin, PinnedRing, TransferSpec};
+use crate::device::cuda::{
+    Addresses, CudaTransfer, ExtentSource, Layout, PinnedRing, TransferSpec,
+};
 use crate::engine::Destination;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Allocation, Device};
@@ -149,7 +151,7 @@ pub(super) fn places(rings: &Rings, spec: &LoadSpec<'_>) -> Result<(Vec<Destinat
                 let gpu: Arc<dyn DeviceTransfer> = Arc::new(CudaTransfer::new(TransferSpec {
                     ordinal: *ordinal,
                     extents: Arc::clone(spec.extents),
-                    origins: spec.sources.iter().map(|source| origin(&**source)).collect(),
+                    sources: spec.sources.iter().map(|source| extent_source(&**source)).collect(),
                     layout: (spec.layout)(index),
                     place: index,
                     verify: spec.verify,
@@ -166,8 +168,8 @@ pub(super) fn places(rings: &Rings, spec: &LoadSpec<'_>) -> Result<(Vec<Destinat
     Ok((places, transfers))
 }
 
-fn origin(source: &dyn Source) -> Origin {
-    Origin { location: source.location().clone(), block_bytes: source.block_bytes() }
+fn extent_source(source: &dyn Source) -> ExtentSource {
+    ExtentSource { location: source.location().clone(), block_bytes: source.block_bytes() }
 }
 
 /// Where the tensors of a plan go on the GPU of index `place`.

@@ -1,11 +1,11 @@
-//! The driver's library: found at run time, or said to be missing.
+//! Finds the driver's library at run time and initialises the driver.
 //!
-//! `cudarc` looks functions up when they are first called and panics where one is missing, so all
-//! that are used here are looked for once, before the first call. It looks for the library under the
-//! same names, unless another crate of the build has it linked (candle does): then it is there since
-//! the process began, and what is found here is that one.
+//! `cudarc` looks up a function at its first call and panics if the function is missing, so this
+//! module checks for every function in use before the first call. `cudarc` loads the library by the
+//! same names, unless another crate in the build links it (as candle does). In that case the library
+//! is loaded when the process starts, and this module finds that copy.
 
-use super::failure::check;
+use super::driver_error::check;
 use crate::error::{Error, ErrorKind, Result};
 use cudarc::driver::sys;
 use libloading::Library;
@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 const NAMES: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
 
-/// Every function of the driver that this crate calls.
+/// The functions of the driver that this crate calls.
 const FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",
@@ -50,30 +50,43 @@ const FUNCTIONS: &[&str] = &[
     "cuPointerGetAttribute",
 ];
 
-/// Finds and initialises the driver.
+/// Finds and initialises the driver. `ordinal` is the GPU that errors name.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] where there is none or it is too old; what `cuInit` answers.
+/// [`ErrorKind::Unsupported`] if there is no driver or it is too old; the error of `cuInit`.
 pub(super) fn initialise(ordinal: u32) -> Result<()> {
-    static FOUND: OnceLock<Result<Library, String>> = OnceLock::new(); // stays loaded
+    static FOUND: OnceLock<Result<Library, String>> = OnceLock::new(); // never unloaded
     if let Err(sentence) = FOUND.get_or_init(find) {
         return Err(Error::new(ErrorKind::Unsupported, format!("cuda:{ordinal}: {sentence}")));
     }
-    // SAFETY: the library is there and has the function; it may be called any number of times.
+    // SAFETY: the library is loaded and has the function, which may be called repeatedly.
     check(unsafe { sys::cuInit(0) }, ordinal, "initialise the driver")
 }
 
-/// The library, or a sentence where it is not there or lacks a function.
+/// Initialises the driver and returns its handle for GPU `ordinal`.
+///
+/// # Errors
+/// As [`initialise`], and if there is no such GPU.
+pub(super) fn device(ordinal: u32) -> Result<sys::CUdevice> {
+    initialise(ordinal)?;
+    let mut device = 0;
+    let number = i32::try_from(ordinal).unwrap_or(i32::MAX);
+    // SAFETY: the pointer is valid for the answer; the driver is initialised.
+    check(unsafe { sys::cuDeviceGet(&raw mut device, number) }, ordinal, "open the GPU")?;
+    Ok(device)
+}
+
+/// Loads the library. Fails with a sentence if it is missing or lacks a function.
 fn find() -> Result<Library, String> {
     let open = |name: &'static str| {
-        // SAFETY: loading NVIDIA's library runs its initialisers, which is what is asked for.
+        // SAFETY: loading NVIDIA's library runs its initialisers, as intended.
         unsafe { Library::new(name) }.ok()
     };
     let library = NAMES.into_iter().find_map(open).ok_or(
-        "no CUDA driver (libcuda.so.1) is on this machine; install NVIDIA's driver, or load to cpu",
+        "no CUDA driver (libcuda.so.1) was found; install NVIDIA's driver, or load to cpu",
     )?;
     let has = |name: &&&str| {
-        // SAFETY: the symbol is only looked for, never called through this.
+        // SAFETY: the symbol is looked up but never called through this type.
         unsafe { library.get::<*const ()>(name.as_bytes()) }.is_ok()
     };
     match FUNCTIONS.iter().find(|name| !has(name)) {

@@ -1,49 +1,50 @@
-//! The kernels: loaded when a load needs them, launched with lists of pieces.
+//! The kernels, which a load loads if it needs them and launches with lists of pieces.
 //!
-//! Their sources, what they promise and how they are built is in `kernels/`. The driver compiles the
-//! PTX when a module is loaded, which takes its time, so each file is a module by itself.
+//! `kernels/` has their sources and describes what they guarantee and how they are built. The driver
+//! compiles the PTX when it loads a module, which takes a while. Therefore each file is a module of
+//! its own, and only the needed ones are loaded.
 
-use super::context::{Context, Entered, log};
+use super::context::{Context, Entered};
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use cudarc::driver::sys;
 use safetensors::Dtype;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_void};
-use std::mem::MaybeUninit;
+use std::ptr::null_mut;
 use std::sync::Arc;
 
-/// So many blocks keep any GPU busy; they take pieces in turn.
+/// Enough blocks to keep any GPU busy; each block processes several pieces in turn.
 const BLOCKS_MAX: u32 = 4096;
-/// Each block of `crc64` fills tables first, so there are no more than run at once.
+/// Each block of `crc64` fills tables first, so no more blocks are launched than run at once.
 const CRC64_BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
 
-/// One range for a kernel to work on; as `Piece` in `kernels/pieces.cuh`.
+/// A range of bytes that a kernel processes. The layout is that of `Piece` in `kernels/pieces.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Piece {
     /// The address of its first byte on the GPU.
     pub source: u64,
-    /// Where its result goes; unused where results are numbers.
+    /// The address that the result is written to; unused by kernels whose results are numbers.
     pub target: u64,
-    /// In bytes of the source; in elements for casts.
+    /// The length in bytes, or in elements for casts.
     pub length: u64,
 }
 
-/// What can be done with pieces; in the order in which a slot needs it, as what is summed up has to
-/// be in place.
+/// The operations on pieces, in the order in which a slot needs them: checksums are computed after
+/// the bytes are in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kernel {
-    /// Copy them.
+    /// Copies the pieces.
     Scatter,
-    /// Cast them from a type to another.
+    /// Casts the elements from the first type to the second.
     Cast(Dtype, Dtype),
-    /// Sum them up.
+    /// Computes the CRC-64/NVME of each piece.
     Crc64,
 }
 
 impl Kernel {
-    /// The longest piece, in bytes of the source, that keeps all blocks evenly busy.
+    /// The maximum length of a piece in bytes of the source, chosen to keep all blocks evenly busy.
     pub fn piece_bytes_max(self) -> u64 {
         match self {
             Self::Scatter | Self::Cast(..) => 64 << 10,
@@ -61,7 +62,7 @@ impl Kernel {
     fn name(self) -> String {
         match self {
             Self::Scatter => "ringload_scatter".to_owned(),
-            Self::Cast(from, to) => format!("ringload_cast_{}_{}", word(from), word(to)),
+            Self::Cast(from, to) => format!("ringload_cast_{from:?}_{to:?}").to_ascii_lowercase(),
             Self::Crc64 => "ringload_crc64".to_owned(),
         }
     }
@@ -75,29 +76,24 @@ impl Kernel {
     }
 }
 
-/// A type as the kernels' names spell it.
-fn word(dtype: Dtype) -> String {
-    format!("{dtype:?}").to_ascii_lowercase()
-}
-
-/// Kernels that were loaded into a GPU's context.
+/// Kernels loaded into a GPU's context.
 pub(super) struct Kernels {
     functions: BTreeMap<Kernel, sys::CUfunction>,
     multiprocessors: u32,
-    /// After what points into them.
+    /// Declared after the functions, which belong to the modules.
     _modules: Vec<Module>,
 }
 
-// SAFETY: a function is a handle; the driver allows its use from any thread with the context current.
+// SAFETY: a function is a handle that the driver accepts from any thread with the context current.
 unsafe impl Send for Kernels {}
 // SAFETY: as above; nothing is changed after loading.
 unsafe impl Sync for Kernels {}
 
 impl Kernels {
-    /// Loads what `wanted` names.
+    /// Loads the `wanted` kernels.
     ///
     /// # Errors
-    /// When the driver cannot compile them.
+    /// If the driver cannot compile them.
     pub fn load(entered: &Entered<'_>, wanted: impl IntoIterator<Item = Kernel>) -> Result<Self> {
         let mut modules: HashMap<&'static str, Module> = HashMap::new();
         let mut functions = BTreeMap::new();
@@ -112,16 +108,16 @@ impl Kernels {
         Ok(Self { functions, multiprocessors, _modules: modules.into_values().collect() })
     }
 
-    /// Queues `kernel` for the `count` pieces that lie at `pieces` on the GPU. `results` is for
-    /// [`Kernel::Crc64`]: where a number for each piece goes.
+    /// Queues `kernel` for the `count` pieces of the list at address `pieces` on the GPU.
+    /// [`Kernel::Crc64`] writes one number for each piece to `results`.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// If the driver fails.
     ///
     /// # Safety
-    /// The list, all that its pieces name and the results lie in memory of the current context that
-    /// stays allocated until the work is done; nothing else writes to the sources or uses the targets
-    /// until then, other than work that was queued in the same stream before.
+    /// The list, the ranges that its pieces refer to, and the results lie in memory of the current
+    /// context that stays allocated until the work has finished. Until then nothing else writes to the
+    /// sources or uses the targets, except work that was queued in the same stream before.
     pub unsafe fn launch(
         &self,
         entered: &Entered<'_>,
@@ -144,10 +140,10 @@ impl Kernels {
         let mut arguments: [*mut c_void; 3] = [
             (&raw mut pieces).cast(),
             (&raw mut count).cast(),
-            (&raw mut results).cast(), // which the kernels of two arguments do not look at
+            (&raw mut results).cast(), // ignored by the kernels with two parameters
         ];
-        // SAFETY: the function is of a module that `self` keeps; the arguments are of the types of
-        // its parameters and are copied by the call; the rest is promised by the caller.
+        // SAFETY: the function belongs to a module that `self` keeps loaded; the arguments have the
+        // types of its parameters and are copied by the call; the caller guarantees the rest.
         let answer = unsafe {
             sys::cuLaunchKernel(
                 function,
@@ -158,55 +154,49 @@ impl Kernels {
                 1,
                 1,
                 0,
-                stream.raw(),
+                stream.handle(),
                 arguments.as_mut_ptr(),
-                std::ptr::null_mut(),
+                null_mut(),
             )
         };
         entered.check(answer, format_args!("launch {}", kernel.name()))
     }
 }
 
-/// A module that was loaded; unloaded on drop.
+/// A loaded module; unloaded on drop.
 struct Module {
     context: Arc<Context>,
-    raw: sys::CUmodule,
+    handle: sys::CUmodule,
 }
 
 impl Module {
     fn load(entered: &Entered<'_>, ptx: &str) -> Result<Self> {
-        let text = CString::new(ptx)
-            .map_err(|_| Error::new(ErrorKind::Device, "the kernels hold a zero byte"))?;
-        let mut raw = MaybeUninit::uninit();
+        let (text, mut handle) = (zero_terminated(ptx)?, null_mut());
         // SAFETY: the pointer is valid for the answer; the text ends with a zero and is copied.
-        let answer = unsafe { sys::cuModuleLoadData(raw.as_mut_ptr(), text.as_ptr().cast()) };
+        let answer = unsafe { sys::cuModuleLoadData(&raw mut handle, text.as_ptr().cast()) };
         entered.check(answer, "load the kernels")?;
-        // SAFETY: written by the successful call.
-        let raw = unsafe { raw.assume_init() };
-        Ok(Self { context: Arc::clone(entered.context()), raw })
+        Ok(Self { context: Arc::clone(entered.context()), handle })
     }
 
     fn function(&self, entered: &Entered<'_>, name: &str) -> Result<sys::CUfunction> {
-        let spelled = CString::new(name)
-            .map_err(|_| Error::new(ErrorKind::Device, "a kernel's name holds a zero byte"))?;
-        let mut raw = MaybeUninit::uninit();
-        // SAFETY: the pointer is valid for the answer, the module is loaded, the name ends with a
+        let (text, mut function) = (zero_terminated(name)?, null_mut());
+        // SAFETY: the pointer is valid for the answer, the module is loaded, and the name ends with a
         // zero.
         let answer =
-            unsafe { sys::cuModuleGetFunction(raw.as_mut_ptr(), self.raw, spelled.as_ptr()) };
+            unsafe { sys::cuModuleGetFunction(&raw mut function, self.handle, text.as_ptr()) };
         entered.check(answer, format_args!("find the kernel {name}"))?;
-        // SAFETY: written by the successful call.
-        Ok(unsafe { raw.assume_init() })
+        Ok(function)
     }
+}
+
+fn zero_terminated(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::new(ErrorKind::Device, "the kernels hold a zero byte"))
 }
 
 impl Drop for Module {
     fn drop(&mut self) {
-        let unload = |entered: Entered<'_>| {
-            // SAFETY: loaded once, unloaded once; whoever launched something waited for it.
-            entered.check(unsafe { sys::cuModuleUnload(self.raw) }, "unload the kernels")
-        };
-        log(self.context.enter().and_then(unload));
+        // SAFETY: loaded once, unloaded once, after a wait for every launch.
+        self.context.release("unload the kernels", || unsafe { sys::cuModuleUnload(self.handle) });
     }
 }
 

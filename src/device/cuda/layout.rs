@@ -1,90 +1,83 @@
-//! Where on a GPU each tensor goes.
+//! The layout of the tensors in the memory of a GPU.
 //!
 //! ```text
 //! shard:       [header| a        | b   |gap| c        | d ...
 //! allocation:  | a        | b   |..| c        | d ...            each start a multiple of 256
 //! ```
 //!
-//! Tensors of a shard stand in one allocation in the file's order. Where one ends at a multiple of
-//! 256 its neighbour follows at once, as it does in the file: then one copy brings both, and mostly
-//! a whole slot is one copy.
+//! The tensors of a shard share one allocation, in the order of the file. If a tensor ends at a
+//! multiple of 256, the next one follows without a gap, as in the file, and one copy covers both.
+//! Usually one copy covers a whole slot.
 
 use crate::cast::Cast;
 use crate::plan::{Extent, Plan};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What tensors are aligned to on a GPU: as `cudaMalloc` does, so that any kernel may use them.
+/// The alignment of tensors on a GPU. It equals that of `cudaMalloc`, so any kernel can use them.
 pub(super) const ALIGNMENT_BYTES: u64 = 256;
 
-/// More copies than this for one slot are left to a kernel.
+/// A slot that needs more copies than this is staged and copied by a kernel instead.
 const COPIES_MAX: usize = 8;
 
-/// What stands where in the sources, by position: of the tensors of a plan, or of requests.
+/// A byte range of a source that goes to the GPU as one item: a tensor of a plan, or a read request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Item {
-    /// Which source.
+pub(crate) struct LayoutItem {
+    /// The index of the source.
     pub source: u32,
     pub offset_bytes: u64,
     pub len_bytes: u64,
-    /// What is done to its elements on the way.
+    /// The cast that is applied to the elements, if any.
     pub cast: Option<Cast>,
 }
 
-impl Item {
-    /// How many bytes it has on the GPU.
+impl LayoutItem {
+    /// The length on the GPU in bytes.
     pub fn target_bytes(&self) -> u64 {
         self.cast.map_or(self.len_bytes, |cast| cast.target_bytes(self.len_bytes))
     }
 }
 
-/// Where items go.
+/// The destination of the items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Addresses {
-    /// Into one allocation for each source.
+    /// One allocation for each source.
     PerShard,
-    /// Into an allocation of its own each.
+    /// One allocation for each item.
     PerTensor,
-    /// To these addresses, of memory that the caller lends; by position.
+    /// The addresses of memory that the caller owns, by position.
     Given(Arc<[u64]>),
 }
 
-/// One copy of a part of a slot.
+/// A copy of a part of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Copy {
-    /// From this byte of the source.
+pub(super) struct TensorCopy {
+    /// The offset in the source.
     pub from: u64,
-    /// To this byte of the destination that the tensor's group has.
+    /// The address on the GPU.
     pub to: u64,
     pub len_bytes: u64,
 }
 
-/// One cast of a part of a slot.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CastPart {
-    pub copy: Copy,
-    pub cast: Cast,
-}
-
-/// The items of a load, and where those of one GPU go.
+/// The items of a load, and the destinations of those that go to one GPU.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    items: Vec<Item>,
-    /// By position: where it begins in its source's allocation.
-    starts: Arc<[u64]>,
-    /// By source: how long its allocation is; 0 where nothing of it goes to this GPU.
-    lens_bytes: Vec<u64>,
-    /// By source: how many bytes its tensors have that go to this GPU.
-    tensor_bytes: Vec<u64>,
-    /// Address and length of the memory that is lent.
-    lent: Vec<(u64, u64)>,
-    destination: Addresses,
+    pub(super) items: Vec<LayoutItem>,
+    /// By position: the offset in the source's allocation.
+    pub(super) starts: Arc<[u64]>,
+    /// By source: the length of its allocation; 0 if none of its items goes to this GPU.
+    pub(super) lens_bytes: Vec<u64>,
+    /// By source: the bytes of its items that go to this GPU.
+    pub(super) tensor_bytes: Vec<u64>,
+    /// The addresses and lengths of the memory that the caller owns.
+    pub(super) caller_memory: Vec<(u64, u64)>,
+    pub(super) destination: Addresses,
 }
 
 impl Layout {
-    /// The layout of those of `items` that stand in the extents of `place`. `source_count` sources.
+    /// Lays out the items of the extents of `place`. There are `source_count` sources.
     pub fn new(
-        items: Vec<Item>,
+        items: Vec<LayoutItem>,
         extents: &[Extent],
         place: usize,
         source_count: usize,
@@ -93,11 +86,11 @@ impl Layout {
         let mut starts = vec![0; items.len()];
         let mut lens_bytes = vec![0; source_count];
         let mut tensor_bytes = vec![0; source_count];
-        let mut lent = Vec::new();
+        let mut caller_memory = Vec::new();
         let mut next = 0;
         for extent in extents.iter().filter(|extent| extent.destination() == place) {
             let positions = extent.positions();
-            // A tensor that began in an extent before has its place.
+            // An item that began in an earlier extent was laid out there.
             for position in positions.start.max(next)..positions.end {
                 let item = items[position];
                 let end: &mut u64 = &mut lens_bytes[item.source as usize];
@@ -105,19 +98,20 @@ impl Layout {
                 *end = starts[position] + item.target_bytes();
                 tensor_bytes[item.source as usize] += item.len_bytes;
                 if let Addresses::Given(addresses) = &destination {
-                    lent.push((addresses[position], item.len_bytes));
+                    caller_memory.push((addresses[position], item.len_bytes));
                 }
             }
             next = next.max(positions.end);
         }
-        Self { items, starts: starts.into(), lens_bytes, tensor_bytes, lent, destination }
+        let starts = starts.into();
+        Self { items, starts, lens_bytes, tensor_bytes, caller_memory, destination }
     }
 
-    /// The tensors of a plan, by position.
-    pub fn items_of(plan: &Plan) -> Vec<Item> {
+    /// The tensors of a plan as items, by position.
+    pub fn items_of(plan: &Plan) -> Vec<LayoutItem> {
         let item = |&index: &u32| {
             let tensor = &plan.checkpoint().tensors()[index as usize];
-            Item {
+            LayoutItem {
                 source: tensor.shard() as u32,
                 offset_bytes: tensor.offset_bytes(),
                 len_bytes: tensor.len_bytes(),
@@ -127,61 +121,23 @@ impl Layout {
         plan.tensors().iter().map(item).collect()
     }
 
-    pub fn destination(&self) -> &Addresses {
-        &self.destination
-    }
-
-    /// Where the byte `at` of the source goes that belongs to the item at `position`, of which nothing
-    /// is cast; `base` is where the item begins.
-    pub(super) fn place_of(&self, position: usize, at: u64, base: u64) -> u64 {
-        base + (at - self.items[position].offset_bytes)
-    }
-
-    /// Whether something is cast on its way.
+    /// Whether any item is cast.
     pub fn has_casts(&self) -> bool {
         self.items.iter().any(|item| item.cast.is_some())
     }
 
-    /// How many copies bring those of `extents` that go to `place` into place.
+    /// The number of copies that the extents of `place` need.
     pub fn count_copies(&self, extents: &[Extent], place: usize) -> usize {
         let extents = extents.iter().filter(|extent| extent.destination() == place);
         extents.map(|extent| self.copies(extent, self.relative_base()).len()).sum()
     }
 
-    /// Whether each item has a storage of its own.
-    pub fn hands_out_singly(&self) -> bool {
+    /// Whether each item has its own storage.
+    pub fn has_storage_per_tensor(&self) -> bool {
         self.destination == Addresses::PerTensor
     }
 
-    /// How many bytes each item has.
-    pub fn lens_by_position(&self) -> Vec<u64> {
-        self.items.iter().map(|item| item.len_bytes).collect()
-    }
-
-    pub fn item(&self, position: usize) -> Item {
-        self.items[position]
-    }
-
-    pub fn starts(&self) -> &Arc<[u64]> {
-        &self.starts
-    }
-
-    /// How long the allocation for a source is.
-    pub fn len_bytes(&self, source: usize) -> u64 {
-        self.lens_bytes[source]
-    }
-
-    /// Address and length of the memory that the caller lends.
-    pub fn lent(&self) -> &[(u64, u64)] {
-        &self.lent
-    }
-
-    /// How many bytes the tensors of a source have together.
-    pub fn tensor_bytes(&self, source: usize) -> u64 {
-        self.tensor_bytes[source]
-    }
-
-    /// How much memory of the GPU the tensors take together, in bytes.
+    /// The memory that has to be allocated on the GPU, in bytes.
     pub fn needed_bytes(&self) -> u64 {
         match self.destination {
             Addresses::Given(_) => 0,
@@ -189,24 +145,24 @@ impl Layout {
         }
     }
 
-    /// How many bytes of the item at `position` stand in `extent`.
+    /// The number of bytes of the item at `position` that lie in `extent`.
     pub fn overlap_bytes(&self, position: usize, extent: &Extent) -> u64 {
         let part = self.part(position, extent);
         part.end - part.start
     }
 
-    /// The bytes of the source that the item at `position` and `extent` share.
-    pub fn part(&self, position: usize, extent: &Extent) -> Range<u64> {
+    /// The range of the source that the item at `position` and `extent` have in common.
+    fn part(&self, position: usize, extent: &Extent) -> Range<u64> {
         let item = self.items[position];
         let start = item.offset_bytes.max(extent.offset_bytes());
         let end = (item.offset_bytes + item.len_bytes).min(extent.end_bytes());
         start..end.max(start)
     }
 
-    /// The copies that bring what is not cast of `extent` into place; `base` gives the address where
-    /// the item at a position begins.
-    pub(super) fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<Copy> {
-        let mut copies: Vec<Copy> = Vec::new();
+    /// The copies of the items of `extent` that are not cast. `base` returns the address of the item
+    /// at a position.
+    pub(super) fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<TensorCopy> {
+        let mut copies: Vec<TensorCopy> = Vec::new();
         for position in extent.positions() {
             let copy = self.copy(position, extent, base(position));
             match copies.last_mut() {
@@ -218,22 +174,22 @@ impl Layout {
         copies
     }
 
-    /// What is cast of `extent`, and where it goes.
+    /// The casts of the items of `extent`, as copies whose length is that of the source.
     pub(super) fn casts(
         &self,
         extent: &Extent,
         base: impl Fn(usize) -> u64,
-    ) -> impl Iterator<Item = CastPart> {
+    ) -> impl Iterator<Item = (TensorCopy, Cast)> {
         extent.positions().filter_map(move |position| {
             let cast = self.items[position].cast?;
             let copy = self.copy(position, extent, base(position));
-            (copy.len_bytes > 0).then_some(CastPart { copy, cast })
+            (copy.len_bytes > 0).then_some((copy, cast))
         })
     }
 
-    /// What a GPU sums up of `extent`, so many bytes at a time at most: position, and bytes of the
-    /// source.
-    pub(super) fn summed(
+    /// The ranges of `extent` that a GPU computes a checksum of, each with the item's position. A range
+    /// is a part of the source of at most `step_bytes` bytes.
+    pub(super) fn checksummed(
         &self,
         extent: &Extent,
         step_bytes: u64,
@@ -245,36 +201,36 @@ impl Layout {
         })
     }
 
-    /// The part of the item at `position` that stands in `extent`, and where it goes.
-    fn copy(&self, position: usize, extent: &Extent, base: u64) -> Copy {
+    /// The copy of the part of the item at `position` that lies in `extent`.
+    fn copy(&self, position: usize, extent: &Extent, base: u64) -> TensorCopy {
         let item = &self.items[position];
         let part = self.part(position, extent);
         let before = part.start.saturating_sub(item.offset_bytes);
         let to = base + item.cast.map_or(before, |cast| cast.target_bytes(before));
-        Copy { from: part.start, to, len_bytes: part.end - part.start }
+        TensorCopy { from: part.start, to, len_bytes: part.end - part.start }
     }
 
-    /// Whether `extent` is brought to the GPU as it is, for kernels to put its parts into place:
-    /// where there is something to cast, and where single copies would be too many.
+    /// Whether `extent` is copied to a staging buffer, from which kernels copy or cast its items:
+    /// if an item is cast, or if there would be too many single copies.
     pub(super) fn is_staged(&self, extent: &Extent) -> bool {
         extent.positions().any(|position| self.items[position].cast.is_some())
             || self.copies(extent, self.relative_base()).len() > COPIES_MAX
     }
 
-    /// Where items begin relative to each other: enough to know what is one copy.
+    /// Addresses of the items relative to each other, which suffice to count the copies.
     fn relative_base(&self) -> impl Fn(usize) -> u64 {
         |position| match &self.destination {
             Addresses::PerShard => self.starts[position],
-            // What is allocated apart is never one copy.
+            // Separate allocations are far apart, so that one copy never covers two of them.
             Addresses::PerTensor => (position as u64) << 44,
             Addresses::Given(addresses) => addresses[position],
         }
     }
 }
 
-impl Copy {
-    /// Whether `next` goes on where this one ends, both in the source and in the target.
-    fn continues_with(&self, next: &Copy) -> bool {
+impl TensorCopy {
+    /// Whether `next` begins where this copy ends, both in the source and in the target.
+    fn continues_with(&self, next: &TensorCopy) -> bool {
         self.from + self.len_bytes == next.from && self.to + self.len_bytes == next.to
     }
 }

@@ -1,11 +1,11 @@
-//! Layouts: aligned, without overlaps, and every byte copied to its place in as few copies as can be.
+//! Layouts are aligned and without overlaps, and few copies move every byte to its address.
 
 use super::*;
 use crate::plan::{Span, pieces_of};
 use proptest::prelude::*;
 
-/// Items of one or two sources, with gaps, and the extents of each place.
-fn spec(sizes: &[(u64, u64)], places: u8) -> (Vec<Item>, Vec<Extent>) {
+/// LayoutItems of one or two sources, with gaps, and the extents of each place.
+fn spec(sizes: &[(u64, u64)], places: u8) -> (Vec<LayoutItem>, Vec<Extent>) {
     let mut at = [100, 37];
     let mut items = Vec::new();
     let mut spans = Vec::new();
@@ -13,7 +13,7 @@ fn spec(sizes: &[(u64, u64)], places: u8) -> (Vec<Item>, Vec<Extent>) {
         let source = usize::from(number >= sizes.len() / 2);
         let offset_bytes = at[source] + gap;
         at[source] = offset_bytes + len_bytes;
-        items.push(Item { source: source as u32, offset_bytes, len_bytes, cast: None });
+        items.push(LayoutItem { source: source as u32, offset_bytes, len_bytes, cast: None });
         let span = Span { shard: source, offset_bytes, len_bytes, element_bytes: 1 };
         spans.push((span, (number % usize::from(places)) as u8));
     }
@@ -35,14 +35,14 @@ proptest! {
         places in 1_u8..3,
     ) {
         let (items, extents) = spec(&sizes, places);
-        // A source's byte is its own offset, so that what arrives says where it came from.
+        // Each byte of a source is its own offset, which identifies it on the GPU.
         let mut memory: Vec<Vec<Vec<u64>>> = Vec::new();
         for place in 0..usize::from(places) {
             let layout = Layout::new(items.clone(), &extents, place, 2, Addresses::PerShard);
             let mut allocations: Vec<Vec<u64>> =
-                (0..2).map(|source| vec![0; layout.len_bytes(source) as usize]).collect();
+                (0..2).map(|source| vec![0; layout.lens_bytes[source] as usize]).collect();
             for extent in extents.iter().filter(|extent| extent.destination() == place) {
-                for copy in layout.copies(extent, |position| layout.starts()[position]) {
+                for copy in layout.copies(extent, |position| layout.starts[position]) {
                     for byte in 0..copy.len_bytes {
                         let at = &mut allocations[extent.shard()][(copy.to + byte) as usize];
                         prop_assert_eq!(*at, 0, "written twice");
@@ -55,7 +55,7 @@ proptest! {
                 if position % usize::from(places) != place {
                     continue;
                 }
-                let start = layout.starts()[position];
+                let start = layout.starts[position];
                 prop_assert_eq!(start % ALIGNMENT_BYTES, 0);
                 let there = &memory[place][item.source as usize][start as usize..][..item.len_bytes as usize];
                 prop_assert!(there.iter().copied().eq(item.offset_bytes..item.offset_bytes + item.len_bytes));
@@ -70,15 +70,15 @@ fn tensors_of_whole_256_bytes_are_one_copy_a_slot() {
     let (items, extents) = spec(&[(0, 4096); 64], 1);
     let layout = Layout::new(items, &extents, 0, 2, Addresses::PerShard);
     for extent in &extents {
-        assert_eq!(layout.copies(extent, |position| layout.starts()[position]).len(), 1);
+        assert_eq!(layout.copies(extent, |position| layout.starts[position]).len(), 1);
     }
 }
 
 #[test]
-fn lent_memory_needs_none_of_the_gpu_and_is_listed() {
+fn memory_of_the_caller_is_listed_and_not_allocated() {
     let (items, extents) = spec(&[(0, 10), (0, 0), (0, 20)], 1);
     let addresses = Arc::from([1000, 2000, 3000]);
     let layout = Layout::new(items, &extents, 0, 2, Addresses::Given(addresses));
     assert_eq!(layout.needed_bytes(), 0);
-    assert_eq!(layout.lent(), [(1000, 10), (2000, 0), (3000, 20)]);
+    assert_eq!(layout.caller_memory, [(1000, 10), (2000, 0), (3000, 20)]);
 }

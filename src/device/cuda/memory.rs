@@ -1,6 +1,6 @@
-//! Memory of a GPU, and memory of the host that a GPU may read.
+//! Memory of a GPU, and host memory that a GPU may read.
 
-use super::context::{Context, Entered, log};
+use super::context::{Context, Entered};
 use super::stream::copy_out_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Device;
@@ -10,7 +10,7 @@ use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
 
-/// Every context may use what is registered, not just the one that did it.
+/// Every context may use the registered memory, not only the one that registered it.
 const PORTABLE: u32 = 1;
 
 /// An allocation on a GPU; freed on drop.
@@ -21,10 +21,10 @@ pub(super) struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    /// `len_bytes` of uninitialised memory, aligned to at least 256 bytes.
+    /// Allocates `len_bytes` bytes of uninitialised memory, aligned to at least 256 bytes.
     ///
     /// # Errors
-    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the GPU has no room.
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) if the GPU has too little free memory.
     pub fn new(entered: &Entered<'_>, len_bytes: usize) -> Result<Arc<Self>> {
         let mut address = 0;
         // SAFETY: the pointer is valid for the answer; a context is current.
@@ -36,12 +36,9 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        let free = |entered: Entered<'_>| {
-            // SAFETY: allocated once, freed once, in the same context. No copy of this load writes
-            // to it any more: those hold it until they are done.
-            entered.check(unsafe { sys::cuMemFree_v2(self.address) }, "free memory")
-        };
-        log(self.context.enter().and_then(free));
+        // SAFETY: allocated once, freed once, in the same context. No copy of this load writes to the
+        // memory any more, because copies hold it until they have finished.
+        self.context.release("free memory", || unsafe { sys::cuMemFree_v2(self.address) });
     }
 }
 
@@ -62,13 +59,13 @@ impl GpuMemory for DeviceMemory {
         if into.is_empty() {
             return Ok(());
         }
-        // SAFETY: the source lies within this allocation (the caller's duty, asserted there), whose
-        // bytes nobody writes to once it is in tensors.
+        // SAFETY: the source lies within this allocation, as the caller asserts. Nobody writes to the
+        // allocation once tensors are views of it.
         unsafe { copy_out_now(&self.context.enter()?, into, self.address + start as u64) }
     }
 }
 
-/// Fails unless `len_bytes` bytes from `address` begin and end in memory of the current GPU.
+/// Fails unless the `len_bytes` bytes from `address` begin and end in memory of the current GPU.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`], naming the range.
@@ -83,17 +80,17 @@ pub(super) fn check_is_of_gpu(entered: &Entered<'_>, address: u64, len_bytes: u6
         ErrorKind::InvalidInput,
         format!(
             "{gpu}: the {len_bytes} bytes from address {address:#x} are not memory of this GPU; \
-             give the address that its allocator gave, and the GPU it is on"
+             pass the address that its allocator returned, and the GPU that it is on"
         ),
     ))
 }
 
-/// Which GPU's memory `address` is of, if any.
+/// The GPU that `address` belongs to, if any.
 fn ordinal_of(address: u64) -> Option<u32> {
     let mut kind = 0_u32;
     let mut ordinal = 0_i32;
     // SAFETY: each attribute is written to a variable of its documented type; any address may be
-    // asked about.
+    // queried.
     let answers = unsafe {
         [
             sys::cuPointerGetAttribute(
@@ -113,17 +110,18 @@ fn ordinal_of(address: u64) -> Option<u32> {
         .then(|| ordinal.unsigned_abs())
 }
 
-/// A ring whose memory GPUs may read by themselves ("pinned").
+/// A ring whose memory can be pinned, so that GPUs can read it directly.
 ///
-/// It is pinned by the first GPU that is ready, for all of them, and unpinned before it is unmapped.
+/// The first GPU that is ready pins it for all GPUs. It is unpinned before it is unmapped.
 pub(crate) struct PinnedRing {
-    /// Before the ring, so that it is dropped first. `Err` says why it cannot be pinned.
+    /// Declared before the ring, so that it is dropped first. `Err` holds the reason why the ring
+    /// cannot be pinned.
     pin: OnceLock<Result<Pin, String>>,
     ring: Arc<Ring>,
 }
 
 impl PinnedRing {
-    /// Makes `ring` one that is pinned when a GPU asks for it.
+    /// Wraps `ring`, which is pinned at the first call of `pin`.
     pub fn new(ring: Arc<Ring>) -> Self {
         Self { pin: OnceLock::new(), ring }
     }
@@ -133,10 +131,10 @@ impl PinnedRing {
         &self.ring
     }
 
-    /// Pins its memory, if that was not tried yet.
+    /// Pins the ring's memory, unless an earlier call did or failed to.
     ///
     /// # Errors
-    /// With the reason why it cannot be.
+    /// The reason why the memory cannot be pinned.
     pub(super) fn pin(&self, entered: &Entered<'_>) -> Result<(), &str> {
         let (start, len) = self.ring.region();
         let pin = self.pin.get_or_init(|| Pin::new(entered, start, len).map_err(|e| e.to_string()));
@@ -144,22 +142,22 @@ impl PinnedRing {
     }
 }
 
-/// Host memory that is registered with CUDA; given back on drop.
+/// Host memory that is registered with CUDA; unregistered on drop.
 pub(super) struct Pin {
     context: Arc<Context>,
     start: usize,
 }
 
 impl Pin {
-    /// Registers `len` bytes of host memory from `start`, page-aligned; faults it in where it is not.
+    /// Registers `len` bytes of page-aligned host memory from `start`, which faults in all its pages.
     ///
-    /// Whoever makes it drops it before the memory is unmapped; until then the driver keeps the pages
-    /// in place, so nothing worse than a leak follows from forgetting it.
+    /// The owner drops the pin before it unmaps the memory. Until then the driver keeps the pages in
+    /// place, so forgetting the pin only leaks memory.
     ///
     /// # Errors
-    /// What the driver answers: some containers and virtual machines do not permit it.
+    /// If the driver fails; some containers and virtual machines do not permit registration.
     pub fn new(entered: &Entered<'_>, start: usize, len: usize) -> Result<Self> {
-        // SAFETY: the range is mapped memory of this process; registering does not touch its bytes.
+        // SAFETY: the range is mapped memory of this process; registration does not change its bytes.
         let answer = unsafe { sys::cuMemHostRegister_v2(start as *mut c_void, len, PORTABLE) };
         entered.check(answer, format_args!("register {len} bytes of host memory"))?;
         Ok(Self { context: Arc::clone(entered.context()), start })
@@ -168,11 +166,9 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let unregister = |entered: Entered<'_>| {
-            // SAFETY: registered once, unregistered once; device transfers end only when their copies have.
-            let answer = unsafe { sys::cuMemHostUnregister(self.start as *mut c_void) };
-            entered.check(answer, "unregister host memory")
-        };
-        log(self.context.enter().and_then(unregister));
+        // SAFETY: registered once, unregistered once; device transfers end only after their copies.
+        self.context.release("unregister host memory", || unsafe {
+            sys::cuMemHostUnregister(self.start as *mut c_void)
+        });
     }
 }

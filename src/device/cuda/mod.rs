@@ -1,38 +1,39 @@
-//! NVIDIA GPUs, by the CUDA driver API.
+//! NVIDIA GPUs, through the CUDA driver API.
 //!
-//! The driver's library is loaded when the first GPU is asked for: the same binary runs where there
-//! is none. A [`Gpu`] carries the slots of one load to one GPU; the memory that it puts tensors
-//! into is theirs from then on.
+//! The driver's library is loaded when a GPU is used for the first time, so the same binary runs on
+//! machines without one. A [`CudaTransfer`] copies the slots of one load to one GPU. The GPU memory
+//! that it allocates belongs to the tensors.
 //!
 //! # Unsafe code
 //!
-//! The driver's functions are called here and nowhere else, behind types whose drop gives back what
-//! was taken. Two rules make that sound: what the GPU may still read or write is owned by a
-//! [`Landing`](landing::Landing) or the allocations behind it and let go only after its event; and
-//! every call that acts on "the current context" takes the proof that one is
-//! ([`Entered`](context::Entered)).
+//! No other module calls the driver's functions. Here they are wrapped in types that release their
+//! resource on drop. Two rules make this sound:
+//! - Memory that the GPU may still read or write is owned by an
+//!   [`InFlightCopy`](in_flight_copy::InFlightCopy) or by the allocations, and is released only
+//!   after the copy's event.
+//! - Every call that acts on the current context takes an [`Entered`](context::Entered), which
+//!   proves that a context is current.
 #![allow(unsafe_code)]
 
-mod arrivals;
+mod allocations;
+mod completion_tracker;
 mod context;
-mod desk;
+mod copy_stream;
 mod driver;
-mod failure;
+mod driver_error;
 mod gds;
-mod holding;
-mod intake;
+mod gpu_info;
+mod in_flight_copy;
 mod kernels;
-mod landing;
+mod launch_arguments;
 mod layout;
 mod memory;
-mod room;
-mod sheet;
 mod stream;
 mod transfer;
 
-pub(crate) use context::gpu_info;
-pub use context::{GpuInfo, gpus};
-pub(crate) use gds::{Driver, GdsGpu, PROBE_BYTES, RegisteredFile, Sample, Target};
-pub(crate) use layout::{Addresses, Item, Layout};
+pub(crate) use gds::{CufileDriver, GdsGpu, GdsTarget, PROBE_BYTES, ProbeSample, RegisteredFile};
+pub(crate) use gpu_info::gpu_info;
+pub use gpu_info::{GpuInfo, gpus};
+pub(crate) use layout::{Addresses, Layout, LayoutItem};
 pub(crate) use memory::PinnedRing;
-pub(crate) use transfer::{CudaTransfer, Origin, TransferSpec};
+pub(crate) use transfer::{CudaTransfer, ExtentSource, TransferSpec};

@@ -1,222 +1,235 @@
-//! The device transfer of one GPU: brings full slots to it while later ones are being read.
+//! The device transfer of one GPU, which copies full slots while engines read later ones.
 //!
 //! ```text
-//! engines --take--> Intake --> bringing thread --(Landed: slot + event)--> landing thread --> CompletionSink
-//!                              context, pin,                               waits for the event,
-//!                              copies on two streams                       slot back to the ring
+//! engines --submit--> queue --> copy thread --(slot + event)--> completion thread --> CompletionSink
+//!                               context, pin,                   waits for the event,
+//!                               copies on two streams           frees the slot
 //! ```
 //!
-//! The context is made on the bringing thread while the engines already fill the first slots; then
-//! the ring is pinned. Memory is checked before anything is copied: too little is an error that
-//! names both figures.
+//! The copy thread creates the context while the engines already fill the first slots, and then pins
+//! the ring. Before the first copy it checks that the GPU has enough memory.
 
-use super::arrivals::Arrivals;
+use super::allocations::{Allocations, check_memory};
+use super::completion_tracker::CompletionTracker;
 use super::context::{Context, Entered};
-use super::desk::{Desk, Landed, Needs, Office};
-use super::holding::Holding;
-use super::intake::{Full, Intake};
+use super::copy_stream::{CopyStream, TransferContext, TransferRequirements};
+use super::in_flight_copy::InFlightCopy;
 use super::kernels::{Kernel, Kernels};
+use super::launch_arguments::ArgumentPool;
 use super::layout::Layout;
 use super::memory::PinnedRing;
-use super::room;
-use super::sheet::Pool;
 use crate::checksum::crc64_nvme;
-use crate::device::{CompletionSink, DeviceTransfer};
+use crate::device::transfer::{CompletionSink, DeviceTransfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
-use crate::tensor::LoadedTensors;
 use crate::timeline::Stage;
 use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// One copy engine is kept busy while the other stream's event is being handled.
-const DESKS: usize = 2;
+/// Two streams keep the copy engine busy while the event of one of them is handled.
+const STREAMS: usize = 2;
 
-/// What a GPU is to carry.
+/// The slots that go to one GPU, and where they go.
 pub(crate) struct TransferSpec {
     pub ordinal: u32,
     pub extents: Arc<[Extent]>,
     /// The index of the GPU among the places of the extents.
     pub place: usize,
-    /// What extents are of.
-    pub origins: Vec<Origin>,
+    /// The sources of the extents.
+    pub sources: Vec<ExtentSource>,
     pub layout: Layout,
     pub ring: Arc<PinnedRing>,
-    /// Whether the GPU sums up what arrives.
+    /// Whether the GPU computes checksums of the bytes it received.
     pub verify: bool,
 }
 
-/// What a GPU has to know of a source.
-pub(crate) struct Origin {
+/// The properties of a source that its extents depend on.
+pub(crate) struct ExtentSource {
     pub location: Location,
-    /// What its slots are aligned to.
+    /// The alignment of the source's slots.
     pub block_bytes: usize,
 }
 
-/// A GPU at work for one load.
+/// The transfer of one load's slots to a CUDA GPU.
 pub(crate) struct CudaTransfer {
     spec: TransferSpec,
-    needs: Needs,
-    intake: Intake,
-    in_hand: AtomicUsize,
+    required: TransferRequirements,
+    /// Full slots in the order of their arrival; `None` after the last one.
+    submit: Sender<Option<SubmittedSlot>>,
+    submitted: Mutex<Receiver<Option<SubmittedSlot>>>,
+    in_flight: AtomicUsize,
 }
 
-/// What the bringing thread hands on: a part of the work for an extent.
-struct Brought {
-    landed: Landed,
-    /// The extent.
+struct SubmittedSlot {
+    /// The index of its extent.
     index: usize,
-    /// Whether this completes it.
+    slot: FullSlot,
+    /// The checksums of its parts, if the GPU computes them too.
+    checksums: Vec<u64>,
+}
+
+/// A part of the work for an extent, on its way from the copy thread to the completion thread.
+struct QueuedCopy {
+    copy: InFlightCopy,
+    /// The index of the extent.
+    index: usize,
+    /// Whether this is the last part of the extent.
     is_last: bool,
-    /// What the GPU is to find, and how many sums of the extent came before.
-    sums: Vec<u64>,
-    sums_before: usize,
+    /// The checksums that the GPU should compute in this part.
+    checksums: Vec<u64>,
+    /// The number of the extent's checksums in earlier parts.
+    checksums_before: usize,
 }
 
 impl CudaTransfer {
     pub fn new(spec: TransferSpec) -> Self {
         let extents = spec.extents.iter().filter(|extent| extent.destination() == spec.place);
-        let needs = Needs::new(&spec.layout, extents, spec.verify);
-        Self { spec, needs, intake: Intake::default(), in_hand: AtomicUsize::new(0) }
+        let required = TransferRequirements::new(&spec.layout, extents, spec.verify);
+        let (submit, submitted) = channel();
+        let (submitted, in_flight) = (Mutex::new(submitted), AtomicUsize::new(0));
+        Self { spec, required, submit, submitted, in_flight }
     }
 
-    /// The kernels and sheets that the load needs.
-    fn office(&self, entered: &Entered<'_>, pinned: bool) -> Result<Office> {
-        let sheets = (!self.needs.kernels.is_empty())
-            .then(|| Pool::new(entered, 2 * DESKS, self.needs.piece_count, pinned));
-        Ok(Office {
-            kernels: Kernels::load(entered, self.needs.kernels.iter().copied())?,
-            sheets: sheets.transpose()?,
+    /// Loads the kernels and allocates the launch arguments that the load needs.
+    fn context(&self, entered: &Entered<'_>, pinned: bool) -> Result<TransferContext> {
+        let arguments = (!self.required.kernels.is_empty())
+            .then(|| ArgumentPool::new(entered, 2 * STREAMS, self.required.piece_count, pinned));
+        Ok(TransferContext {
+            kernels: Kernels::load(entered, self.required.kernels.iter().copied())?,
+            arguments: arguments.transpose()?,
             verify: self.spec.verify,
             pinned,
         })
     }
 
-    /// Brings slots into place as they come.
-    fn bring_all(
+    /// Queues the copies of submitted slots until the last slot.
+    fn copy_slots(
         &self,
-        work: &Work<'_>,
+        run: &TransferRun<'_>,
         entered: &Entered<'_>,
-        brought: &Sender<Brought>,
+        queued: &Sender<QueuedCopy>,
     ) -> Result<()> {
-        // Dropped after the desks, which wait until the GPU has done with them.
-        let office = self.office(entered, work.pinned)?;
-        let desks: Vec<_> =
-            (0..DESKS).map(|_| Desk::new(entered, &self.needs)).collect::<Result<_>>()?;
-        for desk in desks.iter().cycle() {
-            let Some(full) = self.intake.next().filter(|_| !work.sink.is_stopped()) else {
+        // Dropped after the streams, which wait until the GPU has finished.
+        let context = self.context(entered, run.pinned)?;
+        let streams: Vec<_> = (0..STREAMS)
+            .map(|_| CopyStream::new(entered, &self.required))
+            .collect::<Result<_>>()?;
+        let submitted = self.submitted.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in streams.iter().cycle() {
+            let Ok(Some(next)) = submitted.recv() else { break };
+            if run.sink.is_cancelled() {
                 break;
-            };
-            let Full { index, slot, mut sums } = full;
+            }
+            let SubmittedSlot { index, slot, mut checksums } = next;
             let extent = &self.spec.extents[index];
             let layout = &self.spec.layout;
-            let addresses = work.holding.addresses(entered, layout, extent)?;
+            let addresses = run.allocations.addresses(entered, layout, extent)?;
             let first = extent.positions().start;
             let base = |position: usize| addresses[position - first];
             let slot = (slot, self.slot_offset(extent));
-            let all = desk.bring(entered, &office, layout, extent, slot, base)?;
-            let (last, mut sums_before) = (all.len() - 1, 0);
-            for (number, landed) in all.into_iter().enumerate() {
-                let rest = sums.split_off(landed.sum_count);
-                let sums = std::mem::replace(&mut sums, rest);
-                let sum_count = sums.len();
+            let copies = stream.queue(entered, &context, layout, extent, slot, base)?;
+            let (last, mut checksums_before) = (copies.len() - 1, 0);
+            for (number, mut copy) in copies.into_iter().enumerate() {
+                let count = copy.arguments().map_or(0, |arguments| arguments.checksum_count);
+                let rest = checksums.split_off(count);
+                let checksums = std::mem::replace(&mut checksums, rest);
                 let is_last = number == last;
-                if brought.send(Brought { landed, index, is_last, sums, sums_before }).is_err() {
-                    return Ok(()); // the landing thread failed, and says why
+                let part = QueuedCopy { copy, index, is_last, checksums, checksums_before };
+                if queued.send(part).is_err() {
+                    return Ok(()); // the completion thread failed and returns the error
                 }
-                sums_before += sum_count;
+                checksums_before += count;
             }
         }
         Ok(())
     }
 
-    /// Hands out tensors as their last bytes arrive.
-    fn land_all(&self, work: &Work<'_>, brought: Receiver<Brought>) -> Result<()> {
-        let entered = work.context.enter()?;
+    /// Waits for the queued copies in order and delivers tensors when they are complete.
+    fn complete_copies(&self, run: &TransferRun<'_>, queued: Receiver<QueuedCopy>) -> Result<()> {
+        let entered = run.context.enter()?;
         let layout = &self.spec.layout;
-        let mut arrivals = Arrivals::new(layout);
-        for mut part in brought {
-            part.landed.landing.wait(&entered)?;
-            work.sink.verified(self.check_sums(&mut part)?);
+        let mut tracker = CompletionTracker::new(layout);
+        for mut part in queued {
+            part.copy.wait(&entered)?;
+            run.sink.add_verified(self.check_sums(&mut part)?);
             let (index, is_last) = (part.index, part.is_last);
             if is_last {
-                part.landed.landing.leave();
+                part.copy.leave_slot();
             }
-            drop(part); // the slot is free
-            if !is_last {
-                continue;
-            }
-            self.in_hand.fetch_sub(1, Ordering::AcqRel);
-            let extent = &self.spec.extents[index];
-            crate::metrics::device_bytes(self.device().to_string(), extent.len_bytes());
-            for positions in arrivals.add(layout, extent) {
-                let (storage, starts) = work.holding.hand_out(layout, &positions, self.device());
-                work.sink.deliver(LoadedTensors { positions, storage, starts });
+            drop(part); // frees the slot
+            if is_last {
+                self.in_flight.fetch_sub(1, Ordering::AcqRel);
+                let extent = &self.spec.extents[index];
+                tracker
+                    .complete(layout, &run.allocations, extent, self.device())
+                    .for_each(|tensors| run.sink.deliver(tensors));
             }
         }
         Ok(())
     }
 
-    /// The sums of what the GPU will sum up of the full slot of extent `index`.
-    fn sums(&self, index: usize, slot: &FullSlot) -> Vec<u64> {
+    /// The checksums of the ranges of extent `index` that the GPU will check, computed from its slot.
+    fn checksums(&self, index: usize, slot: &FullSlot) -> Vec<u64> {
         let extent = &self.spec.extents[index];
         let offset = self.slot_offset(extent);
-        let ranges = self.spec.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
         let bytes = |at: u64| (at - offset) as usize;
-        ranges.map(|(_, r)| crc64_nvme(slot.bytes(bytes(r.start)..bytes(r.end)))).collect()
+        self.checksummed(extent)
+            .map(|(_, r)| crc64_nvme(slot.bytes(bytes(r.start)..bytes(r.end))))
+            .collect()
     }
 
-    /// Fails unless the GPU's sums are those of host memory; gives of how many bytes they are.
-    fn check_sums(&self, part: &mut Brought) -> Result<u64> {
-        let Brought { landed: Landed { landing, piece_count, sum_count }, .. } = part;
-        let Some(sheet) = landing.sheet() else { return Ok(0) };
-        let on_device = sheet.results(*piece_count).skip(*piece_count - *sum_count);
-        let extent = &self.spec.extents[part.index];
-        let ranges = self.spec.layout.summed(extent, Kernel::Crc64.piece_bytes_max());
-        let mut right_bytes = 0;
-        for ((there, here), (position, range)) in
-            on_device.zip(&part.sums).zip(ranges.skip(part.sums_before))
-        {
-            if there != *here {
-                return Err(self.arrived_wrong(position, range));
+    fn checksummed(&self, extent: &Extent) -> impl Iterator<Item = (usize, Range<u64>)> {
+        self.spec.layout.checksummed(extent, Kernel::Crc64.piece_bytes_max())
+    }
+
+    /// Fails unless the GPU's checksums equal those of host memory. Returns the number of verified
+    /// bytes.
+    fn check_sums(&self, part: &mut QueuedCopy) -> Result<u64> {
+        let Some(arguments) = part.copy.arguments() else { return Ok(0) };
+        let ranges = self.checksummed(&self.spec.extents[part.index]).skip(part.checksums_before);
+        let checksums = arguments.checksums().zip(&part.checksums);
+        let mut verified_bytes = 0;
+        for ((on_gpu, on_host), (position, range)) in checksums.zip(ranges) {
+            if on_gpu != *on_host {
+                return Err(self.corrupt(position, range));
             }
-            right_bytes += range.end - range.start;
+            verified_bytes += range.end - range.start;
         }
-        Ok(right_bytes)
+        Ok(verified_bytes)
     }
 
-    fn arrived_wrong(&self, position: usize, range: Range<u64>) -> Error {
-        let source = self.spec.layout.item(position).source as usize;
+    fn corrupt(&self, position: usize, range: Range<u64>) -> Error {
+        let source = self.spec.layout.items[position].source as usize;
         Error::new(
             ErrorKind::Corrupt,
             format!(
-                "{}: bytes {} to {} of {} arrived with another checksum than they had in host \
+                "{}: the checksum of bytes {} to {} of {} on the GPU differs from the one in host \
                  memory; check the GPU (nvidia-smi -q -d ECC) and load again",
                 self.device(),
                 range.start,
                 range.end,
-                self.spec.origins[source].location
+                self.spec.sources[source].location
             ),
         )
     }
 
     fn slot_offset(&self, extent: &Extent) -> u64 {
-        extent.slot_offset_bytes(self.spec.origins[extent.shard()].block_bytes)
+        extent.slot_offset_bytes(self.spec.sources[extent.shard()].block_bytes)
     }
 }
 
-/// What both threads of a GPU at work share.
-struct Work<'a> {
+/// What the two threads of a running transfer share.
+struct TransferRun<'a> {
     context: &'a Arc<Context>,
     sink: &'a dyn CompletionSink,
-    holding: Holding,
+    allocations: Allocations,
     /// Whether the ring's memory is registered with CUDA.
     pinned: bool,
 }
@@ -226,48 +239,51 @@ impl DeviceTransfer for CudaTransfer {
         Device::cuda(self.spec.ordinal)
     }
 
-    fn take(&self, index: usize, full: FullSlot) {
-        self.in_hand.fetch_add(1, Ordering::AcqRel);
-        let mut sums = Vec::new();
+    fn submit(&self, index: usize, full: FullSlot) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        let mut checksums = Vec::new();
         if self.spec.verify {
             full.enter(Stage::Checking);
-            sums = self.sums(index, &full);
+            checksums = self.checksums(index, &full);
         }
         full.enter(Stage::Copying);
-        self.intake.push(Full { index, slot: full, sums });
+        // Cannot fail, as `self` holds the receiver.
+        let _ = self.submit.send(Some(SubmittedSlot { index, slot: full, checksums }));
     }
 
-    fn in_hand(&self) -> usize {
-        self.in_hand.load(Ordering::Acquire)
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
     }
 
     fn close(&self) {
-        self.intake.close();
+        let _ = self.submit.send(None);
     }
 
     fn run(&self, sink: &dyn CompletionSink) -> Result<()> {
         let began = Instant::now();
         let context = Context::retain(self.spec.ordinal)?;
         let entered = context.enter()?;
-        sink.took("context", self.device(), began);
-        room::check(&entered, &self.spec.layout, self.needs.device_bytes(DESKS))?;
+        sink.record_step("context", self.device(), began);
+        let staging_bytes = STREAMS as u64 * self.required.bytes_per_stream();
+        check_memory(&entered, &self.spec.layout, staging_bytes)?;
         let began = Instant::now();
         let pin = self.spec.ring.pin(&entered);
-        sink.took("pin", self.device(), began);
+        sink.record_step("pin", self.device(), began);
         if let Err(why) = pin {
             sink.downgrade("pinned", "pageable", why);
         }
-        let work = Work { context: &context, sink, holding: Holding::new(), pinned: pin.is_ok() };
+        let allocations = Allocations::default();
+        let run = TransferRun { context: &context, sink, allocations, pinned: pin.is_ok() };
         let (sender, receiver) = channel();
         std::thread::scope(|scope| {
-            let work = &work;
-            // The receiver goes with it: what is left in there when it fails is waited for and
-            // dropped, and the bringing thread stops at its next slot.
-            let landing = scope.spawn(move || self.land_all(work, receiver));
-            let bringing = self.bring_all(work, &entered, &sender);
-            drop(sender); // the landing thread ends when it has seen to the rest
-            let landing = landing.join().unwrap_or_else(|panic| resume_unwind(panic));
-            bringing.and(landing)
+            let run = &run;
+            // The thread owns the receiver. If the thread fails, the remaining copies are waited for
+            // and dropped, and the copy thread stops at its next slot.
+            let completion = scope.spawn(move || self.complete_copies(run, receiver));
+            let copying = self.copy_slots(run, &entered, &sender);
+            drop(sender); // the completion thread ends after the remaining copies
+            let completion = completion.join().unwrap_or_else(|panic| resume_unwind(panic));
+            copying.and(completion)
         })
     }
 }

@@ -1,36 +1,37 @@
-//! GPUDirect Storage: files straight into the memory of a GPU, by cuFile.
+//! GPUDirect Storage: cuFile reads files directly to the memory of a GPU.
 //!
 //! ```text
 //! ring:   storage --DMA--> slot in host memory --DMA--> gpu
 //! gds:    storage --DMA--> gpu
 //! ```
 //!
-//! A [`GdsGpu`] has what a load needs of one GPU: its context, the layout, the allocations. The
-//! threads that read are the engine's (`engine::gds`): cuFile's calls wait for what they read.
+//! A [`GdsGpu`] holds what a load needs of one GPU: its context, the layout and the allocations. The
+//! threads that read belong to the engine (`engine::gds`), because cuFile's calls block until their
+//! read has finished.
 //!
-//! **Registration.** Files are registered, as cuFile demands. Memory is not: that pins every page of
-//! it in the GPU's BAR1, which is smaller than a model on many GPUs and takes longer than it saves
-//! for memory that is read into once. Without it cuFile reads through buffers of its own on the GPU,
-//! and the copy from there runs at the speed of the GPU's memory. It does the same for what is not
-//! aligned to 4 KiB in the file or on the GPU, as most tensors are not.
+//! **Registration.** Files are registered, as cuFile requires. Memory is not registered, because that
+//! pins every page of it in the GPU's BAR1. On many GPUs the BAR1 is smaller than a model, and for
+//! memory that is read into once registration takes longer than it saves. Without registration cuFile
+//! reads through its own buffers on the GPU and copies from there at the speed of the GPU's memory.
+//! It also does so for ranges that are not aligned to 4 KiB in the file or on the GPU, as most tensors
+//! are.
 //!
-//! **Seen working.** cuFile can do its work by plain reads and copies ("compatibility mode"), which
-//! the ring does better. So it counts as working only where its driver says that it serves some kind
-//! of storage, it accepts the file, and the first block of that, read to the GPU and back, is the
-//! one that a plain read gives: [`GdsGpu::probe`]. The answer is remembered for GPU and file system.
+//! **Probing.** In its compatibility mode cuFile reads to host memory and copies, which is slower than
+//! the ring. Therefore cuFile is used only if its driver reports that it serves some kind of storage,
+//! it accepts the file, and the first block of the file, read to the GPU and back, equals the one that
+//! an ordinary read returns: [`GdsGpu::probe`]. The result is remembered by GPU and file system.
 
 mod file;
 mod library;
 
-pub(crate) use file::{Driver, RegisteredFile};
+pub(crate) use file::{CufileDriver, RegisteredFile};
 
-use self::file::Refusal;
-use super::arrivals::Arrivals;
+use self::file::CufileReadError;
+use super::allocations::{Allocations, check_memory};
+use super::completion_tracker::CompletionTracker;
 use super::context::{Context, Entered};
-use super::holding::Holding;
-use super::layout::{Copy, Layout};
+use super::layout::{Layout, TensorCopy};
 use super::memory::DeviceMemory;
-use super::room;
 use super::stream::{copy_in_now, copy_out_now};
 use crate::error::Result;
 use crate::options::Device;
@@ -40,36 +41,36 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is compared before cuFile is believed.
+/// The number of bytes that the probe compares.
 pub(crate) const PROBE_BYTES: u64 = 4096;
 
-/// A GPU that files are read to.
+/// A GPU that cuFile reads files to.
 pub(crate) struct GdsGpu {
     context: Arc<Context>,
     layout: Layout,
-    holding: Holding,
-    arrivals: Mutex<Arrivals>,
+    allocations: Allocations,
+    tracker: Mutex<CompletionTracker>,
 }
 
-/// The first bytes of a file, to see whether cuFile reads them.
-pub(crate) struct Sample {
+/// The first bytes of a file, with which cuFile is probed.
+pub(crate) struct ProbeSample {
     /// The file, open for direct I/O.
     pub file: Arc<File>,
-    /// The number of the file system that it is on.
+    /// The number of its file system.
     pub file_system: u64,
-    /// Its first [`PROBE_BYTES`] bytes, or all that it has.
+    /// Its first [`PROBE_BYTES`] bytes, or all bytes of a shorter file.
     pub bytes: Vec<u8>,
 }
 
 impl GdsGpu {
-    /// Makes the GPU's context; nothing is allocated yet.
+    /// Creates the GPU's context. Nothing is allocated yet.
     ///
     /// # Errors
-    /// Where there is no such GPU, or the driver fails.
+    /// If there is no such GPU or the driver fails.
     pub fn new(ordinal: u32, layout: Layout) -> Result<Self> {
         let context = Context::retain(ordinal)?;
-        let arrivals = Mutex::new(Arrivals::new(&layout));
-        Ok(Self { context, layout, holding: Holding::new(), arrivals })
+        let tracker = Mutex::new(CompletionTracker::new(&layout));
+        Ok(Self { context, layout, allocations: Allocations::default(), tracker })
     }
 
     /// The GPU.
@@ -77,33 +78,34 @@ impl GdsGpu {
         self.context.device()
     }
 
-    /// Fails unless the GPU has room for the tensors.
+    /// Fails unless the GPU has enough free memory for the tensors.
     ///
     /// # Errors
-    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory), naming both figures.
-    pub fn check_room(&self) -> Result<()> {
-        room::check(&self.context.enter()?, &self.layout, 0)
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory), naming the required and the free bytes.
+    pub fn check_memory(&self) -> Result<()> {
+        check_memory(&self.context.enter()?, &self.layout, 0)
     }
 
-    /// Fails with the reason unless cuFile reads `sample` to this GPU, and rightly.
+    /// Checks that cuFile reads `sample` correctly to this GPU.
     ///
     /// # Errors
-    /// As said; the same again for other files of the file system.
-    pub fn probe(&self, sample: &Sample) -> Result<(), String> {
-        static ANSWERS: Mutex<Answers> = Mutex::new(None);
-        let of = (self.device(), sample.file_system);
-        let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = answers.get_or_insert_default().get(&of).cloned();
+    /// The reason why cuFile cannot be used, which applies to all files of the file system.
+    pub fn probe(&self, sample: &ProbeSample) -> Result<(), String> {
+        static RESULTS: Mutex<ProbeResults> = Mutex::new(None);
+        let key = (self.device(), sample.file_system);
+        let mut results = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = results.get_or_insert_default().get(&key).cloned();
         known.unwrap_or_else(|| {
-            // What the GPU itself fails at says nothing about cuFile, and is not remembered.
-            let answer = self.try_out(sample).map_err(|error| error.to_string())?;
-            answers.get_or_insert_default().insert(of, answer.clone());
-            answer
+            // A failure of the GPU itself says nothing about cuFile and is not remembered.
+            let result = self.read_sample(sample).map_err(|error| error.to_string())?;
+            results.get_or_insert_default().insert(key, result.clone());
+            result
         })
     }
 
-    /// Reads the sample to the GPU and back; gives what is to be held of cuFile.
-    fn try_out(&self, sample: &Sample) -> Result<Result<(), String>> {
+    /// Reads the sample to the GPU and back. Returns the outer error if the GPU fails, and the inner
+    /// one if cuFile does.
+    fn read_sample(&self, sample: &ProbeSample) -> Result<Result<(), String>> {
         let entered = self.context.enter()?;
         let len = sample.bytes.len();
         let memory = DeviceMemory::new(&entered, len)?;
@@ -111,92 +113,87 @@ impl GdsGpu {
             Ok(file) => file,
             Err(why) => return Ok(Err(why)),
         };
-        let target = Target {
-            entered: &entered,
-            copy: Copy { from: 0, to: memory.address(), len_bytes: len as u64 },
-        };
+        let copy = TensorCopy { from: 0, to: memory.address(), len_bytes: len as u64 };
+        let target = GdsTarget { entered: &entered, copy };
         let mut done = 0;
         while done < target.len_bytes() {
             match target.read(&file, done) {
-                Ok(0) => return Ok(Err("cuFileRead ended before the file".to_owned())),
+                Ok(0) => return Ok(Err("cuFileRead ended before the end of the file".to_owned())),
                 Ok(read) => done += read,
-                Err(refusal) => return Ok(Err(refusal.to_string())),
+                Err(error) => return Ok(Err(error.to_string())),
             }
         }
         let mut found = vec![0; len];
-        // SAFETY: the allocation is that long and nothing writes to it any more.
+        // SAFETY: the allocation has this length, and nothing writes to it any more.
         unsafe { copy_out_now(&entered, &mut found, memory.address()) }?;
-        let wrong = "what cuFile read to the GPU is not what stands in the file; check the GPU and \
-                     the versions of nvidia-fs and libcufile";
+        let wrong = "cuFile read other bytes than the file has; check the GPU and the versions of \
+                     nvidia-fs and libcufile";
         Ok(if found == sample.bytes { Ok(()) } else { Err(wrong.to_owned()) })
     }
 
-    /// Brings `extent` into place: `fill` is called for each of its parts. Gives the tensors that
-    /// are whole now. Threads may do so at the same time for different extents.
+    /// Loads `extent` by calling `fill` for each of its parts. Returns the tensors that this
+    /// completes. Several threads may load different extents at the same time.
     ///
     /// # Errors
-    /// Those of `fill`, and when the GPU has no room.
-    pub fn bring(
+    /// Those of `fill`, and [`OutOfMemory`](crate::ErrorKind::OutOfMemory).
+    pub fn load_extent(
         &self,
         extent: &Extent,
-        mut fill: impl FnMut(&Target<'_>) -> Result<()>,
+        mut fill: impl FnMut(&GdsTarget<'_>) -> Result<()>,
     ) -> Result<Vec<LoadedTensors>> {
         let entered = self.context.enter()?;
-        let addresses = self.holding.addresses(&entered, &self.layout, extent)?;
+        let addresses = self.allocations.addresses(&entered, &self.layout, extent)?;
         let first = extent.positions().start;
         for copy in self.layout.copies(extent, |position| addresses[position - first]) {
-            fill(&Target { entered: &entered, copy })?;
+            fill(&GdsTarget { entered: &entered, copy })?;
         }
-        crate::metrics::device_bytes(self.device().to_string(), extent.len_bytes());
-        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = arrivals.add(&self.layout, extent);
-        let hand_out = |positions| {
-            let (storage, starts) = self.holding.hand_out(&self.layout, &positions, self.device());
-            LoadedTensors { positions, storage, starts }
-        };
-        Ok(whole.into_iter().map(hand_out).collect())
+        let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(tracker.complete(&self.layout, &self.allocations, extent, self.device()).collect())
     }
 }
 
-/// What was seen, by GPU and file system.
-type Answers = Option<HashMap<(Device, u64), Result<(), String>>>;
+/// The results of probes, by GPU and file system.
+type ProbeResults = Option<HashMap<(Device, u64), Result<(), String>>>;
 
-/// A part of an extent, and where it goes: memory that belongs to this part alone, and is kept until
-/// the part is in place.
-pub(crate) struct Target<'a> {
+/// A part of an extent and its destination: GPU memory that belongs to this part only and stays
+/// allocated until the part is loaded.
+pub(crate) struct GdsTarget<'a> {
     entered: &'a Entered<'a>,
-    copy: Copy,
+    copy: TensorCopy,
 }
 
-impl Target<'_> {
-    /// Where the part begins in its source.
+impl GdsTarget<'_> {
+    /// The offset of the part in its source.
     pub fn offset_bytes(&self) -> u64 {
         self.copy.from
     }
 
-    /// How long it is.
+    /// The length of the part.
     pub fn len_bytes(&self) -> u64 {
         self.copy.len_bytes
     }
 
-    /// Lets cuFile read what follows upon the first `done` bytes; gives how many came, 0 only at the
-    /// end of the file.
+    /// Reads the bytes after the first `done` bytes with cuFile. Returns the number of bytes that were
+    /// read, which is 0 only at the end of the file.
     ///
     /// # Errors
-    /// With what cuFile answered.
-    pub fn read(&self, file: &RegisteredFile, done: u64) -> Result<u64, Refusal> {
-        assert!(done <= self.copy.len_bytes, "beyond the part's end");
+    /// If cuFile fails.
+    pub fn read(&self, file: &RegisteredFile, done: u64) -> Result<u64, CufileReadError> {
+        assert!(done <= self.copy.len_bytes, "the read begins beyond the end of the part");
         let (left, offset) = (self.copy.len_bytes - done, self.copy.from + done);
-        // SAFETY: the range lies within the part's own memory (see `Target`), of the current context.
+        // SAFETY: the range lies within the part's own memory (see `GdsTarget`) of the current context.
         unsafe { file.read(self.entered, self.copy.to + done, left, offset) }
     }
 
-    /// Copies `bytes` to behind the first `done` bytes.
+    /// Copies `bytes` to the memory after the first `done` bytes.
     ///
     /// # Errors
-    /// What the GPU's driver answers.
+    /// If the GPU's driver fails.
     pub fn write(&self, done: u64, bytes: &[u8]) -> Result<()> {
-        assert!(done + bytes.len() as u64 <= self.copy.len_bytes, "beyond the part's end");
+        assert!(
+            done + bytes.len() as u64 <= self.copy.len_bytes,
+            "the write ends beyond the end of the part"
+        );
         // SAFETY: as in `read`.
         unsafe { copy_in_now(self.entered, self.copy.to + done, bytes) }
     }

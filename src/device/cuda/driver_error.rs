@@ -1,4 +1,4 @@
-//! What the driver's answers mean, in one table.
+//! Converts the driver's result codes to errors, with one table for all of them.
 //!
 //! Names and meanings follow NVIDIA's CUDA driver API reference, "Data types used by CUDA driver",
 //! `CUresult`.
@@ -23,36 +23,39 @@ use ErrorKind::{Device, InvalidInput, OutOfMemory, Unsupported};
 
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
-    row(CUDA_ERROR_INVALID_VALUE,         Device,       "the driver refuses an argument", ""),
-    row(CUDA_ERROR_OUT_OF_MEMORY,         OutOfMemory,  "the GPU has too little free memory", "free some, or load fewer tensors there"),
+    row(CUDA_ERROR_INVALID_VALUE,         Device,       "the driver rejected an argument", ""),
+    row(CUDA_ERROR_OUT_OF_MEMORY,         OutOfMemory,  "the GPU has too little free memory", "free memory on it, or load fewer tensors to it"),
     row(CUDA_ERROR_NOT_INITIALIZED,       Device,       "the driver is not initialised", ""),
     row(CUDA_ERROR_DEINITIALIZED,         Device,       "the driver is shutting down with the process", ""),
-    row(CUDA_ERROR_STUB_LIBRARY,          Unsupported,  "libcuda.so is the toolkit's stub and not the driver", "take the stub out of LD_LIBRARY_PATH"),
+    row(CUDA_ERROR_STUB_LIBRARY,          Unsupported,  "libcuda.so is the toolkit's stub and not the driver", "remove the stub from LD_LIBRARY_PATH"),
     row(CUDA_ERROR_DEVICE_UNAVAILABLE,    Device,       "the GPU is in use exclusively or in a bad state", "see nvidia-smi"),
     row(CUDA_ERROR_NO_DEVICE,             InvalidInput, "no GPU is visible", "check nvidia-smi and CUDA_VISIBLE_DEVICES, or load to cpu"),
-    row(CUDA_ERROR_INVALID_DEVICE,        InvalidInput, "there is no GPU of that number", "see `ringload doctor` for those there are"),
-    row(CUDA_ERROR_INVALID_IMAGE,         Device,       "the driver refuses the kernels", ""),
-    row(CUDA_ERROR_INVALID_CONTEXT,       Device,       "the GPU's context is gone", "was the device reset by this process?"),
+    row(CUDA_ERROR_INVALID_DEVICE,        InvalidInput, "no GPU has this number", "run `ringload doctor` to list the GPUs"),
+    row(CUDA_ERROR_INVALID_IMAGE,         Device,       "the driver rejected the kernels", ""),
+    row(CUDA_ERROR_INVALID_CONTEXT,       Device,       "the GPU's context is invalid", "check whether this process resets the GPU"),
     row(CUDA_ERROR_NO_BINARY_FOR_GPU,     Unsupported,  "the GPU is too old for the kernels", ""),
     row(CUDA_ERROR_ECC_UNCORRECTABLE,     Device,       "the GPU reported an uncorrectable memory error", "see nvidia-smi -q -d ECC and reset the GPU"),
     row(CUDA_ERROR_INVALID_PTX,           Device,       "the driver cannot compile the kernels", ""),
     row(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, Unsupported, "the driver is too old for the kernels", "install a driver of CUDA 12.2 or later"),
-    row(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, Unsupported, "the driver's PTX compiler (libnvidia-ptxjitcompiler) is missing", "install the whole driver"),
-    row(CUDA_ERROR_NOT_FOUND,             Device,       "the kernel is not among those that were loaded", ""),
-    row(CUDA_ERROR_NOT_READY,             Device,       "the work is not done yet", ""),
-    row(CUDA_ERROR_ILLEGAL_ADDRESS,       Device,       "the GPU met an illegal address; its context is lost", "restart the process"),
+    row(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, Unsupported, "the driver's PTX compiler (libnvidia-ptxjitcompiler) is missing", "install the complete driver"),
+    row(CUDA_ERROR_NOT_FOUND,             Device,       "the loaded module lacks the kernel", ""),
+    row(CUDA_ERROR_NOT_READY,             Device,       "the work has not finished yet", ""),
+    row(CUDA_ERROR_ILLEGAL_ADDRESS,       Device,       "the GPU accessed an illegal address; its context is lost", "restart the process"),
     row(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, Device,     "the GPU lacks resources for the kernel", ""),
-    row(CUDA_ERROR_LAUNCH_TIMEOUT,        Device,       "the kernel ran into the GPU's time limit; its context is lost", "restart the process"),
+    row(CUDA_ERROR_LAUNCH_TIMEOUT,        Device,       "the kernel exceeded the GPU's time limit; its context is lost", "restart the process"),
     row(CUDA_ERROR_LAUNCH_FAILED,         Device,       "the kernel failed; the GPU's context is lost", "restart the process"),
-    row(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, Device, "the memory is registered with CUDA already", ""),
-    row(CUDA_ERROR_NOT_PERMITTED,         Unsupported,  "the driver does not permit this here", ""),
-    row(CUDA_ERROR_NOT_SUPPORTED,         Unsupported,  "the driver does not support this here", ""),
-    row(CUDA_ERROR_SYSTEM_NOT_READY,      Device,       "the GPU's fabric is not ready", "is nvidia-fabricmanager running?"),
-    row(CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, Unsupported, "the driver's library and its kernel module are of different versions", "reboot, or reinstall the driver"),
-    row(CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE, Unsupported, "the compatibility libraries do not support this GPU", "take cuda-compat out of LD_LIBRARY_PATH"),
+    row(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, Device, "the memory is already registered with CUDA", ""),
+    row(CUDA_ERROR_NOT_PERMITTED,         Unsupported,  "the driver does not permit this operation", ""),
+    row(CUDA_ERROR_NOT_SUPPORTED,         Unsupported,  "the driver does not support this operation", ""),
+    row(CUDA_ERROR_SYSTEM_NOT_READY,      Device,       "the GPU's fabric is not ready", "check that nvidia-fabricmanager is running"),
+    row(CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, Unsupported, "the driver's library and kernel module have different versions", "reboot, or reinstall the driver"),
+    row(CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE, Unsupported, "the compatibility libraries do not support this GPU", "remove cuda-compat from LD_LIBRARY_PATH"),
 ];
 
-/// `Ok` for success, else what the answer means, met while `doing` something on GPU `ordinal`.
+/// Converts the driver's `answer` to a call made while `doing` something on GPU `ordinal`.
+///
+/// # Errors
+/// For every answer except success.
 pub(super) fn check(answer: CUresult, ordinal: u32, doing: impl fmt::Display) -> Result<()> {
     match answer {
         CUDA_SUCCESS => Ok(()),
@@ -89,7 +92,7 @@ mod tests {
         assert_eq!(
             known.to_string(),
             "cuda:1: cannot allocate 5 bytes: the GPU has too little free memory \
-             (CUDA_ERROR_OUT_OF_MEMORY); free some, or load fewer tensors there"
+             (CUDA_ERROR_OUT_OF_MEMORY); free memory on it, or load fewer tensors to it"
         );
         let unknown = check(CUDA_ERROR_ASSERT, 0, "copy").unwrap_err().to_string();
         assert!(unknown.contains("CUDA_ERROR_ASSERT"), "{unknown}");
