@@ -57,7 +57,7 @@ fn gpu_findings(
     let gpus_found = format::count(gpus.len(), "GPU");
     let fact = format!("{driver}CUDA {major}.{minor}, {gpus_found}");
     let mut findings = vec![Finding::ok("CUDA", fact)];
-    for GpuInfo { device, name, memory_bytes, pci_address } in gpus {
+    for GpuInfo { device, name, memory_bytes, pci_address, .. } in gpus {
         let memory = format::size(*memory_bytes);
         let node = node_of(root, pci_address).filter(|_| has_several_nodes(root));
         let node = node.map_or_else(String::new, |node| format!(", NUMA node {node}"));
@@ -137,12 +137,8 @@ mod tests {
 
     #[test]
     fn gpus_have_a_line_each() {
-        let gpu = GpuInfo {
-            device: Device::cuda(0),
-            name: "NVIDIA H200".into(),
-            memory_bytes: 141 << 30,
-            pci_address: "0000:1b:00.0".into(),
-        };
+        let (name, address) = ("NVIDIA H200".into(), "0000:1b:00.0".into());
+        let gpu = GpuInfo::new(Device::cuda(0), name, 141 << 30, address);
         let facts: Vec<_> = gpu_findings(Some("580.1"), &[gpu], (13, 0), Path::new("/nowhere"))
             .into_iter()
             .map(|finding| finding.fact)
