@@ -62,7 +62,7 @@ pub fn probe_direct(path: &Path) -> Result<usize> {
     };
     let access = Access::new(Backend::pread(), ReadPath::Direct, Arc::default(), Arc::default());
     let reader = Arc::clone(&source).reader(&access)?;
-    if let Some(downgrade) = reader.refused() {
+    if let Some(downgrade) = reader.initial_downgrade() {
         return Err(refused(downgrade.why));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -258,7 +258,11 @@ fn a_late_answer_is_asked_for_again_on_another_connection() {
     let loader = loader.memory_limit(MemoryLimit::Bytes(4 << 20));
     let summary = model.load(&loader, &server.url()).unwrap();
     assert!(began.elapsed() < 8 * SECOND, "{:?}", began.elapsed());
-    assert!(summary.retries.get("late").is_some_and(|&late| late >= 1), "{:?}", summary.retries);
+    assert!(
+        summary.retries.get("hedged").is_some_and(|&hedged| hedged >= 1),
+        "{:?}",
+        summary.retries
+    );
     let ranges: Vec<_> = server.seen().iter().filter_map(Request::range).collect();
     let twice = ranges.iter().filter(|range| ranges.iter().filter(|r| r == range).count() == 2);
     assert!(twice.count() >= 2, "no range was asked for twice");

@@ -4,7 +4,7 @@
 //! into the file system. What changes with every signed URL of one object is left out of it.
 
 use crate::location::ObjectUri;
-use crate::source::Identity;
+use crate::source::ObjectIdentity;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write;
 
@@ -42,7 +42,7 @@ pub(super) fn of_place(uri: &ObjectUri, server: &str) -> String {
 }
 
 /// The name of an identity.
-pub(super) fn of_identity(identity: &Identity) -> String {
+pub(super) fn of_identity(identity: &ObjectIdentity) -> String {
     let length = identity.len_bytes.to_le_bytes();
     let mut name = match identity.strong_etag_bytes() {
         Some(etag) => hash([&length[..], b"etag", etag]),
@@ -133,7 +133,7 @@ mod tests {
     fn identities_go_by_the_strong_etag_else_by_the_time() {
         let of = |len, etag: Option<&str>, time: Option<&str>| {
             let identity =
-                Identity::from_parts(len, etag.map(str::as_bytes), time.map(str::as_bytes));
+                ObjectIdentity::from_parts(len, etag.map(str::as_bytes), time.map(str::as_bytes));
             of_identity(&identity.unwrap())
         };
         assert_eq!(of(1, Some("\"a\""), Some("x")), of(1, Some("\"a\""), Some("y")));

@@ -9,7 +9,7 @@
 //! Whatever is not exactly that is no entry.
 
 use super::key::hex;
-use crate::source::Identity;
+use crate::source::ObjectIdentity;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,7 +34,7 @@ pub(super) struct Meta {
 
 impl Meta {
     /// Of the object at `location`.
-    pub fn new(location: &str, identity: &Identity) -> Self {
+    pub fn new(location: &str, identity: &ObjectIdentity) -> Self {
         let encode = |bytes: Option<&[u8]>| bytes.map(|bytes| STANDARD.encode(bytes));
         Self {
             location: location.to_owned(),
@@ -45,12 +45,12 @@ impl Meta {
     }
 
     /// What the object was.
-    pub fn identity(&self) -> Option<Identity> {
+    pub fn identity(&self) -> Option<ObjectIdentity> {
         let decode = |text: &Option<String>| {
             text.as_ref().map(|text| STANDARD.decode(text)).transpose().ok()
         };
         let (etag, last_modified) = (decode(&self.etag)?, decode(&self.last_modified)?);
-        Identity::from_parts(self.len_bytes, etag.as_deref(), last_modified.as_deref())
+        ObjectIdentity::from_parts(self.len_bytes, etag.as_deref(), last_modified.as_deref())
     }
 
     /// As it stands in the file.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn any_flipped_byte_makes_it_none() {
-        let identity = Identity::from_parts(1234, Some(b"\"e\xfftag\""), None).unwrap();
+        let identity = ObjectIdentity::from_parts(1234, Some(b"\"e\xfftag\""), None).unwrap();
         let meta = Meta::new("s3://bucket/a\nb\u{e9}", &identity);
         let text = meta.to_text().into_bytes();
         let read = Meta::parse(&text).unwrap();

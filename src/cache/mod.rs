@@ -86,7 +86,7 @@ pub use admin::{CacheAdmin, CacheEntry, Checked, Pruned};
 use crate::error::Result;
 use crate::location::{Location, ObjectUri};
 use crate::options::{CacheOptions, CacheSettings, CacheValidate, cores};
-use crate::source::{CacheLayer, Identity, ObjectSource, Remote, Source};
+use crate::source::{CacheLayer, ObjectIdentity, ObjectSource, RemoteObject, Source};
 use checks::Checks;
 use shelf::{Known, Shelf};
 use source::CachedSource;
@@ -156,7 +156,7 @@ impl Cache {
 }
 
 impl CacheLayer for Cache {
-    fn open(&self, remote: &Remote<'_>) -> Result<Arc<dyn Source>> {
+    fn open(&self, remote: &RemoteObject<'_>) -> Result<Arc<dyn Source>> {
         match self.opened(&|name| remote.env(name))? {
             Some(opened) => opened.source(remote),
             None => remote.open(),
@@ -165,7 +165,7 @@ impl CacheLayer for Cache {
 
     fn list(
         &self,
-        remote: &Remote<'_>,
+        remote: &RemoteObject<'_>,
         ask: &dyn Fn() -> Result<Option<Vec<String>>>,
     ) -> Result<Option<Vec<String>>> {
         let Some(opened) = self.opened(&|name| remote.env(name))? else { return ask() };
@@ -176,7 +176,7 @@ impl CacheLayer for Cache {
 
 impl Opened {
     /// The source of the object that `remote` leads to.
-    fn source(self: &Arc<Self>, remote: &Remote<'_>) -> Result<Arc<dyn Source>> {
+    fn source(self: &Arc<Self>, remote: &RemoteObject<'_>) -> Result<Arc<dyn Source>> {
         if remote.verify {
             // All bytes are to be seen as the store sends them, each once.
             return remote.open();
@@ -215,7 +215,7 @@ impl Opened {
         object: ObjectSource,
         asked: bool,
     ) -> Arc<dyn Source> {
-        let identity: Identity = object.identity().clone();
+        let identity: ObjectIdentity = object.identity().clone();
         if identity.len_bytes == 0 {
             return Arc::new(object);
         }

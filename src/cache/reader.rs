@@ -284,12 +284,12 @@ impl Reader for CachedReader {
         })
     }
 
-    fn refused(&self) -> Option<Downgrade> {
-        self.file.as_ref()?.refused()
+    fn initial_downgrade(&self) -> Option<Downgrade> {
+        self.file.as_ref()?.initial_downgrade()
     }
 
-    fn steps_down(&self) -> usize {
-        self.file.as_ref().map_or(0, |file| file.steps_down())
+    fn downgrade_count(&self) -> usize {
+        self.file.as_ref().map_or(0, |file| file.downgrade_count())
     }
 
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {

@@ -8,7 +8,7 @@ use super::meta::{self, Meta};
 use super::pages::{SEAL_BYTES, Sealer};
 use super::room::Room;
 use crate::options::CacheSettings;
-use crate::source::Identity;
+use crate::source::ObjectIdentity;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -38,7 +38,7 @@ pub(super) struct Shelf {
 /// What was last known of an object.
 #[derive(Debug)]
 pub(super) struct Known {
-    pub identity: Identity,
+    pub identity: ObjectIdentity,
     /// How long ago its store was last asked; `None` where that does not count any more.
     pub validated: Option<Duration>,
 }
@@ -132,12 +132,12 @@ impl Shelf {
         self: &Arc<Self>,
         place: &str,
         location: &str,
-        identity: &Identity,
+        identity: &ObjectIdentity,
         asked: bool,
     ) -> Option<Arc<Entry>> {
         let name = key::of_identity(identity);
         let sealer = Sealer::new(place, &name, identity.len_bytes);
-        if !identity.is_telling() || sealer.pages() > PAGES_MAX {
+        if !identity.is_distinctive() || sealer.pages() > PAGES_MAX {
             self.note(format!(
                 "{location} cannot be cached: its server gives neither an ETag nor a Last-Modified \
                  to know it by"
@@ -199,7 +199,7 @@ impl Shelf {
     }
 
     /// Whether the entry on disk is that of this object, and whole.
-    fn is_sound(&self, entry: &Entry, location: &str, identity: &Identity) -> bool {
+    fn is_sound(&self, entry: &Entry, location: &str, identity: &ObjectIdentity) -> bool {
         let is_it = read_meta(&entry.directory).is_some_and(|(meta, _)| {
             meta.location == location
                 && meta

@@ -8,7 +8,7 @@ use super::shelf::Shelf;
 use super::writer::{Bytes, Held, Job, Writer};
 use crate::options::{CacheSettings, CacheSize, CacheValidate};
 use crate::ring::Ring;
-use crate::source::{Identity, LoadCounters, Stop};
+use crate::source::{LoadCounters, ObjectIdentity, Stop};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ fn entry(shelf: &Arc<Shelf>) -> Arc<Entry> {
 }
 
 fn entry_of(shelf: &Arc<Shelf>, len_bytes: u64) -> Arc<Entry> {
-    let identity = Identity::from_parts(len_bytes, Some(b"\"e\""), None).unwrap();
+    let identity = ObjectIdentity::from_parts(len_bytes, Some(b"\"e\""), None).unwrap();
     shelf.entry(&"0".repeat(64), "http://h/x", &identity, true).unwrap()
 }
 

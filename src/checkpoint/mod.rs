@@ -169,7 +169,7 @@ impl Checkpoint {
 
     /// As [`open`](Self::open), with `opener` for the sources.
     pub(crate) fn open_with(opener: &Opener, locations: Vec<Location>) -> Result<Checkpoint> {
-        let opener = &opener.anew();
+        let opener = &opener.renewed();
         let files = resolve::resolve(opener, &locations)?;
         let is_remote = |file: &ShardFile| matches!(file.location, Location::Object(_));
         let threads = match files.shards.iter().any(is_remote) {
@@ -255,7 +255,7 @@ impl Checkpoint {
         let names = NameTable::build(keys, &hashes, name_in(&tensors))
             .map_err(|(first, second)| twice(&shards, &tensors[first], &tensors[second]))?;
         let merged_metadata = (shards.len() != 1).then(|| merge_metadata(&shards));
-        let verifiable = shards.iter().all(|shard| shard.source.check().is_some());
+        let verifiable = shards.iter().all(|shard| shard.source.verifier().is_some());
         let indexes = Vec::new();
         Ok(Checkpoint { shards, tensors, names, merged_metadata, verifiable, indexes })
     }

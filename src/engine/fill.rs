@@ -31,7 +31,7 @@ pub(super) async fn fill(
         }
         let at = chunk.offset_bytes + window.filled() as u64;
         let began = Instant::now();
-        let steps = reader.steps_down();
+        let steps = reader.downgrade_count();
         let (outcome, returned) = reader.read_at(window, at).await;
         window = returned;
         match outcome {
@@ -47,7 +47,8 @@ pub(super) async fn fill(
             }
             // The reader was downgraded meanwhile, after another read failed in the same way.
             Err(failure)
-                if action(&failure) == ErrnoAction::Downgrade && reader.steps_down() > steps => {}
+                if action(&failure) == ErrnoAction::Downgrade
+                    && reader.downgrade_count() > steps => {}
             Err(failure) => {
                 recover(shared, source, reader, failure, &mut retries).await?;
             }

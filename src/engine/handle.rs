@@ -117,7 +117,7 @@ impl LoadHandle {
 
     /// How many objects matched the checksum that their store keeps.
     pub fn verified_objects(&self) -> usize {
-        self.shared.checks.iter().flatten().filter(|check| check.is_right()).count()
+        self.shared.checks.iter().flatten().filter(|check| check.is_verified()).count()
     }
 
     /// Fails if an object was to be verified and was not. Call it when everything was read.
@@ -126,7 +126,9 @@ impl LoadHandle {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming the object.
     pub fn check_verified(&self) -> Result<()> {
         let mut checks = self.shared.checks.iter().flatten();
-        checks.find(|check| !check.is_right()).map_or(Ok(()), |check| Err(check.unseen()))
+        checks
+            .find(|check| !check.is_verified())
+            .map_or(Ok(()), |check| Err(check.incomplete_error()))
     }
 
     /// The first ring of the load, if it has one.

@@ -96,7 +96,7 @@ impl Engine {
         let mut window = fill(&self.shared, source, &*reader, chunk, window).await?;
         reader.filled(&mut window, chunk.offset_bytes);
         if !source.is_remote() {
-            self.shared.stats.backend(self.access.backend.rung());
+            self.shared.stats.backend(self.access.backend.kind());
         }
         if let Some(completion) = self.work.complete(ticket, window)? {
             self.shared.queue.push(completion);
@@ -111,9 +111,9 @@ impl Engine {
             return Ok(Rc::clone(reader));
         }
         let source = Arc::clone(&self.shared.job.sources[index]);
-        let access = self.access.checked_by(self.shared.checks[index].clone());
+        let access = self.access.with_verifier(self.shared.checks[index].clone());
         let reader: Rc<dyn Reader> = source.reader(&access)?.into();
-        if let Some(downgrade) = reader.refused() {
+        if let Some(downgrade) = reader.initial_downgrade() {
             self.shared.stats.downgrade(downgrade);
         }
         if readers.len() == READERS_MAX {

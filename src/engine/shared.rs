@@ -5,7 +5,7 @@ use super::load_stats::LoadStats;
 use super::queue::CompletionQueue;
 use crate::error::{Error, ErrorKind};
 use crate::plan::Extent;
-use crate::source::{Check, Source, Stop, Via};
+use crate::source::{ChecksumVerifier, Source, Stop, Via};
 use crate::timeline::{SlotUse, Stage, TraceSpan};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     pub in_flight: AtomicUsize,
     pub stop: Arc<Stop>,
     /// The check of each of the job's sources, where the load verifies it.
-    pub checks: Vec<Option<Arc<Check>>>,
+    pub checks: Vec<Option<Arc<ChecksumVerifier>>>,
     engines_left: AtomicUsize,
     /// Engines and device transfers.
     workers_left: AtomicUsize,
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub fn new(job: Job) -> Self {
         let engines = job.engines.max(1);
-        let check = |source: &Arc<dyn Source>| source.check().filter(|_| job.verify);
+        let check = |source: &Arc<dyn Source>| source.verifier().filter(|_| job.verify);
         Self {
             checks: job.sources.iter().map(check).collect(),
             queue: CompletionQueue::default(),

@@ -3,7 +3,7 @@
 use super::Loader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
-use crate::source::Depth;
+use crate::source::ListDepth;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,8 +38,8 @@ impl Loader {
     }
 
     fn objects(&self, directory: &ObjectUri, recursive: bool) -> Result<Vec<Listed>> {
-        let depth = if recursive { Depth::Tree } else { Depth::Directory };
-        let Some(entries) = self.opener.anew().entries(directory, depth)? else {
+        let depth = if recursive { ListDepth::Tree } else { ListDepth::Directory };
+        let Some(entries) = self.opener.renewed().entries(directory, depth)? else {
             let sentence =
                 format!("the server of {directory} does not list directories; name the files");
             return Err(Error::new(ErrorKind::Unsupported, sentence));

@@ -122,7 +122,7 @@ impl Default for Loader {
             timeline: false,
             kept: PinnedPool::default(),
             system_root: PathBuf::from("/"),
-            opener: Arc::new(Opener::default().behind(cache.clone())),
+            opener: Arc::new(Opener::default().with_cache(cache.clone())),
             cache,
         }
     }
@@ -235,7 +235,7 @@ impl Loader {
     /// # Errors
     /// Those of [`Checkpoint::open`].
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
-        let opener = self.opener.anew().for_gpus(self.devices.has_only_gpus());
+        let opener = self.opener.renewed().for_gpus(self.devices.has_only_gpus());
         Checkpoint::open_with(&opener, locations.into_locations()?)
     }
 

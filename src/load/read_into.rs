@@ -134,7 +134,7 @@ impl Loader {
     ) -> Result<Summary> {
         self.check_not_verifying()?;
         let began = Instant::now();
-        let sorted = Sorted::new(&self.opener.anew(), requests)?;
+        let sorted = Sorted::new(&self.opener.renewed(), requests)?;
         let mut started = self.start_reading_into(requests, &sorted)?;
         on_start(started.running.cancel_handle());
         let mut bytes = 0;

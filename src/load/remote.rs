@@ -122,7 +122,7 @@ impl Loader {
     pub(super) fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {
         let mut options = self.opener.options.clone();
         change(&mut options);
-        self.opener = Arc::new(Opener::new(options).behind(self.cache.clone()));
+        self.opener = Arc::new(Opener::new(options).with_cache(self.cache.clone()));
         self
     }
 }

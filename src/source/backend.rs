@@ -1,10 +1,9 @@
-//! The lower half of the ladder: how an engine asks the kernel for bytes.
+//! The backends for reading files, a fallback chain: `uring+registered -> uring -> pread`.
 //!
-//! `uring+registered -> uring -> pread`. The rung is found when the engine starts (see
-//! [`Backend::probe`]) and can drop to `pread` in mid-load when the kernel refuses a read opcode.
-//! On every rung a read owns its [`Window`] and its file until the kernel is done with them: on
-//! io_uring they are the operation's stable data, kept by the driver even if the future is
-//! dropped; on `pread` they move to the blocking thread.
+//! The backend is chosen when the engine starts (see [`Backend::probe`]) and falls back to `pread` in
+//! mid-load if the kernel refuses a read opcode. With every backend a read owns its [`Window`] and its
+//! file until the kernel is done with them: with io_uring they are the operation's stable data, which
+//! the runtime keeps even if the future is dropped; with `pread` they move to the blocking thread.
 
 use crate::ring::{Ring, Window};
 use io_uring::{cqueue, opcode, squeue, types};
@@ -18,7 +17,7 @@ use tokio_uring::buf::fixed::FixedBufRegistry;
 use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
-/// One registered buffer may be this long (io_uring_register(2)).
+/// The longest registered buffer that the kernel accepts (io_uring_register(2)).
 const REGISTERED_BYTES_MAX: usize = 1 << 30;
 
 /// How an engine reads files. Lives on the engine's thread; cheap to clone.
@@ -28,11 +27,11 @@ pub struct Backend {
 }
 
 struct Inner {
-    rung: Cell<BackendKind>,
+    kind: Cell<BackendKind>,
     registered: Option<Registered>,
 }
 
-/// A rung of the ladder of read calls.
+/// The system calls that read files, the last fallback first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackendKind {
     /// `pread(2)` on a pool of threads.
@@ -44,7 +43,7 @@ pub enum BackendKind {
 }
 
 impl BackendKind {
-    /// The word used in summaries.
+    /// The label used in summaries.
     pub fn as_str(self) -> &'static str {
         match self {
             BackendKind::Pread => "pread",
@@ -63,12 +62,12 @@ struct Registered {
 }
 
 impl Backend {
-    /// Whether io_uring may be set up and entered here: a seccomp profile can allow the one call
-    /// and not the other, and the runtime would wait for ever for reads that it cannot submit.
-    /// Also, tokio-uring 0.5 leaks its tokio runtime and three descriptors when the kernel refuses.
+    /// Checks that io_uring can be set up and entered. A seccomp profile can permit one of the calls
+    /// only, and the runtime would wait for ever for reads that it cannot submit. Also, tokio-uring
+    /// 0.5 leaks its tokio runtime and three descriptors when the kernel refuses.
     ///
     /// # Errors
-    /// With the kernel's answer.
+    /// Those of the kernel.
     pub fn probe() -> io::Result<()> {
         io_uring::IoUring::new(2)?.submit_and_wait(0).map(drop)
     }
@@ -78,9 +77,8 @@ impl Backend {
         Self::on(BackendKind::Pread, None)
     }
 
-    /// A backend on the io_uring runtime this is called in; registers `ring`'s memory if given.
-    ///
-    /// The second value says why registration was refused, where it was.
+    /// A backend on the io_uring runtime that this is called in. Registers the memory of `ring`, if
+    /// given; the second value is the error if the kernel refused that.
     pub fn uring(ring: Option<&Ring>) -> (Self, Option<io::Error>) {
         match ring.map(Registered::new).transpose() {
             Ok(Some(registered)) => {
@@ -91,53 +89,52 @@ impl Backend {
         }
     }
 
-    fn on(rung: BackendKind, registered: Option<Registered>) -> Self {
-        Self { inner: Rc::new(Inner { rung: Cell::new(rung), registered }) }
+    fn on(kind: BackendKind, registered: Option<Registered>) -> Self {
+        Self { inner: Rc::new(Inner { kind: Cell::new(kind), registered }) }
     }
 
-    /// The rung in use.
-    pub fn rung(&self) -> BackendKind {
-        self.inner.rung.get()
+    /// The backend in use.
+    pub fn kind(&self) -> BackendKind {
+        self.inner.kind.get()
     }
 
-    /// Goes down to `pread`; false when that is the rung already.
+    /// Falls back to `pread`. Returns false if that is in use already.
     pub fn downgrade(&self) -> bool {
-        self.inner.rung.replace(BackendKind::Pread) != BackendKind::Pread
+        self.inner.kind.replace(BackendKind::Pread) != BackendKind::Pread
     }
 
-    /// One read of `window`'s unfilled part from `file` at `offset`.
+    /// Reads once from `file` at `offset` into `window`'s unfilled part. Returns the number of bytes.
     pub async fn read(
         &self,
         file: &Arc<File>,
         window: Window,
         offset: u64,
     ) -> (io::Result<usize>, Window) {
-        let all = window.unfilled_len();
-        self.read_most(file, window, offset, all).await
+        self.read_at_most(file, window, offset, usize::MAX).await
     }
 
-    /// As [`read`](Self::read), of at most `most` bytes. On io_uring `file` may be a socket, which
-    /// has no offset.
-    pub(crate) async fn read_most(
+    /// As [`read`](Self::read), of at most `len_max` bytes. With io_uring `file` may be a socket, which
+    /// ignores the offset.
+    pub(crate) async fn read_at_most(
         &self,
         file: &Arc<File>,
         mut window: Window,
         offset: u64,
-        most: usize,
+        len_max: usize,
     ) -> (io::Result<usize>, Window) {
-        if self.rung() == BackendKind::Pread {
-            return pread(Arc::clone(file), window, offset, most).await;
+        if self.kind() == BackendKind::Pread {
+            return pread(Arc::clone(file), window, offset, len_max).await;
         }
         let fd = file.as_raw_fd();
-        let entry = self.entry(fd, &mut window, offset, most);
+        let entry = self.entry(fd, &mut window, offset, len_max);
         let data = InFlight { window, _file: Arc::clone(file) };
         UnsubmittedOneshot::new(data, Complete, entry).submit().await
     }
 
-    fn entry(&self, fd: RawFd, window: &mut Window, offset: u64, most: usize) -> squeue::Entry {
+    fn entry(&self, fd: RawFd, window: &mut Window, offset: u64, len_max: usize) -> squeue::Entry {
         let ptr = window.unfilled_ptr();
         // A read is at most 2 GiB; windows are far smaller.
-        let len = window.unfilled_len().min(most).min(i32::MAX as usize) as u32;
+        let len = window.unfilled_len().min(len_max).min(i32::MAX as usize) as u32;
         let fd = types::Fd(fd);
         match self.inner.registered.as_ref().and_then(|r| r.index(ptr as usize, len as usize)) {
             Some(index) => opcode::ReadFixed::new(fd, ptr, len, index).offset(offset).build(),
@@ -150,22 +147,22 @@ async fn pread(
     file: Arc<File>,
     mut window: Window,
     offset: u64,
-    most: usize,
+    len_max: usize,
 ) -> (io::Result<usize>, Window) {
     let read = move || {
-        let len = window.unfilled_len().min(most);
+        let len = window.unfilled_len().min(len_max);
         let into = &mut window.unfilled_mut()[..len];
         let outcome = nix::sys::uio::pread(&file, into, offset as i64);
         (outcome.map_err(io::Error::from), window)
     };
     match tokio::task::spawn_blocking(read).await {
         Ok(done) => done,
-        // The closure does not panic and the runtime outlives its lanes.
+        // The closure does not panic, and the runtime outlives its read tasks.
         Err(lost) => std::panic::resume_unwind(lost.into_panic()),
     }
 }
 
-/// What the kernel may use until the operation completes.
+/// What the kernel may access until the operation completes.
 struct InFlight {
     window: Window,
     _file: Arc<File>,
@@ -198,7 +195,7 @@ impl Registered {
         Ok(Self { start, len, _registry: registry })
     }
 
-    /// The index of the registered buffer that holds all `len` bytes from `address`.
+    /// The index of the registered buffer that contains all `len` bytes from `address`.
     fn index(&self, address: usize, len: usize) -> Option<u16> {
         let offset = address.checked_sub(self.start)?;
         let last = offset + len.max(1) - 1;
@@ -207,10 +204,10 @@ impl Registered {
     }
 }
 
-/// A part of the ring's memory as tokio-uring's registry wants to see it.
+/// A part of the ring's memory, for tokio-uring's registry.
 ///
-/// The registry only passes address and length on to the kernel: no buffer is ever checked out of
-/// it, and reads name sub-ranges by their own submission entries.
+/// The registry only passes address and length to the kernel: no buffer is ever checked out of it, and
+/// reads name sub-ranges in their own submission entries.
 struct Region {
     start: usize,
     len: usize,

@@ -1,52 +1,54 @@
-//! What may stand before the objects of stores, and what it is given of them.
+//! The interface between the opener and the local file cache.
 //!
-//! A [`CacheLayer`] (the local file cache) is asked for the source of every object that is opened. It gets
-//! a [`Remote`], with which the object can be asked for at its store: not at all, by one conditional
-//! request, or as if there were no front.
+//! A [`CacheLayer`] opens the sources of all objects. It is given a [`RemoteObject`], with which it can
+//! open the object at its store: without a request, by a conditional request, or as if there were no
+//! cache.
 
+use super::file_source::FileSource;
 use super::http::Client;
-use super::object::{Identity, ObjectSource};
+use super::object::{ObjectIdentity, ObjectSource};
 use super::store::Store;
-use super::{FileSource, Source};
+use super::traits::Source;
 use crate::error::Result;
 use crate::location::ObjectUri;
 use std::fmt;
 use std::sync::Arc;
 
-/// Stands before the objects of stores.
+/// A cache of the objects of all stores.
 pub(crate) trait CacheLayer: fmt::Debug + Send + Sync {
-    /// The source of the object that `remote` leads to.
+    /// Opens the source of `remote`.
     ///
     /// # Errors
-    /// What its store says, where it has to be asked.
-    fn open(&self, remote: &Remote<'_>) -> Result<Arc<dyn Source>>;
+    /// Those of the store, if a request is needed.
+    fn open(&self, remote: &RemoteObject<'_>) -> Result<Arc<dyn Source>>;
 
-    /// The names that `ask` gives for what is directly in the directory that `remote` leads to.
+    /// The names of the objects directly in the directory `remote`; `list` requests them from the
+    /// store.
     ///
     /// # Errors
-    /// Those of `ask`, where that has to be called.
+    /// Those of `list`, if it is called.
     fn list(
         &self,
-        remote: &Remote<'_>,
-        ask: &dyn Fn() -> Result<Option<Vec<String>>>,
+        remote: &RemoteObject<'_>,
+        list: &dyn Fn() -> Result<Option<Vec<String>>>,
     ) -> Result<Option<Vec<String>>>;
 }
 
-/// An object at its store, not asked for yet.
-pub(crate) struct Remote<'a> {
+/// An object at its store that was not requested yet.
+pub(crate) struct RemoteObject<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) store: Arc<dyn Store>,
-    /// Where it really is.
+    /// The location, with `anyscale://` resolved.
     pub uri: &'a ObjectUri,
-    /// Whether its bytes are to be checked against its checksum.
+    /// Whether the bytes are to be compared with the object's checksum.
     pub verify: bool,
 }
 
-impl Remote<'_> {
-    /// Its source, as if nothing stood before it.
+impl RemoteObject<'_> {
+    /// Opens the source without a cache.
     ///
     /// # Errors
-    /// What its store says.
+    /// Those of the store.
     pub fn open(&self) -> Result<Arc<dyn Source>> {
         match self.local()? {
             Some(local) => Ok(local),
@@ -54,30 +56,30 @@ impl Remote<'_> {
         }
     }
 
-    /// What its store keeps of it on this machine already.
+    /// The local file in which the store keeps the object already, if there is one and the object is
+    /// not to be verified.
     ///
     /// # Errors
-    /// What its store says, which is asked for what all its objects depend on.
+    /// Those of the store, which is [prepared](Store::prepare) first.
     pub fn local(&self) -> Result<Option<Arc<dyn Source>>> {
         self.prepare()?;
-        // None where bytes are to be verified.
         match self.store.local(self.uri.key()) {
             Some(path) => Ok(Some(Arc::new(FileSource::open(&path)?))),
             None => Ok(None),
         }
     }
 
-    /// Opens it at its store, which must have been [prepared](Self::local). Where it is still what it
-    /// is `known` as, that is all that its store says.
+    /// Opens the object at its store, which must have been [prepared](Self::local). If the object
+    /// still has the identity `known`, none of its bytes are sent.
     ///
     /// # Errors
-    /// What its store says.
-    pub fn object(&self, known: Option<Identity>) -> Result<ObjectSource> {
+    /// Those of the store.
+    pub fn object(&self, known: Option<ObjectIdentity>) -> Result<ObjectSource> {
         ObjectSource::open(self.client, Arc::clone(&self.store), self.uri, self.verify, known)
     }
 
-    /// It, known as `identity`: nobody is asked.
-    pub fn known(&self, identity: Identity) -> ObjectSource {
+    /// The object, assumed to have `identity`, without a request.
+    pub fn known(&self, identity: ObjectIdentity) -> ObjectSource {
         ObjectSource::known(self.client, Arc::clone(&self.store), self.uri, identity)
     }
 
@@ -86,7 +88,7 @@ impl Remote<'_> {
         self.store.address()
     }
 
-    /// Looks a variable up.
+    /// The value of an environment variable.
     pub fn env(&self, name: &str) -> Option<String> {
         self.client.options.env(name)
     }

@@ -1,23 +1,25 @@
-//! What the readers of a load count: how often something had to be asked for again, what came out of
-//! the local file cache, and how much of the load's memory the cache's writer holds.
+//! The counters of a load's readers: retries, bytes read from the local file cache, and the memory of
+//! the load that the cache writer holds.
 
 use crate::timeline::Recorder;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the readers of a load count.
+/// The counters of a load's readers.
 #[derive(Debug)]
 pub struct LoadCounters {
+    /// Retries by reason.
     counts: Mutex<BTreeMap<&'static str, u64>>,
-    /// Bytes that came out of the cache.
+    /// Bytes read from the cache.
     cached_bytes: AtomicU64,
-    /// Bytes of the load's memory that wait to be written to the cache, and how many may.
+    /// Bytes of the load's memory that wait to be written to the cache, and their limit.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
-    /// Bytes that were not written to the cache, as they came too fast for its disk.
+    /// Bytes that were not written to the cache because its disk was too slow.
     left_out_bytes: AtomicU64,
-    /// Why the cache does less than it should.
+    /// The first problem of the cache.
     trouble: Mutex<Option<String>>,
     recorder: Option<Arc<Recorder>>,
 }
@@ -37,44 +39,45 @@ impl Default for LoadCounters {
 }
 
 impl LoadCounters {
-    /// One that tells the recorder, if any, of what is asked for again.
+    /// Counters that also report retries to `recorder`.
     pub(crate) fn recorded(recorder: Option<Arc<Recorder>>) -> Self {
         Self { recorder, ..Self::default() }
     }
 
-    /// Counts one more, for the reason `word`.
-    pub(crate) fn retry(&self, word: &'static str) {
-        crate::metrics::retry(word);
+    /// Counts a retry.
+    pub(crate) fn retry(&self, reason: &'static str) {
+        crate::metrics::retry(reason);
         if let Some(recorder) = &self.recorder {
-            recorder.retry(word);
+            recorder.retry(reason);
         }
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_default() += 1;
+        *self.counts.lock().entry(reason).or_default() += 1;
     }
 
-    /// Counts `bytes` that came out of the cache.
+    /// Counts `bytes` read from the cache.
     pub(crate) fn cached(&self, bytes: u64) {
         self.cached_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// How many came out of it so far.
+    /// The number of bytes read from the cache.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.cached_bytes.load(Ordering::Relaxed)
     }
 
-    /// Lets at most so many bytes be held.
+    /// Limits the bytes that the cache writer may hold: the load reuses its memory.
     pub(crate) fn hold_at_most(&self, bytes: u64) {
         self.held_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether the load uses memory again that is held.
+    /// Whether the load reuses its memory, so that the bytes held are limited.
     pub(crate) fn reuses_memory(&self) -> bool {
         self.held_bytes_max.load(Ordering::Relaxed) < u64::MAX
     }
 
-    /// Whether `bytes` more may be held; if so, they count as held.
+    /// Reserves `bytes` of the cache writer's share of the load's memory. Returns false when the share
+    /// is used up.
     pub(crate) fn hold(&self, bytes: u64) -> bool {
         let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Whatever its size, one thing may be held.
+        // A single range may be held whatever its size.
         let fits = held == 0 || held + bytes <= self.held_bytes_max.load(Ordering::Relaxed);
         if !fits {
             self.release(bytes);
@@ -82,41 +85,40 @@ impl LoadCounters {
         fits
     }
 
-    /// Says that `bytes` are not held any more.
+    /// Returns `bytes` to the share.
     pub(crate) fn release(&self, bytes: u64) {
         self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Whether any are.
+    /// Whether the cache writer holds any bytes.
     pub(crate) fn holds_any(&self) -> bool {
         self.held_bytes.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts `bytes` that the cache left out.
+    /// Counts `bytes` that were not written to the cache.
     pub(crate) fn left_out(&self, bytes: u64) {
         self.left_out_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// How many it left out so far.
+    /// The number of bytes that were not written to the cache.
     pub(crate) fn left_out_bytes(&self) -> u64 {
         self.left_out_bytes.load(Ordering::Relaxed)
     }
 
-    /// Notes why the cache does less than it should.
+    /// Records a problem of the cache, unless one was recorded before.
     pub(crate) fn note(&self, trouble: Option<String>) {
         if let Some(trouble) = trouble {
-            let mut noted = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            noted.get_or_insert(trouble);
+            self.trouble.lock().get_or_insert(trouble);
         }
     }
 
-    /// Why it does, if it does.
+    /// The first problem of the cache.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 
-    /// The counts so far.
+    /// The retries so far, by reason.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.lock().clone()
     }
 }

@@ -1,7 +1,6 @@
-//! A source in memory whose reads can be made to fail, for tests: faults enter through the same
-//! traits as real bytes.
+//! A source in memory, for tests, whose reads can be made to fail.
 
-use super::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
+use super::traits::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::ring::{Mapping, Window};
@@ -11,20 +10,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// What one attempt does instead of reading all that was asked.
+/// What one attempt does instead of reading all bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing: the read succeeds.
     None,
-    /// At most so many bytes come.
+    /// The read returns at most this many bytes.
     Short(usize),
-    /// The kernel answers with this errno.
+    /// The read fails with this errno.
     Errno(i32),
-    /// The source ends here although it should not.
+    /// The source ends early.
     End,
 }
 
-/// Decides the fate of an attempt: given its number, offset and length.
+/// Decides the fault of an attempt, given its number, offset and length.
 type Script = dyn Fn(usize, u64, usize) -> Fault + Send + Sync;
 
 /// Bytes in memory as a source.
@@ -35,7 +34,7 @@ pub(crate) struct MemorySource {
     block_bytes: usize,
     script: Box<Script>,
     attempts: AtomicUsize,
-    /// Set once a reader was asked to take its next rung; scripts may look at it.
+    /// Set when a reader has made a downgrade; scripts may read it.
     pub downgraded: Arc<AtomicBool>,
 }
 
@@ -45,7 +44,7 @@ impl MemorySource {
         Self::faulty(name, bytes, 1, |_, _, _| Fault::None)
     }
 
-    /// A source of blocks of `block_bytes` whose attempts go as `script` says.
+    /// A source of blocks of `block_bytes` whose attempts have the faults of `script`.
     pub fn faulty(
         name: &str,
         bytes: Vec<u8>,
@@ -63,7 +62,7 @@ impl MemorySource {
         }
     }
 
-    /// The same bytes, but it says that it is so many long.
+    /// The same bytes with a wrong length.
     pub fn claiming(mut self, claimed_bytes: u64) -> Self {
         self.claimed_bytes = claimed_bytes;
         self
@@ -121,7 +120,7 @@ impl Source for MemorySource {
     }
 }
 
-/// One engine's reader; like a file's, it knows only its own steps.
+/// One engine's reader, which counts its own downgrades as a file's reader does.
 struct MemoryReader {
     source: Arc<MemorySource>,
     stepped: Cell<bool>,
@@ -134,7 +133,7 @@ impl Reader for MemoryReader {
         offset: u64,
     ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
         Box::pin(async move {
-            // Lanes interleave, as they do on a disk, and have several reads in flight.
+            // Read tasks interleave, as they do with a disk.
             tokio::task::yield_now().await;
             let outcome = self.source.attempt(&mut window, offset);
             tokio::task::yield_now().await;
@@ -142,7 +141,7 @@ impl Reader for MemoryReader {
         })
     }
 
-    fn steps_down(&self) -> usize {
+    fn downgrade_count(&self) -> usize {
         usize::from(self.stepped.get())
     }
 

@@ -1,8 +1,8 @@
-//! What the page cache holds of a file: `cachestat(2)`, and `mincore(2)` where that is missing.
+//! How much of a file the page cache holds: `cachestat(2)`, or `mincore(2)` on older kernels.
 //!
-//! O_DIRECT on a cached file is several times slower than copying out of the cache, and reading an
-//! uncached file through the cache costs a copy. So each read asks first. The answer may be out of
-//! date by the time it is used: that costs speed, never correctness.
+//! O_DIRECT on a cached file is several times slower than copying from the cache, and reading an
+//! uncached file through the cache costs a copy. So each read checks first. If the result is out of
+//! date when it is used, the read is slower but still correct.
 
 use crate::ring::{Mapping, PAGE_BYTES};
 use crate::sys;
@@ -12,7 +12,7 @@ use std::io;
 /// How many of the `len` bytes from `offset` the page cache holds, in whole pages.
 ///
 /// # Errors
-/// When neither system call is allowed here.
+/// When neither system call is permitted.
 pub fn resident_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64> {
     let pages = match sys::cached_pages(file, offset, len) {
         Ok(pages) => pages,
@@ -37,7 +37,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn both_ways_agree_on_a_file_just_written() {
+    fn mincore_and_cachestat_agree_on_a_file_just_written() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![7; 1 << 20]).unwrap();
         assert_eq!(by_mincore(&file, 0, 1 << 20).unwrap(), 256);

@@ -1,10 +1,11 @@
-//! Telling everything that a load does to stop.
+//! The signal that stops a load.
 
 use crate::error::{Error, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// Set once; lanes look at it between attempts, and waits for a server end with it.
+/// A signal that is set once. Read tasks check it between attempts, and waits for a server end when it
+/// is set.
 #[derive(Debug, Default)]
 pub struct Stop {
     set: AtomicBool,
@@ -12,21 +13,21 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Tells everyone to stop.
+    /// Stops the load.
     pub(crate) fn set(&self) {
         self.set.store(true, Ordering::Release);
         self.waiting.notify_waiters();
     }
 
-    /// Whether to stop.
+    /// Whether the load is stopped.
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire)
     }
 
-    /// Waits until it is set.
+    /// Waits until the load is stopped.
     pub async fn stopped(&self) {
         let mut waiting = std::pin::pin!(self.waiting.notified());
-        // From here on no call of `set` is missed; an earlier one, the look sees.
+        // From here on, no call of `set` is missed.
         waiting.as_mut().enable();
         if !self.is_set() {
             waiting.await;
@@ -34,7 +35,7 @@ impl Stop {
     }
 }
 
-/// The error of what was told to stop.
+/// The error of work that was stopped.
 pub(crate) fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "the load was stopped")
 }

@@ -85,7 +85,7 @@ impl Loader {
         let names = files.iter().map(plain).collect::<Result<Vec<_>>>()?;
         let staging = Staging::open(self, directory)?;
         staging.check(&names)?;
-        let opener = staging.loader.opener.anew();
+        let opener = staging.loader.opener.renewed();
         let open = |number: usize| opener.open(&files[number].0);
         let sources = parallel::try_map(files.len(), parallel::WAITING_THREADS, open)?;
         let files = sources.into_iter().zip(names).map(|(source, name)| (source, name, 0));
@@ -106,7 +106,7 @@ impl Loader {
         let staging = Staging::open(self, directory)?;
         let checkpoint = staging.loader.open(locations)?;
         let bases = checkpoint.indexes();
-        let opener = staging.loader.opener.anew();
+        let opener = staging.loader.opener.renewed();
         let mut files = Vec::new();
         for shard in checkpoint.shards() {
             // The pages of the header were cached when the checkpoint was opened.

@@ -1,24 +1,29 @@
-//! Which file it is, and whether it is still that.
+//! The identity of a file, by which changes are noticed.
 
 use crate::error::{Error, ErrorKind, Result};
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What tells one state of a file from another, as far as the file system can.
+/// Tells one state of a file from another, as far as the file system can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) device: u64,
+pub(in crate::source) struct FileIdentity {
+    pub device: u64,
     inode: u64,
-    pub(super) len_bytes: u64,
-    /// Seconds and nanoseconds of the last modification; `None` of a file that is still written to,
-    /// by those who know what they do.
+    pub len_bytes: u64,
+    /// Seconds and nanoseconds of the last modification; `None` for a file that is still being
+    /// written, whose readers check its bytes themselves.
     modified: Option<(i64, i64)>,
 }
 
-impl Identity {
-    pub(super) fn of(file: &File) -> io::Result<Self> {
+impl FileIdentity {
+    /// The identity of an open file.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self {
             device: metadata.dev(),
@@ -28,38 +33,39 @@ impl Identity {
         })
     }
 
-    /// The same, whenever it is modified.
-    pub(super) fn growing(self) -> Self {
+    /// The same file, whatever its modification time.
+    pub fn growing(self) -> Self {
         Self { modified: None, ..self }
     }
 
-    /// Whether `now`, looked at later, is still it.
-    pub(super) fn is_still(&self, now: &Self) -> bool {
+    /// Whether `now`, taken later, is of the same state of the same file.
+    pub fn is_still(&self, now: &Self) -> bool {
         let modified = self.modified.and(now.modified);
         *self == Self { modified, ..*now }
     }
 
-    /// Fails, saying what changed, unless `file` is still the same.
-    pub(super) fn check(&self, file: &File, path: &Path) -> Result<()> {
+    /// Checks that `file`, opened from `path`, is in the same state.
+    ///
+    /// # Errors
+    /// [`Changed`](ErrorKind::Changed), saying what changed.
+    pub fn check(&self, file: &File, path: &Path) -> Result<()> {
         let now = Self::of(file)
-            .map_err(|e| Error::from_io(format_args!("look at {}", path.display()), e))?;
+            .map_err(|e| Error::from_io(format_args!("stat {}", path.display()), e))?;
         if self.is_still(&now) {
             return Ok(());
         }
         let (was, is) = (self.len_bytes, now.len_bytes);
         let what = match is.cmp(&was) {
-            std::cmp::Ordering::Less => format!("it shrank from {was} to {is} bytes"),
-            std::cmp::Ordering::Greater => format!("it grew from {was} to {is} bytes"),
-            std::cmp::Ordering::Equal if now.inode != self.inode => "it was replaced".to_owned(),
-            std::cmp::Ordering::Equal => "it was written to".to_owned(),
+            Ordering::Less => format!("it shrank from {was} to {is} bytes"),
+            Ordering::Greater => format!("it grew from {was} to {is} bytes"),
+            Ordering::Equal if now.inode != self.inode => "it was replaced".to_owned(),
+            Ordering::Equal => "it was written to".to_owned(),
         };
-        Err(Error::new(
-            ErrorKind::Changed,
-            format!(
-                "{} changed while it was being loaded: {what}; load it again when nothing writes \
-                 to it (replace checkpoints by renaming a finished file)",
-                path.display()
-            ),
-        ))
+        let sentence = format!(
+            "{} changed while it was being loaded: {what}; load it again when nothing writes to it \
+             (replace checkpoints by renaming a finished file)",
+            path.display()
+        );
+        Err(Error::new(ErrorKind::Changed, sentence))
     }
 }

@@ -1,141 +1,148 @@
-//! Requests to stores: authorization, redirects, retries.
+//! Requests to stores: authorization, redirects, and the retries of small requests.
 
+use super::attempt_error::Attempted;
+use super::body::Body;
 use super::client::Client;
 use super::error_response::{BODY_BYTES_MAX, ErrorResponse};
-use super::exchange::Answer;
-use super::failure::{Broken, Failure};
 use super::policy::RequestPolicy;
-use super::pool::{Origin, Pool};
-use super::redirect::redirect;
-use super::retry::Tries;
+use super::pool::{Pool, ServerOrigin};
+use super::redirect::{redirect, refused};
+use super::retry::RetryState;
 use crate::error::Result;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use std::sync::Arc;
 
-/// How many redirects are followed.
+/// The most redirects that are followed in a row.
 const REDIRECTS_MAX: usize = 10;
 
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("ringload/", env!("CARGO_PKG_VERSION")));
 
-/// An answer, where it came from, and the connection's origin.
-pub(crate) struct Answered {
-    pub answer: Answer,
-    /// The last URL, after all redirects.
+/// A response whose body was not read yet, and the server that it came from.
+pub(crate) struct ServerResponse {
+    pub response: Response<Body>,
+    /// The URL after all redirects.
     pub uri: Uri,
-    pub origin: Origin,
+    /// The origin of the URL.
+    pub origin: ServerOrigin,
 }
 
-impl Answered {
-    /// Keeps the connection for the next request, if it can serve one.
+impl ServerResponse {
+    /// Keeps the connection for the next request, if it can be reused.
     pub fn keep_connection(self, pool: &Pool) {
-        pool.keep(&self.origin, self.answer.body);
+        pool.keep(&self.origin, self.response.into_body());
+    }
+
+    /// The URL that a request to `uri` was redirected to successfully, if it is on another server.
+    /// Redirects within a server are followed each time, as they need the same authorization.
+    pub fn redirected_from(&self, uri: &Uri) -> Option<Uri> {
+        let elsewhere = ServerOrigin::of(uri) != self.origin;
+        (elsewhere && self.response.status().is_success()).then(|| self.uri.clone())
     }
 }
 
 impl Client {
-    /// Makes a small request and gives the answer (2xx) with its whole body of at most `max_bytes`.
-    /// Runs on the control thread's runtime only (see [`block_on`](Self::block_on)). `doing`
-    /// continues "cannot": `list s3://bucket/model/`.
+    /// Makes a small request, with retries, and returns the response (2xx) with its whole body of at
+    /// most `max_bytes`. Runs on the control thread's runtime only (see
+    /// [`block_on`](Self::block_on)). `doing` continues "cannot": `list s3://bucket/model/`.
     ///
-    /// `build` makes the request anew for every attempt: absolute URL, without authorization.
+    /// `build` makes the request for each attempt: with an absolute URL, without authorization.
     ///
     /// # Errors
-    /// What the store makes of a refusal; what is left when retries are used up.
+    /// As `policy` classifies an error response; the last failure when retries are used up.
     pub async fn fetch(
         self: &Arc<Self>,
-        store: &dyn RequestPolicy,
+        policy: &dyn RequestPolicy,
         doing: &str,
         max_bytes: usize,
         build: impl Fn() -> Result<Request<Bytes>> + Send + Sync,
     ) -> Result<Response<Bytes>> {
-        let mut tries = Tries::new(doing, self.options.retries, self.counters());
+        let mut retry = RetryState::new(doing, self.options.retries, self.counters());
         loop {
             let request = build()?;
-            let host = self.host(&Origin::of(request.uri()));
-            let failure = match self.fetch_once(store, request, max_bytes).await {
+            let server = self.server(&ServerOrigin::of(request.uri()));
+            match self.fetch_once(policy, request, max_bytes).await {
                 Ok(response) => {
-                    host.succeeded();
+                    server.succeeded();
                     return Ok(response);
                 }
-                Err(failure) => failure,
-            };
-            let again = tries.after(failure, store, &host)?;
-            tokio::time::sleep(again.wait).await;
+                Err(failure) => {
+                    tokio::time::sleep(retry.after(failure, policy, &server)?.wait).await;
+                }
+            }
         }
     }
 
     async fn fetch_once(
         self: &Arc<Self>,
-        store: &dyn RequestPolicy,
+        policy: &dyn RequestPolicy,
         request: Request<Bytes>,
         max_bytes: usize,
-    ) -> std::result::Result<Response<Bytes>, Failure> {
-        let answered = self.attempt(self.pool(), store, request, true).await?;
-        if !answered.answer.head.status.is_success() {
-            return Err(self.refusal(self.pool(), answered).await.into());
+    ) -> Attempted<Response<Bytes>> {
+        let answered = self.attempt(self.pool(), policy, request, true).await?;
+        if !answered.response.status().is_success() {
+            return Err(self.error_response(self.pool(), answered).await.into());
         }
-        self.collect(self.pool(), &answered.origin, answered.answer, max_bytes).await
+        self.collect(self.pool(), &answered.origin, answered.response, max_bytes).await
     }
 
-    /// One attempt: signs the request, sends it, follows redirects. Any other status is an answer.
-    /// `trusted` says that the URL is the store's own: only then is anything secret sent.
+    /// Makes one attempt: signs the request, sends it, and follows redirects. Returns the response
+    /// whatever its status. `trusted` says that the URL is the store's own: only then are secrets
+    /// sent.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no response.
     pub async fn attempt(
         self: &Arc<Self>,
         pool: &Pool,
-        store: &dyn RequestPolicy,
+        policy: &dyn RequestPolicy,
         request: Request<Bytes>,
         trusted: bool,
-    ) -> std::result::Result<Answered, Failure> {
+    ) -> Attempted<ServerResponse> {
         let (mut head, body) = request.into_parts();
         head.headers.insert(header::USER_AGENT, USER_AGENT);
         head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let bare = head.clone();
-        let mut origin = Origin::of(&head.uri);
+        let mut origin = ServerOrigin::of(&head.uri);
         if trusted {
             for (name, value) in &self.options.headers {
                 head.headers.insert(name, value.clone());
             }
-            let now = self.host(&origin).now();
-            store.authorize(self, &mut head, now).await?;
+            let now = self.server(&origin).now();
+            policy.authorize(self, &mut head, now).await?;
         }
         for _ in 0..=REDIRECTS_MAX {
-            let answer = self.send(pool, &origin, &head, &body).await?;
-            let Some(to) = redirect(&head.uri, &answer, store.follows_redirects())? else {
-                return Ok(Answered { answer, uri: head.uri, origin });
+            let response = self.send(pool, &origin, &head, &body).await?;
+            let target = match policy.follows_redirects() {
+                true => redirect(&head.uri, &response)?,
+                false => None,
             };
-            let next = Origin::of(&to);
+            let Some(target) = target else {
+                return Ok(ServerResponse { response, uri: head.uri, origin });
+            };
+            let next = ServerOrigin::of(&target);
             if next != origin {
-                // Whatever was secret was for the first server only.
+                // Secrets are for the first server only.
                 head = bare.clone();
             }
-            if answer.head.status == StatusCode::SEE_OTHER {
-                head.method = http::Method::GET;
+            if response.status() == StatusCode::SEE_OTHER {
+                head.method = Method::GET;
             }
-            pool.keep(&origin, answer.body);
-            head.uri = to;
+            pool.keep(&origin, response.into_body());
+            head.uri = target;
             origin = next;
         }
-        let sentence = format!(
-            "{} redirects in a row, the last one to {}",
-            REDIRECTS_MAX + 1,
-            origin.as_str()
-        );
-        Err(Broken { again: false, ..Broken::passing("redirect", sentence) }.into())
+        let redirects = REDIRECTS_MAX + 1;
+        Err(refused(format!("{redirects} redirects in a row, the last one to {origin}")))
     }
 
-    /// `answer` as a refusal, with what its body says, as far as it can be had.
-    pub async fn refusal(&self, pool: &Pool, answered: Answered) -> ErrorResponse {
-        let Answered { answer, origin, .. } = answered;
-        let (status, headers) = (answer.head.status, answer.head.headers.clone());
-        let body = match self.collect(pool, &origin, answer, BODY_BYTES_MAX).await {
-            Ok(response) => response.into_body(),
-            Err(_) => Bytes::new(),
-        };
+    /// `answered` as an error response, with as much of its body as can be read.
+    pub async fn error_response(&self, pool: &Pool, answered: ServerResponse) -> ErrorResponse {
+        let ServerResponse { response, origin, .. } = answered;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let collected = self.collect(pool, &origin, response, BODY_BYTES_MAX).await;
+        let body = collected.map(Response::into_body).unwrap_or_default();
         ErrorResponse { status, headers, body }
     }
 }

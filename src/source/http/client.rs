@@ -1,39 +1,41 @@
-//! The client: what all requests of a loader share, and one attempt of a request.
+//! The client: what all requests of a loader share, and how one request is sent.
 //!
 //! ```text
 //! fetch (a small request)       ObjectReader (a range, in source::object)
 //!     \                          /
 //!      attempt: authorize -> send -> follow redirects
 //!                              |
-//!                pool (idle connection) or dial, then exchange
+//!                pool (idle connection) or connect, then send_request
 //! ```
 
-use super::control::Control;
-use super::dial::Connector;
-use super::exchange::{Answer, exchange};
-use super::failure::{Broken, Failure};
-use super::host::Host;
-use super::pace::Watch;
-use super::pool::{Origin, Pool};
+use super::attempt_error::{Attempted, TransportError};
+use super::body::Body;
+use super::connect::Connector;
+use super::control::ControlThread;
+use super::pool::{Pool, ServerOrigin};
+use super::request::send_request;
+use super::server::ServerState;
+use super::stall::StallTimeout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
 use crate::source::counters::LoadCounters;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body_util::Full;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use tokio::time::timeout;
 
 /// What all requests of a loader share.
 pub(crate) struct Client {
     pub options: RemoteOptions,
     connector: Connector,
-    hosts: Mutex<HashMap<Origin, Arc<Host>>>,
-    control: OnceLock<Control>,
-    /// Of the control thread's runtime.
+    servers: Mutex<HashMap<ServerOrigin, Arc<ServerState>>>,
+    control: OnceLock<ControlThread>,
+    /// The idle connections of the control thread's runtime.
     pool: Pool,
     counters: LoadCounters,
 }
@@ -50,7 +52,7 @@ impl Client {
         Arc::new(Self {
             connector: Connector::new(options.clone()),
             options,
-            hosts: Mutex::default(),
+            servers: Mutex::default(),
             control: OnceLock::new(),
             pool: Pool::default(),
             counters: LoadCounters::default(),
@@ -88,56 +90,61 @@ impl Client {
         &self.pool
     }
 
-    /// What small requests had to repeat.
+    /// Counts the retries of small requests.
     pub fn counters(&self) -> &LoadCounters {
         &self.counters
     }
 
-    fn control(&self) -> Result<&Control> {
+    fn control(&self) -> Result<&ControlThread> {
         if let Some(control) = self.control.get() {
             return Ok(control);
         }
-        let control = Control::start()?;
+        let control = ControlThread::start()?;
         Ok(self.control.get_or_init(|| control))
     }
 
     /// What is remembered of the server at `origin`.
-    pub fn host(&self, origin: &Origin) -> Arc<Host> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = || Arc::new(Host::new(self.options.connections));
-        Arc::clone(hosts.entry(origin.clone()).or_insert_with(made))
+    pub fn server(&self, origin: &ServerOrigin) -> Arc<ServerState> {
+        let mut servers = self.servers.lock();
+        let made = || Arc::new(ServerState::new(self.options.connections));
+        Arc::clone(servers.entry(origin.clone()).or_insert_with(made))
     }
 
-    /// One request as it is: no authorization, no retries, no redirects; any status is an answer.
-    /// For credential servers. Runs on the control thread's runtime only.
+    /// Sends a request to a credential server as it is: without authorization, retries or redirects.
+    /// Returns the response whatever its status. Runs on the control thread's runtime only.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no response.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub async fn send_plain(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
-        let doing = format!("ask {} for credentials", Origin::of(request.uri()).as_str());
+        use super::attempt_error::AttemptError;
         let (head, body) = request.into_parts();
-        let origin = Origin::of(&head.uri);
+        let origin = ServerOrigin::of(&head.uri);
+        let doing = format!("ask {origin} for credentials");
         let outcome = match self.send(&self.pool, &origin, &head, &body).await {
-            Ok(answer) => self.collect(&self.pool, &origin, answer, 1 << 20).await,
+            Ok(response) => self.collect(&self.pool, &origin, response, 1 << 20).await,
             Err(failure) => Err(failure),
         };
         outcome.map_err(|failure| match failure {
-            Failure::Broken(broken) => broken.into_error(&doing),
-            Failure::Refused(_) => Error::new(ErrorKind::Io, format!("cannot {doing}")),
-            Failure::Stopped(error) => error,
+            AttemptError::Transport(error) => error.into_error(&doing),
+            AttemptError::Response(_) => Error::new(ErrorKind::Io, format!("cannot {doing}")),
+            AttemptError::Final(error) => error,
         })
     }
 
-    /// Sends on an idle connection or a new one, and reads the head of the answer.
+    /// Sends a request on an idle connection or a new one, and reads the head of the response.
+    ///
+    /// # Errors
+    /// When there is no response.
     pub(super) async fn send(
         &self,
         pool: &Pool,
-        origin: &Origin,
+        origin: &ServerOrigin,
         head: &http::request::Parts,
         body: &Bytes,
-    ) -> std::result::Result<Answer, Failure> {
+    ) -> Attempted<Response<Body>> {
         let limits = &self.options.retries;
+        let transient = |reason, sentence| TransportError::transient(reason, sentence);
         loop {
             let idle = pool.take(origin);
             let reused = idle.is_some();
@@ -147,42 +154,38 @@ impl Client {
                     let connecting = self.connector.connect(&head.uri);
                     let connected = timeout(limits.connect, connecting).await;
                     let connected = connected.unwrap_or_else(|late| Err(Box::new(late)));
-                    connected.map_err(|cause| Broken::connecting(origin.as_str(), cause))?
+                    connected.map_err(|cause| TransportError::connecting(origin, cause))?
                 }
             };
             let request = self.wire(head, body.clone());
-            match timeout(limits.first_byte, exchange(stream, request)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                // The server had closed it meanwhile: no fault of anyone's.
-                Ok(Err(error)) if reused && !error.is_parse() => continue,
+            let error = match timeout(limits.first_byte, send_request(stream, request)).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) if error.is_parse() => {
+                    transient("no HTTP", format!("{origin} does not speak HTTP")).caused_by(error)
+                }
+                // The server closed the idle connection meanwhile, which is no failure.
+                Ok(Err(_)) if reused => continue,
                 Ok(Err(error)) => {
-                    let parse = error.is_parse();
-                    let (word, sentence) = match parse {
-                        true => ("no HTTP", format!("{} does not speak HTTP", origin.as_str())),
-                        false => (
-                            "reset",
-                            format!("{} closed the connection before it answered", origin.as_str()),
-                        ),
-                    };
-                    return Err(Broken::passing(word, sentence).caused_by(error).into());
+                    let sentence = format!("{origin} closed the connection before it answered");
+                    transient("reset", sentence).caused_by(error)
                 }
                 Err(_) => {
                     let seconds = limits.first_byte.as_secs_f64();
-                    let sentence = format!("{} did not answer in {seconds} s", origin.as_str());
-                    return Err(Broken::passing("timeout", sentence).into());
+                    transient("timeout", format!("{origin} did not answer in {seconds} s"))
                 }
-            }
+            };
+            return Err(error.into());
         }
     }
 
-    /// The request as it goes on the wire: origin form and `Host`, absolute form for a proxy.
+    /// The request as it goes on the wire: origin form and `Host`, or absolute form for a proxy.
     fn wire(&self, head: &http::request::Parts, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = head.method.clone();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = head.headers.clone();
         if let Some(authority) = head.uri.authority() {
-            // Without a user's name, which is for the Authorization header.
+            // Without the user, who belongs in the Authorization header.
             let host = authority.as_str().rsplit('@').next().unwrap_or_default();
             if let Ok(host) = HeaderValue::from_str(host) {
                 request.headers_mut().insert(header::HOST, host);
@@ -203,41 +206,45 @@ impl Client {
         request
     }
 
-    /// The whole body of an answer.
+    /// Reads the whole body of a response, of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// When the body is longer, breaks off or stalls.
     pub(super) async fn collect(
         &self,
         pool: &Pool,
-        origin: &Origin,
-        mut answer: Answer,
+        origin: &ServerOrigin,
+        response: Response<Body>,
         max_bytes: usize,
-    ) -> std::result::Result<Response<Bytes>, Failure> {
+    ) -> Attempted<Response<Bytes>> {
+        let (head, mut body) = response.into_parts();
         let mut bytes = Vec::new();
         let mut piece = vec![0; 16 << 10];
-        let mut watch = Watch::new(&self.options.retries, 0);
+        let mut stall = StallTimeout::new(&self.options.retries, 0);
         loop {
             let read = tokio::select! {
                 biased;
-                read = answer.body.read(&mut piece) => read,
-                () = watch.stalled(bytes.len()) => {
-                    let sentence = format!("{} stopped in mid-answer", origin.as_str());
-                    return Err(Broken::passing("stalled", sentence).into());
+                read = body.read(&mut piece) => read,
+                () = stall.expired(bytes.len()) => {
+                    let sentence = format!("{origin} stopped in mid-answer");
+                    return Err(TransportError::transient("stalled", sentence).into());
                 }
             };
             match read {
                 Ok(0) => break,
                 Ok(read) if bytes.len() + read > max_bytes => {
-                    let sentence =
-                        format!("{} answers with more than {max_bytes} bytes", origin.as_str());
+                    let sentence = format!("{origin} answers with more than {max_bytes} bytes");
                     return Err(Error::new(ErrorKind::Unsupported, sentence).into());
                 }
                 Ok(read) => bytes.extend_from_slice(&piece[..read]),
                 Err(cause) => {
-                    let sentence = format!("{} broke off in mid-answer", origin.as_str());
-                    return Err(Broken::passing("reset", sentence).caused_by(cause).into());
+                    let sentence = format!("{origin} broke off in mid-answer");
+                    let error = TransportError::transient("reset", sentence);
+                    return Err(error.caused_by(cause).into());
                 }
             }
         }
-        pool.keep(origin, answer.body);
-        Ok(Response::from_parts(answer.head, bytes.into()))
+        pool.keep(origin, body);
+        Ok(Response::from_parts(head, bytes.into()))
     }
 }

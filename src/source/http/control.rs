@@ -1,6 +1,6 @@
-//! Small requests (headers, listings, credentials) run on a thread of their own, started when the
-//! first one is made: opening a checkpoint is a blocking call that may be made from any thread, and
-//! engines that need fresh credentials must not tie a credential server's socket to themselves.
+//! A thread for small requests (headers, listings, credentials), started by the first one. Opening a
+//! checkpoint is a blocking call that may be made from any thread, and an engine that needs fresh
+//! credentials must not tie the socket of a credential server to its own runtime.
 
 use crate::error::{Error, Result};
 use std::future::Future;
@@ -9,16 +9,16 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 /// The thread. It ends some time after this is dropped.
-pub(super) struct Control {
+pub(super) struct ControlThread {
     handle: Handle,
     _alive: oneshot::Sender<()>,
 }
 
-impl Control {
+impl ControlThread {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system gives no thread or no descriptors.
+    /// When the thread or its descriptors cannot be created.
     pub fn start() -> Result<Self> {
         let fail = |error| Error::from_io("start the thread for small requests", error);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(fail)?;
@@ -34,7 +34,7 @@ impl Control {
         Ok(Self { handle, _alive: alive })
     }
 
-    /// Runs `work` there; it may be waited for on any runtime.
+    /// Runs `work` on the thread. The result may be awaited on any runtime.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub fn spawn<T: Send + 'static>(
         &self,
@@ -43,20 +43,16 @@ impl Control {
         self.handle.spawn(work)
     }
 
-    /// Runs `work` there and blocks this thread until it is done.
+    /// Runs `work` on the thread and blocks the caller until it is done.
+    ///
+    /// # Panics
+    /// When `work` panics.
     pub fn block_on<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         let (done, waiting) = mpsc::sync_channel(1);
-        let task = self.handle.spawn(async move {
-            // The receiver waits right below.
+        self.handle.spawn(async move {
+            // The receiver waits below.
             let _ = done.send(work.await);
         });
-        match waiting.recv() {
-            Ok(answer) => answer,
-            // The work panicked; so does whoever waits for it.
-            Err(_) => {
-                drop(task);
-                panic!("a small request panicked; this is a bug")
-            }
-        }
+        waiting.recv().unwrap_or_else(|_| panic!("a small request panicked; this is a bug"))
     }
 }

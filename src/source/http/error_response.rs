@@ -45,16 +45,16 @@ impl ErrorAction {
 pub(crate) struct ErrorResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// At most [`BODY_BYTES_MAX`]. Reading it frees the connection, whether or not the store looks
-    /// at it.
+    /// At most [`BODY_BYTES_MAX`] bytes. The body is read even where the store ignores it, to make
+    /// the connection reusable.
     #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
     pub body: Bytes,
 }
 
-/// How much of a refusal's body is looked at.
+/// The most bytes of the body that are read.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// A server does not get to make a load wait longer than this.
+/// The longest wait that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 impl ErrorResponse {
@@ -67,19 +67,19 @@ impl ErrorResponse {
             408 | 425 | 500 | 502 | 504 => ErrorAction::Retry { throttled: false },
             429 | 503 => ErrorAction::Retry { throttled: true },
             400 => fail(ErrorKind::InvalidInput, "it does not understand the request"),
-            401 => fail(ErrorKind::PermissionDenied, "it wants credentials: give them"),
-            403 => fail(ErrorKind::PermissionDenied, "these credentials may not read it"),
+            401 => fail(ErrorKind::PermissionDenied, "it requires credentials"),
+            403 => fail(ErrorKind::PermissionDenied, "these credentials do not permit reading it"),
             404 | 410 => fail(ErrorKind::NotFound, "check the location"),
-            407 => fail(ErrorKind::PermissionDenied, "the proxy wants credentials"),
+            407 => fail(ErrorKind::PermissionDenied, "the proxy requires credentials"),
             412 => {
                 fail(ErrorKind::Changed, "the object was replaced while it was read: load again")
             }
             416 => fail(ErrorKind::Changed, "the object is shorter than it was: load again"),
-            _ => fail(ErrorKind::Io, "this is not an answer to the request"),
+            _ => fail(ErrorKind::Io, "the status is unexpected"),
         }
     }
 
-    /// How long the server wants to be left alone, bounded.
+    /// The time to wait before a retry that the server asks for, bounded.
     pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let text = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
         let wait = match text.parse::<u64>() {
@@ -94,7 +94,7 @@ impl ErrorResponse {
         httpdate::parse_http_date(self.headers.get(header::DATE)?.to_str().ok()?).ok()
     }
 
-    /// The header `name` as text.
+    /// The value of the header `name`, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }

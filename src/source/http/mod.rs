@@ -1,43 +1,46 @@
-//! HTTP/1.1 over raw hyper connections: what all object stores and web servers are reached by.
+//! HTTP/1.1 over hyper connections: the client for all object stores and web servers.
 //!
 //! ```text
-//! client    what the requests of a loader share; one attempt of a request; small requests whole
-//! exchange  one request on one connection; the body is read straight into its memory
-//! socket    a TCP connection that may read ahead
-//! dial      names, addresses, proxies, TLS          pool     idle connections of a runtime
-//! retry     what follows from a failed attempt      host     what is remembered of a server
-//! gate      how many ranges are under way at once   tail     when an answer is late
-//! pace      whether a body keeps coming
+//! client         what the requests of a loader share; sends one request
+//! attempt        authorization and redirects; retries of small requests
+//! policy         what the client has to know about a store
+//! retry          decides what follows a failed attempt
+//! request, body  one request on one connection; the body is read straight into its memory
+//! connect        names, addresses, proxies, TLS       socket       a connection that may read ahead
+//! pool           idle connections of a runtime        server       what is remembered of a server
+//! concurrency    limits the ranges requested at once  hedging      repeats late requests
+//! stall          detects bodies that stall            control      a thread for small requests
 //! ```
 //!
-//! HTTP/2 is not used: one connection with many streams is flow-controlled twice and decrypted by
-//! one core at a time; many connections are what object stores are built for.
+//! HTTP/2 is not used. A connection with many streams has flow control at two levels and is decrypted
+//! by one core at a time; object stores are built for many connections.
 
 mod attempt;
+mod attempt_error;
+mod body;
 mod client;
+mod concurrency;
+mod connect;
 mod control;
-mod dial;
 mod error_response;
-mod exchange;
-mod failure;
-mod gate;
-mod host;
-mod pace;
+mod hedging;
 mod policy;
 mod pool;
 mod redirect;
+mod request;
 mod retry;
+mod server;
 mod socket;
-mod tail;
+mod stall;
 
-pub(crate) use attempt::Answered;
+pub(crate) use attempt::ServerResponse;
+pub(crate) use attempt_error::{AttemptError, Attempted, TransportError};
+pub(crate) use body::Body;
 pub(crate) use client::Client;
+pub(crate) use concurrency::CONNECTIONS_MAX;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
-pub(crate) use exchange::Body;
-pub(crate) use failure::{Broken, Failure};
-pub(crate) use gate::CONNECTIONS_MAX;
-pub(crate) use host::Host;
-pub(crate) use pace::Watch;
 pub(crate) use policy::{BoxFuture, RequestPolicy};
-pub(crate) use pool::{Origin, Pool};
-pub(crate) use retry::Tries;
+pub(crate) use pool::{Pool, ServerOrigin};
+pub(crate) use retry::RetryState;
+pub(crate) use server::ServerState;
+pub(crate) use stall::StallTimeout;

@@ -1,24 +1,25 @@
-//! Connections that wait for their next request. A pool belongs to one runtime, as its sockets do.
+//! Idle connections. A pool belongs to one runtime, as its sockets do.
 
-use super::exchange::{Body, Stream};
+use super::body::Body;
+use super::socket::Stream;
 use http::Uri;
-use hyper_rustls::MaybeHttpsStream;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Servers close connections that are idle for long (S3 after 20 s); older ones are not tried.
+/// Connections that were idle for longer are not reused, as servers close them (S3 after 20 s).
 const IDLE_MAX: Duration = Duration::from_secs(15);
 
-/// Whom a connection leads to: scheme, host and port.
+/// The server that a connection leads to: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Origin(String);
+pub(crate) struct ServerOrigin(String);
 
-impl Origin {
+impl ServerOrigin {
     /// The origin of an absolute `uri`.
     pub fn of(uri: &Uri) -> Self {
         let scheme = uri.scheme_str().unwrap_or_default();
@@ -27,17 +28,22 @@ impl Origin {
         Self(format!("{scheme}://{host}:{port}"))
     }
 
-    /// As text, without anything secret.
+    /// The origin as text, which contains no secrets.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether the server has sent nothing since its last answer: what it sent beyond that one would be
-/// taken for the next, and where it has closed the connection nothing more is answered. TLS sends
-/// messages of its own.
+impl fmt::Display for ServerOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether the server has neither sent anything since its last response, which would be taken for the
+/// next one, nor closed the connection. Not checked for TLS, which sends messages of its own.
 fn is_quiet(stream: &Stream) -> bool {
-    let MaybeHttpsStream::Http(tcp) = stream else { return true };
+    let Stream::Http(tcp) = stream else { return true };
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     recv(tcp.as_fd().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
 }
@@ -45,17 +51,17 @@ fn is_quiet(stream: &Stream) -> bool {
 /// The idle connections of one runtime.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: Mutex<HashMap<Origin, Vec<(Stream, Instant)>>>,
+    idle: Mutex<HashMap<ServerOrigin, Vec<(Stream, Instant)>>>,
 }
 
 impl Pool {
-    /// The connection to `origin` that was used last, if it is not too old and has stayed quiet.
-    pub(super) fn take(&self, origin: &Origin) -> Option<Stream> {
-        let mut idle = self.lock();
+    /// Takes the connection to `origin` that was used last, unless it is too old or not quiet.
+    pub(super) fn take(&self, origin: &ServerOrigin) -> Option<Stream> {
+        let mut idle = self.idle.lock();
         let of_origin = idle.get_mut(origin)?;
         while let Some((stream, since)) = of_origin.pop() {
             if since.elapsed() >= IDLE_MAX {
-                of_origin.clear(); // the others are older still
+                of_origin.clear(); // the others were used earlier
             } else if is_quiet(&stream) {
                 return Some(stream);
             }
@@ -63,14 +69,10 @@ impl Pool {
         None
     }
 
-    /// Keeps the connection of an answer for the next request, if it can serve one.
-    pub(super) fn keep(&self, origin: &Origin, body: Body) {
+    /// Keeps the connection of a response for the next request, if it can be reused.
+    pub(super) fn keep(&self, origin: &ServerOrigin, body: Body) {
         if let Some(stream) = body.into_connection() {
-            self.lock().entry(origin.clone()).or_default().push((stream, Instant::now()));
+            self.idle.lock().entry(origin.clone()).or_default().push((stream, Instant::now()));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Origin, Vec<(Stream, Instant)>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

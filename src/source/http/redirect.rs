@@ -1,44 +1,40 @@
-//! Where a server sends us.
+//! The targets of redirects.
 
-use super::exchange::Answer;
-use super::failure::{Broken, Failure};
-use super::pool::Origin;
-use http::{Uri, header};
+use super::attempt_error::{AttemptError, Attempted, TransportError};
+use super::body::Body;
+use super::pool::ServerOrigin;
+use http::{Response, Uri, header};
 
-/// Where `answer` sends us, if it does.
-pub(super) fn redirect(
-    from: &Uri,
-    answer: &Answer,
-    follows: bool,
-) -> std::result::Result<Option<Uri>, Failure> {
-    let moved = [301, 302, 303, 307, 308].contains(&answer.head.status.as_u16());
-    let target = answer.head.headers.get(header::LOCATION);
-    let Some(target) = target.filter(|_| moved && follows) else {
+/// The URL that a response from `from` redirects to; `None` if it is no redirect.
+///
+/// # Errors
+/// When the target is not a URL, or leads from `https` to `http`.
+pub(super) fn redirect(from: &Uri, response: &Response<Body>) -> Attempted<Option<Uri>> {
+    let redirects = [301, 302, 303, 307, 308].contains(&response.status().as_u16());
+    let Some(target) = response.headers().get(header::LOCATION).filter(|_| redirects) else {
         return Ok(None);
     };
-    let refuse = |sentence: String| {
-        Failure::from(Broken { again: false, ..Broken::passing("redirect", sentence) })
+    let origin = ServerOrigin::of(from);
+    let Some(to) = target.to_str().ok().and_then(|target| join(from, target)) else {
+        return Err(refused(format!("{origin} redirects to something that is not a URL")));
     };
-    let origin = Origin::of(from);
-    let to = target
-        .to_str()
-        .ok()
-        .and_then(|target| join(from, target))
-        .ok_or_else(|| refuse(format!("{} redirects to what is no URL", origin.as_str())))?;
     if from.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
-        let to = Origin::of(&to);
-        let sentence = format!(
-            "{} redirects to {}, away from TLS; this is not followed",
-            origin.as_str(),
-            to.as_str()
-        );
-        return Err(refuse(sentence));
+        let to = ServerOrigin::of(&to);
+        return Err(refused(format!(
+            "{origin} redirects to {to}, away from TLS; this is not followed"
+        )));
     }
     Ok(Some(to))
 }
 
-/// The absolute URL that `target`, the value of a `Location` header, means when it comes from
-/// `base` (RFC 3986, section 5.2, without the merging of `..` that no server relies on).
+/// The error of a redirect that is not followed.
+pub(super) fn refused(sentence: String) -> AttemptError {
+    let error = TransportError::transient("redirect", sentence);
+    TransportError { retryable: false, ..error }.into()
+}
+
+/// The absolute URL of `target`, the value of a `Location` header in a response from `base` (RFC
+/// 3986, section 5.2, without the resolution of `..`, which servers do not rely on).
 fn join(base: &Uri, target: &str) -> Option<Uri> {
     let target = target.split('#').next().unwrap_or_default();
     let scheme = base.scheme_str()?;

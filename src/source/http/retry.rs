@@ -1,13 +1,13 @@
-//! What a failed attempt leads to: asking again, after how long, or the end.
+//! Decides what follows a failed attempt: a retry after some wait, or an error.
 //!
-//! Waits grow twofold with full jitter (a random part of the whole wait, so that the ranks of a
-//! fleet that fail together do not come back together). `Retry-After` is a lower bound. Attempts
-//! without progress, total time, and a bucket of tokens a server (see [`Host`]) bound it all.
+//! Waits double and have full jitter: each is a random part of the whole wait, so that ranks which
+//! fail together do not retry together. `Retry-After` is a lower bound. The number of attempts
+//! without progress, the total time, and the server's retry tokens (see [`ServerState`]) are limited.
 
+use super::attempt_error::AttemptError;
 use super::error_response::{ErrorAction, ErrorResponse};
-use super::failure::Failure;
-use super::host::Host;
 use super::policy::RequestPolicy;
+use super::server::ServerState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RetryLimits;
 use crate::source::counters::LoadCounters;
@@ -16,149 +16,148 @@ use tokio::time::Instant;
 
 /// The first wait is a random part of this.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// As above, where the server asked for fewer requests.
+/// The same after the server asked for fewer requests.
 const FIRST_WAIT_THROTTLED: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The attempts of one request, or of one range.
-pub(crate) struct Tries<'a> {
+/// The failed attempts of one request or range.
+pub(crate) struct RetryState<'a> {
     doing: &'a str,
     limits: RetryLimits,
     counters: &'a LoadCounters,
     began: Instant,
-    /// Failed ones since the last progress.
+    /// How many attempts have failed since the last progress.
     failed: u32,
+    /// The retries that were granted once.
     granted: Vec<&'static str>,
 }
 
-/// What a failed attempt leads to.
+/// How to retry.
 #[derive(Debug)]
-pub(crate) struct Again {
-    /// How long to wait before.
+pub(crate) struct Backoff {
+    /// How long to wait before the next attempt.
     pub wait: Duration,
     /// Whether the server asked for fewer requests.
     pub throttled: bool,
 }
 
-impl<'a> Tries<'a> {
-    /// Nothing tried yet. `doing` continues "cannot": `read s3://bucket/key`.
+impl<'a> RetryState<'a> {
+    /// The state before the first attempt. `doing` continues "cannot": `read s3://bucket/key`.
     pub fn new(doing: &'a str, limits: RetryLimits, counters: &'a LoadCounters) -> Self {
         Self { doing, limits, counters, began: Instant::now(), failed: 0, granted: Vec::new() }
     }
 
-    /// Says that the last attempt brought something, though not all.
+    /// Records that the last attempt failed, but made progress.
     pub fn progressed(&mut self) {
         self.failed = 0;
     }
 
-    /// Decides what follows from a failed attempt.
+    /// Decides what follows a failed attempt, and counts the retry if there is one.
     ///
     /// # Errors
-    /// When it ends here, with everything there is to say.
+    /// The error of the request, if it is not retried.
     pub fn after(
         &mut self,
-        failure: Failure,
-        store: &dyn RequestPolicy,
-        host: &Host,
-    ) -> Result<Again> {
+        failure: AttemptError,
+        policy: &dyn RequestPolicy,
+        server: &ServerState,
+    ) -> Result<Backoff> {
         tracing::debug!(doing = self.doing, failure = %failure, "an attempt failed");
         match failure {
-            Failure::Stopped(error) => Err(error),
-            Failure::Broken(broken) if !broken.again => Err(broken.into_error(self.doing)),
-            Failure::Broken(broken) => {
-                let most = broken.attempts_max.unwrap_or(self.limits.attempts);
-                match self.wait(FIRST_WAIT, Duration::ZERO, most, host) {
+            AttemptError::Final(error) => Err(error),
+            AttemptError::Transport(error) if !error.retryable => Err(error.into_error(self.doing)),
+            AttemptError::Transport(error) => {
+                let attempts_max = error.attempts_max.unwrap_or(self.limits.attempts);
+                match self.wait(FIRST_WAIT, Duration::ZERO, attempts_max, server) {
                     Ok(wait) => {
-                        self.counters.retry(broken.word);
-                        Ok(Again { wait, throttled: false })
+                        self.counters.retry(error.reason);
+                        Ok(Backoff { wait, throttled: false })
                     }
-                    Err(why) => Err(broken.into_error(&format!("{} ({why})", self.doing))),
+                    Err(why) => Err(error.into_error(&format!("{} ({why})", self.doing))),
                 }
             }
-            Failure::Refused(refusal) => self.refused(&refusal, store, host),
+            AttemptError::Response(response) => self.after_response(&response, policy, server),
         }
     }
 
-    fn refused(
+    fn after_response(
         &mut self,
-        refusal: &ErrorResponse,
-        store: &dyn RequestPolicy,
-        host: &Host,
-    ) -> Result<Again> {
-        let at_once = Again { wait: Duration::ZERO, throttled: false };
-        match store.classify(refusal) {
+        response: &ErrorResponse,
+        policy: &dyn RequestPolicy,
+        server: &ServerState,
+    ) -> Result<Backoff> {
+        match policy.classify(response) {
             ErrorAction::Retry { throttled } => {
                 let first = if throttled { FIRST_WAIT_THROTTLED } else { FIRST_WAIT };
-                let least = refusal.retry_after(host.now()).unwrap_or_default();
-                let wait = self.wait(first, least, self.limits.attempts, host);
-                let wait = wait.map_err(|why| self.gave_up(refusal, why))?;
+                let wait_min = response.retry_after(server.now()).unwrap_or_default();
+                let wait = self.wait(first, wait_min, self.limits.attempts, server);
+                let wait = wait.map_err(|why| self.gave_up(response, why))?;
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
-                Ok(Again { wait, throttled })
+                return Ok(Backoff { wait, throttled });
             }
-            ErrorAction::RetryOnce(word) if self.grant(word) => Ok(at_once),
+            ErrorAction::RetryOnce(word) if self.grant(word) => {}
             ErrorAction::CorrectClock if self.grant("clock") => {
-                if let Some(there) = refusal.date() {
-                    host.set_clock(there);
+                if let Some(there) = response.date() {
+                    server.set_clock(there);
                 }
-                Ok(at_once)
             }
             ErrorAction::RenewCredentials if self.grant("expired credentials") => {
-                store.renew_credentials();
-                Ok(at_once)
+                policy.renew_credentials();
             }
-            ErrorAction::Fail(kind, sentence) => {
-                Err(Error::new(kind, format!("cannot {}: {sentence}", self.doing)))
+            ErrorAction::Fail(kind, sentence) => return Err(self.error(kind, &sentence)),
+            ErrorAction::CorrectClock => {
+                let sentence = "this machine's clock is wrong; set it";
+                return Err(self.error(ErrorKind::PermissionDenied, sentence));
             }
-            ErrorAction::CorrectClock => Err(self.denied("this machine's clock is wrong; set it")),
             ErrorAction::RenewCredentials => {
-                Err(self.denied("the credentials have expired or are not valid; renew them"))
+                let sentence = "the credentials have expired or are not valid; renew them";
+                return Err(self.error(ErrorKind::PermissionDenied, sentence));
             }
             ErrorAction::RetryOnce(word) => {
-                Err(self.gave_up(refusal, &format!("not even with its {word}")))
+                return Err(self.gave_up(response, &format!("not even with its {word}")));
             }
         }
+        Ok(Backoff { wait: Duration::ZERO, throttled: false })
     }
 
-    fn denied(&self, why: &str) -> Error {
-        Error::new(ErrorKind::PermissionDenied, format!("cannot {}: {why}", self.doing))
+    fn error(&self, kind: ErrorKind, sentence: &str) -> Error {
+        Error::new(kind, format!("cannot {}: {sentence}", self.doing))
     }
 
-    fn gave_up(&self, refusal: &ErrorResponse, why: &str) -> Error {
-        let sentence = format!(
-            "cannot {}: the server answered {} ({why}); try again later",
-            self.doing, refusal.status
-        );
-        Error::new(ErrorKind::Io, sentence)
+    fn gave_up(&self, response: &ErrorResponse, why: &str) -> Error {
+        let status = response.status;
+        let sentence = format!("the server answered {status} ({why}); try again later");
+        self.error(ErrorKind::Io, &sentence)
     }
 
-    /// Whether `word` was not granted before.
-    fn grant(&mut self, word: &'static str) -> bool {
-        let first = !self.granted.contains(&word);
+    /// Grants one retry for each `reason`, and counts it. Returns false for the second one.
+    fn grant(&mut self, reason: &'static str) -> bool {
+        let first = !self.granted.contains(&reason);
         if first {
-            self.granted.push(word);
-            self.counters.retry(word);
+            self.granted.push(reason);
+            self.counters.retry(reason);
         }
         first
     }
 
-    /// How long to wait before asking again; else why not to.
+    /// How long to wait before the next attempt; `Err` holds the reason for giving up.
     fn wait(
         &mut self,
         first: Duration,
-        least: Duration,
-        most: u32,
-        host: &Host,
+        wait_min: Duration,
+        attempts_max: u32,
+        server: &ServerState,
     ) -> std::result::Result<Duration, &'static str> {
         self.failed += 1;
-        if self.failed >= most {
+        if self.failed >= attempts_max {
             return Err("attempts used up");
         }
         let whole = (first * 2_u32.pow((self.failed - 1).min(16))).min(WAIT_MAX);
-        let wait = whole.mul_f64(fastrand::f64()).max(least);
+        let wait = whole.mul_f64(fastrand::f64()).max(wait_min);
         if self.began.elapsed() + wait >= self.limits.total {
             return Err("time used up");
         }
-        if !host.take_retry() {
+        if !server.take_retry() {
             return Err("it fails too often");
         }
         Ok(wait)

@@ -1,10 +1,11 @@
 //! A TCP connection that may read ahead.
 //!
-//! TLS asks for one record of 16 KiB at a time. Each `recv` costs more than copying as much once
-//! more within the processor's cache, so below TLS a connection reads [`AHEAD_BYTES`] at a time.
-//! Plain connections read nothing ahead: their bytes go straight where they belong.
+//! TLS asks for one record of 16 KiB at a time. Each `recv` costs more than copying as many
+//! bytes within the processor's cache, so below TLS a connection reads [`AHEAD_BYTES`] at a time.
+//! Plain connections read nothing ahead: their bytes go straight to their destination.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice};
@@ -13,6 +14,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
+
+/// A connection, with TLS for `https`.
+pub(super) type Stream = MaybeHttpsStream<Socket>;
 
 /// How much is read ahead below TLS.
 const AHEAD_BYTES: usize = 64 << 10;
@@ -23,11 +27,11 @@ pub(crate) struct Socket(TokioIo<BufReader<TcpStream>>);
 impl Socket {
     /// A connection that reads nothing ahead.
     pub fn plain(stream: TcpStream) -> Self {
-        // A read of no less than the buffer passes it by, and none is less than a byte.
+        // Reads of at least the buffer's size bypass it, and no read is smaller than one byte.
         Self(TokioIo::new(BufReader::with_capacity(1, stream)))
     }
 
-    /// A connection to put TLS on.
+    /// A connection that TLS runs on.
     pub fn below_tls(stream: TcpStream) -> Self {
         Self(TokioIo::new(BufReader::with_capacity(AHEAD_BYTES, stream)))
     }

@@ -1,27 +1,27 @@
-//! What an object was when it was opened, and whether an answer still comes from that.
+//! The identity of an object, by which a replacement is noticed.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use http::{HeaderMap, HeaderValue, header};
 
-/// What an object was when it was opened.
+/// The identity of an object when it was opened: its length and its validators.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct ObjectIdentity {
     pub len_bytes: u64,
     etag: Option<HeaderValue>,
     last_modified: Option<HeaderValue>,
 }
 
-impl Identity {
-    /// Of the object of `len_bytes` that was answered with `headers`.
+impl ObjectIdentity {
+    /// The identity of an object of `len_bytes`, from the `headers` of a response.
     pub fn of(headers: &HeaderMap, len_bytes: u64) -> Self {
         let header = |name| headers.get(name).cloned();
         let (etag, last_modified) = (header(header::ETAG), header(header::LAST_MODIFIED));
         Self { len_bytes, etag, last_modified }
     }
 
-    /// That of an object of `len_bytes` with these two headers, as it was told by
-    /// [`etag`](Self::etag) and [`last_modified`](Self::last_modified); `None` for what no header holds.
+    /// The identity with these values of [`etag`](Self::etag) and
+    /// [`last_modified`](Self::last_modified); `None` if they are not valid header values.
     pub fn from_parts(
         len_bytes: u64,
         etag: Option<&[u8]>,
@@ -46,15 +46,15 @@ impl Identity {
         self.last_modified.as_ref().map(HeaderValue::as_bytes)
     }
 
-    /// Whether it tells this object from one of the same length that takes its place: a weak ETag
-    /// does not, as it stays the same for what is merely equivalent.
-    pub fn is_telling(&self) -> bool {
+    /// Whether the identity tells this object from a replacement of the same length. A weak ETag does
+    /// not, as it is the same for objects that are merely equivalent.
+    pub fn is_distinctive(&self) -> bool {
         self.strong_etag().is_some() || self.last_modified.is_some()
     }
 
-    /// Makes the server answer "not modified" (304) if the object is still this one. Only by the
-    /// ETag: by time, servers may say so of an object that is older.
-    pub fn unless_same(&self, headers: &mut HeaderMap) {
+    /// Makes the server answer "not modified" (304) if the object is unchanged. Compares the ETag
+    /// only: by time, servers may give that answer for an older object.
+    pub fn require_changed(&self, headers: &mut HeaderMap) {
         if let Some(etag) = self.strong_etag() {
             headers.insert(header::IF_NONE_MATCH, etag.clone());
         }
@@ -64,25 +64,21 @@ impl Identity {
         self.etag.as_ref().filter(|etag| !etag.as_bytes().starts_with(b"W/"))
     }
 
-    /// Makes the server refuse if the object is another one by now (RFC 9110, section 13.1).
-    pub fn pin(&self, headers: &mut HeaderMap) {
-        match (self.strong_etag(), &self.last_modified) {
-            // A weak validator never matches If-Match; it is compared when the answer is there.
-            (Some(etag), _) => {
-                headers.insert(header::IF_MATCH, etag.clone());
-            }
-            (_, Some(date)) => {
-                headers.insert(header::IF_UNMODIFIED_SINCE, date.clone());
-            }
-            _ => {}
+    /// Makes the server refuse the request if the object has changed (RFC 9110, section 13.1).
+    pub fn require_unchanged(&self, headers: &mut HeaderMap) {
+        // A weak ETag never matches If-Match; it is compared when the response arrives.
+        if let Some(etag) = self.strong_etag() {
+            headers.insert(header::IF_MATCH, etag.clone());
+        } else if let Some(date) = &self.last_modified {
+            headers.insert(header::IF_UNMODIFIED_SINCE, date.clone());
         }
     }
 
-    /// Checks that an answer with `headers`, which says that the object has `total_bytes`, comes
-    /// from this object.
+    /// Checks that a response with `headers`, according to which the object has `total_bytes`, is of
+    /// this object.
     ///
     /// # Errors
-    /// [`ErrorKind::Changed`], saying what differs.
+    /// [`Changed`](ErrorKind::Changed), saying what differs.
     pub fn check(
         &self,
         headers: &HeaderMap,
@@ -106,7 +102,7 @@ impl Identity {
     }
 }
 
-/// The error of an object that was replaced.
+/// The error for an object that was replaced.
 pub(super) fn changed(location: &Location, what: &str) -> Error {
     let sentence =
         format!("{location} was replaced while it was read ({what} differs); load it again");

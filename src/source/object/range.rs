@@ -1,12 +1,12 @@
-//! Asking for a range, and what an answer to that has to look like (RFC 9110, section 14).
+//! Range requests, and what their responses have to look like (RFC 9110, section 14).
 
 use crate::error::ErrorKind;
-use crate::source::http::{Broken, Failure, Origin};
+use crate::source::http::{AttemptError, Attempted, ServerOrigin, TransportError};
 use crate::source::store::parts::get;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
-/// The `Content-Range` of an answer: bytes `first` to `last`, both included, of `total_bytes`.
+/// The `Content-Range` of a response: bytes `first` to `last`, both included, of `total_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ContentRange {
     pub first: u64,
@@ -15,7 +15,7 @@ pub(super) struct ContentRange {
 }
 
 impl ContentRange {
-    /// The one among `headers`, if it is there and makes sense.
+    /// Parses the header; `None` if it is missing or invalid.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let (range, total) = parts(headers)?;
         let (first, last) = range.split_once('-')?;
@@ -31,13 +31,13 @@ impl ContentRange {
         })
     }
 
-    /// How many bytes it has.
+    /// The number of bytes.
     pub fn len_bytes(&self) -> u64 {
         self.last - self.first + 1
     }
 }
 
-/// The length that a refusal of a range gives (`bytes */1234`).
+/// The length of the object in the response to a range beyond its end (`bytes */1234`).
 pub(super) fn unsatisfied_total(headers: &HeaderMap) -> Option<u64> {
     match parts(headers)? {
         ("*", total) => total.parse().ok(),
@@ -62,14 +62,16 @@ pub(super) fn request(uri: Uri, offset: u64, len: u64) -> Request<Bytes> {
     request
 }
 
-/// Refuses a body that would have to be decoded first: its bytes are not the object's.
-pub(super) fn refuse_encoding(headers: &HeaderMap, origin: &Origin) -> Result<(), Failure> {
+/// Checks that the body is not encoded: its bytes would not be those of the object.
+///
+/// # Errors
+/// [`Unsupported`](ErrorKind::Unsupported) if the body is encoded.
+pub(super) fn refuse_encoding(headers: &HeaderMap, origin: &ServerOrigin) -> Attempted<()> {
     match headers.get(header::CONTENT_ENCODING) {
         Some(encoding) if encoding != "identity" => {
             let sentence = format!(
-                "{} sends the object encoded ({encoding:?}) although it was asked not to; store it \
-                 without a Content-Encoding",
-                origin.as_str()
+                "{origin} sends the object encoded ({encoding:?}) although it was asked not to; store \
+                 it without a Content-Encoding"
             );
             Err(unsupported(sentence))
         }
@@ -77,28 +79,28 @@ pub(super) fn refuse_encoding(headers: &HeaderMap, origin: &Origin) -> Result<()
     }
 }
 
-/// An answer with other bytes than were asked for. Seen from caches in between; asked once more.
-pub(super) fn wrong_range(origin: &Origin) -> Failure {
+/// A response with another range than was requested, as some caches send it. Retried.
+pub(super) fn wrong_range(origin: &ServerOrigin) -> AttemptError {
     let sentence = format!(
-        "{} answers with another range than it was asked for; is a broken cache or proxy in between?",
-        origin.as_str()
+        "{origin} answers with another range than it was asked for; is a broken cache or proxy in \
+         between?"
     );
-    Broken { attempts_max: Some(3), ..Broken::passing("wrong range", sentence) }.into()
+    TransportError { attempts_max: Some(3), ..TransportError::transient("wrong range", sentence) }
+        .into()
 }
 
-/// A server that sends everything, whatever it is asked for.
-pub(super) fn no_ranges(origin: &Origin) -> Failure {
+/// A server that sends the whole object whatever range is requested.
+pub(super) fn no_ranges(origin: &ServerOrigin) -> AttemptError {
     let sentence = format!(
-        "{} ignores the Range header and sends the whole object; serve it from a server that \
-         supports range requests (nginx and every object store do), or download it first",
-        origin.as_str()
+        "{origin} ignores the Range header and sends the whole object; serve it from a server that \
+         supports range requests (nginx and every object store do), or download it first"
     );
     unsupported(sentence)
 }
 
-fn unsupported(sentence: String) -> Failure {
-    let broken = Broken::passing("unsupported", sentence);
-    Broken { kind: ErrorKind::Unsupported, again: false, ..broken }.into()
+fn unsupported(sentence: String) -> AttemptError {
+    let error = TransportError::transient("unsupported", sentence);
+    TransportError { kind: ErrorKind::Unsupported, retryable: false, ..error }.into()
 }
 
 #[cfg(test)]
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_parse_or_are_nothing() {
+    fn invalid_ranges_are_none() {
         let parse =
             |text| ContentRange::of(&headers(text)).map(|r| (r.first, r.last, r.total_bytes));
         assert_eq!(parse("bytes 0-9/10"), Some((0, 9, Some(10))));

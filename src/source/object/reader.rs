@@ -1,11 +1,11 @@
 //! One engine's reader of one object.
 
-use super::fetch::{Object, With};
-use super::landing::Landing;
-use super::verify::Check;
+use super::body_writer::BodyWriter;
+use super::remote_object::{Object, ReadContext};
 use crate::error::Result;
 use crate::ring::Window;
-use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
+use crate::source::traits::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
+use crate::source::verify::ChecksumVerifier;
 use std::io;
 use std::sync::Arc;
 
@@ -19,25 +19,25 @@ impl ObjectReader {
         Self { object, access: access.clone() }
     }
 
-    /// Fills the window, with retries; ends early when the load is stopped.
+    /// Fills the window, with retries. Ends early when the load is stopped.
     async fn fill(&self, window: Window, offset: u64) -> (Result<usize>, Window) {
         let left = self.object.identity.len_bytes.saturating_sub(offset);
-        let want = left.min(window.unfilled_len() as u64) as usize;
-        let Access { backend: kernel, pool, counters, stop, check, .. } = &self.access;
-        let with = With { kernel, pool, counters, stop };
-        let part = check.as_deref().map(Check::part).unwrap_or_default();
-        let landing = Landing::new(window, want, part);
-        let (outcome, landing) = self.object.read(&with, offset, landing).await;
-        let (mut window, part) = landing.into_parts();
-        let outcome = match (outcome, check) {
-            (Ok(()), Some(check)) => {
-                let bytes = &window.unfilled_mut()[..want];
-                // May wait for other ranges: whatever they need was given back before.
-                with.unless_stopped(check.saw_range(offset, bytes, &part)).await.flatten()
+        let len = left.min(window.unfilled_len() as u64) as usize;
+        let Access { backend: sockets, pool, counters, stop, verifier, .. } = &self.access;
+        let context = ReadContext { sockets, pool, counters, stop };
+        let digest = verifier.as_deref().map(ChecksumVerifier::digest).unwrap_or_default();
+        let writer = BodyWriter::new(window, len, digest);
+        let (outcome, writer) = self.object.read(&context, offset, writer).await;
+        let (mut window, digest) = writer.into_parts();
+        let outcome = match (outcome, verifier) {
+            (Ok(()), Some(verifier)) => {
+                let bytes = &window.unfilled_mut()[..len];
+                // May wait for other ranges; this one holds no permit or connection any more.
+                context.unless_stopped(verifier.add_range(offset, bytes, &digest)).await.flatten()
             }
             (outcome, _) => outcome,
         };
-        (outcome.map(|()| want), window)
+        (outcome.map(|()| len), window)
     }
 }
 
@@ -54,7 +54,7 @@ impl Reader for ObjectReader {
         })
     }
 
-    fn steps_down(&self) -> usize {
+    fn downgrade_count(&self) -> usize {
         0
     }
 

@@ -1,56 +1,56 @@
-//! Reading the body of an answer into its memory.
+//! Reads the body of a response into its memory, in one of two ways:
 //!
-//! Two ways, the cheaper one where it can be had:
+//! - *By the kernel*, on io_uring and without TLS: the rest of the body is read like a file. One
+//!   operation after the other owns the window, and no other system calls are made. Meanwhile the
+//!   socket is not registered with the runtime's epoll. To end a read early (the load is stopped, the
+//!   body stalls), the socket is shut down, which completes the operation and returns the window.
+//! - *By the runtime*, with TLS, for chunked bodies, and without io_uring: waits until the socket is
+//!   readable, then reads.
 //!
-//! - *By the kernel*: on io_uring, and without TLS, what is left of the body is read as a file is:
-//!   one operation after the other owns the window, and nothing else is asked of the kernel. The
-//!   socket leaves the runtime's epoll for that time. To end such a read early (the load is
-//!   stopped, the server stalls) the socket is shut down, which completes it; the window comes back
-//!   as always.
-//! - *By the runtime*: wait until the socket is readable, then read. TLS, chunked bodies, and
-//!   machines without io_uring.
-//!
-//! CPU-seconds a GB over loopback, bare sockets, 16 connections, medians of 3: readable-then-recv
+//! CPU seconds per GB over loopback, bare sockets, 16 connections, medians of 3: readable-then-recv
 //! 0.31, io_uring 0.24.
 
-use super::landing::Landing;
+use super::body_writer::BodyWriter;
 use crate::error::errno::{ErrnoAction, action};
 use crate::options::RetryLimits;
 use crate::ring::Window;
-use crate::source::Backend;
-use crate::source::http::{Body, Broken, Failure, Origin, Watch};
-use crate::source::{BackendKind, Stop, stopped};
+use crate::source::backend::{Backend, BackendKind};
+use crate::source::http::{Attempted, Body, ServerOrigin, StallTimeout, TransportError};
+use crate::source::stop::{Stop, stopped};
+use nix::sys::socket::{Shutdown, shutdown};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::time::timeout;
 
-/// How much is read from a readable socket at a time.
+/// The most bytes that the runtime reads from a readable socket at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Less than this is not worth taking a socket out of the runtime.
+/// For fewer bytes, taking the socket out of the runtime is not worth it.
 const KERNEL_BYTES_MIN: usize = 256 << 10;
 
-/// Reads from a socket into a window behind the runtime's back.
-pub(super) trait Kernel {
-    /// Whether it can.
-    fn is_there(&self) -> bool;
+/// Reads from sockets into windows by the kernel, without the runtime.
+pub(super) trait SocketReader {
+    /// Whether such reads are possible.
+    fn is_available(&self) -> bool;
 
-    /// Reads at most `most` bytes into the window's unfilled part; owns it until that is done.
+    /// Reads at most `len_max` bytes into the window's unfilled part. The operation owns the window
+    /// until it completes.
     async fn read(
         &self,
         socket: &Arc<File>,
         window: Window,
-        most: usize,
+        len_max: usize,
     ) -> (io::Result<usize>, Window);
 }
 
-/// Where there is only the runtime.
-pub(super) struct NoKernel;
+/// Leaves all reads to the runtime.
+pub(super) struct NoSocketReader;
 
-impl Kernel for NoKernel {
-    fn is_there(&self) -> bool {
+impl SocketReader for NoSocketReader {
+    fn is_available(&self) -> bool {
         false
     }
 
@@ -59,19 +59,19 @@ impl Kernel for NoKernel {
     }
 }
 
-impl Kernel for Backend {
-    fn is_there(&self) -> bool {
-        self.rung() != BackendKind::Pread
+impl SocketReader for Backend {
+    fn is_available(&self) -> bool {
+        self.kind() != BackendKind::Pread
     }
 
     async fn read(
         &self,
         socket: &Arc<File>,
         window: Window,
-        most: usize,
+        len_max: usize,
     ) -> (io::Result<usize>, Window) {
-        // The offset means nothing to a socket.
-        let (outcome, window) = self.read_most(socket, window, 0, most).await;
+        // Sockets ignore the offset.
+        let (outcome, window) = self.read_at_most(socket, window, 0, len_max).await;
         if outcome.as_ref().is_err_and(|error| action(error) == ErrnoAction::Downgrade) {
             self.downgrade();
         }
@@ -80,144 +80,137 @@ impl Kernel for Backend {
 }
 
 /// What a body is read with.
-pub(super) struct Receiver<'a, K> {
-    pub kernel: &'a K,
+pub(super) struct Receiver<'a, S> {
+    pub sockets: &'a S,
     pub stop: &'a Stop,
     pub limits: &'a RetryLimits,
-    pub origin: &'a Origin,
+    pub origin: &'a ServerOrigin,
 }
 
-impl<K: Kernel> Receiver<'_, K> {
-    /// Reads `body`, of exactly as many bytes as are left of `landing`. How far it came, the landing
-    /// says, also after a failure.
+impl<S: SocketReader> Receiver<'_, S> {
+    /// Reads `body`, which has as many bytes as `writer` expects. After a failure, `writer` keeps the
+    /// bytes that have arrived.
     ///
     /// # Errors
     /// When the body breaks off, stalls (brings less than [`RetryLimits::STALLED_BYTES`] in
-    /// [`RetryLimits::stalled`]) or goes on beyond its end, and when the load is stopped.
+    /// [`RetryLimits::stalled`]) or is too long, and when the load is stopped.
     pub async fn receive(
         &self,
         body: &mut Body,
-        mut landing: Landing,
-    ) -> (Result<(), Failure>, Landing) {
-        let before = landing.mark();
-        while let Some(bytes) = body.early(landing.next(PIECE_BYTES)) {
-            landing.came(bytes);
+        mut writer: BodyWriter,
+    ) -> (Attempted<()>, BodyWriter) {
+        let before = writer.position();
+        while let Some(bytes) = body.early(writer.next(PIECE_BYTES)) {
+            writer.advance(bytes);
         }
-        let by_kernel = self.kernel.is_there() && landing.left() >= KERNEL_BYTES_MIN;
+        let by_kernel = self.sockets.is_available() && writer.left() >= KERNEL_BYTES_MIN;
         let outcome = match by_kernel.then(|| body.detach()).flatten() {
             Some(socket) => {
                 let outcome;
-                (outcome, landing) = self.by_kernel(&socket, landing).await;
+                (outcome, writer) = self.by_kernel(&socket, writer).await;
                 if outcome.is_ok() {
                     body.attach(socket);
                 }
                 outcome
             }
-            None => self.by_runtime(body, &mut landing).await,
+            None => self.by_runtime(body, &mut writer).await,
         };
         let outcome = match outcome {
             Ok(()) => self.expect_end(body).await,
-            failed => return (failed, landing),
+            failed => return (failed, writer),
         };
         if outcome.is_err() {
-            landing.go_back(before); // which of its bytes are right, nobody knows
+            writer.go_back(before); // it is unknown which of the bytes are right
         }
-        (outcome, landing)
+        (outcome, writer)
     }
 
     async fn by_kernel(
         &self,
         socket: &Arc<File>,
-        mut landing: Landing,
-    ) -> (Result<(), Failure>, Landing) {
-        let mut watch = Watch::new(self.limits, landing.got());
-        while landing.left() > 0 {
-            let (got, left) = (landing.got(), landing.left());
+        mut writer: BodyWriter,
+    ) -> (Attempted<()>, BodyWriter) {
+        let mut stall = StallTimeout::new(self.limits, writer.written());
+        while writer.left() > 0 {
+            let (written, left) = (writer.written(), writer.left());
             let (read, given_up);
-            (read, given_up, landing.window) = {
-                let mut reading = pin!(self.kernel.read(socket, landing.window, left));
+            (read, given_up, writer.window) = {
+                let mut reading = pin!(self.sockets.read(socket, writer.window, left));
                 let given_up = tokio::select! {
                     biased;
                     (read, window) = reading.as_mut() => Err((read, window)),
-                    () = watch.stalled(got) => Ok(self.broken("stalled")),
+                    () = stall.expired(written) => Ok(self.broken("stalled").into()),
                     () = self.stop.stopped() => Ok(stopped().into()),
                 };
                 match given_up {
                     Err((read, window)) => (read, None, window),
                     Ok(failure) => {
-                        // The window is the kernel's until the read completes; now it does.
-                        let _ = nix::sys::socket::shutdown(
-                            std::os::fd::AsRawFd::as_raw_fd(&**socket),
-                            nix::sys::socket::Shutdown::Both,
-                        );
+                        // The kernel owns the window until the read completes. This completes it.
+                        let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
                         let (read, window) = reading.await;
                         (read, Some(failure), window)
                     }
                 }
             };
-            let came = self.came(read, &mut landing);
-            if let Some(failure) = given_up.or(came.err()) {
-                return (Err(failure), landing);
+            let recorded = self.record(read, &mut writer);
+            if let Some(failure) = given_up.or(recorded.err()) {
+                return (Err(failure), writer);
             }
         }
-        (Ok(()), landing)
+        (Ok(()), writer)
     }
 
-    async fn by_runtime(&self, body: &mut Body, landing: &mut Landing) -> Result<(), Failure> {
-        let mut watch = Watch::new(self.limits, landing.got());
-        while landing.left() > 0 {
-            let got = landing.got();
+    async fn by_runtime(&self, body: &mut Body, writer: &mut BodyWriter) -> Attempted<()> {
+        let mut stall = StallTimeout::new(self.limits, writer.written());
+        while writer.left() > 0 {
+            let written = writer.written();
             let read = tokio::select! {
                 biased;
-                read = body.read(landing.next(PIECE_BYTES)) => read,
-                () = watch.stalled(got) => return Err(self.broken("stalled")),
+                read = body.read(writer.next(PIECE_BYTES)) => read,
+                () = stall.expired(written) => return Err(self.broken("stalled").into()),
                 () = self.stop.stopped() => return Err(stopped().into()),
             };
-            self.came(read, landing)?;
+            self.record(read, writer)?;
         }
         Ok(())
     }
 
-    /// Takes in what one read brought.
-    fn came(&self, read: io::Result<usize>, landing: &mut Landing) -> Result<(), Failure> {
+    /// Records the bytes of one read.
+    fn record(&self, read: io::Result<usize>, writer: &mut BodyWriter) -> Attempted<()> {
         match read {
-            Ok(0) => Err(self.broken("truncated")),
+            Ok(0) => Err(self.broken("truncated").into()),
             Ok(bytes) => {
-                landing.came(bytes);
+                writer.advance(bytes);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(self.broken("truncated"))
-            }
-            Err(error) => Err(Broken::passing("reset", self.broke_off()).caused_by(error).into()),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => Ok(()),
+                io::ErrorKind::UnexpectedEof => Err(self.broken("truncated").into()),
+                _ => Err(self.broken("reset").caused_by(error).into()),
+            },
         }
     }
 
-    /// Checks that a body whose length was not told ends where it should.
-    async fn expect_end(&self, body: &mut Body) -> Result<(), Failure> {
+    /// Checks that a body of unknown length ends where it should.
+    async fn expect_end(&self, body: &mut Body) -> Attempted<()> {
         if body.left().is_some() {
-            return Ok(()); // it was told, and looked at
+            return Ok(()); // the length was known and checked
         }
         let mut beyond = [0];
         match timeout(self.limits.stalled, body.read(&mut beyond)).await {
             Ok(Ok(0)) => Ok(()),
-            Ok(Ok(_)) => Err(self.broken("over-long")),
-            _ => Err(self.broken("truncated")),
+            Ok(Ok(_)) => Err(self.broken("over-long").into()),
+            _ => Err(self.broken("truncated").into()),
         }
     }
 
-    fn broken(&self, word: &'static str) -> Failure {
-        let origin = self.origin.as_str();
-        let sentence = match word {
+    fn broken(&self, reason: &'static str) -> TransportError {
+        let origin = self.origin;
+        let sentence = match reason {
             "stalled" => format!("{origin} stopped sending in mid-body"),
             "over-long" => format!("{origin} sends more bytes than it said"),
-            _ => self.broke_off(),
+            _ => format!("{origin} broke off in mid-body"),
         };
-        Broken::passing(word, sentence).into()
-    }
-
-    fn broke_off(&self) -> String {
-        format!("{} broke off in mid-body", self.origin.as_str())
+        TransportError::transient(reason, sentence)
     }
 }

@@ -25,4 +25,4 @@ mod traits;
 mod web;
 
 pub(crate) use registry::Stores;
-pub(crate) use traits::{Checksum, Depth, Entry, Store};
+pub(crate) use traits::{Checksum, ListDepth, ListEntry, Store};

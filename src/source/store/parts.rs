@@ -1,6 +1,6 @@
 //! What requests for objects are made of, and listings are read with, whatever the store.
 
-use super::traits::{Depth, Entry};
+use super::traits::{ListDepth, ListEntry};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri};
 
@@ -51,15 +51,20 @@ pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
 
 /// The entry in `directory` (`""`, or ending in `/`) of the object `path` of `len_bytes`, if a listing of
 /// this depth has it.
-pub(super) fn entry(directory: &str, path: &str, len_bytes: u64, depth: Depth) -> Option<Entry> {
+pub(super) fn entry(
+    directory: &str,
+    path: &str,
+    len_bytes: u64,
+    depth: ListDepth,
+) -> Option<ListEntry> {
     let name = match depth {
-        Depth::Directory => child(directory, path),
+        ListDepth::Directory => child(directory, path),
         // What ends in a slash stands for a directory.
-        Depth::Tree => {
+        ListDepth::Tree => {
             path.strip_prefix(directory).filter(|name| !name.is_empty() && !name.ends_with('/'))
         }
     }?;
-    Some(Entry { name: name.to_owned(), len_bytes })
+    Some(ListEntry { name: name.to_owned(), len_bytes })
 }
 
 /// The name in `directory` (`""`, or ending in `/`) of the object `path`, if it is right there and
@@ -78,8 +83,8 @@ mod tests {
             let paths = ["m/", "m/x", "m/a/y", "m/a/", "other"].into_iter();
             paths.filter_map(|path| Some(entry("m/", path, 1, depth)?.name)).collect::<Vec<_>>()
         };
-        assert_eq!(names(Depth::Directory), ["x"]);
-        assert_eq!(names(Depth::Tree), ["x", "a/y"]);
+        assert_eq!(names(ListDepth::Directory), ["x"]);
+        assert_eq!(names(ListDepth::Tree), ["x", "a/y"]);
     }
 
     #[test]

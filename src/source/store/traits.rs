@@ -40,8 +40,8 @@ pub(crate) trait Store: RequestPolicy {
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-        depth: Depth,
-    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>>;
+        depth: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>>;
 
     /// The names of the objects directly in the directory `key`, as [`entries`](Self::entries) has them.
     fn list<'a>(
@@ -50,7 +50,7 @@ pub(crate) trait Store: RequestPolicy {
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
         Box::pin(async move {
-            let entries = self.entries(client, key, Depth::Directory).await?;
+            let entries = self.entries(client, key, ListDepth::Directory).await?;
             Ok(entries.map(|entries| entries.into_iter().map(|entry| entry.name).collect()))
         })
     }
@@ -65,7 +65,7 @@ pub(crate) trait Store: RequestPolicy {
 
 /// How much of a directory is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Depth {
+pub(crate) enum ListDepth {
     /// What is directly in it.
     Directory,
     /// All that is below it.
@@ -74,7 +74,7 @@ pub(crate) enum Depth {
 
 /// An object in a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct ListEntry {
     /// Relative to the directory.
     pub name: String,
     pub len_bytes: u64,

@@ -1,7 +1,7 @@
 //! A web server: `http://` and `https://`. The user and password of a URL are sent as basic
 //! authorization; bearer tokens and other headers are options of the load.
 
-use super::traits::{Checksum, Depth, Entry, Store};
+use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::source::http::{BoxFuture, Client, RequestPolicy};
@@ -71,8 +71,8 @@ impl Store for Web {
         &'a self,
         _: &'a Arc<Client>,
         _: &'a str,
-        _: Depth,
-    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        _: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::fault_server::End;
-use crate::source::http::Origin;
+use crate::source::http::ServerOrigin;
 use crate::test_files::Random;
 
 const BODY_BYTES: usize = 64 << 10;
@@ -30,8 +30,8 @@ async fn breaks_off_everywhere(end: End) {
         _ => request.right(),
     });
     let rig = rig.await;
-    let origin = Origin::of(&rig.server.url().parse().unwrap());
-    let host = rig.object.client.host(&origin);
+    let origin = ServerOrigin::of(&rig.server.url().parse().unwrap());
+    let host = rig.object.client.server(&origin);
     for at in &offsets {
         let read = rig.read(OFFSET as u64, BODY_BYTES).await.unwrap();
         assert!(read == bytes[OFFSET..OFFSET + BODY_BYTES], "{end:?} at {at}");

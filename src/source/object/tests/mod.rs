@@ -3,11 +3,9 @@
 mod every_byte;
 mod verified;
 
-use super::fetch::{Object, With};
-use super::landing::Landing;
-use super::open::{bytes_of, small_window};
-use super::receive::NoKernel;
-use super::verify::Part;
+use super::body_writer::BodyWriter;
+use super::receive::NoSocketReader;
+use super::remote_object::{Object, ReadContext};
 use crate::error::{ErrorKind, Result};
 use crate::fault_server::{FaultServer, Reply, Request};
 use crate::location::Location;
@@ -50,10 +48,11 @@ impl Rig {
     /// Reads `len` bytes from `offset`.
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
         let Self { pool, counters, .. } = self;
-        let with = With { kernel: &NoKernel, pool, counters, stop: &Stop::default() };
-        let landing = Landing::new(small_window(len)?, len, Part::default());
-        let (outcome, landing) = self.object.read(&with, offset, landing).await;
-        outcome.map(|()| bytes_of(landing))
+        let stop = &Stop::default();
+        let context = ReadContext { sockets: &NoSocketReader, pool, counters, stop };
+        let writer = BodyWriter::in_memory(len)?;
+        let (outcome, writer) = self.object.read(&context, offset, writer).await;
+        outcome.map(|()| writer.into_bytes())
     }
 }
 

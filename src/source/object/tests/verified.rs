@@ -6,7 +6,7 @@ use crate::load::{Loader, ReadRequest, Summary};
 use crate::location::{Location, ObjectUri};
 use crate::options::{MemoryLimit, Order};
 use crate::source::http::{BoxFuture, Client, RequestPolicy};
-use crate::source::store::{Checksum, Depth, Entry, Store};
+use crate::source::store::{Checksum, ListDepth, ListEntry, Store};
 use crate::test_files::file_at;
 use aws_lc_rs::digest::{SHA256, digest};
 use crc_fast::CrcAlgorithm;
@@ -44,8 +44,8 @@ impl Store for Keeper {
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-        depth: Depth,
-    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        depth: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         self.store.entries(client, key, depth)
     }
 

@@ -16,7 +16,7 @@ mod tests;
 use super::keyring::Keyring;
 use super::parts::{bearer, entry, get, url};
 use super::signing;
-use super::traits::{Checksum, Depth, Entry, Store};
+use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
@@ -116,9 +116,9 @@ impl Azure {
     }
 
     /// The URL of a page of the listing of `key`, from `marker` on.
-    fn page_url(&self, key: &str, depth: Depth, marker: &str) -> Result<Uri> {
+    fn page_url(&self, key: &str, depth: ListDepth, marker: &str) -> Result<Uri> {
         let (prefix, marker) = (segment(key), segment(marker));
-        let delimiter = if depth == Depth::Directory { "&delimiter=%2F" } else { "" };
+        let delimiter = if depth == ListDepth::Directory { "&delimiter=%2F" } else { "" };
         let mut query = format!("restype=container&comp=list{delimiter}&prefix={prefix}");
         if !marker.is_empty() {
             query = format!("{query}&marker={marker}");
@@ -180,8 +180,8 @@ impl Store for Azure {
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-        depth: Depth,
-    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        depth: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         Box::pin(async move {
             let doing = format!("list {}", self.uri.with_key(key));
             let (mut entries, mut marker) = (Vec::new(), String::new());

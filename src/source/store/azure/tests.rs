@@ -90,7 +90,7 @@ fn a_signature_is_added_to_the_query() {
     let azure = azure(&[ACCOUNT, ("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=a%3D")]).unwrap();
     let uris = client.clone().block_on(async move {
         let mut uris = Vec::new();
-        for uri in [azure.url("x")?, azure.page_url("m/", Depth::Directory, "2!")?] {
+        for uri in [azure.url("x")?, azure.page_url("m/", ListDepth::Directory, "2!")?] {
             let (mut head, ()) = Request::get(uri).body(()).unwrap().into_parts();
             azure.authorize(&client, &mut head, SystemTime::now()).await?;
             uris.push(head.uri.to_string());

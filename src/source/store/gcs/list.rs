@@ -1,7 +1,7 @@
 //! What the JSON API answers: pages of a listing, and the checksum of an object.
 
 use super::super::parts::entry;
-use super::super::traits::{Checksum, Depth, Entry};
+use super::super::traits::{Checksum, ListDepth, ListEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::segment;
 use base64::Engine;
@@ -39,14 +39,14 @@ pub(super) enum Pages {
 
 impl Pages {
     /// The query of the next page of the directory `key`, unless that was the last one.
-    pub fn next_query(&self, key: &str, depth: Depth) -> Option<String> {
+    pub fn next_query(&self, key: &str, depth: ListDepth) -> Option<String> {
         let token = match self {
             Self::First => String::new(),
             Self::Next(token) => format!("&pageToken={}", segment(token)),
             Self::Done => return None,
         };
         let prefix = segment(key);
-        let delimiter = if depth == Depth::Directory { "&delimiter=%2F" } else { "" };
+        let delimiter = if depth == ListDepth::Directory { "&delimiter=%2F" } else { "" };
         let query = format!("prefix={prefix}{delimiter}&fields=items(name,size),nextPageToken");
         Some(query + &token)
     }
@@ -59,8 +59,8 @@ impl Pages {
         &mut self,
         body: &[u8],
         key: &str,
-        depth: Depth,
-        entries: &mut Vec<Entry>,
+        depth: ListDepth,
+        entries: &mut Vec<ListEntry>,
     ) -> Result<()> {
         let page: Page = serde_json::from_slice(body).map_err(|error| {
             let sentence = "the server's listing cannot be read; is this Google Cloud Storage?";
@@ -96,20 +96,20 @@ mod tests {
     #[test]
     fn pages_are_followed_to_the_last() {
         let (mut pages, mut names) = (Pages::default(), Vec::new());
-        let first = pages.next_query("a b/", Depth::Directory).unwrap();
+        let first = pages.next_query("a b/", ListDepth::Directory).unwrap();
         assert!(first.starts_with("prefix=a%20b%2F&delimiter=%2F"), "{first}");
         let page = br#"{"items": [{"name": "a b/"}, {"name": "a b/x"}, {"name": "a b/c/y"},
             {"name": "elsewhere"}], "nextPageToken": "t+/="}"#;
-        pages.read(page, "a b/", Depth::Directory, &mut names).unwrap();
-        let second = pages.next_query("a b/", Depth::Directory).unwrap();
+        pages.read(page, "a b/", ListDepth::Directory, &mut names).unwrap();
+        let second = pages.next_query("a b/", ListDepth::Directory).unwrap();
         assert!(second.ends_with("&pageToken=t%2B%2F%3D"), "{second}");
         let last = br#"{"items": [{"name": "a b/z", "size": "12"}]}"#;
-        pages.read(last, "a b/", Depth::Directory, &mut names).unwrap();
-        assert_eq!(pages.next_query("a b/", Depth::Directory), None);
-        assert_eq!(names[1], Entry { name: "z".to_owned(), len_bytes: 12 });
+        pages.read(last, "a b/", ListDepth::Directory, &mut names).unwrap();
+        assert_eq!(pages.next_query("a b/", ListDepth::Directory), None);
+        assert_eq!(names[1], ListEntry { name: "z".to_owned(), len_bytes: 12 });
         let names: Vec<_> = names.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["x", "z"]);
-        let tree = Pages::default().next_query("a/", Depth::Tree).unwrap();
+        let tree = Pages::default().next_query("a/", ListDepth::Tree).unwrap();
         assert!(tree.starts_with("prefix=a%2F&fields="), "{tree}");
     }
 
@@ -118,16 +118,16 @@ mod tests {
         for bad in ["", "[]", "<html>", r#"{"items": 3}"#] {
             assert!(
                 Pages::default()
-                    .read(bad.as_bytes(), "", Depth::Directory, &mut Vec::new())
+                    .read(bad.as_bytes(), "", ListDepth::Directory, &mut Vec::new())
                     .is_err(),
                 "{bad}"
             );
         }
         let (mut pages, page) = (Pages::default(), br#"{"nextPageToken": "again"}"#);
-        pages.read(page, "", Depth::Directory, &mut Vec::new()).unwrap();
-        assert!(pages.read(page, "", Depth::Directory, &mut Vec::new()).is_err());
+        pages.read(page, "", ListDepth::Directory, &mut Vec::new()).unwrap();
+        assert!(pages.read(page, "", ListDepth::Directory, &mut Vec::new()).is_err());
         let mut empty = Vec::new();
-        Pages::default().read(b"{}", "", Depth::Directory, &mut empty).unwrap();
+        Pages::default().read(b"{}", "", ListDepth::Directory, &mut empty).unwrap();
         assert!(empty.is_empty());
     }
 

@@ -18,7 +18,7 @@ mod tests;
 use super::keyring::Keyring;
 use super::parts::{bearer, get, is_base, url};
 use super::signing;
-use super::traits::{Checksum, Depth, Entry, Store};
+use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
@@ -190,8 +190,8 @@ impl Store for Gcs {
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-        depth: Depth,
-    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        depth: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         Box::pin(async move {
             let doing = format!("list {}", self.uri.with_key(key));
             let (mut entries, mut pages) = (Vec::new(), list::Pages::default());

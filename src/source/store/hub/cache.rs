@@ -7,7 +7,7 @@
 
 use super::place::{is_commit, split};
 use crate::options::RemoteOptions;
-use crate::source::store::{Depth, Entry};
+use crate::source::store::{ListDepth, ListEntry};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -47,7 +47,7 @@ impl Cache {
     }
 
     /// The files that the cache holds of `directory` at `commit`.
-    pub fn entries(&self, commit: &str, directory: &str, depth: Depth) -> Vec<Entry> {
+    pub fn entries(&self, commit: &str, directory: &str, depth: ListDepth) -> Vec<ListEntry> {
         let mut entries = Vec::new();
         let mut ahead: Vec<_> = below(self.snapshot(commit), directory)
             .map(|path| (path, String::new()))
@@ -61,9 +61,9 @@ impl Cache {
                 // Files are links to blobs; directories are none.
                 match fs::metadata(&path) {
                     Ok(about) if about.is_file() => {
-                        entries.push(Entry { name, len_bytes: about.len() });
+                        entries.push(ListEntry { name, len_bytes: about.len() });
                     }
-                    Ok(about) if about.is_dir() && depth == Depth::Tree => {
+                    Ok(about) if about.is_dir() && depth == ListDepth::Tree => {
                         ahead.push((path, format!("{name}/")));
                     }
                     _ => {}

@@ -21,11 +21,13 @@ mod token;
 mod tree;
 
 use super::parts::get;
-use super::traits::{Checksum, Depth, Entry, Store};
+use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, Origin, RequestPolicy};
+use crate::source::http::{
+    BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy, ServerOrigin,
+};
 use cache::Cache;
 use http::{HeaderValue, Uri, header};
 use place::{Place, is_commit};
@@ -190,7 +192,7 @@ impl RequestPolicy for Hub {
         _: SystemTime,
     ) -> BoxFuture<'a, Result<()>> {
         if let Some(token) = &self.token
-            && Origin::of(&head.uri) == *self.place.origin()
+            && ServerOrigin::of(&head.uri) == *self.place.origin()
         {
             head.headers.entry(header::AUTHORIZATION).or_insert(token.clone());
         }
@@ -233,15 +235,15 @@ impl Store for Hub {
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-        depth: Depth,
-    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        depth: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         Box::pin(async move {
             if self.pinned.get().is_some_and(|pinned| pinned.from_cache) {
                 return Ok(Some(self.cache.entries(self.commit(), key, depth)));
             }
             let listed = match depth {
-                Depth::Directory => self.tree(client, key).await?,
-                Depth::Tree => Some(Arc::new(self.whole_tree(client, key).await?)),
+                ListDepth::Directory => self.tree(client, key).await?,
+                ListDepth::Tree => Some(Arc::new(self.whole_tree(client, key).await?)),
             };
             let files = listed.iter().flat_map(|files| files.iter());
             Ok(Some(files.filter_map(|file| file.entry_in(key, depth)).collect()))

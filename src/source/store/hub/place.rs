@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::http::Origin;
+use crate::source::http::ServerOrigin;
 use crate::source::store::parts::is_base;
 use http::Uri;
 use percent_encoding::percent_decode_str;
@@ -16,7 +16,7 @@ const MAIN: &str = "main";
 /// A repository at a revision, on the Hub at an endpoint.
 pub(super) struct Place {
     endpoint: String,
-    origin: Origin,
+    origin: ServerOrigin,
     /// `models`, `datasets` or `spaces`.
     kind: &'static str,
     /// `owner/repo`.
@@ -41,7 +41,7 @@ impl Place {
         let revision = percent_decode_str(revision.unwrap_or(MAIN)).decode_utf8_lossy();
         Ok(Self {
             endpoint: endpoint.to_owned(),
-            origin: Origin::of(&uri),
+            origin: ServerOrigin::of(&uri),
             kind,
             name: name.to_owned(),
             revision: revision.into_owned(),
@@ -59,7 +59,7 @@ impl Place {
     }
 
     /// Whom the token is for.
-    pub fn origin(&self) -> &Origin {
+    pub fn origin(&self) -> &ServerOrigin {
         &self.origin
     }
 

@@ -122,7 +122,7 @@ fn answer(asked: &Asked, cdn: &str) -> Answer {
         }
         _ => Answer::new(404, "")
             .with("X-Error-Code", "EntryNotFound")
-            .with("X-Error-Message", "Entry not found"),
+            .with("X-Error-Message", "ListEntry not found"),
     }
 }
 
@@ -186,7 +186,7 @@ fn refusals_say_what_to_do() {
     user.refused(
         "hf://o/r/x.safetensors",
         ErrorKind::NotFound,
-        "(EntryNotFound: Entry not found); the repository has no such file",
+        "(EntryNotFound: ListEntry not found); the repository has no such file",
     );
     user.refused("hf://o/r/none", ErrorKind::NotFound, "no such file");
     user.refused("hf://o/r/none/", ErrorKind::NotFound, "no *.safetensors file in the directory");

@@ -1,9 +1,9 @@
 //! Listings: the files of one directory, in pages, with the SHA-256 of those in large-file storage.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::http::{Client, Origin};
+use crate::source::http::{Client, ServerOrigin};
 use crate::source::store::parts::{entry, get};
-use crate::source::store::{Depth, Entry, Store};
+use crate::source::store::{ListDepth, ListEntry, Store};
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ struct Lfs {
 
 impl Listed {
     /// It as an entry of `directory`, if it is a file as deep there as `depth` says.
-    pub fn entry_in(&self, directory: &str, depth: Depth) -> Option<Entry> {
+    pub fn entry_in(&self, directory: &str, depth: ListDepth) -> Option<ListEntry> {
         entry(directory, &self.path, self.size, depth).filter(|_| self.kind == "file")
     }
 
@@ -78,7 +78,8 @@ pub(super) async fn read(
             return Ok(entries);
         };
         // The token goes with it.
-        let next = next.parse().ok().filter(|next| Origin::of(next) == Origin::of(&url));
+        let next =
+            next.parse().ok().filter(|next| ServerOrigin::of(next) == ServerOrigin::of(&url));
         url = next.ok_or_else(|| fail("the rest of the listing is on another server"))?;
     }
     Err(fail("the listing has no end"))
@@ -108,16 +109,16 @@ mod tests {
             serde_json::from_value(entry).unwrap()
         };
         let file = listed("file", "a/b.safetensors", &sum);
-        let expected = Entry { name: "b.safetensors".to_owned(), len_bytes: 3 };
-        assert_eq!(file.entry_in("a/", Depth::Directory), Some(expected));
-        assert_eq!(file.entry_in("", Depth::Directory), None);
-        assert_eq!(file.entry_in("", Depth::Tree).unwrap().name, "a/b.safetensors");
+        let expected = ListEntry { name: "b.safetensors".to_owned(), len_bytes: 3 };
+        assert_eq!(file.entry_in("a/", ListDepth::Directory), Some(expected));
+        assert_eq!(file.entry_in("", ListDepth::Directory), None);
+        assert_eq!(file.entry_in("", ListDepth::Tree).unwrap().name, "a/b.safetensors");
         assert_eq!(file.sha256(), Some([0xab; 32]));
         assert_eq!(listed("file", "a", &format!("sha256:{sum}")).sha256(), Some([0xab; 32]));
         for wrong in ["", "ab", &sum[1..], &format!("{sum}a"), &sum.replace('b', "g")] {
             assert_eq!(listed("file", "a", wrong).sha256(), None, "{wrong}");
         }
-        assert_eq!(listed("directory", "a", &sum).entry_in("", Depth::Directory), None);
+        assert_eq!(listed("directory", "a", &sum).entry_in("", ListDepth::Directory), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{PAGE_BYTES_MAX, S3};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::http::Client;
 use crate::source::store::parts::{entry, get};
-use crate::source::store::{Depth, Entry};
+use crate::source::store::{ListDepth, ListEntry};
 use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
@@ -30,8 +30,8 @@ pub(super) async fn entries(
     store: &S3,
     client: &Arc<Client>,
     directory: &str,
-    depth: Depth,
-) -> Result<Vec<Entry>> {
+    depth: ListDepth,
+) -> Result<Vec<ListEntry>> {
     let (address, mut entries) = (&store.0.address, Vec::new());
     let place = format!("s3://{}/{directory}", address.bucket());
     let doing = format!("list {place}");
@@ -40,7 +40,7 @@ pub(super) async fn entries(
         let build = || {
             let mut query = Vec::new();
             query.extend(next.as_deref().map(|token| ("continuation-token", token)));
-            query.extend((depth == Depth::Directory).then_some(("delimiter", "/")));
+            query.extend((depth == ListDepth::Directory).then_some(("delimiter", "/")));
             query.extend([("encoding-type", "url"), ("list-type", "2")]);
             query.push(("prefix", directory));
             Ok(get(address.query_url(&store.region(), &query)?))
@@ -67,7 +67,7 @@ fn strange(place: &str, what: &str) -> Error {
 
 impl Page {
     /// What is in `directory`, without what stands for a directory.
-    fn entries(&self, directory: &str, depth: Depth) -> Vec<Entry> {
+    fn entries(&self, directory: &str, depth: ListDepth) -> Vec<ListEntry> {
         let decoded = self.objects.iter().map(|(key, len_bytes)| match self.is_encoded {
             true => (decode(key), *len_bytes),
             false => (key.clone(), *len_bytes),
@@ -149,9 +149,10 @@ mod tests {
         assert_eq!(page.next.as_deref(), Some("a&b="));
         assert!(page.is_truncated && page.is_encoded);
         let name = "a b+c\u{e9}".to_owned();
-        let expected = [Entry { name, len_bytes: 12 }];
-        assert_eq!(page.entries("m/", Depth::Directory), expected);
-        let names: Vec<_> = page.entries("m/", Depth::Tree).into_iter().map(|e| e.name).collect();
+        let expected = [ListEntry { name, len_bytes: 12 }];
+        assert_eq!(page.entries("m/", ListDepth::Directory), expected);
+        let names: Vec<_> =
+            page.entries("m/", ListDepth::Tree).into_iter().map(|e| e.name).collect();
         assert_eq!(names, ["a b+c\u{e9}", "sub/x"]);
     }
 
@@ -159,7 +160,7 @@ mod tests {
     fn keys_of_stores_that_do_not_encode_are_taken_as_they_are() {
         let text = "<ListBucketResult><IsTruncated>false</IsTruncated>\
             <Contents><Key>a%20+&amp;&#233;&lt;</Key></Contents></ListBucketResult>";
-        let entries = page(text.as_bytes()).unwrap().entries("", Depth::Directory);
+        let entries = page(text.as_bytes()).unwrap().entries("", ListDepth::Directory);
         assert_eq!(entries[0].name, "a%20+&\u{e9}<");
         assert_eq!(page(b"<ListBucketResult/>"), Some(Page::default()));
     }

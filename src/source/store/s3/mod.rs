@@ -19,7 +19,7 @@ mod profiles;
 mod sigv4;
 mod time;
 
-use super::traits::{Checksum, Depth, Entry, Store};
+use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
@@ -183,8 +183,8 @@ impl Store for S3 {
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
-        depth: Depth,
-    ) -> BoxFuture<'a, Result<Option<Vec<Entry>>>> {
+        depth: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         Box::pin(async move { list::entries(self, client, key, depth).await.map(Some) })
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Credential, denied};
 use crate::error::{Error, Result};
-use crate::source::http::{Client, Origin};
+use crate::source::http::{Client, ServerOrigin};
 use crate::source::store::parts::is_passing;
 use crate::source::store::s3::time;
 use bytes::Bytes;
@@ -53,7 +53,7 @@ async fn once(
     request: Request<Bytes>,
     patience: Patience,
 ) -> Result<Response<Bytes>> {
-    let origin = Origin::of(request.uri());
+    let origin = ServerOrigin::of(request.uri());
     match tokio::time::timeout(patience.timeout, client.send_plain(request)).await {
         Ok(outcome) => outcome,
         Err(_) => {

@@ -6,7 +6,7 @@ use super::{Credential, denied};
 use crate::error::{Error, Result};
 use crate::location::escape::segment;
 use crate::options::RemoteOptions;
-use crate::source::http::{Client, ErrorResponse, Origin};
+use crate::source::http::{Client, ErrorResponse, ServerOrigin};
 use crate::source::store::s3::address::{domain, is_region};
 use crate::source::store::s3::judge::said;
 use crate::source::store::s3::profiles::Profiles;
@@ -73,8 +73,8 @@ pub(super) async fn assume(
     if let Some(id) = &role.external_id {
         append(&mut form, "ExternalId", id);
     }
-    let origin = Origin::of(&sts.url);
-    let host = client.host(&origin);
+    let origin = ServerOrigin::of(&sts.url);
+    let host = client.server(&origin);
     let scope = Scope { service: "sts", region: &sts.region };
     let mut corrected = false;
     loop {

@@ -1,15 +1,15 @@
-//! The CRC of an object from those of its ranges, in whatever order they come.
+//! The CRC of an object, from the CRCs of its ranges in any order.
 //!
-//! Neighbours are combined as soon as both are there, so what is kept is one entry for each gap.
+//! Adjacent ranges are combined at once, so at most one more span is kept than there are gaps.
 
 use crate::checksum::Crc;
 use std::collections::BTreeMap;
 
-/// The CRCs of the parts of an object that were seen; no two of them touch.
+/// The CRCs of the spans of an object that were seen; no two of them touch.
 #[derive(Clone)]
-pub(super) struct Spans {
+pub(super) struct CrcSpans {
     crc: Crc,
-    /// By where they begin.
+    /// By the offset of the first byte.
     spans: BTreeMap<u64, Span>,
 }
 
@@ -19,14 +19,14 @@ struct Span {
     crc: u64,
 }
 
-impl Spans {
-    /// Nothing seen yet.
+impl CrcSpans {
+    /// No spans.
     pub fn new(crc: Crc) -> Self {
         Self { crc, spans: BTreeMap::new() }
     }
 
-    /// Takes in the `crc` of the `len` bytes from `offset`, unless some of them were seen already:
-    /// loads read each byte once, and one that comes again must not count twice.
+    /// Adds the `crc` of the `len` bytes from `offset`. Ignores a range of which any byte was seen
+    /// before: loads read each byte once, and a repeated byte must not count twice.
     pub fn add(&mut self, offset: u64, len: u64, crc: u64) {
         let end = offset + len;
         let before = self.spans.range(..end).next_back().map(|(&start, &span)| (start, span));
@@ -43,8 +43,8 @@ impl Spans {
         self.spans.insert(start, whole);
     }
 
-    /// The CRC of all `len_bytes`, once they were seen.
-    pub fn of_all(&self, len_bytes: u64) -> Option<u64> {
+    /// The CRC of all `len_bytes`, if they were all seen.
+    pub fn complete(&self, len_bytes: u64) -> Option<u64> {
         self.spans.get(&0).filter(|span| span.len == len_bytes).map(|span| span.crc)
     }
 

@@ -1,17 +1,18 @@
-//! Making connections: name to addresses, address to socket, proxy, TLS.
+//! Makes connections: resolves the name, connects to an address, goes through proxies, sets up TLS.
 //!
-//! A name's addresses are kept for [`ADDRESSES_FRESH`] and taken in turn, so that the connections of
-//! a load are spread over all machines behind the name. An address that does not answer is passed
-//! over for the next one.
+//! The addresses of a name are kept for [`ADDRESSES_FRESH`] and used in turn, so that the connections
+//! of a load are spread over all machines behind the name. If an address does not answer, the next
+//! one is tried.
 
-use super::exchange::Stream;
-use super::socket::Socket;
+use super::attempt_error::BoxError;
+use super::socket::{Socket, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
@@ -20,57 +21,56 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-/// How long the addresses of a name are used before it is asked for again.
+/// How long the addresses of a name are used before it is resolved again.
 const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 
 /// How long one address of several may take before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
-/// Makes the connections of a client, by the proxies and with the root certificates that the
-/// environment names. Certificates are read when the first `https` connection is made.
+/// Makes the connections of a client, with the proxies and root certificates that the environment
+/// configures. Certificates are read when the first `https` connection is made.
 pub(super) struct Connector {
-    dial: Dial,
+    plain: ProxyConnector,
     options: RemoteOptions,
-    secure: OnceLock<HttpsConnector<Dial>>,
+    secure: OnceLock<HttpsConnector<ProxyConnector>>,
 }
 
 impl Connector {
     /// A connector with `options`.
     pub fn new(options: RemoteOptions) -> Self {
-        let dial = Dial { tcp: Tcp::default(), proxies: Arc::new(proxies(&options)) };
-        Self { dial, options, secure: OnceLock::new() }
+        let proxies = Arc::new(proxies(&options));
+        let plain = ProxyConnector { tcp: TcpConnector::default(), proxies };
+        Self { plain, options, secure: OnceLock::new() }
     }
 
-    /// The proxy for a plain request to `to`, which is to be sent in absolute form.
+    /// The proxy for an `http` request to `to`, which is then sent in absolute form.
     pub fn plain_proxy(&self, to: &Uri) -> Option<Intercept> {
-        self.dial.proxy(to).filter(|_| to.scheme_str() == Some("http"))
+        self.plain.proxy(to).filter(|_| to.scheme_str() == Some("http"))
     }
 
-    /// A connection for requests to `to`.
+    /// Connects to the server of `to`, or to its proxy.
     ///
     /// # Errors
-    /// Whatever is in the way, among it [`Unresolved`], [`rustls::Error`] and [`Error`].
+    /// [`Unresolved`], [`rustls::Error`], [`Error`] or an I/O error.
     pub async fn connect(&self, to: &Uri) -> std::result::Result<Stream, BoxError> {
         if to.scheme_str() != Some("https") {
-            let stream = self.dial.clone().call(to.clone()).await?;
+            let stream = self.plain.clone().call(to.clone()).await?;
             return Ok(MaybeHttpsStream::Http(stream));
         }
         let secure = match self.secure.get() {
             Some(secure) => secure,
             None => {
                 let tls = HttpsConnectorBuilder::new().with_tls_config(tls(&self.options)?);
-                let made = tls.https_only().enable_http1().wrap_connector(self.dial.clone());
+                let made = tls.https_only().enable_http1().wrap_connector(self.plain.clone());
                 self.secure.get_or_init(|| made)
             }
         };
@@ -78,14 +78,14 @@ impl Connector {
     }
 }
 
-/// The proxies of the environment, with the variables and rules of curl.
+/// The proxies that the environment configures, with the variables and rules of curl.
 fn proxies(options: &RemoteOptions) -> Matcher {
     let either = |name: &str| options.env(name).or_else(|| options.env(&name.to_ascii_lowercase()));
     let mut matcher = Matcher::builder();
     if let Some(all) = either("ALL_PROXY") {
         matcher = matcher.all(all);
     }
-    // Upper-case HTTP_PROXY is what a CGI server sets from a request's `Proxy:` header.
+    // A CGI server sets upper-case HTTP_PROXY from a request's `Proxy:` header.
     let is_cgi = options.env("REQUEST_METHOD").is_some();
     let http = if is_cgi { options.env("http_proxy") } else { either("HTTP_PROXY") };
     if let Some(http) = http {
@@ -107,10 +107,11 @@ fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
         roots.add_parsable_certificates(bundle_certificates(&bundle)?);
     }
     for error in native.errors {
-        tracing::warn!(%error, "root certificates that cannot be read");
+        tracing::warn!(%error, "some root certificates cannot be read");
     }
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    // As browsers do: as safe as 256 bits against all that is known, and a quarter cheaper.
+    // AES-128 first, as in browsers: as safe as AES-256 against known attacks, and a quarter
+    // cheaper.
     provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
     let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
@@ -135,15 +136,16 @@ fn bundle_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>> {
     })
 }
 
-/// Connects directly or, where a proxy is set for it, by a tunnel.
+/// Connects directly or, where a proxy is configured, through the proxy.
 #[derive(Clone)]
-struct Dial {
-    tcp: Tcp,
+struct ProxyConnector {
+    tcp: TcpConnector,
     proxies: Arc<Matcher>,
 }
 
-impl Dial {
-    /// The proxy on the way to `to`. The machine's own metadata server is nowhere else.
+impl ProxyConnector {
+    /// The proxy for requests to `to`. Metadata servers are always reached directly, as each machine
+    /// has its own.
     fn proxy(&self, to: &Uri) -> Option<Intercept> {
         let host = to.host().unwrap_or_default();
         let is_metadata = host.starts_with("169.254.")
@@ -154,7 +156,7 @@ impl Dial {
     }
 }
 
-impl Service<Uri> for Dial {
+impl Service<Uri> for ProxyConnector {
     type Response = Socket;
     type Error = io::Error;
     type Future = Connecting<Self::Response>;
@@ -165,12 +167,12 @@ impl Service<Uri> for Dial {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let below_tls = to.scheme_str() == Some("https");
-        let mut tcp = Tcp { below_tls, ..self.tcp.clone() };
+        let mut tcp = TcpConnector { below_tls, ..self.tcp.clone() };
         let Some(proxy) = self.proxy(&to) else {
             return tcp.call(to);
         };
         if !below_tls {
-            // Plain requests go to the proxy as they are, in absolute form.
+            // `http` requests are sent to the proxy itself, in absolute form.
             return tcp.call(proxy.uri().clone());
         }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
@@ -184,10 +186,10 @@ impl Service<Uri> for Dial {
     }
 }
 
-/// Connects over TCP, to the addresses of a name in turn.
+/// Connects over TCP, using the addresses of a name in turn.
 #[derive(Clone, Default)]
-struct Tcp {
-    /// Whether TLS is to be put on its connections.
+struct TcpConnector {
+    /// Whether TLS runs on the connections.
     below_tls: bool,
     names: Arc<Mutex<HashMap<String, Addresses>>>,
 }
@@ -198,7 +200,7 @@ struct Addresses {
     since: Instant,
 }
 
-impl Service<Uri> for Tcp {
+impl Service<Uri> for TcpConnector {
     type Response = Socket;
     type Error = io::Error;
     type Future = Connecting<Self::Response>;
@@ -222,12 +224,12 @@ impl Service<Uri> for Tcp {
     }
 }
 
-impl Tcp {
+impl TcpConnector {
     async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let addresses = self.addresses(host, port).await?;
         let mut last = None;
         for (tried, address) in addresses.iter().enumerate() {
-            // The last one may take as long as the caller allows.
+            // The time for the last address is limited by the caller only.
             let connecting = TcpStream::connect(address);
             let outcome = match tried + 1 < addresses.len() {
                 true => timeout(ADDRESS_TIMEOUT, connecting)
@@ -240,11 +242,11 @@ impl Tcp {
                 Err(refusal) => last = Some(refusal),
             }
         }
-        self.forget(host, port);
+        self.names.lock().remove(&format!("{host}:{port}"));
         Err(last.unwrap_or_else(|| io::Error::other(Unresolved("it has no address".to_owned()))))
     }
 
-    /// All addresses of `host`, from another one each time.
+    /// All addresses of `host`, each time beginning with the next one.
     async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let key = format!("{host}:{port}");
         if let Some(addresses) = self.known(&key) {
@@ -255,12 +257,12 @@ impl Tcp {
             .map_err(|error| io::Error::other(Unresolved(error.to_string())))?
             .collect();
         let addresses = Addresses { all, next: fastrand::usize(..1 << 16), since: Instant::now() };
-        self.lock().insert(key.clone(), addresses);
+        self.names.lock().insert(key.clone(), addresses);
         Ok(self.known(&key).unwrap_or_default())
     }
 
     fn known(&self, key: &str) -> Option<Vec<SocketAddr>> {
-        let mut names = self.lock();
+        let mut names = self.names.lock();
         let addresses = names.get_mut(key)?;
         if addresses.since.elapsed() > ADDRESSES_FRESH {
             names.remove(key);
@@ -272,23 +274,15 @@ impl Tcp {
         all.rotate_left(first);
         Some(all)
     }
-
-    fn forget(&self, host: &str, port: u16) {
-        self.lock().remove(&format!("{host}:{port}"));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Addresses>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A name without addresses, with what the resolver said.
+/// A name that does not resolve, with the message of the resolver.
 #[derive(Debug, thiserror::Error)]
 #[error("the name does not resolve: {0}")]
 pub(super) struct Unresolved(String);
 
 impl Unresolved {
-    /// Whether the resolver itself had trouble (EAI_AGAIN), and may know better later.
+    /// Whether the resolver failed temporarily (EAI_AGAIN), so that a retry may succeed.
     pub fn is_temporary(&self) -> bool {
         self.0.contains("Temporary failure")
     }

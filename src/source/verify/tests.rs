@@ -21,8 +21,12 @@ fn sha256(bytes: &[u8]) -> Checksum {
     Checksum::Sha256(digest.as_ref().try_into().unwrap())
 }
 
-fn check(bytes: &[u8], expected: Checksum) -> Check {
-    Check::new(Location::from(std::path::Path::new("object")), bytes.len() as u64, expected)
+fn check(bytes: &[u8], expected: Checksum) -> ChecksumVerifier {
+    ChecksumVerifier::new(
+        Location::from(std::path::Path::new("object")),
+        bytes.len() as u64,
+        expected,
+    )
 }
 
 /// The ranges between `cuts` of `0..len`.
@@ -39,16 +43,16 @@ fn shuffled<T>(mut items: Vec<T>, seed: u64) -> Vec<T> {
 }
 
 /// Gives `range` of `bytes` in pieces, as they come from a socket.
-fn give(check: &Check, bytes: &[u8], range: Range<usize>) -> Result<()> {
-    let mut part = check.part();
-    bytes[range.clone()].chunks(777).for_each(|piece| part.update(piece));
-    let saw = check.saw_range(range.start as u64, &bytes[range], &part);
+fn give(check: &ChecksumVerifier, bytes: &[u8], range: Range<usize>) -> Result<()> {
+    let mut digest = check.digest();
+    bytes[range.clone()].chunks(777).for_each(|piece| digest.update(piece));
+    let saw = check.add_range(range.start as u64, &bytes[range], &digest);
     futures_util::FutureExt::now_or_never(saw).expect("a CRC waits for nothing")
 }
 
-fn spans_of(check: &Check) -> usize {
+fn spans_of(check: &ChecksumVerifier) -> usize {
     match &check.covered {
-        Covered::Crc(_, spans) => spans.lock().unwrap().len(),
+        Covered::Crc(_, spans) => spans.lock().len(),
         Covered::Sha(_) => 0,
     }
 }
@@ -71,16 +75,16 @@ proptest! {
             let last = order.pop().unwrap();
             for range in order.iter().chain(&repeated).filter(|&range| *range != last) {
                 give(&check, &bytes, range.clone()).unwrap();
-                prop_assert!(!check.is_right());
+                prop_assert!(!check.is_verified());
                 prop_assert!(spans_of(&check) <= order.len());
             }
             give(&check, &bytes, last).unwrap();
-            prop_assert!(check.is_right());
+            prop_assert!(check.is_verified());
             prop_assert_eq!(spans_of(&check), 1);
             for range in repeated {
                 give(&check, &bytes, range).unwrap();
             }
-            prop_assert!(check.is_right());
+            prop_assert!(check.is_verified());
         }
     }
 
@@ -108,7 +112,7 @@ proptest! {
             }
             let error = give(&check, &damaged, last).unwrap_err();
             prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
-            prop_assert!(!check.is_right());
+            prop_assert!(!check.is_verified());
             for wanted in ["object is corrupt", check.expected.algorithm(), &check.expected.text(), "upload"] {
                 prop_assert!(error.to_string().contains(wanted), "{}", error);
             }
@@ -130,7 +134,7 @@ fn checksums_are_those_of_the_standards() {
         for range in ranges(9, vec![3, 5]) {
             give(&check, bytes, range).unwrap();
         }
-        assert!(check.is_right());
+        assert!(check.is_verified());
         assert_eq!(expected.text(), text);
     }
 }
@@ -144,9 +148,9 @@ fn what_is_not_whole_is_not_right() {
         for range in [0..hole, hole + 1..1000] {
             give(&check, &bytes, range).unwrap();
         }
-        assert!(!check.is_right());
+        assert!(!check.is_verified());
         give(&check, &bytes, hole..hole + 1).unwrap();
-        assert!(check.is_right());
+        assert!(check.is_verified());
     }
 }
 
@@ -156,17 +160,17 @@ fn every_load_starts_from_what_opening_has_seen() {
     for expected in [ALGORITHMS[0](&bytes), sha256(&bytes)] {
         let opening = check(&bytes, expected);
         for header in [0..8, 8..100, 0..8] {
-            opening.saw(header.start as u64, &bytes[header]).unwrap();
+            opening.add(header.start as u64, &bytes[header]).unwrap();
         }
         for _ in 0..2 {
-            let load = opening.again();
-            assert!(!load.is_right());
+            let load = opening.for_load();
+            assert!(!load.is_verified());
             give(&load, &bytes, 100..5000).unwrap();
-            assert!(load.is_right() && !opening.is_right());
+            assert!(load.is_verified() && !opening.is_verified());
         }
         let mut damaged = bytes.clone();
         damaged[4999] ^= 1;
-        assert!(give(&opening.again(), &damaged, 100..5000).is_err());
+        assert!(give(&opening.for_load(), &damaged, 100..5000).is_err());
     }
 }
 
@@ -189,9 +193,9 @@ fn sha256_takes_ranges_in_order_whatever_order_they_come_in() {
                     for range in mine {
                         let (check, bytes) = (Arc::clone(&check), Arc::clone(&bytes));
                         let lane = async move {
-                            let part = check.part();
+                            let digest = check.digest();
                             let (start, bytes) = (range.start as u64, &bytes[range]);
-                            check.saw_range(start, bytes, &part).await.unwrap();
+                            check.add_range(start, bytes, &digest).await.unwrap();
                         };
                         lanes.spawn_on(lane, runtime.handle());
                     }
@@ -200,6 +204,6 @@ fn sha256_takes_ranges_in_order_whatever_order_they_come_in() {
             })
             .collect();
         engines.into_iter().for_each(|engine| engine.join().unwrap());
-        assert!(check.is_right());
+        assert!(check.is_verified());
     }
 }

@@ -1,38 +1,35 @@
-//! One engine's reader of one file: picks direct or buffered for each attempt.
+//! One engine's reader of one file: chooses direct or buffered for each attempt.
 
-use super::{FileSource, OpenFile};
+use super::backend::{Backend, BackendKind};
+use super::file::OpenFile;
+use super::residency::resident_bytes;
+use super::traits::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
 use crate::options::ReadPath;
 use crate::ring::Window;
-use crate::source::{
-    Attempt, Backend, BackendKind, Downgrade, LocalFuture, Reader, Via, resident_bytes,
-};
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-/// A read goes to the page cache when this share of it is there, in eighths. What is cached comes
-/// two to three times as fast from there as from a disk of 2.5 GB/s; what is not takes twice as long
-/// through the cache as directly. So it has to be nearly all of it.
+/// A read goes through the page cache when the cache holds at least this share of it, in eighths.
+/// Cached bytes are read two to three times as fast as from a disk of 2.5 GB/s; uncached bytes take
+/// twice as long through the cache as with direct reads. So nearly all of it has to be cached.
 const RESIDENT_EIGHTHS: u64 = 7;
 
 pub(super) struct FileReader {
-    source: Arc<FileSource>,
     open: Arc<OpenFile>,
+    block_bytes: usize,
     backend: Backend,
     path: ReadPath,
     direct_refused: Cell<bool>,
 }
 
 impl FileReader {
-    pub(super) fn new(
-        source: Arc<FileSource>,
-        open: Arc<OpenFile>,
-        backend: Backend,
-        path: ReadPath,
-    ) -> Self {
-        let direct_refused = Cell::new(path != ReadPath::Buffered && source.direct(&open).is_err());
-        Self { source, open, backend, path, direct_refused }
+    /// A reader of `open`, whose direct reads are aligned to `block_bytes`.
+    pub fn new(open: Arc<OpenFile>, block_bytes: usize, access: &Access) -> Self {
+        let (backend, path) = (access.backend.clone(), access.path);
+        let direct_refused = Cell::new(path != ReadPath::Buffered && open.direct().is_err());
+        Self { open, block_bytes, backend, path, direct_refused }
     }
 
     /// The descriptor for direct reads, if this read should be one.
@@ -40,15 +37,15 @@ impl FileReader {
         if self.direct_refused.get() || self.path == ReadPath::Buffered {
             return None;
         }
-        let file = self.source.direct(&self.open).ok()?;
+        let file = self.open.direct().ok()?;
         let len = window.unfilled_len() as u64;
-        let mask = self.source.block_bytes as u64 - 1;
+        let mask = self.block_bytes as u64 - 1;
         let aligned = (offset | len | window.unfilled_ptr() as u64) & mask == 0;
         (aligned && !self.is_resident(offset, len)).then_some(file)
     }
 
     fn is_resident(&self, offset: u64, len: u64) -> bool {
-        let len = len.min(self.source.identity.len_bytes.saturating_sub(offset));
+        let len = len.min(self.open.identity.len_bytes.saturating_sub(offset));
         self.path == ReadPath::Auto
             && resident_bytes(&self.open.buffered, offset, len)
                 .is_ok_and(|resident| resident * 8 >= len * RESIDENT_EIGHTHS)
@@ -71,15 +68,15 @@ impl Reader for FileReader {
         })
     }
 
-    fn refused(&self) -> Option<Downgrade> {
+    fn initial_downgrade(&self) -> Option<Downgrade> {
         let wanted = self.path != ReadPath::Buffered;
-        let why = wanted.then(|| self.source.direct(&self.open).err())??;
+        let why = wanted.then(|| self.open.direct().err())??;
         Some(Downgrade { from: "direct", to: "buffered", why: why.clone() })
     }
 
-    fn steps_down(&self) -> usize {
+    fn downgrade_count(&self) -> usize {
         usize::from(self.direct_refused.get())
-            + usize::from(self.backend.rung() == BackendKind::Pread)
+            + usize::from(self.backend.kind() == BackendKind::Pread)
     }
 
     fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade> {
@@ -87,7 +84,7 @@ impl Reader for FileReader {
         if self.path != ReadPath::Buffered && !self.direct_refused.replace(true) {
             return Some(Downgrade { from: "direct", to: "buffered", why });
         }
-        let from = self.backend.rung().as_str();
+        let from = self.backend.kind().as_str();
         self.backend.downgrade().then_some(Downgrade { from, to: "pread", why })
     }
 }

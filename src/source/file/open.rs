@@ -1,0 +1,116 @@
+//! Opening files, and the descriptors that readers and devices share.
+
+use super::identity::FileIdentity;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::residency::resident_bytes;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// The descriptors of one file. They are closed when the last reader is dropped.
+#[derive(Debug)]
+pub(in crate::source) struct OpenFile {
+    path: PathBuf,
+    pub identity: FileIdentity,
+    pub buffered: Arc<File>,
+    /// Opened for the first engine that reads; `Err` holds the reason why O_DIRECT is not used.
+    direct: OnceLock<Result<Arc<File>, String>>,
+}
+
+impl OpenFile {
+    /// Opens the file at `path`, which must still have `identity`.
+    ///
+    /// # Errors
+    /// As [`open_regular`]; [`Changed`](ErrorKind::Changed) if the identity differs.
+    pub fn open(path: &Path, identity: FileIdentity) -> Result<Self> {
+        let buffered = open_regular(path)?;
+        identity.check(&buffered, path)?;
+        let (path, buffered) = (path.to_owned(), Arc::new(buffered));
+        Ok(Self { path, identity, buffered, direct: OnceLock::new() })
+    }
+
+    /// The descriptor for direct reads, opened at the first call.
+    ///
+    /// # Errors
+    /// The reason why O_DIRECT is not used.
+    pub fn direct(&self) -> Result<&Arc<File>, &String> {
+        let opened = self.direct.get_or_init(|| open_direct(&self.path, &self.identity));
+        opened.as_ref()
+    }
+}
+
+/// A file opened for direct reads by a device, with a descriptor of its own. It also keeps the
+/// source's descriptors open.
+#[derive(Debug)]
+pub struct DirectFile {
+    direct: Arc<File>,
+    open: Arc<OpenFile>,
+}
+
+impl DirectFile {
+    /// Opens the file of `open` anew for direct reads.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) where the file system refuses direct reads.
+    pub(in crate::source) fn open(open: Arc<OpenFile>) -> Result<Self> {
+        let direct = open_direct(&open.path, &open.identity).map_err(|why| {
+            let sentence = format!("{} refuses direct reads: {why}", open.path.display());
+            Error::new(ErrorKind::Unsupported, sentence)
+        })?;
+        Ok(Self { direct, open })
+    }
+
+    /// The descriptor.
+    pub fn descriptor(&self) -> &Arc<File> {
+        &self.direct
+    }
+
+    /// The device number of the file system that holds the file.
+    pub fn file_system(&self) -> u64 {
+        self.open.identity.device
+    }
+
+    /// How many of the file's bytes the page cache holds.
+    ///
+    /// # Errors
+    /// As [`resident_bytes`].
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        resident_bytes(&self.open.buffered, 0, self.open.identity.len_bytes)
+    }
+}
+
+/// Opens `path` for reading if it is a regular file. Never blocks, not even on a FIFO.
+///
+/// # Errors
+/// Those of opening; [`InvalidInput`](ErrorKind::InvalidInput) for anything but a regular file.
+pub(in crate::source) fn open_regular(path: &Path) -> Result<File> {
+    let fail = |e| Error::from_io(format_args!("open {}", path.display()), e);
+    let file = open_with(path, 0).map_err(fail)?;
+    let kind = file.metadata().map_err(fail)?.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(file),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_block_device() || kind.is_char_device() => "a device",
+        () => "not a regular file",
+    };
+    let sentence = format!("{} is {what}; name a regular safetensors file", path.display());
+    Err(Error::new(ErrorKind::InvalidInput, sentence))
+}
+
+/// Opens `path` for direct reads, or gives the reason why not.
+fn open_direct(path: &Path, identity: &FileIdentity) -> Result<Arc<File>, String> {
+    let direct = open_with(path, libc::O_DIRECT).map_err(|refusal| refusal.to_string())?;
+    // The path may name another file by now.
+    match FileIdentity::of(&direct) {
+        Ok(now) if identity.is_still(&now) => Ok(Arc::new(direct)),
+        _ => Err("the path leads to another file now".to_owned()),
+    }
+}
+
+fn open_with(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    let flags = flags | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}

@@ -1,0 +1,127 @@
+//! A local file as a source: direct, buffered or mapped.
+//!
+//! The first step of the fallback chain is here: `direct -> buffered`. Each read chooses for itself:
+//!
+//! ```text
+//! path is buffered, or direct was refused before ------------------> buffered
+//! offset, address or length not aligned to the file's block -------> buffered
+//! path is auto and the page cache holds (nearly) all of it --------> buffered
+//! else ------------------------------------------------------------> O_DIRECT
+//! ```
+//!
+//! No descriptor is kept between opening a checkpoint and reading it, so 500 shards do not need 500
+//! descriptors. A file that is opened again must be the file whose header was read: device, inode,
+//! length and modification time are compared, and again when an extent is complete.
+
+use super::file::{DirectFile, FileIdentity, OpenFile, open_regular};
+use super::file_reader::FileReader;
+use super::traits::{Access, Reader, Source};
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::ring::{Mapping, PAGE_BYTES};
+use crate::sys;
+use parking_lot::Mutex;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+/// A regular file on a local (or mounted) file system.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    location: Location,
+    identity: FileIdentity,
+    block_bytes: usize,
+    /// The open file, shared by its current readers.
+    open: Mutex<Weak<OpenFile>>,
+}
+
+impl FileSource {
+    /// Opens the file to learn its identity and alignment, and closes it again.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound),
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied), or
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for anything but a regular file (opening a
+    /// FIFO would block, reading a device would not end).
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = open_regular(path)?;
+        let identity = FileIdentity::of(&file)
+            .map_err(|e| Error::from_io(format_args!("read {}", path.display()), e))?;
+        Ok(Self {
+            path: path.to_owned(),
+            location: Location::from(path),
+            identity,
+            block_bytes: block_bytes(&file),
+            open: Mutex::default(),
+        })
+    }
+
+    /// As [`open`](Self::open), for a file that is written to while it is read. The caller checks
+    /// its bytes.
+    pub(crate) fn open_growing(path: &Path) -> Result<Self> {
+        let file = Self::open(path)?;
+        Ok(Self { identity: file.identity.growing(), ..file })
+    }
+
+    /// The shared descriptors; opens them if no reader has them open.
+    fn opened(&self) -> Result<Arc<OpenFile>> {
+        let mut open = self.open.lock();
+        if let Some(file) = open.upgrade() {
+            return Ok(file);
+        }
+        let file = Arc::new(OpenFile::open(&self.path, self.identity)?);
+        *open = Arc::downgrade(&file);
+        Ok(file)
+    }
+}
+
+impl Source for FileSource {
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
+    fn location(&self) -> &Location {
+        &self.location
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.identity.len_bytes
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = self.opened().map_err(io::Error::other)?;
+        file.buffered.read_exact_at(into, offset)
+    }
+
+    fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(FileReader::new(self.opened()?, self.block_bytes, access)))
+    }
+
+    fn map(&self) -> Result<Mapping> {
+        let open = self.opened()?;
+        Mapping::of_file(&open.buffered, self.identity.len_bytes as usize)
+            .map_err(|e| Error::from_io(format_args!("map {}", self.path.display()), e))
+    }
+
+    fn direct_file(&self) -> Result<DirectFile> {
+        DirectFile::open(self.opened()?)
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.identity.check(&self.opened()?.buffered, &self.path)
+    }
+}
+
+/// The alignment of direct reads of `file`: at least a page, as slots are aligned to pages.
+fn block_bytes(file: &File) -> usize {
+    let reported = sys::direct_alignment(file)
+        .map_or(0, |alignment| alignment.memory_bytes.max(alignment.offset_bytes));
+    (reported as usize).next_power_of_two().max(PAGE_BYTES)
+}

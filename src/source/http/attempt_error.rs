@@ -1,0 +1,141 @@
+//! How an attempt of a request can fail.
+
+use super::connect::Unresolved;
+use super::error_response::ErrorResponse;
+use super::pool::ServerOrigin;
+use crate::error::{Error, ErrorKind};
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// The result of one attempt.
+pub(crate) type Attempted<T> = std::result::Result<T, AttemptError>;
+
+/// How an attempt failed.
+#[derive(Debug)]
+pub(crate) enum AttemptError {
+    /// There was no response, only a part of it, or a wrong one.
+    Transport(TransportError),
+    /// The server responded with an error.
+    Response(Box<ErrorResponse>),
+    /// An error that a retry would not change.
+    Final(Error),
+}
+
+/// An attempt without a usable response.
+#[derive(Debug)]
+pub(crate) struct TransportError {
+    /// The label for counting retries: `connect`, `reset`, `timeout`, ...
+    pub reason: &'static str,
+    pub kind: ErrorKind,
+    /// What happened, and what the user can do about it.
+    pub sentence: String,
+    pub cause: Option<BoxError>,
+    /// Whether a retry may succeed.
+    pub retryable: bool,
+    /// The most attempts, if fewer than the limits allow: success is unlikely.
+    pub attempts_max: Option<u32>,
+}
+
+/// The most attempts to connect to a server that does not accept connections.
+const CONNECTS_MAX: u32 = 4;
+
+impl TransportError {
+    /// An error that may not occur again.
+    pub fn transient(reason: &'static str, sentence: impl Into<String>) -> Self {
+        let (sentence, kind) = (sentence.into(), ErrorKind::Io);
+        Self { reason, kind, sentence, cause: None, retryable: true, attempts_max: None }
+    }
+
+    /// The same error with its cause.
+    pub fn caused_by(self, cause: impl Into<BoxError>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
+    }
+
+    /// The error to report when the request is given up. `doing` continues "cannot".
+    pub fn into_error(self, doing: &str) -> Error {
+        let error = Error::new(self.kind, format!("cannot {doing}: {}", self.sentence));
+        match self.cause {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        }
+    }
+
+    /// A connection to `origin` that could not be made.
+    pub fn connecting(origin: &ServerOrigin, cause: BoxError) -> Self {
+        let (sentence, retryable) = if let Some(unresolved) = find::<Unresolved>(&*cause) {
+            let sentence =
+                format!("the name of {origin} does not resolve; check it, and this machine's DNS");
+            (sentence, unresolved.is_temporary())
+        } else if let Some(tls) = find::<rustls::Error>(&*cause) {
+            // An overloaded server may send alerts; certificates stay as they are.
+            let is_certificate = matches!(
+                tls,
+                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented
+            );
+            (untrusted(origin, tls), !is_certificate)
+        } else {
+            let sentence =
+                format!("no connection to {origin}: {cause}; check that the server runs");
+            (sentence, true)
+        };
+        let (kind, attempts_max) = (ErrorKind::Unreachable, Some(CONNECTS_MAX));
+        Self { reason: "connect", kind, sentence, cause: Some(cause), retryable, attempts_max }
+    }
+}
+
+fn untrusted(origin: &ServerOrigin, error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(why) => format!(
+            "the certificate of {origin} is not trusted ({why:?}); name the authority that issued \
+             it with SSL_CERT_FILE"
+        ),
+        other => format!("no TLS with {origin}: {other}"),
+    }
+}
+
+/// The first error of type `T` among `error` and its causes, also inside of I/O errors.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        // `source` of an I/O error skips the error that it wraps.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+impl From<TransportError> for AttemptError {
+    fn from(error: TransportError) -> Self {
+        Self::Transport(error)
+    }
+}
+
+impl From<ErrorResponse> for AttemptError {
+    fn from(response: ErrorResponse) -> Self {
+        Self::Response(Box::new(response))
+    }
+}
+
+impl From<Error> for AttemptError {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl fmt::Display for AttemptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(error) => f.write_str(&error.sentence),
+            Self::Response(response) => write!(f, "the server answered {}", response.status),
+            Self::Final(error) => error.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Detects bodies that stall: one has to bring [`RetryLimits::STALLED_BYTES`] in each period of
+//! [`RetryLimits::stalled`], however many reads that takes, or end.
+
+use crate::options::RetryLimits;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// The stall timeout of one body.
+pub(crate) struct StallTimeout {
+    timer: Pin<Box<Sleep>>,
+    period: Duration,
+    received_before: usize,
+}
+
+impl StallTimeout {
+    /// Starts the first period, when `received` bytes have arrived.
+    pub fn new(limits: &RetryLimits, received: usize) -> Self {
+        let period = limits.stalled;
+        Self { timer: Box::pin(sleep(period)), period, received_before: received }
+    }
+
+    /// Completes when a period ends that brought too little. `received` is how many bytes have
+    /// arrived by now.
+    pub async fn expired(&mut self, received: usize) {
+        loop {
+            self.timer.as_mut().await;
+            if ((received - self.received_before) as u64) < RetryLimits::STALLED_BYTES {
+                return;
+            }
+            self.received_before = received;
+            self.timer.as_mut().reset(Instant::now() + self.period);
+        }
+    }
+}

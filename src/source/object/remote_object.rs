@@ -1,0 +1,331 @@
+//! Reads ranges of an object, with retries, redirects and hedged requests.
+//!
+//! The URL that redirects led to (a CDN, a signed URL) is remembered and requested directly. When that
+//! server refuses, as happens when a signed URL expires, the redirects are followed again.
+//!
+//! ```text
+//! read: until the range is complete, with retries
+//!   concurrency limit: a permit
+//!     request_hedged: request, repeated on another connection when the response is late
+//!       request: at the remembered URL, else at the store's; the head is checked
+//!     receive: the body, into its window
+//! ```
+
+use super::body_writer::BodyWriter;
+use super::identity::{ObjectIdentity, changed};
+use super::open::{Opened, open_once};
+use super::range::{self, ContentRange};
+use super::receive::{Receiver, SocketReader};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::{Location, ObjectUri};
+use crate::source::counters::LoadCounters;
+use crate::source::http::{
+    AttemptError, Attempted, Client, Pool, RetryState, ServerOrigin, ServerResponse, ServerState,
+};
+use crate::source::stop::{Stop, stopped};
+use crate::source::store::Store;
+use crate::source::verify::ChecksumVerifier;
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use parking_lot::Mutex;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use tokio::time::{Instant, sleep};
+
+/// A failed attempt that brought at least this much counts as progress.
+const PROGRESS_BYTES: usize = 256 << 10;
+
+/// What ranges are read with.
+pub(super) struct ReadContext<'a, S> {
+    pub sockets: &'a S,
+    pub pool: &'a Pool,
+    pub counters: &'a LoadCounters,
+    pub stop: &'a Stop,
+}
+
+impl<S> ReadContext<'_, S> {
+    /// Awaits `work` unless the load is stopped first.
+    ///
+    /// # Errors
+    /// [`Cancelled`](ErrorKind::Cancelled) when the load is stopped.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.stop.stopped() => Err(stopped()),
+        }
+    }
+}
+
+/// An object of known length and identity, and how to request it.
+pub(super) struct Object {
+    pub client: Arc<Client>,
+    pub location: Location,
+    pub identity: ObjectIdentity,
+    store: Arc<dyn Store>,
+    key: String,
+    /// The URL on another server that redirects led to.
+    route: Mutex<Option<Uri>>,
+}
+
+impl Object {
+    /// Opens the object `uri` of `store` with a request for its first `first_bytes`, which are
+    /// returned as well; none are sent if the object still has the identity `known`. Runs on the
+    /// control thread's runtime.
+    ///
+    /// # Errors
+    /// Those of the store; [`Unsupported`](ErrorKind::Unsupported) for a server without ranges.
+    pub async fn open(
+        client: Arc<Client>,
+        store: Arc<dyn Store>,
+        uri: ObjectUri,
+        first_bytes: u64,
+        known: Option<ObjectIdentity>,
+    ) -> Result<(Self, Bytes)> {
+        let doing = format!("open {uri}");
+        let key = uri.key().to_owned();
+        let counting = Arc::clone(&client);
+        let mut retry = RetryState::new(&doing, client.options.retries, counting.counters());
+        loop {
+            let server = client.server(&ServerOrigin::of(&store.url(&key)?));
+            match open_once(&client, &*store, &key, first_bytes, known.as_ref()).await {
+                Ok(opened) => {
+                    server.succeeded();
+                    let opened = opened.or(known.map(Opened::without_bytes));
+                    let Some(Opened { identity, route, first }) = opened else {
+                        // Not reached: without `known`, an object is never reported as unchanged.
+                        return Err(changed(&uri.into(), "its ETag"));
+                    };
+                    let object = Self::known(client, store, uri, identity);
+                    *object.route.lock() = route;
+                    return Ok((object, first));
+                }
+                Err(failure) => sleep(retry.after(failure, &*store, &server)?.wait).await,
+            }
+        }
+    }
+
+    /// The object `uri` of `store`, assumed to have `identity`, without a request. If it has been
+    /// replaced, reading it fails.
+    pub fn known(
+        client: Arc<Client>,
+        store: Arc<dyn Store>,
+        uri: ObjectUri,
+        identity: ObjectIdentity,
+    ) -> Self {
+        let (key, location) = (uri.key().to_owned(), Location::Object(uri));
+        Self { client, location, identity, store, key, route: Mutex::default() }
+    }
+
+    /// The kind of store.
+    pub fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
+    /// A verifier of the object's bytes.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) if the store has no checksum of the object; else those
+    /// of the store.
+    pub async fn verifier(&self) -> Result<ChecksumVerifier> {
+        let expected = self.store.checksum(&self.client, &self.key).await?.ok_or_else(|| {
+            let sentence = format!(
+                "{} has no checksum of the whole object in its store; load it without --verify, or \
+                 upload it with one (for S3: --checksum-algorithm CRC64NVME)",
+                self.location
+            );
+            Error::new(ErrorKind::Unsupported, sentence)
+        })?;
+        Ok(ChecksumVerifier::new(self.location.clone(), self.identity.len_bytes, expected))
+    }
+
+    /// Fills `writer` with the bytes from `offset`, which lie within the object, with retries.
+    ///
+    /// # Errors
+    /// [`Changed`](ErrorKind::Changed) if the object was replaced; the last failure when retries are
+    /// used up; [`Cancelled`](ErrorKind::Cancelled) when the load is stopped.
+    pub async fn read<S: SocketReader>(
+        &self,
+        context: &ReadContext<'_, S>,
+        offset: u64,
+        mut writer: BodyWriter,
+    ) -> (Result<()>, BodyWriter) {
+        let doing = format!("read {}", self.location);
+        let mut retry = RetryState::new(&doing, self.client.options.retries, context.counters);
+        let start = offset - writer.written() as u64;
+        while writer.left() > 0 {
+            let before = writer.written();
+            let outcome;
+            (outcome, writer) = self.read_once(context, start + before as u64, writer).await;
+            let Err(failure) = outcome else { continue };
+            if writer.written() - before >= PROGRESS_BYTES {
+                retry.progressed();
+            }
+            if let Err(error) = self.recover(context, &mut retry, failure).await {
+                return (Err(error), writer);
+            }
+        }
+        (Ok(()), writer)
+    }
+
+    /// Waits until the next attempt after `failure`.
+    async fn recover<S>(
+        &self,
+        context: &ReadContext<'_, S>,
+        retry: &mut RetryState<'_>,
+        failure: AttemptError,
+    ) -> Result<()> {
+        let server = self.server()?;
+        let backoff = retry.after(failure, &*self.store, &server)?;
+        if backoff.throttled {
+            server.concurrency.throttled();
+        }
+        context.unless_stopped(sleep(backoff.wait)).await
+    }
+
+    /// Makes one attempt to fill `writer`.
+    async fn read_once<S: SocketReader>(
+        &self,
+        context: &ReadContext<'_, S>,
+        offset: u64,
+        writer: BodyWriter,
+    ) -> (Attempted<()>, BodyWriter) {
+        let server = match self.server() {
+            Ok(server) => server,
+            Err(error) => return (Err(error.into()), writer),
+        };
+        let (before, left) = (writer.written(), writer.left() as u64);
+        let requesting = async {
+            let permit = server.concurrency.acquire().await;
+            Ok((permit, self.request_hedged(context, &server, offset, left).await?))
+        };
+        let answered = context.unless_stopped(requesting).await.map_err(AttemptError::from);
+        let (_permit, mut answered) = match answered.flatten() {
+            Ok(answered) => answered,
+            Err(failure) => return (Err(failure), writer),
+        };
+        let (limits, origin) = (&self.client.options.retries, &answered.origin);
+        let receiver = Receiver { sockets: context.sockets, stop: context.stop, limits, origin };
+        let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
+        server.concurrency.received((writer.written() - before) as u64);
+        if outcome.is_ok() {
+            server.succeeded();
+            answered.keep_connection(context.pool);
+        }
+        (outcome, writer)
+    }
+
+    fn server(&self) -> Result<Arc<ServerState>> {
+        Ok(self.client.server(&ServerOrigin::of(&self.store.url(&self.key)?)))
+    }
+
+    /// Requests a range, and again on another connection when the response is late. Returns the first
+    /// success, and closes the other connection.
+    async fn request_hedged<S>(
+        &self,
+        context: &ReadContext<'_, S>,
+        server: &ServerState,
+        offset: u64,
+        len: u64,
+    ) -> Attempted<ServerResponse> {
+        let ReadContext { pool, counters, .. } = context;
+        let began = Instant::now();
+        let mut first = pin!(self.request(pool, offset, len));
+        let answered = match server.hedging.late_after() {
+            None => first.await?,
+            Some(late) => tokio::select! {
+                biased;
+                answered = first.as_mut() => answered?,
+                () = sleep(late) => {
+                    if server.hedging.try_hedge() {
+                        counters.retry("hedged");
+                        first_success(first, pin!(self.request(pool, offset, len))).await?
+                    } else {
+                        first.await?
+                    }
+                }
+            },
+        };
+        server.hedging.record(began.elapsed());
+        Ok(answered)
+    }
+
+    /// Requests a range and checks the head of the response.
+    async fn request(&self, pool: &Pool, offset: u64, len: u64) -> Attempted<ServerResponse> {
+        let route = self.route.lock().clone();
+        if let Some(uri) = route {
+            let answered = self.request_at(pool, uri, false, offset, len).await?;
+            let status = answered.response.status();
+            if !status.is_client_error() {
+                return self.checked(pool, answered, offset, len).await;
+            }
+            tracing::debug!(location = %self.location, %status, "following the redirects again");
+            *self.route.lock() = None;
+        }
+        let uri = self.store.url(&self.key)?;
+        let answered = self.request_at(pool, uri.clone(), true, offset, len).await?;
+        *self.route.lock() = answered.redirected_from(&uri);
+        self.checked(pool, answered, offset, len).await
+    }
+
+    async fn request_at(
+        &self,
+        pool: &Pool,
+        uri: Uri,
+        trusted: bool,
+        offset: u64,
+        len: u64,
+    ) -> Attempted<ServerResponse> {
+        let mut request = range::request(uri, offset, len);
+        self.identity.require_unchanged(request.headers_mut());
+        self.client.attempt(pool, &*self.store, request, trusted).await
+    }
+
+    /// Returns the response if it brings exactly the requested range of this object.
+    async fn checked(
+        &self,
+        pool: &Pool,
+        answered: ServerResponse,
+        offset: u64,
+        len: u64,
+    ) -> Attempted<ServerResponse> {
+        let (headers, origin) = (answered.response.headers(), &answered.origin);
+        match answered.response.status() {
+            StatusCode::PARTIAL_CONTENT => {}
+            StatusCode::OK => {
+                self.identity.check(headers, None, &self.location)?;
+                return Err(range::no_ranges(origin));
+            }
+            StatusCode::PRECONDITION_FAILED => {
+                return Err(changed(&self.location, "its ETag").into());
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                return Err(changed(&self.location, "its length").into());
+            }
+            _ => return Err(self.client.error_response(pool, answered).await.into()),
+        }
+        range::refuse_encoding(headers, origin)?;
+        let range = ContentRange::of(headers);
+        self.identity.check(headers, range.and_then(|range| range.total_bytes), &self.location)?;
+        let fits = range.is_some_and(|range| range.first == offset && range.len_bytes() == len)
+            && answered.response.body().left().is_none_or(|bytes| bytes == len);
+        if fits { Ok(answered) } else { Err(range::wrong_range(origin)) }
+    }
+}
+
+/// The first success of the two, or the failure of the second to fail.
+async fn first_success<T, F: Future<Output = Attempted<T>>>(
+    mut a: Pin<&mut F>,
+    mut b: Pin<&mut F>,
+) -> Attempted<T> {
+    tokio::select! {
+        answer = a.as_mut() => match answer {
+            Err(_) => b.await,
+            answer => answer,
+        },
+        answer = b.as_mut() => match answer {
+            Err(_) => a.await,
+            answer => answer,
+        },
+    }
+}

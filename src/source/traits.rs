@@ -1,0 +1,205 @@
+//! The traits of sources and readers, and the types that their methods take and return.
+
+use super::backend::Backend;
+use super::counters::LoadCounters;
+use super::file::DirectFile;
+use super::http::Pool;
+use super::stop::Stop;
+use super::verify::ChecksumVerifier;
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::options::ReadPath;
+use crate::ring::{Mapping, Window};
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A future that runs on an engine's thread.
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A file or object that bytes are read from, such as a shard of a checkpoint.
+pub trait Source: Send + Sync {
+    /// The kind of source, as a label for metrics: `file`, `s3`, ...
+    fn kind(&self) -> &'static str;
+
+    /// The location of the source, for messages.
+    fn location(&self) -> &Location;
+
+    /// The length in bytes when the source was opened.
+    fn len_bytes(&self) -> u64;
+
+    /// Whether reads spend most of their time waiting for a network.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// The alignment of offsets, lengths and addresses that reads are fastest with: a power of two,
+    /// or 1 if alignment does not matter. The memory of an extent is laid out congruent to the
+    /// source's offsets modulo this.
+    fn block_bytes(&self) -> usize;
+
+    /// Fills `into` from `offset`, blocking. For the small reads of opening a checkpoint.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the source ends before `into` is full.
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// A new verifier for the source's bytes in one load, if the source was opened for
+    /// verification. It has seen the bytes read at opening; readers that are given the verifier
+    /// add the bytes that they read.
+    fn verifier(&self) -> Option<Arc<ChecksumVerifier>> {
+        None
+    }
+
+    /// A reader for the engine that `access` belongs to.
+    ///
+    /// # Errors
+    /// When the source cannot be opened for reading.
+    fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>>;
+
+    /// The file that contains all bytes of an object once the local file cache has all of them; `None`
+    /// for a source that is not cached. The file exists if and only if it is complete.
+    fn cached_file(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Maps the whole source into memory, if it is a file.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) for a source that cannot be mapped.
+    fn map(&self) -> Result<Mapping>;
+
+    /// Opens the source anew as a file that a device reads by itself, with direct reads.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) if the source is not a file or its file system has
+    /// no direct reads; [`Changed`](ErrorKind::Changed) if the file was replaced or modified since
+    /// it was opened.
+    fn direct_file(&self) -> Result<DirectFile> {
+        let sentence = format!("{} is not a local file", self.location());
+        Err(Error::new(ErrorKind::Unsupported, sentence))
+    }
+
+    /// Fails if the source's length or identity changed since it was opened.
+    ///
+    /// # Errors
+    /// [`Changed`](ErrorKind::Changed), naming what changed.
+    fn check_unchanged(&self) -> Result<()>;
+}
+
+/// What an engine provides to its readers. Cheap to clone.
+#[derive(Clone)]
+pub struct Access {
+    /// The backend for reading files.
+    pub backend: Backend,
+    /// How the caller wants files to be read.
+    pub path: ReadPath,
+    /// Ends waits for a server when the load is stopped.
+    pub stop: Arc<Stop>,
+    /// Counts retries, among others.
+    pub counters: Arc<LoadCounters>,
+    /// Receives the bytes that are read, if the source is to be verified.
+    pub verifier: Option<Arc<ChecksumVerifier>>,
+    /// The engine's idle connections.
+    pub(crate) pool: Arc<Pool>,
+}
+
+impl Access {
+    /// The access of an engine that reads files with `backend`.
+    pub fn new(
+        backend: Backend,
+        path: ReadPath,
+        stop: Arc<Stop>,
+        counters: Arc<LoadCounters>,
+    ) -> Self {
+        Self { backend, path, stop, counters, verifier: None, pool: Arc::default() }
+    }
+
+    /// The same access for a source whose bytes are added to `verifier`.
+    pub(crate) fn with_verifier(&self, verifier: Option<Arc<ChecksumVerifier>>) -> Self {
+        Self { verifier, ..self.clone() }
+    }
+}
+
+/// How the bytes of one attempt were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Via {
+    /// With O_DIRECT, from the storage device into the destination.
+    Direct,
+    /// Through the page cache, copied by the kernel.
+    Buffered,
+    /// From the page cache, mapped into memory.
+    Mapped,
+    /// Over HTTP, from a socket into the destination.
+    Http,
+    /// By GPUDirect Storage, from the storage device into GPU memory.
+    Gds,
+}
+
+impl Via {
+    /// The label used in summaries and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Via::Direct => "direct",
+            Via::Buffered => "buffered",
+            Via::Mapped => "mapped",
+            Via::Http => "http",
+            Via::Gds => "gds",
+        }
+    }
+}
+
+/// The result of one successful attempt to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// How many bytes were written to the beginning of the window's unfilled part; 0 only at the
+    /// end of the source.
+    pub bytes: usize,
+    /// How they were read.
+    pub via: Via,
+}
+
+/// Reads one source on one engine's thread.
+pub trait Reader {
+    /// Makes one attempt to fill `window`'s [unfilled part](Window::unfilled_len) with the bytes at
+    /// `offset`.
+    ///
+    /// The operation owns the window and returns it with the outcome, so that memory which the
+    /// kernel may still write to is never freed when a future is dropped.
+    fn read_at<'a>(
+        &'a self,
+        window: Window,
+        offset: u64,
+    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)>;
+
+    /// The downgrade that took place when this reader was made, if any. The summary reports it
+    /// once.
+    fn initial_downgrade(&self) -> Option<Downgrade> {
+        None
+    }
+
+    /// How many downgrades this reader has made. If the count has grown since a failed read began,
+    /// that read was in flight while another one caused the downgrade, and is to be repeated.
+    fn downgrade_count(&self) -> usize;
+
+    /// Called when `window` is filled with the bytes at `offset`. A reader that keeps what it reads
+    /// shares the window's bytes here.
+    fn filled(&self, _window: &mut Window, _offset: u64) {}
+
+    /// Falls back to the next backend or read path after `refusal`; `None` when there is none left.
+    fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade>;
+}
+
+/// A step along a fallback chain, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Downgrade {
+    /// What was to be used.
+    pub from: &'static str,
+    /// What is used instead.
+    pub to: &'static str,
+    /// The reason.
+    pub why: String,
+}

@@ -1,0 +1,206 @@
+//! The verifier of an object in one load.
+
+use super::crc::CrcSpans;
+use super::sha::OrderedSha256;
+use crate::checksum::Crc;
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::source::store::Checksum;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use crc_fast::Digest;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Tracks which bytes of an object were read in one load, and compares their checksum with the
+/// expected one when all have been.
+pub struct ChecksumVerifier {
+    location: Location,
+    len_bytes: u64,
+    expected: Checksum,
+    covered: Covered,
+    verified: AtomicBool,
+}
+
+/// The checksum of the bytes seen so far.
+enum Covered {
+    /// A CRC takes ranges in any order.
+    Crc(Crc, Mutex<CrcSpans>),
+    /// SHA-256 takes ranges in ascending order.
+    Sha(OrderedSha256),
+}
+
+/// The CRC of a range while it arrives, if the object is verified by a CRC.
+#[derive(Clone, Default)]
+pub(in crate::source) struct RangeDigest(Option<Digest>);
+
+impl RangeDigest {
+    /// Adds the next bytes of the range.
+    pub fn update(&mut self, piece: &[u8]) {
+        if let Some(digest) = &mut self.0 {
+            digest.update(piece);
+        }
+    }
+}
+
+impl ChecksumVerifier {
+    /// A verifier of the object of `len_bytes` at `location`, which has seen no bytes.
+    pub(in crate::source) fn new(location: Location, len_bytes: u64, expected: Checksum) -> Self {
+        let spans = |crc| Covered::Crc(crc, Mutex::new(CrcSpans::new(crc)));
+        let covered = match expected {
+            Checksum::Crc64Nvme(_) => spans(Crc::CRC64_NVME),
+            Checksum::Crc32c(_) => spans(Crc::CRC32C),
+            Checksum::Crc32(_) => spans(Crc::CRC32),
+            Checksum::Sha256(_) => Covered::Sha(OrderedSha256::default()),
+        };
+        Self { location, len_bytes, expected, covered, verified: AtomicBool::new(false) }
+    }
+
+    /// The verifier of a load, which has seen the same bytes as this one.
+    pub(in crate::source) fn for_load(&self) -> Arc<Self> {
+        let covered = match &self.covered {
+            Covered::Crc(crc, spans) => Covered::Crc(*crc, Mutex::new(spans.lock().clone())),
+            Covered::Sha(in_order) => Covered::Sha(in_order.clone()),
+        };
+        Arc::new(Self {
+            location: self.location.clone(),
+            covered,
+            verified: AtomicBool::new(self.is_verified()),
+            ..*self
+        })
+    }
+
+    /// Whether all bytes were seen and have the expected checksum.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.verified.load(Ordering::Acquire)
+    }
+
+    /// A digest for a range, to which its bytes are added as they arrive.
+    pub(in crate::source) fn digest(&self) -> RangeDigest {
+        match &self.covered {
+            Covered::Crc(crc, _) => RangeDigest(Some(Digest::new(crc.algorithm))),
+            Covered::Sha(_) => RangeDigest(None),
+        }
+    }
+
+    /// Adds the `bytes` at `offset`. Ignores bytes that were seen before and, for SHA-256, bytes beyond
+    /// a gap.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) if these were the last missing bytes and the checksum differs.
+    pub(in crate::source) fn add(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        match &self.covered {
+            Covered::Crc(..) => {
+                let mut digest = self.digest();
+                digest.update(bytes);
+                self.add_crc(offset, bytes.len() as u64, &digest)
+            }
+            Covered::Sha(in_order) => {
+                in_order.try_add(offset, bytes);
+                self.compare_sha(in_order)
+            }
+        }
+    }
+
+    /// Adds a range that has arrived whole: the `bytes` at `offset`, of which `digest` has seen all.
+    /// For SHA-256, waits until the bytes before the range were added; the reads of those must have
+    /// begun and not wait for this one.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(in crate::source) async fn add_range(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        digest: &RangeDigest,
+    ) -> Result<()> {
+        match &self.covered {
+            Covered::Crc(..) => self.add_crc(offset, bytes.len() as u64, digest),
+            Covered::Sha(in_order) => {
+                in_order.add(offset, bytes).await;
+                self.compare_sha(in_order)
+            }
+        }
+    }
+
+    fn add_crc(&self, offset: u64, len: u64, digest: &RangeDigest) -> Result<()> {
+        let (Covered::Crc(_, spans), Some(digest)) = (&self.covered, &digest.0) else {
+            return Ok(());
+        };
+        let mut spans = spans.lock();
+        spans.add(offset, len, digest.finalize());
+        match spans.complete(self.len_bytes) {
+            Some(crc) => self.compare(self.expected.with_crc(crc)),
+            None => Ok(()),
+        }
+    }
+
+    fn compare_sha(&self, in_order: &OrderedSha256) -> Result<()> {
+        match in_order.complete(self.len_bytes) {
+            Some(digest) => self.compare(Checksum::Sha256(digest)),
+            None => Ok(()),
+        }
+    }
+
+    fn compare(&self, seen: Checksum) -> Result<()> {
+        if seen == self.expected {
+            self.verified.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let sentence = format!(
+            "{} is corrupt: the {} of its bytes is {}, but its store has {}; load it again, and \
+             if that does not help, upload it again",
+            self.location,
+            seen.algorithm(),
+            seen.text(),
+            self.expected.text()
+        );
+        Err(Error::new(ErrorKind::Corrupt, sentence))
+    }
+
+    /// The error of a load that completed without reading every byte.
+    pub(crate) fn incomplete_error(&self) -> Error {
+        let sentence = format!(
+            "{} could not be verified: not all of its bytes were read; this is a bug",
+            self.location
+        );
+        Error::new(ErrorKind::Corrupt, sentence)
+    }
+}
+
+impl Checksum {
+    /// The name of the algorithm.
+    fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Crc64Nvme(_) => "CRC64NVME",
+            Self::Crc32c(_) => "CRC32C",
+            Self::Crc32(_) => "CRC32",
+            Self::Sha256(_) => "SHA-256",
+        }
+    }
+
+    /// The notation of the stores: base64 of the big-endian number, or hexadecimal for SHA-256.
+    fn text(&self) -> String {
+        match self {
+            Self::Crc64Nvme(crc) => STANDARD.encode(crc.to_be_bytes()),
+            Self::Crc32c(crc) | Self::Crc32(crc) => STANDARD.encode(crc.to_be_bytes()),
+            Self::Sha256(digest) => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+
+    /// `crc` as a checksum of this kind.
+    fn with_crc(self, crc: u64) -> Self {
+        match self {
+            Self::Crc64Nvme(_) => Self::Crc64Nvme(crc),
+            // crc-fast returns 32 bits for these.
+            Self::Crc32c(_) => Self::Crc32c(crc as u32),
+            Self::Crc32(_) => Self::Crc32(crc as u32),
+            Self::Sha256(_) => self,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
