@@ -82,6 +82,7 @@ mod error;
 #[cfg(test)]
 #[path = "../tests/support/fault_server.rs"]
 mod fault_server;
+mod fork_guard;
 #[doc(hidden)]
 pub mod internals;
 mod load;
@@ -93,7 +94,6 @@ mod no_uring;
 mod numa;
 pub mod options;
 mod plan;
-mod process;
 #[allow(unsafe_code)]
 mod ring;
 mod source;

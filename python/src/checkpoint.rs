@@ -29,7 +29,7 @@ impl Checkpoint {
     }
 
     fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {
-        self.opened.here().ok_or_else(|| {
+        self.opened.get().ok_or_else(|| {
             let sentence = "this checkpoint was opened before the process forked; open it anew";
             raised(py, &Error::new(ErrorKind::Cancelled, sentence))
         })

@@ -18,7 +18,7 @@ static STREAMS: Mutex<Vec<ForkGuard<Weak<Shared>>>> = Mutex::new(Vec::new());
 pub(crate) fn remember(stream: Weak<Shared>) {
     let mut streams = STREAMS.lock().unwrap_or_else(PoisonError::into_inner);
     // Those of a parent process are the parent's: here they would wait for threads that are not there.
-    streams.retain(|stream| stream.here().is_some_and(|stream| stream.strong_count() > 0));
+    streams.retain(|stream| stream.get().is_some_and(|stream| stream.strong_count() > 0));
     streams.push(ForkGuard::new(stream));
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn remember(stream: Weak<Shared>) {
 pub(crate) fn end(py: Python<'_>) {
     let streams = std::mem::take(&mut *STREAMS.lock().unwrap_or_else(PoisonError::into_inner));
     py.detach(|| {
-        for stream in streams.iter().filter_map(|stream| stream.here()?.upgrade()) {
+        for stream in streams.iter().filter_map(|stream| stream.get()?.upgrade()) {
             stream.close();
         }
     });

@@ -56,7 +56,7 @@ impl Loader {
     /// The loader of this process.
     pub(crate) fn current(&self, py: Python<'_>) -> PyResult<ringload::Loader> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loader) = current.here() {
+        if let Some(loader) = current.get() {
             return Ok(loader.clone());
         }
         let loader = self.options.loader().map_err(|error| raised(py, &error))?;
@@ -232,7 +232,7 @@ impl Loader {
 impl Loader {
     /// The loader, if it was used in this process.
     fn here(&self) -> Option<ringload::Loader> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).here().cloned()
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).get().cloned()
     }
 }
 

@@ -156,7 +156,7 @@ impl Stream {
     }
 
     fn shared(&self, py: Python<'_>) -> PyResult<&Arc<Shared>> {
-        self.shared.here().ok_or_else(|| {
+        self.shared.get().ok_or_else(|| {
             let sentence = "this stream was started before the process forked, and its threads are \
                             not in this one; start a stream of its own";
             raised(py, &Error::new(ErrorKind::Cancelled, sentence))
@@ -200,7 +200,7 @@ impl Stream {
 
     /// Stops the load, from any thread, as often as you like. Whoever waits for a tensor gets none.
     fn close(&self, py: Python<'_>) {
-        if let Some(shared) = self.shared.here() {
+        if let Some(shared) = self.shared.get() {
             py.detach(|| shared.close());
         }
     }
@@ -244,7 +244,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         // Stopping a load takes as long as its storage needs to answer: not to hold others up.
-        if let Some(shared) = self.shared.here().cloned() {
+        if let Some(shared) = self.shared.get().cloned() {
             let close = || shared.close();
             if Python::try_attach(|py| py.detach(close)).is_none() {
                 close();

@@ -23,7 +23,9 @@ impl Tensor {
 
     fn tensor(&self) -> PyResult<&ringload::Tensor> {
         // Its memory is there in a child process, too; only giving it back is the parent's.
-        self.tensor.anywhere().ok_or_else(|| buffer_error("the tensor is not there any more"))
+        self.tensor
+            .get_in_any_process()
+            .ok_or_else(|| buffer_error("the tensor is not there any more"))
     }
 }
 

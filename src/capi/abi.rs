@@ -1,4 +1,4 @@
-//! What every function of the C library needs: panics that stop here, texts and arrays of C.
+//! Helpers of all functions of the C library: stopping panics, and reading C texts and arrays.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::mem::align_of;
@@ -6,15 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
-/// What `body` gives, or `panicked` if it panics: no panic may leave a function that C called.
+/// Returns the result of `body`, or `panicked` if it panics: a panic must not unwind into C.
 pub fn guarded<T>(panicked: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(panicked)
 }
 
-/// The text at `text`; `None` for NULL.
+/// Returns the text at `text`, or `None` for NULL.
 ///
 /// # Safety
-/// Unless it is NULL, a zero byte ends it, and it stays as it is while the result is used.
+/// Unless `text` is NULL, it is terminated by a zero byte and does not change while the result is used.
 pub unsafe fn text<'a>(text: *const c_char) -> Option<&'a OsStr> {
     if text.is_null() {
         return None;
@@ -23,7 +23,7 @@ pub unsafe fn text<'a>(text: *const c_char) -> Option<&'a OsStr> {
     Some(OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes()))
 }
 
-/// As [`text()`], of what is UTF-8.
+/// As [`text()`]; `None` also for text that is not UTF-8.
 ///
 /// # Safety
 /// As for [`text()`].
@@ -32,11 +32,11 @@ pub unsafe fn utf8<'a>(text: *const c_char) -> Option<&'a str> {
     unsafe { self::text(text) }?.to_str()
 }
 
-/// The `count` items at `items`; `None` for what no array is: NULL, unless it has no items, and what
-/// is not aligned or too large.
+/// Returns the `count` items at `items`. `None` if that cannot be an array: NULL with items, a misaligned
+/// pointer, or a size that exceeds the address space.
 ///
 /// # Safety
-/// Else there are so many, and they stay as they are while the result is used.
+/// Otherwise there are `count` items, which do not change while the result is used.
 pub unsafe fn items<'a, T>(items: *const T, count: usize) -> Option<&'a [T]> {
     if count == 0 {
         return Some(&[]);
@@ -50,10 +50,10 @@ pub unsafe fn items<'a, T>(items: *const T, count: usize) -> Option<&'a [T]> {
     Some(unsafe { slice::from_raw_parts(items, count) })
 }
 
-/// The `count` texts that the pointers at `texts` lead to; `None` where one is NULL.
+/// Returns the `count` texts that `texts` points to, or `None` if one of them is NULL.
 ///
 /// # Safety
-/// As for [`items`] and, of each, for [`text()`].
+/// As for [`items`] and, for each text, [`text()`].
 pub unsafe fn texts<'a>(texts: *const *const c_char, count: usize) -> Option<Vec<&'a OsStr>> {
     // SAFETY: this function's contract.
     let pointers = unsafe { items(texts, count) }?;
@@ -61,14 +61,14 @@ pub unsafe fn texts<'a>(texts: *const *const c_char, count: usize) -> Option<Vec
     pointers.iter().map(|&pointer| unsafe { text(pointer) }).collect()
 }
 
-/// Writes `value` to `place`, unless that is NULL.
+/// Writes `value` to `out`, unless that is NULL.
 ///
 /// # Safety
-/// Unless it is NULL, a value can be written there.
-pub unsafe fn put<T>(place: *mut T, value: T) {
-    if !place.is_null() {
-        // SAFETY: this function's contract; C may not have aligned it.
-        unsafe { place.write_unaligned(value) };
+/// Unless `out` is NULL, it points to memory for a `T`.
+pub unsafe fn put<T>(out: *mut T, value: T) {
+    if !out.is_null() {
+        // SAFETY: this function's contract. C need not have aligned the pointer.
+        unsafe { out.write_unaligned(value) };
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     use std::ptr;
 
     #[test]
-    fn what_is_no_array_is_seen() {
+    fn impossible_arrays_are_refused() {
         let numbers = [1_u32, 2];
         // SAFETY: NULL, misaligned and overlong arrays are refused, the others are there.
         unsafe {

@@ -1,78 +1,79 @@
-//! What a C program holds: numbers that look like pointers, and lead nowhere.
+//! Handles: the numbers that a C program holds in place of pointers.
 //!
-//! They are looked up at every call. So a handle that was closed, or was never one, is an error and not
-//! a crash; and what is closed while another thread uses it lives until that one is done. After a fork
-//! they are the parent's.
+//! A handle looks like a pointer, but nothing is at its address. It is looked up at every call, so that
+//! a handle that was closed, or never was one, is an error and not a crash. A value that is closed while
+//! another thread uses it lives until that thread is done. A forked child cannot use the handles of its
+//! parent.
 
-use crate::process::ForkGuard;
+use crate::fork_guard::ForkGuard;
+use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::ptr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-/// Handles are this far apart; below it, they tell their kind.
+/// Handles are this far apart. The remainder modulo this is their kind.
 const STEP: usize = 16;
 
-/// The live handles of one kind.
+/// The open handles of one kind.
 pub struct Handles<T> {
     kind: usize,
-    live: RwLock<Live<T>>,
+    table: RwLock<HandleTable<T>>,
 }
 
-struct Live<T> {
+struct HandleTable<T> {
     next: usize,
-    of: BTreeMap<usize, ForkGuard<Arc<T>>>,
+    values: BTreeMap<usize, ForkGuard<Arc<T>>>,
 }
 
-/// Why a handle leads nowhere.
+/// Why a handle cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stale {
+pub enum InvalidHandle {
     /// It is not open.
     Closed,
     /// It was opened before the process was forked.
-    OfParent,
+    Forked,
 }
 
 impl<T> Handles<T> {
-    /// None yet; `kind` is below 16 and of these only.
+    /// Returns an empty table. `kind` is below 16, and no other table has it.
     pub const fn new(kind: usize) -> Self {
-        Self { kind, live: RwLock::new(Live { next: STEP, of: BTreeMap::new() }) }
+        let table = HandleTable { next: STEP, values: BTreeMap::new() };
+        Self { kind, table: RwLock::new(table) }
     }
 
-    /// A new handle to `thing`; never NULL, and never one that was given before.
-    pub fn open<Opaque>(&self, thing: Arc<T>) -> *mut Opaque {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        let handle = live.next + self.kind;
-        live.next += STEP;
-        live.of.insert(handle, ForkGuard::new(thing));
+    /// Returns a new handle to `value`. It is never NULL, and never a handle that was returned before.
+    pub fn open<Opaque>(&self, value: Arc<T>) -> *mut Opaque {
+        let mut table = self.table.write();
+        let handle = table.next + self.kind;
+        table.next += STEP;
+        table.values.insert(handle, ForkGuard::new(value));
         ptr::without_provenance_mut(handle)
     }
 
-    /// What `handle` leads to.
+    /// Returns the value of `handle`.
     ///
     /// # Errors
-    /// When it leads nowhere.
-    pub fn get<Opaque>(&self, handle: *const Opaque) -> Result<Arc<T>, Stale> {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        let thing = live.of.get(&handle.addr()).ok_or(Stale::Closed)?;
-        thing.here().cloned().ok_or(Stale::OfParent)
+    /// When the handle is not open, or belongs to the parent process.
+    pub fn get<Opaque>(&self, handle: *const Opaque) -> Result<Arc<T>, InvalidHandle> {
+        let table = self.table.read();
+        let value = table.values.get(&handle.addr()).ok_or(InvalidHandle::Closed)?;
+        value.get().cloned().ok_or(InvalidHandle::Forked)
     }
 
-    /// The same, also in a forked child: of what needs no thread and no lock.
-    pub fn get_anywhere<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.of.get(&handle.addr())?.anywhere().cloned()
+    /// Returns the value of `handle`, also in a forked child. See [`ForkGuard::get_in_any_process`].
+    pub fn get_in_any_process<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
+        self.table.read().values.get(&handle.addr())?.get_in_any_process().cloned()
     }
 
-    /// Whether `handle` was given by [`open`](Self::open) at some time.
-    pub fn was_given<Opaque>(&self, handle: *const Opaque) -> bool {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        handle.addr() % STEP == self.kind && (STEP..live.next).contains(&handle.addr())
+    /// Whether [`open`](Self::open) ever returned `handle`.
+    pub fn was_opened<Opaque>(&self, handle: *const Opaque) -> bool {
+        let next = self.table.read().next;
+        handle.addr() % STEP == self.kind && (STEP..next).contains(&handle.addr())
     }
 
-    /// Closes `handle`, and gives what it led to, if it was open; in a forked child that is forgotten.
+    /// Closes `handle` and returns its value if it was open. A forked child forgets the value.
     pub fn close<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        live.of.remove(&handle.addr())?.into_here()
+        self.table.write().values.remove(&handle.addr())?.into_inner()
     }
 }
 
@@ -82,17 +83,17 @@ mod tests {
     use std::ffi::c_void;
 
     #[test]
-    fn stale_and_foreign_handles_lead_nowhere() {
+    fn closed_and_foreign_handles_are_refused() {
         let (numbers, texts) = (Handles::new(1), Handles::new(2));
         let one = numbers.open::<c_void>(Arc::new(1));
         let text = texts.open::<c_void>(Arc::new("text"));
-        assert_eq!(numbers.get(text), Err(Stale::Closed));
-        assert_eq!(texts.get(one), Err(Stale::Closed));
-        assert_eq!(numbers.get::<c_void>(ptr::null()), Err(Stale::Closed));
+        assert_eq!(numbers.get(text), Err(InvalidHandle::Closed));
+        assert_eq!(texts.get(one), Err(InvalidHandle::Closed));
+        assert_eq!(numbers.get::<c_void>(ptr::null()), Err(InvalidHandle::Closed));
         assert_eq!(numbers.close(one).as_deref(), Some(&1));
         assert!(numbers.get(one).is_err() && numbers.close(one).is_none());
         assert_ne!(numbers.open::<c_void>(Arc::new(2)), one);
-        assert!(numbers.was_given(one) && !numbers.was_given(text));
-        assert!(!numbers.was_given::<c_void>(ptr::null()));
+        assert!(numbers.was_opened(one) && !numbers.was_opened(text));
+        assert!(!numbers.was_opened::<c_void>(ptr::null()));
     }
 }

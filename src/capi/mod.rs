@@ -1,14 +1,15 @@
-//! The C library: functions for C and for whatever loads shared libraries.
+//! The C library: functions for C, and for programs that load shared libraries.
 //!
 //! ```text
-//! runai    the functions of Run:ai's libstreamer.so, 0.17: for its own Python package    runai_streamer.h
-//! native   ringload's own: loads as streams of tensors, ranges into the caller's memory   ringload.h
-//! handles  what a C program holds is a number, looked up here; a stale one is an error
-//! abi      panics stop here; C texts and arrays
+//! runai    the functions of Run:ai's libstreamer.so 0.17, for its own Python package    runai_streamer.h
+//! native   ringload's own functions: streams of tensors, ranges into caller's memory    ringload.h
+//! handles  the values behind the handles that a C program holds
+//! abi      conversion of C texts and arrays; stops panics
 //! ```
 //!
-//! With the feature `capi` only; `cargo build --release --features capi` makes `libringload.so` of it.
-//! The headers lie beside this file and are generated from it (`tests/capi_headers.rs`).
+//! This module needs the feature `capi`. `cargo build --release --features capi` builds
+//! `libringload.so`. The headers lie beside this file and are generated from the sources
+//! (`tests/capi_headers.rs`).
 
 mod abi;
 mod handles;

@@ -20,9 +20,9 @@
 use super::aligned::Aligned;
 use super::{Storage, Tensor};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork_guard::ForkGuard;
 use crate::metrics;
 use crate::options::Device;
-use crate::process::ForkGuard;
 use safetensors::Dtype;
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -322,7 +322,7 @@ impl Export {
         let held = Held { sizes: sizes.into(), _storage: self.storage };
         let held = Box::into_raw(Box::new(ForkGuard::new(held)));
         // SAFETY: it was just made, and nobody else has it yet.
-        let sizes = match unsafe { (*held).anywhere() } {
+        let sizes = match unsafe { (*held).get_in_any_process() } {
             Some(held) => held.sizes.as_ptr().cast_mut(),
             None => std::ptr::null_mut(),
         };

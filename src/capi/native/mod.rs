@@ -1,15 +1,15 @@
 //! ringload's own functions: loads as streams of tensors, and ranges into the caller's memory.
 //!
 //! ```text
-//! status   what functions return, and the last error of a thread
-//! range    ranges, and the memory they go to
-//! tensor   what a C program is given of a tensor
+//! status   return values, and the last error of each thread
+//! range    ranges, and their destinations
+//! tensor   tensors as C sees them
 //! ```
 //!
 //! Every function may be called from any thread, several at once. Threads that share a stream get one
-//! tensor each; a stream that is freed while another thread waits for its next tensor ends for that one.
-//! A tensor may be released by any thread, also after its stream and loader were freed. After a fork the
-//! child makes its own loaders: what it has of its parent's is an error there.
+//! tensor each. If a stream is freed while a thread waits for its next tensor, that thread gets an end or
+//! an error. A tensor may be released by any thread, also after its stream and loader were freed. A forked
+//! child makes its own loaders, as those of its parent are errors there.
 
 mod range;
 mod status;
@@ -20,73 +20,59 @@ pub use status::RingloadStatus;
 pub use tensor::RingloadTensor;
 
 use super::abi::{guarded, items, put, utf8};
-use super::handles::{Handles, Stale};
+use super::handles::{Handles, InvalidHandle};
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::CancelHandle;
-use crate::load::{Loader, Progress, TensorStream};
+use crate::load::{CancelHandle, Loader, Progress, TensorStream};
+use crate::options::invalid;
+use parking_lot::Mutex;
 use range::{location_at, memory, request};
-use status::{Outcome, returned};
+use status::{Outcome, status_of};
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tensor::Owned;
+use std::sync::Arc;
+use tensor::ExportedTensor;
 
-/// Options of loads, and what loads share: credentials, the pinned ring, the cache.
+/// Options of loads, and the resources that loads share: credentials, the pinned ring, the cache.
 pub struct RingloadLoader;
 /// The tensors of a load, one after the other.
 pub struct RingloadStream;
 
-/// A loader's options.
-type Loading = Mutex<Loader>;
-
-struct Streaming {
+struct OpenStream {
     stream: Mutex<TensorStream>,
     cancel: CancelHandle,
     progress: Progress,
 }
 
-static LOADERS: Handles<Loading> = Handles::new(2);
-static STREAMS: Handles<Streaming> = Handles::new(3);
-static TENSORS: Handles<Owned> = Handles::new(4);
+static LOADERS: Handles<Mutex<Loader>> = Handles::new(2);
+static STREAMS: Handles<OpenStream> = Handles::new(3);
+static TENSORS: Handles<ExportedTensor> = Handles::new(4);
 
-fn refuse<T>(sentence: impl Into<String>) -> Result<T> {
-    Err(Error::new(ErrorKind::InvalidInput, sentence))
-}
-
-fn refusal(stale: Stale, what: &str) -> Error {
-    let sentence = match stale {
-        Stale::Closed => format!("this is no {what}, or one that was freed"),
-        Stale::OfParent => {
-            "this was made before the process was forked; make another one".to_owned()
+fn error_of(handle: InvalidHandle, what: &str) -> Error {
+    let message = match handle {
+        InvalidHandle::Closed => format!("this is not a {what}, or it was freed"),
+        InvalidHandle::Forked => {
+            format!("this {what} was made before the process was forked; make another one")
         }
     };
-    Error::new(ErrorKind::InvalidInput, sentence)
+    Error::new(ErrorKind::InvalidInput, message)
 }
 
-fn options_of(loader: *const RingloadLoader) -> Result<Arc<Loading>> {
-    LOADERS.get(loader).map_err(|stale| refusal(stale, "loader"))
+fn loader_at(loader: *const RingloadLoader) -> Result<Arc<Mutex<Loader>>> {
+    LOADERS.get(loader).map_err(|error| error_of(error, "loader"))
 }
 
-fn stream_of(stream: *const RingloadStream) -> Result<Arc<Streaming>> {
-    STREAMS.get(stream).map_err(|stale| refusal(stale, "stream"))
+fn stream_at(stream: *const RingloadStream) -> Result<Arc<OpenStream>> {
+    STREAMS.get(stream).map_err(|error| error_of(error, "stream"))
 }
 
-fn locked(loading: &Loading) -> MutexGuard<'_, Loader> {
-    loading.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn loader_of(loader: *const RingloadLoader) -> Result<Loader> {
-    Ok(locked(&*options_of(loader)?).clone())
-}
-
-/// The version of the library, as `0.1.0`.
+/// Returns the version of the library, such as `0.1.0`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Why the last call of this thread that failed did, in a sentence; empty if none did. It is there until
-/// another call of this thread fails.
+/// Returns the message of the last call of this thread that failed, or an empty text if none did. The text
+/// is valid until another call of this thread fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_error() -> *const c_char {
     guarded(c"".as_ptr(), status::last_error)
@@ -95,14 +81,14 @@ pub extern "C" fn ringload_error() -> *const c_char {
 /// Makes a loader with the default options.
 ///
 /// # Safety
-/// `loader` is NULL or a place for a pointer.
+/// `loader` is NULL or points to memory for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -> c_int {
-    returned(|| {
+    status_of(|| {
         if loader.is_null() {
-            return refuse("there is no place for the loader");
+            return invalid("the pointer to the loader is NULL");
         }
-        // SAFETY: not NULL; else this function's contract.
+        // SAFETY: not NULL; the rest is this function's contract.
         unsafe { put(loader, LOADERS.open(Arc::default())) };
         Ok(Outcome::Done)
     })
@@ -139,91 +125,91 @@ pub unsafe extern "C" fn ringload_loader_set(
     key: *const c_char,
     value: *const c_char,
 ) -> c_int {
-    returned(|| {
-        let loading = options_of(loader)?;
+    status_of(|| {
+        let loader = loader_at(loader)?;
         // SAFETY: this function's contract.
         let (Some(key), Some(value)) = (unsafe { utf8(key) }, unsafe { utf8(value) }) else {
-            return refuse("an option's key and value have to be texts in UTF-8");
+            return invalid("the key and the value of an option have to be texts in UTF-8");
         };
-        let mut loader = locked(&loading);
+        let mut loader = loader.lock();
         let changed = loader.clone().set(key, value);
         *loader = changed.map_err(|error| Error::new(error.kind(), format!("{key}: {error}")))?;
         Ok(Outcome::Done)
     })
 }
 
-/// Frees a loader. Its streams go on. NULL and freed ones are ignored.
+/// Frees a loader. Its streams continue. NULL and freed loaders are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_loader_free(loader: *mut RingloadLoader) {
     guarded((), || drop(LOADERS.close(loader)));
 }
 
-/// Begins to load the checkpoint at `location`: a file, an index, a directory, a pattern, or a URI.
+/// Starts to load the checkpoint at `location`: a file, an index, a directory, a pattern, or a URI.
 ///
 /// # Safety
-/// `location` is NULL or a text, `stream` NULL or a place for a pointer.
+/// `location` is NULL or a text. `stream` is NULL or points to memory for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringload_stream_open(
     loader: *mut RingloadLoader,
     location: *const c_char,
     stream: *mut *mut RingloadStream,
 ) -> c_int {
-    returned(|| {
-        let loader = loader_of(loader)?;
+    status_of(|| {
+        let loader = loader_at(loader)?.lock().clone();
         // SAFETY: this function's contract.
         let location = unsafe { location_at(location) }?;
         if stream.is_null() {
-            return refuse("there is no place for the stream");
+            return invalid("the pointer to the stream is NULL");
         }
         let opened = loader.stream(location)?;
-        let streaming = Streaming {
+        let open = OpenStream {
             cancel: opened.cancel_handle(),
             progress: opened.progress(),
             stream: Mutex::new(opened),
         };
-        // SAFETY: not NULL; else this function's contract.
-        unsafe { put(stream, STREAMS.open(Arc::new(streaming))) };
+        // SAFETY: not NULL; the rest is this function's contract.
+        unsafe { put(stream, STREAMS.open(Arc::new(open))) };
         Ok(Outcome::Done)
     })
 }
 
-/// Waits for the next tensor; RINGLOAD_STATUS_END when there are no more. The tensor is yours until you
-/// release it. After an error the stream ends.
+/// Waits for the next tensor. Returns RINGLOAD_STATUS_END when there are no more. The caller has to release
+/// the tensor. The stream ends after an error.
 ///
 /// # Safety
-/// `tensor` is NULL or a place for a tensor.
+/// `tensor` is NULL or points to memory for a tensor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringload_stream_next(
     stream: *mut RingloadStream,
     tensor: *mut RingloadTensor,
 ) -> c_int {
-    returned(|| {
-        let streaming = stream_of(stream)?;
+    status_of(|| {
+        let open = stream_at(stream)?;
         if tensor.is_null() {
-            return refuse("there is no place for the tensor");
+            return invalid("the pointer to the tensor is NULL");
         }
-        let next = streaming.stream.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = open.stream.lock().next();
         let Some(next) = next.transpose()? else { return Ok(Outcome::End) };
-        let owned = Arc::new(Owned::new(next));
-        let handle = TENSORS.open(Arc::clone(&owned));
-        // SAFETY: not NULL; else this function's contract.
-        unsafe { put(tensor, owned.told(handle)) };
+        let exported = Arc::new(ExportedTensor::new(next));
+        let handle = TENSORS.open(Arc::clone(&exported));
+        // SAFETY: not NULL; the rest is this function's contract.
+        unsafe { put(tensor, exported.as_c(handle)) };
         Ok(Outcome::Done)
     })
 }
 
-/// How many bytes of tensors were given out, and how many there are in all.
+/// Returns how many bytes of tensors were handed out, and how many there are in all.
 ///
 /// # Safety
-/// `done_bytes` and `total_bytes` are NULL or places for numbers.
+/// `done_bytes` and `total_bytes` are NULL or point to memory for a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringload_stream_progress(
     stream: *mut RingloadStream,
     done_bytes: *mut u64,
     total_bytes: *mut u64,
 ) -> c_int {
-    returned(|| {
-        let progress = stream_of(stream)?.progress.clone();
+    status_of(|| {
+        let progress = stream_at(stream)?.progress.clone();
         // SAFETY: this function's contract.
         unsafe { put(done_bytes, progress.done_bytes()) };
         // SAFETY: this function's contract.
@@ -232,18 +218,18 @@ pub unsafe extern "C" fn ringload_stream_progress(
     })
 }
 
-/// Frees a stream, and stops its load if that is not done. Its tensors stay. NULL and freed ones are
-/// ignored.
+/// Frees a stream, and cancels its load if that is not done. Its tensors stay valid. NULL and freed streams
+/// are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
     guarded((), || {
-        if let Some(streaming) = STREAMS.close(stream) {
-            streaming.cancel.cancel();
+        if let Some(open) = STREAMS.close(stream) {
+            open.cancel.cancel();
         }
     });
 }
 
-/// Gives a tensor back: what it points to is gone. NULL and released ones are ignored.
+/// Releases a tensor. Its pointers must not be used any more. NULL and released tensors are ignored.
 ///
 /// # Safety
 /// `tensor` is NULL, or was filled by ringload_stream_next.
@@ -253,45 +239,47 @@ pub unsafe extern "C" fn ringload_tensor_release(tensor: *mut RingloadTensor) {
         // SAFETY: this function's contract.
         if let Some(tensor) = unsafe { tensor.as_mut() } {
             drop(TENSORS.close(tensor.owner));
-            *tensor = RingloadTensor::none();
+            *tensor = RingloadTensor::released();
         }
     });
 }
 
-/// Copies a tensor to host memory, wherever it is; `len_bytes` has to be its own.
+/// Copies a tensor from any device to host memory. `len_bytes` has to be the length of the tensor.
 ///
 /// # Safety
-/// `tensor` is NULL, or was filled by ringload_stream_next; `into` has `len_bytes` bytes.
+/// `tensor` is NULL, or was filled by ringload_stream_next. `into` has `len_bytes` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringload_tensor_copy(
     tensor: *const RingloadTensor,
     into: *mut c_void,
     len_bytes: u64,
 ) -> c_int {
-    returned(|| {
+    status_of(|| {
         // SAFETY: this function's contract.
         let owner = unsafe { tensor.as_ref() }.map(|tensor| tensor.owner);
-        let Some(owned) = owner.and_then(|owner| TENSORS.get_anywhere(owner)) else {
-            return Err(refusal(Stale::Closed, "tensor"));
+        let Some(exported) = owner.and_then(|owner| TENSORS.get_in_any_process(owner)) else {
+            return Err(error_of(InvalidHandle::Closed, "tensor"));
         };
         // SAFETY: this function's contract.
         let Some(into) = (unsafe { memory(into, len_bytes) }) else {
-            return refuse("the memory for the tensor is NULL or longer than memory can be");
+            return invalid("the destination is NULL or exceeds the address space");
         };
-        owned.copy_to(into)?;
+        exported.copy_to(into)?;
         Ok(Outcome::Done)
     })
 }
 
-/// Reads ranges of files and objects into memory of the caller; returns when nothing is in flight any
-/// more. With a `callback`, that is called on this thread with each range that is there.
+/// Reads ranges of files and objects into memory of the caller, and returns when nothing is in flight any
+/// more. `callback` may be NULL. Otherwise it is called on this thread with the index of each range when
+/// its memory is filled, and the read stops if it does not return 0.
 ///
-/// After an error, or when the callback stopped it, ranges that it was not called with hold anything.
-/// Memory whose address is congruent to the offset modulo 4096 is read into directly.
+/// After an error, and when the callback stopped the read, the memory of ranges that the callback was not
+/// called with is unspecified. Memory whose address is congruent to the offset modulo 4096 can be read
+/// into without a copy.
 ///
 /// # Safety
-/// `ranges` has `count` ranges; their memory is there, and nobody else uses it during the call; `callback`
-/// is NULL or may be called with `user_data`.
+/// `ranges` has `count` ranges. Their memory is allocated, and nothing else uses it during the call.
+/// `callback` is NULL or may be called with `user_data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringload_read(
     loader: *mut RingloadLoader,
@@ -300,11 +288,11 @@ pub unsafe extern "C" fn ringload_read(
     callback: RingloadRangeCallback,
     user_data: *mut c_void,
 ) -> c_int {
-    returned(|| {
-        let loader = loader_of(loader)?;
+    status_of(|| {
+        let loader = loader_at(loader)?.lock().clone();
         // SAFETY: this function's contract.
         let Some(ranges) = (unsafe { items(ranges, count) }) else {
-            return refuse("the ranges are NULL");
+            return invalid("the ranges are NULL");
         };
         let requests = ranges.iter().map(|range| {
             // SAFETY: this function's contract.
@@ -318,7 +306,7 @@ pub unsafe extern "C" fn ringload_read(
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         match stopped {
-            true => Err(Error::new(ErrorKind::Cancelled, "the callback stopped the reading")),
+            true => Err(Error::new(ErrorKind::Cancelled, "the callback stopped the read")),
             false => Ok(Outcome::Done),
         }
     })

@@ -1,21 +1,21 @@
-//! What functions return, and the last error of each thread.
+//! The return values of functions, and the last error of each thread.
 
-use super::super::abi::guarded;
+use crate::capi::abi::guarded;
 use crate::error::{Error, ErrorKind, Result};
 use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int};
 
-/// What the functions return.
+/// The values that functions return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub enum RingloadStatus {
-    /// It was done.
+    /// The call succeeded.
     Ok = 0,
     /// There are no more tensors.
     End = 1,
     /// An option or argument cannot be used as given.
     InvalidInput = 2,
-    /// A file, directory, shard or tensor that was asked for does not exist.
+    /// A file, directory, shard or tensor does not exist.
     NotFound = 3,
     /// The operating system or a store refused access.
     PermissionDenied = 4,
@@ -23,13 +23,13 @@ pub enum RingloadStatus {
     InvalidCheckpoint = 5,
     /// A source changed while it was being read.
     Changed = 6,
-    /// The bytes that came are not those that their store says it keeps.
+    /// The bytes do not match the checksum that their store keeps.
     Corrupt = 7,
     /// The tensors do not fit under the memory limit.
     MemoryLimit = 8,
     /// Memory could not be allocated, mapped or locked.
     OutOfMemory = 9,
-    /// This build or machine cannot do what was asked.
+    /// This build or machine does not support the request.
     Unsupported = 10,
     /// A server cannot be reached.
     Unreachable = 11,
@@ -37,13 +37,13 @@ pub enum RingloadStatus {
     Io = 12,
     /// A GPU or its driver failed.
     Device = 13,
-    /// The load was stopped before it was done.
+    /// The load was cancelled.
     Cancelled = 14,
     /// A bug in ringload.
     Bug = 15,
 }
 
-/// What a call that did not fail came to.
+/// The outcome of a call that did not fail.
 #[derive(Debug, Clone, Copy)]
 pub enum Outcome {
     Done,
@@ -51,39 +51,39 @@ pub enum Outcome {
 }
 
 thread_local! {
-    static LAST: RefCell<CString> = RefCell::default();
+    static LAST_ERROR: RefCell<CString> = RefCell::default();
 }
 
-/// Runs `body`; its error is kept for this thread to ask for.
-pub fn returned(body: impl FnOnce() -> Result<Outcome>) -> c_int {
+/// Runs `body` and returns its status. An error becomes the last one of this thread.
+pub fn status_of(body: impl FnOnce() -> Result<Outcome>) -> c_int {
     let outcome = guarded(None, || Some(body()));
     let status = match outcome {
         Some(Ok(Outcome::Done)) => RingloadStatus::Ok,
         Some(Ok(Outcome::End)) => RingloadStatus::End,
         Some(Err(error)) => {
-            keep(&error);
-            status_of(error.kind())
+            set_last_error(&error);
+            status_of_kind(error.kind())
         }
         None => {
-            keep(&Error::new(ErrorKind::Io, "the library panicked; this is a bug"));
+            set_last_error(&Error::new(ErrorKind::Io, "the library panicked; this is a bug"));
             RingloadStatus::Bug
         }
     };
     status as c_int
 }
 
-fn keep(error: &Error) {
-    // A text with a zero byte in it would end there.
-    let sentence = CString::new(error.to_string().replace('\0', "?")).unwrap_or_default();
-    LAST.set(sentence);
+fn set_last_error(error: &Error) {
+    // C would take a zero byte for the end of the text.
+    let message = CString::new(error.to_string().replace('\0', "?")).unwrap_or_default();
+    LAST_ERROR.set(message);
 }
 
-/// The last error of this thread, until the next.
+/// Returns the message of this thread's last error, which is valid until the next one.
 pub fn last_error() -> *const c_char {
-    LAST.with_borrow(|last| last.as_ptr())
+    LAST_ERROR.with_borrow(|last| last.as_ptr())
 }
 
-fn status_of(kind: ErrorKind) -> RingloadStatus {
+fn status_of_kind(kind: ErrorKind) -> RingloadStatus {
     match kind {
         ErrorKind::NotFound => RingloadStatus::NotFound,
         ErrorKind::PermissionDenied => RingloadStatus::PermissionDenied,

@@ -1,35 +1,35 @@
-//! What a C program is given of a tensor.
+//! Tensors as C sees them.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::Tensor;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 
-/// A tensor. What it points to stays until it is released.
+/// A tensor. Its pointers are valid until it is released.
 #[derive(Debug)]
 #[repr(C)]
 pub struct RingloadTensor {
-    /// Its name, in UTF-8.
+    /// The name, in UTF-8.
     pub name: *const c_char,
-    /// The type of its elements, as safetensors calls it: `F32`, `BF16`, `F8_E4M3`.
+    /// The type of the elements, as safetensors names it: `F32`, `BF16`, `F8_E4M3`.
     pub dtype: *const c_char,
-    /// The sizes of its dimensions, the outermost first; NULL for a scalar.
+    /// The sizes of the dimensions, the outermost first. NULL for a scalar.
     pub shape: *const u64,
-    /// How many dimensions it has.
+    /// The number of dimensions.
     pub dimensions: usize,
-    /// Where its elements are, row-major and little-endian, in the address space of its device.
+    /// The address of the elements in the memory of the device. They are row-major and little-endian.
     pub address: u64,
-    /// How many bytes they take.
+    /// The length of the elements in bytes.
     pub len_bytes: u64,
     /// -1 for host memory, else the number of the CUDA GPU.
     pub device: i32,
-    /// What ringload keeps of it.
+    /// Used by ringload.
     pub owner: *mut c_void,
 }
 
 impl RingloadTensor {
-    /// What is left of a tensor that was released.
-    pub fn none() -> Self {
+    /// Returns the value of a tensor that was released.
+    pub fn released() -> Self {
         Self {
             name: ptr::null(),
             dtype: ptr::null(),
@@ -43,17 +43,18 @@ impl RingloadTensor {
     }
 }
 
-/// A tensor in the hands of a C program, and the texts and numbers it was told of it.
-pub struct Owned {
+/// A tensor that a C program holds, with the texts and numbers that it points to.
+pub struct ExportedTensor {
     tensor: Tensor,
     name: CString,
     dtype: CString,
     shape: Vec<u64>,
 }
 
-impl Owned {
+impl ExportedTensor {
+    /// Prepares `tensor` for C.
     pub fn new(tensor: Tensor) -> Self {
-        // A zero byte would end a name: what C programs see of it then is up to there.
+        // C programs see a name up to the first zero byte.
         let name = tensor.name().split('\0').next().unwrap_or_default();
         Self {
             name: CString::new(name).unwrap_or_default(),
@@ -63,8 +64,8 @@ impl Owned {
         }
     }
 
-    /// What a C program is told of it, which it holds as `owner`.
-    pub fn told(&self, owner: *mut c_void) -> RingloadTensor {
+    /// Returns the tensor as C sees it, with the handle `owner`.
+    pub fn as_c(&self, owner: *mut c_void) -> RingloadTensor {
         let device = self.tensor.device().ordinal();
         RingloadTensor {
             name: self.name.as_ptr(),
@@ -73,20 +74,20 @@ impl Owned {
             dimensions: self.shape.len(),
             address: self.tensor.address(),
             len_bytes: self.tensor.len_bytes() as u64,
-            // Numbers of GPUs are small.
             device: device.map_or(-1, |ordinal| i32::try_from(ordinal).unwrap_or(i32::MAX)),
             owner,
         }
     }
 
-    /// Copies its elements to host memory.
+    /// Copies the elements to host memory.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where `into` is not as long; what a GPU's driver says.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if `into` has another length, and errors of the GPU's
+    /// driver.
     pub fn copy_to(&self, into: &mut [u8]) -> Result<()> {
         if into.len() != self.tensor.len_bytes() {
             let sentence = format!(
-                "{} has {} bytes and there is room for {}; give as much as it has",
+                "{} has {} bytes and the destination has {}; both must be equal",
                 self.tensor.name(),
                 self.tensor.len_bytes(),
                 into.len()

@@ -1,7 +1,7 @@
-//! Response codes: what a call or a range came to.
+//! Response codes: the outcome of a call or of a range.
 //!
-//! The numbers are the interface's. The sentences are ours, and where the last error of a thread is of
-//! the code that is asked about, it is that error's: codes alone say too little.
+//! The numbers are those of Run:ai's interface, the texts are ours. Since a code alone says little, the
+//! text for the code of a thread's last failure is the message of that failure.
 
 use crate::error::{Error, ErrorKind};
 use crate::location::Scheme;
@@ -10,19 +10,19 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::sync::Arc;
 
-/// What the functions return.
+/// The values that functions return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub enum RunaiFileStreamerResponse {
-    /// It was done.
+    /// The call succeeded.
     Success = 0,
-    /// The streamer is being ended: no more responses come.
+    /// The streamer was ended. No more responses come.
     FinishedError = 1,
     /// A file or object cannot be opened or read.
     FileAccessError = 2,
     /// The range lies beyond the end of the file.
     EofError = 3,
-    /// This build was made without `s3://`.
+    /// This build does not support `s3://`.
     S3NotSupported = 4,
     /// Not returned.
     GlibcPrerequisite = 5,
@@ -40,33 +40,33 @@ pub enum RunaiFileStreamerResponse {
     UnknownError = 11,
     /// Not returned.
     ObjPluginLoadError = 12,
-    /// This build was made without `gs://`.
+    /// This build does not support `gs://`.
     GcsNotSupported = 13,
-    /// This build was made without `az://`.
+    /// This build does not support `az://`.
     AzureBlobNotSupported = 14,
-    /// The file or object was replaced, cut off or corrupted while it was read.
+    /// The file or object was replaced, truncated or corrupted while it was read.
     FileTruncatedError = 15,
     /// No response came in time.
     TimedOut = 16,
-    /// Not returned: stores and files may be mixed.
+    /// Not returned: a request may mix stores and files.
     UnsupportedBackendMix = 17,
     /// Other credentials were set before.
     CredentialsAlreadySet = 18,
-    /// Not returned: what can be asked for again was.
+    /// Not returned: reads that can be retried were retried.
     RetryableFileAccessError = 19,
-    /// Another strategy was set before, or files were read already.
+    /// Another strategy was set before, or a request was made before.
     FsStrategyConflict = 20,
-    /// Not returned: where a machine lacks one, the next best is taken.
+    /// Not returned: where a machine lacks a strategy, the next best one is used.
     FsStrategyUnavailable = 21,
     /// Not returned.
     FsAsyncEngineError = 22,
     /// The device is neither the host nor a CUDA GPU.
     UnsupportedDeviceType = 23,
-    /// There is no driver, or no GPU.
+    /// There is no CUDA driver, or no GPU.
     DeviceUnavailable = 24,
-    /// There is no GPU of this number, or an address is not of its memory.
+    /// There is no GPU with this number, or an address is not in its memory.
     InvalidDevice = 25,
-    /// The GPU has too little memory, or too little can be pinned.
+    /// The GPU has too little free memory, or too little host memory can be pinned.
     DeviceOutOfMemory = 26,
     /// Not returned.
     DeviceTransferError = 27,
@@ -76,72 +76,72 @@ pub enum RunaiFileStreamerResponse {
 
 use RunaiFileStreamerResponse as Code;
 
-/// Every code with its sentence, by number.
-const SENTENCES: [&CStr; 29] = [
-    c"done",
-    c"the streamer is being ended; no more responses come",
+/// The general text of each code, by number.
+const TEXTS: [&CStr; 29] = [
+    c"the call succeeded",
+    c"the streamer was ended; no more responses come",
     c"a file or object cannot be opened or read",
     c"a range lies beyond the end of its file",
-    c"this build of ringload was made without s3://",
+    c"this build of ringload does not support s3://",
     c"the C library is too old",
     c"this process has too many open files; raise the limit with ulimit -n",
     c"an argument cannot be used",
     c"the request is empty",
     c"the streamer is busy",
-    c"the file of certificates was not found",
-    c"an error of no other kind",
+    c"the certificate file was not found",
+    c"an unknown error",
     c"a plugin for object storage cannot be loaded",
-    c"this build of ringload was made without gs://",
-    c"this build of ringload was made without az://",
-    c"a file or object was replaced, cut off or corrupted while it was read; load it again",
+    c"this build of ringload does not support gs://",
+    c"this build of ringload does not support az://",
+    c"a file or object was replaced, truncated or corrupted while it was read; load it again",
     c"no response came in time",
-    c"stores of several kinds cannot be mixed",
+    c"several kinds of storage cannot be mixed",
     c"other credentials were set before; start another streamer for them",
-    c"a file or object cannot be read at the moment",
-    c"another strategy was set before, or files were read already; set it before the first request",
+    c"a file or object cannot be read at the moment; try again",
+    c"another strategy was set before, or a request was made; set it before the first request",
     c"no strategy of the list can be used",
     c"the asynchronous reader failed",
     c"the device is neither the host nor a CUDA GPU",
     c"there is no CUDA driver, or no GPU",
-    c"there is no GPU of this number, or an address is not of its memory",
-    c"there is too little memory on the GPU, or too little that can be pinned",
+    c"there is no GPU with this number, or an address is not in its memory",
+    c"the GPU has too little free memory, or too little host memory can be pinned",
     c"a transfer to the GPU failed",
     c"the GPU or its driver failed; see nvidia-smi",
 ];
 
 thread_local! {
-    /// The last error that this thread was told of.
-    static LAST: RefCell<Option<(c_int, CString)>> = const { RefCell::new(None) };
+    /// The code and message of this thread's last failure.
+    static LAST_FAILURE: RefCell<Option<(c_int, CString)>> = const { RefCell::new(None) };
 }
 
-/// Why something failed: a code, and the sentence to it if there is one.
+/// A failed call or range: the code, and a message if there is one.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    pub code: Code,
-    why: Option<Arc<str>>,
+    code: Code,
+    message: Option<Arc<str>>,
 }
 
 impl Failure {
-    /// A failure, seen by `code` alone.
+    /// Returns a failure without a message of its own.
     pub fn new(code: Code) -> Self {
-        Self { code, why: None }
+        Self { code, message: None }
     }
 
-    /// What `error` is to one who reads host memory or, with `on_device`, a GPU's.
+    /// Returns the failure for `error`. With `on_device`, the destination is GPU memory.
     pub fn of(error: &Error, on_device: bool) -> Self {
-        Self { code: code_of(error, on_device), why: Some(error.to_string().into()) }
+        Self { code: code_of(error, on_device), message: Some(error.to_string().into()) }
     }
 
-    /// The same under another code.
-    pub fn under(self, code: Code) -> Self {
+    /// Replaces the code.
+    pub fn with_code(self, code: Code) -> Self {
         Self { code, ..self }
     }
 
-    /// Tells this thread: the next question about the code is answered with the sentence.
-    pub fn tell(&self) -> c_int {
+    /// Makes this the last failure of this thread, and returns the code.
+    pub fn report(&self) -> c_int {
         let code = self.code as c_int;
-        let why = self.why.as_deref().and_then(|why| CString::new(why).ok());
-        LAST.set(why.map(|why| (code, why)));
+        let message = self.message.as_deref().and_then(|message| CString::new(message).ok());
+        LAST_FAILURE.set(message.map(|message| (code, message)));
         code
     }
 }
@@ -171,8 +171,8 @@ fn code_of(error: &Error, on_device: bool) -> Code {
     }
 }
 
-/// The code of a build without `scheme`.
-pub fn lacking(scheme: Scheme) -> Option<Code> {
+/// Returns the code for a build that does not support `scheme`, or `None` if this build does.
+pub fn unsupported_scheme(scheme: Scheme) -> Option<Code> {
     match scheme {
         Scheme::S3 if cfg!(not(feature = "s3")) => Some(Code::S3NotSupported),
         Scheme::Gs if cfg!(not(feature = "gcs")) => Some(Code::GcsNotSupported),
@@ -181,13 +181,13 @@ pub fn lacking(scheme: Scheme) -> Option<Code> {
     }
 }
 
-/// The sentence to `code`, which stays there until this thread is told of another error.
-pub fn sentence(code: c_int) -> *const c_char {
-    let last = LAST.with_borrow(|last| {
+/// Returns the text for `code`, which stays valid until the next failure of this thread.
+pub fn text(code: c_int) -> *const c_char {
+    let last = LAST_FAILURE.with_borrow(|last| {
         let last = last.as_ref().filter(|(of, _)| *of == code);
-        last.map(|(_, why)| why.as_ptr())
+        last.map(|(_, message)| message.as_ptr())
     });
-    let general = usize::try_from(code).ok().and_then(|code| SENTENCES.get(code));
+    let general = usize::try_from(code).ok().and_then(|code| TEXTS.get(code));
     last.unwrap_or_else(|| general.unwrap_or(&c"no response code").as_ptr())
 }
 
@@ -195,25 +195,25 @@ pub fn sentence(code: c_int) -> *const c_char {
 mod tests {
     use super::*;
 
-    fn said(code: c_int) -> String {
-        // SAFETY: a text that ends, and stays while nothing else is told to this thread.
-        unsafe { CStr::from_ptr(sentence(code)) }.to_str().unwrap().to_owned()
+    fn text_of(code: c_int) -> String {
+        // SAFETY: a text with a terminator, valid until this thread's next failure.
+        unsafe { CStr::from_ptr(text(code)) }.to_str().unwrap().to_owned()
     }
 
     #[test]
-    fn a_thread_is_told_its_last_error_and_of_others_what_they_mean() {
-        assert_eq!(Code::DeviceDriverError as usize + 1, SENTENCES.len());
+    fn the_last_failure_of_a_thread_has_its_message_and_other_codes_a_general_text() {
+        assert_eq!(Code::DeviceDriverError as usize + 1, TEXTS.len());
         let error = Error::new(ErrorKind::NotFound, "cannot open /x: no such file");
-        assert_eq!(Failure::of(&error, false).tell(), 2);
-        assert_eq!(said(2), "cannot open /x: no such file");
-        assert_eq!(said(16), "no response came in time");
-        assert_eq!([said(-1), said(29)], ["no response code"; 2].map(str::to_owned));
-        Failure::new(Code::FileAccessError).tell();
-        assert_eq!(said(2), "a file or object cannot be opened or read");
+        assert_eq!(Failure::of(&error, false).report(), 2);
+        assert_eq!(text_of(2), "cannot open /x: no such file");
+        assert_eq!(text_of(16), "no response came in time");
+        assert_eq!([text_of(-1), text_of(29)], ["no response code"; 2].map(str::to_owned));
+        Failure::new(Code::FileAccessError).report();
+        assert_eq!(text_of(2), "a file or object cannot be opened or read");
     }
 
     #[test]
-    fn the_errno_below_counts_where_it_says_more() {
+    fn an_errno_in_the_source_of_an_error_decides_the_code() {
         let error = Error::from_io("open x", io::Error::from_raw_os_error(libc::EMFILE));
         assert_eq!(Failure::of(&error, false).code, Code::InsufficientFdLimit);
         let error = Error::from_io("open x", io::Error::from_raw_os_error(libc::EACCES));

@@ -1,7 +1,7 @@
-//! Files of a directory, chosen by patterns.
+//! Listing the files of a directory, filtered by patterns.
 //!
-//! Patterns are those of fnmatch(3) without flags: `*` and `?` match slashes, too. They are matched
-//! against whole paths, as they are told.
+//! Patterns are those of fnmatch(3) without flags: `*` and `?` also match slashes. They are matched
+//! against the whole path that is passed to the callback.
 
 use super::code::Failure;
 use crate::load::Loader;
@@ -10,11 +10,11 @@ use globset::{GlobBuilder, GlobMatcher};
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Called with each file: its path, its size in bytes, and what was given for it.
+/// Called with each file: its path, its size in bytes, and the caller's `user_data`.
 pub type RunaiFileStreamerFileListCallback =
     Option<unsafe extern "C" fn(path: *const c_char, file_size: usize, user_data: *mut c_void)>;
 
-/// What to list.
+/// Which files to list.
 pub struct Listing<'a> {
     pub prefix: &'a OsStr,
     pub is_recursive: bool,
@@ -23,11 +23,11 @@ pub struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    /// Calls `on_file` with the path and the length in bytes of each file.
+    /// Calls `on_file` with the path and the length in bytes of each matching file.
     ///
     /// # Errors
     /// Those of [`Loader::list`].
-    pub fn each(
+    pub fn for_each(
         &self,
         loader: &Loader,
         mut on_file: impl FnMut(&CStr, usize),
@@ -56,12 +56,12 @@ impl Listing<'_> {
     }
 }
 
-/// What matches as the patterns say; `None` for one that matches nothing, such as `[a`.
+/// Compiles the patterns. A pattern that matches nothing, such as `[a`, is `None`.
 fn matchers(patterns: &[&OsStr]) -> Vec<Option<GlobMatcher>> {
     patterns.iter().map(|pattern| matcher(pattern.to_str()?)).collect()
 }
 
-/// As fnmatch(3) knows no braces, they mean themselves; two stars are as good as one.
+/// Compiles one pattern of fnmatch(3), where braces are literal and `**` is the same as `*`.
 fn matcher(pattern: &str) -> Option<GlobMatcher> {
     let mut globs = String::with_capacity(pattern.len());
     let mut characters = pattern.chars().peekable();

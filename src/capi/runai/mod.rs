@@ -2,15 +2,17 @@
 //! its own Python package (`STREAMER_LIBRARY=/path/libringload.so`).
 //!
 //! ```text
-//! submission  what a request asks for     streamer  queues and threads    reading  one submission
-//! sources     files and objects, open     code      response codes        listing  list_files
+//! submission  the ranges of a request     streamer  settings and threads   reading  one submission
+//! sources     open objects                queue     requests, responses    listing  list_files
+//! code        response codes
 //! ```
 //!
-//! Functions may be called from any thread, several at once; each response goes to one of the threads
-//! that wait for one. After a fork, streamers are the parent's: the child starts its own.
+//! Functions may be called from any thread, several at once. Each response goes to one of the threads
+//! that wait for one. A forked child cannot use the streamers of its parent and starts its own.
 
 mod code;
 mod listing;
+mod queue;
 mod reading;
 mod sources;
 mod streamer;
@@ -20,7 +22,7 @@ pub use code::RunaiFileStreamerResponse;
 pub use listing::RunaiFileStreamerFileListCallback;
 
 use super::abi::{guarded, items, put, text, texts, utf8};
-use super::handles::{Handles, Stale};
+use super::handles::{Handles, InvalidHandle};
 use crate::location::Location;
 use crate::options::Device;
 use crate::ring::PAGE_BYTES;
@@ -35,79 +37,80 @@ use std::time::Duration;
 use streamer::{Credentials, Streamer};
 use submission::{Arrays, Submission};
 
-/// Says which submission a response is of.
+/// Identifies the request that a response belongs to.
 pub type RunaiFileStreamerSubmissionId = u64;
 
-/// A kind of device: one of the two below.
+/// A kind of device: RUNAI_FILE_STREAMER_DEVICE_CPU or RUNAI_FILE_STREAMER_DEVICE_CUDA.
 pub type RunaiFileStreamerDeviceType = c_int;
 /// Host memory.
 pub const RUNAI_FILE_STREAMER_DEVICE_CPU: RunaiFileStreamerDeviceType = 0;
-/// Memory of a CUDA GPU.
+/// The memory of a CUDA GPU.
 pub const RUNAI_FILE_STREAMER_DEVICE_CUDA: RunaiFileStreamerDeviceType = 1;
 
-/// Where the destinations of a request are.
+/// The device of a request's destinations.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct RunaiFileStreamerDevice {
-    /// What it is.
+    /// The kind of the device.
     pub r#type: RunaiFileStreamerDeviceType,
-    /// The number of the GPU; nothing for host memory.
+    /// The number of the GPU. Ignored for host memory.
     pub id: c_int,
 }
 
 static STREAMERS: Handles<Streamer> = Handles::new(1);
 
-/// Runs `body`; its failure is told to this thread.
-fn answered(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
+/// Runs `body` and returns its code. A failure becomes the last one of this thread.
+fn code_of(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
     guarded(Code::UnknownError as c_int, || match body() {
         Ok(()) => Code::Success as c_int,
-        Err(failure) => failure.tell(),
+        Err(failure) => failure.report(),
     })
 }
 
 fn streamer_of(handle: *const c_void) -> Result<Arc<Streamer>, Code> {
-    STREAMERS.get(handle).map_err(|stale| match stale {
-        Stale::Closed => Code::InvalidParameterError,
-        Stale::OfParent => Code::UnknownError, // what was asked for never comes
+    STREAMERS.get(handle).map_err(|invalid| match invalid {
+        InvalidHandle::Closed => Code::InvalidParameterError,
+        InvalidHandle::Forked => Code::UnknownError, // its reader threads do not exist here
     })
 }
 
-/// Starts a streamer, with the options of the environment.
+/// Starts a streamer with the options of the environment.
 ///
-/// Threads are started with the first request. A variable that cannot be read is an
-/// INVALID_PARAMETER_ERROR.
+/// Threads are started with the first request. Returns INVALID_PARAMETER_ERROR if a variable does not
+/// parse.
 ///
 /// # Safety
-/// `streamer` is NULL or a place for a pointer.
+/// `streamer` is NULL or points to memory for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn runai_file_streamer_start(streamer: *mut *mut c_void) -> c_int {
-    answered(|| {
+    code_of(|| {
         if streamer.is_null() {
             return Err(Code::InvalidParameterError.into());
         }
         let handle = STREAMERS.open(Arc::new(Streamer::new()?));
-        // SAFETY: not NULL; else this function's contract.
+        // SAFETY: not NULL; the rest is this function's contract.
         unsafe { put(streamer, handle) };
         Ok(())
     })
 }
 
-/// Ends a streamer: threads that wait for a response get FINISHED_ERROR, reads under way are stopped, and
-/// when this returns nobody writes to memory of its requests any more. NULL and ended ones are ignored.
+/// Ends a streamer: threads that wait for a response get FINISHED_ERROR, and running reads are cancelled.
+/// When this returns, nothing writes to the memory of its requests any more. NULL and ended streamers are
+/// ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn runai_file_streamer_end(streamer: *mut c_void) {
     guarded((), || {
         if let Some(streamer) = STREAMERS.close(streamer) {
-            streamer.end();
+            streamer.queue.end();
         }
     });
 }
 
 /// Sets the credentials for object stores, once, before the first request for an object.
 ///
-/// Keys: access_key_id and secret_access_key, session_token, region, endpoint; others are ignored. The
-/// same again is fine, others are CREDENTIALS_ALREADY_SET. Without, they are looked for as in ringload's
-/// own loads.
+/// Keys are access_key_id, secret_access_key, session_token, region and endpoint; others are ignored.
+/// Setting the same credentials again succeeds, and setting others returns CREDENTIALS_ALREADY_SET.
+/// Without this call, credentials come from the environment and the configuration files.
 ///
 /// # Safety
 /// `param_keys` and `param_values` each have `num_params` texts.
@@ -118,7 +121,7 @@ pub unsafe extern "C" fn runai_file_streamer_set_credentials(
     param_values: *const *const c_char,
     num_params: c_uint,
 ) -> c_int {
-    answered(|| {
+    code_of(|| {
         let streamer = streamer_of(streamer)?;
         let invalid = Code::InvalidParameterError;
         let count = num_params as usize;
@@ -133,9 +136,11 @@ pub unsafe extern "C" fn runai_file_streamer_set_credentials(
     })
 }
 
-/// Says how files are read, once, before the first request: a list of io_uring_direct,
-/// io_uring_buffered, libaio_direct and sync_buffered, best first. All are served, so the first counts;
-/// `direct` means directly where the file is not in the page cache.
+/// Sets how files are read, once, before the first request: a list of io_uring_direct,
+/// io_uring_buffered, libaio_direct and sync_buffered in order of preference.
+///
+/// All of them are available, so the first one counts. With a direct strategy, pages that are in the page
+/// cache are still read from there.
 ///
 /// # Safety
 /// `candidates` is NULL or a text.
@@ -144,7 +149,7 @@ pub unsafe extern "C" fn runai_file_streamer_set_fs_strategy(
     streamer: *mut c_void,
     candidates: *const c_char,
 ) -> c_int {
-    answered(|| {
+    code_of(|| {
         let streamer = streamer_of(streamer)?;
         // SAFETY: this function's contract.
         let list = unsafe { utf8(candidates) }.ok_or(Code::InvalidParameterError)?;
@@ -152,21 +157,21 @@ pub unsafe extern "C" fn runai_file_streamer_set_fs_strategy(
     })
 }
 
-/// Asks for ranges of files and objects, and returns at once.
+/// Requests ranges of files and objects, and returns at once.
 ///
-/// `num_ranges` has the number of each file's ranges; the three arrays behind it have all of them, file
-/// by file: where each begins in its file, how long it is, and where its bytes go. Each range gets
-/// exactly one response, also an empty one. Files and stores may be mixed.
+/// `num_ranges` has the number of ranges of each file. `range_offsets`, `range_sizes` and `range_dsts`
+/// have all ranges, file by file: the offset in the file, the length in bytes, and the destination. Each
+/// range gets exactly one response, even if it is empty. Files and objects may be mixed.
 ///
-/// The arrays are not needed any more when this returns. The memory of the ranges is, until their
-/// response was taken or the streamer was ended; ranges, also of other requests, must not overlap there.
-/// On a GPU, work that was queued before must be done with it.
+/// The arrays may be freed when this returns. The destinations must stay allocated until the response was
+/// taken or the streamer was ended. They must not overlap, and those of other requests neither. On a GPU,
+/// work that was queued before must not use them any more.
 ///
-/// `out_submission_id` (may be NULL) gets the number that responses are told apart by; 0 where the
-/// arguments cannot be used, and nothing was asked for then.
+/// `out_submission_id` may be NULL. It gets the number of the request, which its responses carry, or 0 if
+/// the arguments cannot be used and nothing was requested.
 ///
 /// # Safety
-/// The arrays are as said, and so is the memory.
+/// The arrays and the destinations are as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn runai_file_streamer_request(
     streamer: *mut c_void,
@@ -179,7 +184,7 @@ pub unsafe extern "C" fn runai_file_streamer_request(
     range_dsts: *const *mut c_void,
     device: RunaiFileStreamerDevice,
 ) -> c_int {
-    answered(|| {
+    code_of(|| {
         // SAFETY: this function's contract.
         unsafe { put(out_submission_id, 0) };
         let streamer = streamer_of(streamer)?;
@@ -193,7 +198,7 @@ pub unsafe extern "C" fn runai_file_streamer_request(
             destinations: range_dsts,
         };
         // SAFETY: this function's contract.
-        let mut submission = unsafe { Submission::read(0, device, &arrays) }?;
+        let mut submission = unsafe { Submission::new(0, device, &arrays) }?;
         submission.id = streamer.next_id();
         // SAFETY: this function's contract.
         unsafe { put(out_submission_id, submission.id) };
@@ -213,15 +218,15 @@ impl RunaiFileStreamerDevice {
     }
 }
 
-/// Waits for the next response, of whatever request: at most `timeout_ms` milliseconds, 0 as long as it
-/// takes.
+/// Waits for the next response of any request, at most `timeout_ms` milliseconds; 0 waits without a limit.
 ///
-/// Returns what the range came to: SUCCESS, or why its memory does not hold its bytes. Else TIMED_OUT, or
-/// FINISHED_ERROR when the streamer is ended. `submission_done` is 1 with the last response of a request.
-/// `out_submission_id` and `submission_done` may be NULL.
+/// Returns the outcome of the range: SUCCESS, or the reason why its destination does not hold its bytes.
+/// Returns TIMED_OUT if no response came in time, and FINISHED_ERROR if the streamer was ended.
+/// `submission_done` gets 1 with the last response of a request, else 0. `out_submission_id` and
+/// `submission_done` may be NULL.
 ///
 /// # Safety
-/// The pointers are NULL or places for what is written to them.
+/// The pointers are NULL or point to memory for the values.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn runai_file_streamer_response(
     streamer: *mut c_void,
@@ -231,44 +236,45 @@ pub unsafe extern "C" fn runai_file_streamer_response(
     submission_done: *mut c_int,
     timeout_ms: c_uint,
 ) -> c_int {
-    answered(|| {
+    code_of(|| {
         if file_index.is_null() || index.is_null() {
             return Err(Code::InvalidParameterError.into());
         }
-        let closed = matches!(STREAMERS.get(streamer), Err(Stale::Closed));
-        let ended = closed && STREAMERS.was_given(streamer);
+        let closed = matches!(STREAMERS.get(streamer), Err(InvalidHandle::Closed));
+        let ended = closed && STREAMERS.was_opened(streamer);
         let streamer = match ended {
             true => return Err(Code::FinishedError.into()),
             false => streamer_of(streamer)?,
         };
-        let patience = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
-        let response = streamer.response(patience);
-        let told = response.as_ref().ok();
+        let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
+        let response = streamer.queue.response(timeout);
+        let values = response.as_ref().ok();
         // SAFETY: this function's contract.
         unsafe {
-            put(out_submission_id, told.map_or(0, |response| response.submission));
-            put(file_index, told.map_or(0, |response| response.file));
-            put(index, told.map_or(0, |response| response.index));
-            put(submission_done, told.is_some_and(|response| response.is_last).into());
+            put(out_submission_id, values.map_or(0, |response| response.submission));
+            put(file_index, values.map_or(0, |response| response.file));
+            put(index, values.map_or(0, |response| response.index));
+            put(submission_done, values.is_some_and(|response| response.is_last).into());
         }
         response?.outcome
     })
 }
 
-/// What a response code means. For the code that this thread was answered with last, the very error;
-/// so the text is there until the thread calls another function of the library.
+/// Returns the meaning of a response code. For the code that this thread got last, that is the message of
+/// the error. The text is valid until the thread calls another function of the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn runai_file_streamer_response_str(response_code: c_int) -> *const c_char {
-    guarded(c"no response code".as_ptr(), || code::sentence(response_code))
+    guarded(c"no response code".as_ptr(), || code::text(response_code))
 }
 
-/// Tells modulo what the address of a range should be congruent to its offset, so that the files at
-/// `paths` can be read directly. Objects do not matter.
+/// Returns the block size for direct reads of the files at `paths` in `out_block`: the address of a range
+/// should be congruent to its offset modulo that size. Objects are ignored.
 ///
-/// UNKNOWN_ERROR where no file can be asked; `out_block` then is the size of a page, and can be used.
+/// Returns UNKNOWN_ERROR if the block size of no file can be determined. `out_block` is the page size
+/// then, which can be used.
 ///
 /// # Safety
-/// `paths` has `num_paths` texts, and `out_block` is NULL or a place for a number.
+/// `paths` has `num_paths` texts, and `out_block` is NULL or points to memory for a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn runai_file_streamer_probe_direct_block_size(
     streamer: *mut c_void,
@@ -276,7 +282,7 @@ pub unsafe extern "C" fn runai_file_streamer_probe_direct_block_size(
     num_paths: c_uint,
     out_block: *mut usize,
 ) -> c_int {
-    answered(|| {
+    code_of(|| {
         // SAFETY: this function's contract.
         unsafe { put(out_block, PAGE_BYTES) };
         streamer_of(streamer)?;
@@ -301,15 +307,15 @@ fn block_of(path: &Path) -> Option<usize> {
     FileSource::open(path).ok().map(|file| file.block_bytes())
 }
 
-/// Calls `callback` with every file in the directory `prefix`, of the file system or a store, and with its
-/// size in bytes; with `is_recursive` not 0 also with those further down.
+/// Calls `callback` with each file in the directory `prefix` of the file system or of a store, and with
+/// its size in bytes. If `is_recursive` is not 0, files in subdirectories are included.
 ///
-/// With `allow_patterns`, only with those whose whole path matches one of them, as fnmatch(3) without flags
-/// has it; never with those that match one of `ignore_patterns`. Called on this thread; the path is there
-/// during the call only.
+/// If there are `allow_patterns`, only files whose whole path matches one of them are listed. Files that
+/// match one of `ignore_patterns` are not. Patterns are those of fnmatch(3) without flags. The callback
+/// is called on this thread, and the path is valid during that call only.
 ///
 /// # Safety
-/// The arrays have so many texts, and `callback` may be called with `user_data`.
+/// The arrays have the given numbers of texts, and `callback` may be called with `user_data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn runai_file_streamer_list_files(
     streamer: *mut c_void,
@@ -322,7 +328,7 @@ pub unsafe extern "C" fn runai_file_streamer_list_files(
     callback: RunaiFileStreamerFileListCallback,
     user_data: *mut c_void,
 ) -> c_int {
-    answered(|| {
+    code_of(|| {
         let (streamer, invalid) = (streamer_of(streamer)?, Code::InvalidParameterError);
         let callback = callback.ok_or(invalid)?;
         // SAFETY: this function's contract.
@@ -333,7 +339,7 @@ pub unsafe extern "C" fn runai_file_streamer_list_files(
         let ignore =
             unsafe { texts(ignore_patterns, num_ignore_patterns as usize) }.ok_or(invalid)?;
         let listing = Listing { prefix, is_recursive: is_recursive != 0, allow, ignore };
-        listing.each(&streamer.loader(), |path, len_bytes| {
+        listing.for_each(&streamer.loader(), |path, len_bytes| {
             // SAFETY: this function's contract.
             unsafe { callback(path.as_ptr(), len_bytes, user_data) }
         })

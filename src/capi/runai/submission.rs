@@ -1,4 +1,4 @@
-//! What one request asks for: ranges of files, and where their bytes go.
+//! A submission: the ranges of files that one request asks for, with their destinations.
 
 use super::code::RunaiFileStreamerResponse as Code;
 use crate::capi::abi;
@@ -7,7 +7,7 @@ use std::ffi::{OsString, c_char, c_uint, c_void};
 use std::ops::Range as Span;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The arrays of a request, as C gave them.
+/// The arrays of a request, as C passed them.
 pub struct Arrays {
     pub num_files: c_uint,
     pub paths: *const *const c_char,
@@ -17,7 +17,7 @@ pub struct Arrays {
     pub destinations: *const *mut c_void,
 }
 
-/// What one request asks for.
+/// The ranges that one request asks for.
 #[derive(Debug)]
 pub struct Submission {
     pub id: u64,
@@ -25,36 +25,36 @@ pub struct Submission {
     pub paths: Vec<OsString>,
     /// In the order of their files.
     pub ranges: Vec<Range>,
-    /// Whether each was answered for.
-    answered: Vec<AtomicBool>,
+    /// Whether each range has its response.
+    responded: Vec<AtomicBool>,
 }
 
 /// One range of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Range {
-    /// Its place in the submission.
+    /// The index of the range in the submission.
     at: usize,
-    /// Which of the submission's files.
+    /// The index of the file in the submission.
     pub file: u32,
-    /// Which of the file's ranges.
+    /// The index of the range among those of its file.
     pub index: u32,
     pub offset_bytes: u64,
     pub len_bytes: usize,
-    /// Where its bytes go, in the address space of the submission's device.
+    /// The destination, in the address space of the submission's device.
     pub address: usize,
 }
 
 impl Range {
-    /// Where it ends in its file.
+    /// Returns the offset of the range's end in its file.
     pub fn end_bytes(&self) -> u64 {
-        self.offset_bytes + self.len_bytes as u64 // checked when it was read
+        self.offset_bytes + self.len_bytes as u64 // `is_possible` has checked for overflow
     }
 }
 
-/// Ranges that stand one behind the other in file and memory: read as one.
+/// Ranges that are adjacent both in their file and in memory, and are read as one.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Of the list that it was made of.
+    /// The indices of the ranges in the sorted list.
     pub ranges: Span<usize>,
     pub file: u32,
     pub offset_bytes: u64,
@@ -62,20 +62,22 @@ pub struct Group {
     pub address: usize,
 }
 
-/// Groups are no larger, unless they are one range: when a group is there, its ranges are.
+/// Groups of several ranges are no larger than this, since their responses come when the whole group
+/// was read.
 const GROUP_BYTES_MAX: usize = 32 << 20;
 
 impl Submission {
-    /// Reads `arrays`.
+    /// Makes a submission of the arrays.
     ///
     /// # Errors
-    /// [`InvalidParameterError`](Code::InvalidParameterError) for what cannot be right: NULL where there
-    /// are files, ranges or bytes, and ranges beyond any file or address space.
+    /// [`InvalidParameterError`](Code::InvalidParameterError) if an array is NULL although it has items,
+    /// a destination is NULL although the range has bytes, or a range exceeds the address space or the
+    /// largest file.
     ///
     /// # Safety
-    /// Arrays that are not NULL have an item for each file or, all files together, each range, and stay
-    /// as they are while this reads them.
-    pub unsafe fn read(id: u64, device: Device, arrays: &Arrays) -> Result<Self, Code> {
+    /// Arrays that are not NULL have an item for each file or for each range of all files, and do not
+    /// change during the call.
+    pub unsafe fn new(id: u64, device: Device, arrays: &Arrays) -> Result<Self, Code> {
         let files = arrays.num_files as usize;
         let invalid = Code::InvalidParameterError;
         // SAFETY: this function's contract.
@@ -96,7 +98,7 @@ impl Submission {
                 let at = ranges.len();
                 ranges.push(Range {
                     at,
-                    file: file as u32, // there are no more than a c_uint counts
+                    file: file as u32, // `num_files` is a c_uint
                     index,
                     offset_bytes: offsets[at] as u64,
                     len_bytes: sizes[at],
@@ -107,23 +109,21 @@ impl Submission {
         let paths = paths.into_iter().map(OsString::from).collect();
         match ranges.iter().all(Range::is_possible) {
             true => {
-                let answered = ranges.iter().map(|_| AtomicBool::new(false)).collect();
-                Ok(Self { id, device, paths, ranges, answered })
+                let responded = ranges.iter().map(|_| AtomicBool::new(false)).collect();
+                Ok(Self { id, device, paths, ranges, responded })
             }
             false => Err(invalid),
         }
     }
-}
 
-impl Submission {
-    /// Says that `range` is being answered for. False if it was before.
-    pub fn answer(&self, range: &Range) -> bool {
-        !self.answered[range.at].swap(true, Ordering::Relaxed)
+    /// Marks that `range` has its response. Returns false if it had one before.
+    pub fn mark_responded(&self, range: &Range) -> bool {
+        !self.responded[range.at].swap(true, Ordering::Relaxed)
     }
 }
 
 impl Range {
-    /// Whether such a range of a file, and such memory, can be.
+    /// Whether a file can have such a range, and memory such a destination.
     fn is_possible(&self) -> bool {
         let fits = self.offset_bytes.checked_add(self.len_bytes as u64).is_some()
             && self.address.checked_add(self.len_bytes).is_some()
@@ -132,12 +132,12 @@ impl Range {
     }
 }
 
-/// Puts `ranges` into an order in which neighbours stand together, and gives the groups of them.
+/// Sorts `ranges` so that adjacent ones follow each other, and returns the groups.
 pub fn groups(ranges: &mut [Range]) -> Vec<Group> {
     ranges.sort_by_key(|range| (range.file, range.offset_bytes));
     let mut groups: Vec<Group> = Vec::new();
     for (at, range) in ranges.iter().enumerate() {
-        if let Some(last) = groups.last_mut().filter(|last| last.goes_on_with(range)) {
+        if let Some(last) = groups.last_mut().filter(|last| last.is_continued_by(range)) {
             last.ranges.end = at + 1;
             last.len_bytes += range.len_bytes;
             continue;
@@ -154,7 +154,7 @@ pub fn groups(ranges: &mut [Range]) -> Vec<Group> {
 }
 
 impl Group {
-    fn goes_on_with(&self, range: &Range) -> bool {
+    fn is_continued_by(&self, range: &Range) -> bool {
         self.file == range.file
             && self.offset_bytes + self.len_bytes as u64 == range.offset_bytes
             && self.address + self.len_bytes == range.address
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_read_as_one() {
+    fn adjacent_ranges_are_read_as_one() {
         let mut ranges = [
             range(1, 0, 8, 900),
             range(0, 10, 5, 110),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_ranges_and_null_arrays_are_refused() {
         assert!(range(0, 0, 0, 0).is_possible());
         assert!(!range(0, 0, 1, 0).is_possible());
         assert!(!range(0, u64::MAX, 1, 8).is_possible());
@@ -209,11 +209,11 @@ mod tests {
             destinations: ptr::null(),
         };
         // SAFETY: all are NULL.
-        let outcome = unsafe { Submission::read(1, Device::Host, &arrays) };
+        let outcome = unsafe { Submission::new(1, Device::Host, &arrays) };
         assert_eq!(outcome.unwrap_err(), Code::InvalidParameterError);
         let none = Arrays { num_files: 0, ..arrays };
         // SAFETY: all are NULL.
-        let outcome = unsafe { Submission::read(1, Device::Host, &none) };
+        let outcome = unsafe { Submission::new(1, Device::Host, &none) };
         assert!(outcome.unwrap().ranges.is_empty());
     }
 }
