@@ -121,7 +121,7 @@ impl Opener {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if that location is not configured.
     pub fn actual(&self, uri: &ObjectUri) -> Result<ObjectUri> {
-        anyscale::actual(&self.options, uri)
+        anyscale::resolve(&self.options, uri)
     }
 
     /// The object `uri` at its store, without a request.

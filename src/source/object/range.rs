@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::source::http::{AttemptError, Attempted, ServerOrigin, TransportError};
-use crate::source::store::parts::get;
+use crate::source::store::requests::get;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 

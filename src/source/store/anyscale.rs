@@ -1,57 +1,57 @@
-//! `anyscale://PATH`: what lies below the artifact storage of an Anyscale cloud, which is a place in
-//! S3 or GCS. It is put in before anything is opened, so that messages show the real place.
+//! `anyscale://PATH`: an object below the artifact storage of an Anyscale cloud, which is in S3 or
+//! GCS. The location is resolved before anything is opened, so that messages name the real object.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::location::{Location, ObjectUri, Scheme};
 use crate::options::RemoteOptions;
 
 const VARIABLE: &str = "ANYSCALE_ARTIFACT_STORAGE";
 
-/// Where `uri` really is: itself, unless it is an `anyscale://` location.
+/// Resolves an `anyscale://` location; other locations are returned as they are.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) where the variable is unset or names no place in S3 or
-/// GCS.
-pub(crate) fn actual(options: &RemoteOptions, uri: &ObjectUri) -> Result<ObjectUri> {
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) where the variable is unset or is not a location
+/// in S3 or GCS.
+pub(crate) fn resolve(options: &RemoteOptions, uri: &ObjectUri) -> Result<ObjectUri> {
     if uri.scheme() != Scheme::Anyscale {
         return Ok(uri.clone());
     }
-    let refuse = |what: &str| {
-        let sentence = format!(
-            "cannot find {uri}: {VARIABLE} {what}; set it to the s3:// or gs:// place of the \
-             cloud's artifacts, as it is inside of an Anyscale cluster"
-        );
-        Error::new(ErrorKind::InvalidInput, sentence)
+    let fail = |why: &str| {
+        Error::invalid_input(format!(
+            "cannot find {uri}: {VARIABLE} {why}; set it to the s3:// or gs:// location of the \
+             cloud's artifacts, as it is set inside an Anyscale cluster"
+        ))
     };
-    let storage = options.env(VARIABLE).ok_or_else(|| refuse("is not set"))?;
+    let storage = options.env(VARIABLE).ok_or_else(|| fail("is not set"))?;
     match Location::parse(storage.trim()) {
         Ok(Location::Object(storage)) if matches!(storage.scheme(), Scheme::S3 | Scheme::Gs) => {
             Ok(storage.as_directory().join(uri.key()))
         }
-        _ => Err(refuse("is no s3:// or gs:// location")),
+        _ => Err(fail("is not an s3:// or gs:// location")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn of(storage: Option<&str>, path: &str) -> Result<String> {
         let options = RemoteOptions::with_variables(&[(VARIABLE, storage.unwrap_or_default())]);
         let uri = ObjectUri::new(Scheme::Anyscale, "", path);
-        actual(&options, &uri).map(|uri| uri.to_string())
+        resolve(&options, &uri).map(|uri| uri.to_string())
     }
 
     #[test]
     fn paths_lie_below_the_storage() {
-        for (storage, path, place) in [
+        for (storage, path, location) in [
             ("s3://b/org/x", "m.safetensors", "s3://b/org/x/m.safetensors"),
             ("s3://b/org/x/", "a/m?", "s3://b/org/x/a/m?"),
             ("gs://b", "a/", "gs://b/a/"),
             ("gs://b/", "", "gs://b/"),
             ("gs://b/x", "", "gs://b/x/"),
         ] {
-            assert_eq!(of(Some(storage), path).unwrap(), place);
+            assert_eq!(of(Some(storage), path).unwrap(), location);
         }
     }
 

@@ -1,23 +1,23 @@
-//! Asking a cloud's metadata server, which only that cloud's machines have: elsewhere the question
-//! may go unanswered, and must not cost much time.
+//! Requests to a cloud's metadata server, which exists only on that cloud's machines. On other
+//! machines a request may never be answered, so it is given little time there.
 
 use std::future::Future;
 use std::time::Duration;
 
-/// On the cloud's own machines: its metadata server may be slow, in a machine that has just
-/// started.
-const PATIENT: Duration = Duration::from_secs(20);
-/// Elsewhere.
-const HASTY: Duration = Duration::from_secs(1);
+/// The time limit on the cloud's own machines, whose metadata server is slow while they boot.
+const TIMEOUT_IN_CLOUD: Duration = Duration::from_secs(20);
+/// The time limit on other machines.
+const TIMEOUT_ELSEWHERE: Duration = Duration::from_secs(1);
 
-/// What `question` brings, or `None` where that takes too long. `at_home` says that this machine is
-/// one of the cloud's.
-pub(super) async fn ask<T>(at_home: bool, question: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(if at_home { PATIENT } else { HASTY }, question).await.ok()
+/// The output of `request`, or `None` where it exceeds its time limit. `in_cloud` says that this is
+/// one of the cloud's machines.
+pub(super) async fn request<T>(in_cloud: bool, request: impl Future<Output = T>) -> Option<T> {
+    let timeout = if in_cloud { TIMEOUT_IN_CLOUD } else { TIMEOUT_ELSEWHERE };
+    tokio::time::timeout(timeout, request).await.ok()
 }
 
-/// Whether the machine's firmware has `name` (a file of `/sys/class/dmi/id`) say `text`.
+/// Whether the firmware field `name` (a file of `/sys/class/dmi/id`) starts with `text`.
 pub(super) fn firmware_says(name: &str, text: &str) -> bool {
-    let told = std::fs::read_to_string(format!("/sys/class/dmi/id/{name}"));
-    told.is_ok_and(|told| told.trim().starts_with(text))
+    let value = std::fs::read_to_string(format!("/sys/class/dmi/id/{name}"));
+    value.is_ok_and(|value| value.trim().starts_with(text))
 }

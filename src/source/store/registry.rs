@@ -1,4 +1,4 @@
-//! The stores that are in use, found by the location of an object.
+//! The stores in use, by the locations of their objects.
 
 #[cfg(feature = "azure")]
 use super::azure;
@@ -15,12 +15,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The stores of a client or an opener, each opened once: their credentials are shared by all their objects.
+/// The stores in use, each opened once, so that all its objects share its credentials.
 #[derive(Default)]
 pub(crate) struct Stores {
     open: Mutex<HashMap<(Scheme, String), Arc<dyn Store>>>,
     #[cfg(feature = "s3")]
-    s3: s3::Shared,
+    aws: Arc<s3::AwsCredentials>,
 }
 
 impl fmt::Debug for Stores {
@@ -30,11 +30,11 @@ impl fmt::Debug for Stores {
 }
 
 impl Stores {
-    /// The store that `uri` is in.
+    /// The store that holds `uri`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where an option or variable cannot be used;
-    /// [`Unsupported`](ErrorKind::Unsupported) for a scheme that this build was made without.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an unusable option or variable;
+    /// [`Unsupported`](ErrorKind::Unsupported) for a scheme that is not part of this build.
     pub fn of(&self, client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (uri.scheme(), uri.container().to_owned());
@@ -46,32 +46,29 @@ impl Stores {
         Ok(store)
     }
 
-    /// Puts a store in the place of the one that `uri` is in.
+    /// Replaces the store that holds `uri`.
     #[cfg(test)]
     pub fn replace(&self, uri: &ObjectUri, store: Arc<dyn Store>) {
         let key = (uri.scheme(), uri.container().to_owned());
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(key, store);
     }
 
-    #[cfg_attr(
-        not(any(feature = "s3", feature = "gcs", feature = "azure")),
-        allow(unused_variables)
-    )]
     fn make(&self, client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
-        match uri.scheme() {
-            Scheme::Http | Scheme::Https => Ok(Arc::new(web::Web::new(uri)?)),
-            Scheme::Hf => Ok(Arc::new(hub::Hub::new(&client.options, uri)?)),
+        let options = &client.options;
+        Ok(match uri.scheme() {
+            Scheme::Http | Scheme::Https => Arc::new(web::Web::new(uri)),
+            Scheme::Hf => Arc::new(hub::Hub::new(options, uri)?),
             #[cfg(feature = "s3")]
-            Scheme::S3 => Ok(Arc::new(s3::S3::new(&client.options, uri, &self.s3)?)),
+            Scheme::S3 => Arc::new(s3::S3Bucket::new(options, uri, &self.aws)?),
             #[cfg(feature = "gcs")]
-            Scheme::Gs => Ok(Arc::new(gcs::Gcs::new(&client.options, uri)?)),
+            Scheme::Gs => Arc::new(gcs::Gcs::new(options, uri)?),
             #[cfg(feature = "azure")]
-            Scheme::Az => Ok(Arc::new(azure::Azure::new(&client.options, uri)?)),
+            Scheme::Az => Arc::new(azure::Azure::new(options, uri)?),
             scheme => {
                 let scheme = scheme.as_str();
                 let sentence = format!("this build of ringload was made without {scheme}://");
-                Err(Error::new(ErrorKind::Unsupported, sentence))
+                return Err(Error::new(ErrorKind::Unsupported, sentence));
             }
-        }
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! What every store provides beyond the policy for its requests.
+//! What every store provides, besides the policy for its requests.
 
 use crate::error::Result;
 use crate::source::http::{BoxFuture, Client, RequestPolicy};
@@ -6,76 +6,82 @@ use http::Uri;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// One place of objects: a bucket, a container, a repository, a web server.
+/// A container of objects: a bucket, a repository, or a web server.
 pub(crate) trait Store: RequestPolicy {
-    /// What it is, in a word: `http`, `s3`, `gcs`, `azure`, `hub`.
+    /// The name of the kind of store: `http`, `s3`, `gcs`, `azure` or `hub`.
     fn kind(&self) -> &'static str;
 
-    /// The URL of the object `key`. Asked again for every attempt: it may depend on what the store
-    /// learnt from a refusal (the bucket's region).
+    /// The URL of the object `key`. It is made anew for every attempt, since it may depend on what
+    /// the store learnt from an error response (the bucket's region).
     ///
     /// # Errors
-    /// When `key` cannot stand in a URL.
+    /// When `key` cannot be part of a URL.
     fn url(&self, key: &str) -> Result<Uri>;
 
-    /// Finds out what all requests depend on; awaited before anything else of an object is asked.
+    /// Obtains what all requests depend on (the commit of a revision). Awaited before any other
+    /// request for an object.
     fn prepare<'a>(&'a self, _client: &'a Arc<Client>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Ok(()) })
     }
 
-    /// What tells its place from others that locations call the same: the address of the server,
-    /// where that is set apart. Empty where the location says it all.
+    /// The address of the server, where it does not follow from the location: equal locations on
+    /// different servers are different objects. Empty otherwise.
     fn address(&self) -> String {
         String::new()
     }
 
-    /// A local file that holds the object `key` already.
+    /// The path of a local file that holds the object `key`, if there is one.
     fn local(&self, _key: &str) -> Option<PathBuf> {
         None
     }
 
-    /// The objects in the directory `key` (`""`, or ending in `/`), as deep as `depth` says. `None` where
+    /// The objects in the directory `key` (`""`, or ending in `/`), to the given depth. `None` where
     /// the server cannot list.
     fn entries<'a>(
         &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
-        depth: ListDepth,
-    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>>;
+        _client: &'a Arc<Client>,
+        _key: &'a str,
+        _depth: ListDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
+        Box::pin(async { Ok(None) })
+    }
 
-    /// The names of the objects directly in the directory `key`, as [`entries`](Self::entries) has them.
+    /// The names of the objects directly in the directory `key`; otherwise like
+    /// [`entries`](Self::entries).
     fn list<'a>(
         &'a self,
         client: &'a Arc<Client>,
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
         Box::pin(async move {
-            let entries = self.entries(client, key, ListDepth::Directory).await?;
-            Ok(entries.map(|entries| entries.into_iter().map(|entry| entry.name).collect()))
+            let objects = self.entries(client, key, ListDepth::Directory).await?;
+            Ok(objects.map(|objects| objects.into_iter().map(|object| object.name).collect()))
         })
     }
 
-    /// The checksum of the whole object that the server vouches for, if it knows one.
+    /// The server's checksum of the whole object, if it has one.
     fn checksum<'a>(
         &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Checksum>>>;
+        _client: &'a Arc<Client>,
+        _key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Checksum>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// How much of a directory is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListDepth {
-    /// What is directly in it.
+    /// The objects directly in the directory.
     Directory,
-    /// All that is below it.
+    /// All objects below the directory.
     Tree,
 }
 
 /// An object in a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ListEntry {
-    /// Relative to the directory.
+    /// The name relative to the listed directory.
     pub name: String,
     pub len_bytes: u64,
 }
@@ -85,9 +91,9 @@ pub(crate) struct ListEntry {
 pub(crate) enum Checksum {
     /// CRC-64/NVME.
     Crc64Nvme(u64),
-    /// CRC-32C (Castagnoli; iSCSI).
+    /// CRC-32C (Castagnoli, as in iSCSI).
     Crc32c(u32),
-    /// CRC-32 (ISO-HDLC; zlib).
+    /// CRC-32 (ISO-HDLC, as in zlib).
     Crc32(u32),
     /// SHA-256.
     Sha256([u8; 32]),

@@ -1,5 +1,6 @@
-//! Tokens of Microsoft Entra for an account of which neither key nor signature was given. Looked
-//! for in this order; the first that is set up is used, and must work:
+//! Tokens of Microsoft Entra, for an account whose key or signature is not given. The sources are
+//! searched in this order. The first one that is configured is used, and an error is reported if it
+//! does not work:
 //!
 //! 1. workload identity (Kubernetes): `AZURE_FEDERATED_TOKEN_FILE` with `AZURE_TENANT_ID` and
 //!    `AZURE_CLIENT_ID`,
@@ -8,23 +9,24 @@
 //!    of Azure's virtual machines,
 //! 4. `az login`.
 
-use super::super::keyring::Found;
-use super::super::metadata;
 use super::identity;
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::store::credential_cache::Found;
+use crate::source::store::metadata;
 use reqsign_azure_storage::{
     AzureCliCredentialProvider, ClientSecretCredentialProvider, Credential,
     WorkloadIdentityCredentialProvider,
 };
 use reqsign_core::{Context, ProvideCredential};
 
-/// Virtual machines of Azure have this for their chassis' asset tag.
+/// The asset tag of the chassis of Azure's virtual machines.
 const CHASSIS: &str = "7783-7084-3265-9085-8269-3286-77";
 
-/// Searches for credentials and gets a token with them.
+/// Searches for credentials and obtains a token with them.
 ///
 /// # Errors
-/// [`PermissionDenied`](ErrorKind::PermissionDenied) where there are some and they do not work.
+/// [`PermissionDenied`](ErrorKind::PermissionDenied) where there are credentials, but they do not
+/// work.
 pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
     let set = |name: &str| context.env_var(name);
     if let (Some(tenant), Some(client)) = (set("AZURE_TENANT_ID"), set("AZURE_CLIENT_ID")) {
@@ -53,9 +55,9 @@ pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
         let token = identity::of_service(context, &endpoint).await;
         return must_work("the managed identity of IDENTITY_ENDPOINT", token.map(Some));
     }
-    let at_home = set("AZURE_POD_IDENTITY_AUTHORITY_HOST").is_some()
+    let in_cloud = set("AZURE_POD_IDENTITY_AUTHORITY_HOST").is_some()
         || metadata::firmware_says("chassis_asset_tag", CHASSIS);
-    if let Some(Ok(credential)) = metadata::ask(at_home, identity::of_machine(context)).await {
+    if let Some(Ok(credential)) = metadata::request(in_cloud, identity::of_machine(context)).await {
         return Ok(Found::Credential(credential));
     }
     if let Ok(Some(credential)) =
@@ -69,13 +71,13 @@ pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
     Ok(Found::Nothing(nothing.to_owned()))
 }
 
-/// What was set up, or why it does not work; `from` says what it is.
+/// The token of the configured source `from`, or the error that it does not work.
 fn must_work(
     from: &str,
     outcome: reqsign_core::Result<Option<Credential>>,
 ) -> Result<Found<Credential>> {
     let fail = |why: &str| {
-        let sentence = format!("{from} brings no token{why}; check how it is set up");
+        let sentence = format!("{from} gives no token{why}; check its configuration");
         Error::new(ErrorKind::PermissionDenied, sentence)
     };
     match outcome {

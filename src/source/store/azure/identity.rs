@@ -1,7 +1,7 @@
-//! Managed identity: the token that Azure gives to a machine, or to a service that runs there.
+//! Managed identity: the token that Azure gives to a virtual machine, or to a service.
 //!
-//! The two servers differ in address, version and a secret header; reqsign knows the first one, at
-//! an address of its choice.
+//! The servers for the two differ in address, version and a secret header. Hand-written: reqsign knows
+//! only the server of virtual machines, at a fixed address.
 
 use crate::location::escape::segment;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ const RESOURCE: &str = "https://storage.azure.com/";
 #[derive(Deserialize)]
 struct Token {
     access_token: String,
-    /// Seconds since 1970, as a number or in quotes.
+    /// Seconds since the epoch, as a number or a string.
     expires_on: Option<Value>,
 }
 
@@ -28,7 +28,7 @@ pub(super) async fn of_machine(context: &Context) -> Result<Credential> {
     let host = host.unwrap_or_else(|| MACHINE.to_owned());
     let url = format!("{}/metadata/identity/oauth2/token", host.trim_end_matches('/'));
     let request = Request::get(query(context, &url, "2018-02-01")).header("Metadata", "true");
-    ask(context, request).await
+    request_token(context, request).await
 }
 
 /// The token of a service (App Service, Functions, Container Apps), from its server at `endpoint`.
@@ -36,7 +36,7 @@ pub(super) async fn of_service(context: &Context, endpoint: &str) -> Result<Cred
     let secret = context.env_var("IDENTITY_HEADER").unwrap_or_default();
     let request =
         Request::get(query(context, endpoint, "2019-08-01")).header("X-IDENTITY-HEADER", secret);
-    ask(context, request).await
+    request_token(context, request).await
 }
 
 fn query(context: &Context, url: &str, version: &str) -> String {
@@ -46,18 +46,18 @@ fn query(context: &Context, url: &str, version: &str) -> String {
     format!("{url}?api-version={version}&resource={resource}{client}")
 }
 
-async fn ask(context: &Context, request: http::request::Builder) -> Result<Credential> {
+async fn request_token(context: &Context, request: http::request::Builder) -> Result<Credential> {
     let request = request.body(Bytes::new()).map_err(|error| {
-        Error::config_invalid("no URL of an identity server").with_source(error)
+        Error::config_invalid("the URL of the identity server is invalid").with_source(error)
     })?;
-    let answer = context.http_send(request).await?;
-    if answer.status() != StatusCode::OK {
-        let sentence = format!("the identity server answered {}", answer.status());
+    let response = context.http_send(request).await?;
+    if response.status() != StatusCode::OK {
+        let sentence = format!("the identity server answered {}", response.status());
         return Err(Error::credential_invalid(sentence));
     }
-    // The error could quote the token; it is not passed on.
-    let token: Token = serde_json::from_slice(answer.body())
-        .map_err(|_| Error::unexpected("the identity server answers with no token"))?;
+    // The error of the parser could quote the token; it is dropped.
+    let token: Token = serde_json::from_slice(response.body())
+        .map_err(|_| Error::unexpected("the identity server did not return a token"))?;
     Ok(Credential::with_bearer_token(&token.access_token, token.expires_on.and_then(time)))
 }
 

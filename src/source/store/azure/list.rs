@@ -1,103 +1,68 @@
 //! Pages of a listing of blobs (List Blobs, in XML).
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::ErrorKind;
+use crate::source::store::listing::{ListingPage, ParsedPage, listed_object};
+use crate::source::store::traits::{ListDepth, ListEntry};
 use percent_encoding::percent_decode_str;
-use quick_xml::Reader;
-use quick_xml::escape::resolve_predefined_entity;
-use quick_xml::events::{BytesRef, BytesStart, Event};
+use serde::Deserialize;
+use std::borrow::Cow;
 
-/// A page of a listing.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
-    /// Names and lengths in bytes of blobs.
-    pub blobs: Vec<(String, u64)>,
-    /// Where the next page begins, if there is one.
-    pub marker: Option<String>,
+pub(super) const NOT_A_LISTING: (ErrorKind, &str) =
+    (ErrorKind::Io, "the response is not a listing of Azure Blob Storage; check the endpoint");
+
+#[derive(Deserialize)]
+enum Document {
+    EnumerationResults(EnumerationResults),
 }
 
-impl Page {
-    /// The page that is written in `body`.
-    ///
-    /// # Errors
-    /// [`Io`](ErrorKind::Io) for what is no page.
-    pub fn read(body: &[u8]) -> Result<Self> {
-        let fail = || {
-            let sentence = "the server's listing cannot be read; is this Azure Blob Storage?";
-            Error::new(ErrorKind::Io, sentence)
-        };
-        let text = std::str::from_utf8(body).map_err(|error| fail().with_source(error))?;
-        let text = text.trim_start_matches('\u{feff}');
-        let mut reading = Reading::default();
-        let mut reader = Reader::from_str(text);
-        loop {
-            match reader.read_event().map_err(|error| fail().with_source(error))? {
-                Event::Start(tag) => reading.start(&tag),
-                Event::Text(text) => reading.text.push_str(&text),
-                Event::CData(text) => reading.text.push_str(&text),
-                Event::GeneralRef(reference) => reading.text.push_str(&resolved(&reference)),
-                Event::End(_) => reading.end(),
-                Event::Eof => break,
-                _ => {}
-            }
-        }
-        reading.page.filter(|_| reading.path.is_empty()).ok_or_else(fail)
-    }
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct EnumerationResults {
+    blobs: Blobs,
+    next_marker: Option<String>,
 }
 
-/// How far the document was read.
-#[derive(Default)]
-struct Reading {
-    /// The elements around, the outermost first.
-    path: Vec<String>,
-    /// Of the innermost one.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Blobs {
+    blob: Vec<Blob>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Blob {
+    name: Name,
+    #[serde(default)]
+    properties: Properties,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    /// Whether the name is percent-encoded, since XML cannot represent it.
+    #[serde(rename = "@Encoded", default)]
+    is_encoded: bool,
+    #[serde(rename = "$text", default)]
     text: String,
-    /// Whether the name is percent-encoded, as one is that XML cannot hold.
-    encoded: bool,
-    /// The blob's name and length, as far as they were read.
-    blob: (String, u64),
-    page: Option<Page>,
 }
 
-impl Reading {
-    fn start(&mut self, tag: &BytesStart) {
-        let name: &str = tag.local_name().into_inner();
-        if self.path.is_empty() && name == "EnumerationResults" {
-            self.page = Some(Page::default());
-        }
-        self.encoded = tag.attributes().flatten().any(|attribute| {
-            attribute.key.local_name().into_inner() == "Encoded" && &*attribute.value == "true"
-        });
-        self.path.push(name.to_owned());
-        self.text.clear();
-    }
-
-    fn end(&mut self) {
-        let text = std::mem::take(&mut self.text);
-        let path: Vec<_> = self.path.iter().map(String::as_str).collect();
-        if let Some(page) = &mut self.page {
-            match path.as_slice() {
-                [_, "Blobs", "Blob", "Name"] if self.encoded => {
-                    self.blob.0 = percent_decode_str(&text).decode_utf8_lossy().into_owned();
-                }
-                [_, "Blobs", "Blob", "Name"] => self.blob.0 = text,
-                [_, "Blobs", "Blob", "Properties", "Content-Length"] => {
-                    self.blob.1 = text.trim().parse().unwrap_or_default();
-                }
-                [_, "Blobs", "Blob"] => page.blobs.push(std::mem::take(&mut self.blob)),
-                [_, "NextMarker"] if !text.is_empty() => page.marker = Some(text),
-                _ => {}
-            }
-        }
-        self.path.pop();
-    }
+#[derive(Default, Deserialize)]
+struct Properties {
+    #[serde(rename = "Content-Length", default)]
+    content_length: String,
 }
 
-/// The text that a reference (`&amp;`, `&#x20;`) stands for.
-fn resolved(reference: &BytesRef) -> String {
-    match reference.resolve_char_ref() {
-        Ok(Some(char)) => char.to_string(),
-        _ => resolve_predefined_entity(reference).unwrap_or_default().to_owned(),
-    }
+/// Parses a page of the listing of `directory`.
+pub(super) fn parse_page(body: &[u8], directory: &str, depth: ListDepth) -> ParsedPage<ListEntry> {
+    let Document::EnumerationResults(page) = quick_xml::de::from_reader(body)?;
+    let objects = page.blobs.blob.iter().filter_map(|Blob { name, properties }| {
+        let path = match name.is_encoded {
+            true => percent_decode_str(&name.text).decode_utf8_lossy(),
+            false => Cow::from(&name.text),
+        };
+        let len_bytes = properties.content_length.trim().parse().unwrap_or_default();
+        listed_object(directory, &path, len_bytes, depth)
+    });
+    Ok(ListingPage { items: objects.collect(), next: page.next_marker })
 }
 
 #[cfg(test)]
@@ -112,12 +77,14 @@ mod tests {
             <Content-Length>12</Content-Length></Properties></Blob><BlobPrefix><Name>m/deep/</Name></BlobPrefix>\
             <Blob><Name Encoded=\"true\">m/%EF%BF%BE</Name></Blob></Blobs>\
             <NextMarker>2!8!x</NextMarker></EnumerationResults>";
-        let page = Page::read(body.as_bytes()).unwrap();
+        let page = parse_page(body.as_bytes(), "", ListDepth::Tree).unwrap();
         let blobs = [("m/a&b <.safetensors", 12), ("m/\u{fffe}", 0)];
-        assert_eq!(page.blobs, blobs.map(|(name, len_bytes)| (name.to_owned(), len_bytes)));
-        assert_eq!(page.marker.as_deref(), Some("2!8!x"));
+        let blobs = blobs.map(|(name, len_bytes)| ListEntry { name: name.to_owned(), len_bytes });
+        assert_eq!(page.items, blobs);
+        assert_eq!(page.next.as_deref(), Some("2!8!x"));
         let last = b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>";
-        assert_eq!(Page::read(last).unwrap(), Page::default());
+        let last = parse_page(last, "", ListDepth::Tree).unwrap();
+        assert!(last.items.is_empty() && last.next.is_none_or(|next| next.is_empty()));
     }
 
     #[test]
@@ -130,8 +97,9 @@ mod tests {
             "<EnumerationResults></Blobs>",
             "<Error><Code>x</Code></Error>",
         ] {
-            assert_eq!(Page::read(bad.as_bytes()).unwrap_err().kind(), ErrorKind::Io, "{bad}");
+            assert!(parse_page(bad.as_bytes(), "", ListDepth::Tree).is_err(), "{bad}");
         }
-        assert!(Page::read(b"\xff").is_err());
+        assert!(parse_page(b"\xff", "", ListDepth::Tree).is_err());
+        assert_eq!(NOT_A_LISTING.0, ErrorKind::Io);
     }
 }

@@ -1,9 +1,10 @@
-//! Shared Key authorization, of API version 2015-02-21 and later: an HMAC of the request's head.
+//! Shared Key authorization of API versions since 2015-02-21: an HMAC of the request's head.
 //!
-//! It is done here because the date in it has to be the server's where this machine's clock is
-//! wrong, and reqsign signs with this machine's.
+//! Hand-written: where this machine's clock is wrong, the signed date has to be the server's, but
+//! reqsign signs with this machine's.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::source::store::requests::secret_value;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,8 +14,8 @@ use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-/// The headers in what is signed, in this order; absent ones count as empty. The length is one
-/// of them, and empty for a request without a body.
+/// The signed headers, in this order. Absent headers count as empty, as does the length of a request
+/// without a body.
 const SIGNED: [header::HeaderName; 11] = [
     header::CONTENT_ENCODING,
     header::CONTENT_LANGUAGE,
@@ -32,23 +33,17 @@ const SIGNED: [header::HeaderName; 11] = [
 /// Signs the request `head` with the `key` of `account`; `now` is the time by the server's clock.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) for an account's name that no header can hold.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an account name that a header cannot hold.
 pub(super) fn sign(head: &mut Parts, account: &str, key: &[u8], now: SystemTime) -> Result<()> {
-    head.headers.insert("x-ms-date", value(&httpdate::fmt_http_date(now))?);
+    let unusable =
+        || Error::invalid_input("the storage account's name has characters that are not allowed");
+    let date = HeaderValue::from_str(&httpdate::fmt_http_date(now)).map_err(|_| unusable())?;
+    head.headers.insert("x-ms-date", date);
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
     let signature = hmac::sign(&key, to_sign(head, account).as_bytes());
     let text = format!("SharedKey {account}:{}", STANDARD.encode(signature));
-    let mut authorization = value(&text)?;
-    authorization.set_sensitive(true);
-    head.headers.insert(header::AUTHORIZATION, authorization);
+    head.headers.insert(header::AUTHORIZATION, secret_value(&text).ok_or_else(unusable)?);
     Ok(())
-}
-
-fn value(text: &str) -> Result<HeaderValue> {
-    HeaderValue::try_from(text).map_err(|_| {
-        let sentence = "the name of the storage account holds characters that no name may";
-        Error::new(ErrorKind::InvalidInput, sentence)
-    })
 }
 
 fn to_sign(head: &Parts, account: &str) -> String {
@@ -82,7 +77,7 @@ mod tests {
     use http::Request;
 
     #[test]
-    fn what_is_signed_is_what_the_documentation_says() {
+    fn the_signed_text_is_that_of_the_documentation() {
         let uri =
             "https://acc.blob.core.windows.net/box/a%20b?restype=container&comp=list&prefix=x%2F";
         let request = Request::get(uri)

@@ -1,6 +1,7 @@
 //! Accounts in all their forms, URLs, tokens of every kind against stand-ins, and whole listings.
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::location::Scheme;
 use crate::source::store::Stores;
 use crate::test_server::{Asked, Server};
@@ -23,7 +24,7 @@ fn described(variables: &[(&str, &str)]) -> (String, Option<Secret>) {
 }
 
 /// The authorization of a request with `variables`, and the place where tokens were looked for.
-fn authorized(variables: &[(&str, &str)]) -> Result<(Option<String>, Use)> {
+fn authorized(variables: &[(&str, &str)]) -> Result<(Option<String>, Authorization)> {
     let client = Client::new(RemoteOptions::with_variables(variables));
     let azure = azure(variables)?;
     client.clone().block_on(async move {
@@ -31,7 +32,7 @@ fn authorized(variables: &[(&str, &str)]) -> Result<(Option<String>, Use)> {
         azure.authorize(&client, &mut head, SystemTime::now()).await?;
         assert!(head.headers.contains_key("x-ms-version"));
         let value = head.headers.get(header::AUTHORIZATION);
-        Ok((value.map(|value| value.to_str().unwrap().to_owned()), azure.using()))
+        Ok((value.map(|value| value.to_str().unwrap().to_owned()), azure.authorization()))
     })
 }
 
@@ -67,14 +68,14 @@ fn accounts_are_described_in_many_ways() {
 }
 
 #[test]
-fn what_cannot_be_used_is_said_without_the_secret() {
+fn errors_do_not_repeat_the_secret() {
     for (variables, words) in [
         (vec![], "AZURE_STORAGE_ACCOUNT_NAME"),
         (vec![ACCOUNT, ("AZURE_STORAGE_ACCOUNT_KEY", "s3cret!")], "AZURE_STORAGE_ACCOUNT_KEY"),
         (vec![("AZURE_STORAGE_CONNECTION_STRING", "s3cret")], "Name=value"),
         (vec![("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=s3cret!")], "Base64"),
-        (vec![ACCOUNT, ("AZURE_STORAGE_ENDPOINT", "s3cret")], "no URL"),
-        (vec![("AZURE_STORAGE_ACCOUNT", "a b")], "no URL"),
+        (vec![ACCOUNT, ("AZURE_STORAGE_ENDPOINT", "s3cret")], "not a URL"),
+        (vec![("AZURE_STORAGE_ACCOUNT", "a b")], "not a URL"),
     ] {
         let error = azure(&variables).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -90,7 +91,7 @@ fn a_signature_is_added_to_the_query() {
     let azure = azure(&[ACCOUNT, ("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=a%3D")]).unwrap();
     let uris = client.clone().block_on(async move {
         let mut uris = Vec::new();
-        for uri in [azure.url("x")?, azure.page_url("m/", ListDepth::Directory, "2!")?] {
+        for uri in [azure.url("x")?, azure.page_url("m/", ListDepth::Directory, Some("2!"))?] {
             let (mut head, ()) = Request::get(uri).body(()).unwrap().into_parts();
             azure.authorize(&client, &mut head, SystemTime::now()).await?;
             uris.push(head.uri.to_string());
@@ -109,7 +110,7 @@ const TOKEN: &str =
     r#"{"access_token": "granted", "expires_in": 3599, "expires_on": "4102444800"}"#;
 
 #[test]
-fn workload_identity_and_a_client_s_secret_bring_tokens() {
+fn workload_identity_and_a_client_s_secret_give_tokens() {
     let server = Server::start(|asked: &Asked| {
         let here = asked.line == "POST /my-tenant/oauth2/v2.0/token";
         let scope = asked.body.contains("scope=https%3A%2F%2Fstorage.azure.com%2F.default");
@@ -138,7 +139,7 @@ fn workload_identity_and_a_client_s_secret_bring_tokens() {
         let variables = [&common[..], &[(name, value)]].concat();
         let (authorization, using) = authorized(&variables).unwrap();
         assert_eq!(authorization.unwrap(), "Bearer granted");
-        assert_eq!(using, Use::Token);
+        assert_eq!(using, Authorization::Token);
     }
     for (name, value) in
         [("AZURE_FEDERATED_TOKEN_FILE", "/nowhere"), ("AZURE_CLIENT_SECRET", "s3cret")]
@@ -184,18 +185,18 @@ fn without_credentials_requests_go_without() {
     let (authorization, using) =
         authorized(&[ACCOUNT, ("AZURE_POD_IDENTITY_AUTHORITY_HOST", &host)]).unwrap();
     assert_eq!(authorization, None);
-    let Use::Nothing(places) = using else { panic!("{using:?}") };
+    let Authorization::Nothing(places) = using else { panic!("{using:?}") };
     for place in ["AZURE_STORAGE_ACCOUNT_KEY", "IDENTITY_ENDPOINT", "metadata server"] {
         assert!(places.contains(place), "{places}");
     }
     // No token goes to a server without TLS; none is looked for.
     let plain = [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str()), ("AZURE_CLIENT_SECRET", "s")];
     assert!(
-        matches!(authorized(&plain).unwrap(), (None, Use::Nothing(why)) if why.contains("TLS"))
+        matches!(authorized(&plain).unwrap(), (None, Authorization::Nothing(why)) if why.contains("TLS"))
     );
     let chosen = [ACCOUNT, ("AZURE_STORAGE_KEY", "a2V5"), (ANONYMOUS, "1")];
     assert!(
-        matches!(authorized(&chosen).unwrap(), (None, Use::Nothing(why)) if why.contains("ANON"))
+        matches!(authorized(&chosen).unwrap(), (None, Authorization::Nothing(why)) if why.contains("ANON"))
     );
 }
 

@@ -1,16 +1,16 @@
-//! Google's application default credentials, in the order that Google's own libraries look:
+//! Google's application default credentials, searched in the order of Google's own libraries:
 //!
 //! 1. the file that `GOOGLE_APPLICATION_CREDENTIALS` (or `RUNAI_STREAMER_GCS_CREDENTIAL_FILE`)
 //!    names,
-//! 2. the one that `gcloud auth application-default login` wrote,
+//! 2. the file that `gcloud auth application-default login` wrote,
 //! 3. the metadata server of Google's own machines.
 //!
-//! The first that is there is used, and must work: to go on without the credentials that somebody
-//! set up would only bring a puzzling refusal later.
+//! The first one that exists is used, and an error is reported if it does not work: without the
+//! credentials that the user configured, the server would deny the request for an unclear reason.
 
-use super::super::keyring::Found;
-use super::super::metadata;
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::store::credential_cache::Found;
+use crate::source::store::metadata;
 use reqsign_core::{Context, ProvideCredential};
 use reqsign_google::{
     Credential, FileCredentialProvider, ServiceAccountTokenCredentialProvider,
@@ -19,17 +19,18 @@ use reqsign_google::{
 
 const FILE_VARIABLES: [&str; 2] =
     ["GOOGLE_APPLICATION_CREDENTIALS", "RUNAI_STREAMER_GCS_CREDENTIAL_FILE"];
-/// Reading objects, and nothing else.
+/// The permission to read objects only.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 
-/// Searches for credentials and gets a token with them.
+/// Searches for credentials and obtains a token with them.
 ///
 /// # Errors
-/// [`PermissionDenied`](ErrorKind::PermissionDenied) where there are some and they do not work.
+/// [`PermissionDenied`](ErrorKind::PermissionDenied) where there are credentials, but they do not
+/// work.
 pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
     for variable in FILE_VARIABLES {
         if let Some(path) = context.env_var(variable) {
-            return of_file(context, &path, variable).await.map(Found::Credential);
+            return token_of_file(context, &path, variable).await.map(Found::Credential);
         }
     }
     let well_known = well_known(context);
@@ -37,9 +38,9 @@ pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
         && context.file_read(path).await.is_ok()
     {
         let from = "gcloud auth application-default login";
-        return of_file(context, path, from).await.map(Found::Credential);
+        return token_of_file(context, path, from).await.map(Found::Credential);
     }
-    if let Some(credential) = of_machine(context).await {
+    if let Some(credential) = token_of_machine(context).await {
         return Ok(Found::Credential(credential));
     }
     let [variable, _] = FILE_VARIABLES;
@@ -48,8 +49,8 @@ pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
     Ok(Found::Nothing(nothing))
 }
 
-/// The token that the file at `path` leads to; `from` says who named it.
-async fn of_file(context: &Context, path: &str, from: &str) -> Result<Credential> {
+/// The token for the credentials in the file at `path`; `from` says what named the file.
+async fn token_of_file(context: &Context, path: &str, from: &str) -> Result<Credential> {
     let fail = |why: &str| {
         let sentence = format!(
             "the Google credentials in {path} (from {from}) {why}; renew them, or set \
@@ -64,13 +65,13 @@ async fn of_file(context: &Context, path: &str, from: &str) -> Result<Credential
     let Some(account) = credential.service_account else {
         return Ok(credential);
     };
-    // An account's key signs the request for a token, once for many requests.
+    // The key of a service account signs the request for a token.
     let exchange = ServiceAccountTokenCredentialProvider::new(account).with_scope(SCOPE);
     let credential = exchange.provide_credential(context).await.map_err(refused)?;
-    credential.ok_or_else(|| fail("bring no token"))
+    credential.ok_or_else(|| fail("give no token"))
 }
 
-/// Where gcloud keeps the application default credentials.
+/// The path at which gcloud stores the application default credentials.
 fn well_known(context: &Context) -> Option<String> {
     let directory = match context.env_var("CLOUDSDK_CONFIG") {
         Some(directory) => directory,
@@ -79,14 +80,14 @@ fn well_known(context: &Context) -> Option<String> {
     Some(format!("{directory}/application_default_credentials.json"))
 }
 
-/// The token of the account that this machine runs as, if it is one of Google's.
-async fn of_machine(context: &Context) -> Option<Credential> {
+/// The token of the service account of this machine, if it is one of Google's.
+async fn token_of_machine(context: &Context) -> Option<Credential> {
     if context.env_var("NO_GCE_CHECK").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return None;
     }
-    let at_home = context.env_var("GCE_METADATA_HOST").is_some()
+    let in_cloud = context.env_var("GCE_METADATA_HOST").is_some()
         || metadata::firmware_says("product_name", "Google");
     let provider = VmMetadataCredentialProvider::new().with_scope(SCOPE);
-    let answer = metadata::ask(at_home, provider.provide_credential(context)).await?;
-    answer.inspect_err(|error| tracing::debug!(%error, "no token of a metadata server")).ok()?
+    let response = metadata::request(in_cloud, provider.provide_credential(context)).await?;
+    response.inspect_err(|error| tracing::debug!(%error, "no token from a metadata server")).ok()?
 }

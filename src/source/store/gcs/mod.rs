@@ -1,55 +1,56 @@
 //! Google Cloud Storage: `gs://bucket/key`.
 //!
-//! Objects are read through the XML API (`https://storage.googleapis.com/bucket/key`): its answers
-//! carry an ETag, which it honours in `If-Match`. Listings and checksums come from the JSON API of
-//! the same host. Credentials are Google's application default ones (`credentials`); where there are
-//! none, requests go without, as public buckets want it.
+//! Objects are read through the XML API (`https://storage.googleapis.com/bucket/key`), whose responses
+//! have an ETag and which honours `If-Match`. Listings and checksums come from the JSON API of the
+//! same host. Requests are authorized with Google's application default credentials (`credentials`).
+//! Without credentials they are sent unauthorized, which public buckets accept.
 //!
-//! An emulator takes the place of the service where `--endpoint`, `STORAGE_EMULATOR_HOST` or
-//! `CLOUD_STORAGE_EMULATOR_ENDPOINT` name one. Tokens are never sent to hosts that are not Google's.
-//! An emulator that does not know the XML API's paths is asked by those of the JSON API.
+//! `--endpoint`, `STORAGE_EMULATOR_HOST` and `CLOUD_STORAGE_EMULATOR_ENDPOINT` name an emulator to use
+//! instead of the service. Tokens are sent to Google's hosts only. Where an emulator does not know
+//! the paths of the XML API, objects are read through the JSON API.
 
+mod classify;
 mod credentials;
 mod list;
-mod refusal;
 #[cfg(test)]
 mod tests;
 
-use super::keyring::Keyring;
-use super::parts::{bearer, get, is_base, url};
-use super::signing;
+use super::credential_cache::CredentialCache;
+use super::listing::read_pages;
+use super::reqsign_context::{add_token, context};
+use super::requests::{base_url, get, url};
 use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy};
-use http::{HeaderValue, Uri, header};
+use http::{Uri, header};
 use reqsign_google::Credential;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 const GOOGLE: &str = "https://storage.googleapis.com";
-/// What names an emulator, the first one that is set.
+/// The variables that name an emulator; the first one that is set counts.
 const EMULATOR_VARIABLES: [&str; 2] = ["STORAGE_EMULATOR_HOST", "CLOUD_STORAGE_EMULATOR_ENDPOINT"];
-/// What says that requests go without credentials.
+/// The variables that disable credentials.
 const ANONYMOUS_VARIABLES: [&str; 2] =
     ["RINGLOAD_GCS_ANONYMOUS", "RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS"];
-/// A page of a listing; emulators do not know pages and send all at once.
+/// The maximal size of a page. Emulators send the whole listing as one page.
 const PAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A bucket.
 pub(super) struct Gcs {
     uri: ObjectUri,
-    /// Scheme and host, without a slash at its end.
+    /// Scheme and host, without a slash at the end.
     base: String,
-    /// Whether `base` is Google's own: only there are tokens sent.
+    /// Whether `base` is Google's, so that tokens may be sent there.
     is_google: bool,
-    /// Why requests go without credentials, where that was decided beforehand.
+    /// Why requests are sent without credentials, where the configuration decides it.
     anonymous: Option<String>,
-    keyring: Keyring<Credential>,
-    /// Whether objects are asked for by the paths of the JSON API.
+    credentials: CredentialCache<Credential>,
+    /// Whether objects are read through the JSON API.
     by_json: AtomicBool,
 }
 
@@ -57,75 +58,44 @@ impl Gcs {
     /// The bucket that `uri` names.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an endpoint that is no URL.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an endpoint that is not a URL.
     pub fn new(options: &RemoteOptions, uri: &ObjectUri) -> Result<Self> {
         let base = base(options)?;
         let is_google = is_google(&base);
         let chosen = ANONYMOUS_VARIABLES.iter().find(|name| options.env_flag(name) == Some(true));
         let anonymous = match chosen {
-            Some(name) => Some(format!("{name} says so")),
-            None if !is_google => Some("they are for Google's own servers only".to_owned()),
+            Some(name) => Some(format!("{name} is set")),
+            None if !is_google => Some("they are sent to Google's servers only".to_owned()),
             None => None,
         };
-        Ok(Self {
-            uri: uri.with_key(""),
-            base,
-            is_google,
-            anonymous,
-            keyring: Keyring::default(),
-            by_json: AtomicBool::new(false),
-        })
+        let (uri, by_json) = (uri.with_key(""), AtomicBool::new(false));
+        let credentials = CredentialCache::default();
+        Ok(Self { uri, base, is_google, anonymous, credentials, by_json })
     }
 
-    fn bucket(&self) -> String {
-        segment(self.uri.container())
+    /// The base URL of the JSON API for the objects of the bucket.
+    fn json_url(&self) -> String {
+        format!("{}/storage/v1/b/{}/o", self.base, segment(self.uri.container()))
     }
 
-    /// The JSON API's name of the object `key`.
-    fn resource(&self, key: &str) -> String {
-        format!("{}/storage/v1/b/{}/o/{}", self.base, self.bucket(), segment(key))
-    }
-
-    async fn token(&self, client: &Arc<Client>) -> Result<Option<HeaderValue>> {
-        if self.anonymous.is_some() {
-            return Ok(None);
-        }
-        let context = signing::context(client);
-        let credential = self.keyring.get(credentials::search(&context)).await?;
-        let Some(token) = credential.and_then(|credential| credential.token) else {
-            return Ok(None);
-        };
-        let sentence = "Google's token is no header's value";
-        let value = bearer(&token.access_token);
-        value.map(Some).ok_or_else(|| Error::new(ErrorKind::InvalidInput, sentence))
-    }
-
-    /// Why requests go without credentials, if they do.
-    fn without(&self) -> Option<String> {
-        self.anonymous.clone().or_else(|| self.keyring.nothing())
+    /// Why requests are sent without credentials, if they are.
+    fn without_credentials(&self) -> Option<String> {
+        self.anonymous.clone().or_else(|| self.credentials.nothing())
     }
 }
 
 /// Scheme and host of the service or of an emulator.
 fn base(options: &RemoteOptions) -> Result<String> {
-    let named = options.endpoint.clone().or_else(|| {
-        let mut set = EMULATOR_VARIABLES.iter().filter_map(|name| options.env(name));
-        set.next()
-    });
-    let Some(named) = named else {
+    let variable = || EMULATOR_VARIABLES.iter().find_map(|name| options.env(name));
+    let Some(mut endpoint) = options.endpoint.clone().or_else(variable) else {
         return Ok(GOOGLE.to_owned());
     };
-    let url = match named.contains("://") {
-        true => named.trim().trim_end_matches('/').to_owned(),
-        false => format!("http://{}", named.trim().trim_end_matches('/')),
-    };
-    match url.parse().is_ok_and(|uri| is_base(&uri)) {
-        true => Ok(url),
-        false => Err(Error::new(
-            ErrorKind::InvalidInput,
-            "the endpoint for gs:// is no URL; write it as http://host:port",
-        )),
+    if !endpoint.contains("://") {
+        endpoint = format!("http://{}", endpoint.trim());
     }
+    base_url(&endpoint).map(|(url, _)| url.to_owned()).ok_or_else(|| {
+        Error::invalid_input("the endpoint for gs:// is not a URL; write it as http://host:port")
+    })
 }
 
 fn is_google(base: &str) -> bool {
@@ -142,27 +112,28 @@ impl RequestPolicy for Gcs {
         _: SystemTime,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            // A token that the caller gave as a header wins.
-            if !head.headers.contains_key(header::AUTHORIZATION)
-                && let Some(token) = self.token(client).await?
-            {
-                head.headers.insert(header::AUTHORIZATION, token);
+            // A token that the caller gave as a header takes precedence.
+            if self.anonymous.is_some() || head.headers.contains_key(header::AUTHORIZATION) {
+                return Ok(());
             }
-            Ok(())
+            let token = |credential: Credential| Some(credential.token?.access_token);
+            let context = context(client);
+            add_token(head, &self.credentials, credentials::search(&context), token).await
         })
     }
 
-    fn classify(&self, refusal: &ErrorResponse) -> ErrorAction {
-        let verdict = refusal::judge(refusal, self.uri.container(), self.without());
-        let missing = matches!(verdict, ErrorAction::Fail(ErrorKind::NotFound, _));
+    fn classify(&self, response: &ErrorResponse) -> ErrorAction {
+        let without = self.without_credentials();
+        let action = classify::classify(response, self.uri.container(), without);
+        let missing = matches!(action, ErrorAction::Fail(ErrorKind::NotFound, _));
         if missing && !self.is_google && !self.by_json.swap(true, Ordering::Relaxed) {
             return ErrorAction::RetryOnce("paths of the JSON API");
         }
-        verdict
+        action
     }
 
     fn renew_credentials(&self) {
-        self.keyring.forget();
+        self.credentials.invalidate();
     }
 }
 
@@ -173,12 +144,15 @@ impl Store for Gcs {
 
     fn url(&self, key: &str) -> Result<Uri> {
         if key.is_empty() {
-            let sentence = format!("{} names a bucket and no object in it", self.uri);
-            return Err(Error::new(ErrorKind::InvalidInput, sentence));
+            let sentence = format!("{} names a bucket, but no object in it", self.uri);
+            return Err(Error::invalid_input(sentence));
         }
         match self.by_json.load(Ordering::Relaxed) {
-            true => url(&format!("{}?alt=media", self.resource(key))),
-            false => url(&format!("{}/{}/{}", self.base, self.bucket(), path(key))),
+            true => url(&format!("{}/{}?alt=media", self.json_url(), segment(key))),
+            false => {
+                let bucket = segment(self.uri.container());
+                url(&format!("{}/{bucket}/{}", self.base, path(key)))
+            }
         }
     }
 
@@ -194,14 +168,15 @@ impl Store for Gcs {
     ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         Box::pin(async move {
             let doing = format!("list {}", self.uri.with_key(key));
-            let (mut entries, mut pages) = (Vec::new(), list::Pages::default());
-            while let Some(query) = pages.next_query(key, depth) {
-                let text = format!("{}/storage/v1/b/{}/o?{query}", self.base, self.bucket());
-                let ask = || Ok(get(url(&text)?));
-                let answer = client.fetch(self, &doing, PAGE_BYTES_MAX, ask).await?;
-                pages.read(answer.body(), key, depth, &mut entries)?;
-            }
-            Ok(Some(entries))
+            let page_url = |token: Option<&str>| {
+                url(&format!("{}?{}", self.json_url(), list::query(key, depth, token)))
+            };
+            let (limit, not_a_listing) = (PAGE_BYTES_MAX, list::NOT_A_LISTING);
+            read_pages(client, self, &doing, limit, not_a_listing, page_url, |response| {
+                list::parse_page(response.body(), key, depth)
+            })
+            .await
+            .map(Some)
         })
     }
 
@@ -212,10 +187,9 @@ impl Store for Gcs {
     ) -> BoxFuture<'a, Result<Option<Checksum>>> {
         Box::pin(async move {
             let doing = format!("read the checksum of {}", self.uri.with_key(key));
-            let text = format!("{}?fields=crc32c", self.resource(key));
-            let ask = || Ok(get(url(&text)?));
-            let answer = client.fetch(self, &doing, 1 << 20, ask).await?;
-            Ok(list::checksum(answer.body()))
+            let url = url(&format!("{}/{}?fields=crc32c", self.json_url(), segment(key)))?;
+            let response = client.fetch(self, &doing, 1 << 20, || Ok(get(url.clone()))).await?;
+            Ok(list::checksum(response.body()))
         })
     }
 }

@@ -1,9 +1,10 @@
 //! URLs, credentials of every kind against stand-ins, and whole listings.
 
-use super::super::keyring::Found;
 use super::*;
 use crate::location::Scheme;
 use crate::source::store::Stores;
+use crate::source::store::credential_cache::Found;
+use crate::source::store::metadata;
 use crate::test_server::{Asked, Server};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -31,7 +32,7 @@ fn bucket() -> ObjectUri {
 /// The token that `search` comes to with `variables`.
 fn token(variables: &[(&str, &str)]) -> Result<Option<String>> {
     let client = Client::new(RemoteOptions::with_variables(variables));
-    let context = signing::context(&client);
+    let context = context(&client);
     client.block_on(async move {
         Ok(match credentials::search(&context).await? {
             Found::Credential(credential) => Some(credential.token.unwrap().access_token),
@@ -83,10 +84,19 @@ fn tokens_are_for_google_alone() {
             ..RemoteOptions::with_variables(&[])
         };
         let gcs = Gcs::new(&options, &bucket()).unwrap();
-        assert_eq!(gcs.without().is_none(), google, "{endpoint}");
+        assert_eq!(gcs.without_credentials().is_none(), google, "{endpoint}");
     }
-    assert!(gcs(&[("RINGLOAD_GCS_ANONYMOUS", "1")]).without().unwrap().contains("ANONYMOUS"));
-    assert!(gcs(&[("RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS", "true")]).without().is_some());
+    assert!(
+        gcs(&[("RINGLOAD_GCS_ANONYMOUS", "1")])
+            .without_credentials()
+            .unwrap()
+            .contains("ANONYMOUS")
+    );
+    assert!(
+        gcs(&[("RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS", "true")])
+            .without_credentials()
+            .is_some()
+    );
 }
 
 #[test]
@@ -132,19 +142,19 @@ fn a_server_that_does_not_answer_costs_a_second() {
     let host = silent.local_addr().unwrap().to_string();
     let began = Instant::now();
     let client = Client::new(RemoteOptions::with_variables(&[("GCE_METADATA_HOST", &host)]));
-    let context = signing::context(&client);
+    let context = context(&client);
     let outcome = client.block_on(async move {
         let question = context.http_send(get(url(&format!("http://{host}/"))?));
-        Ok(super::super::metadata::ask(false, question).await.is_none())
+        Ok(metadata::request(false, question).await.is_none())
     });
     assert!(outcome.unwrap());
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[test]
-fn without_credentials_the_places_are_told() {
+fn without_credentials_the_places_are_listed() {
     let client = Client::new(RemoteOptions::with_variables(&[NO_MACHINE, ("HOME", "/nowhere")]));
-    let context = signing::context(&client);
+    let context = context(&client);
     let found = client.block_on(async move { credentials::search(&context).await }).unwrap();
     let Found::Nothing(places) = found else { panic!("{found:?}") };
     for place in ["GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/.config/gcloud/", "metadata server"] {
@@ -271,7 +281,7 @@ async fn exchanged(
     let public_key: &[u8] = key.public_key().as_ref();
     let (public_key, asked) = (public_key.to_vec(), Arc::new(Mutex::new(Vec::new())));
     let server = TokenServer { public_key, asked: Arc::clone(&asked) };
-    let context: Context = signing::context(&client).with_http_send(server);
+    let context: Context = context(&client).with_http_send(server);
     let found = credentials::search(&context).await;
     let times = asked.lock().unwrap().len();
     (found, times)
@@ -334,17 +344,28 @@ fn listings_are_read_to_their_end() {
 }
 
 #[test]
+fn a_listing_without_end_is_an_error() {
+    let server = Server::start(|_: &Asked| (200, r#"{"nextPageToken": "again"}"#.to_owned()));
+    let list =
+        |client: Arc<Client>, store: Arc<dyn Store>| async move { store.list(&client, "m/").await };
+    let error = with_store(&server, list).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("gs://my-bucket/m/"), "{error}");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
 fn checksums_come_from_the_metadata() {
     let server = Server::start(|_: &Asked| (200, r#"{"crc32c": "4waSgw=="}"#.to_owned()));
-    let ask = |client: Arc<Client>, store: Arc<dyn Store>| async move {
+    let checksum = |client: Arc<Client>, store: Arc<dyn Store>| async move {
         store.checksum(&client, "m/x").await
     };
-    assert_eq!(with_store(&server, ask).unwrap(), Some(Checksum::Crc32c(0xE306_9283)));
+    assert_eq!(with_store(&server, checksum).unwrap(), Some(Checksum::Crc32c(0xE306_9283)));
     assert_eq!(server.asked()[0].line, "GET /storage/v1/b/my-bucket/o/m%2Fx?fields=crc32c");
 }
 
 #[test]
-fn an_emulator_may_know_the_json_api_alone() {
+fn an_emulator_may_know_only_the_json_api() {
     let gcs = gcs(&[("STORAGE_EMULATOR_HOST", "localhost:99")]);
     let refusal = ErrorResponse {
         status: http::StatusCode::NOT_FOUND,

@@ -1,26 +1,28 @@
 //! The Hugging Face Hub, with the environment, the token and the cache of `huggingface_hub`.
 //!
 //! ```text
-//! place    repository, revision, endpoint -> URLs      refusal  what the Hub's error codes mean
-//! token    HF_TOKEN, token file                        cache    what was downloaded before
-//! tree     listings, with the checksums of large files
+//! repo_path  repository, revision, endpoint -> URLs    classify  error responses
+//! token      HF_TOKEN, token file                      cache     files downloaded before
+//! list       listings, with the checksums of large files
 //! ```
 //!
-//! A revision is resolved to a commit once, before the first object is opened, and everything is
-//! asked for at that commit: the shards of one checkpoint never come from two. The next checkpoint
-//! has a repository of its own. What the local cache holds of the commit is read from there.
-//! `HF_HUB_OFFLINE=1` asks the Hub for nothing; where the Hub cannot say the commit, the one that
-//! the cache has for the revision is used, with a warning.
+//! The revision is resolved to a commit once, before the first object is opened, and every request
+//! names that commit, so that all shards of a checkpoint come from the same one. Each checkpoint has
+//! a `Hub` of its own. Files that the local cache has of the commit are read from there.
+//! `HF_HUB_OFFLINE=1` disables all requests. Where the Hub cannot resolve the revision, the commit
+//! that the cache has for it is used, with a warning.
 //!
-//! Large files are on a CDN, whereto the Hub redirects; the token stays behind.
+//! Large files are on a CDN, to which the Hub redirects; the token is not sent there.
 
 mod cache;
-mod place;
-mod refusal;
+mod classify;
+mod list;
+mod repo_path;
+#[cfg(test)]
+mod tests;
 mod token;
-mod tree;
 
-use super::parts::get;
+use super::requests::get;
 use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
@@ -28,40 +30,40 @@ use crate::options::RemoteOptions;
 use crate::source::http::{
     BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy, ServerOrigin,
 };
-use cache::Cache;
+use cache::HubCache;
 use http::{HeaderValue, Uri, header};
-use place::{Place, is_commit};
+use list::TreeEntry;
+use repo_path::{RepoPath, is_commit};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::OnceCell;
-use tree::Listed;
 
-/// The most that is read of what the Hub says about a repository.
-const ABOUT_BYTES_MAX: usize = 64 << 20;
+/// The maximal size of the Hub's description of a repository.
+const DESCRIPTION_BYTES_MAX: usize = 64 << 20;
 
 /// A repository of the Hub, at a revision.
 pub(super) struct Hub {
     uri: ObjectUri,
-    place: Place,
+    repo: RepoPath,
     token: Option<HeaderValue>,
-    cache: Cache,
-    /// Nothing is asked of the Hub.
+    cache: HubCache,
+    /// Whether requests to the Hub are disabled.
     offline: bool,
-    /// Nothing is taken from the cache: the Hub's checksums are wanted.
+    /// Whether bytes are verified against the Hub's checksums, so that the cache is not used.
     verify: bool,
-    pinned: OnceCell<Pinned>,
-    /// The directories that were listed.
-    trees: Mutex<HashMap<String, Arc<Vec<Listed>>>>,
+    resolved: OnceCell<ResolvedCommit>,
+    /// The entries of the directories that were listed.
+    directories: Mutex<HashMap<String, Arc<Vec<TreeEntry>>>>,
 }
 
-/// The commit of a checkpoint.
+/// The commit that the revision stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Pinned {
+struct ResolvedCommit {
     commit: String,
-    /// Whether only the cache knows it, so that listings are the cache's, too.
+    /// Whether only the cache knows the commit, so that listings come from the cache too.
     from_cache: bool,
 }
 
@@ -69,108 +71,109 @@ impl Hub {
     /// The repository that `uri` names.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where endpoint or token cannot be used.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an unusable endpoint or token.
     pub fn new(options: &RemoteOptions, uri: &ObjectUri) -> Result<Self> {
         let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
         Ok(Self {
             uri: uri.with_key(""),
-            place: Place::new(options, uri.container())?,
+            repo: RepoPath::new(options, uri.container())?,
             token: token::find(options)?,
-            cache: Cache::new(options, uri.container()),
+            cache: HubCache::new(options, uri.container()),
             offline: offline.iter().any(|name| options.env_flag(name) == Some(true)),
             verify: options.verify,
-            pinned: OnceCell::new(),
-            trees: Mutex::default(),
+            resolved: OnceCell::new(),
+            directories: Mutex::default(),
         })
     }
 
-    async fn pin(&self, client: &Arc<Client>) -> Result<Pinned> {
+    async fn resolve(&self, client: &Arc<Client>) -> Result<ResolvedCommit> {
         if self.offline && self.verify {
-            let sentence = "HF_HUB_OFFLINE is set, but the checksums to verify against are the \
-                            Hub's; unset it, or do not verify";
-            return Err(Error::new(ErrorKind::InvalidInput, sentence));
+            return Err(Error::invalid_input(
+                "HF_HUB_OFFLINE is set, but verification needs checksums of the Hub; unset it, or \
+                 do not verify",
+            ));
         }
-        let revision = self.place.revision();
+        let revision = &self.repo.revision;
         let cached = self.cache.commit(revision).filter(|_| !self.verify);
-        let from_cache = cached.map(|commit| Pinned { commit, from_cache: true });
+        let cached = cached.map(|commit| ResolvedCommit { commit, from_cache: true });
         if self.offline {
-            return from_cache.ok_or_else(|| self.not_cached(""));
+            return cached.ok_or_else(|| self.not_cached(""));
         }
         if is_commit(revision) {
-            return Ok(Pinned { commit: revision.to_owned(), from_cache: false });
+            return Ok(ResolvedCommit { commit: revision.clone(), from_cache: false });
         }
-        match (self.ask_commit(client).await, from_cache) {
-            (Ok(commit), _) => Ok(Pinned { commit, from_cache: false }),
-            (Err(error), Some(pinned)) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(location = %self.uri, %error, commit = pinned.commit,
-                    "the Hub does not say what the revision is; it is taken from the local cache");
-                Ok(pinned)
+        match (self.request_commit(client).await, cached) {
+            (Ok(commit), _) => Ok(ResolvedCommit { commit, from_cache: false }),
+            (Err(error), Some(cached)) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(location = %self.uri, %error, commit = cached.commit,
+                    "the Hub cannot resolve the revision; the commit in the local cache is used");
+                Ok(cached)
             }
             (Err(error), _) => Err(error),
         }
     }
 
     /// The commit that the revision stands for now.
-    async fn ask_commit(&self, client: &Arc<Client>) -> Result<String> {
+    async fn request_commit(&self, client: &Arc<Client>) -> Result<String> {
         #[derive(Deserialize)]
-        struct About {
+        struct Description {
             sha: String,
         }
         let doing = format!("find the commit of {}", self.uri);
-        let url = self.place.about()?;
-        let answer = client.fetch(self, &doing, ABOUT_BYTES_MAX, || Ok(get(url.clone()))).await?;
-        let about = serde_json::from_slice::<About>(answer.body()).ok();
-        about.map(|about| about.sha).filter(|sha| is_commit(sha)).ok_or_else(|| {
+        let url = self.repo.commit_url()?;
+        let build = || Ok(get(url.clone()));
+        let response = client.fetch(self, &doing, DESCRIPTION_BYTES_MAX, build).await?;
+        let description = serde_json::from_slice::<Description>(response.body()).ok();
+        let commit = description.map(|description| description.sha).filter(|sha| is_commit(sha));
+        commit.ok_or_else(|| {
             let sentence = format!(
-                "cannot {doing}: what {} answers is not what the Hub would; check HF_ENDPOINT",
-                self.place.endpoint()
+                "cannot {doing}: the response of {} is not that of a Hub; check HF_ENDPOINT",
+                self.repo.endpoint
             );
             Error::new(ErrorKind::Unsupported, sentence)
         })
     }
 
-    /// What is in `directory` (`""`, or ending in `/`), asked for once. `None` where there is no such
-    /// directory.
-    async fn tree(
+    /// The entries of `directory` (`""`, or ending in `/`), requested once. `None` where there is no
+    /// such directory.
+    async fn directory(
         &self,
         client: &Arc<Client>,
         directory: &str,
-    ) -> Result<Option<Arc<Vec<Listed>>>> {
-        if let Some(tree) = self.trees().get(directory) {
-            return Ok(Some(Arc::clone(tree)));
+    ) -> Result<Option<Arc<Vec<TreeEntry>>>> {
+        if let Some(entries) = self.directories().get(directory) {
+            return Ok(Some(Arc::clone(entries)));
         }
-        let doing = format!("list {}", self.uri.with_key(directory));
-        let first = self.place.tree(self.commit(), directory)?;
-        match tree::read(client, self, &doing, first).await {
-            Ok(tree) => {
-                let tree = Arc::new(tree);
-                self.trees().insert(directory.to_owned(), Arc::clone(&tree));
-                Ok(Some(tree))
+        match self.request_list(client, directory, ListDepth::Directory).await {
+            Ok(entries) => {
+                let entries = Arc::new(entries);
+                self.directories().insert(directory.to_owned(), Arc::clone(&entries));
+                Ok(Some(entries))
             }
-            // The repository itself is always there, if it is.
+            // The root directory exists in every repository.
             Err(error) if error.kind() == ErrorKind::NotFound && !directory.is_empty() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// All that is below `directory`.
-    async fn whole_tree(&self, client: &Arc<Client>, directory: &str) -> Result<Vec<Listed>> {
+    async fn request_list(
+        &self,
+        client: &Arc<Client>,
+        directory: &str,
+        depth: ListDepth,
+    ) -> Result<Vec<TreeEntry>> {
         let doing = format!("list {}", self.uri.with_key(directory));
-        let first = format!("{}?recursive=true", self.place.tree(self.commit(), directory)?);
-        let first = first.parse().map_err(|error| {
-            let sentence = format!("cannot {doing}: its path is too long for a URL");
-            Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
-        })?;
-        tree::read(client, self, &doing, first).await
+        let first = self.repo.list_url(self.commit(), directory, depth)?;
+        list::read(client, self, &self.repo.origin, &doing, first).await
     }
 
-    fn trees(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Vec<Listed>>>> {
-        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    fn directories(&self) -> MutexGuard<'_, HashMap<String, Arc<Vec<TreeEntry>>>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The commit, once it is known; until then the revision.
+    /// The commit, or the revision until it is resolved.
     fn commit(&self) -> &str {
-        self.pinned.get().map_or(self.place.revision(), |pinned| &pinned.commit)
+        self.resolved.get().map_or(&self.repo.revision, |resolved| &resolved.commit)
     }
 
     fn not_cached(&self, key: &str) -> Error {
@@ -192,15 +195,15 @@ impl RequestPolicy for Hub {
         _: SystemTime,
     ) -> BoxFuture<'a, Result<()>> {
         if let Some(token) = &self.token
-            && ServerOrigin::of(&head.uri) == *self.place.origin()
+            && ServerOrigin::of(&head.uri) == self.repo.origin
         {
             head.headers.entry(header::AUTHORIZATION).or_insert(token.clone());
         }
         Box::pin(async { Ok(()) })
     }
 
-    fn classify(&self, refusal: &ErrorResponse) -> ErrorAction {
-        refusal::judge(refusal, &self.place, self.token.is_some())
+    fn classify(&self, response: &ErrorResponse) -> ErrorAction {
+        classify::classify(response, &self.repo, self.token.is_some())
     }
 }
 
@@ -213,16 +216,16 @@ impl Store for Hub {
         if self.offline {
             return Err(self.not_cached(key));
         }
-        self.place.file(self.commit(), key)
+        self.repo.file_url(self.commit(), key)
     }
 
     fn address(&self) -> String {
-        self.place.endpoint().to_owned()
+        self.repo.endpoint.clone()
     }
 
     fn prepare<'a>(&'a self, client: &'a Arc<Client>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.pinned.get_or_try_init(|| self.pin(client)).await?;
+            self.resolved.get_or_try_init(|| self.resolve(client)).await?;
             Ok(())
         })
     }
@@ -238,15 +241,14 @@ impl Store for Hub {
         depth: ListDepth,
     ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
         Box::pin(async move {
-            if self.pinned.get().is_some_and(|pinned| pinned.from_cache) {
+            if self.resolved.get().is_some_and(|resolved| resolved.from_cache) {
                 return Ok(Some(self.cache.entries(self.commit(), key, depth)));
             }
-            let listed = match depth {
-                ListDepth::Directory => self.tree(client, key).await?,
-                ListDepth::Tree => Some(Arc::new(self.whole_tree(client, key).await?)),
+            let entries = match depth {
+                ListDepth::Directory => self.directory(client, key).await?.unwrap_or_default(),
+                ListDepth::Tree => Arc::new(self.request_list(client, key, depth).await?),
             };
-            let files = listed.iter().flat_map(|files| files.iter());
-            Ok(Some(files.filter_map(|file| file.entry_in(key, depth)).collect()))
+            Ok(Some(entries.iter().filter_map(|entry| entry.listed_in(key, depth)).collect()))
         })
     }
 
@@ -257,13 +259,9 @@ impl Store for Hub {
     ) -> BoxFuture<'a, Result<Option<Checksum>>> {
         Box::pin(async move {
             let directory = &key[..key.rfind('/').map_or(0, |slash| slash + 1)];
-            let tree = self.tree(client, directory).await?;
-            let mut files = tree.iter().flat_map(|tree| tree.iter());
-            let sum = files.find(|entry| entry.path == key).and_then(Listed::sha256);
-            Ok(sum.map(Checksum::Sha256))
+            let entries = self.directory(client, directory).await?.unwrap_or_default();
+            let entry = entries.iter().find(|entry| entry.path == key);
+            Ok(entry.and_then(TreeEntry::sha256).map(Checksum::Sha256))
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

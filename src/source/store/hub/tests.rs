@@ -122,7 +122,7 @@ fn answer(asked: &Asked, cdn: &str) -> Answer {
         }
         _ => Answer::new(404, "")
             .with("X-Error-Code", "EntryNotFound")
-            .with("X-Error-Message", "ListEntry not found"),
+            .with("X-Error-Message", "Entry not found"),
     }
 }
 
@@ -171,7 +171,11 @@ fn tokens_come_from_the_environment_or_the_file() {
         "set HF_TOKEN to a token",
     );
     let invalid = ErrorKind::InvalidInput;
-    user().with("HF_TOKEN", "s3cret s3cret").refused(location, invalid, "HF_TOKEN holds no token");
+    user().with("HF_TOKEN", "s3cret s3cret").refused(
+        location,
+        invalid,
+        "HF_TOKEN does not hold a token",
+    );
     User::new("http://user:s3cret@host").refused(location, invalid, "HF_ENDPOINT");
     User::new("host/s3cret").refused(location, invalid, "HF_ENDPOINT");
 }
@@ -186,14 +190,14 @@ fn refusals_say_what_to_do() {
     user.refused(
         "hf://o/r/x.safetensors",
         ErrorKind::NotFound,
-        "(EntryNotFound: ListEntry not found); the repository has no such file",
+        "(EntryNotFound: Entry not found); the repository has no such file",
     );
     user.refused("hf://o/r/none", ErrorKind::NotFound, "no such file");
     user.refused("hf://o/r/none/", ErrorKind::NotFound, "no *.safetensors file in the directory");
 }
 
 #[test]
-fn what_the_cache_holds_of_the_commit_is_read_from_there() {
+fn cached_files_of_the_commit_are_read_from_the_cache() {
     let servers = hub();
     let user = User::new(&servers.hub.url()).with("HF_TOKEN", TOKEN);
     user.cache(".cache/huggingface/hub", "a.safetensors", &shard("cached"));
@@ -223,7 +227,7 @@ fn offline_only_the_cache_is_read() {
 }
 
 #[test]
-fn a_hub_that_is_away_leaves_what_the_cache_has() {
+fn an_unreachable_hub_leaves_the_cached_files() {
     let gone = Server::start(|_| Answer::new(200, "")).url();
     let user = User::new(&gone).with("HF_HUB_CACHE", "~/c");
     user.cache("c", "a.safetensors", &shard("a"));
@@ -233,7 +237,7 @@ fn a_hub_that_is_away_leaves_what_the_cache_has() {
 }
 
 #[test]
-fn throttling_is_waited_for() {
+fn throttled_requests_are_retried() {
     let throttled = AtomicBool::new(true);
     let server = Server::start(move |asked| match throttled.swap(false, Ordering::SeqCst) {
         true => Answer::new(429, ""),
@@ -244,7 +248,7 @@ fn throttling_is_waited_for() {
 }
 
 #[test]
-fn each_checkpoint_is_of_the_commit_of_its_moment() {
+fn each_checkpoint_is_of_the_commit_at_the_time_that_it_is_opened() {
     const NEXT: &str = "fedcba9876543210fedcba9876543210fedcba98";
     // More than is read when a shard is opened.
     let shard = |prefix: &str| file_at(prefix, &[100_000], 0);
@@ -285,11 +289,11 @@ fn each_checkpoint_is_of_the_commit_of_its_moment() {
 }
 
 #[test]
-fn sums_are_those_of_the_listing() {
+fn checksums_are_those_of_the_listing() {
     let servers = hub();
     let user = User::new(&servers.hub.url()).with("HF_TOKEN", TOKEN);
     let opener = Opener::new(user.options());
-    let sum = |location: &str| {
+    let checksum = |location: &str| {
         let Location::Object(uri) = Location::parse(location).unwrap() else { panic!() };
         let remote = opener.remote(&uri, false).unwrap();
         remote.prepare().unwrap();
@@ -297,6 +301,6 @@ fn sums_are_those_of_the_listing() {
         let (asking, key) = (Arc::clone(client), uri.key().to_owned());
         client.block_on(async move { store.checksum(&asking, &key).await }).unwrap()
     };
-    assert_eq!(sum("hf://o/r/a.safetensors"), Some(Checksum::Sha256([0x5a; 32])));
-    assert_eq!(sum("hf://o/r/sub/b.safetensors"), None);
+    assert_eq!(checksum("hf://o/r/a.safetensors"), Some(Checksum::Sha256([0x5a; 32])));
+    assert_eq!(checksum("hf://o/r/sub/b.safetensors"), None);
 }

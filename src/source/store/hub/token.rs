@@ -1,46 +1,43 @@
-//! The user's token: `HF_TOKEN`, else what `hf auth login` left in the token file.
+//! The user's token: `HF_TOKEN`, else the token file of `hf auth login`.
 
 use super::cache;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::options::RemoteOptions;
-use crate::source::store::parts::bearer;
+use crate::source::store::requests::bearer;
 use http::HeaderValue;
 use std::fs;
 
-/// The authorization to send, if there is a token.
+/// The value of the `Authorization` header, if there is a token.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) where it holds characters that no token has.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a token with characters that no token has.
 pub(super) fn find(options: &RemoteOptions) -> Result<Option<HeaderValue>> {
     if options.env_flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") == Some(true) {
         return Ok(None);
     }
     let variables = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter();
-    let found = variables.filter_map(|name| Some((name.to_owned(), options.env(name)?)));
-    let found = found.map(|(name, token)| (name, token.trim().to_owned()));
-    match found.chain(from_file(options)).find(|(_, token)| !token.is_empty()) {
-        Some((place, token)) => authorization(&place, &token).map(Some),
-        None => Ok(None),
-    }
+    let variables = variables.filter_map(|name| Some((name.to_owned(), options.env(name)?)));
+    let found = variables.chain(from_file(options)).find(|(_, token)| !token.trim().is_empty());
+    found.map(|(source, token)| authorization(&source, token.trim())).transpose()
 }
 
-/// The token of the token file, and the file's name. One that cannot be read is as good as none:
-/// the Hub says so if it is needed.
+/// The path and content of the token file. An unreadable file counts as missing: if a token is
+/// needed, the Hub reports it.
 fn from_file(options: &RemoteOptions) -> Option<(String, String)> {
-    let named = options.env("HF_TOKEN_PATH").map(|path| cache::expanded(options, &path));
-    let path = match named {
-        Some(path) => path,
+    let path = match options.env("HF_TOKEN_PATH") {
+        Some(path) => cache::expanded(options, &path),
         None => cache::home(options)?.join("token"),
     };
     let token = fs::read_to_string(&path).ok()?;
-    Some((path.display().to_string(), token.trim().to_owned()))
+    Some((path.display().to_string(), token))
 }
 
-fn authorization(place: &str, token: &str) -> Result<HeaderValue> {
-    let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic());
-    bearer(token).filter(|_| is_plain).ok_or_else(|| {
-        let sentence =
-            format!("{place} holds no token of the Hub; copy it again from its settings");
-        Error::new(ErrorKind::InvalidInput, sentence)
+fn authorization(source: &str, token: &str) -> Result<HeaderValue> {
+    let is_valid = token.bytes().all(|byte| byte.is_ascii_graphic());
+    bearer(token).filter(|_| is_valid).ok_or_else(|| {
+        Error::invalid_input(format!(
+            "{source} does not hold a token of the Hub; copy the token again from the settings of \
+             the Hub"
+        ))
     })
 }

@@ -1,34 +1,35 @@
-//! Where a bucket is: the URL of an object, from the endpoint, the region and the style.
+//! The URL of an object, from the endpoint, the region and the addressing style.
 //!
 //! ```text
 //! AWS                     https://BUCKET.s3.REGION.amazonaws.com/KEY
-//!   a bucket with dots    https://s3.REGION.amazonaws.com/BUCKET/KEY   (one wildcard in the
+//!   a bucket with dots    https://s3.REGION.amazonaws.com/BUCKET/KEY   (the wildcard of the
 //!                                                                        certificate is one label)
-//! a compatible store      ENDPOINT/BUCKET/KEY, or BUCKET. before its host where that is wanted
+//! a compatible store      ENDPOINT/BUCKET/KEY; BUCKET. before the host if virtual addressing is set
 //! ```
 
 use super::profiles::Profiles;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::store::parts::is_base;
+use crate::source::store::requests::base_url;
 use http::Uri;
+use http::uri::Scheme;
 
-/// Where a bucket is, but for its region.
+/// The address of a bucket, without its region.
 #[derive(Debug)]
 pub(super) struct Address {
     bucket: String,
     endpoint: Option<Endpoint>,
-    /// Whether the bucket is part of the host's name.
+    /// Whether the bucket is part of the host name.
     in_host: bool,
 }
 
 /// The base URL of a compatible store.
 #[derive(Debug)]
 struct Endpoint {
-    scheme: String,
+    scheme: Scheme,
     authority: String,
-    /// Without a slash at its end.
+    /// Without a slash at the end.
     path: String,
 }
 
@@ -36,8 +37,8 @@ impl Address {
     /// The address of `bucket`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a name that no bucket has, or an endpoint that
-    /// is no URL; [`Unsupported`](ErrorKind::Unsupported) for a directory bucket.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an invalid bucket name or endpoint;
+    /// [`Unsupported`](ErrorKind::Unsupported) for a directory bucket.
     pub fn new(bucket: &str, options: &RemoteOptions, profiles: &Profiles) -> Result<Self> {
         check_name(bucket)?;
         let endpoint = endpoint(options, profiles)?;
@@ -46,17 +47,16 @@ impl Address {
         Ok(Self { bucket: bucket.to_owned(), endpoint, in_host })
     }
 
-    /// Whether it is at AWS.
+    /// Whether the bucket is at AWS.
     pub fn is_aws(&self) -> bool {
         self.endpoint.is_none()
     }
 
-    /// The address of a server that is not AWS; empty for AWS, where the bucket's name says it all.
+    /// The URL of a server other than AWS; empty for AWS, where bucket names are unique.
     pub fn server(&self) -> String {
-        let endpoint = self.endpoint.as_ref();
-        endpoint.map_or_else(String::new, |Endpoint { scheme, authority, path }| {
-            format!("{scheme}://{authority}{path}")
-        })
+        let url =
+            |Endpoint { scheme, authority, path }: &_| format!("{scheme}://{authority}{path}");
+        self.endpoint.as_ref().map(url).unwrap_or_default()
     }
 
     /// The name of the bucket.
@@ -67,7 +67,7 @@ impl Address {
     /// The URL of the object `key`, or of the bucket for `""`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where it gets too long.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where the URL is too long.
     pub fn url(&self, region: &str, key: &str) -> Result<Uri> {
         self.parse(&format!("{}/{}", self.base(region), path(key)))
     }
@@ -75,23 +75,22 @@ impl Address {
     /// The URL of the bucket with this query.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where it gets too long.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where the URL is too long.
     pub fn query_url(&self, region: &str, query: &[(&str, &str)]) -> Result<Uri> {
         let pairs = query.iter().map(|(name, value)| format!("{name}={}", segment(value)));
         let pairs: Vec<_> = pairs.collect();
         self.parse(&format!("{}/?{}", self.base(region), pairs.join("&")))
     }
 
-    /// The URL of the bucket, without a slash at its end.
+    /// The URL of the bucket, without a slash at the end.
     fn base(&self, region: &str) -> String {
         let aws;
-        let (scheme, authority, path) = match &self.endpoint {
-            Some(Endpoint { scheme, authority, path }) => {
-                (scheme.as_str(), authority, path.as_str())
-            }
+        let Endpoint { scheme, authority, path } = match &self.endpoint {
+            Some(endpoint) => endpoint,
             None => {
-                aws = format!("s3.{region}.{}", domain(region));
-                ("https", &aws, "")
+                let authority = format!("s3.{region}.{}", domain(region));
+                aws = Endpoint { scheme: Scheme::HTTPS, authority, path: String::new() };
+                &aws
             }
         };
         let bucket = &self.bucket;
@@ -104,12 +103,12 @@ impl Address {
     fn parse(&self, text: &str) -> Result<Uri> {
         text.parse().map_err(|error| {
             let sentence = format!("a key in s3://{} is too long for a URL", self.bucket);
-            Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
+            Error::invalid_input(sentence).with_source(error)
         })
     }
 }
 
-/// The domain of the partition that `region` is in.
+/// The domain of the AWS partition that `region` belongs to.
 pub(super) fn domain(region: &str) -> &'static str {
     const PARTITIONS: [(&str, &str); 6] = [
         ("cn-", "amazonaws.com.cn"),
@@ -123,10 +122,10 @@ pub(super) fn domain(region: &str) -> &'static str {
     partition.map_or("amazonaws.com", |(_, domain)| domain)
 }
 
-/// Whether `region` looks like one: it becomes part of a host's name.
+/// Whether `region` has the form of a region, so that it can be part of a host name.
 pub(super) fn is_region(region: &str) -> bool {
-    let of_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=64).contains(&region.len()) && region.bytes().all(of_region)
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=64).contains(&region.len()) && region.bytes().all(is_allowed)
 }
 
 fn endpoint(options: &RemoteOptions, profiles: &Profiles) -> Result<Option<Endpoint>> {
@@ -152,43 +151,41 @@ fn ignores_configured(options: &RemoteOptions) -> bool {
 impl Endpoint {
     fn parse(what: &str, url: &str) -> Result<Self> {
         let refuse = || {
-            // Not repeated: it may hold a password.
-            let sentence = format!("{what} is not a URL; write it as https://host[:port]");
-            Error::new(ErrorKind::InvalidInput, sentence)
+            // The message does not repeat the URL, which may hold a password.
+            Error::invalid_input(format!("{what} is not a URL; write it as https://host[:port]"))
         };
-        let uri: Uri = url.trim().parse().map_err(|_| refuse())?;
-        let (true, Some(scheme), Some(authority)) =
-            (is_base(&uri), uri.scheme_str(), uri.authority())
-        else {
-            return Err(refuse());
-        };
-        let path = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { scheme: scheme.to_owned(), authority: authority.to_string(), path })
+        let (_, uri) = base_url(url).ok_or_else(refuse)?;
+        let (scheme, authority) = uri.scheme().zip(uri.authority()).ok_or_else(refuse)?;
+        Ok(Self {
+            scheme: scheme.clone(),
+            authority: authority.to_string(),
+            path: uri.path().trim_end_matches('/').to_owned(),
+        })
     }
 }
 
-/// Refuses names that no bucket has: they become part of a host's name.
+/// Rejects invalid bucket names, since the name can be part of a host name.
 fn check_name(bucket: &str) -> Result<()> {
-    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    if bucket.bytes().all(of_name)
-        && bucket.starts_with(|first: char| first.is_ascii_alphanumeric())
-    {
-        if bucket.ends_with("--x-s3") {
-            let sentence = format!(
-                "s3://{bucket} is a directory bucket (S3 Express), which cannot be read; copy the \
-                 checkpoint to a general purpose bucket"
-            );
-            return Err(Error::new(ErrorKind::Unsupported, sentence));
-        }
-        return Ok(());
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let starts_well = bucket.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if !starts_well || !bucket.bytes().all(is_allowed) {
+        // The message does not repeat the name: the user may have written credentials before it.
+        return Err(Error::invalid_input(
+            "an s3:// location names its bucket with letters, digits, '-', '_' and '.'; write \
+             s3://bucket/key, and give credentials by environment or profile",
+        ));
     }
-    // Not repeated: somebody may have put credentials before the bucket.
-    let sentence = "an s3:// location names its bucket with letters, digits, '-', '_' and '.'; \
-                    write s3://bucket/key, and give credentials by environment or profile";
-    Err(Error::new(ErrorKind::InvalidInput, sentence))
+    if bucket.ends_with("--x-s3") {
+        let sentence = format!(
+            "s3://{bucket} is a directory bucket (S3 Express), which cannot be read; copy the \
+             checkpoint to a general purpose bucket"
+        );
+        return Err(Error::new(ErrorKind::Unsupported, sentence));
+    }
+    Ok(())
 }
 
-/// Whether certificates for all buckets cover a host's name with this one.
+/// Whether the wildcard certificate covers a host name with this bucket.
 fn fits_in_host(bucket: &str) -> bool {
     bucket.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }

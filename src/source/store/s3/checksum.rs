@@ -1,31 +1,32 @@
-//! The checksum that S3 keeps of a whole object, told in the answer to HEAD when asked for.
+//! The checksum that S3 stores with an object; a response to HEAD has it on request.
 //!
-//! Of an object uploaded in parts it may be one of the parts' checksums, which is no use here.
+//! The checksum of an object that was uploaded in parts may be composed of the checksums of the
+//! parts. Such a checksum is ignored.
 
-use super::S3;
+use super::bucket::S3Bucket;
 use crate::error::Result;
 use crate::source::http::Client;
-use crate::source::store::parts::request;
-use crate::source::store::{Checksum, Store};
+use crate::source::store::requests::request;
+use crate::source::store::traits::Checksum;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Method};
 use std::sync::Arc;
 
-/// Asks for the checksum of the object `key`.
+/// Requests the checksum of the object `key`.
 pub(super) async fn of_object(
-    store: &S3,
+    bucket: &S3Bucket,
     client: &Arc<Client>,
     key: &str,
 ) -> Result<Option<Checksum>> {
-    let doing = format!("ask for the checksum of s3://{}/{key}", store.0.address.bucket());
+    let doing = format!("read the checksum of s3://{}/{key}", bucket.address.bucket());
     let build = || {
-        let mut request = request(Method::HEAD, store.url(key)?);
+        let mut request = request(Method::HEAD, bucket.address.url(&bucket.region(), key)?);
         request.headers_mut().insert("x-amz-checksum-mode", HeaderValue::from_static("ENABLED"));
         Ok(request)
     };
-    let answer = client.fetch(store, &doing, 1 << 20, build).await?;
-    Ok(of_headers(answer.headers()))
+    let response = client.fetch(bucket, &doing, 1 << 20, build).await?;
+    Ok(of_headers(response.headers()))
 }
 
 fn of_headers(headers: &HeaderMap) -> Option<Checksum> {
@@ -39,7 +40,7 @@ fn of_headers(headers: &HeaderMap) -> Option<Checksum> {
     crc64.map(Checksum::Crc64Nvme).or(crc32c.map(Checksum::Crc32c)).or(crc32.map(Checksum::Crc32))
 }
 
-/// The `N` bytes that `text` is in base 64; `None` for a checksum of parts (`...-7`).
+/// Decodes `N` bytes from Base64; `None` for a checksum composed of parts (`...-7`).
 fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     STANDARD.decode(text.trim()).ok()?.try_into().ok()
 }
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_of_whole_objects_count() {
+    fn only_checksums_of_whole_objects_are_used() {
         let crc32 = ("x-amz-checksum-crc32", "y/Q5Jg==");
         let of_123456789 = Some(Checksum::Crc32(0xCBF4_3926));
         assert_eq!(checksum(&[crc32]), of_123456789);
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_wins() {
+    fn the_longest_checksum_is_preferred() {
         let crc64 = ("x-amz-checksum-crc64nvme", "rosUhgwYpsM=");
         let crc32c = ("x-amz-checksum-crc32c", "4waSgw==");
         let both = checksum(&[crc32c, crc64]);

@@ -1,138 +1,102 @@
-//! What is in a directory: `ListObjectsV2`, page by page, with `/` as the delimiter or, for all that is
-//! below it, without.
+//! Listings of a bucket: `ListObjectsV2`, page by page. The delimiter `/` limits a listing to the
+//! objects directly in a directory.
 
-use super::{PAGE_BYTES_MAX, S3};
-use crate::error::{Error, ErrorKind, Result};
+use super::bucket::S3Bucket;
+use crate::error::{ErrorKind, Result};
 use crate::source::http::Client;
-use crate::source::store::parts::{entry, get};
-use crate::source::store::{ListDepth, ListEntry};
+use crate::source::store::listing::{ListingPage, ParsedPage, listed_object, read_pages};
+use crate::source::store::traits::{ListDepth, ListEntry};
 use percent_encoding::percent_decode_str;
-use quick_xml::Reader;
-use quick_xml::escape::resolve_predefined_entity;
-use quick_xml::events::Event;
+use serde::Deserialize;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A thousand names each.
-const PAGES_MAX: usize = 1000;
+/// More than the size of any page, which has a thousand keys.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+const NOT_A_LISTING: (ErrorKind, &str) =
+    (ErrorKind::Io, "the response is not a listing of S3; check the endpoint");
 
-/// One page of a listing.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Page {
-    /// Keys and lengths in bytes.
-    objects: Vec<(String, u64)>,
-    is_encoded: bool,
-    is_truncated: bool,
-    next: Option<String>,
+#[derive(Deserialize)]
+enum Document {
+    ListBucketResult(ListBucketResult),
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ListBucketResult {
+    contents: Vec<Object>,
+    encoding_type: String,
+    is_truncated: String,
+    next_continuation_token: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Object {
+    key: String,
+    #[serde(default)]
+    size: u64,
 }
 
 /// The objects in `directory`.
+///
+/// # Errors
+/// Those of [`read_pages`].
 pub(super) async fn entries(
-    store: &S3,
+    bucket: &S3Bucket,
     client: &Arc<Client>,
     directory: &str,
     depth: ListDepth,
 ) -> Result<Vec<ListEntry>> {
-    let (address, mut entries) = (&store.0.address, Vec::new());
-    let place = format!("s3://{}/{directory}", address.bucket());
-    let doing = format!("list {place}");
-    let mut next: Option<String> = None;
-    for _ in 0..PAGES_MAX {
-        let build = || {
-            let mut query = Vec::new();
-            query.extend(next.as_deref().map(|token| ("continuation-token", token)));
-            query.extend((depth == ListDepth::Directory).then_some(("delimiter", "/")));
-            query.extend([("encoding-type", "url"), ("list-type", "2")]);
-            query.push(("prefix", directory));
-            Ok(get(address.query_url(&store.region(), &query)?))
-        };
-        let answer = client.fetch(store, &doing, PAGE_BYTES_MAX, build).await?;
-        let page = page(answer.body())
-            .ok_or_else(|| strange(&place, "answers with what is no listing"))?;
-        entries.extend(page.entries(directory, depth));
-        if !page.is_truncated {
-            return Ok(entries);
-        }
-        if page.next.is_none() || page.next == next {
-            return Err(strange(&place, "does not say how its listing goes on"));
-        }
-        next = page.next;
-    }
-    let sentence = format!("{place} holds too many objects to list; name the checkpoint's files");
-    Err(Error::new(ErrorKind::Unsupported, sentence))
+    let doing = format!("list s3://{}/{directory}", bucket.address.bucket());
+    let url = |token: Option<&str>| {
+        // In the order of their names, as they are signed.
+        let mut query = Vec::new();
+        query.extend(token.map(|token| ("continuation-token", token)));
+        query.extend((depth == ListDepth::Directory).then_some(("delimiter", "/")));
+        query.extend([("encoding-type", "url"), ("list-type", "2"), ("prefix", directory)]);
+        bucket.address.query_url(&bucket.region(), &query)
+    };
+    read_pages(client, bucket, &doing, PAGE_BYTES_MAX, NOT_A_LISTING, url, |response| {
+        let Document::ListBucketResult(page) = quick_xml::de::from_reader(&response.body()[..])?;
+        page.into_page(directory, depth)
+    })
+    .await
 }
 
-fn strange(place: &str, what: &str) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot list {place}: the server {what}; check the endpoint"))
-}
-
-impl Page {
-    /// What is in `directory`, without what stands for a directory.
-    fn entries(&self, directory: &str, depth: ListDepth) -> Vec<ListEntry> {
-        let decoded = self.objects.iter().map(|(key, len_bytes)| match self.is_encoded {
-            true => (decode(key), *len_bytes),
-            false => (key.clone(), *len_bytes),
+impl ListBucketResult {
+    fn into_page(self, directory: &str, depth: ListDepth) -> ParsedPage<ListEntry> {
+        let is_truncated = self.is_truncated.trim() == "true";
+        if is_truncated && self.next_continuation_token.is_none() {
+            return Err("the page is truncated, but has no NextContinuationToken".into());
+        }
+        let is_encoded = self.encoding_type.trim() == "url";
+        let objects = self.contents.iter().filter_map(|object| {
+            let key = if is_encoded { decode(&object.key) } else { Cow::from(&object.key) };
+            listed_object(directory, &key, object.size, depth)
         });
-        decoded.filter_map(|(key, len_bytes)| entry(directory, &key, len_bytes, depth)).collect()
+        let items = objects.collect();
+        Ok(ListingPage { items, next: self.next_continuation_token.filter(|_| is_truncated) })
     }
 }
 
-/// The key that `text` encodes: S3 writes a blank as `+`.
-fn decode(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
-}
-
-/// Reads a page; `None` for what is none.
-fn page(body: &[u8]) -> Option<Page> {
-    let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);
-    let mut page = Page::default();
-    let mut path: Vec<String> = Vec::new();
-    let mut text = String::new();
-    let mut object = (String::new(), 0);
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(tag) => {
-                path.push(tag.local_name().as_ref().to_owned());
-                text.clear();
-            }
-            Event::Text(piece) => text.push_str(&piece.into_inner()),
-            Event::CData(piece) => text.push_str(&piece.into_inner()),
-            Event::GeneralRef(name) => match name.resolve_char_ref().ok()? {
-                Some(character) => text.push(character),
-                None => text.push_str(resolve_predefined_entity(&name)?),
-            },
-            Event::End(_) => {
-                let names: Vec<_> = path.iter().map(String::as_str).collect();
-                let value = std::mem::take(&mut text);
-                match names.as_slice() {
-                    ["ListBucketResult", "Contents", "Key"] => object.0 = value,
-                    ["ListBucketResult", "Contents", "Size"] => {
-                        object.1 = value.trim().parse().ok()?;
-                    }
-                    ["ListBucketResult", "Contents"] => {
-                        page.objects.push(std::mem::take(&mut object));
-                    }
-                    ["ListBucketResult", "EncodingType"] => page.is_encoded = value.trim() == "url",
-                    ["ListBucketResult", "IsTruncated"] => {
-                        page.is_truncated = value.trim() == "true";
-                    }
-                    ["ListBucketResult", "NextContinuationToken"] => page.next = Some(value),
-                    ["ListBucketResult"] => return Some(page),
-                    _ => {}
-                }
-                path.pop();
-            }
-            Event::Empty(tag) if path.is_empty() => {
-                return (tag.local_name().as_ref() == "ListBucketResult").then_some(page);
-            }
-            Event::Eof => return None,
-            _ => {}
-        }
-    }
+/// Decodes a key of the encoding type `url`, in which S3 writes a space as `+`.
+fn decode(text: &str) -> Cow<'_, str> {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn page(body: &[u8]) -> Option<ListBucketResult> {
+        let Document::ListBucketResult(page) = quick_xml::de::from_reader(body).ok()?;
+        Some(page)
+    }
+
+    fn objects(body: &[u8], directory: &str, depth: ListDepth) -> Vec<ListEntry> {
+        page(body).unwrap().into_page(directory, depth).unwrap().items
+    }
 
     #[test]
     fn pages_are_read() {
@@ -143,30 +107,32 @@ mod tests {
             <Contents><Key>m/</Key><ETag>&quot;x&quot;</ETag></Contents>\
             <Contents><Key>m/a+b%2Bc%C3%A9</Key><Owner><ID>o</ID></Owner>\
             <Size>12</Size></Contents>\
-            <Contents><Key>m/sub/x</Key></Contents>\
-            <CommonPrefixes><Prefix>m/sub/</Prefix></CommonPrefixes></ListBucketResult>";
-        let page = page(text.as_bytes()).unwrap();
-        assert_eq!(page.next.as_deref(), Some("a&b="));
-        assert!(page.is_truncated && page.is_encoded);
+            <CommonPrefixes><Prefix>m/sub/</Prefix></CommonPrefixes>\
+            <Contents><Key>m/sub/x</Key></Contents></ListBucketResult>";
+        let parsed = page(text.as_bytes()).unwrap();
+        assert_eq!(parsed.next_continuation_token.as_deref(), Some("a&b="));
+        assert_eq!((&*parsed.is_truncated, &*parsed.encoding_type), ("true", "url"));
+        let next = parsed.into_page("m/", ListDepth::Directory).unwrap().next;
+        assert_eq!(next.as_deref(), Some("a&b="));
         let name = "a b+c\u{e9}".to_owned();
         let expected = [ListEntry { name, len_bytes: 12 }];
-        assert_eq!(page.entries("m/", ListDepth::Directory), expected);
-        let names: Vec<_> =
-            page.entries("m/", ListDepth::Tree).into_iter().map(|e| e.name).collect();
+        assert_eq!(objects(text.as_bytes(), "m/", ListDepth::Directory), expected);
+        let tree = objects(text.as_bytes(), "m/", ListDepth::Tree);
+        let names: Vec<_> = tree.into_iter().map(|object| object.name).collect();
         assert_eq!(names, ["a b+c\u{e9}", "sub/x"]);
     }
 
     #[test]
-    fn keys_of_stores_that_do_not_encode_are_taken_as_they_are() {
+    fn keys_of_stores_that_do_not_encode_are_not_decoded() {
         let text = "<ListBucketResult><IsTruncated>false</IsTruncated>\
             <Contents><Key>a%20+&amp;&#233;&lt;</Key></Contents></ListBucketResult>";
-        let entries = page(text.as_bytes()).unwrap().entries("", ListDepth::Directory);
-        assert_eq!(entries[0].name, "a%20+&\u{e9}<");
-        assert_eq!(page(b"<ListBucketResult/>"), Some(Page::default()));
+        let objects = objects(text.as_bytes(), "", ListDepth::Directory);
+        assert_eq!(objects[0].name, "a%20+&\u{e9}<");
+        assert_eq!(page(b"<ListBucketResult/>"), Some(ListBucketResult::default()));
     }
 
     #[test]
-    fn what_is_no_page_is_none() {
+    fn other_documents_are_not_pages() {
         for text in [
             "",
             "<html><body>hello</body></html>",

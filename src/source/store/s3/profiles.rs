@@ -1,4 +1,4 @@
-//! The files that the AWS command line and SDKs are configured by: `~/.aws/config` and
+//! The configuration files of the AWS command line and SDKs: `~/.aws/config` and
 //! `~/.aws/credentials`.
 //!
 //! ```text
@@ -7,9 +7,9 @@
 //! source_profile = default      sso_start_url = ...          endpoint_url = ...
 //! ```
 //!
-//! In the credentials file a profile's section is its bare name; what stands there wins over the
-//! config file. A nested setting is kept as `s3.endpoint_url`. There are no quotes and no escapes;
-//! `#` and `;` begin a comment at the start of a line, or behind a blank.
+//! In the credentials file the title of a section is the bare name of the profile; its settings take
+//! precedence over those of the config file. A nested setting is stored as `s3.endpoint_url`. There
+//! are no quotes and no escapes; `#` and `;` begin a comment at the start of a line or after a blank.
 
 use crate::options::RemoteOptions;
 use std::collections::HashMap;
@@ -19,21 +19,21 @@ use std::{fs, io};
 /// The settings of one section.
 type Section = HashMap<String, String>;
 
-/// What the files say.
+/// The settings of both files.
 #[derive(Default)]
 pub(super) struct Profiles {
     /// By kind (`profile`, `sso-session`, `services`) and name.
     sections: HashMap<(String, String), Section>,
-    /// The profile that is used.
+    /// The name of the active profile.
     pub name: String,
-    /// Whether the user named it.
+    /// Whether the user named the active profile.
     pub is_named: bool,
     /// The files, for messages: `~/.aws/config and ~/.aws/credentials (not there)`.
     pub places: String,
 }
 
 impl Profiles {
-    /// Reads both files; one that is not there is empty.
+    /// Reads both files; a missing file is empty.
     pub fn read(options: &RemoteOptions) -> Self {
         let named = options.env("AWS_PROFILE").or_else(|| options.env("AWS_DEFAULT_PROFILE"));
         let mut profiles = Self {
@@ -48,15 +48,15 @@ impl Profiles {
         profiles
     }
 
-    /// Adds a file, and gives how to speak of it.
+    /// Merges a file, and returns its description for messages.
     fn add(
         &mut self,
         options: &RemoteOptions,
         variable: &str,
-        usual: &str,
+        default: &str,
         config: bool,
     ) -> String {
-        let shown = options.env(variable).unwrap_or_else(|| usual.to_owned());
+        let shown = options.env(variable).unwrap_or_else(|| default.to_owned());
         let Some(path) = expand(options, &shown) else {
             return format!("{shown} (HOME is not set)");
         };
@@ -70,7 +70,7 @@ impl Profiles {
         }
     }
 
-    /// Adds what `text` says, over what is there.
+    /// Merges the settings of `text`, which take precedence over earlier ones.
     fn merge(&mut self, text: &str, config: bool) {
         for (title, settings) in sections(text) {
             let (kind, name) = match title.split_once(char::is_whitespace) {
@@ -85,30 +85,35 @@ impl Profiles {
 
     /// The setting `key` of the profile `name`.
     pub fn get(&self, name: &str, key: &str) -> Option<&str> {
-        self.of("profile", name, key)
+        self.section_get("profile", name, key)
     }
 
     /// The setting `key` of the section `[kind name]`.
-    pub fn of(&self, kind: &str, name: &str, key: &str) -> Option<&str> {
+    pub fn section_get(&self, kind: &str, name: &str, key: &str) -> Option<&str> {
         let section = self.sections.get(&(kind.to_owned(), name.to_owned()))?;
         section.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Whether there is a profile of this name.
+    /// Whether there is a profile called `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.sections.contains_key(&("profile".to_owned(), name.to_owned()))
     }
 
-    /// The region of the profile that is used.
-    pub fn region(&self) -> Option<&str> {
-        self.get(&self.name, "region")
+    /// The region that the options, the environment or the active profile set.
+    pub fn configured_region(&self, options: &RemoteOptions) -> Option<String> {
+        let option = options.region.clone();
+        let region = option
+            .or_else(|| options.env("AWS_REGION"))
+            .or_else(|| options.env("AWS_DEFAULT_REGION"))
+            .or_else(|| self.get(&self.name, "region").map(str::to_owned));
+        region.map(|region| region.trim().to_owned()).filter(|region| !region.is_empty())
     }
 
-    /// The endpoint that the profile that is used has for S3.
+    /// The endpoint that the active profile sets for S3.
     pub fn s3_endpoint(&self) -> Option<&str> {
         let services = self.get(&self.name, "services");
         services
-            .and_then(|services| self.of("services", services, "s3.endpoint_url"))
+            .and_then(|services| self.section_get("services", services, "s3.endpoint_url"))
             .or_else(|| self.get(&self.name, "endpoint_url"))
     }
 
@@ -121,7 +126,7 @@ impl Profiles {
     }
 }
 
-/// `path` with the home directory for a leading `~`.
+/// Replaces a leading `~` of `path` with the home directory.
 pub(super) fn expand(options: &RemoteOptions, path: &str) -> Option<PathBuf> {
     match path.strip_prefix("~/") {
         Some(rest) => Some(Path::new(&options.env("HOME")?).join(rest)),
@@ -129,7 +134,7 @@ pub(super) fn expand(options: &RemoteOptions, path: &str) -> Option<PathBuf> {
     }
 }
 
-/// The sections of a file: titles, and what is set in them.
+/// The sections of a file: titles and settings.
 fn sections(text: &str) -> Vec<(String, Section)> {
     let mut sections: Vec<(String, Section)> = Vec::new();
     let mut parent = String::new();
@@ -200,26 +205,31 @@ nonsense
         let profiles = Profiles::of_text("models", CONFIG, credentials);
         assert_eq!(profiles.get("default", "region"), Some("eu-west-1"));
         assert_eq!(profiles.get("default", "aws_secret_access_key"), Some("a#b;c/+="));
-        assert_eq!(profiles.region(), Some("us-east-2"), "the credentials file wins");
+        assert_eq!(
+            profiles.get("models", "region"),
+            Some("us-east-2"),
+            "the credentials file wins"
+        );
         assert_eq!(profiles.get("models", "aws_access_key_id"), Some("AKIA"));
         assert_eq!(profiles.get("models", "s3.addressing_style"), Some("path"));
         assert_eq!(profiles.get("models", "output"), Some("json"));
         assert_eq!(profiles.get("unknown", "region"), None, "no profile of the config file");
         assert_eq!(profiles.get("unknown", "a"), Some("b"));
-        assert_eq!(profiles.of("sso-session", "work", "sso_region"), Some("eu-central-1"));
+        assert_eq!(profiles.section_get("sso-session", "work", "sso_region"), Some("eu-central-1"));
         assert_eq!(profiles.s3_endpoint(), Some("http://localhost:9000"));
         assert!(profiles.contains("models") && !profiles.contains("work"));
     }
 
     #[test]
-    fn missing_files_are_told() {
+    fn missing_files_are_reported() {
         let directory = tempfile::tempdir().unwrap();
         let home = directory.path().to_str().unwrap();
         std::fs::create_dir(directory.path().join(".aws")).unwrap();
         std::fs::write(directory.path().join(".aws/config"), "[profile x]\nregion=r1").unwrap();
         let options = RemoteOptions::with_variables(&[("HOME", home), ("AWS_PROFILE", "x")]);
         let profiles = Profiles::read(&options);
-        assert_eq!((profiles.region(), profiles.is_named), (Some("r1"), true));
+        assert_eq!(profiles.configured_region(&options).as_deref(), Some("r1"));
+        assert!(profiles.is_named);
         assert_eq!(profiles.places, "~/.aws/config and ~/.aws/credentials (not there)");
         let nothing = RemoteOptions::with_variables(&[]);
         assert!(Profiles::read(&nothing).places.contains("HOME is not set"));

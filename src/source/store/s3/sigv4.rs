@@ -1,22 +1,20 @@
-//! Signature Version 4: how AWS wants a request to be signed.
+//! AWS Signature Version 4.
 //!
-//! What is signed is the request as it goes on the wire (its path and query are percent-encoded
-//! already, once), with `Host` and every `x-amz-*` header. Other headers are left out: proxies may
-//! change them, and `Range` is checked against the answer.
+//! The signature covers the request as it is sent (path and query are already percent-encoded, once),
+//! `Host`, and every `x-amz-*` header. Other headers are not signed: proxies may change them, and the
+//! response shows whether `Range` was honoured.
 //!
-//! The time is the caller's: where the server's clock differs from this machine's, requests are
-//! signed by the server's. That rules out reqsign's signer, which takes the system's time.
+//! The caller passes the time: where the server's clock differs from this machine's, requests are
+//! signed with the server's time. This rules out the signer of reqsign, which uses the system time.
 //!
-//! `aws-sigv4` makes the same signatures, at a time that it is given, and would be used but for its
-//! state at the Rust version that this crate is to build with (1.89). The last release that does is
-//! 1.3.8. It writes the session token into a trace event (its canonical request, as it is signed),
-//! which any subscriber at that level shows; it panics at a time after the year 9999, which a
-//! server's clock may claim; and it brings 22 more crates, a second `http` (0.2) and parts of the
-//! SDK's runtime among them. Release 1.6.4 keeps the token out of traces, but needs Rust 1.94.1.
+//! The crate `aws-sigv4` accepts a time, but its last release for Rust 1.89 (1.3.8) writes the session
+//! token to a trace event, panics at a time after the year 9999, which a server's clock may claim, and
+//! depends on 22 more crates, among them a second `http` (0.2). Release 1.6.4 keeps the token out of
+//! traces, but needs Rust 1.94.1.
 
-use super::credentials::Credential;
+use super::credentials::AwsCredential;
 use super::time::second;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, header};
 use reqsign_core::hash::{hex_hmac_sha256, hex_sha256, hmac_sha256};
@@ -27,20 +25,20 @@ const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
-/// Whom a signature is for.
+/// The service and region that a signature is valid for.
 pub(super) struct Scope<'a> {
     pub service: &'a str,
     pub region: &'a str,
 }
 
-/// Signs a request with this `body`, at the time `now`.
+/// Signs a request with this `body` at the time `now`.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) where credentials hold what no header may.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) for credentials that a header cannot hold.
 pub(super) fn sign(
     head: &mut Parts,
     body: &[u8],
-    credential: &Credential,
+    credential: &AwsCredential,
     scope: &Scope<'_>,
     now: SystemTime,
 ) -> Result<()> {
@@ -56,19 +54,19 @@ pub(super) fn sign(
     let (names, request) = canonical(head, &body_sha256)?;
     let request_sha256 = hex_sha256(request.as_bytes());
     let Scope { service, region } = scope;
-    let place = format!("{date}/{region}/{service}/aws4_request");
-    let text = format!("AWS4-HMAC-SHA256\n{time}\n{place}\n{request_sha256}");
+    let scope_text = format!("{date}/{region}/{service}/aws4_request");
+    let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope_text}\n{request_sha256}");
     let key = key(&credential.secret_access_key, &date, scope);
     let signature = hex_hmac_sha256(&key, text.as_bytes());
     let id = &credential.access_key_id;
     let authorization = format!(
-        "AWS4-HMAC-SHA256 Credential={id}/{place}, SignedHeaders={names}, Signature={signature}"
+        "AWS4-HMAC-SHA256 Credential={id}/{scope_text}, SignedHeaders={names}, Signature={signature}"
     );
     head.headers.insert(header::AUTHORIZATION, value(&authorization, true)?);
     Ok(())
 }
 
-/// The names of the signed headers, and the request in the form that is signed.
+/// The names of the signed headers, and the canonical request.
 fn canonical(head: &Parts, body_sha256: &str) -> Result<(String, String)> {
     let host = head.uri.authority().map_or("", |authority| authority.as_str());
     let host = host.rsplit('@').next().unwrap_or_default();
@@ -93,19 +91,17 @@ fn canonical(head: &Parts, body_sha256: &str) -> Result<(String, String)> {
     Ok((names, text))
 }
 
-/// The query, sorted; every name with a `=`.
+/// The canonical query: sorted, with a `=` after every name.
 fn query(head: &Parts) -> String {
-    let Some(query) = head.uri.query() else {
-        return String::new();
-    };
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let pairs = head.uri.query().into_iter().flat_map(|query| query.split('&'));
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let mut pairs: Vec<_> = pairs.collect();
     pairs.sort_unstable();
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     pairs.join("&")
 }
 
-/// The key of a day, a region and a service, made of the secret.
+/// The signing key of a day, a region and a service, derived from the secret key.
 fn key(secret: &str, date: &str, scope: &Scope<'_>) -> Vec<u8> {
     let parts = [date, scope.region, scope.service, "aws4_request"];
     let secret = format!("AWS4{secret}").into_bytes();
@@ -119,9 +115,9 @@ fn value(text: &str, secret: bool) -> Result<HeaderValue> {
 }
 
 fn unusable(what: &str) -> Error {
-    let sentence =
-        format!("cannot sign a request: {what} holds characters that no header may; check it");
-    Error::new(ErrorKind::InvalidInput, sentence)
+    Error::invalid_input(format!(
+        "cannot sign a request: {what} holds characters that a header cannot hold; check it"
+    ))
 }
 
 #[cfg(test)]
@@ -135,7 +131,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut head = request.body(()).unwrap().into_parts().0;
-        let credential = Credential {
+        let credential = AwsCredential {
             access_key_id: "AKIAIOSFODNN7EXAMPLE".into(),
             secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(),
             session_token: token.map(str::to_owned),
@@ -155,7 +151,7 @@ mod tests {
 
     /// From "Authenticating Requests: Using the Authorization Header" of the S3 API reference.
     #[test]
-    fn signatures_are_those_of_the_documentation() {
+    fn signatures_match_the_documentation() {
         let lifecycle = signed("https://examplebucket.s3.amazonaws.com/?lifecycle", None, &[]);
         assert_eq!(
             signature(&lifecycle),
@@ -189,13 +185,13 @@ mod tests {
         assert!(token.headers[SECURITY_TOKEN].is_sensitive());
     }
 
-    /// A server's clock may claim such a one.
+    /// A server's clock may claim such a time.
     #[test]
-    fn a_time_after_the_year_9999_is_no_panic() {
+    fn a_time_after_the_year_9999_does_not_panic() {
         let mut head = http::Request::get("https://h/").body(()).unwrap().into_parts().0;
         let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
         let scope = Scope { service: "s3", region: "us-east-1" };
-        sign(&mut head, b"", &Credential::default(), &scope, far).unwrap();
+        sign(&mut head, b"", &AwsCredential::default(), &scope, far).unwrap();
         assert!(!signature(&head).is_empty());
     }
 
@@ -206,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_may_hold_is_an_error_without_it() {
+    fn an_invalid_header_value_is_not_repeated_in_the_error() {
         let error = value("s3cret\n", true).unwrap_err();
         assert!(!error.to_string().contains("s3cret"), "{error}");
     }

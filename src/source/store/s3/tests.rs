@@ -1,5 +1,8 @@
 use super::*;
+use crate::error::ErrorKind;
+use crate::location::ObjectUri;
 use crate::location::Scheme;
+use crate::options::RemoteOptions;
 use crate::source::store::Stores;
 use crate::test_server::{Answer, Server};
 use http::{HeaderMap, StatusCode};
@@ -7,12 +10,12 @@ use http::{HeaderMap, StatusCode};
 const KEYS: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "s3cret")];
 
-fn store(env: &[(&str, &str)]) -> S3 {
+fn store(env: &[(&str, &str)]) -> S3Bucket {
     let uri = ObjectUri::new(Scheme::S3, "models", "");
-    S3::new(&RemoteOptions::with_variables(env), &uri, &Shared::default()).unwrap()
+    S3Bucket::new(&RemoteOptions::with_variables(env), &uri, &Arc::default()).unwrap()
 }
 
-fn refusal(status: u16, code: &str) -> ErrorResponse {
+fn response(status: u16, code: &str) -> ErrorResponse {
     let body = match code {
         "" => String::new(),
         code => format!("<Error><Code>{code}</Code><Message>Because.</Message></Error>"),
@@ -24,7 +27,7 @@ fn refusal(status: u16, code: &str) -> ErrorResponse {
 #[test]
 fn codes_have_their_meaning() {
     let store = store(&[]);
-    for (status, code, verdict) in [
+    for (status, code, action) in [
         (503, "SlowDown", ErrorAction::Retry { throttled: true }),
         (503, "", ErrorAction::Retry { throttled: true }),
         (400, "RequestLimitExceeded", ErrorAction::Retry { throttled: true }),
@@ -36,12 +39,12 @@ fn codes_have_their_meaning() {
         (400, "TokenRefreshRequired", ErrorAction::RenewCredentials),
         (403, "RequestTimeTooSkewed", ErrorAction::CorrectClock),
     ] {
-        assert_eq!(store.classify(&refusal(status, code)), verdict, "{code}");
+        assert_eq!(store.classify(&response(status, code)), action, "{code}");
     }
 }
 
 #[test]
-fn ends_have_kind_code_and_remedy() {
+fn failures_have_kind_code_and_remedy() {
     let anonymous = store(&[("AWS_NO_SIGN_REQUEST", "true")]);
     let store = store(&[]);
     for (store, status, code, kind, words) in [
@@ -64,7 +67,7 @@ fn ends_have_kind_code_and_remedy() {
         (&store, 400, "KeyTooLongError", ErrorKind::InvalidInput, "(KeyTooLongError)"),
         (&store, 412, "PreconditionFailed", ErrorKind::Changed, "replaced"),
     ] {
-        let ErrorAction::Fail(found, sentence) = store.classify(&refusal(status, code)) else {
+        let ErrorAction::Fail(found, sentence) = store.classify(&response(status, code)) else {
             panic!("{code}")
         };
         assert_eq!(found, kind, "{code}");
@@ -73,29 +76,29 @@ fn ends_have_kind_code_and_remedy() {
 }
 
 #[test]
-fn buckets_tell_their_region() {
+fn the_region_is_learnt_from_the_response() {
     let region = |answer: &ErrorResponse| {
         let store = store(&[("AWS_REGION", "us-west-2")]);
-        let verdict = store.classify(answer);
-        (verdict, store.url("k").unwrap().host().unwrap().to_owned())
+        let action = store.classify(answer);
+        (action, store.url("k").unwrap().host().unwrap().to_owned())
     };
     let learnt = (ErrorAction::RetryOnce("region"), "models.s3.eu-west-1.amazonaws.com".to_owned());
     for status in [301, 307, 400] {
-        let mut by_header = refusal(status, "");
+        let mut by_header = response(status, "");
         by_header.headers.insert("x-amz-bucket-region", "eu-west-1".parse().unwrap());
         assert_eq!(region(&by_header), learnt);
     }
-    let mut by_document = refusal(400, "");
+    let mut by_document = response(400, "");
     by_document.body = "<Error><Code>AuthorizationHeaderMalformed</Code>\
                         <Region>eu-west-1</Region></Error>"
         .into();
     assert_eq!(region(&by_document), learnt);
 
-    let mut evil = refusal(301, "");
+    let mut evil = response(301, "");
     evil.headers.insert("x-amz-bucket-region", "evil.example.com/".parse().unwrap());
-    for answer in [evil, refusal(301, "PermanentRedirect")] {
-        let (verdict, host) = region(&answer);
-        assert!(matches!(&verdict, ErrorAction::Fail(ErrorKind::InvalidInput, sentence)
+    for answer in [evil, response(301, "PermanentRedirect")] {
+        let (action, host) = region(&answer);
+        assert!(matches!(&action, ErrorAction::Fail(ErrorKind::InvalidInput, sentence)
             if sentence.contains("AWS_REGION")));
         assert_eq!(host, "models.s3.us-west-2.amazonaws.com");
     }
@@ -107,7 +110,7 @@ fn the_nearest_region_wins() {
         let mut options = RemoteOptions::with_variables(env);
         options.region = option.map(str::to_owned);
         let uri = ObjectUri::new(Scheme::S3, "b", "");
-        let store = S3::new(&options, &uri, &Shared::default()).unwrap();
+        let store = S3Bucket::new(&options, &uri, &Arc::default()).unwrap();
         store.url("k").unwrap().host().unwrap().to_owned()
     };
     let env = [("AWS_REGION", "eu-west-1"), ("AWS_DEFAULT_REGION", "eu-west-2")];
@@ -119,10 +122,12 @@ fn the_nearest_region_wins() {
     let uri = ObjectUri::new(Scheme::S3, "b", "");
     let odd = [("AWS_REGION", "RegionOne")];
     let refused =
-        S3::new(&RemoteOptions::with_variables(&odd), &uri, &Shared::default()).err().unwrap();
+        S3Bucket::new(&RemoteOptions::with_variables(&odd), &uri, &Arc::default()).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     let elsewhere = [odd[0], ("AWS_ENDPOINT_URL", "http://ceph")];
-    assert!(S3::new(&RemoteOptions::with_variables(&elsewhere), &uri, &Shared::default()).is_ok());
+    assert!(
+        S3Bucket::new(&RemoteOptions::with_variables(&elsewhere), &uri, &Arc::default()).is_ok()
+    );
 }
 
 /// Runs `work` with the store of `s3://models/` on `server`.

@@ -1,44 +1,45 @@
-//! ECS tasks and EKS pods: an agent beside the container gives credentials over HTTP.
+//! ECS tasks and EKS pods: an agent on the machine gives credentials over HTTP.
+//!
+//! Hand-written: the provider of `reqsign-aws-core` sends the token to any host, with or without TLS.
 
-use super::ask::{self, CONFIGURED, ask};
-use super::{Found, denied};
+use super::credential::{FoundAws, IssuedCredential, denied, unusable};
+use super::request::{CONFIGURED, send};
 use crate::error::{Error, Result};
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
-use bytes::Bytes;
-use http::{HeaderValue, Request, Uri, header};
+use crate::source::store::requests::{get, secret_value};
+use http::{HeaderValue, Uri, header};
 use std::net::IpAddr;
 
-/// The agent of ECS.
+/// The agent of ECS, to which relative URIs refer.
 const ECS: &str = "http://169.254.170.2";
-/// The agents of ECS and EKS, which are asked without TLS.
+/// The agents of ECS and EKS, which have no TLS.
 const AGENTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
 
-/// Asks the agent, if the environment names one.
+/// Requests credentials of the agent that the environment names.
 ///
 /// # Errors
-/// When it refuses, or does not answer.
-pub(super) async fn find(client: &Client) -> Result<Found> {
+/// When the agent denies them, or does not answer.
+pub(super) async fn find(client: &Client) -> Result<FoundAws> {
     let options = &client.options;
     let Some(url) = url(options)? else {
         let nothing = "containers (AWS_CONTAINER_CREDENTIALS_FULL_URI is not set)";
-        return Ok(Found::Nothing(nothing.to_owned()));
+        return Ok(FoundAws::Nothing(nothing.to_owned()));
     };
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = url;
+    let mut request = get(url);
     if let Some(token) = token(options)? {
         request.headers_mut().insert(header::AUTHORIZATION, token);
     }
-    let answer = ask(client, request, CONFIGURED).await?;
-    if !answer.status().is_success() {
+    let response = send(client, request, CONFIGURED).await?;
+    if !response.status().is_success() {
         return Err(denied(format!(
             "the container's credential server answered {}; check the role of the task or pod, and \
              AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-            answer.status()
+            response.status()
         )));
     }
-    let credential = ask::credential("the container's credential server", answer.body());
-    credential.map(Found::Credential)
+    IssuedCredential::from_json("the container's credential server", response.body())
+        .map(FoundAws::Credential)
 }
 
 fn url(options: &RemoteOptions) -> Result<Option<Uri>> {
@@ -50,47 +51,42 @@ fn url(options: &RemoteOptions) -> Result<Option<Uri>> {
             None => return Ok(None),
         },
     };
-    let url: Uri = text.parse().map_err(|_| ask::unusable(name))?;
-    if is_trusted(&url) { Ok(Some(url)) } else { Err(untrusted(name)) }
+    let url: Uri = text.parse().map_err(|_| unusable(name))?;
+    match is_trusted(&url) {
+        true => Ok(Some(url)),
+        false => Err(denied(format!(
+            "{name} is neither an https URL nor the address of a container agent; it is not asked \
+             for credentials"
+        ))),
+    }
 }
 
-/// Without TLS a token goes only to this machine, or to the agents' addresses.
+/// Whether `url` may receive the token: without TLS, only this machine and the agents may.
 fn is_trusted(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
     let is_loopback = || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    let near = host == "localhost" || AGENTS.contains(&host) || is_loopback();
     match url.scheme_str() {
         Some("https") => !host.is_empty(),
-        Some("http") => near,
+        Some("http") => host == "localhost" || AGENTS.contains(&host) || is_loopback(),
         _ => false,
     }
 }
 
-fn untrusted(name: &str) -> Error {
-    denied(format!(
-        "{name} is neither https nor the address of a container agent; credentials are not asked \
-         for there"
-    ))
-}
-
-/// What the agent knows us by. The file is read each time: it is replaced while a pod runs.
+/// The token that authorizes the request. Its file is read each time, since it is replaced while a
+/// pod runs.
 fn token(options: &RemoteOptions) -> Result<Option<HeaderValue>> {
     const FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
     const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
-    let (name, token) = match options.env(FILE) {
-        Some(path) => {
+    let (name, token) = match (options.env(FILE), options.env(TOKEN)) {
+        (Some(path), _) => {
             let token = std::fs::read_to_string(&path)
                 .map_err(|error| Error::from_io(format_args!("read {path} ({FILE})"), error))?;
-            (FILE, Some(token))
+            (FILE, token)
         }
-        None => (TOKEN, options.env(TOKEN)),
+        (None, Some(token)) => (TOKEN, token),
+        (None, None) => return Ok(None),
     };
-    let Some(token) = token else {
-        return Ok(None);
-    };
-    let mut value = HeaderValue::from_str(token.trim()).map_err(|_| ask::unusable(name))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
+    secret_value(token.trim()).map(Some).ok_or_else(|| unusable(name))
 }
 
 #[cfg(test)]
@@ -98,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_stay_near_or_under_tls() {
+    fn tokens_are_sent_to_this_machine_or_with_tls_only() {
         for (url, trusted) in [
             ("http://169.254.170.23/v1/credentials", true),
             ("http://[fd00:ec2::23]/v1/credentials", true),

@@ -1,37 +1,36 @@
-//! IAM Identity Center: the token that `aws sso login` left in `~/.aws/sso/cache` is exchanged for
-//! the credentials of a role.
+//! IAM Identity Center: exchanges the token that `aws sso login` stored in `~/.aws/sso/cache` for the
+//! credentials of a role.
 
-use super::ask::{self, CONFIGURED, ask};
-use super::plan::wrong;
-use super::{Credential, denied};
+use super::credential::{AwsCredential, bad_profile, denied, not_a_credential, unusable};
+use super::request::{CONFIGURED, send};
 use crate::error::{Error, Result};
 use crate::location::escape::segment;
 use crate::source::http::Client;
-use crate::source::store::parts::get;
+use crate::source::store::requests::{get, secret_value};
 use crate::source::store::s3::profiles::{Profiles, expand};
 use crate::source::store::s3::{address, time};
 use bytes::Bytes;
-use http::{HeaderValue, Request};
+use http::{Request, StatusCode};
 use reqsign_core::hash::hex_sha1;
 use reqsign_core::time::Timestamp;
 use serde::Deserialize;
 
-/// Whose credentials a profile wants.
+/// The role whose credentials a profile uses.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Login {
+pub(super) struct SsoLogin {
     profile: String,
     account_id: String,
     role_name: String,
     region: String,
-    /// What the token's file is named by: the session, else the URL of the portal.
+    /// The session, else the URL of the portal. The name of the token's file is its hash.
     cache_key: String,
 }
 
-impl Login {
-    /// That of the profile `name`, if it has one.
+impl SsoLogin {
+    /// The login of the profile `name`, if it has one.
     ///
     /// # Errors
-    /// Where a part of it is missing.
+    /// For missing settings.
     pub fn of(profiles: &Profiles, name: &str) -> Result<Option<Self>> {
         let get = |key| profiles.get(name, key);
         let session = get("sso_session");
@@ -39,17 +38,17 @@ impl Login {
             return Ok(None);
         }
         let of_session = |key| match session {
-            Some(session) => profiles.of("sso-session", session, key).or_else(|| get(key)),
+            Some(session) => profiles.section_get("sso-session", session, key).or_else(|| get(key)),
             None => get(key),
         };
         let or_missing = |key: &str, value: Option<&str>| match value {
             Some(value) => Ok(value.to_owned()),
-            None => Err(wrong(name, &format!("has no {key}, which its login (SSO) needs"))),
+            None => Err(bad_profile(name, &format!("has no {key}, which its login (SSO) needs"))),
         };
         let start_url = or_missing("sso_start_url", of_session("sso_start_url"))?;
         let region = or_missing("sso_region", of_session("sso_region"))?;
         if !address::is_region(&region) {
-            return Err(wrong(name, "has an sso_region that is none"));
+            return Err(bad_profile(name, "has an sso_region that is not a region"));
         }
         Ok(Some(Self {
             profile: name.to_owned(),
@@ -70,7 +69,7 @@ struct CachedToken {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct PortalResponse {
     role_credentials: RoleCredentials,
 }
 
@@ -80,34 +79,32 @@ struct RoleCredentials {
     access_key_id: String,
     secret_access_key: String,
     session_token: String,
-    /// In milliseconds after the epoch.
+    /// In milliseconds since the epoch.
     expiration: i64,
 }
 
 /// Exchanges the cached token for credentials.
 ///
 /// # Errors
-/// When there is no token, it has expired, or the portal refuses it.
-pub(super) async fn credential(client: &Client, login: &Login) -> Result<Credential> {
-    let request = request(client, login)?;
-    let answer = ask(client, request, CONFIGURED).await?;
-    match answer.status().as_u16() {
-        200 => {}
-        401 => return Err(log_in(login, "is not accepted any more")),
-        _ => {
+/// When there is no token, it has expired, or the portal rejects it.
+pub(super) async fn credential(client: &Client, login: &SsoLogin) -> Result<AwsCredential> {
+    let response = send(client, request(client, login)?, CONFIGURED).await?;
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED => return Err(log_in(login, "is not accepted any more")),
+        status => {
             return Err(denied(format!(
                 "the login (SSO) of the AWS profile {:?} gives no credentials of the role {:?} \
-                 (the portal answered {}); check sso_account_id and sso_role_name",
-                login.profile,
-                login.role_name,
-                answer.status()
+                 (the portal answered {status}); check sso_account_id and sso_role_name",
+                login.profile, login.role_name
             )));
         }
     }
-    let Ok(Answer { role_credentials: keys }) = serde_json::from_slice(answer.body()) else {
-        return Err(denied("what the SSO portal gives are no credentials"));
+    let Ok(PortalResponse { role_credentials: keys }) = serde_json::from_slice(response.body())
+    else {
+        return Err(not_a_credential("the SSO portal"));
     };
-    Ok(Credential {
+    Ok(AwsCredential {
         access_key_id: keys.access_key_id,
         secret_access_key: keys.secret_access_key,
         session_token: Some(keys.session_token),
@@ -115,11 +112,10 @@ pub(super) async fn credential(client: &Client, login: &Login) -> Result<Credent
     })
 }
 
-/// What the portal is asked, with the cached token.
-fn request(client: &Client, login: &Login) -> Result<Request<Bytes>> {
-    let token = cached(client, login)?;
-    let mut token = HeaderValue::from_str(&token).map_err(|_| log_in(login, "cannot be used"))?;
-    token.set_sensitive(true);
+/// The request to the portal, with the cached token.
+fn request(client: &Client, login: &SsoLogin) -> Result<Request<Bytes>> {
+    let token = secret_value(&cached_token(client, login)?);
+    let token = token.ok_or_else(|| log_in(login, "cannot be used"))?;
     let base = client.options.env("AWS_ENDPOINT_URL_SSO").unwrap_or_else(|| {
         let region = &login.region;
         format!("https://portal.sso.{region}.{}", address::domain(region))
@@ -127,17 +123,17 @@ fn request(client: &Client, login: &Login) -> Result<Request<Bytes>> {
     let (role, account) = (segment(&login.role_name), segment(&login.account_id));
     let base = base.trim_end_matches('/');
     let url = format!("{base}/federation/credentials?role_name={role}&account_id={account}");
-    let mut request = get(url.parse().map_err(|_| ask::unusable("AWS_ENDPOINT_URL_SSO"))?);
+    let mut request = get(url.parse().map_err(|_| unusable("AWS_ENDPOINT_URL_SSO"))?);
     request.headers_mut().insert("x-amz-sso_bearer_token", token);
     Ok(request)
 }
 
-/// The token that the last login left.
-fn cached(client: &Client, login: &Login) -> Result<String> {
+/// The token of the last login.
+fn cached_token(client: &Client, login: &SsoLogin) -> Result<String> {
     let name = hex_sha1(login.cache_key.as_bytes());
     let path = expand(&client.options, &format!("~/.aws/sso/cache/{name}.json"));
     let bytes = path.and_then(|path| std::fs::read(path).ok());
-    let bytes = bytes.ok_or_else(|| log_in(login, "is not there"))?;
+    let bytes = bytes.ok_or_else(|| log_in(login, "is missing"))?;
     let Ok(token) = serde_json::from_slice::<CachedToken>(&bytes) else {
         return Err(log_in(login, "cannot be read"));
     };
@@ -147,7 +143,8 @@ fn cached(client: &Client, login: &Login) -> Result<String> {
     }
 }
 
-fn log_in(login: &Login, what: &str) -> Error {
+/// The error that asks the user to log in.
+fn log_in(login: &SsoLogin, what: &str) -> Error {
     let profile = &login.profile;
     denied(format!(
         "the login (SSO) of the AWS profile {profile:?} {what}; run 'aws sso login --profile \

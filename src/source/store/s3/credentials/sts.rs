@@ -1,26 +1,26 @@
-//! STS: credentials of a role, for other credentials or for a token of a web identity.
+//! STS: exchanges credentials, or the token of a web identity, for the credentials of a role.
 
-use super::ask::{self, CONFIGURED, ask};
-use super::plan::Role;
-use super::{Credential, denied};
+use super::credential::{AwsCredential, IssuedCredential, denied, not_a_credential, unusable};
+use super::request::{CONFIGURED, send};
+use super::role_chain::Role;
 use crate::error::{Error, Result};
 use crate::location::escape::segment;
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, ErrorResponse, ServerOrigin};
+use crate::source::store::error_body::ErrorBody;
+use crate::source::store::requests::request;
 use crate::source::store::s3::address::{domain, is_region};
-use crate::source::store::s3::judge::said;
 use crate::source::store::s3::profiles::Profiles;
 use crate::source::store::s3::sigv4::{Scope, sign};
-use crate::source::store::s3::{configured_region, time};
-use crate::source::store::said::xml;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
+use serde::Deserialize;
 use std::time::{Duration, SystemTime};
 
-/// A clock that differs by this much is why a signature is refused.
+/// If the clocks differ by more than this, it is the reason for a rejected signature.
 const SKEW: Duration = Duration::from_secs(4 * 60);
 
-/// Where STS is.
+/// The STS endpoint.
 #[derive(Debug)]
 pub(super) struct Sts {
     url: Uri,
@@ -28,33 +28,34 @@ pub(super) struct Sts {
 }
 
 impl Sts {
-    /// The STS of the region of a profile, else of the region that is used otherwise; the one for
-    /// all regions where none is known.
+    /// The endpoint of `region`, else of the configured region; the global endpoint where neither is
+    /// known.
     ///
     /// # Errors
-    /// Where an endpoint that is set is no URL.
+    /// For a configured endpoint that is not a URL.
     pub fn of(options: &RemoteOptions, profiles: &Profiles, region: Option<&str>) -> Result<Self> {
-        let region = region.map(str::to_owned).or_else(|| configured_region(options, profiles));
+        let region = region.map(str::to_owned).or_else(|| profiles.configured_region(options));
         let region = region.filter(|region| is_region(region));
         for name in ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"] {
             if let Some(url) = options.env(name) {
-                let url: Uri = url.parse().map_err(|_| ask::unusable(name))?;
-                url.host().ok_or_else(|| ask::unusable(name))?;
+                let url: Uri = url.parse().map_err(|_| unusable(name))?;
+                url.host().ok_or_else(|| unusable(name))?;
                 return Ok(Self { url, region: region.unwrap_or_else(global) });
             }
         }
-        let legacy = options.env("AWS_STS_REGIONAL_ENDPOINTS").is_some_and(|way| way == "legacy");
+        let legacy =
+            options.env("AWS_STS_REGIONAL_ENDPOINTS").is_some_and(|value| value == "legacy");
         let region = region.filter(|region| !legacy || domain(region) != domain("us-east-1"));
         let (host, region) = match region {
             Some(region) => (format!("sts.{region}.{}", domain(&region)), region),
             None => ("sts.amazonaws.com".to_owned(), global()),
         };
-        let url = format!("https://{host}/").parse().map_err(|_| ask::unusable("the region"))?;
+        let url = format!("https://{host}/").parse().map_err(|_| unusable("the region"))?;
         Ok(Self { url, region })
     }
 }
 
-/// The region that the STS for all regions is signed for.
+/// The region that requests to the global endpoint are signed for.
 fn global() -> String {
     "us-east-1".to_owned()
 }
@@ -62,13 +63,13 @@ fn global() -> String {
 /// Assumes `role` with `credential`.
 ///
 /// # Errors
-/// When STS refuses, or does not answer.
+/// When STS denies the role, or does not answer.
 pub(super) async fn assume(
     client: &Client,
     sts: &Sts,
     role: &Role,
-    credential: &Credential,
-) -> Result<Credential> {
+    credential: &AwsCredential,
+) -> Result<AwsCredential> {
     let mut form = form("AssumeRole", role);
     if let Some(id) = &role.external_id {
         append(&mut form, "ExternalId", id);
@@ -78,42 +79,42 @@ pub(super) async fn assume(
     let scope = Scope { service: "sts", region: &sts.region };
     let mut corrected = false;
     loop {
-        let (mut head, body) = request(sts, &form).into_parts();
+        let (mut head, body) = form_request(sts, &form).into_parts();
         sign(&mut head, &body, credential, &scope, host.now())?;
-        let answer = post(client, Request::from_parts(head, body)).await?;
-        match answer.date() {
-            Some(there)
-                if !answer.status.is_success() && !corrected && differs(there, host.now()) =>
+        let response = post(client, Request::from_parts(head, body)).await?;
+        match response.date() {
+            Some(date)
+                if !response.status.is_success() && !corrected && differs(date, host.now()) =>
             {
                 corrected = true;
-                host.set_clock(there);
+                host.set_clock(date);
             }
-            _ => return credential_of(&answer, role),
+            _ => return credential_of(&response, role),
         }
     }
 }
 
-/// Assumes `role` with the token in the file `token_file`, which is read each time: it is replaced
-/// while a pod runs.
+/// Assumes `role` with the token in the file `token_file`, which is read each time, since it is
+/// replaced while a pod runs.
 ///
 /// # Errors
-/// When the file cannot be read; when STS refuses, or does not answer.
+/// When the file cannot be read; when STS denies the role, or does not answer.
 pub(super) async fn assume_with_token(
     client: &Client,
     sts: &Sts,
     role: &Role,
     token_file: &str,
-) -> Result<Credential> {
+) -> Result<AwsCredential> {
     let token = std::fs::read_to_string(token_file).map_err(|error| {
         Error::from_io(format_args!("read the web identity token in {token_file}"), error)
     })?;
     let mut form = form("AssumeRoleWithWebIdentity", role);
     append(&mut form, "WebIdentityToken", token.trim());
-    let answer = post(client, request(sts, &form)).await?;
-    credential_of(&answer, role)
+    let response = post(client, form_request(sts, &form)).await?;
+    credential_of(&response, role)
 }
 
-/// What is asked for, as far as it is the same for all actions.
+/// The parameters that all actions have.
 fn form(action: &str, role: &Role) -> String {
     let mut form = format!("Action={action}&Version=2011-06-15");
     append(&mut form, "RoleArn", &role.arn);
@@ -132,40 +133,47 @@ fn append(form: &mut String, name: &str, value: &str) {
     form.push_str(&format!("&{name}={}", segment(value)));
 }
 
-fn request(sts: &Sts, form: &str) -> Request<Bytes> {
-    let mut request = Request::new(Bytes::from(form.to_owned()));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = sts.url.clone();
+fn form_request(sts: &Sts, form: &str) -> Request<Bytes> {
+    let mut request = request(Method::POST, sts.url.clone());
+    *request.body_mut() = Bytes::from(form.to_owned());
     let urlencoded = HeaderValue::from_static("application/x-www-form-urlencoded");
     request.headers_mut().insert(header::CONTENT_TYPE, urlencoded);
     request
 }
 
 async fn post(client: &Client, request: Request<Bytes>) -> Result<ErrorResponse> {
-    let (head, body) = ask(client, request, CONFIGURED).await?.into_parts();
+    let (head, body) = send(client, request, CONFIGURED).await?.into_parts();
     Ok(ErrorResponse { status: head.status, headers: head.headers, body })
 }
 
-fn differs(there: SystemTime, here: SystemTime) -> bool {
-    let by = there.duration_since(here).unwrap_or_else(|earlier| earlier.duration());
+fn differs(theirs: SystemTime, ours: SystemTime) -> bool {
+    let by = theirs.duration_since(ours).unwrap_or_else(|earlier| earlier.duration());
     by > SKEW
 }
 
-/// The credentials in an answer of STS, else why there are none.
-fn credential_of(answer: &ErrorResponse, role: &Role) -> Result<Credential> {
-    if !answer.status.is_success() {
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StsDocument {
+    #[serde(alias = "AssumeRoleWithWebIdentityResult")]
+    assume_role_result: AssumeRoleResult,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AssumeRoleResult {
+    credentials: IssuedCredential,
+}
+
+/// The credentials in a response of STS.
+fn credential_of(response: &ErrorResponse, role: &Role) -> Result<AwsCredential> {
+    if !response.status.is_success() {
         return Err(denied(format!(
             "the role {} cannot be assumed: {}; check its trust policy",
             role.arn,
-            said(answer)
+            ErrorBody::from_xml(&response.body).describe(response.status)
         )));
     }
-    let get = |name| xml(answer, name).ok_or_else(|| denied("what STS gives are no credentials"));
-    let expires = get("Expiration")?;
-    Ok(Credential {
-        access_key_id: get("AccessKeyId")?,
-        secret_access_key: get("SecretAccessKey")?,
-        session_token: Some(get("SessionToken")?),
-        expires: time::parse(&expires),
-    })
+    let document: StsDocument =
+        quick_xml::de::from_reader(&response.body[..]).map_err(|_| not_a_credential("STS"))?;
+    document.assume_role_result.credentials.checked("STS")
 }

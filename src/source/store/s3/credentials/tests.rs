@@ -1,34 +1,36 @@
 use super::*;
+use crate::error::ErrorKind;
 use crate::options::RemoteOptions;
 use crate::test_server::{Answer, Asked, Server};
+use reqsign_core::time::Timestamp;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 fn client(env: &[(&str, &str)]) -> Arc<Client> {
     Client::new(RemoteOptions::with_variables(env))
 }
 
-fn get(client: &Arc<Client>, credentials: &Arc<Credentials>) -> Result<Credential> {
+fn get(client: &Arc<Client>, credentials: &Arc<AwsCredentials>) -> Result<AwsCredential> {
     let (asking, credentials) = (Arc::clone(client), Arc::clone(credentials));
     client.block_on(async move { credentials.get(&asking).await })
 }
 
 /// What is found with this environment.
-fn found(env: &[(&str, &str)]) -> Result<Credential> {
+fn found(env: &[(&str, &str)]) -> Result<AwsCredential> {
     get(&client(env), &Arc::default())
 }
 
 #[test]
-fn what_the_caller_gives_wins_over_the_environment_and_is_not_told() {
+fn credentials_of_the_caller_take_precedence_over_the_environment_and_are_not_in_debug() {
     let keys = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "other")];
     let given = crate::options::S3Credentials {
         access_key_id: "GIVEN".to_owned(),
         secret_access_key: "s3cret".to_owned(),
         session_token: Some("t0ken".to_owned()),
     };
-    let told = format!("{given:?}");
-    assert!(told.contains("GIVEN") && !told.contains("s3cret") && !told.contains("t0ken"));
+    let debug = format!("{given:?}");
+    assert!(debug.contains("GIVEN") && !debug.contains("s3cret") && !debug.contains("t0ken"));
     let s3_credentials = Some(given);
     let options = RemoteOptions { s3_credentials, ..RemoteOptions::with_variables(&keys) };
     let credential = get(&Client::new(options), &Arc::default()).unwrap();
@@ -106,7 +108,7 @@ fn an_instance_without_a_role_is_a_place_without_credentials() {
 }
 
 #[test]
-fn nothing_found_lists_the_places_soon() {
+fn an_unsuccessful_search_lists_the_places_soon() {
     // Accepts, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
@@ -133,7 +135,7 @@ fn nothing_found_lists_the_places_soon() {
 }
 
 #[test]
-fn containers_are_asked_with_the_token_of_the_moment() {
+fn containers_are_asked_with_the_current_token() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, "first\n").unwrap();
@@ -146,13 +148,13 @@ fn containers_are_asked_with_the_token_of_the_moment() {
     let url = format!("{}/v1/credentials", server.url());
     let uri = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str());
     let env = [uri, ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap())];
-    let (client, credentials) = (client(&env), Arc::<Credentials>::default());
+    let (client, credentials) = (client(&env), Arc::<AwsCredentials>::default());
     assert_eq!(get(&client, &credentials).unwrap().access_key_id, "ONE");
     std::fs::write(&file, "second").unwrap();
     assert_eq!(get(&client, &credentials).unwrap().access_key_id, "ONE", "kept");
-    credentials.renew();
+    credentials.invalidate();
     assert_eq!(get(&client, &credentials).unwrap().access_key_id, "TWO");
-    credentials.renew();
+    credentials.invalidate();
     assert_eq!(get(&client, &credentials).unwrap().access_key_id, "TWO");
     assert_eq!(server.asked().len(), 2, "refusals from before a renewal do not renew again");
 
@@ -163,7 +165,7 @@ fn containers_are_asked_with_the_token_of_the_moment() {
 }
 
 #[test]
-fn one_looks_for_all() {
+fn one_search_serves_all_threads() {
     let times = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&times);
     let server = Server::start(move |_| {
@@ -171,7 +173,7 @@ fn one_looks_for_all() {
         ok(json("ONE", LATER))
     });
     let client = client(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &server.url())]);
-    let credentials = Arc::<Credentials>::default();
+    let credentials = Arc::<AwsCredentials>::default();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| get(&client, &credentials).unwrap());
@@ -337,7 +339,7 @@ fn the_first_source_that_is_configured_decides() {
     for (profile, words) in [
         ("default", "takes its credentials from containers"),
         ("none", "no profile \"none\""),
-        ("broken", "the credential_process gives are no credentials"),
+        ("broken", "the credential_process did not return credentials"),
     ] {
         let error = found(&[home, instance, ("AWS_PROFILE", profile)]).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
@@ -348,7 +350,7 @@ fn the_first_source_that_is_configured_decides() {
 
 #[test]
 fn secrets_are_not_in_debug() {
-    let credential = Credential {
+    let credential = AwsCredential {
         access_key_id: "AKIA".into(),
         secret_access_key: "s3cret".into(),
         session_token: Some("s3cret".into()),

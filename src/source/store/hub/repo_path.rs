@@ -1,44 +1,47 @@
 //! A repository at a revision, and the Hub's URLs for it.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::http::ServerOrigin;
-use crate::source::store::parts::is_base;
+use crate::source::store::requests::base_url;
+use crate::source::store::traits::ListDepth;
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
 const ENDPOINT: &str = "https://huggingface.co";
-
-/// What a revision that is not given stands for.
-const MAIN: &str = "main";
+const DEFAULT_REVISION: &str = "main";
 
 /// A repository at a revision, on the Hub at an endpoint.
-pub(super) struct Place {
-    endpoint: String,
-    origin: ServerOrigin,
+pub(super) struct RepoPath {
+    /// The base URL of the Hub.
+    pub endpoint: String,
+    /// The origin of the endpoint, the only one that gets the token.
+    pub origin: ServerOrigin,
     /// `models`, `datasets` or `spaces`.
     kind: &'static str,
     /// `owner/repo`.
     name: String,
-    revision: String,
+    /// The revision as git names it.
+    pub revision: String,
 }
 
-impl Place {
-    /// The place that `container`, of a location, names.
+impl RepoPath {
+    /// The repository that `container`, of a location, names.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where the endpoint is no `http(s)://host`.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where the endpoint is not `http(s)://host`.
     pub fn new(options: &RemoteOptions, container: &str) -> Result<Self> {
         let endpoint = options.endpoint.clone().or_else(|| options.env("HF_ENDPOINT"));
-        let endpoint = endpoint.as_deref().unwrap_or(ENDPOINT).trim().trim_end_matches('/');
-        let uri = endpoint.parse::<Uri>().ok().filter(is_base).ok_or_else(|| {
-            let sentence = "the endpoint of the Hub is not of the form https://host[:port][/path]; \
-                            check HF_ENDPOINT, or the option that gives it";
-            Error::new(ErrorKind::InvalidInput, sentence)
-        })?;
+        let (endpoint, uri) =
+            base_url(endpoint.as_deref().unwrap_or(ENDPOINT)).ok_or_else(|| {
+                Error::invalid_input(
+                    "the endpoint of the Hub is not of the form https://host[:port][/path]; check \
+                     HF_ENDPOINT, or the option that sets it",
+                )
+            })?;
         let (kind, name, revision) = split(container);
-        let revision = percent_decode_str(revision.unwrap_or(MAIN)).decode_utf8_lossy();
+        let revision = percent_decode_str(revision.unwrap_or(DEFAULT_REVISION)).decode_utf8_lossy();
         Ok(Self {
             endpoint: endpoint.to_owned(),
             origin: ServerOrigin::of(&uri),
@@ -48,25 +51,10 @@ impl Place {
         })
     }
 
-    /// The revision as git has it.
-    pub fn revision(&self) -> &str {
-        &self.revision
-    }
-
-    /// The Hub's base URL.
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
-    /// Whom the token is for.
-    pub fn origin(&self) -> &ServerOrigin {
-        &self.origin
-    }
-
-    /// The page of the repository.
+    /// The web page of the repository.
     pub fn page(&self) -> String {
         let Self { endpoint, kind, name, .. } = self;
-        // Models have no prefix there.
+        // The pages of models have no prefix.
         match *kind {
             "models" => format!("{endpoint}/{name}"),
             kind => format!("{endpoint}/{kind}/{name}"),
@@ -77,42 +65,41 @@ impl Place {
     ///
     /// # Errors
     /// When it is too long for a URL.
-    pub fn file(&self, commit: &str, key: &str) -> Result<Uri> {
-        let commit = segment(commit);
-        let key = path(key);
-        self.url(format!("{}/resolve/{commit}/{key}", self.page()))
+    pub fn file_url(&self, commit: &str, key: &str) -> Result<Uri> {
+        self.parse(&format!("{}/resolve/{}/{}", self.page(), segment(commit), path(key)))
     }
 
-    /// The URL that tells the revision's commit.
+    /// The URL of the revision's commit.
     ///
     /// # Errors
     /// When it is too long for a URL.
-    pub fn about(&self) -> Result<Uri> {
-        let revision = segment(&self.revision);
+    pub fn commit_url(&self) -> Result<Uri> {
         let Self { endpoint, kind, name, .. } = self;
-        self.url(format!("{endpoint}/api/{kind}/{name}/revision/{revision}?expand=sha"))
+        let revision = segment(&self.revision);
+        self.parse(&format!("{endpoint}/api/{kind}/{name}/revision/{revision}?expand=sha"))
     }
 
     /// The URL of the listing of `directory` (`""`, or ending in `/`) at `commit`.
     ///
     /// # Errors
     /// When it is too long for a URL.
-    pub fn tree(&self, commit: &str, directory: &str) -> Result<Uri> {
+    pub fn list_url(&self, commit: &str, directory: &str, depth: ListDepth) -> Result<Uri> {
         let directory = path(directory.trim_end_matches('/'));
         let slash = if directory.is_empty() { "" } else { "/" };
+        let query = if depth == ListDepth::Tree { "?recursive=true" } else { "" };
         let Self { endpoint, kind, name, .. } = self;
-        self.url(format!("{endpoint}/api/{kind}/{name}/tree/{commit}{slash}{directory}"))
+        self.parse(&format!("{endpoint}/api/{kind}/{name}/tree/{commit}{slash}{directory}{query}"))
     }
 
-    fn url(&self, text: String) -> Result<Uri> {
-        text.parse().map_err(|error| {
-            let sentence = format!("a path in {} makes no URL", self.page());
-            Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
+    fn parse(&self, url: &str) -> Result<Uri> {
+        url.parse().map_err(|error| {
+            let sentence = format!("a path in {} is too long for a URL", self.page());
+            Error::invalid_input(sentence).with_source(error)
         })
     }
 }
 
-/// Kind, name and, if it is given, revision of the `container` of a location.
+/// Splits the `container` of a location into kind, name and, if given, revision.
 pub(super) fn split(container: &str) -> (&'static str, &str, Option<&str>) {
     let (name, revision) = match container.split_once('@') {
         Some((name, revision)) => (name, Some(revision)),
@@ -120,7 +107,7 @@ pub(super) fn split(container: &str) -> (&'static str, &str, Option<&str>) {
     };
     for kind in ["datasets", "spaces"] {
         let rest = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/'));
-        // `datasets/x` alone is the repository `x` of an owner of that name.
+        // `datasets/x` alone is the repository `x` of the owner `datasets`.
         if let Some(name) = rest.filter(|rest| rest.contains('/')) {
             return (kind, name, revision);
         }

@@ -1,21 +1,21 @@
-//! Listings: the files of one directory, in pages, with the SHA-256 of those in large-file storage.
+//! Listings: the files of a directory, page by page, with the SHA-256 of files in large-file storage.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::http::{Client, ServerOrigin};
-use crate::source::store::parts::{entry, get};
-use crate::source::store::{ListDepth, ListEntry, Store};
+use crate::source::http::{Client, RequestPolicy, ServerOrigin};
+use crate::source::store::listing::{ListingPage, listed_object, read_pages};
+use crate::source::store::traits::{ListDepth, ListEntry};
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
 use std::sync::Arc;
 
-/// The most of one page, of a thousand entries.
+/// The maximal size of a page, which has a thousand entries.
 const PAGE_BYTES_MAX: usize = 16 << 20;
-/// No directory has more pages; a Hub that goes on and on is broken.
-const PAGES_MAX: usize = 1000;
+const NOT_A_LISTING: (ErrorKind, &str) =
+    (ErrorKind::Unsupported, "the response is not a listing of the Hub; check HF_ENDPOINT");
 
-/// What is in a directory.
+/// An entry of a directory.
 #[derive(Debug, Deserialize)]
-pub(super) struct Listed {
+pub(super) struct TreeEntry {
     /// From the root of the repository.
     pub path: String,
     #[serde(rename = "type")]
@@ -30,13 +30,13 @@ struct Lfs {
     oid: String,
 }
 
-impl Listed {
-    /// It as an entry of `directory`, if it is a file as deep there as `depth` says.
-    pub fn entry_in(&self, directory: &str, depth: ListDepth) -> Option<ListEntry> {
-        entry(directory, &self.path, self.size, depth).filter(|_| self.kind == "file")
+impl TreeEntry {
+    /// The entry as a file of `directory`; `None` if it is not a file or is deeper than `depth`.
+    pub fn listed_in(&self, directory: &str, depth: ListDepth) -> Option<ListEntry> {
+        listed_object(directory, &self.path, self.size, depth).filter(|_| self.kind == "file")
     }
 
-    /// The SHA-256 of the file, where the Hub keeps it.
+    /// The SHA-256 of the file, if the Hub has it.
     pub fn sha256(&self) -> Option<[u8; 32]> {
         let digits = self.lfs.as_ref()?.oid.as_str();
         let digits = digits.strip_prefix("sha256:").unwrap_or(digits).as_bytes();
@@ -53,36 +53,37 @@ impl Listed {
     }
 }
 
-/// All entries of the listing that begins at `first`.
+/// All entries of the listing whose first page is `first`, on the server at `origin`. `doing`
+/// continues "cannot".
 ///
 /// # Errors
-/// What the store says; [`Unsupported`](ErrorKind::Unsupported) for answers that are no listing.
+/// Those of [`read_pages`].
 pub(super) async fn read(
     client: &Arc<Client>,
-    store: &dyn Store,
+    policy: &dyn RequestPolicy,
+    origin: &ServerOrigin,
     doing: &str,
     first: Uri,
-) -> Result<Vec<Listed>> {
-    let fail = |what: &str| {
-        let sentence = format!("cannot {doing}: {what}; check HF_ENDPOINT");
-        Error::new(ErrorKind::Unsupported, sentence)
+) -> Result<Vec<TreeEntry>> {
+    let url = |next: Option<&str>| match next {
+        Some(next) => next.parse().map_err(|_| Error::invalid_input("the next page has no URL")),
+        None => Ok(first.clone()),
     };
-    let mut entries = Vec::new();
-    let mut url = first;
-    for _ in 0..PAGES_MAX {
-        let answer = client.fetch(store, doing, PAGE_BYTES_MAX, || Ok(get(url.clone()))).await?;
-        let page: Vec<Listed> = serde_json::from_slice(answer.body())
-            .map_err(|error| fail("the answer is no listing of the Hub").with_source(error))?;
-        entries.extend(page);
-        let Some(next) = next_page(answer.headers()) else {
-            return Ok(entries);
-        };
-        // The token goes with it.
-        let next =
-            next.parse().ok().filter(|next| ServerOrigin::of(next) == ServerOrigin::of(&url));
-        url = next.ok_or_else(|| fail("the rest of the listing is on another server"))?;
-    }
-    Err(fail("the listing has no end"))
+    read_pages(client, policy, doing, PAGE_BYTES_MAX, NOT_A_LISTING, url, |response| {
+        let items = serde_json::from_slice(response.body())?;
+        let next = next_page(response.headers());
+        // The request for the next page has the token.
+        if !next.is_none_or(|next| is_at(next, origin)) {
+            return Err("the rest of the listing is on another server".into());
+        }
+        Ok(ListingPage { items, next: next.map(str::to_owned) })
+    })
+    .await
+}
+
+/// Whether `url` is a URL of the server at `origin`.
+fn is_at(url: &str, origin: &ServerOrigin) -> bool {
+    url.parse().is_ok_and(|url| ServerOrigin::of(&url) == *origin)
 }
 
 /// The target of `Link: <target>; rel="next"`.
@@ -99,9 +100,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_give_names_and_sums() {
+    fn entries_have_names_and_checksums() {
         let sum = "ab".repeat(32);
-        let listed = |kind: &str, path: &str, oid: &str| -> Listed {
+        let listed = |kind: &str, path: &str, oid: &str| -> TreeEntry {
             let entry = serde_json::json!({
                 "type": kind, "oid": "1", "size": 3, "path": path,
                 "lfs": { "oid": oid, "size": 3, "pointerSize": 100 },
@@ -110,15 +111,15 @@ mod tests {
         };
         let file = listed("file", "a/b.safetensors", &sum);
         let expected = ListEntry { name: "b.safetensors".to_owned(), len_bytes: 3 };
-        assert_eq!(file.entry_in("a/", ListDepth::Directory), Some(expected));
-        assert_eq!(file.entry_in("", ListDepth::Directory), None);
-        assert_eq!(file.entry_in("", ListDepth::Tree).unwrap().name, "a/b.safetensors");
+        assert_eq!(file.listed_in("a/", ListDepth::Directory), Some(expected));
+        assert_eq!(file.listed_in("", ListDepth::Directory), None);
+        assert_eq!(file.listed_in("", ListDepth::Tree).unwrap().name, "a/b.safetensors");
         assert_eq!(file.sha256(), Some([0xab; 32]));
         assert_eq!(listed("file", "a", &format!("sha256:{sum}")).sha256(), Some([0xab; 32]));
         for wrong in ["", "ab", &sum[1..], &format!("{sum}a"), &sum.replace('b', "g")] {
             assert_eq!(listed("file", "a", wrong).sha256(), None, "{wrong}");
         }
-        assert_eq!(listed("directory", "a", &sum).entry_in("", ListDepth::Directory), None);
+        assert_eq!(listed("directory", "a", &sum).listed_in("", ListDepth::Directory), None);
     }
 
     #[test]

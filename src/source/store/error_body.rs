@@ -1,0 +1,72 @@
+//! The explanation that a server gives in an error response.
+
+use http::StatusCode;
+use serde::Deserialize;
+
+/// The most characters of a server's message that are repeated.
+const MESSAGE_MAX: usize = 200;
+
+/// What the body of an error response says; absent fields are empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[cfg_attr(not(all(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
+pub(super) struct ErrorBody {
+    pub code: String,
+    pub message: String,
+    /// GCS: who was denied access.
+    pub details: String,
+    /// S3: the region of the bucket.
+    pub region: String,
+    /// Azure: why a signature was refused. May quote the signature.
+    pub authentication_error_detail: String,
+    /// STS wraps its errors into a document.
+    error: Option<Box<Self>>,
+}
+
+impl ErrorBody {
+    /// A body that says nothing else.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), ..Self::default() }
+    }
+
+    /// Parses an XML error document; all fields are empty where `body` is not one.
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+    pub fn from_xml(body: &[u8]) -> Self {
+        let mut document: Self = quick_xml::de::from_reader(body).unwrap_or_default();
+        document.error.take().map_or(document, |error| *error)
+    }
+
+    /// `the server answered 404 Not Found (NoSuchKey: The specified key does not exist)`.
+    pub fn describe(&self, status: StatusCode) -> String {
+        let parts = [&self.code, &self.message].map(|text| first_line(text));
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        match parts.is_empty() {
+            true => format!("the server answered {status}"),
+            false => format!("the server answered {status} ({})", parts.join(": ")),
+        }
+    }
+}
+
+/// The first line of `text` without its full stop, shortened.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default().trim().trim_end_matches('.');
+    line.chars().filter(|char| !char.is_control()).take(MESSAGE_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_kept_short() {
+        let describe = |code: &str, message: &str| {
+            ErrorBody::new(code, message).describe(StatusCode::NOT_FOUND)
+        };
+        assert_eq!(describe("", ""), "the server answered 404 Not Found");
+        assert_eq!(
+            describe("NoSuchKey", "Not there.\nRequestId: 1"),
+            "the server answered 404 Not Found (NoSuchKey: Not there)"
+        );
+        assert!(describe("", &"x".repeat(10_000)).len() < 300);
+    }
+}

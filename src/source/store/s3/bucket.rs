@@ -1,0 +1,94 @@
+//! A bucket: its address, its region, and the credentials that its requests are signed with.
+
+use super::address::{Address, is_region};
+use super::credentials::AwsCredentials;
+use super::profiles::Profiles;
+use crate::error::{Error, Result};
+use crate::location::ObjectUri;
+use crate::options::RemoteOptions;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The region that is tried first where none is configured.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// A bucket.
+pub(in crate::source::store) struct S3Bucket {
+    pub(super) address: Address,
+    region: Mutex<Region>,
+    /// `None` for anonymous access.
+    pub(super) credentials: Option<Arc<AwsCredentials>>,
+}
+
+struct Region {
+    name: String,
+    /// Whether the user configured it.
+    is_configured: bool,
+}
+
+impl S3Bucket {
+    /// The bucket that `uri` names.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unusable bucket, region or endpoint.
+    pub fn new(
+        options: &RemoteOptions,
+        uri: &ObjectUri,
+        credentials: &Arc<AwsCredentials>,
+    ) -> Result<Self> {
+        let profiles = Profiles::read(options);
+        let address = Address::new(uri.container(), options, &profiles)?;
+        let configured = profiles.configured_region(options);
+        if let Some(region) = configured.as_ref().filter(|region| !is_usable(region, &address)) {
+            return Err(Error::invalid_input(format!(
+                "{region:?} is not the name of a region; write it like us-east-1"
+            )));
+        }
+        let is_configured = configured.is_some();
+        let name = configured.unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        let credentials = (!is_anonymous(options)).then(|| Arc::clone(credentials));
+        let region = Mutex::new(Region { name, is_configured });
+        Ok(Self { address, region, credentials })
+    }
+
+    /// The region that requests are signed for.
+    pub(super) fn region(&self) -> String {
+        self.lock_region().name.clone()
+    }
+
+    /// Remembers the region that the server reported. Returns false where `reported` is not one.
+    pub(super) fn set_region(&self, reported: &str) -> bool {
+        if !is_usable(reported, &self.address) {
+            return false;
+        }
+        let mut region = self.lock_region();
+        if region.name != reported {
+            let bucket = self.address.bucket();
+            if region.is_configured {
+                let configured = &region.name;
+                tracing::warn!(bucket, configured, reported, "the bucket is in another region");
+            } else {
+                tracing::debug!(bucket, reported, "the bucket's region");
+            }
+            *region = Region { name: reported.to_owned(), is_configured: false };
+        }
+        true
+    }
+
+    fn lock_region(&self) -> MutexGuard<'_, Region> {
+        self.region.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether requests for this region can be made. At AWS the region is part of the host name; at
+/// other servers it is only part of the signature.
+fn is_usable(region: &str, address: &Address) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let elsewhere = !address.is_aws() && (1..=64).contains(&region.len());
+    is_region(region) || (elsewhere && region.bytes().all(is_allowed))
+}
+
+fn is_anonymous(options: &RemoteOptions) -> bool {
+    let flag = |name| options.env_flag(name);
+    let unsigned = flag("RUNAI_STREAMER_S3_UNSIGNED").or_else(|| flag("AWS_NO_SIGN_REQUEST"));
+    options.s3_credentials.is_none() && unsigned == Some(true)
+}
