@@ -270,7 +270,7 @@ fn wrong_devices_and_limits_are_refused() {
     assert!(limit.contains("100000 bytes") && limit.contains("at least 147456"), "{limit}");
     let mapped = ["--device", "cuda", "--read-path", "mapped"];
     let mapped = run(&mut model.load(&mapped)).failure();
-    assert!(mapped.contains("cannot bring them to a GPU"), "{mapped}");
+    assert!(mapped.contains("cannot load them to a GPU"), "{mapped}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the engines of a load need besides their work.
 
+use super::ring_work::Destination;
 use crate::device::DeviceTransfer;
 use crate::numa::NumaAffinity;
 use crate::options::ReadPath;
@@ -35,4 +36,12 @@ pub(crate) struct Job {
     pub verify: bool,
     /// Records the load's timeline, where one was requested.
     pub recorder: Option<Arc<Recorder>>,
+}
+
+impl Job {
+    /// Sets the rings that windows come from, and the device transfers of the `destinations`.
+    pub fn use_rings(&mut self, rings: Vec<Arc<Ring>>, destinations: &[Destination]) {
+        self.rings = rings;
+        self.transfers = destinations.iter().filter_map(|to| to.transfer.clone()).collect();
+    }
 }

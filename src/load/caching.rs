@@ -1,6 +1,6 @@
 //! The loader's options for the local file cache.
 
-use super::Loader;
+use super::loader::Loader;
 use crate::cache::Cache;
 use crate::error::Result;
 use crate::options::{self, CacheOptions, CacheSize, CacheValidate};
@@ -10,55 +10,59 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Loader {
-    /// Keeps what is loaded from stores and web servers in `directory`, and reads it from there the
-    /// next time. Wins over the environment ([`options`](crate::options)).
+    /// Caches objects of stores and web servers in `directory` and loads them from there the next time.
+    /// Takes precedence over the environment ([`options`](crate::options)).
     ///
-    /// What comes over the network is written while it streams, behind the load, which does not wait
-    /// for it: see [`flush`](Self::flush). Any number of loaders and processes may share a directory.
+    /// Objects are written to the cache in the background while they are loaded. The load does not wait
+    /// for that; see [`flush`](Self::flush). Any number of loaders and processes may share a directory.
     #[must_use]
     pub fn cache_dir(self, directory: impl Into<PathBuf>) -> Self {
         self.cache(|options| options.dir = Some(Some(directory.into())))
     }
 
-    /// No cache, whatever the environment says.
+    /// Uses no cache, even if the environment configures one.
     #[must_use]
     pub fn no_cache(self) -> Self {
         self.cache(|options| options.dir = Some(None))
     }
 
-    /// How large the cache may get on disk; what was used longest ago goes, what is in use does not.
+    /// How large the cache may get on disk. Entries are evicted least recently used first; entries in
+    /// use are not evicted.
     #[must_use]
     pub fn cache_size(self, size: CacheSize) -> Self {
         self.cache(|options| options.size = Some(size))
     }
 
-    /// When a store is asked whether an object is still what the cache holds.
+    /// When the store is asked whether a cached object has changed.
     #[must_use]
     pub fn cache_validate(self, validate: CacheValidate) -> Self {
         self.cache(|options| options.validate = Some(validate))
     }
 
-    /// Whether a load waits for the cache's disk where that is slower than the network, so that all
-    /// of it is cached. By default what the disk cannot take is left out, for a later load to add.
+    /// Whether a load waits for the cache's disk where that is slower than the network, so that
+    /// everything is cached. By default, bytes that come too fast for the disk are left out, and a
+    /// later load adds them.
     #[must_use]
     pub fn cache_patiently(self, patient: bool) -> Self {
         self.cache(|options| options.patient = patient)
     }
 
-    /// Waits until what was loaded is in the cache, at most for `patience` if that is given. False
-    /// when it is not by then.
+    /// Waits until all loaded objects are written to the cache, but no longer than `timeout` if it is
+    /// set. Returns false if the timeout expired.
     ///
-    /// Call it before the process ends: what is not written then is loaded from its store again.
-    pub fn flush(&self, patience: Option<Duration>) -> bool {
-        self.cache.flush(patience)
+    /// Call it before the process ends: bytes that are not written by then are loaded from their store
+    /// again.
+    pub fn flush(&self, timeout: Option<Duration>) -> bool {
+        self.cache.flush(timeout)
     }
 
-    /// Why the cache does less than it should, if so: a full disk, a directory that cannot be written.
+    /// The problem that keeps the cache from working fully, if there is one: for example a full disk or
+    /// a directory that cannot be written.
     pub fn cache_trouble(&self) -> Option<String> {
         self.cache.trouble()
     }
 
-    /// The directory of the cache, as set here or else by the environment.
+    /// The directory of the cache, as set here or by the environment.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming a variable that cannot be read.

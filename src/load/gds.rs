@@ -1,48 +1,42 @@
-//! Whether a load goes by GPUDirect Storage, and the start of one that does.
+//! Decides whether a load uses GPUDirect Storage.
 //!
-//! All of a load does or none of it: where any part cannot, everything takes the ring, which serves
-//! all. Whoever asked for it is told why; `auto` asks more, and of what costs least first:
+//! Either all of a load does or none of it: if any part cannot, everything passes through the ring,
+//! which can load anything. A caller that requested GPUDirect Storage gets the reason. `auto` has more
+//! conditions, and checks the cheapest first:
 //!
 //! ```text
-//! both:    all tensors to GPUs, from local files with direct reads, none cast, nothing to verify,
-//!          parts long enough to be worth a call each
-//! auto:    a load large enough, the nvidia-fs module, a file system that cuFile can serve, and
-//!          files that are not in the page cache, which is faster
-//! both:    cuFile's driver, and a first block that it reads rightly to each gpu
+//! both:    all tensors go to GPUs, from local files with direct reads; none is cast; nothing is
+//!          verified; the parts are long enough to be worth a call each
+//! auto:    the load is large enough; the nvidia-fs module is loaded; cuFile supports the file system;
+//!          the files are not in the page cache, which is faster
+//! both:    cuFile's driver opens, and reads a first block correctly to each GPU
 //! ```
 
-use super::{Loader, Started, rings};
+use super::loader::Loader;
+use super::rings::layout_of;
 use crate::device::cuda::{CufileDriver, GdsGpu, Layout, PROBE_BYTES, ProbeSample};
-use crate::engine::{EngineWork, GdsWork, Job, LoadHandle};
 use crate::error::Result;
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
 use crate::source::{DirectFile, Downgrade, Source};
-use crate::timeline::Recorder;
 use nix::sys::statfs::{self, FsType, fstatfs};
 use std::path::Path;
 use std::sync::Arc;
 
-/// cuFile's calls wait for what they read, so many are in flight: more than cores, as those sleep.
-const THREADS: usize = 8;
-
-/// A call of cuFile takes some tens of microseconds besides the reading. What comes in parts that are
-/// shorter than this on average is better read in large pieces and taken apart on the GPU.
+/// A call of cuFile takes some tens of microseconds besides the reading. Parts that are shorter than
+/// this on average are better read in large pieces and taken apart on the GPU.
 const PART_BYTES_MIN: u64 = 64 << 10;
 
-/// Finding out takes `auto` about as long as reading this much.
+/// `auto` takes about as long to decide as reading this many bytes.
 const AUTO_BYTES_MIN: u64 = 256 << 20;
 
-/// How much of a load may be in the page cache for `auto`, as a share.
+/// `auto` does not use GPUDirect Storage if the page cache holds more than one part in this many.
 const RESIDENT_SHARE_MAX: u64 = 8;
 
-/// Each thread reads plainly through so much, where cuFile refuses.
-const BOUNCE_BYTES: u64 = 1 << 20;
-
-/// Where the nvidia-fs module shows itself.
+/// The path that exists while the nvidia-fs module is loaded.
 const NVIDIA_FS: &str = "proc/driver/nvidia-fs";
 
-/// File systems that cuFile serves where storage and drivers do; from its release notes.
+/// File systems that cuFile supports, given storage and drivers that do; from its release notes.
 const FILE_SYSTEMS: [FsType; 4] = [
     statfs::EXT4_SUPER_MAGIC,
     statfs::XFS_SUPER_MAGIC,
@@ -50,58 +44,57 @@ const FILE_SYSTEMS: [FsType; 4] = [
     FsType(0x0BD0_0BD0), // Lustre
 ];
 
-/// How a load goes.
-pub(super) enum LoadPath {
-    Gds(Vec<GdsGpu>),
-    /// By the ring; with a reason that the caller is to be told.
-    Ring(Option<Downgrade>),
+/// Whether a load uses GPUDirect Storage.
+pub(super) enum GdsChoice {
+    Use(Vec<GdsGpu>),
+    /// With a downgrade to report if the caller requested it.
+    Not(Option<Downgrade>),
 }
 
 impl Loader {
-    /// How the load of `plan` goes.
+    /// Decides whether the load of `plan` uses GPUDirect Storage.
     ///
     /// # Errors
-    /// When a GPU is not there, or has no room for the tensors.
-    pub(super) fn way(&self, plan: &Plan, sources: &[Arc<dyn Source>]) -> Result<LoadPath> {
-        let asked = match self.read_path {
+    /// When a GPU has too little memory for the tensors.
+    pub(super) fn choose_gds(&self, plan: &Plan, sources: &[Arc<dyn Source>]) -> Result<GdsChoice> {
+        let requested = match self.options.read_path {
             ReadPath::Gds => true,
             ReadPath::Auto => false,
-            _ => return Ok(LoadPath::Ring(None)),
+            _ => return Ok(GdsChoice::Not(None)),
         };
-        match self.gds_gpus(plan, sources, asked) {
+        match self.gds_gpus(plan, sources, requested) {
             Ok(gpus) => {
                 gpus.iter().try_for_each(GdsGpu::check_memory)?;
-                Ok(LoadPath::Gds(gpus))
+                Ok(GdsChoice::Use(gpus))
             }
-            Err(why) if asked => {
-                Ok(LoadPath::Ring(Some(Downgrade { from: "gds", to: "ring", why })))
+            Err(why) if requested => {
+                Ok(GdsChoice::Not(Some(Downgrade { from: "gds", to: "ring", why })))
             }
             Err(why) => {
                 tracing::debug!(why, "no GPUDirect Storage");
-                Ok(LoadPath::Ring(None))
+                Ok(GdsChoice::Not(None))
             }
         }
     }
 
-    /// The GPUs of a load that can go this way, or why it cannot.
+    /// The GPUs of a load that can use GPUDirect Storage, or the reason why it cannot.
     fn gds_gpus(
         &self,
         plan: &Plan,
         sources: &[Arc<dyn Source>],
-        asked: bool,
+        requested: bool,
     ) -> Result<Vec<GdsGpu>, String> {
         let ordinals = ordinals(plan.devices())?;
         if self.verifies() {
-            return Err("--verify compares with sums of host memory".to_owned());
+            return Err("--verify compares with checksums of host memory".to_owned());
         }
-        if !asked {
-            worth_asking(plan.total_bytes(), &self.system_root)?;
+        if !requested {
+            check_worth_probing(plan.total_bytes(), &self.options.system_root)?;
         }
-        let layouts: Vec<Layout> = (0..ordinals.len())
-            .map(|place| rings::layout_of(plan, place, self.allocation))
-            .collect();
+        let layout = |index| layout_of(plan, index, self.options.allocation);
+        let layouts: Vec<Layout> = (0..ordinals.len()).map(layout).collect();
         check_layouts(plan, &layouts)?;
-        let samples = look_at(sources, asked)?;
+        let samples = sample_files(sources, requested)?;
         CufileDriver::open()?;
         let new = |(&ordinal, layout)| {
             let gpu = GdsGpu::new(ordinal, layout).map_err(|e| e.to_string())?;
@@ -110,32 +103,9 @@ impl Loader {
         };
         ordinals.iter().zip(layouts).map(new).collect()
     }
-
-    /// Starts a load that goes this way.
-    ///
-    /// # Errors
-    /// When threads cannot be started.
-    pub(super) fn start_gds(
-        &self,
-        plan: &Plan,
-        sources: Vec<Arc<dyn Source>>,
-        gpus: Vec<GdsGpu>,
-        recorder: Option<Arc<Recorder>>,
-    ) -> Result<Started> {
-        let tuning = self.tuning(0, plan.total_bytes(), &[])?;
-        let extents = Arc::clone(plan.extents_shared());
-        let engines = self.engine_count()?.unwrap_or(THREADS).min(extents.len().max(1));
-        // Together no more than the ring that this does without.
-        let bounce = BOUNCE_BYTES.min(plan.gpu_ring_bytes_max() / engines as u64);
-        let work = GdsWork::new(extents, sources.clone(), gpus, bounce as usize);
-        let near = self.near(plan.devices());
-        let job = Job { engines, affinity: near, recorder, ..self.job(sources, &tuning) };
-        let running = LoadHandle::start(job, EngineWork::Gds(work))?;
-        Ok(Started { running, ring_bytes: 0, _lease: None })
-    }
 }
 
-/// The GPUs that tensors go to, or that some stay in host memory.
+/// The ordinals of the GPUs that tensors go to. Fails if any tensor stays in host memory.
 fn ordinals(devices: &[Device]) -> Result<Vec<u32>, String> {
     let ordinals: Vec<u32> = devices.iter().filter_map(|device| device.ordinal()).collect();
     match ordinals.len() {
@@ -145,10 +115,10 @@ fn ordinals(devices: &[Device]) -> Result<Vec<u32>, String> {
     }
 }
 
-/// What `auto` looks at before anything of the checkpoint.
-fn worth_asking(total_bytes: u64, system_root: &Path) -> Result<(), String> {
+/// What `auto` checks before it looks at the checkpoint.
+fn check_worth_probing(total_bytes: u64, system_root: &Path) -> Result<(), String> {
     if total_bytes < AUTO_BYTES_MIN {
-        return Err(format!("{total_bytes} bytes are too few to look for it"));
+        return Err(format!("{total_bytes} bytes are too few to probe for it"));
     }
     if !system_root.join(NVIDIA_FS).exists() {
         return Err("the nvidia-fs module is not loaded".to_owned());
@@ -158,9 +128,9 @@ fn worth_asking(total_bytes: u64, system_root: &Path) -> Result<(), String> {
 
 fn check_layouts(plan: &Plan, layouts: &[Layout]) -> Result<(), String> {
     if layouts.iter().any(Layout::has_casts) {
-        return Err("tensors are cast on their way".to_owned());
+        return Err("tensors are cast".to_owned());
     }
-    let count = |(place, layout): (usize, &Layout)| layout.count_copies(plan.extents(), place);
+    let count = |(index, layout): (usize, &Layout)| layout.count_copies(plan.extents(), index);
     let parts: usize = layouts.iter().enumerate().map(count).sum();
     if parts as u64 * PART_BYTES_MIN > plan.total_bytes().max(PART_BYTES_MIN) {
         return Err(format!(
@@ -176,18 +146,19 @@ fn check_file_system(file: &DirectFile) -> Result<(), String> {
     let found = fstatfs(file.descriptor()).map_err(|e| e.to_string())?.filesystem_type();
     match FILE_SYSTEMS.contains(&found) {
         true => Ok(()),
-        false => Err(format!("cuFile serves no file system of type {:#x}", found.0)),
+        false => Err(format!("cuFile supports no file system of type {:#x}", found.0)),
     }
 }
 
-/// Opens the files one after the other, to see whether they can be read this way (and are worth it,
-/// unless it was asked for); gives the first block of a file of each file system.
-fn look_at(sources: &[Arc<dyn Source>], asked: bool) -> Result<Vec<ProbeSample>, String> {
+/// Opens the files one after the other and checks that they can be read with direct reads and, unless
+/// GPUDirect Storage was requested, that it is faster. Returns the first block of one file of each
+/// file system.
+fn sample_files(sources: &[Arc<dyn Source>], requested: bool) -> Result<Vec<ProbeSample>, String> {
     let mut samples: Vec<ProbeSample> = Vec::new();
     let (mut resident, mut total) = (0, 0);
     for source in sources {
         let file = source.direct_file().map_err(|e| e.to_string())?;
-        if !asked {
+        if !requested {
             check_file_system(&file)?;
             resident += file.resident_bytes().unwrap_or(0);
             total += source.len_bytes();
@@ -217,12 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn auto_asks_only_for_large_loads_where_the_module_is() {
+    fn auto_probes_only_for_large_loads_where_the_module_is_loaded() {
         let root = tempfile::tempdir().unwrap();
-        let ask = |bytes| worth_asking(bytes, root.path());
-        assert!(ask(AUTO_BYTES_MIN).unwrap_err().contains("nvidia-fs"));
+        let check = |bytes| check_worth_probing(bytes, root.path());
+        assert!(check(AUTO_BYTES_MIN).unwrap_err().contains("nvidia-fs"));
         std::fs::create_dir_all(root.path().join(NVIDIA_FS)).unwrap();
-        assert_eq!(ask(AUTO_BYTES_MIN), Ok(()));
-        assert!(ask(AUTO_BYTES_MIN - 1).unwrap_err().contains("too few"));
+        assert_eq!(check(AUTO_BYTES_MIN), Ok(()));
+        assert!(check(AUTO_BYTES_MIN - 1).unwrap_err().contains("too few"));
     }
 }

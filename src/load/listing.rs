@@ -1,6 +1,6 @@
 //! Lists a directory of the file system or of a store.
 
-use super::Loader;
+use super::loader::Loader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::source::ListDepth;

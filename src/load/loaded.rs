@@ -1,6 +1,7 @@
 //! All tensors of a load, resident.
 
-use super::{Summary, TensorStream};
+use super::stream::TensorStream;
+use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -13,8 +14,8 @@ pub struct Loaded {
     checkpoint: Arc<Checkpoint>,
     /// In the order of the checkpoint.
     tensors: Vec<Tensor>,
-    /// From a tensor's index in the checkpoint to its place above.
-    places: HashMap<usize, usize>,
+    /// From a tensor's index in the checkpoint to its position in `tensors`.
+    positions: HashMap<usize, usize>,
     summary: Summary,
 }
 
@@ -26,15 +27,16 @@ impl Loaded {
             tensors.push(tensor?);
         }
         tensors.sort_unstable_by_key(Tensor::index);
-        let places = tensors.iter().enumerate().map(|(place, t)| (t.index(), place)).collect();
+        let positions = tensors.iter().enumerate().map(|(at, tensor)| (tensor.index(), at));
+        let positions = positions.collect();
         let checkpoint = Arc::clone(stream.checkpoint());
-        Ok(Self { checkpoint, tensors, places, summary: stream.summary() })
+        Ok(Self { checkpoint, tensors, positions, summary: stream.summary() })
     }
 
-    /// The tensor called `name`, if it was loaded.
+    /// The tensor with this name, if it was loaded.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         let index = self.checkpoint.position(name)?;
-        self.places.get(&index).map(|&place| &self.tensors[place])
+        self.positions.get(&index).map(|&at| &self.tensors[at])
     }
 
     /// The tensors, in the order of the checkpoint.
@@ -42,17 +44,17 @@ impl Loaded {
         self.tensors.iter()
     }
 
-    /// How many there are.
+    /// How many tensors were loaded.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
 
-    /// Whether there are none.
+    /// Whether no tensors were loaded.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
 
-    /// The checkpoint they come from, with its metadata.
+    /// The checkpoint of the tensors, with its metadata.
     pub fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
     }

@@ -1,29 +1,30 @@
-//! Staying near the GPU on machines of several NUMA nodes; see [`numa`](crate::numa).
+//! Binding loads to the NUMA node of their GPUs; see [`numa`](crate::numa).
 
-use super::Loader;
+use super::loader::Loader;
 use crate::device::cuda::gpu_info;
 use crate::numa::{NumaAffinity, allowed_cores, has_several_nodes};
 use crate::options::Device;
 use std::sync::Arc;
 
 impl Loader {
-    /// What a load to `devices` stays near to. Only where this may matter is the driver asked where
-    /// the GPUs are, which waits until it is initialised.
-    pub(super) fn near(&self, devices: &[Device]) -> Option<Arc<NumaAffinity>> {
+    /// The NUMA node to which the threads of a load to `devices` are bound. The CUDA driver, which
+    /// takes time to initialise, is used only where the machine has several nodes.
+    pub(super) fn affinity(&self, devices: &[Device]) -> Option<Arc<NumaAffinity>> {
+        let root = &self.options.system_root;
         let ordinals: Vec<u32> = devices.iter().filter_map(|device| device.ordinal()).collect();
-        if ordinals.is_empty() || !has_several_nodes(&self.system_root) {
+        if ordinals.is_empty() || !has_several_nodes(root) {
             return None;
         }
-        // A GPU that is not there is told of when it is used.
+        // A missing GPU is reported when it is used.
         let address = |ordinal: &u32| gpu_info(*ordinal).ok().map(|gpu| gpu.pci_address);
         let addresses: Vec<String> = ordinals.iter().map(address).collect::<Option<_>>()?;
-        let near = NumaAffinity::of_gpus(&self.system_root, &addresses, &allowed_cores());
-        match &near {
+        let affinity = NumaAffinity::of_gpus(root, &addresses, &allowed_cores());
+        match &affinity {
             Some(NumaAffinity { node, cores }) => {
-                tracing::debug!(node, cores = cores.len(), "engines and ring stay near the GPU");
+                tracing::debug!(node, cores = cores.len(), "engines and ring use the GPU's node");
             }
-            None => tracing::debug!(?addresses, "the GPUs are at no one NUMA node"),
+            None => tracing::debug!(?addresses, "the GPUs have no common NUMA node"),
         }
-        near.map(Arc::new)
+        affinity.map(Arc::new)
     }
 }

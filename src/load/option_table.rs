@@ -4,7 +4,7 @@
 //! alone: the command makes its flags of it, `ringload_loader_set` and the keyword arguments of Python's
 //! `Loader` look names up in it. A new option is one more entry.
 
-use super::Loader;
+use super::loader::Loader;
 use crate::error::Result;
 use crate::options::{
     CacheOptions, Device, ENGINE_VARIABLES, MEMORY_LIMIT_VARIABLES, PartialS3Keys, invalid, one_of,
@@ -250,12 +250,12 @@ fn set_s3_session_token(loader: Loader, text: &str) -> Result<Loader> {
 }
 
 fn set_device(mut loader: Loader, text: &str) -> Result<Loader> {
-    loader.devices.set_rest(text.parse::<Device>()?);
+    loader.options.devices.set_rest(text.parse::<Device>()?);
     Ok(loader)
 }
 
 fn set_device_map(mut loader: Loader, rules: &[&str]) -> Result<Loader> {
-    loader.devices.set_rules(rules)?;
+    loader.options.devices.set_rules(rules)?;
     Ok(loader)
 }
 
@@ -319,8 +319,8 @@ mod tests {
         assert_eq!(values.map(|(name, _)| name).to_vec(), names);
         let set = |loader: Loader, (name, value): (&str, &str)| loader.set(name, value);
         let loader = values.into_iter().try_fold(Loader::new(), set).unwrap();
-        assert_eq!(loader.devices.to_string(), "a.*=cuda:1, b=cpu, cpu");
-        assert_eq!(loader.selection.globs, ["a.*", "b"]);
+        assert_eq!(loader.options.devices.to_string(), "a.*=cuda:1, b=cpu, cpu");
+        assert_eq!(loader.options.selection.globs, ["a.*", "b"]);
         for (name, value) in [
             ("memory_limit", "lots"),
             ("device", "gpu"),
@@ -357,10 +357,10 @@ mod tests {
             .and_then(|loader| loader.set_all("tensors", &["a", "b\nc"]))
             .and_then(|loader| loader.set_all("header", &["A: 1", "B: 2"]))
             .unwrap();
-        assert_eq!(loader.devices.to_string(), "a=cuda:1, cuda:2");
-        assert_eq!(loader.selection.globs, ["a", "b\nc"]);
+        assert_eq!(loader.options.devices.to_string(), "a=cuda:1, cuda:2");
+        assert_eq!(loader.options.selection.globs, ["a", "b\nc"]);
         assert_eq!(loader.opener.options.headers.len(), 2);
         let loader = loader.set_all("device_map", &["b=cpu"]).unwrap();
-        assert_eq!(loader.devices.to_string(), "b=cpu, cuda:2");
+        assert_eq!(loader.options.devices.to_string(), "b=cpu, cuda:2");
     }
 }

@@ -1,49 +1,50 @@
-//! One tensor of an open checkpoint, or a part of it, into memory of its own.
+//! Loads one tensor of an open checkpoint, or a part of it, into memory of its own.
 //!
 //! ```text
-//! one run              its bytes, straight into the tensor's memory
-//! few long runs        each straight into its place
-//! many short runs      near ones together into a buffer, and gathered from there, a batch at a time
+//! one run              is read directly into the tensor's memory
+//! few long runs        each is read directly into its part of the tensor's memory
+//! many short runs      neighbours are read together into a buffer and copied from there, in batches
 //! ```
 //!
-//! What is little is read by the calling thread; the rest by engines, as [`Loader::read_into`] does.
+//! A small read is done by the calling thread, others by engines as in [`Loader::read_into`].
 
-use super::{Loader, ReadRequest};
+use super::loader::Loader;
+use super::read_into::ReadRequest;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::{Pick, Read, Runs, position};
-use crate::source::Source;
+use crate::plan::{Pick, RunRead, Runs, position};
+use crate::source::{Source, stopped};
 use crate::tensor::{Tensor, TensorBuffer};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Less than this is read by the calling thread: starting engines takes longer.
-const LITTLE_BYTES: u64 = 256 << 10;
+/// Up to this many bytes are read by the calling thread, as starting engines takes longer.
+const SMALL_BYTES: u64 = 256 << 10;
 /// Runs of this length are worth a read of their own.
 const LONG_RUN_BYTES: u64 = 256 << 10;
-/// So much that nobody asked for is read with what was: on a disk that is sooner done than another
-/// read; over a network another request costs more.
+/// Gaps of up to this many bytes between runs are read along with the runs. That is faster than
+/// another read from a disk; another request over a network costs more.
 const GAP_BYTES: u64 = 64 << 10;
 const GAP_BYTES_REMOTE: u64 = 1 << 20;
-/// One read of short runs.
+/// The largest read of short runs.
 const READ_BYTES: u64 = 8 << 20;
-/// What is read before it is gathered.
+/// The largest batch of reads.
 const BATCH_BYTES: u64 = 64 << 20;
 const BATCH_READS: usize = 4096;
 
 impl Loader {
-    /// Reads the tensor called `name` of a checkpoint that is open, or what `picks` take of each of
-    /// its dimensions, and no more than that (besides what lies between runs near to each other). It
-    /// is cast as the loader's loads are.
+    /// Reads the tensor called `name` of an open checkpoint. With `picks`, reads only the part that
+    /// they take of each dimension, and small gaps within that part. The tensor is cast as in the
+    /// loader's loads.
     ///
-    /// A whole tensor goes where the loader's tensors go, a part into host memory. The memory limit
-    /// does not apply to what is read into host memory.
+    /// A whole tensor is loaded to the loader's device for it, a part into host memory. The memory
+    /// limit does not apply to reads into host memory.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where no tensor is called so, [`ErrorKind::InvalidInput`] for picks
-    /// that are not within its shape, [`ErrorKind::Unsupported`] for a part of a tensor whose elements
-    /// are narrower than a byte; else what reading says.
+    /// [`ErrorKind::NotFound`] if no tensor has this name, [`ErrorKind::InvalidInput`] for picks that
+    /// exceed its shape, [`ErrorKind::Unsupported`] for a part of a tensor whose elements are narrower
+    /// than a byte; otherwise the error of the read.
     pub fn read_tensor(
         &self,
         checkpoint: &Arc<Checkpoint>,
@@ -53,34 +54,34 @@ impl Loader {
         self.check_not_verifying()?;
         let index = position(checkpoint, name)?;
         let info = &checkpoint.tensors()[index];
-        if picks.is_none() && !self.devices.device_of(name).is_host() {
+        if picks.is_none() && !self.options.devices.device_of(name).is_host() {
             return self.read_to_gpu(checkpoint, name);
         }
         let runs = runs_of(info, picks)?;
         let shape = picks.map(|picks| picks.iter().map(|pick| pick.count).collect());
-        let cast = self.dtype.and_then(|to| Cast::new(info.dtype(), to));
+        let cast = self.options.dtype.and_then(|to| Cast::new(info.dtype(), to));
         let shard = &checkpoint.shards()[info.shard()];
-        let wanted = Wanted { source: shard.source(), start: info.offset_bytes(), runs: &runs };
-        let block_bytes = wanted.source.block_bytes();
-        let first = wanted.start + runs.offsets().next().unwrap_or(0);
-        let mut room = TensorBuffer::new(runs.len_bytes(), first, block_bytes)?;
-        wanted.read(self, room.bytes_mut())?;
+        let tensor = TensorRuns { source: shard.source(), start: info.offset_bytes(), runs: &runs };
+        let block_bytes = tensor.source.block_bytes();
+        let first = tensor.start + runs.offsets().next().unwrap_or(0);
+        let mut buffer = TensorBuffer::new(runs.len_bytes(), first, block_bytes)?;
+        tensor.read(self, buffer.bytes_mut())?;
         if let Some(cast) = cast {
             let mut target =
                 TensorBuffer::new(cast.target_bytes(runs.len_bytes()), 0, block_bytes)?;
-            cast.run(room.bytes_mut(), target.bytes_mut());
-            room = target;
+            cast.run(buffer.bytes_mut(), target.bytes_mut());
+            buffer = target;
         }
-        let (storage, start) = room.into_storage()?;
-        // A position in the tensors fits, as they are counted in this type.
+        let (storage, start) = buffer.into_storage()?;
+        // The index fits, as tensors are counted in this type.
         let tensor = Tensor::new(Arc::clone(checkpoint), index as u32, storage, start);
         Ok(tensor.cast(cast).of_shape(shape))
     }
 
     fn read_to_gpu(&self, checkpoint: &Arc<Checkpoint>, name: &str) -> Result<Tensor> {
         let loader = self.clone().tensors(Vec::<String>::new()).names([name]);
-        let nothing = || Err(Error::new(ErrorKind::Cancelled, "the load was stopped"));
-        loader.stream_checkpoint(Arc::clone(checkpoint))?.next().unwrap_or_else(nothing)
+        let mut stream = loader.stream_checkpoint(Arc::clone(checkpoint))?;
+        stream.next().unwrap_or_else(|| Err(stopped()))
     }
 }
 
@@ -90,7 +91,7 @@ fn runs_of(info: &TensorInfo, picks: Option<&[Pick]>) -> Result<Runs> {
     };
     let bits = info.dtype().bitsize() as u64;
     let Some(picks) = picks else {
-        // Also of elements that are narrower than a byte, and of shapes beyond any number.
+        // Works also for elements narrower than a byte, and for any shape.
         let bytes = info.len_bytes() as usize;
         return Runs::new(&[bytes], 1, &[Pick::all(bytes)])
             .or_else(|why| refuse(ErrorKind::InvalidInput, why));
@@ -102,24 +103,24 @@ fn runs_of(info: &TensorInfo, picks: Option<&[Pick]>) -> Result<Runs> {
     Runs::new(info.shape(), bits / 8, picks).or_else(|why| refuse(ErrorKind::InvalidInput, why))
 }
 
-/// What is read of a source.
-struct Wanted<'a> {
+/// The runs of a tensor's bytes to read.
+struct TensorRuns<'a> {
     source: &'a Arc<dyn Source>,
-    /// Where the tensor begins in it.
+    /// The offset of the tensor in the source.
     start: u64,
     runs: &'a Runs,
 }
 
-impl Wanted<'_> {
-    /// Reads all runs into `into`, one behind the other.
+impl TensorRuns<'_> {
+    /// Reads all runs into `into`, one after the other.
     fn read(&self, loader: &Loader, into: &mut [u8]) -> Result<()> {
         let run_bytes = self.runs.run_bytes() as usize;
         if run_bytes == 0 {
             return Ok(());
         }
         if self.runs.count() == 1 || self.runs.run_bytes() >= LONG_RUN_BYTES {
-            let places = self.runs.offsets().zip(into.chunks_mut(run_bytes));
-            return self.read_each(loader, places.collect());
+            let parts = self.runs.offsets().zip(into.chunks_mut(run_bytes));
+            return self.read_each(loader, parts.collect());
         }
         let gap = if self.source.is_remote() { GAP_BYTES_REMOTE } else { GAP_BYTES };
         let mut reads = self.runs.reads(gap, READ_BYTES).peekable();
@@ -133,41 +134,41 @@ impl Wanted<'_> {
         Ok(())
     }
 
-    /// Reads a batch into `buffer` and its runs from there to the front of `into`; gives what is left
-    /// of that.
+    /// Reads a batch into `buffer` and copies its runs to the front of `into`. Returns the rest of
+    /// `into`.
     fn read_batch<'a>(
         &self,
         loader: &Loader,
-        batch: &[Read],
+        batch: &[RunRead],
         buffer: &mut [u8],
         mut into: &'a mut [u8],
     ) -> Result<&'a mut [u8]> {
-        let mut places = Vec::with_capacity(batch.len());
+        let mut parts = Vec::with_capacity(batch.len());
         let mut free = &mut *buffer;
         for read in batch {
-            let (place, behind) = free.split_at_mut(read.len_bytes as usize);
-            places.push((read.offset_bytes, place));
-            free = behind;
+            let (part, rest) = free.split_at_mut(read.len_bytes as usize);
+            parts.push((read.offset_bytes, part));
+            free = rest;
         }
-        self.read_each(loader, places)?;
+        self.read_each(loader, parts)?;
         let mut filled = &*buffer;
         for read in batch {
-            let (bytes, behind) = filled.split_at(read.len_bytes as usize);
+            let (bytes, rest) = filled.split_at(read.len_bytes as usize);
             for run in read.within(self.runs.run_bytes()) {
-                let (place, left) = into.split_at_mut(run.len());
-                place.copy_from_slice(&bytes[run]);
+                let (part, left) = into.split_at_mut(run.len());
+                part.copy_from_slice(&bytes[run]);
                 into = left;
             }
-            filled = behind;
+            filled = rest;
         }
         Ok(into)
     }
 
-    /// Reads from each of these offsets of the tensor into the memory beside it.
-    fn read_each(&self, loader: &Loader, places: Vec<(u64, &mut [u8])>) -> Result<()> {
-        let bytes: u64 = places.iter().map(|(_, into)| into.len() as u64).sum();
-        if places.len() == 1 && bytes <= LITTLE_BYTES {
-            for (offset, into) in places {
+    /// Reads from each of these offsets of the tensor into the memory paired with it.
+    fn read_each(&self, loader: &Loader, parts: Vec<(u64, &mut [u8])>) -> Result<()> {
+        let bytes: u64 = parts.iter().map(|(_, into)| into.len() as u64).sum();
+        if parts.len() == 1 && bytes <= SMALL_BYTES {
+            for (offset, into) in parts {
                 let read = self.source.read_exact_at(into, self.start + offset);
                 let doing = || format!("read {}", self.source.location());
                 read.map_err(|error| Error::from_io(doing(), error))?;
@@ -175,12 +176,12 @@ impl Wanted<'_> {
             return self.source.check_unchanged();
         }
         let request = |(offset, into)| ReadRequest::of(self.source, self.start + offset, into);
-        let mut requests: Vec<_> = places.into_iter().map(request).collect();
+        let mut requests: Vec<_> = parts.into_iter().map(request).collect();
         loader.read_into(&mut requests, |_| ControlFlow::Continue(())).map(drop)
     }
 }
 
-fn batch_of(reads: &mut impl Iterator<Item = Read>) -> Vec<Read> {
+fn batch_of(reads: &mut impl Iterator<Item = RunRead>) -> Vec<RunRead> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH_BYTES && batch.len() < BATCH_READS {
         let Some(read) = reads.next() else { break };

@@ -1,10 +1,12 @@
-//! `read_into`: byte ranges of locations straight into memory that the caller owns.
+//! `read_into`: reads byte ranges of locations into memory that the caller owns.
 //!
-//! Host memory is read into directly. What is to go to a GPU passes through the pinned ring, as a
-//! load's tensors do.
+//! Ranges for host memory are read into it directly. Ranges for a GPU pass through the pinned ring, as
+//! the tensors of a load do.
 
-use super::rings::{self, LoadSpec, Rings, Sizes};
-use super::{Loader, Started, Summary};
+use super::loader::Loader;
+use super::rings::{DestinationSpec, Rings};
+use super::start::StartedLoad;
+use super::summary::Summary;
 use crate::device::cuda::{Addresses, Layout, LayoutItem};
 use crate::engine::{
     BorrowedBuffer, BorrowedWork, CancelHandle, ChainedWork, Completion, EngineWork, LoadHandle,
@@ -13,8 +15,10 @@ use crate::engine::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::{Device, ReadPath};
-use crate::plan::{Extent, Span, destination_among, pieces_of};
-use crate::ring::{Budget, Needs, PAGE_BYTES};
+use crate::plan::{
+    Extent, LoadSizes, ReadSizes, SlotSizes, Span, TensorSizes, destination_among, pieces_of,
+};
+use crate::ring::PAGE_BYTES;
 use crate::source::{Downgrade, Opener, Source};
 use std::collections::HashMap;
 use std::fmt;
@@ -23,32 +27,32 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What is read into memory that others own is copied for the cache; at most so much at a time.
+/// Bytes that are read into the caller's memory are copied for the cache writer. At most this many
+/// copied bytes wait to be written.
 const COPIED_BYTES_MAX: u64 = 64 << 20;
 
-/// One range of a location, and where its bytes go.
+/// A range of a location, and the memory to read it into.
 #[derive(Debug)]
 pub struct ReadRequest<'a> {
-    from: Origin,
+    from: RequestOrigin,
     offset_bytes: u64,
-    into: Target<'a>,
+    into: RequestTarget<'a>,
 }
 
-/// What is read.
-enum Origin {
-    /// To be opened.
+enum RequestOrigin {
+    /// A location that is opened by the call.
     Location(Location),
-    /// Open already.
+    /// An open source.
     Source(Arc<dyn Source>),
 }
 
 #[derive(Debug)]
-enum Target<'a> {
+enum RequestTarget<'a> {
     Host(&'a mut [u8]),
     Gpu { ordinal: u32, address: u64, len_bytes: u64 },
 }
 
-impl fmt::Debug for Origin {
+impl fmt::Debug for RequestOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Location(location) => write!(f, "{location}"),
@@ -58,30 +62,31 @@ impl fmt::Debug for Origin {
 }
 
 impl<'a> ReadRequest<'a> {
-    /// Asks for the `into.len()` bytes of `location` from `offset_bytes`.
+    /// Requests `into.len()` bytes of `location` from `offset_bytes`.
     ///
-    /// Memory whose address is congruent to the offset modulo 4096 can be read into directly; other
+    /// Memory whose address is congruent to the offset modulo 4096 can be read into directly. Other
     /// memory is filled through the page cache.
     pub fn new(location: impl Into<Location>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
-        Self { from: Origin::Location(location.into()), offset_bytes, into: Target::Host(into) }
+        let from = RequestOrigin::Location(location.into());
+        Self { from, offset_bytes, into: RequestTarget::Host(into) }
     }
 
-    /// As [`new`](Self::new), for what is open already: a shard's source.
+    /// As [`new`](Self::new), for an open source such as a shard's.
     pub(crate) fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
         Self::new(source.location().clone(), offset_bytes, into).open_as(source)
     }
 
-    /// The same of what is open already.
+    /// Reads from `source`, which is open, instead of opening the location.
     pub(crate) fn open_as(self, source: &Arc<dyn Source>) -> Self {
-        Self { from: Origin::Source(Arc::clone(source)), ..self }
+        Self { from: RequestOrigin::Source(Arc::clone(source)), ..self }
     }
 
-    /// Asks for the `len_bytes` bytes of `location` from `offset_bytes`, into memory of gpu
-    /// `ordinal` from `address`. That this is memory of that GPU is checked before it is written to.
+    /// Requests `len_bytes` bytes of `location` from `offset_bytes`, into the memory of GPU `ordinal`
+    /// at `address`. Before it is written, the address is checked to be memory of that GPU.
     ///
     /// # Safety
     /// From the call of [`read_into`](Loader::read_into) until it returns, the memory stays allocated
-    /// and nobody else uses it: also no work that was queued on the GPU before.
+    /// and nothing else accesses it, including work that was queued on the GPU before.
     #[allow(unsafe_code)]
     pub unsafe fn on_device(
         location: impl Into<Location>,
@@ -90,29 +95,30 @@ impl<'a> ReadRequest<'a> {
         address: u64,
         len_bytes: u64,
     ) -> Self {
-        let into = Target::Gpu { ordinal, address, len_bytes };
-        Self { from: Origin::Location(location.into()), offset_bytes, into }
+        let from = RequestOrigin::Location(location.into());
+        Self { from, offset_bytes, into: RequestTarget::Gpu { ordinal, address, len_bytes } }
     }
 
     fn len_bytes(&self) -> u64 {
         match &self.into {
-            Target::Host(into) => into.len() as u64,
-            Target::Gpu { len_bytes, .. } => *len_bytes,
+            RequestTarget::Host(into) => into.len() as u64,
+            RequestTarget::Gpu { len_bytes, .. } => *len_bytes,
         }
     }
 }
 
 impl Loader {
-    /// Reads all `requests`, calling `on_complete` with the index of each as soon as its memory is
-    /// filled; [`ControlFlow::Break`] stops the rest. Returns when nothing is in flight any more.
+    /// Reads all `requests` and calls `on_complete` with the index of each as soon as its memory is
+    /// filled. [`ControlFlow::Break`] cancels the remaining requests. Returns when no read is in
+    /// flight any more.
     ///
-    /// The loader's read path and engines apply. What goes to host memory has no ring, so the memory
-    /// limit does not apply to it; it bounds the ring that bytes for GPUs pass through.
+    /// The loader's read path and engines apply. The memory limit applies to the ring that bytes for
+    /// GPUs pass through, but not to reads into host memory, which use no ring.
     ///
     /// # Errors
-    /// When a location cannot be opened, a range lies beyond its end or an address is not of the gpu
-    /// ([`ErrorKind::InvalidInput`]), or a read fails. What the memory of requests that were not
-    /// completed holds is then unspecified.
+    /// When a location cannot be opened, a range exceeds its end or an address is not of the GPU
+    /// ([`ErrorKind::InvalidInput`]), or a read fails. The memory of requests that were not completed
+    /// then has unspecified contents.
     pub fn read_into(
         &self,
         requests: &mut [ReadRequest<'_>],
@@ -125,7 +131,7 @@ impl Loader {
     /// any request completes.
     ///
     /// # Errors
-    /// Those of `read_into`.
+    /// As `read_into`.
     pub(crate) fn read_into_cancellable(
         &self,
         requests: &mut [ReadRequest<'_>],
@@ -134,14 +140,14 @@ impl Loader {
     ) -> Result<Summary> {
         self.check_not_verifying()?;
         let began = Instant::now();
-        let sorted = Sorted::new(&self.opener.renewed(), requests)?;
-        let mut started = self.start_reading_into(requests, &sorted)?;
-        on_start(started.running.cancel_handle());
+        let opened = OpenedRequests::new(&self.opener.renewed(), requests)?;
+        let mut started = self.start_requests(requests, &opened)?;
+        on_start(started.handle.cancel_handle());
         let mut bytes = 0;
-        'all: while let Some(done) = started.running.pop() {
-            let completed = match done? {
-                Completion::Request { index } => vec![sorted.host[index]],
-                Completion::Tensors(ready) => sorted.gpus[ready.positions].to_vec(),
+        'all: while let Some(completion) = started.handle.pop() {
+            let completed = match completion? {
+                Completion::Request { index } => vec![opened.host[index]],
+                Completion::Tensors(ready) => opened.gpus[ready.positions].to_vec(),
             };
             for index in completed {
                 bytes += requests[index].len_bytes();
@@ -150,122 +156,120 @@ impl Loader {
                 }
             }
         }
-        started.running.stop();
+        started.handle.stop();
         let seconds = began.elapsed().as_secs_f64();
-        Ok(Summary { bytes, seconds, ..Summary::of(&started.running) })
+        Ok(Summary { bytes, seconds, ..Summary::of(&started.handle) })
     }
 
     #[allow(unsafe_code)]
-    fn start_reading_into(
+    fn start_requests(
         &self,
         requests: &mut [ReadRequest<'_>],
-        sorted: &Sorted,
-    ) -> Result<Started> {
-        let sources = &sorted.sources;
-        let total = requests.iter().map(ReadRequest::len_bytes).sum();
-        let on_gpus = sorted.on_gpus(self, requests)?;
-        let ring_bytes = on_gpus.sizes.gpus.map_or(total, |(least, _)| least);
-        let tuning = self.tuning(ring_bytes, total, sources)?;
-        let near = self.near(&on_gpus.devices);
-        let node = near.as_ref().map(|near| near.node);
-        let rings = Rings::new(self, on_gpus.sizes, node)?;
-        let spec = LoadSpec {
-            devices: &on_gpus.devices,
-            extents: &on_gpus.extents,
-            sources,
-            layout: &|place| on_gpus.layout(place, sources.len()),
-            verify: false,
+        opened: &OpenedRequests,
+    ) -> Result<StartedLoad> {
+        let sources = &opened.sources;
+        let total_bytes = requests.iter().map(ReadRequest::len_bytes).sum();
+        let gpu = opened.gpu_requests(self, requests)?;
+        let memory_bytes = match gpu.devices.is_empty() {
+            true => total_bytes,
+            false => gpu.sizes.gpu_ring_bytes,
         };
-        let (places, transfers) = rings::places(&rings, &spec)?;
-        let lent = sorted.host.iter().map(|&index| sorted.lend(index, &mut requests[index]));
-        // SAFETY: the requests are borrowed exclusively by `read_into`, which does not touch their
-        // memory before `LoadHandle` is dropped; `LoadHandle` is a local there, and its drop joins the
-        // engines (also when the callback panics).
-        let host = unsafe {
-            BorrowedWork::new(lent.flatten().collect(), sources.clone(), tuning.chunk_bytes)
-        };
-        let gpus = RingWork::new(
-            Arc::clone(&on_gpus.extents),
-            sources.clone(),
-            places,
-            tuning.chunk_bytes,
-            None,
-        );
-        let mut job = self.job(sources.clone(), &tuning);
+        let reads = ReadSizes::new(self.read_options()?, memory_bytes, total_bytes, sources);
+        let mut job = self.job(sources.clone(), reads, &gpu.devices);
         if job.read_path == ReadPath::Mapped {
             job.read_path = ReadPath::Buffered; // the caller's memory cannot be a mapping
         }
-        let job = crate::engine::Job { rings: rings.all(), transfers, affinity: near, ..job };
-        let running = LoadHandle::start(job, EngineWork::Reads(Arc::new(ChainedWork(host, gpus))))?;
-        running.stats().counters.hold_at_most(COPIED_BYTES_MAX);
-        if self.read_path == ReadPath::Gds {
-            let why = "ranges into lent memory are read by engines".to_owned();
-            running.stats().downgrade(Downgrade { from: "gds", to: "ring", why });
+        let rings = match gpu.devices.is_empty() {
+            true => Rings::default(),
+            false => Rings::new(self, &gpu.devices, &gpu.sizes, job.affinity.as_deref())?,
+        };
+        let destinations = rings.destinations(&DestinationSpec {
+            devices: &gpu.devices,
+            extents: &gpu.extents,
+            sources,
+            layout: &|index| gpu.layout(index, sources.len()),
+            verify: false,
+        })?;
+        job.use_rings(rings.all(), &destinations);
+        let buffers = opened.host.iter().map(|&index| opened.borrow(index, &mut requests[index]));
+        let (buffers, chunk_bytes) = (buffers.flatten().collect(), reads.chunk_bytes);
+        // SAFETY: the requests are borrowed exclusively by `read_into`, which does not touch their
+        // memory before `LoadHandle` is dropped; `LoadHandle` is a local there, and its drop joins the
+        // engines (also when the callback panics).
+        let host = unsafe { BorrowedWork::new(buffers, sources.clone(), chunk_bytes) };
+        let extents = Arc::clone(&gpu.extents);
+        let gpus = RingWork::new(extents, sources.clone(), destinations, chunk_bytes, None);
+        let work = EngineWork::Reads(Arc::new(ChainedWork(host, gpus)));
+        let handle = LoadHandle::start(job, work)?;
+        handle.stats().counters.hold_at_most(COPIED_BYTES_MAX);
+        if self.options.read_path == ReadPath::Gds {
+            let why = "ranges into the caller's memory are read by engines".to_owned();
+            handle.stats().downgrade(Downgrade { from: "gds", to: "ring", why });
         }
-        Ok(Started { running, ring_bytes: 0, _lease: rings.gpus })
+        Ok(StartedLoad { handle, ring_bytes: 0, _pinned: rings.gpus })
     }
 }
 
-/// Requests by where they go, and what they read.
-struct Sorted {
+/// Requests with their open sources, grouped by the kind of memory that they are for.
+#[derive(Default)]
+struct OpenedRequests {
     sources: Vec<Arc<dyn Source>>,
-    /// By request: its source.
+    /// The index of each request's source.
     source_of: Vec<usize>,
-    /// The requests into host memory.
+    /// The requests for host memory.
     host: Vec<usize>,
-    /// The requests into memory of GPUs.
+    /// The requests for GPU memory.
     gpus: Vec<usize>,
 }
 
-/// What the requests into memory of GPUs come to.
-struct OnGpus {
+/// The requests for GPU memory, as extents and layouts.
+struct GpuRequests {
     devices: Vec<Device>,
     items: Vec<LayoutItem>,
     addresses: Arc<[u64]>,
     extents: Arc<[Extent]>,
-    sizes: Sizes,
+    sizes: LoadSizes,
 }
 
-impl Sorted {
-    /// Opens what the requests read, each location once, and checks their ranges.
+impl OpenedRequests {
+    /// Opens the requests' locations, each once, and checks the ranges.
     fn new(opener: &Opener, requests: &[ReadRequest<'_>]) -> Result<Self> {
         let mut known: HashMap<&Location, usize> = HashMap::new();
-        let mut sorted =
-            Self { sources: Vec::new(), source_of: Vec::new(), host: Vec::new(), gpus: Vec::new() };
+        let mut opened = Self::default();
         for (index, request) in requests.iter().enumerate() {
             let source = match &request.from {
-                Origin::Location(location) => match known.get(location) {
+                RequestOrigin::Location(location) => match known.get(location) {
                     Some(&source) => source,
                     None => {
-                        known.insert(location, sorted.sources.len());
-                        sorted.add(opener.open(location)?)
+                        known.insert(location, opened.sources.len());
+                        opened.add(opener.open(location)?)
                     }
                 },
-                Origin::Source(source) => match sorted.sources.last() {
-                    // Mostly they come one behind the other.
-                    Some(last) if Arc::ptr_eq(last, source) => sorted.sources.len() - 1,
-                    _ => sorted.add(Arc::clone(source)),
+                RequestOrigin::Source(source) => match opened.sources.last() {
+                    // Requests of one source are usually neighbours.
+                    Some(last) if Arc::ptr_eq(last, source) => opened.sources.len() - 1,
+                    _ => opened.add(Arc::clone(source)),
                 },
             };
-            check_range(request, &*sorted.sources[source])?;
-            sorted.source_of.push(source);
+            check_range(request, &*opened.sources[source])?;
+            opened.source_of.push(source);
             match request.into {
-                Target::Host(_) => sorted.host.push(index),
-                Target::Gpu { .. } => sorted.gpus.push(index),
+                RequestTarget::Host(_) => opened.host.push(index),
+                RequestTarget::Gpu { .. } => opened.gpus.push(index),
             }
         }
-        Ok(sorted)
+        Ok(opened)
     }
 
-    /// Adds a source; gives its index.
+    /// Adds a source. Returns its index.
     fn add(&mut self, source: Arc<dyn Source>) -> usize {
         self.sources.push(source);
         self.sources.len() - 1
     }
 
-    /// The memory of a request into host memory.
-    fn lend(&self, index: usize, request: &mut ReadRequest<'_>) -> Option<BorrowedBuffer> {
-        let Target::Host(into) = &mut request.into else { return None };
+    /// Borrows the memory of a request for host memory.
+    fn borrow(&self, index: usize, request: &mut ReadRequest<'_>) -> Option<BorrowedBuffer> {
+        let RequestTarget::Host(into) = &mut request.into else { return None };
         Some(BorrowedBuffer {
             source: self.source_of[index],
             offset: request.offset_bytes,
@@ -273,36 +277,37 @@ impl Sorted {
         })
     }
 
-    fn on_gpus(&self, loader: &Loader, requests: &[ReadRequest<'_>]) -> Result<OnGpus> {
+    fn gpu_requests(&self, loader: &Loader, requests: &[ReadRequest<'_>]) -> Result<GpuRequests> {
         let mut devices = Vec::new();
         let (mut items, mut addresses, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for &index in &self.gpus {
             let request = &requests[index];
-            let Target::Gpu { ordinal, address, len_bytes } = request.into else { continue };
-            let place = destination_among(&mut devices, Device::cuda(ordinal))?;
+            let RequestTarget::Gpu { ordinal, address, len_bytes } = request.into else { continue };
+            let destination = destination_among(&mut devices, Device::cuda(ordinal))?;
             let (shard, offset_bytes) = (self.source_of[index], request.offset_bytes);
             items.push(LayoutItem { source: shard as u32, offset_bytes, len_bytes, cast: None });
             addresses.push(address);
-            spans.push((Span { shard, offset_bytes, len_bytes, element_bytes: 1 }, place));
+            spans.push((Span { shard, offset_bytes, len_bytes, element_bytes: 1 }, destination));
         }
         let blocks = self.sources.iter().map(|source| source.block_bytes());
         let block = blocks.fold(PAGE_BYTES, usize::max);
         let device_bytes = items.iter().map(|item| item.len_bytes).sum();
-        let needs = Needs { device_bytes, block_bytes: block as u64, ..Needs::default() };
-        let budget = Budget::new(loader.resolved_memory_limit()?, needs)?;
-        let extents = pieces_of(spans, budget.piece_bytes);
-        let slots: u64 = extents.iter().map(|extent| extent.slot_len_bytes(block)).sum();
-        let most = budget.gpu_ring_bytes;
-        let gpus = (!devices.is_empty()).then_some((slots.min(most), most));
-        let sizes = Sizes { host: None, gpus, block };
-        Ok(OnGpus { devices, items, addresses: addresses.into(), extents: extents.into(), sizes })
+        let needed =
+            TensorSizes { device_bytes, block_bytes: block as u64, ..TensorSizes::default() };
+        let sizes = LoadSizes::new(loader.resolved_memory_limit()?, needed)?;
+        let extents = pieces_of(spans, sizes.piece_bytes);
+        let total_bytes = extents.iter().map(|extent| extent.slot_len_bytes(block)).sum();
+        let slots = SlotSizes { total_bytes, ..SlotSizes::default() };
+        let sizes = sizes.with_slots(SlotSizes::default(), slots);
+        let (addresses, extents) = (addresses.into(), extents.into());
+        Ok(GpuRequests { devices, items, addresses, extents, sizes })
     }
 }
 
-impl OnGpus {
-    fn layout(&self, place: usize, source_count: usize) -> Layout {
+impl GpuRequests {
+    fn layout(&self, index: usize, source_count: usize) -> Layout {
         let destination = Addresses::Given(Arc::clone(&self.addresses));
-        Layout::new(self.items.clone(), &self.extents, place, source_count, destination)
+        Layout::new(self.items.clone(), &self.extents, index, source_count, destination)
     }
 }
 

@@ -1,183 +1,121 @@
-//! The memory and the device transfers of a load: a ring for what stays in host memory, one for what passes
-//! through on its way to GPUs.
-//!
-//! The second one is pinned, which takes as long as copying a small model. A loader keeps it for its
-//! next load, as long as that fits: [`PinnedPool`]. It is let go with the loader (and its clones).
+//! The rings and device transfers of a load: one ring for tensors that stay in host memory, and one
+//! through which tensors pass on their way to GPUs. The second one is pinned.
 
-use super::Loader;
+use super::loader::Loader;
+use super::pinned_pool::PinnedGuard;
 use crate::device::DeviceTransfer;
-use crate::device::cuda::{
-    Addresses, CudaTransfer, ExtentSource, Layout, PinnedRing, TransferSpec,
-};
+use crate::device::cuda::{Addresses, CudaTransfer, ExtentSource, Layout, TransferSpec};
 use crate::engine::Destination;
 use crate::error::{Error, ErrorKind, Result};
+use crate::numa::NumaAffinity;
 use crate::options::{Allocation, Device};
-use crate::plan::{Extent, Plan};
+use crate::plan::{Extent, LoadSizes, Plan};
 use crate::ring::Ring;
 use crate::source::Source;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-/// The pinned ring that a loader keeps between its loads.
-#[derive(Clone, Default)]
-pub(super) struct PinnedPool {
-    ring: Arc<Mutex<Option<Arc<PinnedRing>>>>,
-}
-
-/// A pinned ring in use by one load; back to its loader on drop, if that is still there.
-pub(super) struct PinnedGuard {
-    ring: Arc<PinnedRing>,
-    home: Weak<Mutex<Option<Arc<PinnedRing>>>>,
-}
-
-impl PinnedPool {
-    /// A pinned ring of `bytes`, at most `most` bytes, in blocks of `block_bytes`, at NUMA node `node`:
-    /// the one that was kept, if it is right.
-    fn lease(
-        &self,
-        bytes: usize,
-        most: usize,
-        block_bytes: usize,
-        node: Option<usize>,
-    ) -> Result<PinnedGuard> {
-        let kept = self.ring.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let is_right = |kept: &Arc<PinnedRing>| {
-            let ring = kept.ring();
-            let fits = (bytes..=most).contains(&ring.capacity());
-            let fits = fits && ring.block_bytes() == block_bytes && ring.node() == node;
-            fits && ring.reopen()
-        };
-        let ring = match kept.filter(is_right) {
-            Some(kept) => kept,
-            None => Arc::new(PinnedRing::new(Ring::keeping_memory(bytes, block_bytes, node)?)),
-        };
-        Ok(PinnedGuard { ring, home: Arc::downgrade(&self.ring) })
-    }
-}
-
-impl Drop for PinnedGuard {
-    fn drop(&mut self) {
-        if let Some(home) = self.home.upgrade() {
-            let mut kept = home.lock().unwrap_or_else(PoisonError::into_inner);
-            let former = kept.replace(Arc::clone(&self.ring));
-            drop(kept);
-            drop(former); // unpins, which takes its time
-        }
-    }
-}
+use std::sync::Arc;
 
 /// The rings of a load.
+#[derive(Default)]
 pub(super) struct Rings {
     pub host: Option<Arc<Ring>>,
     pub gpus: Option<PinnedGuard>,
 }
 
-/// How large the rings of a load have to be, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
-    /// `None` where nothing stays in host memory.
-    pub host: Option<u64>,
-    /// The least and the most for GPUs; `None` where nothing goes to one.
-    pub gpus: Option<(u64, u64)>,
-    /// What slots are aligned to.
-    pub block: usize,
-}
-
-impl Sizes {
-    /// Those of a plan's load.
-    pub fn of(plan: &Plan) -> Self {
-        let has_gpus = plan.has_gpus();
-        // A load of nothing at all has a ring for the host.
-        let has_host = plan.devices().contains(&Device::Host) || !has_gpus;
-        Self {
-            host: has_host.then(|| plan.host_ring_bytes()),
-            gpus: has_gpus.then(|| (plan.gpu_ring_bytes(), plan.gpu_ring_bytes_max())),
-            block: plan.block_bytes(),
-        }
-    }
-}
-
-impl Rings {
-    /// For a load by `loader`; what GPUs read from is at NUMA node `node`.
-    ///
-    /// # Errors
-    /// When the address space does not allow it.
-    pub fn new(loader: &Loader, sizes: Sizes, node: Option<usize>) -> Result<Self> {
-        let block = sizes.block;
-        let host = sizes.host.map(|bytes| Ring::new(address_space(bytes)?, block)).transpose()?;
-        let gpus = sizes.gpus.map(|(least, most)| {
-            let least = address_space(least.max(1))?.next_multiple_of(block);
-            let most = address_space(most)?.next_multiple_of(block);
-            loader.kept.lease(least, most, block, node)
-        });
-        Ok(Self { host, gpus: gpus.transpose()? })
-    }
-
-    /// All of them.
-    pub fn all(&self) -> Vec<Arc<Ring>> {
-        self.host.iter().chain(self.gpus.iter().map(|lease| lease.ring.ring())).cloned().collect()
-    }
-}
-
-/// A size in bytes as one of memory.
-fn address_space(bytes: u64) -> Result<usize> {
-    usize::try_from(bytes)
-        .map_err(|_| Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space"))
-}
-
-/// What extents are carried to which devices, and what stands in them.
-pub(super) struct LoadSpec<'a> {
+/// What is loaded to which devices.
+pub(super) struct DestinationSpec<'a> {
     pub devices: &'a [Device],
     pub extents: &'a Arc<[Extent]>,
     pub sources: &'a [Arc<dyn Source>],
-    /// The layout on the GPU of this index among the devices.
+    /// The layout of tensors on the GPU with this index among the devices.
     pub layout: &'a dyn Fn(usize) -> Layout,
-    /// Whether GPUs sum up what arrives.
+    /// Whether GPUs compute checksums of what they receive.
     pub verify: bool,
 }
 
-/// The device transfers of a load.
-pub(super) type Carriers = Vec<Arc<dyn DeviceTransfer>>;
+impl Rings {
+    /// Rings for a load by `loader` to `devices`. The ring for GPUs prefers the NUMA node of
+    /// `affinity`. A load without tensors has a ring for the host.
+    ///
+    /// # Errors
+    /// When the address space is too small.
+    pub fn new(
+        loader: &Loader,
+        devices: &[Device],
+        sizes: &LoadSizes,
+        affinity: Option<&NumaAffinity>,
+    ) -> Result<Self> {
+        let block = sizes.block_bytes as usize;
+        let has_gpus = devices.iter().any(|device| !device.is_host());
+        let has_host = devices.contains(&Device::Host) || !has_gpus;
+        let new_host = || Ring::new(address_space(sizes.host_ring_bytes)?, block);
+        let take_pinned = || {
+            let least = address_space(sizes.gpu_ring_bytes.max(1))?.next_multiple_of(block);
+            let most = address_space(sizes.gpu_ring_bytes_max)?.next_multiple_of(block);
+            loader.pinned.take(least..=most, block, affinity.map(|affinity| affinity.node))
+        };
+        Ok(Self {
+            host: has_host.then(new_host).transpose()?,
+            gpus: has_gpus.then(take_pinned).transpose()?,
+        })
+    }
 
-/// The places of the devices, and the device transfers among them.
-pub(super) fn places(rings: &Rings, spec: &LoadSpec<'_>) -> Result<(Vec<Destination>, Carriers)> {
-    let mut places = Vec::with_capacity(spec.devices.len());
-    let mut transfers = Carriers::new();
-    for (index, device) in spec.devices.iter().enumerate() {
-        match (device, &rings.host, &rings.gpus) {
+    /// All rings of the load.
+    pub fn all(&self) -> Vec<Arc<Ring>> {
+        let gpus = self.gpus.iter().map(|pinned| pinned.ring().ring());
+        self.host.iter().chain(gpus).cloned().collect()
+    }
+
+    /// The destinations of the load, one per device.
+    pub fn destinations(&self, spec: &DestinationSpec<'_>) -> Result<Vec<Destination>> {
+        let devices = spec.devices.iter().enumerate();
+        devices.map(|(index, device)| self.destination(spec, index, *device)).collect()
+    }
+
+    fn destination(
+        &self,
+        spec: &DestinationSpec<'_>,
+        index: usize,
+        device: Device,
+    ) -> Result<Destination> {
+        match (device, &self.host, &self.gpus) {
             (Device::Host, Some(ring), _) => {
-                places.push(Destination { ring: Arc::clone(ring), transfer: None });
+                Ok(Destination { ring: Arc::clone(ring), transfer: None })
             }
-            (Device::Cuda(ordinal), _, Some(lease)) => {
-                let gpu: Arc<dyn DeviceTransfer> = Arc::new(CudaTransfer::new(TransferSpec {
-                    ordinal: *ordinal,
+            (Device::Cuda(ordinal), _, Some(pinned)) => {
+                let transfer: Arc<dyn DeviceTransfer> = Arc::new(CudaTransfer::new(TransferSpec {
+                    ordinal,
                     extents: Arc::clone(spec.extents),
                     sources: spec.sources.iter().map(|source| extent_source(&**source)).collect(),
                     layout: (spec.layout)(index),
                     place: index,
                     verify: spec.verify,
-                    ring: Arc::clone(&lease.ring),
+                    ring: Arc::clone(pinned.ring()),
                 }));
-                transfers.push(Arc::clone(&gpu));
-                let ring = Arc::clone(lease.ring.ring());
-                places.push(Destination { ring, transfer: Some(gpu) });
+                let ring = Arc::clone(pinned.ring().ring());
+                Ok(Destination { ring, transfer: Some(transfer) })
             }
-            // Rings are made for the very devices of the load.
-            _ => return Err(Error::new(ErrorKind::Unsupported, format!("no ring for {device}"))),
+            // Unreachable: the rings are made for the devices of the load.
+            _ => Err(Error::new(ErrorKind::Unsupported, format!("no ring for {device}"))),
         }
     }
-    Ok((places, transfers))
+}
+
+/// A size in bytes as a size in memory.
+fn address_space(bytes: u64) -> Result<usize> {
+    usize::try_from(bytes)
+        .map_err(|_| Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space"))
 }
 
 fn extent_source(source: &dyn Source) -> ExtentSource {
     ExtentSource { location: source.location().clone(), block_bytes: source.block_bytes() }
 }
 
-/// Where the tensors of a plan go on the GPU of index `place`.
-pub(super) fn layout_of(plan: &Plan, place: usize, allocation: Allocation) -> Layout {
+/// The layout of a plan's tensors on the GPU with this index among its devices.
+pub(super) fn layout_of(plan: &Plan, index: usize, allocation: Allocation) -> Layout {
     let destination = match allocation {
         Allocation::PerShard => Addresses::PerShard,
         Allocation::PerTensor => Addresses::PerTensor,
     };
     let shards = plan.checkpoint().shards().len();
-    Layout::new(Layout::items_of(plan), plan.extents(), place, shards, destination)
+    Layout::new(Layout::items_of(plan), plan.extents(), index, shards, destination)
 }

@@ -1,6 +1,7 @@
-//! The stream of tensors: takes what the engines bring into place and gives it out, tensor by tensor.
+//! The stream of tensors: takes the completions of the engines and yields their tensors one by one.
 
-use super::{Started, Summary};
+use super::start::StartedLoad;
+use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Completion;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,17 +20,17 @@ use std::time::Instant;
 
 /// The tensors of a load, as an iterator or (with the `futures` traits) a stream.
 ///
-/// After an error it ends. Dropping it stops the load and waits until no read is in flight, which
-/// takes as long as the storage needs to answer what was already asked (milliseconds on a disk);
-/// tensors that were taken stay valid.
+/// It ends after an error. Dropping it stops the load and waits until no read is in flight, which
+/// takes as long as the storage needs to complete the reads that were already issued (milliseconds
+/// on a disk). Tensors that were taken stay valid.
 pub struct TensorStream {
     plan: Arc<Plan>,
-    started: Started,
+    started: StartedLoad,
     order: Order,
-    /// What is in place and waits for its turn (in file order only), by its first position.
+    /// Tensors that are loaded but not yet due (in file order only), by their first position.
     early: BTreeMap<usize, LoadedTensors>,
     next_position: usize,
-    /// What is being given out.
+    /// The tensors that are being yielded.
     current: Option<LoadedTensors>,
     progress: Progress,
     delivered_tensors: usize,
@@ -40,7 +41,7 @@ pub struct TensorStream {
 }
 
 impl TensorStream {
-    pub(super) fn new(plan: Arc<Plan>, started: Started, order: Order, began: Instant) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, started: StartedLoad, order: Order, began: Instant) -> Self {
         let progress = Progress { done: Arc::default(), total_bytes: plan.delivered_bytes() };
         Self {
             plan,
@@ -63,20 +64,21 @@ impl TensorStream {
         self.plan.checkpoint()
     }
 
-    /// How many tensors it gives in all.
+    /// How many tensors the load has in all.
     pub fn tensor_count(&self) -> usize {
         self.plan.tensor_count()
     }
 
-    /// Fails unless all tensors of the host fit into the ring at once: who keeps them would wait for
-    /// ever.
+    /// Fails unless all tensors of the host fit into the ring at once. A caller that keeps them all
+    /// would otherwise wait forever.
     ///
     /// # Errors
     /// [`ErrorKind::MemoryLimit`] with both sizes.
     pub fn check_holds_all(&self) -> Result<()> {
-        let needed = self.plan.host_slots_bytes();
-        match self.plan.limit_bytes() {
-            Some(limit) if self.plan.host_ring_bytes() < needed => Err(Error::new(
+        let sizes = self.plan.sizes();
+        let needed = sizes.host_slots_bytes;
+        match sizes.limit_bytes {
+            Some(limit) if sizes.host_ring_bytes < needed => Err(Error::new(
                 ErrorKind::MemoryLimit,
                 format!(
                     "loading all tensors needs {needed} bytes (in whole blocks) but the memory \
@@ -87,7 +89,7 @@ impl TensorStream {
         }
     }
 
-    /// A handle to watch the load from elsewhere, for a progress bar.
+    /// A handle that reports the load's progress, also from other threads.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -95,10 +97,10 @@ impl TensorStream {
     /// A handle that cancels the load from another thread.
     #[cfg(feature = "capi")]
     pub(crate) fn cancel_handle(&self) -> crate::engine::CancelHandle {
-        self.started.running.cancel_handle()
+        self.started.handle.cancel_handle()
     }
 
-    /// What was done so far; final once the stream has ended.
+    /// What the load did so far. Final once the stream has ended.
     pub fn summary(&self) -> Summary {
         let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
         Summary {
@@ -107,25 +109,25 @@ impl TensorStream {
             cast_tensors: self.cast_tensors,
             device_bytes: self.device_bytes.clone(),
             seconds: took.as_secs_f64(),
-            memory_limit_bytes: self.plan.limit_bytes(),
+            memory_limit_bytes: self.plan.sizes().limit_bytes,
             ring_bytes: self.started.ring_bytes,
-            ..Summary::of(&self.started.running)
+            ..Summary::of(&self.started.handle)
         }
     }
 
-    /// What the load's memory did, and when, until now; `None` unless that was
-    /// [asked for](crate::Loader::timeline).
+    /// How the load's memory was used until now, and when. `None` unless a timeline was
+    /// [requested](crate::Loader::timeline).
     pub fn timeline(&self) -> Option<Timeline> {
-        self.started.running.recorder().map(|recorder| recorder.timeline())
+        self.started.handle.recorder().map(|recorder| recorder.timeline())
     }
 
-    /// The ring, for tests that look for leaks.
+    /// The load's first ring, for tests that look for leaks.
     #[cfg(test)]
     pub(crate) fn ring(&self) -> std::sync::Weak<crate::ring::Ring> {
-        self.started.running.ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
+        self.started.handle.ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
     }
 
-    /// The next tensor of what is being given out.
+    /// The next tensor of those that are being yielded.
     fn take(&mut self) -> Option<Tensor> {
         let current = self.current.as_mut()?;
         let Some(position) = current.positions.next() else {
@@ -141,19 +143,16 @@ impl TensorStream {
         let bytes = tensor.len_bytes() as u64;
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
         self.delivered_tensors += 1;
-        self.note_delivery();
+        self.record_delivery();
         self.cast_tensors += usize::from(cast.is_some());
         *self.device_bytes.entry(tensor.device()).or_default() += bytes;
         Some(tensor)
     }
 
-    /// Takes down when the first and the last tensor were handed out.
-    fn note_delivery(&self) {
+    /// Records when the first and the last tensor are yielded.
+    fn record_delivery(&self) {
         let (number, count) = (self.delivered_tensors, self.plan.tensor_count());
-        if number != 1 && number != count {
-            return;
-        }
-        let Some(recorder) = self.started.running.recorder() else { return };
+        let Some(recorder) = self.started.handle.recorder() else { return };
         if number == 1 {
             recorder.event("first tensor", String::new());
         }
@@ -162,24 +161,24 @@ impl TensorStream {
         }
     }
 
-    /// Takes in what an engine completed, or its error. False when the load is over.
-    fn accept(&mut self, done: Option<Result<Completion>>) -> Result<bool> {
-        match done.transpose()? {
+    /// Takes a completion or an error of the engines. Returns false when the load has ended.
+    fn accept(&mut self, completion: Option<Result<Completion>>) -> Result<bool> {
+        match completion.transpose()? {
             Some(Completion::Tensors(ready)) => {
                 self.early.insert(ready.positions.start, ready);
                 Ok(true)
             }
-            Some(Completion::Request { .. }) => Ok(true), // loads make no requests
+            Some(Completion::Request { .. }) => Ok(true), // only `read_into` makes requests
             None => {
                 if self.ended.is_none() {
-                    self.started.running.check_verified()?;
+                    self.started.handle.check_verified()?;
                 }
                 Ok(false)
             }
         }
     }
 
-    /// Goes on to what comes next, if it is there.
+    /// Makes the next loaded tensors the current ones, if they are due.
     fn advance(&mut self) {
         let next = match self.order {
             Order::Completion => self.early.pop_first(),
@@ -193,12 +192,13 @@ impl TensorStream {
 
     fn end(&mut self) {
         self.ended.get_or_insert_with(Instant::now);
-        self.started.running.stop();
+        self.started.handle.stop();
     }
 
-    /// What follows from one answer of the queue: an item, the end, or "look again".
-    fn step(&mut self, done: Option<Result<Completion>>) -> Poll<Option<Result<Tensor>>> {
-        match self.accept(done) {
+    /// Handles one answer of the queue. Returns an item, the end, or `Pending` if the next answer is
+    /// needed.
+    fn step(&mut self, completion: Option<Result<Completion>>) -> Poll<Option<Result<Tensor>>> {
+        match self.accept(completion) {
             Ok(true) => {
                 self.advance();
                 self.take().map_or(Poll::Pending, |tensor| Poll::Ready(Some(Ok(tensor))))
@@ -215,9 +215,9 @@ impl TensorStream {
         }
     }
 
-    /// A tensor that is there already, without asking whether another one has come.
+    /// A tensor that was already taken from the engines, if there is one.
     ///
-    /// In contrast to `next`, nothing takes this for waiting.
+    /// In contrast to `next`, this does not count as waiting for the load.
     pub fn at_hand(&mut self) -> Option<Tensor> {
         loop {
             if let Some(tensor) = self.take() {
@@ -237,8 +237,8 @@ impl Iterator for TensorStream {
             if let Some(tensor) = self.at_hand() {
                 return Some(Ok(tensor));
             }
-            let done = self.started.running.pop();
-            if let Poll::Ready(item) = self.step(done) {
+            let completion = self.started.handle.pop();
+            if let Poll::Ready(item) = self.step(completion) {
                 return item;
             }
         }
@@ -254,8 +254,8 @@ impl Stream for TensorStream {
             if let Some(tensor) = this.at_hand() {
                 return Poll::Ready(Some(Ok(tensor)));
             }
-            let done = ready!(this.started.running.poll_pop(cx));
-            if let Poll::Ready(item) = this.step(done) {
+            let completion = ready!(this.started.handle.poll_pop(cx));
+            if let Poll::Ready(item) = this.step(completion) {
                 return Poll::Ready(item);
             }
         }
@@ -271,7 +271,7 @@ impl fmt::Debug for TensorStream {
     }
 }
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     done: Arc<AtomicU64>,
@@ -279,12 +279,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bytes of the tensors handed out so far.
+    /// The bytes of the tensors that were yielded so far.
     pub fn done_bytes(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Bytes of all tensors of the load.
+    /// The bytes of all tensors of the load.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }

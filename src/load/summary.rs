@@ -1,4 +1,4 @@
-//! What a load did, for people and for `--json`.
+//! The summary of a load, for people and for `--json`.
 
 use crate::engine::LoadHandle;
 use crate::options::Device;
@@ -11,63 +11,64 @@ use std::sync::atomic::Ordering;
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Bytes of the tensors handed out.
+    /// Bytes of the tensors that were handed to the caller.
     pub bytes: u64,
-    /// How many tensors were handed out.
+    /// How many tensors were handed to the caller.
     pub tensors: usize,
-    /// How many of them were cast on the way ([`Loader::dtype`](crate::Loader::dtype)).
+    /// How many of them were cast ([`Loader::dtype`](crate::Loader::dtype)).
     pub cast_tensors: usize,
-    /// Bytes of the tensors handed out, by the device that they are on.
+    /// Bytes of the tensors that were handed to the caller, by device.
     pub device_bytes: BTreeMap<Device, u64>,
-    /// From the call to the last tensor, opening the checkpoint included where the call does that.
+    /// Seconds from the call to the last tensor, including opening the checkpoint if the call does
+    /// that.
     pub seconds: f64,
     /// How many engines ran.
     pub engines: usize,
-    /// The last backend of the fallback chain that was used: `uring+registered`, `uring` or `pread`; `none`
-    /// where no engine read a file (objects, mapped files, files read by a GPU, or no bytes).
+    /// The last backend of the fallback chain that was used: `uring+registered`, `uring` or `pread`;
+    /// `none` if no engine read a file (objects, mapped files, files read by a GPU, or no bytes).
     pub backend: &'static str,
-    /// The NUMA node of the GPUs, where a machine has several: engines and ring were put near to it.
+    /// The NUMA node of the GPUs, to which engines and ring were bound, on a machine with several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<usize>,
-    /// Bytes read, by how they came (`direct`, `buffered`, `mapped`, `http`, `gds`).
+    /// Bytes read, by the path they took (`direct`, `buffered`, `mapped`, `http`, `gds`).
     pub read_bytes: BTreeMap<&'static str, u64>,
     /// The memory limit in force, in bytes.
     pub memory_limit_bytes: Option<u64>,
-    /// The size of the ring, in bytes: address space without a limit, memory with one.
+    /// The size of the rings, in bytes: address space without a limit, memory with one.
     pub ring_bytes: u64,
-    /// The steps taken down the ladder, each once.
+    /// The downgrades to slower paths, each once.
     pub downgrades: Vec<Downgrade>,
-    /// What had to be asked for again, by reason: `interrupted` (EINTR, EAGAIN, ECANCELED) for
-    /// files; `connect`, `reset`, `truncated`, `timeout`, `stalled`, `server error`, `throttled`,
-    /// `late` (asked again on another connection), ... for objects.
+    /// Retries, by reason: `interrupted` (EINTR, EAGAIN, ECANCELED) for files; `connect`, `reset`,
+    /// `truncated`, `timeout`, `stalled`, `server error`, `throttled`, `late` (requested again on
+    /// another connection), ... for objects.
     pub retries: BTreeMap<&'static str, u64>,
-    /// How many objects were checked against the checksum that their store keeps, and were right.
+    /// How many objects matched the checksum that their store keeps.
     pub verified_objects: usize,
-    /// How many bytes GPUs have summed up, for [`Loader::verify`](crate::Loader::verify), and found to
-    /// be what host memory held.
+    /// How many bytes GPUs verified to equal those of host memory, for
+    /// [`Loader::verify`](crate::Loader::verify).
     pub verified_device_bytes: u64,
-    /// Bytes that came out of the local file cache; they are among [`read_bytes`](Self::read_bytes).
+    /// Bytes that were read from the local file cache. [`read_bytes`](Self::read_bytes) includes them.
     pub cached_bytes: u64,
-    /// Bytes that were not written to the cache, since they came too fast for its disk under the
+    /// Bytes that were not written to the cache because they came too fast for its disk under the
     /// memory limit. A later load adds them.
     pub cache_left_out_bytes: u64,
-    /// Why the cache did less than it should, if so.
+    /// The problem that kept the cache from working fully, if there was one.
     pub cache_trouble: Option<String>,
 }
 
 impl Summary {
-    /// What the engines of a load did; what was handed out, and how long it took, is the caller's
-    /// to fill in.
-    pub(super) fn of(running: &LoadHandle) -> Self {
-        let stats = running.stats();
+    /// What the engines of a load did. The caller fills in what was handed out, and how long that
+    /// took.
+    pub(super) fn of(handle: &LoadHandle) -> Self {
+        let stats = handle.stats();
         Self {
-            engines: running.engines(),
-            numa_node: running.numa_node(),
+            engines: handle.engines(),
+            numa_node: handle.numa_node(),
             backend: stats.lowest_backend().map_or("none", BackendKind::as_str),
             read_bytes: stats.read_bytes(),
             downgrades: stats.downgrades(),
             retries: stats.counters.counts(),
-            verified_objects: running.verified_objects(),
+            verified_objects: handle.verified_objects(),
             verified_device_bytes: stats.device_verified_bytes.load(Ordering::Relaxed),
             cached_bytes: stats.counters.cached_bytes(),
             cache_left_out_bytes: stats.counters.left_out_bytes(),
@@ -76,18 +77,19 @@ impl Summary {
         }
     }
 
-    /// Tensor bytes a second, in units of 10^9.
+    /// The throughput in gigabytes (10^9 bytes) of tensors per second.
     pub fn gigabytes_per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.bytes as f64 / self.seconds / 1e9 } else { 0.0 }
     }
 
-    /// How the bytes came, most first: `direct`, `direct+buffered`, ...; `none` if there were none.
+    /// The paths that the bytes took, the largest first: `direct`, `direct+buffered`, ...; `none` if no
+    /// bytes were read.
     pub fn read_path(&self) -> String {
-        let mut ways: Vec<_> = self.read_bytes.iter().collect();
-        ways.sort_by(|a, b| b.1.cmp(a.1));
-        if ways.is_empty() {
+        let mut paths: Vec<_> = self.read_bytes.iter().collect();
+        paths.sort_by(|a, b| b.1.cmp(a.1));
+        if paths.is_empty() {
             return "none".to_owned();
         }
-        ways.into_iter().map(|(way, _)| *way).collect::<Vec<_>>().join("+")
+        paths.into_iter().map(|(path, _)| *path).collect::<Vec<_>>().join("+")
     }
 }

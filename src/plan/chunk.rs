@@ -1,22 +1,22 @@
-//! Cutting what is to be read into single reads.
+//! Cuts byte ranges into reads.
 
-/// One read: a part of an extent's slot, or of caller-owned memory.
+/// The range of one read, which fills a part of an extent's slot or of the caller's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// Where it begins in the source.
+    /// The offset in the source.
     pub offset_bytes: u64,
-    /// How many bytes are wanted; its window may be longer, up to the end of a block.
+    /// How many bytes to read. The window may be longer, up to the end of a block.
     pub want_bytes: usize,
 }
 
-/// Where the reads of `len` bytes from `offset` end, relative to `offset`: every `chunk_bytes` of
-/// the source, so that all but the first and last begin and end at multiples of it.
+/// The ends, relative to `offset`, of the reads of `len` bytes from `offset`. All reads but the first
+/// and the last begin and end at multiples of `chunk_bytes` in the source.
 ///
 /// `chunk_bytes` is a multiple of the source's block.
 pub fn chunk_ends(offset: u64, len: u64, chunk_bytes: u64) -> Vec<usize> {
     let end = offset + len;
     let mut ends = Vec::with_capacity((len / chunk_bytes) as usize + 2);
-    // A short first chunk is not worth a read of its own: it goes with the next one.
+    // A first chunk of less than half is joined with the next one.
     let mut cut = (offset + chunk_bytes / 2).next_multiple_of(chunk_bytes);
     while cut < end {
         ends.push((cut - offset) as usize);

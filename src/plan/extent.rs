@@ -1,16 +1,16 @@
-//! Gathering tensors into extents.
+//! Gathers tensors into extents, and cuts them into pieces.
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use safetensors::Dtype;
 use std::ops::Range;
 
-/// No element of any dtype is longer than this, with room to spare.
+/// More than the size of an element of any dtype.
 const ELEMENT_BYTES_MAX: u64 = 64;
 
-/// A contiguous byte range of one shard that fills one slot, and whose tensors go to one destination.
+/// A contiguous byte range of one shard that fills one slot. Its tensors go to one destination.
 ///
-/// For the host it holds whole tensors; for a GPU it may begin and end in the middle of one.
+/// For the host it holds whole tensors. For a GPU it may begin and end in the middle of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     shard: u32,
@@ -19,12 +19,13 @@ pub struct Extent {
     tensor_count: u32,
     offset_bytes: u64,
     len_bytes: u64,
-    /// From which type to which its tensors are cast on the way, if they are.
+    /// The type that all its tensors are cast from and the one that they are cast to, if they are.
     cast: Option<(Dtype, Dtype)>,
 }
 
 impl Extent {
-    /// `len_bytes` from `offset_bytes` of a shard, in which the plan's tensors `positions` lie.
+    /// An extent of `len_bytes` bytes from `offset_bytes` of a shard, which hold the plan's tensors
+    /// `positions`.
     pub(crate) fn new(
         shard: usize,
         destination: u8,
@@ -43,59 +44,59 @@ impl Extent {
         }
     }
 
-    /// How its tensors are cast in its slot; all of them or none.
+    /// How its tensors are cast in host memory: either all of them are or none.
     pub(crate) fn cast(&self) -> Option<Cast> {
         self.cast.and_then(|(from, to)| Cast::new(from, to))
     }
 
-    /// How many bytes its tensors have when they are cast; 0 when they are not.
+    /// The size of its tensors after the cast; 0 if they are not cast.
     pub(crate) fn cast_bytes(&self) -> u64 {
         self.cast().map_or(0, |cast| cast.target_bytes(self.len_bytes))
     }
 
-    /// The shard it lies in.
+    /// The index of its shard.
     pub fn shard(&self) -> usize {
         self.shard as usize
     }
 
-    /// Where its tensors go: an index into the plan's devices.
+    /// The destination of its tensors: an index into the plan's devices.
     pub(crate) fn destination(&self) -> usize {
         usize::from(self.destination)
     }
 
-    /// The tensors that it holds all or a part of, as a range of the plan's list.
+    /// The tensors of which it holds all or a part, as a range of the plan's list.
     pub fn positions(&self) -> Range<usize> {
         let first = self.first_tensor as usize;
         first..first + self.tensor_count as usize
     }
 
-    /// Where its first byte lies in the shard.
+    /// The offset of its first byte in the shard.
     pub fn offset_bytes(&self) -> u64 {
         self.offset_bytes
     }
 
-    /// How many bytes it has; 0 when all its tensors are empty.
+    /// Its length; 0 if all its tensors are empty.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    /// Where its last byte ends in the shard.
+    /// The offset of its end in the shard.
     pub fn end_bytes(&self) -> u64 {
         self.offset_bytes + self.len_bytes
     }
 
-    /// Where its slot begins in the shard: the offset, rounded down to the source's block.
+    /// The offset of its slot in the shard: the extent's offset, rounded down to the source's block.
     pub fn slot_offset_bytes(&self, block_bytes: usize) -> u64 {
         self.offset_bytes / block_bytes as u64 * block_bytes as u64
     }
 
-    /// How long its slot is: from there to its end, rounded up to the block.
+    /// The length of its slot, from there to the extent's end, rounded up to the source's block.
     pub fn slot_len_bytes(&self, block_bytes: usize) -> u64 {
         let end = self.end_bytes();
         end.next_multiple_of(block_bytes as u64) - self.slot_offset_bytes(block_bytes)
     }
 
-    /// The memory its slot takes from a ring of blocks of `ring_block_bytes`.
+    /// The memory that its slots take from a ring with blocks of `ring_block_bytes`.
     pub(super) fn slot_bytes(&self, checkpoint: &Checkpoint, ring_block_bytes: usize) -> u64 {
         if self.len_bytes == 0 {
             return 0;
@@ -113,21 +114,21 @@ impl Extent {
             && self.end_bytes() == span.offset_bytes
     }
 
-    /// Whether `span` may be added without making the extent too long.
+    /// Whether the extent with `span` still has at most `extent_bytes`, including the result of a cast.
     fn has_room_for(&self, span: &Span, extent_bytes: u64) -> bool {
         let longer = Self { len_bytes: self.len_bytes + span.len_bytes, ..*self };
         span.len_bytes == 0 || longer.len_bytes + longer.cast_bytes() <= extent_bytes
     }
 }
 
-/// What is to be read, as far as extents care: a tensor, or a request.
+/// The bytes of a tensor or of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// Which shard or source.
+    /// The index of the shard or source.
     pub shard: usize,
     pub offset_bytes: u64,
     pub len_bytes: u64,
-    /// It is not cut within one of these.
+    /// The size of its elements, which are not cut.
     pub element_bytes: u64,
 }
 
@@ -142,25 +143,25 @@ impl From<&TensorInfo> for Span {
     }
 }
 
-/// How the tensors of a plan are gathered.
+/// What the extents of a plan are made from.
 pub(super) struct Gather<'a> {
     pub checkpoint: &'a Checkpoint,
     /// Indices into the checkpoint's tensors, by shard and offset.
     pub tensors: &'a [u32],
-    /// The destination of each.
+    /// The destination of each tensor.
     pub destinations: &'a [u8],
-    /// Of each destination, how long an extent should be, and whether it may cut tensors.
-    pub shapes: &'a [Shape],
-    /// What floats are cast to.
+    /// The shape of the extents of each destination.
+    pub shapes: &'a [ExtentShape],
+    /// The type that floats are cast to, if they are.
     pub dtype: Option<Dtype>,
 }
 
-/// How extents of one destination are cut.
+/// How the extents of one destination are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// Whole tensors, gathered while they fit into so many bytes.
+pub(super) enum ExtentShape {
+    /// Whole tensors, gathered as long as they fit into this many bytes.
     Whole(u64),
-    /// Pieces that end at multiples of so many bytes of the source.
+    /// Pieces of tensors that end at multiples of this many bytes of the source.
     Pieces(u64),
 }
 
@@ -173,13 +174,13 @@ impl Gather<'_> {
             let tensor = &self.checkpoint.tensors()[index as usize];
             let span = Span::from(tensor);
             match self.shapes[usize::from(destination)] {
-                Shape::Whole(bytes) => {
+                ExtentShape::Whole(bytes) => {
                     let (from, to) = (tensor.dtype(), self.dtype);
                     let cast = to.filter(|&to| Cast::new(from, to).is_some());
                     let cast = cast.map(|to| (from, to));
                     add_whole(&mut extents, position, &span, destination, cast, bytes);
                 }
-                Shape::Pieces(bytes) => {
+                ExtentShape::Pieces(bytes) => {
                     add_pieces(&mut extents, position, &span, destination, bytes)
                 }
             }
@@ -189,7 +190,8 @@ impl Gather<'_> {
     }
 }
 
-/// The extents of `spans`, each with its destination, all cut at multiples of `piece_bytes`.
+/// The extents of `spans`, which are paired with their destinations, cut at multiples of
+/// `piece_bytes`.
 pub(crate) fn pieces_of(
     spans: impl IntoIterator<Item = (Span, u8)>,
     piece_bytes: u64,
@@ -226,7 +228,7 @@ fn add_whole(
     }
 }
 
-/// Continues the last extent up to its next cut, and makes more of what is left.
+/// Adds `span` to the last extent up to its next cut, and new extents for the rest.
 fn add_pieces(
     extents: &mut Vec<Extent>,
     position: usize,
@@ -238,7 +240,7 @@ fn add_pieces(
     let mut at = span.offset_bytes;
     if let Some(extent) = extents.last_mut().filter(|last| last.continues_with(span, destination)) {
         let to = cut_after(extent.offset_bytes, span, piece_bytes).min(end);
-        // What ends at a cut already is full.
+        // An extent that ends at a cut is full.
         if to > at || span.len_bytes == 0 {
             extent.len_bytes += to - at;
             extent.tensor_count += 1;
@@ -252,16 +254,16 @@ fn add_pieces(
     }
 }
 
-/// Whether what stands at `position`, which is empty then, is in no extent yet.
+/// Whether the span at `position`, which has no bytes left, is in no extent yet.
 fn is_missing(extents: &[Extent], position: usize) -> bool {
     extents.last().is_none_or(|last| last.positions().end <= position)
 }
 
-/// Where an extent that begins at `start` and holds bytes of `span` is to end: at a multiple of
-/// `piece_bytes`, so that all reads but the first and the last are aligned; but never within an
-/// element, so that every piece of a tensor can be converted by itself.
+/// Where an extent that begins at `start` and holds bytes of `span` ends: at a multiple of
+/// `piece_bytes`, so that all reads but the first and the last are aligned, but never within an
+/// element, so that each piece of a tensor can be cast by itself.
 fn cut_after(start: u64, span: &Span, piece_bytes: u64) -> u64 {
-    // An extent that ends a little early does not leave a tiny one behind it.
+    // An extent that ends just before a multiple is not followed by a tiny one.
     let cut = (start + ELEMENT_BYTES_MAX).next_multiple_of(piece_bytes);
     cut - cut.saturating_sub(span.offset_bytes) % span.element_bytes
 }

@@ -1,36 +1,40 @@
 //! The plan of a load: which bytes to read, in which order, into how much memory.
 //!
 //! ```text
-//! tensors of a shard, by offset:   a  b  c  [ d (large) ]  e        (b not selected)
+//! tensors of a shard, by offset:   a  b  c  [ d (large) ]  e        (b is not selected)
 //! extents:                        |a|    |c| |    d     | |e|
 //! a slot (aligned to blocks):                [  .  d  .   ]   cut into reads of chunk_bytes
 //! ```
 //!
 //! An [`Extent`] is a contiguous byte range of one shard that fills one slot. For the host it holds
-//! whole tensors: neighbours are gathered until it is large enough, a large tensor has one of its
-//! own. On the way to a GPU tensors are only passing, so there extents end where reads are best
-//! aligned, tensors or not. Everything is linear in the number of tensors, and an extent costs a few
-//! words.
+//! whole tensors: neighbours are gathered until the extent is large enough, and a large tensor has an
+//! extent of its own. Tensors for a GPU only pass through their slots, so their extents end where
+//! reads are best aligned, also within tensors. Time and memory are linear in the number of tensors,
+//! and an extent takes a few words.
+//!
+//! [`LoadSizes`] decides how large all of this is.
 
 mod chunk;
 mod extent;
 mod runs;
 mod select;
+mod sizes;
 
 pub use chunk::{Chunk, chunk_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
 pub use runs::Pick;
-pub(crate) use runs::{Read, Runs};
+pub(crate) use runs::{RunRead, Runs};
 pub use select::Selection;
 pub(crate) use select::position;
+pub(crate) use sizes::{LoadSizes, ReadOptions, ReadSizes, SlotSizes, TensorSizes};
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, DeviceMap, MemoryLimit};
-use crate::ring::{Budget, Needs, PAGE_BYTES};
-use extent::{Gather, Shape};
+use crate::ring::PAGE_BYTES;
+use extent::{ExtentShape, Gather};
 use safetensors::Dtype;
 use std::sync::Arc;
 
@@ -38,35 +42,25 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Plan {
     checkpoint: Arc<Checkpoint>,
-    /// Indices into the checkpoint's tensors; extents name ranges of this.
+    /// Indices into the checkpoint's tensors. Extents name ranges of this list.
     tensors: Vec<u32>,
-    /// The devices that tensors go to; extents name them by index.
+    /// The devices that tensors go to. Extents name them by index.
     devices: Vec<Device>,
     extents: Arc<[Extent]>,
-    budget: Budget,
-    block_bytes: usize,
-    host: Share,
-    gpus: Share,
+    sizes: LoadSizes,
     total_bytes: u64,
     dtype: Option<Dtype>,
     delivered_bytes: u64,
 }
 
-/// The memory that the slots of some extents need.
-#[derive(Debug, Clone, Copy, Default)]
-struct Share {
-    slots_bytes: u64,
-    largest_slot_bytes: u64,
-}
-
 impl Plan {
-    /// Plans a load of the tensors in `selection` to the devices that `map` says; floats are cast to
-    /// `dtype`, if there is one.
+    /// Plans a load of the tensors in `selection` to the devices that `map` assigns to them. Floats
+    /// are cast to `dtype`, if it is set.
     ///
     /// # Errors
     /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor of the host,
     /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] when no
-    /// tensor matches or has a name.
+    /// tensor matches a glob or has a name of the selection.
     pub fn new(
         checkpoint: Arc<Checkpoint>,
         limit: MemoryLimit,
@@ -76,55 +70,53 @@ impl Plan {
     ) -> Result<Self> {
         let tensors = selection.indices(&checkpoint)?;
         let (devices, destinations) = assign(&checkpoint, &tensors, map)?;
-        let block_bytes = largest_block_bytes(&checkpoint);
         let is_host = |destination: u8| devices[usize::from(destination)].is_host();
-        let mut needs = Needs { block_bytes: block_bytes as u64, ..Needs::default() };
+        let blocks = checkpoint.shards().iter().map(|shard| shard.source().block_bytes());
+        let block_bytes = blocks.fold(PAGE_BYTES, usize::max);
+        let mut needed = TensorSizes { block_bytes: block_bytes as u64, ..TensorSizes::default() };
         let (mut total_bytes, mut delivered_bytes) = (0, 0);
         for (&index, &destination) in tensors.iter().zip(&destinations) {
             let info = &checkpoint.tensors()[index as usize];
-            let (bytes, delivered) = (info.len_bytes(), delivered_bytes_of(info, dtype));
+            let bytes = info.len_bytes();
+            let cast_bytes = cast_of(info, dtype).map(|cast| cast.target_bytes(bytes));
             total_bytes += bytes;
-            delivered_bytes += delivered;
+            delivered_bytes += cast_bytes.unwrap_or(bytes);
             if is_host(destination) {
-                let cast = if cast_of(info, dtype).is_some() { delivered } else { 0 };
-                if bytes + cast > needs.host_largest_bytes {
-                    needs.host_largest_bytes = bytes + cast;
-                    needs.host_largest_cast_bytes = cast;
+                let cast_bytes = cast_bytes.unwrap_or(0);
+                if bytes + cast_bytes > needed.host_largest_bytes {
+                    needed.host_largest_bytes = bytes + cast_bytes;
+                    needed.host_largest_cast_bytes = cast_bytes;
                 }
-                needs.host_bytes += bytes + cast;
+                needed.host_bytes += bytes + cast_bytes;
             } else {
-                needs.device_bytes += bytes;
+                needed.device_bytes += bytes;
             }
         }
-        let budget = Budget::new(limit, needs)?;
+        let sizes = LoadSizes::new(limit, needed)?;
         let shape = |device: &Device| match device {
-            Device::Host => Shape::Whole(budget.extent_bytes),
-            Device::Cuda(_) => Shape::Pieces(budget.piece_bytes),
+            Device::Host => ExtentShape::Whole(sizes.extent_bytes),
+            Device::Cuda(_) => ExtentShape::Pieces(sizes.piece_bytes),
         };
-        let shapes: Vec<Shape> = devices.iter().map(shape).collect();
         let gather = Gather {
             checkpoint: &checkpoint,
             tensors: &tensors,
             destinations: &destinations,
-            shapes: &shapes,
+            shapes: &devices.iter().map(shape).collect::<Vec<_>>(),
             dtype,
         };
         let extents = gather.extents();
-        let (mut host, mut gpus) = (Share::default(), Share::default());
+        let (mut host, mut gpus) = (SlotSizes::default(), SlotSizes::default());
         for extent in &extents {
-            let share = if is_host(extent.destination() as u8) { &mut host } else { &mut gpus };
+            let slots = if devices[extent.destination()].is_host() { &mut host } else { &mut gpus };
             let slot_bytes = extent.slot_bytes(&checkpoint, block_bytes);
-            share.slots_bytes += slot_bytes;
-            share.largest_slot_bytes = share.largest_slot_bytes.max(slot_bytes);
+            slots.total_bytes += slot_bytes;
+            slots.largest_bytes = slots.largest_bytes.max(slot_bytes);
         }
         Ok(Self {
             tensors,
             devices,
             extents: extents.into(),
-            budget,
-            block_bytes,
-            host,
-            gpus,
+            sizes: sizes.with_slots(host, gpus),
             total_bytes,
             dtype,
             delivered_bytes,
@@ -132,7 +124,7 @@ impl Plan {
         })
     }
 
-    /// The checkpoint it was made for.
+    /// The checkpoint that the plan was made for.
     pub fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
     }
@@ -142,12 +134,12 @@ impl Plan {
         &self.extents
     }
 
-    /// The same, to be kept.
+    /// The extents, for those who keep them.
     pub(crate) fn extents_shared(&self) -> &Arc<[Extent]> {
         &self.extents
     }
 
-    /// The devices that tensors go to; extents name them by index.
+    /// The devices that tensors go to. Extents name them by index.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
@@ -167,17 +159,17 @@ impl Plan {
         &self.tensors[extent.positions()]
     }
 
-    /// How many tensors are selected.
+    /// How many tensors are loaded.
     pub fn tensor_count(&self) -> usize {
         self.tensors.len()
     }
 
-    /// The sum of the selected tensors' bytes, as stored.
+    /// The sum of the loaded tensors' bytes, as stored.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
-    /// The same as they are delivered: cast, where they are.
+    /// The sum of the loaded tensors' bytes, after casting.
     pub fn delivered_bytes(&self) -> u64 {
         self.delivered_bytes
     }
@@ -187,53 +179,14 @@ impl Plan {
         cast_of(tensor, self.dtype)
     }
 
-    /// What floats are cast to.
+    /// The type that floats are cast to, if they are.
     pub(crate) fn dtype(&self) -> Option<Dtype> {
         self.dtype
     }
 
-    /// The memory limit in force, in bytes.
-    pub fn limit_bytes(&self) -> Option<u64> {
-        self.budget.limit_bytes
-    }
-
-    /// What slots are aligned to: the largest block of the sources, at least a page.
-    pub fn block_bytes(&self) -> usize {
-        self.block_bytes
-    }
-
-    /// How much memory all slots of tensors that stay in host memory take: those, in whole blocks.
-    pub fn host_slots_bytes(&self) -> u64 {
-        self.host.slots_bytes
-    }
-
-    /// How large the ring has to be that tensors stay in, in bytes; 0 if none do.
-    pub fn host_ring_bytes(&self) -> u64 {
-        self.budget.ring_bytes(self.host.slots_bytes, self.host.largest_slot_bytes)
-    }
-
-    /// How large the ring has to be that tensors pass through on their way to GPUs; 0 if none do.
-    pub fn gpu_ring_bytes(&self) -> u64 {
-        self.gpus.slots_bytes.min(self.budget.gpu_ring_bytes)
-    }
-
-    /// How large that ring may be.
-    pub(crate) fn gpu_ring_bytes_max(&self) -> u64 {
-        self.budget.gpu_ring_bytes
-    }
-
-    /// How much memory is used again and again: all of it under a limit, and what tensors pass through
-    /// on their way to GPUs. `None` where none is.
-    pub(crate) fn reused_ring_bytes(&self) -> Option<u64> {
-        match (self.gpu_ring_bytes(), self.limit_bytes()) {
-            (0, limit) => limit.map(|_| self.ring_bytes()),
-            (gpus, _) => Some(gpus),
-        }
-    }
-
-    /// How large both rings are together, in bytes.
-    pub fn ring_bytes(&self) -> u64 {
-        self.host_ring_bytes() + self.gpu_ring_bytes()
+    /// The sizes of the load's memory and extents.
+    pub(crate) fn sizes(&self) -> &LoadSizes {
+        &self.sizes
     }
 }
 
@@ -241,12 +194,7 @@ fn cast_of(tensor: &TensorInfo, dtype: Option<Dtype>) -> Option<Cast> {
     dtype.and_then(|to| Cast::new(tensor.dtype(), to))
 }
 
-fn delivered_bytes_of(tensor: &TensorInfo, dtype: Option<Dtype>) -> u64 {
-    let cast = cast_of(tensor, dtype);
-    cast.map_or(tensor.len_bytes(), |cast| cast.target_bytes(tensor.len_bytes()))
-}
-
-/// The devices that the tensors go to by `map`, and of each tensor the index of its device.
+/// The devices that `map` assigns the tensors to, and the index of each tensor's device.
 fn assign(
     checkpoint: &Checkpoint,
     tensors: &[u32],
@@ -254,28 +202,22 @@ fn assign(
 ) -> Result<(Vec<Device>, Vec<u8>)> {
     let mut devices = Vec::new();
     let device_of = |&index: &u32| map.device_of(checkpoint.tensors()[index as usize].name());
-    let destinations =
-        tensors.iter().map(|index| destination_among(&mut devices, device_of(index)));
-    let destinations = destinations.collect::<Result<_>>()?;
-    Ok((devices, destinations))
+    let indices = tensors.iter().map(|index| destination_among(&mut devices, device_of(index)));
+    let indices = indices.collect::<Result<_>>()?;
+    Ok((devices, indices))
 }
 
-/// The index of `device` among `devices`; it is added if it is not there.
+/// The index of `device` among `devices`, to which it is added if it is missing.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] for more devices than any machine has.
+/// [`ErrorKind::Unsupported`] for more than 256 devices.
 pub(crate) fn destination_among(devices: &mut Vec<Device>, device: Device) -> Result<u8> {
-    let destination = devices.iter().position(|&known| known == device).unwrap_or(devices.len());
-    if destination == devices.len() {
+    let index = devices.iter().position(|&known| known == device).unwrap_or(devices.len());
+    if index == devices.len() {
         devices.push(device);
     }
-    u8::try_from(destination)
+    u8::try_from(index)
         .map_err(|_| Error::new(ErrorKind::Unsupported, "a load may have at most 256 devices"))
-}
-
-fn largest_block_bytes(checkpoint: &Checkpoint) -> usize {
-    let blocks = checkpoint.shards().iter().map(|shard| shard.source().block_bytes());
-    blocks.fold(PAGE_BYTES, usize::max)
 }
 
 #[cfg(test)]

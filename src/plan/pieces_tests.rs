@@ -37,10 +37,10 @@ fn check(plan: &Plan) {
         }
         assert_eq!(at, extent.end_bytes(), "bytes of no tensor");
         if !device.is_host() {
-            let slot = extent.slot_bytes(plan.checkpoint(), plan.block_bytes());
-            let most = plan.budget.piece_bytes + 2 * plan.block_bytes() as u64;
+            let slot = extent.slot_bytes(plan.checkpoint(), plan.sizes.block_bytes as usize);
+            let most = plan.sizes.piece_bytes + 2 * plan.sizes.block_bytes;
             assert!(slot <= most, "a slot of {slot} bytes");
-            assert!(2 * slot <= plan.gpu_ring_bytes_max(), "two slots do not fit");
+            assert!(2 * slot <= plan.sizes.gpu_ring_bytes_max, "two slots do not fit");
         }
     }
     for (position, &index) in plan.tensors().iter().enumerate() {

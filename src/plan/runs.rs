@@ -1,36 +1,36 @@
-//! Parts of tensors: from shape and picked indices to runs of bytes, and from those to reads.
+//! Parts of tensors: converts a shape and picked indices to runs of bytes, and those to reads.
 //!
 //! ```text
 //! shape [3, 4, 5], picks [0..2, 1..3, all]      a run: the bytes of the innermost dimensions that
-//!   #####                                       are taken whole, and the picked ones of the next
+//!   #####                                       are taken whole, and those picked of the next one
 //!   ===== = one run of 2 x 5 elements
-//!   =====   at [0, 1]; the next one at [1, 1]   a read: runs that are near to each other
+//!   =====   at [0, 1]; the next one at [1, 1]   a read: runs that are close together
 //!   #####
 //! ```
 //!
-//! Nothing here reads, and nothing is listed: what is kept is a few words a dimension, whatever the
-//! number of runs.
+//! Nothing here reads. The runs are not listed: they take a few words per dimension, whatever their
+//! number.
 
 use std::ops::Range;
 
-/// What is taken of one dimension: `count` indices from `start` on, `step` apart.
+/// The indices to take of one dimension: `count` indices from `start`, `step` apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pick {
     /// The first index.
     pub start: usize,
-    /// How many indices; 0 makes an empty tensor.
+    /// How many indices; 0 for an empty tensor.
     pub count: usize,
-    /// From one to the next; at least 1.
+    /// The distance from one index to the next; at least 1.
     pub step: usize,
 }
 
 impl Pick {
-    /// All of a dimension of this size.
+    /// All indices of a dimension of this size.
     pub fn all(size: usize) -> Self {
         Self { start: 0, count: size, step: 1 }
     }
 
-    /// The last index; `None` where there is none, or it is beyond any number.
+    /// The last index; `None` if there is none or it overflows.
     fn last(self) -> Option<usize> {
         self.start.checked_add(self.step.checked_mul(self.count.checked_sub(1)?)?)
     }
@@ -40,32 +40,32 @@ impl Pick {
     }
 }
 
-/// The bytes of a part of a tensor, in its order: runs of equal length, ascending.
+/// The bytes of a part of a tensor: runs of equal length, in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Runs {
-    /// Where the first run begins, from the beginning of the tensor.
+    /// The offset of the first run in the tensor.
     first_bytes: u64,
-    /// The length of each; 0 where there is none.
+    /// The length of each run; 0 if there are none.
     run_bytes: u64,
-    /// The dimensions that runs repeat over, outermost first: how often, and how far apart.
+    /// The dimensions over which runs repeat, outermost first: how often, and how far apart in bytes.
     repeats: Vec<(u64, u64)>,
 }
 
-/// Bytes to read at once.
+/// A read of one or more runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Read {
-    /// From the beginning of the tensor.
+pub(crate) struct RunRead {
+    /// The offset in the tensor.
     pub offset_bytes: u64,
     pub len_bytes: u64,
-    /// Where each of the runs in it begins, from the beginning of the tensor.
+    /// The offset in the tensor of each run of the read.
     pub runs: Vec<u64>,
 }
 
 impl Runs {
-    /// Those of `picks` of a tensor of this `shape`, whose size in bytes is a number.
+    /// The runs of `picks` of a tensor with this `shape`, whose size in bytes fits 64 bits.
     ///
     /// # Errors
-    /// What is wrong with the picks.
+    /// A description of what is wrong with the picks.
     pub fn new(shape: &[usize], element_bytes: u64, picks: &[Pick]) -> Result<Self, String> {
         if picks.len() != shape.len() {
             let (have, want) = (picks.len(), shape.len());
@@ -77,7 +77,7 @@ impl Runs {
             }
         }
         if picks.iter().any(|pick| pick.count == 0) {
-            // Dimensions beside a 0 may be of any size.
+            // The other dimensions may then have any size.
             return Ok(Self { first_bytes: 0, run_bytes: 0, repeats: Vec::new() });
         }
         let (mut first_bytes, mut run_bytes) = (0, element_bytes);
@@ -85,7 +85,7 @@ impl Runs {
         let mut stride_bytes = element_bytes;
         for (pick, &size) in picks.iter().zip(shape).rev() {
             first_bytes += pick.start as u64 * stride_bytes;
-            // Everything further in is one run, with nothing left out at its ends.
+            // Whether all inner dimensions are one run that leaves nothing out.
             let is_run = repeats.is_empty() && run_bytes == stride_bytes;
             match (pick.count as u64, pick.step as u64) {
                 (1, _) => {}
@@ -108,12 +108,12 @@ impl Runs {
         if self.run_bytes == 0 { 0 } else { self.repeats.iter().map(|&(count, _)| count).product() }
     }
 
-    /// The length of all of them.
+    /// The length of all runs together.
     pub fn len_bytes(&self) -> u64 {
         self.run_bytes * self.count()
     }
 
-    /// Where each begins, from the beginning of the tensor.
+    /// The offset of each run in the tensor.
     pub fn offsets(&self) -> impl Iterator<Item = u64> {
         (0..self.count()).map(|run| {
             let mut rest = run;
@@ -126,15 +126,15 @@ impl Runs {
         })
     }
 
-    /// The reads that bring them: runs with at most `gap_bytes` between them are read together, as
-    /// long as that is no more than `most_bytes`.
-    pub fn reads(&self, gap_bytes: u64, most_bytes: u64) -> impl Iterator<Item = Read> {
+    /// The reads that cover all runs. Runs with at most `gap_bytes` between them are read together, as
+    /// long as the read has at most `most_bytes`.
+    pub fn reads(&self, gap_bytes: u64, most_bytes: u64) -> impl Iterator<Item = RunRead> {
         let mut offsets = self.offsets().peekable();
         std::iter::from_fn(move || {
             let first = offsets.next()?;
             let mut read =
-                Read { offset_bytes: first, len_bytes: self.run_bytes, runs: vec![first] };
-            let fits = |read: &Read, next: u64| {
+                RunRead { offset_bytes: first, len_bytes: self.run_bytes, runs: vec![first] };
+            let fits = |read: &RunRead, next: u64| {
                 let end = read.offset_bytes + read.len_bytes;
                 next - end <= gap_bytes && next + self.run_bytes - read.offset_bytes <= most_bytes
             };
@@ -147,8 +147,8 @@ impl Runs {
     }
 }
 
-impl Read {
-    /// Of each of its runs, its bytes within the read.
+impl RunRead {
+    /// The range of each run within the read.
     pub fn within(&self, run_bytes: u64) -> impl Iterator<Item = Range<usize>> {
         self.runs.iter().map(move |run| {
             let start = (run - self.offset_bytes) as usize;
@@ -201,16 +201,16 @@ mod tests {
         }
 
         #[test]
-        fn reads_bring_every_run_once_in_order_and_keep_to_gap_and_size(
+        fn reads_cover_every_run_once_in_order_and_keep_to_gap_and_size(
             dimensions in prop::collection::vec(dimension(), 0..5),
             gap in 0_u64..20,
             most in 1_u64..60,
         ) {
             let (shape, picks): (Vec<_>, Vec<_>) = dimensions.into_iter().unzip();
             let runs = Runs::new(&shape, 2, &picks).unwrap();
-            let reads: Vec<Read> = runs.reads(gap, most).collect();
-            let brought: Vec<u64> = reads.iter().flat_map(|read| read.runs.clone()).collect();
-            prop_assert_eq!(brought, runs.offsets().collect::<Vec<_>>());
+            let reads: Vec<RunRead> = runs.reads(gap, most).collect();
+            let covered: Vec<u64> = reads.iter().flat_map(|read| read.runs.clone()).collect();
+            prop_assert_eq!(covered, runs.offsets().collect::<Vec<_>>());
             for read in &reads {
                 prop_assert!(read.runs.len() == 1 || read.len_bytes <= most);
                 prop_assert!(read.runs.windows(2).all(|two| two[1] - two[0] - runs.run_bytes() <= gap));

@@ -1,31 +1,31 @@
-//! Which tensors of a checkpoint a load is of.
+//! Selects the tensors of a checkpoint that are loaded.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::compile;
 use globset::{GlobSet, GlobSetBuilder};
 
-/// Which tensors of a checkpoint are loaded: those that a glob matches and those that are named; all,
-/// where nothing is said.
+/// The tensors of a checkpoint to load: those that a glob matches and those that are named. Without
+/// globs and names, all tensors are loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Globs of names; none says nothing.
+    /// Globs of names. An empty list selects nothing by itself.
     pub globs: Vec<String>,
-    /// Names. An empty list is a list: of no tensors.
+    /// Names. `Some` of an empty list selects no tensors.
     pub names: Option<Vec<String>>,
 }
 
 impl Selection {
-    /// The tensors whose names match one of `globs`; all, if there is none.
+    /// Selects the tensors whose names match one of `globs`, or all tensors if there are no globs.
     pub fn of_globs(globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { globs: globs.into_iter().map(Into::into).collect(), names: None }
     }
 
-    /// Their indices in [`Checkpoint::tensors`], ascending.
+    /// The indices of the selected tensors in [`Checkpoint::tensors`], ascending.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] for a name
-    /// that no tensor has, and where no tensor matches any glob.
+    /// that no tensor has, and if no tensor matches any glob.
     pub(super) fn indices(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>> {
         let count = u32::try_from(checkpoint.tensors().len()).map_err(|_| {
             Error::new(ErrorKind::Unsupported, "a checkpoint may hold at most 2^32 tensors")
@@ -36,7 +36,7 @@ impl Selection {
             (_, globs) => matching(checkpoint, globs, count)?,
         };
         for name in self.names.iter().flatten() {
-            // Positions are below `count`, which is of this type.
+            // Positions are below `count`, which has this type.
             selected.push(position(checkpoint, name)? as u32);
         }
         if self.names.is_some() {
@@ -61,7 +61,7 @@ fn matching(checkpoint: &Checkpoint, globs: &[String], count: u32) -> Result<Vec
     Ok(selected)
 }
 
-/// The position of the tensor called `name`.
+/// The index of the tensor called `name`.
 pub(crate) fn position(checkpoint: &Checkpoint, name: &str) -> Result<usize> {
     checkpoint.position(name).ok_or_else(|| {
         let sentence = format!(

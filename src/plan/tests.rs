@@ -63,9 +63,12 @@ fn check(plan: &Plan, selected: &[u32]) {
     }
     let total: u64 = selected.iter().map(|&i| tensors[i as usize].len_bytes()).sum();
     assert_eq!(plan.total_bytes(), total);
-    let largest_slot =
-        plan.extents().iter().map(|e| e.slot_bytes(plan.checkpoint(), plan.block_bytes())).max();
-    assert!(plan.ring_bytes() >= largest_slot.unwrap_or(0), "an extent would never fit");
+    let largest_slot = plan
+        .extents()
+        .iter()
+        .map(|e| e.slot_bytes(plan.checkpoint(), plan.sizes.block_bytes as usize))
+        .max();
+    assert!(plan.sizes.ring_bytes() >= largest_slot.unwrap_or(0), "an extent would never fit");
 }
 
 proptest! {
@@ -113,7 +116,7 @@ fn small_tensors_are_gathered_up_to_the_target_and_large_ones_stand_alone() {
     let plan = plan(&checkpoint, MemoryLimit::Unlimited, &[]).unwrap();
     check(&plan, &(0..8).collect::<Vec<_>>());
     assert_eq!(counts(&plan), [2, 1, 1, 1, 1, 1, 1], "8 MiB is the target, shards do not mix");
-    assert_eq!(plan.limit_bytes(), None);
+    assert_eq!(plan.sizes.limit_bytes, None);
 }
 
 #[test]
@@ -121,7 +124,7 @@ fn a_tight_limit_makes_extents_of_a_quarter_of_it() {
     let checkpoint = shards(&[vec![MIB / 4; 64]], 4096);
     let plan = plan(&checkpoint, MemoryLimit::Bytes(4 * MIB as u64), &[]).unwrap();
     assert_eq!(counts(&plan), [4; 16]);
-    assert_eq!(plan.ring_bytes(), 4 * MIB as u64);
+    assert_eq!(plan.sizes.ring_bytes(), 4 * MIB as u64);
     // A limit that holds everything is not tight.
     let roomy = self::plan(&checkpoint, MemoryLimit::Bytes(16 * MIB as u64), &[]).unwrap();
     assert_eq!(counts(&roomy), [32; 2]);
@@ -133,8 +136,8 @@ fn the_smallest_limit_is_one_slot_of_the_largest_tensor() {
         let checkpoint = shards(&[vec![1000, 2_000_003, 10, 1_999_999], vec![2_000_000]], block);
         let plan = plan(&checkpoint, MemoryLimit::Min, &[]).unwrap();
         check(&plan, &[0, 1, 2, 3, 4]);
-        assert_eq!(plan.limit_bytes(), Some(2_000_003));
-        let overhead = plan.ring_bytes() - 2_000_003;
+        assert_eq!(plan.sizes.limit_bytes, Some(2_000_003));
+        let overhead = plan.sizes.ring_bytes() - 2_000_003;
         assert!(overhead < 2 * block.max(PAGE_BYTES) as u64, "{overhead} bytes over");
     }
 }
@@ -191,7 +194,7 @@ fn empty_tensors_cost_nothing_wherever_they_stand() {
     let plan = plan(&checkpoint, MemoryLimit::Unlimited, &[]).unwrap();
     check(&plan, &(0..7).collect::<Vec<_>>());
     let only_empty = self::plan(&checkpoint, MemoryLimit::Min, &["s1.*"]).unwrap();
-    assert_eq!((only_empty.total_bytes(), only_empty.ring_bytes()), (0, 0));
+    assert_eq!((only_empty.total_bytes(), only_empty.sizes.ring_bytes()), (0, 0));
     let none = shards(&[vec![]], 4096);
     let nothing = self::plan(&none, MemoryLimit::Unlimited, &[]).unwrap();
     assert_eq!((nothing.extents().len(), nothing.tensor_count()), (0, 0));

@@ -40,12 +40,10 @@
 //! In debug builds a released slot is filled with a poison byte, and found intact or the process
 //! panics when it is handed out again: a write after the return of a slot does not go unseen.
 
-mod budget;
 mod lending;
 mod memory;
 mod slot;
 
-pub use budget::{Budget, Needs};
 pub(crate) use lending::copy_lent;
 pub use memory::{HUGE_PAGE_BYTES, Mapping};
 pub use slot::{FullSlot, Part, Slot, Window};

@@ -15,7 +15,7 @@
 mod names;
 mod staging;
 
-use super::Loader;
+use super::loader::Loader;
 use super::stream::{Progress, TensorStream};
 use crate::checkpoint::{Checkpoint, parallel};
 use crate::error::{Error, ErrorKind, Result};

@@ -3,7 +3,7 @@
 use super::names::outside;
 use crate::cache::CacheAdmin;
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::Loader;
+use crate::load::loader::{Loader, LoaderOptions};
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
 use std::fs::{self, File};
 use std::io;
@@ -35,14 +35,15 @@ impl Staging {
         let lock = File::open(directory).and_then(|file| file.lock().map(|()| file)).ok();
         let staging = directory.join(STAGING);
         let is_disposable = !staging.exists();
-        let loader = Loader {
+        let options = LoaderOptions {
             memory_limit: Some(MemoryLimit::Bytes(MEMORY_BYTES)),
-            engines: loader.engines,
-            read_bytes: loader.read_bytes,
-            system_root: loader.system_root.clone(),
-            opener: Arc::clone(&loader.opener),
-            ..Loader::new()
+            engines: loader.options.engines,
+            read_bytes: loader.options.read_bytes,
+            system_root: loader.options.system_root.clone(),
+            ..LoaderOptions::default()
         };
+        let opener = Arc::clone(&loader.opener);
+        let loader = Loader { options, opener, ..Loader::new() };
         let loader = loader
             .cache_dir(staging)
             .cache_size(CacheSize::Unlimited)

@@ -1,0 +1,181 @@
+//! The loader's options of what is loaded, where to, and how.
+
+use super::loader::Loader;
+use crate::error::Result;
+use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
+use crate::plan::ReadOptions;
+use safetensors::Dtype;
+use std::path::PathBuf;
+use std::time::Duration;
+
+impl Loader {
+    /// A loader with the default options: no memory limit, the read path `auto`, as many engines as
+    /// help, and tensors in completion order into host memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How much memory tensors may take at once. Takes precedence over the environment
+    /// ([`options`](crate::options)).
+    #[must_use]
+    pub fn memory_limit(mut self, limit: MemoryLimit) -> Self {
+        self.options.memory_limit = Some(limit);
+        self
+    }
+
+    /// How local files are read.
+    #[must_use]
+    pub fn read_path(mut self, path: ReadPath) -> Self {
+        self.options.read_path = path;
+        self
+    }
+
+    /// How many engines (threads) read; 0 for as many as help. Takes precedence over the environment.
+    #[must_use]
+    pub fn engines(mut self, engines: usize) -> Self {
+        self.options.engines = engines;
+        self
+    }
+
+    /// How many bytes one read of a file, or one range request for an object, asks for: from 4 KiB to
+    /// 256 MiB, rounded up to the file's blocks. Default: 8 MiB. Under a small memory limit reads are
+    /// smaller, so that eight of them (sixteen range requests) fit the limit.
+    #[must_use]
+    pub fn read_bytes(mut self, bytes: u64) -> Self {
+        self.options.read_bytes = Some(bytes);
+        self
+    }
+
+    /// The order in which a stream yields tensors.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.options.order = order;
+        self
+    }
+
+    /// Loads only tensors whose name matches one of these globs (`*` and `?` match any character,
+    /// `[ab]` one of several, `{a,b}` alternatives). Replaces globs that were set before. No globs
+    /// match all tensors.
+    #[must_use]
+    pub fn tensors(mut self, globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.options.selection.globs = globs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Loads only the tensors with these names, in addition to those that a glob of
+    /// [`tensors`](Self::tensors) matches, in the order of the checkpoint. A name that no tensor has
+    /// is an error of the load. Replaces names that were set before. An empty list selects no tensors.
+    #[must_use]
+    pub fn names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.options.selection.names = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Where tensors are loaded to: a [`Device`](crate::Device), or a map from their names to devices.
+    /// Default: host memory.
+    ///
+    /// A GPU's tensors pass through a ring of pinned host memory, which the loader keeps for its next
+    /// load. The memory limit bounds that ring, and with it host memory, but not the GPU's memory.
+    #[must_use]
+    pub fn device(mut self, devices: impl Into<DeviceMap>) -> Self {
+        self.options.devices = devices.into();
+        self
+    }
+
+    /// How GPU memory is allocated for tensors.
+    #[must_use]
+    pub fn allocation(mut self, allocation: Allocation) -> Self {
+        self.options.allocation = allocation;
+        self
+    }
+
+    /// Casts floats to F32, F16 or BF16 while they are loaded: tensors of F32, F16, BF16, F8_E4M3 and
+    /// F8_E5M2. All other tensors, F64 among them, are loaded as stored. [`cast`](crate::cast) defines
+    /// the results bit for bit.
+    ///
+    /// In host memory a tensor that is cast exists twice for a short time, as stored and as cast, and a
+    /// memory limit counts both. Tensors for a GPU are cast there.
+    #[must_use]
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.options.dtype = Some(dtype);
+        self
+    }
+
+    /// Under a memory limit: how long a caller that holds all memory may wait for the next tensor
+    /// without returning any memory before that is an error. Default: 10 s.
+    #[must_use]
+    pub fn hold_timeout(mut self, timeout: Duration) -> Self {
+        self.options.hold_timeout = timeout;
+        self
+    }
+
+    /// Whether the caller still holds the last tensor while it waits for the next one. The limit `min`
+    /// then is [`MinHoldingOne`](MemoryLimit::MinHoldingOne), also if the environment sets `min`.
+    #[must_use]
+    pub fn consumer_holds_one(mut self, holds: bool) -> Self {
+        self.options.consumer_holds_one = holds;
+        self
+    }
+
+    /// Under a memory limit: whether the caller may keep more tensors in host memory than the limit
+    /// allows. Tensors that it keeps no longer count: once it holds all memory of the load, the load
+    /// goes on in as much new memory. By default that is an error.
+    #[must_use]
+    pub fn caller_may_retain_all(mut self, caller_may_retain_all: bool) -> Self {
+        self.options.caller_may_retain_all = caller_may_retain_all;
+        self
+    }
+
+    /// Whether streams record how their memory is used, and when. Read the result from
+    /// [`TensorStream::timeline`](crate::TensorStream::timeline). It takes about 200 bytes per slot
+    /// that is used.
+    ///
+    /// ```no_run
+    /// # fn main() -> ringload::Result<()> {
+    /// let mut stream = ringload::Loader::new().timeline(true).stream("/models/llama")?;
+    /// for tensor in stream.by_ref() {
+    ///     drop(tensor?);
+    /// }
+    /// for slot in stream.timeline().unwrap_or_default().slots {
+    ///     println!("{} bytes by {:?}: {:?}", slot.bytes, slot.paths, slot.stages);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn timeline(mut self, timeline: bool) -> Self {
+        self.options.timeline = timeline;
+        self
+    }
+
+    /// Reads the kernel's /proc and /sys below `root`, for tests of machines other than the one that
+    /// runs them.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn system_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.options.system_root = root.into();
+        self
+    }
+
+    /// The memory limit as set here or by the environment.
+    pub(super) fn resolved_memory_limit(&self) -> Result<MemoryLimit> {
+        let limit = match self.options.memory_limit {
+            Some(limit) => limit,
+            None => options::memory_limit_from(options::environment)?.unwrap_or_default(),
+        };
+        Ok(match limit {
+            MemoryLimit::Min if self.options.consumer_holds_one => MemoryLimit::MinHoldingOne,
+            limit => limit,
+        })
+    }
+
+    /// The sizes of reads as set here or by the environment.
+    pub(super) fn read_options(&self) -> Result<ReadOptions> {
+        let engines = match self.options.engines {
+            0 => options::engines_from(options::environment, options::cores())?,
+            engines => Some(engines),
+        };
+        let connections = self.opener.options.connections;
+        Ok(ReadOptions { engines, connections, read_bytes: self.options.read_bytes })
+    }
+}

@@ -1,0 +1,334 @@
+//! The sizes of a load: its memory, extents, reads and engines. They are all decided here, in three
+//! steps.
+//!
+//! ```text
+//! memory limit, tensors     -> the limit's shares, extents and pieces     LoadSizes::new
+//! slots of the extents      -> the rings                                  LoadSizes::with_slots
+//! rings, sources, options   -> engines, reads, queue depth                ReadSizes::new
+//! ```
+//!
+//! **Limit.** A limit bounds the rings, and with them the tensors' bytes in host memory. Everything
+//! else that a load allocates (headers, names, stacks, queues) does not grow with the tensors' bytes
+//! and is not counted. Direct reads work in whole blocks, so the slot of an extent is up to two blocks
+//! longer than the extent. The host's ring may exceed the limit by that much, so that a limit of
+//! exactly the largest tensor suffices. A tensor that is cast is in the ring twice for a short time, as
+//! stored and as cast, so both count.
+//!
+//! **Host.** Tensors stay in the host's ring, so it holds at least the largest one. Small tensors are
+//! gathered into extents of [`EXTENT_BYTES`], or of a quarter of a limit that does not hold all
+//! tensors, so that extents are read while others are in use.
+//!
+//! **GPUs.** Tensors pass through the GPUs' ring in pieces, so two slots suffice for any tensor. Eight
+//! pieces fill the ring, or two where it is small. Without a limit the ring has [`GPU_RING_BYTES`],
+//! which keeps a GPU busy; pinning more would take longer than it saves. With a limit and tensors for
+//! both, the GPUs' ring gets a quarter of the limit, and the host's ring the rest.
+//!
+//! **Reads.** A ring holds at least eight reads, or sixteen where each is a request to a server. One
+//! engine per [`ENGINE_BYTES`] runs, up to the number of cores. Together they keep a sixteenth of the
+//! load in flight, within bounds, or one read per connection if that is more, but no more than fit
+//! the ring.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{MemoryLimit, cores};
+use crate::source::{CONNECTIONS_MAX, Source};
+use std::sync::Arc;
+
+/// Small tensors for the host are gathered into extents of about this many bytes, and tensors for
+/// GPUs are cut into pieces of at most this many.
+const EXTENT_BYTES: u64 = 8 << 20;
+/// The limits `min` are at least this much. With less, a checkpoint of tiny tensors would be read one
+/// block at a time, for a saving that no process would notice.
+const LIMIT_BYTES_MIN: u64 = 1 << 20;
+/// The ring for GPUs where there is no limit. Pinning 512 MiB was measured at 0.5 s elsewhere.
+const GPU_RING_BYTES: u64 = 256 << 20;
+/// A tight limit does not make the pieces of tensors smaller than this.
+const PIECE_BYTES_MIN: u64 = 64 << 10;
+/// One read. CPU-seconds per GB of direct reads by size, medians of 3: 2 MiB 0.054, 4 MiB 0.043,
+/// 8 MiB 0.039, 16 MiB 0.037. The wall times did not differ.
+const CHUNK_BYTES: u64 = 8 << 20;
+/// A small ring does not make reads smaller than this.
+const CHUNK_BYTES_MIN: u64 = 256 << 10;
+/// The bounds of the read size that a caller may set.
+const REQUESTED_CHUNK_BYTES_MIN: u64 = 4 << 10;
+const REQUESTED_CHUNK_BYTES_MAX: u64 = 256 << 20;
+/// Bytes in flight over all engines. On an idle 2-core virtual machine 64 MiB are as good. When the
+/// cores are busy with other work, or the storage is an array, a deep queue keeps the storage busy:
+/// with two compilers running, 64 MiB took 3.4 s, 128 MiB 3.0 s and 256 MiB 2.1 s for 4.25 GB (medians
+/// of 3).
+const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
+/// A small load keeps less in flight, as that is fresh memory, which costs more than reading.
+const IN_FLIGHT_BYTES_MIN: u64 = 64 << 20;
+/// Another engine is worth its thread if it has this much to read.
+const ENGINE_BYTES: u64 = 64 << 20;
+/// One core copies about 6 GB/s out of the page cache, and a GPU takes 55 GB/s.
+const ENGINES_MAX: usize = 16;
+/// Larger rings are not registered, as all of the ring is faulted in before the first read.
+const REGISTER_BYTES_MAX: u64 = 512 << 20;
+/// Rings up to this size are registered for a load of any size, which takes a few milliseconds.
+const REGISTER_BYTES_MIN: u64 = 16 << 20;
+/// How far ahead memory is faulted in where all bytes come over the network, which is slower than
+/// zeroing memory. A load whose tensors are dropped as they come then touches no more than it needs.
+const AHEAD_BYTES_REMOTE: usize = 32 << 20;
+/// The share of a reused ring that may wait to be written to the cache: one part in this many.
+const CACHE_SHARE: u64 = 4;
+/// Threads that let GPUs read. They sleep in cuFile's calls, so there may be more than cores.
+const GDS_THREADS: usize = 8;
+/// The memory through which a thread reads where cuFile refuses to.
+const BOUNCE_BYTES: u64 = 1 << 20;
+
+/// The tensors of a load, as far as its sizes depend on them. All in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TensorSizes {
+    /// The largest tensor that stays in host memory, including the result of its cast.
+    pub host_largest_bytes: u64,
+    /// The part of [`host_largest_bytes`](Self::host_largest_bytes) that is the result of a cast.
+    pub host_largest_cast_bytes: u64,
+    /// All tensors that stay in host memory, including the results of casts.
+    pub host_bytes: u64,
+    /// All tensors that go to GPUs.
+    pub device_bytes: u64,
+    /// The largest block of the sources.
+    pub block_bytes: u64,
+}
+
+/// The slots that some extents need. In bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SlotSizes {
+    pub total_bytes: u64,
+    pub largest_bytes: u64,
+}
+
+/// The sizes of a load's memory and extents. All in bytes. See the module's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoadSizes {
+    /// The memory limit; `None` without one.
+    pub limit_bytes: Option<u64>,
+    /// The share of the limit for tensors that stay in host memory.
+    host_limit_bytes: Option<u64>,
+    /// The share of the limit for the ring of GPUs, which may be smaller; 0 without GPUs.
+    pub gpu_ring_bytes_max: u64,
+    /// Tensors for the host are gathered into one extent as long as they fit into this.
+    pub extent_bytes: u64,
+    /// Tensors for GPUs are cut at multiples of this.
+    pub piece_bytes: u64,
+    /// What slots are aligned to: the largest block of the sources.
+    pub block_bytes: u64,
+    /// The sum of the host's slots, in whole blocks.
+    pub host_slots_bytes: u64,
+    /// The ring in which the host's tensors stay; 0 if there are none.
+    pub host_ring_bytes: u64,
+    /// The ring through which GPUs' tensors pass; 0 if there are none.
+    pub gpu_ring_bytes: u64,
+}
+
+/// What the caller sets of a load's reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ReadOptions {
+    pub engines: Option<usize>,
+    pub connections: Option<usize>,
+    pub read_bytes: Option<u64>,
+}
+
+/// The sizes of a load's reads. See the module's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReadSizes {
+    pub engines: usize,
+    /// Reads in flight per engine.
+    pub depth: usize,
+    pub chunk_bytes: u64,
+    /// Whether the ring is registered with io_uring.
+    pub register: bool,
+    /// How far ahead of the reads memory is faulted in.
+    pub ahead_bytes: usize,
+}
+
+impl LoadSizes {
+    /// The sizes for a load of these tensors, still without rings.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MemoryLimit`] with both sizes when the limit is below the largest tensor of the
+    /// host and, if tensors go to GPUs, two slots.
+    pub fn new(limit: MemoryLimit, tensors: TensorSizes) -> Result<Self> {
+        let limit_bytes = tensors.limit_bytes(limit)?;
+        let gpu_ring_bytes_max = tensors.gpu_share_bytes(limit, limit_bytes);
+        let host_limit_bytes = limit_bytes.map(|limit| limit.saturating_sub(gpu_ring_bytes_max));
+        let extent_bytes = match host_limit_bytes {
+            Some(limit) if limit < tensors.host_bytes => EXTENT_BYTES.min((limit / 4).max(1)),
+            _ => EXTENT_BYTES,
+        };
+        Ok(Self {
+            limit_bytes,
+            host_limit_bytes,
+            gpu_ring_bytes_max,
+            extent_bytes,
+            piece_bytes: tensors.piece_bytes(gpu_ring_bytes_max),
+            block_bytes: tensors.block_bytes,
+            host_slots_bytes: 0,
+            host_ring_bytes: 0,
+            gpu_ring_bytes: 0,
+        })
+    }
+
+    /// Adds the rings for extents with these slots. A ring is never larger than its slots; the host's
+    /// is never smaller than one slot.
+    pub fn with_slots(self, host: SlotSizes, gpus: SlotSizes) -> Self {
+        let host_ring_bytes = match self.host_limit_bytes {
+            None => host.total_bytes,
+            Some(limit) => host.total_bytes.min(limit.max(host.largest_bytes)),
+        };
+        let gpu_ring_bytes = gpus.total_bytes.min(self.gpu_ring_bytes_max);
+        Self { host_slots_bytes: host.total_bytes, host_ring_bytes, gpu_ring_bytes, ..self }
+    }
+
+    /// Both rings.
+    pub fn ring_bytes(&self) -> u64 {
+        self.host_ring_bytes + self.gpu_ring_bytes
+    }
+
+    /// How many bytes of the load's memory may wait to be written to the cache: a share of the memory
+    /// that is used more than once, which is all of it under a limit, and the ring of GPUs. `None`
+    /// where no memory is.
+    pub fn cache_held_bytes(&self) -> Option<u64> {
+        let reused = match (self.gpu_ring_bytes, self.limit_bytes) {
+            (0, limit) => limit.map(|_| self.ring_bytes()),
+            (gpus, _) => Some(gpus),
+        };
+        reused.map(|bytes| bytes / CACHE_SHARE)
+    }
+
+    /// How many threads let GPUs read `extents` extents, and through how many bytes of memory each
+    /// of them reads where cuFile refuses to: together no more than the ring that the load saves.
+    pub fn gds_threads(&self, options: ReadOptions, extents: usize) -> (usize, usize) {
+        let threads = options.engines.unwrap_or(GDS_THREADS).min(extents.max(1));
+        (threads, BOUNCE_BYTES.min(self.gpu_ring_bytes_max / threads as u64) as usize)
+    }
+}
+
+impl ReadSizes {
+    /// The sizes for reading `total_bytes` of `sources` into memory of `memory_bytes`: the rings, or
+    /// buffers that the caller lends. `options` take precedence where they are set.
+    pub fn new(
+        options: ReadOptions,
+        memory_bytes: u64,
+        total_bytes: u64,
+        sources: &[Arc<dyn Source>],
+    ) -> Self {
+        // Each read task has a connection. How many are used at once is measured during the load.
+        let connections = match sources.iter().any(|source| source.is_remote()) {
+            true => options.connections.unwrap_or(CONNECTIONS_MAX),
+            false => 0,
+        };
+        let useful = (total_bytes / ENGINE_BYTES).max(1) as usize;
+        let engines = options.engines.unwrap_or_else(|| cores().min(ENGINES_MAX).min(useful));
+        let block = sources.iter().map(|source| source.block_bytes() as u64).max().unwrap_or(1);
+        let any_local = sources.iter().any(|source| !source.is_remote());
+        let reads = if connections > 0 { 16 } else { 8 };
+        let fitting = (memory_bytes / reads).max(CHUNK_BYTES_MIN);
+        let requested = options
+            .read_bytes
+            .map(|bytes| bytes.clamp(REQUESTED_CHUNK_BYTES_MIN, REQUESTED_CHUNK_BYTES_MAX));
+        let chunk_bytes = requested.unwrap_or(CHUNK_BYTES).min(fitting).next_multiple_of(block);
+        let in_flight_bytes = (total_bytes / 16)
+            .clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX)
+            .max(connections as u64 * chunk_bytes);
+        let in_flight = in_flight_bytes.min(memory_bytes).div_ceil(chunk_bytes).max(1) as usize;
+        // An eighth of the load, within bounds.
+        let register_max = (total_bytes / 8).clamp(REGISTER_BYTES_MIN, REGISTER_BYTES_MAX);
+        Self {
+            engines,
+            depth: in_flight.div_ceil(engines),
+            chunk_bytes,
+            register: any_local && memory_bytes < total_bytes && memory_bytes <= register_max,
+            ahead_bytes: match any_local {
+                true => (in_flight_bytes / 2) as usize,
+                false => AHEAD_BYTES_REMOTE,
+            },
+        }
+    }
+}
+
+impl TensorSizes {
+    /// The limit in bytes, if it suffices.
+    fn limit_bytes(&self, limit: MemoryLimit) -> Result<Option<u64>> {
+        let (largest, block) = (self.host_largest_bytes, self.block_bytes);
+        let min_slots = self.two_slots(LIMIT_BYTES_MIN);
+        match limit {
+            MemoryLimit::Unlimited => Ok(None),
+            MemoryLimit::Min | MemoryLimit::MinHoldingOne
+                if self.host_bytes == 0 && self.device_bytes > 0 =>
+            {
+                Ok(Some(min_slots))
+            }
+            MemoryLimit::Min => Ok(Some(largest.max(LIMIT_BYTES_MIN) + min_slots)),
+            MemoryLimit::MinHoldingOne => {
+                // Wherever the tensor lies that the caller holds, one of three slots is free.
+                let slot = largest.max(LIMIT_BYTES_MIN) + 2 * block;
+                Ok(Some(slot.saturating_mul(3).saturating_add(min_slots)))
+            }
+            MemoryLimit::Bytes(bytes) if bytes < largest + self.two_slots(PIECE_BYTES_MIN) => {
+                Err(self.too_small(bytes))
+            }
+            MemoryLimit::Bytes(bytes) => Ok(Some(bytes)),
+        }
+    }
+
+    /// The error for a limit of `bytes`.
+    fn too_small(&self, bytes: u64) -> Error {
+        let (largest, two_slots) = (self.host_largest_bytes, self.two_slots(PIECE_BYTES_MIN));
+        let (least, cast) = (largest + two_slots, self.host_largest_cast_bytes);
+        let what = match (largest, two_slots) {
+            (_, 0) if cast > 0 => format!(
+                "the largest tensor, of {} bytes as stored and {cast} bytes as it is cast",
+                largest - cast
+            ),
+            (_, 0) => format!("the largest tensor of {largest} bytes"),
+            (0, _) => format!("the two slots of together {two_slots} bytes that a GPU needs"),
+            _ => format!(
+                "the largest tensor for host memory, of {largest} bytes, and the two slots of \
+                 together {two_slots} bytes that a GPU needs"
+            ),
+        };
+        let sentence = format!(
+            "the memory limit of {bytes} bytes is smaller than {what}; set the limit to at least \
+             {least}, or to \"min\""
+        );
+        Error::new(ErrorKind::MemoryLimit, sentence)
+    }
+
+    /// The share of a limit of `limit_bytes` for the ring of GPUs.
+    fn gpu_share_bytes(&self, limit: MemoryLimit, limit_bytes: Option<u64>) -> u64 {
+        let least = self.two_slots(PIECE_BYTES_MIN);
+        match limit_bytes {
+            _ if self.device_bytes == 0 => 0,
+            None => GPU_RING_BYTES.max(least),
+            Some(_) if matches!(limit, MemoryLimit::Min | MemoryLimit::MinHoldingOne) => {
+                self.two_slots(LIMIT_BYTES_MIN)
+            }
+            Some(all) if self.host_bytes == 0 => all,
+            Some(all) => {
+                let most = all - self.host_largest_bytes;
+                (all / 4).min(GPU_RING_BYTES).clamp(least, most)
+            }
+        }
+    }
+
+    /// The pieces for a ring of `ring_bytes`.
+    fn piece_bytes(&self, ring_bytes: u64) -> u64 {
+        let block = self.block_bytes.max(1);
+        let two_fit = (ring_bytes / 2).saturating_sub(2 * block);
+        let most = EXTENT_BYTES.min(two_fit).max(PIECE_BYTES_MIN);
+        let bytes = (ring_bytes / 8).clamp(PIECE_BYTES_MIN, most);
+        (bytes / block * block).max(block)
+    }
+
+    /// Two slots for pieces of this many bytes; 0 if nothing goes to a GPU.
+    fn two_slots(&self, piece_bytes: u64) -> u64 {
+        match self.device_bytes {
+            0 => 0,
+            _ => 2 * (piece_bytes.max(self.block_bytes) + 2 * self.block_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
