@@ -181,7 +181,7 @@ fn a_length_that_no_header_has_is_refused_before_memory_is_taken() {
 #[test]
 fn a_header_that_is_no_json_object_of_tensors_is_refused() {
     for (header, fact) in [
-        (&b""[..], "the header is empty; the least there can be is {}"),
+        (&b""[..], "the header is empty; the shortest valid header is {}"),
         (b"[1]", "the header begins with '[' instead of '{'"),
         (
             b"{\"t\":",
@@ -297,7 +297,7 @@ fn a_name_that_stands_twice_is_refused() {
     assert_entries_refused(
         &[entry("t", 0, 4), entry("t", 4, 8)],
         8,
-        "{}: tensor \"t\" stands twice in the header",
+        "{}: tensor \"t\" occurs twice in the header",
     );
     let directory = directory();
     let [first, second] = common::paths(directory.path(), ["a.safetensors", "b.safetensors"]);

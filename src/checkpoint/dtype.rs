@@ -1,49 +1,49 @@
-//! Element types, and how many bytes a tensor of a shape takes.
+//! Element types, and the size of a tensor.
 //!
-//! The types are those of the `safetensors` crate, and so are their names: what it learns to read,
-//! a build with it reads. Sizes are counted in bits, since some types are narrower than a byte,
-//! and with checked arithmetic, since shapes come from a file.
+//! The types and their names are those of the `safetensors` crate, so new types of the crate are
+//! supported without changes here. Sizes are computed in bits, because some types are narrower than a
+//! byte, and with checked arithmetic, because shapes come from a file.
 
-pub use safetensors::Dtype;
+pub(super) use safetensors::Dtype;
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-/// The type called `name` in a header, e.g. `"BF16"`.
+/// Returns the type called `name` in a header, e.g. `"BF16"`.
 pub(super) fn from_name(name: &str) -> Option<Dtype> {
     let name: StrDeserializer<'_, ValueError> = name.into_deserializer();
     Dtype::deserialize(name).ok()
 }
 
-/// Why a shape of a type has no size in bytes.
+/// The reason why a tensor has no size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoSize {
-    /// The number of elements, or of bits, passes 2^64 - 1.
+pub(super) enum SizeError {
+    /// The number of elements or of bits exceeds 2^64 - 1.
     Overflow,
-    /// So many bits, which is not a whole number of bytes.
+    /// This number of bits is not a whole number of bytes.
     PartOfByte(u64),
 }
 
-/// How many bytes `shape` of `dtype` takes.
+/// Returns the size of a tensor in bytes.
 ///
-/// Elements are multiplied from the left, as the `safetensors` crate does, so `[0, huge, huge]`
-/// has a size, and `[huge, huge, 0]` has none.
-pub(super) fn len_bytes(dtype: Dtype, shape: &[usize]) -> Result<u64, NoSize> {
+/// Dimensions are multiplied from the left, as in the `safetensors` crate. Therefore
+/// `[0, huge, huge]` has a size, and `[huge, huge, 0]` overflows.
+pub(super) fn len_bytes(dtype: Dtype, shape: &[usize]) -> Result<u64, SizeError> {
     let elements = shape
         .iter()
         .try_fold(1u64, |product, &dimension| product.checked_mul(u64::try_from(dimension).ok()?));
     let bits = elements
         .and_then(|elements| elements.checked_mul(u64::try_from(dtype.bitsize()).ok()?))
-        .ok_or(NoSize::Overflow)?;
-    if bits.is_multiple_of(8) { Ok(bits / 8) } else { Err(NoSize::PartOfByte(bits)) }
+        .ok_or(SizeError::Overflow)?;
+    if bits.is_multiple_of(8) { Ok(bits / 8) } else { Err(SizeError::PartOfByte(bits)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every type of safetensors 0.8 with its bits.
+    /// Every type of safetensors 0.8 with its size in bits.
     const ALL: [(&str, u64); 22] = [
         ("BOOL", 8),
         ("F4", 4),
@@ -86,11 +86,11 @@ mod tests {
         assert_eq!(len_bytes(Dtype::F32, &[]), Ok(4));
         assert_eq!(len_bytes(Dtype::F32, &[3, 0]), Ok(0));
         assert_eq!(len_bytes(Dtype::F32, &[0, usize::MAX, usize::MAX]), Ok(0));
-        assert_eq!(len_bytes(Dtype::F32, &[usize::MAX, 2, 0]), Err(NoSize::Overflow));
-        assert_eq!(len_bytes(Dtype::U8, &[1 << 61]), Err(NoSize::Overflow));
+        assert_eq!(len_bytes(Dtype::F32, &[usize::MAX, 2, 0]), Err(SizeError::Overflow));
+        assert_eq!(len_bytes(Dtype::U8, &[1 << 61]), Err(SizeError::Overflow));
         assert_eq!(len_bytes(Dtype::F4, &[2]), Ok(1));
-        assert_eq!(len_bytes(Dtype::F4, &[3]), Err(NoSize::PartOfByte(12)));
+        assert_eq!(len_bytes(Dtype::F4, &[3]), Err(SizeError::PartOfByte(12)));
         assert_eq!(len_bytes(Dtype::F6_E2M3, &[2, 2]), Ok(3));
-        assert_eq!(len_bytes(Dtype::F6_E3M2, &[]), Err(NoSize::PartOfByte(6)));
+        assert_eq!(len_bytes(Dtype::F6_E3M2, &[]), Err(SizeError::PartOfByte(6)));
     }
 }

@@ -1,21 +1,22 @@
-//! The header of one shard: read, checked, and turned into [`TensorInfo`]s.
+//! Reads and checks the header of one shard and creates its [`TensorInfo`]s.
 //!
 //! ```text
 //! | length, 8 bytes, little endian | header, JSON | data: the tensors, end to end |
 //! ```
 //!
-//! Every number of the file is checked before it is used: the length against the file before
-//! anything is allocated for it, shapes against offsets, offsets against each other and against
-//! the file. What is accepted, the `safetensors` crate 0.8 accepts too. On purpose stricter than
-//! it: the header starts with `{` (its format says so, its code does not check), and the
-//! JSON is as [`json`] says (no key stands twice).
+//! Every number of the file is checked before it is used: the length against the file before memory
+//! is allocated for it, shapes against offsets, and offsets against each other and the file. The
+//! `safetensors` crate 0.8 accepts every file that is accepted here. Two checks are stricter on
+//! purpose: the header must start with `{`, which the format demands but the crate does not check,
+//! and the JSON must not repeat a key (see [`json`]).
 //!
-//! Memory is linear in the header: its text, and the tensors made from it.
+//! Memory is linear in the header: its text and the tensors created from it.
 
-use super::json::{self, Entry};
-use super::names::{NameKeys, NameTable};
-use super::text::{Bytes, Quoted, Shape};
-use super::{Dtype, Shard, TensorInfo, dtype};
+use super::dtype::{self, Dtype};
+use super::json::{self, HeaderEntry};
+use super::shard::{Shard, TensorInfo};
+use super::tensor_table::NameKeys;
+use super::text::{Bytes, NumberWithVerb, Quoted, Shape, first_repeated};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::Source;
 use std::collections::BTreeMap;
@@ -23,46 +24,47 @@ use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
-/// The longest header, in bytes: the limit of the `safetensors` crate.
+/// The maximum length of a header in bytes, as in the `safetensors` crate.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 const LENGTH_BYTES: u64 = 8;
 
-/// A fact about a shard that makes it invalid; the location is put in front of it.
-type Fact<T> = std::result::Result<T, String>;
+/// The error is a sentence that says why a shard is invalid; the caller prepends the location.
+type CheckResult<T> = std::result::Result<T, String>;
 
 /// A shard and its tensors.
 pub(super) struct Header {
-    /// Its range of tensors is left for the checkpoint to set.
+    /// The checkpoint sets its range of tensors.
     pub(super) shard: Shard,
-    /// By offset; those of no bytes at the same offset in the header's order.
+    /// Ordered by offset; empty tensors at the same offset are in the header's order.
     pub(super) tensors: Vec<TensorInfo>,
     /// The hash of each tensor's name.
     pub(super) hashes: Vec<u64>,
 }
 
-/// Reads and checks the header of `source`, which is the checkpoint's shard number `shard`.
+/// Reads and checks the header of `source`, which is the shard number `shard` of the checkpoint.
 ///
-/// All is checked but that no name stands twice: the checkpoint sees to that, for all shards at
-/// once, with the hashes that are made here with `keys`.
+/// This does not check that names are unique. The checkpoint checks that for all shards together,
+/// with the hashes that are computed here with `keys`.
 ///
 /// # Errors
-/// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming location, tensor and fact; else
-/// those of reading the source.
+/// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the location, the tensor and the
+/// reason; the errors of reading the source.
 pub(super) fn read(source: Arc<dyn Source>, shard: u32, keys: &NameKeys) -> Result<Header> {
     let text = read_text(source.as_ref())?;
-    // Not above the file's length, which read_text has seen to.
+    // At most the file's length, as read_text has checked.
     let data_offset_bytes = LENGTH_BYTES + text.len() as u64;
     let data_bytes = source.len_bytes() - data_offset_bytes;
-    let header = parse(&text, data_bytes).map_err(|fact| invalid(source.as_ref(), fact))?;
+    let header = parse(&text, data_bytes).map_err(|reason| invalid(source.as_ref(), reason))?;
     let hashes = header.tensors.iter().map(|entry| keys.hash(&entry.name)).collect();
     let tensors = header.tensors.into_iter();
-    let tensors = tensors.map(|entry| place(entry, shard, data_offset_bytes)).collect();
+    let tensors = tensors.map(|entry| tensor_info(entry, shard, data_offset_bytes)).collect();
     let shard = Shard { source, data_offset_bytes, tensors: 0..0, metadata: header.metadata };
     Ok(Header { shard, tensors, hashes })
 }
 
-/// The bytes of `source` from `start` on as tensors: pieces that end at multiples of `piece_bytes`.
+/// Describes the bytes of `source` from `start` on as tensors: pieces that end at multiples of
+/// `piece_bytes`.
 pub(super) fn of_pieces(
     source: Arc<dyn Source>,
     shard: u32,
@@ -86,7 +88,7 @@ pub(super) fn of_pieces(
 }
 
 /// The tensor of a checked `entry`.
-fn place(entry: Entry, shard: u32, data_offset_bytes: u64) -> TensorInfo {
+fn tensor_info(entry: HeaderEntry, shard: u32, data_offset_bytes: u64) -> TensorInfo {
     let [begin, end] = entry.data_offsets;
     TensorInfo {
         name: entry.name,
@@ -98,11 +100,11 @@ fn place(entry: Entry, shard: u32, data_offset_bytes: u64) -> TensorInfo {
     }
 }
 
-fn invalid(source: &dyn Source, fact: impl Display) -> Error {
-    Error::new(ErrorKind::InvalidCheckpoint, format!("{}: {fact}", source.location()))
+fn invalid(source: &dyn Source, reason: impl Display) -> Error {
+    Error::new(ErrorKind::InvalidCheckpoint, format!("{}: {reason}", source.location()))
 }
 
-/// The bytes of the header, which lies within the file.
+/// Reads the bytes of the header.
 fn read_text(source: &dyn Source) -> Result<Vec<u8>> {
     let file_bytes = source.len_bytes();
     if file_bytes < LENGTH_BYTES {
@@ -110,7 +112,8 @@ fn read_text(source: &dyn Source) -> Result<Vec<u8>> {
     }
     let mut length = [0; LENGTH_BYTES as usize];
     read_exact(source, &mut length, 0)?;
-    let header_bytes = checked_length(length, file_bytes).map_err(|fact| invalid(source, fact))?;
+    let header_bytes =
+        checked_length(length, file_bytes).map_err(|reason| invalid(source, reason))?;
     let mut text = Vec::new();
     text.try_reserve_exact(header_bytes).map_err(|cause| {
         let location = source.location();
@@ -126,8 +129,8 @@ fn read_exact(source: &dyn Source, into: &mut [u8], offset: u64) -> Result<()> {
     source.read_exact_at(into, offset).map_err(|cause| {
         let location = source.location();
         if cause.kind() == io::ErrorKind::UnexpectedEof {
-            let fact = format!("{location}: the file became shorter while its header was read");
-            return Error::new(ErrorKind::Changed, fact).with_source(cause);
+            let sentence = format!("{location}: the file was truncated while its header was read");
+            return Error::new(ErrorKind::Changed, sentence).with_source(cause);
         }
         Error::from_io(format_args!("read the header of {location}"), cause)
     })
@@ -144,8 +147,8 @@ fn too_short(file_bytes: u64) -> String {
     )
 }
 
-/// The length of the header in a file of `file_bytes` that begins with `length`.
-fn checked_length(length: [u8; 8], file_bytes: u64) -> Fact<usize> {
+/// Returns the length of the header of a file that has `file_bytes` bytes and begins with `length`.
+fn checked_length(length: [u8; 8], file_bytes: u64) -> CheckResult<usize> {
     let header_bytes = u64::from_le_bytes(length);
     let remaining_bytes = file_bytes.saturating_sub(LENGTH_BYTES);
     if header_bytes > MAX_HEADER_BYTES {
@@ -162,11 +165,11 @@ fn checked_length(length: [u8; 8], file_bytes: u64) -> Fact<usize> {
             Bytes(header_bytes)
         ));
     }
-    // Below 2^32, so it fits.
+    // Below 2^32, so it fits in a usize.
     Ok(header_bytes as usize)
 }
 
-/// What a file that begins with `bytes`, and is not a safetensors file, may be.
+/// Guesses the kind of a file that begins with `bytes` and is not a safetensors file.
 fn kind_of_file(bytes: [u8; 8]) -> &'static str {
     match &bytes {
         b"version " => "it looks like a Git LFS pointer: fetch the file itself with git lfs pull",
@@ -182,8 +185,9 @@ fn kind_of_file(bytes: [u8; 8]) -> &'static str {
     }
 }
 
-/// The checked header `text` of a file with `data_bytes` behind it, tensors by offset.
-fn parse(text: &[u8], data_bytes: u64) -> Fact<json::Header> {
+/// Parses and checks the header `text`, which `data_bytes` bytes of data follow. The tensors are sorted
+/// by offset.
+fn parse(text: &[u8], data_bytes: u64) -> CheckResult<json::Header> {
     let text = std::str::from_utf8(text).map_err(|error| {
         format!("the header is not UTF-8 at byte {} of the header", error.valid_up_to())
     })?;
@@ -193,37 +197,32 @@ fn parse(text: &[u8], data_bytes: u64) -> Fact<json::Header> {
     header.tensors.sort_by_key(|entry| entry.data_offsets);
     match check_layout(&header.tensors, data_bytes) {
         Ok(()) => Ok(header),
-        // A name that stands twice explains more than the overlap that comes of it.
-        Err(fact) => Err(find_twin(&header.tensors).map_or(fact, stands_twice)),
+        // A repeated name explains more than the overlap that results from it.
+        Err(reason) => {
+            let mut names = header.tensors.iter().map(|entry| &*entry.name);
+            Err(first_repeated(&mut names).map_or(reason, occurs_twice))
+        }
     }
 }
 
-fn check_start(text: &str) -> Fact<()> {
+fn check_start(text: &str) -> CheckResult<()> {
     match text.chars().next() {
         Some('{') => Ok(()),
         Some(other) => Err(format!("the header begins with {other:?} instead of '{{'")),
-        None => Err("the header is empty; the least there can be is {}".into()),
+        None => Err("the header is empty; the shortest valid header is {}".into()),
     }
 }
 
-/// A name that stands twice among `tensors`.
-fn find_twin(tensors: &[Entry]) -> Option<&str> {
-    let keys = NameKeys::default();
-    let hashes: Vec<_> = tensors.iter().map(|entry| keys.hash(&entry.name)).collect();
-    let table = NameTable::build(keys, &hashes, |position| &tensors[position].name);
-    table.err().map(|(_, twin)| &*tensors[twin].name)
+/// The reason why a header in which the tensor `name` occurs twice is invalid.
+pub(super) fn occurs_twice(name: &str) -> String {
+    format!("tensor {} occurs twice in the header", Quoted(name))
 }
 
-/// The fact that the tensor `name` stands twice in one header.
-pub(super) fn stands_twice(name: &str) -> String {
-    format!("tensor {} stands twice in the header", Quoted(name))
-}
-
-/// Checks that `tensors`, sorted by offset, fill `data_bytes` with neither hole nor overlap.
-fn check_layout(tensors: &[Entry], data_bytes: u64) -> Fact<()> {
+/// Checks that `tensors`, sorted by offset, fill `data_bytes` without hole or overlap.
+fn check_layout(tensors: &[HeaderEntry], data_bytes: u64) -> CheckResult<()> {
     let mut end_of_last = 0;
     for (i, entry) in tensors.iter().enumerate() {
-        check_place(entry, i.checked_sub(1).map(|last| &tensors[last]))?;
+        check_offsets(entry, i.checked_sub(1).map(|last| &tensors[last]))?;
         check_size(entry)?;
         end_of_last = entry.data_offsets[1];
     }
@@ -232,21 +231,21 @@ fn check_layout(tensors: &[Entry], data_bytes: u64) -> Fact<()> {
             "the file is truncated: the header describes {} of tensor data, the file has \
              {data_bytes}: {} missing; was its download finished?",
             Bytes(end_of_last),
-            Count(end_of_last - data_bytes)
+            NumberWithVerb(end_of_last - data_bytes)
         ));
     }
     if end_of_last < data_bytes {
         return Err(format!(
             "the header describes {} of tensor data, the file has {data_bytes}: {} too many",
             Bytes(end_of_last),
-            Count(data_bytes - end_of_last)
+            NumberWithVerb(data_bytes - end_of_last)
         ));
     }
     Ok(())
 }
 
 /// Checks that `entry` begins where the one before it ends.
-fn check_place(entry: &Entry, before: Option<&Entry>) -> Fact<()> {
+fn check_offsets(entry: &HeaderEntry, before: Option<&HeaderEntry>) -> CheckResult<()> {
     let name = Quoted(&entry.name);
     let [begin, end] = entry.data_offsets;
     if end < begin {
@@ -259,8 +258,8 @@ fn check_place(entry: &Entry, before: Option<&Entry>) -> Fact<()> {
         None => Err(format!(
             "tensor {name}, the first of the data, begins at byte {begin} instead of 0"
         )),
-        Some(Entry { data_offsets: [_, expected], .. }) if begin == *expected => Ok(()),
-        Some(Entry { name: before, data_offsets: [_, expected], .. }) => Err(format!(
+        Some(HeaderEntry { data_offsets: [_, expected], .. }) if begin == *expected => Ok(()),
+        Some(HeaderEntry { name: before, data_offsets: [_, expected], .. }) => Err(format!(
             "tensor {name} begins at byte {begin} of the data, but tensor {} before it ends at \
              {expected}: {}",
             Quoted(before),
@@ -269,8 +268,8 @@ fn check_place(entry: &Entry, before: Option<&Entry>) -> Fact<()> {
     }
 }
 
-/// Checks that shape and type of `entry` take the bytes that its offsets give.
-fn check_size(entry: &Entry) -> Fact<()> {
+/// Checks that the length which follows from the shape and type of `entry` agrees with its offsets.
+fn check_size(entry: &HeaderEntry) -> CheckResult<()> {
     let [begin, end] = entry.data_offsets;
     let of_shape = match dtype::len_bytes(entry.dtype, &entry.shape) {
         Ok(len_bytes) if len_bytes == end - begin => return Ok(()),
@@ -279,22 +278,13 @@ fn check_size(entry: &Entry) -> Fact<()> {
             Bytes(len_bytes),
             end - begin
         ),
-        Err(dtype::NoSize::Overflow) => "whose size does not fit 64 bits".into(),
-        Err(dtype::NoSize::PartOfByte(bits)) => {
+        Err(dtype::SizeError::Overflow) => "whose size does not fit 64 bits".into(),
+        Err(dtype::SizeError::PartOfByte(bits)) => {
             format!("which is {bits} bits, not a whole number of bytes")
         }
     };
     let (name, shape) = (Quoted(&entry.name), Shape(&entry.shape));
     Err(format!("tensor {name} has shape {shape} of {}, {of_shape}", entry.dtype))
-}
-
-/// `"1 is"`, `"2 are"`.
-struct Count(u64);
-
-impl Display for Count {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.0, if self.0 == 1 { "is" } else { "are" })
-    }
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ fn wrong_lengths() {
             "the file has 7 bytes, too few for the 8 bytes that a safetensors file begins with; \
              was its download finished?",
         ),
-        (length(0, 0), "the header is empty; the least there can be is {}"),
+        (length(0, 0), "the header is empty; the shortest valid header is {}"),
         (
             length(3, 2),
             "the first 8 bytes give a header of 3 bytes, but 2 follow; the file is truncated or \
@@ -91,11 +91,11 @@ fn wrong_text() {
         ),
         (
             br#"{"__metadata__":{"k":"1","k":"1"}}"#,
-            "the header is invalid: \"__metadata__\": \"k\" stands twice at line 1 column 28",
+            "the header is invalid: \"__metadata__\": \"k\" occurs twice at line 1 column 28",
         ),
         (
             br#"{"__metadata__":{},"__metadata__":{}}"#,
-            "the header is invalid: \"__metadata__\" stands twice in the header at line 1 column 33",
+            "the header is invalid: \"__metadata__\" occurs twice in the header at line 1 column 33",
         ),
     ] {
         assert_eq!(fact(file_of(header, 0)), expected);
@@ -234,7 +234,7 @@ fn wrong_layouts() {
             "the header describes 4 bytes of tensor data, the file has 6: 2 are too many",
         ),
         (vec![], 1, "the header describes 0 bytes of tensor data, the file has 1: 1 is too many"),
-        (vec![u8s("a", 0, 1), u8s("a", 1, 2)], 2, "tensor \"a\" stands twice in the header"),
+        (vec![u8s("a", 0, 1), u8s("a", 1, 2)], 2, "tensor \"a\" occurs twice in the header"),
         (
             vec![u8s("a", 0, big)],
             1,
@@ -276,7 +276,7 @@ fn a_source_that_shrinks_has_changed() {
     let memory = MemorySource::new("m", file_of(b"{}", 0)[..9].to_vec()).claiming(10);
     let error = open_memory(memory).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Changed);
-    assert_eq!(error.to_string(), "m: the file became shorter while its header was read");
+    assert_eq!(error.to_string(), "m: the file was truncated while its header was read");
 }
 
 #[test]

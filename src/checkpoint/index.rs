@@ -1,40 +1,42 @@
-//! The index of a sharded checkpoint: which file each tensor is in.
+//! The index of a sharded checkpoint, which names the file of each tensor.
 //!
 //! ```text
 //! {"metadata": {...}, "weight_map": {"tensor": "model-00001-of-00002.safetensors", ...}}
 //! ```
 //!
-//! An index says which shards there are and is a cross-check of what they hold: every tensor it
-//! names must be in the shard it says. What is loaded is what the shards hold, so a tensor of a
-//! shard that the index does not name is loaded too. `metadata` (a `total_size` that is often
-//! wrong) and other fields are not used.
+//! An index lists the shards of a checkpoint. It also serves as a check: every tensor of the index
+//! must be in the shard that the index says. A tensor that is in a shard but not in the index is
+//! loaded too. `metadata` (a `total_size` that is often wrong) and other fields are not used.
 //!
-//! File names are relative to the index's directory and stay below it: no absolute path, no `..`.
+//! File names are relative to the directory of the index and must stay below it: they are neither
+//! absolute nor contain `..`.
 
 use super::json::{self, WeightMap};
-use super::text::Quoted;
-use super::{Checkpoint, TensorInfo, parallel};
+use super::parallel;
+use super::shard::Shard;
+use super::tensor_table::TensorTable;
+use super::text::{Quoted, first_repeated};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::cores;
 use crate::source::{Opener, Source};
-use std::collections::HashSet;
 use std::fmt::Display;
 use std::io::Read;
 use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How the name of an index ends.
+/// The suffix of the name of an index.
 pub(super) const SUFFIX: &str = ".safetensors.index.json";
 
-/// The longest index, in bytes. A million tensors take about 100 MB.
+/// The maximum length of an index in bytes. A million tensors take about 100 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// How much of an index is fetched at a time; less, first: what opening an object brings along.
+/// The bytes of an index object that are read at a time. The first read is shorter: its bytes arrive
+/// with the response that opens the object.
 const PIECE_BYTES: usize = 8 << 20;
 const FIRST_PIECE_BYTES: usize = 64 << 10;
 
-/// How many tensors of an index a thread checks at a time.
+/// The number of tensors of an index that a thread checks at a time.
 const CHUNK_TENSORS: usize = 1 << 13;
 
 /// An index file.
@@ -47,13 +49,13 @@ impl Index {
     /// Reads the index at `location`.
     ///
     /// # Errors
-    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint) where it is no index or names a file
-    /// that is not below its directory; else those of opening and reading it.
+    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint) if it is not an index or names a file that
+    /// is not below its directory; the errors of opening and reading it.
     pub(super) fn read(opener: &Opener, location: Location) -> Result<Index> {
         let text = match &location {
             Location::File(path) => read_file(path)?,
-            // Not verified: stores keep checksums of large files only, and what an index says is
-            // checked against the shards.
+            // Opened without verification: stores keep checksums only of large files, and the index
+            // is checked against the shards.
             Location::Object(uri) => read_object(&*opener.open_object(uri, false)?)?,
         };
         let text = String::from_utf8(text).map_err(|error| {
@@ -67,18 +69,18 @@ impl Index {
         Ok(index)
     }
 
-    /// The files of the shards, sorted by path, each with its position in the index.
+    /// Returns the files of the shards, sorted by path, each with its position in the index.
     pub(super) fn files(&self) -> Vec<(Location, usize)> {
         let names = self.weight_map.shards.iter().enumerate();
-        // Where the parts between slashes are what is compared, without those that mean nothing.
+        // Paths compare by component and ignore `.` components.
         let mut files: Vec<_> =
             names.map(|(shard, name)| (Path::new("/").join(&**name), shard)).collect();
         files.sort();
-        files.into_iter().map(|(name, shard)| (self.beside(&name, shard), shard)).collect()
+        files.into_iter().map(|(name, shard)| (self.shard_location(&name, shard), shard)).collect()
     }
 
-    /// Where `shard` is, whose plain name below the directory of the index is `rooted`.
-    fn beside(&self, rooted: &Path, shard: usize) -> Location {
+    /// The location of `shard`. `rooted` is its path with the directory of the index as the root.
+    fn shard_location(&self, rooted: &Path, shard: usize) -> Location {
         match &self.location {
             Location::File(path) => {
                 let directory = path.parent().unwrap_or(Path::new(""));
@@ -94,7 +96,7 @@ impl Index {
         }
     }
 
-    /// The error for the file of `shard` (a position in the index) not being there.
+    /// The error if the file of `shard` (a position in the index) does not exist.
     pub(super) fn missing(&self, shard: usize, cause: Error) -> Error {
         let sentence = format!(
             "{} names the shard {}, which does not exist; tensor {} should be in it; download it, \
@@ -108,18 +110,23 @@ impl Index {
 
     /// Checks that each tensor of the index is in the shard that the index says.
     ///
-    /// `shards` holds, for each position in the index, the number of the shard in `checkpoint`.
+    /// `numbers` holds, for each position in the index, the index of the shard in `shards`.
     ///
     /// # Errors
-    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the tensor, its shard and the
-    /// index, for the first tensor of the index of which it is not so.
-    pub(super) fn check(&self, checkpoint: &Checkpoint, shards: &[usize]) -> Result<()> {
-        let seen: Vec<_> = checkpoint.tensors().iter().map(|_| AtomicBool::new(false)).collect();
+    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the index, the tensor and its shard,
+    /// for the first tensor that is not in its shard.
+    pub(super) fn check(
+        &self,
+        tensors: &TensorTable,
+        shards: &[Shard],
+        numbers: &[usize],
+    ) -> Result<()> {
+        let seen: Vec<_> = tensors.all().iter().map(|_| AtomicBool::new(false)).collect();
         let chunks: Vec<_> = self.weight_map.tensors.chunks(CHUNK_TENSORS).collect();
         let distinct = parallel::try_map(chunks.len(), cores(), |chunk| {
             let mut distinct = 0;
             for (name, shard) in chunks[chunk] {
-                let position = self.find(checkpoint, shards, name, *shard as usize)?;
+                let position = self.find(tensors, shards, numbers, (name, *shard as usize))?;
                 distinct += usize::from(!seen[position].swap(true, Ordering::Relaxed));
             }
             Ok(distinct)
@@ -127,80 +134,65 @@ impl Index {
         if distinct.into_iter().sum::<usize>() == self.weight_map.tensors.len() {
             return Ok(());
         }
-        let twin = Quoted(self.find_twin());
-        Err(invalid(&self.location, format_args!("the index names tensor {twin} twice")))
+        let names = self.weight_map.tensors.iter().map(|(name, _)| &**name);
+        let repeated = Quoted(first_repeated(names).unwrap_or_default());
+        Err(invalid(&self.location, format_args!("the index names tensor {repeated} twice")))
     }
 
-    /// The position in `checkpoint` of the tensor `name`, which must be in `shard`.
+    /// Returns the position in `tensors` of the tensor `name`, which must be in `shard`.
     fn find(
         &self,
-        checkpoint: &Checkpoint,
-        shards: &[usize],
-        name: &str,
-        shard: usize,
+        tensors: &TensorTable,
+        shards: &[Shard],
+        numbers: &[usize],
+        (name, shard): (&str, usize),
     ) -> Result<usize> {
-        let position = checkpoint
+        let position = tensors
             .position(name)
-            .ok_or_else(|| self.not_in(name, shard, "which does not hold it"))?;
-        let tensor = &checkpoint.tensors()[position];
-        if tensor.shard() == shards[shard] {
-            Ok(position)
-        } else {
-            Err(self.elsewhere(name, shard, tensor, checkpoint))
+            .ok_or_else(|| self.not_in(name, shard, "which does not contain it"))?;
+        let found = tensors.all()[position].shard();
+        if found == numbers[shard] {
+            return Ok(position);
         }
+        let location = shards[found].location();
+        Err(self.not_in(name, shard, format_args!("but it is in {location}")))
     }
 
-    /// The first name that the index has a second time; empty if there is none.
-    fn find_twin(&self) -> &str {
-        let mut seen = HashSet::new();
-        let mut names = self.weight_map.tensors.iter().map(|(name, _)| &**name);
-        names.find(|name| !seen.insert(*name)).unwrap_or_default()
-    }
-
-    fn elsewhere(
-        &self,
-        name: &str,
-        shard: usize,
-        tensor: &TensorInfo,
-        checkpoint: &Checkpoint,
-    ) -> Error {
-        let location = checkpoint.shards()[tensor.shard()].location();
-        self.not_in(name, shard, format_args!("but it is in {location}"))
-    }
-
-    fn not_in(&self, name: &str, shard: usize, fact: impl Display) -> Error {
+    fn not_in(&self, name: &str, shard: usize, reason: impl Display) -> Error {
         let (name, shard) = (Quoted(name), Quoted(&self.weight_map.shards[shard]));
         invalid(
             &self.location,
-            format_args!("the index says that tensor {name} is in the shard {shard}, {fact}"),
+            format_args!("the index says that tensor {name} is in the shard {shard}, {reason}"),
         )
     }
 
     fn check_file_names(&self) -> Result<()> {
         for (shard, name) in self.weight_map.shards.iter().enumerate() {
-            if let Err(fact) = check_file_name(name) {
+            if let Err(reason) = check_file_name(name) {
                 let (name, tensor) = (Quoted(name), self.first_tensor_of(shard));
-                let fact = format!("the index gives tensor {tensor} the file {name}, which {fact}");
-                return Err(invalid(&self.location, fact));
+                return Err(invalid(
+                    &self.location,
+                    format_args!("the index gives tensor {tensor} the file {name}, which {reason}"),
+                ));
             }
         }
         Ok(())
     }
 
-    /// The first tensor that the index puts into `shard`, quoted.
+    /// The first tensor of `shard` in the index, quoted.
     fn first_tensor_of(&self, shard: usize) -> Quoted<'_> {
         let mut tensors = self.weight_map.tensors.iter();
-        // Every shard comes from a tensor, so one is found.
+        // Every shard was named by a tensor, so there is one.
         let first = tensors.find(|(_, of_tensor)| *of_tensor as usize == shard);
         Quoted(first.map_or("", |(name, _)| name))
     }
 }
 
-fn invalid(location: &Location, fact: impl Display) -> Error {
-    Error::new(ErrorKind::InvalidCheckpoint, format!("{location}: {fact}"))
+fn invalid(location: &Location, reason: impl Display) -> Error {
+    Error::new(ErrorKind::InvalidCheckpoint, format!("{location}: {reason}"))
 }
 
-/// The bytes of the index, at most [`MAX_BYTES`].
+/// Reads an index file of at most [`MAX_BYTES`] bytes.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let fail = |cause| Error::from_io(format_args!("read the index {}", path.display()), cause);
     let file = std::fs::File::open(path).map_err(fail)?;
@@ -214,14 +206,13 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The text of an index that is an object. Memory grows as the text comes, whatever its server says
-/// of its length.
+/// Reads an index object. Memory grows with the bytes received, whatever length the server reports.
 fn read_object(source: &dyn Source) -> Result<Vec<u8>> {
     let location = source.location();
     if source.len_bytes() > MAX_BYTES {
         return Err(too_long(location));
     }
-    // Below 2^30, as just seen.
+    // At most 2^30, as just checked.
     let len_bytes = source.len_bytes() as usize;
     let fail = |cause| Error::from_io(format_args!("read the index {location}"), cause);
     let mut text = Vec::new();
@@ -241,13 +232,13 @@ fn too_long(location: &Location) -> Error {
     invalid(location, format_args!("the index is longer than {MAX_BYTES} bytes"))
 }
 
-/// What is wrong with `name` as the file of a shard, if anything.
+/// Checks `name` as the file name of a shard. The error says what is wrong with it.
 fn check_file_name(name: &str) -> std::result::Result<(), &'static str> {
     if name.is_empty() {
         return Err("is empty");
     }
     if name.contains('\0') {
-        return Err("holds a zero byte");
+        return Err("contains a zero byte");
     }
     for component in Path::new(name).components() {
         match component {

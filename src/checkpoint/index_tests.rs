@@ -2,6 +2,7 @@
 
 use super::super::tests::file_with;
 use super::*;
+use crate::checkpoint::{Checkpoint, TensorInfo};
 
 /// Two shards, `1.safetensors` with a and b, `2.safetensors` with c, and the index `text`.
 fn open(text: impl AsRef<[u8]>) -> std::result::Result<Checkpoint, (ErrorKind, String)> {
@@ -96,7 +97,7 @@ fn what_is_wrong_is_named() {
         (
             weight_map(r#""a":"\u0000""#),
             ErrorKind::InvalidCheckpoint,
-            format!("{index} gives tensor \"a\" the file \"\\0\", which holds a zero byte"),
+            format!("{index} gives tensor \"a\" the file \"\\0\", which contains a zero byte"),
         ),
         (
             weight_map(r#""a":1"#),

@@ -1,14 +1,14 @@
-//! The JSON of headers and indexes, read straight into vectors.
+//! Parses the JSON of headers and indexes into vectors.
 //!
-//! Maps would hide a key that stands twice, so objects are visited and their entries pushed in
-//! the order of the text: nothing is lost, and memory stays linear in the text. What is not wanted
-//! is read all the same ([`Skip`]), so that the text is either JSON as a whole or refused; nesting
-//! ends at serde_json's 128 levels. Where an entry of a tensor is wrong, the message begins with
-//! the tensor's name; serde_json adds line and column.
+//! A map would hide a repeated key, so objects are visited and their entries are pushed in the order
+//! of the text. Memory is linear in the text. Unused values are parsed too ([`Skip`]), so that the
+//! whole text must be valid JSON; nesting is limited to serde_json's 128 levels. An error in the entry
+//! of a tensor begins with the tensor's name, and serde_json adds line and column.
 //!
-//! Accepted as in the `safetensors` crate: whitespace behind the object, unknown fields of a
-//! tensor, `"__metadata__": null`. Stricter than it: no key twice in any object that is used, a
-//! tensor's entry is an object (not an array of its values), a dtype is a string.
+//! As the `safetensors` crate does, the parser accepts whitespace after the object, unknown fields of
+//! a tensor, and `"__metadata__": null`. It is stricter in three ways: no object that is used may
+//! repeat a key, a tensor's entry must be an object (not an array of its values), and a dtype must be
+//! a string.
 
 use super::dtype::{self, Dtype};
 use super::text::Quoted;
@@ -18,84 +18,83 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// A header as it stands in the text, in the text's order. Nothing about offsets is checked.
+/// A parsed header in the order of the text. Its offsets are not checked.
 #[derive(Default)]
 pub(super) struct Header {
     pub(super) metadata: BTreeMap<String, String>,
-    pub(super) tensors: Vec<Entry>,
+    pub(super) tensors: Vec<HeaderEntry>,
 }
 
-/// One tensor of a header. Offsets are bytes from the end of the header.
-pub(super) struct Entry {
+/// One tensor of a header. Offsets are in bytes from the end of the header.
+pub(super) struct HeaderEntry {
     pub(super) name: Box<str>,
     pub(super) dtype: Dtype,
     pub(super) shape: Box<[usize]>,
     pub(super) data_offsets: [u64; 2],
 }
 
-/// An index as it stands in the text.
+/// The `weight_map` of an index.
 #[derive(Default)]
 pub(super) struct WeightMap {
     /// The distinct file names, in order of appearance.
     pub(super) shards: Vec<Box<str>>,
-    /// Each tensor and the position in `shards` of its file, in the text's order.
+    /// Each tensor with the position of its file in `shards`, in the order of the text.
     pub(super) tensors: Vec<(Box<str>, u32)>,
 }
 
-/// Reads a header.
+/// Parses a header.
 pub(super) fn parse_header(text: &str) -> serde_json::Result<Header> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let header = json.deserialize_map(HeaderVisitor)?;
-    json.end()?;
-    Ok(header)
+    parse(text, Header::default())
 }
 
-/// Reads an index.
+/// Parses an index.
 pub(super) fn parse_index(text: &str) -> serde_json::Result<WeightMap> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let weight_map = json.deserialize_map(IndexVisitor)?;
-    json.end()?;
-    Ok(weight_map)
+    parse(text, IndexVisitor)
 }
 
-/// `message` with what it is about in front.
+/// Parses `text`, which must be one object.
+fn parse<'de, V: Visitor<'de>>(text: &'de str, visitor: V) -> serde_json::Result<V::Value> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = json.deserialize_map(visitor)?;
+    json.end()?;
+    Ok(value)
+}
+
+/// Prepends `what` to `message`.
 fn about<E: de::Error>(what: impl fmt::Display, message: &E) -> E {
     E::custom(format_args!("{what}: {message}"))
 }
 
-struct HeaderVisitor;
-
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
+impl<'de> Visitor<'de> for Header {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut header = Header::default();
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
         let mut has_metadata = false;
         while let Some(name) = map.next_key::<Box<str>>()? {
             if &*name != "__metadata__" {
-                header.tensors.push(entry(name, &mut map)?);
+                self.tensors.push(entry(name, &mut map)?);
                 continue;
             }
             if has_metadata {
-                return Err(A::Error::custom("\"__metadata__\" stands twice in the header"));
+                return Err(A::Error::custom("\"__metadata__\" occurs twice in the header"));
             }
             has_metadata = true;
             let metadata = map.next_value::<Option<Metadata>>();
             let metadata = metadata.map_err(|error| about("\"__metadata__\"", &error))?;
-            header.metadata = metadata.unwrap_or_default().0;
+            self.metadata = metadata.unwrap_or_default().0;
         }
-        Ok(header)
+        Ok(self)
     }
 }
 
-/// The entry of the tensor `name`, which is the next value of `map`.
-fn entry<'de, A: MapAccess<'de>>(name: Box<str>, map: &mut A) -> Result<Entry, A::Error> {
+/// Parses the entry of the tensor `name`, which is the next value of `map`.
+fn entry<'de, A: MapAccess<'de>>(name: Box<str>, map: &mut A) -> Result<HeaderEntry, A::Error> {
     match map.next_value_seed(EntryVisitor) {
-        Ok((dtype, shape, data_offsets)) => Ok(Entry { name, dtype, shape, data_offsets }),
+        Ok((dtype, shape, data_offsets)) => Ok(HeaderEntry { name, dtype, shape, data_offsets }),
         Err(error) => Err(about(format_args!("tensor {}", Quoted(&name)), &error)),
     }
 }
@@ -151,13 +150,13 @@ impl<'de> Visitor<'de> for EntryVisitor {
     }
 }
 
-/// Puts the value of `field` into `place`, which must be free.
+/// Stores the value of `field` in `slot`, which must be empty.
 fn once<T, E: de::Error>(
-    place: &mut Option<T>,
+    slot: &mut Option<T>,
     field: &'static str,
     value: Result<T, E>,
 ) -> Result<(), E> {
-    match place.replace(value.map_err(|error| about(field, &error))?) {
+    match slot.replace(value.map_err(|error| about(field, &error))?) {
         None => Ok(()),
         Some(_) => Err(E::duplicate_field(field)),
     }
@@ -187,37 +186,34 @@ impl<'de> Deserialize<'de> for DtypeName {
     }
 }
 
-/// A map of strings in which no key stands twice.
+/// A map of strings, parsed from an object without repeated keys.
 #[derive(Default)]
 struct Metadata(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct MetadataVisitor;
+        json.deserialize_map(Metadata::default())
+    }
+}
 
-        impl<'de> Visitor<'de> for MetadataVisitor {
-            type Value = Metadata;
+impl<'de> Visitor<'de> for Metadata {
+    type Value = Self;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if self.0.contains_key(&key) {
+                let key = Quoted(&key);
+                return Err(A::Error::custom(format_args!("{key} occurs twice")));
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-                let mut metadata = BTreeMap::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    if metadata.contains_key(&key) {
-                        let key = Quoted(&key);
-                        return Err(A::Error::custom(format_args!("{key} stands twice")));
-                    }
-                    let value = map.next_value::<String>();
-                    let value = value.map_err(|error| about(Quoted(&key), &error))?;
-                    metadata.insert(key, value);
-                }
-                Ok(Metadata(metadata))
-            }
+            let value = map.next_value::<String>();
+            let value = value.map_err(|error| about(Quoted(&key), &error))?;
+            self.0.insert(key, value);
         }
-
-        json.deserialize_map(MetadataVisitor)
+        Ok(self)
     }
 }
 
@@ -245,97 +241,83 @@ impl<'de> Visitor<'de> for IndexVisitor {
 
 impl<'de> Deserialize<'de> for WeightMap {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_map(WeightMapVisitor)
+        json.deserialize_map(WeightMap::default())
     }
 }
 
-struct WeightMapVisitor;
-
-impl<'de> Visitor<'de> for WeightMapVisitor {
-    type Value = WeightMap;
+impl<'de> Visitor<'de> for WeightMap {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object that gives each tensor its file")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
-        let mut weight_map = WeightMap::default();
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
         let mut positions: HashMap<Box<str>, u32> = HashMap::new();
-        // That of the last tensor's file: mostly the next one's too.
+        // The position of the last tensor's file, which usually is that of the next one.
         let mut position = 0;
         while let Some(tensor) = map.next_key::<Box<str>>()? {
             let of_tensor = |error| about(format_args!("tensor {}", Quoted(&tensor)), &error);
             let FileName(file) = map.next_value().map_err(of_tensor)?;
-            if weight_map.shards.get(position as usize).map(|last| &**last) != Some(&*file) {
-                // The text has room for fewer than 2^30 (see MAX_BYTES in the module index).
-                let free = weight_map.shards.len() as u32;
+            if self.shards.get(position as usize).map(|last| &**last) != Some(&*file) {
+                // The text has fewer than 2^30 bytes (see MAX_BYTES in the module index).
+                let free = self.shards.len() as u32;
                 position = *positions.entry(file.as_ref().into()).or_insert(free);
                 if position == free {
-                    weight_map.shards.push(file.into_owned().into());
+                    self.shards.push(file.into_owned().into());
                 }
             }
-            weight_map.tensors.push((tensor, position));
+            self.tensors.push((tensor, position));
         }
-        Ok(weight_map)
+        Ok(self)
     }
 }
 
-/// A string, borrowed from the text where it has no escapes.
+/// A string, borrowed from the text if it has no escapes.
 #[derive(Deserialize)]
 struct FileName<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Any value, read in full and dropped.
+/// Any value, which is parsed completely and dropped.
 ///
-/// Unlike serde's `IgnoredAny`, for which serde_json skips ahead, it sees what cannot be read: a string
-/// that is not Unicode, a number out of range, nesting without end.
+/// serde_json skips ahead for serde's `IgnoredAny` and would accept strings that are not Unicode,
+/// numbers out of range, and unlimited nesting. This type rejects them.
 struct Skip;
 
 impl<'de> Deserialize<'de> for Skip {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct SkipVisitor;
+        json.deserialize_any(Skip)
+    }
+}
 
-        impl<'de> Visitor<'de> for SkipVisitor {
-            type Value = Skip;
+/// The methods of a visitor that skip scalar values.
+macro_rules! skip_scalars {
+    ($($method:ident($value:ty))*) => {
+        $(fn $method<E>(self, _: $value) -> Result<Skip, E> {
+            Ok(Skip)
+        })*
+    };
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
+impl<'de> Visitor<'de> for Skip {
+    type Value = Self;
 
-            fn visit_unit<E>(self) -> Result<Skip, E> {
-                Ok(Skip)
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
 
-            fn visit_bool<E>(self, _: bool) -> Result<Skip, E> {
-                Ok(Skip)
-            }
+    skip_scalars! { visit_bool(bool) visit_u64(u64) visit_i64(i64) visit_f64(f64) visit_str(&str) }
 
-            fn visit_u64<E>(self, _: u64) -> Result<Skip, E> {
-                Ok(Skip)
-            }
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(Skip)
+    }
 
-            fn visit_i64<E>(self, _: i64) -> Result<Skip, E> {
-                Ok(Skip)
-            }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<Skip>()?.is_some() {}
+        Ok(Skip)
+    }
 
-            fn visit_f64<E>(self, _: f64) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Skip, E> {
-                Ok(Skip)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Skip, A::Error> {
-                while seq.next_element::<Skip>()?.is_some() {}
-                Ok(Skip)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Skip, A::Error> {
-                while map.next_entry::<Skip, Skip>()?.is_some() {}
-                Ok(Skip)
-            }
-        }
-
-        json.deserialize_any(SkipVisitor)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<Skip, Skip>()?.is_some() {}
+        Ok(Skip)
     }
 }

@@ -1,178 +1,82 @@
-//! A checkpoint: its shards and, of each tensor, name, type, shape and place.
+//! A checkpoint: its shards, and the name, type, shape and position of each tensor.
 //!
 //! ```text
 //! locations --resolve--> files, indexes --header (in parallel)--> shards, tensors
 //!                             |                                        |
-//!                             +------ index: is each tensor where it should be?
+//!                             +--- index: is each tensor in the shard it should be in?
 //! ```
 //!
-//! Opening reads headers only, on as many threads as there are CPUs, or more where they wait for
-//! servers. Shards are handed to threads
-//! in order, and what goes wrong first *in that order* is what is reported, so results and errors
-//! do not depend on timing. Nothing of a file is trusted (see `header.rs`); memory is linear in the
-//! headers: about 100 bytes a tensor and its name.
+//! Opening a checkpoint reads only headers, on as many threads as there are CPUs, or on more if the
+//! shards are remote. Threads take shards in order, and the error of the first failed shard in that
+//! order is returned, so results and errors do not depend on timing. No content of a file is trusted
+//! (see `header.rs`). Memory is linear in the headers: about 100 bytes plus the name per tensor.
 
 mod dtype;
 mod header;
 mod index;
 mod json;
-mod names;
 pub(crate) mod parallel;
 mod resolve;
+mod shard;
+mod tensor_table;
 mod text;
 
-pub use dtype::Dtype;
+pub use shard::{Shard, TensorInfo};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
 use crate::options::cores;
 use crate::source::{Opener, Source};
 use header::Header;
-use names::{MAX_TENSORS, NameKeys, NameTable};
-use resolve::ShardFile;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
+use tensor_table::{MAX_TENSORS, NameKeys, TensorTable};
 use text::Quoted;
 
-/// What the header says about one tensor, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    name: Box<str>,
-    shape: Box<[usize]>,
-    offset_bytes: u64,
-    len_bytes: u64,
-    shard: u32,
-    dtype: Dtype,
-}
-
-impl TensorInfo {
-    /// Its name, which no other tensor of the checkpoint has.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The type of its elements.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    /// Its dimensions, slowest first; none for a scalar.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// Its shard's position in [`Checkpoint::shards`].
-    pub fn shard(&self) -> usize {
-        self.shard as usize
-    }
-
-    /// Where it begins, in bytes from the beginning of the shard's file.
-    pub fn offset_bytes(&self) -> u64 {
-        self.offset_bytes
-    }
-
-    /// Its length in bytes: what its shape and type take; 0 where a dimension is 0.
-    pub fn len_bytes(&self) -> u64 {
-        self.len_bytes
-    }
-}
-
-/// One file of a checkpoint.
-#[derive(Clone)]
-pub struct Shard {
-    source: Arc<dyn Source>,
-    data_offset_bytes: u64,
-    tensors: Range<usize>,
-    metadata: BTreeMap<String, String>,
-}
-
-impl Shard {
-    /// Where its bytes come from.
-    pub(crate) fn source(&self) -> &Arc<dyn Source> {
-        &self.source
-    }
-
-    /// Where it is.
-    pub fn location(&self) -> &Location {
-        self.source.location()
-    }
-
-    /// The length of the file in bytes, header included.
-    pub fn len_bytes(&self) -> u64 {
-        self.source.len_bytes()
-    }
-
-    /// Where the data of the first tensor begins, in bytes from the beginning of the file.
-    pub fn data_offset_bytes(&self) -> u64 {
-        self.data_offset_bytes
-    }
-
-    /// The positions of its tensors in [`Checkpoint::tensors`].
-    pub fn tensors(&self) -> Range<usize> {
-        self.tensors.clone()
-    }
-
-    /// The `__metadata__` of its header.
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-}
-
-impl fmt::Debug for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shard")
-            .field("location", self.location())
-            .field("len_bytes", &self.len_bytes())
-            .field("data_offset_bytes", &self.data_offset_bytes)
-            .field("tensors", &self.tensors)
-            .finish_non_exhaustive()
-    }
-}
-
-/// One or more safetensors files, their headers read and checked.
+/// One or more safetensors files whose headers were read and checked.
 pub struct Checkpoint {
     shards: Vec<Shard>,
-    tensors: Vec<TensorInfo>,
-    names: NameTable,
-    /// Of all shards; `None` where there is one shard, which has it.
+    tensors: TensorTable,
+    /// The metadata of all shards; `None` if there is only one shard.
     merged_metadata: Option<BTreeMap<String, String>>,
     verifiable: bool,
     indexes: Vec<Location>,
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `locations`: files, directories, indexes, patterns, locally or in
-    /// stores ([`ObjectUri`](crate::ObjectUri)).
+    /// Opens the checkpoint at `locations`: files, directories, indexes or patterns, in the local file
+    /// system or in stores ([`ObjectUri`](crate::ObjectUri)).
     ///
     /// A directory is read through its `model.safetensors.index.json` or its only
-    /// `*.safetensors.index.json`; else it is its `*.safetensors` files, by name. `*`, `?` and `[`
-    /// make a pattern where no file of that name exists. Shards come in the order of the
-    /// locations, those of one location by name. A file that is named twice counts once. Of a
-    /// directory of a plain web server, which cannot be listed, `model.safetensors.index.json` or
-    /// `model.safetensors` is read.
+    /// `*.safetensors.index.json`. Without such an index all its `*.safetensors` files are read. A name
+    /// with `*`, `?` or `[` is a pattern if no file has that name. The directories of a plain web
+    /// server cannot be listed; of those, `model.safetensors.index.json` or `model.safetensors` is
+    /// read.
     ///
-    /// Tensors of a shard that its index does not name belong to the checkpoint too.
+    /// Shards are in the order of the locations, those of one location in the order of their names. A
+    /// file that is named twice is read once. A tensor of a shard belongs to the checkpoint even if
+    /// the index does not name it.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) where a file, a shard of an index, or everything a
-    /// directory or pattern should hold is missing;
-    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming file, tensor and fact, where a
-    /// header or index is wrong, or two shards hold a tensor of the same name;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where no location is given, or it is neither file
-    /// nor directory; [`Unsupported`](ErrorKind::Unsupported) for a scheme that cannot be read;
-    /// else what the system says.
+    /// - [`NotFound`](ErrorKind::NotFound) if a file or a shard of an index does not exist, a directory
+    ///   has no shards, or a pattern matches nothing.
+    /// - [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the file and the tensor, if a
+    ///   header or an index is invalid or two shards hold a tensor of the same name.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput) if no location is given, or a location is neither a
+    ///   file nor a directory.
+    /// - [`Unsupported`](ErrorKind::Unsupported) for a scheme that cannot be read.
+    /// - The errors of reading files and objects.
     pub fn open(locations: impl IntoLocations) -> Result<Checkpoint> {
         Self::open_with(&Opener::default(), locations.into_locations()?)
     }
 
-    /// As [`open`](Self::open), with `opener` for the sources.
+    /// As [`open`](Self::open), but opens the sources with `opener`.
     pub(crate) fn open_with(opener: &Opener, locations: Vec<Location>) -> Result<Checkpoint> {
         let opener = &opener.renewed();
         let files = resolve::resolve(opener, &locations)?;
-        let is_remote = |file: &ShardFile| matches!(file.location, Location::Object(_));
-        let threads = match files.shards.iter().any(is_remote) {
+        let mut locations = files.shards.iter().map(|file| &file.location);
+        let threads = match locations.any(|location| matches!(location, Location::Object(_))) {
             true => cores().max(parallel::WAITING_THREADS),
             false => cores(),
         };
@@ -181,10 +85,10 @@ impl Checkpoint {
             opened.map_err(|error| files.explain(number, error))
         };
         let mut checkpoint = Self::read(files.shards.len(), threads, open)?;
-        // Sources without a check are then files that a store gave.
+        // With `verify`, a source without a checksum is a file that a store maps an object to.
         checkpoint.verifiable = opener.options.verify;
         for file in &files.indexes {
-            file.index.check(&checkpoint, &file.shards)?;
+            file.index.check(&checkpoint.tensors, &checkpoint.shards, &file.shards)?;
         }
         checkpoint.indexes = files.indexes.iter().map(|file| file.index.location.clone()).collect();
         Ok(checkpoint)
@@ -193,7 +97,7 @@ impl Checkpoint {
     /// Reads the headers of `sources`, which become the shards in this order.
     ///
     /// # Errors
-    /// As [`open`](Self::open), without those of finding files.
+    /// As [`open`](Self::open), except those of finding files.
     #[cfg(test)]
     pub(crate) fn from_sources(sources: Vec<Arc<dyn Source>>) -> Result<Checkpoint> {
         if sources.is_empty() {
@@ -202,11 +106,12 @@ impl Checkpoint {
         Self::read(sources.len(), cores(), |number| Ok(sources[number].clone()))
     }
 
-    /// A checkpoint whose tensors are the bytes of `sources`, whatever these hold, each from the
-    /// offset beside it, in pieces that end at multiples of `piece_bytes`.
+    /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source
+    /// from the offset beside it, in pieces that end at multiples of `piece_bytes`.
     ///
     /// # Errors
-    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint) for more pieces than tensors are possible.
+    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint) if there are more pieces than a checkpoint
+    /// can have tensors.
     pub(crate) fn of_pieces(
         sources: Vec<(Arc<dyn Source>, u64)>,
         piece_bytes: u64,
@@ -218,8 +123,7 @@ impl Checkpoint {
         Self::assemble(sources.into_iter().enumerate().map(pieces).collect(), keys)
     }
 
-    /// The checkpoint of `count` shards, the sources of which `open` gives, on up to `threads`
-    /// threads.
+    /// Reads the headers of `count` shards, whose sources `open` returns, on up to `threads` threads.
     fn read(
         count: usize,
         threads: usize,
@@ -252,15 +156,15 @@ impl Checkpoint {
             header.shard.tensors = first..tensors.len();
             shards.push(header.shard);
         }
-        let names = NameTable::build(keys, &hashes, name_in(&tensors))
-            .map_err(|(first, second)| twice(&shards, &tensors[first], &tensors[second]))?;
+        let tensors = TensorTable::build(keys, tensors, &hashes)
+            .map_err(|[first, second]| repeated(&shards, &first, &second))?;
         let merged_metadata = (shards.len() != 1).then(|| merge_metadata(&shards));
         let verifiable = shards.iter().all(|shard| shard.source.verifier().is_some());
         let indexes = Vec::new();
-        Ok(Checkpoint { shards, tensors, names, merged_metadata, verifiable, indexes })
+        Ok(Checkpoint { shards, tensors, merged_metadata, verifiable, indexes })
     }
 
-    /// The shards, in the order in which they were named.
+    /// The shards, in the order of the locations.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
@@ -270,22 +174,22 @@ impl Checkpoint {
         &self.indexes
     }
 
-    /// The tensors, grouped by shard, by offset within a shard.
+    /// The tensors, ordered by shard and by offset within the shard.
     pub fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
+        self.tensors.all()
     }
 
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.position(name).map(|position| &self.tensors[position])
+        self.position(name).map(|position| &self.tensors()[position])
     }
 
     /// The position in [`tensors`](Self::tensors) of the tensor called `name`.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
-        self.names.get(name, name_in(&self.tensors))
+        self.tensors.position(name)
     }
 
-    /// The `__metadata__` of all shards; where two have the same key, the first one's value.
+    /// The `__metadata__` of all shards. If several have the same key, the first value is kept.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         match &self.merged_metadata {
             Some(merged) => merged,
@@ -293,15 +197,15 @@ impl Checkpoint {
         }
     }
 
-    /// Whether it was opened with the checksums of its objects.
+    /// Whether every source was opened with the checksum of its object.
     pub(crate) fn is_verifiable(&self) -> bool {
         self.verifiable
     }
 
     /// The sum of the tensors' lengths in bytes.
     pub fn data_bytes(&self) -> u64 {
-        // A file is below 2^63 bytes and so are all that fit one machine; nothing real saturates.
-        self.tensors.iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.len_bytes))
+        // Files are shorter than 2^63 bytes, so the sum saturates only for checkpoints of holes.
+        self.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.len_bytes))
     }
 }
 
@@ -309,22 +213,17 @@ impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpoint")
             .field("shards", &self.shards)
-            .field("tensors", &self.tensors.len())
+            .field("tensors", &self.tensors().len())
             .field("data_bytes", &self.data_bytes())
             .finish_non_exhaustive()
     }
 }
 
-/// The name at each position, for the table of names.
-fn name_in<'a>(tensors: &'a [TensorInfo]) -> impl Fn(usize) -> &'a str {
-    |position| &tensors[position].name
-}
-
 /// The error for two tensors of the same name.
-fn twice(shards: &[Shard], first: &TensorInfo, second: &TensorInfo) -> Error {
+fn repeated(shards: &[Shard], first: &TensorInfo, second: &TensorInfo) -> Error {
     let of_first = shards[first.shard()].location();
     let sentence = if first.shard == second.shard {
-        format!("{of_first}: {}", header::stands_twice(&first.name))
+        format!("{of_first}: {}", header::occurs_twice(&first.name))
     } else {
         format!(
             "tensor {} is both in {of_first} and in {}; name only files that belong to one \
@@ -339,9 +238,7 @@ fn twice(shards: &[Shard], first: &TensorInfo, second: &TensorInfo) -> Error {
 fn merge_metadata(shards: &[Shard]) -> BTreeMap<String, String> {
     let mut merged = BTreeMap::new();
     for (key, value) in shards.iter().flat_map(|shard| &shard.metadata) {
-        if !merged.contains_key(key) {
-            merged.insert(key.clone(), value.clone());
-        }
+        merged.entry(key.clone()).or_insert_with(|| value.clone());
     }
     merged
 }

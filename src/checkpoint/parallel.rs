@@ -1,24 +1,24 @@
-//! One function over many numbers, on several threads, as if one after the other.
+//! Runs one function for many numbers on several threads, with the result of a sequential run.
 //!
-//! Numbers are handed out in order. After a failure no more are handed out; all below the failed
-//! one were handed out before it and are waited for, so the failure with the lowest number is
-//! always found, and it is the one returned: the same one whatever the timing.
+//! Threads take the numbers in order, and no more after a failure. All numbers below a failed one were
+//! taken before it and are waited for, so the failure with the lowest number is always found and
+//! returned, whatever the timing.
 
 use crate::error::Result;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-/// How many threads wait for servers at once, whatever the number of cores.
+/// The number of threads for requests to servers, which is independent of the number of cores.
 pub(crate) const WAITING_THREADS: usize = 16;
 
 type Outcomes<T> = Vec<(usize, Result<T>)>;
 
-/// The results of `work` for 0 to `count - 1`, in order, on up to `threads` threads.
+/// Returns the results of `work` for 0 to `count - 1`, in order, computed on up to `threads` threads.
 ///
-/// The calling thread is one of them; where the system gives no more threads, it works alone.
+/// The calling thread is one of them. If no thread can be started, it does all the work.
 ///
 /// # Errors
-/// That of the lowest number that failed.
+/// The error of the lowest number that failed.
 pub(crate) fn try_map<T: Send>(
     count: usize,
     threads: usize,
@@ -46,7 +46,7 @@ pub(crate) fn try_map<T: Send>(
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// The outcomes of `worker` on this thread and up to `threads - 1` others.
+/// Runs `worker` on this thread and up to `threads - 1` others.
 fn on_threads<T: Send>(threads: usize, worker: &(impl Fn() -> Outcomes<T> + Sync)) -> Outcomes<T> {
     thread::scope(|scope| {
         let spawn = |_| {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::ErrorKind;
+use safetensors::Dtype;
 
 use crate::source::memory::MemorySource;
 

@@ -1,14 +1,15 @@
-//! Names and shapes in messages: quoted, escaped, and cut where a file makes them long.
+//! Formats names, shapes and numbers for messages.
 //!
-//! A header may hold a name of 100 MB or a shape of a million dimensions. A message shows the
-//! beginning of it.
+//! A header may hold a name of 100 MB or a shape of a million dimensions, so a message shows only the
+//! beginning of them.
 
+use std::collections::HashSet;
 use std::fmt;
 
 const MAX_NAME_CHARS: usize = 200;
 const MAX_DIMENSIONS: usize = 16;
 
-/// A name in quotes, control characters escaped, at most 200 characters of it.
+/// A name in quotes with escaped control characters, cut after 200 characters.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -20,7 +21,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A shape in brackets, at most 16 dimensions of it.
+/// A shape in brackets, cut after 16 dimensions.
 pub(super) struct Shape<'a>(pub(super) &'a [usize]);
 
 impl fmt::Display for Shape<'_> {
@@ -40,6 +41,21 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
+}
+
+/// `"1 is"`, `"2 are"`.
+pub(super) struct NumberWithVerb(pub(super) u64);
+
+impl fmt::Display for NumberWithVerb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, if self.0 == 1 { "is" } else { "are" })
+    }
+}
+
+/// Returns the first name that is equal to an earlier one.
+pub(super) fn first_repeated<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.find(|name| !seen.insert(*name))
 }
 
 #[cfg(test)]

@@ -1,24 +1,21 @@
-//! What objects of stores, and addresses of web servers, name.
+//! Resolves objects of stores and addresses of web servers.
 //!
-//! Stores know no directories, only names with slashes in them. What is written with a slash at its
-//! end, or has a name that no shard has, is taken for a directory: what the store lists below it. A
-//! plain web server lists nothing: of its directories, the two names that every checkpoint has are
-//! tried.
+//! Stores have no directories, only names that contain slashes. A URI that ends with a slash or does
+//! not have the name of a shard is treated as a directory: the objects that the store lists below it.
+//! A plain web server lists nothing, so for its directories the two usual names are tried.
 
-use super::{
-    AS_A_SHELL, Chosen, Files, NamedBy, PREFERRED_INDEX, SHARD_SUFFIX, choose, empty, has_suffix,
-    malformed, no_match,
+use super::files::{Files, ShardNamedBy};
+use super::selection::{
+    DirectorySelection, PATTERN_OPTIONS, PREFERRED_INDEX, PREFERRED_SHARD, SHARD_SUFFIX, empty,
+    has_suffix, malformed, no_match, select,
 };
 use crate::checkpoint::index;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::source::Opener;
 use std::ffi::OsStr;
 
-/// The name of a checkpoint that is one file.
-const PREFERRED_SHARD: &str = "model.safetensors";
-
-/// Adds what `uri` names, which may be a pattern.
+/// Adds the shards that `uri` names; it may be a pattern.
 ///
 /// # Errors
 /// As [`resolve`](super::resolve).
@@ -41,9 +38,9 @@ pub(super) fn add(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result
     add_directory(files, opener, uri)
 }
 
-/// Adds `uri`, which is an object: opening it says what is wrong with it.
+/// Adds the object `uri`. If it does not exist, opening it fails.
 fn add_shard(files: &mut Files, uri: &ObjectUri) {
-    files.add_shard(Location::Object(uri.clone()), NamedBy::User);
+    files.add_shard(Location::Object(uri.clone()), ShardNamedBy::User);
 }
 
 fn add_directory(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result<()> {
@@ -60,45 +57,40 @@ fn add_directory(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result<
         return Ok(());
     }
     let names = visible(names);
-    match choose(&names) {
-        Chosen::Index(name) => files.add_index(opener, Location::Object(directory.join(name))),
-        Chosen::Shards(names) if names.is_empty() => Err(empty(&Location::Object(directory))),
-        Chosen::Shards(names) => {
+    match select(&names) {
+        DirectorySelection::Index(name) => {
+            files.add_index(opener, Location::Object(directory.join(name)))
+        }
+        DirectorySelection::Shards(names) if names.is_empty() => {
+            Err(empty(&Location::Object(directory)))
+        }
+        DirectorySelection::Shards(names) => {
             names.into_iter().for_each(|name| add_shard(files, &directory.join(name)));
             Ok(())
         }
     }
 }
 
-/// Adds what is usual in a directory of a server that does not list it.
+/// Adds the index or shard with the usual name in a directory that the server does not list.
 fn add_unlisted(files: &mut Files, opener: &Opener, directory: &ObjectUri) -> Result<()> {
     let index = Location::Object(directory.join(PREFERRED_INDEX));
     match files.add_index(opener, index) {
-        // Stores that may not be listed say "denied" of what is not there.
+        // A store that does not permit listing answers "denied" for objects that do not exist.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
             let shard = Location::Object(directory.join(PREFERRED_SHARD));
-            files.add_shard(shard, NamedBy::Directory(Location::Object(directory.clone())));
+            files.add_shard(shard, ShardNamedBy::Directory(Location::Object(directory.clone())));
             Ok(())
         }
         outcome => outcome,
     }
 }
 
-/// The error of a directory that cannot be listed and has no file of a usual name.
-pub(super) fn nothing_known(directory: &Location, cause: Error) -> Error {
-    let sentence = format!(
-        "the server of {directory} does not list it, and there is neither {PREFERRED_INDEX} nor \
-         {PREFERRED_SHARD}; name the index or the files themselves"
-    );
-    Error::new(ErrorKind::NotFound, sentence).with_source(cause)
-}
-
-/// Whether the name holds a character of patterns. In a web server's URL they mean themselves.
+/// Whether the name contains a pattern character. In the URL of a web server they are literal.
 fn is_pattern(uri: &ObjectUri) -> bool {
     !uri.is_url() && uri.name().contains(['*', '?', '['])
 }
 
-/// Adds those of `names` that match the name of `uri`, which is none of them.
+/// Adds those of `names` that match the name of `uri`, a pattern.
 fn add_matches(
     files: &mut Files,
     opener: &Opener,
@@ -108,7 +100,7 @@ fn add_matches(
     let shown = uri.to_string();
     let pattern = glob::Pattern::new(uri.name()).map_err(|cause| malformed(&shown, cause))?;
     let mut names = visible(names);
-    names.retain(|name| pattern.matches_with(name, AS_A_SHELL));
+    names.retain(|name| pattern.matches_with(name, PATTERN_OPTIONS));
     if names.is_empty() {
         return Err(no_match(&shown));
     }
@@ -122,7 +114,7 @@ fn add_matches(
     Ok(())
 }
 
-/// `names` without hidden ones, sorted.
+/// Returns `names` without hidden ones, sorted.
 fn visible(mut names: Vec<String>) -> Vec<String> {
     names.retain(|name| !name.starts_with('.'));
     names.sort_unstable();

@@ -1,6 +1,9 @@
-//! What paths of the local file system name.
+//! Resolves paths of the local file system.
 
-use super::{AS_A_SHELL, Chosen, Files, NamedBy, choose, empty, has_suffix, malformed, no_match};
+use super::files::{Files, ShardNamedBy};
+use super::selection::{
+    DirectorySelection, PATTERN_OPTIONS, empty, has_suffix, malformed, no_match, select,
+};
 use crate::checkpoint::index;
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -11,7 +14,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Adds what `path` names, which may be a pattern.
+/// Adds the shards that `path` names; it may be a pattern.
 ///
 /// # Errors
 /// As [`resolve`](super::resolve).
@@ -30,9 +33,9 @@ fn add_path(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
         Ok(metadata) if metadata.is_file() && has_suffix(path.as_os_str(), index::SUFFIX) => {
             files.add_index(opener, path.into())
         }
-        // Opening it says what is wrong with it.
+        // If it is not a file, opening it fails.
         _ => {
-            files.add_shard(path.into(), NamedBy::User);
+            files.add_shard(path.into(), ShardNamedBy::User);
             Ok(())
         }
     }
@@ -40,19 +43,21 @@ fn add_path(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
 
 fn add_directory(files: &mut Files, opener: &Opener, directory: &Path) -> Result<()> {
     let names = names_in(directory)?;
-    match choose(&names) {
-        Chosen::Index(name) => files.add_index(opener, directory.join(name).into()),
-        Chosen::Shards(names) if names.is_empty() => Err(empty(&Location::from(directory))),
-        Chosen::Shards(names) => {
+    match select(&names) {
+        DirectorySelection::Index(name) => files.add_index(opener, directory.join(name).into()),
+        DirectorySelection::Shards(names) if names.is_empty() => {
+            Err(empty(&Location::from(directory)))
+        }
+        DirectorySelection::Shards(names) => {
             for name in names {
-                files.add_shard(directory.join(name).into(), NamedBy::User);
+                files.add_shard(directory.join(name).into(), ShardNamedBy::User);
             }
             Ok(())
         }
     }
 }
 
-/// The names in `directory` of what is neither hidden nor a directory, sorted by their bytes.
+/// Returns the names in `directory`, sorted by their bytes, without hidden files and directories.
 fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     let fail =
         |cause| Error::from_io(format_args!("list the directory {}", directory.display()), cause);
@@ -69,7 +74,8 @@ fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// `path` as text if it is a pattern: it does not exist and holds a character of patterns.
+/// Returns `path` as text if it is a pattern, that is, it does not exist and contains a pattern
+/// character.
 fn pattern(path: &Path) -> Option<&str> {
     let text = path.to_str().filter(|text| text.contains(['*', '?', '[']))?;
     let error = fs::symlink_metadata(path).err()?;
@@ -80,9 +86,10 @@ fn pattern(path: &Path) -> Option<&str> {
     .then_some(text)
 }
 
-/// What `pattern` matches, sorted.
+/// Returns the paths that `pattern` matches, sorted.
 fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
-    let found = glob::glob_with(pattern, AS_A_SHELL).map_err(|cause| malformed(pattern, cause))?;
+    let found =
+        glob::glob_with(pattern, PATTERN_OPTIONS).map_err(|cause| malformed(pattern, cause))?;
     let paths: std::result::Result<Vec<PathBuf>, glob::GlobError> = found.collect();
     let mut paths = paths.map_err(|error| {
         let directory = error.path().display().to_string();

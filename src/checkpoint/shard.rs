@@ -1,0 +1,104 @@
+//! A shard of a checkpoint, and the description of a tensor.
+
+use super::dtype::Dtype;
+use crate::location::Location;
+use crate::source::Source;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The description of one tensor, as checked from its header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    pub(super) name: Box<str>,
+    pub(super) shape: Box<[usize]>,
+    pub(super) offset_bytes: u64,
+    pub(super) len_bytes: u64,
+    pub(super) shard: u32,
+    pub(super) dtype: Dtype,
+}
+
+impl TensorInfo {
+    /// The name, which is unique in the checkpoint.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The dimensions, slowest-varying first; none for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The index of its shard in [`Checkpoint::shards`](super::Checkpoint::shards).
+    pub fn shard(&self) -> usize {
+        self.shard as usize
+    }
+
+    /// The offset of its first byte from the beginning of the shard's file.
+    pub fn offset_bytes(&self) -> u64 {
+        self.offset_bytes
+    }
+
+    /// The length in bytes, which follows from shape and type; 0 if a dimension is 0.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+}
+
+/// One file of a checkpoint.
+#[derive(Clone)]
+pub struct Shard {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) data_offset_bytes: u64,
+    pub(super) tensors: Range<usize>,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+impl Shard {
+    /// The source of its bytes.
+    pub(crate) fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
+    /// The location of the file.
+    pub fn location(&self) -> &Location {
+        self.source.location()
+    }
+
+    /// The length of the file in bytes, header included.
+    pub fn len_bytes(&self) -> u64 {
+        self.source.len_bytes()
+    }
+
+    /// The offset of the first tensor's data from the beginning of the file, in bytes.
+    pub fn data_offset_bytes(&self) -> u64 {
+        self.data_offset_bytes
+    }
+
+    /// The positions of its tensors in [`Checkpoint::tensors`](super::Checkpoint::tensors).
+    pub fn tensors(&self) -> Range<usize> {
+        self.tensors.clone()
+    }
+
+    /// The `__metadata__` of its header.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard")
+            .field("location", self.location())
+            .field("len_bytes", &self.len_bytes())
+            .field("data_offset_bytes", &self.data_offset_bytes)
+            .field("tensors", &self.tensors)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! The tensors of a checkpoint, with a hash table that finds them by name.
+//!
+//! [`TensorTable`] uses open addressing, and its slots hold no names: a slot has 8 bytes, 32 bits of
+//! the name's hash and the position of the tensor. A million tensors take 16 MiB in addition to their
+//! names. The table is allocated once and at most two thirds full, so probes are short. The hash is
+//! SipHash with random keys, so that nobody can prepare a header whose names all collide.
+
+use super::shard::TensorInfo;
+use std::hash::{BuildHasher, RandomState};
+
+/// The maximum number of tensors; the greatest position marks an empty slot.
+pub(super) const MAX_TENSORS: usize = u32::MAX as usize;
+
+/// The keys that the names of one table are hashed with.
+#[derive(Clone, Default)]
+pub(super) struct NameKeys(RandomState);
+
+impl NameKeys {
+    /// Returns the hash of `name` under these keys.
+    pub(super) fn hash(&self, name: &str) -> u64 {
+        self.0.hash_one(name)
+    }
+}
+
+const EMPTY: TableSlot = TableSlot { tag: 0, position: u32::MAX };
+
+#[derive(Clone, Copy)]
+struct TableSlot {
+    /// The upper half of the name's hash. If it differs, the name need not be compared.
+    tag: u32,
+    position: u32,
+}
+
+impl TableSlot {
+    fn is_empty(self) -> bool {
+        self.position == u32::MAX
+    }
+}
+
+/// Tensors that can be found by their names, which are unique.
+pub(super) struct TensorTable {
+    tensors: Vec<TensorInfo>,
+    keys: NameKeys,
+    /// A power of two of slots, so that `hash & (len - 1)` is the index of a slot; never full.
+    slots: Vec<TableSlot>,
+}
+
+impl TensorTable {
+    /// Builds the table of `tensors`, whose names have the `hashes` under `keys`.
+    ///
+    /// The caller passes the hashes because many threads can compute them, while this function, which
+    /// rarely looks at a name, is sequential.
+    ///
+    /// # Errors
+    /// If several tensors have the same name: the first such pair, in the order of the tensors.
+    pub(super) fn build(
+        keys: NameKeys,
+        tensors: Vec<TensorInfo>,
+        hashes: &[u64],
+    ) -> Result<TensorTable, [TensorInfo; 2]> {
+        let capacity = (hashes.len() + hashes.len() / 2 + 1).next_power_of_two();
+        let mut table = TensorTable { tensors, keys, slots: vec![EMPTY; capacity] };
+        for (position, &hash) in hashes.iter().enumerate() {
+            let found = table.find(hash, &table.tensors[position].name);
+            match &mut table.slots[found] {
+                free if free.is_empty() => {
+                    *free = TableSlot { tag: tag(hash), position: position as u32 };
+                }
+                taken => {
+                    let positions = [taken.position as usize, position];
+                    return Err(positions.map(|position| table.tensors[position].clone()));
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    /// The tensors by position.
+    pub(super) fn all(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// Returns the position of the tensor called `name`.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        let slot = self.slots[self.find(self.keys.hash(name), name)];
+        (!slot.is_empty()).then_some(slot.position as usize)
+    }
+
+    /// Returns the index of the slot of `name`, which has the `hash`, or of the empty slot to put it
+    /// into.
+    fn find(&self, hash: u64, name: &str) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = self.slots[at];
+            let matches = || *self.tensors[slot.position as usize].name == *name;
+            if slot.is_empty() || (slot.tag == tag(hash) && matches()) {
+                return at;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+}
+
+/// The upper half of `hash`; the lower half selects the slot.
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::Dtype;
+
+    /// A table of empty tensors whose offsets are their positions.
+    fn build(names: &[String]) -> Result<TensorTable, [TensorInfo; 2]> {
+        let keys = NameKeys::default();
+        let hashes: Vec<_> = names.iter().map(|name| keys.hash(name)).collect();
+        let tensor = |(position, name): (usize, &String)| TensorInfo {
+            name: name.as_str().into(),
+            shape: [0].into(),
+            offset_bytes: position as u64,
+            len_bytes: 0,
+            shard: 0,
+            dtype: Dtype::U8,
+        };
+        TensorTable::build(keys, names.iter().enumerate().map(tensor).collect(), &hashes)
+    }
+
+    #[test]
+    fn every_name_is_found_and_no_other() {
+        for count in [0, 1, 2, 3, 1000] {
+            let names: Vec<String> = (0..count).map(|i| format!("layer.{i}")).collect();
+            let table = build(&names).ok().unwrap();
+            for (position, name) in names.iter().enumerate() {
+                assert_eq!(table.position(name), Some(position));
+            }
+            assert_eq!(table.position("layer"), None);
+        }
+    }
+
+    #[test]
+    fn the_first_pair_of_equal_names_is_reported() {
+        let names = ["a", "b", "c", "b", "a"].map(String::from);
+        let pair = build(&names).err().map(|pair| pair.map(|tensor| tensor.offset_bytes()));
+        assert_eq!(pair, Some([1, 3]));
+    }
+}
