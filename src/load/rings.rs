@@ -87,7 +87,7 @@ impl Rings {
                     extents: Arc::clone(spec.extents),
                     sources: spec.sources.iter().map(|source| extent_source(&**source)).collect(),
                     layout: (spec.layout)(index),
-                    place: index,
+                    destination: index,
                     verify: spec.verify,
                     ring: Arc::clone(pinned.ring()),
                 }));

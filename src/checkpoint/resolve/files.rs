@@ -1,11 +1,12 @@
 //! The files of a checkpoint, as resolving the locations collects them.
 
-use super::selection::{PREFERRED_INDEX, PREFERRED_SHARD};
+use super::selection::{DirectorySelection, PREFERRED_INDEX, PREFERRED_SHARD, empty, select};
 use crate::checkpoint::index::Index;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::source::Opener;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 
 /// The files of a checkpoint.
@@ -65,6 +66,27 @@ impl Files {
             shards[position] = self.add_shard(location, ShardNamedBy::Index(number, position));
         }
         self.indexes.push(IndexFile { index, shards });
+        Ok(())
+    }
+
+    /// Adds the index or the shards of `directory`, whose files have the sorted `names`. `join` returns
+    /// the location of a name.
+    pub(super) fn add_directory<N: AsRef<OsStr>>(
+        &mut self,
+        opener: &Opener,
+        directory: &Location,
+        names: &[N],
+        join: impl Fn(&N) -> Location,
+    ) -> Result<()> {
+        match select(names) {
+            DirectorySelection::Index(name) => self.add_index(opener, join(name))?,
+            DirectorySelection::Shards(names) if names.is_empty() => return Err(empty(directory)),
+            DirectorySelection::Shards(names) => {
+                for name in names {
+                    self.add_shard(join(name), ShardNamedBy::User);
+                }
+            }
+        }
         Ok(())
     }
 

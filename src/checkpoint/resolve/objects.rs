@@ -6,8 +6,8 @@
 
 use super::files::{Files, ShardNamedBy};
 use super::selection::{
-    DirectorySelection, PATTERN_OPTIONS, PREFERRED_INDEX, PREFERRED_SHARD, SHARD_SUFFIX, empty,
-    has_suffix, malformed, no_match, select,
+    PATTERN_OPTIONS, PREFERRED_INDEX, PREFERRED_SHARD, SHARD_SUFFIX, has_suffix, malformed,
+    no_match,
 };
 use crate::checkpoint::index;
 use crate::error::{ErrorKind, Result};
@@ -45,30 +45,16 @@ fn add_shard(files: &mut Files, uri: &ObjectUri) {
 
 fn add_directory(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result<()> {
     let directory = uri.as_directory();
-    let Some(names) = opener.list(&directory)? else {
-        if uri.is_directory() {
-            return add_unlisted(files, opener, uri);
+    match opener.list(&directory)? {
+        None if uri.is_directory() => return add_unlisted(files, opener, uri),
+        Some(names) if uri.is_directory() || !names.is_empty() => {
+            let join = |name: &String| Location::Object(directory.join(name));
+            let directory = Location::Object(directory.clone());
+            return files.add_directory(opener, &directory, &visible(names), join);
         }
-        add_shard(files, uri);
-        return Ok(());
-    };
-    if names.is_empty() && !uri.is_directory() {
-        add_shard(files, uri);
-        return Ok(());
+        _ => add_shard(files, uri),
     }
-    let names = visible(names);
-    match select(&names) {
-        DirectorySelection::Index(name) => {
-            files.add_index(opener, Location::Object(directory.join(name)))
-        }
-        DirectorySelection::Shards(names) if names.is_empty() => {
-            Err(empty(&Location::Object(directory)))
-        }
-        DirectorySelection::Shards(names) => {
-            names.into_iter().for_each(|name| add_shard(files, &directory.join(name)));
-            Ok(())
-        }
-    }
+    Ok(())
 }
 
 /// Adds the index or shard with the usual name in a directory that the server does not list.

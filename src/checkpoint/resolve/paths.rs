@@ -1,9 +1,7 @@
 //! Resolves paths of the local file system.
 
 use super::files::{Files, ShardNamedBy};
-use super::selection::{
-    DirectorySelection, PATTERN_OPTIONS, empty, has_suffix, malformed, no_match, select,
-};
+use super::selection::{PATTERN_OPTIONS, has_suffix, malformed, no_match};
 use crate::checkpoint::index;
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -43,18 +41,8 @@ fn add_path(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
 
 fn add_directory(files: &mut Files, opener: &Opener, directory: &Path) -> Result<()> {
     let names = names_in(directory)?;
-    match select(&names) {
-        DirectorySelection::Index(name) => files.add_index(opener, directory.join(name).into()),
-        DirectorySelection::Shards(names) if names.is_empty() => {
-            Err(empty(&Location::from(directory)))
-        }
-        DirectorySelection::Shards(names) => {
-            for name in names {
-                files.add_shard(directory.join(name).into(), ShardNamedBy::User);
-            }
-            Ok(())
-        }
-    }
+    let join = |name: &OsString| directory.join(name).into();
+    files.add_directory(opener, &Location::from(directory), &names, join)
 }
 
 /// Returns the names in `directory`, sorted by their bytes, without hidden files and directories.

@@ -75,7 +75,7 @@ impl Allocations {
         let address = |position: usize| {
             let item = layout.items[position];
             let source = item.source as usize;
-            match &layout.destination {
+            match &layout.addresses {
                 Addresses::Given(addresses) => Ok(addresses[position]),
                 Addresses::PerShard => {
                     let lens = (layout.lens_bytes[source], layout.tensor_bytes[source]);
@@ -100,7 +100,7 @@ impl Allocations {
         device: Device,
     ) -> LoadedTensors {
         let items = &layout.items[positions.clone()];
-        let (key, starts) = match layout.destination {
+        let (key, starts) = match layout.addresses {
             Addresses::PerShard => {
                 (items[0].source as usize, Offsets::Listed(Arc::clone(&layout.starts)))
             }

@@ -1,7 +1,7 @@
 //! Tracks which tensors are complete, that is, have all their bytes on the GPU.
 
 use super::allocations::Allocations;
-use super::layout::Layout;
+use super::layout::{Addresses, Layout};
 use crate::metrics;
 use crate::options::Device;
 use crate::plan::Extent;
@@ -41,7 +41,7 @@ impl CompletionTracker {
             *missing_bytes -= layout.overlap_bytes(position, extent);
             match runs.last_mut() {
                 _ if *missing_bytes > 0 => {}
-                Some(run) if run.end == position && !layout.has_storage_per_tensor() => {
+                Some(run) if run.end == position && layout.addresses != Addresses::PerTensor => {
                     run.end += 1;
                 }
                 _ => runs.push(position..position + 1),

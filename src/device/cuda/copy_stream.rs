@@ -19,7 +19,7 @@ use super::kernels::{Kernel, Kernels, Piece};
 use super::launch_arguments::{ArgumentPool, LaunchArguments};
 use super::layout::{Layout, TensorCopy};
 use super::memory::DeviceMemory;
-use super::stream::{Stream, copy_in_now, copy_out_now};
+use super::stream::Stream;
 use crate::error::Result;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
@@ -81,8 +81,6 @@ pub(super) struct TransferContext {
     /// `None` if no kernel is needed.
     pub arguments: Option<ArgumentPool>,
     pub verify: bool,
-    /// Whether slots and launch arguments are registered with CUDA.
-    pub pinned: bool,
 }
 
 /// One stream and its memory on the GPU.
@@ -93,16 +91,21 @@ pub(super) struct CopyStream {
 }
 
 impl CopyStream {
-    /// Creates a stream with the memory that `required` demands.
+    /// Creates a stream with the memory that `required` demands. `pinned` says whether slots and
+    /// launch arguments are registered with CUDA.
     ///
     /// # Errors
     /// If the GPU is out of memory.
-    pub fn new(entered: &Entered<'_>, required: &TransferRequirements) -> Result<Self> {
+    pub fn new(
+        entered: &Entered<'_>,
+        required: &TransferRequirements,
+        pinned: bool,
+    ) -> Result<Self> {
         let allocate = |bytes: u64| {
             (bytes > 0).then(|| DeviceMemory::new(entered, bytes as usize)).transpose()
         };
         Ok(Self {
-            stream: Stream::new(entered)?,
+            stream: Stream::new(entered, pinned)?,
             staging: allocate(required.staging_bytes)?,
             list: allocate(required.list_bytes())?,
         })
@@ -122,7 +125,7 @@ impl CopyStream {
         (slot, slot_offset): (FullSlot, u64),
         base: impl Fn(usize) -> u64 + Copy,
     ) -> Result<Vec<InFlightCopy>> {
-        let mut last = InFlightCopy::new(&self.stream, slot);
+        let mut last = InFlightCopy::new(&self.stream, Some(slot));
         let staging = self.staging.as_ref().filter(|_| layout.is_staged(extent));
         let staged = staging.map(|memory| memory.address());
         let copies = match staged {
@@ -134,7 +137,11 @@ impl CopyStream {
         };
         for copy in copies {
             let from = &last.bytes()[(copy.from - slot_offset) as usize..];
-            self.copy_in(entered, context, copy.to, &from[..copy.len_bytes as usize])?;
+            let from = &from[..copy.len_bytes as usize];
+            // SAFETY: `last` keeps the slot unchanged until the stream has copied it. The target is
+            // the staging buffer, which only this stream uses; or it belongs to this part of this
+            // tensor only and is kept until the tensor is handed out.
+            unsafe { self.stream.copy_in(entered, copy.to, from) }?;
         }
         let mut queued = Vec::new();
         if let (Some(pool), Some(list)) = (&context.arguments, &self.list) {
@@ -165,7 +172,9 @@ impl CopyStream {
         let is_checksum = |&&(kernel, _): &&(Kernel, Piece)| kernel == Kernel::Crc64;
         arguments.checksum_count = batch.iter().filter(is_checksum).count();
         let bytes = arguments.write(batch.iter().map(|&(_, piece)| piece));
-        self.copy_in(entered, context, list, bytes)?;
+        // SAFETY: the caller's `InFlightCopy` keeps the arguments unchanged until the stream has
+        // copied them. Only this stream uses the list.
+        unsafe { self.stream.copy_in(entered, list, bytes) }?;
         let results = list + arguments.results_offset() as u64;
         let mut start = 0;
         for run in batch.chunk_by(|(left, _), (right, _)| left == right) {
@@ -189,47 +198,10 @@ impl CopyStream {
             start += run.len();
         }
         if arguments.checksum_count > 0 {
-            self.copy_out(entered, context, arguments.results_mut(), results)?;
+            // SAFETY: as above, for the results of the list.
+            unsafe { self.stream.copy_out(entered, arguments.results_mut(), results) }?;
         }
         Ok(())
-    }
-
-    /// Copies bytes of a slot or of launch arguments to the GPU.
-    fn copy_in(
-        &self,
-        entered: &Entered<'_>,
-        context: &TransferContext,
-        to: u64,
-        from: &[u8],
-    ) -> Result<()> {
-        if context.pinned {
-            // SAFETY: an `InFlightCopy` keeps slot and arguments unchanged until the stream has
-            // copied them. The target is memory of this stream, which only this stream uses, in
-            // order; or it belongs to this part of this tensor only and is kept until it is handed
-            // out.
-            return unsafe { self.stream.copy_in(entered, to, from) };
-        }
-        self.stream.wait(entered)?; // work that was queued before may use the target
-        // SAFETY: as above, and nothing is queued.
-        unsafe { copy_in_now(entered, to, from) }
-    }
-
-    /// Copies results from the GPU.
-    fn copy_out(
-        &self,
-        entered: &Entered<'_>,
-        context: &TransferContext,
-        to: &mut [u8],
-        from: u64,
-    ) -> Result<()> {
-        if context.pinned {
-            // SAFETY: an `InFlightCopy` keeps the arguments untouched until the stream has copied
-            // them; the source is memory of this stream.
-            return unsafe { self.stream.copy_out(entered, to, from) };
-        }
-        self.stream.wait(entered)?;
-        // SAFETY: the source is memory of this stream, and nothing is queued.
-        unsafe { copy_out_now(entered, to, from) }
     }
 }
 

@@ -57,13 +57,9 @@ const TABLE: &[Row] = &[
 /// # Errors
 /// For every answer except success.
 pub(super) fn check(answer: CUresult, ordinal: u32, doing: impl fmt::Display) -> Result<()> {
-    match answer {
-        CUDA_SUCCESS => Ok(()),
-        failure => Err(error(failure, ordinal, doing)),
+    if answer == CUDA_SUCCESS {
+        return Ok(());
     }
-}
-
-fn error(answer: CUresult, ordinal: u32, doing: impl fmt::Display) -> Error {
     let row = TABLE.iter().find(|row| row.answer == answer);
     let what = row.map_or("the driver failed", |row| row.what);
     let mut context = format!("cuda:{ordinal}: cannot {doing}: {what} ({answer:?})");
@@ -71,7 +67,7 @@ fn error(answer: CUresult, ordinal: u32, doing: impl fmt::Display) -> Error {
         context += "; ";
         context += remedy;
     }
-    Error::new(row.map_or(Device, |row| row.kind), context)
+    Err(Error::new(row.map_or(Device, |row| row.kind), context))
 }
 
 #[cfg(test)]

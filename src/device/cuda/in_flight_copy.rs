@@ -31,23 +31,14 @@ enum CopyState {
 
 impl InFlightCopy {
     /// Creates a copy of `slot`, whose work will be queued in `stream`.
-    pub fn new(stream: &Arc<Stream>, slot: FullSlot) -> Self {
-        Self {
-            stream: Arc::clone(stream),
-            state: CopyState::Queueing,
-            slot: Some(slot),
-            arguments: None,
-        }
+    pub fn new(stream: &Arc<Stream>, slot: Option<FullSlot>) -> Self {
+        let (stream, state) = (Arc::clone(stream), CopyState::Queueing);
+        Self { stream, state, slot, arguments: None }
     }
 
     /// Creates another copy of the same slot.
     pub fn another(&self) -> Self {
-        Self {
-            stream: Arc::clone(&self.stream),
-            state: CopyState::Queueing,
-            slot: self.slot.clone(),
-            arguments: None,
-        }
+        Self::new(&self.stream, self.slot.clone())
     }
 
     /// The slot's bytes.

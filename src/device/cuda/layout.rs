@@ -71,24 +71,24 @@ pub(crate) struct Layout {
     pub(super) tensor_bytes: Vec<u64>,
     /// The addresses and lengths of the memory that the caller owns.
     pub(super) caller_memory: Vec<(u64, u64)>,
-    pub(super) destination: Addresses,
+    pub(super) addresses: Addresses,
 }
 
 impl Layout {
-    /// Lays out the items of the extents of `place`. There are `source_count` sources.
+    /// Lays out the items of the extents of `destination`. There are `source_count` sources.
     pub fn new(
         items: Vec<LayoutItem>,
         extents: &[Extent],
-        place: usize,
+        destination: usize,
         source_count: usize,
-        destination: Addresses,
+        addresses: Addresses,
     ) -> Self {
         let mut starts = vec![0; items.len()];
         let mut lens_bytes = vec![0; source_count];
         let mut tensor_bytes = vec![0; source_count];
         let mut caller_memory = Vec::new();
         let mut next = 0;
-        for extent in extents.iter().filter(|extent| extent.destination() == place) {
+        for extent in extents.iter().filter(|extent| extent.destination() == destination) {
             let positions = extent.positions();
             // An item that began in an earlier extent was laid out there.
             for position in positions.start.max(next)..positions.end {
@@ -97,14 +97,14 @@ impl Layout {
                 starts[position] = end.next_multiple_of(ALIGNMENT_BYTES);
                 *end = starts[position] + item.target_bytes();
                 tensor_bytes[item.source as usize] += item.len_bytes;
-                if let Addresses::Given(addresses) = &destination {
-                    caller_memory.push((addresses[position], item.len_bytes));
+                if let Addresses::Given(given) = &addresses {
+                    caller_memory.push((given[position], item.len_bytes));
                 }
             }
             next = next.max(positions.end);
         }
         let starts = starts.into();
-        Self { items, starts, lens_bytes, tensor_bytes, caller_memory, destination }
+        Self { items, starts, lens_bytes, tensor_bytes, caller_memory, addresses }
     }
 
     /// The tensors of a plan as items, by position.
@@ -126,20 +126,15 @@ impl Layout {
         self.items.iter().any(|item| item.cast.is_some())
     }
 
-    /// The number of copies that the extents of `place` need.
-    pub fn count_copies(&self, extents: &[Extent], place: usize) -> usize {
-        let extents = extents.iter().filter(|extent| extent.destination() == place);
+    /// The number of copies that the extents of `destination` need.
+    pub fn count_copies(&self, extents: &[Extent], destination: usize) -> usize {
+        let extents = extents.iter().filter(|extent| extent.destination() == destination);
         extents.map(|extent| self.copies(extent, self.relative_base()).len()).sum()
-    }
-
-    /// Whether each item has its own storage.
-    pub fn has_storage_per_tensor(&self) -> bool {
-        self.destination == Addresses::PerTensor
     }
 
     /// The memory that has to be allocated on the GPU, in bytes.
     pub fn needed_bytes(&self) -> u64 {
-        match self.destination {
+        match self.addresses {
             Addresses::Given(_) => 0,
             _ => self.lens_bytes.iter().map(|len| len.next_multiple_of(ALIGNMENT_BYTES)).sum(),
         }
@@ -219,7 +214,7 @@ impl Layout {
 
     /// Addresses of the items relative to each other, which suffice to count the copies.
     fn relative_base(&self) -> impl Fn(usize) -> u64 {
-        |position| match &self.destination {
+        |position| match &self.addresses {
             Addresses::PerShard => self.starts[position],
             // Separate allocations are far apart, so that one copy never covers two of them.
             Addresses::PerTensor => (position as u64) << 44,

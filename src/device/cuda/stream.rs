@@ -16,6 +16,8 @@ const BLOCKING_SYNC_WITHOUT_TIMING: u32 = 1 | 2;
 pub(super) struct Stream {
     context: Arc<Context>,
     handle: sys::CUstream,
+    /// Whether the host memory of its copies is registered with CUDA.
+    pinned: bool,
 }
 
 // SAFETY: a stream is a handle; the driver allows its use from any thread with the context current.
@@ -24,16 +26,16 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// Creates an empty stream.
+    /// Creates an empty stream. `pinned` says whether the host memory of its copies is registered.
     ///
     /// # Errors
     /// If the driver fails.
-    pub fn new(entered: &Entered<'_>) -> Result<Arc<Self>> {
+    pub fn new(entered: &Entered<'_>, pinned: bool) -> Result<Arc<Self>> {
         let mut handle = null_mut();
         // SAFETY: the pointer is valid for the answer; a context is current.
         let answer = unsafe { sys::cuStreamCreate(&raw mut handle, NON_BLOCKING) };
         entered.check(answer, "create a stream")?;
-        Ok(Arc::new(Self { context: Arc::clone(entered.context()), handle }))
+        Ok(Arc::new(Self { context: Arc::clone(entered.context()), handle, pinned }))
     }
 
     /// The driver's handle.
@@ -41,33 +43,45 @@ impl Stream {
         self.handle
     }
 
-    /// Queues a copy of `from` to `to` on the GPU.
+    /// Queues a copy of `from` to `to` on the GPU. If the memory is not registered, waits for all
+    /// queued work, which may use the target, and for the copy.
     ///
     /// # Errors
     /// If the driver fails, also at work that was queued earlier.
     ///
     /// # Safety
-    /// `from` is registered host memory and stays valid and unchanged until the copy has finished,
-    /// which a wait for a later event or [`wait`](Self::wait) establishes. The target lies within
-    /// memory of the current context, and nothing else uses it until then.
+    /// `from` stays valid and unchanged until the copy has finished, which a wait for a later event or
+    /// [`wait`](Self::wait) establishes. The target lies within memory of the current context, and
+    /// nothing but earlier work of this stream uses it until then.
     pub unsafe fn copy_in(&self, entered: &Entered<'_>, to: u64, from: &[u8]) -> Result<()> {
+        if !self.pinned {
+            self.wait(entered)?;
+            // SAFETY: the caller guarantees it, and nothing is queued.
+            return unsafe { copy_in_now(entered, to, from) };
+        }
         let source = from.as_ptr().cast::<c_void>();
-        // SAFETY: as promised by the caller.
+        // SAFETY: the caller guarantees it.
         let answer = unsafe { sys::cuMemcpyHtoDAsync_v2(to, source, from.len(), self.handle) };
         entered.check(answer, format_args!("copy {} bytes to it", from.len()))
     }
 
-    /// Queues a copy of the bytes at `from` on the GPU to `to`.
+    /// Queues a copy of the bytes at `from` on the GPU to `to`, or waits as
+    /// [`copy_in`](Self::copy_in) does.
     ///
     /// # Errors
     /// As [`copy_in`](Self::copy_in).
     ///
     /// # Safety
-    /// `to` is registered host memory and stays valid and untouched until the copy has finished. The
-    /// source lies within memory of the current context, and nothing else writes to it until then.
+    /// `to` stays valid and untouched until the copy has finished. The source lies within memory of
+    /// the current context, and nothing but earlier work of this stream writes to it until then.
     pub unsafe fn copy_out(&self, entered: &Entered<'_>, to: &mut [u8], from: u64) -> Result<()> {
+        if !self.pinned {
+            self.wait(entered)?;
+            // SAFETY: the caller guarantees it, and nothing is queued.
+            return unsafe { copy_out_now(entered, to, from) };
+        }
         let target = to.as_mut_ptr().cast::<c_void>();
-        // SAFETY: as promised by the caller.
+        // SAFETY: the caller guarantees it.
         let answer = unsafe { sys::cuMemcpyDtoHAsync_v2(target, from, to.len(), self.handle) };
         entered.check(answer, format_args!("copy {} bytes from it", to.len()))
     }
@@ -97,7 +111,7 @@ impl Stream {
 /// # Safety
 /// The target lies within memory of the current context, and nothing else uses it meanwhile.
 pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) -> Result<()> {
-    // SAFETY: as promised by the caller; `from` is borrowed for the whole call.
+    // SAFETY: the caller guarantees it; `from` is borrowed for the whole call.
     let answer = unsafe { sys::cuMemcpyHtoD_v2(to, from.as_ptr().cast(), from.len()) };
     entered.check(answer, format_args!("copy {} bytes to it", from.len()))?;
     // The call returns once the bytes have left host memory. They have arrived when the legacy
@@ -115,7 +129,7 @@ pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) ->
 /// # Safety
 /// The source lies within memory of the current context, and nothing else writes to it meanwhile.
 pub(super) unsafe fn copy_out_now(entered: &Entered<'_>, to: &mut [u8], from: u64) -> Result<()> {
-    // SAFETY: as promised by the caller; `to` is exclusive for the whole call.
+    // SAFETY: the caller guarantees it; `to` is exclusive for the whole call.
     let answer = unsafe { sys::cuMemcpyDtoH_v2(to.as_mut_ptr().cast(), from, to.len()) };
     entered.check(answer, format_args!("copy {} bytes from it", to.len()))
 }

@@ -40,8 +40,8 @@ const STREAMS: usize = 2;
 pub(crate) struct TransferSpec {
     pub ordinal: u32,
     pub extents: Arc<[Extent]>,
-    /// The index of the GPU among the places of the extents.
-    pub place: usize,
+    /// The index of the GPU among the destinations of the plan.
+    pub destination: usize,
     /// The sources of the extents.
     pub sources: Vec<ExtentSource>,
     pub layout: Layout,
@@ -90,7 +90,7 @@ struct QueuedCopy {
 
 impl CudaTransfer {
     pub fn new(spec: TransferSpec) -> Self {
-        let extents = spec.extents.iter().filter(|extent| extent.destination() == spec.place);
+        let extents = spec.extents.iter().filter(|extent| extent.destination() == spec.destination);
         let required = TransferRequirements::new(&spec.layout, extents, spec.verify);
         let (submit, submitted) = channel();
         let (submitted, in_flight) = (Mutex::new(submitted), AtomicUsize::new(0));
@@ -105,7 +105,6 @@ impl CudaTransfer {
             kernels: Kernels::load(entered, self.required.kernels.iter().copied())?,
             arguments: arguments.transpose()?,
             verify: self.spec.verify,
-            pinned,
         })
     }
 
@@ -119,7 +118,7 @@ impl CudaTransfer {
         // Dropped after the streams, which wait until the GPU has finished.
         let context = self.context(entered, run.pinned)?;
         let streams: Vec<_> = (0..STREAMS)
-            .map(|_| CopyStream::new(entered, &self.required))
+            .map(|_| CopyStream::new(entered, &self.required, run.pinned))
             .collect::<Result<_>>()?;
         let submitted = self.submitted.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.iter().cycle() {
