@@ -1,75 +1,73 @@
-//! Looking at a cache, and tidying it: what `ringload cache` does.
+//! Listing, checking and emptying a cache, for `ringload cache`.
 
+use super::cache_dir::{CacheDir, entry_names, read_meta};
 use super::entry::Entry;
-use super::files::{DATA, Files};
+use super::eviction::{EntryUsage, evict_to, total_bytes, usages};
+use super::files::{DATA, EntryFiles, data_path};
 use super::key;
-use super::locks::Stretch;
-use super::meta::Meta;
-use super::pages::{MISSING, PAGE_BYTES, Sealer};
-use super::room::{self, Used};
-use super::shelf::{Shelf, read_meta};
+use super::pages::{MISSING, PAGE_BYTES, PageChecksums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
-use crate::options::{CacheSettings, CacheSize, CacheValidate};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Pages that are read at a time to be checked.
-const CHECKED_AT_ONCE: u64 = 1024;
+/// So many pages are read and checked at a time.
+const PAGES_AT_ONCE: u64 = 1024;
 
-/// The cache in a directory, to be looked at and tidied.
+/// A cache, to be listed, checked and emptied.
 #[derive(Debug)]
 pub struct CacheAdmin {
-    shelf: Arc<Shelf>,
+    cache: Arc<CacheDir>,
 }
 
 /// One object in the cache.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CacheEntry {
-    /// Where the object is, without secrets.
+    /// The object's location, without secrets.
     pub location: String,
-    /// How long the object is, in bytes.
+    /// The length of the object in bytes.
     pub len_bytes: u64,
-    /// How much of it is there, in bytes.
+    /// How many of its bytes are in the cache.
     pub present_bytes: u64,
-    /// How much disk it takes, in bytes.
+    /// The disk space of the entry in bytes.
     pub disk_bytes: u64,
-    /// Whether all of it is there.
+    /// Whether all bytes of the object are in the cache.
     pub is_complete: bool,
-    /// When its store last said that it is still this.
+    /// When the object's store last confirmed that the object is unchanged.
     pub validated: SystemTime,
-    /// When it was last opened.
+    /// When the entry was last opened.
     pub last_used: SystemTime,
-    /// The file of its bytes; complete ones are plain safetensors files (or indexes).
+    /// The file with the object's bytes; that of a complete entry is a copy of the object.
     pub path: PathBuf,
 }
 
-/// What checking an entry showed.
+/// The result of checking an entry.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Checked {
-    /// The entry.
+    /// The entry, as it was before the check.
     pub entry: CacheEntry,
-    /// How much was checked, in bytes.
+    /// How many bytes were checked.
     pub checked_bytes: u64,
-    /// Where pages are that were wrong, in bytes from the object's beginning; they count as missing
-    /// from now on, where that could be written.
+    /// The offsets of the pages that do not match their checksums, in bytes of the object. If the
+    /// cache can be written, they count as missing from now on.
     pub wrong_pages: Vec<u64>,
 }
 
-/// What was removed.
+/// The entries that were removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pruned {
-    /// How many entries.
+    /// The number of removed entries.
     pub entries: usize,
-    /// How much disk they took, in bytes.
+    /// The disk space that they had, in bytes.
     pub disk_bytes: u64,
-    /// How much the rest takes.
+    /// The disk space of the remaining entries, in bytes.
     pub left_bytes: u64,
 }
 
@@ -77,126 +75,108 @@ impl CacheAdmin {
     /// Opens the cache in `directory`.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) where there is none.
+    /// [`NotFound`](ErrorKind::NotFound) if the directory does not exist.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
-        let dir = directory.into();
-        let opening = || format!("open the cache {}", dir.display());
-        if !fs::metadata(&dir).map_err(|e| Error::from_io(opening(), e))?.is_dir() {
+        let directory = directory.into();
+        let opening = || format!("open the cache {}", directory.display());
+        if !fs::metadata(&directory).map_err(|e| Error::from_io(opening(), e))?.is_dir() {
             return Err(Error::from_io(opening(), io::Error::from_raw_os_error(libc::ENOTDIR)));
         }
-        let (size, validate) = (CacheSize::Unlimited, CacheValidate::Never);
-        let settings = CacheSettings { dir, size, validate, patient: false };
-        let (shelf, refusal) = Shelf::open(&settings);
+        let (cache, refusal) = CacheDir::open(&directory);
         if let Some(refusal) = refusal {
-            tracing::debug!(%refusal, "the cache can be read only");
+            tracing::debug!(%refusal, "the cache can only be read");
         }
-        Ok(Self { shelf: Arc::new(shelf) })
+        Ok(Self { cache })
     }
 
-    /// All entries, those used last at the end. Damaged ones are left out: they are not used either.
+    /// All entries, least recently used first. Damaged entries, which no load uses, are left out.
     pub fn entries(&self) -> Vec<CacheEntry> {
-        let used = room::usage(&self.shelf);
-        used.into_iter().filter_map(|used| self.entry(used)).map(|(entry, ..)| entry).collect()
+        let usages = usages(&self.cache).into_iter();
+        usages.filter_map(|usage| self.entry(usage)).map(|(entry, _)| entry).collect()
     }
 
-    fn entry(&self, used: Used) -> Option<(CacheEntry, Meta, Arc<Entry>)> {
-        let (meta, validated) = read_meta(&used.directory)?;
-        let in_use = self.hold(&used.directory, &meta)?;
-        let files = in_use.files().ok()?;
-        if !files.fit(meta.len_bytes, in_use.sealer.pages()) {
+    /// The entry, which is not evicted while the second value lives; `None` if it is damaged.
+    fn entry(&self, usage: EntryUsage) -> Option<(CacheEntry, Entry)> {
+        let (meta, validated) = read_meta(&usage.path)?;
+        let (address, identity) = entry_names(&usage.path)?;
+        if key::of_identity(&meta.identity()?) != identity {
             return None;
         }
-        let present = present_bytes(&files, &in_use.sealer).ok()?;
+        let checksums = PageChecksums::new(address, identity, meta.len_bytes);
+        let in_use = Entry::new(self.cache.use_entry(address, identity), checksums);
+        let files = in_use.files().ok().filter(|files| files.fit(&checksums))?;
+        let present_bytes = present_bytes(&files, &checksums).ok()?;
         let entry = CacheEntry {
-            location: meta.location.clone(),
+            location: meta.location,
             len_bytes: meta.len_bytes,
-            present_bytes: present,
-            disk_bytes: used.bytes,
-            is_complete: used.directory.join(DATA).is_file() && present == meta.len_bytes,
+            present_bytes,
+            disk_bytes: usage.disk_bytes,
+            is_complete: usage.path.join(DATA).is_file() && present_bytes == meta.len_bytes,
             validated,
-            last_used: used.last_used,
-            path: super::files::data_path(&used.directory).ok()?,
+            last_used: usage.last_used,
+            path: data_path(&usage.path).ok()?,
         };
-        Some((entry, meta, in_use))
+        Some((entry, in_use))
     }
 
-    /// The entry in `directory`, which is not evicted while this is held.
-    fn hold(&self, directory: &Path, meta: &Meta) -> Option<Arc<Entry>> {
-        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
-        let (place, identity) = (name(directory.parent()?)?, name(directory)?);
-        if meta.identity().is_none_or(|its| key::of_identity(&its) != identity) {
-            return None;
-        }
-        let stretch = Stretch::of_entry(&place, &identity);
-        if let Some(locks) = &self.shelf.locks {
-            locks.begin_use(stretch);
-        }
-        let sealer = Sealer::new(&place, &identity, meta.len_bytes);
-        let shelf = Arc::clone(&self.shelf);
-        Some(Arc::new(Entry::new(shelf, directory.to_owned(), sealer, stretch, meta.len_bytes)))
-    }
-
-    /// Reads every page of every entry and checks it; `progress` is told how many bytes more were.
+    /// Reads and checks every page of every entry. `progress` is called with the number of bytes
+    /// that were read since its last call.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<Vec<Checked>> {
-        let mut all = Vec::new();
-        for used in room::usage(&self.shelf) {
-            let directory = used.directory.clone();
-            let Some((entry, _, in_use)) = self.entry(used) else { continue };
-            let checked = check(&in_use, &mut progress).map_err(|cause| {
-                Error::from_io(format_args!("check {}", directory.display()), cause)
+        let entries = usages(&self.cache).into_iter().filter_map(|usage| self.entry(usage));
+        let checked = entries.map(|(entry, in_use)| {
+            let (checked_bytes, wrong_pages) = check(&in_use, &mut progress).map_err(|cause| {
+                Error::from_io(format_args!("check {}", in_use.path().display()), cause)
             })?;
-            let (checked_bytes, wrong_pages) = checked;
-            all.push(Checked { entry, checked_bytes, wrong_pages });
-        }
-        Ok(all)
+            Ok(Checked { entry, checked_bytes, wrong_pages })
+        });
+        checked.collect()
     }
 
-    /// Removes what was used longest ago, and is not in use, until at most `most_bytes` are taken;
-    /// and what is damaged, or was left by killed processes.
+    /// Removes damaged entries, the remains of killed processes, and then entries that are not in
+    /// use, least recently used first, until the cache has at most `most_bytes`.
     pub fn prune(&self, most_bytes: u64) -> Pruned {
-        room::sweep(&self.shelf.directory);
-        let before = room::usage(&self.shelf);
-        for used in &before {
-            if read_meta(&used.directory).is_none() {
-                self.shelf.remove(&used.directory);
-            }
+        let before = usages(&self.cache);
+        for usage in before.iter().filter(|usage| read_meta(&usage.path).is_none()) {
+            self.cache.remove(&usage.path);
         }
-        room::evict_to(&self.shelf, most_bytes);
+        evict_to(&self.cache, most_bytes);
         self.pruned(&before)
     }
 
-    /// Removes the entries of `location`: of the object, or of all objects below it.
+    /// Removes the entries of `location`: of that object, or of all objects below it.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) where there are none, [`InvalidInput`](ErrorKind::InvalidInput)
     /// where one is in use.
     pub fn remove(&self, location: &Location) -> Result<Pruned> {
-        let wanted = location.to_string();
-        let below = format!("{}/", wanted.trim_end_matches('/'));
-        let before = room::usage(&self.shelf);
-        let is_wanted = |used: &&Used| {
-            read_meta(&used.directory).is_some_and(|(meta, _)| {
-                let without_query = meta.location.trim_end_matches("?...");
-                let wanted = wanted.trim_end_matches("?...");
-                without_query == wanted || meta.location.starts_with(&below)
+        let location = location.to_string();
+        let below = format!("{}/", location.trim_end_matches('/'));
+        let without_query = |location: &str| location.trim_end_matches("?...").to_owned();
+        let is_named = |usage: &&EntryUsage| {
+            read_meta(&usage.path).is_some_and(|(meta, _)| {
+                without_query(&meta.location) == without_query(&location)
+                    || meta.location.starts_with(&below)
             })
         };
-        let named: Vec<_> = before.iter().filter(is_wanted).collect();
+        let before = usages(&self.cache);
+        let named: Vec<_> = before.iter().filter(is_named).collect();
         if named.is_empty() {
             let sentence = format!(
-                "{wanted} is not in the cache {}; `ringload cache ls` lists what is",
-                self.shelf.directory.display()
+                "{location} is not in the cache {}; `ringload cache ls` lists its objects",
+                self.cache.path.display()
             );
             return Err(Error::new(ErrorKind::NotFound, sentence));
         }
-        for used in named {
-            if !self.shelf.remove(&used.directory) && used.directory.exists() {
-                let sentence = match self.shelf.is_writable() {
-                    true => format!("{wanted} is in use; remove it when the load is done"),
-                    false => "the cache cannot be written; remove it as its owner".to_owned(),
+        for usage in named {
+            if !self.cache.remove(&usage.path) && usage.path.exists() {
+                let sentence = match self.cache.is_writable() {
+                    true => format!("{location} is in use; remove it when the load has ended"),
+                    false => {
+                        "the cache cannot be written; remove the entry as its owner".to_owned()
+                    }
                 };
                 return Err(Error::new(ErrorKind::InvalidInput, sentence));
             }
@@ -204,56 +184,58 @@ impl CacheAdmin {
         Ok(self.pruned(&before))
     }
 
-    fn pruned(&self, before: &[Used]) -> Pruned {
-        let gone: Vec<_> = before.iter().filter(|used| !used.directory.exists()).collect();
+    fn pruned(&self, before: &[EntryUsage]) -> Pruned {
+        let gone = || before.iter().filter(|usage| !usage.path.exists());
         Pruned {
-            entries: gone.len(),
-            disk_bytes: gone.iter().map(|used| used.bytes).sum(),
-            left_bytes: room::usage(&self.shelf).iter().map(|used| used.bytes).sum(),
+            entries: gone().count(),
+            disk_bytes: gone().map(|usage| usage.disk_bytes).sum(),
+            left_bytes: total_bytes(&self.cache),
         }
     }
 }
 
-/// How many bytes have seals.
-fn present_bytes(files: &Files, sealer: &Sealer) -> io::Result<u64> {
-    let pages = sealer.pages();
+/// The object's pages, some at a time.
+fn page_ranges(checksums: &PageChecksums) -> impl Iterator<Item = Range<u64>> + use<> {
+    let pages = checksums.pages();
+    let starts = (0..pages).step_by(PAGES_AT_ONCE as usize);
+    starts.map(move |first| first..pages.min(first + PAGES_AT_ONCE))
+}
+
+/// How many bytes are in pages that have checksums.
+fn present_bytes(files: &EntryFiles, checksums: &PageChecksums) -> io::Result<u64> {
     let mut present = 0;
-    for first in (0..pages).step_by(CHECKED_AT_ONCE as usize) {
-        let range = first..pages.min(first + CHECKED_AT_ONCE);
-        for (page, seal) in (first..).zip(files.seals(&range)?) {
-            if seal != MISSING {
-                present += sealer.end_of(&(page..page + 1)) - page * PAGE_BYTES;
+    for range in page_ranges(checksums) {
+        for (page, checksum) in range.clone().zip(files.checksums(&range)?) {
+            if checksum != MISSING {
+                present += checksums.len_of(&(page..page + 1)) as u64;
             }
         }
     }
     Ok(present)
 }
 
-/// Checks all pages of `entry` that are there; gives how many bytes, and which were wrong.
+/// Checks all pages of `entry` that are present. Returns how many bytes they have, and the offsets
+/// of wrong pages.
 fn check(entry: &Entry, progress: &mut impl FnMut(u64)) -> io::Result<(u64, Vec<u64>)> {
-    let (files, sealer) = (entry.files()?, entry.sealer);
+    let (files, of_object) = (entry.files()?, entry.checksums);
     let (mut checked, mut wrong) = (0, Vec::new());
-    let pages = sealer.pages();
     let mut bytes = Vec::new();
-    for first in (0..pages).step_by(CHECKED_AT_ONCE as usize) {
-        let range = first..pages.min(first + CHECKED_AT_ONCE);
-        let seals = files.seals(&range)?;
-        if seals.iter().all(|&seal| seal == MISSING) {
+    for range in page_ranges(&of_object) {
+        let checksums = files.checksums(&range)?;
+        if checksums.iter().all(|&checksum| checksum == MISSING) {
             continue;
         }
-        bytes.resize((sealer.end_of(&range) - first * PAGE_BYTES) as usize, 0);
-        files.read(&mut bytes, first * PAGE_BYTES)?;
-        files.forget(first * PAGE_BYTES, bytes.len() as u64);
-        let of_pages = bytes.chunks(PAGE_BYTES as usize);
-        for ((page, bytes), &seal) in (first..).zip(of_pages).zip(&seals) {
-            if seal == MISSING {
-                continue;
-            }
+        let offset = range.start * PAGE_BYTES;
+        bytes.resize(of_object.len_of(&range), 0);
+        files.read(&mut bytes, offset)?;
+        files.drop_from_page_cache(offset, bytes.len() as u64);
+        let pages = range.zip(bytes.chunks(PAGE_BYTES as usize)).zip(checksums);
+        for ((page, bytes), checksum) in pages.filter(|(_, checksum)| *checksum != MISSING) {
             checked += bytes.len() as u64;
-            if sealer.seal(page, bytes) != seal {
+            if of_object.of_page(page, bytes) != checksum {
                 wrong.push(page * PAGE_BYTES);
                 if files.writable {
-                    files.set_seals(page, &[MISSING])?;
+                    files.set_checksums(page, &[MISSING])?;
                 }
             }
         }

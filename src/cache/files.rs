@@ -1,9 +1,9 @@
-//! The files of one entry, open.
+//! The open files of one entry.
 //!
-//! They are open only while somebody reads or writes them, so that a checkpoint of 500 shards does
-//! not need a thousand descriptors.
+//! They are open only while they are read or written, so that a checkpoint of 500 shards does not
+//! need a thousand descriptors.
 
-use super::pages::{MISSING, SEAL_BYTES, from_bytes, to_bytes};
+use super::pages::{CHECKSUM_BYTES, MISSING, PageChecksums, from_bytes, to_bytes};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,40 +13,41 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What an entry is.
+/// The entry's metadata; its modification time is when the object's store last validated it.
 pub(super) const ENTRY: &str = "entry";
-/// Its pages' seals.
+/// The checksums of its pages.
 pub(super) const PAGES: &str = "pages";
-/// Its bytes, while some are missing.
+/// The object's bytes while pages are missing.
 pub(super) const PARTIAL: &str = "partial";
-/// Its bytes, all of them.
+/// The object's bytes once no page is missing.
 pub(super) const DATA: &str = "data.safetensors";
-/// When it was last used.
+/// An empty file; its modification time is when the entry was last used.
 pub(super) const USED: &str = "used";
 
-/// Direct writes begin and end at multiples of this, as pages do; a file system that wants more
-/// refuses, and is written to through the page cache.
+/// Direct writes begin and end at multiples of this, as pages do. A file system that needs larger
+/// blocks refuses them, and is written to through the page cache.
 const DIRECT_BYTES: u64 = 4096;
 
-/// The seals and the bytes of one entry.
+/// The files of the checksums and of the bytes of one entry.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct EntryFiles {
     path: PathBuf,
     pages: File,
     data: File,
     direct: OnceLock<Option<File>>,
     direct_refused: AtomicBool,
-    /// Whether they may be written to.
+    /// Whether the files are open for writing.
     pub writable: bool,
-    /// Whether anything went through the page cache since it was last told to forget.
+    /// Whether anything was written through the page cache since the last sync.
     buffered: AtomicBool,
 }
 
-impl Files {
-    /// Opens those in `directory`, for writing too if that is asked for and allowed.
+impl EntryFiles {
+    /// Opens the files of the entry in `directory`; for writing too if `writable` is set and the
+    /// file system permits it.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the file system.
     pub fn open(directory: &Path, writable: bool) -> io::Result<Self> {
         let path = data_path(directory)?;
         let open = |writable| {
@@ -56,7 +57,7 @@ impl Files {
             };
             Ok((open(&directory.join(PAGES))?, open(&path)?, writable))
         };
-        // Another user's files may be there to be read only.
+        // Files of another user may only be readable.
         let opened =
             if writable { open(true).or_else(|_: io::Error| open(false)) } else { open(false) };
         let (pages, data, writable) = opened?;
@@ -71,41 +72,42 @@ impl Files {
         })
     }
 
-    /// Whether their lengths are those of an object of `len_bytes` and so many pages.
-    pub fn fit(&self, len_bytes: u64, pages: u64) -> bool {
+    /// Whether the files have the lengths that belong to an object with these checksums.
+    pub fn fit(&self, checksums: &PageChecksums) -> bool {
         let len = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
-        len(&self.data) == len_bytes && len(&self.pages) == pages * SEAL_BYTES
+        len(&self.data) == checksums.len_bytes
+            && len(&self.pages) == checksums.pages() * CHECKSUM_BYTES
     }
 
-    /// The seals of `pages`.
+    /// The checksums of `pages`.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn seals(&self, pages: &Range<u64>) -> io::Result<Vec<u64>> {
-        let mut bytes = vec![0; ((pages.end - pages.start) * SEAL_BYTES) as usize];
-        self.pages.read_exact_at(&mut bytes, pages.start * SEAL_BYTES)?;
+    /// Those of the file system.
+    pub fn checksums(&self, pages: &Range<u64>) -> io::Result<Vec<u64>> {
+        let mut bytes = vec![0; ((pages.end - pages.start) * CHECKSUM_BYTES) as usize];
+        self.pages.read_exact_at(&mut bytes, pages.start * CHECKSUM_BYTES)?;
         Ok(from_bytes(&bytes))
     }
 
-    /// Sets the seals from page `first` on.
+    /// Sets the checksums from page `first` on.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn set_seals(&self, first: u64, seals: &[u64]) -> io::Result<()> {
-        self.pages.write_all_at(&to_bytes(seals), first * SEAL_BYTES)
+    /// Those of the file system.
+    pub fn set_checksums(&self, first: u64, checksums: &[u64]) -> io::Result<()> {
+        self.pages.write_all_at(&to_bytes(checksums), first * CHECKSUM_BYTES)
     }
 
-    /// The first missing one of the `pages`.
+    /// The first of the `pages` that is missing.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the file system.
     pub fn first_missing(&self, pages: Range<u64>) -> io::Result<Option<u64>> {
         const AT_ONCE: u64 = 8 << 10;
         let mut first = pages.start;
         while first < pages.end {
             let end = pages.end.min(first + AT_ONCE);
-            let seals = self.seals(&(first..end))?;
-            if let Some(at) = seals.iter().position(|&seal| seal == MISSING) {
+            let checksums = self.checksums(&(first..end))?;
+            if let Some(at) = checksums.iter().position(|&checksum| checksum == MISSING) {
                 return Ok(Some(first + at as u64));
             }
             first = end;
@@ -116,15 +118,15 @@ impl Files {
     /// Reads bytes through the page cache.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the file system.
     pub fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         self.data.read_exact_at(into, offset)
     }
 
-    /// Writes `bytes` at `offset`, a page's start: directly what can be.
+    /// Writes `bytes` at `offset`, which is the start of a page: directly where that is possible.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the file system.
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let aligned = (bytes.as_ptr() as u64 | offset).is_multiple_of(DIRECT_BYTES);
         let whole =
@@ -156,43 +158,43 @@ impl Files {
         self.data.write_all_at(bytes, offset)
     }
 
-    /// Brings all to the disk, and takes it out of the page cache.
+    /// Syncs everything to the disk, and removes it from the page cache.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the file system.
     pub fn sync(&self) -> io::Result<()> {
         self.data.sync_data()?;
         if self.buffered.swap(false, Ordering::Relaxed) {
-            self.forget(0, 0);
+            self.drop_from_page_cache(0, 0);
         }
         self.pages.sync_data()
     }
 
-    /// Tells the page cache to forget these bytes.
-    pub fn forget(&self, offset: u64, len: u64) {
+    /// Removes these bytes from the page cache; a length of 0 stands for the rest of the file.
+    pub fn drop_from_page_cache(&self, offset: u64, len: u64) {
         let (offset, len) = (offset as libc::off_t, len as libc::off_t);
-        // Advice: whether it is taken is the kernel's affair.
+        // Advice, which the kernel may ignore.
         let _ = posix_fadvise(&self.data, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 
-    /// When a seal was last set.
-    pub fn changed(&self) -> Option<std::time::SystemTime> {
+    /// When a checksum was last set.
+    pub fn modified(&self) -> Option<std::time::SystemTime> {
         self.pages.metadata().and_then(|metadata| metadata.modified()).ok()
     }
 }
 
-/// The file of the bytes in `directory`, whatever it is called now.
+/// The path of the data file of the entry in `directory`, whichever name it has now.
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] where there is none.
+/// [`io::ErrorKind::NotFound`] where the entry has none.
 pub(super) fn data_path(directory: &Path) -> io::Result<PathBuf> {
-    // It may be renamed between two looks, in one direction only.
+    // It may be renamed between two checks, in one direction only.
     let names = [DATA, PARTIAL, DATA];
     let found = names.iter().map(|name| directory.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// `data` opened once more for direct writes. By its descriptor: its name may change.
+/// `data` opened again for direct writes: by its descriptor, as its name may change.
 fn open_direct(path: &Path, data: &File) -> Option<File> {
     use std::os::fd::AsRawFd;
     let open = |path: &Path| {

@@ -1,17 +1,19 @@
-//! What objects are called in the cache.
+//! The names of entries.
 //!
-//! The name of a place is a hash, so that nothing secret, nothing too long and no odd character gets
-//! into the file system. What changes with every signed URL of one object is left out of it.
+//! The name of an address is a hash, so that no secret, no long name and no special character gets
+//! into the file system. It does not depend on the parameters that change with every signed URL of
+//! one object.
 
 use crate::location::ObjectUri;
 use crate::source::ObjectIdentity;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write;
 
-/// Digits of an identity's name; those of a place are 64.
+/// The digits of an identity's name; the name of an address has 64.
 const IDENTITY_DIGITS: usize = 16;
 
-/// Parameters that belong to a signature, in lower case; those of Azure only beside its `sig`.
+/// The parameters of a URL that belong to a signature, in lower case; those of Azure count only
+/// beside its `sig`.
 const SIGNATURE: [&str; 8] = [
     "signature",
     "expires",
@@ -27,10 +29,11 @@ const SIGNATURE_AZURE: [&str; 16] = [
     "ske", "sks",
 ];
 
-/// The name of the place of `uri`; `server` says where it is, beside the location.
-pub(super) fn of_place(uri: &ObjectUri, server: &str) -> String {
+/// The name of the address of `uri`. `server` is the address of its server where the location does
+/// not contain it, else empty.
+pub(super) fn of_address(uri: &ObjectUri, server: &str) -> String {
     let container = match (uri.is_url(), uri.container().rsplit_once('@')) {
-        // Another user may get something else; the password does not matter.
+        // Another user may get another object; the password does not matter.
         (true, Some((user, host))) => {
             format!("{}@{host}", user.split(':').next().unwrap_or_default())
         }
@@ -55,26 +58,26 @@ pub(super) fn of_identity(identity: &ObjectIdentity) -> String {
     name
 }
 
-/// SHA-256 of the parts and where they end, in hexadecimal digits.
+/// The SHA-256 of the parts and their lengths, in hexadecimal digits.
 pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> String {
     let mut all = Vec::new();
     for part in parts {
         all.extend_from_slice(&(part.len() as u64).to_le_bytes());
         all.extend_from_slice(part);
     }
-    hex(digest(&SHA256, &all).as_ref())
+    sha256(&all)
 }
 
-/// In lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut digits, byte| {
+/// The SHA-256 of `bytes`, in lower-case hexadecimal digits.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut digits, byte| {
         // Writing to a string does not fail.
         let _ = write!(digits, "{byte:02x}");
         digits
     })
 }
 
-/// Path and query without what signs them.
+/// The path and query `key` without the parameters of a signature.
 fn unsigned(key: &str) -> String {
     let Some((path, query)) = key.split_once('?') else { return key.to_owned() };
     let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
@@ -94,9 +97,9 @@ mod tests {
     use super::*;
     use crate::location::Location;
 
-    fn place(url: &str) -> String {
+    fn address(url: &str) -> String {
         let Location::Object(uri) = Location::parse(url).unwrap() else { panic!("{url}") };
-        of_place(&uri, "")
+        of_address(&uri, "")
     }
 
     #[test]
@@ -107,7 +110,7 @@ mod tests {
             ("https://h/a?sv=1&se=2&sig=3", "https://h/a?sv=1&se=3&sig=4"),
         ];
         for (a, b) in same {
-            assert_eq!(place(a), place(b), "{a} {b}");
+            assert_eq!(address(a), address(b), "{a} {b}");
         }
         let different = [
             "https://h/a",
@@ -121,12 +124,12 @@ mod tests {
             "s3://h/a",
             "https://ha/",
         ];
-        let mut names: Vec<_> = different.map(place).into();
+        let mut names: Vec<_> = different.map(address).into();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), different.len());
         let Location::Object(uri) = Location::parse("s3://b/k").unwrap() else { panic!() };
-        assert_ne!(of_place(&uri, ""), of_place(&uri, "http://minio"));
+        assert_ne!(of_address(&uri, ""), of_address(&uri, "http://minio"));
     }
 
     #[test]

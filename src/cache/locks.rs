@@ -1,56 +1,58 @@
 //! Locks that all processes see, and that end with their holder.
 //!
-//! One file, of which byte ranges are locked ("open file description" locks: they belong to the open
-//! file, not to the process, and the kernel drops them when it is closed or its process is killed).
-//! Each entry has a stretch of 2^32 bytes in it, named by 31 bits of its hash: a byte for each page,
-//! and the last ones for the entry as a whole. Two entries on one stretch only wait for each other.
+//! Byte ranges of one file are locked by "open file description" locks: they belong to the open file,
+//! not to the process, and the kernel releases them when it is closed or its process is killed. Each
+//! entry has a range of 2^32 bytes of the file, chosen by 31 bits of its hash: a byte for each page,
+//! and the last bytes for the entry as a whole. Two entries with the same range only wait for each
+//! other.
 
 use super::key;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long a lock that is held for moments is waited for.
-const MOMENTS: Duration = Duration::from_secs(10);
+/// How long to wait for a lock that others hold for moments only.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Entries have fewer pages than this.
 pub(super) const PAGES_MAX: u64 = (1 << 32) - 16;
 const CHANGE: u64 = (1 << 32) - 2;
 const USE: u64 = (1 << 32) - 1;
 
-/// The lock file, opened.
+/// The open lock file.
 #[derive(Debug)]
 pub(super) struct Locks {
     file: File,
 }
 
-/// The locks of one entry.
+/// The range of one entry in the lock file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stretch(u64);
+pub(super) struct LockRange(u64);
 
-impl Stretch {
-    /// That of the entry with these names.
-    pub fn of_entry(place: &str, identity: &str) -> Self {
-        Self::of(&key::hash([place.as_bytes(), identity.as_bytes()]))
+impl LockRange {
+    /// The range of the entry with these names.
+    pub fn of_entry(address: &str, identity: &str) -> Self {
+        Self::of_hash(&key::hash([address.as_bytes(), identity.as_bytes()]))
     }
 
-    /// That of a hash, in hexadecimal digits.
-    fn of(name: &str) -> Self {
-        let digits = name.get(..8).unwrap_or_default();
+    /// The range for a hash in hexadecimal digits.
+    fn of_hash(hash: &str) -> Self {
+        let digits = hash.get(..8).unwrap_or_default();
         let number = u64::from_str_radix(digits, 16).unwrap_or_default();
         Self((number & 0x7fff_ffff) << 32)
     }
 }
 
 impl Locks {
-    /// Opens the lock file of `directory`, which is made if it is to be `writable`.
+    /// Opens the lock file of `directory`, and creates it if it is to be `writable`.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the file system.
     pub fn open(directory: &Path, writable: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -62,35 +64,36 @@ impl Locks {
         Ok(Self { file })
     }
 
-    /// Whether `pages` of the entry are now this holder's.
-    pub fn claim(&self, entry: Stretch, first: u64, end: u64) -> bool {
-        self.set(libc::F_WRLCK, entry.0 + first, end - first)
+    /// Locks `pages` of the entry. Returns false where another holder has locked any of them.
+    pub fn try_lock_pages(&self, entry: LockRange, pages: &Range<u64>) -> bool {
+        self.set(libc::F_WRLCK, entry.0 + pages.start, pages.end - pages.start)
     }
 
-    /// Gives `pages` back.
-    pub fn release(&self, entry: Stretch, first: u64, end: u64) {
-        self.set(libc::F_UNLCK, entry.0 + first, end - first);
+    /// Unlocks `pages` of the entry.
+    pub fn unlock_pages(&self, entry: LockRange, pages: &Range<u64>) {
+        self.set(libc::F_UNLCK, entry.0 + pages.start, pages.end - pages.start);
     }
 
-    /// Says that the entry is in use, by whoever says so. Waits for one that is being removed.
-    pub fn begin_use(&self, entry: Stretch) -> bool {
+    /// Marks the entry as in use by this holder, beside others. Waits while another holder removes
+    /// it; returns false when that takes too long.
+    pub fn lock_use(&self, entry: LockRange) -> bool {
         self.wait(libc::F_RDLCK, entry.0 + USE)
     }
 
-    /// Says that it is not any more.
-    pub fn end_use(&self, entry: Stretch) {
+    /// Ends the use of the entry, or its removal.
+    pub fn unlock_use(&self, entry: LockRange) {
         self.set(libc::F_UNLCK, entry.0 + USE, 1);
     }
 
-    /// Whether nobody else uses the entry, and nobody will until [`end_use`](Self::end_use). It must
-    /// not be in use by this holder.
-    pub fn seize(&self, entry: Stretch) -> bool {
+    /// Keeps others from using the entry until [`unlock_use`](Self::unlock_use). Returns false where
+    /// another holder uses it; this holder must not.
+    pub fn try_lock_unused(&self, entry: LockRange) -> bool {
         self.set(libc::F_WRLCK, entry.0 + USE, 1)
     }
 
-    /// Runs `change`, which makes or replaces the entry, while nobody else does. `None` when that
-    /// takes too long.
-    pub fn change<T>(&self, entry: Stretch, change: impl FnOnce() -> T) -> Option<T> {
+    /// Runs `change`, which creates or replaces the entry, while no other holder does. `None` when
+    /// another holder takes too long.
+    pub fn change<T>(&self, entry: LockRange, change: impl FnOnce() -> T) -> Option<T> {
         if !self.wait(libc::F_WRLCK, entry.0 + CHANGE) {
             return None;
         }
@@ -102,7 +105,7 @@ impl Locks {
     fn wait(&self, kind: i32, at: u64) -> bool {
         let began = Instant::now();
         while !self.set(kind, at, 1) {
-            if began.elapsed() > MOMENTS {
+            if began.elapsed() > TIMEOUT {
                 return false;
             }
             sleep(Duration::from_millis(2));
@@ -110,7 +113,8 @@ impl Locks {
         true
     }
 
-    /// Sets a lock, if nobody else's is in its way. A file system without locks has none in the way.
+    /// Sets a lock. Returns false where another holder's lock conflicts; on a file system without
+    /// locks none does.
     fn set(&self, kind: i32, start: u64, len: u64) -> bool {
         let lock = libc::flock {
             l_type: kind as libc::c_short,
@@ -133,19 +137,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let open = || Locks::open(directory.path(), true).unwrap();
         let (a, b) = (open(), open());
-        let entry = Stretch::of("0123456789abcdef");
-        let other = Stretch::of("1123456789abcdef");
-        assert!(a.claim(entry, 0, 100));
-        assert!(!b.claim(entry, 99, 200));
-        assert!(b.claim(entry, 100, 200) && b.claim(other, 0, 100));
-        a.release(entry, 50, 100);
-        assert!(b.claim(entry, 50, 100) && !b.claim(entry, 49, 50));
-        assert!(a.begin_use(entry) && b.begin_use(entry));
-        a.end_use(entry);
-        assert!(!a.seize(entry));
+        let entry = LockRange::of_hash("0123456789abcdef");
+        let other = LockRange::of_hash("1123456789abcdef");
+        assert!(a.try_lock_pages(entry, &(0..100)));
+        assert!(!b.try_lock_pages(entry, &(99..200)));
+        assert!(b.try_lock_pages(entry, &(100..200)) && b.try_lock_pages(other, &(0..100)));
+        a.unlock_pages(entry, &(50..100));
+        assert!(b.try_lock_pages(entry, &(50..100)) && !b.try_lock_pages(entry, &(49..50)));
+        assert!(a.lock_use(entry) && b.lock_use(entry));
+        a.unlock_use(entry);
+        assert!(!a.try_lock_unused(entry));
         drop(b);
-        assert!(a.seize(entry), "a lock outlives its holder");
-        assert!(a.claim(entry, 0, 200));
+        assert!(a.try_lock_unused(entry), "a lock outlives its holder");
+        assert!(a.try_lock_pages(entry, &(0..200)));
         assert_eq!(a.change(entry, || 1), Some(1));
     }
 }

@@ -1,39 +1,38 @@
-//! The file `entry`: what an entry is, as text with a checksum.
+//! The file `entry`: the metadata of an entry, as text with a checksum.
 //!
 //! ```text
 //! ringload cache entry, version 1
 //! {"location":"s3://bucket/model.safetensors","len_bytes":1234,"etag":"...","last_modified":"..."}
-//! SHA-256 of all above, in hexadecimal digits
+//! SHA-256 of all lines above, in hexadecimal digits
 //! ```
 //!
-//! Whatever is not exactly that is no entry.
+//! An entry with any other text is not used.
 
-use super::key::hex;
+use super::key::sha256;
 use crate::source::ObjectIdentity;
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// Changes with anything that makes older entries unreadable.
+/// The version changes with anything that makes older entries unreadable.
 const TITLE: &str = "ringload cache entry, version 1\n";
 
-/// No entry is longer: headers and locations are not.
+/// No entry's metadata is longer, since headers and locations are not.
 pub(super) const BYTES_MAX: usize = 256 << 10;
 
-/// What an entry is.
+/// The metadata of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Meta {
-    /// Without secrets, for people.
+    /// Without secrets, to be displayed.
     pub location: String,
     pub len_bytes: u64,
-    /// In base64: a header may hold any byte.
+    /// In base64, as a header may contain any byte.
     etag: Option<String>,
     last_modified: Option<String>,
 }
 
 impl Meta {
-    /// Of the object at `location`.
+    /// The metadata of the object at `location`.
     pub fn new(location: &str, identity: &ObjectIdentity) -> Self {
         let encode = |bytes: Option<&[u8]>| bytes.map(|bytes| STANDARD.encode(bytes));
         Self {
@@ -44,7 +43,7 @@ impl Meta {
         }
     }
 
-    /// What the object was.
+    /// The object's identity when it was cached.
     pub fn identity(&self) -> Option<ObjectIdentity> {
         let decode = |text: &Option<String>| {
             text.as_ref().map(|text| STANDARD.decode(text)).transpose().ok()
@@ -53,21 +52,20 @@ impl Meta {
         ObjectIdentity::from_parts(self.len_bytes, etag.as_deref(), last_modified.as_deref())
     }
 
-    /// As it stands in the file.
+    /// The text of the file.
     pub fn to_text(&self) -> String {
         // Serializing strings and numbers does not fail.
         let json = serde_json::to_string(self).unwrap_or_default();
         let text = format!("{TITLE}{json}\n");
-        let sum = hex(digest(&SHA256, text.as_bytes()).as_ref());
-        format!("{text}{sum}\n")
+        format!("{text}{}\n", sha256(text.as_bytes()))
     }
 
-    /// The one in a file; `None` for what is none.
+    /// The metadata in the text of a file; `None` where it is damaged.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let json = text.strip_prefix(TITLE)?.lines().next()?;
         let meta: Self = serde_json::from_str(json).ok()?;
-        // Written the same way again: every byte counts.
+        // Every byte counts, so the same text is written again.
         (meta.to_text() == text).then_some(meta)
     }
 }
@@ -77,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_flipped_byte_makes_it_none() {
+    fn any_flipped_byte_is_noticed() {
         let identity = ObjectIdentity::from_parts(1234, Some(b"\"e\xfftag\""), None).unwrap();
         let meta = Meta::new("s3://bucket/a\nb\u{e9}", &identity);
         let text = meta.to_text().into_bytes();

@@ -1,114 +1,110 @@
 //! The local file cache: objects of stores are written to disk while they are loaded, and read from
-//! there the next time.
+//! there by later loads.
 //!
 //! ```text
-//! Opener --Remote--> Cache::open --> Shelf: which entry? still valid? --> CachedSource (one a shard)
-//!                                                                          |
-//!      engine's lane <---- CachedReader: what is there from the file, the rest from the store
+//! Opener --RemoteObject--> Cache::open --> Entries: which entry? still valid? --> CachedSource (one a shard)
+//!                                                                            |
+//!    engine's task <---- CachedReader: present pages from the file, others from the store
 //!           | window filled                    ^
-//!           v                                  | pages that others wrote meanwhile
-//!      Part of the slot ----> Writer (two threads): direct write, then its pages' seals
+//!           v                                  | pages that other loads write meanwhile
+//!      Part of the slot ----> Writer (two threads): direct write, then the pages' checksums
 //! ```
 //!
 //! # On disk
 //!
 //! ```text
 //! DIR/lock                                     byte ranges of it are locked; it stays empty
-//!    /listings/<hash>                          names in a directory of a store, for use offline
-//!    /<hash of the location>/<hash of the identity>/
-//!        entry                                 what it is: text with a checksum; its time: last validated
-//!        pages                                 8 bytes a page of 4 KiB: its seal, or zero
+//!    /listings/<hash>                          listings of stores' directories, for use offline
+//!    /<hash of the address>/<hash of the identity>/
+//!        entry                                 metadata: text with a checksum; its time: last validated
+//!        pages                                 8 bytes a page of 4 KiB: its checksum, or zero
 //!        partial                               the object's bytes at their own offsets, with holes
-//!        data.safetensors                      the same, once it is complete
+//!        data.safetensors                      the same file, renamed once it is complete
 //!        used                                  empty; its time: last used
 //! ```
 //!
-//! An entry is named by where the object is (without secrets) and by what it is: ETag, or else the
-//! modification time, and length. A replaced object is therefore another entry, and readers of the
-//! old one are never mixed up with it. A new entry is made beside and renamed into place; the data
-//! is renamed when it is complete, so that what is called `data.safetensors` always is all of it, for
-//! any tool to read.
+//! An entry is named after the object's address (without secrets) and its identity: its length and
+//! its ETag, or else its modification time. A replaced object therefore has another entry, and never
+//! mixes with readers of the old one. A new entry is created under a temporary name and then renamed.
+//! The data file is renamed when it is complete, so `data.safetensors` always has all bytes of the
+//! object, for any program.
 //!
-//! # What makes a byte right
+//! # Correctness
 //!
-//! The *seal* of a page is its CRC-64, mixed with the page's number and the entry's names. It is
-//! written after the page, and a page is read only with its seal: each read checks it on the way, on
-//! a thread beside the engine's, before anything is handed out. So whatever a kill, a power loss, a broken disk
-//! or a flipped byte leaves of data or seals is a missing page, and that is fetched; it does not
-//! depend on the order in which anything reached the disk. It costs what reading the bytes once costs
-//! (`ringload-perf cache` measures them).
+//! The checksum of a page is its CRC-64, mixed with the page's number and the entry's names. It is
+//! written after the page, and a page is read only with its checksum: each read checks its pages, on
+//! a thread beside the engine's, before anything is delivered. So a kill, a power loss, a broken disk
+//! or a flipped bit in data or checksums results in a missing page, which is fetched again; nothing
+//! depends on the order in which writes reached the disk. The cost is that of reading the bytes once
+//! (`ringload-perf cache` measures it).
 //!
-//! Pages are as small as a slot's alignment on purpose. Extents begin and end in mid-page, but their
-//! slots hold whole pages; as [`CachedSource`](source::CachedSource) says that its block is a page or
-//! more, the ends of slots are fetched as well, and every page in a slot is whole. Nothing has to be
-//! merged, read again or kept back, whatever the tensors, the memory limit and the reads of a load
-//! are. The price is 8 bytes for 4096 on disk, and up to a page fetched twice for each extent.
+//! A consumer may change its tensors while the writer still has their pages to write. The checksums
+//! are computed before any consumer has the bytes; see [`crate::ring`] and [`entry::Entry::write`].
 //!
-//! # Not in the way
+//! Pages are as small as the alignment of slots. Extents begin and end in mid-page, but slots hold
+//! whole pages: [`CachedSource`] declares blocks of at least a page, so the rest of a slot's first and
+//! last page is fetched as well, and every page in a slot is whole. Nothing has to be merged or read
+//! again, whatever the tensors, the memory limit and the reads of a load are. The price is 8 bytes
+//! for 4096 on disk, and up to a page fetched twice for each extent.
 //!
-//! When a read of the network is complete, its window shares the bytes with the writer and the load
-//! goes on. Under a memory limit the writer may keep a part of the ring from being used again, so
-//! what it holds at once is bounded; beyond that, pages are left out and stay missing, for a later
-//! load to fill. Writes are direct (else the page cache is told to forget them); two blocking
-//! threads are enough, since the kernel splits a write of 8 MiB into as many as the disk takes.
+//! # Speed
+//!
+//! When a window is filled from the network, it shares its bytes with the writer and the load goes
+//! on. Under a memory limit the writer may delay the reuse of slots, so it holds a bounded share of
+//! the ring; pages beyond that share are left out, for a later load to add. Writes are direct (or else
+//! the written pages are dropped from the page cache). Two blocking threads are enough, since the
+//! kernel splits a write of 8 MiB into as many requests as the disk takes.
 //!
 //! # Many processes
 //!
-//! All of them share the entries; nobody owns one. Who fetches a range locks its pages in the lock
-//! file first ("open file description" locks, which end with their holder, however it ends). Who
-//! finds the pages it wants locked waits until they are there, or the lock is gone and it is its own
-//! to fetch. Waiting ends after [`PATIENCE`](claim::PATIENCE) without a single page. Entries in use
-//! hold a shared lock, so that nobody evicts them.
+//! All processes share the entries. A load locks the pages that it fetches in the lock file, by "open
+//! file description" locks, which end with their holder, however it ends. A load that finds its pages
+//! locked waits until they are present, or until the lock is gone and it can fetch them itself.
+//! Waiting ends after [`STALL_TIMEOUT`](fetch_lock::STALL_TIMEOUT) without a single new page. Entries
+//! in use have a shared lock, so that no process evicts them.
 //!
-//! A load that is verified against its store's checksums passes the cache by.
+//! Loads that are verified against their stores' checksums do not use the cache.
 //!
-//! What cannot be written (full disk, read-only file system, no permission) is told once, and loads
-//! go on without.
+//! When the cache cannot be written (full disk, read-only file system, missing permission), that is
+//! logged once, and loads go on without writing to it.
 
 mod admin;
-mod checks;
-mod claim;
+mod cache_dir;
+mod check_limit;
+mod entries;
 mod entry;
+mod eviction;
+mod fetch_lock;
 mod files;
 mod key;
 mod listing;
 mod locks;
 mod meta;
+mod open_cache;
 mod pages;
 mod reader;
-mod room;
-mod shelf;
 mod source;
 mod writer;
 
 pub use admin::{CacheAdmin, CacheEntry, Checked, Pruned};
 
 use crate::error::Result;
-use crate::location::{Location, ObjectUri};
-use crate::options::{CacheOptions, CacheSettings, CacheValidate, cores};
-use crate::source::{CacheLayer, ObjectIdentity, ObjectSource, RemoteObject, Source};
-use checks::Checks;
-use shelf::{Known, Shelf};
+use crate::location::Location;
+use crate::options::CacheOptions;
+use crate::source::{CacheLayer, RemoteObject, Source};
+use open_cache::OpenCache;
+use parking_lot::Mutex;
 use source::CachedSource;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use writer::Writer;
 
-/// The cache of one loader and its clones. Nothing is looked at before the first object is opened.
+/// The cache of one loader and its clones. Its directory is opened with the first object.
 #[derive(Default)]
 pub(crate) struct Cache {
     pub options: CacheOptions,
-    open: OnceLock<Option<Arc<Opened>>>,
+    open: OnceLock<Option<Arc<OpenCache>>>,
     opening: Mutex<()>,
-}
-
-/// A cache whose directory is known.
-struct Opened {
-    shelf: Arc<Shelf>,
-    writer: Writer,
-    settings: CacheSettings,
-    checks: Checks,
 }
 
 impl Cache {
@@ -117,111 +113,67 @@ impl Cache {
         Self { options, ..Self::default() }
     }
 
-    /// It, opened in this environment; `None` where there is to be none.
+    /// Opens the cache directory configured by the options or else by the environment, unless it is
+    /// open; `None` where none is configured.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a variable that cannot be used.
-    fn opened(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<&Arc<Opened>>> {
-        let _one_by_one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+    fn opened(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<&Arc<OpenCache>>> {
+        let _one_by_one = self.opening.lock();
         if let Some(open) = self.open.get() {
             return Ok(open.as_ref());
         }
         let settings = self.options.settings(env)?;
-        let opened = settings.map(|settings| {
-            let (shelf, refusal) = Shelf::open(&settings);
-            if let Some(refusal) = refusal {
-                shelf.give_up("write", &refusal);
-            }
-            let shelf = Arc::new(shelf);
-            let writer = Writer::new(Arc::clone(&shelf), settings.patient);
-            let checks = Checks::new(cores());
-            Arc::new(Opened { shelf, writer, settings, checks })
-        });
+        let opened = settings.map(|settings| Arc::new(OpenCache::new(&settings)));
         Ok(self.open.get_or_init(|| opened).as_ref())
     }
 
-    /// Waits until all that was read so far is on disk, at most for `patience`. False when it is not
-    /// by then.
-    pub fn flush(&self, patience: Option<Duration>) -> bool {
+    /// Waits until everything that was loaded so far is on disk, at most for `timeout`. Returns
+    /// whether it is.
+    pub fn flush(&self, timeout: Option<Duration>) -> bool {
         match self.open.get() {
-            Some(Some(open)) => open.writer.flush(patience),
+            Some(Some(open)) => open.writer.flush(timeout),
             _ => true,
         }
     }
 
-    /// Why it does less than it should, if so.
-    pub fn trouble(&self) -> Option<String> {
-        self.open.get()?.as_ref()?.shelf.trouble()
+    /// The first reason why something was not cached, if any.
+    pub fn warning(&self) -> Option<String> {
+        self.open.get()?.as_ref()?.dir.warning()
     }
 }
 
 impl CacheLayer for Cache {
     fn open(&self, remote: &RemoteObject<'_>) -> Result<Arc<dyn Source>> {
-        match self.opened(&|name| remote.env(name))? {
-            Some(opened) => opened.source(remote),
-            None => remote.open(),
+        let opened = self.opened(&|name| remote.env(name))?;
+        // A verified load needs every byte as the store sends it.
+        let Some(cache) = opened.filter(|_| !remote.verify) else { return remote.open() };
+        let address = key::of_address(remote.uri, &remote.address());
+        let known = cache.dir.known_object(&address);
+        let is_trusted = known.as_ref().is_some_and(|known| cache.trusts(known));
+        let object = match known {
+            Some(known) if is_trusted => remote.known(known.identity),
+            known => match remote.local()? {
+                Some(local) => return Ok(local),
+                None => remote.object(known.map(|known| known.identity))?,
+            },
+        };
+        if object.len_bytes() == 0 {
+            return Ok(Arc::new(object));
         }
+        let location = Location::Object(remote.uri.clone()).to_string();
+        let entry = cache.entries.get(&address, &location, object.identity(), !is_trusted);
+        Ok(Arc::new(CachedSource::new(Arc::clone(cache), Arc::new(object), entry)))
     }
 
     fn list(
         &self,
         remote: &RemoteObject<'_>,
-        ask: &dyn Fn() -> Result<Option<Vec<String>>>,
+        list: &dyn Fn() -> Result<Option<Vec<String>>>,
     ) -> Result<Option<Vec<String>>> {
-        let Some(opened) = self.opened(&|name| remote.env(name))? else { return ask() };
-        let place = key::of_place(remote.uri, &remote.address());
-        opened.shelf.listed(&place, |age| opened.believes(age), ask)
-    }
-}
-
-impl Opened {
-    /// The source of the object that `remote` leads to.
-    fn source(self: &Arc<Self>, remote: &RemoteObject<'_>) -> Result<Arc<dyn Source>> {
-        if remote.verify {
-            // All bytes are to be seen as the store sends them, each once.
-            return remote.open();
-        }
-        let place = key::of_place(remote.uri, &remote.address());
-        let known = self.shelf.known(&place);
-        if let Some(known) = known.as_ref().filter(|known| self.trusts(known)) {
-            let object = remote.known(known.identity.clone());
-            return Ok(self.cached(&place, remote.uri, object, false));
-        }
-        if let Some(local) = remote.local()? {
-            return Ok(local);
-        }
-        let object = remote.object(known.map(|known| known.identity))?;
-        Ok(self.cached(&place, remote.uri, object, true))
-    }
-
-    /// Whether what is `known` is taken without asking.
-    fn trusts(&self, known: &Known) -> bool {
-        known.validated.is_some_and(|age| self.believes(age))
-    }
-
-    /// Whether what was found out this long ago is believed.
-    fn believes(&self, age: Duration) -> bool {
-        match self.settings.validate {
-            CacheValidate::Always => false,
-            CacheValidate::Never => true,
-            CacheValidate::Age(most) => age < most,
-        }
-    }
-
-    fn cached(
-        self: &Arc<Self>,
-        place: &str,
-        uri: &ObjectUri,
-        object: ObjectSource,
-        asked: bool,
-    ) -> Arc<dyn Source> {
-        let identity: ObjectIdentity = object.identity().clone();
-        if identity.len_bytes == 0 {
-            return Arc::new(object);
-        }
-        let location = Location::Object(uri.clone()).to_string();
-        let entry = self.shelf.entry(place, &location, &identity, asked);
-        Arc::new(CachedSource::new(Arc::clone(self), Arc::new(object), entry))
+        let Some(cache) = self.opened(&|name| remote.env(name))? else { return list() };
+        let address = key::of_address(remote.uri, &remote.address());
+        cache.dir.listing(&address, |age| cache.trusts_age(age), list)
     }
 }
 

@@ -1,197 +1,188 @@
-//! One engine's reader of an object that is on disk in part.
+//! One engine's reader of an object of which the cache has some pages.
 //!
 //! ```text
-//! read_at: what stands at the front of the range?
-//!   present: read the file, check the seals; a wrong page is missing from then on
-//!   missing: one's turn? fetch it, and remember the claim    not yet? wait, and look again
-//! filled: what was fetched is shared with the writer, each part with its claim
+//! read_at: which pages does the range begin with?
+//!   present: read the file and check the pages; a wrong page is missing from then on
+//!   missing: decide: fetch them and keep the lock, or wait until another load has fetched them
+//! filled: the fetched bytes are shared with the writer, each part with its lock
 //! ```
 
-use super::claim::{Claim, Turn, turn};
 use super::entry::{Entry, PageRun};
-use super::files::Files;
-use super::pages::{PAGE_BYTES, Sealer};
-use super::source::CachedSource;
-use super::writer::{Bytes, Job};
+use super::fetch_lock::{FetchDecision, FetchLock, decide};
+use super::files::EntryFiles;
+use super::open_cache::OpenCache;
+use super::pages::{PAGE_BYTES, PageBytes};
+use super::writer::WriteJob;
 use crate::error::errno::{ErrnoAction, action};
 use crate::error::{Error, ErrorKind};
 use crate::ring::Window;
-use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
+use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
-/// Less than this is summed up where it is read.
+/// Fewer bytes than this are checked on the engine's thread.
 const INLINE_BYTES: usize = 128 << 10;
 
-/// What is read at a time by way of other memory.
+/// The most that is read at a time through other memory.
 const BOUNCE_BYTES: u64 = 1 << 20;
 
+type ReadOutcome<T> = (io::Result<T>, Window);
+
 pub(super) struct CachedReader {
-    source: Arc<CachedSource>,
-    files: Arc<Files>,
+    cache: Arc<OpenCache>,
+    entry: Arc<Entry>,
+    files: Arc<EntryFiles>,
+    /// Reads the cache's file; without it, present pages are fetched.
     file: Option<Box<dyn Reader>>,
     remote: Box<dyn Reader>,
     access: Access,
-    /// What was fetched and not shared yet.
-    fetched: RefCell<Vec<Claim>>,
+    /// The locks of what was fetched and is not shared yet.
+    fetched: RefCell<Vec<FetchLock>>,
 }
 
 impl CachedReader {
     pub fn new(
-        source: Arc<CachedSource>,
-        files: Arc<Files>,
+        cache: Arc<OpenCache>,
+        entry: Arc<Entry>,
+        files: Arc<EntryFiles>,
         remote: Box<dyn Reader>,
         access: &Access,
     ) -> Self {
-        let file = source.file_reader(access);
+        let file = entry.file_source().and_then(|file| Arc::new(file).reader(access).ok());
         let (access, fetched) = (access.clone(), RefCell::default());
-        Self { source, files, file, remote, access, fetched }
+        Self { cache, entry, files, file, remote, access, fetched }
     }
 
-    /// One attempt at the front of the window's unfilled part.
-    async fn read(
-        &self,
-        entry: &Arc<Entry>,
-        mut window: Window,
-        offset: u64,
-    ) -> (io::Result<Attempt>, Window) {
-        let left = entry.len_bytes.saturating_sub(offset);
+    /// One attempt to read the first bytes that the window still lacks.
+    async fn read(&self, mut window: Window, offset: u64) -> ReadOutcome<Attempt> {
+        let left = self.entry.checksums.len_bytes.saturating_sub(offset);
         let len = left.min(window.unfilled_len() as u64);
-        let first = offset / PAGE_BYTES;
-        let pages = entry.sealer.whole(offset, len);
+        let pages = self.entry.checksums.whole_pages(offset, len);
         if !offset.is_multiple_of(PAGE_BYTES) || pages.is_empty() {
-            return self.read_unaligned(entry, window, offset, len).await;
+            return self.read_unaligned(window, offset, len).await;
         }
         loop {
-            match (entry.front(&self.files, &pages), &self.file) {
-                (PageRun::Present(seals), Some(file)) => {
+            let count = match (self.entry.first_run(&self.files, &pages), &self.file) {
+                (PageRun::Present(checksums), Some(file)) => {
                     let outcome;
-                    (outcome, window) = self.read_file(entry, &**file, seals, window, offset).await;
-                    match outcome {
-                        Ok(None) => {}
-                        Ok(Some(attempt)) => return (Ok(attempt), window),
-                        Err(error) => return (Err(error), window),
+                    (outcome, window) = self.read_file(&**file, checksums, window, offset).await;
+                    match outcome.transpose() {
+                        None => continue,
+                        Some(outcome) => return (outcome, window),
                     }
                 }
-                (front, _) => {
-                    let count = match front {
-                        PageRun::Present(seals) => seals.len() as u64,
-                        PageRun::Missing(count) => count,
-                    };
-                    let missing = first..first + count;
-                    match turn(entry, &self.files, &missing, &self.access.stop).await {
-                        Ok(Turn::Arrived) => {}
-                        Ok(Turn::Mine(claim)) => {
-                            return self.fetch(entry, claim, count, window, offset).await;
-                        }
-                        Err(error) => return (Err(io::Error::other(error)), window),
-                    }
+                (PageRun::Present(checksums), None) => checksums.len() as u64,
+                (PageRun::Missing(count), _) => count,
+            };
+            let missing = pages.start..pages.start + count;
+            match decide(&self.entry, &self.files, &missing, &self.access.stop).await {
+                Ok(FetchDecision::Arrived) => {}
+                Ok(FetchDecision::Fetch(lock)) => {
+                    return self.fetch(lock, count, window, offset).await;
                 }
+                Err(error) => return (Err(io::Error::other(error)), window),
             }
         }
     }
 
-    /// Reads what begins or ends in mid-page, as memory that a caller lends may: by way of the whole
-    /// pages, where those are there.
+    /// Reads a range that begins or ends in mid-page, as the memory of a caller may: by copying from
+    /// whole pages, where those are present.
     async fn read_unaligned(
         &self,
-        entry: &Entry,
         mut window: Window,
         offset: u64,
         len: u64,
-    ) -> (io::Result<Attempt>, Window) {
+    ) -> ReadOutcome<Attempt> {
         let end = offset + len.min(BOUNCE_BYTES);
         let pages = offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
-        let Some(pages) = entry.read(&pages).filter(|_| len > 0) else {
-            window.narrow((end - offset) as usize);
+        let bytes = (end - offset) as usize;
+        let Some(pages) = self.entry.read(&pages).filter(|_| len > 0) else {
+            window.narrow(bytes);
             let (outcome, mut window) = self.remote.read_at(window, offset).await;
             window.widen();
             return (outcome, window);
         };
-        let (start, bytes) = ((offset % PAGE_BYTES) as usize, (end - offset) as usize);
+        let start = (offset % PAGE_BYTES) as usize;
         window.unfilled_mut()[..bytes].copy_from_slice(&pages[start..start + bytes]);
         self.access.counters.cached(bytes as u64);
         (Ok(Attempt { bytes, via: Via::Buffered }), window)
     }
 
-    /// Reads pages that are there; `None` where the first of them turned out not to be.
+    /// Reads pages from the file; `None` where the first of them turned out to be missing.
     async fn read_file(
         &self,
-        entry: &Entry,
         file: &dyn Reader,
-        mut seals: Vec<u64>,
+        mut checksums: Vec<u64>,
         mut window: Window,
         offset: u64,
-    ) -> (io::Result<Option<Attempt>>, Window) {
+    ) -> ReadOutcome<Option<Attempt>> {
+        let entry = &self.entry;
         let first = offset / PAGE_BYTES;
-        let wanted = seals.len() as u64;
-        window.narrow((wanted * PAGE_BYTES) as usize);
-        let reading = self.source.cache.checks.reading();
+        let wanted = first..first + checksums.len() as u64;
+        window.narrow(checksums.len() * PAGE_BYTES as usize);
+        let reading = self.cache.checks.reading();
         let (outcome, mut window) = file.read_at(window, offset).await;
         drop(reading);
         let attempt = match outcome {
             Ok(attempt) => attempt,
             Err(error) => {
                 window.widen();
-                // The ladder of files; all else is the cache's misfortune, not the load's.
+                // The engine handles these; other errors of the disk do not fail the load.
                 if matches!(action(&error), ErrnoAction::Retry | ErrnoAction::Downgrade) {
                     return (Err(error), window);
                 }
-                tracing::debug!(%error, entry = %entry.directory.display(), "cannot be read");
-                entry.distrust(first..first + wanted);
+                tracing::debug!(%error, entry = %entry.path().display(), "cannot be read");
+                entry.mark_wrong(wanted);
                 return (Ok(None), window);
             }
         };
-        let whole = entry.sealer.whole(offset, attempt.bytes as u64);
-        let bytes = (entry.sealer.end_of(&whole).max(offset) - offset) as usize;
-        seals.truncate((whole.end - whole.start) as usize);
+        let whole = entry.checksums.whole_pages(offset, attempt.bytes as u64);
+        checksums.truncate((whole.end - whole.start) as usize);
         let wrong;
-        (wrong, window) = self.wrong_pages(entry.sealer, first, window, bytes, seals).await;
+        (wrong, window) = self.wrong_pages(first, window, checksums).await;
         window.widen();
-        let right = match wrong.first() {
-            None if whole.is_empty() => {
-                // Not even one page came of what should be there.
-                entry.distrust(first..first + wanted);
-                return (Ok(None), window);
-            }
-            None => whole.end,
-            Some(&page) => page,
-        };
-        entry.distrust(wrong);
+        if whole.is_empty() {
+            // The file has not even one of its pages.
+            entry.mark_wrong(wanted);
+            return (Ok(None), window);
+        }
+        let right = wrong.first().copied().unwrap_or(whole.end);
+        entry.mark_wrong(wrong);
         if right == first {
             return (Ok(None), window);
         }
-        let bytes = (entry.sealer.end_of(&(first..right)) - offset) as usize;
+        let bytes = entry.checksums.len_of(&(first..right));
         self.access.counters.cached(bytes as u64);
         window.record_path("cache");
         (Ok(Some(Attempt { bytes, ..attempt })), window)
     }
 
-    /// Those of the pages in the next `bytes` bytes of the window, of which the first is `first`, that are
-    /// not as `seals` say.
+    /// Those of the pages from `first` on, which the window has just received, that do not match
+    /// their checksums.
     ///
-    /// On another thread: an engine hands its next reads to the kernel when it has nothing else to do, so
-    /// while it summed up, its disk would run dry.
+    /// They are checked on another thread: an engine submits its next reads when it has nothing else
+    /// to do, so while it computed checksums, its disk would run dry.
     async fn wrong_pages(
         &self,
-        sealer: Sealer,
         first: u64,
         mut window: Window,
-        bytes: usize,
-        seals: Vec<u64>,
+        checksums: Vec<u64>,
     ) -> (Vec<u64>, Window) {
+        let of_object = self.entry.checksums;
+        let pages = first..first + checksums.len() as u64;
+        let bytes = if pages.is_empty() { 0 } else { of_object.len_of(&pages) };
         let check = move || {
-            let wrong = sealer.wrong(first, &window.unfilled_mut()[..bytes], &seals);
-            (wrong, window)
+            let bytes = &window.unfilled_mut()[..bytes];
+            (of_object.mismatches(first, bytes, &checksums), window)
         };
         if bytes < INLINE_BYTES {
             return check();
         }
-        let _turn = self.source.cache.checks.turn().await;
+        let _permit = self.cache.checks.permit().await;
         match tokio::task::spawn_blocking(check).await {
             Ok(checked) => checked,
-            // It does not panic, and the runtime outlives its lanes.
+            // It does not panic, and the runtime outlives its tasks.
             Err(lost) => std::panic::resume_unwind(lost.into_panic()),
         }
     }
@@ -199,74 +190,71 @@ impl CachedReader {
     /// Fetches `count` pages.
     async fn fetch(
         &self,
-        entry: &Entry,
-        claim: Option<Claim>,
+        lock: Option<FetchLock>,
         count: u64,
         mut window: Window,
         offset: u64,
-    ) -> (io::Result<Attempt>, Window) {
+    ) -> ReadOutcome<Attempt> {
         window.narrow((count * PAGE_BYTES) as usize);
         let (outcome, mut window) = self.remote.read_at(window, offset).await;
         window.widen();
-        match outcome {
-            Ok(attempt) => {
-                self.fetched.borrow_mut().extend(claim);
-                (Ok(attempt), window)
-            }
+        match &outcome {
+            Ok(_) => self.fetched.borrow_mut().extend(lock),
             Err(error) => {
                 let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
                 if inner.is_some_and(|error| error.kind() == ErrorKind::Changed) {
-                    entry.expire();
+                    self.entry.invalidate();
                 }
-                (Err(error), window)
             }
         }
+        (outcome, window)
     }
 
-    /// Hands what was fetched of `window` to the writer.
-    fn share(&self, entry: &Arc<Entry>, window: &mut Window, offset: u64) {
-        let whole = entry.sealer.whole(offset, window.filled() as u64);
-        let mut fetched = self.fetched.borrow_mut();
-        let of_window =
-            |claim: &mut Claim| whole.start <= claim.pages.start && claim.pages.start < whole.end;
-        let claims: Vec<_> = fetched.extract_if(.., of_window).collect();
-        drop(fetched);
-        if claims.is_empty() {
+    /// Passes the fetched bytes of `window` to the writer.
+    fn share(&self, window: &mut Window, offset: u64) {
+        let of_object = self.entry.checksums;
+        let whole = of_object.whole_pages(offset, window.filled() as u64);
+        let of_window = |lock: &mut FetchLock| whole.contains(&lock.pages.start);
+        let locks: Vec<_> = self.fetched.borrow_mut().extract_if(.., of_window).collect();
+        if locks.is_empty() {
             return;
         }
-        if self.source.cache.shelf.gave_up() {
-            self.access.counters.note(self.source.cache.shelf.trouble());
-            return; // nothing is written any more, so nothing has to be summed up
+        if self.cache.dir.stopped_writing() {
+            self.access.counters.note(self.cache.dir.warning());
+            return;
         }
-        let all = window.share();
-        for claim in claims {
-            let pages = claim.pages.start..claim.pages.end.min(whole.end);
-            let (start, end) = (pages.start * PAGE_BYTES, entry.sealer.end_of(&pages));
-            let Some(held) = self.source.cache.writer.hold(&self.access.counters, end - start)
-            else {
+        let shared = window.share();
+        for lock in locks {
+            let pages = lock.pages.start..lock.pages.end.min(whole.end);
+            let len = of_object.len_of(&pages);
+            let reservation = self.cache.writer.reserve(&self.access.counters, len as u64);
+            if reservation.is_none() {
                 continue;
-            };
-            let range = (start - offset) as usize..(end - offset) as usize;
-            let checksums_of = |bytes: &[u8]| entry.sealer.seals(pages.start, bytes);
-            let (seals, bytes) = match all.as_ref().map(|all| all.slice(range.clone())) {
-                Some(part) => (checksums_of(window.shared_bytes(&part)), Bytes::Slot(part)),
+            }
+            let start = (pages.start * PAGE_BYTES - offset) as usize;
+            let (checksums, bytes) = match &shared {
+                Some(shared) => {
+                    let part = shared.slice(start..start + len);
+                    let checksums = of_object.of_pages(pages.start, window.shared_bytes(&part));
+                    (checksums, PageBytes::Slot(part))
+                }
                 None => {
-                    // Memory of a caller is the caller's again in a moment.
-                    let bytes = window.filled_bytes()[range].to_vec();
-                    (checksums_of(&bytes), Bytes::Own(bytes))
+                    // The memory of a caller: it is the caller's again when the read ends.
+                    let bytes = &window.filled_bytes()[start..start + len];
+                    (of_object.of_pages(pages.start, bytes), PageBytes::Owned(bytes.to_vec()))
                 }
             };
-            self.source.cache.writer.push(Job {
-                entry: Arc::clone(entry),
+            self.cache.writer.push(WriteJob {
+                entry: Arc::clone(&self.entry),
                 files: Arc::clone(&self.files),
                 first_page: pages.start,
-                seals,
+                checksums,
                 bytes,
-                claim: Some(claim),
-                held: Some(held),
+                lock: Some(lock),
+                reservation,
             });
         }
-        self.access.counters.note(self.source.cache.shelf.trouble());
+        self.access.counters.note(self.cache.dir.warning());
     }
 }
 
@@ -276,12 +264,7 @@ impl Reader for CachedReader {
         window: Window,
         offset: u64,
     ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
-        Box::pin(async move {
-            match &self.source.entry {
-                Some(entry) => self.read(entry, window, offset).await,
-                None => self.remote.read_at(window, offset).await,
-            }
-        })
+        Box::pin(self.read(window, offset))
     }
 
     fn initial_downgrade(&self) -> Option<Downgrade> {
@@ -297,8 +280,6 @@ impl Reader for CachedReader {
     }
 
     fn filled(&self, window: &mut Window, offset: u64) {
-        if let Some(entry) = &self.source.entry {
-            self.share(entry, window, offset);
-        }
+        self.share(window, offset);
     }
 }

@@ -1,12 +1,12 @@
-//! What cannot be seen from outside: who waits for whom, and what is left out.
+//! What other tests cannot see: which load waits for which, and which pages are left out.
 
-use super::claim::{Turn, turn};
+use super::cache_dir::CacheDir;
+use super::entries::Entries;
 use super::entry::Entry;
+use super::fetch_lock::{FetchDecision, decide};
 use super::files::DATA;
-use super::pages::PAGE_BYTES;
-use super::shelf::Shelf;
-use super::writer::{Bytes, Held, Job, Writer};
-use crate::options::{CacheSettings, CacheSize, CacheValidate};
+use super::pages::{PAGE_BYTES, PageBytes};
+use super::writer::{Reservation, WriteJob, Writer};
 use crate::ring::Ring;
 use crate::source::{LoadCounters, ObjectIdentity, Stop};
 use std::path::Path;
@@ -16,25 +16,29 @@ use std::time::Duration;
 
 const PAGES: u64 = 64;
 
-fn shelf(directory: &Path) -> Arc<Shelf> {
-    let (dir, size, validate) = (directory.to_owned(), CacheSize::Unlimited, CacheValidate::Always);
-    let (shelf, refusal) = Shelf::open(&CacheSettings { dir, size, validate, patient: false });
+fn open(directory: &Path) -> Arc<CacheDir> {
+    let (cache, refusal) = CacheDir::open(directory);
     assert!(refusal.is_none());
-    Arc::new(shelf)
+    cache
 }
 
-fn entry(shelf: &Arc<Shelf>) -> Arc<Entry> {
-    entry_of(shelf, PAGES * PAGE_BYTES)
+fn entry(cache: &Arc<CacheDir>) -> Arc<Entry> {
+    entry_of(cache, PAGES * PAGE_BYTES)
 }
 
-fn entry_of(shelf: &Arc<Shelf>, len_bytes: u64) -> Arc<Entry> {
+fn entry_of(cache: &Arc<CacheDir>, len_bytes: u64) -> Arc<Entry> {
     let identity = ObjectIdentity::from_parts(len_bytes, Some(b"\"e\""), None).unwrap();
-    shelf.entry(&"0".repeat(64), "http://h/x", &identity, true).unwrap()
+    let entries = Entries::new(Arc::clone(cache), None);
+    entries.get(&"0".repeat(64), "http://h/x", &identity, true).unwrap()
 }
 
-fn pages(first: u64, count: u64) -> Bytes {
+fn writer(cache: &Arc<CacheDir>) -> Writer {
+    Writer::new(Arc::clone(cache), None, false)
+}
+
+fn pages(first: u64, count: u64) -> PageBytes {
     let bytes = (first..first + count).flat_map(|page| [page as u8; PAGE_BYTES as usize]);
-    Bytes::Own(bytes.collect())
+    PageBytes::Owned(bytes.collect())
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -47,12 +51,12 @@ fn push(
     writer: &Writer,
     entry: &Arc<Entry>,
     first_page: u64,
-    seals: Vec<u64>,
-    bytes: Bytes,
-    held: Option<Held>,
+    checksums: Vec<u64>,
+    bytes: PageBytes,
+    reservation: Option<Reservation>,
 ) {
     let (entry, files) = (Arc::clone(entry), entry.files().unwrap());
-    writer.push(Job { entry, files, first_page, seals, bytes, claim: None, held });
+    writer.push(WriteJob { entry, files, first_page, checksums, bytes, lock: None, reservation });
     assert!(writer.flush(None));
 }
 
@@ -60,12 +64,12 @@ fn push(
 #[test]
 fn what_was_altered_since_it_arrived_is_missing() {
     let directory = tempfile::tempdir().unwrap();
-    let shelf = shelf(directory.path());
-    let (entry, writer) = (entry(&shelf), Writer::new(Arc::clone(&shelf), false));
-    let Bytes::Own(mut bytes) = pages(0, 3) else { unreachable!() };
-    let (arrived, seals) = (bytes.clone(), entry.sealer.seals(0, &bytes));
+    let cache = open(directory.path());
+    let (entry, writer) = (entry(&cache), writer(&cache));
+    let PageBytes::Owned(mut bytes) = pages(0, 3) else { unreachable!() };
+    let (arrived, checksums) = (bytes.clone(), entry.checksums.of_pages(0, &bytes));
     bytes[PAGE_BYTES as usize + 7] ^= 1;
-    push(&writer, &entry, 0, seals, Bytes::Own(bytes), None);
+    push(&writer, &entry, 0, checksums, PageBytes::Owned(bytes), None);
     assert_eq!(entry.read(&(0..1)).unwrap(), arrived[..PAGE_BYTES as usize]);
     assert!(entry.read(&(1..2)).is_none());
     assert_eq!(entry.read(&(2..3)).unwrap(), arrived[2 * PAGE_BYTES as usize..]);
@@ -80,14 +84,14 @@ fn changed_and_restored_bytes_never_get_into_the_file() {
     let mut missing = 0;
     for round in 0..10 {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = shelf(directory.path());
-        let (entry, writer) = (entry_of(&shelf, LEN as u64), Writer::new(shelf.clone(), false));
+        let cache = open(directory.path());
+        let (entry, writer) = (entry_of(&cache, LEN as u64), writer(&cache));
         let ring = Ring::new(LEN, PAGE_BYTES as usize).unwrap();
         let mut window = ring.allocate(LEN).unwrap().into_windows(&[LEN]).pop().unwrap();
         window.unfilled_mut().copy_from_slice(&object);
         window.set_filled(LEN);
         let part = window.share().unwrap();
-        let seals = entry.sealer.seals(0, window.shared_bytes(&part));
+        let checksums = entry.checksums.of_pages(0, window.shared_bytes(&part));
         let full = window.complete().unwrap();
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -111,23 +115,23 @@ fn changed_and_restored_bytes_never_get_into_the_file() {
             while round % 2 == 0 && !full.is_lent() {
                 std::thread::yield_now();
             }
-            push(&writer, &entry, 0, seals.clone(), Bytes::Slot(part), None);
+            push(&writer, &entry, 0, checksums.clone(), PageBytes::Slot(part), None);
             ended.store(true, Ordering::Relaxed);
             consumer.join().unwrap();
         });
-        let file = || std::fs::read(super::files::data_path(&entry.directory).unwrap()).unwrap();
+        let file = || std::fs::read(super::files::data_path(entry.path()).unwrap()).unwrap();
         let written = file();
         for (page, bytes) in object.chunks(PAGE_BYTES as usize).enumerate() {
             let start = page * PAGE_BYTES as usize;
-            if entry.has(&entry.files().unwrap(), page as u64) {
+            if entry.has_page(&entry.files().unwrap(), page as u64) {
                 assert!(written[start..][..bytes.len()] == *bytes, "page {page} is wrong on disk");
                 continue;
             }
             missing += 1;
-            let seals = seals[page..=page].to_vec();
-            push(&writer, &entry, page as u64, seals, Bytes::Own(bytes.to_vec()), None);
+            let checksums = checksums[page..=page].to_vec();
+            push(&writer, &entry, page as u64, checksums, PageBytes::Owned(bytes.to_vec()), None);
         }
-        assert!(entry.directory.join(DATA).is_file() && file() == object);
+        assert!(entry.path().join(DATA).is_file() && file() == object);
     }
     assert!(missing > 0, "no change was seen");
 }
@@ -136,28 +140,28 @@ fn changed_and_restored_bytes_never_get_into_the_file() {
 #[test]
 fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
     let directory = tempfile::tempdir().unwrap();
-    let shelf = shelf(directory.path());
-    let (entry, writer) = (entry(&shelf), Writer::new(Arc::clone(&shelf), false));
+    let cache = open(directory.path());
+    let (entry, writer) = (entry(&cache), writer(&cache));
     let counters = Arc::new(LoadCounters::default());
     counters.hold_at_most(3 * PAGE_BYTES);
-    let first = writer.hold(&counters, 2 * PAGE_BYTES).unwrap();
-    assert!(writer.hold(&counters, 2 * PAGE_BYTES).is_none());
+    let first = writer.reserve(&counters, 2 * PAGE_BYTES).unwrap();
+    assert!(writer.reserve(&counters, 2 * PAGE_BYTES).is_none());
     assert_eq!(counters.left_out_bytes(), 2 * PAGE_BYTES);
     std::thread::sleep(Duration::from_millis(150));
-    let push = |first_page, held| {
+    let push = |first_page, reservation| {
         let bytes = pages(first_page, 2);
-        let Bytes::Own(own) = &bytes else { unreachable!() };
-        let seals = entry.sealer.seals(first_page, own);
-        push(&writer, &entry, first_page, seals, bytes, held);
+        let PageBytes::Owned(own) = &bytes else { unreachable!() };
+        let checksums = entry.checksums.of_pages(first_page, own);
+        push(&writer, &entry, first_page, checksums, bytes, reservation);
     };
     push(0, Some(first));
     assert_eq!((counters.left_out_bytes(), counters.holds_any()), (4 * PAGE_BYTES, false));
     assert!(entry.read(&(0..2)).is_none());
-    push(0, writer.hold(&counters, 2 * PAGE_BYTES));
+    push(0, writer.reserve(&counters, 2 * PAGE_BYTES));
     assert!(entry.read(&(0..2)).is_some());
     // Without a limit nothing is left out, however late.
     let counters = Arc::new(LoadCounters::default());
-    let late = writer.hold(&counters, 2 * PAGE_BYTES);
+    let late = writer.reserve(&counters, 2 * PAGE_BYTES);
     std::thread::sleep(Duration::from_millis(150));
     push(2, late);
     assert_eq!((counters.left_out_bytes(), entry.read(&(2..4)).is_some()), (0, true));
@@ -167,41 +171,41 @@ fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
 #[test]
 fn one_fetches_and_others_follow_or_take_over() {
     let directory = tempfile::tempdir().unwrap();
-    let (mine, theirs) = (shelf(directory.path()), shelf(directory.path()));
+    let (mine, theirs) = (open(directory.path()), open(directory.path()));
     let (a, b) = (entry(&mine), entry(&theirs));
     let (files_a, files_b) = (a.files().unwrap(), b.files().unwrap());
     let stop = Stop::default();
-    let claimed = |turn| match turn {
-        Turn::Mine(claim) => claim.unwrap(),
-        Turn::Arrived => panic!("nobody brought it"),
+    let locked = |decision| match decision {
+        FetchDecision::Fetch(lock) => lock.unwrap(),
+        FetchDecision::Arrived => panic!("nobody wrote the pages"),
     };
-    let first = claimed(block_on(turn(&a, &files_a, &(0..20), &stop)).unwrap());
+    let first = locked(block_on(decide(&a, &files_a, &(0..20), &stop)).unwrap());
     assert_eq!(first.pages, 0..20);
     // The page that both sides of an extent's end have is the first one's; the rest is free.
-    let second = claimed(block_on(turn(&b, &files_b, &(19..40), &stop)).unwrap());
+    let second = locked(block_on(decide(&b, &files_b, &(19..40), &stop)).unwrap());
     assert_eq!(second.pages, 20..40);
     // Few pages are not waited for.
-    let few = block_on(turn(&b, &files_b, &(5..7), &stop)).unwrap();
-    assert!(matches!(few, Turn::Mine(None)), "{few:?}");
+    let few = block_on(decide(&b, &files_b, &(5..7), &stop)).unwrap();
+    assert!(matches!(few, FetchDecision::Fetch(None)), "{few:?}");
     // It comes, and the follower sees that.
     let bytes = vec![7; 20 * PAGE_BYTES as usize];
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| block_on(turn(&b, &files_b, &(0..20), &Stop::default())));
+        let waiting = scope.spawn(|| block_on(decide(&b, &files_b, &(0..20), &Stop::default())));
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
-        let seals = a.sealer.seals(0, &bytes);
-        a.write(&files_a, 0, &seals, &Bytes::Own(bytes.clone())).unwrap();
+        let checksums = a.checksums.of_pages(0, &bytes);
+        a.write(&files_a, 0, &checksums, &PageBytes::Owned(bytes.clone())).unwrap();
         drop(first);
-        assert!(matches!(waiting.join().unwrap().unwrap(), Turn::Arrived));
+        assert!(matches!(waiting.join().unwrap().unwrap(), FetchDecision::Arrived));
         assert_eq!(b.read(&(0..20)).unwrap(), bytes);
         // Its holder dies, and the follower takes over; one that is stopped ends.
         let stopped = Stop::default();
-        let waiting = scope.spawn(|| block_on(turn(&a, &files_a, &(20..40), &Stop::default())));
+        let waiting = scope.spawn(|| block_on(decide(&a, &files_a, &(20..40), &Stop::default())));
         std::thread::sleep(Duration::from_millis(20));
         stopped.set();
-        assert!(block_on(turn(&a, &files_a, &(20..40), &stopped)).is_err());
+        assert!(block_on(decide(&a, &files_a, &(20..40), &stopped)).is_err());
         drop(second);
-        let taken = claimed(waiting.join().unwrap().unwrap());
+        let taken = locked(waiting.join().unwrap().unwrap());
         assert_eq!(taken.pages, 20..40);
     });
 }

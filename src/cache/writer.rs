@@ -1,307 +1,265 @@
 //! Writing pages behind the loads.
 //!
-//! Two threads take what windows share: while one waits for the disk, the other one hands it the next
-//! pages. Pages come with their seals, made when they arrived: what anybody does to their memory
-//! later (tensors may be lent to writers, as Python's are) only makes them pages that count as
-//! missing. They start with the first page to write and end when nobody has the cache open any
-//! more and all is written. When they have nothing to do for a moment, they bring what was written
-//! to the disk and give complete entries their name.
+//! Two threads take the pages that windows share: while one waits for the disk, the other one
+//! submits the next pages. The checksums of pages were computed when their bytes arrived, so pages
+//! that a consumer changes before they are written are left missing ([`Entry::write`]). The threads
+//! start with the first page to write, and end when the cache is closed and everything is written.
+//! When they are idle for a moment, they sync what was written, and rename the data files of
+//! complete entries.
 
-use super::claim::Claim;
-use super::entry::{Entry, lock};
-use super::files::Files;
-use super::room;
-use super::shelf::Shelf;
-use crate::ring::Part;
+use super::cache_dir::CacheDir;
+use super::entry::Entry;
+use super::eviction::{Eviction, evict_to, total_bytes};
+use super::fetch_lock::FetchLock;
+use super::files::EntryFiles;
+use super::pages::PageBytes;
 use crate::source::LoadCounters;
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const THREADS: usize = 2;
 
-/// Memory that a load needs again waits this long for the disk, and then does without it: so a disk
-/// that is too slow costs a load a moment, not its speed.
-const LATE: Duration = Duration::from_millis(100);
+/// Memory that a load reuses waits this long to be written, and is then dropped unwritten: a disk
+/// that is too slow delays a load by a moment and does not slow it down.
+const WRITE_DELAY_MAX: Duration = Duration::from_millis(100);
 
-/// Nothing to do for this long is a moment to settle what was written.
+/// What was written is synced when there was nothing to write for this long.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// What is to be written, and the threads that do.
+/// The queue of pages to write, and the threads that write them.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    patient: bool,
+    /// Whether loads wait for the disk instead of leaving pages out.
+    waits_for_disk: bool,
 }
 
 /// Pages to write.
-pub(super) struct Job {
+pub(super) struct WriteJob {
     pub entry: Arc<Entry>,
-    pub files: Arc<Files>,
+    pub files: Arc<EntryFiles>,
     pub first_page: u64,
-    /// One a page, made when the bytes arrived.
-    pub seals: Vec<u64>,
-    pub bytes: Bytes,
-    /// Given back when the pages are there, or will not be.
-    pub claim: Option<Claim>,
-    /// On the tally of the load that they are of.
-    pub held: Option<Held>,
+    /// One for each page, computed when the bytes arrived.
+    pub checksums: Vec<u64>,
+    pub bytes: PageBytes,
+    /// Held until the pages are written or given up.
+    pub lock: Option<FetchLock>,
+    pub reservation: Option<Reservation>,
 }
 
-/// The bytes of pages.
-pub(super) enum Bytes {
-    /// In a slot of a load.
-    Slot(Part),
-    /// On their own.
-    Own(Vec<u8>),
-}
-
-impl Bytes {
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Slot(part) => part.len(),
-            Self::Own(bytes) => bytes.len(),
-        }
-    }
-}
-
-/// Bytes on a load's tally, until this is dropped.
-pub(super) struct Held {
+/// Bytes of a load's memory that wait to be written, until this is dropped.
+pub(super) struct Reservation {
     counters: Arc<LoadCounters>,
     bytes: u64,
-    /// Until when they may be, where the load needs the memory again.
-    until: Option<Instant>,
+    /// When the load needs the memory again.
+    deadline: Option<Instant>,
 }
 
-impl Held {
-    /// Whether they were held for long enough; then they count as left out.
-    fn is_late(&self) -> bool {
-        let late = self.until.is_some_and(|until| until < Instant::now());
-        if late {
+impl Reservation {
+    /// Whether the deadline has passed; then the bytes are counted as left out.
+    fn is_overdue(&self) -> bool {
+        let is_overdue = self.deadline.is_some_and(|deadline| deadline < Instant::now());
+        if is_overdue {
             self.counters.left_out(self.bytes);
         }
-        late
+        is_overdue
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.counters.release(self.bytes);
     }
 }
 
 struct Shared {
-    shelf: Arc<Shelf>,
-    state: Mutex<State>,
-    /// Woken when there is work, or the end.
+    cache: Arc<CacheDir>,
+    eviction: Eviction,
+    queue: Mutex<WriteQueue>,
+    /// Notified when there is work, and when the cache is closed.
     work: Condvar,
-    /// Woken when something was done.
+    /// Notified when work is done.
     done: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
-    /// Written to, not settled.
-    unsettled: Vec<Arc<Entry>>,
-    busy: usize,
+struct WriteQueue {
+    jobs: VecDeque<WriteJob>,
+    /// Entries that were written to since they were committed.
+    uncommitted: Vec<Arc<Entry>>,
+    busy_threads: usize,
     threads: usize,
-    /// How many wait for everything: nothing is to be put off.
-    waiting: usize,
+    /// How many callers wait until everything is written: nothing is postponed.
+    flushes: usize,
     closed: bool,
 }
 
 /// What a thread does next.
-enum Next {
-    Write(Job),
-    Settle(Vec<Arc<Entry>>),
-    End,
+enum Work {
+    Write(WriteJob),
+    Commit(Vec<Arc<Entry>>),
 }
 
 impl Writer {
-    /// Of the cache in `shelf`. If it is `patient`, it holds loads up rather than to leave pages out.
-    pub fn new(shelf: Arc<Shelf>, patient: bool) -> Self {
-        let (state, work, done) = (Mutex::default(), Condvar::new(), Condvar::new());
-        Self { shared: Arc::new(Shared { shelf, state, work, done }), patient }
+    /// The writer of `cache`, which may grow to `limit_bytes`.
+    pub fn new(cache: Arc<CacheDir>, limit_bytes: Option<u64>, waits_for_disk: bool) -> Self {
+        let eviction = Eviction::new(Arc::clone(&cache), limit_bytes);
+        let (queue, work, done) = (Mutex::default(), Condvar::new(), Condvar::new());
+        Self { shared: Arc::new(Shared { cache, eviction, queue, work, done }), waits_for_disk }
     }
 
-    /// Room on a load's tally for `bytes` more; `None` where they have to be left out.
-    pub fn hold(&self, counters: &Arc<LoadCounters>, bytes: u64) -> Option<Held> {
+    /// Reserves `bytes` of the writer's share of a load's memory. `None` when the share is used up;
+    /// then the bytes are counted as left out.
+    pub fn reserve(&self, counters: &Arc<LoadCounters>, bytes: u64) -> Option<Reservation> {
         while !counters.hold(bytes) {
-            if !self.patient || self.shared.shelf.gave_up() {
+            if !self.waits_for_disk || self.shared.cache.stopped_writing() {
                 counters.left_out(bytes);
                 return None;
             }
-            // What is held is being written, and each end of that wakes.
-            let state = self.shared.lock();
-            drop(self.shared.done.wait_timeout(state, IDLE));
+            // The reserved bytes are being written, and the end of each write notifies.
+            self.shared.done.wait_for(&mut self.shared.queue.lock(), IDLE);
         }
-        let until =
-            Instant::now().checked_add(LATE).filter(|_| counters.reuses_memory() && !self.patient);
-        Some(Held { counters: Arc::clone(counters), bytes, until })
+        let is_limited = counters.reuses_memory() && !self.waits_for_disk;
+        let deadline = Instant::now().checked_add(WRITE_DELAY_MAX).filter(|_| is_limited);
+        Some(Reservation { counters: Arc::clone(counters), bytes, deadline })
     }
 
-    /// Takes pages to write.
-    pub fn push(&self, job: Job) {
-        let mut state = self.shared.lock();
-        while state.threads < THREADS {
+    /// Queues pages to be written.
+    pub fn push(&self, job: WriteJob) {
+        let mut queue = self.shared.queue.lock();
+        while queue.threads < THREADS {
             let shared = Arc::clone(&self.shared);
             let thread = std::thread::Builder::new().name("ringload-cache".to_owned());
             if let Err(refusal) = thread.spawn(move || shared.run()) {
-                if state.threads == 0 {
-                    drop(state);
-                    self.shared.shelf.give_up("start a thread to write the cache", &refusal);
+                if queue.threads == 0 {
+                    drop(queue);
+                    self.shared.cache.stop_writing("start a thread to write the cache", &refusal);
                     return;
                 }
                 break;
             }
-            state.threads += 1;
+            queue.threads += 1;
         }
-        state.queue.push_back(job);
-        drop(state);
+        queue.jobs.push_back(job);
+        drop(queue);
         self.shared.work.notify_one();
     }
 
-    /// Waits until all is written and settled, at most for `patience`. Whether it is.
-    pub fn flush(&self, patience: Option<Duration>) -> bool {
-        let end = patience.and_then(|patience| Instant::now().checked_add(patience));
-        let mut state = self.shared.lock();
-        state.waiting += 1;
+    /// Waits until everything is written and committed, at most for `timeout`. Returns whether it
+    /// is.
+    pub fn flush(&self, timeout: Option<Duration>) -> bool {
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut queue = self.shared.queue.lock();
+        queue.flushes += 1;
         self.shared.work.notify_all();
-        while !state.is_done() {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                break;
-            }
-            let look = left.unwrap_or(Duration::from_secs(1));
-            let woken = self.shared.done.wait_timeout(state, look);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        let unfinished = |queue: &mut WriteQueue| !queue.is_done();
+        match end {
+            Some(end) => drop(self.shared.done.wait_while_until(&mut queue, unfinished, end)),
+            None => self.shared.done.wait_while(&mut queue, unfinished),
         }
-        state.waiting -= 1;
-        state.is_done()
+        queue.flushes -= 1;
+        queue.is_done()
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        self.shared.queue.lock().closed = true;
         self.shared.work.notify_all();
     }
 }
 
-impl State {
+impl WriteQueue {
     fn is_done(&self) -> bool {
-        self.queue.is_empty() && self.busy == 0 && self.unsettled.is_empty()
+        self.jobs.is_empty() && self.busy_threads == 0 && self.uncommitted.is_empty()
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     fn run(&self) {
-        loop {
-            match self.next() {
-                Next::Write(job) => self.guard(|| self.write(job)),
-                Next::Settle(entries) => self.guard(|| self.settle(entries)),
-                Next::End => return,
+        while let Some(work) = self.next() {
+            let work = || match work {
+                Work::Write(job) => self.write(job),
+                Work::Commit(entries) => entries.iter().for_each(|entry| {
+                    entry.commit().unwrap_or_else(|e| self.cache.stop_writing("write", &e));
+                }),
+            };
+            // Even a bug in it loses pages and nothing else.
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                let bug = io::Error::other("a thread panicked; this is a bug");
+                self.cache.stop_writing("write", &bug);
             }
-            self.lock().busy -= 1;
+            self.queue.lock().busy_threads -= 1;
             self.done.notify_all();
         }
     }
 
-    /// Runs `work` so that even a bug in it loses pages, and nothing else.
-    fn guard(&self, work: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            let bug = io::Error::other("a thread panicked; this is a bug");
-            self.shelf.give_up("write", &bug);
-        }
-    }
-
-    fn next(&self) -> Next {
-        let mut state = self.lock();
+    /// Waits for work; `None` when the cache is closed and everything is done.
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.queue.lock();
+        let mut is_idle = false;
         loop {
-            if let Some(job) = state.queue.pop_front() {
-                state.busy += 1;
-                return Next::Write(job);
+            if let Some(job) = queue.jobs.pop_front() {
+                queue.busy_threads += 1;
+                return Some(Work::Write(job));
             }
-            let hurry = state.waiting > 0 || state.closed;
-            let unsettled = !state.unsettled.is_empty();
-            if hurry && unsettled {
-                return state.settle();
+            let has_uncommitted = !queue.uncommitted.is_empty();
+            if has_uncommitted && (is_idle || queue.flushes > 0 || queue.closed) {
+                queue.busy_threads += 1;
+                return Some(Work::Commit(std::mem::take(&mut queue.uncommitted)));
             }
-            if state.closed {
-                state.threads -= 1;
-                return Next::End;
+            if queue.closed {
+                queue.threads -= 1;
+                return None;
             }
-            if unsettled {
-                let woken = self.work.wait_timeout(state, IDLE);
-                let (locked, outcome) = woken.unwrap_or_else(PoisonError::into_inner);
-                state = locked;
-                if outcome.timed_out() && state.queue.is_empty() && !state.unsettled.is_empty() {
-                    return state.settle();
-                }
+            if has_uncommitted {
+                is_idle = self.work.wait_for(&mut queue, IDLE).timed_out();
             } else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                self.work.wait(&mut queue);
+                is_idle = false;
             }
         }
     }
 
-    fn write(&self, job: Job) {
-        let Job { entry, files, first_page, seals, bytes, claim, held } = job;
+    fn write(&self, job: WriteJob) {
+        let WriteJob { entry, files, first_page, checksums, bytes, lock, reservation } = job;
         let len = bytes.len() as u64;
-        if self.shelf.gave_up() || held.as_ref().is_some_and(Held::is_late) {
+        if self.cache.stopped_writing() || reservation.as_ref().is_some_and(|r| r.is_overdue()) {
             return;
         }
         if !files.writable {
-            self.shelf.give_up("write", &io::Error::from_raw_os_error(libc::EACCES));
+            self.cache.stop_writing("write", &io::Error::from_raw_os_error(libc::EACCES));
             return;
         }
-        if !self.shelf.room.make(&self.shelf, len) {
-            self.shelf.note(
-                "the cache has its full size and all in it is in use; what comes now is not \
-                 cached; give it more with --cache-size"
+        if !self.eviction.make_room(len) {
+            self.cache.warn(
+                "the cache has reached its size limit and all of its entries are in use, so the \
+                 rest is not cached; raise the limit with --cache-size"
                     .to_owned(),
             );
             return;
         }
-        let write = || entry.write(&files, first_page, &seals, &bytes);
-        let outcome = match write() {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                let taken: u64 = room::usage(&self.shelf).iter().map(|used| used.bytes).sum();
-                // Double, so that the next ones need not ask again at once.
-                room::evict_to(&self.shelf, taken.saturating_sub(2 * len));
+        let write = || entry.write(&files, first_page, &checksums, &bytes);
+        let outcome = write().or_else(|error| match error.raw_os_error() {
+            Some(libc::ENOSPC) => {
+                // Twice as much as needed, so that the next write need not evict again.
+                evict_to(&self.cache, total_bytes(&self.cache).saturating_sub(2 * len));
                 write()
             }
-            outcome => outcome,
-        };
-        drop((bytes, claim, held));
+            _ => Err(error),
+        });
+        drop((bytes, lock, reservation));
         match outcome {
             Ok(()) => {
-                let mut state = self.lock();
-                if !state.unsettled.iter().any(|other| Arc::ptr_eq(other, &entry)) {
-                    state.unsettled.push(entry);
+                let mut queue = self.queue.lock();
+                if !queue.uncommitted.iter().any(|other| Arc::ptr_eq(other, &entry)) {
+                    queue.uncommitted.push(entry);
                 }
             }
-            Err(refusal) => self.shelf.give_up("write", &refusal),
+            Err(refusal) => self.cache.stop_writing("write", &refusal),
         }
-    }
-
-    fn settle(&self, entries: Vec<Arc<Entry>>) {
-        for entry in entries {
-            if let Err(refusal) = entry.settle() {
-                self.shelf.give_up("write", &refusal);
-            }
-        }
-    }
-}
-
-impl State {
-    fn settle(&mut self) -> Next {
-        self.busy += 1;
-        Next::Settle(std::mem::take(&mut self.unsettled))
     }
 }

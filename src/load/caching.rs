@@ -59,7 +59,7 @@ impl Loader {
     /// The problem that keeps the cache from working fully, if there is one: for example a full disk or
     /// a directory that cannot be written.
     pub fn cache_trouble(&self) -> Option<String> {
-        self.cache.trouble()
+        self.cache.warning()
     }
 
     /// The directory of the cache, as set here or by the environment.

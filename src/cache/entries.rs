@@ -1,0 +1,139 @@
+//! The entries of one cache that this process uses: finding, creating and replacing them.
+
+use super::cache_dir::{CacheDir, other_versions, read_meta};
+use super::entry::{Entry, touch};
+use super::files::{ENTRY, EntryFiles, PAGES, PARTIAL, USED};
+use super::key;
+use super::locks::PAGES_MAX;
+use super::meta::Meta;
+use super::pages::{CHECKSUM_BYTES, PageChecksums};
+use crate::source::ObjectIdentity;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+/// Finds and creates entries. All loads of a process share the entry of an object.
+#[derive(Debug)]
+pub(super) struct Entries {
+    cache: Arc<CacheDir>,
+    object_bytes_max: Option<u64>,
+    shared: Mutex<HashMap<String, Weak<Entry>>>,
+}
+
+impl Entries {
+    /// The entries of `cache`, for objects of at most `object_bytes_max` bytes.
+    pub fn new(cache: Arc<CacheDir>, object_bytes_max: Option<u64>) -> Self {
+        Self { cache, object_bytes_max, shared: Mutex::default() }
+    }
+
+    /// The entry of the object with `identity` at `address`, created if it does not exist.
+    /// `validated` says that the object's store has just reported this identity. `None` where the
+    /// object cannot be cached.
+    pub fn get(
+        &self,
+        address: &str,
+        location: &str,
+        identity: &ObjectIdentity,
+        validated: bool,
+    ) -> Option<Arc<Entry>> {
+        let name = key::of_identity(identity);
+        let checksums = PageChecksums::new(address, &name, identity.len_bytes);
+        if !identity.is_distinctive() || checksums.pages() > PAGES_MAX {
+            self.cache.warn(format!(
+                "{location} cannot be cached, because its server sends neither an ETag nor a \
+                 Last-Modified header that identifies the object"
+            ));
+            return None;
+        }
+        if self.object_bytes_max.is_some_and(|most| identity.len_bytes > most) {
+            self.cache.warn(format!(
+                "{location} is larger than the cache's size limit, so it is not cached"
+            ));
+            return None;
+        }
+        let mut shared = self.shared.lock();
+        let key = format!("{address}/{name}");
+        let found = shared.get(&key).and_then(Weak::upgrade);
+        let entry = match found {
+            Some(entry) => entry,
+            None => {
+                let entry = Entry::new(self.cache.use_entry(address, &name), checksums);
+                if let Err(refusal) = create_unless_intact(&entry, location, identity) {
+                    self.cache.stop_writing("create an entry", &refusal);
+                    return None;
+                }
+                let entry = Arc::new(entry);
+                shared.retain(|_, entry| entry.strong_count() > 0);
+                shared.insert(key, Arc::downgrade(&entry));
+                entry
+            }
+        };
+        drop(shared);
+        self.mark_used(&entry, validated);
+        Some(entry)
+    }
+
+    /// Records that `entry` is used, and that its store has validated it, which removes other
+    /// versions of the object.
+    fn mark_used(&self, entry: &Entry, validated: bool) {
+        if !self.cache.is_writable() {
+            return;
+        }
+        touch(&entry.path().join(USED), SystemTime::now());
+        if validated {
+            touch(&entry.path().join(ENTRY), SystemTime::now());
+            other_versions(entry.path()).for_each(|other| {
+                self.cache.remove(&other);
+            });
+        }
+    }
+}
+
+/// Creates the entry, empty, unless an intact entry of this object is on disk.
+fn create_unless_intact(
+    entry: &Entry,
+    location: &str,
+    identity: &ObjectIdentity,
+) -> io::Result<()> {
+    if is_intact(entry, location, identity) {
+        return Ok(());
+    }
+    let cache = &entry.in_use.cache;
+    cache.change(entry.in_use.range, || {
+        if is_intact(entry, location, identity) {
+            return Ok(()); // another process created it meanwhile
+        }
+        let temporary = cache.temporary_path();
+        fs::create_dir(&temporary)?;
+        let create = || {
+            let sized = |name, len| File::create_new(temporary.join(name))?.set_len(len);
+            sized(PARTIAL, entry.checksums.len_bytes)?;
+            sized(PAGES, entry.checksums.pages() * CHECKSUM_BYTES)?;
+            sized(USED, 0)?;
+            fs::write(temporary.join(ENTRY), Meta::new(location, identity).to_text())?;
+            if let Some(parent) = entry.path().parent() {
+                fs::create_dir_all(parent)?;
+            }
+            if entry.path().exists() {
+                cache.discard(entry.path())?;
+            }
+            fs::rename(&temporary, entry.path())
+        };
+        create().inspect_err(|_| {
+            let _ = fs::remove_dir_all(&temporary);
+        })
+    })
+}
+
+/// Whether the entry on disk is that of this object, and its files have the right lengths.
+fn is_intact(entry: &Entry, location: &str, identity: &ObjectIdentity) -> bool {
+    let name = key::of_identity(identity);
+    let is_it = read_meta(entry.path()).is_some_and(|(meta, _)| {
+        meta.location == location
+            && meta.identity().is_some_and(|identity| key::of_identity(&identity) == name)
+    });
+    is_it && EntryFiles::open(entry.path(), false).is_ok_and(|files| files.fit(&entry.checksums))
+}
