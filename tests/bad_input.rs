@@ -1,9 +1,9 @@
-//! What is not a checkpoint must be refused with a sentence that says where, what, and what to do:
-//! through the library and, word for word, through the command.
+//! Invalid input is refused with a message that names the file, the fact and the remedy. The library
+//! and the command use the same words.
 //!
-//! Hazards: a header that lies about anything; an index that does not fit its shards; what is not
-//! a file at all (a FIFO must not hang, a device must not be read without end). Never a panic, never
-//! a hang, and never a word on standard output.
+//! Hazards: a header with false lengths, offsets, shapes or names; an index that does not match its
+//! shards; a FIFO or device instead of a file, which must not hang or be read without end. There is
+//! never a panic and never output on standard output.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,8 +16,8 @@ use std::error::Error as _;
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Checks what library and command say of `location`. `{}` in `sentence` stands for the location,
-/// `{dir}` for the directory it is in.
+/// Checks the error of library and command for `location`. `{}` in `sentence` stands for the
+/// location, `{dir}` for its directory.
 #[track_caller]
 fn assert_refused(location: &Path, kind: ErrorKind, sentence: &str) {
     let directory = location.parent().unwrap_or(location).to_str().unwrap();
@@ -31,12 +31,12 @@ fn assert_refused(location: &Path, kind: ErrorKind, sentence: &str) {
         report += &format!("caused by: {cause}\n");
     }
     for subcommand in ["load", "inspect"] {
-        let told = run(ringload().arg(subcommand).arg(location)).failure();
-        assert!(told.starts_with(&report), "{told}\nis not\n{report}");
+        let message = run(ringload().arg(subcommand).arg(location)).failure();
+        assert!(message.starts_with(&report), "{message}\nis not\n{report}");
     }
 }
 
-/// Checks what is said of a file of these bytes.
+/// Checks the error for a file of these bytes.
 #[track_caller]
 fn assert_bytes_refused(bytes: &[u8], sentence: &str) {
     let directory = directory();
@@ -45,13 +45,13 @@ fn assert_bytes_refused(bytes: &[u8], sentence: &str) {
     assert_refused(&path, ErrorKind::InvalidCheckpoint, sentence);
 }
 
-/// The entry of a tensor of U8.
+/// The header entry of a U8 tensor.
 fn entry(name: &str, begin: u64, end: u64) -> String {
     let len = end.saturating_sub(begin);
     format!(r#""{name}":{{"dtype":"U8","shape":[{len}],"data_offsets":[{begin},{end}]}}"#)
 }
 
-/// Checks what is said of a file with these entries and so many bytes behind the header.
+/// Checks the error for a file with these entries and `data_bytes` after the header.
 #[track_caller]
 fn assert_entries_refused(entries: &[String], data_bytes: usize, sentence: &str) {
     let header = format!("{{{}}}", entries.join(","));
@@ -59,7 +59,7 @@ fn assert_entries_refused(entries: &[String], data_bytes: usize, sentence: &str)
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn what_is_missing_is_named() {
     let directory = directory();
     let missing = directory.path().join("a.safetensors");
     let sentence = "cannot open {}: no such file or directory; check the path";
@@ -84,7 +84,7 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_without_reading_it() {
+fn special_files_are_refused_without_being_read() {
     let directory = directory();
     let [fifo, below, link] = common::paths(
         directory.path(),
@@ -104,7 +104,7 @@ fn what_is_no_regular_file_is_refused_without_reading_it() {
         ErrorKind::InvalidInput,
         "cannot open {}: too many symbolic links; check the path for a loop of links",
     );
-    // An index may name what is a directory.
+    // An index may name a directory.
     fs::create_dir(&below).unwrap();
     let index = directory.path().join("model.safetensors.index.json");
     write_index(&index, [("below.safetensors", &[Expected::of_bytes("t", 1, 0)][..])]);
@@ -128,8 +128,8 @@ fn other_schemes_and_bad_urls_are_refused() {
         ("file://x", "\"file://x\" has no path; write file:///absolute/path"),
     ] {
         assert_eq!(Checkpoint::open(location).unwrap_err().to_string(), sentence);
-        let told = run(ringload().args(["load", location])).failure();
-        assert_eq!(told, format!("error: {sentence}\n"));
+        let message = run(ringload().args(["load", location])).failure();
+        assert_eq!(message, format!("error: {sentence}\n"));
     }
 }
 
@@ -158,12 +158,12 @@ fn a_file_that_is_too_short_for_its_header_is_refused() {
 }
 
 #[test]
-fn a_length_that_no_header_has_is_refused_before_memory_is_taken() {
+fn an_impossible_header_length_is_refused_before_memory_is_allocated() {
     for length in [1_u64 << 63, u64::MAX, 100_000_001] {
         let directory = directory();
         let path = directory.path().join("a.safetensors");
         fs::write(&path, length.to_le_bytes()).unwrap();
-        // Sparse, and long enough for the header that it claims (or for a good part of it).
+        // A sparse file that is long enough for the header it claims, or for a large part of it.
         File::options().write(true).open(&path).unwrap().set_len(200_000_000).unwrap();
         let sentence = format!(
             "{{}}: the first 8 bytes give a header of {length} bytes, above the limit of \
@@ -179,7 +179,7 @@ fn a_length_that_no_header_has_is_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn a_header_that_is_no_json_object_of_tensors_is_refused() {
+fn a_header_that_is_not_a_json_object_of_tensors_is_refused() {
     for (header, fact) in [
         (&b""[..], "the header is empty; the shortest valid header is {}"),
         (b"[1]", "the header begins with '[' instead of '{'"),
@@ -210,8 +210,8 @@ fn a_header_that_is_no_json_object_of_tensors_is_refused() {
         let sentence = format!("{}: {fact}", path.display());
         let error = Checkpoint::open(&path).unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidCheckpoint, sentence));
-        let told = run(ringload().arg("load").arg(&path)).failure();
-        assert_eq!(told, format!("error: {error}\n"));
+        let message = run(ringload().arg("load").arg(&path)).failure();
+        assert_eq!(message, format!("error: {error}\n"));
     }
 }
 
@@ -274,7 +274,7 @@ fn shapes_that_do_not_fit_their_offsets_are_refused() {
         2,
         "{}: tensor \"t\" has shape [3] of F4, which is 12 bits, not a whole number of bytes",
     );
-    // A dimension that does not fit 64 bits, and one below zero.
+    // A dimension that exceeds 64 bits, and a negative one.
     for (dimension, fact) in [
         ("18446744073709551616", "invalid type: floating point `1.8446744073709552e+19`"),
         ("-1", "invalid value: integer `-1`"),
@@ -283,17 +283,17 @@ fn shapes_that_do_not_fit_their_offsets_are_refused() {
         let path = directory.path().join("a.safetensors");
         let header = format!("{{{}}}", of("U8", &format!("[{dimension}]"), 0)[0]);
         fs::write(&path, raw_file(header, b"")).unwrap();
-        let told = run(ringload().arg("load").arg(&path)).failure();
+        let message = run(ringload().arg("load").arg(&path)).failure();
         let begin = format!(
             "error: {}: the header is invalid: tensor \"t\": shape: {fact}, expected usize",
             path.display()
         );
-        assert!(told.starts_with(&begin), "{told}");
+        assert!(message.starts_with(&begin), "{message}");
     }
 }
 
 #[test]
-fn a_name_that_stands_twice_is_refused() {
+fn a_duplicate_name_is_refused() {
     assert_entries_refused(
         &[entry("t", 0, 4), entry("t", 4, 8)],
         8,

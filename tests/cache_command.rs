@@ -1,8 +1,8 @@
 //! `ringload cache` and `ringload fetch`.
 //!
-//! Hazards: a cache that is listed wrongly; damage that is not told; an object that cannot be removed
-//! by the name it was loaded by; a fetch that leaves half a file under its name, loses the index or
-//! begins anew.
+//! Hazards: the cache is listed wrongly; corruption is not reported; an object cannot be removed by
+//! the location it was loaded from; a fetch leaves an incomplete file under its final name, loses the
+//! index, starts from the beginning again, or resumes with bytes of another object.
 
 #![allow(clippy::unwrap_used)]
 
@@ -59,7 +59,7 @@ fn a_fetched_object_is_listed_checked_and_removed() {
     assert_eq!(verified.status.code(), Some(1), "{verified:#?}");
     assert!(verified.stderr.contains("1 corrupt page"), "{verified:#?}");
     assert!(verified.stdout.contains("999424"), "{verified:#?}");
-    // It is forgotten, and fetched again.
+    // The page now counts as missing, and the next load fetches it.
     assert!(run(&mut cache(directory.path(), &["verify"])).status.success());
     let mut command = ringload();
     command.args(["load", "--drop", &server.url()]).env("RINGLOAD_CACHE_DIR", directory.path());
@@ -77,7 +77,7 @@ fn a_fetched_object_is_listed_checked_and_removed() {
 }
 
 #[test]
-fn pruning_leaves_what_was_used_last() {
+fn pruning_removes_the_least_recently_used_objects() {
     let directory = directory();
     let models = [Model::new(&[500_000]), Model::new(&[500_001])];
     let servers = models
@@ -87,7 +87,7 @@ fn pruning_leaves_what_was_used_last() {
         let mut command = fetch(&[&server.url()]);
         run(command.env("RINGLOAD_CACHE_DIR", directory.path())).quiet_success();
     }
-    fs::create_dir(directory.path().join(".0123456789abcdef")).unwrap(); // on its way: too young to go
+    fs::create_dir(directory.path().join(".0123456789abcdef")).unwrap(); // an entry in the making is too new to be removed
     let pruned = run(&mut cache(directory.path(), &["prune", "--cache-size", "600kB"])).json();
     assert_eq!(pruned["entries"], 1);
     let listed = run(&mut cache(directory.path(), &["ls"])).json();
@@ -127,7 +127,7 @@ fn plain_files_keep_their_names_and_their_index() {
 }
 
 #[test]
-fn a_fetch_that_breaks_off_goes_on_where_it_was() {
+fn an_interrupted_fetch_is_resumed() {
     let model = Model::new(&[4_000_000, 4_000_000, 12_000_000]);
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = Arc::clone(&broken);
@@ -146,7 +146,7 @@ fn a_fetch_that_breaks_off_goes_on_where_it_was() {
         command
     };
     run(&mut command()).failure();
-    assert!(!file.exists(), "half a file has the name of a whole one");
+    assert!(!file.exists(), "an incomplete file has its final name");
     broken.store(false, Ordering::Relaxed);
     let before = server.seen().len();
     let fetched = run(&mut command()).json();
@@ -157,9 +157,9 @@ fn a_fetch_that_breaks_off_goes_on_where_it_was() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "something is left over");
 }
 
-/// Both URLs are displayed alike, since a query may be secret; they are two objects all the same.
+/// Queries may be secret and are not displayed, so both URLs look alike. They are two objects.
 #[test]
-fn another_query_is_another_object_after_a_fetch_broke_off() {
+fn an_interrupted_fetch_does_not_resume_with_another_query() {
     let large = Model::new(&[4_000_000]);
     let later = Model { file: large.file.iter().rev().copied().collect(), ..large.clone() };
     let tensors = [Expected::of_bytes("a", 9_000_000, 7), Expected::of_bytes("b", 1, 8)];

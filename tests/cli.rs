@@ -1,9 +1,9 @@
-//! What the command prints is an interface: scripts read its JSON, compare its digests, and pipe
-//! its output into what may close early.
+//! The output of the command is an interface: scripts parse its JSON, compare its digests, and pipe
+//! it into programs that may close the pipe early.
 //!
-//! Hazards: a key that is missing or means something else; digests in another order, or of other
-//! tensors; tensors that are lost or doubled under a cap; a cap that is not kept; a progress bar in
-//! a log; a closed pipe that becomes a panic or a failure.
+//! Hazards: a JSON key is missing or has another meaning; digests are in another order, or those of
+//! other tensors; tensors are lost or duplicated under a memory limit; the limit is exceeded; a
+//! progress bar is printed to a log; a closed pipe causes a panic or a failure.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Two shards with an index, of which `tensors` is everything.
+/// Two shards with an index; `tensors` are those of both.
 struct Model {
     directory: TempDir,
     tensors: Vec<Expected>,
@@ -51,7 +51,7 @@ impl Model {
 }
 
 #[test]
-fn the_promised_keys_of_a_load_are_there_and_right() {
+fn the_json_of_a_load_has_the_documented_keys() {
     let model = Model::new();
     let report = run(ringload().arg("load").arg(model.directory.path()).arg("--json")).json();
     assert_eq!(report["bytes"], model.bytes());
@@ -67,7 +67,7 @@ fn the_promised_keys_of_a_load_are_there_and_right() {
 }
 
 #[test]
-fn however_it_is_named_a_checkpoint_is_the_same() {
+fn a_checkpoint_is_the_same_however_it_is_named() {
     let model = Model::new();
     let lines = digest_lines(&model.tensors);
     let [a, b] = ["a.safetensors", "b.safetensors"].map(|name| model.path(name));
@@ -81,8 +81,8 @@ fn however_it_is_named_a_checkpoint_is_the_same() {
         vec![model.directory.path().to_path_buf(), a],
         vec![url],
     ] {
-        let told = run(ringload().args(["load", "--digest"]).args(&locations)).quiet_success();
-        assert_eq!(told, lines, "{locations:?}");
+        let printed = run(ringload().args(["load", "--digest"]).args(&locations)).quiet_success();
+        assert_eq!(printed, lines, "{locations:?}");
     }
 }
 
@@ -95,8 +95,8 @@ fn digests_are_the_same_under_every_limit_and_read_path() {
         for read_path in ["auto", "direct", "buffered"] {
             let mut command = ringload();
             command.args(["load", "--digest", "--memory-limit", limit, "--read-path", read_path]);
-            let told = run(command.arg(model.directory.path())).quiet_success();
-            assert_eq!(told, lines, "{limit} {read_path}");
+            let printed = run(command.arg(model.directory.path())).quiet_success();
+            assert_eq!(printed, lines, "{limit} {read_path}");
         }
     }
     for read_size in ["1", "4096", "5000", "100GiB"] {
@@ -124,8 +124,8 @@ fn only_the_tensors_asked_for_are_digested() {
             let mut command = ringload();
             command.args(["load", "--digest", "--memory-limit", limit]);
             command.args(globs.iter().flat_map(|glob| ["--tensors", glob]));
-            let told = run(command.arg(model.directory.path())).quiet_success();
-            assert_eq!(told, digest_lines(model.tensors.iter().filter(is_wanted)), "{globs:?}");
+            let printed = run(command.arg(model.directory.path())).quiet_success();
+            assert_eq!(printed, digest_lines(model.tensors.iter().filter(is_wanted)), "{globs:?}");
         }
     }
 }
@@ -160,17 +160,20 @@ fn an_inspection_lists_every_tensor() {
         assert_eq!(entry["dtype"], "U8");
         assert_eq!(entry["shape"], serde_json::json!(tensor.shape));
         assert_eq!(entry["bytes"], tensor.bytes.len());
-        // The place that is told is the place in the file.
+        // The reported offset is the offset in the file.
         let shard = &listing["shards"][entry["shard"].as_u64().unwrap() as usize];
         let file = fs::read(shard["location"].as_str().unwrap()).unwrap();
         let offset = entry["offset"].as_u64().unwrap() as usize;
         assert!(file[offset..][..tensor.bytes.len()] == tensor.bytes, "{}", tensor.name);
     }
-    let told = run(ringload().arg("inspect").arg(model.directory.path())).quiet_success();
+    let printed = run(ringload().arg("inspect").arg(model.directory.path())).quiet_success();
     for tensor in &model.tensors {
-        assert!(told.lines().any(|line| line.starts_with(&format!("{} ", tensor.name))), "{told}");
+        assert!(
+            printed.lines().any(|line| line.starts_with(&format!("{} ", tensor.name))),
+            "{printed}"
+        );
     }
-    assert!(told.contains("24 tensors, ") && told.contains(" in 2 shards\n"), "{told}");
+    assert!(printed.contains("24 tensors, ") && printed.contains(" in 2 shards\n"), "{printed}");
 }
 
 #[test]
@@ -178,8 +181,8 @@ fn names_with_control_characters_do_not_reach_the_terminal() {
     let directory = directory();
     let path = directory.path().join("a.safetensors");
     write(&path, &[Expected::of_bytes("a\x1b[31m\nb", 3, 1)], None);
-    let told = run(ringload().arg("inspect").arg(&path)).quiet_success();
-    assert!(!told.contains('\x1b') && told.contains(r"a\u{1b}[31m\nb"), "{told}");
+    let printed = run(ringload().arg("inspect").arg(&path)).quiet_success();
+    assert!(!printed.contains('\x1b') && printed.contains(r"a\u{1b}[31m\nb"), "{printed}");
 }
 
 #[test]
@@ -198,18 +201,18 @@ fn a_doctor_s_findings_have_level_topic_and_fact() {
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "it left something behind");
     let missing = directory.path().join("missing");
-    let told = run(ringload().arg("doctor").arg(&missing)).failure();
+    let printed = run(ringload().arg("doctor").arg(&missing)).failure();
     let sentence = format!("error: cannot examine {}: no such file", missing.display());
-    assert!(told.starts_with(&sentence), "{told}");
+    assert!(printed.starts_with(&sentence), "{printed}");
 }
 
 #[test]
-fn a_load_for_people_is_two_lines_and_no_bar() {
+fn a_load_prints_two_lines_and_no_bar() {
     let model = Model::new();
-    let told = run(ringload().arg("load").arg(model.directory.path())).quiet_success();
-    assert!(told.starts_with("24 tensors, 2.19 MiB in "), "{told}");
-    assert!(told.lines().nth(1).unwrap().starts_with("CPU "), "{told}");
-    assert!(!told.contains('\r') && !told.contains('\x1b'), "{told}");
+    let printed = run(ringload().arg("load").arg(model.directory.path())).quiet_success();
+    assert!(printed.starts_with("24 tensors, 2.19 MiB in "), "{printed}");
+    assert!(printed.lines().nth(1).unwrap().starts_with("CPU "), "{printed}");
+    assert!(!printed.contains('\r') && !printed.contains('\x1b'), "{printed}");
 }
 
 #[test]
@@ -223,7 +226,7 @@ fn the_log_goes_to_standard_error_when_asked_for() {
     assert!(!finished.stderr.contains('\x1b'), "{}", finished.stderr);
 }
 
-/// Writes the header of `count` tensors of `each` bytes and a hole of their size behind it.
+/// Writes a sparse file: the header of `count` tensors of `each` bytes, and a hole for their data.
 fn write_sparse(path: &Path, count: usize, each: u64) {
     let entries: Vec<_> = (0..count as u64)
         .map(|i| {
@@ -260,7 +263,7 @@ fn the_peak_of_memory_stays_near_the_limit() {
 fn an_output_that_is_closed_early_is_quiet() {
     let directory = directory();
     let path = directory.path().join("a.safetensors");
-    // More than a pipe holds.
+    // More output than the buffer of a pipe.
     write_sparse(&path, 5000, 1);
     for arguments in [&["inspect"][..], &["inspect", "--json"], &["load", "--digest"]] {
         let mut child = start(ringload().args(arguments).arg(&path));
@@ -268,9 +271,9 @@ fn an_output_that_is_closed_early_is_quiet() {
         stdout.read_exact(&mut [0; 10]).unwrap();
         drop(stdout);
         assert!(wait(&mut child).success(), "{arguments:?}");
-        let mut told = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
-        assert_eq!(told, "", "{arguments:?}");
+        let mut printed = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut printed).unwrap();
+        assert_eq!(printed, "", "{arguments:?}");
     }
 }
 
@@ -284,12 +287,15 @@ fn an_output_that_is_full_is_a_failure() {
     command.arg("load").arg(model.directory.path()).stdout(full);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.starts_with("error: cannot write to standard output\ncaused by: "), "{told}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        printed.starts_with("error: cannot write to standard output\ncaused by: "),
+        "{printed}"
+    );
 }
 
-/// One table serves the command, C and Python. Where one of them lacks an option, or spells it in
-/// another way, it is on purpose and stands here.
+/// One table serves the command, C and Python. This test lists the options that one of them lacks or
+/// spells differently on purpose.
 #[test]
 fn the_command_c_and_python_have_the_same_options() {
     let table: BTreeSet<&str> = ringload::Loader::options().iter().map(|own| own.name).collect();
@@ -325,7 +331,7 @@ fn the_command_c_and_python_have_the_same_options() {
     let listed = listed.flat_map(|(names, _)| names.split(", "));
     assert_eq!(listed.map(|name| name.replace('`', "")).collect::<BTreeSet<_>>(), without(&[]));
 
-    // A dict as the device is a map, the headers are a dict, and the keys are a tuple.
+    // In Python the device map and the headers are dicts, and the keys are a tuple.
     let mut expected = without(&[
         "device_map",
         "header",

@@ -1,4 +1,4 @@
-//! The real command, run to its end or killed when it hangs.
+//! Runs the real command to its end; kills it when it hangs.
 
 use super::{Expected, PATIENCE};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The variables that the command reads; a test sets those it is about.
+/// The variables that the command reads. They are removed, unless a test sets them.
 const VARIABLES: [&str; 8] = [
     "RINGLOAD_CACHE_DIR",
     "RINGLOAD_CACHE_SIZE",
@@ -36,7 +36,7 @@ pub fn of_program(program: &Path) -> Command {
     command
 }
 
-/// What a finished command left.
+/// The exit status and output of a finished command.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -45,21 +45,21 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Exit status 0 and nothing on standard error; gives standard output.
+    /// Checks for exit status 0 and an empty standard error; returns standard output.
     #[track_caller]
     pub fn quiet_success(self) -> String {
         assert!(self.status.success() && self.stderr.is_empty(), "{self:#?}");
         self.stdout
     }
 
-    /// Exit status 0; gives standard output as JSON.
+    /// Checks the same and returns standard output as JSON.
     #[track_caller]
     pub fn json(self) -> serde_json::Value {
         let stdout = self.quiet_success();
         serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
     }
 
-    /// A failure as it has to look: status 1, a report on standard error, and nothing else. Gives
+    /// Checks for a failure: exit status 1, a report on standard error, and no other output. Returns
     /// the report.
     #[track_caller]
     pub fn failure(self) -> String {
@@ -70,7 +70,7 @@ impl Finished {
         self.stderr
     }
 
-    /// A wrong call as it has to look: status 2, what is wrong on standard error. Gives that.
+    /// Checks for wrong usage: exit status 2 and a message on standard error, which is returned.
     #[track_caller]
     pub fn wrong_usage(self) -> String {
         assert_eq!(self.status.code(), Some(2), "{self:#?}");

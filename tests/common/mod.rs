@@ -33,10 +33,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Longer than anything here may take, on a machine busy with other builds: past it, it hangs.
+/// The time after which a test counts as hanging, even on a machine that is busy with builds.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A tensor as it is written, and as it must come back.
+/// A tensor as it is written, and as it has to be loaded.
 #[derive(Debug, Clone)]
 pub struct Expected {
     pub name: String,
@@ -46,7 +46,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// A tensor with bytes that only this `seed` has.
+    /// A tensor with pseudo-random bytes of this `seed`.
     pub fn new(name: impl Into<String>, dtype: Dtype, shape: &[usize], seed: u64) -> Self {
         let len_bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
         let (name, shape) = (name.into(), shape.to_vec());
@@ -74,7 +74,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A directory on the disk that the build is on (and not a tmpfs), gone when it is dropped.
+/// A temporary directory on the disk of the build (not on tmpfs); removed on drop.
 pub fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
@@ -98,8 +98,8 @@ pub fn write_index<'a>(path: &Path, shards: impl IntoIterator<Item = (&'a str, &
     fs::write(path, index.to_string()).unwrap();
 }
 
-/// The files of a checkpoint of one shard a tensor, `one.safetensors` and `two.safetensors`: with
-/// their index, or without.
+/// The files of a checkpoint with one tensor per shard, `one.safetensors` and `two.safetensors`, and
+/// with an index if `indexed`.
 pub fn sharded(tensors: &[Expected; 2], indexed: bool) -> Vec<(String, Vec<u8>)> {
     let directory = directory();
     let shards = ["one.safetensors", "two.safetensors"].into_iter().zip(tensors.chunks(1));
@@ -123,7 +123,7 @@ pub fn raw_file(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header, data].concat()
 }
 
-/// Takes the file out of the page cache, as far as the kernel does that on request.
+/// Removes the file from the page cache, as far as the kernel follows the advice.
 pub fn evict(path: &Path) {
     use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
     let file = File::open(path).unwrap();
@@ -131,12 +131,13 @@ pub fn evict(path: &Path) {
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
 }
 
-/// Brings the file into the page cache.
+/// Reads the file into the page cache.
 pub fn warm(path: &Path) {
     drop(fs::read(path).unwrap());
 }
 
-/// Whether the file system of `directory` does direct I/O; tests that need it skip elsewhere.
+/// Whether the file system of `directory` supports direct I/O; tests that need it are skipped
+/// elsewhere.
 pub fn has_direct_io(directory: &Path) -> bool {
     let path = directory.join("probe");
     fs::write(&path, vec![0; 64 << 10]).unwrap();
@@ -146,17 +147,17 @@ pub fn has_direct_io(directory: &Path) -> bool {
     works
 }
 
-/// Says on standard error that a test did not test anything, and why.
+/// Reports on standard error that a test was skipped, and why.
 pub fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 
-/// Whether the long campaigns are wanted.
+/// Whether the long test campaigns are enabled.
 pub fn is_long() -> bool {
     std::env::var_os("RINGLOAD_TEST_LONG").is_some()
 }
 
-/// Runs `body` on a thread of its own; panics if it takes longer than [`PATIENCE`].
+/// Runs `body` on a separate thread; panics if it takes longer than [`PATIENCE`].
 pub fn in_time<T: Send + 'static>(what: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, waiting) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || done.send(body()));

@@ -1,4 +1,4 @@
-//! A checkpoint in memory, what has to come out of it, and loads of it from a scripted server.
+//! A checkpoint in memory, its expected tensors, and loads of it from a scripted server.
 
 use super::fault_server::{FaultServer, Reply, Request};
 use super::{Expected, in_time};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A file of tensors of `sizes` bytes, and what has to come out of it.
+/// A safetensors file in memory and its expected tensors.
 #[derive(Clone)]
 pub struct Model {
     pub file: Vec<u8>,
@@ -29,7 +29,7 @@ impl Model {
         Self { file, tensors: Arc::new(tensors.collect()) }
     }
 
-    /// 64 KiB of data, more than what is read with the header.
+    /// 64 KiB of data, more than the first request returns.
     pub fn small() -> Self {
         Self::new(&[40_000, 0, 25_536])
     }
@@ -38,7 +38,7 @@ impl Model {
         8 + u64::from_le_bytes(self.file[..8].try_into().unwrap()) as usize
     }
 
-    /// Serves it; answers go as `script` says, those to the opening request are right.
+    /// Serves the file. `script` decides all replies but those to the opening requests.
     pub fn serve(
         &self,
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
@@ -49,7 +49,7 @@ impl Model {
         })
     }
 
-    /// Loads it and checks every tensor that comes.
+    /// Loads the file and checks every tensor.
     pub fn load(&self, loader: &Loader, url: &str) -> Result<Summary> {
         let (loader, url, tensors) = (loader.clone(), url.to_owned(), Arc::clone(&self.tensors));
         in_time(&url.clone(), move || {
@@ -69,7 +69,7 @@ impl Model {
         })
     }
 
-    /// The retries of a load that succeeds although ranges are answered as `script` says.
+    /// Checks that a load succeeds with the replies of `script`; returns its retries.
     #[track_caller]
     pub fn recovers(
         &self,
@@ -79,7 +79,7 @@ impl Model {
         self.load(&loader(), &server.url()).unwrap().retries
     }
 
-    /// The kind and the sentence of the error of a load whose ranges are answered like this.
+    /// Checks that a load fails with the replies of `script`; returns the kind and text of the error.
     #[track_caller]
     pub fn fails(
         &self,
@@ -94,7 +94,7 @@ impl Model {
     }
 }
 
-/// Limits that make a load of a broken server short.
+/// Limits with which a load from a broken server fails quickly.
 pub fn limits() -> RetryLimits {
     let mut limits = RetryLimits::default();
     limits.attempts = 4;
@@ -105,12 +105,12 @@ pub fn limits() -> RetryLimits {
     limits
 }
 
-/// A loader of these limits, on one engine.
+/// A loader with these limits and one engine.
 pub fn loader() -> Loader {
     Loader::new().engines(1).retry_limits(limits())
 }
 
-/// The first answer is `broken`, the others are right.
+/// A script whose first reply is `broken` and whose others are right.
 pub fn once(
     broken: impl Fn(&Request) -> Reply + Send + Sync + 'static,
 ) -> impl Fn(usize, &Request) -> Reply + Send + Sync + 'static {

@@ -1,4 +1,4 @@
-//! Traces as `ringload load --trace` writes them: read, and looked at as whoever draws them would.
+//! Parses and checks the traces that `ringload load --trace` writes.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ pub const ENGINES: u64 = 1;
 pub const SLOTS: u64 = 2;
 pub const LOAD: u64 = 3;
 
-/// An event that takes time; its times are in nanoseconds, which the file tells exactly.
+/// An event with a duration, in nanoseconds, which the file represents exactly.
 #[derive(Debug)]
 pub struct Span {
     pub name: String,
@@ -21,7 +21,7 @@ pub struct Span {
 #[derive(Debug)]
 pub struct Trace {
     pub spans: Vec<Span>,
-    /// By name: when, and why.
+    /// Instant events by name: time and reason.
     pub events: BTreeMap<String, Vec<(u64, String)>>,
     /// The names of rows.
     pub rows: BTreeMap<(u64, u64), String>,
@@ -65,7 +65,7 @@ impl Trace {
                 let at = nanoseconds(&event["ts"]);
                 self.events.entry(name.to_owned()).or_default().push((at, why));
             }
-            _ => panic!("what is {event}?"),
+            _ => panic!("unknown event {event}"),
         }
     }
 
@@ -83,14 +83,14 @@ impl Trace {
         *at
     }
 
-    /// What has to be so of every trace of a load that took at most `wall_seconds`.
+    /// Checks what holds for every trace of a load that took at most `wall_seconds`.
     #[track_caller]
     pub fn check(&self, wall_seconds: f64) {
         let names = ["engines", "slots", "load"].map(String::from);
         assert_eq!(self.processes, BTreeMap::from_iter((ENGINES..).zip(names)));
         for span in &self.spans {
             assert!(span.end as f64 <= wall_seconds * 1e9, "{span:?}");
-            assert!(self.rows.contains_key(&span.row), "{span:?} stands nowhere");
+            assert!(self.rows.contains_key(&span.row), "{span:?} has no row");
         }
         let mut rows: BTreeMap<_, Vec<&Span>> = BTreeMap::new();
         self.spans.iter().for_each(|span| rows.entry(span.row).or_default().push(span));
@@ -110,13 +110,13 @@ impl Trace {
         assert_eq!(slot_rows as u64, self.most_in_use(|_| 1), "slots at once");
     }
 
-    /// The most of something that slots in use ever had together.
+    /// The maximum over time of the sum of `of` over the slots in use.
     fn most_in_use(&self, of: impl Fn(&Span) -> u64) -> u64 {
         let spans = self.spans.iter().filter(|span| span.row.0 == SLOTS);
         let mut changes: Vec<_> = spans
             .flat_map(|span| [(span.start, true, of(span)), (span.end, false, of(span))])
             .collect();
-        // Where one ends as another begins, they are not there at once.
+        // A slot that ends when another begins does not overlap with it.
         changes.sort_by_key(|&(at, begins, _)| (at, begins));
         let (mut now, mut most) = (0_i64, 0);
         for (_, begins, count) in changes {
@@ -131,16 +131,16 @@ impl Trace {
         self.most_in_use(|span| span.args["bytes"].as_u64().unwrap())
     }
 
-    /// All bytes that were read into slots, and the ways that they came.
+    /// All bytes that were read into slots, and their read paths.
     pub fn read(&self) -> (u64, BTreeSet<&str>) {
         let reading = self.of("reading");
         let bytes = reading.iter().map(|span| span.args["bytes"].as_u64().unwrap()).sum();
-        let ways = reading.iter().filter_map(|span| span.args["path"].as_str()).collect();
-        (bytes, ways)
+        let paths = reading.iter().filter_map(|span| span.args["path"].as_str()).collect();
+        (bytes, paths)
     }
 }
 
-/// What the file tells in microseconds.
+/// A time of the file, which is in microseconds, in nanoseconds.
 fn nanoseconds(value: &Value) -> u64 {
     let microseconds = value.as_f64().unwrap();
     assert!(microseconds >= 0.0);
