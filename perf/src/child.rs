@@ -1,8 +1,8 @@
-//! One client's run: a process of its own, with its time, CPU time and memory as the kernel tells them.
+//! Runs a client as a child process and measures its time, CPU time and memory through the kernel.
 //!
-//! The child may be bound to one core (`taskset`). Its standard output is taken, its standard error
-//! shown when it fails. It is told when it was started, so that it can tell how long after
-//! that its first tensor was there.
+//! The child may be bound to one core (`taskset`). Its standard output is captured, and its standard
+//! error is shown when it fails. It gets its start time in a variable, so that it can report the time
+//! until its first tensor.
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use wait4::Wait4;
 
-/// A program and how it is called.
+/// A program and its arguments.
 #[derive(Debug, Clone, Default)]
 pub struct Invocation {
     program: OsString,
@@ -23,23 +23,23 @@ pub struct Invocation {
     environment: Vec<(OsString, OsString)>,
 }
 
-/// A process that ended well.
+/// The result of a process that succeeded.
 #[derive(Debug)]
 pub struct Finished {
     pub output: Vec<u8>,
     pub seconds: f64,
-    /// User and system time of it and of all that it waited for.
+    /// User and system time of the process and of the children that it waited for.
     pub cpu_seconds: f64,
-    /// `None` where it is not known: the kernel counts from before the program was put into the
-    /// process, so what is no more than this process's own peak may be just that.
+    /// `None` if it is not known: the kernel counts from before exec(2), so a value up to the peak of
+    /// this process may be that of this process.
     pub peak_rss_bytes: Option<u64>,
 }
 
-/// The variable that tells a client when its process was started, in nanoseconds of
-/// CLOCK_MONOTONIC; without it, it tells no `first_tensor_seconds` and `last_tensor_seconds`.
+/// The variable with the start time of a client's process, in nanoseconds of CLOCK_MONOTONIC. Without
+/// it, the client reports no `first_tensor_seconds` and `last_tensor_seconds`.
 pub const BEGAN_VARIABLE: &str = "RINGLOAD_PERF_BEGAN";
 
-/// Longer than any load that is measured; what takes longer hangs.
+/// The time after which a client counts as hanging.
 const TIME_MAX: Duration = Duration::from_secs(900);
 
 impl Invocation {
@@ -70,7 +70,7 @@ impl Invocation {
         pairs.iter().fold(self, |invocation, (name, value)| invocation.env(name, value))
     }
 
-    /// The same with its standard output summed up: prints SHA-256 as sha256sum(1) does.
+    /// Pipes the standard output of the program into sha256sum(1).
     #[must_use]
     pub fn summed(&self) -> Self {
         let shell = Self::new("sh").args(["-c", "\"$@\" | sha256sum", "sh"]).arg(&self.program);
@@ -80,15 +80,15 @@ impl Invocation {
     /// Runs it to its end, on `core` alone if one is given.
     ///
     /// # Errors
-    /// When it cannot be started, fails (with what it said), or takes longer than any load.
+    /// When it cannot be started, fails (with its standard error), or takes longer than any load.
     pub fn run(&self, core: Option<usize>) -> Result<Finished> {
         let mut command = self.command(core);
         let began = Instant::now();
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
         let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
         command.env(BEGAN_VARIABLE, nanoseconds.to_string());
-        let mut said = tempfile::tempfile()?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(said.try_clone()?);
+        let mut stderr = tempfile::tempfile()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", self.named()))?;
         let watch = Watch::over(child.id());
@@ -103,8 +103,8 @@ impl Invocation {
         }
         if !ended.status.success() {
             let mut text = String::new();
-            std::io::Seek::rewind(&mut said)?;
-            said.read_to_string(&mut text)?;
+            std::io::Seek::rewind(&mut stderr)?;
+            stderr.read_to_string(&mut text)?;
             bail!("{} ended with {}:\n{}", self.named(), ended.status, text.trim());
         }
         let usage = ended.rusage;
@@ -163,7 +163,7 @@ impl Watch {
             let is_late =
                 waits.recv_timeout(TIME_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             if is_late {
-                // Not waited for yet, so the number is still its own.
+                // The process was not waited for yet, so its id is still valid.
                 let _ = kill(Pid::from_raw(process as i32), Signal::SIGKILL);
             }
             is_late
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_the_process_said() {
-        let told = shell("echo no disk >&2; exit 3").run(None).unwrap_err().to_string();
-        assert!(told.contains("exit status: 3") && told.ends_with("no disk"), "{told}");
+        let message = shell("echo no disk >&2; exit 3").run(None).unwrap_err().to_string();
+        assert!(message.contains("exit status: 3") && message.ends_with("no disk"), "{message}");
         assert!(Invocation::new("/nowhere").run(None).is_err());
     }
 }

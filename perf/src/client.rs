@@ -1,4 +1,4 @@
-//! A client: something that brings bytes into memory, how it is started, and what it tells.
+//! A client: a program that loads bytes into memory, how it is started, and what it reports.
 
 use crate::child::Invocation;
 use crate::files::Sums;
@@ -14,39 +14,39 @@ pub struct Client {
     pub name: String,
     pub role: Role,
     pub invocation: Invocation,
-    pub tells: Tells,
+    pub reporting: Reporting,
     pub check: Check,
     /// The only core it may use, if not all.
     pub core: Option<usize>,
-    /// The file that it reads, where that may be another one than everybody's.
+    /// The file that it reads, if not that of the other clients.
     pub reads: Option<PathBuf>,
 }
 
 /// What a client prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tells {
-    /// One JSON object with its own figures: [`Told`].
-    Report,
-    /// Nothing of use: the process's figures count, for so many bytes.
+pub enum Reporting {
+    /// One JSON object with its figures: [`ReportedFigures`].
+    Json,
+    /// No figures: those of the process are used, for `bytes`.
     Nothing { bytes: u64 },
 }
 
-/// How its bytes are held against those of the file.
+/// How the loaded bytes are checked.
 #[derive(Debug, Clone)]
 pub enum Check {
-    /// With `--sums` it tells the CRC-32 of every tensor.
+    /// With `--sums` it prints the CRC-32 of every tensor.
     Sums,
-    /// With `--digest` it tells the SHA-256 of every tensor.
+    /// With `--digest` it prints the SHA-256 of every tensor.
     Digests,
-    /// Called like this, it writes the file to its standard output.
+    /// With this invocation, it writes the file to its standard output.
     Output(Invocation),
-    /// Not at all: what it reads goes nowhere, as a limit's.
+    /// Not checked: a limit does not use the bytes that it reads.
     Trust,
 }
 
-/// The figures that a client tells of itself.
+/// The figures that a client reports.
 #[derive(Debug, Deserialize)]
-struct Told {
+struct ReportedFigures {
     bytes: u64,
     seconds: f64,
     cpu_seconds: f64,
@@ -65,7 +65,7 @@ impl Client {
             name: name.into(),
             role,
             invocation,
-            tells: Tells::Report,
+            reporting: Reporting::Json,
             check: Check::Trust,
             core: None,
             reads: None,
@@ -78,8 +78,8 @@ impl Client {
     }
 
     #[must_use]
-    pub fn telling(self, tells: Tells) -> Self {
-        Self { tells, ..self }
+    pub fn reporting(self, reporting: Reporting) -> Self {
+        Self { reporting, ..self }
     }
 
     #[must_use]
@@ -92,16 +92,16 @@ impl Client {
         Self { core, ..self }
     }
 
-    /// The same under another name, once more.
+    /// The same client under another name.
     #[must_use]
     pub fn again(&self) -> Self {
         Self { name: format!("{}, again", self.name), role: Role::Control, ..self.clone() }
     }
 
-    /// Runs it once and holds its bytes against `sums`.
+    /// Runs the client once and checks its bytes against `sums`.
     ///
     /// # Errors
-    /// When it fails, or its bytes are others.
+    /// When it fails, or its bytes differ.
     pub fn verify(&self, sums: &Sums) -> Result<()> {
         let invocation = match &self.check {
             Check::Sums => self.invocation.clone().arg("--sums"),
@@ -117,23 +117,22 @@ impl Client {
                 "{} wrote other bytes than the file has",
                 self.name
             ),
-            Check::Digests => same(&self.name, &told(&output)?.digests, &sums.sha256)?,
-            Check::Sums => same(&self.name, &told(&output)?.sums, &sums.crc32)?,
+            Check::Digests => same(&self.name, &reported(&output)?.digests, &sums.sha256)?,
+            Check::Sums => same(&self.name, &reported(&output)?.sums, &sums.crc32)?,
         }
         Ok(())
     }
 
-    /// Runs it once. `scenario`, `case`, and `turn` are filled in.
+    /// Runs the client once. The caller sets `scenario`, `case` and `turn`.
     ///
     /// # Errors
-    /// When it fails or tells no figures.
+    /// When it fails or reports no figures.
     pub fn run(&self, scenario: &str, case: &str, turn: usize) -> Result<Run> {
         let ended = self.invocation.run(self.core)?;
-        let told = match self.tells {
-            Tells::Report => {
-                told(&ended.output).with_context(|| format!("{} tells no figures", self.name))?
-            }
-            Tells::Nothing { bytes } => Told {
+        let reported = match self.reporting {
+            Reporting::Json => reported(&ended.output)
+                .with_context(|| format!("{} reports no figures", self.name))?,
+            Reporting::Nothing { bytes } => ReportedFigures {
                 bytes,
                 seconds: ended.seconds,
                 cpu_seconds: ended.cpu_seconds,
@@ -150,20 +149,20 @@ impl Client {
             client: self.name.clone(),
             role: self.role,
             turn,
-            bytes: told.bytes,
-            seconds: told.seconds,
-            cpu_seconds: told.cpu_seconds,
+            bytes: reported.bytes,
+            seconds: reported.seconds,
+            cpu_seconds: reported.cpu_seconds,
             process_seconds: ended.seconds,
-            first_tensor_seconds: told.first_tensor_seconds,
-            last_tensor_seconds: told.last_tensor_seconds,
-            peak_rss_bytes: told.peak_rss_bytes.or(ended.peak_rss_bytes),
+            first_tensor_seconds: reported.first_tensor_seconds,
+            last_tensor_seconds: reported.last_tensor_seconds,
+            peak_rss_bytes: reported.peak_rss_bytes.or(ended.peak_rss_bytes),
             server_cpu_seconds: None,
         })
     }
 }
 
-/// The JSON object that a client printed, perhaps after lines of others.
-fn told(output: &[u8]) -> Result<Told> {
+/// The JSON object that a client printed, possibly after other lines.
+fn reported(output: &[u8]) -> Result<ReportedFigures> {
     let text = std::str::from_utf8(output)?;
     let start = text.find("\n{").map_or_else(|| text.find('{'), |found| Some(found + 1));
     let Some(start) = start else { bail!("it printed no JSON object, but {text:?}") };
@@ -226,7 +225,7 @@ mod tests {
     fn figures_are_the_client_s_own_or_the_process_s() {
         let run = client(&format!("echo '{{{FIGURES}}}'"), Check::Trust).run("s", "c", 3).unwrap();
         assert_eq!((run.bytes, run.seconds, run.turn), (1, 2.0, 3));
-        let silent = client("sleep 0.05", Check::Trust).telling(Tells::Nothing { bytes: 9 });
+        let silent = client("sleep 0.05", Check::Trust).reporting(Reporting::Nothing { bytes: 9 });
         let run = silent.run("s", "c", 0).unwrap();
         assert!(run.bytes == 9 && run.seconds >= 0.05 && run.cpu_seconds < 0.05, "{run:?}");
         assert!(client("echo none", Check::Trust).run("s", "c", 0).is_err());

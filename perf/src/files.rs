@@ -1,7 +1,7 @@
-//! The checkpoints that are loaded: noise in tensors of one size, written once and kept.
+//! The checkpoints that are loaded: random bytes in tensors of one size, written once and kept.
 //!
-//! Beside each stands what it holds, tensor by tensor (`.sums.json`: CRC-32 and SHA-256, of the bytes
-//! as they were made, not as anything read them): every client's bytes are held against that.
+//! Each has a file of checksums (`.sums.json`: CRC-32 and SHA-256 of every tensor, computed when the
+//! bytes were generated), against which the bytes of every client are checked.
 
 use anyhow::{Context, Result};
 use aws_lc_rs::digest::{Context as Digest, SHA256};
@@ -13,10 +13,10 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// What the names of the tensors begin with.
+/// The prefix of the tensor names.
 const PREFIX: &str = "model.layers";
 
-/// So many tensors of one size.
+/// The number and size of the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     pub tensors: usize,
@@ -31,7 +31,7 @@ pub struct Checkpoint {
     pub sums: Sums,
 }
 
-/// What a file holds.
+/// The checksums of a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
     /// CRC-32 (ISO-HDLC, as zlib's) of each tensor's bytes.
@@ -55,7 +55,7 @@ impl Shape {
         self.tensors as u64 * self.tensor_bytes as u64
     }
 
-    /// The header of a file of such tensors, its length before it. Names begin with `prefix`.
+    /// The header of a file of such tensors with its length. Names begin with `prefix`.
     pub fn header(self, prefix: &str) -> Vec<u8> {
         let mut text = String::from("{");
         for number in 0..self.tensors {
@@ -77,7 +77,7 @@ impl Shape {
 }
 
 impl Checkpoint {
-    /// The one of `shape` in `directory`, written if it is not there.
+    /// The checkpoint of `shape` in `directory`, which is written if it does not exist.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -99,12 +99,12 @@ impl Checkpoint {
         Ok(fs::metadata(&self.path)?.len())
     }
 
-    /// The file's name without its directory.
+    /// The name of the file without its directory.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Takes it away, where it is too large to be kept.
+    /// Removes the file if it is too large to be kept.
     pub fn remove(self) -> Result<()> {
         fs::remove_file(self.path.with_extension("sums.json"))?;
         Ok(fs::remove_file(&self.path)?)

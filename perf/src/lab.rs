@@ -1,13 +1,13 @@
-//! Where a session's measuring happens: its tools, the turns, and the records that come of them.
+//! Measures the cases of a session: the tools, the turns, and the records that are written.
 //!
 //! ```text
-//! case: clients ---- turn 0: each once, its bytes held against the file's
-//!                    turn 1, 2, ...: each once, in the same order (A B A B ...), the files put into the
-//!                    state that the case names before each run
+//! case: clients ---- turn 0: each client once; its bytes are checked against the file
+//!                    turn 1, 2, ...: each client once, in the same order (A B A B ...); before each
+//!                    run the files are put into the state that the case requires
 //!                 -> runs -> comparisons of the first own client with all others
 //! ```
 //!
-//! A peer that fails, or that gives other bytes, is left out and told; where ringload does, the
+//! A peer that fails or returns other bytes is skipped, which is recorded. If ringload does, the
 //! session ends with that error.
 
 use crate::client::Client;
@@ -24,37 +24,37 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// One session of measuring.
+/// One measuring session.
 pub struct Lab {
     pub tools: Tools,
     /// How often each client runs in a case.
     pub turns: usize,
-    /// Of the large checkpoint.
+    /// The size of the large checkpoint.
     pub size_bytes: u64,
-    /// Servers get a core of their own.
+    /// Whether servers get a separate core.
     pub apart: bool,
     records: Vec<Record>,
     out: BufWriter<File>,
     watch: Watch,
 }
 
-/// What is needed besides the clients for one case.
+/// The settings of one case besides its clients.
 pub struct Setting<'a> {
-    /// Done before every run.
+    /// Called before every run.
     pub prepare: &'a dyn Fn(&Client) -> Result<()>,
-    /// What the files hold, if clients tell it.
+    /// The checksums of the files, if clients report theirs.
     pub sums: Option<&'a Sums>,
-    /// The server whose CPU time is taken, too.
+    /// The server whose CPU time is measured, too.
     pub server: Option<&'a Server>,
-    /// So many times the usual turns, for differences that are small beside the noise.
+    /// The factor for the number of turns, for differences that are small compared with the noise.
     pub times: usize,
 }
 
 impl Lab {
-    /// Records go to `path`, a line as soon as it is known.
+    /// A session whose records are appended to `path`.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// When the file cannot be created.
     pub fn new(
         tools: Tools,
         path: &Path,
@@ -91,7 +91,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Tells what was not measured, and why.
+    /// Records what was not measured, and why.
     ///
     /// # Errors
     /// When the record cannot be written.
@@ -107,7 +107,7 @@ impl Lab {
         self.watch = Watch::begin();
     }
 
-    /// Ends it, and records what else went on.
+    /// Ends the scenario and records the noise during it.
     ///
     /// # Errors
     /// When the record cannot be written.
@@ -116,7 +116,7 @@ impl Lab {
         self.record(Record::Noise(watch.end(scenario)))
     }
 
-    /// A figure that was to be reached, of turns.
+    /// Records the figure of a target from the figures of turns.
     ///
     /// # Errors
     /// When the record cannot be written.
@@ -127,7 +127,7 @@ impl Lab {
         }
     }
 
-    /// A figure that was to be reached.
+    /// Records the figure of a target.
     ///
     /// # Errors
     /// When there is no such target, or the record cannot be written.
@@ -142,7 +142,7 @@ impl Lab {
         self.record(Record::Target(spec.met(Some(figure), interval, note)))
     }
 
-    /// Records those targets that nothing was measured for.
+    /// Records the targets for which nothing was measured.
     ///
     /// # Errors
     /// When the records cannot be written.
@@ -160,8 +160,8 @@ impl Lab {
     /// Runs `clients` in turns.
     ///
     /// # Errors
-    /// When ringload fails or gives other bytes, a state of the files cannot be had, or records not
-    /// be written.
+    /// When ringload fails or returns other bytes, a state of the files cannot be reached, or records
+    /// cannot be written.
     pub fn case(
         &mut self,
         case: Case,
@@ -197,7 +197,7 @@ impl Lab {
         Ok(measured)
     }
 
-    /// Turn 0: those clients that run, and bring the right bytes.
+    /// Turn 0: returns the clients that run and load the right bytes.
     fn verified(
         &mut self,
         scenario: &str,
@@ -226,7 +226,7 @@ impl Lab {
         self.skip(scenario, &client.name, &why)
     }
 
-    /// The first own client beside every other.
+    /// Compares the first own client with every other.
     fn compare(&mut self, case: &Case, measured: &Measured) -> Result<()> {
         let Some(own) = measured.clients().find(|(_, role)| *role == Role::Own) else {
             return Ok(());

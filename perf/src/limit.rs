@@ -1,11 +1,11 @@
-//! `ringload-perf limit`: what this program measures in a process of its own, started by a session.
+//! `ringload-perf limit`: measurements that a session starts as a separate process of this program.
 //!
-//! - `recv`: bare sockets. One request a connection, and the body received into one buffer that is
-//!   used again: the least that a client of this server can do.
-//! - `adapter`: a load by the crate, as a server would embed it, timed from the process's start.
+//! - `recv`: bare sockets. Each connection sends one request and receives the body into one reused
+//!   buffer, the minimal work of a client.
+//! - `adapter`: a load by the crate, as a server would embed it, timed from the start of the process.
 //! - `plan`: opens and plans a checkpoint.
-//! - `settle`: has memory in use for a moment. A virtual machine may hand memory that was free for a
-//!   while back to its host; whoever touches it next would pay for that.
+//! - `settle`: allocates and frees memory. A virtual machine may return memory that was free for a
+//!   while to its host, and the next process that touches it would pay for that.
 
 use crate::child::BEGAN_VARIABLE;
 use anyhow::{Context, Result, ensure};
@@ -26,15 +26,15 @@ use std::time::Instant;
 pub enum Limit {
     /// Bare sockets: HOST:PORT PATH BYTES CONNECTIONS
     Recv { address: String, path: String, bytes: u64, connections: u64 },
-    /// A load by the crate, timed from the process's start
+    /// A load by the crate, timed from the start of the process
     Adapter { file: PathBuf },
     /// Opens and plans a checkpoint
     Plan { checkpoint: PathBuf },
-    /// Has so many bytes of memory in use for a moment
+    /// Allocates and frees this many bytes
     Settle { bytes: usize },
 }
 
-/// Measures it and prints its figures.
+/// Runs the measurement and prints its figures.
 ///
 /// # Errors
 /// When it fails.
@@ -43,7 +43,7 @@ pub fn run(limit: Limit) -> Result<()> {
     match limit {
         Limit::Recv { address, path, bytes, connections } => {
             recv(&address, &path, bytes, connections.max(1))?;
-            tell(bytes, began, json!({}))
+            print_figures(bytes, began, json!({}))
         }
         Limit::Adapter { file } => adapter(file),
         Limit::Plan { checkpoint } => plan(checkpoint),
@@ -55,21 +55,21 @@ pub fn run(limit: Limit) -> Result<()> {
     }
 }
 
-/// Prints the figures of all that was done since `began`, with `more`.
-fn tell(bytes: u64, began: Instant, more: serde_json::Value) -> Result<()> {
+/// Prints the figures since `began`, and `more`.
+fn print_figures(bytes: u64, began: Instant, more: serde_json::Value) -> Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let of = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    let mut told = json!({
+    let mut figures = json!({
         "bytes": bytes,
         "seconds": seconds,
         "cpu_seconds": of(usage.user_time()) + of(usage.system_time()),
         "peak_rss_bytes": peak_rss_bytes()?,
     });
-    if let (Some(told), Some(more)) = (told.as_object_mut(), more.as_object()) {
-        told.extend(more.clone());
+    if let (Some(figures), Some(more)) = (figures.as_object_mut(), more.as_object()) {
+        figures.extend(more.clone());
     }
-    println!("{told}");
+    println!("{figures}");
     Ok(())
 }
 
@@ -134,10 +134,14 @@ fn adapter(file: PathBuf) -> Result<()> {
         first.get_or_insert_with(&since_start);
     }
     let last = since_start();
-    tell(bytes, began, json!({ "first_tensor_seconds": first, "last_tensor_seconds": last }))
+    print_figures(
+        bytes,
+        began,
+        json!({ "first_tensor_seconds": first, "last_tensor_seconds": last }),
+    )
 }
 
-/// The seconds since whoever started this process did so.
+/// The seconds since this process was started.
 fn since_start() -> Result<impl Fn() -> f64> {
     let began: i128 = std::env::var(BEGAN_VARIABLE).context(BEGAN_VARIABLE)?.parse()?;
     Ok(move || {
@@ -156,7 +160,7 @@ fn plan(checkpoint: PathBuf) -> Result<()> {
     let map = DeviceMap::default();
     let plan =
         Plan::new(checkpoint.clone(), MemoryLimit::Unlimited, &Selection::default(), &map, None)?;
-    tell(checkpoint.data_bytes(), began, json!({ "tensors": tensors }))?;
+    print_figures(checkpoint.data_bytes(), began, json!({ "tensors": tensors }))?;
     drop(plan);
     Ok(())
 }
@@ -166,7 +170,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// A server that answers each connection with so many bytes.
+    /// A server that sends this many bytes on each connection.
     fn server(answers: usize, body: &'static [u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -185,7 +189,7 @@ mod tests {
     #[test]
     fn all_bytes_are_received_or_it_fails() {
         recv(&server(2, b"12345"), "/a", 10, 2).unwrap();
-        let told = recv(&server(2, b"123"), "/a", 10, 2).unwrap_err().to_string();
-        assert!(told.ends_with("closed the connection 2 bytes early"), "{told}");
+        let message = recv(&server(2, b"123"), "/a", 10, 2).unwrap_err().to_string();
+        assert!(message.ends_with("closed the connection 2 bytes early"), "{message}");
     }
 }

@@ -1,18 +1,18 @@
-//! `ringload-perf`: measures ringload beside its peers and the limits of the hardware.
+//! `ringload-perf`: measures ringload, its peers and the limits of the hardware.
 //!
 //! ```text
-//! scenario/*   what is loaded, by whom        peers/*   other loaders, at the versions of peers.toml
+//! scenario/*   loads and their clients        peers/*   other loaders, in the versions of peers.toml
 //!     |                                       tools     this repository's binaries; limit: bare limits
 //!     v
-//! lab          turns A B A B: client -> child process; page_cache and nginx set the scene, noise watches
+//! lab          turns A B A B: client -> child process; page_cache and nginx prepare, noise monitors
 //!     |
 //!     v
-//! records      JSON lines, written as they come
+//! records      JSON lines, written at once
 //!     |---> report     a table, and one HTML file with plots
 //!     '---> simulate   what the measured constants predict for larger machines
 //! ```
 //!
-//! `targets` has every figure that must be reached; `stats` says when two clients differ.
+//! `targets` lists every target; `stats` decides whether two clients differ.
 
 mod child;
 mod client;
@@ -37,7 +37,7 @@ use anyhow::Result;
 use clap::Parser;
 use std::path::PathBuf;
 
-/// Measures ringload beside its peers and the limits of the hardware.
+/// Measures ringload, its peers and the limits of the hardware.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true, max_term_width = 100)]
 struct Args {
@@ -49,7 +49,7 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Write the report of records that were measured before, as FILE.html
+    /// Write the report of existing records, as FILE.html
     Render {
         /// Records, as FILE.jsonl
         #[arg(value_name = "FILE")]

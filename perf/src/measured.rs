@@ -26,17 +26,17 @@ impl Measured {
         self.clients.iter().find(|(name, _)| name == client).map_or(&[], |(_, runs)| runs)
     }
 
-    /// Of one client's turns; `None` where it did not run.
+    /// The figures of a client's turns; `None` if it did not run.
     pub fn of(&self, client: &str, figure: impl Fn(&Run) -> f64) -> Option<Estimate> {
         stats::estimate(&self.runs(client).iter().map(figure).collect::<Vec<_>>())
     }
 
-    /// One client's figures over another's, turn by turn.
+    /// The ratio between the figures of two clients, turn by turn.
     pub fn ratio(&self, own: &str, other: &str, figure: Figure) -> Option<Estimate> {
         self.over(own, &[other], figure)
     }
 
-    /// The same, over the least of several in each turn.
+    /// The same, over the lowest of several clients in each turn.
     pub fn over(&self, own: &str, others: &[&str], figure: Figure) -> Option<Estimate> {
         let figures =
             |client| self.runs(client).iter().map(|run| figure.of(run)).collect::<Vec<_>>();
@@ -50,18 +50,18 @@ impl Measured {
         stats::estimate(&stats::ratios(&figures(own), &least?))
     }
 
-    /// One client's figures less another's, turn by turn.
+    /// The difference between the figures of two clients, turn by turn.
     pub fn more(&self, own: &str, other: &str, figure: impl Fn(&Run) -> f64) -> Option<Estimate> {
         let pairs = std::iter::zip(self.runs(own), self.runs(other));
         stats::estimate(&pairs.map(|(own, other)| figure(own) - figure(other)).collect::<Vec<_>>())
     }
 
-    /// The most memory that a client ever had, in bytes.
+    /// The peak memory of a client, in bytes.
     pub fn peak_bytes(&self, client: &str) -> Option<u64> {
         self.runs(client).iter().filter_map(|run| run.peak_rss_bytes).max()
     }
 
-    /// How far equals are apart: a client and the same once more. 0 where there is no such pair.
+    /// The noise: the difference between a client and its duplicate. 0 if there is no duplicate.
     pub fn noise(&self, figure: Figure) -> f64 {
         let again = self.clients().find(|(_, role)| *role == Role::Control).map(|(name, _)| name);
         let pair = again.and_then(|again| Some((again, again.strip_suffix(", again")?)));

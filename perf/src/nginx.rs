@@ -1,8 +1,8 @@
 //! A real server on a port of loopback: nginx, over HTTP and TLS, with its CPU time.
 //!
-//! One process that serves with `sendfile`. It plays an S3 store, too: it takes any signature, and
-//! costs its clients nothing that a store would not. (That real ones take ringload's signatures is
-//! what tests/s3.rs checks; servers that check them here would be the bottleneck.)
+//! One process serves files with `sendfile`. It also acts as an S3 store that accepts any signature,
+//! with the same costs for clients as a real store. (tests/s3.rs checks that real stores accept
+//! ringload's signatures; a server that verified them here would be the bottleneck.)
 
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -16,10 +16,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    /// As `http://127.0.0.1:1234`, without a slash at its end.
+    /// For example `http://127.0.0.1:1234`, without a final slash.
     pub http: String,
     pub https: String,
-    /// Of the server's key: clients have to trust it.
+    /// The certificate of the server, which clients have to trust.
     pub certificate: PathBuf,
     _directory: tempfile::TempDir,
 }
@@ -83,7 +83,7 @@ impl Drop for Server {
     }
 }
 
-/// Debian puts it where a user's PATH does not lead.
+/// Debian installs nginx outside of a user's PATH.
 fn program() -> Result<&'static str> {
     let found = ["nginx", "/usr/sbin/nginx"].into_iter().find(|program| {
         Command::new(program)

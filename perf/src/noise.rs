@@ -1,9 +1,9 @@
-//! What else goes on in the machine while clients are measured.
+//! Measures the noise of the machine while clients are measured.
 //!
-//! Three witnesses: a fixed loop, run between the clients' runs, whose times ought to be equal; the
-//! CPU time that the host gave to other guests (`steal`); and the CPU time that was used here by
-//! others than the clients and their servers. Both of the latter from /proc/stat (proc_stat(5)), in
-//! ticks of 10 ms.
+//! Three measures: the times of a fixed loop that runs between the clients, which should be equal;
+//! the CPU time that the host gave to other guests (`steal`); and the CPU time of processes other
+//! than the clients and their servers. The last two come from /proc/stat (proc_stat(5)), in ticks of
+//! 10 ms.
 
 use crate::records::Noise;
 use std::fs;
@@ -45,7 +45,7 @@ impl Watch {
         self.loops.push(began.elapsed().as_secs_f64());
     }
 
-    /// What was seen from the beginning until now.
+    /// The noise from the beginning until now.
     pub fn end(self, scenario: &str) -> Noise {
         let now = Ticks::now();
         let over = |part: f64| (part / (now.all - self.began.all).max(1.0)).clamp(0.0, 1.0);
@@ -69,7 +69,7 @@ impl Ticks {
             .unwrap_or_default()
     }
 
-    /// From `cpu  user nice system idle iowait irq softirq steal guest guest_nice`.
+    /// Parses `cpu  user nice system idle iowait irq softirq steal guest guest_nice`.
     fn parse(text: &str) -> Option<Self> {
         let line = text.lines().find(|line| line.starts_with("cpu "))?;
         let ticks: Vec<f64> =

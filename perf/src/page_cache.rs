@@ -1,7 +1,8 @@
-//! The page cache, put into a known state before a run, and looked at afterwards.
+//! Puts the page cache into a known state before a run, and checks it.
 //!
-//! `posix_fadvise(POSIX_FADV_DONTNEED)` is advice, and dirty pages stay: so the file is synced, and
-//! what is resident is asked for. A state that cannot be had is an error, never a wrong figure.
+//! `posix_fadvise(POSIX_FADV_DONTNEED)` is only advice and skips dirty pages, so the file is synced
+//! first and its resident pages are counted afterwards. If the state cannot be reached, that is an
+//! error.
 
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -24,10 +25,10 @@ impl Warmth {
         }
     }
 
-    /// Puts all of `path` into the page cache, or out of it.
+    /// Reads all of `path` into the page cache, or removes it.
     ///
     /// # Errors
-    /// When it is not so afterwards.
+    /// When the state is not reached.
     pub fn prepare(self, path: &Path) -> Result<()> {
         let cannot = || format!("cannot prepare {}", path.display());
         let mut file = File::open(path).with_context(cannot)?;
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_state_is_reached_or_an_error() {
-        // Beside the executable: a file system with a disk, which /tmp need not be.
+        // Next to the executable, as /tmp may be on tmpfs.
         let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
         let file = tempfile::NamedTempFile::new_in(directory).unwrap();
         std::fs::write(file.path(), vec![1; 1 << 20]).unwrap();

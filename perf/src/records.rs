@@ -1,15 +1,15 @@
-//! What a measurement writes: records, one JSON object a line, in the order in which they are known.
+//! The records of a measurement: one JSON object per line, in the order in which they are measured.
 //!
-//! The table on the terminal and the report are made of these and of nothing else, so a file of
-//! them can be rendered again later, and read by other tools.
+//! The table on the terminal and the report are made from records alone, so a file of records can be
+//! rendered again later and read by other tools.
 //!
 //! ```text
 //! session            once, the first
-//! case               before the runs of a case: what is compared there
-//! run                every run that counts, and no other
+//! case               before the runs of a case: what is compared
+//! run                every run that counts
 //! comparison         two clients of a case
-//! noise              what else went on in the machine during a scenario
-//! target             a figure that must be reached
+//! noise              the noise of the machine during a scenario
+//! target             a figure with its target
 //! trace              one load's timeline
 //! skipped            what could not be measured, and why
 //! ```
@@ -31,7 +31,7 @@ pub enum Record {
     Skipped(Skipped),
 }
 
-/// What was measured, on what.
+/// What was measured, and on which machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     /// ringload's version, and the commit if it is known.
@@ -44,11 +44,11 @@ pub struct Session {
     pub peers: BTreeMap<String, String>,
     /// How often each client runs in a case.
     pub turns: usize,
-    /// How it was called.
+    /// The command line.
     pub command: String,
 }
 
-/// The machine, as far as figures depend on it.
+/// The properties of the machine that figures depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     pub cpu: String,
@@ -56,7 +56,7 @@ pub struct Machine {
     pub memory_bytes: u64,
     pub kernel: String,
     pub file_system: String,
-    /// The NVIDIA GPU, where there is one.
+    /// The NVIDIA GPU, if there is one.
     pub gpu: Option<String>,
 }
 
@@ -65,33 +65,33 @@ pub struct Machine {
 pub struct Case {
     pub scenario: String,
     pub case: String,
-    /// A line for readers: what is loaded, from where, in which state.
+    /// A title: what is loaded, from where, in which state.
     pub title: String,
-    /// Where the case is a point of a curve.
+    /// The point of a curve, if the case is one.
     pub point: Option<Point>,
 }
 
-/// One point of a scaling curve: cases with the same curve make it up.
+/// One point of a scaling curve, which consists of the cases with the same curve.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// As "ring size".
+    /// For example "ring size".
     pub curve: String,
-    /// As "MiB".
+    /// For example "MiB".
     pub unit: String,
     pub x: f64,
 }
 
-/// What kind of client a run is of.
+/// The role of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// ringload.
     Own,
-    /// The very same client once more: how far two of them are apart is noise.
+    /// A duplicate of the client: the difference between both is noise.
     Control,
-    /// What a user would pick instead.
+    /// An alternative to ringload.
     Peer,
-    /// What the hardware or the kernel allows.
+    /// A limit of the hardware or the kernel.
     Limit,
 }
 
@@ -102,21 +102,21 @@ pub struct Run {
     pub case: String,
     pub client: String,
     pub role: Role,
-    /// From 0; the one that only warmed up is not recorded.
+    /// From 0; the warm-up turn is not recorded.
     pub turn: usize,
     pub bytes: u64,
-    /// As the client tells it, from its first call to the last byte; else the process's.
+    /// As reported by the client, from its first call to the last byte; otherwise that of the process.
     pub seconds: f64,
-    /// The same of its CPU time, of all threads, user and system.
+    /// The user and system time of all threads in that time.
     pub cpu_seconds: f64,
-    /// From the process's start to its end.
+    /// From the start of the process to its end.
     pub process_seconds: f64,
-    /// From the process's start to the first tensor, and to the last, where they are measured.
+    /// From the start of the process to the first and to the last tensor, if they are measured.
     pub first_tensor_seconds: Option<f64>,
     pub last_tensor_seconds: Option<f64>,
-    /// The most memory that the process had resident.
+    /// The peak resident memory of the process.
     pub peak_rss_bytes: Option<u64>,
-    /// CPU time of the server meanwhile.
+    /// The CPU time of the server during the run.
     pub server_cpu_seconds: Option<f64>,
 }
 
@@ -148,7 +148,7 @@ pub enum Figure {
 pub enum Verdict {
     Less,
     More,
-    /// The difference is no larger than that of equals.
+    /// The difference is within the noise.
     WithinNoise,
 }
 
@@ -160,18 +160,19 @@ pub struct Comparison {
     pub figure: Figure,
     pub own: String,
     pub other: String,
-    /// The median of the turns' ratios, and the interval that holds the true one with 93 % or more.
+    /// The median of the ratios of the turns, and the interval that contains the true median with a
+    /// confidence of at least 93 %.
     pub ratio: f64,
     pub low: f64,
     pub high: f64,
     pub verdict: Verdict,
 }
 
-/// What else went on during a scenario.
+/// The noise during a scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     pub scenario: String,
-    /// The slowest over the fastest of many runs of one fixed loop, between the clients' runs.
+    /// The ratio of the slowest and the fastest run of a fixed loop between the runs of the clients.
     pub loop_spread: f64,
     /// CPU time that the host gave to others, as a share of all.
     pub stolen_share: f64,
@@ -179,7 +180,7 @@ pub struct Noise {
     pub others_share: f64,
 }
 
-/// On which side of the target a figure has to be.
+/// The side of the target on which a figure has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
@@ -187,27 +188,27 @@ pub enum Bound {
     AtLeast,
 }
 
-/// A figure that must be reached.
+/// A figure and its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// As "engine.cold.wall".
+    /// For example "engine.cold.wall".
     pub id: String,
-    /// As "engine", "object stores".
+    /// For example "engine" or "object stores".
     pub part: String,
     pub sentence: String,
     pub bound: Bound,
     pub target: f64,
     /// `None` where it was not measured.
     pub figure: Option<f64>,
-    /// The interval of the figure, where it is one of turns.
+    /// The interval of the figure, if it has turns.
     pub low: Option<f64>,
     pub high: Option<f64>,
-    /// Why it was not measured, or what explains it.
+    /// Why it was not measured, or an explanation.
     pub note: Option<String>,
 }
 
 impl Target {
-    /// Whether the figure is on the right side; `None` where there is none.
+    /// Whether the target is reached; `None` if there is no figure.
     pub fn is_reached(&self) -> Option<bool> {
         self.figure.map(|figure| match self.bound {
             Bound::AtMost => figure <= self.target,
@@ -215,7 +216,7 @@ impl Target {
         })
     }
 
-    /// Whether the target lies within the figure's interval, so that another run may say otherwise.
+    /// Whether the target is within the interval of the figure, so that another run may differ.
     pub fn is_close(&self) -> bool {
         self.low.zip(self.high).is_some_and(|(low, high)| low <= self.target && self.target <= high)
     }

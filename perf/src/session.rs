@@ -1,4 +1,4 @@
-//! A session: builds what is measured, runs the scenarios, and writes what came of them.
+//! A session: builds the binaries, runs the scenarios, and writes records and report.
 
 use crate::lab::Lab;
 use crate::peers::{Peer, Peers};
@@ -22,16 +22,16 @@ pub struct SessionArgs {
     /// How often each client runs in a case
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     turns: u16,
-    /// Of the large checkpoint: bytes, or as 4GiB; objects of the network's scenarios are half of it
+    /// Size of the large checkpoint, such as 4GiB; objects of network scenarios have half of it
     #[arg(long, default_value = "4GiB", value_parser = size_bytes)]
     size: u64,
-    /// Where records and the report go, as NAME.jsonl and NAME.html
+    /// Path of the records and the report: NAME.jsonl and NAME.html
     #[arg(long, value_name = "DIR/NAME")]
     out: Option<PathBuf>,
-    /// Give servers a core of their own
+    /// Run servers on a separate core
     #[arg(long)]
     apart: bool,
-    /// The Python of an environment that has all peers, instead of making one
+    /// The Python of an environment with all peers [default: one is created]
     #[arg(long, value_name = "PYTHON")]
     with: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ fn size_bytes(text: &str) -> Result<u64, String> {
 /// Runs the scenarios.
 ///
 /// # Errors
-/// When ringload fails in one of them, or what is needed is not there.
+/// When ringload fails in a scenario, or a tool is missing.
 pub fn run(args: &SessionArgs) -> Result<()> {
     let tools = Tools::build()?;
     fs::create_dir_all(&tools.keep)?;
@@ -93,7 +93,7 @@ fn session(lab: &Lab, peers: &Peers) -> Result<Session> {
     })
 }
 
-/// How to repeat it: without the paths of this machine.
+/// The command that repeats the session, without the paths of this machine.
 fn command(arguments: impl Iterator<Item = String>) -> String {
     let mut words = vec!["cargo run --release -p ringload-perf".to_owned()];
     let mut arguments = arguments.peekable();
@@ -110,23 +110,23 @@ fn command(arguments: impl Iterator<Item = String>) -> String {
     words.join(" ").trim_end_matches(" --").to_owned()
 }
 
-/// The commit, with `-dirty` where files were changed since.
+/// The commit, with `-dirty` if files were changed since.
 fn commit(root: &Path) -> Option<String> {
     let mut git = Command::new("git");
-    let told = git.current_dir(root).args(["describe", "--always", "--dirty"]).output().ok()?;
-    let text = String::from_utf8(told.stdout).ok()?;
-    told.status.success().then(|| text.trim().to_owned())
+    let output = git.current_dir(root).args(["describe", "--always", "--dirty"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }
 
 /// The day in UTC.
 fn today() -> Result<String> {
-    let told =
+    let output =
         Command::new("date").args(["--utc", "+%Y-%m-%d"]).output().context("cannot start date")?;
-    ensure!(told.status.success(), "date fails at {:?}", SystemTime::now());
-    Ok(String::from_utf8(told.stdout)?.trim().to_owned())
+    ensure!(output.status.success(), "date fails at {:?}", SystemTime::now());
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// The machine, as `ringload doctor` and the kernel tell.
+/// The machine, as reported by `ringload doctor` and the kernel.
 fn machine(tools: &Tools) -> Result<Machine> {
     let mut facts = tools.doctor()?;
     let mut fact = |topic: &str| facts.remove(topic).unwrap_or_else(|| "unknown".into());
@@ -146,7 +146,7 @@ fn machine(tools: &Tools) -> Result<Machine> {
     })
 }
 
-/// Of the first line `label   : value` of a table in /proc.
+/// The value in the first line `label   : value` of a table in /proc.
 fn value_of(table: &str, label: &str) -> Option<String> {
     let line = table.lines().find(|line| line.starts_with(label))?;
     Some(line.split_once(':')?.1.trim().to_owned())
@@ -170,7 +170,7 @@ mod tests {
         let of = |words: &[&str]| command(words.iter().map(|&word| word.to_owned()));
         assert_eq!(of(&[]), "cargo run --release -p ringload-perf");
         assert_eq!(of(&["--out", "a/b"]), "cargo run --release -p ringload-perf");
-        let told = of(&["http", "--out=a", "--with", "b", "--turns", "7"]);
-        assert_eq!(told, "cargo run --release -p ringload-perf -- http --turns 7");
+        let output = of(&["http", "--out=a", "--with", "b", "--turns", "7"]);
+        assert_eq!(output, "cargo run --release -p ringload-perf -- http --turns 7");
     }
 }

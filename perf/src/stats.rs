@@ -1,28 +1,29 @@
-//! Medians, spreads, and when two clients differ.
+//! Medians, spreads, and whether two clients differ.
 //!
-//! Clients are compared turn by turn: what slows the machine down for a while slows both. The turns'
-//! ratios have a median, and an interval of order statistics around it that holds the true median
-//! with at least 93 % (the sign test: of five turns the least and the greatest ratio, 15/16). Two
-//! clients differ if that interval leaves out 1, and if it does so by more than equals are apart.
+//! Clients are compared turn by turn, so that a temporary slowdown of the machine affects both. The
+//! ratios of the turns have a median and an interval of order statistics that contains the true
+//! median with a confidence of at least 93 % (the sign test: for five turns the interval from the
+//! lowest to the highest ratio, 15/16). Two clients differ if the interval excludes 1 by more than
+//! the noise.
 
 use crate::records::Verdict;
 
-/// A median and the interval of the true one.
+/// A median, and the confidence interval of the true median.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     pub median: f64,
     pub low: f64,
     pub high: f64,
-    /// Of how many figures.
+    /// The number of figures.
     pub count: usize,
 }
 
-/// Fewer turns are not enough to say that two clients differ.
+/// The number of turns that are needed to decide whether two clients differ.
 const ENOUGH: usize = 5;
-/// How sure an interval is at least, in 10,000.
+/// The confidence of an interval, in ten thousandths.
 const CONFIDENCE: u64 = 9300;
 
-/// The middle one, or the mean of the two in the middle.
+/// The median of `figures`.
 pub fn median(figures: &[f64]) -> Option<f64> {
     let mut figures = figures.to_vec();
     figures.sort_by(f64::total_cmp);
@@ -44,12 +45,12 @@ pub fn estimate(figures: &[f64]) -> Option<Estimate> {
     Some(Estimate { median, low: figures[left_out], high: figures[count - 1 - left_out], count })
 }
 
-/// Turn by turn, these over those.
+/// The ratios of `these` to `those`, turn by turn.
 pub fn ratios(these: &[f64], those: &[f64]) -> Vec<f64> {
     std::iter::zip(these, those).map(|(this, that)| this / that.max(f64::MIN_POSITIVE)).collect()
 }
 
-/// What an estimated ratio says, where equals differ by `noise` (0.05: from 0.95 to 1.05).
+/// Whether an estimated ratio shows a difference, given the `noise` (0.05: from 0.95 to 1.05).
 pub fn verdict(ratio: Estimate, noise: f64) -> Verdict {
     if ratio.count < ENOUGH {
         Verdict::WithinNoise
@@ -62,7 +63,7 @@ pub fn verdict(ratio: Estimate, noise: f64) -> Verdict {
     }
 }
 
-/// How many of `count` ordered figures lie outside of the interval on either side.
+/// The number of the `count` ordered figures that are outside of the interval on each side.
 fn left_out(count: usize) -> usize {
     // That the true median is below the k-th least of n: the chance of fewer than k heads in n throws.
     let Ok(count) = u32::try_from(count.min(60)) else { return 0 };

@@ -1,8 +1,8 @@
-//! Every figure that must be reached, in one table; the scenarios fill them in.
+//! The table of all targets; the scenarios measure their figures.
 
 use crate::records::{Bound, Target};
 
-/// A figure to be reached, as it was set before anything was measured.
+/// A target, as it was set before anything was measured.
 #[derive(Debug)]
 pub struct Spec {
     pub id: &'static str,
@@ -117,7 +117,7 @@ pub const SPECS: &[Spec] = &[
 ];
 
 impl Spec {
-    /// The target with a figure, or with the reason why there is none.
+    /// The record of the target with its figure, or with the reason why there is none.
     pub fn met(
         &self,
         figure: Option<f64>,
@@ -138,7 +138,7 @@ impl Spec {
     }
 }
 
-/// Where it stands in the summary; one that is not known, at its end.
+/// Its position in the summary; an unknown one is last.
 pub fn place(id: &str) -> usize {
     SPECS.iter().position(|spec| spec.id == id).unwrap_or(SPECS.len())
 }

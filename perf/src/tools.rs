@@ -1,4 +1,4 @@
-//! What a session measures with: the binaries of this repository, built anew, and its directories.
+//! The tools of a session: the binaries of this repository, which are built first, and directories.
 
 use crate::child::Invocation;
 use anyhow::{Context, Result, ensure};
@@ -12,11 +12,11 @@ use std::process::Command;
 pub struct Tools {
     /// The repository.
     pub root: PathBuf,
-    /// Checkpoints, peers and servers are kept here.
+    /// The directory of checkpoints, peers and servers.
     pub keep: PathBuf,
     pub ringload: PathBuf,
     pub library: PathBuf,
-    /// This very program, for the limits that it measures itself.
+    /// This program, for the limits that it measures itself.
     pub own: PathBuf,
     cores: Vec<usize>,
 }
@@ -48,7 +48,7 @@ impl Tools {
         })
     }
 
-    /// The core that servers and clients share, and the one that is the server's where they are apart.
+    /// The core of the clients, and that of the servers, which may be the same.
     pub fn client_core(&self) -> Option<usize> {
         self.cores.last().copied()
     }
@@ -61,7 +61,7 @@ impl Tools {
         self.cores.len()
     }
 
-    /// `ringload load`, told what every measured load is told.
+    /// `ringload load` with the options of every measured load.
     pub fn load(&self, location: impl AsRef<std::ffi::OsStr>) -> Invocation {
         Invocation::new(&self.ringload).args(["load", "--json"]).arg(location)
     }
@@ -76,15 +76,15 @@ impl Tools {
         Invocation::new(&self.own).arg("limit").args(arguments)
     }
 
-    /// What `ringload doctor` found, by topic.
+    /// The findings of `ringload doctor` by topic.
     ///
     /// # Errors
     /// When it fails.
     pub fn doctor(&self) -> Result<BTreeMap<String, String>> {
-        let told =
+        let output =
             Invocation::new(&self.ringload).args(["doctor", "--json"]).arg(&self.keep).run(None)?;
-        let told: Value = serde_json::from_slice(&told.output)?;
-        let findings = told["findings"].as_array().cloned().unwrap_or_default();
+        let output: Value = serde_json::from_slice(&output.output)?;
+        let findings = output["findings"].as_array().cloned().unwrap_or_default();
         let text =
             |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
         Ok(findings.iter().map(|finding| (text(finding, "topic"), text(finding, "fact"))).collect())
@@ -95,9 +95,9 @@ impl Tools {
 fn target(root: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(root).args(["metadata", "--no-deps", "--format-version=1", "--locked"]);
-    let told = cargo.output().context("cannot start cargo")?;
-    let told: Value = serde_json::from_slice(&told.stdout).context("cargo metadata")?;
-    Ok(told["target_directory"].as_str().context("cargo names its target directory")?.into())
+    let output = cargo.output().context("cannot start cargo")?;
+    let output: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    Ok(output["target_directory"].as_str().context("cargo names its target directory")?.into())
 }
 
 /// The cores that this process may use.

@@ -72,7 +72,7 @@ impl Checks {
         peer: Peer,
         made_of: &str,
         mut command: Command,
-        told: &mut dyn FnMut(&str),
+        progress: &mut dyn FnMut(&str),
     ) -> Result<Check, Why> {
         match self.answers.get(peer.title()).filter(|known| known.made_of == made_of) {
             // In an environment that others look after, they may have helped.
@@ -80,7 +80,7 @@ impl Checks {
             Some(Answer { answer, .. }) => return answer.clone(),
             None => {}
         }
-        told(&format!("{}: does it run here?", peer.title()));
+        progress(&format!("{}: does it run here?", peer.title()));
         let device = if peer.needs_gpu() { "cuda:0" } else { "cpu" };
         command.args(["--check", "--device", device]);
         let answer = run(&mut command).and_then(|printed| parse(&printed));

@@ -41,7 +41,7 @@ impl Environment {
 pub fn prepare(
     places: &Places,
     list: &List,
-    told: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Result<Environment, Why>> {
     let folder = places.peers.join("python");
     let (python, stamp) = (folder.join("bin/python"), folder.join("installed.json"));
@@ -53,7 +53,7 @@ pub fn prepare(
     if let Some(failed) = stamp::read(&stamp, &made_of) {
         return Ok(Ok(Environment { python, failed, is_given: false }));
     }
-    told("installing the peers of perf/peers.toml: the first time that is some GB");
+    progress("installing the peers of perf/peers.toml: the first time that is some GB");
     let failed = BTreeMap::new();
     let mut environment = Environment { python, failed, is_given: false };
     if run(environment.pip().arg("--help")).is_err() {
@@ -62,14 +62,14 @@ pub fn prepare(
             return Ok(Err(why));
         }
     }
-    environment.failed = install(&environment, list, &folder.join("constraints.txt"), told)?;
+    environment.failed = install(&environment, list, &folder.join("constraints.txt"), progress)?;
     if environment.failed.len() == list.python.len() {
         // Most likely there is no network: next time may be better.
         let why = environment.failed.into_values().next().unwrap_or_default();
         return Ok(Err(why));
     }
     for (package, why) in &environment.failed {
-        told(&format!("{package} could not be installed: {why}"));
+        progress(&format!("{package} could not be installed: {why}"));
     }
     stamp::write(&stamp, &made_of, &environment.failed)?;
     Ok(Ok(environment))
@@ -80,14 +80,14 @@ fn install(
     environment: &Environment,
     list: &List,
     constraints: &Path,
-    told: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<BTreeMap<String, Why>> {
     let wanted = requirements(&list.python);
     let mut failed = BTreeMap::new();
     let Err(why) = run(environment.pip().args(&wanted)) else {
         return Ok(failed);
     };
-    told(&format!("not all at once, so one by one: {why}"));
+    progress(&format!("not all at once, so one by one: {why}"));
     for (name, requirement) in list.python.keys().zip(&wanted) {
         // Not of itself: pip would speak of a conflict where there is none.
         let others: Vec<_> = wanted.iter().filter(|other| *other != requirement).cloned().collect();
@@ -110,11 +110,11 @@ pub fn prepare_next(
     places: &Places,
     list: &List,
     environment: &Environment,
-    told: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Result<(), Why>> {
     let wanted = requirements(&list.python_next);
     let made_of = format!("{}\n{}", environment.python.display(), wanted.join("\n"));
-    install_folder(environment, &next(places), &made_of, told, |pip| pip.args(&wanted))
+    install_folder(environment, &next(places), &made_of, progress, |pip| pip.args(&wanted))
 }
 
 /// Installs packages into a folder of their own, without what they depend on.
@@ -122,14 +122,14 @@ pub fn install_folder(
     environment: &Environment,
     folder: &Path,
     made_of: &str,
-    told: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
     what: impl FnOnce(&mut Command) -> &mut Command,
 ) -> anyhow::Result<Result<(), Why>> {
     let stamp = folder.with_extension("json");
     if stamp::read::<()>(&stamp, made_of).is_some() {
         return Ok(Ok(()));
     }
-    told(&format!("installing into {}", folder.display()));
+    progress(&format!("installing into {}", folder.display()));
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;
     }

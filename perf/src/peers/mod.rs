@@ -67,7 +67,7 @@ impl Peers {
         keep: &Path,
         with: Option<&Path>,
         wanted: &[Peer],
-        mut told: impl FnMut(&str),
+        mut progress: impl FnMut(&str),
     ) -> anyhow::Result<Self> {
         let list = List::read(&root.join("perf/peers.toml"))?;
         let target = keep.parent().unwrap_or(keep).to_owned();
@@ -80,8 +80,8 @@ impl Peers {
             versions: BTreeMap::new(),
             skipped: Vec::new(),
         };
-        peers.prepare_object_store(&list, wanted, &mut told)?;
-        peers.prepare_python(&list, with, wanted, &mut told)?;
+        peers.prepare_object_store(&list, wanted, &mut progress)?;
+        peers.prepare_python(&list, with, wanted, &mut progress)?;
         Ok(peers)
     }
 
@@ -140,11 +140,11 @@ impl Peers {
         &mut self,
         list: &List,
         wanted: &[Peer],
-        told: &mut dyn FnMut(&str),
+        progress: &mut dyn FnMut(&str),
     ) -> anyhow::Result<()> {
         let peer = Peer::ObjectStore;
         if wanted.contains(&peer) {
-            match object_store::prepare(&self.places, list, told)? {
+            match object_store::prepare(&self.places, list, progress)? {
                 Ok(version) => {
                     self.versions.insert(peer.title().to_owned(), version);
                     self.ready.push(peer);
@@ -160,7 +160,7 @@ impl Peers {
         list: &List,
         with: Option<&Path>,
         wanted: &[Peer],
-        told: &mut dyn FnMut(&str),
+        progress: &mut dyn FnMut(&str),
     ) -> anyhow::Result<()> {
         let wanted: BTreeSet<_> = wanted.iter().copied().filter(|peer| peer.is_python()).collect();
         if wanted.is_empty() {
@@ -168,7 +168,7 @@ impl Peers {
         }
         let made = match with {
             Some(python) => Ok(Environment::existing(python)),
-            None => environment::prepare(&self.places, list, told)?,
+            None => environment::prepare(&self.places, list, progress)?,
         };
         let environment = match made {
             Ok(environment) => environment,
@@ -177,7 +177,7 @@ impl Peers {
                 return Ok(());
             }
         };
-        let layers = Layers::prepare(&self.places, list, &environment, &wanted, told)?;
+        let layers = Layers::prepare(&self.places, list, &environment, &wanted, progress)?;
         let mut checks = checks::Checks::read(&self.places, &environment);
         for peer in wanted {
             let done = match environment.failed.get(peer.package()) {
@@ -186,7 +186,7 @@ impl Peers {
             };
             let checked = done.and_then(|()| {
                 let command = client(&self.places, &environment.python, peer);
-                checks.of(peer, layers.made_of(peer), command, told)
+                checks.of(peer, layers.made_of(peer), command, progress)
             });
             match checked.and_then(|check| check.verified(peer, list, environment.is_given)) {
                 Ok(check) => self.add(peer, check),
@@ -226,20 +226,20 @@ impl Layers {
         list: &List,
         environment: &Environment,
         wanted: &BTreeSet<Peer>,
-        told: &mut dyn FnMut(&str),
+        progress: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Self> {
         let mut layers =
             Self { next: Ok(()), package: Ok(()), library: Ok(()), sources: String::new() };
         let is_wanted = |peers: &[Peer]| wanted.iter().any(|peer| peers.contains(peer));
         if is_wanted(&[Peer::SafetensorsNext]) {
-            layers.next = environment::prepare_next(places, list, environment, told)?;
+            layers.next = environment::prepare_next(places, list, environment, progress)?;
         }
         let ours = [Peer::RingloadPython, Peer::RingloadStream];
         if is_wanted(&ours) {
-            layers.package = own::package(places, environment, told)?;
+            layers.package = own::package(places, environment, progress)?;
         }
         if is_wanted(&[Peer::RingloadLibrary]) {
-            layers.library = own::library(places, told);
+            layers.library = own::library(places, progress);
         }
         if is_wanted(&ours) || is_wanted(&[Peer::RingloadLibrary]) {
             layers.sources = own::sources(&places.root)?;

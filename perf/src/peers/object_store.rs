@@ -29,7 +29,7 @@ pub fn program(places: &Places) -> PathBuf {
 pub fn prepare(
     places: &Places,
     list: &List,
-    told: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Result<String, Why>> {
     let folder = folder(places);
     std::fs::create_dir_all(&folder)?;
@@ -39,7 +39,7 @@ pub fn prepare(
     if std::fs::read_to_string(&file).ok().as_deref() != Some(&manifest) {
         std::fs::write(&file, &manifest)?;
     }
-    told("building the client of object_store, if it is not up to date");
+    progress("building the client of object_store, if it is not up to date");
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--release", "--manifest-path"]).arg(&file);
     cargo.arg("--target-dir").arg(folder.join("target"));

@@ -19,10 +19,10 @@ pub fn package_folder(places: &Places) -> PathBuf {
 pub fn package(
     places: &Places,
     environment: &Environment,
-    told: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Result<(), Why>> {
     let made_of = format!("{}\n{}", environment.python.display(), sources(&places.root)?);
-    install_folder(environment, &package_folder(places), &made_of, told, |pip| {
+    install_folder(environment, &package_folder(places), &made_of, progress, |pip| {
         pip.env("MATURIN_PEP517_ARGS", "--locked --profile release")
             .env("CARGO_TARGET_DIR", &places.target)
             .arg(places.root.join("python"))
@@ -35,8 +35,8 @@ pub fn library_file(places: &Places) -> PathBuf {
 }
 
 /// Builds the library.
-pub fn library(places: &Places, told: &mut dyn FnMut(&str)) -> Result<(), Why> {
-    told("building libringload.so, if it is not up to date");
+pub fn library(places: &Places, progress: &mut dyn FnMut(&str)) -> Result<(), Why> {
+    progress("building libringload.so, if it is not up to date");
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--release", "--locked"]);
     cargo.args(["--package", "ringload-capi", "--features", "capi"]);

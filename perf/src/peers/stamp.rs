@@ -8,19 +8,19 @@ use std::path::Path;
 struct Stamp<T> {
     /// In words: whatever it depends on.
     made_of: String,
-    told: T,
+    value: T,
 }
 
-/// What was told when it was made; `None` if it was not, or of something else.
+/// What was value when it was made; `None` if it was not, or of something else.
 pub fn read<T: DeserializeOwned>(path: &Path, made_of: &str) -> Option<T> {
     let text = std::fs::read_to_string(path).ok()?;
     let stamp: Stamp<T> = serde_json::from_str(&text).ok()?;
-    (stamp.made_of == made_of).then_some(stamp.told)
+    (stamp.made_of == made_of).then_some(stamp.value)
 }
 
 /// Says that it is made. All at once: half a stamp would be none, but it would not go away.
-pub fn write<T: Serialize>(path: &Path, made_of: &str, told: T) -> anyhow::Result<()> {
-    let stamp = Stamp { made_of: made_of.to_owned(), told };
+pub fn write<T: Serialize>(path: &Path, made_of: &str, value: T) -> anyhow::Result<()> {
+    let stamp = Stamp { made_of: made_of.to_owned(), value };
     let partial = path.with_extension("partial");
     std::fs::write(&partial, serde_json::to_string_pretty(&stamp)?)?;
     std::fs::rename(&partial, path)?;
@@ -50,7 +50,7 @@ mod tests {
         let path = directory.path().join("it.json");
         std::fs::write(&path, "{\"made_of\": \"a\"").unwrap();
         assert_eq!(read::<u32>(&path, "a"), None);
-        std::fs::write(&path, "{\"made_of\": \"a\", \"told\": \"words\"}").unwrap();
+        std::fs::write(&path, "{\"made_of\": \"a\", \"value\": \"words\"}").unwrap();
         assert_eq!(read::<u32>(&path, "a"), None);
     }
 }

@@ -66,12 +66,12 @@ fn first(
     let setting =
         Setting { prepare: &forgets, sums: Some(&object.checkpoint.sums), server: None, times: 1 };
     let name = format!("first, {way}");
-    let told = lab.case(case("cache", &name, title), vec![without, with], &setting)?;
-    let ratio = told.ratio("ringload, cache on", "ringload", Figure::Seconds);
+    let results = lab.case(case("cache", &name, title), vec![without, with], &setting)?;
+    let ratio = results.ratio("ringload, cache on", "ringload", Figure::Seconds);
     lab.reach(&format!("cache.first.{way}"), ratio)?;
     if way == "capped" {
         let peak =
-            told.peak_bytes("ringload, cache on").context("ringload tells its peak memory")?;
+            results.peak_bytes("ringload, cache on").context("ringload reports its peak memory")?;
         lab.target(
             "cache.peak",
             peak as f64 / (1 << 20) as f64 - allowed_mib(LIMIT_MIB),
@@ -104,8 +104,8 @@ fn second(
     let setting =
         Setting { prepare: &cold, sums: Some(&object.checkpoint.sums), server: None, times: 3 };
     let clients = vec![plain.clone(), cached, plain.again()];
-    let told = lab.case(case("cache", &format!("second, {way}"), title), clients, &setting)?;
-    let ratio = told.ratio("ringload, second load", "ringload, plain file", Figure::Seconds);
+    let results = lab.case(case("cache", &format!("second, {way}"), title), clients, &setting)?;
+    let ratio = results.ratio("ringload, second load", "ringload, plain file", Figure::Seconds);
     lab.reach(&format!("cache.second.{way}"), ratio)
 }
 
@@ -121,7 +121,7 @@ fn fill(lab: &Lab, object: &Object, url: &str, kept: &Path) -> Result<PathBuf> {
     let ls = Invocation::new(&lab.tools.ringload).args(["cache", "ls", "--json", "--cache-dir"]);
     let listed: Value = serde_json::from_slice(&ls.arg(kept).run(None)?.output)?;
     let path =
-        listed["entries"][0]["path"].as_str().context("the cache tells where its entry is")?;
+        listed["entries"][0]["path"].as_str().context("the cache lists the path of its entry")?;
     let data = PathBuf::from(path);
     let bytes = fs::metadata(&data)?.len();
     ensure!(bytes == object.checkpoint.file_bytes()?, "{} is not the whole object", data.display());
@@ -130,9 +130,9 @@ fn fill(lab: &Lab, object: &Object, url: &str, kept: &Path) -> Result<PathBuf> {
 
 /// Both sides have to read by the same path.
 fn reads_directly(client: &Client) -> Result<()> {
-    let told: Value = serde_json::from_slice(&client.invocation.run(None)?.output)?;
-    let direct = told["read_bytes"]["direct"].as_f64().unwrap_or_default();
-    let all = told["bytes"].as_f64().unwrap_or_default();
+    let results: Value = serde_json::from_slice(&client.invocation.run(None)?.output)?;
+    let direct = results["read_bytes"]["direct"].as_f64().unwrap_or_default();
+    let all = results["bytes"].as_f64().unwrap_or_default();
     ensure!(direct > 0.99 * all, "{} read {direct} of {all} bytes directly", client.name);
     Ok(())
 }

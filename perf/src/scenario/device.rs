@@ -18,7 +18,7 @@ const TARGETS: [(&str, &str); 5] = [
 ];
 
 #[derive(Debug, Deserialize)]
-struct Told {
+struct GpuResults {
     figures: Vec<Figure>,
     skipped: Vec<String>,
 }
@@ -43,13 +43,14 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     // A missed target is a failure there, too; what was measured says which.
     let ended = run.run(None);
     let Ok(json) = std::fs::read(folder.join("gpu.json")) else { return ended.map(|_| ()) };
-    let told: Told = serde_json::from_slice(&json).context("the figures of perf/gpu.sh")?;
-    for why in &told.skipped {
+    let results: GpuResults =
+        serde_json::from_slice(&json).context("the figures of perf/gpu.sh")?;
+    for why in &results.skipped {
         lab.skip("device", "a part of perf/gpu.sh", why)?;
     }
     for (part, id) in TARGETS {
         let judged =
-            told.figures.iter().filter(|one| one.target.is_some() && one.name.contains(part));
+            results.figures.iter().filter(|one| one.target.is_some() && one.name.contains(part));
         let Some((figure, worst)) = worst(id, judged) else { continue };
         let interval = stats::estimate(&worst.turns).map(|it| (it.low, it.high));
         lab.target(id, figure, interval, Some(worst.name.clone()))?;

@@ -77,9 +77,9 @@ fn bench(lab: &mut Lab) -> Result<()> {
     let command = Invocation::new(&lab.tools.ringload)
         .args(["bench", "--json", "--size", &size, "--runs", &turns]);
     let ended = command.arg("--dir").arg(&lab.tools.keep).run(None)?;
-    let told: Bench = serde_json::from_slice(&ended.output).context("ringload bench")?;
+    let results: Bench = serde_json::from_slice(&ended.output).context("ringload bench")?;
     for phase in ["limit", "cold", "warm", "floor"] {
-        let rows = told.rows.iter().filter(|row| row.phase == phase && !row.runs.is_empty());
+        let rows = results.rows.iter().filter(|row| row.phase == phase && !row.runs.is_empty());
         let title = match phase {
             "limit" => "cold files, read by nobody but the disk's limit",
             "cold" => "loads of cold files",
@@ -93,21 +93,21 @@ fn bench(lab: &mut Lab) -> Result<()> {
             }
         }
     }
-    for why in &told.skipped {
+    for why in &results.skipped {
         lab.skip("engine", "a row of ringload bench", why)?;
     }
     for (name, id) in TARGETS {
-        let Some(ratio) = told.ratios.iter().find(|ratio| ratio.name == name) else { continue };
+        let Some(ratio) = results.ratios.iter().find(|ratio| ratio.name == name) else { continue };
         let Some(figure) = ratio.figure else { continue };
         let interval = stats::estimate(&ratio.turns).map(|estimate| (estimate.low, estimate.high));
-        lab.target(id, figure, interval, explained(&told, id))?;
+        lab.target(id, figure, interval, explained(&results, id))?;
     }
     Ok(())
 }
 
 /// What `bench` measured that explains a figure.
-fn explained(told: &Bench, id: &str) -> Option<String> {
-    let of = |name: &str| told.ratios.iter().find(|ratio| ratio.name == name)?.figure;
+fn explained(results: &Bench, id: &str) -> Option<String> {
+    let of = |name: &str| results.ratios.iter().find(|ratio| ratio.name == name)?.figure;
     let names = EXPLAINS.iter().filter(|(_, target)| *target == id);
     let parts = names.filter_map(|(name, _)| Some(format!("{name}: {:.3}", of(name)?)));
     let text = parts.collect::<Vec<_>>().join("; ");
@@ -153,12 +153,12 @@ fn planning(lab: &mut Lab) -> Result<()> {
         let title = format!("{tensors} tensors in {shards} shards, opened and planned");
         let case = super::point("engine", "planning", "tensors", tensors as f64, title);
         let setting = Setting { prepare: &|_| Ok(()), sums: None, server: None, times: 1 };
-        let told = lab.case(case, vec![client], &setting)?;
+        let results = lab.case(case, vec![client], &setting)?;
         let peak =
-            told.peak_bytes("ringload (crate)").context("the crate tells its peak memory")?;
+            results.peak_bytes("ringload (crate)").context("the crate reports its peak memory")?;
         memory_a_tensor.push(peak as f64 / tensors as f64);
         if shards == 500 {
-            lab.reach("engine.planning", told.of("ringload (crate)", |run| run.seconds))?;
+            lab.reach("engine.planning", results.of("ringload (crate)", |run| run.seconds))?;
         }
     }
     let note = format!("{:.0} bytes a tensor, the program included", memory_a_tensor[1]);

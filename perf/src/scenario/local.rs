@@ -50,12 +50,12 @@ fn measure(lab: &mut Lab, peers: &Peers, checkpoint: &Checkpoint, warmth: Warmth
         checkpoint.shape.tensors
     );
     let prepare = prepared(&tools, warmth, file, checkpoint.shape.bytes());
-    let told =
+    let results =
         lab.case(case("local", state, title), clients, &local_setting(&prepare, checkpoint))?;
     let (own, theirs) = (Peer::RingloadPython.title(), Peer::RunaiStreamer.title());
-    lab.reach(&format!("python.{state}.wall"), told.ratio(own, theirs, Figure::Seconds))?;
+    lab.reach(&format!("python.{state}.wall"), results.ratio(own, theirs, Figure::Seconds))?;
     if warmth == Warmth::Cold {
-        lab.reach("python.cold.cpu", told.ratio(own, theirs, Figure::CpuSecondsPerGigabyte))?;
+        lab.reach("python.cold.cpu", results.ratio(own, theirs, Figure::CpuSecondsPerGigabyte))?;
     }
     Ok(())
 }

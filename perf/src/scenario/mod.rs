@@ -11,7 +11,7 @@ mod remote;
 mod scaling;
 mod tiny;
 
-use crate::client::{Check, Client, Tells};
+use crate::client::{Check, Client, Reporting};
 use crate::lab::{Lab, Setting};
 use crate::page_cache::Warmth;
 use crate::peers::{Peer, Peers};
@@ -160,5 +160,5 @@ fn prepared<'a>(
 
 /// A client whose process's figures count.
 fn silent(name: &str, role: Role, invocation: crate::child::Invocation, bytes: u64) -> Client {
-    Client::new(name, role, invocation).telling(Tells::Nothing { bytes })
+    Client::new(name, role, invocation).reporting(Reporting::Nothing { bytes })
 }

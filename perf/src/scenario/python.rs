@@ -25,14 +25,14 @@ fn overhead(lab: &mut Lab, peers: &Peers) -> Result<()> {
     clients.extend(super::clients(peers, &LOOPS, &file.to_string_lossy())?);
     let title = "100,000 tensors of 4 KiB, iterated by the command and in Python".to_owned();
     let prepare = prepared(&tools, Warmth::Warm, file, SHAPE.bytes());
-    let told = lab.case(
+    let results = lab.case(
         case("python", "overhead", title),
         clients,
         &local_setting(&prepare, &checkpoint),
     )?;
     let over = LOOPS
         .iter()
-        .filter_map(|one| told.more(one.title(), "ringload", |run| Figure::Seconds.of(run)));
+        .filter_map(|one| results.more(one.title(), "ringload", |run| Figure::Seconds.of(run)));
     let most: Option<Estimate> =
         over.reduce(|one, other| if one.median > other.median { one } else { other });
     lab.reach("python.overhead", most)

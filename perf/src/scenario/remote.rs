@@ -63,9 +63,9 @@ pub fn http(lab: &mut Lab, peers: &Peers) -> Result<()> {
     let recv =
         lab.tools.limit(&["recv", address, &object.path(), &bytes, &CONNECTIONS.to_string()]);
     clients.push(Client::new("bare recv", Role::Limit, recv));
-    let told = run(lab, "http", &object, &server, clients)?;
-    lab.reach("http.cpu", told.of("ringload", Run::cpu_seconds_per_gigabyte))?;
-    lab.reach("http.curl", told.over("ringload", &CURLS, Figure::CpuSecondsPerGigabyte))
+    let results = run(lab, "http", &object, &server, clients)?;
+    lab.reach("http.cpu", results.of("ringload", Run::cpu_seconds_per_gigabyte))?;
+    lab.reach("http.curl", results.over("ringload", &CURLS, Figure::CpuSecondsPerGigabyte))
 }
 
 pub fn https(lab: &mut Lab, peers: &Peers) -> Result<()> {
@@ -73,9 +73,9 @@ pub fn https(lab: &mut Lab, peers: &Peers) -> Result<()> {
     let server = serve(lab, &object, "")?;
     let url = format!("{}{}", server.https, object.path());
     let clients = web_clients(lab, peers, &object, &url, Some(&server.certificate))?;
-    let told = run(lab, "https", &object, &server, clients)?;
-    lab.reach("https.cpu", told.of("ringload", Run::cpu_seconds_per_gigabyte))?;
-    lab.reach("https.curl", told.over("ringload", &CURLS, Figure::CpuSecondsPerGigabyte))
+    let results = run(lab, "https", &object, &server, clients)?;
+    lab.reach("https.cpu", results.of("ringload", Run::cpu_seconds_per_gigabyte))?;
+    lab.reach("https.curl", results.over("ringload", &CURLS, Figure::CpuSecondsPerGigabyte))
 }
 
 pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
@@ -89,9 +89,9 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
     for client in &mut clients {
         client.invocation = client.invocation.clone().envs(&pairs);
     }
-    let told = run(lab, "s3", &object, &server, clients)?;
-    lab.reach("s3.cpu", told.of("ringload", Run::cpu_seconds_per_gigabyte))?;
-    let ratio = told.ratio("ringload", Peer::RunaiS3.title(), Figure::CpuSecondsPerGigabyte);
+    let results = run(lab, "s3", &object, &server, clients)?;
+    lab.reach("s3.cpu", results.of("ringload", Run::cpu_seconds_per_gigabyte))?;
+    let ratio = results.ratio("ringload", Peer::RunaiS3.title(), Figure::CpuSecondsPerGigabyte);
     lab.reach("s3.runai", ratio)
 }
 
@@ -117,8 +117,8 @@ pub fn verify(lab: &mut Lab) -> Result<()> {
         let verifying = Client { name: "ringload --verify".into(), ..verifying };
         let title = format!("{} over {scheme}, with and without its checksum", sized(&object));
         let case = case("verify", scheme, title);
-        let told = in_turns(lab, case, &object, &server, vec![own, verifying])?;
-        let more = told.more("ringload --verify", "ringload", Run::cpu_seconds_per_gigabyte);
+        let results = in_turns(lab, case, &object, &server, vec![own, verifying])?;
+        let more = results.more("ringload --verify", "ringload", Run::cpu_seconds_per_gigabyte);
         lab.reach(&format!("verify.{scheme}"), more)?;
     }
     Ok(())
@@ -137,9 +137,10 @@ pub fn memory(lab: &mut Lab) -> Result<()> {
             let client = ringload(&lab.tools, &url, &[&options[0], &options[1]]);
             let name = format!("{limit_mib} MiB, {:.1} GB", bytes as f64 / 1e9);
             let title = format!("{} over http through {limit_mib} MiB", sized(&object));
-            let told =
+            let results =
                 in_turns(lab, case("remote-memory", &name, title), &object, &server, vec![client])?;
-            let peak = told.peak_bytes("ringload").context("ringload tells its peak memory")?;
+            let peak =
+                results.peak_bytes("ringload").context("ringload reports its peak memory")?;
             let excess = peak as f64 / (1 << 20) as f64 - allowed_mib(limit_mib);
             above = Some(above.map_or(excess, |above| above.max(excess)));
         }

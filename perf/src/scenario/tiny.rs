@@ -21,7 +21,7 @@ pub fn run(lab: &mut Lab, peers: &Peers) -> Result<()> {
     clients.push(limit(&tools, "plain read", "plain-read", &[], file));
     let title = "200,000 tensors of 4 KiB in one warm file, opening included, all kept".to_owned();
     let prepare = prepared(&tools, Warmth::Warm, file, SHAPE.bytes());
-    let told =
+    let results =
         lab.case(case("tiny", "warm", title), clients, &local_setting(&prepare, &checkpoint))?;
-    lab.reach("engine.tiny", told.ratio("ringload", "plain read", Figure::Seconds))
+    lab.reach("engine.tiny", results.ratio("ringload", "plain read", Figure::Seconds))
 }
