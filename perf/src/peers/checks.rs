@@ -1,7 +1,8 @@
-//! Whether a client runs here: asked of the client itself, which loads a few bytes, and remembered.
+//! Checks whether a client runs on this machine, by loading a few bytes with it, and stores the result.
 //!
-//! It is asked again when anything changed that may change the answer: the environment, the clients'
-//! own source, our package and library for those that load by them, whether there is a GPU.
+//! The check is repeated when something changed that may change the result: the environment, the
+//! source of the clients, our package and library for clients that use them, or whether there is a
+//! GPU.
 
 use super::commands::{Why, run};
 use super::environment::Environment;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A client's answer, when it runs.
+/// The answer of a client that runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// By package.
@@ -27,17 +28,17 @@ enum Printed {
     DoesNot { why: Why },
 }
 
-/// By the client's title.
+/// The results by the title of the client.
 type Answers = BTreeMap<String, Answer>;
 
 #[derive(Serialize, Deserialize)]
 struct Answer {
-    /// What else it depends on, besides what all answers do.
+    /// What this result depends on, besides the dependencies of all results.
     made_of: String,
     answer: Result<Check, Why>,
 }
 
-/// The answers so far.
+/// The results so far.
 pub struct Checks {
     file: PathBuf,
     made_of: String,
@@ -46,11 +47,11 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// What was answered before, as far as it still holds.
+    /// The stored results that are still valid.
     pub fn read(places: &Places, environment: &Environment) -> Self {
         let file = places.peers.join("checks.json");
         let installed = |path: &Path| {
-            // When it last changed: an environment is renewed by writing its stamp.
+            // The time of the last change: an environment is renewed by writing its stamp.
             let stamp = path.ancestors().nth(2).map(|folder| folder.join("installed.json"));
             stamp.and_then(|stamp| stamp.metadata().ok()?.modified().ok())
         };
@@ -66,7 +67,7 @@ impl Checks {
         Self { file, made_of, is_given: environment.is_given, answers }
     }
 
-    /// The answer of `peer`, which `command` asks. It also depends on what the peer is `made_of`.
+    /// The result for `peer`, which `command` checks. It also depends on what the peer is `made_of`.
     pub fn of(
         &mut self,
         peer: Peer,
@@ -75,7 +76,7 @@ impl Checks {
         progress: &mut dyn FnMut(&str),
     ) -> Result<Check, Why> {
         match self.answers.get(peer.title()).filter(|known| known.made_of == made_of) {
-            // In an environment that others look after, they may have helped.
+            // An environment that is managed elsewhere may have been repaired.
             Some(Answer { answer: Err(_), .. }) if self.is_given => {}
             Some(Answer { answer, .. }) => return answer.clone(),
             None => {}
@@ -89,15 +90,15 @@ impl Checks {
         answer
     }
 
-    /// Keeps the answers for the next time.
+    /// Stores the results for the next session.
     pub fn write(&self) -> anyhow::Result<()> {
         stamp::write(&self.file, &self.made_of, &self.answers)
     }
 }
 
 impl Check {
-    /// That the versions are those of the list. An environment that was given may have others, but
-    /// what lies over it may not.
+    /// Checks that the versions are those of the list. An environment that was given may have other
+    /// versions, but the packages that are layered over it may not.
     pub fn verified(self, peer: Peer, list: &List, is_given: bool) -> Result<Self, Why> {
         let is_next = peer == Peer::SafetensorsNext;
         let wanted = |package: &str| match list.python_next.get(package) {
@@ -114,7 +115,7 @@ impl Check {
     }
 }
 
-/// Clients' libraries may print, too: the answer is the last line.
+/// The answer is the last line, as libraries of a client may print, too.
 fn parse(printed: &str) -> Result<Check, Why> {
     let line = printed.lines().last().unwrap_or_default();
     match serde_json::from_str(line) {

@@ -1,8 +1,8 @@
-//! Commands that may fail, and the one line that says why they did.
+//! Runs commands that may fail, and extracts the line that explains a failure.
 
 use std::process::{Command, Stdio};
 
-/// Why something cannot be had.
+/// Why something is not available.
 pub type Why = String;
 
 /// What the command prints.
@@ -23,7 +23,7 @@ pub fn run(command: &mut Command) -> Result<String, Why> {
     Err(reason(&errors).unwrap_or_else(|| format!("{name} ended with {}", output.status)))
 }
 
-/// The line of an error output that says most: pip and cargo mark it, Python has it last.
+/// The most informative line of an error output: pip and cargo mark it, in Python it is the last.
 fn reason(errors: &str) -> Option<Why> {
     let lines = || errors.lines().map(str::trim).filter(|line| !line.is_empty());
     let marked = || lines().find(|line| line.starts_with("ERROR: ") || line.starts_with("error"));

@@ -1,9 +1,9 @@
-//! Python with the peers: a virtual environment, and a folder with a package that comes before the
-//! environment's own.
+//! The Python environment of the peers: a virtual environment, and a folder with a package that
+//! overrides that of the environment.
 //!
-//! All packages are installed at once. If that fails they are installed one by one, and those that
-//! cannot be are told; the others are kept within their versions by a file of constraints. The folder
-//! comes first by PYTHONPATH, so it takes no second environment, and none of torch again.
+//! All packages are installed at once. If that fails, they are installed one by one, and failures
+//! are reported; a constraints file keeps the others at their versions. The folder is first in
+//! PYTHONPATH, so that no second environment, with another torch, is needed.
 
 use super::Places;
 use super::commands::{Why, run};
@@ -19,12 +19,12 @@ pub struct Environment {
     pub python: PathBuf,
     /// Packages that could not be installed, and why.
     pub failed: BTreeMap<String, Why>,
-    /// It was there, and others look after it.
+    /// Whether it already existed and is managed elsewhere.
     pub is_given: bool,
 }
 
 impl Environment {
-    /// One that is there, whatever it has.
+    /// An existing environment.
     pub fn existing(python: &Path) -> Self {
         Self { python: python.to_owned(), failed: BTreeMap::new(), is_given: true }
     }
@@ -37,7 +37,7 @@ impl Environment {
     }
 }
 
-/// The environment with all packages, as far as they can be had.
+/// The environment with all packages that are available.
 pub fn prepare(
     places: &Places,
     list: &List,
@@ -64,7 +64,7 @@ pub fn prepare(
     }
     environment.failed = install(&environment, list, &folder.join("constraints.txt"), progress)?;
     if environment.failed.len() == list.python.len() {
-        // Most likely there is no network: next time may be better.
+        // Probably there is no network, so the next session tries again.
         let why = environment.failed.into_values().next().unwrap_or_default();
         return Ok(Err(why));
     }
@@ -75,7 +75,7 @@ pub fn prepare(
     Ok(Ok(environment))
 }
 
-/// Gives the packages that could not be installed.
+/// Returns the packages that could not be installed.
 fn install(
     environment: &Environment,
     list: &List,
@@ -89,7 +89,7 @@ fn install(
     };
     progress(&format!("not all at once, so one by one: {why}"));
     for (name, requirement) in list.python.keys().zip(&wanted) {
-        // Not of itself: pip would speak of a conflict where there is none.
+        // The package itself is left out: pip would report a false conflict.
         let others: Vec<_> = wanted.iter().filter(|other| *other != requirement).cloned().collect();
         std::fs::write(constraints, others.join("\n") + "\n")?;
         let mut pip = environment.pip();
@@ -100,7 +100,7 @@ fn install(
     Ok(failed)
 }
 
-/// Where the packages are that come before the environment's.
+/// The folder of the packages that override those of the environment.
 pub fn next(places: &Places) -> PathBuf {
     places.peers.join("next")
 }
@@ -117,7 +117,7 @@ pub fn prepare_next(
     install_folder(environment, &next(places), &made_of, progress, |pip| pip.args(&wanted))
 }
 
-/// Installs packages into a folder of their own, without what they depend on.
+/// Installs packages into a separate folder, without their dependencies.
 pub fn install_folder(
     environment: &Environment,
     folder: &Path,

@@ -1,4 +1,4 @@
-//! The versions: perf/peers.toml.
+//! The versions of the peers, from perf/peers.toml.
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -8,15 +8,15 @@ use std::path::Path;
 /// Versions by name.
 pub type Versions = BTreeMap<String, String>;
 
-/// What is to be installed.
+/// The packages to install.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct List {
     /// Packages of the environment.
     pub python: Versions,
-    /// Packages that come before those, for one client.
+    /// Packages that override those, for one client.
     pub python_next: Versions,
-    /// What the client of `object_store` is made of.
+    /// The crates of the client of `object_store`.
     pub crates: Versions,
 }
 
@@ -31,7 +31,7 @@ impl List {
         let list: Self = toml::from_str(text)?;
         for (name, version) in [&list.python, &list.python_next, &list.crates].into_iter().flatten()
         {
-            // They become parts of commands and of manifests.
+            // The names become parts of commands and manifests.
             let is_plain = |text: &str| {
                 let of_version = |c: char| c.is_ascii_alphanumeric() || ".-_+".contains(c);
                 text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -44,7 +44,7 @@ impl List {
     }
 }
 
-/// As pip takes them.
+/// In the syntax of pip.
 pub fn requirements(versions: &Versions) -> Vec<String> {
     versions.iter().map(|(name, version)| format!("{name}=={version}")).collect()
 }

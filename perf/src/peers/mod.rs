@@ -1,18 +1,18 @@
-//! The peers: what users would pick instead, made ready to run.
+//! Prepares the peers, the alternatives to ringload.
 //!
 //! ```text
 //! perf/peers.toml     versions                    list
 //! target/perf/peers/
-//!   python/           a virtual environment       environment    (or one that is named)
-//!   next/             a package that comes first  environment
+//!   python/           a virtual environment       environment    (or one that is given)
+//!   next/             a package that overrides    environment
 //!   ringload/         our own package             own
 //!   object-store/     a crate, and its program    object_store
 //!   *.json            what each was made of       stamp
 //! ```
 //!
-//! Then every client is asked once whether it runs here (`checks`), which it tells by loading a few
-//! bytes. What cannot be had is no error: it is skipped, and told with the reason. What is up to date
-//! is not made again, so a second start takes as long as reading these files and asking cargo.
+//! Then every client is checked once by loading a few bytes (`checks`). A peer that is not available
+//! is no error: it is skipped, and the reason is reported. What is up to date is not built again, so
+//! that a second start takes as long as reading these files and running cargo.
 
 mod checks;
 mod commands;
@@ -34,13 +34,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where things are, and what is called.
+/// The directories, and the programs to call.
 struct Places {
     /// The repository.
     root: PathBuf,
-    /// What is made here.
+    /// The directory of the peers.
     peers: PathBuf,
-    /// What cargo makes.
+    /// The target directory of cargo.
     target: PathBuf,
 }
 
@@ -55,13 +55,13 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Makes the `wanted` ones ready. `root` is the repository, `keep` is its target/perf; `with` is
-    /// the Python of an environment that has them: nothing is installed there. `told` gets a line
-    /// before whatever takes long.
+    /// Prepares the `wanted` peers. `root` is the repository, `keep` its target/perf; `with` is the
+    /// Python of an environment that has the peers, where nothing is installed. `progress` is called
+    /// with a line before each long step.
     ///
     /// # Errors
     ///
-    /// For a broken list of versions, and where nothing can be written below `keep`.
+    /// When the list of versions is invalid, or nothing can be written below `keep`.
     pub fn prepare(
         root: &Path,
         keep: &Path,
@@ -85,23 +85,23 @@ impl Peers {
         Ok(peers)
     }
 
-    /// The versions of what is ready, by name.
+    /// The versions of the peers that are ready, by name.
     pub fn versions(&self) -> BTreeMap<String, String> {
         self.versions.clone()
     }
 
-    /// What is not ready, and why.
+    /// The peers that are not ready, and why.
     pub fn skipped(&self) -> &[(String, String)] {
         &self.skipped
     }
 
-    /// The Python of the environment that the peers are in, where there is one.
+    /// The Python of the environment of the peers, if there is one.
     pub fn python(&self) -> Option<&Path> {
         self.python.as_deref()
     }
 
-    /// Loads `location` by `peer`, and prints what it took: see perf/peers/client.py. `location` is
-    /// what [`Self::location`] gave. `None` if the peer was skipped, or not asked for.
+    /// The command that loads `location` with `peer` and prints its figures (perf/peers/client.py).
+    /// `location` is the result of [`Self::location`]. `None` if the peer was skipped or not wanted.
     pub fn command(&self, peer: Peer, location: &str) -> Option<Command> {
         if !self.ready.contains(&peer) {
             return None;
@@ -211,12 +211,12 @@ impl Peers {
     }
 }
 
-/// What lies over the environment, as far as it is wanted.
+/// The wanted packages that are layered over the environment.
 struct Layers {
     next: Result<(), Why>,
     package: Result<(), Why>,
     library: Result<(), Why>,
-    /// What those of ours are made of.
+    /// What our own package and library are made of.
     sources: String,
 }
 
@@ -264,17 +264,17 @@ impl Layers {
     }
 }
 
-/// Runs a client of Python; it still lacks its arguments.
+/// The command of a Python client, without its arguments.
 fn client(places: &Places, python: &Path, peer: Peer) -> Command {
     let mut command = Command::new(python);
-    // What Python compiles is not left beside the sources.
+    // Python must not write compiled files to the source directory.
     command.arg("-B").arg(places.root.join("perf/peers/client.py")).arg(peer.client());
     let first: Option<OsString> = match peer {
         Peer::SafetensorsNext => Some(environment::next(places).into()),
         Peer::RingloadPython | Peer::RingloadStream => Some(own::package_folder(places).into()),
         _ => None,
     };
-    // Comes before the environment's own packages.
+    // Overrides the packages of the environment.
     if let Some(first) = first {
         command.env("PYTHONPATH", first);
     }

@@ -1,5 +1,5 @@
-//! The client of the crate `object_store`: a crate of its own, written below target and built there,
-//! so that nothing it depends on gets into this workspace. Its source is perf/peers/object_store.rs.
+//! The client of the crate `object_store`: a separate crate, which is written and built below target,
+//! so that its dependencies are not part of this workspace. Its source is perf/peers/object_store.rs.
 
 use super::Places;
 use super::commands::{Why, run};
@@ -20,12 +20,12 @@ const FEATURES: [(&str, &[&str]); 6] = [
     ("tokio", &["net", "rt-multi-thread", "time"]),
 ];
 
-/// Where the program is.
+/// The path of the program.
 pub fn program(places: &Places) -> PathBuf {
     folder(places).join("target/release").join(PROGRAM)
 }
 
-/// Builds it; gives the crate's version.
+/// Builds the client and returns the version of the crate.
 pub fn prepare(
     places: &Places,
     list: &List,
@@ -35,7 +35,7 @@ pub fn prepare(
     std::fs::create_dir_all(&folder)?;
     let manifest = manifest(&list.crates, &places.root.join("perf/peers/object_store.rs"))?;
     let file = folder.join("Cargo.toml");
-    // Not touched where it is the same: cargo goes by that.
+    // Written only when it changed, as cargo checks the modification time.
     if std::fs::read_to_string(&file).ok().as_deref() != Some(&manifest) {
         std::fs::write(&file, &manifest)?;
     }

@@ -1,7 +1,7 @@
-//! ringload's own parts: the Python package, and the library that Run:ai's package can load.
+//! Builds ringload's Python package, and the library that Run:ai's package can load.
 //!
-//! Both are release builds. Cargo itself knows whether the library is up to date; pip would build a
-//! wheel each time, so the package is installed again only when a source has changed.
+//! Both are release builds. Cargo checks whether the library is up to date. pip would build a wheel
+//! each time, so the package is installed again only when a source file has changed.
 
 use super::Places;
 use super::commands::{Why, run};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where the package is.
+/// The folder of the package.
 pub fn package_folder(places: &Places) -> PathBuf {
     places.peers.join("ringload")
 }
@@ -29,7 +29,7 @@ pub fn package(
     })
 }
 
-/// Where the library is.
+/// The path of the library.
 pub fn library_file(places: &Places) -> PathBuf {
     places.target.join("release/libringload.so")
 }
@@ -44,8 +44,8 @@ pub fn library(places: &Places, progress: &mut dyn FnMut(&str)) -> Result<(), Wh
     run(&mut cargo).map(|_| ())
 }
 
-/// What package and library are made of, in words that change when a file does: how many there are,
-/// and when the last of them changed.
+/// A text that changes when a source file of package or library does: the number of files and the
+/// time of the last change.
 pub fn sources(root: &Path) -> anyhow::Result<String> {
     let mut seen = Seen { files: 0, bytes: 0, changed: UNIX_EPOCH };
     for part in ["src", "kernels", "python", "Cargo.toml", "Cargo.lock"] {
@@ -67,7 +67,7 @@ impl Seen {
             return Ok(());
         };
         if metadata.is_dir() {
-            // What Python leaves beside its sources is made of them.
+            // Compiled files of Python are not sources.
             if path.ends_with("__pycache__") {
                 return Ok(());
             }

@@ -1,11 +1,11 @@
-//! The clients, by all of their names.
+//! The clients and their names.
 
-/// A client that ringload is measured beside, or ringload itself in Python.
+/// A client that ringload is compared with, or ringload itself in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
-    /// Run:ai Model Streamer, by its `SafetensorsStreamer`.
+    /// Run:ai Model Streamer, through its `SafetensorsStreamer`.
     RunaiStreamer,
-    /// Its library alone, from S3.
+    /// The library of Run:ai Model Streamer alone, from S3.
     RunaiS3,
     Safetensors,
     /// The version to come, with `prefetch`.
@@ -24,7 +24,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// For readers.
+    /// The name in reports.
     pub fn title(self) -> &'static str {
         match self {
             Self::RunaiStreamer => "Run:ai",
@@ -46,7 +46,7 @@ impl Peer {
         self == Self::InstantTensor
     }
 
-    /// The suffix of its own format's files, where it has one.
+    /// The file suffix of its own format, if it has one.
     pub(super) fn own_format(self) -> Option<&'static str> {
         (self == Self::Tensorizer).then_some(".tensors")
     }
@@ -60,7 +60,7 @@ impl Peer {
         self != Self::ObjectStore
     }
 
-    /// As perf/peers/client.py calls it.
+    /// Its name in perf/peers/client.py.
     pub(super) fn client(self) -> &'static str {
         match self {
             Self::RunaiStreamer | Self::RingloadLibrary => "runai",
@@ -76,7 +76,7 @@ impl Peer {
         }
     }
 
-    /// The package whose version is its own: on PyPI, or crates.io.
+    /// The package that has its version: on PyPI or crates.io.
     pub(super) fn package(self) -> &'static str {
         match self {
             Self::RunaiStreamer | Self::RingloadLibrary => "runai-model-streamer",
@@ -90,7 +90,7 @@ impl Peer {
         }
     }
 
-    /// What that version is called among those of all peers.
+    /// The key of its version among those of all peers.
     pub(super) fn version_name(self) -> &'static str {
         if self == Self::SafetensorsNext { self.title() } else { self.package() }
     }

@@ -1,4 +1,4 @@
-//! Stamps: what something was made of, beside it, so that it is made again only when that changes.
+//! Stamp files: they record what a build was made of, so that it is repeated only when that changes.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -6,19 +6,19 @@ use std::path::Path;
 
 #[derive(Serialize, Deserialize)]
 struct Stamp<T> {
-    /// In words: whatever it depends on.
+    /// A text of all dependencies.
     made_of: String,
     value: T,
 }
 
-/// What was value when it was made; `None` if it was not, or of something else.
+/// The value of the stamp; `None` if there is no stamp, or its dependencies differ.
 pub fn read<T: DeserializeOwned>(path: &Path, made_of: &str) -> Option<T> {
     let text = std::fs::read_to_string(path).ok()?;
     let stamp: Stamp<T> = serde_json::from_str(&text).ok()?;
     (stamp.made_of == made_of).then_some(stamp.value)
 }
 
-/// Says that it is made. All at once: half a stamp would be none, but it would not go away.
+/// Writes the stamp atomically.
 pub fn write<T: Serialize>(path: &Path, made_of: &str, value: T) -> anyhow::Result<()> {
     let stamp = Stamp { made_of: made_of.to_owned(), value };
     let partial = path.with_extension("partial");

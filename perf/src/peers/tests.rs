@@ -1,9 +1,9 @@
-//! The whole of it without any network: a shell script plays an environment's Python.
+//! Tests without a network: a shell script stands in for the Python of an environment.
 
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
-/// Answers `--check` as clients do, counts how often, and installs nothing but `safetensors`.
+/// Answers `--check` like a client, counts the calls, and installs only `safetensors`.
 const PYTHON: &str = r#"#!/bin/sh
 echo "$@" >> "$0.log"
 case "$*" in
@@ -40,7 +40,7 @@ impl Scene {
         Peers::prepare(root, &keep, Some(&self.python), wanted, |_| ()).unwrap()
     }
 
-    /// How often Python was called with something like this.
+    /// How often Python was called with these arguments.
     fn calls(&self, what: &str) -> usize {
         let log = std::fs::read_to_string(self.directory.path().join("python.log")).unwrap();
         log.lines().filter(|line| line.contains(what)).count()

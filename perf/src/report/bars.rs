@@ -1,7 +1,7 @@
 //! Horizontal bars: the clients of a case below each other, from zero.
 //!
-//! A bar ends at the median; a thin line goes from the least to the greatest run. What a limit
-//! reaches goes on as a dashed line through all bars, so that each stands beside it.
+//! A bar ends at the median; a thin line goes from the lowest to the highest run. The value of a limit
+//! continues as a dashed line through all bars, for comparison.
 
 use crate::records::Role;
 use crate::report::data::{Client, Measured, Spread};
@@ -14,15 +14,15 @@ const WIDTH: f64 = 480.0;
 const ROW: f64 = 26.0;
 const BAR: f64 = 14.0;
 const TOP: f64 = 6.0;
-/// Below the bars: the ticks' figures and the unit.
+/// The height below the bars, for the numbers of the ticks and the unit.
 const BOTTOM: f64 = 42.0;
-/// The most that names take.
+/// The maximum width of names.
 const NAMES: f64 = 212.0;
 
-/// Loads smaller than this are shown by their time: what counts there is not the throughput.
+/// Smaller loads are shown by their time instead of their throughput.
 const SMALL_BYTES: f64 = 256e6;
 
-/// A plot, and what is said above it.
+/// A plot and its caption.
 pub struct Plot {
     pub caption: String,
     pub svg: String,
@@ -31,11 +31,11 @@ pub struct Plot {
 struct Bar<'a> {
     client: &'a Client<'a>,
     spread: Spread,
-    /// A point on the way, as the first tensor.
+    /// An intermediate point, such as the first tensor.
     mark: Option<f64>,
 }
 
-/// What a plot shows.
+/// The figure that a plot shows.
 struct Panel {
     caption: &'static str,
     unit: &'static str,
@@ -68,7 +68,7 @@ const CPU: Panel = Panel {
     mark: |_| None,
 };
 
-/// A case's plots; none where nothing was measured.
+/// The plots of a case; none if nothing was measured.
 pub fn plots(case: &Measured<'_>, palette: &Palette<'_>) -> Vec<Plot> {
     let has_tensor_times = case.clients.iter().any(|it| it.last_tensor_seconds().is_some());
     let is_small = case.clients.iter().filter_map(Client::bytes).all(|it| it < SMALL_BYTES);
@@ -114,7 +114,7 @@ fn draw(bars: &[Bar<'_>], palette: &Palette<'_>, label: &str, unit: &str) -> Opt
     Some(svg.finish())
 }
 
-/// Of a client's name; ringload's are bold.
+/// The style class of a client's name; ringload's is bold.
 fn name_width(bar: &Bar<'_>) -> f64 {
     let bolder = if bar.client.role == Role::Own { 1.12 } else { 1.0 };
     text_width(bar.client.name) * bolder

@@ -1,8 +1,8 @@
-//! How cost grows with work: one line a client, over the points of a curve.
+//! Plots of scaling curves: one line per client over the points of a curve.
 //!
-//! Points are medians, thin lines through them go from the least to the greatest run. Where the
-//! points move more and more bytes a first panel shows seconds, both axes by factors, beside a
-//! dashed line of what would be in proportion to the work.
+//! Points are medians; thin lines through them go from the lowest to the highest run. If the points
+//! load different numbers of bytes, a first panel shows seconds on logarithmic axes, with a dashed
+//! line for proportional growth.
 
 use crate::records::Role;
 use crate::report::bars::Plot;
@@ -15,11 +15,11 @@ use crate::report::text::{bytes, digits, trimmed};
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 const TOP: f64 = 12.0;
-/// Below: the ticks' figures and the axis's name.
+/// The height below the plot, for the numbers of the ticks and the name of the axis.
 const BOTTOM: f64 = 46.0;
 const RIGHT: f64 = 24.0;
 
-/// Beyond this many times its least figure an axis goes by factors.
+/// An axis whose highest figure exceeds its lowest by this factor is logarithmic.
 const WIDE: f64 = 8.0;
 
 struct Line<'a> {
@@ -32,7 +32,7 @@ struct Line<'a> {
 struct Panel<'a> {
     caption: String,
     unit: &'a str,
-    /// Whether figures go by factors too, beside the line of proportional growth.
+    /// Whether the figures are logarithmic, too, with the line of proportional growth.
     is_growth: bool,
     lines: Vec<Line<'a>>,
 }
@@ -137,7 +137,7 @@ fn draw_axes(svg: &mut Svg, axes: &Axes, curve: &Curve<'_, '_>, unit: &str) {
     svg.text("tick middle", ((left + right) / 2.0, bottom + 38.0), &name);
 }
 
-/// A place on the curve, as it is written at a tick; in units of bytes with the unit that fits.
+/// The label of a tick; bytes with a suitable unit.
 fn place(curve: &Curve<'_, '_>, scale: &Scale, x: f64) -> String {
     match bytes_of(&curve.unit.to_ascii_lowercase()) {
         Some(unit) => bytes(x * unit),
@@ -145,14 +145,14 @@ fn place(curve: &Curve<'_, '_>, scale: &Scale, x: f64) -> String {
     }
 }
 
-/// How many bytes a unit has, if it is one.
+/// The number of bytes of a unit of bytes.
 fn bytes_of(unit: &str) -> Option<f64> {
     let power = ["b", "kib", "mib", "gib", "tib"].iter().position(|name| *name == unit);
     let power = power.or((unit == "bytes").then_some(0))?;
     Some(1024_f64.powi(i32::try_from(power).ok()?))
 }
 
-/// What time in proportion to the work would be, from the first client's furthest point.
+/// The line of proportional growth through the last point of the first client.
 fn proportional(svg: &mut Svg, axes: &Axes, panel: &Panel<'_>) {
     let Some(line) = panel.lines.first() else { return };
     let Some(((near, _), (far, at_far))) = line.points.first().zip(line.points.last()) else {
@@ -195,7 +195,7 @@ fn draw_line(svg: &mut Svg, axes: &Axes, line: &Line<'_>, curve: &Curve<'_, '_>,
     }
 }
 
-/// A point of a curve, as in tables: "64 MiB", "4 engines", "1 engine".
+/// The label of a point in tables: "64 MiB", "4 engines", "1 engine".
 pub fn point_name(curve: &Curve<'_, '_>, x: f64) -> String {
     if let Some(unit) = bytes_of(&curve.unit.to_ascii_lowercase()) {
         return bytes(x * unit);

@@ -1,4 +1,4 @@
-//! Records in the order in which they are read: scenarios, their cases, the clients of each.
+//! The records, arranged for the report: scenarios, their cases, and the clients of each.
 
 use crate::records::{
     Case, Comparison, Noise, Point, Record, Role, Run, Session, Skipped, Target, Trace,
@@ -7,7 +7,7 @@ use crate::report::text::is_usable;
 use crate::stats::median;
 use crate::targets;
 
-/// All that was measured.
+/// All measurements.
 #[derive(Default)]
 pub struct Report<'a> {
     pub sessions: Vec<&'a Session>,
@@ -30,7 +30,7 @@ pub struct Measured<'a> {
     pub name: &'a str,
     pub title: &'a str,
     pub point: Option<&'a Point>,
-    /// By role, and in the order in which they ran.
+    /// The clients by role, in the order in which they ran.
     pub clients: Vec<Client<'a>>,
     pub comparisons: Vec<&'a Comparison>,
 }
@@ -42,14 +42,14 @@ pub struct Client<'a> {
     pub runs: Vec<&'a Run>,
 }
 
-/// Cases that are points of one curve, by their place on it.
+/// The cases of one curve, in the order of its points.
 pub struct Curve<'a, 'b> {
     pub name: &'a str,
     pub unit: &'a str,
     pub points: Vec<(f64, &'b Measured<'a>)>,
 }
 
-/// The least, the median and the greatest figure.
+/// The lowest, the median and the highest figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     pub low: f64,
@@ -58,7 +58,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of the figures that are any.
+    /// The range of the finite figures.
     pub fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
         let figures: Vec<f64> = figures.filter(|it| is_usable(*it) && *it >= 0.0).collect();
         Some(Self {
@@ -78,12 +78,12 @@ impl Client<'_> {
         self.spread(|run| Some(run.seconds))
     }
 
-    /// None of a run that took no time.
+    /// `None` for a run that took no time.
     pub fn gigabytes_per_second(&self) -> Option<Spread> {
         self.spread(|run| (run.seconds > 0.0).then(|| run.gigabytes_per_second()))
     }
 
-    /// None of a run that moved nothing.
+    /// `None` for a run that loaded nothing.
     pub fn cpu_seconds_per_gigabyte(&self) -> Option<Spread> {
         self.spread(|run| (run.bytes > 0).then(|| run.cpu_seconds_per_gigabyte()))
     }
@@ -179,7 +179,7 @@ impl<'a> Report<'a> {
 }
 
 impl<'a> Scenario<'a> {
-    /// The cases that are no points of a curve.
+    /// The cases that are not points of a curve.
     pub fn single(&self) -> impl Iterator<Item = &Measured<'a>> {
         self.cases.iter().filter(|case| case.point.is_none())
     }
@@ -229,7 +229,7 @@ impl<'a> Curve<'a, '_> {
         clients
     }
 
-    /// A client's figure at every point that has one.
+    /// The figures of a client at the points that have one.
     pub fn line(
         &self,
         client: &str,
@@ -241,7 +241,7 @@ impl<'a> Curve<'a, '_> {
         self.points.iter().filter_map(|(x, case)| Some((*x, at(case)?))).collect()
     }
 
-    /// Whether a client moves more at the far end than at the near one: then its time should grow.
+    /// Whether a client loads more at the last point than at the first, so that its time should grow.
     pub fn work_grows(&self) -> bool {
         let bytes = |client: &Client<'_>| {
             client.bytes().map(|bytes| Spread { low: bytes, median: bytes, high: bytes })

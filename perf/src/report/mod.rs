@@ -1,6 +1,6 @@
-//! What was measured, for readers: a page of HTML with plots, and tables on the terminal.
+//! The report of the measurements: an HTML page with plots, and tables on the terminal.
 //!
-//! Both are made of the records alone, so that a file of them can be rendered again at any time.
+//! Both are made from the records alone, so that a file of records can be rendered again at any time.
 //!
 //! ```text
 //! records ─ data ─┬─ tables ─┬─ terminal
@@ -8,9 +8,9 @@
 //!                 └─ plots ──┴─ page        plots: bars, curves, timeline (of a trace)
 //! ```
 //!
-//! Plots are SVG within the page, written by a small writer of our own (`svg`, `scale`) and not by a
-//! plotting crate: their colours are classes of the page's style sheet, so that one file is right in
-//! light and in dark, a client has the same colour everywhere, and nothing has to be fetched.
+//! Plots are inline SVG, written by a small writer (`svg`, `scale`) instead of a plotting crate. Their
+//! colours are classes of the page's style sheet, so that one file works in light and dark mode, a
+//! client has the same colour everywhere, and nothing has to be downloaded.
 
 mod bars;
 mod curves;
@@ -60,7 +60,7 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Writes the page of a file of records beside it, and says where: `FILE.jsonl` becomes `FILE.html`.
+/// Writes the page for a file of records and returns its path: `FILE.html` for `FILE.jsonl`.
 pub fn render(path: &Path) -> anyhow::Result<PathBuf> {
     let page = path.with_extension("html");
     anyhow::ensure!(

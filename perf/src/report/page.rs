@@ -1,4 +1,4 @@
-//! The page: one file of HTML that needs no other, for any screen, in light and in dark.
+//! The page: one self-contained HTML file for any screen, in light and dark mode.
 
 use crate::records::{Machine, Record, Session, Target};
 use crate::report::data::Report;
@@ -9,7 +9,7 @@ use crate::report::text::{self, Outcome, escaped};
 
 const STYLE: &str = include_str!("style.css");
 
-/// How figures came about; what is said here is what the harness does.
+/// The description of the method; it must match what the harness does.
 const METHOD: &str = "\
 <p>The clients of a case run in turns (A B C, A B C, ...), after a turn that warms up and does not \
 count, so that what slows the machine down for a while slows all of them. Figures are medians, and \

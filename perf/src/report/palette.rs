@@ -1,19 +1,19 @@
 //! One colour for each client in the whole report.
 //!
-//! Colours are classes; the style sheet gives each its colour in light and in dark (Paul Tol's
-//! "muted" scheme, which colour-blind readers tell apart). ringload is the one strong colour,
-//! peers are muted, limits are grey. As a second sign lines differ by their marker and dashes.
+//! Colours are classes; the style sheet defines each for light and dark mode (Paul Tol's "muted"
+//! scheme, which colour-blind readers can distinguish). ringload has the only strong colour, peers
+//! are muted, and limits are grey. Lines also differ by their markers and dashes.
 
 use crate::records::Role;
 use crate::report::data::Report;
 
-/// How many colours peers have; the next ones have them again, dashed.
+/// The number of colours for peers; further peers reuse them with dashes.
 const PEERS: usize = 8;
 
 /// How a client is drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Style {
-    /// Of its colour.
+    /// The class of its colour.
     pub class: String,
     pub is_dashed: bool,
     pub marker: Marker,
@@ -57,7 +57,7 @@ impl<'a> Palette<'a> {
     }
 }
 
-/// Of the `index`th client of a role.
+/// The style of the `index`th client of a role.
 fn style(role: Role, index: usize, marker: Marker) -> Style {
     let (class, is_dashed) = match role {
         Role::Own => ("own".to_owned(), index > 0),

@@ -1,9 +1,9 @@
-//! Made-up records of every kind, to try the report on.
+//! Sample records of every kind, to test the report.
 
 use crate::records::*;
 use serde_json::{Value, json};
 
-/// A client and what its runs are about: GB/s and CPU-seconds per GB.
+/// A client and the approximate figures of its runs: GB/s and CPU-seconds per GB.
 pub type Made<'a> = (&'a str, Role, f64, f64);
 
 pub const RUNAI: &str = "Run:ai Model Streamer 0.17";
@@ -118,7 +118,7 @@ fn adapter() -> Vec<Record> {
     records
 }
 
-/// What more of `x` brings, less and less.
+/// A function of `x` with diminishing growth.
 fn curve(name: &str, unit: &str, xs: &[f64], bytes: fn(f64) -> u64) -> Vec<Record> {
     let mut records = Vec::new();
     for x in xs {

@@ -1,29 +1,29 @@
-//! Where a figure lies on an axis, and at which figures an axis has its ticks.
+//! Axes: the position of a figure, and the ticks.
 
 use crate::report::text::{trimmed, with_digits};
 
-/// How an axis goes on.
+/// The kind of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// From zero or the least figure, by equal steps.
+    /// Linear, from zero or the lowest figure.
     Linear,
-    /// By factors of ten.
+    /// Logarithmic, with base ten.
     Decades,
-    /// By factors of two.
+    /// Logarithmic, with base two.
     Doublings,
 }
 
-/// An axis: figures, and where they are in the plot.
+/// An axis: a range of figures and its position in the plot.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     kind: Kind,
     /// The figures at either end.
     low: f64,
     high: f64,
-    /// Where the ends are, in pixels.
+    /// The positions of the ends, in pixels.
     start: f64,
     end: f64,
-    /// Between ticks, of a linear axis.
+    /// The distance between ticks of a linear axis.
     step: f64,
 }
 
@@ -44,7 +44,7 @@ impl Scale {
         Self { kind: Kind::Linear, low, high, start, end, step }
     }
 
-    /// Figures above zero, by factors, with a little room at either end.
+    /// A logarithmic axis for figures above zero, with a margin at both ends.
     pub fn factors(kind: Kind, low: f64, high: f64, start: f64, end: f64) -> Self {
         let low = if low > 0.0 { low } else { 1e-9 };
         let high = high.max(low);
@@ -61,7 +61,7 @@ impl Scale {
         self.start + share.clamp(0.0, 1.0) * (self.end - self.start)
     }
 
-    /// The same figures, up to another place.
+    /// The same figures in another range of pixels.
     pub fn ending_at(self, end: f64) -> Self {
         Self { end, ..self }
     }
@@ -87,7 +87,7 @@ impl Scale {
         }
     }
 
-    /// What is written at a tick.
+    /// The label of a tick.
     pub fn tick_text(&self, tick: f64) -> String {
         match self.kind {
             Kind::Linear => {
@@ -119,14 +119,14 @@ impl Scale {
     }
 }
 
-/// The least of 1, 2, 2.5 and 5 times a power of ten that is not below `step`.
+/// The lowest of 1, 2, 2.5 and 5 times a power of ten that is at least `step`.
 fn nice_step(step: f64) -> f64 {
     let power = 10_f64.powi(step.max(1e-12).log10().floor() as i32);
     let nice = [1.0, 2.0, 2.5, 5.0].into_iter().find(|nice| nice * power >= step * (1.0 - 1e-9));
     nice.unwrap_or(10.0) * power
 }
 
-/// Every second, third, ... so that at most `most` are left.
+/// Every nth tick, so that at most `most` remain.
 fn thinned(ticks: Vec<f64>, most: usize) -> Vec<f64> {
     let every = ticks.len().div_ceil(most).max(1);
     ticks.into_iter().step_by(every).collect()

@@ -11,7 +11,7 @@ use crate::report::text::{self, escaped};
 use crate::report::timeline;
 use crate::report::trace::{Kind, Timeline};
 
-/// `id` is what links on the page lead to.
+/// `id` is the target of links on the page.
 pub fn section(scenario: &Scenario<'_>, palette: &Palette<'_>, id: &str) -> String {
     let mut out = format!("<section id=\"{id}\">\n<h2>{}</h2>\n", escaped(scenario.name));
     for case in scenario.single() {

@@ -1,9 +1,9 @@
-//! Writes an SVG picture, element by element; looks are classes of the page's style sheet.
+//! Writes an SVG picture element by element; styles are classes of the page's style sheet.
 
 use crate::report::palette::{Marker, Style};
 use crate::report::text::escaped;
 
-/// Of the letters in plots; the style sheet has the same.
+/// The font size in plots, as in the style sheet.
 pub const FONT_PIXELS: f64 = 13.0;
 
 pub struct Svg {
@@ -14,7 +14,7 @@ pub struct Svg {
 }
 
 impl Svg {
-    /// `label` is for those who do not see it.
+    /// `label` is for screen readers.
     pub fn new(width: f64, height: f64, label: &str) -> Self {
         Self { width, height, label: escaped(label), body: String::new() }
     }
@@ -24,7 +24,7 @@ impl Svg {
         self.push(&format!(r#"<line class="{class}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>"#));
     }
 
-    /// With a text that appears where the pointer rests.
+    /// An element with a tooltip.
     pub fn rectangle(&mut self, class: &str, at: (f64, f64), size: (f64, f64), title: &str) {
         let [x, y, width, height] = [at.0, at.1, size.0.max(0.0), size.1.max(0.0)].map(pixels);
         let title = escaped(title);
@@ -62,7 +62,7 @@ impl Svg {
         ));
     }
 
-    /// Elements that are ready.
+    /// Finished elements.
     pub fn push(&mut self, elements: &str) {
         self.body.push_str(elements);
         self.body.push('\n');
@@ -89,7 +89,7 @@ pub fn pixels(figure: f64) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// How wide a text is, about: as in the widest font of those that the style sheet asks for.
+/// The approximate width of a text, in the widest font of the style sheet.
 pub fn text_width(text: &str) -> f64 {
     let ems = |character: char| match character {
         'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | ' ' => 0.32,
@@ -104,7 +104,7 @@ pub fn text_width(text: &str) -> f64 {
     text.chars().map(ems).sum::<f64>() * FONT_PIXELS
 }
 
-/// As much of a text as fits, and whether that is all of it.
+/// The part of a text that fits, and whether that is all of it.
 pub fn fitted(text: &str, width: f64) -> (String, bool) {
     if text_width(text) <= width {
         return (text.to_owned(), true);

@@ -1,4 +1,4 @@
-//! The tables, as text in cells: the page and the terminal show the same.
+//! The tables as text cells, which the page and the terminal share.
 
 use crate::records::{Role, Target};
 use crate::report::data::{Client, Curve, Measured, Spread};
@@ -16,7 +16,7 @@ pub struct Column {
 
 pub struct Row {
     pub cells: Vec<String>,
-    /// Whom it is about.
+    /// The client of the row.
     pub client: String,
     pub role: Role,
 }
@@ -25,7 +25,7 @@ pub struct Row {
 struct Figures {
     name: &'static str,
     of: fn(&Client<'_>) -> Option<String>,
-    /// Whether it is left out where nobody has any.
+    /// Whether it is omitted if no client has a figure.
     is_optional: bool,
 }
 
@@ -94,7 +94,7 @@ fn table(cases: &[(Option<String>, &Measured<'_>)]) -> Table {
     Table { columns, rows }
 }
 
-/// What readers call a role; nothing of ringload itself.
+/// The displayed role; empty for ringload itself.
 pub fn role(role: Role) -> &'static str {
     match role {
         Role::Own => "",
@@ -104,7 +104,7 @@ pub fn role(role: Role) -> &'static str {
     }
 }
 
-/// Targets by their part, in the order in which the parts came first.
+/// Targets by their part, in the order of the first target of each part.
 pub fn parts<'a>(targets: &[&'a Target]) -> Vec<(&'a str, Vec<&'a Target>)> {
     let mut parts: Vec<(&str, Vec<&Target>)> = Vec::new();
     for target in targets {
@@ -116,7 +116,7 @@ pub fn parts<'a>(targets: &[&'a Target]) -> Vec<(&'a str, Vec<&'a Target>)> {
     parts
 }
 
-/// A target's cells: sentence, figure with its interval, target, what became of it.
+/// The cells of a target: sentence, figure with its interval, target, result.
 pub fn target(target: &Target) -> [String; 4] {
     let interval = text::interval(target).filter(|_| target.figure.is_some());
     let figure = match interval {

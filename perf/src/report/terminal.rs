@@ -1,4 +1,4 @@
-//! The tables on a terminal: the cases one after the other, and last what has to be reached.
+//! The tables on a terminal: the cases in order, then the targets.
 
 use crate::records::{Record, Session};
 use crate::report::curves::point_name;
@@ -7,7 +7,7 @@ use crate::report::tables::{self, Table};
 use crate::report::text::{self, plain};
 use std::io::{self, Write};
 
-/// Writes all of the records but timelines, which are no tables.
+/// Writes all records except timelines, which are not tables.
 pub fn terminal(records: &[Record], out: &mut dyn Write) -> io::Result<()> {
     let report = Report::of(records);
     for session in &report.sessions {

@@ -1,4 +1,4 @@
-//! What the report must show, on made-up records.
+//! Tests of the report on sample records.
 
 use super::sample::{self, HOSTILE, RUNAI};
 use super::*;
@@ -11,7 +11,7 @@ fn terminal_text(records: &[Record]) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// The pictures of a page, each checked to be XML and free of figures that are none.
+/// The pictures of a page, each checked to be valid XML without non-finite figures.
 fn pictures(page: &str) -> Vec<&str> {
     let pictures: Vec<&str> = page
         .split("<svg")
@@ -60,7 +60,7 @@ fn run(client: &str, role: Role, seconds: f64) -> Record {
     })
 }
 
-/// Writes the sample where it can be looked at, `target/tmp/report.html` of the workspace.
+/// Writes the sample report to `target/tmp/report.html` of the workspace, for inspection.
 #[test]
 fn the_sample_shows_everything() {
     let records = sample::records();

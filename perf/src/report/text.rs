@@ -1,23 +1,23 @@
-//! Figures and sentences as readers see them, the same on the page and on the terminal.
+//! The texts of figures and sentences, which the page and the terminal share.
 //!
-//! A figure that is none (not finite, or beyond anything that is measured) is a dash.
+//! An invalid figure (not finite, or beyond anything that is measured) is a dash.
 
 use crate::records::{Bound, Comparison, Figure, Noise, Target, Verdict};
 
-/// Where there is no figure.
+/// The text for a missing figure.
 pub const NONE: &str = "\u{2013}";
 
-/// Whether a figure can be written and drawn.
+/// Whether a figure is valid.
 pub fn is_usable(figure: f64) -> bool {
     figure.is_finite() && figure.abs() < 1e15
 }
 
-/// With three digits that count.
+/// A number with three significant digits.
 pub fn digits(figure: f64) -> String {
     with_digits(figure, 3)
 }
 
-/// With as many digits that count, and never an exponent.
+/// A number with this many significant digits and no exponent.
 pub fn with_digits(figure: f64, count: i32) -> String {
     if !is_usable(figure) {
         return NONE.to_owned();
@@ -64,7 +64,7 @@ pub fn bytes(bytes: f64) -> String {
     format!("{} {}", trimmed(&digits(figure)), units[unit])
 }
 
-/// Without the zeros behind the point.
+/// Removes trailing zeros after the decimal point.
 pub fn trimmed(figure: &str) -> &str {
     match figure.contains('.') {
         true => figure.trim_end_matches('0').trim_end_matches('.'),
@@ -72,7 +72,7 @@ pub fn trimmed(figure: &str) -> &str {
     }
 }
 
-/// For HTML and SVG. What XML cannot hold at all becomes the sign for that.
+/// Escapes a text for HTML and SVG. Characters that are invalid in XML become U+FFFD.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -91,7 +91,7 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
-/// For the terminal: on one line, and nothing that would steer it.
+/// A text for the terminal: one line without control characters.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -125,7 +125,7 @@ pub fn noise(noise: &Noise) -> String {
     )
 }
 
-/// What became of a target.
+/// The result of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Pass,
@@ -151,7 +151,7 @@ impl Outcome {
     }
 }
 
-/// A target's figure, with as many digits as it takes to see on which side of the target it is.
+/// The figure of a target, with enough digits to show on which side of the target it is.
 pub fn figure(target: &Target) -> String {
     let Some(figure) = target.figure.filter(|figure| is_usable(*figure)) else {
         return NONE.to_owned();
@@ -179,7 +179,7 @@ pub fn bound(target: &Target) -> String {
     format!("{bound} {}", trimmed(&with_digits(target.target, 6)))
 }
 
-/// How many targets became what.
+/// The number of targets by result.
 pub fn count(targets: &[&Target]) -> String {
     let of = |outcome| targets.iter().filter(|target| Outcome::of(target) == outcome).count();
     let close = targets.iter().filter(|target| target.is_close()).count();

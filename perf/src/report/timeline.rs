@@ -1,7 +1,7 @@
-//! The timeline of a load: a lane for each engine and slot, coloured by what went on.
+//! The timeline of a load: a lane for each engine and slot, coloured by activity.
 //!
-//! Lanes are drawn in bins of half a pixel, each of the colour that most of its time has, and bins
-//! of one colour next to each other are one stroke: a trace of any length makes a small picture.
+//! Lanes are drawn in bins of half a pixel, each with the colour of its most frequent activity.
+//! Adjacent bins of one colour are one stroke, so that a trace of any length gives a small picture.
 
 use crate::report::scale::Scale;
 use crate::report::svg::{FONT_PIXELS, Svg, fitted, pixels, text_width};
@@ -11,15 +11,15 @@ use crate::report::trace::{Kind, Lane, Span, Timeline};
 const WIDTH: f64 = 1000.0;
 const RIGHT: f64 = 30.0;
 const LANE: f64 = 13.0;
-/// How far the tops of lanes are apart.
+/// The distance between the tops of lanes.
 const PITCH: f64 = 16.0;
 const GAP: f64 = 8.0;
 const BIN: f64 = 0.5;
 
-/// So many lanes are drawn; the others are folded into one.
+/// The number of lanes that are drawn; the others are merged into one.
 const MOST_SLOTS: usize = 48;
 const MOST_ENGINES: usize = 16;
-/// So many moments are named.
+/// The number of events that are labelled.
 const MOST_INSTANTS: usize = 24;
 const INSTANT_ROWS: usize = 4;
 const INSTANT_ROW: f64 = 16.0;
@@ -28,11 +28,11 @@ struct Canvas {
     svg: Svg,
     scale: Scale,
     left: f64,
-    /// Where the next lane goes.
+    /// The position of the next lane.
     top: f64,
 }
 
-/// The picture; none of a trace that shows nothing.
+/// The picture; `None` for an empty trace.
 pub fn draw(timeline: &Timeline, label: &str) -> Option<String> {
     let slots = folded(&timeline.slots, MOST_SLOTS, "slots");
     let engines = folded(&timeline.engines, MOST_ENGINES, "engines");
@@ -62,7 +62,7 @@ pub fn draw(timeline: &Timeline, label: &str) -> Option<String> {
     Some(canvas.svg.finish())
 }
 
-/// What the picture says, in figures.
+/// The figures of the picture.
 pub fn sentence(timeline: &Timeline) -> String {
     let shares = [Kind::Reading, Kind::Copying, Kind::Held].map(|it| timeline.slots_share(it));
     let idle = (1.0 - shares.iter().sum::<f64>()).max(0.0);
@@ -90,7 +90,7 @@ pub fn sentence(timeline: &Timeline) -> String {
     line
 }
 
-/// The lanes that are drawn, and for how many the last of them stands.
+/// The lanes that are drawn, and how many lanes the last of them represents.
 fn folded(lanes: &[Lane], most: usize, what: &str) -> (Vec<Lane>, usize) {
     let (drawn, rest) = lanes.split_at(lanes.len().min(most));
     let mut drawn = drawn.to_vec();
@@ -103,17 +103,17 @@ fn folded(lanes: &[Lane], most: usize, what: &str) -> (Vec<Lane>, usize) {
     (drawn, rest.len())
 }
 
-/// A moment that is marked.
+/// An event that is marked.
 struct Instant {
     x: f64,
-    /// Empty where there is no room: then it is a line alone.
+    /// Empty if there is no space for the label.
     name: String,
-    /// Whether the name is on the left of the line, at the right end.
+    /// Whether the label is to the left of the line, near the right end.
     is_left: bool,
     row: usize,
 }
 
-/// Moments with the row that each name has, so that none covers another.
+/// The events and the rows of their labels, which do not overlap.
 fn instants(timeline: &Timeline, scale: &Scale) -> Vec<Instant> {
     let mut free_from = [0.0_f64; INSTANT_ROWS];
     let place = |(at, name): &(f64, String)| {
@@ -152,7 +152,7 @@ impl Canvas {
         }
     }
 
-    /// A group of lanes; the last stands for so many.
+    /// Draws a group of lanes; the last represents `last` lanes.
     fn lanes(&mut self, lanes: &[Lane], last: usize) {
         if lanes.is_empty() {
             return;
@@ -163,7 +163,7 @@ impl Canvas {
         self.top += GAP;
     }
 
-    /// A lane that stands for so many.
+    /// Draws a lane that represents `count` lanes.
     fn lane(&mut self, lane: &Lane, count: usize) {
         let middle = self.top + LANE / 2.0;
         let right = WIDTH - RIGHT;
@@ -190,7 +190,7 @@ impl Canvas {
     }
 }
 
-/// For each bin of a lane how much of it each kind has.
+/// The share of each kind in each bin of a lane.
 struct Bins(Vec<[f64; Kind::ALL.len()]>);
 
 impl Bins {
@@ -210,8 +210,8 @@ impl Bins {
         Self(bins)
     }
 
-    /// A path for each kind, of strokes whose unit is a bin. Where a lane stands for many, bins in
-    /// which most of them were idle stay empty; else the shortest span is seen.
+    /// A path for each kind, in units of bins. If a lane represents many, bins in which most of them
+    /// were idle stay empty; otherwise even the shortest span is visible.
     fn paths(&self, lanes: usize) -> Vec<(Kind, String)> {
         let least = if lanes > 1 { lanes as f64 / 2.0 } else { 0.0 };
         let kinds: Vec<Option<Kind>> = self.0.iter().map(|bin| winner(bin, least)).collect();
@@ -220,7 +220,7 @@ impl Bins {
     }
 }
 
-/// The kind that has most of a bin.
+/// The most frequent kind of a bin.
 fn winner(bin: &[f64; Kind::ALL.len()], least: f64) -> Option<Kind> {
     let sum: f64 = bin.iter().sum();
     let busy = sum > 0.0 && sum >= least;
@@ -228,7 +228,7 @@ fn winner(bin: &[f64; Kind::ALL.len()], least: f64) -> Option<Kind> {
     busy.then(|| Kind::ALL[index])
 }
 
-/// Every run of bins of a kind: "m" from where the last one ended, "h" for its length.
+/// Every run of bins of a kind: "m" from the end of the last run, "h" for its length.
 fn strokes(kinds: &[Option<Kind>], kind: Kind) -> String {
     let mut path = String::new();
     let (mut index, mut pen) = (0, 0);

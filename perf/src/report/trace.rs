@@ -1,7 +1,7 @@
-//! Reads a load's timeline: lanes of spans, in milliseconds from its start.
+//! Reads the timeline of a load: lanes of spans, in milliseconds from its start.
 //!
-//! A trace is a Chrome trace: process 1 holds the engines and when they waited, process 2 the slots
-//! and what each was used for, process 3 the load's own events. What is none of that is left out.
+//! The timeline is a Chrome trace: process 1 has the engines and their waits, process 2 the slots and
+//! their stages, process 3 the events of the load. Other events are ignored.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ const ENGINES: u64 = 1;
 const SLOTS: u64 = 2;
 const LOAD: u64 = 3;
 
-/// What went on in a span.
+/// The activity of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Reading,
@@ -24,7 +24,7 @@ impl Kind {
     pub const ALL: [Self; 5] =
         [Self::Reading, Self::Copying, Self::Held, Self::Waiting, Self::Event];
 
-    /// Of its colour.
+    /// The class of its colour.
     pub fn class(self) -> &'static str {
         match self {
             Self::Reading => "reading",
@@ -52,7 +52,7 @@ pub struct Span {
     pub start: f64,
     pub end: f64,
     pub kind: Kind,
-    /// Of the load's own spans.
+    /// The spans of the load itself.
     pub name: String,
 }
 
@@ -64,17 +64,17 @@ pub struct Lane {
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Timeline {
-    /// How long it is.
+    /// The length of the timeline.
     pub milliseconds: f64,
     pub load: Vec<Lane>,
     pub engines: Vec<Lane>,
     pub slots: Vec<Lane>,
-    /// What happened at one moment.
+    /// The instant events.
     pub instants: Vec<(f64, String)>,
 }
 
 impl Timeline {
-    /// None of a trace without an event.
+    /// `None` for a trace without events.
     pub fn of(trace: &Value) -> Option<Self> {
         let events = trace.get("traceEvents").or(Some(trace))?.as_array()?;
         let times = || events.iter().filter_map(times);
@@ -109,7 +109,7 @@ impl Timeline {
         Some(timeline)
     }
 
-    /// How much of all slots' time went into `kind`.
+    /// The share of `kind` in the time of all slots.
     pub fn slots_share(&self, kind: Kind) -> f64 {
         let spans = self.slots.iter().flat_map(|lane| &lane.spans);
         let busy: f64 = spans.filter(|it| it.kind == kind).map(|it| it.end - it.start).sum();
@@ -118,7 +118,7 @@ impl Timeline {
     }
 }
 
-/// From when to when an event was, in microseconds; none of those that only name things.
+/// The start and end of an event in microseconds; `None` for metadata events.
 fn times(event: &Value) -> Option<(f64, f64)> {
     if !matches!(text(event, "ph"), "X" | "i" | "I" | "R") {
         return None;
@@ -128,7 +128,7 @@ fn times(event: &Value) -> Option<(f64, f64)> {
     Some((start, start + length.max(0.0)))
 }
 
-/// The same in milliseconds from the trace's start.
+/// The same in milliseconds from the start of the trace.
 fn times_of(event: &Value, start: f64) -> Option<(f64, f64)> {
     times(event).map(|(from, to)| ((from - start) / 1e3, (to - start) / 1e3))
 }

@@ -1,7 +1,7 @@
-//! An adapter of 100 MiB: how long after the process's start the first and the last tensor are there.
+//! An adapter of 100 MiB: the time from the start of the process to the first and the last tensor.
 //!
-//! What a server feels that fetches adapters by request. The crate is used as a server embeds it;
-//! Python clients pay for their interpreter and for importing torch, as their users do.
+//! This is the latency of a server that loads adapters on request. The crate is used as a server
+//! embeds it; the times of Python clients include the interpreter and the import of torch.
 
 use super::{case, local_setting, prepared};
 use crate::client::Client;

@@ -1,9 +1,9 @@
-//! The local file cache: what it adds to a first load, and what a second one takes.
+//! The local file cache: its cost for a first load, and the time of a second load.
 //!
-//! The server is held to half of what the disk writes, which is measured first, so that the disk is at
-//! least twice as fast. Nobody is bound to a core. A second load is compared with one of the plain
-//! file, which is the cache's own data file: the same blocks of the same disk, out of the page cache
-//! in both cases.
+//! The server is limited to half of the write speed of the disk, which is measured first, so that the
+//! disk is at least twice as fast. No process is bound to a core. A second load is compared with a
+//! load of the plain file, which is the data file of the cache: the same blocks of the same disk, not
+//! in the page cache in both cases.
 
 use super::remote::{CONNECTIONS, Object, allowed_mib, object};
 use super::{case, ringload};
@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LIMIT_MIB: u64 = 256;
-/// A faster server would ask more of two cores than the cache does.
+/// A faster server would need more of two cores than the cache does.
 const RATE_MAX: f64 = 0.4e9;
 
 /// Loads without a limit, and under one: the name in the targets, and the options.
@@ -114,7 +114,7 @@ fn caching(client: &Client, kept: &Path, name: &str) -> Client {
     Client { name: name.into(), invocation, ..client.clone() }
 }
 
-/// Fills the cache, and gives its data file.
+/// Fills the cache and returns its data file.
 fn fill(lab: &Lab, object: &Object, url: &str, kept: &Path) -> Result<PathBuf> {
     let fetch = Invocation::new(&lab.tools.ringload).args(["fetch", "--json", url, "--cache-dir"]);
     fetch.arg(kept).run(None)?;
@@ -128,7 +128,7 @@ fn fill(lab: &Lab, object: &Object, url: &str, kept: &Path) -> Result<PathBuf> {
     Ok(data)
 }
 
-/// Both sides have to read by the same path.
+/// Both sides have to use the same read path.
 fn reads_directly(client: &Client) -> Result<()> {
     let results: Value = serde_json::from_slice(&client.invocation.run(None)?.output)?;
     let direct = results["read_bytes"]["direct"].as_f64().unwrap_or_default();
@@ -137,7 +137,7 @@ fn reads_directly(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// What the disk writes directly, in bytes a second: the slowest of three GiB.
+/// The speed of direct writes to the disk, in bytes a second: the slowest of three GiB.
 fn disk_rate(directory: &Path) -> Result<f64> {
     let target = tempfile::NamedTempFile::new_in(directory)?;
     let mut least = f64::INFINITY;

@@ -1,4 +1,4 @@
-//! Loads onto a GPU, where there is one: `perf/gpu.sh`, whose figures become targets.
+//! Loads onto a GPU, if there is one: `perf/gpu.sh`, whose figures become targets.
 
 use crate::child::Invocation;
 use crate::lab::Lab;
@@ -8,7 +8,7 @@ use crate::targets;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// What the names of gpu.sh's figures have in them, and the targets that those are.
+/// Parts of the names of gpu.sh's figures, and their targets.
 const TARGETS: [(&str, &str); 5] = [
     ("/ pinned memory to the GPU", "gpu.memory"),
     ("from the disk / direct reads", "gpu.disk"),
@@ -40,7 +40,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let pack = Invocation::new(lab.tools.root.join("perf/gpu.sh")).args(["pack", "--to"]);
     pack.arg(&folder).run(None)?;
     let run = Invocation::new(folder.join("gpu.sh")).args(["run", "--out"]).arg(&folder);
-    // A missed target is a failure there, too; what was measured says which.
+    // The script also fails for a missed target; the figures show which.
     let ended = run.run(None);
     let Ok(json) = std::fs::read(folder.join("gpu.json")) else { return ended.map(|_| ()) };
     let results: GpuResults =
@@ -58,7 +58,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Of several figures for one target, the one that is farthest from reaching it.
+/// Of several figures for a target, the one that is farthest from reaching it.
 fn worst<'a>(id: &str, figures: impl Iterator<Item = &'a Figure>) -> Option<(f64, &'a Figure)> {
     let measured = figures.filter_map(|one| Some((one.figure?, one)));
     let by_figure = |one: &(f64, &Figure), other: &(f64, &Figure)| one.0.total_cmp(&other.0);

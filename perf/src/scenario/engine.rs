@@ -1,7 +1,7 @@
-//! The engine beside the limits of disk and memory, as `ringload bench` measures it, and planning.
+//! The engine compared with the limits of disk and memory (`ringload bench`), and planning.
 //!
-//! `bench` has a method of its own that is the same: turns, processes of their own, states of the page
-//! cache that are checked. Its rows become runs here, and its ratios targets.
+//! `bench` uses the same method: turns, separate processes, and a page cache whose state is checked.
+//! Its rows become runs, and its ratios targets.
 
 use super::case;
 use crate::child::Invocation;
@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Names of `bench`'s ratios, and the targets that they are.
+/// The names of `bench`'s ratios and their targets.
 const TARGETS: [(&str, &str); 9] = [
     ("cold, streamed: seconds / fio", "engine.streamed.wall"),
     ("cold, owned: seconds / fio", "engine.resident.wall"),
@@ -29,7 +29,7 @@ const TARGETS: [(&str, &str); 9] = [
     ("under a cap: seconds / no cap", "engine.capped.wall"),
 ];
 
-/// Ratios without a target that say why one was missed, and of which.
+/// Ratios without a target, and the target whose miss they explain.
 const EXPLAINS: [(&str, &str); 3] = [
     ("cold, owned: seconds / bare reads, kept", "engine.resident.wall"),
     ("cold, owned: CPU-s/GB beyond fresh memory", "engine.resident.cpu"),
@@ -105,7 +105,7 @@ fn bench(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// What `bench` measured that explains a figure.
+/// The measurements of `bench` that explain a figure.
 fn explained(results: &Bench, id: &str) -> Option<String> {
     let of = |name: &str| results.ratios.iter().find(|ratio| ratio.name == name)?.figure;
     let names = EXPLAINS.iter().filter(|(_, target)| *target == id);

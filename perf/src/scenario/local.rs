@@ -1,4 +1,4 @@
-//! A local file into host memory, each tensor dropped before the next, beside all peers.
+//! Loads of a local file into host memory, each tensor dropped before the next, by all clients.
 
 use super::{case, limit, local_setting, prepared, ringload};
 use crate::client::Client;
@@ -64,7 +64,7 @@ fn shape_gb(checkpoint: &Checkpoint) -> f64 {
     checkpoint.shape.bytes() as f64 / 1e9
 }
 
-/// What the disk, or memory, allows.
+/// The limits of disk and memory.
 fn limits(lab: &Lab, warmth: Warmth, checkpoint: &Checkpoint) -> Vec<Client> {
     let (tools, file) = (&lab.tools, checkpoint.path.as_path());
     let direct = |kind, name: &str, chunk_mib: u64, depth: u64| {
@@ -94,7 +94,7 @@ fn trace(lab: &mut Lab, checkpoint: &Checkpoint) -> Result<()> {
     let load = lab.tools.load(&checkpoint.path).args(["--drop", "--memory-limit", "256MiB"]);
     load.arg("--trace").arg(file.path()).run(None)?;
     let trace = std::fs::read_to_string(file.path())?;
-    // Where it is kept is nobody's business.
+    // The report does not show paths of this machine.
     let trace = trace.replace(&*checkpoint.path.to_string_lossy(), &checkpoint.name());
     let trace = serde_json::from_str(&trace)?;
     let title = "a cold local file through 256 MiB".to_owned();

@@ -1,4 +1,4 @@
-//! A local file under limits of memory: a curve of time and CPU time against the limit.
+//! A local file under memory limits: a curve of time and CPU time over the limit.
 
 use super::{clients, local_setting, point, prepared, ringload};
 use crate::client::Client;

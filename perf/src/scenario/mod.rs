@@ -1,4 +1,4 @@
-//! The scenarios, one file each: what is loaded, by whom, and which targets that tells.
+//! The scenarios, one file each: what is loaded by which clients, and for which targets.
 
 mod adapter;
 mod cache;
@@ -24,15 +24,15 @@ use std::path::Path;
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Scenario {
-    /// The engine beside the disk's and memory's limits (`ringload bench`), and planning
+    /// The engine compared with the limits of disk and memory (`ringload bench`), and planning
     Engine,
     /// A local file into host memory, cold and warm, beside all peers
     Local,
-    /// The same under limits of memory, beside Run:ai's streamer
+    /// The same under memory limits, beside Run:ai's streamer
     Memory,
     /// Very many very small tensors
     Tiny,
-    /// An adapter of 100 MiB, from the process's start to the first and last tensor
+    /// An adapter of 100 MiB, from the start of the process to the first and last tensor
     Adapter,
     /// HTTP over loopback, beside curl, object_store and bare sockets
     Http,
@@ -40,7 +40,7 @@ pub enum Scenario {
     Https,
     /// S3 over loopback, beside Run:ai's streamer and object_store
     S3,
-    /// What checksumming adds
+    /// The cost of checksums
     Verify,
     /// Peak memory of loads over the network
     RemoteMemory,
@@ -50,7 +50,7 @@ pub enum Scenario {
     Python,
     /// Curves: engines, read size, slot size, ring size, connections, file size
     Scaling,
-    /// Loads onto a GPU, where there is one
+    /// Loads onto a GPU, if there is one
     Device,
 }
 
@@ -74,10 +74,10 @@ impl Scenario {
         }
     }
 
-    /// Measures it.
+    /// Runs the scenario.
     ///
     /// # Errors
-    /// When ringload fails, or what is needed is not there.
+    /// When ringload fails, or a tool is missing.
     pub fn run(self, lab: &mut Lab, peers: &Peers) -> Result<()> {
         match self {
             Scenario::Engine => engine::run(lab),
@@ -98,7 +98,7 @@ impl Scenario {
     }
 }
 
-/// A case that is no point of a curve.
+/// A case that is not a point of a curve.
 fn case(scenario: &str, case: &str, title: String) -> Case {
     Case { scenario: scenario.into(), case: case.into(), title, point: None }
 }
@@ -121,7 +121,7 @@ fn limit(tools: &Tools, name: &str, kind: &str, options: &[&str], file: &Path) -
     Client::new(name, Role::Limit, tools.reference(kind, options, file))
 }
 
-/// Those of `wanted` that run here, loading `location`; they are checked by their sums.
+/// The `wanted` peers that run here, loading `location`; their bytes are checked by CRC-32.
 fn clients(peers: &Peers, wanted: &[Peer], location: &str) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for &peer in wanted {
@@ -137,7 +137,7 @@ fn clients(peers: &Peers, wanted: &[Peer], location: &str) -> Result<Vec<Client>
     Ok(clients)
 }
 
-/// Clients of one local file, in its state before every run.
+/// The setting for clients of a local file, which is put into its state before every run.
 fn local_setting<'a>(
     prepare: &'a dyn Fn(&Client) -> Result<()>,
     checkpoint: &'a crate::files::Checkpoint,
@@ -145,7 +145,7 @@ fn local_setting<'a>(
     Setting { prepare, sums: Some(&checkpoint.sums), server: None, times: 1 }
 }
 
-/// Puts the file into its state, after `bytes` of memory were in use for a moment.
+/// Puts the file into its state, after `bytes` of memory were allocated and freed.
 fn prepared<'a>(
     tools: &'a Tools,
     warmth: Warmth,
@@ -158,7 +158,7 @@ fn prepared<'a>(
     }
 }
 
-/// A client whose process's figures count.
+/// A client that reports no figures, so that those of its process are used.
 fn silent(name: &str, role: Role, invocation: crate::child::Invocation, bytes: u64) -> Client {
     Client::new(name, role, invocation).reporting(Reporting::Nothing { bytes })
 }

@@ -1,4 +1,4 @@
-//! What Python adds, and whether Run:ai's own tests pass on the C library.
+//! The overhead of Python, and whether Run:ai's tests pass with the C library.
 
 use super::{case, local_setting, prepared, ringload};
 use crate::child::Invocation;
@@ -38,7 +38,7 @@ fn overhead(lab: &mut Lab, peers: &Peers) -> Result<()> {
     lab.reach("python.overhead", most)
 }
 
-/// tests/runai.py says how many of Run:ai's own tests ran and which failed.
+/// tests/runai.py reports how many of Run:ai's tests ran and which failed.
 fn dropin(lab: &mut Lab, peers: &Peers) -> Result<()> {
     let Some(python) = peers.python() else {
         return lab.skip(

@@ -1,8 +1,8 @@
-//! Loads over the network: what they cost the client, beside other clients of the same server.
+//! Loads over the network: the CPU time of the client, compared with other clients of the same server.
 //!
-//! Server and clients share one core, and what is compared is the client's own CPU time; seconds are
-//! the pair's. With `--apart` the server has the first core to itself: where two cores are threads
-//! of one, that alone makes every client's CPU time longer.
+//! Server and clients share one core. The CPU time of the client is compared; the elapsed time is that
+//! of both. With `--apart` the server runs alone on the first core. If two cores are threads of one
+//! physical core, this increases the CPU time of every client.
 
 use super::{case, ringload, silent};
 use crate::child::Invocation;
@@ -25,7 +25,7 @@ pub const CONNECTIONS: u64 = 16;
 const TENSOR_BYTES: usize = 64 << 20;
 const LIMIT_MIB: u64 = 128;
 
-/// The object that is loaded, in a bucket called `bucket` beside itself.
+/// The object that is loaded; it is also in a bucket named `bucket`.
 pub struct Object {
     pub checkpoint: Checkpoint,
     /// The directory whose only entry is the bucket.
@@ -99,7 +99,7 @@ pub fn verify(lab: &mut Lab) -> Result<()> {
     let object = object(lab)?;
     let sum = object.checkpoint.sums.file_crc32.to_be_bytes();
     let sum = base64::engine::general_purpose::STANDARD.encode(sum);
-    // A store that asks for no signature, and that keeps the object's CRC-32.
+    // A store that needs no signature and has the CRC-32 of the object.
     let headers = format!(
         "add_header x-amz-checksum-crc32 {sum}; add_header x-amz-checksum-type FULL_OBJECT;"
     );
@@ -148,7 +148,7 @@ pub fn memory(lab: &mut Lab) -> Result<()> {
     above.map_or(Ok(()), |above| lab.target("memory.above", above, None, None))
 }
 
-/// The limit, and what a load over the network may take beside it.
+/// The memory limit, and the memory that a load over the network may use in addition.
 pub fn allowed_mib(limit_mib: u64) -> f64 {
     limit_mib as f64 + 32.0 + CONNECTIONS as f64 * 64.0 / 1024.0
 }
@@ -199,7 +199,7 @@ fn curl(url: &str, bytes: u64, certificate: Option<&Path>) -> Client {
     silent("curl", Role::Peer, invocation, bytes).checked_by(Check::Output(base.arg(url)))
 }
 
-/// One curl with a range a connection.
+/// One curl with one range per connection.
 fn curl_ranges(url: &str, bytes: u64, certificate: Option<&Path>) -> Client {
     let mut invocation =
         Invocation::new("curl").args(["--parallel", "--parallel-max", &CONNECTIONS.to_string()]);
@@ -256,7 +256,7 @@ fn run(
     in_turns(lab, case(scheme, "loopback", title), object, server, clients)
 }
 
-/// Runs them on the clients' core. The server's file is in the page cache.
+/// Runs the clients on their core. The file of the server is in the page cache.
 fn in_turns(
     lab: &mut Lab,
     case: Case,

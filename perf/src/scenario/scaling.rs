@@ -1,7 +1,7 @@
-//! Curves: how cost grows with work, and with what a load is given.
+//! Scaling curves: how the cost of a load depends on its size and on its options.
 //!
-//! All on cold local files, each tensor dropped, but for the connections (HTTP over loopback). Where a
-//! curve is flat or grows in proportion, nothing in a load's way grows faster than its bytes.
+//! All curves use cold local files and drop each tensor, except for connections (HTTP over loopback).
+//! A curve that is flat or proportional shows that no cost grows faster than the bytes of the load.
 
 use super::remote::{Object, object};
 use super::{limit, local_setting, point, prepared, ringload};
@@ -71,7 +71,7 @@ fn read_size(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A slot of a host load holds whole tensors: so it is as large as they are.
+/// A slot of a host load holds whole tensors, so it is at least as large as they are.
 fn slot_size(lab: &mut Lab) -> Result<()> {
     for kib in [64, 512, 4 << 10, 32 << 10, 128 << 10] {
         let shape = Shape::of_bytes(lab.size_bytes / 4, (kib as usize) << 10);

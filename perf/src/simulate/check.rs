@@ -1,14 +1,13 @@
-//! The simulation against what was measured.
+//! Compares the simulation with measurements.
 //!
-//! Every case of role `own` that can be told from its words is predicted: the points of the scaling
+//! Every case of role `own` that is recognised by its name is predicted: the points of the scaling
 //! curves, and local and remote loads. The constants for a case are taken from the records without
-//! that case's own runs (and their controls), so no case predicts itself. What is left to predict it
-//! from: the disk by the limits of scenario `local` (which are other programs), CPU time a GB by the
-//! other cases, and, where client and server share cores, how many cores the other cases of that
-//! kind kept busy. What other programs took meanwhile is not
-//! known: measure on a quiet machine.
+//! the runs of that case (and their controls), so that no case predicts itself. The disk is taken
+//! from the limits of scenario `local` (which are other programs) and the CPU time per GB from the
+//! other cases. If client and server share cores, the number of busy cores is that of the other
+//! cases of the kind. The load by other programs is not known: measure on a quiet machine.
 //!
-//! Times are those that clients tell: without the process's start.
+//! Times are those that clients report, without the start of the process.
 
 use super::constants::Constants;
 use super::forecast::Forecast;
@@ -30,18 +29,18 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Predicted over measured, less 1.
+    /// The ratio of predicted and measured time, minus 1.
     pub fn relative_error(&self) -> f64 {
         self.predicted_seconds / self.measured_seconds.max(1e-9) - 1.0
     }
 }
 
-/// The median error of all, without its sign.
+/// The median absolute error.
 pub fn typical_error(all: &[Checked]) -> Option<f64> {
     median(&all.iter().map(|one| one.relative_error().abs()).collect::<Vec<_>>())
 }
 
-/// Predicts every case that it can; `constants` are those that the records do not tell.
+/// Predicts every recognised case; `constants` are those that are not in the records.
 pub fn check(records: &[Record], constants: &Constants) -> Vec<Checked> {
     let mut seen = Vec::new();
     let mut all = Vec::new();
@@ -94,7 +93,7 @@ fn check_case(records: &[Record], constants: &Constants, run: &Run) -> Option<Ch
     })
 }
 
-/// The records without what ringload itself did in that case.
+/// The records without ringload's runs in that case.
 fn without(records: &[Record], run: &Run) -> Vec<Record> {
     let is_own = |other: &Run| {
         matches!(other.role, Role::Own | Role::Control)
@@ -107,7 +106,7 @@ fn without(records: &[Record], run: &Run) -> Vec<Record> {
     others.cloned().collect()
 }
 
-/// How many cores other loads of this kind kept busy, with their servers.
+/// The number of cores that other loads of this kind and their servers kept busy.
 fn busy_cores(records: &[Record], shape: Shape) -> Option<f64> {
     let busy = alike(records, shape).filter_map(|run| {
         run.server_cpu_seconds.map(|server| (run.cpu_seconds + server) / run.seconds.max(1e-9))
@@ -115,14 +114,14 @@ fn busy_cores(records: &[Record], shape: Shape) -> Option<f64> {
     median(&busy.collect::<Vec<_>>()).filter(|cores| *cores > 0.0)
 }
 
-/// What serving such loads took, in CPU-seconds a GB.
+/// The cost of serving such loads, in CPU-seconds per GB.
 fn served(records: &[Record], shape: Shape) -> Option<f64> {
     let serving = alike(records, shape);
     let costs = serving.filter_map(|run| Some(run.server_cpu_seconds? / run.gigabytes()));
     median(&costs.collect::<Vec<_>>())
 }
 
-/// ringload's runs from such a source.
+/// ringload's runs with this kind of source.
 fn alike(records: &[Record], shape: Shape) -> impl Iterator<Item = &Run> {
     measured::runs(records).filter(move |run| {
         let other = Shape::of(run, measured::case_of(records, run));
@@ -130,7 +129,7 @@ fn alike(records: &[Record], shape: Shape) -> impl Iterator<Item = &Run> {
     })
 }
 
-/// The size of the ring, and what a point of a curve sets.
+/// The size of the ring, and the option that a point of a curve sets.
 fn apply(constants: &mut Constants, shape: Shape, case: Option<&Case>) {
     let design = &mut constants.design;
     if let (Some(bytes), Destination::Stream) = (shape.ring_bytes, shape.destination) {

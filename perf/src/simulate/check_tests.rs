@@ -1,4 +1,4 @@
-//! Constants out of records, and predictions beside them, on made-up machines.
+//! Tests of constants from records and of predictions, on simulated machines.
 
 use super::check::check;
 use super::constants::Constants;
@@ -9,7 +9,7 @@ use super::tests::{MIB, assert_close};
 use crate::records::{Case, Machine, Point, Record, Role, Run, Session};
 use std::collections::BTreeMap;
 
-/// Records of a made-up machine, on which the model holds.
+/// Records of a simulated machine that matches the model.
 struct Book(Vec<Record>);
 
 impl Book {
@@ -46,7 +46,7 @@ impl Book {
         }));
     }
 
-    /// Of 10 GB, three times.
+    /// Three runs of 10 GB.
     fn runs(&mut self, (scenario, case, client): (&str, &str, &str), role: Role, run: (f64, f64)) {
         for turn in 0..3 {
             self.0.push(Record::Run(Run {

@@ -1,13 +1,13 @@
-//! What the simulation reckons with: the machine, what the CPU pays for a gigabyte on each path,
-//! the store, and the numbers that the design itself sets.
+//! The constants of the simulation: the machine, the CPU cost of a gigabyte on each path, the store,
+//! and the numbers that the design sets.
 //!
 //! A GB is 10^9 bytes. `Constants::default()` is the machine that docs/benchmarks.md are from;
-//! [`Constants::one_h200`] and [`Constants::dgx_h200`] keep the costs of the software measured there
-//! and take the hardware from data sheets. Where each value is from says [`super::origins`].
+//! [`Constants::one_h200`] and [`Constants::dgx_h200`] use the software costs measured there and
+//! hardware figures of data sheets. [`super::origins`] has the origin of each value.
 
 use serde::{Deserialize, Serialize};
 
-/// All of them. Every number may be overridden by its path, as `hardware.disk_gb_per_second`.
+/// All constants. Each number can be overridden by its path, such as `hardware.disk_gb_per_second`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Constants {
@@ -22,40 +22,40 @@ pub struct Constants {
 #[serde(deny_unknown_fields)]
 pub struct Hardware {
     pub cores: f64,
-    /// All local disks together, as large direct reads see them.
+    /// The speed of all local disks together, for large direct reads.
     pub disk_gb_per_second: f64,
     pub disk_latency_seconds: f64,
-    /// What the node's interfaces to its storage take in, together.
+    /// The receive speed of all storage interfaces of the node together.
     pub network_gb_per_second: f64,
-    /// Of all sockets; reads and writes together.
+    /// The memory bandwidth of all sockets, reads and writes together.
     pub host_memory_gb_per_second: f64,
-    /// Between the sockets, one way; counts only where a ring is not at its GPU's socket.
+    /// Between the sockets, one way; used only if a ring is not at the socket of its GPU.
     pub cross_socket_gb_per_second: f64,
-    /// One GPU's link, from pinned host memory.
+    /// The link of one GPU, from pinned host memory.
     pub gpu_copy_gb_per_second: f64,
-    /// What one GPU takes in from its peers while all of them exchange.
+    /// The receive speed of one GPU while all GPUs exchange data.
     pub gpu_exchange_gb_per_second: f64,
-    /// Whether the disk goes on while the kernel zeroes memory that is new.
+    /// Whether the disk continues while the kernel zeroes new memory.
     pub fresh_memory_overlaps_reads: bool,
 }
 
-/// What a load pays besides bandwidth.
+/// The costs of a load besides bandwidth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Costs {
-    /// Until the process has begun to open what it loads.
+    /// The time until the process starts to open the checkpoint.
     pub process_start_seconds: f64,
-    /// Headers and plan; remote ones wait for two answers besides.
+    /// The time for headers and plan; remote loads also wait for two replies.
     pub open_seconds: f64,
-    /// Until a GPU can be copied to; meanwhile the ring fills.
+    /// The time until a GPU is ready for copies; meanwhile the ring fills.
     pub gpu_context_seconds: f64,
     pub pinning_seconds_per_gb: f64,
-    /// From the end of a copy until its slot is read into again.
+    /// The time from the end of a copy to the next read into its slot.
     pub slot_return_seconds: f64,
     pub direct_cpu_seconds_per_gb: f64,
-    /// Of every read or range, whatever its size.
+    /// The cost of every read or range, independent of its size.
     pub request_cpu_seconds: f64,
-    /// A copy out of the page cache (or tmpfs).
+    /// A copy from the page cache (or tmpfs).
     pub buffered_cpu_seconds_per_gb: f64,
     /// Memory used for the first time.
     pub fresh_memory_cpu_seconds_per_gb: f64,
@@ -66,9 +66,9 @@ pub struct Costs {
     pub cache_write_cpu_seconds_per_gb: f64,
     /// The checksums of its pages.
     pub cache_read_cpu_seconds_per_gb: f64,
-    /// What another node or, over loopback, the test's own server pays to send.
+    /// The cost of sending, for another node or (over loopback) the server of the test.
     pub serve_cpu_seconds_per_gb: f64,
-    /// How often a byte crosses the bus of the host's memory on its way into a slot.
+    /// The number of times a byte crosses the host's memory bus on its way into a slot.
     pub direct_memory_passes: f64,
     pub buffered_memory_passes: f64,
     pub http_memory_passes: f64,
@@ -79,10 +79,10 @@ pub struct Costs {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// For all nodes together; none where no limit is known.
+    /// The speed for all nodes together; `None` if no limit is known.
     pub total_gb_per_second: Option<f64>,
     pub requests_per_second_per_prefix: f64,
-    /// Prefixes that the store has split its load into.
+    /// The number of prefixes over which the store distributes its load.
     pub prefixes: f64,
     pub connection_gb_per_second: f64,
     pub latency_seconds: f64,
@@ -90,15 +90,15 @@ pub struct Store {
     pub near_latency_seconds: f64,
 }
 
-/// What the design sets, per process.
+/// The numbers that the design sets, per process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Design {
     pub ring_bytes: f64,
     pub chunk_bytes: f64,
-    /// Chunks never get smaller than this to suit a small ring.
+    /// The minimum size of chunks for a small ring.
     pub chunk_bytes_least: f64,
-    /// Of local reads on their way at once.
+    /// The number of local reads in flight.
     pub in_flight_bytes: f64,
     pub engines: f64,
     pub connections: f64,

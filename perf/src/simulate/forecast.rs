@@ -1,4 +1,4 @@
-//! A scenario's load time, what limits it, and what would move it.
+//! The load time of a scenario, its bottleneck, and its sensitivity to each constant.
 
 use super::constants::Constants;
 use super::pipeline;
@@ -7,15 +7,15 @@ use super::stages::{Demand, Stage};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// What the simulation says of a load.
+/// The prediction for a load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forecast {
-    /// From the processes' start to the last byte in its place.
+    /// From the start of the processes to the last byte.
     pub seconds: f64,
     pub model_bytes: f64,
-    /// The stage that needs longest by itself.
+    /// The stage that takes longest alone.
     pub bottleneck: Stage,
-    /// What each stage needs by itself, as a share of the time; those that have nothing to do left out.
+    /// The time of each stage alone, as a share of the total; unused stages are left out.
     pub shares: Vec<(Stage, f64)>,
     pub ring_mean_bytes: f64,
     pub chunk_bytes: f64,
@@ -45,24 +45,25 @@ impl Forecast {
         }
     }
 
-    /// Of one node: its whole model over the time.
+    /// The speed of one node: the whole model divided by the time.
     pub fn gb_per_second(&self) -> f64 {
         self.model_bytes / 1e9 / self.seconds
     }
 }
 
-/// What doubling one constant does.
+/// The effect of doubling one constant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Elasticity {
     pub constant: String,
-    /// The new time over the old one, less 1.
+    /// The ratio of the new and the old time, minus 1.
     pub change: f64,
 }
 
-/// Doubles every constant in turn; those that change the time by 1 % or more, the strongest first.
+/// Doubles each constant in turn. Returns those that change the time by at least 1 %, strongest
+/// first.
 ///
 /// # Errors
-/// Not for constants that were made by this program.
+/// Never for constants of this program.
 pub fn elasticities(constants: &Constants, scenario: &Scenario) -> Result<Vec<Elasticity>> {
     let before = Forecast::of(constants, scenario).seconds;
     let mut found = Vec::new();
@@ -80,7 +81,7 @@ pub fn elasticities(constants: &Constants, scenario: &Scenario) -> Result<Vec<El
 /// All numbers among the constants, by their paths.
 ///
 /// # Errors
-/// Not for constants that were made by this program.
+/// Never for constants of this program.
 pub fn numbers(constants: &Constants) -> Result<Vec<(String, f64)>> {
     let Value::Object(parts) = serde_json::to_value(constants)? else { bail!("no parts") };
     let mut all = Vec::new();
@@ -96,7 +97,7 @@ pub fn numbers(constants: &Constants) -> Result<Vec<(String, f64)>> {
 /// The same constants, but one.
 ///
 /// # Errors
-/// When there is no such constant, or it is no number above 0.
+/// When there is no such constant, or it is not a number above 0.
 pub fn with(constants: &Constants, path: &str, value: f64) -> Result<Constants> {
     let what = || format!("{path} is no constant; `simulate --constants` lists them");
     if !(value.is_finite() && value > 0.0) {

@@ -1,4 +1,4 @@
-//! Constants out of a file of records: what was measured takes the place of what was assumed.
+//! Constants from a file of records, where measured values replace assumed ones.
 //!
 //! | constant | from |
 //! | --- | --- |
@@ -6,18 +6,18 @@
 //! | disk | scenario `local`, cold: the fastest client of role `limit` |
 //! | whether zeroing overlaps | the same: a limit that reads into kept (fresh) memory, beside the fastest |
 //! | CPU a GB, direct and buffered | scenario `local`, own runs that stream, cold and warm |
-//! | fresh memory | own resident runs less those that stream, warm or else cold |
+//! | fresh memory | own resident runs minus streaming ones, warm or else cold |
 //! | http, https, the server | scenarios `http`, `https`, `s3`, own runs; the server's time beside |
-//! | the process's start | own runs: the process's time less the load's |
+//! | the start of the process | own runs: the time of the process minus that of the load |
 //!
-//! Which load a run was is read from the words of its case and client: [`Shape`].
+//! The kind of load is parsed from the names of its case and client: [`Shape`].
 
 use super::constants::Constants;
 use super::scenario::{Destination, Source};
 use crate::records::{Case, Record, Role, Run};
 use crate::stats::median;
 
-/// What a run loaded, as far as the simulation tells loads apart.
+/// The kind of load, as far as the simulation distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
     pub source: Source,
@@ -27,9 +27,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// From the words of scenario, case and client; none for what is not simulated (mapped files,
-    /// caches that are being filled, GPUs, tensors by the thousand, what was told to read otherwise than
-    /// by itself, what begins with the process).
+    /// Parses the names of scenario, case and client. `None` for loads that are not simulated (mapped
+    /// files, caches that are being filled, GPUs, thousands of tensors, other read paths than the
+    /// default, and times from the start of the process).
     pub fn of(run: &Run, case: Option<&Case>) -> Option<Self> {
         let named = format!("{} {} {}", run.scenario, run.case, run.client).to_lowercase();
         let titled = case.map_or_else(String::new, |case| case.title.to_lowercase());
@@ -71,7 +71,7 @@ impl Shape {
     }
 }
 
-/// The first size in a text, as 256MiB or "4 GiB".
+/// The first size in a text, such as 256MiB or "4 GiB".
 fn bytes_in(text: &str) -> Option<f64> {
     let units = [("kib", 1024.0), ("mib", 1_048_576.0), ("gib", 1_073_741_824.0)];
     let starts = units.iter().filter_map(|&(unit, bytes)| text.find(unit).map(|at| (at, bytes)));
@@ -85,18 +85,18 @@ fn bytes_after(text: &str, word: &str) -> Option<f64> {
     text.find(word).and_then(|at| bytes_in(&text[at..]))
 }
 
-/// One own run and what it was.
+/// A run of ringload and its kind.
 struct Own<'a> {
     run: &'a Run,
     shape: Shape,
 }
 
-/// The constants of a file of records; what is not in it is as by default.
+/// The constants of a file of records, and defaults for the others.
 pub fn from_records(records: &[Record]) -> Constants {
     over(records, &Constants::default())
 }
 
-/// As [`from_records`], with `constants` for what the records do not tell.
+/// As [`from_records`], with `constants` for those that are not in the records.
 pub fn over(records: &[Record], constants: &Constants) -> Constants {
     let mut all = constants.clone();
     let own = own_runs(records);
@@ -133,7 +133,7 @@ fn own_runs(records: &[Record]) -> Vec<Own<'_>> {
     own.filter_map(|run| Some(Own { run, shape: Shape::of(run, case_of(records, run))? })).collect()
 }
 
-/// Takes the median, if there is one, and nothing that a division could trip over.
+/// Sets the median if there is one and it is a valid divisor.
 fn set(constant: &mut f64, figures: &[f64]) {
     if let Some(figure) = median(figures).filter(|figure| figure.is_finite()) {
         *constant = figure.max(1e-6);

@@ -1,18 +1,18 @@
-//! `ringload-perf simulate`: how long a load takes on machines that are not here, and what limits it.
+//! `ringload-perf simulate`: predicts the load time on other machines, and its bottleneck.
 //!
 //! ```text
-//! constants (measured here, published, assumed)  +  scenario (what, from where, by how many)
+//! constants (measured here, published, assumed)  +  scenario (model, source, nodes, processes)
 //!        |                                              |
-//!        +------------------->  demand  <---------------+      what each stage has to do
+//!        +------------------->  demand  <---------------+      the work of each stage
 //!                                  |
-//!              bounds (closed formula)   pipeline (events)     no time is below any bound
+//!              bounds (closed formula)   pipeline (events)     no time is below a bound
 //!                                  |
-//!                   forecast: time, bottleneck, shares, what would move it
+//!                   forecast: time, bottleneck, shares, sensitivity
 //!
-//! records  ->  constants without the case  ->  forecast of the case  ->  beside what was measured
+//! records  ->  constants without the case  ->  forecast of the case  ->  compared with the case
 //! ```
 //!
-//! `perf/PLAN.md` says what comes of it. Its tables are printed by this, and a test compares them.
+//! `perf/PLAN.md` describes the results. Its tables are printed by this command; a test compares them.
 
 mod check;
 mod constants;
@@ -38,7 +38,7 @@ use forecast::Forecast;
 use scenario::{Destination, Preset, Scenario, Share, Source};
 use std::path::{Path, PathBuf};
 
-/// Rings of more slots take too long to simulate.
+/// The maximum number of slots; larger rings take too long to simulate.
 const SLOTS_MOST: usize = 1 << 18;
 
 /// Predicts load times by a simulation, on this machine and on larger ones
@@ -53,13 +53,13 @@ pub struct Args {
     /// What each process of a node reads
     #[arg(long, value_enum)]
     pub share: Option<Share>,
-    /// Into new host memory that is kept, instead of GPUs or a ring
+    /// Load into new host memory that is kept, instead of GPUs or a ring
     #[arg(long)]
     pub resident: bool,
     /// Check every object against its store's checksum
     #[arg(long)]
     pub verify: bool,
-    /// Fill the local file cache on the way
+    /// Fill the local file cache during the load
     #[arg(long)]
     pub fills_cache: bool,
     /// The model's size in GB (10^9 bytes)
@@ -83,7 +83,7 @@ pub struct Args {
     /// Any constant by its path, as hardware.cores=64; may be repeated
     #[arg(long = "set", value_name = "CONSTANT=VALUE")]
     pub set: Vec<String>,
-    /// Take what was measured from this file of records
+    /// Use the measurements of this file of records
     #[arg(long, value_name = "FILE")]
     pub records: Option<PathBuf>,
     /// Predict what the records measured, and say how far off that is

@@ -1,20 +1,20 @@
-//! Where each constant is from. Nothing is in the simulation that is not in this list; a test says so.
+//! The origin of each constant. A test checks that the list is complete.
 
 use super::constants::Constants;
 use super::forecast::numbers;
 use super::table::{markdown, number};
 use anyhow::Result;
 
-/// How much a value is worth.
+/// The reliability of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// On the machine of docs/benchmarks.md.
+    /// Measured on the machine of docs/benchmarks.md.
     Measured,
-    /// By whom, says the source.
+    /// Published by the source.
     Published,
-    /// By us, for want of better.
+    /// An assumption of ours.
     Assumed,
-    /// It is so in the program.
+    /// Set by the design of the program.
     Design,
 }
 
@@ -118,7 +118,7 @@ pub const HERE: &[(&str, Origin, &str)] = &[
     ("design.connections", Design, "src/source/http/gate.rs: at most, a process"),
 ];
 
-/// Those that are others on a DGX H200.
+/// The constants that differ on a DGX H200.
 pub const DGX: &[(&str, Origin, &str)] = &[
     ("hardware.cores", Published, "docs.nvidia.com/dgx-basepod, Core Components: 2 x Xeon 8480C"),
     (
@@ -135,13 +135,13 @@ pub const DGX: &[(&str, Origin, &str)] = &[
     ("hardware.host_memory_gb_per_second", Assumed, "80 % of 16 channels of DDR5-4800"),
 ];
 
-/// Where a value of another machine than that of docs/benchmarks.md is from.
+/// The origin of a value of another machine than that of docs/benchmarks.md.
 const GIVEN: &str = "from the records, the preset or --set";
 
-/// The constants of a preset, and beside them those of a DGX H200.
+/// The constants of a preset, next to those of a DGX H200.
 ///
 /// # Errors
-/// Not for constants that were made by this program.
+/// Never for constants of this program.
 pub fn table(constants: &Constants) -> Result<String> {
     let known = numbers(&Constants::default())?;
     let dgx = numbers(&Constants::dgx_h200())?;

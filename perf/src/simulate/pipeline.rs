@@ -1,33 +1,33 @@
-//! The simulation: chunks of every process of one node go from the source through the ring's slots
-//! to their GPUs, event by event.
+//! The simulation, event by event: chunks of every process of one node go from the source through the
+//! slots of the ring to the GPUs.
 //!
 //! ```text
-//! a slot and a lane are free  --latency-->  ready  --source, engine, memory-->  fetched: the lane is free
+//! slot and read task free  --latency-->  ready  --source, engine, memory-->  fetched: read task free
 //!                                                                                   |
-//!                       the slot is free  <--  copied  <--GPU's link, memory, from the context on--+
+//!                           slot free  <--  copied  <--GPU's link, memory, once the context exists--+
 //! ```
 //!
-//! A shared stage is a clock: when it will be done with all that it was given so far. A chunk that
-//! asks at `now` moves it on to `max(clock, now) + its own time there`, and is through a step when
-//! the slowest clock of the step is, and not before its own connection could have brought it. So no
-//! stage gives more than its rate, all work at once, and who waits for whom comes out by itself.
-//! Nodes are all alike: each has its part of the store.
+//! A shared stage is a clock: the time when it has finished all work so far. A chunk that arrives at
+//! `now` advances the clock to `max(clock, now) + its time there`. The chunk has passed a step when
+//! the slowest clock of the step has, and when its own connection can have delivered it. No stage
+//! therefore exceeds its rate, all stages work concurrently, and waits follow from the clocks. All
+//! nodes are alike: each has its share of the store.
 //!
-//! Of a long load only the beginning is simulated, twice as much of it the second time; the rest goes
-//! on at the pace of what was added. A test compares that with whole loads.
+//! Of a long load only the beginning is simulated, twice, the second time with twice the length. The
+//! rest is extrapolated with the rate of the added part. A test compares this with whole loads.
 
 use super::stages::{Demand, Way};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// What came out.
+/// The result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outcome {
-    /// From the processes' start until everything is where it belongs.
+    /// From the start of the processes until all bytes are at their destination.
     pub seconds: f64,
-    /// The most slots of one process in use at once.
+    /// The maximum number of slots of one process in use.
     pub slots_most: usize,
-    /// The mean of slots in use while the load ran.
+    /// The mean number of slots in use during the load.
     pub slots_mean: f64,
 }
 
@@ -43,7 +43,7 @@ enum What {
 #[derive(Debug, Clone, Copy)]
 struct Event {
     at: f64,
-    /// Events of one moment happen in the order in which they were foreseen.
+    /// Simultaneous events happen in the order in which they were scheduled.
     number: usize,
     process: usize,
     what: What,
@@ -69,7 +69,7 @@ impl Ord for Event {
     }
 }
 
-/// When a stage will be done with what it was given.
+/// The time when a stage has finished all work so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock(f64);
 
@@ -88,7 +88,7 @@ impl Clock {
 struct Process {
     next_chunk: usize,
     slots_used: usize,
-    lanes_used: usize,
+    read_tasks_used: usize,
     engines: Clock,
     link: Clock,
     exchange: Clock,
@@ -106,19 +106,19 @@ struct Node<'a> {
     events: BinaryHeap<Reverse<Event>>,
     foreseen: usize,
     slots_most: usize,
-    /// Slots in use, summed up over time.
+    /// The integral of slots in use over time.
     slot_seconds: f64,
     end: f64,
 }
 
-/// Loads of no more chunks a process are simulated to their end.
+/// Loads with at most this many chunks per process are simulated completely.
 const CHUNKS_WHOLE: usize = 2000;
-/// How often the ring turns over, at least, before its pace is taken for steady.
+/// How often the ring is reused, at least, before its rate counts as steady.
 const TURNS: usize = 4;
 
 /// One node's load.
 pub fn run(demand: &Demand) -> Outcome {
-    let slots = demand.slots.unwrap_or(demand.lanes).max(demand.lanes);
+    let slots = demand.slots.unwrap_or(demand.read_tasks).max(demand.read_tasks);
     let some = (CHUNKS_WHOLE / 2).max(TURNS * slots).next_multiple_of(demand.far_every);
     if demand.chunks <= 2 * some {
         return run_whole(demand);
@@ -134,7 +134,7 @@ pub fn run(demand: &Demand) -> Outcome {
     Outcome { seconds: seconds.max(least), ..twice }
 }
 
-/// The same, all of it.
+/// Simulates the complete load.
 pub fn run_whole(demand: &Demand) -> Outcome {
     let mut node = Node {
         demand,
@@ -181,7 +181,7 @@ impl Node<'_> {
                 self.foresee(fetched, process, What::Fetched { chunk });
             }
             What::Fetched { chunk } => {
-                self.processes[process].lanes_used -= 1;
+                self.processes[process].read_tasks_used -= 1;
                 match self.demand.copy {
                     // A clock is moved at its own time only, or all would wait for the GPU's context.
                     Some(copy) => {
@@ -206,19 +206,22 @@ impl Node<'_> {
         self.slot_seconds += now;
     }
 
-    /// Asks for chunks as long as there is a slot and a lane for them.
+    /// Starts chunks as long as a slot and a read task are free.
     fn ask(&mut self, now: f64, process: usize) {
         let demand = self.demand;
         loop {
             let state = &mut self.processes[process];
             let has_slot = demand.slots.is_none_or(|slots| state.slots_used < slots);
-            if !has_slot || state.lanes_used >= demand.lanes || state.next_chunk >= demand.chunks {
+            if !has_slot
+                || state.read_tasks_used >= demand.read_tasks
+                || state.next_chunk >= demand.chunks
+            {
                 return;
             }
             let chunk = state.next_chunk;
             state.next_chunk += 1;
             state.slots_used += 1;
-            state.lanes_used += 1;
+            state.read_tasks_used += 1;
             self.slots_most = self.slots_most.max(state.slots_used);
             self.slot_seconds -= now;
             let (way, is_far) = self.way(chunk);
@@ -242,7 +245,7 @@ impl Node<'_> {
         demand.chunk_bytes.min(demand.bytes - chunk as f64 * demand.chunk_bytes).max(0.0)
     }
 
-    /// When a chunk whose first byte is there now has come.
+    /// The time when a chunk whose first byte arrives now is complete.
     fn fetch(&mut self, now: f64, process: usize, chunk: usize) -> f64 {
         let (demand, bytes) = (self.demand, self.bytes_of(chunk));
         let (way, is_far) = self.way(chunk);
@@ -260,7 +263,7 @@ impl Node<'_> {
         .fold(now, f64::max)
     }
 
-    /// When a chunk is on its GPU and its slot is free; none where there are no GPUs.
+    /// The time when a chunk is on its GPU and its slot is free; `None` without GPUs.
     fn copy(&mut self, now: f64, process: usize, chunk: usize) -> Option<f64> {
         let (demand, bytes) = (self.demand, self.bytes_of(chunk));
         let copy = demand.copy?;

@@ -1,4 +1,4 @@
-//! The tables of `perf/PLAN.md`, each from scenarios that are listed here.
+//! The tables of `perf/PLAN.md`, from the scenarios that are listed here.
 
 use super::constants::Constants;
 use super::forecast::{Forecast, with};
@@ -9,20 +9,20 @@ use anyhow::Result;
 
 const MIB: f64 = 1_048_576.0;
 
-/// What differs from a preset.
+/// The differences from a preset.
 type Edits<'a> = &'a [(&'a str, f64)];
 
-/// Ring and connections that keep 400 Gb/s of a store going, on each of eight processes.
+/// The ring and connections for 400 Gb/s of a store, for each of eight processes.
 const ENOUGH: Edits<'_> = &[("design.ring_bytes", 2048.0 * MIB), ("design.connections", 256.0)];
 /// The same on one process.
 const ENOUGH_ALONE: Edits<'_> =
     &[("design.ring_bytes", 16384.0 * MIB), ("design.connections", 2048.0)];
 const PREFIXES: (&str, f64) = ("store.prefixes", 1000.0);
 
-/// All of them, by the names of their markers.
+/// All tables, by the names of their markers.
 ///
 /// # Errors
-/// When a constant that is named here is none.
+/// When a constant that is named here does not exist.
 pub fn blocks() -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("constants", measured_and_published()?),
@@ -35,7 +35,7 @@ pub fn blocks() -> Result<Vec<(&'static str, String)>> {
     ])
 }
 
-/// The constants but those of the design, which the text names.
+/// The constants, except those of the design, which the text describes.
 fn measured_and_published() -> Result<String> {
     let all = origins::table(&Constants::default())?;
     Ok(all

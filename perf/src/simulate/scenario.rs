@@ -1,22 +1,22 @@
-//! What is loaded, from where, by how many: one scenario, and the presets.
+//! Scenarios: the model, its source, the nodes and processes; and the presets.
 
 use super::constants::Constants;
 
-/// Where the bytes come from.
+/// The source of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Source {
     /// Local disks, read directly.
     Disk,
-    /// What is in the page cache, or on tmpfs.
+    /// The page cache, or tmpfs.
     PageCache,
     /// The local file cache, filled by an earlier load.
     Cache,
     /// An object store without TLS.
     Http,
     Https,
-    /// Each node reads its part from the store by TLS, and everything else from the other nodes.
+    /// Each node reads its part from the store over TLS, and the rest from the other nodes.
     Peers,
-    /// A server on the same cores, without TLS and with it: what is measured here.
+    /// A server on the same cores, without and with TLS, as measured here.
     Loopback,
     LoopbackTls,
 }
@@ -27,7 +27,7 @@ impl Source {
         !matches!(self, Self::Disk | Self::PageCache | Self::Cache)
     }
 
-    /// Whether a store that all nodes share is asked for it.
+    /// Whether the source is a store that all nodes share.
     pub fn is_store(self) -> bool {
         matches!(self, Self::Http | Self::Https | Self::Peers)
     }
@@ -41,24 +41,24 @@ impl Source {
     }
 }
 
-/// What each of a node's processes reads of the model.
+/// The part of the model that each process of a node reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Share {
-    /// Its own part and nothing else.
+    /// Only its own part.
     Own,
-    /// Its own part; then the GPUs exchange, so that each has seen everything.
+    /// Its own part; then the GPUs exchange their parts, so that each has received everything.
     Exchange,
     /// Everything.
     Everything,
 }
 
-/// Where the bytes end up.
+/// The destination of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
     Gpus,
-    /// Host memory that is used again: a ring.
+    /// Host memory that is reused: a ring.
     Stream,
-    /// Host memory that is new.
+    /// New host memory.
     Resident,
 }
 
@@ -67,20 +67,20 @@ pub enum Destination {
 pub struct Scenario {
     pub model_bytes: f64,
     pub nodes: f64,
-    /// On each node; they start at once, and each has its own ring and engines.
+    /// The processes of each node; they start together, each with its own ring and engines.
     pub processes: usize,
-    /// GPUs of a node; divided among its processes.
+    /// The GPUs of a node, divided among its processes.
     pub gpus: usize,
     pub source: Source,
     pub share: Share,
     pub destination: Destination,
     pub verify: bool,
     pub fills_cache: bool,
-    /// How much of what goes to GPUs crosses to the other socket.
+    /// The share of bytes to GPUs that crosses to the other socket.
     pub cross_socket_share: f64,
 }
 
-/// A machine, and what is usually asked of it.
+/// A machine with a typical load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
     /// The virtual machine of docs/benchmarks.md: 4 GiB from its disk through a ring.

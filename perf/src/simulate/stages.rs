@@ -1,17 +1,17 @@
-//! What a scenario asks of each stage, and the closed formula: no load can be faster than what any
-//! one stage alone needs for it.
+//! The work of each stage in a scenario, and lower bounds: no load can be faster than any one of its
+//! stages alone.
 //!
 //! ```text
 //! source (disk | store -> network)  ->  engines (cores)  ->  ring  ->  GPUs' links  ->  exchange
 //!     latency, connections                    host memory, between sockets
 //! ```
 //!
-//! [`super::pipeline`] lets the stages work at once, and so finds what they cost each other.
+//! [`super::pipeline`] runs the stages concurrently, and so includes their interaction.
 
 use super::constants::Constants;
 use super::scenario::{Destination, Scenario, Share, Source};
 
-/// A name for each of the limits.
+/// The stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Start,
@@ -47,15 +47,15 @@ impl Stage {
     }
 }
 
-/// One way on which chunks come.
+/// One path of chunks from the source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Way {
     pub latency_seconds: f64,
-    /// The fastest that one connection, or one engine on one chunk, brings it; 0: at once.
+    /// The least time of one connection, or of one engine, for a chunk; 0: none.
     pub flow_seconds_per_byte: f64,
 }
 
-/// A scenario in the numbers that the pipeline works with. "Of the node": shared by its processes.
+/// A scenario as numbers for the pipeline. "Of the node" means shared by its processes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Demand {
     pub processes: usize,
@@ -63,36 +63,36 @@ pub struct Demand {
     pub bytes: f64,
     pub chunk_bytes: f64,
     pub chunks: usize,
-    /// None where memory is not used again.
+    /// `None` if memory is not reused.
     pub slots: Option<usize>,
-    pub lanes: usize,
-    /// Every how-manieth chunk comes the `far` way; 1: all.
+    pub read_tasks: usize,
+    /// One in this many chunks takes the `far` path; 1: all.
     pub far_every: usize,
     pub far: Way,
     pub near: Way,
     /// Of the node.
     pub disk_seconds_per_byte: f64,
-    /// Of the node, of far chunks: its part of what the store gives to all nodes.
+    /// Of the node, for far chunks: its share of the speed of the store.
     pub store_seconds_per_byte: f64,
-    /// Of the node: between two of its requests to the store.
+    /// Of the node: the time between two of its requests to the store.
     pub store_seconds_per_request: f64,
     /// Of the node.
     pub network_seconds_per_byte: f64,
     /// Of the process, all its engines together.
     pub engine_seconds_per_byte: f64,
     pub engine_seconds_per_chunk: f64,
-    /// Of the node, when bytes come in and when they go to GPUs.
+    /// Of the node, when bytes arrive and when they are copied to GPUs.
     pub memory_in_seconds_per_byte: f64,
     pub memory_out_seconds_per_byte: f64,
     /// Of the node.
     pub cross_socket_seconds_per_byte: f64,
-    /// Of the process; none where nothing goes to GPUs.
+    /// Of the process; `None` without GPUs.
     pub copy: Option<ToGpus>,
-    /// When the first read may begin.
+    /// The time of the first read.
     pub reads_from_seconds: f64,
 }
 
-/// The way from the ring to the GPUs.
+/// The path from the ring to the GPUs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ToGpus {
     pub seconds_per_byte: f64,
@@ -101,7 +101,7 @@ pub struct ToGpus {
     pub exchange_seconds_per_byte: f64,
 }
 
-/// For one byte, of something that does so many GB/s.
+/// The time for one byte at this speed in GB/s.
 fn of_gb_per_second(rate: f64) -> f64 {
     1.0 / (rate * 1e9)
 }
@@ -122,7 +122,7 @@ impl Demand {
         let chunk_bytes = chunk_bytes(constants, source, ring);
         let slots_all = (ring / chunk_bytes).max(1.0) as usize;
         let in_flight = (bytes / 16.0).max((64 << 20) as f64).min(design.in_flight_bytes);
-        let lanes = match source.is_remote() {
+        let read_tasks = match source.is_remote() {
             true => design.connections,
             false => in_flight / chunk_bytes,
         };
@@ -147,7 +147,7 @@ impl Demand {
             chunk_bytes,
             chunks: (bytes / chunk_bytes * (1.0 - 1e-12)).ceil().max(1.0) as usize,
             slots: (scenario.destination != Destination::Resident).then_some(slots_all),
-            lanes: (lanes.max(1.0) as usize).min(slots_all),
+            read_tasks: (read_tasks.max(1.0) as usize).min(slots_all),
             far_every,
             far,
             near,
@@ -175,12 +175,12 @@ impl Demand {
         }
     }
 
-    /// How many chunks come the far way.
+    /// The number of chunks on the far path.
     pub fn far_chunks(&self) -> usize {
         self.chunks.div_ceil(self.far_every)
     }
 
-    /// The least seconds that each stage needs by itself, and the start.
+    /// The least seconds of each stage alone, and of the start.
     pub fn bounds(&self) -> Vec<(Stage, f64)> {
         let node_bytes = self.bytes * self.processes as f64;
         let (chunks, far) = (self.chunks as f64, self.far_chunks() as f64);
@@ -202,7 +202,7 @@ impl Demand {
             (Stage::StoreBandwidth, node_bytes * far_share * self.store_seconds_per_byte),
             (Stage::StoreRequests, far_requests * self.store_seconds_per_request),
             (Stage::Network, node_bytes * self.network_seconds_per_byte),
-            (Stage::Connections, flows / self.lanes as f64),
+            (Stage::Connections, flows / self.read_tasks as f64),
             (
                 Stage::Engines,
                 self.bytes * self.engine_seconds_per_byte + chunks * self.engine_seconds_per_chunk,
@@ -218,14 +218,14 @@ impl Demand {
         ]
     }
 
-    /// Until something may reach its destination.
+    /// The time until bytes can reach their destination.
     fn start_seconds(&self) -> f64 {
         let copies_from = self.copy.map_or(0.0, |copy| copy.from_seconds);
         self.reads_from_seconds.max(copies_from)
     }
 }
 
-/// As the loader chooses it: at least eight reads to a full ring, sixteen where each is a round trip.
+/// The choice of the loader: at least eight reads in a full ring, or sixteen ranges of objects.
 fn chunk_bytes(constants: &Constants, source: Source, ring: f64) -> f64 {
     let design = &constants.design;
     let reads = if source.is_remote() { 16.0 } else { 8.0 };
@@ -244,7 +244,7 @@ fn disk_seconds_per_byte(constants: &Constants, scenario: &Scenario) -> f64 {
     of_gb_per_second(constants.hardware.disk_gb_per_second) + zeroing
 }
 
-/// What the client's engines pay for a GB.
+/// The cost of a GB for the engines of the client.
 fn cpu_seconds_per_gb(constants: &Constants, scenario: &Scenario) -> f64 {
     let costs = &constants.costs;
     let of_store = 1.0 / scenario.nodes.max(1.0);
@@ -285,7 +285,7 @@ fn passes(constants: &Constants, scenario: &Scenario) -> f64 {
     path + f64::from(scenario.verify)
 }
 
-/// The far way, the near way, and how often a chunk takes the far one.
+/// The far path, the near path, and how often a chunk takes the far one.
 fn ways(
     constants: &Constants,
     scenario: &Scenario,

@@ -1,9 +1,9 @@
-//! Tables, for the terminal and for Markdown alike.
+//! Tables for the terminal and for Markdown.
 
 use super::check::{Checked, typical_error};
 use super::forecast::{Elasticity, Forecast};
 
-/// Lines of cells, as a Markdown table whose columns stand under each other.
+/// Formats rows as a Markdown table with aligned columns.
 pub fn markdown(head: &[&str], lines: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
@@ -22,7 +22,7 @@ pub fn markdown(head: &[&str], lines: &[Vec<String>]) -> String {
     text
 }
 
-/// Three digits that count.
+/// A number with three significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -34,7 +34,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// A time, in the unit that people think in.
+/// A time in a suitable unit.
 pub fn time(seconds: f64) -> String {
     match seconds {
         ..600.0 => format!("{} s", number(seconds)),
@@ -47,7 +47,7 @@ pub fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// A forecast, its stages, and what would move it.
+/// A forecast, its stages, and its sensitivity.
 pub fn forecast(forecast: &Forecast, elasticities: &[Elasticity]) -> String {
     let stages = forecast.shares.iter().map(|&(stage, share)| {
         vec![stage.name().to_owned(), time(share * forecast.seconds), percent(share)]
@@ -67,7 +67,7 @@ pub fn forecast(forecast: &Forecast, elasticities: &[Elasticity]) -> String {
     )
 }
 
-/// Predicted beside measured.
+/// Predicted and measured times.
 pub fn checked(all: &[Checked]) -> String {
     let lines = all.iter().map(|one| {
         vec![

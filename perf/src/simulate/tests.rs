@@ -1,4 +1,4 @@
-//! The simulation against limits that are known in closed form, and against itself.
+//! Tests of the simulation against closed formulas and against itself.
 
 use super::constants::Constants;
 use super::forecast::{Forecast, elasticities, numbers, with};
@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 pub(super) const MIB: f64 = 1_048_576.0;
 
-/// Nothing takes any time.
+/// Constants with which nothing takes time.
 fn free() -> Constants {
     let mut constants = Constants::dgx_h200();
     for (path, _) in numbers(&constants).unwrap() {
@@ -167,7 +167,7 @@ fn zeroing_that_does_not_overlap_adds_up() {
     assert_close(Forecast::of(&constants, &scenario).seconds, 2.07, 0.06);
 }
 
-/// A scenario and constants by chance, small enough to be simulated in milliseconds.
+/// A random scenario and random constants, small enough to be simulated in milliseconds.
 fn any(rng: &mut Rng) -> (Constants, Scenario) {
     let mut constants = Constants::dgx_h200();
     for (path, value) in numbers(&constants).unwrap() {
@@ -285,7 +285,7 @@ fn every_constant_has_an_origin() {
     sorted.sort();
     assert_eq!(sorted, all);
     assert!(origins::DGX.iter().all(|(name, ..)| listed.iter().any(|listed| listed == name)));
-    // What is said to be the same there is the same there.
+    // Constants without a separate value are the same on both machines.
     let dgx = numbers(&Constants::dgx_h200()).unwrap();
     for ((name, here), (_, there)) in std::iter::zip(numbers(&constants).unwrap(), dgx) {
         let is_listed = origins::DGX.iter().any(|(listed, ..)| *listed == name);
