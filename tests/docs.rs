@@ -275,6 +275,39 @@ fn the_layers_are_documented_as_they_are_checked() {
     assert!(documented, "docs/design.md lacks the order of tests/layers.rs:\n{order}");
 }
 
+#[test]
+fn every_option_of_a_load_is_documented() {
+    let help = run(of_program(Path::new(env!("CARGO_BIN_EXE_ringload"))).args(["load", "--help"]));
+    let (help, page) = (help.quiet_success(), read("docs/command-line.md"));
+    let options =
+        help.split_whitespace().filter(|word| word.starts_with("--") && *word != "--help");
+    let missing: BTreeSet<_> =
+        options.filter(|option| !page.contains(&format!("`{option}`"))).collect();
+    assert!(missing.is_empty(), "docs/command-line.md does not have {missing:?}");
+}
+
+#[test]
+fn rust_names_are_those_of_the_public_interface() {
+    let interface = read("tests/public_api.txt");
+    let has = |owner: &str, name: &str| {
+        interface.lines().filter(|line| line.starts_with(&format!("{owner}:"))).any(|line| {
+            let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            words.skip(1).any(|word| word == name)
+        })
+    };
+    let mut unknown = Vec::new();
+    for page in readme_and_pages() {
+        let text = read(&page);
+        for code in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let Some((owner, name)) = code.split_once("::") else { continue };
+            if owner.starts_with(char::is_uppercase) && !has(owner, name) {
+                unknown.push(format!("{page}: {code}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "no public items of the crate: {unknown:#?}");
+}
+
 /// The lines of a page outside of fenced blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
