@@ -80,5 +80,5 @@ __all__ = [
 
 # The last one registered comes first: loads are stopped before their cache is waited for.
 atexit.register(_cache.flush)
-atexit.register(_ringload.end)
+atexit.register(_ringload.stop_loads)
 atexit.register(_progress.end)

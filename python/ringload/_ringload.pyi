@@ -1,4 +1,4 @@
-"""The native module: loads, and tensors that frameworks take by DLPack."""
+"""The native module: loads, and tensors that frameworks import through DLPack."""
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -8,34 +8,34 @@ from typing import Any, TypedDict, final
 __version__: str
 
 class _TensorInfo(TypedDict):
-    """What a header says of a tensor."""
+    """The entry of a tensor in a header."""
 
     dtype: str
-    """As safetensors calls it: "BF16"."""
+    """The name in safetensors, such as "BF16"."""
     shape: tuple[int, ...]
     nbytes: int
     shard: str
-    """The file that it is in."""
+    """The file that holds the tensor."""
 
 @final
 class Tensor:
-    """A loaded tensor. It keeps its memory, whatever becomes of the load that it is from."""
+    """A loaded tensor. It owns its memory, and stays valid after its load was closed."""
 
     @property
     def name(self) -> str: ...
     @property
     def dtype(self) -> str:
-        """As safetensors calls it: "BF16"."""
+        """The name in safetensors, such as "BF16"."""
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
     def device(self) -> str:
-        """Where it is: "cpu" or "cuda:N"."""
+        """The device of its memory: "cpu" or "cuda:N"."""
     @property
     def nbytes(self) -> int: ...
     @property
     def address(self) -> int:
-        """Of its first byte, in its device's address space."""
+        """The address of the first byte in the memory of the device."""
     def __dlpack__(
         self,
         *,
@@ -46,7 +46,7 @@ class Tensor:
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
     def dlpack_as_integers(self, *, max_version: tuple[int, int] | None = None) -> Any:
-        """As `__dlpack__`, its elements as integers of the same width, or as bytes."""
+        """As `__dlpack__`, with the elements as integers of the same width, or as bytes."""
 
 @final
 class Stream(Iterator[Tensor]):
@@ -62,7 +62,7 @@ class Stream(Iterator[Tensor]):
         traceback: TracebackType | None,
     ) -> None: ...
     def close(self) -> None:
-        """Stops the load, from any thread; whoever waits for a tensor gets none."""
+        """Stops the load, from any thread. Threads that wait for a tensor get the end."""
     @property
     def total_bytes(self) -> int: ...
     @property
@@ -74,13 +74,13 @@ class Stream(Iterator[Tensor]):
 
 @final
 class Checkpoint:
-    """An open checkpoint: its headers, and its tensors one by one."""
+    """An open checkpoint, whose tensors are read on request."""
 
     def keys(self) -> list[str]: ...
     def info(self, name: str) -> _TensorInfo: ...
     def metadata(self) -> dict[str, str]: ...
     def read(self, name: str, slices: Sequence[tuple[int, int, int]] | None = None) -> Tensor:
-        """A tensor, or the part of it that (start, count, step) of each dimension say."""
+        """Reads a tensor, or the part given by (start, count, step) of each dimension."""
     def stream(
         self,
         *,
@@ -91,7 +91,7 @@ class Checkpoint:
 
 @final
 class Loader:
-    """Options of loads, and what starts them."""
+    """Options of loads, and the calls that start loads."""
 
     def __new__(
         cls,
@@ -122,7 +122,7 @@ class Loader:
     def stream(self, locations: Sequence[str], *, keep_all: bool = False) -> Stream: ...
     def open(self, locations: Sequence[str]) -> Checkpoint: ...
     def list(self, location: str, *, recursive: bool = False) -> list[tuple[str, int]]:
-        """The files in a directory, with their lengths in bytes."""
+        """Lists the files in a directory with their lengths in bytes."""
     def download(
         self, directory: str | PathLike[str], files: Sequence[tuple[str, str | PathLike[str]]]
     ) -> int:
@@ -131,7 +131,7 @@ class Loader:
     def cache_trouble(self) -> str | None: ...
 
 def environment_memory_limit() -> int | str | None:
-    """The limit that the environment sets: bytes, "min", "none", or None where it sets nothing."""
+    """The memory limit of the environment: bytes, "min", "none", or None if it sets none."""
 
-def end() -> None:
-    """Stops all loads, as the interpreter ends. For `atexit`."""
+def stop_loads() -> None:
+    """Stops all loads. Registered with `atexit`."""

@@ -1,10 +1,10 @@
-//! A checkpoint whose headers were read: what is in it, and its tensors one by one.
+//! An open checkpoint, whose headers were read and whose tensors are read on request.
 
 use crate::error::raised;
+use crate::interrupts::wait_for;
 use crate::options::Size;
 use crate::stream::Stream;
 use crate::tensor::Tensor;
-use crate::waiting::wait_for;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use ringload::internals::ForkGuard;
@@ -12,7 +12,7 @@ use ringload::{Error, ErrorKind, Pick, TensorInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// An open checkpoint. It keeps its files open.
+/// An open checkpoint. It keeps its files open until it is dropped.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Checkpoint {
     opened: ForkGuard<Opened>,
@@ -30,7 +30,8 @@ impl Checkpoint {
 
     fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {
         self.opened.get().ok_or_else(|| {
-            let sentence = "this checkpoint was opened before the process forked; open it anew";
+            let sentence =
+                "this checkpoint was opened before the process forked; open it again here";
             raised(py, &Error::new(ErrorKind::Cancelled, sentence))
         })
     }
@@ -47,15 +48,15 @@ impl Checkpoint {
 
 #[pymethods]
 impl Checkpoint {
-    /// The names of its tensors, in its order.
+    /// Returns the names of the tensors, in the order of the checkpoint.
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.opened(py)?.checkpoint.tensors().iter().map(TensorInfo::name))
     }
 
-    /// What the headers say of a tensor: `dtype`, `shape`, `nbytes`, and `shard`, the file it is in.
+    /// Returns the `dtype`, `shape` and `nbytes` of a tensor, and `shard`, the file that holds it.
     ///
     /// Raises:
-    ///     NotFoundError: where there is no tensor of this name.
+    ///     NotFoundError: if no tensor has this name.
     fn info<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
         let (opened, info) = self.tensor(py, name)?;
         let dict = PyDict::new(py);
@@ -67,22 +68,23 @@ impl Checkpoint {
         Ok(dict)
     }
 
-    /// The `__metadata__` of its files; where two have the same key, the first one's value.
+    /// Returns the `__metadata__` of the files. Where several have the same key, the first file's value
+    /// counts.
     fn metadata(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
         Ok(self.opened(py)?.checkpoint.metadata().clone())
     }
 
-    /// A tensor, on the loader's device, or a part of it, in host memory.
+    /// Reads a tensor to the loader's device, or a part of it to host memory.
     ///
-    /// No more is read than that, besides what lies between parts that are near to each other.
+    /// Only the bytes of the part are read, and small gaps between them.
     ///
     /// Args:
-    ///     name: of the tensor.
-    ///     slices: of each dimension (start, count, step); None is all of it.
+    ///     name: the name of the tensor.
+    ///     slices: (start, count, step) of each dimension. None reads the whole tensor.
     ///
     /// Raises:
-    ///     NotFoundError: where there is no tensor of this name.
-    ///     InvalidInputError: for slices that are not within its shape.
+    ///     NotFoundError: if no tensor has this name.
+    ///     InvalidInputError: if the slices exceed the shape.
     #[pyo3(signature = (name, slices=None))]
     fn read(
         &self,
@@ -99,14 +101,14 @@ impl Checkpoint {
         wait_for(py, read).map(Tensor::new)
     }
 
-    /// Starts a load of its tensors, with the options of the loader that opened it.
+    /// Starts a load of the tensors, with the options of the loader that opened the checkpoint.
     ///
     /// Args:
-    ///     names: in place of that loader's selection.
-    ///     memory_limit: in place of that loader's.
+    ///     names: the tensors to load, instead of the loader's selection.
+    ///     memory_limit: the memory limit, instead of the loader's.
     ///
     /// Raises:
-    ///     Error: what the crate says.
+    ///     Error: if the load cannot be started.
     #[pyo3(signature = (*, names=None, memory_limit=None))]
     fn stream(
         &self,

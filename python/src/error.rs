@@ -1,11 +1,11 @@
-//! The crate's errors as Python's: of the classes in `ringload._errors`, with the same text.
+//! Conversion of the crate's errors to the exceptions of `ringload._errors`, with the same message.
 
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use ringload::{Error, ErrorKind};
 
-/// The name of the class for a kind of error.
+/// Returns the name of the exception class for a kind of error.
 fn class_name(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "NotFoundError",
@@ -25,18 +25,17 @@ fn class_name(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// `error` to be raised.
+/// Returns the exception for `error`.
 pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
-    let sentence = error.to_string();
-    let made = || {
+    let exception = || {
         let classes = py.import("ringload._errors")?;
         let class = classes.getattr(class_name(error.kind()))?.cast_into::<PyType>()?;
-        Ok(PyErr::from_type(class, (sentence,)))
+        Ok(PyErr::from_type(class, (error.to_string(),)))
     };
-    made().unwrap_or_else(|failed: PyErr| failed)
+    exception().unwrap_or_else(|failed: PyErr| failed)
 }
 
-/// `BufferError`, as the DLPack protocol asks for.
-pub(crate) fn buffer_error(sentence: impl Into<String>) -> PyErr {
-    PyBufferError::new_err(sentence.into())
+/// Returns a `BufferError`, as the DLPack protocol requires.
+pub(crate) fn buffer_error(message: impl Into<String>) -> PyErr {
+    PyBufferError::new_err(message.into())
 }

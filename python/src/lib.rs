@@ -5,22 +5,23 @@
 //!                   --open---->  Checkpoint  --read-->  Tensor
 //! ```
 //!
-//! Everything that waits gives the interpreter up and looks for signals (`waiting`). What a process
-//! made is of no use in its children (`ringload::process`): a loader starts anew there, a stream says
-//! so. What Python users see beyond that is written in Python, beside this: `ringload/*.py`.
+//! Blocking calls release the GIL and check for signals (`interrupts`). In a child process, a loader
+//! starts anew, and a stream of the parent raises an error (`ringload::internals::ForkGuard`). The rest
+//! of the package is written in Python, in `ringload/*.py`.
 //!
-//! Unsafe code is confined to `capsule` (what the interpreter holds of DLPack).
+//! Unsafe code is confined to `capsule`, which exchanges DLPack structures with the interpreter.
 
 #[allow(unsafe_code)]
 mod capsule;
 mod checkpoint;
-mod ending;
 mod error;
+mod interpreter_exit;
+mod interrupts;
 mod loader;
 mod options;
+mod shared_load;
 mod stream;
 mod tensor;
-mod waiting;
 
 use pyo3::prelude::*;
 
@@ -30,7 +31,7 @@ mod _ringload {
     #[pymodule_export]
     use crate::checkpoint::Checkpoint;
     #[pymodule_export]
-    use crate::ending::end;
+    use crate::interpreter_exit::stop_loads;
     #[pymodule_export]
     use crate::loader::{Loader, environment_memory_limit};
     #[pymodule_export]

@@ -1,17 +1,17 @@
-//! The options of loads, and what starts them.
+//! The loader: options of loads, and the calls that start loads.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::raised;
+use crate::interrupts::wait_for;
 use crate::options::{Devices, Options, Size, pairs};
 use crate::stream::Stream;
-use crate::waiting::wait_for;
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use ringload::internals::ForkGuard;
 use ringload::{Location, MemoryLimit};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Options of loads. One loader serves any number of loads, from any threads. What it keeps between
@@ -48,14 +48,14 @@ use std::time::Duration;
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Loader {
     options: Options,
-    /// Locked by who has the interpreter alone: so it never is while another thread forks.
+    /// Only threads that hold the GIL lock this, so that it is never locked while another thread forks.
     current: Mutex<ForkGuard<ringload::Loader>>,
 }
 
 impl Loader {
-    /// The loader of this process.
+    /// Returns the loader of this process, made anew if the options are those of a parent process.
     pub(crate) fn current(&self, py: Python<'_>) -> PyResult<ringload::Loader> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if let Some(loader) = current.get() {
             return Ok(loader.clone());
         }
@@ -136,12 +136,12 @@ impl Loader {
     /// Starts a load of the checkpoint at `locations`.
     ///
     /// Args:
-    ///     locations: files, directories, indexes, patterns; paths and URIs.
-    ///     keep_all: the caller keeps all tensors: where the memory limit does not let it, that is an
-    ///         error now, not later.
+    ///     locations: paths and URIs of files, directories, indexes and patterns.
+    ///     keep_all: whether the caller keeps all tensors. If they exceed the memory limit, this call
+    ///         raises the error, and not the stream.
     ///
     /// Raises:
-    ///     Error: what the crate says.
+    ///     Error: if the load cannot be started.
     #[pyo3(signature = (locations, *, keep_all=false))]
     fn stream(&self, py: Python<'_>, locations: Vec<OsString>, keep_all: bool) -> PyResult<Stream> {
         let loader = self.current(py)?;
@@ -155,10 +155,10 @@ impl Loader {
         wait_for(py, start).map(Stream::new)
     }
 
-    /// Opens the checkpoint at `locations`, reading its headers only.
+    /// Opens the checkpoint at `locations`, reading only its headers.
     ///
     /// Raises:
-    ///     Error: what the crate says.
+    ///     Error: if the checkpoint cannot be opened.
     fn open(&self, py: Python<'_>, locations: Vec<OsString>) -> PyResult<Checkpoint> {
         let loader = self.current(py)?;
         let opening = loader.clone();
@@ -166,11 +166,11 @@ impl Loader {
         Ok(Checkpoint::new(loader, opened))
     }
 
-    /// The files or objects in the directory `location`, with their lengths in bytes; with `recursive`
-    /// also those further down.
+    /// Lists the files or objects in the directory `location` with their lengths in bytes. With
+    /// `recursive`, those in subdirectories are included.
     ///
     /// Raises:
-    ///     Error: what the crate says.
+    ///     Error: if the directory cannot be listed.
     #[pyo3(signature = (location, *, recursive=false))]
     fn list(
         &self,
@@ -210,29 +210,28 @@ impl Loader {
         })
     }
 
-    /// Waits until what was loaded is in the local file cache, at most `seconds` if they are given.
+    /// Waits until everything that was loaded is in the local file cache, at most for `seconds` if given.
     ///
     /// Returns:
-    ///     Whether it is.
+    ///     Whether everything is in the cache.
     #[pyo3(signature = (seconds=None))]
     fn flush(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<bool> {
-        let Some(loader) = self.here() else { return Ok(true) };
-        let patience = seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)));
-        // More seconds than any clock has are as good as no limit.
-        let patience = patience.and_then(|patience| patience.ok());
-        wait_for(py, move || Ok(loader.flush(patience)))
+        let Some(loader) = self.in_this_process() else { return Ok(true) };
+        // More seconds than a Duration can hold are no limit.
+        let timeout = seconds.and_then(|s| Duration::try_from_secs_f64(s.max(0.0)).ok());
+        wait_for(py, move || Ok(loader.flush(timeout)))
     }
 
-    /// Why the local file cache does less than it should, if so.
+    /// Returns why the local file cache does not work fully, or None if it does.
     fn cache_trouble(&self) -> Option<String> {
-        self.here()?.cache_trouble()
+        self.in_this_process()?.cache_trouble()
     }
 }
 
 impl Loader {
-    /// The loader, if it was used in this process.
-    fn here(&self) -> Option<ringload::Loader> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).get().cloned()
+    /// Returns the loader if this process made it.
+    fn in_this_process(&self) -> Option<ringload::Loader> {
+        self.current.lock().get().cloned()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Waiting so that Ctrl-C ends it: in slices, without the interpreter, with a look for signals between.
+//! Blocking calls that signals such as Ctrl-C interrupt. They release the GIL and return to Python at short
+//! intervals to run signal handlers.
 
 use crate::error::raised;
 use pyo3::prelude::*;
@@ -6,33 +7,32 @@ use ringload::{Error, ErrorKind, Result};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// How long a signal may go unseen.
-pub(crate) const SLICE: Duration = Duration::from_millis(50);
+/// How often a blocking call looks for signals.
+pub(crate) const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Runs `work` on a thread of its own and waits for it. A signal whose handler raises ends the waiting;
-/// the work then goes on to its end, and what comes of it is dropped.
+/// Runs `work` on a thread of its own and waits for its result. If a signal handler raises, this returns
+/// at once; the work then runs to its end, and its result is dropped.
 ///
 /// # Errors
-/// Those of `work`, and what a signal's handler raises.
+/// Those of `work`, and the exception of a signal handler.
 pub(crate) fn wait_for<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> PyResult<T> {
-    let (done, waiting) = sync_channel(1);
+    let (sender, mut receiver) = sync_channel(1);
     let body = move || {
-        // Nobody may wait any more.
-        let _ = done.send(work());
+        // The receiver is gone after an interrupt.
+        let _ = sender.send(work());
     };
     let thread = std::thread::Builder::new().name("ringload-call".to_owned());
     thread.spawn(body).map_err(|e| raised(py, &Error::from_io("start a thread", e)))?;
-    let mut waiting = waiting;
     loop {
-        let (back, answer) = py.detach(move || {
-            let answer = waiting.recv_timeout(SLICE);
-            (waiting, answer)
+        let result;
+        (receiver, result) = py.detach(move || {
+            let result = receiver.recv_timeout(SIGNAL_INTERVAL);
+            (receiver, result)
         });
-        waiting = back;
-        match answer {
+        match result {
             Ok(outcome) => return outcome.map_err(|error| raised(py, &error)),
             Err(RecvTimeoutError::Timeout) => py.check_signals()?,
             Err(RecvTimeoutError::Disconnected) => {
