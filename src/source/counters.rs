@@ -4,11 +4,11 @@
 use crate::timeline::Recorder;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// The counters of a load's readers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LoadCounters {
     /// Retries by reason.
     counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -16,26 +16,12 @@ pub struct LoadCounters {
     cached_bytes: AtomicU64,
     /// Bytes of the load's memory that wait to be written to the cache, and their limit.
     held_bytes: AtomicU64,
-    held_bytes_max: AtomicU64,
+    held_bytes_max: OnceLock<u64>,
     /// Bytes that were not written to the cache because its disk was too slow.
     left_out_bytes: AtomicU64,
     /// The first problem of the cache.
     trouble: Mutex<Option<String>>,
     recorder: Option<Arc<Recorder>>,
-}
-
-impl Default for LoadCounters {
-    fn default() -> Self {
-        Self {
-            counts: Mutex::default(),
-            cached_bytes: AtomicU64::new(0),
-            held_bytes: AtomicU64::new(0),
-            held_bytes_max: AtomicU64::new(u64::MAX),
-            left_out_bytes: AtomicU64::new(0),
-            trouble: Mutex::default(),
-            recorder: None,
-        }
-    }
 }
 
 impl LoadCounters {
@@ -65,12 +51,13 @@ impl LoadCounters {
 
     /// Limits the bytes that the cache writer may hold: the load reuses its memory.
     pub(crate) fn hold_at_most(&self, bytes: u64) {
-        self.held_bytes_max.store(bytes, Ordering::Relaxed);
+        // Set once per load.
+        let _ = self.held_bytes_max.set(bytes);
     }
 
     /// Whether the load reuses its memory, so that the bytes held are limited.
     pub(crate) fn reuses_memory(&self) -> bool {
-        self.held_bytes_max.load(Ordering::Relaxed) < u64::MAX
+        self.held_bytes_max.get().is_some()
     }
 
     /// Reserves `bytes` of the cache writer's share of the load's memory. Returns false when the share
@@ -78,7 +65,7 @@ impl LoadCounters {
     pub(crate) fn hold(&self, bytes: u64) -> bool {
         let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         // A single range may be held whatever its size.
-        let fits = held == 0 || held + bytes <= self.held_bytes_max.load(Ordering::Relaxed);
+        let fits = held == 0 || self.held_bytes_max.get().is_none_or(|&max| held + bytes <= max);
         if !fits {
             self.release(bytes);
         }

@@ -32,6 +32,7 @@ mod file_reader;
 mod file_source;
 pub(crate) mod http;
 #[cfg(test)]
+#[path = "tests/memory.rs"]
 pub(crate) mod memory;
 mod object;
 mod opener;

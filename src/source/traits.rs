@@ -183,14 +183,18 @@ pub trait Reader {
 
     /// How many downgrades this reader has made. If the count has grown since a failed read began,
     /// that read was in flight while another one caused the downgrade, and is to be repeated.
-    fn downgrade_count(&self) -> usize;
+    fn downgrade_count(&self) -> usize {
+        0
+    }
 
     /// Called when `window` is filled with the bytes at `offset`. A reader that keeps what it reads
     /// shares the window's bytes here.
     fn filled(&self, _window: &mut Window, _offset: u64) {}
 
     /// Falls back to the next backend or read path after `refusal`; `None` when there is none left.
-    fn downgrade(&self, refusal: &io::Error) -> Option<Downgrade>;
+    fn downgrade(&self, _refusal: &io::Error) -> Option<Downgrade> {
+        None
+    }
 }
 
 /// A step along a fallback chain, with its reason.

@@ -5,7 +5,6 @@ use super::error_response::ErrorResponse;
 use super::pool::ServerOrigin;
 use crate::error::{Error, ErrorKind};
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -14,13 +13,16 @@ pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 pub(crate) type Attempted<T> = std::result::Result<T, AttemptError>;
 
 /// How an attempt failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum AttemptError {
     /// There was no response, only a part of it, or a wrong one.
+    #[error("{}", .0.sentence)]
     Transport(TransportError),
     /// The server responded with an error.
+    #[error("the server answered {}", .0.status)]
     Response(Box<ErrorResponse>),
     /// An error that a retry would not change.
+    #[error("{0}")]
     Final(Error),
 }
 
@@ -127,15 +129,5 @@ impl From<ErrorResponse> for AttemptError {
 impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         Self::Final(error)
-    }
-}
-
-impl fmt::Display for AttemptError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transport(error) => f.write_str(&error.sentence),
-            Self::Response(response) => write!(f, "the server answered {}", response.status),
-            Self::Final(error) => error.fmt(f),
-        }
     }
 }

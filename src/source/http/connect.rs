@@ -200,6 +200,16 @@ struct Addresses {
     since: Instant,
 }
 
+impl Addresses {
+    /// All addresses, beginning with the next one.
+    fn rotated(&mut self) -> Vec<SocketAddr> {
+        let mut all = self.all.clone();
+        self.next = self.next.wrapping_add(1);
+        all.rotate_left(self.next % self.all.len().max(1));
+        all
+    }
+}
+
 impl Service<Uri> for TcpConnector {
     type Response = Socket;
     type Error = io::Error;
@@ -249,30 +259,19 @@ impl TcpConnector {
     /// All addresses of `host`, each time beginning with the next one.
     async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let key = format!("{host}:{port}");
-        if let Some(addresses) = self.known(&key) {
-            return Ok(addresses);
+        let is_fresh = |known: &Addresses| known.since.elapsed() <= ADDRESSES_FRESH;
+        if let Some(known) = self.names.lock().get_mut(&key).filter(|known| is_fresh(known)) {
+            return Ok(known.rotated());
         }
         let all: Vec<_> = tokio::net::lookup_host((host, port))
             .await
             .map_err(|error| io::Error::other(Unresolved(error.to_string())))?
             .collect();
-        let addresses = Addresses { all, next: fastrand::usize(..1 << 16), since: Instant::now() };
-        self.names.lock().insert(key.clone(), addresses);
-        Ok(self.known(&key).unwrap_or_default())
-    }
-
-    fn known(&self, key: &str) -> Option<Vec<SocketAddr>> {
-        let mut names = self.names.lock();
-        let addresses = names.get_mut(key)?;
-        if addresses.since.elapsed() > ADDRESSES_FRESH {
-            names.remove(key);
-            return None;
-        }
-        let mut all = addresses.all.clone();
-        addresses.next = addresses.next.wrapping_add(1);
-        let first = addresses.next % all.len().max(1);
-        all.rotate_left(first);
-        Some(all)
+        let next = fastrand::usize(..1 << 16);
+        let mut resolved = Addresses { all, next, since: Instant::now() };
+        let addresses = resolved.rotated();
+        self.names.lock().insert(key, resolved);
+        Ok(addresses)
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// Connections that were idle for longer are not reused, as servers close them (S3 after 20 s).
 const IDLE_MAX: Duration = Duration::from_secs(15);
 
-/// The server that a connection leads to: scheme, host and port.
+/// The server that a connection leads to: scheme, host and port. Its text contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerOrigin(String);
 
@@ -26,11 +26,6 @@ impl ServerOrigin {
         let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
         let host = uri.host().unwrap_or_default().to_ascii_lowercase();
         Self(format!("{scheme}://{host}:{port}"))
-    }
-
-    /// The origin as text, which contains no secrets.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

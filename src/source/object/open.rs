@@ -4,7 +4,7 @@ use super::body_writer::BodyWriter;
 use super::identity::ObjectIdentity;
 use super::range::{self, ContentRange};
 use super::receive::{NoSocketReader, Receiver};
-use crate::source::http::{Attempted, Client, ServerResponse};
+use crate::source::http::{Attempted, Client};
 use crate::source::stop::Stop;
 use crate::source::store::Store;
 use bytes::Bytes;
@@ -67,7 +67,10 @@ pub(super) async fn open_once(
     };
     let identity = ObjectIdentity::of(headers, total_bytes);
     let len = first_bytes.min(total_bytes);
-    check_range(&answered, len)?;
+    range::refuse_encoding(headers, &answered.origin)?;
+    if !range::fits(&answered.response, 0, len) {
+        return Err(range::wrong_range(&answered.origin));
+    }
     if len == 0 {
         return Ok(Some(Opened::without_bytes(identity)));
     }
@@ -79,17 +82,4 @@ pub(super) async fn open_once(
     let route = answered.redirected_from(&uri);
     answered.keep_connection(pool);
     Ok(Some(Opened { identity, route, first: writer.into_bytes() }))
-}
-
-/// Checks that the body is the first `len` bytes of the object.
-fn check_range(answered: &ServerResponse, len: u64) -> Attempted<()> {
-    let (response, origin) = (&answered.response, &answered.origin);
-    range::refuse_encoding(response.headers(), origin)?;
-    let is_range = |range: ContentRange| range.first == 0 && range.len_bytes() == len;
-    let fits = response.status() == StatusCode::OK
-        || ContentRange::of(response.headers()).is_some_and(is_range);
-    match fits && response.body().left().is_none_or(|bytes| bytes == len) {
-        true => Ok(()),
-        false => Err(range::wrong_range(origin)),
-    }
 }

@@ -1,10 +1,10 @@
 //! Range requests, and what their responses have to look like (RFC 9110, section 14).
 
 use crate::error::ErrorKind;
-use crate::source::http::{AttemptError, Attempted, ServerOrigin, TransportError};
+use crate::source::http::{AttemptError, Attempted, Body, ServerOrigin, TransportError};
 use crate::source::store::requests::get;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 
 /// The `Content-Range` of a response: bytes `first` to `last`, both included, of `total_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,14 @@ pub(super) fn refuse_encoding(headers: &HeaderMap, origin: &ServerOrigin) -> Att
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the body is the `len` bytes of the object from `offset`.
+pub(super) fn fits(response: &Response<Body>, offset: u64, len: u64) -> bool {
+    let is_whole = response.status() == StatusCode::OK;
+    let range = ContentRange::of(response.headers());
+    (is_whole || range.is_some_and(|range| range.first == offset && range.len_bytes() == len))
+        && response.body().left().is_none_or(|bytes| bytes == len)
 }
 
 /// A response with another range than was requested, as some caches send it. Retried.

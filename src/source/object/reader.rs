@@ -4,7 +4,7 @@ use super::body_writer::BodyWriter;
 use super::remote_object::{Object, ReadContext};
 use crate::error::Result;
 use crate::ring::Window;
-use crate::source::traits::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
+use crate::source::traits::{Access, Attempt, LocalFuture, Reader, Via};
 use crate::source::verify::ChecksumVerifier;
 use std::io;
 use std::sync::Arc;
@@ -52,13 +52,5 @@ impl Reader for ObjectReader {
             let outcome = outcome.map(|bytes| Attempt { bytes, via: Via::Http });
             (outcome.map_err(io::Error::other), window)
         })
-    }
-
-    fn downgrade_count(&self) -> usize {
-        0
-    }
-
-    fn downgrade(&self, _: &io::Error) -> Option<Downgrade> {
-        None
     }
 }

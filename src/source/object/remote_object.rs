@@ -57,6 +57,12 @@ impl<S> ReadContext<'_, S> {
     }
 }
 
+#[derive(Clone, Copy)]
+struct RequestedRange {
+    offset: u64,
+    len: u64,
+}
+
 /// An object of known length and identity, and how to request it.
 pub(super) struct Object {
     pub client: Arc<Client>,
@@ -194,10 +200,11 @@ impl Object {
             Ok(server) => server,
             Err(error) => return (Err(error.into()), writer),
         };
-        let (before, left) = (writer.written(), writer.left() as u64);
+        let before = writer.written();
+        let range = RequestedRange { offset, len: writer.left() as u64 };
         let requesting = async {
             let permit = server.concurrency.acquire().await;
-            Ok((permit, self.request_hedged(context, &server, offset, left).await?))
+            Ok((permit, self.request_hedged(context, &server, range).await?))
         };
         let answered = context.unless_stopped(requesting).await.map_err(AttemptError::from);
         let (_permit, mut answered) = match answered.flatten() {
@@ -225,12 +232,11 @@ impl Object {
         &self,
         context: &ReadContext<'_, S>,
         server: &ServerState,
-        offset: u64,
-        len: u64,
+        range: RequestedRange,
     ) -> Attempted<ServerResponse> {
         let ReadContext { pool, counters, .. } = context;
         let began = Instant::now();
-        let mut first = pin!(self.request(pool, offset, len));
+        let mut first = pin!(self.request(pool, range));
         let answered = match server.hedging.late_after() {
             None => first.await?,
             Some(late) => tokio::select! {
@@ -239,7 +245,7 @@ impl Object {
                 () = sleep(late) => {
                     if server.hedging.try_hedge() {
                         counters.retry("hedged");
-                        first_success(first, pin!(self.request(pool, offset, len))).await?
+                        first_success(first, pin!(self.request(pool, range))).await?
                     } else {
                         first.await?
                     }
@@ -251,34 +257,26 @@ impl Object {
     }
 
     /// Requests a range and checks the head of the response.
-    async fn request(&self, pool: &Pool, offset: u64, len: u64) -> Attempted<ServerResponse> {
+    async fn request(&self, pool: &Pool, range: RequestedRange) -> Attempted<ServerResponse> {
+        let attempt = |uri, trusted| {
+            let mut request = range::request(uri, range.offset, range.len);
+            self.identity.require_unchanged(request.headers_mut());
+            self.client.attempt(pool, &*self.store, request, trusted)
+        };
         let route = self.route.lock().clone();
         if let Some(uri) = route {
-            let answered = self.request_at(pool, uri, false, offset, len).await?;
+            let answered = attempt(uri, false).await?;
             let status = answered.response.status();
             if !status.is_client_error() {
-                return self.checked(pool, answered, offset, len).await;
+                return self.checked(pool, answered, range).await;
             }
             tracing::debug!(location = %self.location, %status, "following the redirects again");
             *self.route.lock() = None;
         }
         let uri = self.store.url(&self.key)?;
-        let answered = self.request_at(pool, uri.clone(), true, offset, len).await?;
+        let answered = attempt(uri.clone(), true).await?;
         *self.route.lock() = answered.redirected_from(&uri);
-        self.checked(pool, answered, offset, len).await
-    }
-
-    async fn request_at(
-        &self,
-        pool: &Pool,
-        uri: Uri,
-        trusted: bool,
-        offset: u64,
-        len: u64,
-    ) -> Attempted<ServerResponse> {
-        let mut request = range::request(uri, offset, len);
-        self.identity.require_unchanged(request.headers_mut());
-        self.client.attempt(pool, &*self.store, request, trusted).await
+        self.checked(pool, answered, range).await
     }
 
     /// Returns the response if it brings exactly the requested range of this object.
@@ -286,30 +284,27 @@ impl Object {
         &self,
         pool: &Pool,
         answered: ServerResponse,
-        offset: u64,
-        len: u64,
+        wanted: RequestedRange,
     ) -> Attempted<ServerResponse> {
         let (headers, origin) = (answered.response.headers(), &answered.origin);
+        let changed = |what| Err(changed(&self.location, what).into());
         match answered.response.status() {
             StatusCode::PARTIAL_CONTENT => {}
             StatusCode::OK => {
                 self.identity.check(headers, None, &self.location)?;
                 return Err(range::no_ranges(origin));
             }
-            StatusCode::PRECONDITION_FAILED => {
-                return Err(changed(&self.location, "its ETag").into());
-            }
-            StatusCode::RANGE_NOT_SATISFIABLE => {
-                return Err(changed(&self.location, "its length").into());
-            }
+            StatusCode::PRECONDITION_FAILED => return changed("its ETag"),
+            StatusCode::RANGE_NOT_SATISFIABLE => return changed("its length"),
             _ => return Err(self.client.error_response(pool, answered).await.into()),
         }
-        range::refuse_encoding(headers, origin)?;
         let range = ContentRange::of(headers);
+        range::refuse_encoding(headers, origin)?;
         self.identity.check(headers, range.and_then(|range| range.total_bytes), &self.location)?;
-        let fits = range.is_some_and(|range| range.first == offset && range.len_bytes() == len)
-            && answered.response.body().left().is_none_or(|bytes| bytes == len);
-        if fits { Ok(answered) } else { Err(range::wrong_range(origin)) }
+        match range::fits(&answered.response, wanted.offset, wanted.len) {
+            true => Ok(answered),
+            false => Err(range::wrong_range(origin)),
+        }
     }
 }
 

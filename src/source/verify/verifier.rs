@@ -61,7 +61,7 @@ impl ChecksumVerifier {
     pub(in crate::source) fn for_load(&self) -> Arc<Self> {
         let covered = match &self.covered {
             Covered::Crc(crc, spans) => Covered::Crc(*crc, Mutex::new(spans.lock().clone())),
-            Covered::Sha(in_order) => Covered::Sha(in_order.clone()),
+            Covered::Sha(sha) => Covered::Sha(sha.clone()),
         };
         Arc::new(Self {
             location: self.location.clone(),
@@ -90,17 +90,12 @@ impl ChecksumVerifier {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) if these were the last missing bytes and the checksum differs.
     pub(in crate::source) fn add(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        match &self.covered {
-            Covered::Crc(..) => {
-                let mut digest = self.digest();
-                digest.update(bytes);
-                self.add_crc(offset, bytes.len() as u64, &digest)
-            }
-            Covered::Sha(in_order) => {
-                in_order.try_add(offset, bytes);
-                self.compare_sha(in_order)
-            }
+        let mut digest = self.digest();
+        digest.update(bytes);
+        if let Covered::Sha(sha) = &self.covered {
+            sha.try_add(offset, bytes);
         }
+        self.added(offset, bytes.len() as u64, &digest)
     }
 
     /// Adds a range that has arrived whole: the `bytes` at `offset`, of which `digest` has seen all.
@@ -115,35 +110,25 @@ impl ChecksumVerifier {
         bytes: &[u8],
         digest: &RangeDigest,
     ) -> Result<()> {
-        match &self.covered {
-            Covered::Crc(..) => self.add_crc(offset, bytes.len() as u64, digest),
-            Covered::Sha(in_order) => {
-                in_order.add(offset, bytes).await;
-                self.compare_sha(in_order)
+        if let Covered::Sha(sha) = &self.covered {
+            sha.add(offset, bytes).await;
+        }
+        self.added(offset, bytes.len() as u64, digest)
+    }
+
+    /// Adds the CRC of a range, if the object is verified by one, and compares the checksum if no
+    /// bytes are missing.
+    fn added(&self, offset: u64, len: u64, digest: &RangeDigest) -> Result<()> {
+        let seen = match (&self.covered, &digest.0) {
+            (Covered::Crc(_, spans), Some(digest)) => {
+                let mut spans = spans.lock();
+                spans.add(offset, len, digest.finalize());
+                spans.complete(self.len_bytes).map(|crc| self.expected.with_crc(crc))
             }
-        }
-    }
-
-    fn add_crc(&self, offset: u64, len: u64, digest: &RangeDigest) -> Result<()> {
-        let (Covered::Crc(_, spans), Some(digest)) = (&self.covered, &digest.0) else {
-            return Ok(());
+            (Covered::Sha(sha), _) => sha.complete(self.len_bytes).map(Checksum::Sha256),
+            (Covered::Crc(..), None) => None,
         };
-        let mut spans = spans.lock();
-        spans.add(offset, len, digest.finalize());
-        match spans.complete(self.len_bytes) {
-            Some(crc) => self.compare(self.expected.with_crc(crc)),
-            None => Ok(()),
-        }
-    }
-
-    fn compare_sha(&self, in_order: &OrderedSha256) -> Result<()> {
-        match in_order.complete(self.len_bytes) {
-            Some(digest) => self.compare(Checksum::Sha256(digest)),
-            None => Ok(()),
-        }
-    }
-
-    fn compare(&self, seen: Checksum) -> Result<()> {
+        let Some(seen) = seen else { return Ok(()) };
         if seen == self.expected {
             self.verified.store(true, Ordering::Release);
             return Ok(());
@@ -202,5 +187,4 @@ impl Checksum {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

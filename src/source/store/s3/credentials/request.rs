@@ -55,7 +55,7 @@ async fn send_once(
     let origin = ServerOrigin::of(request.uri());
     let response = tokio::time::timeout(limits.timeout, client.send_plain(request)).await;
     response.unwrap_or_else(|_| {
-        let (origin, seconds) = (origin.as_str(), limits.timeout.as_secs());
+        let seconds = limits.timeout.as_secs();
         Err(denied(format!("{origin} gave no credentials in {seconds} s; check that it runs")))
     })
 }
