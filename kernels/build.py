@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Builds the PTX that is kept beside the kernels, with a pinned NVRTC from PyPI (x86-64 Linux).
+"""Builds the kernels' PTX with a pinned NVRTC from PyPI (x86-64 Linux).
 
     kernels/build.py           writes scatter.ptx, cast.ptx and crc64.ptx
-    kernels/build.py --check   builds them and fails where they differ from those here; then
-                               assembles them for three generations of GPUs and prints what they
-                               take: registers that spill fail the check, too
+    kernels/build.py --check   builds them and fails if they differ from the files; then assembles
+                               them for three generations of GPUs and prints the resources they use;
+                               spilled registers fail the check too
 
-No GPU and no CUDA are needed. The compiler's release decides which drivers take the PTX: that of
-CUDA 12.2 writes PTX 8.2, which drivers from 535 on know. Each file begins with a hash of what it
-was built from (this script among it), which the crate's tests compare.
+Neither a GPU nor CUDA is needed. The compiler's release decides which drivers accept the PTX: CUDA
+12.2 writes PTX 8.2, which drivers from 535 on accept. Each file begins with a hash of its sources
+(including this script), which the crate's tests check.
 """
 
 import argparse
@@ -35,7 +35,7 @@ nvidia-cuda-nvcc-cu12==12.2.140 --hash=sha256:c6ff4ae7a636eb6cab7621191e19ac3779
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare, assemble; write nothing")
+    parser.add_argument("--check", action="store_true", help="compare and assemble; write nothing")
     check = parser.parse_args().check
     tools = install()
     compiler = Compiler(tools / "cuda_nvrtc" / "lib" / "libnvrtc.so.12")
@@ -48,13 +48,13 @@ def main():
         elif not path.exists() or path.read_text() != ptx:
             stale.append(path.name)
     if stale:
-        sys.exit(f"error: {' and '.join(stale)} must be built anew: kernels/build.py")
+        sys.exit(f"error: {' and '.join(stale)} is stale; run kernels/build.py")
     if check:
         assemble_all(tools / "cuda_nvcc" / "bin" / "ptxas")
 
 
 def install():
-    """The folder of NVIDIA's packages, in a virtual environment under target/."""
+    """Returns the folder of NVIDIA's packages, installed in a virtual environment under target/."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
     root = target / "kernels"
     done, wanted = root / "requirements.done", root / "requirements.txt"
@@ -68,19 +68,19 @@ def install():
 
 
 def build(compiler, module):
-    """The PTX of a module, with what it was built from at its head."""
+    """Returns the PTX of a module, which begins with the hash of its sources."""
     source = HERE / f"{module}.cu"
     digest = hashlib.sha256()
     for name in [*SHARED, source.name]:
         digest.update((HERE / name).read_bytes())
     ptx = compiler.compile(source.name, source.read_bytes())
     if PTX_VERSION not in ptx:
-        sys.exit(f"error: {module}.ptx is not of {PTX_VERSION}; its drivers are others")
+        sys.exit(f"error: {module}.ptx is not of {PTX_VERSION}, so other drivers would accept it")
     return f"// Built by kernels/build.py from sources of sha256 {digest.hexdigest()}\n{ptx}"
 
 
 class Compiler:
-    """NVRTC, by its C interface."""
+    """NVRTC, through its C interface."""
 
     def __init__(self, library):
         self.nvrtc = ctypes.CDLL(str(library))
@@ -93,7 +93,7 @@ class Compiler:
         failed = self.nvrtc.nvrtcCompileProgram(program, len(flags), array)
         log = self.text(program, "ProgramLog").strip()
         if failed or log:
-            sys.exit(f"error: {name} does not compile without a word:\n{log}")
+            sys.exit(f"error: {name} does not compile without messages:\n{log}")
         return self.text(program, "PTX")
 
     def text(self, program, what):
@@ -106,11 +106,11 @@ class Compiler:
     def call(self, function, *arguments):
         failed = getattr(self.nvrtc, f"nvrtc{function}")(*arguments)
         if failed:
-            sys.exit(f"error: nvrtc{function} answers {failed}")
+            sys.exit(f"error: nvrtc{function} failed with {failed}")
 
 
 def assemble_all(ptxas):
-    ptxas.chmod(0o755)  # a wheel keeps no modes
+    ptxas.chmod(0o755)  # wheels do not keep file modes
     print(f"{'kernel':<28}" + "".join(f"{arch:>24}" for arch in ASSEMBLED_FOR))
     rows = {}
     for module in MODULES:
@@ -122,7 +122,7 @@ def assemble_all(ptxas):
 
 
 def assemble(ptxas, module, arch):
-    """What each kernel takes of a multiprocessor, by name."""
+    """Returns the resources of a multiprocessor that each kernel uses, by name."""
     command = [ptxas, "-v", f"-arch={arch}", "-o", "/dev/null", HERE / f"{module}.ptx"]
     log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     taken = {}
@@ -132,7 +132,7 @@ def assemble(ptxas, module, arch):
         shared = re.search(r"(\d+) bytes smem", part)
         spilled = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", part)
         if spilled.groups() != ("0", "0"):
-            sys.exit(f"error: {kernel} does not fit its registers on {arch}:\n{part}")
+            sys.exit(f"error: {kernel} spills registers on {arch}:\n{part}")
         taken[kernel] = f"{registers} reg, {shared[1] if shared else 0} B"
     return taken
 

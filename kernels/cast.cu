@@ -1,42 +1,42 @@
 // cast: converts each piece's elements to another float type.
 //
-// README.md beside this says what the result is, bit for bit; src/cast is the same for the host.
-// Everything goes through the bits of an f32, which holds every value of the narrower types. The two
-// float additions here are exact or round to nearest even, and neither sees a NaN, an infinity or a
-// subnormal: so they give the same bits on every processor, in every mode.
+// kernels/README.md defines the result bit for bit; src/cast is the implementation for the host.
+// Every cast goes through the bits of an f32, which can represent every value of the narrower
+// types. The two float additions here are exact or round to nearest even, and their operands are
+// never NaN, infinite or subnormal. Their results therefore do not depend on the processor or its
+// mode.
 //
-// A thread converts as many elements at a time as make 16 bytes of the wider type, so that loads and
-// stores are coalesced on both sides. At 4.3e12 bytes/s moved (an H200) and half of that wanted, a
-// multiprocessor has to convert 3.1 elements a cycle from 8 to 16 bits, and may spend 20 of its 64
-// integer operations a cycle on each.
+// A thread converts 16 bytes of the wider type at a time, so that loads and stores are coalesced.
+// An H200 moves 4.3e12 bytes/s. To reach half of that, a multiprocessor has to convert 3.1 elements
+// per cycle from 8 to 16 bits, and may spend 20 of its 64 integer operations per cycle on each.
 #include "pieces.cuh"
 
 namespace cast {
 
 constexpr u32 BLOCK_THREADS = 256;
-// Groups of elements that a thread has loaded before it stores the first: 1536 threads that fit a
-// multiprocessor at once have 12 to 49 KB in flight so.
+// The number of groups of elements that a thread loads before it stores the first. The 1536 threads
+// that fit on a multiprocessor have 12 to 49 KB in flight.
 constexpr u32 IN_FLIGHT = 2;
 
 constexpr u32 F32_INFINITY = 0x7f800000;
 constexpr u32 F32_QUIET = 0x00400000;
-// As an f32: the least normal F16, and the power of two after the greatest one.
+// As f32 bits: the least normal F16, and the power of two above the greatest F16.
 constexpr u32 F16_LEAST_NORMAL = 0x38800000;
 constexpr u32 F16_BEYOND = 0x47800000;
 
-// The magnitude that a narrow type writes as `magnitude` (exponent and mantissa, below its sign), of
-// `MANTISSA` bits of mantissa and an exponent biased by `BIAS`; the special values are not for it.
+// Widens the finite `magnitude` (exponent and mantissa without the sign) of a type with `MANTISSA`
+// bits of mantissa and an exponent bias of `BIAS`.
 template <int MANTISSA, int BIAS> __device__ inline u32 widened(u32 magnitude) {
     const u32 moved = magnitude << (23 - MANTISSA);
     const u32 normal = moved + ((127u - BIAS) << 23);
-    // A subnormal: as the mantissa of the least normal number, less that number. Exact.
+    // The least normal number with this mantissa, minus the least normal number. Exact.
     constexpr u32 least_normal = (128u - BIAS) << 23;
     const u32 subnormal =
         __float_as_uint(__uint_as_float(moved + least_normal) - __uint_as_float(least_normal));
     return magnitude >> MANTISSA != 0 ? normal : subnormal;
 }
 
-// The formats: how wide they are, and how their bits become those of an f32.
+// The formats: their sizes, and the conversion of their bits to those of an f32.
 struct F32 {
     static constexpr int BYTES = 4;
     static __device__ inline u32 widen(u32 bits) {
@@ -61,7 +61,7 @@ struct F16 {
     }
 };
 
-// 8 bits with 4 of exponent: no infinity, and one NaN of each sign.
+// 8 bits with an exponent of 4 bits. It has no infinities and one NaN of each sign.
 struct F8_E4M3 {
     static constexpr int BYTES = 1;
     static __device__ inline u32 widen(u32 bits) {
@@ -80,7 +80,7 @@ struct F8_E5M2 {
     }
 };
 
-// The bits of an f32 made those of type `To`.
+// Rounds the f32 with these bits to type `To`.
 template <typename To> __device__ inline u32 narrow(u32 bits);
 
 __device__ inline u32 quiet(u32 bits) {
@@ -99,10 +99,10 @@ template <> __device__ inline u32 narrow<BF16>(u32 bits) {
 template <> __device__ inline u32 narrow<F16>(u32 bits) {
     const u32 magnitude = bits & 0x7fffffff;
     const u32 nan = 0x7e00 | (magnitude >> 13 & 0x3ff);
-    // To nearest even; a carry out of the mantissa raises the exponent, up to infinity.
+    // Rounds to nearest even. A carry out of the mantissa increments the exponent, up to infinity.
     const u32 normal = (magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
-    // The units in the last place of 0.5 are those of F16's subnormals, so this sum is rounded to
-    // them, to nearest even. What is subnormal as an f32 too is nothing in comparison.
+    // A unit in the last place of 0.5 equals one of F16's subnormals, so the addition rounds to
+    // F16's subnormals, to nearest even. F32 subnormals are too small to change the result.
     const u32 small = magnitude < 0x00800000 ? 0 : magnitude;
     const u32 subnormal = __float_as_uint(__uint_as_float(small) + 0.5f) - 0x3f000000;
     const u32 finite = magnitude >= F16_LEAST_NORMAL ? normal : subnormal;
@@ -110,13 +110,13 @@ template <> __device__ inline u32 narrow<F16>(u32 bits) {
     return (bits >> 16 & 0x8000) | (magnitude > F32_INFINITY ? nan : half);
 }
 
-// Element `i` of words of elements.
+// Returns element `i` of words that hold elements.
 template <int BYTES, int COUNT> __device__ inline u32 element(const Words<COUNT> &words, int i) {
     const u32 word = words.word[i * BYTES / 4] >> (i * BYTES % 4 * 8);
     return BYTES == 4 ? word : word & ((1u << (8 * BYTES % 32)) - 1);
 }
 
-// The same from memory of any alignment.
+// Loads an element from memory of any alignment.
 template <int BYTES> __device__ inline u32 load_element(u64 address) {
     u32 bits = 0;
     UNROLL
@@ -127,7 +127,7 @@ template <int BYTES> __device__ inline u32 load_element(u64 address) {
 }
 
 template <typename From, typename To> struct Cast {
-    // Elements that a thread converts at a time: 16 bytes of the wider type.
+    // The number of elements that a thread converts at a time: 16 bytes of the wider type.
     static constexpr int GROUP = 16 / (From::BYTES > To::BYTES ? From::BYTES : To::BYTES);
     static constexpr int FROM_WORDS = GROUP * From::BYTES / 4;
     static constexpr int TO_WORDS = GROUP * To::BYTES / 4;
@@ -153,7 +153,7 @@ template <typename From, typename To> struct Cast {
         return load_anywhere<FROM_WORDS>(address);
     }
 
-    // Converts `count` groups to `target`, a multiple of a group's bytes.
+    // Converts `count` groups to `target`, which is a multiple of the size of a group.
     template <bool ALIGNED>
     static __device__ inline void convert_groups(u64 source, u64 target, u64 count) {
         constexpr u64 from_bytes = FROM_WORDS * 4, to_bytes = TO_WORDS * 4;
@@ -162,7 +162,7 @@ template <typename From, typename To> struct Cast {
             UNROLL
             for (u32 i = 0; i < IN_FLIGHT; i++) {
                 const u64 group = at + i * BLOCK_THREADS;
-                // The last ones may be loaded twice: what has no place is not stored.
+                // The last groups may be loaded twice; groups beyond `count` are not stored.
                 groups[i] = load_group<ALIGNED>(source + (group < count ? group : at) * from_bytes);
             }
             UNROLL
@@ -209,7 +209,8 @@ template <typename From, typename To> struct Cast {
 
 } // namespace cast
 
-// Each converts `length` elements at `source`, of any alignment, to `target`, aligned for its type.
+// Each kernel converts `length` elements at `source`, which may have any alignment, to `target`,
+// which is aligned for its type.
 #define RINGLOAD_CAST(NAME, FROM, TO)                                                              \
     extern "C" __global__ void __launch_bounds__(cast::BLOCK_THREADS)                              \
         NAME(const Piece *pieces, u32 count) {                                                     \

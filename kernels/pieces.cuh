@@ -1,14 +1,14 @@
-// What the kernels share: the pieces that they work on, and loads from any address.
+// Code that the kernels share: the pieces that they process, and loads from any address.
 //
-// A launch gets a list of pieces, each a range of bytes (or elements) and where its result goes.
-// Blocks take pieces in turn (block b takes b, b + gridDim.x, ...), so a launch is right with any
-// grid. The block size is fixed, and named BLOCK_THREADS in each kernel's namespace.
+// A launch gets a list of pieces. Each piece is a range of bytes (or elements) and the address of
+// its result. Block b processes the pieces b, b + gridDim.x, ..., so a launch is correct with any
+// grid. The block size is fixed: BLOCK_THREADS in each kernel's namespace.
 //
-// The files compile for a GPU (NVRTC) and, with the shim of the tests, for the host. So they use
-// nothing but threadIdx.x, blockIdx.x, gridDim.x, __shared__ and __syncthreads, and no header.
+// The files compile for a GPU (NVRTC) and, with the shim of the tests, for the host. Therefore they
+// use only threadIdx.x, blockIdx.x, gridDim.x, __shared__ and __syncthreads, and include no header.
 #pragma once
 
-// How loops are unrolled: a matter of speed, and of arrays in registers.
+// Unrolling makes loops faster and keeps arrays in registers.
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
 #define UNROLL_BY_4 _Pragma("unroll 4")
@@ -24,14 +24,14 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// One range to work on. `Piece` of src/device/cuda has the same layout.
+// A range to process. `Piece` in src/device/cuda has the same layout.
 struct Piece {
     u64 source; // the address of its first byte
-    u64 target; // where its result goes; unused where results are numbers
+    u64 target; // the address of its result; unused if results are numbers
     u64 length; // of the source: bytes, or elements for `cast`
 };
 
-// Vectors of 8 and 16 bytes, aligned as wide loads and stores need it.
+// Vectors of 8 and 16 bytes with the alignment that wide loads and stores need.
 struct alignas(8) Bytes8 {
     u32 word[2];
 };
@@ -39,8 +39,8 @@ struct alignas(16) Bytes16 {
     u32 word[4];
 };
 
-// Loads and stores of global memory. Its addresses are the same numbers as generic ones; saying that
-// they are global spares every access the question which memory it is.
+// Loads and stores of global memory. Global and generic addresses are the same numbers. Declaring
+// an address as global saves a check of the address space at every access.
 template <typename T> __device__ inline T load(u64 address) {
     return *reinterpret_cast<const T *>(__cvta_global_to_generic(address));
 }
@@ -49,19 +49,18 @@ template <typename T> __device__ inline void store(u64 address, T value) {
     *reinterpret_cast<T *>(__cvta_global_to_generic(address)) = value;
 }
 
-// The upper word of `low` and `high` put together and shifted by so many bits (below 32) that
-// the lowest ones fall out: one funnel shift.
+// The lower word of the 64 bits `high:low`, shifted right by `bits` (below 32): one funnel shift.
 __device__ inline u32 funnel(u32 low, u32 high, u32 bits) {
     return (u32)((((u64)high << 32) | low) >> bits);
 }
 
-// `COUNT` words from an address that is a multiple of 4 but of nothing more.
+// `COUNT` words.
 template <int COUNT> struct Words {
     u32 word[COUNT];
 };
 
-// `COUNT` words (1, 2 or 4) from any address. Reads whole aligned words, so up to three bytes on
-// either side of those asked for: they share a word, and so a page, with wanted ones.
+// Loads `COUNT` words (1, 2 or 4) from any address. It reads whole aligned words, so up to three
+// bytes on either side of the range. They share a word, and so a page, with bytes of the range.
 template <int COUNT> __device__ inline Words<COUNT> load_anywhere(u64 address) {
     Words<COUNT> result;
     const u64 aligned = address & ~(u64)3;
@@ -69,7 +68,7 @@ template <int COUNT> __device__ inline Words<COUNT> load_anywhere(u64 address) {
     u32 low = load<u32>(aligned);
     UNROLL
     for (int i = 0; i < COUNT; i++) {
-        // Where nothing is to be shifted, the next word may lie beyond the last byte.
+        // Without a shift, the next word may lie beyond the last byte.
         const bool more = bits != 0 || i + 1 < COUNT;
         const u32 high = more ? load<u32>(aligned + 4 * (i + 1)) : 0;
         result.word[i] = funnel(low, high, bits);
@@ -78,7 +77,7 @@ template <int COUNT> __device__ inline Words<COUNT> load_anywhere(u64 address) {
     return result;
 }
 
-// `COUNT` words from an address that is a multiple of their bytes, in one load.
+// Loads `COUNT` words from an address that is a multiple of their size, in one load.
 template <int COUNT> __device__ inline Words<COUNT> load_aligned(u64 address);
 
 template <> __device__ inline Words<1> load_aligned<1>(u64 address) {
@@ -95,7 +94,7 @@ template <> __device__ inline Words<4> load_aligned<4>(u64 address) {
     return {{bytes.word[0], bytes.word[1], bytes.word[2], bytes.word[3]}};
 }
 
-// Stores words at an address that is a multiple of their bytes, in one store.
+// Stores words at an address that is a multiple of their size, in one store.
 __device__ inline void store_aligned(u64 address, const Words<1> &words) {
     store(address, words.word[0]);
 }

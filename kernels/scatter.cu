@@ -1,16 +1,16 @@
-// scatter: copies each piece from where it was staged to its place, all in one launch.
+// scatter: copies all pieces from the staging buffer to their targets in one launch.
 //
-// A thread moves 16 bytes at a time to aligned places; the few bytes before the first and after the
-// last of them go one by one. Where source and target are congruent modulo 16 loads are as wide as
-// stores; else a load is five words, shifted into place (neighbouring threads read the same lines,
-// which the L1 cache then has).
+// A thread copies 16 bytes at a time to aligned addresses. The few bytes before the first and after
+// the last of these vectors are copied one by one. If source and target are congruent modulo 16,
+// loads are as wide as stores. Otherwise a load is five words, which are shifted; neighbouring
+// threads read the same cache lines, which then are in the L1 cache.
 #include "pieces.cuh"
 
 namespace scatter {
 
 constexpr u32 BLOCK_THREADS = 256;
 constexpr u32 VECTOR_BYTES = 16;
-// Vectors that a thread has loaded before it stores the first.
+// The number of vectors that a thread loads before it stores the first.
 constexpr u32 IN_FLIGHT = 4;
 
 template <bool ALIGNED> __device__ inline Words<4> load_vector(u64 address) {
@@ -20,7 +20,7 @@ template <bool ALIGNED> __device__ inline Words<4> load_vector(u64 address) {
     return load_anywhere<4>(address);
 }
 
-// Copies `count` vectors to `target`, a multiple of 16.
+// Copies `count` vectors to `target`, which is a multiple of 16.
 template <bool ALIGNED> __device__ void copy_vectors(u64 source, u64 target, u64 count) {
     u64 at = threadIdx.x;
     for (; at + (IN_FLIGHT - 1) * BLOCK_THREADS < count; at += IN_FLIGHT * BLOCK_THREADS) {

@@ -1,9 +1,9 @@
-//! Loads to GPUs by the real command, on the driver's stand-in: what comes out, what is said, and
-//! what happens where the GPU fails or has no room.
+//! Loads to GPUs with the command, on the driver's stand-in: the tensors, the messages, and the
+//! behaviour if the GPU fails or is out of memory.
 //!
-//! Hazards: bytes that arrive wrong and pass; a GPU that fills up in mid-load; a machine without a
-//! driver, without GPUs or without pinned memory; a limit below the largest tensor; an option that
-//! has no effect.
+//! Hazards: corrupt bytes that go unnoticed; a GPU whose memory fills up during the load; a machine
+//! without a driver, without GPUs or without pinned memory; a limit below the largest tensor; an option
+//! that has no effect.
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,7 +30,7 @@ impl Model {
             .enumerate()
             .map(|(i, &size)| Expected::of_bytes(format!("layer.{i}"), size, i as u64))
             .collect();
-        // Many small ones, of lengths that leave each at another place than the next.
+        // Many small tensors, whose lengths give each another alignment than the next.
         let second: Vec<_> = (0..300_u64)
             .map(|i| Expected::new(format!("bias.{i}"), Dtype::F16, &[i as usize % 50], i))
             .collect();
@@ -47,14 +47,14 @@ impl Model {
         self.tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum()
     }
 
-    /// `ringload load` of it, where there is a driver.
+    /// `ringload load` of the model, with a driver.
     fn load(&self, arguments: &[&str]) -> Command {
         let mut command = on_the_stand_in();
         command.arg("load").arg(self.path()).args(arguments);
         command
     }
 
-    /// Loads it and compares every byte.
+    /// Loads the model and compares every byte.
     #[track_caller]
     fn comes_out_right(&self, arguments: &[&str]) {
         let output = run(self.load(arguments).arg("--digest")).quiet_success();
@@ -68,7 +68,7 @@ fn on_the_stand_in() -> Command {
     command
 }
 
-/// One line, for comparing.
+/// The error as one line.
 fn one_line(finished: Finished) -> String {
     finished.failure().replace('\n', " ")
 }
@@ -91,7 +91,7 @@ fn every_byte_arrives_whatever_the_options() {
     }
 }
 
-/// Casts on the GPU give what casts on the host give, bit for bit, wherever extents cut the tensors.
+/// Casts on the GPU give the same bits as casts on the host, wherever extents split the tensors.
 #[test]
 fn a_gpu_casts_as_the_host_does() {
     let directory = directory();
@@ -141,8 +141,8 @@ fn the_report_says_where_the_bytes_went() {
     assert_eq!(report["verified_device_bytes"], 0);
 }
 
-/// Whichever copy it is that goes wrong. (Lists of pieces are copied, too: a flipped bit in one of
-/// them is the stand-in's alarm instead.)
+/// The first copy goes wrong. (A flipped bit in a list of pieces, which is copied too, would raise the
+/// stand-in's alarm instead.)
 #[test]
 fn a_bit_that_flips_on_the_way_is_found_by_verifying() {
     let model = Model::new();
@@ -152,7 +152,7 @@ fn a_bit_that_flips_on_the_way_is_found_by_verifying() {
     let mut first = on_the_stand_in();
     first.arg("load").arg(model.path().join("a.safetensors")).args(["--device", "cuda"]);
     first.env("CUDA_STAND_IN_FLIP", "1");
-    run(&mut first).quiet_success(); // unnoticed, and that is why there is --verify
+    run(&mut first).quiet_success(); // unnoticed without --verify
     let error = one_line(run(first.arg("--verify")));
     assert!(
         error.contains("checksum of bytes ") && error.contains("a.safetensors on the GPU"),
@@ -202,7 +202,8 @@ fn where_memory_cannot_be_pinned_it_is_copied_all_the_same_and_said() {
     }
 }
 
-/// Each call that a load makes fails in turn: an error that names GPU and call, no hang, no panic.
+/// Each call that a load makes fails in turn. The load must neither hang nor panic, and its error
+/// must name the GPU and the call.
 #[test]
 fn any_call_of_the_driver_that_fails_ends_the_load() {
     let model = Model::new();
@@ -264,7 +265,7 @@ fn wrong_devices_and_limits_are_refused() {
     assert!(wrong.contains("\"gpu\" is not a device; use cpu, cuda or cuda:N"), "{wrong}");
     let wrong = run(&mut model.load(&["--device-map", "layer"])).wrong_usage();
     assert!(wrong.contains("use GLOB=DEVICE"), "{wrong}");
-    let glob = run(&mut model.load(&["--device-map", "[=cuda"])).failure();
+    let glob = run(&mut model.load(&["--device-map", "[=cuda"])).wrong_usage();
     assert!(glob.contains("\"[\" is not a valid glob"), "{glob}");
     let limit = run(&mut model.load(&["--device", "cuda", "--memory-limit", "100000"])).failure();
     assert!(limit.contains("100000 bytes") && limit.contains("at least 147456"), "{limit}");
@@ -281,7 +282,7 @@ fn a_file_that_shrinks_while_its_tensors_go_to_a_gpu_is_an_error() {
     let whole = std::fs::read(&path).unwrap();
     let mut command = on_the_stand_in();
     command.arg("load").arg(&path).args(["--device", "cuda", "--memory-limit", "min"]);
-    // The context takes its time: the ring is full, and most of the file not read yet.
+    // The context is created slowly, so the ring is full and most of the file is not read yet.
     command.env("CUDA_STAND_IN_CONTEXT_MS", "1500");
     let child = std::thread::spawn(move || run(&mut command));
     std::thread::sleep(std::time::Duration::from_millis(500));

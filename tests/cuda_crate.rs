@@ -1,7 +1,7 @@
-//! Loads to GPUs through the crate, on the driver's stand-in: who owns what, and for how long.
+//! Loads to GPUs with the crate, on the driver's stand-in: the owners and lifetimes of resources.
 //!
-//! Each test runs in a child of its own, which finds the stand-in by its library path; the stand-in
-//! aborts it where something is used wrongly, or left behind at the end.
+//! Each test runs in its own child process, which finds the stand-in through its library path. The
+//! stand-in aborts the process if a resource is used incorrectly or leaked.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,10 +16,11 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-/// Set in children: a directory of their own, with the checkpoint in it.
+/// Set in child processes: the directory that contains the checkpoint.
 const DIRECTORY: &str = "RINGLOAD_TEST_CUDA_DIRECTORY";
 
-/// The checkpoint's directory in a child; elsewhere runs `test` in a child and gives `None`.
+/// Returns the checkpoint's directory in a child process. Otherwise runs `test` in a child process and
+/// returns `None`.
 fn in_a_child(test: &str, variables: &[(&str, &str)]) -> Option<PathBuf> {
     if let Some(directory) = env::var_os(DIRECTORY) {
         return Some(directory.into());
@@ -45,7 +46,7 @@ fn log(directory: &Path) -> PathBuf {
     directory.join("calls.log")
 }
 
-/// How often the driver's function was called so far.
+/// The number of calls of the driver's function so far.
 fn calls(directory: &Path, function: &str) -> usize {
     let log = fs::read_to_string(log(directory)).unwrap_or_default(); // none before the first call
     log.lines().filter(|line| line.split_whitespace().any(|word| word == function)).count()
@@ -126,7 +127,7 @@ fn an_allocation_goes_with_its_last_tensor() {
     assert_eq!(freed(Allocation::PerTensor), (3, 4));
 }
 
-/// 1,000,000 + 4096 + 300,000 + 77 bytes, each from a multiple of 256 on; nothing is staged.
+/// 1,000,000 + 4096 + 300,000 + 77 bytes, each aligned to 256 bytes; nothing is staged.
 #[test]
 fn the_gpu_needs_no_more_memory_than_the_tensors() {
     const NEEDED: &str = "1304576";
@@ -151,8 +152,8 @@ fn lent_addresses_are_checked_before_they_are_written_to() {
     let own = host.as_mut_ptr() as u64;
     let beyond = target.storage().address() + target.storage().len_bytes() as u64;
     let read = |ordinal: u32, offset: u64, address: u64, len: u64| {
-        // SAFETY: the memory is the tensor's, which lives and which nobody looks at meanwhile; what
-        // is not has to be refused.
+        // SAFETY: the memory belongs to the tensor, which lives and is not accessed meanwhile; any
+        // other memory has to be rejected.
         #[allow(unsafe_code)]
         let request =
             unsafe { ReadRequest::on_device(path.as_path(), offset, ordinal, address, len) };

@@ -1,8 +1,9 @@
-//! Loads by GPUDirect Storage, on the stand-in for cuFile: what comes out, when it is taken, and what
-//! happens where cuFile refuses. Loads of every shape, dropped and failing ones, are in `cuda_seeds`.
+//! Loads through GPUDirect Storage, on the stand-in for cuFile: the tensors, when this path is used,
+//! and the behaviour if cuFile fails. `cuda_seeds` has loads of every shape, and dropped and failing
+//! ones.
 //!
-//! Hazards: a short read taken for a whole one; a refusal in mid-load; a machine where cuFile only
-//! pretends; a file that changes; a load that goes the wrong way without saying so.
+//! Hazards: a short read that is taken for a complete one; a failure during the load; a machine where
+//! cuFile runs in compatibility mode; a file that changes; a load that silently takes another path.
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,7 +31,7 @@ struct Model {
 }
 
 impl Model {
-    /// `None` where files cannot be read directly.
+    /// `None` if the file system does not support direct I/O.
     fn new() -> Option<Self> {
         let directory = directory();
         if !has_direct_io(directory.path()) {
@@ -48,7 +49,7 @@ impl Model {
         Some(Self { directory, tensors })
     }
 
-    /// `ringload load` of it where cuFile works.
+    /// `ringload load` of the model, with a working cuFile.
     fn load(&self, arguments: &[&str]) -> Command {
         let mut command = ringload();
         command.env("LD_LIBRARY_PATH", stand_in()).envs(ON);
@@ -56,7 +57,7 @@ impl Model {
         command
     }
 
-    /// The report of `command`, which has to bring every byte.
+    /// The report of `command`, which has to load every byte.
     #[track_caller]
     fn report(&self, command: &mut Command) -> Value {
         let report = run(command.args(["--json", "--digest"])).json();
@@ -67,7 +68,7 @@ impl Model {
         report
     }
 
-    /// The one step down of a load that brings every byte, as `from -> to: why`.
+    /// The only downgrade of a load that loads every byte, as `from -> to: why`.
     #[track_caller]
     fn step(&self, command: &mut Command) -> String {
         let report = self.report(command);
@@ -81,7 +82,7 @@ impl Model {
 #[test]
 fn every_byte_arrives_straight_from_the_file() {
     let Some(model) = Model::new() else { return };
-    let ways = [
+    let variants = [
         &[][..],
         &["--engines", "1"],
         &["--engines", "3", "--drop"],
@@ -90,7 +91,7 @@ fn every_byte_arrives_straight_from_the_file() {
     ];
     for seed in 0..30_usize {
         let mut command = model.load(&GDS);
-        command.args(ways[seed % ways.len()]).env("CUDA_STAND_IN_SEED", seed.to_string());
+        command.args(variants[seed % variants.len()]).env("CUDA_STAND_IN_SEED", seed.to_string());
         let report = model.report(&mut command);
         assert_eq!(report["read_path"], "gds", "{report}");
         assert_eq!(report["backend"], "none");
@@ -104,7 +105,7 @@ fn every_byte_arrives_straight_from_the_file() {
 }
 
 #[test]
-fn where_cufile_does_not_work_the_ring_does_and_the_reason_is_told() {
+fn where_cufile_does_not_work_the_ring_is_used_and_the_reason_reported() {
     let Some(model) = Model::new() else { return };
     for (variable, value, why) in [
         ("CUDA_STAND_IN_GDS", "off", "cuFileDriverOpen failed with 5001"),
@@ -124,7 +125,7 @@ fn where_cufile_does_not_work_the_ring_does_and_the_reason_is_told() {
         let step = model.step(model.load(&GDS).env(variable, value));
         assert!(step.starts_with("gds -> ring: ") && step.contains(why), "{value}: {step}");
     }
-    // The driver alone, without cuFile's library.
+    // The driver without cuFile's library.
     let folder = model.directory.path().join("driver");
     fs::create_dir(&folder).unwrap();
     symlink(stand_in().join("libcuda.so"), folder.join("libcuda.so")).unwrap();
@@ -133,7 +134,7 @@ fn where_cufile_does_not_work_the_ring_does_and_the_reason_is_told() {
 }
 
 #[test]
-fn loads_that_gpus_cannot_read_by_themselves_take_the_ring() {
+fn loads_that_gds_does_not_support_use_the_ring() {
     let Some(model) = Model::new() else { return };
     for (arguments, why) in [
         (&["--read-path", "gds"][..], "no tensor goes to a GPU"),
@@ -165,10 +166,10 @@ fn loads_that_gpus_cannot_read_by_themselves_take_the_ring() {
 }
 
 #[test]
-fn what_cufile_refuses_in_mid_load_is_read_plainly() {
+fn reads_that_cufile_refuses_during_a_load_go_through_the_page_cache() {
     let Some(model) = Model::new() else { return };
     for (failure, why) in [
-        // The first of each is the probe's.
+        // The first call of each function belongs to the probe.
         ("cuFileRead:2:CU_FILE_IO_NOT_SUPPORTED", "cuFileRead failed with 5008"),
         ("cuFileRead:5:CU_FILE_INTERNAL_ERROR", "cuFileRead failed with 5030"),
         (
@@ -214,7 +215,7 @@ fn a_file_that_shrinks_or_is_replaced_in_mid_load_is_an_error() {
     let cut = |len| File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
     let loader = Loader::new().device(Device::cuda(0)).read_path(ReadPath::Gds).engines(1);
     for len in [9_000_000, 90_000_000] {
-        // A load may be done before the change is.
+        // The load may end before the change.
         let changed = (0..20).any(|_| {
             write(&path, &tensors, None);
             let mut stream = loader.stream(path.as_path()).unwrap();
@@ -247,7 +248,7 @@ fn auto_takes_it_where_it_was_seen_working_and_is_worth_it() {
     if ![EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC].contains(&file_system) {
         return skip("neither ext4 nor XFS here");
     }
-    // Mostly a hole.
+    // A sparse file.
     let path = directory.path().join("a.safetensors");
     let len = 260 << 20;
     let header = format!(r#"{{"w":{{"dtype":"U8","shape":[{len}],"data_offsets":[0,{len}]}}}}"#);

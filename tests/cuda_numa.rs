@@ -1,5 +1,5 @@
-//! On machines of several NUMA nodes a load stays near its GPU: by a made-up /sys, on the driver's
-//! stand-in.
+//! On a machine with several NUMA nodes a load runs on the node of its GPU. The tests use a fake /sys
+//! and the driver's stand-in.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use ringload::{Device, DeviceMap, Loader};
 use std::fs;
 use std::path::Path;
 
-/// A /sys of two nodes, the first with all cores, and the GPUs at these nodes.
+/// A /sys with two nodes, the first with all cores, and the GPUs on these nodes.
 fn machine(root: &Path, nodes_of_gpus: &[usize]) {
     let write = |path: &str, text: &str| {
         let path = root.join(path);
@@ -50,7 +50,7 @@ fn a_load_stays_near_its_gpu_and_says_so() {
     assert_eq!(load(&[0, 0], Device::cuda(0).into()), Some(0));
     assert_eq!(load(&[0, 0], split()), Some(0));
     assert_eq!(load(&[0, 1], split()), None);
-    // Not a core of that node is ours.
+    // The process may use no core of that node.
     assert_eq!(load(&[0, 1], Device::cuda(1).into()), None);
     assert_eq!(load(&[0, 0], Device::Host.into()), None);
 }

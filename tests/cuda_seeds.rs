@@ -1,8 +1,8 @@
-//! The whole path to a GPU, over many seeds of the driver's stand-in: copies come late and out of
-//! step, loads are of every shape and end in every way, and each byte that arrives is compared.
+//! The complete path to a GPU with many seeds of the driver's stand-in: copies are late and interleaved,
+//! loads have every shape and end in every way, and every byte is compared.
 //!
-//! The campaign runs in children, which find the stand-in by their library path. That it can fail is
-//! proven: the same campaign on a library with a planted bug has to.
+//! The campaign runs in child processes, which find the stand-in through their library path. A second
+//! test proves that the campaign can fail: it must find a bug that is planted into the library.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,10 +15,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-/// Which seeds a child runs: `from..to`.
+/// The seeds that a child process runs: `from..to`.
 const SEEDS: &str = "RINGLOAD_TEST_SEEDS";
 
-/// Starts the campaign of a test binary, this one or its like.
+/// Starts the campaign of a test binary.
 fn start(test_binary: &Path, from: u64, to: u64) -> Child {
     Command::new(test_binary)
         .args(["--exact", "campaign", "--ignored", "--nocapture"])
@@ -48,7 +48,7 @@ fn every_byte_arrives_under_a_thousand_seeds() {
     }
 }
 
-/// The bug: a slot goes back to the ring when its copies are queued, and not when they are done.
+/// The bug: a slot returns to the ring when its copies are queued instead of when they have finished.
 #[test]
 fn the_campaign_finds_a_slot_that_is_returned_before_its_event() {
     let planted = build_with_canary("early_slot");
@@ -58,7 +58,7 @@ fn the_campaign_finds_a_slot_that_is_returned_before_its_event() {
     assert!(said.contains("cuda stand-in: ") && said.contains("rewritten"), "{said}");
 }
 
-/// This test binary, with a bug planted into the library.
+/// Builds this test binary with the bug planted into the library.
 fn build_with_canary(canary: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();

@@ -1,4 +1,4 @@
-//! The PTX that is kept beside the kernels: built from the sources as they are.
+//! The PTX in `kernels/` was built from the current sources.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -9,24 +9,24 @@ const MODULES: [(&str, &str, &str); 3] = [
     ("crc64", include_str!("../kernels/crc64.cu"), include_str!("../kernels/crc64.ptx")),
 ];
 
-/// What every module is built from, in the order of `build.py`.
+/// The shared sources of all modules, in the order of `build.py`.
 const SHARED: [&str; 2] =
     [include_str!("../kernels/build.py"), include_str!("../kernels/pieces.cuh")];
 
 #[test]
-fn the_ptx_is_built_from_the_sources_as_they_are() {
+fn the_ptx_is_built_from_the_current_sources() {
     for (name, source, ptx) in MODULES {
         let sources = [SHARED[0], SHARED[1], source].concat();
         let sum = digest(&SHA256, sources.as_bytes());
         let sum: String = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(
             ptx.lines().next().is_some_and(|head| head.ends_with(&sum)),
-            "{name}.ptx is not of these sources; run kernels/build.py"
+            "{name}.ptx was built from other sources; run kernels/build.py"
         );
     }
 }
 
-/// Drivers from CUDA 12.2 on take it, for every GPU from compute capability 7.0 on.
+/// Drivers from CUDA 12.2 on accept the PTX, for every GPU from compute capability 7.0 on.
 #[test]
 fn the_ptx_is_old_enough_and_has_every_kernel() {
     for (name, _, ptx) in MODULES {

@@ -1,7 +1,7 @@
-//! The stand-in for the CUDA driver is found and used like the driver itself: by `cudarc`, by
-//! library path alone. What it does in all is tested in `tests/cuda-stand-in`.
+//! `cudarc` finds and uses the stand-in for the CUDA driver like the driver itself, through the library
+//! path only. `tests/cuda-stand-in` tests the stand-in's behaviour.
 
-// SAFETY, for all blocks here: the driver's functions get pointers to locals.
+// SAFETY for all blocks here: the driver's functions get pointers to locals.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Loads to GPUs, drawn from a seed: which checkpoint, which limit, which devices, how it ends.
+//! Random loads to GPUs. The seed determines the checkpoint, the limit, the devices and the end.
 
 use super::common::{self, Expected};
 use ringload::{
@@ -10,13 +10,13 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A checkpoint on disk, and what stands in it.
+/// A checkpoint on disk and its expected content.
 struct Model {
     shards: Vec<PathBuf>,
     tensors: HashMap<String, Expected>,
 }
 
-/// Draws numbers (splitmix64).
+/// A random number generator (splitmix64).
 struct Draw(u64);
 
 impl Draw {
@@ -37,11 +37,11 @@ impl Draw {
     }
 }
 
-/// What one seed does.
+/// The load of one seed.
 struct Scene<'a> {
     model: &'a Model,
     loader: Loader,
-    /// Whether some tensors stay in host memory, and the limit does not hold them all.
+    /// Whether some tensors stay in host memory and exceed the limit.
     host_is_tight: bool,
     failing: bool,
 }
@@ -67,7 +67,7 @@ pub fn run(seeds: Range<u64>) {
     }
 }
 
-/// Sizes up to 40 kB, most of them no multiple of anything.
+/// Sizes up to 40 kB, most of them unaligned.
 fn odd(count: usize) -> Vec<usize> {
     (0..count).map(|i| (i * 7919) % 40_000).collect()
 }
@@ -105,7 +105,7 @@ fn scene<'a>(seed: u64, draw: &mut Draw, models: &'a [Model]) -> Scene<'a> {
     if with_host {
         devices = devices.with("*5", Device::Host).unwrap();
         if limit == MemoryLimit::Bytes(150_000) {
-            limit = MemoryLimit::Min; // 150 kB do not hold what stays in host memory
+            limit = MemoryLimit::Min; // the tensors in host memory do not fit into 150 kB
         }
     }
     let failing = draw.one_in(4);
@@ -146,7 +146,7 @@ fn failure(draw: &mut Draw) -> String {
     let error = match call {
         "cuMemAlloc_v2" => "CUDA_ERROR_OUT_OF_MEMORY",
         "cuMemHostRegister_v2" => "CUDA_ERROR_NOT_PERMITTED",
-        // The first ones are those of the probe, whose answer would be remembered.
+        // The first calls belong to the probe, whose result would be remembered.
         "cuFileHandleRegister" | "cuFileRead" => {
             return format!("{call}:{}:CU_FILE_IO_NOT_SUPPORTED", 3 + draw.below(most));
         }
@@ -155,7 +155,7 @@ fn failure(draw: &mut Draw) -> String {
     format!("{call}:{}:{error}", 1 + draw.below(most))
 }
 
-/// What the stand-in reads when the next context is made.
+/// Sets the variables that the stand-in reads when the next context is created.
 #[allow(unsafe_code)]
 fn order(seed: u64, failure: String) {
     // SAFETY: the load before has ended, and with it all threads but this one and its waiting
@@ -193,7 +193,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// All at once, dropped in any order.
+    /// Loads all tensors at once and drops them in random order.
     fn resident(&self, draw: &mut Draw) -> Result<()> {
         let loaded = self.loader.load(self.model.shards.clone())?;
         assert_eq!(loaded.len(), self.model.tensors.len());
@@ -205,7 +205,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// One after the other, each dropped before the next.
+    /// Takes one tensor after the other and drops each before the next.
     fn streamed(&self) -> Result<()> {
         let mut left = self.model.tensors.len();
         for tensor in self.loader.stream(self.model.shards.clone())? {
@@ -216,7 +216,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Dropped in the middle; what was taken stays.
+    /// Drops the stream in the middle and keeps the tensors taken before.
     fn abandoned(&self, draw: &mut Draw) -> Result<()> {
         let mut stream = self.loader.stream(self.model.shards.clone())?;
         let most = if self.host_is_tight { 1 } else { self.model.tensors.len() as u64 };
@@ -229,10 +229,10 @@ impl Scene<'_> {
         taken.iter().try_for_each(|tensor| self.check(tensor))
     }
 
-    /// Ranges of the first shard into memory that the caller allocated.
+    /// Reads ranges of the first shard into memory that the caller allocated.
     fn read_into(&self, draw: &mut Draw) -> Result<()> {
         if self.failing {
-            return Ok(()); // the caller's own calls would fail as well
+            return Ok(()); // the injected failure could hit the caller's own calls
         }
         let shard = &self.model.shards[0];
         let file = std::fs::read(shard).unwrap();
@@ -265,7 +265,7 @@ impl Scene<'_> {
     }
 }
 
-/// Memory of GPU 0 that the test itself allocates, as a user's allocator does.
+/// Memory of GPU 0 that the test allocates, as a user's allocator does.
 struct OwnMemory {
     address: u64,
     len: usize,
