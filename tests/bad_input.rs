@@ -333,7 +333,7 @@ fn an_index_that_does_not_fit_its_shards_is_refused() {
         &index,
         ErrorKind::InvalidCheckpoint,
         "{}: the index says that tensor \"u\" is in the shard \"b.safetensors\", which does not \
-         hold it",
+         contain it",
     );
     write(&second, &[Expected::of_bytes("v", 10, 2)], None);
     write(&first, &[t.clone(), u.clone()], None);

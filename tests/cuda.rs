@@ -2,8 +2,8 @@
 //! behaviour if the GPU fails or is out of memory.
 //!
 //! Hazards: corrupt bytes that go unnoticed; a GPU whose memory fills up during the load; a machine
-//! without a driver, without GPUs or without pinned memory; a limit below the largest tensor; an option
-//! that has no effect.
+//! without a driver, without GPUs or without pinned memory; a limit below the largest tensor; an
+//! option that has no effect.
 
 #![allow(clippy::unwrap_used)]
 
@@ -141,8 +141,8 @@ fn the_report_says_where_the_bytes_went() {
     assert_eq!(report["verified_device_bytes"], 0);
 }
 
-/// The first copy goes wrong. (A flipped bit in a list of pieces, which is copied too, would raise the
-/// stand-in's alarm instead.)
+/// The first copy goes wrong. (A flipped bit in a list of pieces, which is copied too, would raise
+/// the stand-in's alarm instead.)
 #[test]
 fn a_bit_that_flips_on_the_way_is_found_by_verifying() {
     let model = Model::new();

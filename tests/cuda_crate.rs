@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 /// Set in child processes: the directory that contains the checkpoint.
 const DIRECTORY: &str = "RINGLOAD_TEST_CUDA_DIRECTORY";
 
-/// Returns the checkpoint's directory in a child process. Otherwise runs `test` in a child process and
-/// returns `None`.
+/// Returns the checkpoint's directory in a child process. Otherwise runs `test` in a child process
+/// and returns `None`.
 fn in_a_child(test: &str, variables: &[(&str, &str)]) -> Option<PathBuf> {
     if let Some(directory) = env::var_os(DIRECTORY) {
         return Some(directory.into());

@@ -1,9 +1,10 @@
-//! Loads through GPUDirect Storage, on the stand-in for cuFile: the tensors, when this path is used,
-//! and the behaviour if cuFile fails. `cuda_seeds` has loads of every shape, and dropped and failing
-//! ones.
+//! Loads through GPUDirect Storage, on the stand-in for cuFile: the tensors, when this path is
+//! used, and the behaviour if cuFile fails. `cuda_seeds` has loads of every shape, and dropped and
+//! failing ones.
 //!
-//! Hazards: a short read that is taken for a complete one; a failure during the load; a machine where
-//! cuFile runs in compatibility mode; a file that changes; a load that silently takes another path.
+//! Hazards: a short read that is taken for a complete one; a failure during the load; a machine
+//! where cuFile runs in compatibility mode; a file that changes; a load that silently takes another
+//! path.
 
 #![allow(clippy::unwrap_used)]
 

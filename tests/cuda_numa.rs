@@ -1,5 +1,5 @@
-//! On a machine with several NUMA nodes a load runs on the node of its GPU. The tests use a fake /sys
-//! and the driver's stand-in.
+//! On a machine with several NUMA nodes a load runs on the node of its GPU. The tests use a fake
+//! /sys and the driver's stand-in.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,8 +1,9 @@
-//! The complete path to a GPU with many seeds of the driver's stand-in: copies are late and interleaved,
-//! loads have every shape and end in every way, and every byte is compared.
+//! The complete path to a GPU with many seeds of the driver's stand-in: copies are late and
+//! interleaved, loads have every shape and end in every way, and every byte is compared.
 //!
-//! The campaign runs in child processes, which find the stand-in through their library path. A second
-//! test proves that the campaign can fail: it must find a bug that is planted into the library.
+//! The campaign runs in child processes, which find the stand-in through their library path. A
+//! second test proves that the campaign can fail: it must find a bug that is planted into the
+//! library.
 
 #![allow(clippy::unwrap_used)]
 
@@ -48,7 +49,8 @@ fn every_byte_arrives_under_a_thousand_seeds() {
     }
 }
 
-/// The bug: a slot returns to the ring when its copies are queued instead of when they have finished.
+/// The bug: a slot returns to the ring when its copies are queued instead of when they have
+/// finished.
 #[test]
 fn the_campaign_finds_a_slot_that_is_returned_before_its_event() {
     let planted = build_with_canary("early_slot");

@@ -49,7 +49,7 @@ fn what_is_wrong_is_named() {
             ErrorKind::InvalidCheckpoint,
             format!(
                 "{index} says that tensor \"x\" is in the shard \"2.safetensors\", which does not \
-                 hold it"
+                 contain it"
             ),
         ),
         (

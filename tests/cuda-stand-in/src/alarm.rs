@@ -1,20 +1,21 @@
-//! The alarm: one line on standard error that says what was done wrong, and the process ends.
+//! The alarm: prints one line on standard error that names the incorrect use, and aborts the
+//! process.
 //!
-//! Aborting, rather than answering an error, is what makes a test fail even where the code under
-//! test swallows errors, and where the wrong use would have gone well this time.
+//! Aborting instead of returning an error makes a test fail even if the code under test ignores
+//! errors, and even if the incorrect use would have had no consequence this time.
 
 use std::fmt::Arguments;
 use std::io::Write;
 use std::process;
 
-/// Rings the alarm with a message as `format!` makes it.
+/// Raises the alarm with a message in the format of `format!`.
 macro_rules! alarm {
     ($($message:tt)*) => { $crate::alarm::ring(format_args!($($message)*)) };
 }
 
-/// Writes the message as one line, in one piece, and aborts.
+/// Writes the message as one line with one call, and aborts.
 pub(crate) fn ring(message: Arguments<'_>) -> ! {
     let line = format!("cuda stand-in: {message}\n");
-    std::io::stderr().write_all(line.as_bytes()).ok(); // nobody is left to tell otherwise
+    std::io::stderr().write_all(line.as_bytes()).ok(); // there is no other way to report it
     process::abort()
 }

@@ -1,5 +1,5 @@
-//! What every call goes through: the log, the current context, an ordered failure, and the error
-//! that failed work left behind.
+//! The common part of every call: the log, the current context, an injected failure, and the error
+//! of failed work.
 
 use crate::context::current;
 use crate::result::{CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_INITIALIZED, CUDA_SUCCESS, CUresult};
@@ -8,10 +8,10 @@ use crate::stream;
 use std::io::Write;
 use std::time::Duration;
 
-/// How long a wait sleeps at most before it looks again.
+/// The longest time that a wait sleeps before it checks its condition again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A call in progress: it holds the lock.
+/// A call in progress, which holds the lock.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) function: &'static str,
@@ -20,12 +20,12 @@ pub(crate) struct Call {
     pub(crate) context: usize,
 }
 
-/// The result of a function's body as the driver answers it.
+/// Converts the result of a function's body to the driver's result.
 pub(crate) fn answer(body: impl FnOnce() -> Result<(), CUresult>) -> CUresult {
     body().err().unwrap_or(CUDA_SUCCESS)
 }
 
-/// Answers a value through the caller's pointer.
+/// Returns a value through the caller's pointer.
 ///
 /// # Safety
 /// `place` is null or may be written to.
@@ -33,7 +33,7 @@ pub(crate) unsafe fn put<T>(place: *mut T, value: T) -> Result<(), CUresult> {
     if place.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees it.
     unsafe { place.write(value) };
     Ok(())
 }
@@ -56,7 +56,7 @@ impl Call {
         Self::of_context(function, sizes).unless_failing()
     }
 
-    /// As [`Self::in_context`], for calls that look at an object before they may fail.
+    /// As [`Self::in_context`], for calls that check an object before they may fail.
     pub(crate) fn of_context(function: &'static str, sizes: &[u64]) -> Self {
         let mut call = Self::begin(function, sizes);
         let Some(context) = current() else {
@@ -69,20 +69,20 @@ impl Call {
         call
     }
 
-    /// Counts and logs the call, no more.
+    /// Counts and logs the call.
     pub(crate) fn begin(function: &'static str, sizes: &[u64]) -> Self {
         let mut state = lock();
         if let Some(log) = &state.orders().log {
-            // SAFETY: only asks for a number.
+            // SAFETY: the call only returns a number.
             let thread = unsafe { libc::gettid() };
             let sizes: String = sizes.iter().map(|size| format!(" {size}")).collect();
             let line = format!("{function} {thread}{sizes}\n");
-            (&mut &*log).write_all(line.as_bytes()).ok(); // a full disk is no wrong use
+            (&mut &*log).write_all(line.as_bytes()).ok(); // a full disk is not an incorrect use
         }
         Call { function, state, context: 0 }
     }
 
-    /// Answers the error that is ordered for this call, or that failed work left.
+    /// Returns the error that is injected into this call, or that of failed work.
     pub(crate) fn unless_failing(mut self) -> Result<Self, CUresult> {
         if let Some(result) = self.ordered_failure() {
             return Err(result);
@@ -90,8 +90,8 @@ impl Call {
         self.unless_failed()
     }
 
-    /// Answers the error that failed work left: once no work runs any more, since the caller may
-    /// then take the memory away.
+    /// Returns the error of failed work, after all work has ended, because the caller may then free
+    /// the memory.
     pub(crate) fn unless_failed(mut self) -> Result<Self, CUresult> {
         let Some(result) = self.state.failed(self.context) else { return Ok(self) };
         while self.state.contexts.get(&self.context).is_some_and(|context| context.running > 0) {
@@ -100,7 +100,7 @@ impl Call {
         Err(result)
     }
 
-    /// The failure that is ordered for this call of its function.
+    /// The failure that is injected into this call of its function.
     pub(crate) fn ordered_failure(&mut self) -> Option<u32> {
         let orders = self.state.orders();
         let count = self.state.counts.entry(self.function).or_default();
@@ -108,7 +108,7 @@ impl Call {
         orders.failure(self.function, *count, false)
     }
 
-    /// Waits until the stream has done its work up to `sequence`, which the caller now knows.
+    /// Waits until the stream has completed its work up to `sequence`, which then is known.
     pub(crate) fn wait_for(mut self, stream: usize, sequence: u64) -> Result<Self, CUresult> {
         stream::want(&mut self.state, stream, sequence);
         changed();
@@ -120,7 +120,7 @@ impl Call {
         Ok(call)
     }
 
-    /// Whether the stream has done its work up to `sequence`; what is done the caller now knows.
+    /// Whether the stream has completed its work up to `sequence`. Completed work then is known.
     pub(crate) fn look_at(self, stream: usize, sequence: u64) -> Result<bool, CUresult> {
         let mut call = self.unless_failed()?;
         let done = stream::is_done(&call.state, stream, sequence);
@@ -130,7 +130,7 @@ impl Call {
         Ok(done)
     }
 
-    /// Rings the alarm for an object of another context.
+    /// Raises the alarm for an object of another context.
     pub(crate) fn same_context(&self, what: &str, context: usize) {
         if context != self.context {
             alarm!("{}: the {what} belongs to another context than the current one", self.function);

@@ -1,7 +1,7 @@
 //! Primary contexts, and which context is current on each thread.
 //!
-//! The last release waits for the streams' work, rings the alarm for whatever is still alive, and
-//! ends the worker threads. Once no device has a context, the next one starts afresh.
+//! The last release waits for the streams' work, raises the alarm if objects are still alive, and
+//! ends the worker threads. Once no device has a context, the state is reset.
 
 use crate::call::{Call, LOOK_AGAIN, answer, put};
 use crate::device::checked;
@@ -74,7 +74,7 @@ fn create(mut call: Call, device: c_int) -> usize {
     handle
 }
 
-/// Gives a reference to the primary context of a device back; the last one ends it.
+/// Releases a reference to the primary context of a device; the last release ends the context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> CUresult {
     answer(|| {
@@ -88,7 +88,7 @@ pub extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> CUresult {
         };
         context.references -= 1;
         if context.references == 0 {
-            context.device = NO_DEVICE; // who retains it meanwhile gets a new one
+            context.device = NO_DEVICE; // retaining it meanwhile creates a new one
             end(call, handle, device);
         }
         Ok(())
@@ -104,7 +104,7 @@ fn end(call: Call, handle: usize, device: c_int) {
     for worker in stream::close_all(&mut state, handle) {
         drop(state);
         changed();
-        worker.join().ok(); // its panic has rung the alarm
+        worker.join().ok(); // a panic has raised the alarm
         state = lock();
     }
     forget(&mut state, handle);
@@ -114,7 +114,7 @@ fn end(call: Call, handle: usize, device: c_int) {
     }
 }
 
-/// Drops what belongs to the context: only what its owner could not release is left.
+/// Drops the objects of the context; only those whose release failed are left.
 fn forget(state: &mut State, context: usize) {
     state.streams.retain(|_, stream| stream.owned.context != context);
     state.events.retain(|_, event| event.owned.context != context);
@@ -128,7 +128,7 @@ fn forget(state: &mut State, context: usize) {
 fn check_at_exit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the function is there until the process ends: the library is never unloaded.
+        // SAFETY: the library is never unloaded, so the function exists until the process ends.
         unsafe { libc::atexit(at_exit) };
     });
 }
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
     })
 }
 
-/// Makes the context current on this thread, in the place of the one that is; null makes none so.
+/// Replaces the current context of this thread; null leaves the thread without one.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSetCurrent(context: usize) -> CUresult {
     answer(|| {
@@ -182,7 +182,7 @@ fn must_live(call: &Call, context: usize) {
     }
 }
 
-/// Answers the context that is current on this thread, or null.
+/// Returns the current context of this thread, or null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxGetCurrent(context: *mut usize) -> CUresult {
     answer(|| {
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn cuCtxGetCurrent(context: *mut usize) -> CUresult {
     })
 }
 
-/// Makes the context current on this thread, above the one that is.
+/// Pushes the context on the stack of this thread, which makes it current.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxPushCurrent_v2(context: usize) -> CUresult {
     answer(|| {
@@ -203,7 +203,7 @@ pub extern "C" fn cuCtxPushCurrent_v2(context: usize) -> CUresult {
     })
 }
 
-/// Makes the context below current again, and answers the one that was.
+/// Pops the current context of this thread and returns it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxPopCurrent_v2(context: *mut usize) -> CUresult {
     answer(|| {

@@ -1,8 +1,8 @@
 //! The driver's functions that copy and fill memory.
 //!
-//! Those that name no stream go through the default one. As with the real driver they need not wait
-//! for the device: a copy from memory that is not registered returns once its bytes are staged, a
-//! fill at once, and only blocking streams keep the order with them.
+//! Calls without a stream use the default stream. As with the real driver they need not wait for
+//! the device: a copy from memory that is not registered returns once its bytes are staged, and a
+//! fill returns at once. Only blocking streams keep the order with the default stream.
 
 use crate::call::{Call, answer};
 use crate::result::CUresult;
@@ -11,9 +11,9 @@ use crate::trace::{HostSource, Trace};
 use crate::work::{Source, Work};
 use std::ffi::{c_uchar, c_void};
 
-/// What memory that a copy is going to write to holds until then.
+/// The content of a copy's target memory until the copy runs.
 const NOT_YET: u8 = 0xB7;
-/// The most that is staged; a larger copy is waited for.
+/// The most bytes that are staged; a larger copy waits.
 const STAGED_BYTES: u64 = 1 << 20;
 
 /// Whether the next copy to a device is the one that flips a bit.
@@ -22,7 +22,7 @@ fn flips(call: &mut Call) -> bool {
     call.state.orders().flip == Some(call.state.copies_to_device)
 }
 
-/// The first address of the registration; rings the alarm where there is none.
+/// The first address of the registration; raises the alarm if there is none.
 fn registered(call: &Call, start: u64, bytes: u64) -> u64 {
     let Some(base) = call.state.host_range(call.function, call.context, start, bytes) else {
         alarm!("{}: {bytes} bytes of host memory are not registered", call.function);
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn cuMemcpyHtoD_v2(
     })
 }
 
-/// Runs work of a call that names no stream, and waits for it or not.
+/// Runs the work of a call without a stream, and waits for it if required.
 fn in_default_stream(
     mut call: Call,
     trace: Trace,
@@ -128,7 +128,7 @@ pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
             return Ok(());
         }
         let uses = vec![registered(&call, target as u64, bytes), device(&call, source, bytes)];
-        // SAFETY: the driver's contract: the memory is registered, and the copy's to write.
+        // SAFETY: the driver's contract: the memory is registered and may be written by the copy.
         unsafe { target.cast::<u8>().write_bytes(NOT_YET, bytes as usize) };
         let trace = Trace::using(uses);
         let (source, target) = (Source::Device(source), target as u64);

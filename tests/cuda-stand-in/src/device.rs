@@ -1,4 +1,4 @@
-//! Devices: as many as ordered, all alike.
+//! Devices: as many as configured, all alike.
 
 use crate::call::{Call, answer, put};
 use crate::result::{
@@ -6,7 +6,7 @@ use crate::result::{
 };
 use std::ffi::{c_char, c_int, c_uint};
 
-/// The CUDA version that the driver is of: 12.2.
+/// The CUDA version of the driver: 12.2.
 const VERSION: c_int = 12_020;
 
 /// Device attributes by the driver's numbers.
@@ -34,7 +34,7 @@ const ATTRIBUTES: &[(u32, c_int)] = &[
     (116, 1),         // GPUDirect RDMA
 ];
 
-/// Rings no alarm, as the driver does not: answers an error unless there is such a device.
+/// Returns an error unless the device exists. As in the real driver, this is not an incorrect use.
 pub(crate) fn checked(call: &mut Call, device: c_int) -> Result<(), CUresult> {
     let devices = call.state.orders().devices;
     (0..devices).contains(&device).then_some(()).ok_or(CUDA_ERROR_INVALID_DEVICE)
@@ -49,7 +49,7 @@ unsafe fn put_text(place: *mut c_char, len: c_int, text: &str) -> Result<(), CUr
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     let cut = text.len().min(len as usize - 1);
-    // SAFETY: the caller says so; the text is cut to leave room for NUL.
+    // SAFETY: the caller guarantees it; the text is cut to leave room for NUL.
     unsafe {
         place.copy_from_nonoverlapping(text.as_ptr().cast(), cut);
         place.wrapping_add(cut).write(0);
@@ -70,7 +70,7 @@ pub extern "C" fn cuInit(flags: c_uint) -> CUresult {
     })
 }
 
-/// Answers the CUDA version that the driver is of.
+/// Returns the CUDA version of the driver.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
     answer(|| {
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
     })
 }
 
-/// Answers how many devices there are.
+/// Returns the number of devices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
     answer(|| {
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
     })
 }
 
-/// Answers the device of an ordinal.
+/// Returns the device of an ordinal.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> CUresult {
     answer(|| {
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> CUre
     })
 }
 
-/// Answers the device's name.
+/// Returns the device's name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, len: c_int, device: c_int) -> CUresult {
     answer(|| {
@@ -112,8 +112,8 @@ pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, len: c_int, device: 
     })
 }
 
-/// Answers where the device sits: in a PCI domain that no machine has, so that nothing is found
-/// there.
+/// Returns the device's PCI address. Its PCI domain exists on no machine, so that /sys has no entry
+/// for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetPCIBusId(
     id: *mut c_char,
@@ -128,7 +128,7 @@ pub unsafe extern "C" fn cuDeviceGetPCIBusId(
     })
 }
 
-/// Answers an attribute of the device.
+/// Returns an attribute of the device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetAttribute(
     value: *mut c_int,
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(
     })
 }
 
-/// Answers how much memory the device has.
+/// Returns the size of the device's memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -> CUresult {
     answer(|| {

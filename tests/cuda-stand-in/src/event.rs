@@ -1,4 +1,4 @@
-//! Events: marks in a stream, the only way to learn that the work before them is done.
+//! Events: points in a stream, which tell the host that the work before them is complete.
 
 use crate::call::{Call, answer, put};
 use crate::result::{
@@ -11,21 +11,21 @@ use crate::work::Work;
 use std::ffi::c_uint;
 use std::time::Instant;
 
-/// The event keeps no time.
+/// The event records no time.
 pub const CU_EVENT_DISABLE_TIMING: c_uint = 2;
-/// Also: wait without spinning.
+/// Waits for the event sleep.
 const FLAGS: c_uint = 1 | CU_EVENT_DISABLE_TIMING;
 
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) owned: Owned,
     timed: bool,
-    /// Where it was recorded last.
+    /// The position of the last record.
     recorded: Option<(usize, u64)>,
     time: Option<Instant>,
 }
 
-/// Where the event was recorded last; rings the alarm unless it is one.
+/// The position of the event's last record; raises the alarm for an invalid handle.
 pub(crate) fn recorded(call: &Call, handle: usize) -> Option<(usize, u64)> {
     match call.state.events.get(&handle) {
         Some(event) => event.recorded,
@@ -33,7 +33,7 @@ pub(crate) fn recorded(call: &Call, handle: usize) -> Option<(usize, u64)> {
     }
 }
 
-/// The event; rings the alarm unless it is one of the current context.
+/// The event; raises the alarm unless it belongs to the current context.
 fn own(call: &mut Call, handle: usize) -> &mut Event {
     let function = call.function;
     match call.state.events.get(&handle) {
@@ -46,7 +46,7 @@ fn own(call: &mut Call, handle: usize) -> &mut Event {
     }
 }
 
-/// A worker has come to the event's mark.
+/// Records that a worker has reached the event.
 pub(crate) fn reached(state: &mut State, handle: usize, stream: usize, sequence: u64) {
     if let Some(event) = state.events.get_mut(&handle)
         && event.recorded == Some((stream, sequence))
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn cuEventCreate(event: *mut usize, flags: c_uint) -> CUre
     })
 }
 
-/// Marks the end of the work that the stream was given so far.
+/// Records the event after the work that is queued in the stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> CUresult {
     answer(|| {
@@ -88,7 +88,7 @@ pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> CUresult {
     })
 }
 
-/// Answers whether the marked work is done.
+/// Returns whether the work before the event is complete.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventQuery(event: usize) -> CUresult {
     answer(|| {
@@ -102,7 +102,7 @@ pub extern "C" fn cuEventQuery(event: usize) -> CUresult {
     })
 }
 
-/// Waits for the marked work.
+/// Waits for the work before the event.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventSynchronize(event: usize) -> CUresult {
     answer(|| {
@@ -114,7 +114,7 @@ pub extern "C" fn cuEventSynchronize(event: usize) -> CUresult {
     })
 }
 
-/// Answers the milliseconds between two events that were reached.
+/// Returns the milliseconds between two completed events.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventElapsedTime(
     milliseconds: *mut f32,

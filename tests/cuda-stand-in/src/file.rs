@@ -1,6 +1,6 @@
-//! cuFile: reads from files straight into device memory.
+//! cuFile: reads from files directly into device memory.
 //!
-//! Its driver outlives contexts, as the real one does; what is registered with it does not.
+//! As with the real driver, its driver outlives contexts, but registrations do not.
 
 use crate::call::Call;
 use crate::orders::Gds;
@@ -14,13 +14,13 @@ use std::fs::File;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-/// What cuFile's functions answer.
+/// The result of cuFile's functions.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CUfileError {
     /// cuFile's own result.
     pub err: CUfileOpError,
-    /// The driver's, where that is what failed.
+    /// The driver's result, if the driver failed.
     pub cu_err: CUresult,
 }
 
@@ -39,12 +39,12 @@ impl CUfileError {
 
 #[derive(Debug)]
 pub(crate) struct Files {
-    /// How often the driver was opened and not closed.
+    /// How many times the driver was opened minus how many times it was closed.
     pub(crate) opened: usize,
     pub(crate) handles: BTreeMap<usize, Handle>,
     /// By their first address.
     pub(crate) buffers: BTreeMap<u64, Buffer>,
-    /// The allocations that reads are at work on, once for each read.
+    /// The allocations that reads write to, once for each read.
     pub(crate) reading: Vec<u64>,
     pub(crate) reads: u64,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Files {
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) fd: RawFd,
-    /// The same file, without direct I/O: any offset will do.
+    /// The same file without direct I/O, which accepts any offset.
     pub(crate) file: Arc<File>,
 }
 
@@ -85,7 +85,7 @@ impl Files {
         self.buffers.values().filter(own).count()
     }
 
-    /// Rings the alarm where the allocation is registered or being read into.
+    /// Raises the alarm if the allocation is registered or a read is writing to it.
     pub(crate) fn check_unused(&self, function: &str, allocation: u64) {
         if self.reading.contains(&allocation) {
             alarm!("{function}: the memory is still in use: cuFileRead is reading into it");
@@ -96,7 +96,7 @@ impl Files {
     }
 }
 
-/// A call of cuFile: fails if so ordered, or if the driver is not to open.
+/// Begins a call of cuFile. It fails if a failure is injected or the driver may not open.
 pub(crate) fn enter(function: &'static str, sizes: &[u64]) -> Result<Call, CUfileError> {
     checked(Call::begin(function, sizes))
 }
@@ -117,7 +117,7 @@ fn checked(mut call: Call) -> Result<Call, CUfileError> {
     Ok(call)
 }
 
-/// The result of a function's body as cuFile answers it.
+/// Converts the result of a function's body to cuFile's result.
 pub(crate) fn answer(body: impl FnOnce() -> Result<(), CUfileError>) -> CUfileError {
     body().err().unwrap_or(CUfileError::SUCCESS)
 }

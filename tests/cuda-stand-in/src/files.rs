@@ -20,34 +20,34 @@ pub const CU_FILE_HANDLE_TYPE_OPAQUE_FD: u32 = 1;
 const CU_FILE_NVME_SUPPORTED: u32 = 4;
 const CU_FILE_ALLOW_COMPAT_MODE: u32 = 1;
 const PIECE_BYTES: u64 = 256 << 10;
-/// What a short read is cut to a multiple of.
+/// The length of a short read is a multiple of this.
 const BLOCK_BYTES: u64 = 4 << 10;
 
-/// What is to be registered.
+/// The file to register.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct CUfileDescr {
-    /// What `handle` is.
+    /// The kind of `handle`.
     pub kind: u32,
     /// A file descriptor in the lower half.
     pub handle: u64,
-    /// The functions of a file system of the caller's own.
+    /// The functions of the caller's own file system.
     pub operations: *const c_void,
 }
 
-/// What the driver can do.
+/// The properties of the driver.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CUfileDrvProps {
-    /// The kernel module's version; 0 where there is none.
+    /// The version of the kernel module; 0 if there is none.
     pub nvfs_version: [c_uint; 2],
-    /// Above which size it polls.
+    /// The size above which it polls.
     pub poll_threshold: usize,
     /// The largest request.
     pub most_direct_io: usize,
-    /// The file systems that it serves, a bit each.
+    /// The supported file systems, one bit each.
     pub status_flags: c_uint,
-    /// Whether it falls back.
+    /// Whether it falls back to compatibility mode.
     pub control_flags: c_uint,
     /// Features.
     pub feature_flags: c_uint,
@@ -93,7 +93,7 @@ fn close(function: &'static str) -> CUfileError {
     })
 }
 
-/// Answers what the driver can do.
+/// Returns the properties of the driver.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuFileDriverGetProperties(properties: *mut CUfileDrvProps) -> CUfileError {
     answer(|| {
@@ -193,7 +193,7 @@ pub extern "C" fn cuFileBufDeregister(pointer: *const c_void) -> CUfileError {
     })
 }
 
-/// Reads from a file into device memory; now and then less than it was asked for.
+/// Reads from a file into device memory; sometimes fewer bytes than requested.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuFileRead(
     handle: usize,
@@ -246,7 +246,7 @@ fn read(
     result.map_err(|_| CUfileError::file(crate::result::CU_FILE_INTERNAL_ERROR))
 }
 
-/// How much of `bytes` is read: mostly all.
+/// The number of bytes to read, usually all of `bytes`.
 fn shortened(bytes: u64, random: &mut Random) -> u64 {
     let blocks = bytes / BLOCK_BYTES;
     if blocks > 1 && random.chance(10) {

@@ -9,7 +9,7 @@ use std::ffi::{c_uint, c_void};
 
 /// The registration serves every context.
 pub const CU_MEMHOSTREGISTER_PORTABLE: c_uint = 1;
-/// All flags that there are.
+/// All valid flags.
 const FLAGS: c_uint = 0xF;
 
 #[derive(Debug)]
@@ -26,8 +26,9 @@ impl State {
         (address < base + registration.bytes).then_some((*base, registration))
     }
 
-    /// The first address of the registration that the range is in, or none where no byte of it is
-    /// registered; rings the alarm for what is neither, and for another context's registration.
+    /// The first address of the registration that contains the range, or none if no byte of it is
+    /// registered. Raises the alarm for a partly registered range and for another context's
+    /// registration.
     pub(crate) fn host_range(
         &self,
         function: &str,

@@ -1,8 +1,7 @@
-//! Launches: kernels of `kernels.cpp`, which run on the host, on pieces that are checked before.
+//! Launches: the kernels of `kernels.cpp` run on the host, after a check of their pieces.
 //!
-//! Every kernel takes an array of pieces in device memory and how many there are, and `crc64` the
-//! place of its results as well. What they touch beyond that is found by the guards around each
-//! allocation.
+//! Every kernel takes an array of pieces in device memory and their number; `crc64` also takes the
+//! address of its results. The guards around each allocation detect any other access.
 
 use crate::call::{Call, answer};
 use crate::module;
@@ -38,7 +37,7 @@ pub(crate) struct Launch {
     arguments: Vec<Box<[u8]>>,
 }
 
-/// What a kernel is to do; the layout is that of `kernels/`.
+/// A piece for a kernel; the layout is that of `kernels/`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Piece {
@@ -63,7 +62,7 @@ impl Launch {
         }
     }
 
-    /// What the submission knows that the kernel uses: the pieces and the results.
+    /// The memory that the submission knows the kernel uses: the pieces and the results.
     fn arrays(&self, function: &str) -> Vec<(u64, u64)> {
         let (pieces, count) = self.pieces(function);
         let mut arrays = vec![(pieces, count * size_of::<Piece>() as u64)];
@@ -88,14 +87,14 @@ impl Launch {
         [Some((piece.source, piece.length)), target].into_iter().flatten().collect()
     }
 
-    /// The allocations that the kernel uses; rings the alarm where it goes beyond them.
+    /// The allocations that the kernel uses; raises the alarm if it exceeds them.
     fn check(&self, function: &str, state: &State, context: usize) -> BTreeSet<u64> {
         let range = |(start, bytes)| state.device_range(function, context, start, bytes);
         let mut uses: BTreeSet<_> = self.arrays(function).into_iter().map(range).collect();
         let (pieces, count) = self.pieces(function);
         for index in 0..count {
             let place = (pieces as *const Piece).wrapping_add(index as usize);
-            // SAFETY: the array is inside a live allocation, as was just checked.
+            // SAFETY: the array is inside a live allocation, as checked above.
             let piece = unsafe { place.read_unaligned() };
             if piece.length > 0 {
                 uses.extend(self.ranges(piece).into_iter().map(range));
@@ -108,7 +107,7 @@ impl Launch {
         let function = format!("{} of {}", operation.function, self.name);
         let mut state = lock();
         if state.failed(context).is_some() {
-            return; // what it needs may be gone
+            return; // its memory may be freed
         }
         let uses = self.check(&function, &state, context);
         let stream = state.streams.get_mut(&stream);
@@ -124,8 +123,8 @@ impl Launch {
         let mut copies = self.arguments.clone();
         let mut arguments: Vec<*mut c_void> =
             copies.iter_mut().map(|copy| copy.as_mut_ptr().cast()).collect();
-        // SAFETY: the arguments are of the sizes that the kernel's PTX names, and what its pieces
-        // name is inside live allocations, which stay until the launch's end is known.
+        // SAFETY: the arguments have the sizes that the kernel's PTX declares. The ranges of its
+        // pieces are inside live allocations, which stay until the launch is known to be complete.
         let code = unsafe {
             let arguments = arguments.as_mut_ptr();
             stand_in_launch(name.as_ptr(), self.grid, self.block, self.shared_bytes, arguments)
@@ -187,7 +186,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
 unsafe fn copied(parameters: *mut *mut c_void, sizes: &[usize]) -> Vec<Box<[u8]>> {
     let copy = |(index, bytes): (usize, &usize)| {
         let mut copy = vec![0_u8; *bytes].into_boxed_slice();
-        // SAFETY: the caller says so.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let place = parameters.wrapping_add(index).read();
             ptr::copy_nonoverlapping(place.cast(), copy.as_mut_ptr(), *bytes);

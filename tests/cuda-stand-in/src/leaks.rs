@@ -1,9 +1,9 @@
-//! What a context still owns when nobody is left to release it.
+//! The objects that a context still owns when its last reference is released.
 
 use crate::state::{Owned, State};
 
-/// Each kind with how many there are, and the first of the memory; without what its owner tried to
-/// release and got an error for.
+/// Each kind of object with its number, and the first address of memory. Objects whose release
+/// failed are not included.
 pub(crate) fn of_context(state: &State, context: usize) -> Vec<String> {
     let left = |owned: &Owned| owned.context == context && !owned.given_up;
     let mut found = Vec::new();

@@ -1,19 +1,18 @@
-//! Stands in for the CUDA driver and for cuFile, so that the whole way to a GPU is tested where
-//! there is none. The library is put into the loader's path as `libcuda.so` and `libcufile.so`, and
-//! the code under test runs against it unchanged.
+//! A stand-in for the CUDA driver and for cuFile, which tests the complete path to a GPU on
+//! machines without one. The library is found in the library path as `libcuda.so` and
+//! `libcufile.so`, and the code under test runs against it unchanged.
 //!
 //! ```text
 //! calls (context, memory, host, copy, streams, event, module, launch, pointer, device, files)
-//!   call      log, ordered failure, current context, error left by failed work
-//!   state     one lock: contexts and what is theirs
+//!   call      log, injected failure, current context, error of failed work
+//!   state     one lock: contexts and their objects
 //!   stream    queues -> worker, one thread a stream -> work
-//!   trace     what work uses until its end is known
-//!   pace      when an operation begins, drawn from the seed
-//!   alarm     wrong use: one line, and the process ends
-//! ```
-//! What it is for: device memory is host memory, poisoned; copies happen late and out of step with
-//! the caller; what a caller may not do rings an alarm, also where it would have gone well this
-//! time. What the environment may order, and all alarms, are in the README.
+//!   trace     the memory that work uses until it is known to be complete
+//!   delays    when an operation begins, drawn from the seed
+//!   alarm     incorrect use: prints one line and aborts the process
+//! ``` Device memory is poisoned host memory. Copies run late and out of step with the caller.
+//! Incorrect use raises an alarm, even if it would have had no consequence this time. The README
+//! lists the environment variables and all alarms.
 
 #![allow(non_snake_case, reason = "the functions are called as the driver's are")]
 #![allow(clippy::missing_safety_doc, reason = "the driver's documentation is the contract")]
@@ -24,6 +23,7 @@ mod alarm;
 mod call;
 mod context;
 mod copy;
+mod delays;
 mod device;
 mod event;
 mod file;
@@ -35,7 +35,6 @@ mod mapping;
 mod memory;
 mod module;
 mod orders;
-mod pace;
 mod pointer;
 mod random;
 mod result;

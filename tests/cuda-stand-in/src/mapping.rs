@@ -1,21 +1,21 @@
-//! The host memory that plays device memory: a mapping of its own for each allocation.
+//! The host memory that represents device memory: one mapping for each allocation.
 //!
 //! ```text
 //! guard page | 512 bytes of guard | the allocation | guard up to the page's end | guard page
 //! ```
-//! So an allocation is aligned to 512 bytes and to no more, what is written just outside is seen
-//! when it is freed, and what is touched further outside faults.
+//! An allocation is aligned to exactly 512 bytes. A write just outside of it is detected when the
+//! allocation is freed, and an access further outside faults.
 
 use std::io;
 use std::ptr;
 
 const PAGE_BYTES: usize = 4096;
-/// Before the allocation; behind it there is as much at least.
+/// The guard before the allocation; the one after it is at least as long.
 const GUARD_BYTES: usize = 512;
 const GUARD: u8 = 0xFD;
-/// What fresh device memory holds.
+/// The content of fresh device memory.
 const FRESH: u8 = 0xA5;
-/// What freed device memory holds.
+/// The content of freed device memory.
 const FREED: u8 = 0xDD;
 
 #[derive(Debug)]
@@ -43,12 +43,12 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Where the allocation starts.
+    /// The start of the allocation.
     pub(crate) fn base(&self) -> usize {
         self.start + PAGE_BYTES + GUARD_BYTES
     }
 
-    /// Whether nothing was written just before and just behind the allocation.
+    /// Whether the guards before and after the allocation are intact.
     pub(crate) fn is_intact(&self) -> bool {
         let end = self.base() + self.bytes;
         let behind = self.start + self.len - PAGE_BYTES - end;
@@ -60,13 +60,13 @@ impl Mapping {
         intact(self.start + PAGE_BYTES, GUARD_BYTES) && intact(end, behind)
     }
 
-    /// Poisons the memory of an allocation that was freed; from here on it is only readable.
+    /// Poisons the memory of a freed allocation and makes it read-only.
     pub(crate) fn poison(&self) {
         self.fill(self.base(), self.bytes, FREED);
-        self.protect(libc::PROT_READ).ok(); // it stays writable: poison shows itself all the same
+        self.protect(libc::PROT_READ).ok(); // if this fails the memory stays writable; the poison still shows
     }
 
-    /// Gives the memory back, but not the addresses.
+    /// Returns the memory to the system, but keeps the addresses reserved.
     pub(crate) fn give_back(&self) {
         self.protect(libc::PROT_NONE).ok(); // as above
         // SAFETY: the allocation was freed, so that nobody uses these pages.
@@ -74,7 +74,7 @@ impl Mapping {
     }
 
     fn fill(&self, start: usize, len: usize, byte: u8) {
-        // SAFETY: callers name ranges between the guard pages, while these are writable.
+        // SAFETY: callers pass ranges between the guard pages while they are writable.
         unsafe { ptr::write_bytes(start as *mut u8, byte, len) };
     }
 
@@ -90,7 +90,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own, and its allocation is gone.
+        // SAFETY: the mapping belongs to `self`, and its allocation is freed.
         unsafe { libc::munmap(self.start as *mut libc::c_void, self.len) };
     }
 }
@@ -99,6 +99,6 @@ impl Drop for Mapping {
 pub(crate) fn is_mapped(start: u64, bytes: u64) -> bool {
     let page = start & !(PAGE_BYTES as u64 - 1);
     let len = (start + bytes - page) as usize;
-    // SAFETY: asks about the pages without changing them.
+    // SAFETY: the call queries the pages without changing them.
     unsafe { libc::msync(page as *mut libc::c_void, len, libc::MS_ASYNC) == 0 }
 }

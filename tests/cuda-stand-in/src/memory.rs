@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 /// Allocations take whole blocks of a device's memory.
 const BLOCK_BYTES: usize = 512;
-/// How much freed memory is kept readable, for its poison to be found.
+/// How many bytes of freed memory stay readable, so that their poison is found.
 const KEPT_BYTES: usize = 64 << 20;
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Allocation {
     mapping: Mapping,
 }
 
-/// Freed allocations: their addresses are not given again while any context lives.
+/// Freed allocations; their addresses are not reused while any context lives.
 #[derive(Debug)]
 pub(crate) struct Freed {
     kept: VecDeque<Allocation>,
@@ -65,8 +65,8 @@ impl State {
         (address < base + allocation.bytes as u64).then_some((*base, allocation))
     }
 
-    /// The first address of the allocation that the range is in; rings the alarm unless it is
-    /// inside one, of this context.
+    /// The first address of the allocation that contains the range; raises the alarm unless the
+    /// range is inside an allocation of this context.
     pub(crate) fn device_range(
         &self,
         function: &str,
@@ -130,9 +130,9 @@ pub extern "C" fn cuMemFree_v2(pointer: u64) -> CUresult {
         }
         check_base(&call, pointer);
         give_up(&mut call, pointer, true);
-        // The calls that name no stream are done before memory is freed.
+        // Calls without a stream complete before memory is freed.
         let mut call = stream::after_default_stream(call.unless_failing()?)?;
-        check_base(&call, pointer); // the lock was open meanwhile
+        check_base(&call, pointer); // the lock was released meanwhile
         stream::check_unused(&call.state, call.function, pointer);
         call.state.files.check_unused(call.function, pointer);
         if let Some(allocation) = call.state.allocations.remove(&pointer) {
@@ -167,7 +167,7 @@ fn check_guards(function: &str, allocation: &Allocation) {
     }
 }
 
-/// Answers how much of the device's memory is free, and how much it has.
+/// Returns the free and the total bytes of the device's memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
     answer(|| {

@@ -1,4 +1,4 @@
-//! Modules of PTX: not compiled, only read for the kernels that they define and their parameters.
+//! PTX modules. They are not compiled, but parsed for their kernels and the kernels' parameters.
 
 use crate::call::{Call, answer, put};
 use crate::result::{
@@ -9,13 +9,13 @@ use crate::stream;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// How kernels of this project begin.
+/// The prefix of this project's kernels.
 const PREFIX: &str = "ringload_";
-/// What a block may have of shared memory without asking, and by asking.
+/// The most shared memory of a block by default, and with the attribute below.
 const SHARED_BYTES: u32 = 48 << 10;
 const MOST_SHARED_BYTES: u32 = 227 << 10;
 
-/// The attribute that asks for more shared memory than a block has otherwise.
+/// The attribute that raises the shared memory of a block.
 pub const CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: u32 = 8;
 /// Other attributes that may be set: the carveout.
 const CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: u32 = 9;
@@ -36,7 +36,7 @@ pub(crate) struct Function {
     pub(crate) shared_bytes: u32,
 }
 
-/// The kernels that PTX defines, or none where it is no PTX.
+/// The kernels that PTX defines; `None` if the text is not PTX.
 fn kernels(text: &str) -> Option<BTreeMap<String, Vec<usize>>> {
     if !text.contains(".version") || !text.contains(".target") {
         return None;
@@ -44,7 +44,7 @@ fn kernels(text: &str) -> Option<BTreeMap<String, Vec<usize>>> {
     text.split(".entry").skip(1).map(kernel).collect()
 }
 
-/// The kernel that the text behind `.entry` begins with.
+/// The kernel at the beginning of the text after `.entry`.
 fn kernel(text: &str) -> Option<(String, Vec<usize>)> {
     let end = text.find(['(', '{'])?;
     let name = text[..end].trim().to_owned();
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn cuModuleLoadData(module: *mut usize, image: *const c_vo
     })
 }
 
-/// Rings the alarm unless the module is one of the current context.
+/// Raises the alarm unless the module belongs to the current context.
 fn own(call: &mut Call, handle: usize) -> &mut Module {
     let function = call.function;
     if let Some(module) = call.state.modules.get(&handle) {
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
     })
 }
 
-/// The kernel; rings the alarm unless it is one of a module of the current context.
+/// The kernel; raises the alarm unless it belongs to a module of the current context.
 pub(crate) fn function(call: &mut Call, handle: usize) -> &mut Function {
     let name = call.function;
     let module = call.state.functions.get(&handle).map(|function| function.module);
@@ -151,7 +151,7 @@ pub(crate) fn function(call: &mut Call, handle: usize) -> &mut Function {
     }
 }
 
-/// Sets how much shared memory a kernel may be launched with.
+/// Sets the most shared memory that a kernel may be launched with.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuFuncSetAttribute(handle: usize, attribute: u32, value: c_int) -> CUresult {
     answer(|| {

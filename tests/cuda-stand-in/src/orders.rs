@@ -1,7 +1,8 @@
-//! What the environment orders: the seed, the machine, and the failures.
+//! The configuration from the environment: the seed, the machine, and the injected failures.
 //!
-//! Read anew as long as no primary context is alive, so that one process can try many seeds. An
-//! order that says nothing rings the alarm: a misspelt failure would never come, and its test pass.
+//! The variables are read again whenever no primary context is alive, so that one process can try
+//! many seeds. An invalid value raises the alarm, because with a misspelt failure a test would
+//! pass.
 
 use crate::random::Random;
 use crate::result::by_name;
@@ -9,12 +10,12 @@ use std::env;
 use std::fs::{File, OpenOptions};
 use std::time::Duration;
 
-/// How cuFile behaves.
+/// The state of cuFile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gds {
     /// Its driver does not open.
     Off,
-    /// It reads, but not straight to the GPU.
+    /// It works in compatibility mode.
     Compatible,
     On,
 }
@@ -26,19 +27,19 @@ pub(crate) struct Orders {
     pub(crate) memory_bytes: usize,
     pub(crate) context_time: Duration,
     pub(crate) failures: Vec<Failure>,
-    /// Which copy to a device, counted from 1, has a bit flipped.
+    /// The number of the copy to a device, counted from 1, in which a bit is flipped.
     pub(crate) flip: Option<u64>,
     pub(crate) log: Option<File>,
     pub(crate) gds: Gds,
 }
 
-/// A failure ordered for the `nth` call of a function (for every one, without).
+/// A failure that is injected into the `nth` call of a function, or into every call without `nth`.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) function: String,
     pub(crate) nth: Option<u64>,
     pub(crate) result: u32,
-    /// It appears when the work is done, not when it is submitted.
+    /// Whether the work fails when it runs instead of when it is submitted.
     pub(crate) at_run: bool,
 }
 
@@ -59,7 +60,7 @@ impl Orders {
         }
     }
 
-    /// The failure ordered for the `count`-th call of `function`.
+    /// The failure that is injected into the `count`-th call of `function`.
     pub(crate) fn failure(&self, function: &str, count: u64, at_run: bool) -> Option<u32> {
         let wanted = |failure: &&Failure| {
             failure.function == function
@@ -112,7 +113,7 @@ fn parse(order: &str) -> Option<Failure> {
     if !FUNCTIONS.contains(&function) || (at_run && !ASYNCHRONOUS.contains(&function)) {
         return None;
     }
-    // Callers hold the results of either library in an enum that has not those of the other.
+    // Callers convert the results of each library to an enum that lacks those of the other.
     if function.starts_with("cuFile") != result.starts_with("CU_FILE_") {
         return None;
     }
@@ -120,7 +121,7 @@ fn parse(order: &str) -> Option<Failure> {
     Some(Failure { function: function.to_owned(), nth, result: by_name(result)?, at_run })
 }
 
-/// The functions whose work may fail after they answered.
+/// The functions whose work may fail after they returned.
 const ASYNCHRONOUS: &[&str] = &[
     "cuLaunchKernel",
     "cuMemcpyDtoDAsync_v2",
@@ -129,7 +130,7 @@ const ASYNCHRONOUS: &[&str] = &[
     "cuMemsetD8Async",
 ];
 
-/// The functions that may be ordered to fail: all but those that tell what an error means.
+/// The functions into which failures can be injected: all except those that describe errors.
 const FUNCTIONS: &[&str] = &[
     "cuCtxGetCurrent",
     "cuCtxPopCurrent_v2",

@@ -1,4 +1,4 @@
-//! What kind of memory an address is.
+//! The attributes of addresses.
 
 use crate::call::{Call, answer};
 use crate::result::{CUDA_ERROR_INVALID_VALUE, CUresult};
@@ -13,15 +13,15 @@ pub const CU_POINTER_ATTRIBUTE_MEMORY_TYPE: u32 = 2;
 pub const CU_POINTER_ATTRIBUTE_DEVICE_POINTER: u32 = 3;
 /// The address for the host.
 pub const CU_POINTER_ATTRIBUTE_HOST_POINTER: u32 = 4;
-/// Whether the memory moves by itself.
+/// Whether the memory is managed.
 pub const CU_POINTER_ATTRIBUTE_IS_MANAGED: u32 = 8;
 /// The device that the memory belongs to.
 pub const CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: u32 = 9;
-/// Where the allocation starts.
+/// The start of the allocation.
 pub const CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: u32 = 11;
-/// How large the allocation is.
+/// The size of the allocation.
 pub const CU_POINTER_ATTRIBUTE_RANGE_SIZE: u32 = 12;
-/// Whether the memory is there.
+/// Whether the memory is mapped.
 pub const CU_POINTER_ATTRIBUTE_MAPPED: u32 = 13;
 
 /// Memory of the host, registered.
@@ -52,7 +52,7 @@ fn known(state: &State, address: u64) -> Option<Known> {
     allocation.or_else(registration)
 }
 
-/// Answers an attribute of the memory at `pointer`.
+/// Returns an attribute of the memory at `pointer`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuPointerGetAttribute(
     data: *mut c_void,

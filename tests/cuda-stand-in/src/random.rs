@@ -1,4 +1,4 @@
-//! Draws that follow from a seed, and the checksum that tells whether memory was rewritten.
+//! Random numbers from a seed, and the checksum that detects rewritten memory.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The draws of the `number`-th user of `seed`.
+    /// The random numbers of the `number`-th user of `seed`.
     pub(crate) fn new(seed: u64, number: u64) -> Self {
         let mut random = Random(seed ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         random.next();
@@ -24,7 +24,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// One of `0..end`; `end` is not 0.
+    /// A number in `0..end`; `end` is not 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
@@ -56,7 +56,7 @@ pub(crate) unsafe fn checksum(start: u64, bytes: usize) -> u64 {
     let (blocks, tail) = (bytes / block_bytes, bytes % block_bytes);
     let mut place = start as *const u8;
     for _ in 0..blocks {
-        // SAFETY: this block is inside the range, which the caller says is readable.
+        // SAFETY: this block is inside the range, which the caller guarantees to be readable.
         let words = unsafe { place.cast::<[u64; 4]>().read_unaligned() };
         for ((lane, word), factor) in lanes.iter_mut().zip(words).zip(FACTORS) {
             *lane = (*lane ^ word).wrapping_mul(factor).rotate_left(29);

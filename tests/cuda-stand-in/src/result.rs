@@ -1,10 +1,10 @@
-//! The results that the driver's functions answer, with their names and texts.
+//! The results of the driver's functions, with their names and texts.
 //!
-//! Only results that CUDA 12.2 knows: callers hold them in an enum.
+//! Only results of CUDA 12.2 are listed, because callers convert them to an enum.
 
 use std::ffi::c_char;
 
-/// What a function of the driver answers; 0 is success.
+/// The result of a function of the driver; 0 is success.
 pub type CUresult = u32;
 
 /// A result, its name and its text, both with the NUL that C wants.
@@ -60,7 +60,7 @@ results! {
     CUDA_ERROR_UNKNOWN = 999, "unknown error";
 }
 
-/// What a function of cuFile answers; 0 is success.
+/// The result of a function of cuFile; 0 is success.
 pub type CUfileOpError = u32;
 
 macro_rules! file_results {
@@ -103,26 +103,26 @@ fn entry(result: CUresult) -> Option<&'static Entry> {
     RESULTS.iter().find(|entry| entry.0 == result)
 }
 
-/// Answers a text as C wants it; an unknown result has none.
+/// Returns a text as a C string; an unknown result has none.
 ///
 /// # Safety
 /// `place` may be written to.
 unsafe fn put_text(place: *mut *const c_char, text: Option<&'static str>) -> CUresult {
     let known = text.is_some();
     let text = text.map_or(std::ptr::null(), |text| text.as_ptr().cast());
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees it.
     unsafe { place.write(text) };
     if known { CUDA_SUCCESS } else { CUDA_ERROR_INVALID_VALUE }
 }
 
-/// Answers the name of a result.
+/// Returns the name of a result.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorName(error: CUresult, text: *mut *const c_char) -> CUresult {
     // SAFETY: the driver's contract.
     unsafe { put_text(text, entry(error).map(|entry| entry.1)) }
 }
 
-/// Answers the text of a result.
+/// Returns the text of a result.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorString(error: CUresult, text: *mut *const c_char) -> CUresult {
     // SAFETY: the driver's contract.

@@ -1,8 +1,8 @@
-//! Everything there is, behind one lock: contexts, and what belongs to them.
+//! The state of the stand-in behind one lock: contexts and their objects.
 //!
-//! Worker threads and waiting calls wait for [`CHANGED`]; the bytes themselves are copied outside
-//! the lock. Objects are told apart by handles that are never given twice in a process, so that the
-//! use of a destroyed one is always seen.
+//! Worker threads and waiting calls wait for [`CHANGED`]. Bytes are copied without the lock.
+//! Handles of objects are never reused in a process, so that the use of a destroyed object is
+//! always detected.
 
 use crate::event::Event;
 use crate::file::Files;
@@ -26,7 +26,7 @@ pub(crate) type Locked = MutexGuard<'static, State>;
 pub(crate) struct State {
     pub(crate) initialised: bool,
     pub(crate) orders: Option<Arc<Orders>>,
-    /// How often each function was called, and each function's work submitted.
+    /// The number of calls of each function, and of submissions of its work.
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) submissions: BTreeMap<&'static str, u64>,
     pub(crate) copies_to_device: u64,
@@ -48,21 +48,21 @@ pub(crate) struct State {
 pub(crate) struct Context {
     pub(crate) device: i32,
     pub(crate) references: usize,
-    /// It takes time to create; who else retains it meanwhile waits.
+    /// Creation takes time; other threads that retain the context meanwhile wait.
     pub(crate) ready: bool,
-    /// The error of work that failed: from then on the answer of every call.
+    /// The error of failed work, which every later call returns.
     pub(crate) failed: Option<CUresult>,
-    /// Operations that worker threads are at.
+    /// The number of operations that worker threads are running.
     pub(crate) running: usize,
-    /// The stream of the calls that name none, from the first such call on.
+    /// The default stream, from the first call that uses it on.
     pub(crate) default_stream: Option<usize>,
 }
 
-/// What an object of a context has in common with the others.
+/// The common part of a context's objects.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owned {
     pub(crate) context: usize,
-    /// Its release was tried and answered an error: it is not the caller's leak.
+    /// Whether its release failed, so that it does not count as leaked.
     pub(crate) given_up: bool,
 }
 
@@ -72,7 +72,7 @@ impl Owned {
     }
 }
 
-/// What a handle stands for.
+/// The object of a handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Context = 1,
@@ -86,10 +86,10 @@ pub(crate) enum Kind {
 impl Kind {
     const ALL: [Kind; 6] =
         [Kind::Context, Kind::Stream, Kind::Event, Kind::Module, Kind::Function, Kind::File];
-    /// Where handles are: no program has memory there.
+    /// The range of handles, in which no program has memory.
     const BASE: usize = 0x7EEE << 48;
 
-    /// A handle never given before.
+    /// A handle that was never returned before.
     pub(crate) fn new_handle(self) -> usize {
         static GIVEN: AtomicUsize = AtomicUsize::new(1);
         let number = GIVEN.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +111,7 @@ impl Kind {
         }
     }
 
-    /// Rings the alarm for a handle that is not of a live object of this kind.
+    /// Raises the alarm for a handle that does not belong to a live object of this kind.
     pub(crate) fn missing(self, function: &str, handle: usize) -> ! {
         let wanted = self.name();
         match Kind::of(handle) {
@@ -143,7 +143,7 @@ impl State {
         }
     }
 
-    /// The orders in force: those that the environment gave when the first context was retained.
+    /// The configuration, read from the environment when the first context was retained.
     pub(crate) fn orders(&mut self) -> Arc<Orders> {
         match &self.orders {
             Some(orders) if !self.contexts.is_empty() => Arc::clone(orders),
@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// Forgets all that the next contexts are not to see.
+    /// Resets the state that later contexts must not see.
     pub(crate) fn begin_anew(&mut self) {
         self.orders = None;
         self.counts.clear();
@@ -172,23 +172,23 @@ impl State {
             .map(|(handle, _)| *handle)
     }
 
-    /// The error that the context's failed work left, if any did.
+    /// The error of the context's failed work, if any.
     pub(crate) fn failed(&self, context: usize) -> Option<CUresult> {
         self.contexts.get(&context).and_then(|context| context.failed)
     }
 }
 
-/// Locks the state, also after a panic: an alarm is to ring in any case.
+/// Locks the state, even after a panic, so that an alarm can be raised in any case.
 pub(crate) fn lock() -> Locked {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until something changed, or for `most`.
+/// Waits for a change, at most for `most`.
 pub(crate) fn wait(state: Locked, most: Duration) -> Locked {
     CHANGED.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// Wakes all who wait.
+/// Wakes all waiting threads.
 pub(crate) fn changed() {
     CHANGED.notify_all();
 }

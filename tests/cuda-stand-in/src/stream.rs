@@ -1,13 +1,13 @@
-//! Streams: queues of operations, each run in order by a worker thread of its own.
+//! Streams: queues of operations. A worker thread for each stream runs its operations in order.
 //!
-//! An operation passes three marks. It is *submitted* by a call, *done* when its worker has run it,
-//! and *known* when the host has asked (by an event, or by waiting) and was told so. Until it is
-//! known it leaves a trace here: what memory it uses, which may be neither freed nor unregistered,
-//! and the checksum of its source, which has to be the same at the end. So wrong use is seen even
-//! where the worker happened to be quick.
+//! An operation passes three states. It is *submitted* by a call, *done* when its worker has run
+//! it, and *known* when the host has queried its completion (through an event or by waiting). Until
+//! it is known, a trace records the memory that it uses, which may be neither freed nor
+//! unregistered, and the checksum of its source, which must not change. Incorrect use is therefore
+//! detected even if the worker happened to be fast.
 
 use crate::call::{Call, LOOK_AGAIN};
-use crate::pace::{Delay, Pace};
+use crate::delays::{Delay, StreamDelays};
 use crate::random::Random;
 use crate::result::CUresult;
 use crate::state::{Kind, Locked, Owned, State, changed, wait};
@@ -21,21 +21,21 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) owned: Owned,
-    /// Its handle is no longer valid; its work still gets done.
+    /// Whether its handle is invalid; its remaining work still runs.
     pub(crate) destroyed: bool,
-    /// It keeps the order with the calls that name no stream.
+    /// Whether it keeps the order with the default stream.
     blocking: bool,
-    /// How messages call it.
+    /// Its name in messages.
     number: u64,
     submitted: u64,
     pub(crate) done: u64,
-    /// Somebody waits for the operations up to here.
+    /// The last operation that somebody waits for.
     wanted: u64,
     pub(crate) queue: VecDeque<Operation>,
     traces: VecDeque<Trace>,
-    pace: Pace,
+    delays: StreamDelays,
     worker: Option<JoinHandle<()>>,
-    /// No more operations will come.
+    /// Whether no more operations will be submitted.
     pub(crate) closing: bool,
 }
 
@@ -45,16 +45,16 @@ pub(crate) struct Operation {
     pub(crate) sequence: u64,
     pub(crate) work: Work,
     pub(crate) fails: Option<CUresult>,
-    /// What it draws while it runs.
+    /// The random numbers of its execution.
     pub(crate) random: Random,
     delay: Delay,
     submitted: Instant,
-    /// When the operation before it was done.
+    /// The time at which the operation before it was done.
     pub(crate) first: Option<Instant>,
 }
 
 impl Operation {
-    /// What is left of its delay.
+    /// The rest of its delay.
     pub(crate) fn left(&self, wanted: u64) -> std::time::Duration {
         let first = self.first.unwrap_or(self.submitted);
         self.delay.left(self.submitted, first, self.sequence <= wanted)
@@ -62,7 +62,7 @@ impl Operation {
 }
 
 impl Stream {
-    /// A stream of the current context, with its worker.
+    /// Creates a stream of the current context, with its worker.
     pub(crate) fn create(call: &mut Call, blocking: bool) -> usize {
         let seed = call.state.orders().seed;
         call.state.streams_created += 1;
@@ -78,7 +78,7 @@ impl Stream {
             wanted: 0,
             queue: VecDeque::new(),
             traces: VecDeque::new(),
-            pace: Pace::new(seed, number),
+            delays: StreamDelays::new(seed, number),
             worker: Some(worker::start(call.context, handle)),
             closing: false,
         };
@@ -90,12 +90,12 @@ impl Stream {
         self.wanted
     }
 
-    /// The trace of an operation whose end is not known yet.
+    /// The trace of an operation that is not known to be done.
     pub(crate) fn trace(&mut self, sequence: u64) -> Option<&mut Trace> {
         self.traces.iter_mut().find(|trace| trace.sequence == sequence)
     }
 
-    /// Drops all that was to be done: the context has failed.
+    /// Drops all queued work after the context has failed.
     pub(crate) fn abandon(&mut self) {
         self.queue.clear();
         self.traces.clear();
@@ -107,15 +107,15 @@ impl Stream {
         trace.sequence = self.submitted;
         let delay = match work {
             Work::Wait { .. } => Delay::None,
-            Work::Record { .. } => self.pace.of_event(),
-            _ => self.pace.of_work(),
+            Work::Record { .. } => self.delays.of_event(),
+            _ => self.delays.of_work(),
         };
         self.queue.push_back(Operation {
             function: trace.function,
             sequence: self.submitted,
             work,
             fails,
-            random: self.pace.of_run(),
+            random: self.delays.of_run(),
             delay,
             submitted: Instant::now(),
             first: None,
@@ -125,8 +125,8 @@ impl Stream {
     }
 }
 
-/// The stream that a call names, 0 being the default one; rings the alarm unless it is one of the
-/// current context.
+/// The stream with this handle, or the default stream for 0; raises the alarm unless it belongs to
+/// the current context.
 pub(crate) fn named(call: &mut Call, handle: usize) -> usize {
     if handle == 0 {
         return default_stream(call);
@@ -138,7 +138,7 @@ pub(crate) fn named(call: &mut Call, handle: usize) -> usize {
     handle
 }
 
-/// The stream of the calls that name none.
+/// The default stream.
 pub(crate) fn default_stream(call: &mut Call) -> usize {
     let known = call.state.contexts.get(&call.context).and_then(|context| context.default_stream);
     if let Some(stream) = known {
@@ -154,7 +154,7 @@ pub(crate) fn default_stream(call: &mut Call) -> usize {
     stream
 }
 
-/// Queues work on a stream; gives its sequence number.
+/// Queues work on a stream and returns its sequence number.
 pub(crate) fn submit(call: &mut Call, stream: usize, mut trace: Trace, work: Work) -> u64 {
     trace.function = call.function;
     let orders = call.state.orders();
@@ -173,8 +173,8 @@ pub(crate) fn submit(call: &mut Call, stream: usize, mut trace: Trace, work: Wor
     submitted.unwrap_or(0)
 }
 
-/// The work that comes before any new work of `stream` without being asked to: the default stream
-/// and the blocking ones keep one order.
+/// The work that implicitly precedes any new work of `stream`, because the default stream and the
+/// blocking streams keep one order.
 fn ordered_before(call: &Call, stream: usize) -> Vec<(usize, u64)> {
     let context = call.state.contexts.get(&call.context);
     let Some(default) = context.and_then(|context| context.default_stream) else {
@@ -186,20 +186,20 @@ fn ordered_before(call: &Call, stream: usize) -> Vec<(usize, u64)> {
         false => is_blocking && handle == default,
     };
     let streams = call.state.streams.iter().filter(|(handle, other)| before(**handle, other));
-    // Also what is done already, as long as that is not known: it becomes known with the new work.
+    // This includes done work that is not known yet; it becomes known with the new work.
     let unknown = streams.filter(|(_, other)| !other.traces.is_empty());
     unknown.map(|(handle, other)| (*handle, other.submitted)).collect()
 }
 
-/// Submits work that the call does not wait for; it returns at once or late.
+/// Submits work without waiting for it. The submission returns at once or late.
 pub(crate) fn leave(mut call: Call, stream: usize, trace: Trace, work: Work) {
     let sequence = submit(&mut call, stream, trace, work);
     linger(call, stream, sequence);
 }
 
-/// Lets a submission return late, if so drawn: by then its work may be done.
+/// Delays the return of some submissions, so that their work may be done by then.
 pub(crate) fn linger(mut call: Call, stream: usize, sequence: u64) {
-    let drawn = call.state.streams.get_mut(&stream).and_then(|stream| stream.pace.of_return());
+    let drawn = call.state.streams.get_mut(&stream).and_then(|stream| stream.delays.of_return());
     let Some(time) = drawn else { return };
     let begun = Instant::now();
     while !is_done(&call.state, stream, sequence) && begun.elapsed() < time {
@@ -207,7 +207,7 @@ pub(crate) fn linger(mut call: Call, stream: usize, sequence: u64) {
     }
 }
 
-/// Marks that somebody waits for the work up to `sequence`, and for what that comes after.
+/// Records that somebody waits for the work up to `sequence` and for the work before it.
 pub(crate) fn want(state: &mut State, stream: usize, sequence: u64) {
     let mut wanted = vec![(stream, sequence)];
     while let Some((stream, sequence)) = wanted.pop() {
@@ -223,7 +223,7 @@ pub(crate) fn is_done(state: &State, stream: usize, sequence: u64) -> bool {
     state.streams.get(&stream).is_none_or(|stream| stream.done >= sequence)
 }
 
-/// The host is told that the work up to `sequence` is done, and so what that came after.
+/// Makes the work up to `sequence`, and the work before it, known to the host.
 pub(crate) fn reveal(state: &mut State, stream: usize, sequence: u64) {
     let mut known = vec![(stream, sequence)];
     while let Some((stream, sequence)) = known.pop() {
@@ -239,12 +239,12 @@ pub(crate) fn reveal(state: &mut State, stream: usize, sequence: u64) {
     }
 }
 
-/// Rings the alarm where the memory from `base` on is used by work whose end is not known.
+/// Raises the alarm if work that is not known to be done uses the memory from `base` on.
 pub(crate) fn check_unused(state: &State, function: &str, base: u64) {
     check_no_trace(state, function, "the memory", |trace| trace.uses.contains(&base));
 }
 
-/// Rings the alarm where a kernel of the module is part of work whose end is not known.
+/// Raises the alarm if work that is not known to be done uses a kernel of the module.
 pub(crate) fn check_module_unused(state: &State, function: &str, module: usize) {
     check_no_trace(state, function, "the module", |trace| trace.module == Some(module));
 }
@@ -275,7 +275,7 @@ pub(crate) fn end(state: &State, stream: usize) -> u64 {
     state.streams.get(&stream).map_or(0, |stream| stream.submitted)
 }
 
-/// Waits for the calls that named no stream.
+/// Waits for the default stream.
 pub(crate) fn after_default_stream(call: Call) -> Result<Call, CUresult> {
     let context = call.state.contexts.get(&call.context);
     match context.and_then(|context| context.default_stream) {
@@ -299,7 +299,7 @@ pub(crate) fn let_all_finish(mut state: Locked, context: usize) -> Locked {
     state
 }
 
-/// Tells the workers of a context's streams to end, and gives them.
+/// Tells the workers of a context's streams to end, and returns them.
 pub(crate) fn close_all(state: &mut State, context: usize) -> Vec<JoinHandle<()>> {
     let streams = state.streams.values_mut().filter(|stream| stream.owned.context == context);
     let closed = streams.filter_map(|stream| {

@@ -9,7 +9,7 @@ use crate::trace::Trace;
 use crate::work::Work;
 use std::ffi::c_uint;
 
-/// The stream keeps no order with the calls that name none.
+/// The stream keeps no order with the default stream.
 pub const CU_STREAM_NON_BLOCKING: c_uint = 1;
 
 /// Creates a stream.
@@ -26,7 +26,7 @@ pub unsafe extern "C" fn cuStreamCreate(stream: *mut usize, flags: c_uint) -> CU
     })
 }
 
-/// Destroys a stream; its work still gets done.
+/// Destroys a stream; its remaining work still runs.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamDestroy_v2(handle: usize) -> CUresult {
     answer(|| {
@@ -59,7 +59,7 @@ pub extern "C" fn cuStreamSynchronize(handle: usize) -> CUresult {
     })
 }
 
-/// Answers whether the stream's work is done.
+/// Returns whether the stream's work is done.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamQuery(handle: usize) -> CUresult {
     answer(|| {
@@ -70,7 +70,7 @@ pub extern "C" fn cuStreamQuery(handle: usize) -> CUresult {
     })
 }
 
-/// Lets the stream's further work wait for an event, which may be of another context.
+/// Makes later work of the stream wait for an event, which may belong to another context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamWaitEvent(handle: usize, event: usize, flags: c_uint) -> CUresult {
     answer(|| {

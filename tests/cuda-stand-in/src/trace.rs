@@ -1,9 +1,9 @@
-//! Traces: what an operation needs to be left alone until its end is known.
+//! Traces: the memory of an operation that must not be changed until it is known to be done.
 
 use crate::mapping::is_mapped;
 use crate::random::checksum;
 
-/// What an operation needs to be left alone until its end is known.
+/// The memory of an operation that must not be changed until it is known to be done.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) function: &'static str,
@@ -12,11 +12,11 @@ pub(crate) struct Trace {
     pub(crate) uses: Vec<u64>,
     pub(crate) module: Option<usize>,
     pub(crate) source: Option<HostSource>,
-    /// The operation of another stream that it comes after.
+    /// The operation of another stream that precedes it.
     pub(crate) after: Option<(usize, u64)>,
 }
 
-/// The registered memory that a copy reads, as it was at the submission.
+/// The registered memory that a copy reads, with its checksum at the submission.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HostSource {
     pub(crate) start: u64,
@@ -40,18 +40,18 @@ impl HostSource {
     /// # Safety
     /// The range is registered, so readable.
     pub(crate) unsafe fn new(start: u64, bytes: u64) -> Self {
-        // SAFETY: the caller says so.
+        // SAFETY: the caller guarantees it.
         let checksum = unsafe { checksum(start, bytes as usize) };
         HostSource { start, bytes, checksum }
     }
 
-    /// Rings the alarm unless the memory is as it was at the submission.
+    /// Raises the alarm if the memory has changed since the submission.
     pub(crate) fn check(&self, function: &str, when: &str) {
         let HostSource { start, bytes, .. } = *self;
         if !is_mapped(start, bytes) {
             alarm!("{function}: the source of {bytes} bytes was unmapped {when}");
         }
-        // SAFETY: it is mapped, and was readable when it was submitted.
+        // SAFETY: the memory is mapped, and was readable at the submission.
         if unsafe { checksum(start, bytes as usize) } != self.checksum {
             alarm!("{function}: the source of {bytes} bytes was rewritten {when}");
         }

@@ -1,4 +1,4 @@
-//! What an operation does, on its stream's worker thread.
+//! The execution of operations on the worker thread of their stream.
 
 use crate::event;
 use crate::launch::Launch;
@@ -10,9 +10,9 @@ use std::ptr;
 use std::thread;
 use std::time::Duration;
 
-/// The smallest piece of a large copy; the largest is 16 times as large.
+/// The smallest piece of a large copy; the largest one is 16 times as long.
 const PIECE_BYTES: u64 = 64 << 10;
-/// A large copy sleeps this often at most.
+/// The most pauses of a large copy.
 const MOST_SLEEPS: usize = 16;
 
 #[derive(Debug)]
@@ -24,12 +24,12 @@ pub(crate) enum Work {
     Wait { stream: usize, sequence: u64 },
 }
 
-/// Where a copy's bytes come from.
+/// The source of a copy.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// Registered host memory, as it was when the copy was submitted.
     Host(HostSource),
-    /// The bytes of host memory that is not registered, taken at the submission.
+    /// The bytes of host memory that is not registered, staged at the submission.
     Staged(Box<[u8]>),
     Device(u64),
 }
@@ -75,7 +75,7 @@ impl Work {
     }
 }
 
-/// Copies in pieces, from the front or from the back, with pauses; stops when the context fails.
+/// Copies in pieces from the front or the back, with pauses. Stops when the context fails.
 fn copy(source: u64, target: u64, bytes: u64, context: usize, random: &mut Random) {
     let piece_bytes = PIECE_BYTES << random.below(5);
     let pieces = bytes.div_ceil(piece_bytes);
@@ -85,7 +85,7 @@ fn copy(source: u64, target: u64, bytes: u64, context: usize, random: &mut Rando
         let place = if backward { pieces - 1 - index } else { index } * piece_bytes;
         let len = piece_bytes.min(bytes - place);
         // SAFETY: both ranges were checked at the submission, and stay until the end of the work
-        // is known: whoever releases them before rings the alarm. They may overlap.
+        // is known: whoever releases them before raises the alarm. They may overlap.
         unsafe {
             let (from, to) = ((source + place) as *const u8, (target + place) as *mut u8);
             ptr::copy(from, to, len as usize);

@@ -1,20 +1,20 @@
-//! How out of step a stream is: when each of its operations may begin, drawn from the seed.
+//! The delays of a stream: the seed decides when each of its operations may begin.
 //!
-//! Some streams are prompt and some are slow, and in each some operations begin at once, some late,
-//! some behind the one before, and some not before somebody waits for them. All of it is bounded,
-//! so that nothing ever hangs.
+//! Some streams are prompt and some are slow. In each stream some operations begin at once, some
+//! late, some after the one before, and some only when somebody waits for them. All delays are
+//! bounded, so that nothing hangs.
 
 use crate::random::Random;
 use std::time::{Duration, Instant};
 
-/// The longest that an operation is held back for somebody to wait for it.
+/// The longest time that an operation is held back until somebody waits for it.
 const MOST_UNWANTED: Duration = Duration::from_millis(4);
-/// How late the operations of a stream of slowness 1 are at most.
+/// The longest delay of the operations of a stream with slowness 1.
 const LATE: Duration = Duration::from_micros(250);
 
 /// The draws of one stream.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct StreamDelays {
     random: Random,
     late: Duration,
 }
@@ -23,19 +23,19 @@ pub(crate) struct Pace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Delay {
     None,
-    /// As long after it was submitted.
+    /// This long after its submission.
     SinceSubmitted(Duration),
-    /// As long after the one before it was done.
+    /// This long after the completion of the one before.
     SinceFirst(Duration),
-    /// When somebody waits for it, or as long after it was submitted.
+    /// When somebody waits for it, or this long after its submission.
     UntilWanted(Duration),
 }
 
-impl Pace {
+impl StreamDelays {
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Random::new(seed, stream);
         let slowness = [0, 1, 2, 8][random.below(4) as usize];
-        Pace { random, late: LATE * slowness }
+        StreamDelays { random, late: LATE * slowness }
     }
 
     /// For work that moves bytes.
@@ -58,14 +58,14 @@ impl Pace {
         Random::new(self.random.below(u64::MAX), 0)
     }
 
-    /// How long a submission takes to return; mostly it does not wait for anything.
+    /// The time that a submission takes to return, usually zero.
     pub(crate) fn of_return(&mut self) -> Option<Duration> {
         self.random.chance(15).then(|| self.random.up_to(LATE * 4))
     }
 }
 
 impl Delay {
-    /// How much is left of it.
+    /// The rest of the delay.
     pub(crate) fn left(self, submitted: Instant, first: Instant, wanted: bool) -> Duration {
         let since = |start: Instant, delay: Duration| delay.saturating_sub(start.elapsed());
         match self {
@@ -83,8 +83,8 @@ mod tests {
     use super::*;
 
     fn draws(seed: u64, stream: u64) -> String {
-        let mut pace = Pace::new(seed, stream);
-        let draws: Vec<_> = (0..20).map(|_| (pace.of_work(), pace.of_event())).collect();
+        let mut delays = StreamDelays::new(seed, stream);
+        let draws: Vec<_> = (0..20).map(|_| (delays.of_work(), delays.of_event())).collect();
         format!("{draws:?}")
     }
 
@@ -99,9 +99,9 @@ mod tests {
     fn delays_are_of_every_kind_and_bounded() {
         let mut kinds = [0; 4];
         for stream in 0..100 {
-            let mut pace = Pace::new(7, stream);
+            let mut delays = StreamDelays::new(7, stream);
             for _ in 0..20 {
-                let (kind, delay) = match pace.of_work() {
+                let (kind, delay) = match delays.of_work() {
                     Delay::None => (0, Duration::ZERO),
                     Delay::SinceSubmitted(delay) => (1, delay),
                     Delay::SinceFirst(delay) => (2, delay),
