@@ -1,5 +1,5 @@
-//! Checkpoints to load: written with bytes that differ everywhere, and remembered, so that what a load
-//! brings can be compared with what was written, by nothing of the library's.
+//! Checkpoints to load. Their bytes differ everywhere and are remembered, so that loaded tensors
+//! can be compared with the written bytes without code of the library.
 
 use ringload::{Dtype, Error, ErrorKind, Loaded, Result};
 use serde_json::{Map, Value, json};
@@ -30,7 +30,7 @@ impl Shape {
     }
 }
 
-/// Where a written tensor's bytes stand.
+/// The position of a written tensor's bytes.
 #[derive(Debug, Clone)]
 struct Place {
     file: usize,
@@ -39,7 +39,7 @@ struct Place {
     dtype: Dtype,
 }
 
-/// A checkpoint of some files.
+/// A checkpoint of several files.
 #[derive(Debug, Clone)]
 pub struct Written {
     pub files: Vec<PathBuf>,
@@ -49,10 +49,10 @@ pub struct Written {
 }
 
 impl Written {
-    /// Writes `shards` below `directory`, side by side, and waits until the disk has them.
+    /// Writes `shards` below `directory` in parallel, and waits until they are on the disk.
     ///
     /// # Errors
-    /// When the disk is full or fails.
+    /// If the disk is full or fails.
     pub fn new(directory: &Path, name: &str, shards: &[Vec<Shape>]) -> Result<Self> {
         let mut files = Vec::new();
         let mut places = HashMap::new();
@@ -83,7 +83,7 @@ impl Written {
     /// The same files, copied into another directory.
     ///
     /// # Errors
-    /// When there is no room.
+    /// If the disk is full.
     pub fn copied(&self, directory: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for from in &self.files {
@@ -96,10 +96,10 @@ impl Written {
         Ok(Self { files, ..self.clone() })
     }
 
-    /// Gives back the room that its files take, as well as that can be done.
+    /// Removes the files, as far as possible.
     pub fn remove(&self) {
         for file in &self.files {
-            // What stays is removed with the directory, which says so.
+            // Remaining files are removed with the directory, which reports failures.
             let _ = std::fs::remove_file(file);
         }
     }
@@ -130,7 +130,7 @@ impl Written {
         self.compare_as(loaded, |_, bytes| bytes)
     }
 
-    /// As [`compare`](Self::compare), where the load changed the bytes of a tensor of such a type.
+    /// As [`compare`](Self::compare), if the load changed the bytes of tensors with `change`.
     ///
     /// # Errors
     /// As [`compare`](Self::compare).
@@ -196,7 +196,7 @@ fn open_all(paths: &[PathBuf]) -> Result<Vec<File>> {
     paths.iter().map(open).collect()
 }
 
-/// Runs `work` on as many threads as there are cores, `most` at most; gives the first error.
+/// Runs `work` on one thread per core, at most `most`; returns the first error.
 fn side_by_side(most: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -297,8 +297,8 @@ mod tests {
         let file = File::options().write(true).open(&written.files[1]).unwrap();
         let len = file.metadata().unwrap().len();
         file.write_all_at(&[0xA5, 0x5A], len - 2).unwrap();
-        let told = written.compare(&loaded).unwrap_err().to_string();
-        assert!(told.contains("bytes are wrong, the first at"), "{told}");
+        let error = written.compare(&loaded).unwrap_err().to_string();
+        assert!(error.contains("bytes are wrong, the first at"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! What begins with a process: each is a child of this very executable, so that what starting it costs
-//! is on both sides. Times are the system's monotonic clock's, which parent and child share.
+//! Measurements that begin with a process. Each process is a child of this executable, so that both
+//! sides include the cost of its start. Times are those of the monotonic clock, which parent and
+//! child share.
 
 use crate::gpu::{Gpu, Memory};
 use crate::machine::bytes_in;
@@ -34,10 +35,10 @@ pub enum Command {
     },
 }
 
-/// What a child says when its last byte is on the GPU.
+/// The report of a child, written when its last byte is on the GPU.
 #[derive(Debug, Serialize, Deserialize)]
 struct Said {
-    /// By the monotonic clock.
+    /// Time of the monotonic clock.
     last_seconds: f64,
     bytes: u64,
     cpu_seconds: f64,
@@ -45,7 +46,7 @@ struct Said {
     parts: Parts,
 }
 
-/// What a plain copy's time consists of.
+/// The parts of the time of a plain copy.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Parts {
     pub context_seconds: f64,
@@ -59,13 +60,13 @@ pub struct Run {
     pub bytes: u64,
     /// From before the process was started to the last byte on the GPU.
     pub seconds: f64,
-    /// Of the child up to then.
+    /// CPU time of the child up to then.
     pub cpu_seconds: f64,
     pub peak_rss_bytes: Option<u64>,
     pub parts: Parts,
 }
 
-/// What is taken from a run.
+/// The selected figure of a run.
 pub type Of = fn(&Run) -> f64;
 
 fn monotonic_seconds() -> Result<f64> {
@@ -82,16 +83,16 @@ pub fn cpu_seconds() -> Result<f64> {
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-/// The most memory that this process ever had resident. (What getrusage says of it takes in the
-/// parent's, from between fork and exec.)
+/// The peak resident memory of this process. (The value of getrusage includes the parent's memory
+/// between fork and exec.)
 fn peak_rss_bytes() -> Option<u64> {
     bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-/// Does what a child is for.
+/// Runs the task of a child.
 ///
 /// # Errors
-/// When the load or the copy fails.
+/// If the load or the copy fails.
 pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Load { device, memory_limit, files } => load(device, memory_limit, &files),
@@ -130,10 +131,10 @@ fn say(bytes: u64, parts: Parts) -> Result<()> {
     Ok(())
 }
 
-/// Runs a load of `files` in a process of its own.
+/// Runs a load of `files` in a separate process.
 ///
 /// # Errors
-/// When it fails, with what it said.
+/// If it fails, with its output.
 pub fn run_load(places: &Places, limit: MemoryLimit, files: &[PathBuf]) -> Result<Run> {
     let mut arguments = child_arguments("load", places);
     arguments.push(format!("--memory-limit={limit}").into());
@@ -141,10 +142,10 @@ pub fn run_load(places: &Places, limit: MemoryLimit, files: &[PathBuf]) -> Resul
     run_child(&arguments)
 }
 
-/// Runs context, plain read and plain copy of `file` in a process of its own.
+/// Creates a context, reads and copies `file` in a separate process.
 ///
 /// # Errors
-/// When it fails, with what it said.
+/// If it fails, with its output.
 pub fn run_plain(places: &Places, file: &PathBuf) -> Result<Run> {
     let mut arguments = child_arguments("plain", places);
     arguments.push(file.into());
@@ -169,7 +170,7 @@ fn run_child(arguments: &[OsString]) -> Result<Run> {
 /// Runs `command` to its end and reads the JSON that it prints.
 ///
 /// # Errors
-/// When it cannot be started, fails (with what it said), or prints something else.
+/// If it cannot be started, fails (with its output), or prints something else.
 pub fn output_of<T: DeserializeOwned>(command: &mut Process) -> Result<T> {
     let output = command
         .stdin(Stdio::null())

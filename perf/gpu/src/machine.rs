@@ -1,4 +1,4 @@
-//! What the figures were taken on, as far as the system tells.
+//! The machine on which the figures were measured, as far as the system reports it.
 
 use crate::places;
 use ringload::gpus;
@@ -10,11 +10,11 @@ use std::fs;
 /// The machine.
 #[derive(Debug, Default, Serialize)]
 pub struct Machine {
-    /// As whoever runs this calls it.
+    /// The name that the user gives it.
     description: Option<String>,
     gpu: String,
     device_bytes: u64,
-    /// The CUDA version that the driver is made for.
+    /// The CUDA version of the driver.
     cuda: String,
     driver: Option<String>,
     /// E.g. `32.0 GT/s PCIe x16, of 32.0 GT/s PCIe x16`.
@@ -28,10 +28,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, with the GPU that is measured.
+    /// Describes this machine and the measured GPU.
     ///
     /// # Errors
-    /// Where there is no such GPU.
+    /// If there is no such GPU.
     pub fn of(args: &places::PlacesArgs, description: Option<String>) -> Result<Self> {
         let (gpus, (major, minor)) = gpus()?;
         let Some(gpu) = gpus.into_iter().nth(args.device as usize) else {
@@ -84,7 +84,7 @@ impl Machine {
     }
 }
 
-/// What stands in a file of the kernel's.
+/// The content of a file of the kernel.
 fn text(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }

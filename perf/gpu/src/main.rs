@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! run = check    the kernels against the library's references, and loads against the files (check)
-//!     + figures  what has to be reached, as ratios within turns A B A B ... (figures)
-//!       |    GPU: the limits, by the driver's own functions     checkpoints: what is loaded
-//!       |    children: what begins with a process
-//!       report -> DIR/gpu.md, DIR/gpu.json, written anew after each part; exit status 1 for anything
-//!                 wrong or missed
+//!     + figures  the targets, as ratios within turns A B A B ... (figures)
+//!       |    GPU: the limits, by the driver's own functions     checkpoints: the loaded files
+//!       |    children: measurements that begin with a process
+//!       report -> DIR/gpu.md, DIR/gpu.json, rewritten after each part; exit status 1 if a check
+//!                 fails or a target is missed
 //! ```
 //!
-//! `perf/gpu.sh` packs it with all that it needs and runs it.
+//! `perf/gpu.sh` packs it with its dependencies and runs it.
 
 mod check;
 mod checkpoints;
@@ -41,9 +41,9 @@ enum Command {
         #[command(flatten)]
         check: check::CheckArgs,
     },
-    /// Say which GPU and machine this is
+    /// Print the GPU and the machine
     Gpu(places::PlacesArgs),
-    /// Do one thing in a process of its own
+    /// Run one task in a separate process
     #[command(subcommand, hide = true)]
     Child(children::Command),
 }
@@ -56,10 +56,10 @@ struct RunArgs {
     check: check::CheckArgs,
     #[command(flatten)]
     figures: figures::FiguresArgs,
-    /// Where gpu.md and gpu.json are written
+    /// Directory for gpu.md and gpu.json
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
-    /// What the machine is called, e.g. 'one H200, 16 cores'
+    /// Name of the machine, e.g. 'one H200, 16 cores'
     #[arg(long, value_name = "TEXT")]
     machine: Option<String>,
 }

@@ -1,10 +1,10 @@
-//! Where files are written, and removed from again.
+//! The directories for files, which are removed at the end.
 
 use nix::sys::statvfs::statvfs;
 use ringload::{Device, Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-/// Where to work.
+/// The GPU and the directories to use.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PlacesArgs {
     /// The GPU's CUDA ordinal
@@ -52,10 +52,10 @@ impl Drop for Own {
 }
 
 impl Places {
-    /// Makes the directories.
+    /// Creates the directories.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// If they cannot be created.
     pub fn new(args: &PlacesArgs) -> Result<Self> {
         let beside = || -> Result<PathBuf> {
             let own = std::env::current_exe()
@@ -84,7 +84,7 @@ impl Places {
 /// Fails unless `bytes` can be written below `path`.
 ///
 /// # Errors
-/// With both figures.
+/// The required and the available bytes.
 pub fn check_room(path: &Path, bytes: u64) -> Result<()> {
     let of = statvfs(path).map_err(|error| {
         Error::from_io(format_args!("look at {}", path.display()), error.into())

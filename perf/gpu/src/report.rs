@@ -1,4 +1,4 @@
-//! What came of it: tables for people (Markdown) and one JSON object.
+//! The report: Markdown tables and one JSON object.
 
 use crate::machine::Machine;
 use crate::turns::Samples;
@@ -7,17 +7,17 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// One thing that was checked.
+/// One check.
 #[derive(Debug, Serialize)]
 pub struct Check {
     pub name: String,
-    /// How many cases were tried.
+    /// The number of cases.
     pub cases: usize,
-    /// What was wrong.
+    /// The failure.
     pub error: Option<String>,
 }
 
-/// On which side of the target a figure has to be.
+/// The side of the target on which a figure has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -25,7 +25,7 @@ pub enum Target {
     AtMost(f64),
 }
 
-/// One figure, and what it must be.
+/// One figure and its target.
 #[derive(Debug, Serialize)]
 pub struct Figure {
     pub name: String,
@@ -38,17 +38,18 @@ pub struct Figure {
     pub reached: Option<bool>,
 }
 
-/// All of a run.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
     version: &'static str,
     machine: Machine,
     pub checks: Vec<Check>,
     pub figures: Vec<Figure>,
-    /// What could not be measured, and why; what is needed for a target counts as missed.
+    /// The failed measurements with their reasons. A target that needs one of them counts as
+    /// missed.
     pub skipped: Vec<String>,
     pub notes: Vec<String>,
-    /// How many turns each figure needs to count.
+    /// The number of turns that each figure needs.
     #[serde(skip)]
     pub turns: usize,
     seconds: f64,
@@ -73,7 +74,7 @@ impl Target {
 }
 
 impl Figure {
-    /// Its median, unit and range, for people.
+    /// The median with unit and range, as text.
     fn median(&self) -> String {
         let Some(median) = self.figure else { return "-".into() };
         let unit = if self.unit.is_empty() { "x" } else { self.unit };
@@ -100,7 +101,7 @@ impl Report {
         }
     }
 
-    /// Adds a figure that has to reach `target`. Too few turns are not enough.
+    /// Adds a figure that has to reach `target`. With too few turns it fails.
     pub fn judge(
         &mut self,
         name: impl Into<String>,
@@ -135,7 +136,7 @@ impl Report {
         self.skipped.push(why);
     }
 
-    /// Whether nothing is wrong, missed or left out.
+    /// Whether every check passed and every target was measured and reached.
     pub fn is_good(&self) -> bool {
         let right = self.checks.iter().all(|check| check.error.is_none());
         let reached = self.figures.iter().all(|figure| figure.reached != Some(false));
@@ -145,7 +146,7 @@ impl Report {
     /// Writes `gpu.md` and `gpu.json` into `directory`.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// If they cannot be written.
     pub fn write(&mut self, directory: &Path) -> Result<()> {
         self.seconds = self.began.elapsed().as_secs_f64();
         let json = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";

@@ -1,10 +1,10 @@
-//! Turns: what is compared is measured one after the other, again and again, within seconds of each
-//! other; the first turn only warms up. Medians of the turns count.
+//! Turns: compared variants are measured alternately, within seconds of each other. The first turn
+//! only warms up. Results are the medians of the turns.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// How many turns each part takes, and when to stop.
+/// The number of turns of each part, and the time limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     turns: usize,
@@ -14,29 +14,29 @@ pub struct Clock {
 /// One turn.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
-    /// Whether it is the one before the first that counts.
+    /// Whether it is the warm-up turn.
     pub warms_up: bool,
 }
 
 impl Clock {
-    /// So many turns a part, none begun after `time`.
+    /// `count` turns for each part; none begins after `time`.
     pub fn new(turns: usize, time: Duration) -> Self {
         Self { turns, end: Instant::now() + time }
     }
 
-    /// The clock of one of `parts` that are left, which may take its share of the time that is left.
+    /// The clock of one of `parts` remaining parts, which may use its share of the remaining time.
     pub fn share(&self, parts: u32) -> Self {
         let now = Instant::now();
         let left = self.end.saturating_duration_since(now);
         Self { turns: self.turns, end: now + left / parts.max(1) }
     }
 
-    /// How many turns count.
+    /// The number of counted turns.
     pub fn turns(&self) -> usize {
         self.turns
     }
 
-    /// The turns of one part: one that warms up, then those that count, as long as there is time.
+    /// The turns of one part: a warm-up turn, then counted turns until the time is up.
     pub fn take(&self) -> impl Iterator<Item = Turn> + use<> {
         let end = self.end;
         let turns: Range<usize> = 0..self.turns + 1;
@@ -44,24 +44,24 @@ impl Clock {
     }
 }
 
-/// What one way came to, turn by turn.
+/// The figures of one variant, turn by turn.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples(pub Vec<f64>);
 
 impl Samples {
-    /// Adds the figure of `turn`, if it counts.
+    /// Adds the figure of `turn`, unless it is the warm-up turn.
     pub fn add(&mut self, turn: Turn, figure: f64) {
         if !turn.warms_up {
             self.0.push(figure);
         }
     }
 
-    /// Turn by turn, these figures over those.
+    /// These figures divided by those, turn by turn.
     pub fn over(&self, others: &Self) -> Self {
         self.with(others, |figure, by| figure / by)
     }
 
-    /// Turn by turn, the larger figure.
+    /// The larger figure of each turn.
     pub fn or_more(&self, others: &Self) -> Self {
         self.with(others, f64::max)
     }
@@ -70,12 +70,12 @@ impl Samples {
         Self(std::iter::zip(&self.0, &others.0).map(|(&one, &other)| act(one, other)).collect())
     }
 
-    /// Each figure changed.
+    /// Applies a function to each figure.
     pub fn map(&self, act: impl Fn(f64) -> f64) -> Self {
         Self(self.0.iter().map(|&figure| act(figure)).collect())
     }
 
-    /// The middle one, or the mean of the two in the middle.
+    /// The median.
     pub fn median(&self) -> Option<f64> {
         let mut figures = self.0.clone();
         figures.sort_by(f64::total_cmp);
@@ -87,7 +87,7 @@ impl Samples {
         }
     }
 
-    /// The least and the greatest.
+    /// The smallest and the greatest figure.
     pub fn range(&self) -> Option<(f64, f64)> {
         let least = self.0.iter().copied().reduce(f64::min)?;
         Some((least, self.0.iter().copied().reduce(f64::max)?))

@@ -10,7 +10,9 @@
 //!   trace     the memory that work uses until it is known to be complete
 //!   delays    when an operation begins, drawn from the seed
 //!   alarm     incorrect use: prints one line and aborts the process
-//! ``` Device memory is poisoned host memory. Copies run late and out of step with the caller.
+//! ```
+//!
+//! Device memory is poisoned host memory. Copies run late and out of step with the caller.
 //! Incorrect use raises an alarm, even if it would have had no consequence this time. The README
 //! lists the environment variables and all alarms.
 

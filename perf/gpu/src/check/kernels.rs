@@ -1,5 +1,5 @@
-//! The kernels against the library's references, on input that is random or special: bit for bit, and
-//! nothing but the targets may be written.
+//! Compares the kernels bit for bit with the library's references, on random and special input, and
+//! checks that they write only to their targets.
 
 use super::{CheckArgs, row};
 use crate::checkpoints::{check_equal, differs};
@@ -10,7 +10,7 @@ use ringload::cast::Cast;
 use ringload::internals::crc64_nvme;
 use ringload::{Dtype, Result};
 
-/// What targets hold before a launch.
+/// The content of targets before a launch.
 const UNTOUCHED: u8 = 0xA5;
 /// Lengths around every boundary of the kernels: words, vectors, rows, groups of rows.
 const LENGTHS: [usize; 24] = [
@@ -45,8 +45,8 @@ pub fn all(gpu: &Gpu, args: &CheckArgs, checks: &mut Vec<Check>) {
     }
 }
 
-/// Values of a type that are not like the others: all there are of the small types, and of F32 those
-/// around every boundary of a mantissa, for each exponent and sign.
+/// Special values of a type: all values of the small types, and the values of F32 around every
+/// boundary of a mantissa, for each exponent and sign.
 fn special(dtype: Dtype) -> Vec<u8> {
     match dtype.bitsize() {
         8 => (0..=u8::MAX).collect(),
@@ -68,7 +68,7 @@ fn special(dtype: Dtype) -> Vec<u8> {
     }
 }
 
-/// Casts all of `source` in pieces as loads do.
+/// Casts all of `source` in pieces, as loads do.
 fn whole(kernels: &Kernels<'_>, cast: Cast, source: &[u8]) -> Result<()> {
     let kernel = Kernel::Cast(cast);
     let elements = source.len() / kernel.source_bytes(1);
@@ -82,12 +82,13 @@ fn whole(kernels: &Kernels<'_>, cast: Cast, source: &[u8]) -> Result<()> {
     run(kernels, kernel, source, &pieces, kernel.target_bytes(elements))
 }
 
-/// Runs `kernel` on pieces of `source` of every odd length and alignment; gives how many they were.
+/// Runs `kernel` on pieces of `source` with every length and alignment; returns the number of
+/// pieces.
 fn check(kernels: &Kernels<'_>, kernel: Kernel, source: &[u8], rng: &mut Rng) -> Result<usize> {
     let (mut pieces, mut at, mut target) = (Vec::new(), 0, 0);
     let longest = kernel.longest_piece();
     let fixed = LENGTHS.into_iter().cycle().take(3 * LENGTHS.len());
-    // Some as long as they are given, and longer; then whatever fits.
+    // Some pieces of the greatest length and longer; then pieces that fit.
     let fixed: Vec<_> = fixed.chain([longest - 1, longest, longest + 1, 3 * longest + 5]).collect();
     for number in 0.. {
         let given = fixed.get(number).copied();
@@ -110,7 +111,7 @@ fn check(kernels: &Kernels<'_>, kernel: Kernel, source: &[u8], rng: &mut Rng) ->
     Ok(pieces.len())
 }
 
-/// How much is left out before a target.
+/// The gap before a target.
 fn gap(kernel: Kernel, rng: &mut Rng) -> usize {
     match kernel {
         Kernel::Crc64 => 0,
@@ -142,7 +143,7 @@ fn run(
         }
     }
     let got = to.read()?;
-    // Names the piece, which says more than its place.
+    // Names the piece, which says more than its address.
     for (index, piece) in pieces.iter().enumerate() {
         let range = piece.target..piece.target + kernel.target_bytes(piece.length);
         check_equal(&format!("piece {index}, {piece:?}"), &got[range.clone()], &wanted[range])?;

@@ -1,5 +1,4 @@
-//! Loads against the files they came from, byte for byte: every way to read, every limit, every kind
-//! of destination.
+//! Compares loads byte for byte with their files: every read path, limit and kind of destination.
 
 use super::{CheckArgs, row};
 use crate::checkpoints::{Shape, Written, check_equal};
@@ -15,12 +14,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread;
 
-/// What is loaded.
+/// The checkpoints to load.
 struct Subject<'a> {
     /// Tensors of all kinds and sizes, on the disk and on tmpfs.
     disk: Written,
     tmpfs: Written,
-    /// Many small ones, of sizes that are no multiple of what tensors are aligned to.
+    /// Many small tensors, whose sizes are not multiples of the tensors' alignment.
     small: Written,
     device: Device,
     gpu: &'a Gpu,
@@ -52,7 +51,7 @@ pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>
     row(checks, "read_into memory on the GPU", || subject.read_into(&mut rng));
 }
 
-/// A tensor of each type now and then, of odd sizes, some empty, some scalars; and two large ones.
+/// Tensors of all types with odd sizes, some empty, some scalars, and two large tensors.
 fn shapes(bytes: u64, shard: usize, rng: &mut Rng) -> Vec<Shape> {
     let types = [Dtype::U8, Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F8_E4M3, Dtype::I64];
     let mut shapes = vec![Shape::new(format!("s{shard}.large"), Dtype::U8, &[bytes as usize / 4])];
@@ -89,7 +88,7 @@ impl<'a> Subject<'a> {
         Loader::new().device(self.device).memory_limit(MemoryLimit::Unlimited)
     }
 
-    /// Loads by `loader` and compares; gives how many tensors that were.
+    /// Loads with `loader` and compares; returns the number of tensors.
     fn compare(&self, loader: &Loader) -> Result<usize> {
         let loaded = loader.load(&self.disk.files)?;
         self.disk.compare(&loaded)?;
@@ -121,7 +120,7 @@ impl<'a> Subject<'a> {
         Ok(tensors)
     }
 
-    /// Tensors of a type that is cast come as the library's reference casts them.
+    /// Tensors that are cast equal those that the library's reference casts.
     fn casts(&self, to: Dtype) -> Result<usize> {
         let as_cast = |from: Dtype, bytes: Vec<u8>| match Cast::new(from, to) {
             Some(cast) => {
@@ -156,8 +155,8 @@ impl<'a> Subject<'a> {
         let loaded = self.loader().device(map.clone()).load(&self.disk.files)?;
         for tensor in &loaded {
             if tensor.device() != map.device_of(tensor.name()) {
-                let told = format!("{} is on {}", tensor.name(), tensor.device());
-                return Err(crate::checkpoints::differs(told));
+                let difference = format!("{} is on {}", tensor.name(), tensor.device());
+                return Err(crate::checkpoints::differs(difference));
             }
         }
         self.disk.compare(&loaded)?;
@@ -192,7 +191,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Random ranges of a file, one behind the other into memory that this process allocated.
+    /// Reads random ranges of a file, one after the other, into memory that this process allocated.
     #[allow(unsafe_code)]
     fn read_into(&self, rng: &mut Rng) -> Result<usize> {
         let path: &Path = &self.disk.files[0];

@@ -1,5 +1,5 @@
-//! Whether what is to be measured is right at all: each row tries many cases and stops at the first
-//! that is wrong.
+//! Checks the correctness of what is measured. Each row tries many cases and stops at the first
+//! failed one.
 
 mod kernels;
 mod loads;
@@ -9,13 +9,13 @@ use crate::places::Places;
 use crate::report::Check;
 use ringload::Result;
 
-/// How much is checked.
+/// The amount of checks.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CheckArgs {
     /// Bytes that each kernel is given
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = crate::figures::size_bytes)]
     check_bytes: u64,
-    /// Seed of what is drawn
+    /// Seed of random input
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
@@ -28,7 +28,7 @@ pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs) -> Vec<Check> {
     checks
 }
 
-/// Adds a row: `work` gives how many cases were right.
+/// Adds a row; `work` returns the number of passed cases.
 fn row(checks: &mut Vec<Check>, name: impl Into<String>, work: impl FnOnce() -> Result<usize>) {
     let name = name.into();
     let (cases, error) = match work() {

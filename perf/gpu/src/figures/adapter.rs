@@ -1,6 +1,6 @@
-//! A small model, from the start of a process to its last tensor, against a process that makes a
-//! context, reads the file into a vector and copies that to the GPU, one after the other. Both are
-//! children of this executable; the file is in the page cache.
+//! A small model, from the start of a process to its last tensor, compared with a process that
+//! creates a context, reads the file into a vector and copies it to the GPU, one step after the
+//! other. Both are children of this executable; the file is in the page cache.
 
 use super::{Part, make_warm};
 use crate::checkpoints::{Shape, Written};
@@ -10,7 +10,7 @@ use crate::turns::Samples;
 use ringload::{Dtype, MemoryLimit, Result};
 
 const MOST: f64 = 1.25;
-/// As of an adapter of rank 64 to a model of this width.
+/// The width of the model to which the adapter of rank 64 belongs.
 const DIMENSIONS: [usize; 2] = [64, 4096];
 
 pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {

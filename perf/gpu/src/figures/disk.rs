@@ -1,9 +1,9 @@
-//! Loads of files that are not in the page cache, against what the disk gives to direct reads.
+//! Loads of files that are not in the page cache, compared with the speed of direct reads.
 //!
-//! The limit is measured as `ringload bench` does: `ringload bench-reference direct` keeps deep
-//! O_DIRECT reads in flight on one io_uring, into the same few buffers, and looks at none of it; where
-//! io_uring is refused, threads that `pread` do the same here. The first turn tries all shapes and the
-//! faster half of them stays. Where the disk is slow, fewer of the files are read.
+//! The limit is measured as in `ringload bench`: `ringload bench-reference direct` keeps many
+//! O_DIRECT reads in flight on one io_uring, into a few buffers whose content is not used. If
+//! io_uring is not available, threads with `pread` do the same here. The first turn tries all
+//! shapes, and the faster half of them is kept. If the disk is slow, fewer files are read.
 
 use super::{Large, Part, load, loader, loads};
 use crate::checkpoints::Written;
@@ -27,12 +27,12 @@ use std::thread;
 use std::time::Instant;
 
 const LEAST: f64 = 0.97;
-/// About how long one reading may take.
+/// The approximate limit of the time of one measurement.
 const SECONDS: f64 = 3.0;
-/// So much may stay in the page cache.
+/// The bytes that may remain in the page cache.
 const RESIDENT_MOST: f64 = 0.002;
 
-/// A way to read all files directly: this many reads of this size at a time.
+/// A shape of direct reads: the number of concurrent reads and their size.
 #[derive(Debug, Clone, Copy)]
 enum Bare {
     Uring { chunk: usize, depth: usize },
@@ -49,14 +49,14 @@ impl fmt::Display for Bare {
     }
 }
 
-const WAYS: [Bare; 4] = [
+const SHAPES: [Bare; 4] = [
     Bare::Uring { chunk: 8 << 20, depth: 64 },
     Bare::Uring { chunk: 4 << 20, depth: 8 },
     Bare::Uring { chunk: 2 << 20, depth: 32 },
     Bare::Threads { chunk: 4 << 20, depth: 16 },
 ];
 
-/// What `ringload bench-reference` says.
+/// The output of `ringload bench-reference`.
 #[derive(Debug, Deserialize)]
 struct Said {
     bytes: u64,
@@ -64,14 +64,14 @@ struct Said {
 }
 
 pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
-    let (ways, written) = probe(part, large, report)?;
+    let (shapes, written) = probe(part, large, report)?;
     let loader = loader(part, MemoryLimit::Unlimited);
     let (mut limit, mut speeds, mut cpu) = <(Samples, Samples, Samples)>::default();
     for turn in part.clock.take() {
         let mut best = 0.0_f64;
-        for way in &ways {
+        for shape in &shapes {
             make_cold(&written.files)?;
-            best = best.max(way.gigabytes_per_second(part.places, &written.files)?);
+            best = best.max(shape.gigabytes_per_second(part.places, &written.files)?);
         }
         limit.add(turn, best);
         make_cold(&written.files)?;
@@ -83,9 +83,9 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         }
     }
     let what = super::size(written.bytes());
-    let ways: Vec<_> = ways.iter().map(Bare::to_string).collect();
+    let shapes: Vec<_> = shapes.iter().map(Bare::to_string).collect();
     report.explain(
-        format!("direct reads of {what}, the better of {}", ways.join(" and ")),
+        format!("direct reads of {what}, the better of {}", shapes.join(" and ")),
         "GB/s",
         &limit,
     );
@@ -101,33 +101,33 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// The faster half of the ways that work here, and so many of the files that a reading is short.
+/// The faster half of the shapes that work here, and as many files as can be read in a short time.
 fn probe(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<(Vec<Bare>, Written)> {
     let first = large.disk.first(1);
     let mut working = Vec::new();
     let mut refused = None;
-    for way in WAYS {
+    for shape in SHAPES {
         make_cold(&first.files)?;
-        match way.gigabytes_per_second(part.places, &first.files) {
-            Ok(speed) => working.push((speed, way)),
+        match shape.gigabytes_per_second(part.places, &first.files) {
+            Ok(speed) => working.push((speed, shape)),
             Err(error) => {
-                report.notes.push(format!("direct reads, {way}: {error}"));
+                report.notes.push(format!("direct reads, {shape}: {error}"));
                 refused = Some(error);
             }
         }
     }
     working.sort_by(|one, other| other.0.total_cmp(&one.0));
-    working.truncate(WAYS.len() / 2);
+    working.truncate(SHAPES.len() / 2);
     let Some(&(fastest, _)) = working.first() else {
         let none = || Error::new(ErrorKind::Unsupported, "no direct reads work here");
         return Err(refused.unwrap_or_else(none));
     };
     let gigabytes_each = first.bytes() as f64 / 1e9;
     let count = (fastest * SECONDS / gigabytes_each).max(1.0) as usize;
-    Ok((working.into_iter().map(|(_, way)| way).collect(), large.disk.first(count)))
+    Ok((working.into_iter().map(|(_, shape)| shape).collect(), large.disk.first(count)))
 }
 
-/// Leaves (nearly) nothing of the files in the page cache.
+/// Evicts (nearly) all of the files from the page cache.
 fn make_cold(files: &[PathBuf]) -> Result<()> {
     for path in files {
         let cold = |error| {
@@ -166,8 +166,8 @@ impl Bare {
     }
 }
 
-/// Reads all files, `depth` reads of `chunk` bytes at a time, each on a thread with a buffer of its own
-/// that was faulted in before.
+/// Reads all files with `depth` concurrent reads of `chunk` bytes. Each thread has its own buffer,
+/// which was faulted in before.
 fn read_by_threads(paths: &[PathBuf], chunk: usize, depth: usize) -> io::Result<Said> {
     let mut files = Vec::new();
     let mut reads = Vec::new();
@@ -188,7 +188,7 @@ fn read_by_threads(paths: &[PathBuf], chunk: usize, depth: usize) -> io::Result<
     let read_some = |buffer: &mut [u8]| -> io::Result<u64> {
         let mut bytes = 0;
         while let Some(&(file, offset, want)) = reads.get(next.fetch_add(1, Ordering::Relaxed)) {
-            // The last one of a file ends within a block, and is asked for as a whole.
+            // The last read of a file ends within a block and requests the whole block.
             if files[file].read_at(buffer, offset)? < want {
                 return Err(io::Error::other("a direct read came back short"));
             }
@@ -226,7 +226,7 @@ mod tests {
             .collect();
         match read_by_threads(&paths, 16 << 10, 3) {
             Ok(said) => assert_eq!(said.bytes, 109_096),
-            // Where the temporary directory has no direct reads: nothing to test.
+            // The temporary directory does not support direct reads: nothing to test.
             Err(refused) => eprintln!("skipped: {refused}"),
         }
     }

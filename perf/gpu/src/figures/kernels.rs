@@ -1,9 +1,9 @@
-//! Kernels against copies within the GPU.
+//! Kernels compared with copies within the GPU.
 //!
-//! Both sides count the bytes that they move, read and written together: a copy of n bytes moves 2n,
-//! `crc64` of n bytes moves n, a cast of n bytes to half as many moves 1.5n. (Held against the bytes
-//! that are copied, each figure would be twice as large.) Times are the GPU's own, by events around
-//! some launches in a row; that the input has been used before does not matter, it is larger than the
+//! Both sides count the bytes that they move, read and written together: a copy of n bytes moves
+//! 2n, `crc64` of n bytes moves n, a cast of n bytes to half as many moves 1.5n. (Compared with the
+//! copied bytes, each figure would be twice as large.) Times come from GPU events around several
+//! launches in a row. The input is reused, which does not matter because it is larger than the
 //! caches.
 
 use super::Part;
@@ -15,10 +15,10 @@ use ringload::Result;
 /// Copies or launches in a row.
 const REPEATS: u32 = 8;
 const LEAST: f64 = 0.5;
-/// Random bytes are written so many at a time.
+/// The number of random bytes that are written at a time.
 const NOISE_BYTES: usize = 64 << 20;
 
-/// A kernel at work on the whole buffer.
+/// A kernel that processes the whole buffer.
 struct Subject<'a> {
     name: String,
     batch: Batch<'a>,
@@ -30,7 +30,7 @@ struct Subject<'a> {
 pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
     let len = part.args.buffer as usize;
     let source = Memory::new(part.gpu, len)?;
-    // A cast makes at most four bytes of one.
+    // A cast turns one byte into at most four.
     let target = Memory::new(part.gpu, 4 * len)?;
     fill_with_noise(&source)?;
     let kernels = Kernels::load(part.gpu)?;
@@ -75,7 +75,7 @@ fn fill_with_noise(memory: &Memory<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `kernel` in the longest pieces that it is given, over all of `source`.
+/// `kernel` with pieces of the greatest length, over all of `source`.
 fn subject<'a>(
     kernels: &'a Kernels<'a>,
     kernel: Kernel,

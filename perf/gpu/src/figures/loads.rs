@@ -1,10 +1,10 @@
-//! Loads of cached files against the rate at which the GPU takes pinned memory.
+//! Loads of cached files, compared with the speed of copies from pinned memory to the GPU.
 //!
-//! The limit is the better of two chunk sizes, copied over and over from 256 MiB of registered memory
-//! on two streams. Loads run in this process, whose context is there, by a loader that keeps its
-//! pinned ring from turn to turn, as a server's does; what a loader without one takes is a figure of
-//! its own. A load's time goes from the call, which opens the checkpoint, to the last tensor in place,
-//! and takes in the allocations on the GPU.
+//! The limit is the better of two chunk sizes, copied repeatedly from 256 MiB of registered memory
+//! on two streams. Loads run in this process, which has a context, with a loader that keeps its
+//! pinned ring between turns, as a server does. A loader without a kept ring has its own figure.
+//! The time of a load extends from the call, which opens the checkpoint, to the last loaded tensor,
+//! and includes the allocations on the GPU.
 
 use super::{Large, Loaded, Part, load, loader, make_warm, size};
 use crate::checkpoints::Written;
@@ -15,16 +15,16 @@ use ringload::{Loader, MemoryLimit, Result};
 
 const LEAST: f64 = 0.90;
 const PINNED_MOST_BYTES: u64 = 512 << 20;
-/// What the limit is copied from, and how much of it in a turn.
+/// The size of the copied memory, and the bytes copied in a turn.
 const PINNED_BYTES: usize = 256 << 20;
 const COPIED_BYTES: usize = 4 << 30;
 const CHUNKS: [usize; 2] = [8 << 20, 64 << 20];
 
-/// One way to load.
+/// One variant of the load.
 struct Subject<'a> {
     name: String,
     written: &'a Written,
-    /// `None` where each load has a new one.
+    /// `None` if each load has a new loader.
     kept: Option<Loader>,
     judged: bool,
     speeds: Samples,
@@ -41,10 +41,10 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
     let [default, capped] = [unlimited, limited].map(|limit| loader(part, limit));
     for (source, written) in [("tmpfs", &large.tmpfs), ("the page cache", &large.disk)] {
         let name = format!("{what} from {source}");
-        let subject = |way: &str, kept: Option<Loader>| {
+        let subject = |variant: &str, kept: Option<Loader>| {
             let [speeds, cpu, pinned] = Default::default();
             Subject {
-                name: format!("{name}{way}"),
+                name: format!("{name}{variant}"),
                 written,
                 kept,
                 judged: false,
@@ -93,7 +93,7 @@ impl Subject<'_> {
     }
 }
 
-/// Measures everything once a turn; gives the speeds of the bare copies, by chunk size.
+/// Measures everything once per turn; returns the speeds of the bare copies, by chunk size.
 fn take_turns(
     part: &Part<'_>,
     large: &Large,
@@ -103,7 +103,7 @@ fn take_turns(
     let bytes = large.disk.bytes() as usize;
     let mut limits = <[Samples; 2]>::default();
     for turn in part.clock.take() {
-        // Given back before the loads: they have the machine to themselves.
+        // Freed before the loads, so that they have the machine to themselves.
         let mut from = Pinned::new(part.gpu, PINNED_BYTES.min(bytes))?;
         from.bytes_mut().fill(0x5A);
         let to = Memory::new(part.gpu, bytes.min(COPIED_BYTES))?;
@@ -135,7 +135,7 @@ fn take_turns(
     Ok(limits)
 }
 
-/// How the bytes came, and what was stepped down from.
+/// The read path and the downgrades.
 pub fn note(report: &mut Report, name: &str, loaded: &Loaded) {
     report.notes.push(format!("{name}: read {}", loaded.read_path));
     for step in &loaded.downgrades {

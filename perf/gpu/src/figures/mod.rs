@@ -1,7 +1,7 @@
-//! What has to be reached, part by part; each part's head says what is held against what.
+//! The targets, part by part; the head of each part describes its comparison.
 //!
-//! The context of the GPU that is measured is open all the while (children make their own), so that
-//! loads in this process find it made and the driver's kernel part stays awake.
+//! The context of the measured GPU stays open (children create their own), so that loads in this
+//! process find it and the driver's kernel module stays active.
 
 mod adapter;
 mod disk;
@@ -22,7 +22,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How much is measured.
+/// The amount of measurements.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FiguresArgs {
     /// Bytes of the checkpoint that is loaded from tmpfs, the page cache and the disk
@@ -37,7 +37,7 @@ pub struct FiguresArgs {
     /// Bytes that kernels work on
     #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = size_bytes)]
     buffer: u64,
-    /// How often everything is measured, in turns; medians count
+    /// How many turns measure everything; results are medians
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1000))]
     turns: u64,
     /// No turn begins after so many minutes of measuring
@@ -45,7 +45,7 @@ pub struct FiguresArgs {
     minutes: f64,
 }
 
-/// A size, written as a memory limit is.
+/// A size in the format of a memory limit.
 pub fn size_bytes(text: &str) -> std::result::Result<u64, String> {
     match text.parse() {
         Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes),
@@ -53,10 +53,10 @@ pub fn size_bytes(text: &str) -> std::result::Result<u64, String> {
     }
 }
 
-/// So many turns are enough for a figure, where there was no time for more.
+/// The number of turns that suffices for a figure if time is short.
 const TURNS_LEAST: usize = 5;
 
-/// What every part works with.
+/// The common input of all parts.
 struct Part<'a> {
     gpu: &'a Gpu,
     places: &'a Places,
@@ -69,7 +69,7 @@ type Measure = fn(&Part<'_>, &mut Report) -> Result<()>;
 /// Measures all parts, each in its share of the time; the report is written to `out` after each.
 ///
 /// # Errors
-/// When something fails that the rest cannot do without.
+/// If something fails that the other parts need.
 pub fn all(
     gpu: &Gpu,
     places: &Places,
@@ -107,7 +107,7 @@ pub fn all(
     Ok(())
 }
 
-/// Measures a part; its failure is put down and does not stop the others.
+/// Measures a part. A failure is recorded and does not stop the other parts.
 fn take(report: &mut Report, what: &str, work: impl FnOnce(&mut Report) -> Result<()>) {
     eprintln!("measuring: {what}");
     if let Err(error) = work(report) {
@@ -121,7 +121,7 @@ struct Large {
     tmpfs: Written,
 }
 
-/// In so many files, so that they are written side by side, and the first few can be taken alone.
+/// The number of files, which are written in parallel; some parts use only the first few.
 const SHARDS: usize = 8;
 
 impl Large {
@@ -146,7 +146,7 @@ impl Large {
     }
 }
 
-/// What one load in this process came to.
+/// The result of one load in this process.
 struct Loaded {
     seconds: f64,
     gigabytes_per_second: f64,
@@ -156,8 +156,8 @@ struct Loaded {
     downgrades: Vec<String>,
 }
 
-/// Loads `written` by `loader` and lets it go again, outside the time that is measured; compares it
-/// with the files if `compare`.
+/// Loads `written` with `loader`, and compares it with the files if `compare` is set. The tensors
+/// are dropped outside the measured time.
 fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Result<Loaded> {
     let cpu_before = cpu_seconds()?;
     let began = Instant::now();
@@ -167,8 +167,8 @@ fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Re
     let (summary, bytes) = (loaded.summary(), written.bytes());
     let on_device = summary.device_bytes.get(&device).copied().unwrap_or(0);
     if on_device != bytes || loaded.len() != written.tensors() {
-        let told = format!("{on_device} of {bytes} bytes came to {device}");
-        return Err(crate::checkpoints::differs(told));
+        let difference = format!("{on_device} of {bytes} bytes came to {device}");
+        return Err(crate::checkpoints::differs(difference));
     }
     if compare {
         written.compare(&loaded)?;
@@ -186,7 +186,7 @@ fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Re
     })
 }
 
-/// A loader onto the GPU, without regard to the environment.
+/// A loader to the GPU that ignores the environment.
 fn loader(part: &Part<'_>, limit: MemoryLimit) -> Loader {
     Loader::new().device(part.places.device).memory_limit(limit)
 }

@@ -1,4 +1,4 @@
-//! Whole processes that load the large checkpoint: nothing is judged, but it is what users see.
+//! Whole processes that load the large checkpoint, as users see them. There is no target.
 
 use super::{Large, Part};
 use crate::children::{Of, run_load};

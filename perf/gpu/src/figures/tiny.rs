@@ -1,8 +1,8 @@
-//! Many small tensors against as many bytes as one tensor, from tmpfs, by one loader each that is kept
-//! from turn to turn.
+//! Many small tensors compared with one tensor of the same size, from tmpfs, each with a loader
+//! that is kept between turns.
 //!
-//! What is judged is the whole call, which opens the checkpoint: with so many tensors, that reads some
-//! megabytes of header. The figures without it, and those of whole processes, explain.
+//! The target applies to the whole call, which opens the checkpoint and reads several megabytes of
+//! headers. The figures without opening, and those of whole processes, are explanations.
 
 use super::{Part, load, loader, size};
 use crate::checkpoints::{Shape, Written};
@@ -17,7 +17,7 @@ use std::time::Instant;
 const MOST: f64 = 2.0;
 const BYTES_EACH: usize = 4096;
 
-/// One checkpoint, and its times.
+/// One checkpoint and its times.
 struct Subject {
     name: &'static str,
     written: Written,
@@ -33,7 +33,7 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
     check_room(part.places.tmpfs(), 4 * total as u64)?;
     let one = vec![Shape::new("all", Dtype::U8, &[total])];
     let even = |i: usize| Shape::new(format!("t.{i}"), Dtype::BF16, &[BYTES_EACH / 2]);
-    // 4 KiB on average, and no multiple of 256.
+    // 4 KiB on average, never a multiple of 256.
     let odd = |i: usize| {
         let less = 1 + i / 2 % 251;
         let len = if i.is_multiple_of(2) { BYTES_EACH - less } else { BYTES_EACH + less };

@@ -1,4 +1,4 @@
-//! The project's kernels, launched as `kernels/README.md` says.
+//! Launches the project's kernels as `kernels/README.md` describes.
 
 use super::{Gpu, Memory, Stream, driver, timed};
 use cudarc::driver::{result, sys};
@@ -17,7 +17,7 @@ const MODULES: [&str; 3] = [
 const FROM: [Dtype; 5] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8_E4M3, Dtype::F8_E5M2];
 const TO: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
-/// What can be launched.
+/// The kernels.
 #[derive(Debug, Clone, Copy)]
 pub enum Kernel {
     Scatter,
@@ -25,7 +25,7 @@ pub enum Kernel {
     Cast(Cast),
 }
 
-/// One piece: offsets in bytes into source and target, and a length as the kernel counts it.
+/// One piece: offsets in bytes into source and target, and a length in the kernel's unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
     pub source: usize,
@@ -54,7 +54,7 @@ impl Kernel {
         }
     }
 
-    /// Which of the modules it is in.
+    /// The index of its module.
     fn module(self) -> usize {
         match self {
             Kernel::Scatter => 0,
@@ -77,7 +77,7 @@ impl Kernel {
         }
     }
 
-    /// The longest piece to be given, as the kernel counts it.
+    /// The greatest length of a piece, in the kernel's unit.
     pub fn longest_piece(self) -> usize {
         match self {
             Kernel::Scatter => 64 << 10,
@@ -86,7 +86,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes that a piece of such a length has in the source.
+    /// The bytes of a piece of this length in the source.
     pub fn source_bytes(self, length: usize) -> usize {
         match self {
             Kernel::Cast(cast) => length * element_bytes(cast.from()),
@@ -94,7 +94,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes that the result of such a piece has in the target.
+    /// The bytes of the result of such a piece in the target.
     pub fn target_bytes(self, length: usize) -> usize {
         match self {
             Kernel::Scatter => length,
@@ -103,7 +103,7 @@ impl Kernel {
         }
     }
 
-    /// What targets have to be multiples of.
+    /// The alignment of targets.
     pub fn target_alignment(self) -> usize {
         match self {
             Kernel::Scatter => 1,
@@ -126,7 +126,7 @@ impl<'a> Kernels<'a> {
     /// Loads all of them.
     ///
     /// # Errors
-    /// When the driver does not take the PTX.
+    /// If the driver does not accept the PTX.
     pub fn load(gpu: &'a Gpu) -> Result<Self> {
         let mut kernels = Self { gpu, modules: Vec::new() };
         for text in MODULES {
@@ -162,23 +162,23 @@ impl Drop for Kernels<'_> {
     }
 }
 
-/// A kernel with the pieces that it is to work on, which are on the GPU.
+/// A kernel with its list of pieces on the GPU.
 pub struct Batch<'a> {
     kernels: &'a Kernels<'a>,
     kernel: Kernel,
     function: sys::CUfunction,
     pieces: Memory<'a>,
     count: u32,
-    /// Borrowed as long as the pieces name them. Of `crc64` the target is the results.
+    /// Borrowed as long as the pieces refer to them. The target of `crc64` holds its results.
     _source: &'a Memory<'a>,
     target: &'a Memory<'a>,
 }
 
 impl<'a> Batch<'a> {
-    /// Of `crc64`, a piece's target has to be 8 times its index.
+    /// For `crc64`, the target of a piece must be 8 times its index.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// If the driver fails.
     pub fn new(
         kernels: &'a Kernels<'a>,
         kernel: Kernel,
@@ -208,10 +208,10 @@ impl<'a> Batch<'a> {
         Ok(Self { kernels, kernel, function, pieces: on_device, count, _source: source, target })
     }
 
-    /// How long each of `repeats` launches takes, one after the other.
+    /// The time of each of `repeats` launches, one after the other.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// If the driver fails.
     pub fn seconds(&self, repeats: u32) -> Result<f64> {
         let seconds =
             timed(self.kernels.gpu, |stream| (0..repeats).try_for_each(|_| self.launch(stream)))?;

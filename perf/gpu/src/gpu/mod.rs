@@ -1,9 +1,9 @@
-//! The GPU, by the driver's own functions and beside the library: what loads are measured against
-//! must not pass through the code that is measured.
+//! The GPU, through the driver's own functions: the reference measurements must not use the
+//! measured code of the library.
 //!
-//! All of it is used from one thread, the one that opened the GPU. What is made on a GPU borrows
-//! it, and what is queued is waited for before the call that queued it returns, also when it fails:
-//! so nothing here can outlive what it uses.
+//! Everything is used from the thread that opened the GPU. Objects on a GPU borrow it, and queued
+//! work is waited for before the call that queued it returns, even if it fails. Therefore nothing
+//! can outlive the objects that it uses.
 //!
 //! ```text
 //! GPU (primary context) -> Memory, Pinned (host), Stream -> transfers (copies), kernels (launches)
@@ -24,18 +24,18 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
 
-/// Every context may use what is registered.
+/// Every context may use the registered memory.
 const PORTABLE: u32 = 1;
 
 /// A GPU whose primary context is current on this thread.
 pub struct Gpu {
     device: sys::CUdevice,
     multiprocessors: u32,
-    /// What is current is a matter of the thread.
+    /// The current context is a property of the thread.
     _thread: PhantomData<*const ()>,
 }
 
-/// A sentence of what the driver answered.
+/// A sentence with the driver's error.
 fn driver<T>(doing: &str, answer: std::result::Result<T, DriverError>) -> Result<T> {
     answer.map_err(|error| {
         Error::new(ErrorKind::Device, format!("the GPU could not {doing}: {error:?}"))
@@ -43,12 +43,12 @@ fn driver<T>(doing: &str, answer: std::result::Result<T, DriverError>) -> Result
 }
 
 impl Gpu {
-    /// Opens GPU `ordinal`: loads the driver, makes the context.
+    /// Opens GPU `ordinal`: loads the driver and creates the context.
     ///
     /// # Errors
-    /// Where there is no driver or no such GPU.
+    /// If there is no driver or no such GPU.
     pub fn open(ordinal: u32) -> Result<Self> {
-        // SAFETY: loading NVIDIA's library runs its initialisers, which is what is asked for.
+        // SAFETY: loading NVIDIA's library runs its initialisers, as intended.
         if !unsafe { sys::is_culib_present() } {
             let sentence = "no CUDA driver (libcuda.so.1) is on this machine; run this on one with \
                             an NVIDIA GPU and its driver";
@@ -70,7 +70,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// How many multiprocessors it has.
+    /// The number of multiprocessors.
     pub fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
@@ -78,12 +78,12 @@ impl Gpu {
     /// Free memory in bytes.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// If the driver fails.
     pub fn free_bytes(&self) -> Result<u64> {
         driver("tell its free memory", result::mem_get_info()).map(|(free, _)| free as u64)
     }
 
-    /// Waits for all its work, so that what ordinary copies brought is there for every stream.
+    /// Waits for all work, so that the results of ordinary copies are visible to every stream.
     fn synchronize(&self) -> Result<()> {
         driver("finish its work", result::ctx::synchronize())
     }
@@ -117,7 +117,7 @@ impl<'a> Memory<'a> {
     /// `len` bytes, not initialised.
     ///
     /// # Errors
-    /// When the GPU has no room.
+    /// If the GPU is out of memory.
     pub fn new(gpu: &'a Gpu, len: usize) -> Result<Self> {
         // SAFETY: a context is current; freed once, on drop.
         let answer = unsafe { result::malloc_sync(len.max(1)) };
@@ -139,10 +139,10 @@ impl<'a> Memory<'a> {
         self.address + range.start as u64
     }
 
-    /// Copies `bytes` from ordinary memory to `offset`, and waits until they are there.
+    /// Copies `bytes` from ordinary memory to `offset` and waits for the copy.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// If the driver fails.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -156,7 +156,7 @@ impl<'a> Memory<'a> {
     /// A copy of all bytes, in ordinary memory.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// If the driver fails.
     pub fn read(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.len];
         if self.len > 0 {
@@ -170,7 +170,7 @@ impl<'a> Memory<'a> {
     /// Sets all bytes.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// If the driver fails.
     pub fn fill(&self, byte: u8) -> Result<()> {
         if self.len > 0 {
             // SAFETY: this allocation's bytes; nothing else is queued that uses them.
@@ -188,7 +188,8 @@ impl Drop for Memory<'_> {
     }
 }
 
-/// Host memory as the library pins it: mapped, faulted in, huge pages where there are any, registered.
+/// Host memory that is pinned as in the library: mapped, with huge pages if possible, and
+/// registered.
 pub struct Pinned<'a> {
     gpu: &'a Gpu,
     memory: Window,
@@ -198,7 +199,7 @@ impl<'a> Pinned<'a> {
     /// `len` bytes.
     ///
     /// # Errors
-    /// When there is no memory, or the driver refuses to register it.
+    /// If there is no memory, or the driver fails to register it.
     pub fn new(gpu: &'a Gpu, len: usize) -> Result<Self> {
         let ring = Ring::keeping_memory(len, PAGE_BYTES, None)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -228,7 +229,7 @@ impl Drop for Pinned<'_> {
     }
 }
 
-/// Work that the GPU does in order. It is waited for on drop.
+/// A queue of work that the GPU executes in order. Dropping it waits for the work.
 struct Stream<'a> {
     raw: sys::CUstream,
     _gpu: PhantomData<&'a Gpu>,
@@ -258,14 +259,14 @@ impl Drop for Stream<'_> {
     }
 }
 
-/// A mark in a stream that keeps the time.
+/// A point in a stream that records the time.
 struct Event<'a> {
     raw: sys::CUevent,
     _gpu: PhantomData<&'a Gpu>,
 }
 
 impl<'a> Event<'a> {
-    /// Marks the end of what `stream` was given so far.
+    /// Records an event after the queued work of `stream`.
     fn record(stream: &Stream<'a>) -> Result<Self> {
         let raw =
             driver("make an event", result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
@@ -275,7 +276,7 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
-    /// The time from `earlier` to this one, both of them reached.
+    /// The time from `earlier` to this event, both of which are complete.
     fn seconds_since(&self, earlier: &Self) -> Result<f64> {
         // SAFETY: both live and were recorded in one stream.
         let answer = unsafe { result::event::elapsed(earlier.raw, self.raw) };
@@ -290,7 +291,7 @@ impl Drop for Event<'_> {
     }
 }
 
-/// How long the GPU takes for what `queue` queues, by the GPU's own clock.
+/// The time of the work that `queue` queues, measured by the GPU.
 fn timed<'a>(gpu: &'a Gpu, queue: impl Fn(&Stream<'a>) -> Result<()>) -> Result<f64> {
     let stream = Stream::new(gpu)?;
     let before = Event::record(&stream)?;

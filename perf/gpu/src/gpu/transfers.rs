@@ -1,18 +1,18 @@
-//! What the GPU's copies give: the limits that loads and kernels are held against.
+//! The speed of the GPU's copies, which limits loads and kernels.
 
 use super::{Memory, Pinned, Stream, driver, timed};
 use cudarc::driver::result;
 use ringload::Result;
 use std::time::Instant;
 
-/// Copies are queued on so many streams in turn, as loads do.
+/// The number of streams that copies alternate between, as in loads.
 const STREAMS: usize = 2;
 
-/// How long it takes to copy `total` bytes from `from` to `to` in copies of `chunk` bytes; either is
-/// gone through again and again.
+/// The time to copy `total` bytes from `from` to `to` in copies of `chunk` bytes. Both are reused
+/// repeatedly.
 ///
 /// # Errors
-/// What the driver answers.
+/// If the driver fails.
 pub fn host_to_device_seconds(
     from: &mut Pinned<'_>,
     to: &Memory<'_>,
@@ -23,7 +23,7 @@ pub fn host_to_device_seconds(
     let bytes = &*from.bytes_mut();
     let chunk = chunk.min(bytes.len()).min(to.len());
     let (sources, targets) = (bytes.len() / chunk, to.len() / chunk);
-    // After all that they use: they wait for their work when they are dropped.
+    // Declared after the objects that they use, because dropping them waits for their work.
     let streams = (0..STREAMS).map(|_| Stream::new(gpu)).collect::<Result<Vec<_>>>()?;
     let began = Instant::now();
     for (i, stream) in (0..(total / chunk).max(1)).zip(streams.iter().cycle()) {
@@ -41,10 +41,10 @@ pub fn host_to_device_seconds(
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// How long each of `repeats` copies of `len` bytes from `from` to `to` takes, one after the other.
+/// The time of each of `repeats` copies of `len` bytes from `from` to `to`, one after the other.
 ///
 /// # Errors
-/// What the driver answers.
+/// If the driver fails.
 pub fn device_to_device_seconds(
     from: &Memory<'_>,
     to: &Memory<'_>,
