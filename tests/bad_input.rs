@@ -153,7 +153,7 @@ fn a_file_that_is_too_short_for_its_header_is_refused() {
     assert_bytes_refused(
         &whole[..whole.len() - 3],
         "{}: the file is truncated: the header describes 10 bytes of tensor data, the file has 7: \
-         3 are missing; was its download finished?",
+         3 bytes missing; was its download finished?",
     );
 }
 
@@ -243,12 +243,12 @@ fn offsets_that_do_not_fill_the_file_are_refused() {
         &[entry("a", 0, 1 << 60)],
         8,
         "{}: the file is truncated: the header describes 1152921504606846976 bytes of tensor data, \
-         the file has 8: 1152921504606846968 are missing; was its download finished?",
+         the file has 8: 1152921504606846968 bytes missing; was its download finished?",
     );
     assert_entries_refused(
         &[entry("a", 0, 8)],
         9,
-        "{}: the header describes 8 bytes of tensor data, the file has 9: 1 is too many",
+        "{}: the header describes 8 bytes of tensor data, the file has 9: 1 byte too many",
     );
 }
 

@@ -16,7 +16,7 @@ use super::dtype::{self, Dtype};
 use super::json::{self, HeaderEntry};
 use super::shard::{Shard, TensorInfo};
 use super::tensor_table::NameKeys;
-use super::text::{Bytes, NumberWithVerb, Quoted, Shape, first_repeated};
+use super::text::{Bytes, Quoted, Shape, first_repeated};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::Source;
 use std::collections::BTreeMap;
@@ -231,14 +231,14 @@ fn check_layout(tensors: &[HeaderEntry], data_bytes: u64) -> CheckResult<()> {
             "the file is truncated: the header describes {} of tensor data, the file has \
              {data_bytes}: {} missing; was its download finished?",
             Bytes(end_of_last),
-            NumberWithVerb(end_of_last - data_bytes)
+            Bytes(end_of_last - data_bytes)
         ));
     }
     if end_of_last < data_bytes {
         return Err(format!(
             "the header describes {} of tensor data, the file has {data_bytes}: {} too many",
             Bytes(end_of_last),
-            NumberWithVerb(data_bytes - end_of_last)
+            Bytes(data_bytes - end_of_last)
         ));
     }
     Ok(())

@@ -226,14 +226,14 @@ fn wrong_layouts() {
             vec![u8s("a", 0, 4)],
             3,
             "the file is truncated: the header describes 4 bytes of tensor data, the file has 3: \
-             1 is missing; was its download finished?",
+             1 byte missing; was its download finished?",
         ),
         (
             vec![u8s("a", 0, 4)],
             6,
-            "the header describes 4 bytes of tensor data, the file has 6: 2 are too many",
+            "the header describes 4 bytes of tensor data, the file has 6: 2 bytes too many",
         ),
-        (vec![], 1, "the header describes 0 bytes of tensor data, the file has 1: 1 is too many"),
+        (vec![], 1, "the header describes 0 bytes of tensor data, the file has 1: 1 byte too many"),
         (vec![u8s("a", 0, 1), u8s("a", 1, 2)], 2, "tensor \"a\" occurs twice in the header"),
         (
             vec![u8s("a", 0, big)],

@@ -5,6 +5,7 @@
 //! returned, whatever the timing.
 
 use crate::error::Result;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -56,10 +57,7 @@ fn on_threads<T: Send>(threads: usize, worker: &(impl Fn() -> Outcomes<T> + Sync
         let others: Vec<_> = (1..threads).map_while(spawn).collect();
         let mut outcomes = worker();
         for other in others {
-            match other.join() {
-                Ok(more) => outcomes.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            outcomes.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
         outcomes
     })

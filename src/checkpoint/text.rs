@@ -43,15 +43,6 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// `"1 is"`, `"2 are"`.
-pub(super) struct NumberWithVerb(pub(super) u64);
-
-impl fmt::Display for NumberWithVerb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, if self.0 == 1 { "is" } else { "are" })
-    }
-}
-
 /// Returns the first name that is equal to an earlier one.
 pub(super) fn first_repeated<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut seen = HashSet::new();

@@ -31,55 +31,42 @@ pub(super) struct Meaning {
     pub remedy: &'static str,
 }
 
-struct Row {
-    errno: Errno,
-    action: ErrnoAction,
-    meaning: Meaning,
-}
-
-const fn row(
-    errno: Errno,
-    action: ErrnoAction,
-    kind: ErrorKind,
-    what: &'static str,
-    remedy: &'static str,
-) -> Row {
-    Row { errno, action, meaning: Meaning { kind, what, remedy } }
-}
-
 use ErrnoAction::{Downgrade, Fail, Retry};
 use ErrorKind::{InvalidInput, Io, NotFound, OutOfMemory, PermissionDenied, Unsupported};
 
+/// An errno, its action, the kind of its error, its description and its remedy.
+type Row = (Errno, ErrnoAction, ErrorKind, &'static str, &'static str);
+
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
-    row(Errno::EINTR,       Retry,     Io, "a signal interrupted the read", ""),
-    row(Errno::EAGAIN,      Retry,     Io, "the kernel had no resources for the read at that moment", "lower the number of engines"),
-    row(Errno::ECANCELED,   Retry,     Io, "the kernel cancelled the read", ""),
-    row(Errno::EINVAL,      Downgrade, Io, "the file system does not support direct I/O or this alignment", "try --read-path buffered"),
-    row(Errno::EOPNOTSUPP,  Downgrade, Unsupported, "the file system does not support this kind of read", "try --read-path buffered"),
-    row(Errno::ENOSYS,      Downgrade, Unsupported, "the kernel does not have this system call", "try --read-path buffered"),
-    row(Errno::EFAULT,      Fail,      Io, "the destination memory is not accessible", ""),
-    row(Errno::EIO,         Fail,      Io, "the storage device reported an I/O error", "check the kernel log and the disk's health"),
-    row(Errno::EREMOTEIO,   Fail,      Io, "the remote storage reported an I/O error", "check the file server"),
-    row(Errno::ENXIO,       Fail,      Io, "the device is gone", "check that the disk is still attached"),
-    row(Errno::ENODEV,      Fail,      Io, "the device is gone", "check that the disk is still attached"),
-    row(Errno::ETIMEDOUT,   Fail,      Io, "the storage did not answer in time", "check the mount and its server"),
-    row(Errno::ESTALE,      Fail,      ErrorKind::Changed, "the file was replaced on the file server", "load it again"),
-    row(Errno::EOVERFLOW,   Fail,      Io, "an offset is too large for the file system", ""),
-    row(Errno::ENOENT,      Fail,      NotFound, "no such file or directory", "check the path"),
-    row(Errno::ENOTDIR,     Fail,      NotFound, "a part of the path is not a directory", "check the path"),
-    row(Errno::EACCES,      Fail,      PermissionDenied, "permission denied", "check the owner and mode of the file and of its directories"),
-    row(Errno::EPERM,       Fail,      PermissionDenied, "operation not permitted", "check the container's seccomp profile and capabilities"),
-    row(Errno::EISDIR,      Fail,      InvalidInput, "it is a directory", "name a file in the directory"),
-    row(Errno::ELOOP,       Fail,      InvalidInput, "too many symbolic links", "check the path for a loop of links"),
-    row(Errno::ENAMETOOLONG,Fail,      InvalidInput, "the path is too long", ""),
-    row(Errno::EMFILE,      Fail,      Io, "this process has too many open files", "raise the limit with ulimit -n"),
-    row(Errno::ENFILE,      Fail,      Io, "this machine has too many open files", "raise fs.file-max"),
-    row(Errno::ENOMEM,      Fail,      OutOfMemory, "out of memory, or over the locked-memory limit", "free memory, raise ulimit -l, or set a smaller --memory-limit"),
-    row(Errno::ENOSPC,      Fail,      Io, "the disk is full", "free space, or use another directory"),
-    row(Errno::EDQUOT,      Fail,      Io, "the disk quota is used up", "free space, or use another directory"),
-    row(Errno::EROFS,       Fail,      Io, "the file system is read-only", "use another directory"),
-    row(Errno::EBADF,       Fail,      Io, "the file was closed", ""),
+    (Errno::EINTR,       Retry,     Io, "a signal interrupted the read", ""),
+    (Errno::EAGAIN,      Retry,     Io, "the kernel had no resources for the read at that moment", "lower the number of engines"),
+    (Errno::ECANCELED,   Retry,     Io, "the kernel cancelled the read", ""),
+    (Errno::EINVAL,      Downgrade, Io, "the file system does not support direct I/O or this alignment", "try --read-path buffered"),
+    (Errno::EOPNOTSUPP,  Downgrade, Unsupported, "the file system does not support this kind of read", "try --read-path buffered"),
+    (Errno::ENOSYS,      Downgrade, Unsupported, "the kernel does not have this system call", "try --read-path buffered"),
+    (Errno::EFAULT,      Fail,      Io, "the destination memory is not accessible", ""),
+    (Errno::EIO,         Fail,      Io, "the storage device reported an I/O error", "check the kernel log and the disk's health"),
+    (Errno::EREMOTEIO,   Fail,      Io, "the remote storage reported an I/O error", "check the file server"),
+    (Errno::ENXIO,       Fail,      Io, "the device is gone", "check that the disk is still attached"),
+    (Errno::ENODEV,      Fail,      Io, "the device is gone", "check that the disk is still attached"),
+    (Errno::ETIMEDOUT,   Fail,      Io, "the storage did not answer in time", "check the mount and its server"),
+    (Errno::ESTALE,      Fail,      ErrorKind::Changed, "the file was replaced on the file server", "load it again"),
+    (Errno::EOVERFLOW,   Fail,      Io, "an offset is too large for the file system", ""),
+    (Errno::ENOENT,      Fail,      NotFound, "no such file or directory", "check the path"),
+    (Errno::ENOTDIR,     Fail,      NotFound, "a part of the path is not a directory", "check the path"),
+    (Errno::EACCES,      Fail,      PermissionDenied, "permission denied", "check the owner and mode of the file and of its directories"),
+    (Errno::EPERM,       Fail,      PermissionDenied, "operation not permitted", "check the container's seccomp profile and capabilities"),
+    (Errno::EISDIR,      Fail,      InvalidInput, "it is a directory", "name a file in the directory"),
+    (Errno::ELOOP,       Fail,      InvalidInput, "too many symbolic links", "check the path for a loop of links"),
+    (Errno::ENAMETOOLONG,Fail,      InvalidInput, "the path is too long", ""),
+    (Errno::EMFILE,      Fail,      Io, "this process has too many open files", "raise the limit with ulimit -n"),
+    (Errno::ENFILE,      Fail,      Io, "this machine has too many open files", "raise fs.file-max"),
+    (Errno::ENOMEM,      Fail,      OutOfMemory, "out of memory, or over the locked-memory limit", "free memory, raise ulimit -l, or set a smaller --memory-limit"),
+    (Errno::ENOSPC,      Fail,      Io, "the disk is full", "free space, or use another directory"),
+    (Errno::EDQUOT,      Fail,      Io, "the disk quota is used up", "free space, or use another directory"),
+    (Errno::EROFS,       Fail,      Io, "the file system is read-only", "use another directory"),
+    (Errno::EBADF,       Fail,      Io, "the file was closed", ""),
 ];
 
 const UNKNOWN: Meaning =
@@ -87,18 +74,18 @@ const UNKNOWN: Meaning =
 
 fn find(error: &io::Error) -> Option<&'static Row> {
     let errno = Errno::from_raw(error.raw_os_error()?);
-    TABLE.iter().find(|row| row.errno == errno)
+    TABLE.iter().find(|row| row.0 == errno)
 }
 
 /// How the engine handles a read that failed with `error`. Unknown errors are
 /// [`Fail`](ErrnoAction::Fail).
 pub(crate) fn action(error: &io::Error) -> ErrnoAction {
-    find(error).map_or(Fail, |row| row.action)
+    find(error).map_or(Fail, |row| row.1)
 }
 
 /// How `error` is reported.
 pub(super) fn meaning(error: &io::Error) -> Meaning {
-    find(error).map_or(UNKNOWN, |row| row.meaning)
+    find(error).map_or(UNKNOWN, |&(_, _, kind, what, remedy)| Meaning { kind, what, remedy })
 }
 
 #[cfg(test)]
@@ -108,8 +95,8 @@ mod tests {
     #[test]
     fn every_errno_has_one_line() {
         for (i, row) in TABLE.iter().enumerate() {
-            let twin = TABLE[i + 1..].iter().any(|other| other.errno == row.errno);
-            assert!(!twin, "{:?} is in the table twice", row.errno);
+            let twin = TABLE[i + 1..].iter().any(|other| other.0 == row.0);
+            assert!(!twin, "{:?} is in the table twice", row.0);
         }
     }
 
