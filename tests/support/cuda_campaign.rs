@@ -260,7 +260,7 @@ impl Scene<'_> {
         completed.sort_unstable();
         assert_eq!(completed, [0, 1, 2]);
         assert_eq!(host, expected_host);
-        assert!(gpu.bytes() == file, "lent memory is wrong");
+        assert!(gpu.bytes() == file, "the memory of the caller is wrong");
         Ok(())
     }
 }

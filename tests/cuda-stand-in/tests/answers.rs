@@ -1,4 +1,4 @@
-//! What the driver and cuFile tell.
+//! The results of the driver and of cuFile.
 
 // SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
 #![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

@@ -1,6 +1,7 @@
-//! The kernels, run on the host, against the library's own casts and checksums, bit for bit.
+//! Runs the kernels on the host and compares them bit for bit with the casts and checksums of the
+//! library.
 //!
-//! What this cannot see is left to a GPU: whether the PTX does what the source says, and how fast.
+//! Only a GPU can show that the PTX does the same as the source, and how fast it is.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Every wrong use of memory rings its alarm: once, and with what was wrong.
+//! Every incorrect use of memory raises one alarm that names it.
 
 // SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
 #![allow(clippy::undocumented_unsafe_blocks)]

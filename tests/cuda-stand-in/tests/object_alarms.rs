@@ -1,4 +1,4 @@
-//! Every wrong use of contexts and what belongs to them rings its alarm, and so does every leak.
+//! Every incorrect use of contexts and their objects, and every leak, raises an alarm.
 
 // SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
 #![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! What the environment orders comes: limits, failures, times.
+//! The environment variables work: limits, failures, times.
 
 // SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
 #![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 fn device_memory_is_limited_aligned_and_poisoned() {
     passes(&[("MEMORY", "4096")], || {
         retain(0);
-        let told = || {
+        let reported = || {
             let (mut free, mut total) = (0, 0);
             ok(unsafe { cuMemGetInfo_v2(&mut free, &mut total) });
             (free, total)
         };
-        assert_eq!(told(), (4096, 4096));
+        assert_eq!(reported(), (4096, 4096));
         let memory = allocate(100);
-        assert_eq!((told(), memory % 1024), ((3584, 4096), 512));
+        assert_eq!((reported(), memory % 1024), ((3584, 4096), 512));
         assert_eq!(read(memory, 100), [0xA5; 100]);
         let mut other = 0;
         assert_eq!(unsafe { cuMemAlloc_v2(&mut other, 3585) }, CUDA_ERROR_OUT_OF_MEMORY);
@@ -34,10 +34,10 @@ fn device_memory_is_limited_aligned_and_poisoned() {
         }
         let again = allocate(100);
         assert_ne!(again, memory);
-        assert_eq!(told(), (3584, 4096));
+        assert_eq!(reported(), (3584, 4096));
         let first = retain(0);
         retain(1);
-        assert_eq!(told(), (4096, 4096));
+        assert_eq!(reported(), (4096, 4096));
         ok(cuCtxSetCurrent(first));
         ok(cuMemFree_v2(again));
         [0, 0, 1].into_iter().for_each(release);

@@ -1,4 +1,4 @@
-//! What the driver promises about order holds under every seed, and no more than that.
+//! The guarantees of the driver about the order of operations hold with every seed, and no others do.
 
 // SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
 #![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

@@ -30,7 +30,7 @@ pub fn host_to_device_seconds(
         let source = &bytes[i % sources * chunk..][..chunk];
         let target = i % targets * chunk;
         let target = to.address_of(&(target..target + chunk));
-        // SAFETY: registered memory that `from` lends, and a range of `to`; the streams, which are
+        // SAFETY: registered memory of `from`, and a range of `to`; the streams, which are
         // dropped first, wait for the copy.
         let answer = unsafe { result::memcpy_htod_async(target, source, stream.raw) };
         driver("copy registered bytes in", answer)?;
