@@ -1,7 +1,7 @@
 //! Opening and planning a very large checkpoint: a million tensors in 500 shards.
 //!
-//! The shards are sparse files, so that nothing but headers is ever read. Opening and planning
-//! together are to take at most two seconds.
+//! The shards are sparse files, of which only the headers are read. Opening and planning together
+//! should take at most two seconds.
 
 #![allow(missing_docs)]
 

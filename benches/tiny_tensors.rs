@@ -1,8 +1,8 @@
-//! Loading very many very small tensors: 200,000 of 4 KiB in one file that the page cache holds.
+//! Loading many small tensors: 200,000 of 4 KiB in one file that the page cache holds.
 //!
-//! What is compared: `Loader::load` (open, plan, read, hand out every tensor) and a plain
-//! `std::fs::read` of the same file. A load is to take at most twice as long. The ratio is printed
-//! at the end, as the median of pairs taken one after the other.
+//! This compares `Loader::load`, which opens, plans, reads and hands out every tensor, with a plain
+//! `std::fs::read` of the same file. A load should take at most twice as long. The ratio is printed at
+//! the end, as the median of pairs that are measured one after the other.
 
 #![allow(missing_docs)]
 
@@ -50,7 +50,7 @@ fn print_ratio(read: impl Fn() -> Vec<u8>, load: impl Fn() -> Loaded) {
     );
 }
 
-/// How long `work` takes, without dropping what it made.
+/// How long `work` takes, without dropping its result.
 fn seconds<T>(work: impl Fn() -> T) -> f64 {
     let began = Instant::now();
     let made = black_box(work());

@@ -1,8 +1,8 @@
-//! `--dtype`: floats come cast, all else as stored, under every limit.
+//! `--dtype`: floats are loaded cast and all other tensors as stored, under every limit.
 //!
-//! Hazards: a cast tensor at the wrong place of its slot; neighbours of another type cast along or
-//! left out; the limit passed by what is stored and what is cast together; a slot that never fits;
-//! a type that nothing is cast to taken as if it were.
+//! Hazards: a cast tensor at the wrong offset of its slot; neighbours of another type that are cast
+//! with it or left out; a limit exceeded by the stored and the cast tensor together; a slot that never
+//! fits; a target type that is not supported but accepted.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use std::path::Path;
 
 const TO: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
-/// What a tensor is delivered as.
+/// The type that a tensor is delivered as.
 fn delivered(tensor: &Expected, to: Dtype) -> Expected {
     let Some(cast) = Cast::new(tensor.dtype, to) else {
         return tensor.clone();
@@ -28,7 +28,7 @@ fn delivered(tensor: &Expected, to: Dtype) -> Expected {
     Expected { dtype: to, bytes, ..tensor.clone() }
 }
 
-/// The least limit: the largest tensor, with its cast.
+/// The smallest limit: the largest tensor, with its cast.
 fn least_limit(tensors: &[Expected], to: Dtype) -> u64 {
     let bytes = |tensor: &Expected| {
         let cast = Cast::new(tensor.dtype, to);
@@ -38,7 +38,7 @@ fn least_limit(tensors: &[Expected], to: Dtype) -> u64 {
     tensors.iter().map(bytes).max().unwrap_or(0)
 }
 
-/// Loads the file of `tensors` and compares all that comes; each is dropped before the next.
+/// Loads the file of `tensors` and compares every tensor. Each is dropped before the next is taken.
 fn check(loader: &Loader, path: &Path, tensors: &[Expected], to: Dtype) {
     let (loader, path, tensors) = (loader.clone(), path.to_path_buf(), tensors.to_vec());
     in_time("a load with casts", move || {
@@ -203,7 +203,7 @@ fn the_command_digests_what_it_delivers_and_counts_it() {
 #[test]
 fn the_command_names_the_types_that_it_casts_to() {
     for wrong in ["int4", "f64", "f8_e4m3"] {
-        let told = run(ringload().args(["load", "nowhere", "--dtype", wrong])).wrong_usage();
-        assert!(told.contains(wrong) && told.contains("f32, f16 or bf16"), "{told}");
+        let error = run(ringload().args(["load", "nowhere", "--dtype", wrong])).wrong_usage();
+        assert!(error.contains(wrong) && error.contains("f32, f16 or bf16"), "{error}");
     }
 }

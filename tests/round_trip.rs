@@ -1,9 +1,9 @@
-//! What the `safetensors` crate writes must come back bit for bit, each tensor exactly once.
+//! Files that the `safetensors` crate writes are loaded bit for bit, each tensor exactly once.
 //!
-//! Hazards: extents and blocks that cut tensors at any byte; files that do not end at a sector;
-//! empty tensors between, before and behind others; tensors larger than one read, one extent, or
-//! all the memory in flight; a ring so small that every slot is used again and again; shards and
-//! engines racing; pages that are half in the page cache; memory given back while it is looked at.
+//! Hazards: extents and blocks that cut tensors at any byte; files that do not end at a sector; empty
+//! tensors before, between and after others; tensors larger than one read, one extent, or all memory
+//! in flight; a ring so small that every slot is reused many times; races between shards and engines;
+//! files of which the page cache holds a part; memory that is returned while it is in use.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +17,7 @@ use ringload::{Dtype, ErrorKind, Loader, MemoryLimit, Order, ReadPath, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// A checkpoint to be written.
+/// A checkpoint to write.
 #[derive(Debug, Clone)]
 struct Model {
     shards: Vec<Vec<Expected>>,
@@ -26,7 +26,7 @@ struct Model {
 }
 
 impl Model {
-    /// Writes it; gives what to load.
+    /// Writes the checkpoint. Returns the location to load.
     fn write(&self, directory: &Path) -> PathBuf {
         let files: Vec<String> =
             (0..self.shards.len()).map(|i| format!("model-{i:05}.safetensors")).collect();
@@ -88,12 +88,12 @@ impl Subset {
     }
 }
 
-/// One way to load.
+/// How to load.
 #[derive(Debug, Clone, Copy)]
 struct Way {
     path: ReadPath,
-    /// The limit: `None` for none, else how far it lies between the largest tensor (0) and a
-    /// quarter more than all of them (1000).
+    /// The limit: `None` for none, else its position between the largest tensor (0) and a quarter
+    /// more than all tensors (1000).
     limit: Option<u64>,
     order: Order,
     engines: usize,
@@ -131,15 +131,15 @@ fn way(path: ReadPath) -> impl Strategy<Value = Way> {
     )
 }
 
-/// Two ways on each read path.
+/// Two variants of each read path.
 fn ways() -> impl Strategy<Value = [Way; 8]> {
     use ReadPath::{Auto, Buffered, Direct, Mapped};
     [Auto, Auto, Direct, Direct, Buffered, Buffered, Mapped, Mapped].map(way)
 }
 
-/// A shape of about `elements` elements that has a whole number of bytes.
+/// A shape of about `elements` elements with a whole number of bytes.
 fn shape_of(elements: usize, form: usize, dtype: Dtype) -> Vec<usize> {
-    // Of F4 two make a byte, of F6 four make three.
+    // Two elements of F4 make a byte, and four of F6 make three.
     let unit = if dtype.bitsize() < 8 { 4 } else { 1 };
     let elements = elements.next_multiple_of(unit);
     match form {
@@ -158,7 +158,7 @@ fn tensor() -> impl Strategy<Value = (usize, Vec<usize>, u64)> {
         6 => 1..600_usize,
         4 => 600..20_000_usize,
         4 => 20_000..300_000_usize,
-        // The sizes around a block and a direct read of it.
+        // Sizes around one block.
         2 => prop::sample::select(vec![511, 512, 513, 4095, 4096, 4097, 65_536]),
     ];
     (0..DTYPES.len(), len_bytes, 0..7_usize, any::<u64>()).prop_map(
@@ -169,7 +169,7 @@ fn tensor() -> impl Strategy<Value = (usize, Vec<usize>, u64)> {
     )
 }
 
-/// A tensor of several MiB in one case of six: it has extents and reads of its own.
+/// In one case of six, a tensor of several MiB, which has extents and reads of its own.
 fn large_tensor() -> impl Strategy<Value = Option<(usize, Vec<usize>, u64)>> {
     let large = ((3_usize << 20)..(10 << 20), any::<u64>())
         .prop_map(|(len_bytes, seed)| (4, vec![len_bytes], seed));
@@ -211,7 +211,7 @@ fn check(tensor: &Tensor, expected: &Expected) -> TestCaseResult {
     Ok(())
 }
 
-/// Loads `location` as `way` says, streamed and resident, and checks all of it.
+/// Loads `location` in the given way, streamed and resident, and checks all tensors.
 fn load_and_check(location: &Path, model: &Model, way: Way) -> TestCaseResult {
     let expected: BTreeMap<&str, &Expected> = model
         .tensors()
@@ -271,7 +271,7 @@ fn load_and_check(location: &Path, model: &Model, way: Way) -> TestCaseResult {
         }
         Err(error) => {
             prop_assert_eq!(error.kind(), ErrorKind::MemoryLimit);
-            // All in whole blocks, of which each extent has up to two more.
+            // All tensors in whole blocks, with up to two more blocks per extent.
             let needed = total + expected.len() as u64 * 2 * 4096;
             let below = summary.memory_limit_bytes.is_some_and(|limit| limit < needed);
             prop_assert!(below, "{error}");
@@ -390,7 +390,7 @@ fn many_tiny_tensors_come_each_once() {
     }
     let capped = Loader::new().memory_limit(MemoryLimit::Bytes(10_000));
     assert_loads(&capped, &path, &tensors);
-    // Each has a read and a slot of its own.
+    // Each tensor has a read and a slot of its own.
     let few = &tensors[..2000];
     write(&path, few, None);
     assert_loads(&Loader::new().memory_limit(MemoryLimit::Min), &path, few);

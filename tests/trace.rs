@@ -1,9 +1,9 @@
-//! The timeline of a load, as `--trace` writes it: other programs draw it, and believe it.
+//! The timeline of a load, as `--trace` writes it for other programs to draw.
 //!
-//! Hazards: a slot that is told to be free while its bytes are in use, or in use when it is free
-//! (then more would be in use than there is); bytes that nobody read; events out of the load's time,
-//! or one on the other in a row; waits where an engine works; a load that is lost since its trace
-//! cannot be written, or a file that is lost since there is no load.
+//! Hazards: a slot recorded as free while its bytes are in use, or as in use when it is free (then more
+//! memory would be in use than exists); bytes that nobody read; events outside of the load's time, or
+//! overlapping in one row; waits while an engine works; a load that is lost because its trace cannot
+//! be written, or a file that is lost because there is no load.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Twelve tensors of 1 MiB and a bit, in two shards.
+/// Twelve tensors of slightly more than 1 MiB, in two shards.
 struct Files {
     directory: TempDir,
     tensors: Vec<Expected>,
@@ -50,7 +50,8 @@ impl Files {
         self.load_with(ringload(), arguments)
     }
 
-    /// A load with these arguments: its trace, which is right as far as all are, and its report.
+    /// Runs a load with these arguments. Returns its trace, after the checks that apply to all traces,
+    /// and its report.
     fn load_with(&self, mut command: Command, arguments: &[&str]) -> (Trace, Value) {
         command.arg("load").arg(self.directory.path()).args(arguments);
         let (trace, report) = traced(command);
@@ -60,7 +61,7 @@ impl Files {
     }
 }
 
-/// Runs `command`, a load.
+/// Runs `command`, which is a load.
 fn traced(mut command: Command) -> (Trace, Value) {
     let out = directory();
     let file = out.path().join("trace.json");
@@ -91,10 +92,11 @@ fn what_is_resident_is_held_until_the_end() {
         let last = trace.at("last tensor");
         assert!(trace.of("held").iter().all(|held| held.end >= last), "{arguments:?}: {trace:?}");
         assert!(trace.of("wait").is_empty(), "there is no limit: {trace:?}");
-        let told = report["read_bytes"].as_object().unwrap().keys().map(String::as_str).collect();
-        let ways = trace.read().1;
-        let ways: BTreeSet<_> = ways.iter().flat_map(|ways| ways.split('+')).collect();
-        assert_eq!(ways, told);
+        let reported =
+            report["read_bytes"].as_object().unwrap().keys().map(String::as_str).collect();
+        let paths = trace.read().1;
+        let paths: BTreeSet<_> = paths.iter().flat_map(|paths| paths.split('+')).collect();
+        assert_eq!(paths, reported);
         let engines = trace.rows.range((ENGINES, 0)..(SLOTS, 0)).count();
         assert_eq!(report["engines"], engines);
     }
@@ -115,7 +117,7 @@ fn no_more_is_in_use_than_the_limit_permits() {
 }
 
 #[test]
-fn a_cast_is_told_of_both_slots() {
+fn a_cast_is_recorded_for_both_slots() {
     let directory = directory();
     let halves = Expected::new("w", ringload::Dtype::F16, &[1000, 500], 1);
     write(&directory.path().join("a.safetensors"), &[halves], None);
@@ -169,7 +171,7 @@ fn loads_without_slots_tell_what_they_read() {
 }
 
 #[test]
-fn the_network_the_cache_and_what_went_wrong_are_told() {
+fn the_network_the_cache_and_retries_are_recorded() {
     let (model, cache) = (Model::new(&[1_000_000; 9]), directory());
     let server = FaultServer::start(model.file.clone(), |number, request| match number {
         2 => Reply::new(503),
@@ -184,20 +186,20 @@ fn the_network_the_cache_and_what_went_wrong_are_told() {
     let (trace, report) = load();
     assert!(trace.read().0 >= 9_000_000);
     // The header's page may be in the cache already.
-    assert!(trace.read().1.iter().all(|ways| ways.split('+').any(|way| way == "http")));
+    assert!(trace.read().1.iter().all(|paths| paths.split('+').any(|path| path == "http")));
     assert!(trace.bytes_in_use() <= report["ring_bytes"].as_u64().unwrap());
     let [(_, why)] = &trace.events["retry"][..] else { panic!("{trace:?}") };
     assert_eq!(why, "throttled");
-    // What the cache left out under the limit comes from the server again.
+    // Bytes that the cache left out under the limit come from the server again.
     let (trace, report) = load();
-    let ways = trace.read().1;
-    let from_cache = ways.iter().any(|ways| ways.split('+').any(|way| way == "cache"));
-    assert_eq!(from_cache, report["cached_bytes"].as_u64().unwrap() > 0, "{ways:?}");
+    let paths = trace.read().1;
+    let from_cache = paths.iter().any(|paths| paths.split('+').any(|path| path == "cache"));
+    assert_eq!(from_cache, report["cached_bytes"].as_u64().unwrap() > 0, "{paths:?}");
     assert!(from_cache, "{report:#}");
 }
 
 #[test]
-fn a_step_down_is_told_with_its_reason() {
+fn a_downgrade_is_recorded_with_its_reason() {
     let files = Files::new();
     let (trace, _) = files.load(&["--read-path", "gds", "--drop"]);
     let [(_, why)] = &trace.events["downgrade"][..] else { panic!("{trace:?}") };
@@ -217,7 +219,7 @@ fn an_engine_waits_while_the_caller_holds_the_memory() {
     }
     let timeline = stream.timeline().unwrap();
     let took = |period: Period| period.end - period.start;
-    // Two slots fit: while one is held, the other is filled, and then there is nothing to do.
+    // Two slots fit: while one is held, the other is filled, and then the engine waits.
     let waited: Duration = timeline.waits.iter().map(|wait| took(wait.period)).sum();
     assert!(waited >= 5 * PAUSE, "{waited:?}: {timeline:?}");
     assert!(timeline.waits.iter().all(|wait| wait.engine == 0));
@@ -228,7 +230,7 @@ fn an_engine_waits_while_the_caller_holds_the_memory() {
         };
         assert!(took(held) >= PAUSE && held.end <= timeline.end, "{slot:?}");
     }
-    // What is not asked for is not taken down.
+    // Nothing is recorded unless it is requested.
     assert!(loader.stream(files.directory.path()).unwrap().timeline().is_none());
 }
 
@@ -247,15 +249,15 @@ fn what_is_printed_is_the_same_with_a_trace() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_the_load() {
+fn a_file_that_cannot_be_written_is_reported_before_the_load() {
     let files = Files::new();
     let folder = files.directory.path();
     let server = FaultServer::start(Vec::new(), |_, _| panic!("the load has begun"));
     for file in [folder.join("none/trace.json"), folder.to_owned()] {
         let mut command = ringload();
-        let told = run(command.args(["load", &server.url(), "--trace"]).arg(&file)).failure();
+        let error = run(command.args(["load", &server.url(), "--trace"]).arg(&file)).failure();
         let sentence = format!("error: cannot write the trace to {}: ", file.display());
-        assert!(told.starts_with(&sentence) && told.contains("\ncaused by: "), "{told}");
+        assert!(error.starts_with(&sentence) && error.contains("\ncaused by: "), "{error}");
     }
     assert!(server.seen().is_empty());
 }
@@ -292,7 +294,7 @@ fn a_load_that_fails_leaves_its_trace_and_one_that_never_was_none() {
     trace.check(60.0);
     assert!(!trace.of("reading").is_empty(), "{trace:?}");
     assert!(!trace.events.contains_key("last tensor"));
-    // What was there before stays.
+    // The file that was there before stays.
     load("missing.safetensors");
     assert!(file.exists());
 }

@@ -10,7 +10,6 @@
 //! ended; a read that ends before the end of the file is an error.
 
 use super::fill::{RETRIES_MAX, ended_early};
-use super::queue::Completion;
 use super::shared::Shared;
 use crate::device::cuda::{GdsGpu, GdsTarget, RegisteredFile};
 use crate::error::{Error, Result};
@@ -78,18 +77,9 @@ impl GdsWork {
     /// Works until no extent is left or the load is stopped.
     pub(super) fn run(&self, shared: &Shared, engine: usize) {
         let mut bounce = Vec::new();
-        while !shared.is_cancelled() {
-            let index = self.next_extent.fetch_add(1, Ordering::Relaxed);
-            let Some(extent) = self.extents.get(index) else {
-                return;
-            };
-            match self.load(shared, engine, extent, &mut bounce) {
-                Ok(all) => {
-                    all.into_iter().for_each(|ready| shared.queue.push(Completion::Tensors(ready)))
-                }
-                Err(error) => shared.fail(error),
-            }
-        }
+        shared.load_extents(&self.extents, &self.next_extent, |extent| {
+            self.load(shared, engine, extent, &mut bounce)
+        });
     }
 
     /// Loads an extent into GPU memory. Returns the tensors that are complete with it.

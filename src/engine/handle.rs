@@ -54,8 +54,8 @@ impl LoadHandle {
         let work = Arc::new(work);
         let mut handle = Self { shared: Arc::new(Shared::new(job)), threads: Vec::new() };
         let shared = Arc::clone(&handle.shared);
-        for transfer in shared.job.transfers.iter().cloned() {
-            let shared = Arc::clone(&shared);
+        for transfer in &shared.job.transfers {
+            let (shared, transfer) = (Arc::clone(&shared), Arc::clone(transfer));
             handle.spawn(format!("ringload-{}", transfer.device()), move || {
                 shared.guard(|| {
                     if let Err(error) = transfer.run(&*shared) {
@@ -74,8 +74,8 @@ impl LoadHandle {
         }
         let Job { rings, register, ahead_bytes, .. } = &shared.job;
         let is_registered = |ring| register.as_ref().is_some_and(|other| Arc::ptr_eq(other, ring));
-        for ring in rings.iter().filter(|ring| !is_registered(ring)).cloned() {
-            let ahead_bytes = *ahead_bytes;
+        for ring in rings.iter().filter(|ring| !is_registered(ring)) {
+            let (ring, ahead_bytes) = (Arc::clone(ring), *ahead_bytes);
             handle.spawn("ringload-memory".to_owned(), move || ring.populate_ahead(ahead_bytes))?;
         }
         Ok(handle)

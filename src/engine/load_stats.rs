@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The ways by which bytes are read. A way's position is its index in [`LoadStats::read_bytes`].
+/// The paths by which bytes are read, in the order of the enum.
 const ALL_VIA: [Via; 5] = [Via::Direct, Via::Buffered, Via::Mapped, Via::Http, Via::Gds];
 
 pub(crate) struct LoadStats {
+    /// One count per path, indexed by `Via`.
     read_bytes: [AtomicU64; ALL_VIA.len()],
     /// Bytes whose checksum a GPU computed and found right.
     pub device_verified_bytes: AtomicU64,
@@ -71,7 +72,7 @@ impl LoadStats {
         self.fallbacks.lock().downgrades.clone()
     }
 
-    /// Bytes read, by how they were read. Ways without bytes are left out.
+    /// Bytes read, by path. Paths without bytes are left out.
     pub fn read_bytes(&self) -> BTreeMap<&'static str, u64> {
         let bytes = |via: Via| self.read_bytes[via as usize].load(Ordering::Relaxed);
         let all = ALL_VIA.map(|via| (via.as_str(), bytes(via)));

@@ -5,7 +5,6 @@
 //! pages, and to read those that are not cached, in steps, so that stopping is quick. A file that
 //! shrank is reported as EFAULT by madvise(2), not as a signal.
 
-use super::queue::Completion;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::options::Device;
@@ -15,7 +14,7 @@ use crate::source::{Source, Via, stopped};
 use crate::tensor::{LoadedTensors, Offsets, Storage};
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -36,16 +35,9 @@ impl MappedWork {
 
     /// Works until no extent is left or the load is stopped.
     pub(super) fn run(&self, shared: &Shared, engine: usize) {
-        while !shared.is_cancelled() {
-            let index = self.next_extent.fetch_add(1, Ordering::Relaxed);
-            let Some(extent) = self.plan.extents().get(index) else {
-                return;
-            };
-            match self.fault_in(shared, engine, extent) {
-                Ok(ready) => shared.queue.push(Completion::Tensors(ready)),
-                Err(error) => shared.fail(error),
-            }
-        }
+        shared.load_extents(self.plan.extents(), &self.next_extent, |extent| {
+            self.fault_in(shared, engine, extent).map(Some)
+        });
     }
 
     fn fault_in(&self, shared: &Shared, engine: usize, extent: &Extent) -> Result<LoadedTensors> {

@@ -2,10 +2,11 @@
 
 use super::job::Job;
 use super::load_stats::LoadStats;
-use super::queue::CompletionQueue;
-use crate::error::{Error, ErrorKind};
+use super::queue::{Completion, CompletionQueue};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Extent;
 use crate::source::{ChecksumVerifier, Source, Stop, Via};
+use crate::tensor::LoadedTensors;
 use crate::timeline::{SlotUse, Stage, TraceSpan};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -67,6 +68,25 @@ impl Shared {
     pub fn guard(&self, body: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
             self.fail(Error::new(ErrorKind::Io, "a thread of the load panicked; this is a bug"));
+        }
+    }
+
+    /// Loads the `extents` that are left, starting with the one of index `next`, which all threads
+    /// advance, until none is left or the load is stopped. Delivers the tensors of each.
+    pub fn load_extents<T: IntoIterator<Item = LoadedTensors>>(
+        &self,
+        extents: &[Extent],
+        next: &AtomicUsize,
+        mut load: impl FnMut(&Extent) -> Result<T>,
+    ) {
+        while !self.is_cancelled() {
+            let Some(extent) = extents.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            match load(extent) {
+                Ok(ready) => {
+                    ready.into_iter().for_each(|ready| self.queue.push(Completion::Tensors(ready)));
+                }
+                Err(error) => self.fail(error),
+            }
         }
     }
 

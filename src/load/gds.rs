@@ -44,11 +44,14 @@ const FILE_SYSTEMS: [FsType; 4] = [
     FsType(0x0BD0_0BD0), // Lustre
 ];
 
-/// Whether a load uses GPUDirect Storage.
-pub(super) enum GdsChoice {
-    Use(Vec<GdsGpu>),
-    /// With a downgrade to report if the caller requested it.
-    Not(Option<Downgrade>),
+/// How the bytes of a load are read.
+pub(super) enum LoadPath {
+    /// The files are mapped.
+    Mapped,
+    /// The GPUs read the files.
+    Gds(Vec<GdsGpu>),
+    /// Engines read into rings. The downgrade is reported if the caller requested another path.
+    Ring(Option<Downgrade>),
 }
 
 impl Loader {
@@ -56,23 +59,23 @@ impl Loader {
     ///
     /// # Errors
     /// When a GPU has too little memory for the tensors.
-    pub(super) fn choose_gds(&self, plan: &Plan, sources: &[Arc<dyn Source>]) -> Result<GdsChoice> {
+    pub(super) fn gds_or_ring(&self, plan: &Plan, sources: &[Arc<dyn Source>]) -> Result<LoadPath> {
         let requested = match self.options.read_path {
             ReadPath::Gds => true,
             ReadPath::Auto => false,
-            _ => return Ok(GdsChoice::Not(None)),
+            _ => return Ok(LoadPath::Ring(None)),
         };
         match self.gds_gpus(plan, sources, requested) {
             Ok(gpus) => {
                 gpus.iter().try_for_each(GdsGpu::check_memory)?;
-                Ok(GdsChoice::Use(gpus))
+                Ok(LoadPath::Gds(gpus))
             }
             Err(why) if requested => {
-                Ok(GdsChoice::Not(Some(Downgrade { from: "gds", to: "ring", why })))
+                Ok(LoadPath::Ring(Some(Downgrade { from: "gds", to: "ring", why })))
             }
             Err(why) => {
                 tracing::debug!(why, "no GPUDirect Storage");
-                Ok(GdsChoice::Not(None))
+                Ok(LoadPath::Ring(None))
             }
         }
     }

@@ -15,12 +15,12 @@ mod loaded;
 mod loader;
 mod numa_affinity;
 mod option_table;
-mod options;
 mod part;
 mod pinned_pool;
 mod read_into;
 mod remote;
 mod rings;
+mod setters;
 mod start;
 mod stream;
 mod summary;
@@ -40,8 +40,11 @@ pub(crate) use crate::engine::CancelHandle;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::location::IntoLocations;
+use crate::options;
+use crate::plan::Plan;
 #[cfg(any(feature = "capi", test))]
 use crate::source::Opener;
+use crate::timeline::Recorder;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -95,5 +98,21 @@ impl Loader {
     /// As [`stream`](Self::stream).
     pub fn stream_checkpoint(&self, checkpoint: Arc<Checkpoint>) -> Result<TensorStream> {
         self.start_stream(checkpoint, Instant::now())
+    }
+
+    /// Starts a load of `checkpoint` that began at `began`.
+    fn start_stream(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
+        let options = &self.options;
+        let limit = self.resolved_memory_limit()?;
+        options.dtype.map_or(Ok(()), options::check_dtype)?;
+        let (selection, devices) = (&options.selection, &options.devices);
+        let plan = Arc::new(Plan::new(checkpoint, limit, selection, devices, options.dtype)?);
+        self.check_verifiable(&plan)?;
+        let recorder = options.timeline.then(|| Recorder::new(began));
+        if let Some(recorder) = &recorder {
+            recorder.step("open", None, began);
+        }
+        let started = self.start_load(&plan, recorder)?;
+        Ok(TensorStream::new(plan, started, options.order, began))
     }
 }

@@ -77,6 +77,10 @@ impl Rings {
         index: usize,
         device: Device,
     ) -> Result<Destination> {
+        let extent_source = |source: &Arc<dyn Source>| ExtentSource {
+            location: source.location().clone(),
+            block_bytes: source.block_bytes(),
+        };
         match (device, &self.host, &self.gpus) {
             (Device::Host, Some(ring), _) => {
                 Ok(Destination { ring: Arc::clone(ring), transfer: None })
@@ -85,7 +89,7 @@ impl Rings {
                 let transfer: Arc<dyn DeviceTransfer> = Arc::new(CudaTransfer::new(TransferSpec {
                     ordinal,
                     extents: Arc::clone(spec.extents),
-                    sources: spec.sources.iter().map(|source| extent_source(&**source)).collect(),
+                    sources: spec.sources.iter().map(extent_source).collect(),
                     layout: (spec.layout)(index),
                     destination: index,
                     verify: spec.verify,
@@ -104,10 +108,6 @@ impl Rings {
 fn address_space(bytes: u64) -> Result<usize> {
     usize::try_from(bytes)
         .map_err(|_| Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space"))
-}
-
-fn extent_source(source: &dyn Source) -> ExtentSource {
-    ExtentSource { location: source.location().clone(), block_bytes: source.block_bytes() }
 }
 
 /// The layout of a plan's tensors on the GPU with this index among its devices.

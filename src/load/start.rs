@@ -1,30 +1,16 @@
 //! Starts loads: chooses the read path, makes the engines' job and starts it.
 
-use super::gds::GdsChoice;
+use super::gds::LoadPath;
 use super::loader::Loader;
 use super::pinned_pool::PinnedGuard;
 use super::rings::{DestinationSpec, Rings, layout_of};
-use super::stream::TensorStream;
-use crate::checkpoint::Checkpoint;
-use crate::device::cuda::GdsGpu;
 use crate::engine::{EngineWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{self, Device, ReadPath};
+use crate::options::{Device, ReadPath};
 use crate::plan::{Plan, ReadSizes};
-use crate::source::{Downgrade, Source};
+use crate::source::Source;
 use crate::timeline::Recorder;
 use std::sync::Arc;
-use std::time::Instant;
-
-/// How the bytes of a load are read.
-enum LoadPath {
-    /// The files are mapped.
-    Mapped,
-    /// The GPUs read the files.
-    Gds(Vec<GdsGpu>),
-    /// Engines read into rings. The downgrade is reported if the caller requested another path.
-    Ring(Option<Downgrade>),
-}
 
 /// A load that was started.
 pub(super) struct StartedLoad {
@@ -36,27 +22,12 @@ pub(super) struct StartedLoad {
 }
 
 impl Loader {
-    /// Starts a load of `checkpoint` that began at `began`.
-    pub(super) fn start_stream(
+    /// Starts the load of `plan`.
+    pub(super) fn start_load(
         &self,
-        checkpoint: Arc<Checkpoint>,
-        began: Instant,
-    ) -> Result<TensorStream> {
-        let options = &self.options;
-        let limit = self.resolved_memory_limit()?;
-        options.dtype.map_or(Ok(()), options::check_dtype)?;
-        let (selection, devices) = (&options.selection, &options.devices);
-        let plan = Arc::new(Plan::new(checkpoint, limit, selection, devices, options.dtype)?);
-        self.check_verifiable(&plan)?;
-        let recorder = options.timeline.then(|| Recorder::new(began));
-        if let Some(recorder) = &recorder {
-            recorder.step("open", None, began);
-        }
-        let started = self.start_load(&plan, recorder)?;
-        Ok(TensorStream::new(plan, started, options.order, began))
-    }
-
-    fn start_load(&self, plan: &Arc<Plan>, recorder: Option<Arc<Recorder>>) -> Result<StartedLoad> {
+        plan: &Arc<Plan>,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Result<StartedLoad> {
         let shards = plan.checkpoint().shards();
         let sources: Vec<_> = shards.iter().map(|shard| Arc::clone(shard.source())).collect();
         let path = self.load_path(plan, &sources)?;
@@ -64,7 +35,7 @@ impl Loader {
         let reads = ReadSizes::new(options, sizes.ring_bytes(), plan.total_bytes(), &sources);
         let mut job = self.job(sources.clone(), reads, plan.devices());
         job.recorder = recorder.clone();
-        let extents = Arc::clone(plan.extents_shared());
+        let extents = Arc::clone(plan.extents());
         let (mut ring_bytes, mut pinned, mut downgraded) = (0, None, None);
         let work = match path {
             LoadPath::Mapped => EngineWork::Mapped(MappedWork::new(Arc::clone(plan))),
@@ -110,10 +81,7 @@ impl Loader {
             check_mappable(plan)?;
             return Ok(LoadPath::Mapped);
         }
-        Ok(match self.choose_gds(plan, sources)? {
-            GdsChoice::Use(gpus) => LoadPath::Gds(gpus),
-            GdsChoice::Not(downgrade) => LoadPath::Ring(downgrade),
-        })
+        self.gds_or_ring(plan, sources)
     }
 
     /// The job of engines that read `sources`, without rings.

@@ -130,12 +130,7 @@ impl Plan {
     }
 
     /// The extents, in the order of the checkpoint.
-    pub fn extents(&self) -> &[Extent] {
-        &self.extents
-    }
-
-    /// The extents, for those who keep them.
-    pub(crate) fn extents_shared(&self) -> &Arc<[Extent]> {
+    pub fn extents(&self) -> &Arc<[Extent]> {
         &self.extents
     }
 

@@ -20,7 +20,7 @@ fn check(plan: &Plan) {
     let tensors = plan.checkpoint().tensors();
     let mut seen: BTreeMap<usize, u64> = BTreeMap::new();
     let mut listed: BTreeMap<usize, usize> = BTreeMap::new();
-    for extent in plan.extents() {
+    for extent in plan.extents().iter() {
         let device = plan.devices()[extent.destination()];
         let mut at = extent.offset_bytes();
         for position in extent.positions() {

@@ -45,7 +45,7 @@ fn check(plan: &Plan, selected: &[u32]) {
         plan.extents().iter().flat_map(|extent| plan.tensors_of(extent)).copied().collect();
     assert_eq!(planned, selected, "each selected tensor once, in order");
     assert_eq!(plan.tensor_count(), selected.len());
-    for extent in plan.extents() {
+    for extent in plan.extents().iter() {
         let block = plan.checkpoint().shards()[extent.shard()].source().block_bytes() as u64;
         let (start, end) = (extent.offset_bytes(), extent.offset_bytes() + extent.len_bytes());
         let mut at = start;

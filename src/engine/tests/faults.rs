@@ -154,10 +154,10 @@ fn a_source_that_ends_within_an_extent_is_an_error_never_zeros() {
     }
 }
 
-/// In file order under a limit the lanes that are left wait for memory that only the extent of the
-/// lost lane would free: fails when the engine joins its lanes one after the other.
+/// In file order under a limit the other read tasks wait for memory that only the extent of the lost
+/// one would free. Fails when the engine joins its read tasks one after the other.
 #[test]
-fn a_panic_in_a_lane_ends_the_load_with_an_error_not_a_hang() {
+fn a_panic_in_a_read_task_ends_the_load_with_an_error_not_a_hang() {
     for order in [Order::Completion, Order::File] {
         for loader in [loader(), capped(), capped().engines(2)] {
             for n in [0, 1, 5] {
