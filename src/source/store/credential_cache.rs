@@ -5,11 +5,11 @@
 //! read without credentials, and if the server denies that, the error names those places.
 
 use crate::error::Result;
+use parking_lot::Mutex;
 use reqsign_core::SigningCredential;
 use reqsign_core::time::Timestamp;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Credentials are renewed when they expire sooner than this.
@@ -80,13 +80,13 @@ impl<C: SigningCredential> CredentialCache<C> {
         };
         let credential = found.credential().cloned();
         let is_renewed = self.invalidated.swap(false, Ordering::Relaxed);
-        *self.cached() = Some(Cached { found, since: Instant::now(), is_renewed });
+        *self.cached.lock() = Some(Cached { found, since: Instant::now(), is_renewed });
         Ok(credential)
     }
 
     /// The places searched, if the search found no credentials.
     pub fn nothing(&self) -> Option<String> {
-        match &self.cached().as_ref()?.found {
+        match &self.cached.lock().as_ref()?.found {
             Found::Credential(_) => None,
             Found::Nothing(places) => Some(places.clone()),
         }
@@ -94,7 +94,7 @@ impl<C: SigningCredential> CredentialCache<C> {
 
     /// Drops credentials that the server reported as expired.
     pub fn invalidate(&self) {
-        let mut cached = self.cached();
+        let mut cached = self.cached.lock();
         let is_new =
             |cached: &Cached<C>| cached.is_renewed && cached.since.elapsed() < KEEP_RENEWED;
         if !cached.as_ref().is_some_and(is_new) {
@@ -105,7 +105,7 @@ impl<C: SigningCredential> CredentialCache<C> {
 
     /// The cached result, if no new search is due.
     fn fresh(&self) -> Option<Option<C>> {
-        let cached = self.cached();
+        let cached = self.cached.lock();
         let cached = cached.as_ref()?;
         let Found::Credential(credential) = &cached.found else {
             return Some(None);
@@ -118,13 +118,9 @@ impl<C: SigningCredential> CredentialCache<C> {
 
     /// The cached credentials, if they have not expired.
     fn still_valid(&self) -> Option<C> {
-        let cached = self.cached();
+        let cached = self.cached.lock();
         let credential = cached.as_ref()?.found.credential()?;
         credential.is_valid_at(Timestamp::now() + VALID_FOR_MIN).then(|| credential.clone())
-    }
-
-    fn cached(&self) -> MutexGuard<'_, Option<Cached<C>>> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -185,9 +181,9 @@ mod tests {
         cache.get(async { Ok(lasting(60)) }).await.unwrap().unwrap();
         // Just found: used, though it will not last long.
         cache.get(async { failing() }).await.unwrap().unwrap();
-        cache.cached().as_mut().unwrap().since -= RENEW_INTERVAL;
+        cache.cached.lock().as_mut().unwrap().since -= RENEW_INTERVAL;
         assert!(cache.get(async { failing() }).await.unwrap().is_some());
-        cache.cached().as_mut().unwrap().since -= RENEW_INTERVAL;
+        cache.cached.lock().as_mut().unwrap().since -= RENEW_INTERVAL;
         let renewed = cache.get(async { Ok(lasting(3600)) }).await.unwrap().unwrap();
         assert!(renewed.is_valid_at(Timestamp::now() + Duration::from_secs(3000)));
 
@@ -204,7 +200,7 @@ mod tests {
         cache.get(async { Ok(lasting(3600)) }).await.unwrap();
         cache.invalidate();
         assert!(cache.get(async { failing() }).await.unwrap().is_some());
-        cache.cached().as_mut().unwrap().since -= RENEW_INTERVAL;
+        cache.cached.lock().as_mut().unwrap().since -= RENEW_INTERVAL;
         cache.invalidate();
         assert!(cache.get(async { failing() }).await.is_err());
     }

@@ -11,9 +11,10 @@ use super::{hub, web};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{ObjectUri, Scheme};
 use crate::source::http::Client;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The stores in use, each opened once, so that all its objects share its credentials.
 #[derive(Default)]
@@ -36,7 +37,7 @@ impl Stores {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for an unusable option or variable;
     /// [`Unsupported`](ErrorKind::Unsupported) for a scheme that is not part of this build.
     pub fn of(&self, client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         let key = (uri.scheme(), uri.container().to_owned());
         if let Some(store) = open.get(&key) {
             return Ok(Arc::clone(store));
@@ -50,7 +51,7 @@ impl Stores {
     #[cfg(test)]
     pub fn replace(&self, uri: &ObjectUri, store: Arc<dyn Store>) {
         let key = (uri.scheme(), uri.container().to_owned());
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(key, store);
+        self.open.lock().insert(key, store);
     }
 
     fn make(&self, client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {

@@ -1,7 +1,9 @@
 //! Parts of requests that all stores use.
 
+use crate::error::{Error, Result};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri};
+use std::fmt::Display;
 
 /// A request without a body.
 pub(super) fn request(method: Method, uri: Uri) -> Request<Bytes> {
@@ -16,15 +18,15 @@ pub(in crate::source) fn get(uri: Uri) -> Request<Bytes> {
     request(Method::GET, uri)
 }
 
-/// Parses a URL built from a store's base URL and escaped names, which only its length can make
-/// invalid.
+/// Parses a URL built from a store's base URL and the escaped name of an object in `container`. Only
+/// its length can make it invalid.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), without the text, where the URL is too long.
-#[cfg(any(feature = "gcs", feature = "azure"))]
-pub(super) fn url(text: &str) -> crate::Result<Uri> {
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), without the name, where the URL is too long.
+pub(super) fn url(text: &str, container: impl Display) -> Result<Uri> {
     text.parse().map_err(|error| {
-        crate::Error::invalid_input("a name that is too long for a URL").with_source(error)
+        let sentence = format!("a name in {container} is too long for a URL");
+        Error::invalid_input(sentence).with_source(error)
     })
 }
 

@@ -123,7 +123,8 @@ impl Azure {
         let delimiter = if depth == ListDepth::Directory { "&delimiter=%2F" } else { "" };
         let marker = marker.map(|marker| format!("&marker={}", segment(marker)));
         let query = format!("restype=container&comp=list{delimiter}&prefix={prefix}");
-        url(&format!("{}?{query}{}", self.container_url(), marker.unwrap_or_default()))
+        let marker = marker.unwrap_or_default();
+        url(&format!("{}?{query}{marker}", self.container_url()), &self.uri)
     }
 }
 
@@ -170,7 +171,7 @@ impl Store for Azure {
             let sentence = format!("{} names a container, but no blob in it", self.uri);
             return Err(Error::invalid_input(sentence));
         }
-        url(&format!("{}/{}", self.container_url(), path(key)))
+        url(&format!("{}/{}", self.container_url(), path(key)), &self.uri)
     }
 
     fn address(&self) -> String {

@@ -18,7 +18,7 @@ mod tests;
 use super::credential_cache::CredentialCache;
 use super::listing::read_pages;
 use super::reqsign_context::{add_token, context};
-use super::requests::{base_url, get, url};
+use super::requests::{self, base_url, get, url};
 use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
@@ -148,10 +148,10 @@ impl Store for Gcs {
             return Err(Error::invalid_input(sentence));
         }
         match self.by_json.load(Ordering::Relaxed) {
-            true => url(&format!("{}/{}?alt=media", self.json_url(), segment(key))),
+            true => url(&format!("{}/{}?alt=media", self.json_url(), segment(key)), &self.uri),
             false => {
                 let bucket = segment(self.uri.container());
-                url(&format!("{}/{bucket}/{}", self.base, path(key)))
+                url(&format!("{}/{bucket}/{}", self.base, path(key)), &self.uri)
             }
         }
     }
@@ -169,7 +169,7 @@ impl Store for Gcs {
         Box::pin(async move {
             let doing = format!("list {}", self.uri.with_key(key));
             let page_url = |token: Option<&str>| {
-                url(&format!("{}?{}", self.json_url(), list::query(key, depth, token)))
+                url(&format!("{}?{}", self.json_url(), list::query(key, depth, token)), &self.uri)
             };
             let (limit, not_a_listing) = (PAGE_BYTES_MAX, list::NOT_A_LISTING);
             read_pages(client, self, &doing, limit, not_a_listing, page_url, |response| {
@@ -187,7 +187,8 @@ impl Store for Gcs {
     ) -> BoxFuture<'a, Result<Option<Checksum>>> {
         Box::pin(async move {
             let doing = format!("read the checksum of {}", self.uri.with_key(key));
-            let url = url(&format!("{}/{}?fields=crc32c", self.json_url(), segment(key)))?;
+            let url = format!("{}/{}?fields=crc32c", self.json_url(), segment(key));
+            let url = requests::url(&url, &self.uri)?;
             let response = client.fetch(self, &doing, 1 << 20, || Ok(get(url.clone()))).await?;
             Ok(list::checksum(response.body()))
         })

@@ -144,7 +144,7 @@ fn a_server_that_does_not_answer_costs_a_second() {
     let client = Client::new(RemoteOptions::with_variables(&[("GCE_METADATA_HOST", &host)]));
     let context = context(&client);
     let outcome = client.block_on(async move {
-        let question = context.http_send(get(url(&format!("http://{host}/"))?));
+        let question = context.http_send(get(url(&format!("http://{host}/"), "a test")?));
         Ok(metadata::request(false, question).await.is_none())
     });
     assert!(outcome.unwrap());

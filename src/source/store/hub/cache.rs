@@ -83,29 +83,25 @@ fn below(directory: PathBuf, path: &str) -> Option<PathBuf> {
 
 /// The directory of all cached repositories.
 fn root(options: &RemoteOptions) -> Option<PathBuf> {
-    let mut names = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter();
-    match names.find_map(|name| options.env(name)) {
-        Some(path) => Some(expanded(options, &path)),
-        None => Some(home(options)?.join("hub")),
-    }
+    env_path(options, "HF_HUB_CACHE")
+        .or_else(|| env_path(options, "HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| Some(home(options)?.join("hub")))
 }
 
 /// The home directory of Hugging Face's libraries.
 pub(super) fn home(options: &RemoteOptions) -> Option<PathBuf> {
-    if let Some(path) = options.env("HF_HOME") {
-        return Some(expanded(options, &path));
-    }
-    let caches = match options.env("XDG_CACHE_HOME") {
-        Some(path) => expanded(options, &path),
-        None => PathBuf::from(options.env("HOME")?).join(".cache"),
-    };
-    Some(caches.join("huggingface"))
+    env_path(options, "HF_HOME").or_else(|| {
+        let caches = env_path(options, "XDG_CACHE_HOME")
+            .or_else(|| Some(PathBuf::from(options.env("HOME")?).join(".cache")))?;
+        Some(caches.join("huggingface"))
+    })
 }
 
-/// Replaces a leading `~` of `path` with the home directory.
-pub(super) fn expanded(options: &RemoteOptions, path: &str) -> PathBuf {
+/// The path in the variable `name`, with the home directory for a leading `~`.
+pub(super) fn env_path(options: &RemoteOptions, name: &str) -> Option<PathBuf> {
+    let path = options.env(name)?;
     match (path.strip_prefix("~/"), options.env("HOME")) {
-        (Some(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => PathBuf::from(path),
+        (Some(rest), Some(home)) => Some(Path::new(&home).join(rest)),
+        _ => Some(PathBuf::from(path)),
     }
 }

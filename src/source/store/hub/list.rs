@@ -39,17 +39,11 @@ impl TreeEntry {
     /// The SHA-256 of the file, if the Hub has it.
     pub fn sha256(&self) -> Option<[u8; 32]> {
         let digits = self.lfs.as_ref()?.oid.as_str();
-        let digits = digits.strip_prefix("sha256:").unwrap_or(digits).as_bytes();
-        let mut sum = [0; 32];
-        let (pairs, rest) = digits.as_chunks::<2>();
-        if pairs.len() != sum.len() || !rest.is_empty() {
-            return None;
-        }
-        for (byte, pair) in sum.iter_mut().zip(pairs) {
-            let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
-            *byte = (high? << 4 | low?) as u8;
-        }
-        Some(sum)
+        let digits = digits.strip_prefix("sha256:").unwrap_or(digits);
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let byte = |at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+        let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
+        bytes.filter(|_| is_hex)?.try_into().ok()
     }
 }
 

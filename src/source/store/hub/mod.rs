@@ -33,11 +33,12 @@ use crate::source::http::{
 use cache::HubCache;
 use http::{HeaderValue, Uri, header};
 use list::TreeEntry;
+use parking_lot::Mutex;
 use repo_path::{RepoPath, is_commit};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::OnceCell;
 
@@ -141,13 +142,13 @@ impl Hub {
         client: &Arc<Client>,
         directory: &str,
     ) -> Result<Option<Arc<Vec<TreeEntry>>>> {
-        if let Some(entries) = self.directories().get(directory) {
+        if let Some(entries) = self.directories.lock().get(directory) {
             return Ok(Some(Arc::clone(entries)));
         }
         match self.request_list(client, directory, ListDepth::Directory).await {
             Ok(entries) => {
                 let entries = Arc::new(entries);
-                self.directories().insert(directory.to_owned(), Arc::clone(&entries));
+                self.directories.lock().insert(directory.to_owned(), Arc::clone(&entries));
                 Ok(Some(entries))
             }
             // The root directory exists in every repository.
@@ -165,10 +166,6 @@ impl Hub {
         let doing = format!("list {}", self.uri.with_key(directory));
         let first = self.repo.list_url(self.commit(), directory, depth)?;
         list::read(client, self, &self.repo.origin, &doing, first).await
-    }
-
-    fn directories(&self) -> MutexGuard<'_, HashMap<String, Arc<Vec<TreeEntry>>>> {
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The commit, or the revision until it is resolved.

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::http::ServerOrigin;
-use crate::source::store::requests::base_url;
+use crate::source::store::requests::{base_url, url};
 use crate::source::store::traits::ListDepth;
 use http::Uri;
 use percent_encoding::percent_decode_str;
@@ -66,7 +66,7 @@ impl RepoPath {
     /// # Errors
     /// When it is too long for a URL.
     pub fn file_url(&self, commit: &str, key: &str) -> Result<Uri> {
-        self.parse(&format!("{}/resolve/{}/{}", self.page(), segment(commit), path(key)))
+        url(&format!("{}/resolve/{}/{}", self.page(), segment(commit), path(key)), &self.name)
     }
 
     /// The URL of the revision's commit.
@@ -76,7 +76,7 @@ impl RepoPath {
     pub fn commit_url(&self) -> Result<Uri> {
         let Self { endpoint, kind, name, .. } = self;
         let revision = segment(&self.revision);
-        self.parse(&format!("{endpoint}/api/{kind}/{name}/revision/{revision}?expand=sha"))
+        url(&format!("{endpoint}/api/{kind}/{name}/revision/{revision}?expand=sha"), &self.name)
     }
 
     /// The URL of the listing of `directory` (`""`, or ending in `/`) at `commit`.
@@ -88,14 +88,10 @@ impl RepoPath {
         let slash = if directory.is_empty() { "" } else { "/" };
         let query = if depth == ListDepth::Tree { "?recursive=true" } else { "" };
         let Self { endpoint, kind, name, .. } = self;
-        self.parse(&format!("{endpoint}/api/{kind}/{name}/tree/{commit}{slash}{directory}{query}"))
-    }
-
-    fn parse(&self, url: &str) -> Result<Uri> {
-        url.parse().map_err(|error| {
-            let sentence = format!("a path in {} is too long for a URL", self.page());
-            Error::invalid_input(sentence).with_source(error)
-        })
+        url(
+            &format!("{endpoint}/api/{kind}/{name}/tree/{commit}{slash}{directory}{query}"),
+            &self.name,
+        )
     }
 }
 

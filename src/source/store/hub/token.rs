@@ -24,10 +24,8 @@ pub(super) fn find(options: &RemoteOptions) -> Result<Option<HeaderValue>> {
 /// The path and content of the token file. An unreadable file counts as missing: if a token is
 /// needed, the Hub reports it.
 fn from_file(options: &RemoteOptions) -> Option<(String, String)> {
-    let path = match options.env("HF_TOKEN_PATH") {
-        Some(path) => cache::expanded(options, &path),
-        None => cache::home(options)?.join("token"),
-    };
+    let path = cache::env_path(options, "HF_TOKEN_PATH")
+        .or_else(|| Some(cache::home(options)?.join("token")))?;
     let token = fs::read_to_string(&path).ok()?;
     Some((path.display().to_string(), token))
 }

@@ -11,7 +11,7 @@ use super::profiles::Profiles;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::store::requests::base_url;
+use crate::source::store::requests::{base_url, url};
 use http::Uri;
 use http::uri::Scheme;
 
@@ -69,7 +69,7 @@ impl Address {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) where the URL is too long.
     pub fn url(&self, region: &str, key: &str) -> Result<Uri> {
-        self.parse(&format!("{}/{}", self.base(region), path(key)))
+        url(&format!("{}/{}", self.base(region), path(key)), format_args!("s3://{}", self.bucket))
     }
 
     /// The URL of the bucket with this query.
@@ -79,7 +79,10 @@ impl Address {
     pub fn query_url(&self, region: &str, query: &[(&str, &str)]) -> Result<Uri> {
         let pairs = query.iter().map(|(name, value)| format!("{name}={}", segment(value)));
         let pairs: Vec<_> = pairs.collect();
-        self.parse(&format!("{}/?{}", self.base(region), pairs.join("&")))
+        url(
+            &format!("{}/?{}", self.base(region), pairs.join("&")),
+            format_args!("s3://{}", self.bucket),
+        )
     }
 
     /// The URL of the bucket, without a slash at the end.
@@ -98,13 +101,6 @@ impl Address {
             true => format!("{scheme}://{bucket}.{authority}{path}"),
             false => format!("{scheme}://{authority}{path}/{bucket}"),
         }
-    }
-
-    fn parse(&self, text: &str) -> Result<Uri> {
-        text.parse().map_err(|error| {
-            let sentence = format!("a key in s3://{} is too long for a URL", self.bucket);
-            Error::invalid_input(sentence).with_source(error)
-        })
     }
 }
 
@@ -129,23 +125,18 @@ pub(super) fn is_region(region: &str) -> bool {
 }
 
 fn endpoint(options: &RemoteOptions, profiles: &Profiles) -> Result<Option<Endpoint>> {
-    if let Some(url) = &options.endpoint {
-        return Endpoint::parse("the endpoint", url).map(Some);
-    }
-    for name in ["RUNAI_STREAMER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
-        let ignored = name.starts_with("AWS_") && ignores_configured(options);
-        if let Some(url) = options.env(name).filter(|_| !ignored) {
-            return Endpoint::parse(name, &url).map(Some);
-        }
-    }
-    match profiles.s3_endpoint().filter(|_| !ignores_configured(options)) {
-        Some(url) => Endpoint::parse("the profile's endpoint_url", url).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn ignores_configured(options: &RemoteOptions) -> bool {
-    options.env_flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == Some(true)
+    let variable = |name: &'static str| Some((name, options.env(name)?));
+    let of_aws = || {
+        variable("AWS_ENDPOINT_URL_S3")
+            .or_else(|| variable("AWS_ENDPOINT_URL"))
+            .or_else(|| Some(("the profile's endpoint_url", profiles.s3_endpoint()?.to_owned())))
+    };
+    let ignores_aws = options.env_flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == Some(true);
+    let option = options.endpoint.clone().map(|url| ("the endpoint", url));
+    let configured = option
+        .or_else(|| variable("RUNAI_STREAMER_S3_ENDPOINT"))
+        .or_else(|| of_aws().filter(|_| !ignores_aws));
+    configured.map(|(what, url)| Endpoint::parse(what, &url)).transpose()
 }
 
 impl Endpoint {

@@ -6,7 +6,8 @@ use super::profiles::Profiles;
 use crate::error::{Error, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// The region that is tried first where none is configured.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -52,7 +53,7 @@ impl S3Bucket {
 
     /// The region that requests are signed for.
     pub(super) fn region(&self) -> String {
-        self.lock_region().name.clone()
+        self.region.lock().name.clone()
     }
 
     /// Remembers the region that the server reported. Returns false where `reported` is not one.
@@ -60,7 +61,7 @@ impl S3Bucket {
         if !is_usable(reported, &self.address) {
             return false;
         }
-        let mut region = self.lock_region();
+        let mut region = self.region.lock();
         if region.name != reported {
             let bucket = self.address.bucket();
             if region.is_configured {
@@ -72,10 +73,6 @@ impl S3Bucket {
             *region = Region { name: reported.to_owned(), is_configured: false };
         }
         true
-    }
-
-    fn lock_region(&self) -> MutexGuard<'_, Region> {
-        self.region.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

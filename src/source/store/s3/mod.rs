@@ -46,7 +46,7 @@ impl RequestPolicy for S3Bucket {
             let Some(credentials) = &self.credentials else {
                 return Ok(());
             };
-            let credential = credentials.get(client).await.map_err(|error| {
+            let credential = credentials::get(credentials, client).await.map_err(|error| {
                 let bucket = self.address.bucket();
                 Error::new(error.kind(), format!("cannot read from s3://{bucket}: {error}"))
             })?;

@@ -32,32 +32,23 @@ use crate::source::store::credential_cache::CredentialCache;
 use std::sync::Arc;
 
 /// The credentials for AWS, shared by all buckets of an opener.
-#[derive(Default)]
-pub(in crate::source::store) struct AwsCredentials {
-    cache: CredentialCache<AwsCredential>,
-}
+pub(in crate::source::store) type AwsCredentials = CredentialCache<AwsCredential>;
 
-impl AwsCredentials {
-    /// The credentials to use now. May be awaited on any runtime.
-    ///
-    /// # Errors
-    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied), with the places searched, where
-    /// there are none; the error of a source that is configured but fails.
-    pub async fn get(&self, client: &Arc<Client>) -> Result<AwsCredential> {
-        let searching = Arc::clone(client);
-        let search = client.on_control(async move { search::find(&searching).await });
-        self.cache.get(search).await?.ok_or_else(|| {
-            credential::denied(format!(
-                "no AWS credentials found; looked at {}; set AWS_ACCESS_KEY_ID and \
-                 AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or for a public bucket \
-                 RUNAI_STREAMER_S3_UNSIGNED=1",
-                self.cache.nothing().unwrap_or_default()
-            ))
-        })
-    }
-
-    /// Drops credentials that a server reported as expired.
-    pub fn invalidate(&self) {
-        self.cache.invalidate();
-    }
+/// The credentials to use now: those in `cache`, or those that a search finds. May be awaited on any
+/// runtime.
+///
+/// # Errors
+/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied), with the places searched, where there
+/// are none; the error of a source that is configured but fails.
+pub(super) async fn get(cache: &AwsCredentials, client: &Arc<Client>) -> Result<AwsCredential> {
+    let searching = Arc::clone(client);
+    let search = client.on_control(async move { search::find(&searching).await });
+    cache.get(search).await?.ok_or_else(|| {
+        credential::denied(format!(
+            "no AWS credentials found; looked at {}; set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or for a public bucket \
+             RUNAI_STREAMER_S3_UNSIGNED=1",
+            cache.nothing().unwrap_or_default()
+        ))
+    })
 }

@@ -42,10 +42,10 @@ pub(super) struct Role {
     pub region: Option<String>,
 }
 
-/// What a role is assumed from.
-enum RoleSource<'a> {
-    Profile(&'a str),
-    Base(BaseCredential),
+impl From<BaseCredential> for RoleChain {
+    fn from(base: BaseCredential) -> Self {
+        Self { base, roles: Vec::new() }
+    }
 }
 
 /// The role chain of the profile `name`; `None` where the profile sets no credentials.
@@ -53,56 +53,48 @@ enum RoleSource<'a> {
 /// # Errors
 /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for incomplete or contradictory settings.
 pub(super) fn of(profiles: &Profiles, name: &str) -> Result<Option<RoleChain>> {
-    let mut seen = vec![name];
-    let mut roles = Vec::new();
-    let mut current = name;
-    let base = loop {
-        // The source of another profile provides its own keys, if it has any.
-        let has_keys = !roles.is_empty() && keys(profiles, current)?.is_some();
-        let has_token = profiles.get(current, "web_identity_token_file").is_some();
-        let role = if has_keys || has_token { None } else { role(profiles, current)? };
-        let Some(role) = role else {
-            break single(profiles, current)?;
-        };
-        roles.push(role);
-        match source(profiles, current, &seen)? {
-            Some(RoleSource::Profile(next)) => current = next,
-            Some(RoleSource::Base(base)) => break Some(base),
-            None => break None,
-        }
-        seen.push(current);
-    };
-    roles.reverse();
-    match base {
-        Some(base) => Ok(Some(RoleChain { base, roles })),
-        None if roles.is_empty() => Ok(None),
-        None => Err(bad_profile(current, "has no credentials to assume a role from")),
-    }
+    follow(profiles, name, &mut Vec::new())
 }
 
-/// What the role of the profile `name` is assumed from; `seen` are the profiles up to it.
-fn source<'a>(profiles: &'a Profiles, name: &str, seen: &[&str]) -> Result<Option<RoleSource<'a>>> {
+/// The role chain of the profile `name`, which is the source of the profiles in `seen`.
+fn follow<'a>(
+    profiles: &'a Profiles,
+    name: &'a str,
+    seen: &mut Vec<&'a str>,
+) -> Result<Option<RoleChain>> {
+    // A profile that is the source of another one provides its own keys, if it has any.
+    let has_keys = !seen.is_empty() && keys(profiles, name)?.is_some();
+    let has_token = profiles.get(name, "web_identity_token_file").is_some();
+    let role = if has_keys || has_token { None } else { role(profiles, name)? };
+    let Some(role) = role else {
+        return Ok(single(profiles, name)?.map(RoleChain::from));
+    };
+    seen.push(name);
     let get = |key| profiles.get(name, key);
-    let what = match (get("source_profile"), get("credential_source")) {
-        (Some(_), Some(_)) => "has both a source_profile and a credential_source",
+    let fail = |why: &str| Err(bad_profile(name, why));
+    let (source, chain) = match (get("source_profile"), get("credential_source")) {
+        (Some(_), Some(_)) => return fail("has both a source_profile and a credential_source"),
         (Some(source), None) if source == name => {
-            return Ok(
-                keys(profiles, name)?.map(|keys| RoleSource::Base(BaseCredential::Keys(keys)))
-            );
+            (name, keys(profiles, name)?.map(|keys| BaseCredential::Keys(keys).into()))
         }
         (Some(source), None) if seen.contains(&source) => {
-            "is its own source_profile, through others"
+            return fail("is its own source_profile, through others");
         }
         (Some(source), None) if !profiles.contains(source) => {
-            &format!("has the source_profile {source:?}, which does not exist")
+            return fail(&format!("has the source_profile {source:?}, which does not exist"));
         }
-        (Some(source), None) => return Ok(Some(RoleSource::Profile(source))),
-        (None, Some(source)) => return Ok(Some(RoleSource::Base(named(name, source)?))),
+        (Some(source), None) => (source, follow(profiles, source, seen)?),
+        (None, Some(source)) => (name, Some(named(name, source)?.into())),
         (None, None) => {
-            "has a role_arn, but no source_profile or credential_source to assume it from"
+            return fail(
+                "has a role_arn, but no source_profile or credential_source to assume it from",
+            );
         }
     };
-    Err(bad_profile(name, what))
+    let no_base = || bad_profile(source, "has no credentials to assume a role from");
+    let mut chain = chain.ok_or_else(no_base)?;
+    chain.roles.push(role);
+    Ok(Some(chain))
 }
 
 /// The credential that the profile has by itself, without another profile.

@@ -8,17 +8,8 @@ use super::sts::Sts;
 use super::{container, instance, process, sso, sts};
 use crate::error::Result;
 use crate::options::RemoteOptions;
-use crate::source::http::Client;
+use crate::source::http::{BoxFuture, Client};
 use crate::source::store::s3::profiles::Profiles;
-
-/// A source of credentials.
-enum CredentialSource {
-    Environment,
-    Profile,
-    WebIdentity,
-    Container,
-    Instance,
-}
 
 /// Searches for credentials; the result without any lists all sources. Runs on the control thread's
 /// runtime.
@@ -26,24 +17,23 @@ enum CredentialSource {
 /// # Errors
 /// The error of a source that is configured but fails.
 pub(super) async fn find(client: &Client) -> Result<FoundAws> {
-    use CredentialSource::{Container, Environment, Instance, Profile, WebIdentity};
     let options = &client.options;
     if let Some(given) = &options.s3_credentials {
         return Ok(FoundAws::Credential(given.into()));
     }
     let profiles = Profiles::read(options);
+    let sources: [BoxFuture<'_, Result<FoundAws>>; 5] = [
+        Box::pin(async { Ok(environment(options)) }),
+        Box::pin(of_profile(client, &profiles)),
+        Box::pin(web_identity(client, &profiles)),
+        Box::pin(container::find(client)),
+        Box::pin(instance::find(client)),
+    ];
     let mut searched = Vec::new();
-    for source in [Environment, Profile, WebIdentity, Container, Instance] {
-        let found = match source {
-            Environment => environment(options),
-            Profile => of_profile(client, &profiles).await?,
-            WebIdentity => web_identity(client, &profiles).await?,
-            Container => container::find(client).await?,
-            Instance => instance::find(client).await?,
-        };
-        match found {
-            FoundAws::Credential(_) => return Ok(found),
+    for source in sources {
+        match source.await? {
             FoundAws::Nothing(place) => searched.push(place),
+            found => return Ok(found),
         }
     }
     Ok(FoundAws::Nothing(searched.join(", ")))

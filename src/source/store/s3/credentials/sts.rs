@@ -70,10 +70,7 @@ pub(super) async fn assume(
     role: &Role,
     credential: &AwsCredential,
 ) -> Result<AwsCredential> {
-    let mut form = form("AssumeRole", role);
-    if let Some(id) = &role.external_id {
-        append(&mut form, "ExternalId", id);
-    }
+    let form = form("AssumeRole", role, ("ExternalId", role.external_id.as_deref()));
     let origin = ServerOrigin::of(&sts.url);
     let host = client.server(&origin);
     let scope = Scope { service: "sts", region: &sts.region };
@@ -108,29 +105,29 @@ pub(super) async fn assume_with_token(
     let token = std::fs::read_to_string(token_file).map_err(|error| {
         Error::from_io(format_args!("read the web identity token in {token_file}"), error)
     })?;
-    let mut form = form("AssumeRoleWithWebIdentity", role);
-    append(&mut form, "WebIdentityToken", token.trim());
+    let form = form("AssumeRoleWithWebIdentity", role, ("WebIdentityToken", Some(token.trim())));
     let response = post(client, form_request(sts, &form)).await?;
     credential_of(&response, role)
 }
 
-/// The parameters that all actions have.
-fn form(action: &str, role: &Role) -> String {
-    let mut form = format!("Action={action}&Version=2011-06-15");
-    append(&mut form, "RoleArn", &role.arn);
-    let session = role.session_name.clone().unwrap_or_else(|| {
+/// The parameters of `action`, of which all but `own` are the same for all actions.
+fn form(action: &str, role: &Role, own: (&str, Option<&str>)) -> String {
+    let session_name = role.session_name.clone().unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         format!("ringload-{}", now.as_secs())
     });
-    append(&mut form, "RoleSessionName", &session);
-    if let Some(seconds) = role.duration_seconds {
-        append(&mut form, "DurationSeconds", &seconds.to_string());
+    let duration = role.duration_seconds.map(|seconds| seconds.to_string());
+    let parameters = [
+        ("RoleArn", Some(role.arn.as_str())),
+        ("RoleSessionName", Some(&session_name)),
+        ("DurationSeconds", duration.as_deref()),
+        own,
+    ];
+    let mut form = format!("Action={action}&Version=2011-06-15");
+    for (name, value) in parameters {
+        form.extend(value.map(|value| format!("&{name}={}", segment(value))));
     }
     form
-}
-
-fn append(form: &mut String, name: &str, value: &str) {
-    form.push_str(&format!("&{name}={}", segment(value)));
 }
 
 fn form_request(sts: &Sts, form: &str) -> Request<Bytes> {

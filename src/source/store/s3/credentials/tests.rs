@@ -13,7 +13,7 @@ fn client(env: &[(&str, &str)]) -> Arc<Client> {
 
 fn get(client: &Arc<Client>, credentials: &Arc<AwsCredentials>) -> Result<AwsCredential> {
     let (asking, credentials) = (Arc::clone(client), Arc::clone(credentials));
-    client.block_on(async move { credentials.get(&asking).await })
+    client.block_on(async move { super::get(&credentials, &asking).await })
 }
 
 /// What is found with this environment.
