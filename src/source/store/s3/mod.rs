@@ -5,7 +5,7 @@
 //! address      endpoint, region and style -> URL             list       listings
 //! credentials  AWS credentials, shared by all buckets        checksum   checksums of objects
 //! sigv4        signatures of requests                        time       the time format of AWS
-//! profiles     ~/.aws/config and ~/.aws/credentials
+//! profiles     ~/.aws/config and ~/.aws/credentials          aws_credential   a credential
 //! ```
 //!
 //! The region is that of the option, the environment or the profile, else `us-east-1`. If the bucket
@@ -13,6 +13,7 @@
 //! the request is repeated.
 
 mod address;
+mod aws_credential;
 mod bucket;
 mod checksum;
 mod classify;

@@ -12,7 +12,7 @@
 //! depends on 22 more crates, among them a second `http` (0.2). Release 1.6.4 keeps the token out of
 //! traces, but needs Rust 1.94.1.
 
-use super::credentials::AwsCredential;
+use super::aws_credential::AwsCredential;
 use super::time::second;
 use crate::error::{Error, Result};
 use http::request::Parts;

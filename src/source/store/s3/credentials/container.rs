@@ -2,7 +2,7 @@
 //!
 //! Hand-written: the provider of `reqsign-aws-core` sends the token to any host, with or without TLS.
 
-use super::credential::{FoundAws, IssuedCredential, denied, unusable};
+use super::issued::{FoundAws, IssuedCredential, denied, unusable};
 use super::request::{CONFIGURED, send};
 use crate::error::{Error, Result};
 use crate::options::RemoteOptions;

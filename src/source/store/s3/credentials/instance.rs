@@ -5,7 +5,7 @@
 //! Hand-written: the provider of `reqsign-aws-core` has no time limits and no IPv6 endpoint, and
 //! reports an instance without a role as an error.
 
-use super::credential::{FoundAws, IssuedCredential, denied, unusable};
+use super::issued::{FoundAws, IssuedCredential, denied, unusable};
 use super::request::{AttemptLimits, send};
 use crate::error::Result;
 use crate::options::RemoteOptions;

@@ -6,15 +6,15 @@
 //! sts         roles: AssumeRole, AssumeRoleWithWebIdentity
 //! container   ECS and EKS pod identity        instance    EC2 (IMDSv2)
 //! sso         IAM Identity Center             process     a command that prints credentials
-//! request     requests to the servers of these            credential  the credential itself
+//! request     requests to the servers of these            issued      their responses
 //! ```
 //!
 //! These sources are written here, over the client's own connections, since no crate without OpenSSL
 //! or `ring` reads profiles that assume roles, or lets the endpoint of STS be set.
 
 mod container;
-mod credential;
 mod instance;
+mod issued;
 mod process;
 mod request;
 mod role_chain;
@@ -24,11 +24,10 @@ mod sts;
 #[cfg(test)]
 mod tests;
 
-pub(super) use credential::AwsCredential;
-
 use crate::error::Result;
 use crate::source::http::Client;
 use crate::source::store::credential_cache::CredentialCache;
+use crate::source::store::s3::aws_credential::AwsCredential;
 use std::sync::Arc;
 
 /// The credentials for AWS, shared by all buckets of an opener.
@@ -44,7 +43,7 @@ pub(super) async fn get(cache: &AwsCredentials, client: &Arc<Client>) -> Result<
     let searching = Arc::clone(client);
     let search = client.on_control(async move { search::find(&searching).await });
     cache.get(search).await?.ok_or_else(|| {
-        credential::denied(format!(
+        issued::denied(format!(
             "no AWS credentials found; looked at {}; set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or for a public bucket \
              RUNAI_STREAMER_S3_UNSIGNED=1",

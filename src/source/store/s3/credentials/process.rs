@@ -3,8 +3,9 @@
 //! Hand-written: the provider of `reqsign-aws-core` splits the command at blanks instead of running
 //! it by the shell, and quotes its output in errors.
 
-use super::credential::{AwsCredential, IssuedCredential, denied};
+use super::issued::{IssuedCredential, denied};
 use crate::error::{Error, Result};
+use crate::source::store::s3::aws_credential::AwsCredential;
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;

@@ -1,6 +1,6 @@
 //! Requests to credential servers.
 
-use super::credential::denied;
+use super::issued::denied;
 use crate::error::Result;
 use crate::source::http::{Client, ServerOrigin};
 use crate::source::store::requests::is_transient;

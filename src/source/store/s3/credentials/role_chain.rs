@@ -7,9 +7,10 @@
 //! [profile c] aws_access_key_id = ...
 //! ```
 
-use super::credential::{AwsCredential, bad_profile};
+use super::issued::bad_profile;
 use super::sso::SsoLogin;
 use crate::error::Result;
+use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::Profiles;
 
 /// How a profile obtains its credentials.

@@ -2,13 +2,14 @@
 //! The first source that is configured decides. If it fails, that is the error; no other account is
 //! used instead.
 
-use super::credential::{AwsCredential, FoundAws, bad_profile, denied};
+use super::issued::{FoundAws, bad_profile, denied};
 use super::role_chain::{self, BaseCredential, Role, RoleChain};
 use super::sts::Sts;
 use super::{container, instance, process, sso, sts};
 use crate::error::Result;
 use crate::options::RemoteOptions;
 use crate::source::http::{BoxFuture, Client};
+use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::Profiles;
 
 /// Searches for credentials; the result without any lists all sources. Runs on the control thread's

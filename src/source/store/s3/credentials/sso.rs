@@ -1,12 +1,13 @@
 //! IAM Identity Center: exchanges the token that `aws sso login` stored in `~/.aws/sso/cache` for the
 //! credentials of a role.
 
-use super::credential::{AwsCredential, bad_profile, denied, not_a_credential, unusable};
+use super::issued::{bad_profile, denied, not_a_credential, unusable};
 use super::request::{CONFIGURED, send};
 use crate::error::{Error, Result};
 use crate::location::escape::segment;
 use crate::source::http::Client;
 use crate::source::store::requests::{get, secret_value};
+use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::{Profiles, expand};
 use crate::source::store::s3::{address, time};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! STS: exchanges credentials, or the token of a web identity, for the credentials of a role.
 
-use super::credential::{AwsCredential, IssuedCredential, denied, not_a_credential, unusable};
+use super::issued::{IssuedCredential, denied, not_a_credential, unusable};
 use super::request::{CONFIGURED, send};
 use super::role_chain::Role;
 use crate::error::{Error, Result};
@@ -10,6 +10,7 @@ use crate::source::http::{Client, ErrorResponse, ServerOrigin};
 use crate::source::store::error_body::ErrorBody;
 use crate::source::store::requests::request;
 use crate::source::store::s3::address::{domain, is_region};
+use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::Profiles;
 use crate::source::store::s3::sigv4::{Scope, sign};
 use bytes::Bytes;
