@@ -2,8 +2,8 @@
 //!
 //! `fork` copies memory, but no threads. In a child, a load has no engines, a lock may be held by a
 //! thread that does not exist there, and dropping a value might wait for such a thread. A
-//! [`ForkGuard`] neither gives its value to a child nor drops it there. Bindings for languages whose
-//! users fork wrap the values that they hand out.
+//! [`ForkGuard`] neither gives its value to a child nor drops it there. Bindings for languages
+//! whose users fork wrap the values that they hand out.
 
 use std::process;
 

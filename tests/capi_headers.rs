@@ -33,8 +33,8 @@ const RUNAI_CODES: [&str; 2] = [
     "} RunaiFileStreamerResponse;\ntypedef RunaiFileStreamerResponse RunaiFileStreamerResponseCode;\n",
 ];
 
-/// Returns the configuration of a header. Functions return the enum `codes` as a number, so that cbindgen
-/// has to be told to include it.
+/// Returns the configuration of a header. Functions return the enum `codes` as a number, so that
+/// cbindgen has to be told to include it.
 fn config(head: &str, guard: &str, codes: &str) -> Config {
     Config {
         language: Language::C,

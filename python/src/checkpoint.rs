@@ -68,8 +68,8 @@ impl Checkpoint {
         Ok(dict)
     }
 
-    /// Returns the `__metadata__` of the files. Where several have the same key, the first file's value
-    /// counts.
+    /// Returns the `__metadata__` of the files. Where several have the same key, the first file's
+    /// value counts.
     fn metadata(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
         Ok(self.opened(py)?.checkpoint.metadata().clone())
     }

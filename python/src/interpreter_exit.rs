@@ -1,9 +1,9 @@
 //! Stopping all loads when the interpreter exits, which may be in the middle of a load.
 //!
-//! At exit, a stream may never be dropped: a waiting thread, a reference cycle or another module may
-//! still refer to it. [`stop_loads`] is therefore registered with `atexit` and stops all loads, so that
-//! none of their threads reads, or calls a GPU's driver, while the process is torn down. (PyO3 stops
-//! Python threads that need the GIL after the exit.)
+//! At exit, a stream may never be dropped: a waiting thread, a reference cycle or another module
+//! may still refer to it. [`stop_loads`] is therefore registered with `atexit` and stops all loads,
+//! so that none of their threads reads, or calls a GPU's driver, while the process is torn down.
+//! (PyO3 stops Python threads that need the GIL after the exit.)
 
 use crate::shared_load::SharedLoad;
 use parking_lot::Mutex;
@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 use ringload::internals::ForkGuard;
 use std::sync::Weak;
 
-/// All loads. Only threads that hold the GIL lock this, so that it is never locked while another thread
-/// forks.
+/// All loads. Only threads that hold the GIL lock this, so that it is never locked while another
+/// thread forks.
 static LOADS: Mutex<Vec<ForkGuard<Weak<SharedLoad>>>> = Mutex::new(Vec::new());
 
 /// Registers a load, which [`stop_loads`] then stops.

@@ -1,5 +1,5 @@
-//! Blocking calls that signals such as Ctrl-C interrupt. They release the GIL and return to Python at short
-//! intervals to run signal handlers.
+//! Blocking calls that signals such as Ctrl-C interrupt. They release the GIL and return to Python
+//! at short intervals to run signal handlers.
 
 use crate::error::raised;
 use pyo3::prelude::*;
@@ -10,8 +10,8 @@ use std::time::Duration;
 /// How often a blocking call looks for signals.
 pub(crate) const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Runs `work` on a thread of its own and waits for its result. If a signal handler raises, this returns
-/// at once; the work then runs to its end, and its result is dropped.
+/// Runs `work` on a thread of its own and waits for its result. If a signal handler raises, this
+/// returns at once; the work then runs to its end, and its result is dropped.
 ///
 /// # Errors
 /// Those of `work`, and the exception of a signal handler.

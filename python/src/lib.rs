@@ -5,9 +5,10 @@
 //!                   --open---->  Checkpoint  --read-->  Tensor
 //! ```
 //!
-//! Blocking calls release the GIL and check for signals (`interrupts`). In a child process, a loader
-//! starts anew, and a stream of the parent raises an error (`ringload::internals::ForkGuard`). The rest
-//! of the package is written in Python, in `ringload/*.py`.
+//! Blocking calls release the GIL and check for signals (`interrupts`). In a child process, a
+//! loader starts anew, and a stream of the parent raises an error
+//! (`ringload::internals::ForkGuard`). The rest of the package is written in Python, in
+//! `ringload/*.py`.
 //!
 //! Unsafe code is confined to `capsule`, which exchanges DLPack structures with the interpreter.
 

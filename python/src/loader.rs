@@ -20,9 +20,9 @@ use std::time::Duration;
 /// Args:
 ///     device: "cpu", "cuda", "cuda:N", or a dict from globs of tensor names to devices. The first
 ///         glob that matches counts; tensors that no glob matches go to host memory.
-///     memory_limit: bytes, or text such as "256MiB", "min" (three times the largest tensor, because a
-///         loop still holds the last tensor while it waits for the next one) or "none". By default
-///         the environment decides.
+///     memory_limit: bytes, or text such as "256MiB", "min" (three times the largest tensor,
+///         because a loop still holds the last tensor while it waits for the next one) or "none".
+///         By default the environment decides.
 ///     keep: whether the memory limit leaves out the tensors in host memory that the caller holds.
 ///         Otherwise, holding as many as the limit allows is an error.
 ///     runai_env: whether to read the variables that only Run:ai's own programs read.
@@ -48,7 +48,8 @@ use std::time::Duration;
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Loader {
     options: Options,
-    /// Only threads that hold the GIL lock this, so that it is never locked while another thread forks.
+    /// Only threads that hold the GIL lock this, so that it is never locked while another thread
+    /// forks.
     current: Mutex<ForkGuard<ringload::Loader>>,
 }
 
@@ -137,8 +138,8 @@ impl Loader {
     ///
     /// Args:
     ///     locations: paths and URIs of files, directories, indexes and patterns.
-    ///     keep_all: whether the caller keeps all tensors. If they exceed the memory limit, this call
-    ///         raises the error, and not the stream.
+    ///     keep_all: whether the caller keeps all tensors. If they exceed the memory limit, this
+    ///         call raises the error, and not the stream.
     ///
     /// Raises:
     ///     Error: if the load cannot be started.
@@ -210,7 +211,8 @@ impl Loader {
         })
     }
 
-    /// Waits until everything that was loaded is in the local file cache, at most for `seconds` if given.
+    /// Waits until everything that was loaded is in the local file cache, at most for `seconds` if
+    /// given.
     ///
     /// Returns:
     ///     Whether everything is in the cache.

@@ -1,7 +1,7 @@
 //! A load that any number of threads take tensors from.
 //!
-//! To wait, a thread polls the load's `futures::Stream` with a waker that all waiting threads wait on. No
-//! thread holds the load while it waits, so that any thread can close it at any time.
+//! To wait, a thread polls the load's `futures::Stream` with a waker that all waiting threads wait
+//! on. No thread holds the load while it waits, so that any thread can close it at any time.
 
 use crate::interrupts::SIGNAL_INTERVAL;
 use futures_core::Stream as _;

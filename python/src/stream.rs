@@ -1,7 +1,7 @@
 //! A load as a Python iterator of tensors.
 //!
-//! Tensors that have completed are returned without releasing the GIL, which covers most small tensors.
-//! Otherwise the calling thread releases the GIL while it waits.
+//! Tensors that have completed are returned without releasing the GIL, which covers most small
+//! tensors. Otherwise the calling thread releases the GIL while it waits.
 
 use crate::error::raised;
 use crate::interpreter_exit;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 /// The tensors of a load, as they complete.
 ///
-/// An iterator of `Tensor`. Several threads may use it; each tensor goes to one of them. Closing it, from
-/// any thread, stops the load and ends all waits. Tensors stay valid.
+/// An iterator of `Tensor`. Several threads may use it; each tensor goes to one of them. Closing
+/// it, from any thread, stops the load and ends all waits. Tensors stay valid.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Stream {
     load: ForkGuard<Arc<SharedLoad>>,
@@ -79,8 +79,8 @@ impl Stream {
         self.close(py);
     }
 
-    /// Stops the load. Any thread may call this, any number of times. Threads that wait for a tensor get
-    /// the end of the iterator.
+    /// Stops the load. Any thread may call this, any number of times. Threads that wait for a
+    /// tensor get the end of the iterator.
     fn close(&self, py: Python<'_>) {
         if let Some(load) = self.load.get() {
             py.detach(|| load.close());
@@ -112,8 +112,8 @@ impl Stream {
         as_dict(py, &summary)
     }
 
-    /// Returns the `__metadata__` of the checkpoint's files. Where several have the same key, the first
-    /// file's value counts.
+    /// Returns the `__metadata__` of the checkpoint's files. Where several have the same key, the
+    /// first file's value counts.
     fn metadata(&self) -> BTreeMap<String, String> {
         self.checkpoint.metadata().clone()
     }

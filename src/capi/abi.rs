@@ -14,7 +14,8 @@ pub fn guarded<T>(panicked: T, body: impl FnOnce() -> T) -> T {
 /// Returns the text at `text`, or `None` for NULL.
 ///
 /// # Safety
-/// Unless `text` is NULL, it is terminated by a zero byte and does not change while the result is used.
+/// Unless `text` is NULL, it is terminated by a zero byte and does not change while the result is
+/// used.
 pub unsafe fn text<'a>(text: *const c_char) -> Option<&'a OsStr> {
     if text.is_null() {
         return None;
@@ -32,8 +33,8 @@ pub unsafe fn utf8<'a>(text: *const c_char) -> Option<&'a str> {
     unsafe { self::text(text) }?.to_str()
 }
 
-/// Returns the `count` items at `items`. `None` if that cannot be an array: NULL with items, a misaligned
-/// pointer, or a size that exceeds the address space.
+/// Returns the `count` items at `items`. `None` if that cannot be an array: NULL with items, a
+/// misaligned pointer, or a size that exceeds the address space.
 ///
 /// # Safety
 /// Otherwise there are `count` items, which do not change while the result is used.

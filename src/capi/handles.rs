@@ -1,9 +1,9 @@
 //! Handles: the numbers that a C program holds in place of pointers.
 //!
-//! A handle looks like a pointer, but nothing is at its address. It is looked up at every call, so that
-//! a handle that was closed, or never was one, is an error and not a crash. A value that is closed while
-//! another thread uses it lives until that thread is done. A forked child cannot use the handles of its
-//! parent.
+//! A handle looks like a pointer, but nothing is at its address. It is looked up at every call, so
+//! that a handle that was closed, or never was one, is an error and not a crash. A value that is
+//! closed while another thread uses it lives until that thread is done. A forked child cannot use
+//! the handles of its parent.
 
 use crate::fork_guard::ForkGuard;
 use parking_lot::RwLock;
@@ -41,7 +41,8 @@ impl<T> Handles<T> {
         Self { kind, table: RwLock::new(table) }
     }
 
-    /// Returns a new handle to `value`. It is never NULL, and never a handle that was returned before.
+    /// Returns a new handle to `value`. It is never NULL, and never a handle that was returned
+    /// before.
     pub fn open<Opaque>(&self, value: Arc<T>) -> *mut Opaque {
         let mut table = self.table.write();
         let handle = table.next + self.kind;
@@ -60,7 +61,8 @@ impl<T> Handles<T> {
         value.get().cloned().ok_or(InvalidHandle::Forked)
     }
 
-    /// Returns the value of `handle`, also in a forked child. See [`ForkGuard::get_in_any_process`].
+    /// Returns the value of `handle`, also in a forked child. See
+    /// [`ForkGuard::get_in_any_process`].
     pub fn get_in_any_process<Opaque>(&self, handle: *const Opaque) -> Option<Arc<T>> {
         self.table.read().values.get(&handle.addr())?.get_in_any_process().cloned()
     }

@@ -114,7 +114,8 @@ typedef struct RingloadTensor {
    */
   size_t dimensions;
   /**
-   * The address of the elements in the memory of the device. They are row-major and little-endian.
+   * The address of the elements in the memory of the device. They are row-major and
+   * little-endian.
    */
   uint64_t address;
   /**
@@ -158,8 +159,8 @@ typedef struct RingloadRange {
 } RingloadRange;
 
 /**
- * Called by ringload_read with the index of a range whose memory is filled. The read stops if the callback
- * does not return 0.
+ * Called by ringload_read with the index of a range whose memory is filled. The read stops if the
+ * callback does not return 0.
  */
 typedef int (*RingloadRangeCallback)(size_t range, void *user_data);
 
@@ -173,8 +174,8 @@ extern "C" {
 const char *ringload_version(void);
 
 /**
- * Returns the message of the last call of this thread that failed, or an empty text if none did. The text
- * is valid until another call of this thread fails.
+ * Returns the message of the last call of this thread that failed, or an empty text if none did.
+ * The text is valid until another call of this thread fails.
  */
 const char *ringload_error(void);
 
@@ -228,13 +229,12 @@ int ringload_stream_open(struct RingloadLoader *loader,
                          struct RingloadStream **stream);
 
 /**
- * Waits for the next tensor. Returns RINGLOAD_STATUS_END when there are no more. The caller has to release
- * the tensor. The stream ends after an error.
+ * Waits for the next tensor. Returns RINGLOAD_STATUS_END when there are no more. The caller has to
+ * release the tensor. The stream ends after an error.
  *
  * Requires: `tensor` is NULL or points to memory for a tensor.
  */
-int ringload_stream_next(struct RingloadStream *stream,
-                         struct RingloadTensor *tensor);
+int ringload_stream_next(struct RingloadStream *stream, struct RingloadTensor *tensor);
 
 /**
  * Returns how many bytes of tensors were handed out, and how many there are in all.
@@ -246,13 +246,14 @@ int ringload_stream_progress(struct RingloadStream *stream,
                              uint64_t *total_bytes);
 
 /**
- * Frees a stream, and cancels its load if that is not done. Its tensors stay valid. NULL and freed streams
- * are ignored.
+ * Frees a stream, and cancels its load if that is not done. Its tensors stay valid. NULL and freed
+ * streams are ignored.
  */
 void ringload_stream_free(struct RingloadStream *stream);
 
 /**
- * Releases a tensor. Its pointers must not be used any more. NULL and released tensors are ignored.
+ * Releases a tensor. Its pointers must not be used any more. NULL and released tensors are
+ * ignored.
  *
  * Requires: `tensor` is NULL, or was filled by ringload_stream_next.
  */
@@ -266,16 +267,16 @@ void ringload_tensor_release(struct RingloadTensor *tensor);
 int ringload_tensor_copy(const struct RingloadTensor *tensor, void *into, uint64_t len_bytes);
 
 /**
- * Reads ranges of files and objects into memory of the caller, and returns when nothing is in flight any
- * more. `callback` may be NULL. Otherwise it is called on this thread with the index of each range when
- * its memory is filled, and the read stops if it does not return 0.
+ * Reads ranges of files and objects into memory of the caller, and returns when nothing is in
+ * flight any more. `callback` may be NULL. Otherwise it is called on this thread with the index of
+ * each range when its memory is filled, and the read stops if it does not return 0.
  *
- * After an error, and when the callback stopped the read, the memory of ranges that the callback was not
- * called with is unspecified. Memory whose address is congruent to the offset modulo 4096 can be read
- * into without a copy.
+ * After an error, and when the callback stopped the read, the memory of ranges that the callback
+ * was not called with is unspecified. Memory whose address is congruent to the offset modulo 4096
+ * can be read into without a copy.
  *
- * Requires: `ranges` has `count` ranges. Their memory is allocated, and nothing else uses it during the call.
- * `callback` is NULL or may be called with `user_data`.
+ * Requires: `ranges` has `count` ranges. Their memory is allocated, and nothing else uses it during the
+ * call. `callback` is NULL or may be called with `user_data`.
  */
 int ringload_read(struct RingloadLoader *loader,
                   const struct RingloadRange *ranges,

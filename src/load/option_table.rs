@@ -1,8 +1,8 @@
 //! The table of a loader's options by name, for callers that have options as text.
 //!
 //! The command line, the C library and the Python package set a loader's options through this table
-//! alone: the command makes its flags of it, `ringload_loader_set` and the keyword arguments of Python's
-//! `Loader` look names up in it. A new option is one more entry.
+//! alone: the command makes its flags of it, `ringload_loader_set` and the keyword arguments of
+//! Python's `Loader` look names up in it. A new option is one more entry.
 
 use super::loader::Loader;
 use crate::error::Result;
@@ -184,9 +184,9 @@ impl Loader {
         OPTIONS
     }
 
-    /// Sets the option called `name`, which is one of [`options`](Self::options), from text. A list,
-    /// such as `tensors`, has one item on each line and replaces the list that was set before;
-    /// `header` takes one header and adds it.
+    /// Sets the option called `name`, which is one of [`options`](Self::options), from text. A
+    /// list, such as `tensors`, has one item on each line and replaces the list that was set
+    /// before; `header` takes one header and adds it.
     ///
     /// ```
     /// # fn main() -> ringload::Result<()> {
@@ -196,8 +196,8 @@ impl Loader {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name or a value that cannot be
-    /// used. The message does not contain the value where it may be secret.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name or a value that cannot
+    /// be used. The message does not contain the value where it may be secret.
     pub fn set(self, name: &str, value: impl AsRef<OsStr>) -> Result<Self> {
         option_named(name)?.set_one(self, value.as_ref())
     }

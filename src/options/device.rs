@@ -78,8 +78,8 @@ impl FromStr for Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Allocation {
-    /// One allocation for all tensors of a shard, freed with the last of them. This needs few driver
-    /// calls and makes large copies.
+    /// One allocation for all tensors of a shard, freed with the last of them. This needs few
+    /// driver calls and makes large copies.
     #[default]
     PerShard,
     /// One allocation for each tensor, so that dropping a tensor frees its memory.

@@ -26,7 +26,8 @@ pub(super) fn first_set<'a>(
 /// Returns the memory limit that the environment sets, or `None` if it sets none.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a limit.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a
+/// limit.
 pub(crate) fn memory_limit_from(
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<MemoryLimit>> {
@@ -47,7 +48,8 @@ pub(crate) fn memory_limit_from(
 /// Returns the memory limit that the process's environment sets, or `None` if it sets none.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a limit.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a
+/// limit.
 pub fn environment_memory_limit() -> Result<Option<MemoryLimit>> {
     memory_limit_from(environment)
 }
@@ -57,8 +59,8 @@ pub fn environment_memory_limit() -> Result<Option<MemoryLimit>> {
 /// is cut to the number of `cores`.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a positive
-/// number.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a
+/// positive number.
 pub(crate) fn engines_from(
     env: impl Fn(&str) -> Option<String>,
     cores: usize,

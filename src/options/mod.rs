@@ -1,7 +1,8 @@
-//! What a caller can choose, and the only place that reads environment variables.
+//! The types of options, and the only place that reads environment variables.
 //!
-//! An option that was set in code or on the command line wins; then this project's own variables;
-//! then the names that users of Run:ai's streamer have set already:
+//! An option that was set in code or on the command line wins over ringload's own variable, which
+//! wins over the variable of Run:ai Model Streamer. [`Loader::options`](crate::Loader::options) lists
+//! all options by name.
 //!
 //! | option | variable | fallback |
 //! | --- | --- | --- |
@@ -11,28 +12,28 @@
 //! | cache size | `RINGLOAD_CACHE_SIZE` (`unlimited`, `200GiB`) | |
 //! | cache validation | `RINGLOAD_CACHE_VALIDATE` (`always`, `never`, `10m`) | |
 //!
-//! What is remote heeds the variables that each field has, besides its options. Where several mean
-//! the same, the first one that is set counts.
+//! Remote locations also read the usual variables of their field. Where several variables mean the
+//! same, the first one that is set counts.
 //!
 //! | for | variables |
 //! | --- | --- |
-//! | proxies | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, also in lower case; `REQUEST_METHOD` (set by web servers for scripts: `HTTP_PROXY` is not believed then) |
-//! | roots of trust | `SSL_CERT_FILE`, `SSL_CERT_DIR` in place of the system's; `AWS_CA_BUNDLE` in addition |
-//! | `s3://` place | `AWS_REGION`, `AWS_DEFAULT_REGION`; `RUNAI_STREAMER_S3_ENDPOINT`, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`; `RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING` |
+//! | proxies | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, also in lower case; `HTTP_PROXY` is ignored if `REQUEST_METHOD` is set, as web servers do for CGI scripts |
+//! | trusted certificates | `SSL_CERT_FILE`, `SSL_CERT_DIR` instead of the system's; `AWS_CA_BUNDLE` in addition |
+//! | `s3://` region and endpoint | `AWS_REGION`, `AWS_DEFAULT_REGION`; `RUNAI_STREAMER_S3_ENDPOINT`, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`; `RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING` |
 //! | `s3://` without credentials | `RUNAI_STREAMER_S3_UNSIGNED`, `AWS_NO_SIGN_REQUEST` |
 //! | `s3://` keys and profiles | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; `AWS_PROFILE`, `AWS_DEFAULT_PROFILE`, `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, `HOME`; `AWS_ENDPOINT_URL_SSO` |
 //! | `s3://` roles | `AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_ROLE_ARN`, `AWS_ROLE_SESSION_NAME`; `AWS_ENDPOINT_URL_STS`, `AWS_STS_REGIONAL_ENDPOINTS` |
 //! | `s3://` containers | `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`, `AWS_CONTAINER_CREDENTIALS_FULL_URI`, `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`, `AWS_CONTAINER_AUTHORIZATION_TOKEN` |
 //! | `s3://` instances | `AWS_EC2_METADATA_DISABLED`, `AWS_EC2_METADATA_SERVICE_ENDPOINT`, `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE` |
-//! | `gs://` place | `STORAGE_EMULATOR_HOST`, `CLOUD_STORAGE_EMULATOR_ENDPOINT` |
-//! | `gs://` credentials | `RINGLOAD_GCS_ANONYMOUS`, `RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS`; `GOOGLE_APPLICATION_CREDENTIALS`, `RUNAI_STREAMER_GCS_CREDENTIAL_FILE`; `CLOUDSDK_CONFIG`, `HOME`; `GCE_METADATA_HOST`, `NO_GCE_CHECK`; and those that the credentials' file names |
-//! | `az://` place | `AZURE_STORAGE_ENDPOINT`, `AZURE_ENDPOINT_URL`; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT` |
+//! | `gs://` endpoint | `STORAGE_EMULATOR_HOST`, `CLOUD_STORAGE_EMULATOR_ENDPOINT` |
+//! | `gs://` credentials | `RINGLOAD_GCS_ANONYMOUS`, `RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS`; `GOOGLE_APPLICATION_CREDENTIALS`, `RUNAI_STREAMER_GCS_CREDENTIAL_FILE`; `CLOUDSDK_CONFIG`, `HOME`; `GCE_METADATA_HOST`, `NO_GCE_CHECK`; and those that the credentials file names |
+//! | `az://` endpoint and account | `AZURE_STORAGE_ENDPOINT`, `AZURE_ENDPOINT_URL`; `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT` |
 //! | `az://` secrets | `AZURE_STORAGE_CONNECTION_STRING`; `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_KEY`; `AZURE_STORAGE_SAS_TOKEN`; `RINGLOAD_AZURE_ANONYMOUS` |
 //! | `az://` tokens | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_AUTHORITY_HOST` with `AZURE_FEDERATED_TOKEN_FILE` or `AZURE_CLIENT_SECRET`; `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`; `AZURE_POD_IDENTITY_AUTHORITY_HOST` |
 //! | `hf://` | `HF_ENDPOINT`; `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`; `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` |
 //! | cache of `hf://` | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`; `HF_HOME`, `XDG_CACHE_HOME`, `HOME` |
 //! | [`Loader::runai_env`](crate::Loader::runai_env) | `RUNAI_STREAMER_OBJ_CONCURRENCY`, `RUNAI_STREAMER_CONCURRENCY`, `RUNAI_STREAMER_FS_STRATEGY` |
-//! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and those of the store that it names |
+//! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and the variables of the store that it names |
 
 mod cache;
 mod device;

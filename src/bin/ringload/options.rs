@@ -10,8 +10,9 @@ use std::time::Duration;
 /// How long the command waits at its end for the cache to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Options that are no flags. The command prints no tensors by order, and it passes no tensors on that
-/// could be held or freed one by one. Secrets on a command line would show in the list of processes.
+/// Options that are no flags. The command prints no tensors by order, and it passes no tensors on
+/// that could be held or freed one by one. Secrets on a command line would show in the list of
+/// processes.
 const NOT_FLAGS: [&str; 7] = [
     "allocation",
     "hold_timeout_seconds",
@@ -24,7 +25,8 @@ const NOT_FLAGS: [&str; 7] = [
 
 /// The flags of all options of a load.
 pub type LoadOptions = LoaderOptions<true>;
-/// The flags of remote locations and of the local file cache alone, for commands that load no tensors.
+/// The flags of remote locations and of the local file cache alone, for commands that load no
+/// tensors.
 pub type StorageOptions = LoaderOptions<false>;
 
 /// The values of the flags that were given.
@@ -93,8 +95,8 @@ fn argument(option: &'static LoaderOption) -> Arg {
     }
 }
 
-/// Checks a value while arguments are parsed. A header is checked later, since clap's messages repeat
-/// the value, which may be secret.
+/// Checks a value while arguments are parsed. A header is checked later, since clap's messages
+/// repeat the value, which may be secret.
 fn parser(option: &'static LoaderOption) -> ValueParser {
     match option.kind() {
         OptionKind::Path => clap::value_parser!(PathBuf).into(),

@@ -6,10 +6,10 @@
 //! tensor   tensors as C sees them
 //! ```
 //!
-//! Every function may be called from any thread, several at once. Threads that share a stream get one
-//! tensor each. If a stream is freed while a thread waits for its next tensor, that thread gets an end or
-//! an error. A tensor may be released by any thread, also after its stream and loader were freed. A forked
-//! child makes its own loaders, as those of its parent are errors there.
+//! Every function may be called from any thread, several at once. Threads that share a stream get
+//! one tensor each. If a stream is freed while a thread waits for its next tensor, that thread gets
+//! an end or an error. A tensor may be released by any thread, also after its stream and loader
+//! were freed. A forked child makes its own loaders, as those of its parent are errors there.
 
 mod range;
 mod status;
@@ -71,8 +71,8 @@ pub extern "C" fn ringload_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Returns the message of the last call of this thread that failed, or an empty text if none did. The text
-/// is valid until another call of this thread fails.
+/// Returns the message of the last call of this thread that failed, or an empty text if none did.
+/// The text is valid until another call of this thread fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_error() -> *const c_char {
     guarded(c"".as_ptr(), status::last_error)
@@ -173,8 +173,8 @@ pub unsafe extern "C" fn ringload_stream_open(
     })
 }
 
-/// Waits for the next tensor. Returns RINGLOAD_STATUS_END when there are no more. The caller has to release
-/// the tensor. The stream ends after an error.
+/// Waits for the next tensor. Returns RINGLOAD_STATUS_END when there are no more. The caller has to
+/// release the tensor. The stream ends after an error.
 ///
 /// # Safety
 /// `tensor` is NULL or points to memory for a tensor.
@@ -218,8 +218,8 @@ pub unsafe extern "C" fn ringload_stream_progress(
     })
 }
 
-/// Frees a stream, and cancels its load if that is not done. Its tensors stay valid. NULL and freed streams
-/// are ignored.
+/// Frees a stream, and cancels its load if that is not done. Its tensors stay valid. NULL and freed
+/// streams are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
     guarded((), || {
@@ -229,7 +229,8 @@ pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
     });
 }
 
-/// Releases a tensor. Its pointers must not be used any more. NULL and released tensors are ignored.
+/// Releases a tensor. Its pointers must not be used any more. NULL and released tensors are
+/// ignored.
 ///
 /// # Safety
 /// `tensor` is NULL, or was filled by ringload_stream_next.
@@ -269,17 +270,17 @@ pub unsafe extern "C" fn ringload_tensor_copy(
     })
 }
 
-/// Reads ranges of files and objects into memory of the caller, and returns when nothing is in flight any
-/// more. `callback` may be NULL. Otherwise it is called on this thread with the index of each range when
-/// its memory is filled, and the read stops if it does not return 0.
+/// Reads ranges of files and objects into memory of the caller, and returns when nothing is in
+/// flight any more. `callback` may be NULL. Otherwise it is called on this thread with the index of
+/// each range when its memory is filled, and the read stops if it does not return 0.
 ///
-/// After an error, and when the callback stopped the read, the memory of ranges that the callback was not
-/// called with is unspecified. Memory whose address is congruent to the offset modulo 4096 can be read
-/// into without a copy.
+/// After an error, and when the callback stopped the read, the memory of ranges that the callback
+/// was not called with is unspecified. Memory whose address is congruent to the offset modulo 4096
+/// can be read into without a copy.
 ///
 /// # Safety
-/// `ranges` has `count` ranges. Their memory is allocated, and nothing else uses it during the call.
-/// `callback` is NULL or may be called with `user_data`.
+/// `ranges` has `count` ranges. Their memory is allocated, and nothing else uses it during the
+/// call. `callback` is NULL or may be called with `user_data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringload_read(
     loader: *mut RingloadLoader,

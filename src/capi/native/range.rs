@@ -7,8 +7,8 @@ use crate::location::Location;
 use crate::options::invalid;
 use std::ffi::{c_char, c_int, c_void};
 
-/// Called by ringload_read with the index of a range whose memory is filled. The read stops if the callback
-/// does not return 0.
+/// Called by ringload_read with the index of a range whose memory is filled. The read stops if the
+/// callback does not return 0.
 pub type RingloadRangeCallback =
     Option<unsafe extern "C" fn(range: usize, user_data: *mut c_void) -> c_int>;
 

@@ -17,7 +17,8 @@ pub struct RingloadTensor {
     pub shape: *const u64,
     /// The number of dimensions.
     pub dimensions: usize,
-    /// The address of the elements in the memory of the device. They are row-major and little-endian.
+    /// The address of the elements in the memory of the device. They are row-major and
+    /// little-endian.
     pub address: u64,
     /// The length of the elements in bytes.
     pub len_bytes: u64,
@@ -82,8 +83,8 @@ impl ExportedTensor {
     /// Copies the elements to host memory.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if `into` has another length, and errors of the GPU's
-    /// driver.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if `into` has another length, and errors of the
+    /// GPU's driver.
     pub fn copy_to(&self, into: &mut [u8]) -> Result<()> {
         if into.len() != self.tensor.len_bytes() {
             let sentence = format!(

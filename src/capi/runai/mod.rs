@@ -1,5 +1,5 @@
-//! The functions of Run:ai Model Streamer's `libstreamer.so`, 0.17: for programs that load it, such as
-//! its own Python package (`STREAMER_LIBRARY=/path/libringload.so`).
+//! The functions of Run:ai Model Streamer's `libstreamer.so`, 0.17: for programs that load it, such
+//! as its own Python package (`STREAMER_LIBRARY=/path/libringload.so`).
 //!
 //! ```text
 //! submission  the ranges of a request     streamer  settings and threads   reading  one submission
@@ -7,8 +7,9 @@
 //! code        response codes
 //! ```
 //!
-//! Functions may be called from any thread, several at once. Each response goes to one of the threads
-//! that wait for one. A forked child cannot use the streamers of its parent and starts its own.
+//! Functions may be called from any thread, several at once. Each response goes to one of the
+//! threads that wait for one. A forked child cannot use the streamers of its parent and starts its
+//! own.
 
 mod code;
 mod listing;
@@ -76,8 +77,8 @@ fn streamer_of(handle: *const c_void) -> Result<Arc<Streamer>, Code> {
 
 /// Starts a streamer with the options of the environment.
 ///
-/// Threads are started with the first request. Returns INVALID_PARAMETER_ERROR if a variable does not
-/// parse.
+/// Threads are started with the first request. Returns INVALID_PARAMETER_ERROR if a variable does
+/// not parse.
 ///
 /// # Safety
 /// `streamer` is NULL or points to memory for a pointer.
@@ -94,9 +95,9 @@ pub unsafe extern "C" fn runai_file_streamer_start(streamer: *mut *mut c_void) -
     })
 }
 
-/// Ends a streamer: threads that wait for a response get FINISHED_ERROR, and running reads are cancelled.
-/// When this returns, nothing writes to the memory of its requests any more. NULL and ended streamers are
-/// ignored.
+/// Ends a streamer: threads that wait for a response get FINISHED_ERROR, and running reads are
+/// cancelled. When this returns, nothing writes to the memory of its requests any more. NULL and
+/// ended streamers are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn runai_file_streamer_end(streamer: *mut c_void) {
     guarded((), || {
@@ -108,9 +109,10 @@ pub extern "C" fn runai_file_streamer_end(streamer: *mut c_void) {
 
 /// Sets the credentials for object stores, once, before the first request for an object.
 ///
-/// Keys are access_key_id, secret_access_key, session_token, region and endpoint; others are ignored.
-/// Setting the same credentials again succeeds, and setting others returns CREDENTIALS_ALREADY_SET.
-/// Without this call, credentials come from the environment and the configuration files.
+/// Keys are access_key_id, secret_access_key, session_token, region and endpoint; others are
+/// ignored. Setting the same credentials again succeeds, and setting others returns
+/// CREDENTIALS_ALREADY_SET. Without this call, credentials come from the environment and the
+/// configuration files.
 ///
 /// # Safety
 /// `param_keys` and `param_values` each have `num_params` texts.
@@ -139,8 +141,8 @@ pub unsafe extern "C" fn runai_file_streamer_set_credentials(
 /// Sets how files are read, once, before the first request: a list of io_uring_direct,
 /// io_uring_buffered, libaio_direct and sync_buffered in order of preference.
 ///
-/// All of them are available, so the first one counts. With a direct strategy, pages that are in the page
-/// cache are still read from there.
+/// All of them are available, so the first one counts. With a direct strategy, pages that are in
+/// the page cache are still read from there.
 ///
 /// # Safety
 /// `candidates` is NULL or a text.
@@ -159,16 +161,17 @@ pub unsafe extern "C" fn runai_file_streamer_set_fs_strategy(
 
 /// Requests ranges of files and objects, and returns at once.
 ///
-/// `num_ranges` has the number of ranges of each file. `range_offsets`, `range_sizes` and `range_dsts`
-/// have all ranges, file by file: the offset in the file, the length in bytes, and the destination. Each
-/// range gets exactly one response, even if it is empty. Files and objects may be mixed.
+/// `num_ranges` has the number of ranges of each file. `range_offsets`, `range_sizes` and
+/// `range_dsts` have all ranges, file by file: the offset in the file, the length in bytes, and the
+/// destination. Each range gets exactly one response, even if it is empty. Files and objects may be
+/// mixed.
 ///
-/// The arrays may be freed when this returns. The destinations must stay allocated until the response was
-/// taken or the streamer was ended. They must not overlap, and those of other requests neither. On a GPU,
-/// work that was queued before must not use them any more.
+/// The arrays may be freed when this returns. The destinations must stay allocated until the
+/// response was taken or the streamer was ended. They must not overlap, and those of other requests
+/// neither. On a GPU, work that was queued before must not use them any more.
 ///
-/// `out_submission_id` may be NULL. It gets the number of the request, which its responses carry, or 0 if
-/// the arguments cannot be used and nothing was requested.
+/// `out_submission_id` may be NULL. It gets the number of the request, which its responses carry,
+/// or 0 if the arguments cannot be used and nothing was requested.
 ///
 /// # Safety
 /// The arrays and the destinations are as described.
@@ -218,12 +221,13 @@ impl RunaiFileStreamerDevice {
     }
 }
 
-/// Waits for the next response of any request, at most `timeout_ms` milliseconds; 0 waits without a limit.
+/// Waits for the next response of any request, at most `timeout_ms` milliseconds; 0 waits without a
+/// limit.
 ///
-/// Returns the outcome of the range: SUCCESS, or the reason why its destination does not hold its bytes.
-/// Returns TIMED_OUT if no response came in time, and FINISHED_ERROR if the streamer was ended.
-/// `submission_done` gets 1 with the last response of a request, else 0. `out_submission_id` and
-/// `submission_done` may be NULL.
+/// Returns the outcome of the range: SUCCESS, or the reason why its destination does not hold its
+/// bytes. Returns TIMED_OUT if no response came in time, and FINISHED_ERROR if the streamer was
+/// ended. `submission_done` gets 1 with the last response of a request, else 0. `out_submission_id`
+/// and `submission_done` may be NULL.
 ///
 /// # Safety
 /// The pointers are NULL or point to memory for the values.
@@ -260,18 +264,18 @@ pub unsafe extern "C" fn runai_file_streamer_response(
     })
 }
 
-/// Returns the meaning of a response code. For the code that this thread got last, that is the message of
-/// the error. The text is valid until the thread calls another function of the library.
+/// Returns the meaning of a response code. For the code that this thread got last, that is the
+/// message of the error. The text is valid until the thread calls another function of the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn runai_file_streamer_response_str(response_code: c_int) -> *const c_char {
     guarded(c"no response code".as_ptr(), || code::text(response_code))
 }
 
-/// Returns the block size for direct reads of the files at `paths` in `out_block`: the address of a range
-/// should be congruent to its offset modulo that size. Objects are ignored.
+/// Returns the block size for direct reads of the files at `paths` in `out_block`: the address of a
+/// range should be congruent to its offset modulo that size. Objects are ignored.
 ///
-/// Returns UNKNOWN_ERROR if the block size of no file can be determined. `out_block` is the page size
-/// then, which can be used.
+/// Returns UNKNOWN_ERROR if the block size of no file can be determined. `out_block` is the page
+/// size then, which can be used.
 ///
 /// # Safety
 /// `paths` has `num_paths` texts, and `out_block` is NULL or points to memory for a number.
@@ -307,12 +311,12 @@ fn block_of(path: &Path) -> Option<usize> {
     FileSource::open(path).ok().map(|file| file.block_bytes())
 }
 
-/// Calls `callback` with each file in the directory `prefix` of the file system or of a store, and with
-/// its size in bytes. If `is_recursive` is not 0, files in subdirectories are included.
+/// Calls `callback` with each file in the directory `prefix` of the file system or of a store, and
+/// with its size in bytes. If `is_recursive` is not 0, files in subdirectories are included.
 ///
-/// If there are `allow_patterns`, only files whose whole path matches one of them are listed. Files that
-/// match one of `ignore_patterns` are not. Patterns are those of fnmatch(3) without flags. The callback
-/// is called on this thread, and the path is valid during that call only.
+/// If there are `allow_patterns`, only files whose whole path matches one of them are listed. Files
+/// that match one of `ignore_patterns` are not. Patterns are those of fnmatch(3) without flags. The
+/// callback is called on this thread, and the path is valid during that call only.
 ///
 /// # Safety
 /// The arrays have the given numbers of texts, and `callback` may be called with `user_data`.

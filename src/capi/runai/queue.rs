@@ -4,9 +4,9 @@
 //! push --> waiting --> take (reader threads) --> respond --> ready --> response
 //! ```
 //!
-//! A range's response is in `ready` as soon as its memory is filled. The last response of a submission
-//! is marked, and whoever has taken it may use the memory for something else: nothing of that
-//! submission is in flight then.
+//! A range's response is in `ready` as soon as its memory is filled. The last response of a
+//! submission is marked, and whoever has taken it may use the memory for something else: nothing of
+//! that submission is in flight then.
 
 use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::submission::{Range, Submission};

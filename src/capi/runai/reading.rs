@@ -1,9 +1,10 @@
-//! Reading one submission on a reader thread. Every range gets exactly one response, whatever happens.
+//! Reading one submission on a reader thread. Every range gets exactly one response, whatever
+//! happens.
 //!
 //! Small submissions (headers) are read on this thread without engines: files one after the other,
-//! objects on several threads. Larger ones are one `read_into` of the loader, in groups of ranges that
-//! are adjacent both in their file and in memory. If that fails, the remaining groups are read again
-//! file by file, so that a file that fails does so for its own ranges only.
+//! objects on several threads. Larger ones are one `read_into` of the loader, in groups of ranges
+//! that are adjacent both in their file and in memory. If that fails, the remaining groups are read
+//! again file by file, so that a file that fails does so for its own ranges only.
 
 use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::queue::Queue;
@@ -20,10 +21,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{ptr, slice};
 
-/// Submissions of files up to this size are read without engines, which take a millisecond to start.
+/// Submissions of files up to this size are read without engines, which take a millisecond to
+/// start.
 const SMALL_BYTES: usize = 1 << 20;
-/// The same for submissions with an object. Reading a header is one request, while engines would open
-/// new connections.
+/// The same for submissions with an object. Reading a header is one request, while engines would
+/// open new connections.
 const SMALL_BYTES_REMOTE: usize = 16 << 20;
 
 /// Reads `submission` and responds to all of its ranges.
@@ -132,8 +134,8 @@ impl Reading<'_> {
         drop(try_map(groups.len(), threads, read));
     }
 
-    /// Reads `group`. Bytes of an object are received into memory of our own first, so that ending the
-    /// streamer need not wait for a server.
+    /// Reads `group`. Bytes of an object are received into memory of our own first, so that ending
+    /// the streamer need not wait for a server.
     fn read_group(&self, group: &Group) -> Result<(), Failure> {
         let source = self.source(group).ok_or(Code::UnknownError)?;
         let read = |into: &mut [u8]| self.read_exact(source, into, group.offset_bytes);
@@ -198,8 +200,8 @@ impl Reading<'_> {
         Some(match self.submission.device {
             Device::Cuda(ordinal) => {
                 let (address, len_bytes) = (group.address as u64, group.len_bytes as u64);
-                // SAFETY: the caller of `runai_file_streamer_request` keeps the memory allocated, and
-                // uses it for nothing else, until the response.
+                // SAFETY: the caller of `runai_file_streamer_request` keeps the memory allocated,
+                // and uses it for nothing else, until the response.
                 unsafe {
                     let offset_bytes = group.offset_bytes;
                     let location = source.location().clone();
@@ -214,11 +216,12 @@ impl Reading<'_> {
     /// Returns the destination of `group` in host memory.
     fn memory(&self, group: &Group) -> &'static mut [u8] {
         let start = ptr::with_exposed_provenance_mut::<u8>(group.address);
-        // SAFETY: the caller of `runai_file_streamer_request` keeps the memory allocated, and uses it
-        // for nothing else, until the response or until `runai_file_streamer_end` returns. That waits
-        // for all threads in `Queue::writing`, in which every caller of this function runs. Ranges do
-        // not overlap, also by the contract of the request, and each is in one group. The memory is
-        // not NULL and fits the address space, which was checked when the submission was made.
+        // SAFETY: the caller of `runai_file_streamer_request` keeps the memory allocated, and uses
+        // it for nothing else, until the response or until `runai_file_streamer_end` returns. That
+        // waits for all threads in `Queue::writing`, in which every caller of this function runs.
+        // Ranges do not overlap, also by the contract of the request, and each is in one group. The
+        // memory is not NULL and fits the address space, which was checked when the submission was
+        // made.
         unsafe { slice::from_raw_parts_mut(start, group.len_bytes) }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A load is many submissions, and each names its files again. Local files are opened anew for each
 //! submission: that is cheap, and a file may have been replaced. Objects are kept with the identity
-//! that they were opened with, so that all submissions of a load read one version of each object. An
-//! object is opened anew after a failure, and when it was not requested for a minute.
+//! that they were opened with, so that all submissions of a load read one version of each object.
+//! An object is opened anew after a failure, and when it was not requested for a minute.
 
 use super::code::{Failure, unsupported_scheme};
 use crate::checkpoint::parallel::{WAITING_THREADS, try_map};

@@ -6,8 +6,9 @@
 //!                                \-> engines, for submissions that are not small
 //! ```
 //!
-//! Submissions are started in order. Two are read at once, so that the engines of one start while those
-//! of the other finish. More would only compete for the disk with the submissions that are waited for.
+//! Submissions are started in order. Two are read at once, so that the engines of one start while
+//! those of the other finish. More would only compete for the disk with the submissions that are
+//! waited for.
 
 use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::queue::Queue;
@@ -68,7 +69,8 @@ impl Streamer {
     ///
     /// # Errors
     /// [`CredentialsAlreadySet`](Code::CredentialsAlreadySet) if others were set before, and
-    /// [`InvalidParameterError`](Code::InvalidParameterError) if only one of id and secret is given.
+    /// [`InvalidParameterError`](Code::InvalidParameterError) if only one of id and secret is
+    /// given.
     pub fn set_credentials(&self, credentials: Credentials) -> Result<(), Code> {
         let mut settings = self.settings.lock();
         if let Some(before) = &settings.credentials {
@@ -103,7 +105,8 @@ impl Streamer {
     ///
     /// # Errors
     /// [`FsStrategyConflict`](Code::FsStrategyConflict) after another strategy or a request, and
-    /// [`InvalidParameterError`](Code::InvalidParameterError) if `list` is not a list of strategies.
+    /// [`InvalidParameterError`](Code::InvalidParameterError) if `list` is not a list of
+    /// strategies.
     pub fn set_strategy(&self, list: &str) -> Result<(), Failure> {
         let path = strategy(list)
             .map_err(|error| Failure::of(&error, false).with_code(Code::InvalidParameterError))?;

@@ -62,21 +62,21 @@ pub struct Group {
     pub address: usize,
 }
 
-/// Groups of several ranges are no larger than this, since their responses come when the whole group
-/// was read.
+/// Groups of several ranges are no larger than this, since their responses come when the whole
+/// group was read.
 const GROUP_BYTES_MAX: usize = 32 << 20;
 
 impl Submission {
     /// Makes a submission of the arrays.
     ///
     /// # Errors
-    /// [`InvalidParameterError`](Code::InvalidParameterError) if an array is NULL although it has items,
-    /// a destination is NULL although the range has bytes, or a range exceeds the address space or the
-    /// largest file.
+    /// [`InvalidParameterError`](Code::InvalidParameterError) if an array is NULL although it has
+    /// items, a destination is NULL although the range has bytes, or a range exceeds the address
+    /// space or the largest file.
     ///
     /// # Safety
-    /// Arrays that are not NULL have an item for each file or for each range of all files, and do not
-    /// change during the call.
+    /// Arrays that are not NULL have an item for each file or for each range of all files, and do
+    /// not change during the call.
     pub unsafe fn new(id: u64, device: Device, arrays: &Arrays) -> Result<Self, Code> {
         let files = arrays.num_files as usize;
         let invalid = Code::InvalidParameterError;

@@ -1,5 +1,5 @@
-//! The functions on objects of a scripted server: what fails, what is asked for how often, and ends in
-//! mid-request. Files are tested from C, in `tests/capi.rs`.
+//! The functions on objects of a scripted server: what fails, what is asked for how often, and ends
+//! in mid-request. Files are tested from C, in `tests/capi.rs`.
 
 use super::*;
 use crate::fault_server::{FaultServer, Request};
@@ -42,7 +42,8 @@ impl Session {
         let places: Vec<*mut c_void> =
             self.memory.iter_mut().map(|memory| memory.as_mut_ptr().cast()).collect();
         let device = RunaiFileStreamerDevice { r#type: RUNAI_FILE_STREAMER_DEVICE_CPU, id: 0 };
-        // SAFETY: arrays of as many items, and memory that `self` keeps until the streamer is ended.
+        // SAFETY: arrays of as many items, and memory that `self` keeps until the streamer is
+        // ended.
         let code = unsafe {
             runai_file_streamer_request(
                 self.handle,
