@@ -78,7 +78,7 @@ for asked in [dict(copy=True), dict(dl_device=(1, 0))]:
     except BufferError as error:
         print(error)
 """)
-    assert "it is on a GPU" in out and "load it to the device that it is wanted on" in out
+    assert "it is on a GPU" in out and "load it to the device that it is requested on" in out
 
 
 @pytest.mark.parametrize("seed", range(4))

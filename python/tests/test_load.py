@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,41 @@ def test_what_is_written_to_tensors_does_not_get_into_the_cache(
         for complete in cache.glob("*/*/data.safetensors"):
             assert_same(load_file(complete), tensors)
     assert_same(ringload.load_file(url, cache_dir=cache, cache_validate="never"), tensors)
+
+
+def change_and_restore(held: list[torch.Tensor], ended: threading.Event) -> None:
+    while not ended.is_set():
+        for tensor in list(held):
+            tensor.neg_().neg_()
+
+
+def test_what_is_changed_and_restored_does_not_get_into_the_cache(
+    server: Server, tmp_path: Path
+) -> None:
+    """The cache checks the very bytes that it writes, also while they change."""
+    tensors = {f"t{number}": torch.randn(400_000) for number in range(12)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    url = server.url("model.safetensors")
+    for attempt in range(5):
+        cache = tmp_path / f"cache {attempt}"
+        loader = ringload.Loader(cache_dir=cache, cache_validate="never")
+        held: list[torch.Tensor] = []
+        ended = threading.Event()
+        consumer = threading.Thread(target=change_and_restore, args=(held, ended))
+        consumer.start()
+        try:
+            held.extend(torch.from_dlpack(tensor) for tensor in loader.stream([url]))
+            assert loader.flush(20.0)
+        finally:
+            ended.set()
+            consumer.join()
+        for complete in cache.glob("*/*/data.safetensors"):
+            assert_same(load_file(complete), tensors)
+        again = ringload.Loader(cache_dir=cache, cache_validate="never")
+        assert len(list(again.stream([url]))) == len(tensors)
+        assert again.flush(20.0)
+        (complete,) = cache.glob("*/*/data.safetensors")
+        assert_same(load_file(complete), tensors)
 
 
 def test_a_file_whose_tensors_are_not_aligned(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
-//! Memory from the kernel: mapped, huge-page aligned, faulted in ahead, given back.
+//! Memory from the kernel: mapped, huge-page aligned, faulted in ahead, returned.
 //!
-//! A [`Mapping`] is either anonymous (ring memory) or a file's pages (the mapped read path). It is
-//! plain address space: who may write to which part of it is the business of [`super::slot`].
+//! A [`Mapping`] is either anonymous (ring memory) or the pages of a file (the mapped read path). It
+//! is plain address space; [`super::slot`] controls who may write to which part of it.
 //! Sources: mmap(2), madvise(2), mbind(2).
 
-use super::PAGE_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
@@ -14,13 +13,16 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr::NonNull;
 
+/// The page size; slots start and end at multiples of at least this.
+pub const PAGE_BYTES: usize = 4096;
+
 /// The size of a transparent huge page on the machines this runs on.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// A private mapping of memory or of a file; unmapped on drop.
 #[derive(Debug)]
 pub struct Mapping {
-    /// What mmap returned.
+    /// The address that mmap returned.
     base: NonNull<c_void>,
     base_bytes: usize,
     /// The first usable byte: huge-page aligned for anonymous memory.
@@ -37,7 +39,7 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Reserves `len` bytes of zeroed memory, aligned to and advised for huge pages.
     ///
-    /// Nothing is faulted in yet: memory is used when it is first written or [`populated`](Self::populate_write).
+    /// Memory is only used when it is first written to or [populated](Self::populate_write).
     ///
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] when the address space or overcommit limit does not allow it.
@@ -47,7 +49,7 @@ impl Mapping {
             .and_then(NonZeroUsize::new)
             .ok_or_else(|| out_of_memory(len, nix::Error::ENOMEM))?;
         let mut flags = MapFlags::MAP_PRIVATE;
-        flags.set(MapFlags::MAP_NORESERVE, !cfg!(miri)); // which Miri does not know
+        flags.set(MapFlags::MAP_NORESERVE, !cfg!(miri)); // Miri does not support it
         // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
         let base = unsafe {
             mmap_anonymous(None, base_bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags)
@@ -64,7 +66,7 @@ impl Mapping {
     /// Maps the first `len` bytes of `file`, read-only.
     ///
     /// # Errors
-    /// Whatever mmap(2) answers.
+    /// Those of mmap(2).
     pub fn of_file(file: &File, len: usize) -> io::Result<Self> {
         Self::of_file_at(file, 0, len)
     }
@@ -82,18 +84,20 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Lets the pages that are faulted in from now on be of NUMA node `node`, as long as it has some.
+    /// Makes the kernel take the pages that are faulted in from now on from the NUMA node `node`, as
+    /// long as that node has free pages.
     ///
     /// # Errors
-    /// ENOSYS or EPERM where the kernel or a container does not permit it, EINVAL for no such node.
+    /// ENOSYS or EPERM where the kernel or a container does not permit it; EINVAL if there is no such
+    /// node.
     pub(super) fn prefer_node(&self, node: usize) -> io::Result<()> {
         const WORD_BITS: usize = libc::c_ulong::BITS as usize;
         let mut nodes = vec![0 as libc::c_ulong; node / WORD_BITS + 1];
         nodes[node / WORD_BITS] |= 1 << (node % WORD_BITS);
-        // The kernel takes one bit less than it is told of.
+        // The kernel reads one bit less than this number.
         let bits = nodes.len() * WORD_BITS + 1;
-        // SAFETY: the range is this mapping's, and the mask has the bits that it is said to have; a
-        // policy for pages to come does not change what is mapped.
+        // SAFETY: the range is this mapping's, and the mask has as many bits as the call says; a
+        // policy for future pages does not change mapped ones.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_mbind,
@@ -108,7 +112,7 @@ impl Mapping {
         if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Usable length in bytes.
+    /// The usable length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -119,7 +123,7 @@ impl Mapping {
     }
 
     /// Faults `range` in for writing (zeroed memory, huge pages where possible), from the calling
-    /// thread. Bytes already there stay as they are; it may race with reads into the same range.
+    /// thread. Pages that are present keep their bytes; reads may write to the same range meanwhile.
     ///
     /// # Errors
     /// EINVAL on kernels before 5.14; ENOMEM when memory ran out.
@@ -136,7 +140,7 @@ impl Mapping {
         self.advise(range, MmapAdvise::MADV_POPULATE_READ)
     }
 
-    /// How many pages are in memory: for a file mapping, in the page cache. mincore(2).
+    /// The number of pages in memory: of a file mapping, those in the page cache. mincore(2).
     pub(crate) fn resident_pages(&self) -> io::Result<usize> {
         let mut pages = vec![0_u8; self.len.div_ceil(4096)];
         // SAFETY: the range is this mapping's and `pages` has one byte for each of its pages.
@@ -148,7 +152,7 @@ impl Mapping {
         }
     }
 
-    /// Gives the whole pages inside `range` back to the kernel. Their contents are lost.
+    /// Returns the whole pages inside `range` to the kernel. Their contents are lost.
     pub(super) fn discard(&self, range: Range<usize>) {
         let page = 4096;
         let inner = range.start.next_multiple_of(page)..range.end / page * page;
@@ -160,13 +164,13 @@ impl Mapping {
     fn advise(&self, range: Range<usize>, advice: MmapAdvise) -> io::Result<()> {
         assert!(range.start <= range.end && range.end <= self.len);
         if cfg!(miri) {
-            return Ok(()); // Miri has no madvise; all advice but MADV_DONTNEED is for speed alone
+            return Ok(()); // Miri has no madvise; only MADV_DONTNEED has a visible effect
         }
         let page = 4096;
         let start = range.start / page * page;
         // SAFETY: the pages lie within this mapping (its length is rounded up to pages by the
         // kernel). Of the advice used here only MADV_DONTNEED changes contents; `discard` is
-        // called by the slot allocator for bytes that nobody holds.
+        // called by the slot allocator for bytes that no slot has.
         unsafe { madvise(self.start.add(start).cast(), range.end - start, advice) }?;
         Ok(())
     }
@@ -174,7 +178,7 @@ impl Mapping {
     /// The bytes of `range`.
     ///
     /// # Safety
-    /// Nobody (this process or the kernel on its behalf) writes to the range while the slice lives.
+    /// Neither this process nor the kernel on its behalf writes to the range while the slice lives.
     pub(super) unsafe fn bytes(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: in bounds, readable, initialised by the kernel (zeroes or the file's bytes); the
@@ -184,9 +188,9 @@ impl Mapping {
 
     /// The bytes of a file mapping.
     ///
-    /// If another process rewrites the file in place the bytes change with it, and if it truncates
-    /// the file, touching the lost part kills this process (SIGBUS): the known price of mmap, which
-    /// is why [`ReadPath::Auto`](crate::ReadPath::Auto) never maps.
+    /// If another process rewrites the file in place, the bytes change. If it truncates the file,
+    /// access to the lost part kills this process (SIGBUS). That is the known price of mmap, and why
+    /// [`ReadPath::Auto`](crate::ReadPath::Auto) never maps.
     pub(crate) fn file_bytes(&self, range: Range<usize>) -> &[u8] {
         // SAFETY: a file mapping is read-only in this process (no windows are made over it).
         unsafe { self.bytes(range) }

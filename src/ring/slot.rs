@@ -1,23 +1,22 @@
-//! A slot's life, in types: `Slot` (free to fill) -> `Window`s (filling) -> `FullSlot` (readable).
+//! The states of a slot as types: `Slot` (empty) -> `Window`s (being filled) -> `FullSlot` (readable).
 //!
 //! A [`Slot`] is exclusive memory. [`Slot::into_windows`] splits it into disjoint [`Window`]s, each
-//! the only way to write its part, each travelling with one read operation. When the last window
-//! is [completed](Window::complete) its holder gets the [`FullSlot`], the shared, read-only view.
-//! A window that is dropped instead (its read failed or was abandoned) makes the full slot
-//! impossible: half-filled memory cannot be looked at. The memory returns to the ring when the
-//! last of them is gone, so neither a reader in flight nor a tensor in a user's hand can see it
-//! reused.
+//! the only way to write to its part, each owned by one read operation. Completing the last window
+//! ([`Window::complete`]) returns the [`FullSlot`], the shared, read-only view. If a window is dropped
+//! instead (its read failed or was abandoned), there is never a full slot: half-filled memory cannot
+//! be read. The memory returns to the ring when the last of these values is dropped, so it is not
+//! reused while a read or a tensor uses it.
 //!
 //! A filled window may [share](Window::share) its bytes before the others are filled: it gives up
-//! the right to write them for a [`Part`], the read-only view of a stretch of the slot. A part keeps
-//! the slot as a tensor does.
+//! the right to write them for a [`Part`], a read-only view of a range of the slot. A part keeps the
+//! slot alive, as a tensor does.
 //!
 //! A slot may carry a [`TraceSpan`], which records its use in the load's timeline. The span is dropped
 //! just before the memory returns to the ring.
 //!
-//! Windows are also made over memory that a caller lends for `read_into`; see [`Window::lend`].
+//! Windows also cover memory that a caller lends for `read_into`; see [`Window::lend`].
 
-use super::Ring;
+use super::allocator::Ring;
 use super::lending::{Borrow, copy_lent};
 use crate::timeline::{Stage, TraceSpan};
 use std::fmt;
@@ -26,40 +25,45 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Exclusive memory of the ring, page-aligned; back to the ring on drop.
+/// Exclusive, page-aligned memory of the ring, which it returns to when it is dropped.
 pub struct Slot {
     ring: Arc<Ring>,
     range: Range<usize>,
     span: Option<TraceSpan>,
 }
 
-impl Slot {
-    /// Made by the ring's allocator, which guarantees that no two live slots overlap.
-    pub(super) fn new(ring: Arc<Ring>, range: Range<usize>) -> Self {
-        Self { ring, range, span: None }
+impl Ring {
+    /// A slot of at least `len` bytes (rounded up to blocks), or `None` while none fits and once the
+    /// ring is closed.
+    pub fn allocate(self: &Arc<Self>, len: usize) -> Option<Slot> {
+        let [range] = self.take([len])?;
+        Some(Slot { ring: Arc::clone(self), range, span: None })
     }
 
+    /// Two slots as [`allocate`](Self::allocate) gives them, or `None` while they do not both fit.
+    pub fn allocate_two(self: &Arc<Self>, lens: [usize; 2]) -> Option<[Slot; 2]> {
+        let slot = |range| Slot { ring: Arc::clone(self), range, span: None };
+        Some(self.take(lens)?.map(slot))
+    }
+}
+
+impl Slot {
     /// Adds the span that records the slot's use.
     pub(crate) fn traced(mut self, span: TraceSpan) -> Self {
         self.span = Some(span);
         self
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub fn len(&self) -> usize {
         self.range.len()
     }
 
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
-    }
-
-    /// Splits the slot into windows that end at each of `ends` (ascending, the last at most the
-    /// slot's length). At least one.
+    /// Splits the slot into windows, one ending at each of `ends`, of which there is at least one.
+    /// They ascend, and the last one is at most the slot's length.
     ///
     /// # Panics
-    /// When `ends` does not ascend within the slot: a bug in the planner.
+    /// When `ends` does not ascend within the slot, which is a bug in the planner.
     pub fn into_windows(self, ends: &[usize]) -> Vec<Window> {
         let base = self.ring.memory.start();
         let slot_start = self.range.start;
@@ -81,7 +85,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // First: from here on others may take the memory.
+        // First: after the release, others may allocate the memory.
         self.span = None;
         self.ring.release(self.range.clone());
     }
@@ -107,7 +111,7 @@ pub struct Window {
     /// How far reads may fill it at the moment; at most `len`.
     end: usize,
     filled: usize,
-    /// Keeps the memory; `None` for lent memory, which its lender keeps.
+    /// Keeps the memory alive; `None` for lent memory, which its lender keeps alive.
     owner: Option<Arc<Filling>>,
 }
 
@@ -115,7 +119,7 @@ pub struct Window {
 unsafe impl Send for Window {}
 
 impl Window {
-    /// A window over memory that a caller lends.
+    /// A window over the memory of a caller.
     ///
     /// # Safety
     /// The bytes stay valid, and nobody else touches them, until the window is dropped or
@@ -125,22 +129,17 @@ impl Window {
         Self { ptr: bytes.cast(), len, end: len, filled: 0, owner: None }
     }
 
-    /// Its whole length in bytes.
+    /// The whole length in bytes, filled or not.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// How many bytes from its front are filled.
+    /// How many bytes from the start are filled.
     pub fn filled(&self) -> usize {
         self.filled
     }
 
-    /// Says that the first `filled` bytes are what was asked for.
+    /// Records that the first `filled` bytes have been read.
     ///
     /// # Panics
     /// When that is more than the window holds.
@@ -154,12 +153,12 @@ impl Window {
         self.end.saturating_sub(self.filled)
     }
 
-    /// Lets only the next `bytes` bytes be filled, until it is [widened](Self::widen).
+    /// Restricts reads to the next `bytes` bytes, until [`widen`](Self::widen).
     pub fn narrow(&mut self, bytes: usize) {
         self.end = self.len.min(self.filled.saturating_add(bytes));
     }
 
-    /// Lets all of it be filled again.
+    /// Ends the restriction of [`narrow`](Self::narrow).
     pub fn widen(&mut self) {
         self.end = self.len;
     }
@@ -184,8 +183,8 @@ impl Window {
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.filled) }
     }
 
-    /// The filled bytes, to be read by others from now on, and written by nobody: the window is left
-    /// with those behind them, and nothing is filled of it. `None` for lent windows.
+    /// Gives up the filled bytes, which others may read from now on. The window keeps the bytes behind
+    /// them, none of which is filled. `None` for windows over lent memory.
     pub fn share(&mut self) -> Option<Part> {
         let filling = Arc::clone(self.owner.as_ref()?);
         let base = filling.slot.ring.memory.start().as_ptr() as usize;
@@ -219,12 +218,11 @@ impl Window {
         }
     }
 
-    /// Hands the window in as filled; the last one of a slot gets the full slot.
-    ///
-    /// Lent windows give `None`: their lender knows.
+    /// Ends the window, which is filled. The last window of a slot returns the full slot; windows over
+    /// lent memory return `None`.
     pub fn complete(mut self) -> Option<FullSlot> {
         let filling = self.owner.take()?;
-        // AcqRel: what every window's reader wrote happens before the full slot is looked at.
+        // AcqRel: the writes to every window happen before the full slot is read.
         let last = filling.windows_open.fetch_sub(1, Ordering::AcqRel) == 1;
         last.then_some(FullSlot { filling })
     }
@@ -249,14 +247,9 @@ pub struct Part {
 }
 
 impl Part {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub fn len(&self) -> usize {
         self.range.len()
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
     }
 
     /// Its bytes as a slice, until whose end the ring's memory cannot be lent: hold it briefly.
@@ -277,10 +270,10 @@ impl Part {
         unsafe { copy_lent(self.filling.address(self.range.start), into) }
     }
 
-    /// Those of its bytes that stand in `range`.
+    /// The part of its bytes in `range`.
     ///
     /// # Panics
-    /// When it has fewer.
+    /// When the part has fewer bytes.
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.range.len(), "beyond the part's end");
         let start = self.range.start;
@@ -310,21 +303,16 @@ impl fmt::Debug for Part {
     }
 }
 
-/// A slot whose every window was filled: shared and read-only until the last clone is dropped.
+/// A slot whose windows were all filled: shared and read-only until the last clone is dropped.
 #[derive(Clone)]
 pub struct FullSlot {
     filling: Arc<Filling>,
 }
 
 impl FullSlot {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub fn len(&self) -> usize {
         self.filling.slot.len()
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.filling.slot.is_empty()
     }
 
     /// The slot's bytes in `range`; other bytes are not touched.
@@ -356,14 +344,14 @@ impl FullSlot {
         start + range.start..start + range.end
     }
 
-    /// Says what the slot is used for from now on.
+    /// Records in the timeline what the slot is used for from now on.
     pub(crate) fn enter(&self, stage: Stage) {
         if let Some(span) = &self.filling.slot.span {
             span.stage(stage);
         }
     }
 
-    /// Whether others hold the slot, too.
+    /// Whether clones or parts of the slot exist.
     pub(crate) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.filling) > 1
     }

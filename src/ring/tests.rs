@@ -2,12 +2,17 @@
 //!
 //! All of these run under Miri and AddressSanitizer too (`tests/run.sh`).
 
+use super::allocator::POISON;
+use super::memory::HUGE_PAGE_BYTES;
 use super::*;
 use proptest::prelude::*;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// A slot's place in the ring.
 fn place(ring: &Ring, slot: &FullSlot) -> Range<usize> {
@@ -29,7 +34,7 @@ fn filled(ring: &Arc<Ring>, len: usize, fill: u8) -> Option<FullSlot> {
 }
 
 fn free_ranges(ring: &Ring) -> Vec<(usize, usize)> {
-    ring.lock().free.iter().map(|(&start, &len)| (start, len)).collect()
+    ring.state.lock().free.iter().map(|(&start, &len)| (start, len)).collect()
 }
 
 /// The lowest address where `len` bytes fit between `live` ranges: what first-fit has to find.
@@ -102,7 +107,7 @@ proptest! {
             let usage = ring.usage();
             prop_assert_eq!((usage.slots, usage.bytes), (live.len(), used));
             prop_assert!(used <= ring.capacity());
-            prop_assert_eq!(ring.lock().high_water, high_water);
+            prop_assert_eq!(ring.state.lock().high_water, high_water);
             let free: usize = free_ranges(&ring).iter().map(|(_, len)| len).sum();
             prop_assert_eq!(free + used, ring.capacity());
         }

@@ -1,26 +1,26 @@
-//! Host memory of one tensor, aligned for whatever looks at it.
+//! Host memory of one tensor, aligned for every element type.
 
 use crate::ring::copy_lent;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// What it is aligned to: a cache line, and the widest vector.
+/// The alignment in bytes: that of a cache line and of the widest vector register.
 pub(crate) const ALIGNMENT: usize = 64;
 
-/// Bytes at a multiple of [`ALIGNMENT`].
+/// Bytes at an address that is a multiple of [`ALIGNMENT`].
 pub(crate) struct Aligned {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: it owns its bytes.
+// SAFETY: the value owns its bytes.
 unsafe impl Send for Aligned {}
-// SAFETY: as above; through a shared reference they can only be read.
+// SAFETY: as above; Rust code can only read them through a shared reference.
 unsafe impl Sync for Aligned {}
 
 impl Aligned {
-    /// So many zeros; `None` where there is no memory for them.
+    /// `len` zeros; `None` when memory runs out.
     pub fn zeroed(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
         // SAFETY: the layout is not of size zero.
@@ -55,9 +55,9 @@ impl Aligned {
         unsafe { copy_lent(self.start.add(start), into) }
     }
 
-    /// The same, to be written to.
+    /// All bytes, to be written to.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and exclusive as `self` is.
+        // SAFETY: in bounds and initialised, as in `bytes`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 

@@ -5,149 +5,50 @@
 //!                                   \-into_versioned--> DLManagedTensorVersioned (1.0 and later)
 //! ```
 //!
-//! What is handed out holds the tensor, and with it its storage, until the consumer calls the deleter:
-//! once, from any thread. In a child of the process (after `fork`) the deleter does nothing, as what
-//! it would give back belongs to threads that are not there.
+//! An export holds the tensor's storage until the consumer calls the deleter: once, from any thread.
+//! In a forked child the deleter does nothing, as the memory is managed by threads that exist in the
+//! parent only.
 //!
-//! The consumer may write to what it gets, except to pages of a file
-//! ([`ReadPath::Mapped`](crate::ReadPath::Mapped)), which are marked read-only. (The cache's writer may
-//! not be done with the same bytes: it knows their seals since they arrived, and what is written to
-//! before its turn is not kept.) Host tensors are copied where their address is not aligned for their
-//! type, as a file may have it; `ringload_export_copied_bytes_total` counts that.
+//! Exports are read-only or writable. Pages of a file ([`ReadPath::Mapped`](crate::ReadPath::Mapped))
+//! are always exported as read-only. A host tensor is copied if its address is not aligned for its
+//! type, which depends on the file; the metric `ringload_export_copied_bytes_total` counts that.
 //!
-//! Tensors of GPUs are complete when they are handed out: no stream has to be waited for.
+//! Tensors on GPUs are complete when they are exported: the consumer need not wait for a stream.
+
+mod abi;
+
+pub use abi::{
+    DlDataType, DlDevice, DlManagedTensor, DlManagedTensorVersioned, DlTensor, DlVersion,
+    FLAG_IS_COPIED, FLAG_READ_ONLY, VERSION,
+};
 
 use super::aligned::Aligned;
-use super::{Storage, Tensor};
+use super::storage::Storage;
+use super::view::Tensor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork_guard::ForkGuard;
 use crate::metrics;
-use crate::options::Device;
 use safetensors::Dtype;
 use std::ffi::c_void;
 use std::ptr::NonNull;
-
-/// The version of DLPack whose structures these are.
-pub const VERSION: DlVersion = DlVersion { major: 1, minor: 1 };
-
-/// The consumer may not write.
-pub const FLAG_READ_ONLY: u64 = 1;
-
-/// What is handed out is a copy that nobody else has.
-pub const FLAG_IS_COPIED: u64 = 1 << 1;
 
 const INT: u8 = 0;
 const UINT: u8 = 1;
 const FLOAT: u8 = 2;
 
-const CPU: i32 = 1;
-const CUDA: i32 = 2;
-
-/// `DLPackVersion`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DlVersion {
-    /// Another one is another structure.
-    pub major: u32,
-    /// Another one has more values of what is there.
-    pub minor: u32,
-}
-
-/// `DLDevice`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DlDevice {
-    /// `DLDeviceType`: 1 is host memory, 2 is CUDA.
-    pub device_type: i32,
-    /// The ordinal of a GPU; else 0.
-    pub device_id: i32,
-}
-
-impl From<Device> for DlDevice {
-    fn from(device: Device) -> Self {
-        match device {
-            Device::Host => Self { device_type: CPU, device_id: 0 },
-            Device::Cuda(ordinal) => {
-                // No machine has 2^31 GPUs.
-                Self { device_type: CUDA, device_id: i32::try_from(ordinal).unwrap_or(i32::MAX) }
-            }
-        }
-    }
-}
-
-/// `DLDataType`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DlDataType {
-    /// `DLDataTypeCode`.
-    pub code: u8,
-    /// Of one element.
-    pub bits: u8,
-    /// 1: elements are no vectors.
-    pub lanes: u16,
-}
-
-/// `DLTensor`.
-#[repr(C)]
-#[derive(Debug)]
-pub struct DlTensor {
-    /// Where the elements begin; null where there is none.
-    pub data: *mut c_void,
-    /// Where they are.
-    pub device: DlDevice,
-    /// How many dimensions there are.
-    pub ndim: i32,
-    /// What they are.
-    pub dtype: DlDataType,
-    /// So many elements, by dimension.
-    pub shape: *mut i64,
-    /// The distance of two neighbours in elements, by dimension.
-    pub strides: *mut i64,
-    /// 0: `data` is where they begin.
-    pub byte_offset: u64,
-}
-
-/// `DLManagedTensor`: the structure before DLPack 1.0.
-#[repr(C)]
-#[derive(Debug)]
-pub struct DlManagedTensor {
-    /// The tensor.
-    pub dl_tensor: DlTensor,
-    /// For the deleter.
-    pub manager_ctx: *mut c_void,
-    /// To be called once, when the tensor is not needed any more.
-    pub deleter: Option<unsafe extern "C" fn(*mut DlManagedTensor)>,
-}
-
-/// `DLManagedTensorVersioned`: the structure from DLPack 1.0 on.
-#[repr(C)]
-#[derive(Debug)]
-pub struct DlManagedTensorVersioned {
-    /// Of the structure.
-    pub version: DlVersion,
-    /// For the deleter.
-    pub manager_ctx: *mut c_void,
-    /// To be called once, when the tensor is not needed any more.
-    pub deleter: Option<unsafe extern "C" fn(*mut DlManagedTensorVersioned)>,
-    /// [`FLAG_READ_ONLY`], [`FLAG_IS_COPIED`].
-    pub flags: u64,
-    /// The tensor.
-    pub dl_tensor: DlTensor,
-}
-
 /// How a tensor is exported.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Exporting {
-    /// Elements are given as integers of the same width, which every consumer knows: U8, I16, I32 and
-    /// I64. Those narrower than a byte are given as bytes: the last dimension counts bytes, or there is
-    /// no other, where rows are not whole bytes.
+    /// Exports the elements as integers of the same width, which every consumer supports: U8, I16, I32
+    /// or I64. Elements narrower than a byte are exported as bytes, which the last dimension counts;
+    /// where rows are not whole bytes, there is only one dimension.
     pub as_integers: bool,
-    /// `Some(true)`: always copied. `Some(false)`: never, where that is needed it is an error. `None`:
-    /// where it is needed.
+    /// Whether the tensor is copied: `Some(true)` always, `Some(false)` never (an error if a copy is
+    /// needed), `None` if needed.
     pub copy: Option<bool>,
 }
 
-/// A tensor about to be handed out.
+/// A tensor that is about to be passed to a consumer.
 #[derive(Debug)]
 pub struct Export {
     storage: Storage,
@@ -162,38 +63,37 @@ pub struct Export {
 unsafe impl Send for Export {}
 
 impl Tensor {
-    /// The tensor for a consumer that only reads it, without a copy where `how` and its bytes allow:
-    /// it is marked as read-only, unless it is copied.
+    /// Exports the tensor for a consumer that only reads it: marked as read-only, or copied.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a type that DLPack has not, where a copy was forbidden and is
-    /// needed, and where a copy of a tensor on a GPU was asked for; [`ErrorKind::OutOfMemory`] for a
-    /// copy.
+    /// [`ErrorKind::Unsupported`] for a type that DLPack does not have, where a copy is needed and
+    /// forbidden, and for a copy of a tensor on a GPU; [`ErrorKind::OutOfMemory`] when there is no
+    /// memory for a copy.
     pub fn export(&self, how: Exporting) -> Result<Export> {
         self.exported(how, false)
     }
 
-    /// The tensor for a consumer that may write to it, without a copy where `how` and its bytes
-    /// allow.
+    /// Exports the tensor for a consumer that may write to it.
     ///
-    /// The first export of a load waits until the cache does not borrow memory of the load: for one
-    /// disk write at most.
+    /// The first such export of a load waits while the cache borrows memory of the load, which is the
+    /// time of one disk write at most.
     ///
     /// # Errors
     /// As [`export`](Self::export).
     ///
     /// # Safety
-    /// Until the deleter of what is exported is called, nobody has a slice of the same bytes: neither
-    /// [`bytes`](Self::bytes), [`host_bytes`](Self::host_bytes), [`copy_to`](Self::copy_to) nor
-    /// [`to_vec`](Self::to_vec) of this tensor or of its clones is called, no slice that was
-    /// taken before is still in use, and no read-only export is still read. Exports may be made all
-    /// the same. The consumer is foreign code, or writes by atomic stores: the cache's writer may be
-    /// copying the bytes by atomic loads.
+    /// Until the export's deleter is called, nobody has a slice of the tensor's bytes: slices taken
+    /// earlier are not used any more, nobody calls [`bytes`](Self::bytes),
+    /// [`host_bytes`](Self::host_bytes), [`copy_to`](Self::copy_to) or [`to_vec`](Self::to_vec) of this
+    /// tensor or its clones, and nobody reads a read-only export. Further exports are permitted.
+    ///
+    /// The consumer is foreign code, or writes by atomic stores: the cache's writer may be copying the
+    /// bytes by atomic loads.
     pub unsafe fn export_writable(&self, how: Exporting) -> Result<Export> {
         self.exported(how, true)
     }
 
-    /// Whether [`export_writable`](Self::export_writable) has nothing to wait for.
+    /// Whether [`export_writable`](Self::export_writable) returns without waiting.
     pub fn exports_at_once(&self) -> bool {
         self.storage().is_lent()
     }
@@ -220,7 +120,7 @@ impl Tensor {
         Ok(Export { storage, data, dtype, shape, is_copied, is_read_only })
     }
 
-    /// The device that [`export`](Self::export) names.
+    /// The device of the tensor's exports.
     pub fn dl_device(&self) -> DlDevice {
         self.device().into()
     }
@@ -228,8 +128,8 @@ impl Tensor {
     fn dl_data_type(&self) -> Result<DlDataType> {
         data_type(self.dtype()).ok_or_else(|| {
             let sentence = format!(
-                "tensor {:?} has elements of {}, which are narrower than a byte and cannot be handed \
-                 out as such; take them as bytes",
+                "tensor {:?} has elements of {}, which are narrower than a byte and cannot be \
+                 exported as such; export them as bytes",
                 self.name(),
                 self.dtype()
             );
@@ -248,7 +148,7 @@ impl Tensor {
             (Some(false), Some(reason)) => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "tensor {:?} has to be copied to be handed out ({reason}), and a copy was not \
+                    "tensor {:?} has to be copied to be exported ({reason}), and a copy was not \
                      allowed; allow it",
                     self.name()
                 ),
@@ -276,10 +176,11 @@ impl Tensor {
 }
 
 impl Export {
-    /// As the structure before DLPack 1.0. Whoever takes it calls its deleter, once.
+    /// The structure for consumers of DLPack before 1.0. The caller passes it to a consumer that calls
+    /// its deleter, once.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the consumer may not write, which this structure cannot say.
+    /// [`ErrorKind::Unsupported`] for a read-only export, which this structure cannot express.
     pub fn into_legacy(self) -> Result<NonNull<DlManagedTensor>> {
         if self.is_read_only {
             let what = match self.storage.is_read_only() {
@@ -297,7 +198,8 @@ impl Export {
         }))
     }
 
-    /// As the structure of DLPack 1. Whoever takes it calls its deleter, once.
+    /// The structure for consumers of DLPack 1. The caller passes it to a consumer that calls its
+    /// deleter, once.
     pub fn into_versioned(self) -> NonNull<DlManagedTensorVersioned> {
         let read_only = if self.is_read_only { FLAG_READ_ONLY } else { 0 };
         let flags = read_only | if self.is_copied { FLAG_IS_COPIED } else { 0 };
@@ -319,7 +221,7 @@ impl Export {
             sizes[ndim + dimension - 1] = sizes[ndim + dimension].saturating_mul(sizes[dimension]);
         }
         let device = self.storage.device().into();
-        let held = Held { sizes: sizes.into(), _storage: self.storage };
+        let held = ExportContext { sizes: sizes.into(), _storage: self.storage };
         let held = Box::into_raw(Box::new(ForkGuard::new(held)));
         // SAFETY: it was just made, and nobody else has it yet.
         let sizes = match unsafe { (*held).get_in_any_process() } {
@@ -340,8 +242,8 @@ impl Export {
     }
 }
 
-/// What a consumer holds.
-struct Held {
+/// What an export keeps until the deleter is called.
+struct ExportContext {
     /// The shape, then the strides.
     sizes: Box<[i64]>,
     _storage: Storage,
@@ -352,7 +254,7 @@ unsafe extern "C" fn delete_legacy(managed: *mut DlManagedTensor) {
         // SAFETY: made by `Export::managed`, whose contract is that this is called once.
         let managed = unsafe { Box::from_raw(managed) };
         // SAFETY: likewise.
-        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<ForkGuard<Held>>()) });
+        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<ForkGuard<ExportContext>>()) });
     }
 }
 
@@ -361,11 +263,11 @@ unsafe extern "C" fn delete_versioned(managed: *mut DlManagedTensorVersioned) {
         // SAFETY: made by `Export::managed`, whose contract is that this is called once.
         let managed = unsafe { Box::from_raw(managed) };
         // SAFETY: likewise.
-        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<ForkGuard<Held>>()) });
+        drop(unsafe { Box::from_raw(managed.manager_ctx.cast::<ForkGuard<ExportContext>>()) });
     }
 }
 
-/// `dtype` as DLPack has it; `None` for what is narrower than a byte.
+/// The DLPack type of `dtype`; `None` for types narrower than a byte.
 fn data_type(dtype: Dtype) -> Option<DlDataType> {
     let code = match dtype {
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => INT,
@@ -384,7 +286,7 @@ fn data_type(dtype: Dtype) -> Option<DlDataType> {
     Some(DlDataType { code, bits: dtype.bitsize() as u8, lanes: 1 })
 }
 
-/// The elements of `tensor` as integers of the same width, and its shape then.
+/// The integer type of the same width for the elements of `tensor`, and the shape in that type.
 fn as_integers(tensor: &Tensor) -> (DlDataType, Vec<i64>) {
     let bits = tensor.dtype().bitsize();
     let mut shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
@@ -401,7 +303,7 @@ fn as_integers(tensor: &Tensor) -> (DlDataType, Vec<i64>) {
     (DlDataType { code, bits: width, lanes: 1 }, shape)
 }
 
-/// What the address of an element has to be a multiple of.
+/// The alignment of an element in bytes.
 fn alignment_bytes(dtype: Dtype) -> u64 {
     match dtype {
         Dtype::C64 => 4, // two floats

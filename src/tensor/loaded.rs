@@ -1,4 +1,4 @@
-//! From where a load puts bytes to the tensors that are made of them.
+//! Loaded bytes, from which tensors are made.
 
 use super::Storage;
 use crate::cast::Cast;
@@ -7,42 +7,42 @@ use crate::options::Device;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Some of a plan's tensors, in place.
+/// Some of a plan's tensors, loaded.
 #[derive(Debug)]
 pub(crate) struct LoadedTensors {
-    /// Which, as a range of the plan's list.
+    /// Their positions in the plan's list.
     pub positions: Range<usize>,
-    /// What they are views of.
+    /// The storage that they are views of.
     pub storage: Storage,
-    /// Where in it each begins.
+    /// The offset of each in the storage.
     pub starts: Offsets,
 }
 
 impl LoadedTensors {
-    /// Tensors without bytes: they are in place as they are.
+    /// Tensors without bytes, which need no reads.
     pub fn empty(positions: Range<usize>, device: Device) -> Self {
         Self { positions, storage: Storage::empty(device), starts: Offsets::Zero }
     }
 }
 
-/// Where in their storage tensors begin.
+/// The offsets of tensors in their storage.
 #[derive(Debug, Clone)]
 pub(crate) enum Offsets {
-    /// The storage is a part of the shard, from this byte.
+    /// The storage is a range of the shard that begins at this offset.
     Shard(u64),
-    /// The storage is a part of the shard, from this byte, cast as a whole.
+    /// The storage is a range of the shard that begins at this offset, cast as a whole.
     Cast(u64, Cast),
-    /// As listed, by position in the plan.
+    /// The offsets by position in the plan.
     Listed(Arc<[u64]>),
-    /// Each has a storage of its own.
+    /// Each tensor has its own storage.
     Zero,
 }
 
 impl Offsets {
-    /// Where the tensor at `position` of the plan begins.
+    /// The offset of the tensor at `position` of the plan.
     pub fn of(&self, position: usize, tensor: &TensorInfo) -> usize {
         let start = match self {
-            // Empty tensors may stand anywhere, also where there is no storage.
+            // Empty tensors may be anywhere in the shard, also outside of the storage.
             _ if tensor.len_bytes() == 0 => 0,
             Self::Shard(from) => tensor.offset_bytes() - from,
             Self::Cast(from, cast) => cast.target_bytes(tensor.offset_bytes() - from),

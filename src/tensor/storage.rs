@@ -1,4 +1,4 @@
-//! What tensors are views of.
+//! The memory that tensors are views of.
 
 use super::aligned::Aligned;
 use crate::error::Result;
@@ -11,11 +11,11 @@ use std::sync::Arc;
 /// An allocation that tensors are views of. It lives as long as any of them; clones share it.
 #[derive(Clone)]
 pub struct Storage {
-    kind: Kind,
+    kind: StorageKind,
 }
 
 #[derive(Clone)]
-enum Kind {
+enum StorageKind {
     Slot(FullSlot),
     Mapped(Arc<Mapping>, Range<usize>),
     Gpu(Arc<dyn GpuMemory>),
@@ -23,140 +23,139 @@ enum Kind {
     Empty(Device),
 }
 
-/// Memory of a GPU, freed when it is dropped.
+/// GPU memory, freed when it is dropped.
 pub(crate) trait GpuMemory: Send + Sync {
-    /// The GPU.
+    /// The GPU that has the memory.
     fn device(&self) -> Device;
 
-    /// Where it begins, in the GPU's address space.
+    /// The address of the first byte in the GPU's address space.
     fn address(&self) -> u64;
 
-    /// Its length in bytes.
+    /// The length in bytes.
     fn len_bytes(&self) -> usize;
 
-    /// Copies `into.len()` bytes from `start` to the host, and waits for them. The range lies within
-    /// the memory.
+    /// Copies `into.len()` bytes from `start` to the host, and waits for the copy. The range lies
+    /// within the memory.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// Those of the driver.
     fn copy_out(&self, start: usize, into: &mut [u8]) -> Result<()>;
 }
 
 impl Storage {
-    /// A slot of the ring; it is free again when the last clone is dropped.
+    /// A slot of the ring, which is freed when the last clone is dropped.
     pub(crate) fn from_slot(slot: FullSlot) -> Self {
-        Self { kind: Kind::Slot(slot) }
+        Self { kind: StorageKind::Slot(slot) }
     }
 
-    /// A part of a mapped file.
+    /// A range of a mapped file.
     pub(crate) fn mapped(mapping: Arc<Mapping>, range: Range<usize>) -> Self {
-        Self { kind: Kind::Mapped(mapping, range) }
+        Self { kind: StorageKind::Mapped(mapping, range) }
     }
 
-    /// Memory of a GPU.
+    /// GPU memory.
     pub(crate) fn gpu(memory: Arc<dyn GpuMemory>) -> Self {
-        Self { kind: Kind::Gpu(memory) }
+        Self { kind: StorageKind::Gpu(memory) }
     }
 
-    /// Memory of its own.
+    /// Separate host memory.
     pub(crate) fn own(bytes: Aligned) -> Self {
-        Self { kind: Kind::Own(Arc::new(bytes)) }
+        Self { kind: StorageKind::Own(Arc::new(bytes)) }
     }
 
-    /// No bytes: for extents whose tensors are all empty.
+    /// A storage without bytes, for extents whose tensors are all empty.
     pub(crate) fn empty(device: Device) -> Self {
-        Self { kind: Kind::Empty(device) }
+        Self { kind: StorageKind::Empty(device) }
     }
 
-    /// Where it is.
+    /// The device that has the memory.
     pub fn device(&self) -> Device {
         match &self.kind {
-            Kind::Slot(_) | Kind::Mapped(..) | Kind::Own(_) => Device::Host,
-            Kind::Gpu(memory) => memory.device(),
-            Kind::Empty(device) => *device,
+            StorageKind::Slot(_) | StorageKind::Mapped(..) | StorageKind::Own(_) => Device::Host,
+            StorageKind::Gpu(memory) => memory.device(),
+            StorageKind::Empty(device) => *device,
         }
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub fn len_bytes(&self) -> usize {
         match &self.kind {
-            Kind::Slot(slot) => slot.len(),
-            Kind::Mapped(_, range) => range.len(),
-            Kind::Gpu(memory) => memory.len_bytes(),
-            Kind::Own(bytes) => bytes.len(),
-            Kind::Empty(_) => 0,
+            StorageKind::Slot(slot) => slot.len(),
+            StorageKind::Mapped(_, range) => range.len(),
+            StorageKind::Gpu(memory) => memory.len_bytes(),
+            StorageKind::Own(bytes) => bytes.len(),
+            StorageKind::Empty(_) => 0,
         }
     }
 
-    /// The bytes in `range`, and of no other tensor; `None` where they are on a GPU.
+    /// The bytes in `range`, and no others; `None` on a GPU.
     ///
     /// # Panics
-    /// When it has fewer bytes.
+    /// When the storage has fewer bytes.
     pub(crate) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Slot(slot) => Some(slot.bytes(range)),
-            Kind::Mapped(mapping, all) => Some(&mapping.file_bytes(all.clone())[range]),
-            Kind::Own(bytes) => Some(bytes.bytes(range)),
-            Kind::Empty(_) => Some(&[][range]),
-            Kind::Gpu(_) => None,
+            StorageKind::Slot(slot) => Some(slot.bytes(range)),
+            StorageKind::Mapped(mapping, all) => Some(&mapping.file_bytes(all.clone())[range]),
+            StorageKind::Own(bytes) => Some(bytes.bytes(range)),
+            StorageKind::Empty(_) => Some(&[][range]),
+            StorageKind::Gpu(_) => None,
         }
     }
 
-    /// Where it begins, in its device's address space.
+    /// The address of the first byte in its device's address space.
     pub fn address(&self) -> u64 {
         match &self.kind {
-            Kind::Gpu(memory) => memory.address(),
+            StorageKind::Gpu(memory) => memory.address(),
             _ => self.as_ptr() as u64,
         }
     }
 
-    /// Where it begins in host memory; null on a GPU, and where it has no bytes.
+    /// The address of the first byte in host memory; null on a GPU, and without bytes.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         match &self.kind {
-            Kind::Slot(slot) => slot.as_ptr(),
-            Kind::Mapped(mapping, range) => mapping.file_bytes(range.clone()).as_ptr(),
-            Kind::Own(bytes) => bytes.as_ptr(),
-            Kind::Gpu(_) | Kind::Empty(_) => std::ptr::null(),
+            StorageKind::Slot(slot) => slot.as_ptr(),
+            StorageKind::Mapped(mapping, range) => mapping.file_bytes(range.clone()).as_ptr(),
+            StorageKind::Own(bytes) => bytes.as_ptr(),
+            StorageKind::Gpu(_) | StorageKind::Empty(_) => std::ptr::null(),
         }
     }
 
-    /// Lets foreign code write to it: waits until the cache does not borrow its bytes.
+    /// Lets foreign code write to the memory: waits until the cache does not borrow it.
     pub(crate) fn lend(&self) {
-        if let Kind::Slot(slot) = &self.kind {
+        if let StorageKind::Slot(slot) = &self.kind {
             slot.lend();
         }
     }
 
     /// Whether [`lend`](Self::lend) has nothing to wait for.
     pub(crate) fn is_lent(&self) -> bool {
-        !matches!(&self.kind, Kind::Slot(slot) if !slot.is_lent())
+        !matches!(&self.kind, StorageKind::Slot(slot) if !slot.is_lent())
     }
 
-    /// Whether nobody may write to it: pages of a file.
+    /// Whether nobody may write to the memory, as it is pages of a file.
     pub fn is_read_only(&self) -> bool {
-        matches!(self.kind, Kind::Mapped(..))
+        matches!(self.kind, StorageKind::Mapped(..))
     }
 
-    /// Copies its bytes from `start` to host memory. Foreign code may be writing to them; on a GPU
-    /// this waits for the copy.
+    /// Copies bytes from `start` to `into`. Foreign code may be writing to them meanwhile.
     ///
     /// # Errors
-    /// What the GPU's driver answers.
+    /// Those of the GPU's driver.
     ///
     /// # Panics
-    /// When `into` is longer than what it has from `start`.
+    /// When the storage has fewer bytes.
     pub(crate) fn copy_out(&self, start: usize, into: &mut [u8]) -> Result<()> {
         match &self.kind {
-            Kind::Slot(slot) => slot.copy_to(start, into),
-            Kind::Own(bytes) => bytes.copy_to(start, into),
-            Kind::Mapped(mapping, range) => {
+            StorageKind::Slot(slot) => slot.copy_to(start, into),
+            StorageKind::Own(bytes) => bytes.copy_to(start, into),
+            StorageKind::Mapped(mapping, range) => {
                 into.copy_from_slice(&mapping.file_bytes(range.clone())[start..][..into.len()]);
             }
-            Kind::Gpu(memory) => {
+            StorageKind::Gpu(memory) => {
                 assert!(start + into.len() <= memory.len_bytes(), "beyond the storage's end");
                 memory.copy_out(start, into)?;
             }
-            Kind::Empty(_) => assert!(into.is_empty(), "beyond the storage's end"),
+            StorageKind::Empty(_) => assert!(into.is_empty(), "beyond the storage's end"),
         }
         Ok(())
     }
@@ -165,11 +164,11 @@ impl Storage {
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
-            Kind::Slot(_) => "slot",
-            Kind::Mapped(..) => "mapped file",
-            Kind::Gpu(_) => "gpu",
-            Kind::Own(_) => "own memory",
-            Kind::Empty(_) => "empty",
+            StorageKind::Slot(_) => "slot",
+            StorageKind::Mapped(..) => "mapped file",
+            StorageKind::Gpu(_) => "gpu",
+            StorageKind::Own(_) => "own memory",
+            StorageKind::Empty(_) => "empty",
         };
         write!(f, "Storage({kind} on {}, {} bytes)", self.device(), self.len_bytes())
     }

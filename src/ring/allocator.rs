@@ -1,0 +1,317 @@
+//! Allocating ranges of the ring's mapping.
+
+use super::lending::Lending;
+use super::memory::{HUGE_PAGE_BYTES, Mapping, PAGE_BYTES};
+use crate::error::Result;
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Released memory is filled with this byte in debug builds.
+pub(super) const POISON: u8 = 0xDB;
+
+/// The memory of one load.
+pub struct Ring {
+    pub(super) memory: Mapping,
+    block: usize,
+    /// Whether free memory is kept when the ring is closed.
+    keeps_memory: bool,
+    /// The NUMA node on which pages are allocated if possible.
+    node: Option<usize>,
+    pub(super) state: Mutex<RingState>,
+    pub(super) lending: Lending,
+    /// Notified whenever a slot is freed and when the ring is closed.
+    freed: Notify,
+    /// Notified when the high-water mark moves and when the ring is closed.
+    grown: Condvar,
+}
+
+pub(super) struct RingState {
+    /// The lengths of free ranges by their starts; neighbours are merged.
+    pub free: BTreeMap<usize, usize>,
+    used_bytes: usize,
+    slots: usize,
+    /// No byte from here on was ever allocated.
+    pub high_water: usize,
+    last_freed: Instant,
+    closed: bool,
+}
+
+/// What a ring has allocated at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingUsage {
+    /// The number of slots that are being filled or held by tensors.
+    pub slots: usize,
+    /// The bytes of these slots.
+    pub bytes: usize,
+    /// The time since a slot was last freed (or the ring was created).
+    pub since_freed: Duration,
+}
+
+impl Ring {
+    /// A ring of `capacity` bytes whose slots start and end at multiples of `block` bytes (a power
+    /// of two, at least a page, at most a huge page); the capacity is rounded up to that.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the address space is too small.
+    pub fn new(capacity: usize, block: usize) -> Result<Arc<Self>> {
+        Self::make(capacity, block, false, None)
+    }
+
+    /// As [`new`](Self::new), for devices that read the memory themselves: its pages stay in place as
+    /// long as the ring lives. They are allocated on the NUMA node `node`, if the kernel permits it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn keeping_memory(capacity: usize, block: usize, node: Option<usize>) -> Result<Arc<Self>> {
+        Self::make(capacity, block, true, node)
+    }
+
+    fn make(
+        capacity: usize,
+        block: usize,
+        keeps_memory: bool,
+        node: Option<usize>,
+    ) -> Result<Arc<Self>> {
+        let block = block.clamp(PAGE_BYTES, HUGE_PAGE_BYTES);
+        let capacity = capacity.max(1).next_multiple_of(block);
+        let state = RingState {
+            free: BTreeMap::from([(0, capacity)]),
+            used_bytes: 0,
+            slots: 0,
+            high_water: 0,
+            last_freed: Instant::now(),
+            closed: false,
+        };
+        let memory = Mapping::anonymous(capacity)?;
+        if let Some(node) = node
+            && let Err(refusal) = memory.prefer_node(node)
+        {
+            tracing::debug!(%refusal, node, "the ring's pages may be on any NUMA node");
+        }
+        Ok(Arc::new(Self {
+            memory,
+            block,
+            keeps_memory,
+            node,
+            state: Mutex::new(state),
+            lending: Lending::default(),
+            freed: Notify::new(),
+            grown: Condvar::new(),
+        }))
+    }
+
+    /// The size of the ring in bytes.
+    pub fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Takes ranges of at least these lengths, rounded up to blocks, or none of them.
+    pub(super) fn take<const N: usize>(&self, lens: [usize; N]) -> Option<[Range<usize>; N]> {
+        let mut state = self.state.lock();
+        let mut taken = [const { 0..0 }; N];
+        for (number, len) in lens.into_iter().enumerate() {
+            let Some(range) = state.take(len.max(1).next_multiple_of(self.block)) else {
+                taken.into_iter().take(number).for_each(|range| state.merge_free(range));
+                return None;
+            };
+            taken[number] = range;
+        }
+        taken.iter().for_each(|range| self.record_taken(&mut state, range));
+        Some(taken)
+    }
+
+    /// Counts a range that was taken, and checks its poison.
+    fn record_taken(&self, state: &mut RingState, range: &Range<usize>) {
+        state.used_bytes += range.len();
+        state.slots += 1;
+        self.check_poison(range.start..range.end.min(state.high_water));
+        if range.end > state.high_water {
+            state.high_water = range.end;
+            self.grown.notify_all();
+        }
+        crate::metrics::slots_in_use(state.slots);
+    }
+
+    /// Frees the range of a slot that is being dropped.
+    pub(super) fn release(&self, range: Range<usize>) {
+        self.poison(range.clone());
+        let mut state = self.state.lock();
+        state.used_bytes -= range.len();
+        state.slots -= 1;
+        state.last_freed = Instant::now();
+        if state.closed && !self.keeps_memory {
+            self.memory.discard(range.clone());
+        }
+        state.merge_free(range);
+        crate::metrics::slots_in_use(state.slots);
+        drop(state);
+        self.freed.notify_waiters();
+    }
+
+    /// Ends allocation: memory that is freed from now on is returned to the kernel, and so is what is
+    /// free now (unless the ring keeps its memory). Wakes all waiters, each time it is called: a load
+    /// that is cancelled closes rings that may be closed already.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.closed, true) && !self.keeps_memory {
+            self.discard_free(&state);
+        }
+        drop(state);
+        self.freed.notify_waiters();
+        self.grown.notify_all();
+    }
+
+    /// Reopens a closed ring that keeps its memory, for the next load. Returns false while slots are in
+    /// use.
+    pub(crate) fn reopen(&self) -> bool {
+        let mut state = self.state.lock();
+        let free = self.keeps_memory && state.slots == 0;
+        state.closed &= !free;
+        free
+    }
+
+    /// The NUMA node on which its pages are allocated if possible.
+    pub(crate) fn node(&self) -> Option<usize> {
+        self.node
+    }
+
+    /// The block size in bytes: slots start and end at multiples of it.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.block
+    }
+
+    /// Returns free memory that was ever used to the kernel.
+    fn discard_free(&self, state: &RingState) {
+        for (&start, &len) in &state.free {
+            let touched = start..(start + len).min(state.high_water);
+            if touched.start < touched.end {
+                self.check_poison(touched.clone());
+                self.memory.discard(touched);
+            }
+        }
+    }
+
+    /// Resolves when a slot is freed or the ring is closed. Create it before trying to allocate, so
+    /// that no event is missed.
+    pub fn freed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.freed.notified()
+    }
+
+    /// What is allocated now.
+    pub fn usage(&self) -> RingUsage {
+        let state = self.state.lock();
+        RingUsage {
+            slots: state.slots,
+            bytes: state.used_bytes,
+            since_freed: state.last_freed.elapsed(),
+        }
+    }
+
+    /// Faults memory in ahead of the reads, so that reads do not wait for pages to be zeroed: keeps
+    /// `ahead` bytes beyond the highest slot populated, and returns when the ring is closed or
+    /// fully populated. Needs a thread of its own.
+    ///
+    /// Allocated slots are left to the reads into them: when two threads fault in the same huge page,
+    /// both zero it.
+    pub fn populate_ahead(&self, ahead: usize) {
+        const STEP_BYTES: usize = 2 * HUGE_PAGE_BYTES;
+        let mut done = 0_usize;
+        // Waits for at least one byte of growth: else it would spin once `ahead` is populated.
+        while let Some(high_water) = self.wait_for_growth((done + 1).saturating_sub(ahead)) {
+            done = done.max(high_water.next_multiple_of(HUGE_PAGE_BYTES));
+            let end = (done + STEP_BYTES).min(self.capacity());
+            // On an old kernel, and without memory, the reads fault pages in themselves.
+            if done >= end || self.memory.populate_write(done..end).is_err() {
+                return;
+            }
+            done = end;
+        }
+    }
+
+    /// Faults the first `len` bytes in from `threads` threads.
+    ///
+    /// # Errors
+    /// As [`Mapping::populate_write`].
+    pub fn populate(&self, len: usize, threads: usize) -> std::io::Result<()> {
+        let share = len.div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE_BYTES);
+        let part = |i: usize| (i * share).min(len)..((i + 1) * share).min(len);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads)
+                .map(|i| scope.spawn(move || self.memory.populate_write(part(i))))
+                .collect();
+            let first = self.memory.populate_write(part(0));
+            others.into_iter().fold(first, |so_far, other| {
+                so_far.and(other.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())))
+            })
+        })
+    }
+
+    /// The address and length of the mapping in bytes, for registration with io_uring.
+    pub(crate) fn region(&self) -> (usize, usize) {
+        (self.memory.start().as_ptr() as usize, self.memory.len())
+    }
+
+    /// Waits until the high-water mark is at least `mark`; `None` once the ring is closed.
+    fn wait_for_growth(&self, mark: usize) -> Option<usize> {
+        let mut state = self.state.lock();
+        while state.high_water < mark && !state.closed {
+            self.grown.wait(&mut state);
+        }
+        (!state.closed).then_some(state.high_water)
+    }
+
+    fn poison(&self, range: Range<usize>) {
+        if cfg!(debug_assertions) {
+            // SAFETY: called by `release` for a range whose slot is gone and which is not yet free,
+            // so nobody else has access to it.
+            unsafe {
+                self.memory.start().add(range.start).write_bytes(POISON, range.len());
+            }
+        }
+    }
+
+    fn check_poison(&self, range: Range<usize>) {
+        if cfg!(debug_assertions) && !range.is_empty() {
+            // SAFETY: called under the lock for a free range; nobody else has access to it.
+            let bytes = unsafe { self.memory.bytes(range) };
+            assert!(
+                // Whole pages; comparing pages is fast in debug builds too.
+                bytes.chunks(PAGE_BYTES).all(|page| page == [POISON; PAGE_BYTES]),
+                "memory was written to after its slot was returned"
+            );
+        }
+    }
+}
+
+impl RingState {
+    /// Takes the lowest free range of `len` bytes; none once the ring is closed.
+    fn take(&mut self, len: usize) -> Option<Range<usize>> {
+        if self.closed {
+            return None;
+        }
+        let (&start, &free) = self.free.iter().find(|&(_, &free)| free >= len)?;
+        self.free.remove(&start);
+        if free > len {
+            self.free.insert(start + len, free - len);
+        }
+        Some(start..start + len)
+    }
+
+    fn merge_free(&mut self, range: Range<usize>) {
+        let Range { mut start, mut end } = range;
+        if let Some(len) = self.free.remove(&end) {
+            end += len;
+        }
+        if let Some((&before, &len)) = self.free.range(..start).next_back()
+            && before + len == start
+        {
+            self.free.remove(&before);
+            start = before;
+        }
+        self.free.insert(start, end - start);
+    }
+}

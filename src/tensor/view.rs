@@ -1,0 +1,155 @@
+//! A tensor as a view of a storage.
+
+use super::storage::Storage;
+use crate::cast::Cast;
+use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::error::Result;
+use crate::options::Device;
+use safetensors::Dtype;
+use std::fmt;
+use std::sync::Arc;
+
+/// A loaded tensor: a read-only view of its [`Storage`]. Cheap to clone. The bytes stay valid as long
+/// as any clone lives, also after the load has ended, and do not change unless the tensor is
+/// [exported as writable](Self::export_writable).
+#[derive(Clone)]
+pub struct Tensor {
+    checkpoint: Arc<Checkpoint>,
+    index: u32,
+    storage: Storage,
+    pub(super) start: usize,
+    /// The type that the elements were cast to, if they were.
+    cast_to: Option<Dtype>,
+    /// The shape, if this is a part of the checkpoint's tensor.
+    part: Option<Arc<[usize]>>,
+}
+
+impl Tensor {
+    /// Tensor `index` of `checkpoint`, whose bytes begin at `start` of `storage`.
+    pub(crate) fn new(
+        checkpoint: Arc<Checkpoint>,
+        index: u32,
+        storage: Storage,
+        start: usize,
+    ) -> Self {
+        Self { checkpoint, index, storage, start, cast_to: None, part: None }
+    }
+
+    /// The same tensor, whose bytes are the result of `cast`.
+    pub(crate) fn cast(self, cast: Option<Cast>) -> Self {
+        Self { cast_to: cast.map(|cast| cast.to()), ..self }
+    }
+
+    /// A part of the checkpoint's tensor, if its shape is given.
+    pub(crate) fn of_shape(self, part: Option<Arc<[usize]>>) -> Self {
+        Self { part, ..self }
+    }
+
+    /// The checkpoint's description of the tensor, with the stored type, shape and length.
+    pub fn info(&self) -> &TensorInfo {
+        &self.checkpoint.tensors()[self.index as usize]
+    }
+
+    /// The tensor's index in [`Checkpoint::tensors`].
+    pub fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    /// The tensor's name.
+    pub fn name(&self) -> &str {
+        self.info().name()
+    }
+
+    /// The type of the elements: the stored one, or the one that they were cast to
+    /// ([`Loader::dtype`](crate::Loader::dtype)).
+    pub fn dtype(&self) -> Dtype {
+        self.cast_to.unwrap_or_else(|| self.info().dtype())
+    }
+
+    /// The dimensions, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        self.part.as_deref().unwrap_or_else(|| self.info().shape())
+    }
+
+    /// The length in bytes.
+    pub fn len_bytes(&self) -> usize {
+        let info = self.info();
+        let stored = match &self.part {
+            // The whole tensor fits into 64 bits, and so does its part.
+            Some(part) => {
+                part.iter().product::<usize>() as u64 * (info.dtype().bitsize() as u64 / 8)
+            }
+            None => info.len_bytes(),
+        };
+        let cast = self.cast_to.and_then(|to| Cast::new(info.dtype(), to));
+        cast.map_or(stored, |cast| cast.target_bytes(stored)) as usize
+    }
+
+    /// The device that has the tensor's memory.
+    pub fn device(&self) -> Device {
+        self.storage.device()
+    }
+
+    /// The memory that the tensor is a view of.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The address of the first byte in the address space of the tensor's device.
+    ///
+    /// On a GPU it is a multiple of 256. In host memory it is congruent to the tensor's offset in the
+    /// file modulo 4096, so it is aligned for its dtype exactly if the offset is; after a cast it is
+    /// always aligned for its dtype.
+    pub fn address(&self) -> u64 {
+        self.storage.address() + self.start as u64
+    }
+
+    /// The elements, row-major and little-endian.
+    ///
+    /// # Panics
+    /// When the tensor is on a GPU. [`host_bytes`](Self::host_bytes) returns `None` instead, and
+    /// [`to_vec`](Self::to_vec) copies the bytes to host memory.
+    pub fn bytes(&self) -> &[u8] {
+        match self.host_bytes() {
+            Some(bytes) => bytes,
+            None => panic!("{} is on {}, not in host memory", self.name(), self.device()),
+        }
+    }
+
+    /// The elements, as [`bytes`](Self::bytes) returns them; `None` when the tensor is on a GPU.
+    pub fn host_bytes(&self) -> Option<&[u8]> {
+        self.storage.bytes(self.start..self.start + self.len_bytes())
+    }
+
+    /// A copy of the elements in host memory.
+    ///
+    /// # Errors
+    /// Those of the GPU's driver.
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len_bytes()];
+        self.copy_to(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Copies the elements to `into`.
+    ///
+    /// # Errors
+    /// Those of the GPU's driver.
+    ///
+    /// # Panics
+    /// When `into` is not as long as the tensor.
+    pub fn copy_to(&self, into: &mut [u8]) -> Result<()> {
+        assert_eq!(into.len(), self.len_bytes(), "{} is of another length", self.name());
+        match self.host_bytes() {
+            Some(bytes) => into.copy_from_slice(bytes),
+            None => self.storage.copy_out(self.start, into)?,
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({:?}, {:?}, {:?})", self.name(), self.dtype(), self.shape())
+    }
+}
