@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Loads safetensors checkpoints as fast as the hardware allows, under a hard memory cap.
+/// Loads safetensors checkpoints as fast as the hardware allows, under a hard memory limit.
 #[derive(Debug, Parser)]
 #[command(name = "ringload", version, arg_required_else_help = true)]
 struct Cli {

@@ -94,12 +94,12 @@ impl Staging {
         }
     }
 
-    /// Removes what the cache kept besides the files that are in place; the whole staging directory,
-    /// unless an earlier download left other objects there.
+    /// Removes the remaining cache entries of the files that are in place, and the staging directory
+    /// unless it holds other objects of an interrupted download.
     pub fn tidy(&self, placed: &[PathBuf]) {
         for entry in placed.iter().filter_map(|file| file.parent()?.parent()) {
             if entry.starts_with(self.path()) && entry != self.path() {
-                // What stays does no harm.
+                // An entry that cannot be removed is harmless.
                 let _ = fs::remove_dir_all(entry);
             }
         }

@@ -41,7 +41,7 @@ pub struct Args {
     /// Print the SHA-256 of each tensor's bytes, sorted by name, as sha256sum does
     #[arg(long)]
     digest: bool,
-    /// Drop each tensor as it comes, as under a cap, instead of keeping all until the end
+    /// Drop each tensor as it arrives, as under a memory limit, instead of keeping all until the end
     #[arg(long)]
     drop: bool,
     /// Write a timeline of the load's slots to this file, for ui.perfetto.dev or chrome://tracing
