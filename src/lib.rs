@@ -65,8 +65,8 @@
 //!
 //! It is denied for the whole crate, and allowed in `ring` (memory and who may touch it),
 //! `source::backend` (io_uring operations), `device::cuda` (the driver's functions), `sys` (two
-//! system calls), the borrowing of caller-owned memory in `read_into`, `tensor::dlpack` and
-//! `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from C).
+//! system calls), `engine::borrowed` and `load::read_into` (memory of the caller), `tensor::dlpack`
+//! and `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from C).
 
 mod cache;
 #[cfg(feature = "capi")]
