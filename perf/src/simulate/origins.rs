@@ -70,7 +70,7 @@ pub const HERE: &[(&str, Origin, &str)] = &[
     (
         "costs.request_cpu_seconds",
         Measured,
-        "src/load/tuning.rs: 2 MiB and 8 MiB reads, the difference",
+        "src/plan/sizes.rs: 2 MiB and 8 MiB reads, the difference",
     ),
     ("costs.buffered_cpu_seconds_per_gb", Measured, "a warm load less fresh memory: 0.434 - 0.197"),
     (
@@ -111,10 +111,10 @@ pub const HERE: &[(&str, Origin, &str)] = &[
     ),
     ("store.near_latency_seconds", Assumed, "within a data centre"),
     ("design.ring_bytes", Design, "the default for GPUs"),
-    ("design.chunk_bytes", Design, "src/load/tuning.rs"),
-    ("design.chunk_bytes_least", Design, "src/load/tuning.rs"),
-    ("design.in_flight_bytes", Design, "src/load/tuning.rs"),
-    ("design.engines", Design, "src/load/tuning.rs: at most, and one a core"),
+    ("design.chunk_bytes", Design, "src/plan/sizes.rs"),
+    ("design.chunk_bytes_least", Design, "src/plan/sizes.rs"),
+    ("design.in_flight_bytes", Design, "src/plan/sizes.rs"),
+    ("design.engines", Design, "src/plan/sizes.rs: at most, and one a core"),
     ("design.connections", Design, "src/source/http/gate.rs: at most, a process"),
 ];
 
