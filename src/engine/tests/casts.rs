@@ -1,5 +1,5 @@
-//! Casts in mid-load: what was read goes back to the ring at once, also where reads misbehave or the
-//! load ends early.
+//! Casts during a load: the slot that was read returns to the ring at once, also if reads misbehave or
+//! the load ends early.
 
 use super::{Rig, loader, without_hanging};
 use crate::cast::Cast;

@@ -1,5 +1,5 @@
-//! Files that shrink, are rewritten, or replaced while they are being loaded: an error, or the old
-//! bytes to the end; never zeros, never a mixture, never a signal.
+//! Files that shrink, are rewritten or replaced while they are being loaded: the load fails or yields
+//! the old bytes to the end, never zeros or a mixture, and never dies by a signal.
 
 use super::{loader, without_hanging};
 use crate::checkpoint::Checkpoint;
@@ -33,8 +33,8 @@ fn on_disk() -> OnDisk {
     OnDisk { _directory: directory, path, bytes }
 }
 
-/// Streams through a small ring, changes the file after the first tensor, and gives how many
-/// tensors came and what ended it. Whatever came must be the old bytes.
+/// Streams through a small ring and changes the file after the first tensor. Returns how many tensors
+/// were yielded, which must have the old bytes, and how the load ended.
 fn change_in_mid_load(read_path: ReadPath, change: fn(&OnDisk)) -> (usize, Option<Error>) {
     without_hanging(move || {
         let disk = on_disk();

@@ -1,4 +1,4 @@
-//! What the kernel may answer to a read, at each read of a load.
+//! Every answer that the kernel may give to a read, at each read of a load.
 
 use super::{Rig, capped, loader, without_hanging};
 use crate::error::ErrorKind;

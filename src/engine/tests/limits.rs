@@ -1,5 +1,5 @@
-//! The memory limit: kept, never by reusing what a caller holds, and never an error for a caller
-//! that lets go.
+//! The memory limit is never exceeded, memory that a caller holds is never reused, and a caller that
+//! drops its tensors never gets an error.
 
 use super::{Rig, loader};
 use crate::error::ErrorKind;
@@ -100,7 +100,7 @@ fn a_consumer_that_holds_everything_gets_an_error_and_keeps_its_tensors_intact()
     }
 }
 
-/// What is held stays as it is while everything else passes through the rest of the ring.
+/// Held tensors do not change while all others pass through the rest of the ring.
 #[test]
 fn a_held_tensor_is_never_overwritten_by_later_ones() {
     let rig = equal();
@@ -203,7 +203,7 @@ fn a_caller_that_may_keep_all_keeps_all_and_nothing_is_overwritten() {
     }
 }
 
-/// As loops in Python do: the last tensor is let go when the next one is there.
+/// As loops in Python do, this drops the last tensor when it has the next one.
 #[test]
 fn who_lets_go_only_when_the_next_is_there_gets_along_with_the_smallest_limit() {
     let rig = equal();

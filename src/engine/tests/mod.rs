@@ -1,15 +1,15 @@
-//! Whole loads against sources that misbehave, consumers that do, and files that change.
+//! Whole loads with misbehaving sources, misbehaving consumers, and files that change.
 //!
-//! A [`Rig`] is a checkpoint in memory whose read attempts go as a script says; one rig serves any
-//! number of loads. What is asserted everywhere: a tensor that is handed out is byte for byte what
-//! stands in the file, however the load ends.
+//! A [`Rig`] is a checkpoint in memory whose read attempts follow a script. One rig serves any number
+//! of loads. All tests assert that every tensor that is handed out equals the file's bytes, however
+//! the load ends.
 
 mod async_streams;
+mod borrowed;
 mod casts;
 mod changes;
 mod drops;
 mod faults;
-mod into;
 mod limits;
 mod short_reads;
 
@@ -27,16 +27,16 @@ use std::time::Duration;
 
 type Script = Box<dyn FnMut(usize, u64, usize) -> Fault + Send>;
 
-/// One attempt as the source saw it.
+/// A read attempt as the source saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
+struct SeenRead {
     offset: u64,
     fault: Fault,
 }
 
 struct Stage {
     script: Script,
-    seen: Vec<Seen>,
+    seen: Vec<SeenRead>,
 }
 
 /// A checkpoint in memory, with a script for its reads.
@@ -70,7 +70,7 @@ impl Rig {
             MemorySource::faulty("rig.safetensors", bytes, block_bytes, move |_, at, len| {
                 let mut stage = lock(&script);
                 let number = stage.seen.len();
-                stage.seen.push(Seen { offset: at, fault: Fault::None });
+                stage.seen.push(SeenRead { offset: at, fault: Fault::None });
                 let fault = (stage.script)(number, at, len);
                 stage.seen[number].fault = fault;
                 fault
@@ -92,7 +92,7 @@ impl Rig {
         self.downgraded.store(false, Ordering::Relaxed);
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    fn seen(&self) -> Vec<SeenRead> {
         lock(&self.stage).seen.clone()
     }
 
@@ -151,7 +151,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `body`, and fails if it does not end: a hang is a test failure, not a stuck suite.
+/// Runs `body`, and fails if it hangs.
 fn without_hanging<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, wait) = channel();
     let thread = std::thread::spawn(move || done.send(body()).ok());

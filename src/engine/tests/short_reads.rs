@@ -1,7 +1,7 @@
-//! Reads that come short: at every 512 bytes of a file, and always.
+//! Short reads: at every 512 bytes of a file, and at every read.
 //!
-//! The kernel may end any read early. What is then asked next has to begin at a block, or an
-//! O_DIRECT read is refused; and what was read already must not be lost or doubled.
+//! The kernel may end any read early. The next read then has to begin at a block, or O_DIRECT refuses
+//! it, and no bytes may be lost or read twice.
 
 use super::{Rig, loader, lock};
 use crate::source::memory::Fault;
@@ -106,7 +106,7 @@ fn one_byte_at_a_time_ends() {
     rig.load_well(&loader());
 }
 
-/// All kinds of misfortune in turn, from a seed.
+/// All kinds of faults in random order, from a seed.
 #[test]
 fn short_reads_mixed_with_interruptions_and_a_downgrade_bring_every_byte() {
     for seed in 0..40 {

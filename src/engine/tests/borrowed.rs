@@ -1,4 +1,4 @@
-//! `read_into`: any range of any file into any memory, and nothing written beside or after it.
+//! `read_into`: any range of any file into any memory, with nothing written outside of it or later.
 
 use super::loader;
 use crate::error::ErrorKind;
@@ -34,7 +34,7 @@ impl OnDisk {
     }
 }
 
-/// One destination: a range with room around it, all of it guard bytes at first.
+/// A destination buffer surrounded by guard bytes.
 struct Destination {
     file: usize,
     offset: usize,
@@ -177,7 +177,7 @@ fn a_range_beyond_the_end_is_refused_before_anything_is_read() {
     assert!(loader().read_into(&mut at_end, |_| ControlFlow::Continue(())).is_ok());
 }
 
-/// The memory is the caller's again once the call is left, however it is left.
+/// Nothing writes to the caller's memory after the call has ended in any way.
 #[test]
 fn a_callback_that_panics_leaves_nothing_in_flight() {
     let disk = OnDisk::new(&[4 << 20]);
