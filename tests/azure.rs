@@ -1,5 +1,5 @@
 //! `az://` against Azurite, which verifies signatures: account keys, shared access signatures,
-//! connection strings, public containers, and what each refusal says.
+//! connection strings, public containers, and error messages.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 const ACCOUNT: &str = "testaccount";
 const KEY: &[u8] = b"a key of the tests, and of nothing else";
 const VERSION: &str = "2021-12-02";
-/// Long past the tests.
+/// An expiry that no test reaches.
 const DATE: &str = "2099-01-01T00:00:00Z";
 
 /// Azurite with the containers `models` (private) and `public`, and `x.safetensors` in both.
@@ -32,7 +32,7 @@ struct Azurite {
 }
 
 impl Azurite {
-    /// Starts it, where it is installed.
+    /// Starts Azurite; `None` where it is not installed.
     fn start() -> Option<Self> {
         let (node, main) = (python_program("node")?, azurite_blob()?);
         let (directory, port) = (directory(), free_port());
@@ -90,7 +90,7 @@ impl Azurite {
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     }
 
-    /// `load LOCATION --digest` with `variables` and no others of Azure.
+    /// `load LOCATION --digest` with `variables` and no other variables of Azure.
     fn load(&self, location: &str, variables: &[(&str, &str)]) -> Command {
         let mut command = ringload();
         command.args(["load", location, "--digest"]);
@@ -111,7 +111,7 @@ impl Azurite {
     }
 
     #[track_caller]
-    fn refuses(&self, location: &str, variables: &[(&str, &str)], words: &[&str]) {
+    fn fails_with(&self, location: &str, variables: &[(&str, &str)], words: &[&str]) {
         let report = run(&mut self.load(location, variables)).failure();
         for word in words.iter().chain(&[location]) {
             assert!(report.contains(word), "{word}: {report}");
@@ -148,19 +148,19 @@ fn the_account_s_key_signs() {
 
     let wrong = STANDARD.encode("another key");
     let words = ["403", "AZURE_STORAGE_ACCOUNT_KEY"];
-    azurite.refuses("az://models/x.safetensors", &[("AZURE_STORAGE_KEY", &wrong)], &words);
-    azurite.refuses("az://models/none.safetensors", &right, &["404", "BlobNotFound"]);
-    azurite.refuses("az://nowhere/x.safetensors", &right, &["404", "no container nowhere"]);
+    azurite.fails_with("az://models/x.safetensors", &[("AZURE_STORAGE_KEY", &wrong)], &words);
+    azurite.fails_with("az://models/none.safetensors", &right, &["404", "BlobNotFound"]);
+    azurite.fails_with("az://nowhere/x.safetensors", &right, &["404", "no container nowhere"]);
 }
 
 #[test]
-fn a_shared_access_signature_is_enough() {
+fn a_shared_access_signature_suffices() {
     let Some(azurite) = Azurite::start() else { return };
     let location = "az://models/x.safetensors";
     azurite.loads(location, &[("AZURE_STORAGE_SAS_TOKEN", &sas("rl", DATE))]);
     let old = sas("rl", "2020-01-01T00:00:00Z");
-    for refused in [old, sas("rl", DATE).replace("sig=", "sig=A"), sas("l", DATE)] {
-        let mut command = azurite.load(location, &[("AZURE_STORAGE_SAS_TOKEN", &refused)]);
+    for invalid in [old, sas("rl", DATE).replace("sig=", "sig=A"), sas("l", DATE)] {
+        let mut command = azurite.load(location, &[("AZURE_STORAGE_SAS_TOKEN", &invalid)]);
         let report = run(&mut command).failure();
         assert!(report.contains("403") && report.contains(location), "{report}");
         assert!(!report.contains("sig="), "{report}");
@@ -168,10 +168,10 @@ fn a_shared_access_signature_is_enough() {
 }
 
 #[test]
-fn public_containers_need_nothing() {
+fn public_containers_need_no_credentials() {
     let Some(azurite) = Azurite::start() else { return };
     azurite.loads("az://public/x.safetensors", &[]);
-    azurite.refuses(
+    azurite.fails_with(
         "az://models/x.safetensors",
         &[],
         &["without credentials", "AZURE_STORAGE_SAS"],
@@ -188,7 +188,7 @@ fn directories_are_listed() {
         for (name, bytes) in sharded(&tensors, indexed) {
             azurite.put(&format!("models/{directory}/{name}"), &bytes, blob);
         }
-        // Neither below nor beside it is anything of the checkpoint.
+        // Objects deeper in the directory and beside it are not part of the checkpoint.
         azurite.put(&format!("models/{directory}/deep/x.safetensors"), b"no checkpoint", blob);
         azurite.put(&format!("models/{directory}x.safetensors"), b"no checkpoint", blob);
         let location = format!("az://models/{directory}/");
@@ -201,5 +201,5 @@ fn directories_are_listed() {
         }
     }
     let nothing = "az://models/nothing/";
-    azurite.refuses(nothing, &[("AZURE_STORAGE_ACCOUNT_KEY", &key)], &["no *.safetensors file"]);
+    azurite.fails_with(nothing, &[("AZURE_STORAGE_ACCOUNT_KEY", &key)], &["no *.safetensors file"]);
 }

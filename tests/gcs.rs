@@ -1,4 +1,4 @@
-//! `gs://` against gcp-storage-emulator: URL shapes, ranges, whole loads, what is missing.
+//! `gs://` against gcp-storage-emulator: URLs, ranges, whole loads, and missing objects.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,14 +16,14 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// The emulator with the bucket `models`, its directory, and nothing in it.
+/// The emulator with the empty bucket `models`.
 struct Emulator {
     server: Server,
     _directory: TempDir,
 }
 
 impl Emulator {
-    /// Starts it, where it is installed.
+    /// Starts the emulator; `None` where it is not installed.
     fn start() -> Option<Self> {
         let program = python_program("gcp-storage-emulator")?;
         let (directory, port) = (directory(), free_port());
@@ -41,11 +41,11 @@ impl Emulator {
     /// Uploads `content` as the object whose name is `key`, percent-encoded.
     fn put(&self, key: &str, content: &[u8]) {
         let target = format!("/upload/storage/v1/b/models/o?uploadType=media&name={key}");
-        self.ask("POST", &target, "x/y", content);
+        self.request("POST", &target, "x/y", content);
     }
 
     /// Makes a request that must succeed.
-    fn ask(&self, method: &str, target: &str, content_type: &str, content: &[u8]) {
+    fn request(&self, method: &str, target: &str, content_type: &str, content: &[u8]) {
         let mut stream = TcpStream::connect(self.host()).unwrap();
         let length = content.len();
         let head = format!(
@@ -59,7 +59,7 @@ impl Emulator {
         assert!(answer.contains(" 200 "), "{answer}");
     }
 
-    /// The command, which is to find this emulator.
+    /// The command, with this emulator as its endpoint.
     fn ringload(&self, arguments: &[&str]) -> Command {
         let mut command = ringload();
         command.args(arguments).env("STORAGE_EMULATOR_HOST", self.host());
@@ -117,7 +117,7 @@ fn directories_are_listed_and_anyscale_s_lie_below_their_storage() {
         for (name, bytes) in sharded(&tensors, indexed) {
             emulator.put(&format!("org%2F{directory}%2F{name}"), &bytes);
         }
-        // Neither below nor beside it is anything of the checkpoint.
+        // Objects deeper in the directory and beside it are not part of the checkpoint.
         emulator.put(&format!("org%2F{directory}%2Fdeep%2Fx.safetensors"), b"no checkpoint");
         emulator.put(&format!("org%2F{directory}x.safetensors"), b"no checkpoint");
         for location in ["gs://models/org", "anyscale:/"] {
@@ -133,7 +133,7 @@ fn directories_are_listed_and_anyscale_s_lie_below_their_storage() {
 }
 
 #[test]
-fn shards_of_one_load_may_be_in_different_places() {
+fn shards_of_one_load_may_be_in_different_stores() {
     let Some(emulator) = Emulator::start() else { return };
     let tensors: Vec<_> = (0..3)
         .map(|seed| Expected::of_bytes(format!("t{seed}"), (9 << 20) + seed, seed as u64))
@@ -149,16 +149,16 @@ fn shards_of_one_load_may_be_in_different_places() {
     write(&path("object.safetensors"), object, None);
     emulator.put("object.safetensors", &fs::read(path("object.safetensors")).unwrap());
     let (local, web) = (path("local.safetensors"), nginx.url("web.safetensors"));
-    let places = [local.to_str().unwrap(), &web, "gs://models/object.safetensors"];
+    let locations = [local.to_str().unwrap(), &web, "gs://models/object.safetensors"];
     for more in [&[][..], &["--memory-limit", "min"]] {
-        let arguments = [&["load", "--digest"], &places[..], more].concat();
+        let arguments = [&["load", "--digest"], &locations[..], more].concat();
         let mut command = emulator.ringload(&arguments);
         assert_eq!(run(&mut command).quiet_success(), digest_lines(&tensors), "{more:?}");
     }
 }
 
 #[test]
-fn checksums_are_held_against_the_bytes() {
+fn bytes_are_verified_against_checksums() {
     let Some(emulator) = Emulator::start() else { return };
     let files = directory();
     let (tensors, bytes) = checkpoint(files.path());
@@ -168,13 +168,18 @@ fn checksums_are_held_against_the_bytes() {
     assert_eq!(run(&mut command).quiet_success(), digest_lines(&tensors));
 
     let wrong = br#"{"crc32c": "AAAAAA=="}"#;
-    emulator.ask("PATCH", "/storage/v1/b/models/o/m%2Fx.safetensors", "application/json", wrong);
+    emulator.request(
+        "PATCH",
+        "/storage/v1/b/models/o/m%2Fx.safetensors",
+        "application/json",
+        wrong,
+    );
     let report = run(&mut emulator.ringload(&["load", location, "--verify"])).failure();
     assert!(report.contains(location) && report.contains("AAAAAA=="), "{report}");
 }
 
 #[test]
-fn what_is_missing_is_said() {
+fn missing_objects_are_reported() {
     let Some(emulator) = Emulator::start() else { return };
     for location in ["gs://models/none.safetensors", "gs://nowhere/x.safetensors"] {
         let report = run(&mut emulator.ringload(&["load", location])).failure();

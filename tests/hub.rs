@@ -1,5 +1,5 @@
-//! A stand-in of the Hugging Face Hub: one nginx that wants a token and redirects large files to
-//! another one, which refuses requests that bring it.
+//! An emulated Hugging Face Hub: one nginx that requires a token and redirects large files to another
+//! one, which rejects requests with the token.
 
 #![allow(clippy::unwrap_used)]
 
@@ -58,7 +58,7 @@ fn servers() -> Option<(Nginx, Nginx)> {
     Some((hub, cdn))
 }
 
-/// Runs `load --digest -vvv`; nothing secret may be told.
+/// Runs `load --digest -vvv` and checks that its output has no secret.
 #[track_caller]
 fn load(location: &str, home: &Path, change: impl FnOnce(&mut Command)) -> Finished {
     let mut command = ringload();
@@ -66,13 +66,14 @@ fn load(location: &str, home: &Path, change: impl FnOnce(&mut Command)) -> Finis
     change(&mut command);
     let finished = run(&mut command);
     finished.assert_no_panic();
-    let told = [&finished.stdout, &finished.stderr].iter().any(|text| text.contains("s3cret"));
-    assert!(!told, "{finished:#?}");
+    let has_secret =
+        [&finished.stdout, &finished.stderr].iter().any(|text| text.contains("s3cret"));
+    assert!(!has_secret, "{finished:#?}");
     finished
 }
 
 #[test]
-fn files_are_read_from_where_the_hub_redirects_to() {
+fn files_are_read_from_the_target_of_redirects() {
     let Some((hub, cdn)) = servers() else { return };
     let home = directory();
     for location in [
@@ -88,12 +89,12 @@ fn files_are_read_from_where_the_hub_redirects_to() {
     let (hub, cdn) = (hub.log(), cdn.log());
     assert!(hub.iter().all(|line| line.contains("[Bearer hf_s3cret]")), "{hub:#?}");
     assert!(cdn.iter().all(|line| line.contains(" 206 [] ")), "{cdn:#?}");
-    // Of ranges, the Hub is asked for the first one only.
+    // Only the first range is requested from the Hub.
     assert!(cdn.len() > hub.iter().filter(|line| line.contains("/resolve/")).count(), "{hub:#?}");
 }
 
 #[test]
-fn bytes_are_held_against_the_sum_that_the_hub_keeps() {
+fn bytes_are_verified_against_the_checksums_of_the_hub() {
     let Some((hub, _cdn)) = servers() else { return };
     let home = directory();
     let verified = |location: &str| {
@@ -113,7 +114,7 @@ fn bytes_are_held_against_the_sum_that_the_hub_keeps() {
 }
 
 #[test]
-fn the_hub_is_told_apart_from_what_it_does_not_have() {
+fn missing_files_are_distinguished_from_missing_access() {
     let Some((hub, _cdn)) = servers() else { return };
     let home = directory();
     for (location, token, part) in [
@@ -132,7 +133,7 @@ fn the_hub_is_told_apart_from_what_it_does_not_have() {
 }
 
 #[test]
-fn the_local_cache_serves_without_the_hub() {
+fn cached_files_load_without_the_hub() {
     let home = directory();
     let repository = home.path().join(".cache/huggingface/hub/models--owner--repo");
     let snapshot = repository.join("snapshots").join(COMMIT);

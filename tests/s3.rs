@@ -1,4 +1,4 @@
-//! `s3://` against moto, which checks every signature: the command loads, or says what is wrong.
+//! `s3://` against moto, which checks every signature: successful loads and error messages.
 
 #![allow(clippy::unwrap_used)]
 
@@ -51,7 +51,7 @@ impl Store {
         self.moto.key(name)
     }
 
-    /// The command, knowing the server and nobody's credentials.
+    /// The command with the server as its endpoint, and without credentials.
     fn bare(&self, arguments: &[&str]) -> Command {
         let mut command = ringload();
         for (name, _) in std::env::vars_os() {
@@ -77,7 +77,7 @@ impl Store {
         run(command)
     }
 
-    /// Writes `~/.aws/config` and gives the command that loads by it.
+    /// Writes `~/.aws/config` and returns the command that uses it.
     fn by_profile(&self, config: &str) -> Command {
         let directory = self.moto.home.path().join(".aws");
         fs::create_dir_all(&directory).unwrap();
@@ -100,7 +100,7 @@ fn object(name: &str) -> String {
 }
 
 #[track_caller]
-fn assert_says(finished: Finished, words: &[&str]) {
+fn assert_reports(finished: Finished, words: &[&str]) {
     let report = finished.failure();
     for word in words {
         assert!(report.contains(word), "{word:?} is not in: {report}");
@@ -110,7 +110,7 @@ fn assert_says(finished: Finished, words: &[&str]) {
     }
 }
 
-/// The status of a request made by hand.
+/// The status of the response to a raw request.
 fn status(port: u16, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -149,7 +149,7 @@ fn objects_load_with_every_kind_of_credentials() {
 }
 
 #[test]
-fn objects_load_with_credentials_that_the_caller_gives() {
+fn objects_load_with_the_credentials_of_the_caller() {
     let Some(store) = Store::start() else { return };
     let load = |secret: &str| {
         let credentials = S3Credentials::new(store.key("key"), secret);
@@ -169,11 +169,11 @@ fn directories_and_patterns_are_listed() {
     store.assert_loaded(store.run(&["load", &object("x?y*.safetensors"), "--digest"]));
     store.assert_loaded(store.run(&["load", &format!("s3://{BUCKET}/indexed/"), "--digest"]));
     let nothing = format!("s3://{BUCKET}/nothing/");
-    assert_says(store.run(&["load", &nothing]), &[&nothing]);
+    assert_reports(store.run(&["load", &nothing]), &[&nothing]);
 }
 
 #[test]
-fn refusals_say_what_to_do() {
+fn errors_say_what_to_do() {
     let Some(store) = Store::start() else { return };
     let (key, secret) = (store.key("key"), store.key("secret"));
     let x = object("x.safetensors");
@@ -181,30 +181,33 @@ fn refusals_say_what_to_do() {
 
     let wrong_secret = load(key, "not-the-secret");
     assert!(!wrong_secret.stderr.contains("not-the-secret"));
-    assert_says(wrong_secret, &[&x, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"]);
-    assert_says(load("AKIAAAAAAAAAAAAAAAAA", secret), &[&x, "InvalidAccessKeyId"]);
-    assert_says(load(store.key("denied_key"), store.key("denied_secret")), &[&x, "AccessDenied"]);
+    assert_reports(wrong_secret, &[&x, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"]);
+    assert_reports(load("AKIAAAAAAAAAAAAAAAAA", secret), &[&x, "InvalidAccessKeyId"]);
+    assert_reports(
+        load(store.key("denied_key"), store.key("denied_secret")),
+        &[&x, "AccessDenied"],
+    );
 
     let missing_key = object("none.safetensors");
-    assert_says(store.run(&["load", &missing_key]), &[&missing_key, "no such object"]);
+    assert_reports(store.run(&["load", &missing_key]), &[&missing_key, "no such object"]);
     let missing_bucket = "s3://no-such-bucket-here/x.safetensors";
-    assert_says(store.run(&["load", missing_bucket]), &[missing_bucket, "no such bucket"]);
+    assert_reports(store.run(&["load", missing_bucket]), &[missing_bucket, "no such bucket"]);
 
     let mut anonymous = store.bare(&["load", &x]);
     anonymous.env("RUNAI_STREAMER_S3_UNSIGNED", "1");
-    assert_says(run(anonymous), &[&x, "anonymous access is refused"]);
-    assert_says(
+    assert_reports(run(anonymous), &[&x, "anonymous access is refused"]);
+    assert_reports(
         run(store.bare(&["load", &x])),
         &[BUCKET, "no AWS credentials found", "~/.aws/config", "RUNAI_STREAMER_S3_UNSIGNED=1"],
     );
     let mut no_profile = store.bare(&["load", &x]);
     no_profile.env("AWS_PROFILE", "nobody");
-    assert_says(run(no_profile), &["no profile \"nobody\""]);
+    assert_reports(run(no_profile), &["no profile \"nobody\""]);
 }
 
-/// What the two tests above rest on: that this server looks at signatures at all.
+/// The tests above assume that this server checks signatures.
 #[test]
-fn the_server_refuses_what_is_not_signed() {
+fn the_server_rejects_unsigned_requests() {
     let Some(store) = Store::start() else { return };
     let port = store.moto.server.port;
     let get = format!(

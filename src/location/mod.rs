@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_to_write() {
+    fn errors_say_what_to_write() {
         for (text, kind, sentence) in [
             ("", ErrorKind::InvalidInput, "the location is empty; give a path or a file:// URL"),
             (

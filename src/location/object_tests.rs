@@ -1,4 +1,4 @@
-//! URIs of objects: what they name, what is refused, and that nothing secret is repeated.
+//! URIs of objects: their parts, invalid ones, and that messages do not repeat secrets.
 
 use super::*;
 use crate::error::ErrorKind;
@@ -46,7 +46,7 @@ fn containers_and_keys_are_as_written() {
 }
 
 #[test]
-fn refusals_name_the_form_and_repeat_nothing() {
+fn errors_name_the_expected_form_and_do_not_repeat_the_input() {
     let secrets = ["http://user:s3cret@", "https://user:s3cret@host:99999/", "http://h/s3cret x"];
     for text in secrets.into_iter().chain([
         "http://",
@@ -87,7 +87,7 @@ fn refusals_name_the_form_and_repeat_nothing() {
 }
 
 #[test]
-fn what_is_shown_holds_no_secret_and_reads_as_the_same() {
+fn displayed_uris_have_no_secret_and_parse_to_the_same_uri() {
     let secret = parse("https://user:s3cret@host/a?X-Signature=s3cret");
     for shown in [secret.to_string(), format!("{secret:?}"), format!("{:?}", secret.join("b"))] {
         assert!(!shown.contains("s3cret") && !shown.contains("user"), "{shown}");
@@ -102,7 +102,7 @@ fn what_is_shown_holds_no_secret_and_reads_as_the_same() {
 }
 
 #[test]
-fn neighbours_are_found() {
+fn directories_and_neighbours_are_found() {
     let keys =
         |uri: ObjectUri| [uri.as_directory(), uri.parent(), uri.join("x/y z")].map(|u| u.key);
     assert_eq!(keys(parse("s3://b/a/b?c")), ["a/b?c/", "a/", "a/x/y z"]);

@@ -1,4 +1,4 @@
-//! moto with objects in it: an S3 that checks every signature.
+//! A moto server with objects: an S3 emulator that checks every signature.
 
 use super::directory;
 use super::servers::{Server, free_port, python_program};
@@ -10,13 +10,13 @@ use tempfile::TempDir;
 /// A running moto.
 pub struct Moto {
     pub server: Server,
-    /// Where its log is, and nobody's credentials.
+    /// The directory of its log, and a home directory without credentials.
     pub home: TempDir,
     keys: Value,
 }
 
 impl Moto {
-    /// Starts one whose `bucket` holds every file below `files`. `None` where moto is not installed.
+    /// Starts a server whose `bucket` has every file below `files`. `None` where moto is not installed.
     pub fn start(bucket: &str, files: &Path) -> Option<Self> {
         let (moto, python) = (python_program("moto_server")?, python_program("python")?);
         let (home, port) = (directory(), free_port());
@@ -36,13 +36,13 @@ impl Moto {
         Some(Self { server, home, keys })
     }
 
-    /// `key` and `secret` of a user who may do everything, `denied_key` and `denied_secret` of one who
-    /// may not, and the `role` that the first may assume.
+    /// `key` and `secret` of a user with all permissions, `denied_key` and `denied_secret` of a user
+    /// without permissions, and the `role` that the first user may assume.
     pub fn key(&self, name: &str) -> &str {
         self.keys[name].as_str().unwrap()
     }
 
-    /// Where it listens.
+    /// The URL of the server.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.server.port)
     }

@@ -1,7 +1,7 @@
-//! Real servers as child processes: found, started on a port of the test's choice, killed on drop.
+//! Servers as child processes: started on a port that the test chooses, and killed on drop.
 //!
-//! `tests/servers.sh` installs them. Where one is missing its tests are skipped, unless
-//! `RINGLOAD_TEST_SERVERS=require` says that they must run.
+//! `tests/servers.sh` installs them. The tests of a missing server are skipped, unless
+//! `RINGLOAD_TEST_SERVERS=require` is set.
 
 use super::{PATIENCE, skip};
 use std::env;
@@ -51,7 +51,7 @@ impl Drop for Server {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listened on a moment ago.
+/// A free port of 127.0.0.1.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -79,10 +79,10 @@ fn installed() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-servers")
 }
 
-/// The first of `places` that exists; else the test is to be skipped, or fails if it is required.
-fn found<const N: usize>(name: &str, places: [PathBuf; N]) -> Option<PathBuf> {
-    let place = places.into_iter().find(|place| place.exists());
-    if place.is_none() {
+/// The first of `paths` that exists. Where none does, the test is skipped, or fails if it is required.
+fn found<const N: usize>(name: &str, paths: [PathBuf; N]) -> Option<PathBuf> {
+    let path = paths.into_iter().find(|path| path.exists());
+    if path.is_none() {
         let why = format!("{name} is not installed; tests/servers.sh does that");
         assert!(
             env::var_os("RINGLOAD_TEST_SERVERS").is_none_or(|value| value != "require"),
@@ -90,5 +90,5 @@ fn found<const N: usize>(name: &str, places: [PathBuf; N]) -> Option<PathBuf> {
         );
         skip(&why);
     }
-    place
+    path
 }

@@ -27,8 +27,8 @@ const KEEP_RENEWED: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) enum Found<C> {
     Credential(C),
-    /// There are none, or none are to be used. The text lists the places searched, or gives the
-    /// reason.
+    /// There are no credentials, or they must not be used. The text lists the places searched, or
+    /// states the reason.
     Nothing(String),
 }
 

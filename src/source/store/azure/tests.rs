@@ -1,4 +1,5 @@
-//! Accounts in all their forms, URLs, tokens of every kind against stand-ins, and whole listings.
+//! All forms of accounts, URLs, all sources of tokens with emulated servers, and listings of several
+//! pages.
 
 use super::*;
 use crate::error::ErrorKind;
@@ -23,7 +24,7 @@ fn described(variables: &[(&str, &str)]) -> (String, Option<Secret>) {
     (azure.url("m/a b").unwrap().to_string(), azure.account.secret)
 }
 
-/// The authorization of a request with `variables`, and the place where tokens were looked for.
+/// The `Authorization` header of a request with `variables`, and how it was authorized.
 fn authorized(variables: &[(&str, &str)]) -> Result<(Option<String>, Authorization)> {
     let client = Client::new(RemoteOptions::with_variables(variables));
     let azure = azure(variables)?;

@@ -1,4 +1,4 @@
-//! URLs, credentials of every kind against stand-ins, and whole listings.
+//! URLs, all sources of credentials with emulated servers, and listings of several pages.
 
 use super::*;
 use crate::location::Scheme;
@@ -29,7 +29,7 @@ fn bucket() -> ObjectUri {
     ObjectUri::new(Scheme::Gs, "my-bucket", "model/x.safetensors")
 }
 
-/// The token that `search` comes to with `variables`.
+/// The token that `search` finds with `variables`.
 fn token(variables: &[(&str, &str)]) -> Result<Option<String>> {
     let client = Client::new(RemoteOptions::with_variables(variables));
     let context = context(&client);
@@ -213,8 +213,8 @@ fn an_external_account_exchanges_its_token() {
     assert!(!format!("{error:?}").contains("of-another-pod"), "{error:?}");
 }
 
-/// Google's token server, whose address no credentials file can change: takes its requests in the
-/// place of the network.
+/// Google's token server, whose address no credentials file can change: receives the requests that
+/// would be sent to it.
 #[derive(Debug)]
 struct TokenServer {
     public_key: Vec<u8>,
@@ -268,8 +268,8 @@ fn service_account(key: &KeyPair) -> serde_json::Value {
     })
 }
 
-/// What `search` comes to with the application default credentials `content` of gcloud, and how
-/// often the token server was asked.
+/// The result of `search` with the application default credentials `content` of gcloud, and the number
+/// of requests to the token server.
 async fn exchanged(
     content: &serde_json::Value,
     key: &KeyPair,
@@ -311,7 +311,7 @@ async fn a_user_s_login_is_refreshed() {
     assert_eq!(credential.token.unwrap().access_token, "granted");
 }
 
-/// Runs `work` with the store of a stand-in.
+/// Runs `work` with the store of an emulated server.
 fn with_store<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
     server: &Server,
     work: impl FnOnce(Arc<Client>, Arc<dyn Store>) -> F,
@@ -367,13 +367,13 @@ fn checksums_come_from_the_metadata() {
 #[test]
 fn an_emulator_may_know_only_the_json_api() {
     let gcs = gcs(&[("STORAGE_EMULATOR_HOST", "localhost:99")]);
-    let refusal = ErrorResponse {
+    let response = ErrorResponse {
         status: http::StatusCode::NOT_FOUND,
         headers: http::HeaderMap::new(),
         body: Bytes::new(),
     };
-    assert!(matches!(gcs.classify(&refusal), ErrorAction::RetryOnce(_)));
+    assert!(matches!(gcs.classify(&response), ErrorAction::RetryOnce(_)));
     let url = gcs.url("m/x").unwrap().to_string();
     assert_eq!(url, "http://localhost:99/storage/v1/b/my-bucket/o/m%2Fx?alt=media");
-    assert!(matches!(gcs.classify(&refusal), ErrorAction::Fail(ErrorKind::NotFound, _)));
+    assert!(matches!(gcs.classify(&response), ErrorAction::Fail(ErrorKind::NotFound, _)));
 }

@@ -1,4 +1,4 @@
-//! The Hub as its clients see it: a stand-in that redirects to a CDN, and a local cache.
+//! An emulated Hub that redirects to a CDN, and a local cache.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ErrorKind, Result};
@@ -181,7 +181,7 @@ fn tokens_come_from_the_environment_or_the_file() {
 }
 
 #[test]
-fn refusals_say_what_to_do() {
+fn errors_say_what_to_do() {
     let servers = hub();
     let user = User::new(&servers.hub.url()).with("HF_TOKEN", TOKEN);
     let page = format!("accept its conditions at {}/o/gated,", servers.hub.url());

@@ -21,7 +21,7 @@ fn at_aws_the_bucket_is_in_the_host() {
 }
 
 #[test]
-fn compatible_stores_have_paths_unless_told_otherwise() {
+fn compatible_stores_have_path_style_addresses_by_default() {
     let endpoint = ("AWS_ENDPOINT_URL", "http://minio:9000/");
     assert_eq!(url("b1", "r", "k", &[endpoint]), "http://minio:9000/b1/k");
     let virtual_host = ("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", "1");
@@ -32,7 +32,7 @@ fn compatible_stores_have_paths_unless_told_otherwise() {
 }
 
 #[test]
-fn the_nearest_endpoint_wins() {
+fn endpoints_have_an_order_of_precedence() {
     let all = [
         ("RUNAI_STREAMER_S3_ENDPOINT", "http://one"),
         ("AWS_ENDPOINT_URL_S3", "http://two"),
@@ -77,7 +77,7 @@ fn keys_are_encoded_once() {
 }
 
 #[test]
-fn what_is_no_bucket_or_endpoint_is_refused_without_repeating_it() {
+fn invalid_buckets_and_endpoints_are_rejected_without_repeating_them() {
     for bucket in ["key:s3cret@bucket", "-x", "a/b", "a b", "arn:aws:s3", "\u{e9}"] {
         let error = Address::new(bucket, &RemoteOptions::with_variables(&[]), &Profiles::default())
             .unwrap_err();
@@ -101,7 +101,7 @@ fn what_is_no_bucket_or_endpoint_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn regions_are_words() {
+fn regions_have_lower_case_letters_digits_and_hyphens() {
     assert!(is_region("us-gov-west-1") && is_region("auto"));
     for wrong in ["", "evil.com/", "US", "a.b", "a@b"] {
         assert!(!is_region(wrong), "{wrong}");

@@ -25,7 +25,7 @@ fn response(status: u16, code: &str) -> ErrorResponse {
 }
 
 #[test]
-fn codes_have_their_meaning() {
+fn error_codes_have_their_actions() {
     let store = store(&[]);
     for (status, code, action) in [
         (503, "SlowDown", ErrorAction::Retry { throttled: true }),
@@ -105,7 +105,7 @@ fn the_region_is_learnt_from_the_response() {
 }
 
 #[test]
-fn the_nearest_region_wins() {
+fn regions_have_an_order_of_precedence() {
     let host = |env: &[(&str, &str)], option: Option<&str>| {
         let mut options = RemoteOptions::with_variables(env);
         options.region = option.map(str::to_owned);
@@ -186,7 +186,7 @@ fn a_listing_without_end_is_an_error() {
 }
 
 #[test]
-fn checksums_are_asked_for_by_head_in_the_bucket_s_region() {
+fn checksums_are_requested_by_head_in_the_bucket_s_region() {
     let server = Server::start(|asked| {
         if !asked.header("authorization").contains("/eu-west-1/s3/aws4_request") {
             return Answer::new(400, "").with("x-amz-bucket-region", "eu-west-1");

@@ -44,7 +44,7 @@ pub(super) async fn get(cache: &AwsCredentials, client: &Arc<Client>) -> Result<
     let search = client.on_control(async move { search::find(&searching).await });
     cache.get(search).await?.ok_or_else(|| {
         issued::denied(format!(
-            "no AWS credentials found; looked at {}; set AWS_ACCESS_KEY_ID and \
+            "no AWS credentials found; searched {}; set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or for a public bucket \
              RUNAI_STREAMER_S3_UNSIGNED=1",
             cache.nothing().unwrap_or_default()

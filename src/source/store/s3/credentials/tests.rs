@@ -16,7 +16,7 @@ fn get(client: &Arc<Client>, credentials: &Arc<AwsCredentials>) -> Result<AwsCre
     client.block_on(async move { super::get(&credentials, &asking).await })
 }
 
-/// What is found with this environment.
+/// The credentials found with this environment.
 fn found(env: &[(&str, &str)]) -> Result<AwsCredential> {
     get(&client(env), &Arc::default())
 }
@@ -63,7 +63,7 @@ fn refused(status: u16) -> Answer {
     Answer::new(status, "")
 }
 
-/// IMDSv2, which gives everything for a token only.
+/// IMDSv2, which answers only requests with a token.
 fn imds(asked: &Asked) -> Answer {
     const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
     let has_token = asked.header("x-aws-ec2-metadata-token") == "the-token";
