@@ -29,7 +29,7 @@ impl OpenCache {
         };
         Self {
             entries: Entries::new(Arc::clone(&dir), limit_bytes),
-            writer: Writer::new(Arc::clone(&dir), limit_bytes, settings.patient),
+            writer: Writer::new(Arc::clone(&dir), limit_bytes, settings.waits_for_disk),
             checks: CheckLimit::new(cores()),
             validate: settings.validate,
             dir,

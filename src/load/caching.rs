@@ -43,8 +43,8 @@ impl Loader {
     /// everything is cached. By default, bytes that come too fast for the disk are left out, and a
     /// later load adds them.
     #[must_use]
-    pub fn cache_patiently(self, patient: bool) -> Self {
-        self.cache(|options| options.patient = patient)
+    pub fn cache_patiently(self, waits_for_disk: bool) -> Self {
+        self.cache(|options| options.waits_for_disk = waits_for_disk)
     }
 
     /// Waits until all loaded objects are written to the cache, but no longer than `timeout` if it is

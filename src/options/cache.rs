@@ -97,7 +97,7 @@ pub(crate) struct CacheOptions {
     pub validate: Option<CacheValidate>,
     /// Whether a load waits for the cache's disk instead of leaving out what the disk is too slow
     /// for.
-    pub patient: bool,
+    pub waits_for_disk: bool,
 }
 
 /// The cache options in force.
@@ -106,7 +106,7 @@ pub(crate) struct CacheSettings {
     pub dir: PathBuf,
     pub size: CacheSize,
     pub validate: CacheValidate,
-    pub patient: bool,
+    pub waits_for_disk: bool,
 }
 
 impl CacheOptions {
@@ -126,7 +126,7 @@ impl CacheOptions {
         let Some(dir) = dir else { return Ok(None) };
         let size = set_or_variable(self.size, Self::SIZE_VARIABLE, &env)?;
         let validate = set_or_variable(self.validate, Self::VALIDATE_VARIABLE, &env)?;
-        Ok(Some(CacheSettings { dir, size, validate, patient: self.patient }))
+        Ok(Some(CacheSettings { dir, size, validate, waits_for_disk: self.waits_for_disk }))
     }
 }
 

@@ -180,7 +180,7 @@ static void share(void)
     ringload_loader_free(loader);
 }
 
-/* In a child of fork, what is the parent's is refused, and nothing hangs. */
+/* A forked child is refused the handles of its parent, and nothing hangs. */
 static void fork_in_between(void)
 {
     RingloadLoader *loader = loader_with("engines", "1");

@@ -151,7 +151,7 @@ static void *wait_for_response(void *streamer)
     return NULL;
 }
 
-/* One that waits is told of the end; what was asked for is stopped, and its memory is free then. */
+/* Ending a streamer wakes threads that wait, cancels its requests, and then their memory may be freed. */
 static void end_in_the_middle(void)
 {
     for (int round = 0; round < ROUNDS; round++) {

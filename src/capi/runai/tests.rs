@@ -60,11 +60,11 @@ impl Session {
         assert_eq!(code, 0);
     }
 
-    /// The answers for all ranges, by file, with what is said of them.
+    /// Returns the code and text of the response of each range, by file.
     fn answers(&self) -> HashMap<u32, (c_int, String)> {
         let answer = |_| {
             let (mut file, mut index) = (0, 0);
-            // SAFETY: places for what is told.
+            // SAFETY: the pointers are NULL or point to variables.
             let code = unsafe {
                 let (file, index) = (&raw mut file, &raw mut index);
                 runai_file_streamer_response(
