@@ -1,8 +1,9 @@
-//! The local file cache: a second load comes from disk, and whatever happened to the cache in
-//! between, its bytes are right.
+//! The local file cache: a second load reads from disk, and its bytes are right, whatever happened to
+//! the cache in between.
 //!
-//! Hazards: an object that was replaced; parts of it loaded at different times; flipped bytes in data
-//! and metadata; entries evicted under a load; a second request for what is there.
+//! Hazards: an object that was replaced; parts of an object loaded at different times; flipped bits in
+//! data and metadata; entries that are evicted during a load; bytes that are requested although they
+//! are cached.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Several reads, and an end in mid-page.
+/// A file that needs several reads and ends in mid-page.
 fn model() -> Model {
     Model::new(&[3_000_000, 0, 17, 12_345_678, 1, 40_000, 4096, 5_000_000])
 }
@@ -31,7 +32,7 @@ fn cached(directory: &Path) -> Loader {
     loader().cache_dir(directory)
 }
 
-/// Loads `url` through the cache, and waits until the cache has it.
+/// Loads `url` through the cache, and waits until everything is written to it.
 #[track_caller]
 fn load(model: &Model, directory: &Path, url: &str) -> ringload::Summary {
     let loader = cached(directory);
@@ -41,7 +42,7 @@ fn load(model: &Model, directory: &Path, url: &str) -> ringload::Summary {
     summary
 }
 
-/// How many bytes the requests since number `from` asked for, but for those of opening.
+/// How many bytes were requested since request `from`, except by requests that open the object.
 fn fetched_since(server: &FaultServer, from: usize) -> u64 {
     let requests = server.seen();
     let ranges =
@@ -64,7 +65,7 @@ fn the(directory: &Path, name: &str) -> PathBuf {
 fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 0x10;
-    // In place, as a disk would do it.
+    // In place, as a broken disk would do it.
     use std::os::unix::fs::FileExt;
     let file = fs::File::options().write(true).open(path).unwrap();
     file.write_all_at(&bytes[at..=at], at as u64).unwrap();
@@ -100,9 +101,9 @@ fn a_second_load_comes_from_disk() {
     }
 }
 
-/// Whatever the memory limit cuts, the pages in between are whole.
+/// Whatever reads the memory limit leads to, they write whole pages.
 #[test]
-fn every_way_to_load_fills_the_cache() {
+fn loads_with_every_memory_limit_fill_the_cache() {
     let model = model();
     let server = serve(&model);
     for (number, limit) in [MemoryLimit::Min, MemoryLimit::Bytes(13 << 20), MemoryLimit::Unlimited]
@@ -110,15 +111,15 @@ fn every_way_to_load_fills_the_cache() {
         .enumerate()
     {
         let directory = directory();
-        let way = cached(directory.path()).memory_limit(limit).cache_patiently(true);
-        let way = if number == 0 { way.engines(2).connections(3) } else { way };
-        model.load(&way, &server.url()).unwrap();
-        assert!(way.flush(Some(common::PATIENCE)));
+        let loader = cached(directory.path()).memory_limit(limit).cache_patiently(true);
+        let loader = if number == 0 { loader.engines(2).connections(3) } else { loader };
+        model.load(&loader, &server.url()).unwrap();
+        assert!(loader.flush(Some(common::PATIENCE)));
         let before = server.seen().len();
         let again = cached(directory.path()).memory_limit(limit);
         let summary = model.load(&again, &server.url()).unwrap();
         assert_eq!(fetched_since(&server, before), 0, "{limit:?}: {summary:?}");
-        drop(way);
+        drop(loader);
         assert!(fs::read(the(directory.path(), "data.safetensors")).unwrap() == model.file);
     }
 }
@@ -137,8 +138,8 @@ fn parts_add_up() {
     some(&["t0", "t5"]);
     let before = server.seen().len();
     some(&["t5", "t0"]);
-    assert_eq!(fetched_since(&server, before), 0, "what is there was asked for again");
-    assert_eq!(found(directory.path(), "data.safetensors").len(), 0, "not all of it is there");
+    assert_eq!(fetched_since(&server, before), 0, "cached bytes were requested again");
+    assert_eq!(found(directory.path(), "data.safetensors").len(), 0, "pages are missing");
     let admin = CacheAdmin::open(directory.path()).unwrap();
     let [entry] = &admin.entries()[..] else { panic!() };
     assert!(!entry.is_complete && entry.present_bytes > 3_000_000, "{entry:?}");
@@ -162,18 +163,18 @@ fn a_replaced_object_is_never_served() {
     let summary = load(&model, directory.path(), &url);
     assert!(!summary.read_bytes.contains_key("http"), "{summary:?}");
 
-    // Opened, replaced, then read: what is missing is refused, not mixed in.
+    // Opened, replaced, then read: the load fails and does not mix the objects.
     let partial = common::directory();
     let loader = cached(partial.path());
     let checkpoint = Arc::new(loader.open(url.as_str()).unwrap());
     fs::write(nginx.root().join("new"), &other.file).unwrap();
     fs::rename(nginx.root().join("new"), nginx.root().join("x.safetensors")).unwrap();
     assert_eq!(loader.load_checkpoint(checkpoint).unwrap_err().kind(), ErrorKind::Changed);
-    // Even who never asks has learnt of it now.
+    // Loads that do not validate know of the replacement now.
     let never = cached(partial.path()).cache_validate(CacheValidate::Never);
     other.load(&never, &url).unwrap();
 
-    // Who never asks gets what was there last, and all of that.
+    // Without validation, a load reads the whole object that was cached last.
     let never = cached(directory.path()).cache_validate(CacheValidate::Never);
     model.load(&never, &url).unwrap();
     drop(never);
@@ -197,7 +198,7 @@ fn a_flipped_byte_of_data_is_one_page_fetched_again() {
         assert!((1..=2 * 4096).contains(&fetched), "byte {at}: {fetched} bytes were fetched");
         let before = server.seen().len();
         load(&model, directory.path(), &server.url());
-        assert_eq!(fetched_since(&server, before), 0, "byte {at} was not mended");
+        assert_eq!(fetched_since(&server, before), 0, "byte {at} was not repaired");
     }
     assert!(fs::read(the(directory.path(), "data.safetensors")).unwrap() == model.file);
 }
@@ -210,13 +211,13 @@ fn any_flipped_byte_of_metadata_is_a_miss() {
     let all = model.file.len() as u64;
     for name in ["entry", "pages"] {
         let len = fs::metadata(the(directory.path(), name)).unwrap().len() as usize;
-        // That no flip of `entry` is overlooked is a test of its own, in memory.
+        // A unit test flips every bit of `entry`.
         let step = if common::is_long() || name == "pages" { 1 } else { 7 };
         for at in (0..len).step_by(step) {
             flip(&the(directory.path(), name), at);
             let before = server.seen().len();
             load(&model, directory.path(), &server.url());
-            // Validating with an identity counts as none, as it asks for nothing.
+            // A conditional request counts as no bytes.
             let fetched = fetched_since(&server, before);
             match name {
                 "entry" => assert!(fetched >= all, "byte {at} of {name}: {fetched}"),
@@ -242,9 +243,9 @@ fn any_flipped_byte_of_metadata_is_a_miss() {
     }
 }
 
-/// A file of the cache that is swapped for another object's does not pass for it.
+/// Files of one entry that replace those of another are not mistaken for them.
 #[test]
-fn seals_are_of_their_object() {
+fn checksums_are_those_of_one_object() {
     let (one, two) = (Model::new(&[50_000, 50_010]), Model::new(&[50_010, 50_000]));
     assert!(one.file.len() == two.file.len() && one.file != two.file);
     let directory = directory();
@@ -263,7 +264,7 @@ fn seals_are_of_their_object() {
 }
 
 #[test]
-fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
+fn entries_are_evicted_least_recently_used_first_and_never_while_in_use() {
     let models: Vec<_> =
         [1_000_000, 1_000_001, 1_000_002, 1_000_003].map(|size| Model::new(&[size])).into();
     let servers: Vec<_> = models.iter().map(serve).collect();
@@ -286,7 +287,7 @@ fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
     assert_eq!(put(2), None);
     assert_eq!(there(), [0, 2]);
 
-    // Open, so in use; by another holder, as another process would be.
+    // Open and thus in use, by other loaders, as by other processes.
     let (user, other) = (limited(), limited());
     let zero = Arc::new(user.open(servers[0].url().as_str()).unwrap());
     let two = Arc::new(other.open(servers[2].url().as_str()).unwrap());
@@ -298,7 +299,7 @@ fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
     drop((user, two, other));
     assert_eq!(put(3), None);
     assert_eq!(there(), [2, 3]);
-    // What can never fit drives nothing out.
+    // An object that cannot fit evicts nothing.
     let large = model();
     let server = serve(&large);
     let loader = limited();
@@ -308,7 +309,7 @@ fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
     assert_eq!(there(), [2, 3]);
 }
 
-/// Loads that run while others drive their entries out are right all the same.
+/// Loads whose entries are evicted meanwhile are right.
 #[test]
 fn eviction_under_load() {
     let models: Vec<_> =
@@ -336,7 +337,7 @@ fn eviction_under_load() {
     }
 }
 
-/// Two loads of one loader, at once: each page is fetched about once.
+/// Two loads of one loader at once: each page is fetched about once.
 #[test]
 fn loads_of_one_process_share_what_they_fetch() {
     let (model, directory) = (model(), directory());
@@ -355,23 +356,23 @@ fn loads_of_one_process_share_what_they_fetch() {
     assert!(fetched < all + all / 10 + (128 << 10), "{fetched} of {all}");
 }
 
-/// A load that fails or is dropped leaves nothing locked.
+/// A load that fails or is dropped leaves no pages locked.
 #[test]
-fn what_a_failed_load_was_to_fetch_is_fetched_by_the_next() {
+fn the_next_load_fetches_what_a_failed_load_did_not() {
     let (model, directory) = (model(), directory());
     let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let is_broken = Arc::clone(&broken);
     let server = FaultServer::start(model.file.clone(), move |_, request| {
         let late = request.range().is_some_and(|(first, _)| first > 10 << 20);
         match late && is_broken.load(std::sync::atomic::Ordering::Relaxed) {
-            // Late enough for others to have come.
+            // Late enough for other requests to be answered.
             true => Reply::new(403).after(Duration::from_millis(400)),
             false => request.right(),
         }
     });
     let loader = cached(directory.path());
     assert!(model.load(&loader, &server.url()).is_err());
-    // The first tensor, or the error; the rest is dropped.
+    // Takes the first tensor or error, and drops the rest.
     drop(loader.stream(server.url().as_str()).unwrap().next());
     broken.store(false, std::sync::atomic::Ordering::Relaxed);
     loader.flush(None);
@@ -382,7 +383,7 @@ fn what_a_failed_load_was_to_fetch_is_fetched_by_the_next() {
     the(directory.path(), "data.safetensors");
 }
 
-/// A server that names its objects by nothing cannot be cached, and that is said.
+/// An object whose server sends no identity cannot be cached, which is reported.
 #[test]
 fn an_object_without_identity_is_not_cached() {
     let (model, directory) = (Model::small(), directory());
@@ -395,7 +396,7 @@ fn an_object_without_identity_is_not_cached() {
     assert!(CacheAdmin::open(directory.path()).unwrap().entries().is_empty());
 }
 
-/// Directories of stores are remembered, too: a sharded checkpoint loads without a network.
+/// Listings are cached, too: a sharded checkpoint loads without a network.
 #[test]
 fn a_sharded_checkpoint_loads_offline() {
     let tensors =
@@ -420,7 +421,7 @@ fn a_sharded_checkpoint_loads_offline() {
     }
 }
 
-/// Ranges that begin and end anywhere, in memory that lies anyhow.
+/// Ranges with any start and end, read into memory of any alignment.
 #[test]
 fn byte_ranges_come_from_the_cache() {
     let (model, directory) = (model(), directory());
@@ -451,7 +452,7 @@ fn byte_ranges_come_from_the_cache() {
     read(&loader);
     assert!(loader.flush(Some(common::PATIENCE)));
     let present = CacheAdmin::open(directory.path()).unwrap().entries()[0].present_bytes;
-    assert!(present > 8_900_000, "what was read is not kept: {present}");
+    assert!(present > 8_900_000, "the bytes read were not cached: {present}");
     load(&model, directory.path(), &url);
     let before = server.seen().len();
     read(&cached(directory.path()));

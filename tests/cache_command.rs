@@ -115,7 +115,7 @@ fn plain_files_keep_their_names_and_their_index() {
     for (name, bytes) in &files {
         assert!(fs::read(to.join(name)).unwrap() == *bytes, "{name}");
     }
-    assert_eq!(fs::read_dir(&to).unwrap().count(), 3, "something is left over");
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 3, "temporary files are left");
     // A local checkpoint is copied.
     let copy = directory.path().join("copy");
     run(fetch(&[]).arg(&to).arg("--to").arg(&copy)).quiet_success();
@@ -123,7 +123,7 @@ fn plain_files_keep_their_names_and_their_index() {
         assert!(fs::read(copy.join(name)).unwrap() == *bytes, "{name}");
         assert!(to.join(name).exists());
     }
-    assert_eq!(fs::read_dir(&copy).unwrap().count(), 3, "something is left over");
+    assert_eq!(fs::read_dir(&copy).unwrap().count(), 3, "temporary files are left");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn an_interrupted_fetch_is_resumed() {
     let ranges = server.seen()[before..].iter().filter_map(|request| request.range()).count();
     assert!(ranges > 0);
     assert!(fs::read(&file).unwrap() == model.file);
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "something is left over");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "temporary files are left");
 }
 
 /// Queries may be secret and are not displayed, so both URLs look alike. They are two objects.

@@ -1,7 +1,7 @@
-//! The local file cache under what processes and disks do to it.
+//! The local file cache when processes and disks fail.
 //!
-//! Hazards: a kill at any instant; a full, read-only, or forbidden disk; many processes that load one
-//! object at once, and one of them that dies or stops in the middle; a disk slower than the network.
+//! Hazards: a kill at any instant; a full, read-only, or inaccessible disk; many processes that load
+//! one object at once, of which one dies or stops in the middle; a disk slower than the network.
 
 #![allow(clippy::unwrap_used)]
 
@@ -69,7 +69,7 @@ fn killed_at_any_instant() {
     let mut complete = 0;
     for turn in 0..times {
         if turn % 4 == 0 {
-            // From nothing; else from what the last ones left.
+            // From an empty cache; else from what killed processes left.
             fs::remove_dir_all(&cache).unwrap();
             right(&other, run(&mut command(&done.url(), &cache)));
         }
@@ -82,7 +82,7 @@ fn killed_at_any_instant() {
         assert!(before.is_subset(&after), "turn {turn}: a complete entry was lost");
         complete += usize::from(after.len() > before.len());
 
-        // All that is called complete is; all that has a seal is right.
+        // Data files with the name of complete ones are complete; pages with checksums are right.
         for file in &after {
             let bytes = fs::read(file).unwrap();
             assert!(bytes == model.file || bytes == other.file, "turn {turn}: {file:?}");
@@ -100,7 +100,7 @@ fn killed_at_any_instant() {
         right(&other, run(&mut command(&done.url(), &cache)));
         assert_eq!(fetched(&done.seen()[asked..]), 0, "turn {turn}: a complete entry was lost");
     }
-    eprintln!("{complete} of {times} were done before they were killed");
+    eprintln!("{complete} of {times} loads ended before they were killed");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn eight_processes_fetch_an_object_about_once() {
     assert_eq!(found(directory.path(), "data.safetensors").len(), 1);
 }
 
-/// Who holds what others want, and does nothing with it, is not waited for for ever.
+/// Others do not wait forever for a process that holds fetch locks and makes no progress.
 #[test]
 fn a_process_that_stops_does_not_stop_others() {
     if !is_long() {
@@ -160,13 +160,13 @@ fn a_process_that_stops_does_not_stop_others() {
     right(&model, finished);
 }
 
-/// A file system of the test's own; gone when this is dropped.
+/// A temporary file system, unmounted when this is dropped.
 struct Mount {
     directory: tempfile::TempDir,
 }
 
 impl Mount {
-    /// `None` where this may not mount anything.
+    /// `None` where mounting is not permitted.
     fn tmpfs(options: &str) -> Option<Self> {
         let mount = Self { directory: directory() };
         mount.mount(&["-t", "tmpfs", "-o", options, "tmpfs"]).then_some(mount)
@@ -193,7 +193,7 @@ impl Drop for Mount {
     }
 }
 
-/// Succeeded uncached, and said why once.
+/// Asserts that a load succeeded without the cache, and logged the reason once.
 #[track_caller]
 fn complains(model: &Model, finished: Finished, why: &str) {
     let warnings = finished.stderr.lines().filter(|line| line.contains("WARN")).count();
@@ -214,10 +214,10 @@ fn a_full_disk_means_loading_uncached() {
         Value::Null
     );
     complains(&model, run(&mut command(&server.url(), &mount.path())), "full");
-    // What was written is used, and what does not fit comes from the server again.
+    // The pages that were written are used, and the rest is fetched again.
     let again = run(&mut command(&server.url(), &mount.path()));
     complains(&model, again, "full");
-    // Room is made of what nobody uses.
+    // Entries that are not in use are evicted.
     right(&small, run(&mut command(&other.url(), &mount.path())));
 }
 
@@ -247,7 +247,7 @@ fn a_forbidden_directory_means_loading_uncached() {
     let directory = tempfile::tempdir().unwrap(); // reachable by everyone
     let cache = directory.path().join("cache");
     right(&model, run(&mut command(&server.url(), &cache)));
-    // The command as somebody else can run it.
+    // A copy of the command that another user can run.
     let copy = directory.path().join("ringload");
     fs::copy(env!("CARGO_BIN_EXE_ringload"), &copy).unwrap();
     let as_nobody = |arguments: &[&Path]| {
@@ -257,28 +257,28 @@ fn a_forbidden_directory_means_loading_uncached() {
         command
     };
     if !is_root() {
-        return skip("only root can become somebody else");
+        return skip("only root can become another user");
     }
     use std::os::unix::fs::PermissionsExt;
     let set =
         |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     set(directory.path(), 0o755);
-    // What others cached is there to be read.
+    // The entries of another user are read.
     let asked = server.seen().len();
     complains(&model, run(&mut as_nobody(&[&cache])), "permission");
     assert_eq!(fetched(&server.seen()[asked..]), 0);
     set(&cache, 0o700);
     complains(&model, run(&mut as_nobody(&[&cache])), "permission");
-    // A path that is no directory.
+    // The path of a file.
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     complains(&model, run(&mut command(&server.url(), &file)), "directory");
 }
 
-/// A load that is checked against its store's checksum takes every byte from there.
+/// A load that is verified against its store's checksums reads every byte from the store.
 #[cfg(feature = "s3")]
 #[test]
-fn verified_loads_pass_the_cache_by() {
+fn verified_loads_do_not_use_the_cache() {
     use base64::Engine;
     use common::nginx::Nginx;
     let model = Model::new(&[3_000_000, 12_345_678]);

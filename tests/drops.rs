@@ -1,6 +1,7 @@
-//! Loads that are left early give everything back: descriptors, threads, and the caller's memory.
+//! Loads that are dropped early release everything: descriptors, threads, and the caller's memory.
 //!
-//! A test binary of its own, with one test at a time, because what is counted is the process's.
+//! This is a separate test binary that runs one test at a time, because it counts resources of the
+//! process.
 
 #![allow(clippy::unwrap_used)] // Clippy sees helpers of a test binary as no tests
 
@@ -49,8 +50,8 @@ fn count() -> (usize, usize) {
     (entries("/proc/self/fd").len(), entries("/proc/self/task").len())
 }
 
-/// What a process has that does nothing: the least that is seen in a while, because a thread that was
-/// joined (also one of the test before) may stay in /proc for a moment.
+/// The resources of an idle process: the least number during a while, because a joined thread (also
+/// one of the test before) may remain in /proc for a moment.
 fn at_rest() -> (usize, usize) {
     let looks = (0..50).map(|_| {
         thread::sleep(Duration::from_millis(2));
