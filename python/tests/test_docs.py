@@ -1,9 +1,9 @@
 """The Python examples of README.md and docs/.
 
-Each fenced block of Python runs in a process of its own, unless its info string says `no_run`. In it
-`/models/llama-8b` is a tiny Llama, which also is `s3://bucket/llama-8b/` in a real S3 server and
-`hf://openai-community/gpt2` in a local cache of the Hub; `/mnt/nvme` is an empty directory; and
-`model` is a transformers model whose weights the tensors of that Llama fit. `tests/docs.rs` runs the
+Each fenced block of Python runs in a process of its own, unless its info string says `no_run`. In
+it, `/models/llama-8b` is a tiny Llama, `s3://bucket/llama-8b/` the same Llama in a real S3 server,
+and `hf://openai-community/gpt2` the same in a local cache of the Hub. `/mnt/nvme` is an empty
+directory. `model` is a transformers model that the Llama's weights fit. `tests/docs.rs` runs the
 examples in other languages.
 """
 
