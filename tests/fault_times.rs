@@ -1,4 +1,5 @@
-//! Loads from a server that refuses, dawdles or talks nonsense: what is waited for, and for how long.
+//! Loads from a server that refuses requests, responds late or sends invalid HTTP: which waits take
+//! place, and for how long.
 
 #![allow(clippy::unwrap_used)] // Clippy sees helpers of a test binary as no tests
 
@@ -13,17 +14,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a status counts as in a summary.
-fn word(status: u16) -> &'static str {
+/// The reason that the summary counts a status under.
+fn reason(status: u16) -> &'static str {
     if [429, 503].contains(&status) { "throttled" } else { "server error" }
 }
 
 #[test]
-fn a_server_in_trouble_is_asked_again() {
+fn requests_are_repeated_after_server_errors() {
     let model = Model::small();
     for status in [429, 500, 502, 503, 504] {
         let retries = model.recovers(once(move |_| Reply::new(status).body(b"in trouble")));
-        assert_eq!(retries, [(word(status), 1)].into(), "{status}");
+        assert_eq!(retries, [(reason(status), 1)].into(), "{status}");
     }
     for status in [500, 503] {
         let (kind, sentence, requests) = model.fails(move |_, _| Reply::new(status));
@@ -45,7 +46,7 @@ fn what_a_server_asks_for_in_retry_after_is_kept() {
     for status in [429, 500, 502, 503, 504] {
         let server = model.serve(once(move |_| Reply::new(status).with("Retry-After", "1")));
         let summary = model.load(&loader(), &server.url()).unwrap();
-        assert_eq!(summary.retries, [(word(status), 1)].into());
+        assert_eq!(summary.retries, [(reason(status), 1)].into());
         let waited = server.seen()[2].at - server.seen()[1].at;
         assert!((SECOND..2 * SECOND).contains(&waited), "{status}: {waited:?}");
     }

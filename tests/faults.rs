@@ -1,8 +1,8 @@
 //! Loads from a server that misbehaves: byte-identical tensors or a typed error, in bounded time.
 //!
-//! Every answer is scripted (`support/fault_server.rs`). Whatever happens, each tensor that a load
-//! gives out is compared with what was stored. What breaks at every single byte of a body, and what
-//! takes minutes, is tested on a paused clock, in `source::object::tests`.
+//! Every response is scripted (`support/fault_server.rs`). Each tensor that a load returns is
+//! compared with the stored bytes. Bodies that break off at every single byte, and waits of minutes,
+//! are tested on a paused clock, in `source::object::tests`.
 
 #![allow(clippy::unwrap_used)] // Clippy sees helpers of a test binary as no tests
 
@@ -14,7 +14,7 @@ use ringload::{ErrorKind, MemoryLimit};
 use std::thread;
 
 #[test]
-fn a_good_server_is_asked_once_and_once_for_the_data() {
+fn a_good_server_gets_one_request_for_the_header_and_one_for_the_data() {
     let model = Model::small();
     let server = model.serve(|_, request| request.right());
     let summary = model.load(&loader(), &server.url()).unwrap();
@@ -24,7 +24,7 @@ fn a_good_server_is_asked_once_and_once_for_the_data() {
     assert_eq!(server.seen()[1].header("if-match"), Some(ETAG));
 }
 
-/// Through everything that a load is. All offsets: see the module's head.
+/// With whole loads. The module head says where all offsets are tested.
 #[test]
 fn a_body_that_breaks_off_is_resumed() {
     let model = Model::small();

@@ -1,6 +1,6 @@
-//! The metrics that `ringload::metrics` promises are emitted by a real load, with their labels.
+//! A load emits the documented metrics with their labels.
 //!
-//! One test: the recorder is the process's own.
+//! There is one test only, because the recorder belongs to the process.
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use ringload::{Loader, MemoryLimit, ReadPath};

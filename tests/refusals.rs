@@ -1,8 +1,8 @@
-//! What goes wrong around a good checkpoint must be told apart and told well.
+//! Failures around a good checkpoint have distinct, useful errors.
 //!
 //! Hazards: access that is refused; a disk that fails, or a file that changes, in mid-load; a limit
-//! that no tensor fits; a command that was called wrongly; a variable of the environment that nobody
-//! can find. Never a panic, never a hang, and never a word on standard output.
+//! that no tensor fits; a command with wrong arguments; an invalid environment variable. Never a
+//! panic, never a hang, and never any text on standard output.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory that everybody can reach, with a copy of the command in it.
+/// A directory that every user can read, with a copy of the command in it.
 fn public_directory() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
@@ -31,7 +31,7 @@ fn public_directory() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn refused_access_is_told_with_what_to_check() {
+fn refused_access_is_reported_with_what_to_check() {
     let (directory, program) = public_directory();
     let path = directory.path().join("secret.safetensors");
     write(&path, &[Expected::of_bytes("t", 10, 1)], None);
@@ -102,13 +102,13 @@ fn a_disk_that_fails_in_mid_load_ends_it_with_the_reason() {
     // What is no failure for good is asked again, but not for ever.
     let told = with_failure(libc::EAGAIN, &[]);
     assert!(told.contains("the kernel had no resources for the read at that moment"), "{told}");
-    // A read that is refused on the last rung is a failure too.
+    // A read that the last backend refuses is a failure, too.
     let told = with_failure(libc::EOPNOTSUPP, &[]);
     assert!(told.contains("does not support this kind of read"), "{told}");
 }
 
 #[test]
-fn a_header_that_cannot_be_read_is_told() {
+fn a_header_that_cannot_be_read_is_reported() {
     if !can_filter() {
         return;
     }
@@ -219,7 +219,7 @@ fn a_limit_that_no_tensor_fits_names_both_sizes() {
 }
 
 #[test]
-fn a_wrong_call_is_told_apart_from_a_failure() {
+fn wrong_arguments_and_failures_have_different_exit_codes() {
     for (arguments, word) in [
         (&["load"][..], "<LOCATION>"),
         (&["inspect"], "<LOCATION>"),

@@ -1,7 +1,7 @@
-//! Plain web servers: nginx as it is, over HTTP and TLS, with passwords, behind a proxy.
+//! Web servers: a real nginx over HTTP and TLS, with passwords, and behind a proxy.
 //!
 //! Hazards: an object that is replaced while it is read; a server that ignores ranges, or whose
-//! certificate nobody vouches for; secrets in messages and logs.
+//! certificate is not trusted; secrets in messages and logs.
 
 #![allow(clippy::unwrap_used)]
 

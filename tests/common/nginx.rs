@@ -1,4 +1,4 @@
-//! nginx with a configuration of the test's, in a directory of its own.
+//! A real nginx with the test's configuration, in a directory of its own.
 
 use super::servers::{Server, free_port, nginx};
 use std::fs;

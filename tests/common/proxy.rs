@@ -1,4 +1,4 @@
-//! A proxy that counts: forwards plain requests and makes tunnels.
+//! A proxy that forwards plain requests, makes tunnels, and counts connections.
 
 use super::servers::free_port;
 use std::io::{BufRead, BufReader, Read, Write, copy};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// A proxy that runs until the test ends. It wants `Proxy-Authorization: Basic dTpw` (`u:p`).
+/// A proxy that runs until the test ends. It requires `Proxy-Authorization: Basic dTpw` (`u:p`).
 pub struct Proxy {
     pub port: u16,
     served: Arc<AtomicUsize>,
@@ -22,7 +22,7 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let count = Arc::clone(&count);
-                // Who hangs up is of no interest.
+                // Clients that disconnect are ignored.
                 thread::spawn(move || drop(serve(client.unwrap(), &count)));
             }
         });

@@ -1,4 +1,4 @@
-//! What the server of `fault_server.rs` answers, and how its answers go wrong.
+//! The responses of the server of `fault_server.rs`, and their faults.
 
 use std::io;
 use std::time::Duration;
@@ -6,31 +6,31 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-/// What follows the bytes of an answer.
+/// What follows the bytes of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The next request on this connection.
     Keep,
-    /// The connection is closed in order.
+    /// The connection is closed.
     Fin,
-    /// It is reset.
+    /// The connection is reset.
     Reset,
     /// Nothing, for ever.
     Hang,
 }
 
-/// How the end of the body is told.
+/// How the end of the body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// `Content-Length`; the body's own, or one that is claimed.
+    /// By `Content-Length`: the true one, or this one.
     Length(Option<usize>),
-    /// `Transfer-Encoding: chunked`, in pieces of so many bytes.
+    /// By `Transfer-Encoding: chunked`, in chunks of this many bytes.
     Chunked(usize),
     /// By the end of the connection.
     Close,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Reply {
     status: u16,

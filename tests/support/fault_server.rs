@@ -1,12 +1,12 @@
-//! A web server of one object, in process, whose every answer a script decides.
+//! A web server of one object, in process, whose responses are scripted.
 //!
 //! ```text
 //! FaultServer::start(bytes, |number, request| request.right().cut(100, End::Reset))
 //! ```
 //!
-//! It speaks HTTP/1.1 on a loopback port that the system picks. [`Request::right`] is what a good
-//! server would answer (ranges, `ETag`, `If-Match`); a script changes that, or answers something
-//! else altogether. Requests are numbered from 0 in the order of their arrival. On a paused clock,
+//! It speaks HTTP/1.1 on a loopback port that the system picks. [`Request::right`] is the
+//! response of a good server (ranges, `ETag`, `If-Match`); a script changes it or returns another
+//! one. Requests are numbered from 0 in the order of their arrival. On a paused clock,
 //! [`serve`] runs as a task of the test's own runtime.
 
 // Not every test uses all of it.
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 pub const ETAG: &str = "\"one\"";
 
-/// A request as it came.
+/// A request that was received.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,

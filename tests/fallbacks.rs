@@ -1,10 +1,10 @@
-//! Every rung of the ladder, under real refusals by the kernel: the bytes must be right on each,
-//! and the summary must say which rung it was and why.
+//! Every backend and read path of the fallback chains, under real refusals by the kernel: the bytes
+//! must be right with each, and the summary must name the backend in use and the reason.
 //!
 //! Hazards: containers that forbid io_uring, memory registration, or single operations; file
 //! systems without direct I/O; little lockable memory; kernels without cachestat, statx's
-//! alignment or madvise's populate; all of that at once; a step down that happens but is not told;
-//! a doctor that stops at what it should diagnose.
+//! alignment or madvise's populate; all of these at once; a downgrade that is not reported; a doctor
+//! that fails because of what it should diagnose.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A checkpoint on a disk, and what `--digest` has to say of it.
+/// A checkpoint on a disk, and the expected output of `--digest`.
 struct Model {
     directory: tempfile::TempDir,
     path: PathBuf,
@@ -28,7 +28,7 @@ struct Model {
 }
 
 impl Model {
-    /// 12 MB of tensors in a file that ends in mid-sector; `None` where nothing can be refused.
+    /// 12 MB of tensors in a file that ends in mid-sector; `None` where system calls cannot be refused.
     fn new() -> Option<Self> {
         can_filter().then(|| Self::in_directory(directory()))
     }
@@ -45,7 +45,7 @@ impl Model {
         Model { directory, path, digests: digest_lines(&tensors) }
     }
 
-    /// Loads it under `refusals`; checks every byte, and gives the report.
+    /// Loads the checkpoint under `refusals`, checks every byte, and returns the report.
     #[track_caller]
     fn load(&self, refusals: &[Refuse], arguments: &[&str]) -> Value {
         self.load_by(arguments, |command| {
@@ -69,13 +69,13 @@ impl Model {
     }
 }
 
-/// The reasons of the report's steps from `from` to `to`.
+/// The reason of the report's downgrade from `from` to `to`.
 #[track_caller]
 fn why(report: &Value, from: &str, to: &str) -> String {
     let downgrades = report["downgrades"].as_array().unwrap();
     let mut steps = downgrades.iter().filter(|step| step["from"] == from && step["to"] == to);
     let step = steps.next().unwrap_or_else(|| panic!("{from} -> {to} is not in {report:#}"));
-    assert!(steps.next().is_none(), "{from} -> {to} is told twice: {report:#}");
+    assert!(steps.next().is_none(), "{from} -> {to} is reported twice: {report:#}");
     step["why"].as_str().unwrap().to_owned()
 }
 
@@ -84,11 +84,11 @@ fn assert_no_downgrades(report: &Value) {
     assert_eq!(report["downgrades"], Value::Array(Vec::new()), "{report:#}");
 }
 
-/// Whether io_uring can be used at all by this test.
+/// Whether this test can use io_uring.
 fn has_io_uring() -> bool {
     let works = ringload::internals::probe_io_uring().is_ok();
     if !works {
-        skip("io_uring is forbidden here already");
+        skip("io_uring is not permitted here");
     }
     works
 }
@@ -119,12 +119,12 @@ fn without_io_uring_reads_go_through_pread() {
 }
 
 #[test]
-fn an_io_uring_that_refuses_to_work_is_given_up() {
+fn an_io_uring_that_cannot_be_entered_is_not_used() {
     let Some(model) = Model::new() else { return };
     if !has_io_uring() {
         return;
     }
-    // Setting up works, entering does not: a profile that knows only one of the calls.
+    // Setting up works, entering does not: the profile permits only one of the calls.
     for errno in [libc::EPERM, libc::ENOSYS] {
         let refusals = [Refuse::call(libc::SYS_io_uring_enter, errno)];
         let report = model.load(&refusals, &[]);
@@ -143,14 +143,14 @@ fn without_direct_io_reads_go_through_the_page_cache() {
         let why = why(&report, "direct", "buffered");
         assert!(why.contains("Invalid argument"), "{why}");
     }
-    // Who asked for the page cache is not told that there is nothing else.
+    // With buffered reads requested, missing direct reads are no downgrade.
     let asked = model.load(&[Refuse::direct_io(libc::EINVAL)], &["--read-path", "buffered"]);
     assert_eq!(asked["read_path"], "buffered");
     assert_no_downgrades(&asked);
 }
 
 #[test]
-fn without_refusals_the_top_of_the_ladder_is_used() {
+fn without_refusals_the_first_backend_is_used() {
     let Some(model) = Model::new() else { return };
     if !has_io_uring() {
         return;
@@ -182,7 +182,7 @@ fn without_registration_plain_buffers_are_used() {
         assert!(why.starts_with("registering the ring's memory: "), "{why}");
         assert_eq!(why.contains("ulimit -l"), errno == libc::ENOMEM, "{why}");
     }
-    // Without a limit nothing is registered, so nothing is missing.
+    // Without a memory limit nothing is registered, so there is no downgrade.
     assert_no_downgrades(&model.load(&[Refuse::registration(libc::ENOMEM)], &[]));
 }
 
@@ -220,7 +220,7 @@ fn a_low_limit_of_locked_memory_costs_registration_at_most() {
 }
 
 #[test]
-fn without_cachestat_mincore_tells_what_is_cached() {
+fn without_cachestat_mincore_finds_cached_pages() {
     let Some(model) = Model::new() else { return };
     let refusals = [Refuse::call(SYS_CACHESTAT, libc::ENOSYS)];
     warm(&model.path);
@@ -230,7 +230,7 @@ fn without_cachestat_mincore_tells_what_is_cached() {
         evict(&model.path);
         let report = model.load(&refusals, &[]);
         assert_eq!(report["read_path"], "direct", "{report:#}");
-        // Where neither answers, direct is what a load that is not cached wants.
+        // Without both, direct reads are used, as for an uncached file.
         warm(&model.path);
         let neither = [refusals[0], Refuse::call(libc::SYS_mincore, libc::EPERM)];
         model.load(&neither, &[]);
@@ -238,7 +238,7 @@ fn without_cachestat_mincore_tells_what_is_cached() {
 }
 
 #[test]
-fn advice_that_the_kernel_does_not_know_is_done_without() {
+fn unknown_madvise_advice_is_not_needed() {
     let Some(model) = Model::new() else { return };
     let no_populate = [libc::MADV_POPULATE_READ, libc::MADV_POPULATE_WRITE, libc::MADV_HUGEPAGE]
         .map(|advice| Refuse::advice(advice, libc::EINVAL));
@@ -258,7 +258,7 @@ fn statx_is_not_needed() {
     }
 }
 
-/// All that can be refused.
+/// All refusals together.
 fn everything() -> Vec<Refuse> {
     vec![
         Refuse::io_uring(libc::EPERM),
@@ -292,17 +292,17 @@ fn a_kernel_that_refuses_everything_still_loads_right() {
 }
 
 #[test]
-fn a_summary_for_people_names_each_step_down() {
+fn the_printed_summary_names_each_downgrade() {
     let Some(model) = Model::new() else { return };
     let mut command = ringload();
     command.arg("load").arg(&model.path);
-    let told = run(seccomp::refuse(&mut command, &everything())).quiet_success();
-    assert!(told.contains(", buffered, 1 engine, pread\n"), "{told}");
-    assert!(told.contains("\nuring -> pread: io_uring: forbidden here"), "{told}");
-    assert!(told.contains("\ndirect -> buffered: Invalid argument"), "{told}");
+    let printed = run(seccomp::refuse(&mut command, &everything())).quiet_success();
+    assert!(printed.contains(", buffered, 1 engine, pread\n"), "{printed}");
+    assert!(printed.contains("\nuring -> pread: io_uring: forbidden here"), "{printed}");
+    assert!(printed.contains("\ndirect -> buffered: Invalid argument"), "{printed}");
 }
 
-/// What the doctor finds in `directory` under `refusals`.
+/// The doctor's findings for `directory` under `refusals`.
 fn doctor(directory: &Path, refusals: &[Refuse]) -> Vec<Value> {
     let mut command = ringload();
     command.arg("doctor").arg(directory).arg("--json");
@@ -367,8 +367,8 @@ fn the_doctor_names_what_is_refused_and_the_remedy() {
 
     let mut command = ringload();
     command.arg("doctor").arg(directory.path());
-    let told = run(seccomp::refuse(&mut command, &everything())).quiet_success();
-    assert!(told.contains("\nwarn  io_uring "), "{told}");
-    assert!(told.contains("    remedy: a seccomp profile may forbid it"), "{told}");
-    assert!(told.trim_end().ends_with(" to improve"), "{told}");
+    let printed = run(seccomp::refuse(&mut command, &everything())).quiet_success();
+    assert!(printed.contains("\nwarn  io_uring "), "{printed}");
+    assert!(printed.contains("    remedy: a seccomp profile may forbid it"), "{printed}");
+    assert!(printed.trim_end().ends_with(" to improve"), "{printed}");
 }
