@@ -1,11 +1,11 @@
-//! Checkpoint files that tests make: their bytes, and the check of what a load made of them.
+//! Checkpoint files for tests: their bytes, and the comparison of loaded tensors with them.
 
 use crate::checkpoint::Checkpoint;
 use crate::source::Source;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// A deterministic generator (splitmix64): tests that draw at random do so from a seed.
+/// A deterministic random generator (splitmix64), made from a seed.
 pub(crate) struct Random(pub u64);
 
 impl Random {
@@ -24,7 +24,7 @@ impl Random {
 }
 
 /// A safetensors file with tensors of `sizes` bytes, named `prefix` and their number, whose data
-/// begins at `data_offset`. Its bytes are random and never zero: what was not read does not pass.
+/// begins at `data_offset`. Its bytes are random and never zero, so that unread memory never compares equal.
 pub(crate) fn file_at(prefix: &str, sizes: &[usize], data_offset: usize) -> Vec<u8> {
     let tensors: Vec<_> = sizes.iter().map(|&size| ("U8", size)).collect();
     file_of(prefix, &tensors, data_offset)
@@ -72,7 +72,7 @@ pub(crate) fn checkpoint_of<S: Source + 'static>(sources: Vec<S>) -> Arc<Checkpo
     Arc::new(Checkpoint::from_sources(sources).unwrap())
 }
 
-/// Whether `tensor` is byte for byte what stands in its file.
+/// Whether `tensor` is byte for byte the one in its file.
 pub(crate) fn is_intact(tensor: &Tensor, files: &[&[u8]]) -> bool {
     let info = tensor.info();
     let start = info.offset_bytes() as usize;

@@ -1,4 +1,5 @@
-//! A small web server for unit tests: a function from requests to answers, and what was asked.
+//! A small web server for unit tests: a function from requests to responses, and a record of the
+//! requests.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -8,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// A client that says nothing for so long is gone.
+/// Connections that are silent for longer are closed.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// A request as it came.
+/// A request that was received.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     /// `GET /path?query`.
@@ -27,13 +28,13 @@ impl Asked {
         self.line.split_once(' ').unwrap_or_default().1
     }
 
-    /// The header `name` (in lower case), or nothing.
+    /// The header `name` (in lower case), or an empty string.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }
 
-/// An answer; its length is added.
+/// A response; its `Content-Length` is added.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     status: u16,
@@ -57,7 +58,7 @@ impl Answer {
         self
     }
 
-    /// The range of `bytes` that was asked for.
+    /// The requested range of `bytes`.
     pub fn range(asked: &Asked, bytes: &[u8]) -> Self {
         let Some(range) = asked.header("range").strip_prefix("bytes=") else {
             return Self::new(200, bytes);

@@ -1,9 +1,9 @@
 //! Refusals by the real kernel: children that run under a seccomp filter, a resource limit, or
 //! another user.
 //!
-//! A filter answers the system calls that a test names with an errno and lets all others pass, as
-//! a container's profile does. It is installed in the child between fork and exec; the program of
-//! it is made before the fork.
+//! A filter makes the system calls that a test names fail with an errno and permits all others, as
+//! a container's profile does. It is installed in the child between fork and exec; its program is
+//! made before the fork.
 
 use libc::{
     BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
@@ -13,10 +13,10 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// cachestat(2), which `libc` does not know everywhere.
+/// cachestat(2), which `libc` does not define on every target.
 pub const SYS_CACHESTAT: c_long = 451;
 
-/// One refusal: calls of `call` (those of which `when` holds) fail with `errno`.
+/// One refusal: calls of `call` for which `when` holds fail with `errno`.
 #[derive(Debug, Clone, Copy)]
 pub struct Refuse {
     call: c_long,
@@ -24,7 +24,7 @@ pub struct Refuse {
     errno: i32,
 }
 
-/// Which calls are meant, by the lower 32 bits of an argument.
+/// Selects calls by the lower 32 bits of an argument.
 #[derive(Debug, Clone, Copy)]
 enum When {
     Always,
@@ -63,7 +63,7 @@ impl Refuse {
         Refuse { call: libc::SYS_pread64, when: When::IsAtLeast(2, bytes), errno }
     }
 
-    /// `pread(2)` of exactly so many bytes.
+    /// `pread(2)` of exactly `bytes` bytes.
     pub fn preads_of(bytes: u32, errno: i32) -> Self {
         Refuse { call: libc::SYS_pread64, when: When::Is(2, bytes), errno }
     }
@@ -93,7 +93,7 @@ impl Refuse {
     }
 }
 
-/// Where `struct seccomp_data` holds what a filter looks at; the lower half of an argument comes
+/// The offsets in `struct seccomp_data` that a filter reads; the lower half of an argument comes
 /// first on the (little-endian) machines that this runs on.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
@@ -116,7 +116,7 @@ fn jump(test: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: (BPF_JMP | test | BPF_K) as u16, jt, jf, k }
 }
 
-/// Lets `command` run with `refusals` in force.
+/// Makes `command` run with `refusals`.
 pub fn refuse<'a>(command: &'a mut Command, refusals: &[Refuse]) -> &'a mut Command {
     let allow = statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW);
     let mut program = vec![load(ARCHITECTURE), jump(BPF_JEQ, NATIVE, 1, 0), allow, load(NUMBER)];
@@ -139,7 +139,7 @@ fn install(program: &mut [sock_filter]) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether this kernel lets an unprivileged process filter its calls; tests skip where it does not.
+/// Whether this kernel permits an unprivileged process to install a filter; else tests skip.
 pub fn can_filter() -> bool {
     let mut command = Command::new("true");
     let works = refuse(&mut command, &[]).status().is_ok_and(|status| status.success());
@@ -149,7 +149,7 @@ pub fn can_filter() -> bool {
     works
 }
 
-/// Lets `command` lock so many bytes.
+/// Limits the memory that `command` may lock, in bytes.
 pub fn limit_locked_memory(command: &mut Command, bytes: u64) -> &mut Command {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     let set = move || {
@@ -165,9 +165,9 @@ pub fn limit_locked_memory(command: &mut Command, bytes: u64) -> &mut Command {
 
 /// Whether this process is root, to whom neither permissions nor limits apply.
 pub fn is_root() -> bool {
-    // SAFETY: it only answers.
+    // SAFETY: the call has no arguments and only returns an id.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Somebody without privileges.
+/// A user without privileges.
 pub const NOBODY: u32 = 65534;

@@ -1,9 +1,9 @@
-//! Runs something where the kernel refuses io_uring, as it does in many containers.
+//! Runs code under a kernel that refuses io_uring, as it does in many containers.
 
 use std::thread;
 
-/// Runs `body` on a thread that, with all threads it starts, is denied io_uring_setup(2) by a
-/// seccomp filter (EPERM), and gives its answer.
+/// Runs `body` on a thread whose calls of io_uring_setup(2), and those of all threads that it starts,
+/// fail with EPERM by a seccomp filter. Returns the result of `body`.
 pub fn without_io_uring<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let refused = scope.spawn(|| {

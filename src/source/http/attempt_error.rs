@@ -1,13 +1,11 @@
 //! How an attempt of a request can fail.
 
-use super::connect::Unresolved;
+use super::connect::{BoxError, Unresolved};
 use super::error_response::ErrorResponse;
 use super::pool::ServerOrigin;
 use crate::error::{Error, ErrorKind};
 use std::error::Error as StdError;
 use std::io;
-
-pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The result of one attempt.
 pub(crate) type Attempted<T> = std::result::Result<T, AttemptError>;

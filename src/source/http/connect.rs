@@ -4,7 +4,6 @@
 //! of a load are spread over all machines behind the name. If an address does not answer, the next
 //! one is tried.
 
-use super::attempt_error::BoxError;
 use super::socket::{Socket, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
@@ -33,6 +32,8 @@ const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 
 /// How long one address of several may take before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
+
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
