@@ -6,6 +6,8 @@
 //! implementations. Items marked `#[doc(hidden)]` are not part of the interface; the C library's is in
 //! its headers, which `tests/capi_headers.rs` checks.
 
+#![allow(clippy::unwrap_used)]
+
 #[allow(dead_code, reason = "shared with the test of the layers")]
 #[path = "support/source_tree.rs"]
 mod source_tree;

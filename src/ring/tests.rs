@@ -103,7 +103,7 @@ proptest! {
                 }
                 Step::Drop(_) => {}
             }
-            let used: usize = live.iter().map(|slot| all(&slot).len()).sum();
+            let used: usize = live.iter().map(|slot| all(slot).len()).sum();
             let usage = ring.usage();
             prop_assert_eq!((usage.slots, usage.bytes), (live.len(), used));
             prop_assert!(used <= ring.capacity());

@@ -99,8 +99,8 @@ fn argument(option: &'static LoaderOption) -> Arg {
 /// repeat the value, which may be secret.
 fn parser(option: &'static LoaderOption) -> ValueParser {
     match option.kind() {
-        OptionKind::Path => clap::value_parser!(PathBuf).into(),
-        _ if option.name == "header" => clap::value_parser!(String).into(),
+        OptionKind::Path => clap::value_parser!(PathBuf),
+        _ if option.name == "header" => clap::value_parser!(String),
         _ => ValueParser::new(|text: &str| {
             Loader::new().set_all(option.name, &[text]).map(|_| text.to_owned())
         }),

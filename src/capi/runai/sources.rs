@@ -22,8 +22,10 @@ const MAX_IDLE: Duration = Duration::from_secs(60);
 /// Open objects, and when each was requested last.
 #[derive(Default)]
 pub struct SourceCache {
-    objects: Mutex<HashMap<Location, (Arc<dyn Source>, Instant)>>,
+    objects: Mutex<HashMap<Location, OpenObject>>,
 }
+
+type OpenObject = (Arc<dyn Source>, Instant);
 
 /// A file of a submission: its source, or why it cannot be opened.
 pub type OpenResult = std::result::Result<Arc<dyn Source>, Failure>;
