@@ -14,7 +14,7 @@ pub(crate) const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// returns at once; the work then runs to its end, and its result is dropped.
 ///
 /// # Errors
-/// Those of `work`, and the exception of a signal handler.
+/// The errors of `work`, and the exception of a signal handler.
 pub(crate) fn wait_for<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T> + Send + 'static,

@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// So many pages are read and checked at a time.
+/// The number of pages that are read and checked at a time.
 const PAGES_AT_ONCE: u64 = 1024;
 
-/// A cache, to be listed, checked and emptied.
+/// Lists, checks and empties a cache directory.
 #[derive(Debug)]
 pub struct CacheAdmin {
     cache: Arc<CacheDir>,
@@ -42,7 +42,7 @@ pub struct CacheEntry {
     pub validated: SystemTime,
     /// When the entry was last opened.
     pub last_used: SystemTime,
-    /// The file with the object's bytes; that of a complete entry is a copy of the object.
+    /// The file with the object's bytes. The file of a complete entry is a copy of the object.
     pub path: PathBuf,
 }
 
@@ -65,7 +65,7 @@ pub struct Checked {
 pub struct Pruned {
     /// The number of removed entries.
     pub entries: usize,
-    /// The disk space that they had, in bytes.
+    /// The disk space of the removed entries, in bytes.
     pub disk_bytes: u64,
     /// The disk space of the remaining entries, in bytes.
     pub left_bytes: u64,
@@ -95,7 +95,8 @@ impl CacheAdmin {
         usages.filter_map(|usage| self.entry(usage)).map(|(entry, _)| entry).collect()
     }
 
-    /// The entry, which is not evicted while the second value lives; `None` if it is damaged.
+    /// The description of an entry, and the entry itself, which is not evicted until it is dropped.
+    /// `None` if it is damaged.
     fn entry(&self, usage: EntryUsage) -> Option<(CacheEntry, Entry)> {
         let (meta, validated) = read_meta(&usage.path)?;
         let (address, identity) = entry_names(&usage.path)?;
@@ -146,11 +147,10 @@ impl CacheAdmin {
         self.pruned(&before)
     }
 
-    /// Removes the entries of `location`: of that object, or of all objects below it.
+    /// Removes the entries of the object at `location`, or of all objects below that address.
     ///
-    /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) where there are none, [`InvalidInput`](ErrorKind::InvalidInput)
-    /// where one is in use.
+    /// # Errors [`NotFound`](ErrorKind::NotFound) if there is no such entry,
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if one of the entries is in use.
     pub fn remove(&self, location: &Location) -> Result<Pruned> {
         let location = location.to_string();
         let below = format!("{}/", location.trim_end_matches('/'));
@@ -194,14 +194,14 @@ impl CacheAdmin {
     }
 }
 
-/// The object's pages, some at a time.
+/// Ranges of at most [`PAGES_AT_ONCE`] pages that cover the object.
 fn page_ranges(checksums: &PageChecksums) -> impl Iterator<Item = Range<u64>> + use<> {
     let pages = checksums.pages();
     let starts = (0..pages).step_by(PAGES_AT_ONCE as usize);
     starts.map(move |first| first..pages.min(first + PAGES_AT_ONCE))
 }
 
-/// How many bytes are in pages that have checksums.
+/// The number of bytes in pages that are present.
 fn present_bytes(files: &EntryFiles, checksums: &PageChecksums) -> io::Result<u64> {
     let mut present = 0;
     for range in page_ranges(checksums) {

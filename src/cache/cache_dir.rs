@@ -21,7 +21,7 @@ const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 /// Temporary directories older than this were left by a process that was killed.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// A cache's directory.
+/// The directory of a cache.
 #[derive(Debug)]
 pub(super) struct CacheDir {
     pub path: PathBuf,
@@ -34,11 +34,11 @@ pub(super) struct CacheDir {
     in_use: Mutex<HashMap<PathBuf, usize>>,
 }
 
-/// The identity of an object when its store last reported it.
+/// The identity of an object, as its store last reported it.
 #[derive(Debug)]
 pub(super) struct KnownObject {
     pub identity: ObjectIdentity,
-    /// The time since then; `None` where the identity must not be trusted without asking.
+    /// The time since the store reported it; `None` where the store must be asked again.
     pub age: Option<Duration>,
 }
 
@@ -86,7 +86,7 @@ impl CacheDir {
         if cache.writable {
             let tag = path.join("CACHEDIR.TAG");
             if !tag.exists() {
-                let _ = fs::write(tag, TAG); // nothing depends on it
+                let _ = fs::write(tag, TAG); // the tag is optional
             }
             cache.remove_leftovers();
         }
@@ -103,7 +103,7 @@ impl CacheDir {
         self.stopped_writing.load(Ordering::Relaxed)
     }
 
-    /// Writes nothing from now on, since `action` failed with `error`; logs that once.
+    /// Stops all writing because `action` failed with `error`. Logs this once.
     pub fn stop_writing(&self, action: &str, error: &io::Error) {
         self.stopped_writing.store(true, Ordering::Relaxed);
         // Errors cannot be cloned.
@@ -156,7 +156,8 @@ impl CacheDir {
         EntryUse { cache: Arc::clone(self), path, range }
     }
 
-    /// Removes the entry in the directory `entry`, unless it is in use. Returns whether it did.
+    /// Removes the entry in the directory `entry`, unless it is in use. Returns whether it was
+    /// removed.
     pub fn remove(&self, entry: &Path) -> bool {
         let Some((address, identity)) = entry_names(entry) else { return false };
         let range = LockRange::of_entry(address, identity);
@@ -184,9 +185,9 @@ impl CacheDir {
 
     /// Runs `change`, which creates or replaces the entry, while no other process does.
     ///
-    /// # Errors
-    /// Those of `change`; [`TimedOut`](io::ErrorKind::TimedOut) when another process takes too long,
-    /// [`ReadOnlyFilesystem`](io::ErrorKind::ReadOnlyFilesystem) where nothing is written.
+    /// # Errors The errors of `change`; [`TimedOut`](io::ErrorKind::TimedOut) when another process
+    /// takes too long, [`ReadOnlyFilesystem`](io::ErrorKind::ReadOnlyFilesystem) where nothing is
+    /// written.
     pub fn change(&self, entry: LockRange, change: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let locks = self.locks.as_ref().filter(|_| self.writable && !self.stopped_writing());
         let locks = locks.ok_or(io::ErrorKind::ReadOnlyFilesystem)?;

@@ -1,5 +1,5 @@
-//! How many checks of pages run at once: as many as half of the cores while cached files are being
-//! read, as many as all cores while none is.
+//! Limits how many checks of pages run at once: to half of the cores while cached files are being
+//! read, and to all cores otherwise.
 //!
 //! Checks are as fast as memory, and one core keeps up with a disk. Checks on all cores would keep
 //! the kernel and the engines from submitting the next reads: some disks complete what is queued in
@@ -9,7 +9,7 @@
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Issues the permits of checks.
+/// Issues permits to check pages.
 #[derive(Debug)]
 pub(super) struct CheckLimit {
     cores: usize,
@@ -23,11 +23,11 @@ struct Running {
     checks: usize,
 }
 
-/// A read in progress, until it is dropped.
+/// Counts as a read in progress until it is dropped.
 #[derive(Debug)]
 pub(super) struct ReadInProgress<'a>(&'a CheckLimit);
 
-/// The permit of one check, until it is dropped.
+/// The permit of one check. Dropping it returns the permit.
 #[derive(Debug)]
 pub(super) struct CheckPermit<'a>(&'a CheckLimit);
 
@@ -42,10 +42,10 @@ impl CheckLimit {
         ReadInProgress(self)
     }
 
-    /// Waits for the permit of one check.
+    /// Waits for a permit to run one check.
     pub async fn permit(&self) -> CheckPermit<'_> {
         loop {
-            // Created before looking, so that no change is missed.
+            // Created before the counts are read, so that no change is missed.
             let changed = self.changed.notified();
             if let Some(permit) = self.try_permit() {
                 return permit;

@@ -30,8 +30,8 @@ impl Entries {
     }
 
     /// The entry of the object with `identity` at `address`, created if it does not exist.
-    /// `validated` says that the object's store has just reported this identity. `None` where the
-    /// object cannot be cached.
+    /// `validated` says that the object's store has just reported this identity. Returns `None`
+    /// where the object cannot be cached.
     pub fn get(
         &self,
         address: &str,
@@ -76,8 +76,8 @@ impl Entries {
         Some(entry)
     }
 
-    /// Records that `entry` is used, and that its store has validated it, which removes other
-    /// versions of the object.
+    /// Records that `entry` was used now. With `validated`, also records that its store has
+    /// validated it, and removes other versions of the object.
     fn mark_used(&self, entry: &Entry, validated: bool) {
         if !self.cache.is_writable() {
             return;
@@ -92,7 +92,7 @@ impl Entries {
     }
 }
 
-/// Creates the entry, empty, unless an intact entry of this object is on disk.
+/// Creates an empty entry, unless an intact entry of this object is on disk.
 fn create_unless_intact(
     entry: &Entry,
     location: &str,

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
-/// Fewer present pages than this between missing ones are fetched with them: another request would
-/// cost more.
+/// A gap of fewer present pages than this between missing pages is fetched with them, as a second
+/// request would cost more.
 const GAP_PAGES: usize = 32;
 
-/// Lent bytes are copied and written so many at a time.
+/// How many bytes of lent memory are copied and written at a time.
 const COPY_BYTES: usize = 2 << 20;
 
 /// An entry in use.
@@ -39,17 +39,17 @@ pub(super) struct Entry {
     present_up_to: AtomicU64,
 }
 
-/// The pages at the start of a range that are alike.
+/// The longest run of pages at the start of a range that are all present or all missing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PageRun {
     /// Present pages, with these checksums.
     Present(Vec<u64>),
-    /// So many missing pages.
+    /// The number of missing pages.
     Missing(u64),
 }
 
 impl Entry {
-    /// The entry that `in_use` keeps from being evicted.
+    /// Creates the handle of the entry that `in_use` keeps from being evicted.
     pub fn new(in_use: EntryUse, checksums: PageChecksums) -> Self {
         Self {
             in_use,
@@ -70,7 +70,7 @@ impl Entry {
     /// The entry's files, opened if nobody has them open now.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn files(&self) -> io::Result<Arc<EntryFiles>> {
         let mut files = self.files.lock();
         if let Some(files) = files.upgrade() {
@@ -84,7 +84,7 @@ impl Entry {
     /// The data file as a source that does not check the bytes.
     pub fn file_source(&self) -> Option<FileSource> {
         let open = || FileSource::open_growing(&data_path(self.path()).ok()?).ok();
-        open().or_else(open) // it may be renamed just then
+        open().or_else(open) // the file may be renamed between the two steps
     }
 
     /// Whether every page has a checksum.
@@ -102,7 +102,7 @@ impl Entry {
         matches!(missing, Ok(None))
     }
 
-    /// The run of at least one page with which `pages` begins.
+    /// The run at the start of `pages`, of at least one page.
     pub fn first_run(&self, files: &EntryFiles, pages: &Range<u64>) -> PageRun {
         let Ok(mut checksums) = files.checksums(pages) else {
             return PageRun::Missing(pages.end - pages.start);
@@ -144,7 +144,7 @@ impl Entry {
         }
     }
 
-    /// Counts these pages, which ascend, as missing.
+    /// Counts `pages`, in ascending order, as missing.
     pub fn mark_wrong(&self, pages: impl IntoIterator<Item = u64>) {
         let mut pages = pages.into_iter().peekable();
         let Some(&first) = pages.peek() else { return };
@@ -154,15 +154,15 @@ impl Entry {
         self.wrong.lock().extend(pages);
     }
 
-    /// Writes `bytes`, the pages from `first` on, and then their `checksums`, which were computed
-    /// when the bytes arrived.
+    /// Writes the pages from `first` on, whose contents are `bytes`, and then their `checksums`,
+    /// which were computed when the bytes arrived.
     ///
     /// Consumers may change the bytes of a slot at any moment once it is lent. Then the bytes are
     /// copied, and only those pages of the copy are written that match their checksums. So an entry
     /// that has all checksums has the object's bytes, also for programs that ignore checksums.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn write(
         &self,
         files: &EntryFiles,
@@ -228,7 +228,7 @@ impl Entry {
     /// Syncs what was written to the disk, and renames the data file when the entry is complete.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn commit(&self) -> io::Result<()> {
         self.files()?.sync()?;
         let complete = self.path().join(DATA);
@@ -236,14 +236,15 @@ impl Entry {
             return Ok(());
         }
         match fs::rename(self.path().join(PARTIAL), &complete) {
-            // Another process has done so.
+            // Another process has renamed the file already.
             Err(error) if error.kind() == io::ErrorKind::NotFound && complete.exists() => Ok(()),
             Err(error) => Err(error),
             Ok(()) => File::open(self.path())?.sync_all(),
         }
     }
 
-    /// Records that the object's store has another object now, or may have.
+    /// Records that the object may have been replaced in its store, so that the next load asks the
+    /// store.
     pub fn invalidate(&self) {
         touch(&self.path().join(ENTRY), SystemTime::UNIX_EPOCH);
     }

@@ -1,10 +1,10 @@
 //! The cache's size limit: entries are evicted least recently used first.
 //!
-//! The size of entries is asked of the file system (allocated blocks, so that holes do not count), not
-//! kept in a file that a crash could leave wrong. It is measured again after every
-//! [`MEASURE_BYTES`] written, and before every write when the limit is near. So several processes
-//! that write at once exceed the limit by one write each at most, or by that much when they begin far
-//! below the limit, and the next of them evicts.
+//! The size of entries is read from the file system (as allocated blocks, so that holes do not
+//! count), and not kept in a file that a crash could leave wrong. It is measured again after every
+//! [`MEASURE_BYTES`] written, and before every write when the limit is near. Several processes that
+//! write at once may each exceed the limit by one write, or by [`MEASURE_BYTES`] if they begin far
+//! below the limit; the next write then evicts.
 
 use super::cache_dir::CacheDir;
 use super::files::{DATA, PAGES, PARTIAL, USED};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// After so many bytes written, the size of the cache is measured again.
+/// The size of the cache is measured again after this many bytes have been written.
 const MEASURE_BYTES: u64 = 64 << 20;
 
 /// Keeps a cache below its size limit.
@@ -30,7 +30,7 @@ pub(super) struct Eviction {
 struct SizeEstimate {
     /// The size at the last measurement, if there was one.
     measured_bytes: Option<u64>,
-    /// What this process has written since then.
+    /// The bytes that this process has written since that measurement.
     written_bytes: u64,
 }
 

@@ -1,7 +1,8 @@
-//! Which load fetches a page: many loads, of one process or of many, fetch each page about once.
+//! Decides which load fetches a page, so that concurrent loads in one or many processes fetch each
+//! page about once.
 //!
-//! The holder of a fetch lock goes on until the pages are written or given up, and does not wait for
-//! another holder meanwhile. So there is no deadlock.
+//! The holder of a fetch lock keeps it until the pages are written or given up, and never waits for
+//! another holder while it does. So there is no deadlock.
 
 use super::entry::Entry;
 use super::files::EntryFiles;
@@ -19,10 +20,10 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(32);
 
-/// A load does not wait for fewer pages than this: fetching them costs no more.
+/// A load fetches fewer pages than this itself, as waiting for them costs as much.
 const WAIT_PAGES_MIN: u64 = 4;
 
-/// The right to fetch and write these pages, until it is dropped.
+/// The exclusive right to fetch and write a range of pages. Dropping it releases the pages.
 #[derive(Debug)]
 pub(super) struct FetchLock {
     entry: Arc<Entry>,
@@ -34,13 +35,13 @@ pub(super) struct FetchLock {
 pub(super) enum FetchDecision {
     /// Fetch them, and write those that are locked.
     Fetch(Option<FetchLock>),
-    /// The first page is not missing any more.
+    /// Read again: the first page has been written meanwhile.
     Arrived,
 }
 
 impl FetchLock {
-    /// Locks `pages`, or all but the first or the last of them: the page in which one extent ends
-    /// and the next one begins is fetched for both, and belongs to the first to lock it.
+    /// Locks `pages`, or all of them but the first or the last. Where two extents share a page,
+    /// both fetch it, and the first one to lock it writes it.
     fn try_lock(entry: &Arc<Entry>, pages: &Range<u64>) -> Option<Self> {
         let Range { start, end } = *pages;
         [start..end, start + 1..end, start..end - 1, start + 1..end.saturating_sub(1)]
@@ -70,7 +71,8 @@ impl Drop for FetchLock {
     }
 }
 
-/// Decides about `pages`, of which the first one is missing. Waits while another load fetches them.
+/// Decides whether this load fetches `pages`, of which the first one is missing. Waits while
+/// another load fetches them.
 ///
 /// # Errors
 /// [`Cancelled`](crate::ErrorKind::Cancelled) when the load is stopped.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The entry's metadata; its modification time is when the object's store last validated it.
 pub(super) const ENTRY: &str = "entry";
-/// The checksums of its pages.
+/// The checksums of the object's pages.
 pub(super) const PAGES: &str = "pages";
 /// The object's bytes while pages are missing.
 pub(super) const PARTIAL: &str = "partial";
@@ -24,8 +24,8 @@ pub(super) const DATA: &str = "data.safetensors";
 /// An empty file; its modification time is when the entry was last used.
 pub(super) const USED: &str = "used";
 
-/// Direct writes begin and end at multiples of this, as pages do. A file system that needs larger
-/// blocks refuses them, and is written to through the page cache.
+/// Direct writes begin and end at multiples of this, as pages do. Where the file system needs
+/// larger blocks, it refuses direct writes, and the writes go through the page cache.
 const DIRECT_BYTES: u64 = 4096;
 
 /// The files of the checksums and of the bytes of one entry.
@@ -47,7 +47,7 @@ impl EntryFiles {
     /// file system permits it.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn open(directory: &Path, writable: bool) -> io::Result<Self> {
         let path = data_path(directory)?;
         let open = |writable| {
@@ -57,7 +57,7 @@ impl EntryFiles {
             };
             Ok((open(&directory.join(PAGES))?, open(&path)?, writable))
         };
-        // Files of another user may only be readable.
+        // Files that belong to another user may be read-only.
         let opened =
             if writable { open(true).or_else(|_: io::Error| open(false)) } else { open(false) };
         let (pages, data, writable) = opened?;
@@ -82,7 +82,7 @@ impl EntryFiles {
     /// The checksums of `pages`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn checksums(&self, pages: &Range<u64>) -> io::Result<Vec<u64>> {
         let mut bytes = vec![0; ((pages.end - pages.start) * CHECKSUM_BYTES) as usize];
         self.pages.read_exact_at(&mut bytes, pages.start * CHECKSUM_BYTES)?;
@@ -92,7 +92,7 @@ impl EntryFiles {
     /// Sets the checksums from page `first` on.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn set_checksums(&self, first: u64, checksums: &[u64]) -> io::Result<()> {
         self.pages.write_all_at(&to_bytes(checksums), first * CHECKSUM_BYTES)
     }
@@ -100,7 +100,7 @@ impl EntryFiles {
     /// The first of the `pages` that is missing.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn first_missing(&self, pages: Range<u64>) -> io::Result<Option<u64>> {
         const AT_ONCE: u64 = 8 << 10;
         let mut first = pages.start;
@@ -118,15 +118,15 @@ impl EntryFiles {
     /// Reads bytes through the page cache.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         self.data.read_exact_at(into, offset)
     }
 
-    /// Writes `bytes` at `offset`, which is the start of a page: directly where that is possible.
+    /// Writes `bytes` at `offset`, the start of a page, with direct I/O where that is possible.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let aligned = (bytes.as_ptr() as u64 | offset).is_multiple_of(DIRECT_BYTES);
         let whole =
@@ -161,7 +161,7 @@ impl EntryFiles {
     /// Syncs everything to the disk, and removes it from the page cache.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn sync(&self) -> io::Result<()> {
         self.data.sync_data()?;
         if self.buffered.swap(false, Ordering::Relaxed) {
@@ -173,7 +173,7 @@ impl EntryFiles {
     /// Removes these bytes from the page cache; a length of 0 stands for the rest of the file.
     pub fn drop_from_page_cache(&self, offset: u64, len: u64) {
         let (offset, len) = (offset as libc::off_t, len as libc::off_t);
-        // Advice, which the kernel may ignore.
+        // An error does not matter: this is only advice to the kernel.
         let _ = posix_fadvise(&self.data, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 
@@ -185,16 +185,15 @@ impl EntryFiles {
 
 /// The path of the data file of the entry in `directory`, whichever name it has now.
 ///
-/// # Errors
-/// [`io::ErrorKind::NotFound`] where the entry has none.
+/// # Errors [`io::ErrorKind::NotFound`] if the entry has no data file.
 pub(super) fn data_path(directory: &Path) -> io::Result<PathBuf> {
-    // It may be renamed between two checks, in one direction only.
+    // The file may be renamed from `PARTIAL` to `DATA` between two checks, never back.
     let names = [DATA, PARTIAL, DATA];
     let found = names.iter().map(|name| directory.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// `data` opened again for direct writes: by its descriptor, as its name may change.
+/// Opens `data` again for direct writes, through its descriptor, as its name may change.
 fn open_direct(path: &Path, data: &File) -> Option<File> {
     use std::os::fd::AsRawFd;
     let open = |path: &Path| {

@@ -1,8 +1,8 @@
 //! The names of entries.
 //!
 //! The name of an address is a hash, so that no secret, no long name and no special character gets
-//! into the file system. It does not depend on the parameters that change with every signed URL of
-//! one object.
+//! into the file system. The hash leaves out the query parameters that change with every signed URL
+//! of the same object.
 
 use crate::location::ObjectUri;
 use crate::source::ObjectIdentity;
@@ -12,8 +12,8 @@ use std::fmt::Write;
 /// The digits of an identity's name; the name of an address has 64.
 const IDENTITY_DIGITS: usize = 16;
 
-/// The parameters of a URL that belong to a signature, in lower case; those of Azure count only
-/// beside its `sig`.
+/// The query parameters of signatures in URLs, in lower case. Those of Azure are recognised only
+/// together with its `sig`.
 const SIGNATURE: [&str; 8] = [
     "signature",
     "expires",
@@ -29,11 +29,11 @@ const SIGNATURE_AZURE: [&str; 16] = [
     "ske", "sks",
 ];
 
-/// The name of the address of `uri`. `server` is the address of its server where the location does
-/// not contain it, else empty.
+/// The name of the address of `uri`. `server` is the address of the object's server if `uri` does
+/// not contain it, else an empty string.
 pub(super) fn of_address(uri: &ObjectUri, server: &str) -> String {
     let container = match (uri.is_url(), uri.container().rsplit_once('@')) {
-        // Another user may get another object; the password does not matter.
+        // Another user may get another object, so the user name counts and the password does not.
         (true, Some((user, host))) => {
             format!("{}@{host}", user.split(':').next().unwrap_or_default())
         }
@@ -71,7 +71,7 @@ pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> String {
 /// The SHA-256 of `bytes`, in lower-case hexadecimal digits.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut digits, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(digits, "{byte:02x}");
         digits
     })

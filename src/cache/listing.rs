@@ -1,4 +1,4 @@
-//! The listings of stores' directories, remembered for loads that do not ask the stores.
+//! Remembers the listings of stores' directories, for loads that do not ask the stores.
 
 use super::cache_dir::CacheDir;
 use super::key::{hash, sha256};
@@ -8,11 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 impl CacheDir {
-    /// The names of the objects directly in the directory at `address`: those that were remembered,
-    /// if `trusts` accepts their age; else those that `list` returns, which are remembered.
+    /// The names of the objects directly in the directory at `address`. Returns the remembered
+    /// names if `trusts` accepts their age. Else calls `list` and remembers its result.
     ///
     /// # Errors
-    /// Those of `list`.
+    /// The errors of `list`.
     pub(super) fn listing(
         &self,
         address: &str,
@@ -30,7 +30,7 @@ impl CacheDir {
             && self.is_writable()
             && !self.stopped_writing()
         {
-            // Only loads without a network need it, and their errors are clear.
+            // Only offline loads need the file, and they report that it is missing.
             let _ = write(&path, names);
         }
         Ok(names)

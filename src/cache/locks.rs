@@ -1,4 +1,4 @@
-//! Locks that all processes see, and that end with their holder.
+//! Locks that all processes see, and that are released when their holder ends.
 //!
 //! Byte ranges of one file are locked by "open file description" locks: they belong to the open file,
 //! not to the process, and the kernel releases them when it is closed or its process is killed. Each
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long to wait for a lock that others hold for moments only.
+/// How long to wait for a lock that others hold only briefly.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Entries have fewer pages than this.
@@ -52,7 +52,7 @@ impl Locks {
     /// Opens the lock file of `directory`, and creates it if it is to be `writable`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn open(directory: &Path, writable: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -74,19 +74,20 @@ impl Locks {
         self.set(libc::F_UNLCK, entry.0 + pages.start, pages.end - pages.start);
     }
 
-    /// Marks the entry as in use by this holder, beside others. Waits while another holder removes
-    /// it; returns false when that takes too long.
+    /// Takes a shared lock on the entry, so that nobody removes it. Waits while another holder
+    /// removes the entry; returns false when that takes too long.
     pub fn lock_use(&self, entry: LockRange) -> bool {
         self.wait(libc::F_RDLCK, entry.0 + USE)
     }
 
-    /// Ends the use of the entry, or its removal.
+    /// Releases the lock that [`lock_use`](Self::lock_use) or
+    /// [`try_lock_unused`](Self::try_lock_unused) took.
     pub fn unlock_use(&self, entry: LockRange) {
         self.set(libc::F_UNLCK, entry.0 + USE, 1);
     }
 
-    /// Keeps others from using the entry until [`unlock_use`](Self::unlock_use). Returns false where
-    /// another holder uses it; this holder must not.
+    /// Keeps others from using the entry until [`unlock_use`](Self::unlock_use). Returns false
+    /// while another holder uses the entry. This holder must not use it.
     pub fn try_lock_unused(&self, entry: LockRange) -> bool {
         self.set(libc::F_WRLCK, entry.0 + USE, 1)
     }
@@ -113,8 +114,8 @@ impl Locks {
         true
     }
 
-    /// Sets a lock. Returns false where another holder's lock conflicts; on a file system without
-    /// locks none does.
+    /// Sets a lock. Returns false if it conflicts with another holder's lock. A file system without
+    /// locks never reports a conflict.
     fn set(&self, kind: i32, start: u64, len: u64) -> bool {
         let lock = libc::flock {
             l_type: kind as libc::c_short,

@@ -14,19 +14,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// The version changes with anything that makes older entries unreadable.
+/// The version increases with each change that makes older entries unreadable.
 const TITLE: &str = "ringload cache entry, version 1\n";
 
-/// No entry's metadata is longer, since headers and locations are not.
+/// The maximum length of an entry's metadata. HTTP headers and locations are shorter than this.
 pub(super) const BYTES_MAX: usize = 256 << 10;
 
 /// The metadata of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Meta {
-    /// Without secrets, to be displayed.
+    /// The object's location without secrets, to be displayed.
     pub location: String,
     pub len_bytes: u64,
-    /// In base64, as a header may contain any byte.
+    /// In base64, as an HTTP header may contain any byte.
     etag: Option<String>,
     last_modified: Option<String>,
 }
@@ -54,7 +54,7 @@ impl Meta {
 
     /// The text of the file.
     pub fn to_text(&self) -> String {
-        // Serializing strings and numbers does not fail.
+        // Serializing strings and numbers cannot fail.
         let json = serde_json::to_string(self).unwrap_or_default();
         let text = format!("{TITLE}{json}\n");
         format!("{text}{}\n", sha256(text.as_bytes()))
@@ -65,7 +65,7 @@ impl Meta {
         let text = std::str::from_utf8(text).ok()?;
         let json = text.strip_prefix(TITLE)?.lines().next()?;
         let meta: Self = serde_json::from_str(json).ok()?;
-        // Every byte counts, so the same text is written again.
+        // The text is valid only if the metadata serializes to exactly the same bytes.
         (meta.to_text() == text).then_some(meta)
     }
 }

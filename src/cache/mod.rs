@@ -24,22 +24,23 @@
 //! ```
 //!
 //! An entry is named after the object's address (without secrets) and its identity: its length and
-//! its ETag, or else its modification time. A replaced object therefore has another entry, and never
-//! mixes with readers of the old one. A new entry is created under a temporary name and then renamed.
-//! The data file is renamed when it is complete, so `data.safetensors` always has all bytes of the
-//! object, for any program.
+//! its ETag, or else its modification time. A replaced object therefore has another entry, and
+//! never mixes with readers of the old one. A new entry is created under a temporary name and then
+//! renamed. The data file is renamed when it is complete, so `data.safetensors` always has all
+//! bytes of the object, for any program.
 //!
 //! # Correctness
 //!
 //! The checksum of a page is its CRC-64, mixed with the page's number and the entry's names. It is
-//! written after the page, and a page is read only with its checksum: each read checks its pages, on
-//! a thread beside the engine's, before anything is delivered. So a kill, a power loss, a broken disk
-//! or a flipped bit in data or checksums results in a missing page, which is fetched again; nothing
-//! depends on the order in which writes reached the disk. The cost is that of reading the bytes once
-//! (`ringload-perf cache` measures it).
+//! written after the page, and a page is read only with its checksum: each read checks its pages,
+//! on a thread other than the engine's, before anything is delivered. So a kill, a power loss, a
+//! broken disk or a flipped bit in data or checksums results in a missing page, which is fetched
+//! again; nothing depends on the order in which writes reached the disk. The cost is that of
+//! reading the bytes once (`ringload-perf cache` measures it).
 //!
-//! A consumer may change its tensors while the writer still has their pages to write. The checksums
-//! are computed before any consumer has the bytes; see [`crate::ring`] and [`entry::Entry::write`].
+//! A consumer may change its tensors while their pages are still queued for the writer. The
+//! checksums are computed before any consumer has the bytes; see [`crate::ring`] and
+//! [`entry::Entry::write`].
 //!
 //! Pages are as small as the alignment of slots. Extents begin and end in mid-page, but slots hold
 //! whole pages: [`CachedSource`] declares blocks of at least a page, so the rest of a slot's first and
@@ -57,11 +58,11 @@
 //!
 //! # Many processes
 //!
-//! All processes share the entries. A load locks the pages that it fetches in the lock file, by "open
-//! file description" locks, which end with their holder, however it ends. A load that finds its pages
-//! locked waits until they are present, or until the lock is gone and it can fetch them itself.
-//! Waiting ends after [`STALL_TIMEOUT`](fetch_lock::STALL_TIMEOUT) without a single new page. Entries
-//! in use have a shared lock, so that no process evicts them.
+//! All processes share the entries. A load locks the pages that it fetches in the lock file, by
+//! "open file description" locks, which the kernel releases when their holder ends, however it
+//! ends. A load that finds its pages locked waits until they are present, or until the lock is gone
+//! and it can fetch them itself. Waiting ends after [`STALL_TIMEOUT`](fetch_lock::STALL_TIMEOUT)
+//! without a single new page. Entries in use have a shared lock, so that no process evicts them.
 //!
 //! Loads that are verified against their stores' checksums do not use the cache.
 //!
@@ -114,7 +115,7 @@ impl Cache {
     }
 
     /// Opens the cache directory configured by the options or else by the environment, unless it is
-    /// open; `None` where none is configured.
+    /// open; `None` if no cache is configured.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a variable that cannot be used.
@@ -128,8 +129,8 @@ impl Cache {
         Ok(self.open.get_or_init(|| opened).as_ref())
     }
 
-    /// Waits until everything that was loaded so far is on disk, at most for `timeout`. Returns
-    /// whether it is.
+    /// Waits at most `timeout` until everything that was loaded so far is on disk. Returns false on
+    /// a timeout.
     pub fn flush(&self, timeout: Option<Duration>) -> bool {
         match self.open.get() {
             Some(Some(open)) => open.writer.flush(timeout),

@@ -1,4 +1,4 @@
-//! A cache whose directory is open: what the sources and readers of its objects share.
+//! An open cache, which the sources and readers of its objects share.
 
 use super::cache_dir::{CacheDir, KnownObject};
 use super::check_limit::CheckLimit;
@@ -17,7 +17,8 @@ pub(super) struct OpenCache {
 }
 
 impl OpenCache {
-    /// Opens the cache with these settings. One that cannot be written is read.
+    /// Opens the cache with these settings. A directory that cannot be written is opened for
+    /// reading.
     pub fn new(settings: &CacheSettings) -> Self {
         let (dir, refusal) = CacheDir::open(&settings.dir);
         if let Some(refusal) = refusal {
@@ -36,7 +37,7 @@ impl OpenCache {
         }
     }
 
-    /// Whether `known` is used without asking the object's store.
+    /// Whether the known identity of an object is used without asking its store.
     pub fn trusts(&self, known: &KnownObject) -> bool {
         known.age.is_some_and(|age| self.trusts_age(age))
     }

@@ -8,18 +8,18 @@ use crate::checksum::crc64_nvme;
 use crate::ring::Part;
 use std::ops::Range;
 
-/// The unit that is present or missing, and has a checksum.
+/// The length of a page in bytes: the unit that is present or missing, and has a checksum.
 pub(super) const PAGE_BYTES: u64 = crate::ring::PAGE_BYTES as u64;
 
-/// The length of a checksum.
+/// The length of a checksum in bytes.
 pub(super) const CHECKSUM_BYTES: u64 = 8;
 
-/// The value in place of a missing page's checksum.
+/// The value that stands for the checksum of a missing page.
 pub(super) const MISSING: u64 = 0;
 
 /// The bytes of pages that are to be written.
 pub(super) enum PageBytes {
-    /// In a slot of a load.
+    /// Shared memory in a slot of a load.
     Slot(Part),
     Owned(Vec<u8>),
 }
@@ -41,7 +41,7 @@ pub(super) struct PageChecksums {
 }
 
 impl PageChecksums {
-    /// For the object of `len_bytes` whose entry has these names.
+    /// The checksums of an object of `len_bytes` whose entry has these names.
     pub fn new(address: &str, identity: &str, len_bytes: u64) -> Self {
         let salt = crc64_nvme(format!("{address}/{identity}").as_bytes());
         Self { salt, len_bytes }
@@ -63,8 +63,8 @@ impl PageChecksums {
         (first..).zip(pages).map(|(page, bytes)| self.of_page(page, bytes)).collect()
     }
 
-    /// Those of the pages from `first` on, which have these bytes, whose checksums are not those
-    /// given.
+    /// The numbers of the pages that do not match their `checksums`, among the pages from `first`
+    /// on with these `bytes`.
     pub fn mismatches(&self, first: u64, bytes: &[u8], checksums: &[u64]) -> Vec<u64> {
         let pages = (first..).zip(bytes.chunks(PAGE_BYTES as usize)).zip(checksums);
         let wrong = pages.filter(|((page, bytes), sum)| self.of_page(*page, bytes) != **sum);
@@ -98,12 +98,12 @@ fn splitmix64(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// Checksums as the file has them.
+/// Encodes checksums as in the file of checksums.
 pub(super) fn to_bytes(checksums: &[u64]) -> Vec<u8> {
     checksums.iter().flat_map(|checksum| checksum.to_le_bytes()).collect()
 }
 
-/// The checksums in these bytes of the file.
+/// Decodes checksums from the bytes of the file of checksums.
 pub(super) fn from_bytes(bytes: &[u8]) -> Vec<u64> {
     let (checksums, _) = bytes.as_chunks::<{ CHECKSUM_BYTES as usize }>();
     checksums.iter().map(|checksum| u64::from_le_bytes(*checksum)).collect()

@@ -1,4 +1,4 @@
-//! One engine's reader of an object of which the cache has some pages.
+//! An engine's reader of an object of which the cache has some pages.
 //!
 //! ```text
 //! read_at: which pages does the range begin with?
@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// Fewer bytes than this are checked on the engine's thread.
 const INLINE_BYTES: usize = 128 << 10;
 
-/// The most that is read at a time through other memory.
+/// The maximum length of a read through a bounce buffer.
 const BOUNCE_BYTES: u64 = 1 << 20;
 
 type ReadOutcome<T> = (io::Result<T>, Window);
@@ -33,11 +33,11 @@ pub(super) struct CachedReader {
     cache: Arc<OpenCache>,
     entry: Arc<Entry>,
     files: Arc<EntryFiles>,
-    /// Reads the cache's file; without it, present pages are fetched.
+    /// Reads the cache's file. Without this reader, present pages are fetched too.
     file: Option<Box<dyn Reader>>,
     remote: Box<dyn Reader>,
     access: Access,
-    /// The locks of what was fetched and is not shared yet.
+    /// The locks of pages that were fetched and not yet shared with the writer.
     fetched: RefCell<Vec<FetchLock>>,
 }
 
@@ -86,8 +86,8 @@ impl CachedReader {
         }
     }
 
-    /// Reads a range that begins or ends in mid-page, as the memory of a caller may: by copying from
-    /// whole pages, where those are present.
+    /// Reads a range that begins or ends in mid-page, as buffers of callers may. Present pages are
+    /// read whole and the range is copied from them.
     async fn read_unaligned(
         &self,
         mut window: Window,
@@ -109,7 +109,7 @@ impl CachedReader {
         (Ok(Attempt { bytes, via: Via::Buffered }), window)
     }
 
-    /// Reads pages from the file; `None` where the first of them turned out to be missing.
+    /// Reads pages from the file. Returns `None` if the first of them turns out to be missing.
     async fn read_file(
         &self,
         file: &dyn Reader,
@@ -128,7 +128,8 @@ impl CachedReader {
             Ok(attempt) => attempt,
             Err(error) => {
                 window.widen();
-                // The engine handles these; other errors of the disk do not fail the load.
+                // The engine handles these errors. Other disk errors do not fail the load: the
+                // pages are fetched.
                 if matches!(action(&error), ErrnoAction::Retry | ErrnoAction::Downgrade) {
                     return (Err(error), window);
                 }
@@ -143,7 +144,7 @@ impl CachedReader {
         (wrong, window) = self.wrong_pages(first, window, checksums).await;
         window.widen();
         if whole.is_empty() {
-            // The file has not even one of its pages.
+            // The read returned less than one page.
             entry.mark_wrong(wanted);
             return (Ok(None), window);
         }
@@ -158,11 +159,11 @@ impl CachedReader {
         (Ok(Some(Attempt { bytes, ..attempt })), window)
     }
 
-    /// Those of the pages from `first` on, which the window has just received, that do not match
-    /// their checksums.
+    /// The numbers of the pages that do not match their checksums, among the pages from `first` on
+    /// that were just read into the window.
     ///
-    /// They are checked on another thread: an engine submits its next reads when it has nothing else
-    /// to do, so while it computed checksums, its disk would run dry.
+    /// The pages are checked on another thread. If the engine's thread computed the checksums, it
+    /// would submit no reads meanwhile, and the disk would idle.
     async fn wrong_pages(
         &self,
         first: u64,
@@ -182,7 +183,7 @@ impl CachedReader {
         let _permit = self.cache.checks.permit().await;
         match tokio::task::spawn_blocking(check).await {
             Ok(checked) => checked,
-            // It does not panic, and the runtime outlives its tasks.
+            // The check does not panic, and the runtime outlives its tasks.
             Err(lost) => std::panic::resume_unwind(lost.into_panic()),
         }
     }
@@ -239,7 +240,8 @@ impl CachedReader {
                     (checksums, PageBytes::Slot(part))
                 }
                 None => {
-                    // The memory of a caller: it is the caller's again when the read ends.
+                    // The bytes are copied, because the memory belongs to the caller again when the
+                    // read ends.
                     let bytes = &window.filled_bytes()[start..start + len];
                     (of_object.of_pages(pages.start, bytes), PageBytes::Owned(bytes.to_vec()))
                 }

@@ -1,7 +1,7 @@
-//! An object of which the cache has some pages, as a source.
+//! The source of an object of which the cache has some pages.
 //!
-//! The source's block is a page or more, whatever the object's store is. So slots hold whole pages,
-//! and are laid out for direct reads and writes of the cache's file.
+//! The block of this source is at least a page, whatever the object's store is. So slots hold whole
+//! pages and are aligned for direct reads and writes of the cache's file.
 
 use super::entry::Entry;
 use super::files::{DATA, EntryFiles};
@@ -44,8 +44,8 @@ impl CachedSource {
         }
     }
 
-    /// The bytes of `pages`, from the disk or else from the store; those from the store are written
-    /// to the cache.
+    /// Reads `pages` from the disk, or else from the store. Bytes from the store are written to the
+    /// cache.
     fn pages(&self, entry: &Arc<Entry>, pages: Range<u64>) -> io::Result<Vec<u8>> {
         if let Some(bytes) = entry.read(&pages) {
             return Ok(bytes);
@@ -127,7 +127,7 @@ impl Source for CachedSource {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        // Every page was checked.
+        // Every page was checked when it was read.
         Ok(())
     }
 }

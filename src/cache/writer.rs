@@ -1,10 +1,10 @@
-//! Writing pages behind the loads.
+//! Writes pages to the cache in the background.
 //!
 //! Two threads take the pages that windows share: while one waits for the disk, the other one
 //! submits the next pages. The checksums of pages were computed when their bytes arrived, so pages
 //! that a consumer changes before they are written are left missing ([`Entry::write`]). The threads
 //! start with the first page to write, and end when the cache is closed and everything is written.
-//! When they are idle for a moment, they sync what was written, and rename the data files of
+//! When they have been idle for [`IDLE`], they sync the written files, and rename the data files of
 //! complete entries.
 
 use super::cache_dir::CacheDir;
@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 
 const THREADS: usize = 2;
 
-/// Memory that a load reuses waits this long to be written, and is then dropped unwritten: a disk
-/// that is too slow delays a load by a moment and does not slow it down.
+/// Pages in memory that a load is about to reuse are written within this time or dropped. So a slow
+/// disk delays a load by at most this time and does not slow it down.
 const WRITE_DELAY_MAX: Duration = Duration::from_millis(100);
 
-/// What was written is synced when there was nothing to write for this long.
+/// The written files are synced when there has been nothing to write for this long.
 const IDLE: Duration = Duration::from_millis(100);
 
 /// The queue of pages to write, and the threads that write them.
@@ -42,7 +42,7 @@ pub(super) struct WriteJob {
     pub entry: Arc<Entry>,
     pub files: Arc<EntryFiles>,
     pub first_page: u64,
-    /// One for each page, computed when the bytes arrived.
+    /// The checksum of each page, computed when the bytes arrived.
     pub checksums: Vec<u64>,
     pub bytes: PageBytes,
     /// Held until the pages are written or given up.
@@ -50,16 +50,16 @@ pub(super) struct WriteJob {
     pub reservation: Option<Reservation>,
 }
 
-/// Bytes of a load's memory that wait to be written, until this is dropped.
+/// Counts bytes of a load's memory as waiting to be written, until it is dropped.
 pub(super) struct Reservation {
     counters: Arc<LoadCounters>,
     bytes: u64,
-    /// When the load needs the memory again.
+    /// When the load reuses the memory: the bytes are dropped if they are not written by then.
     deadline: Option<Instant>,
 }
 
 impl Reservation {
-    /// Whether the deadline has passed; then the bytes are counted as left out.
+    /// Whether the deadline has passed. If so, counts the bytes as left out.
     fn is_overdue(&self) -> bool {
         let is_overdue = self.deadline.is_some_and(|deadline| deadline < Instant::now());
         if is_overdue {
@@ -92,12 +92,13 @@ struct WriteQueue {
     uncommitted: Vec<Arc<Entry>>,
     busy_threads: usize,
     threads: usize,
-    /// How many callers wait until everything is written: nothing is postponed.
+    /// How many callers wait in `flush`. While there are any, the threads sync at once instead of
+    /// after [`IDLE`].
     flushes: usize,
     closed: bool,
 }
 
-/// What a thread does next.
+/// The next step of a writer thread.
 enum Work {
     Write(WriteJob),
     Commit(Vec<Arc<Entry>>),
@@ -111,15 +112,15 @@ impl Writer {
         Self { shared: Arc::new(Shared { cache, eviction, queue, work, done }), waits_for_disk }
     }
 
-    /// Reserves `bytes` of the writer's share of a load's memory. `None` when the share is used up;
-    /// then the bytes are counted as left out.
+    /// Reserves `bytes` of the writer's share of a load's memory. When the share is used up, counts
+    /// the bytes as left out and returns `None`.
     pub fn reserve(&self, counters: &Arc<LoadCounters>, bytes: u64) -> Option<Reservation> {
         while !counters.hold(bytes) {
             if !self.waits_for_disk || self.shared.cache.stopped_writing() {
                 counters.left_out(bytes);
                 return None;
             }
-            // The reserved bytes are being written, and the end of each write notifies.
+            // The end of each write notifies `done`.
             self.shared.done.wait_for(&mut self.shared.queue.lock(), IDLE);
         }
         let is_limited = counters.reuses_memory() && !self.waits_for_disk;
@@ -148,8 +149,8 @@ impl Writer {
         self.shared.work.notify_one();
     }
 
-    /// Waits until everything is written and committed, at most for `timeout`. Returns whether it
-    /// is.
+    /// Waits at most `timeout` until everything is written and committed. Returns false on a
+    /// timeout.
     pub fn flush(&self, timeout: Option<Duration>) -> bool {
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut queue = self.shared.queue.lock();
@@ -187,7 +188,7 @@ impl Shared {
                     entry.commit().unwrap_or_else(|e| self.cache.stop_writing("write", &e));
                 }),
             };
-            // Even a bug in it loses pages and nothing else.
+            // A panic loses cached pages and nothing else.
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 let bug = io::Error::other("a thread panicked; this is a bug");
                 self.cache.stop_writing("write", &bug);
@@ -245,7 +246,7 @@ impl Shared {
         let write = || entry.write(&files, first_page, &checksums, &bytes);
         let outcome = write().or_else(|error| match error.raw_os_error() {
             Some(libc::ENOSPC) => {
-                // Twice as much as needed, so that the next write need not evict again.
+                // Evicts twice as much as needed, so that the next write need not evict again.
                 evict_to(&self.cache, total_bytes(&self.cache).saturating_sub(2 * len));
                 write()
             }

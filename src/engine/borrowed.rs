@@ -1,8 +1,8 @@
-//! The work of a `read_into`: byte ranges of sources into buffers that the caller lends.
+//! The work of a `read_into`: reads byte ranges of sources into buffers of the caller.
 //!
-//! A buffer can be read into directly where its address is congruent to the source's offset modulo
-//! the block size: the partial blocks at both ends are then read through the page cache, and all full
-//! blocks between them directly. Other buffers are filled through the page cache.
+//! Direct reads into a buffer are possible if its address is congruent to the source's offset
+//! modulo the block size. The partial blocks at both ends are then read through the page cache, and
+//! all full blocks between them directly. Other buffers are filled through the page cache.
 
 use super::queue::Completion;
 use super::work::{ChunkRead, NextStep, Work};
@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) struct BorrowedWork {
     reads: Mutex<VecDeque<ChunkRead>>,
-    /// Requests of no bytes, which complete before anything is read.
+    /// The indices of empty requests, which complete before anything is read.
     empty: Mutex<VecDeque<usize>>,
-    /// How many reads of each request are left.
+    /// The number of reads of each request that have not completed.
     left: Vec<AtomicUsize>,
     sources: Vec<Arc<dyn Source>>,
     /// The index of each request's source.
@@ -70,7 +70,7 @@ impl BorrowedWork {
 }
 
 impl BorrowedBuffer {
-    /// Where the reads of this request end, relative to its start.
+    /// The offsets at which the reads of this request end, relative to its start.
     fn ends(&self, block: u64, chunk_bytes: u64) -> Vec<usize> {
         let len = self.into.len() as u64;
         if len == 0 {

@@ -1,4 +1,4 @@
-//! Two works as one, one after the other.
+//! Chains two works into one.
 
 use super::queue::Completion;
 use super::work::{NextStep, Work};

@@ -1,4 +1,4 @@
-//! What device transfers report to the load that they work for.
+//! The interface by which device transfers report to their load.
 
 use super::queue::Completion;
 use super::shared::Shared;

@@ -1,4 +1,4 @@
-//! Filling one window: the loop over read attempts, and every decision about their outcomes.
+//! Fills one window: the loop over read attempts, and the handling of their outcomes.
 
 use super::shared::Shared;
 use crate::error::errno::{ErrnoAction, action};
@@ -76,7 +76,7 @@ fn advance(window: &mut Window, chunk: Chunk, bytes: usize, block_bytes: usize) 
     (filled.min(chunk.want_bytes) - before) as u64
 }
 
-/// Decides what follows from a failed attempt. `Ok` means that the read is attempted again.
+/// Handles a failed attempt. `Ok` means that the read is to be attempted again.
 async fn recover(
     shared: &Shared,
     source: &dyn Source,
@@ -105,8 +105,8 @@ async fn recover(
     Err(Error::from_io(format_args!("read {}", source.location()), failure))
 }
 
-/// The error for a source that ended at `at`, before its length. A source that was changed reports
-/// how.
+/// The error for a source that ended at offset `at`, before its length. If the source was changed,
+/// the error describes the change.
 pub(super) fn ended_early(source: &dyn Source, at: u64) -> Error {
     source.check_unchanged().err().unwrap_or_else(|| {
         Error::new(

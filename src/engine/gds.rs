@@ -1,8 +1,8 @@
-//! The read path through GPUDirect Storage: GPUs read extents directly.
+//! The read path through GPUDirect Storage, which reads extents directly into GPU memory.
 //!
-//! It has no ring and no slots. Each thread takes the next extent and lets cuFile read its parts into
-//! the memory of the GPU, waiting for each part; so as many reads are in flight as there are threads.
-//! A thread checks between reads whether the load was stopped, so no read is left when the threads
+//! This path has no ring and no slots. Each thread takes the next extent and lets cuFile read its
+//! parts into the memory of the GPU, one after the other, so each thread has one read in flight. A
+//! thread checks between reads whether the load was stopped, so no read is left when the threads
 //! have been joined.
 //!
 //! Parts that cuFile refuses to read, and all parts after them, are read through the page cache and
@@ -24,14 +24,14 @@ use std::time::Instant;
 pub(crate) struct GdsWork {
     extents: Arc<[Extent]>,
     sources: Vec<Arc<dyn Source>>,
-    /// One per source.
+    /// The file of each source.
     files: Vec<SourceFile>,
     next_extent: AtomicUsize,
     /// Whether cuFile has refused a read of this load.
     refused: AtomicBool,
     bounce_bytes: usize,
-    /// One per destination. Declared after the files, which must be dropped while the CUDA contexts
-    /// exist.
+    /// The GPU of each destination. Declared after the files, which must be dropped while the CUDA
+    /// contexts exist.
     gpus: Vec<GdsGpu>,
 }
 
@@ -50,8 +50,8 @@ struct OpenFile {
 }
 
 impl GdsWork {
-    /// Extents name their source and their GPU by index. A thread allocates `bounce_bytes` of memory
-    /// to read through once cuFile refuses a read.
+    /// Extents refer to their source and their GPU by index. Once cuFile refuses a read, each
+    /// thread allocates a bounce buffer of `bounce_bytes`.
     pub fn new(
         extents: Arc<[Extent]>,
         sources: Vec<Arc<dyn Source>>,
@@ -117,8 +117,8 @@ impl GdsWork {
         Ok(ready)
     }
 
-    /// Lets cuFile read a part. Returns how many bytes it read: fewer than the part has where it
-    /// refused.
+    /// Lets cuFile read a part. Returns how many bytes it read, which are fewer than the part has
+    /// if cuFile refused.
     fn read(
         &self,
         shared: &Shared,

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// What the engines of a load do.
+/// The read path of a load and its work.
 pub(crate) enum EngineWork {
     /// Read chunks into windows, many at a time.
     Reads(Arc<dyn Work>),
@@ -105,7 +105,7 @@ impl LoadHandle {
         self.shared.queue.poll_pop(cx)
     }
 
-    /// What was read so far, and how.
+    /// The counts of what was read so far.
     pub fn stats(&self) -> &LoadStats {
         &self.shared.stats
     }
@@ -115,12 +115,12 @@ impl LoadHandle {
         self.shared.job.recorder.as_ref()
     }
 
-    /// How many objects matched the checksum that their store keeps.
+    /// How many objects matched the checksums that their stores keep.
     pub fn verified_objects(&self) -> usize {
         self.shared.checks.iter().flatten().filter(|check| check.is_verified()).count()
     }
 
-    /// Fails if an object was to be verified and was not. Call it when everything was read.
+    /// Fails if an object that was to be verified was not. To be called when everything was read.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming the object.
@@ -168,8 +168,8 @@ impl Drop for LoadHandle {
     }
 }
 
-/// Faults in the ring that is to be registered. Registering would do so on one thread, which takes
-/// longer than all engines together.
+/// Faults in the memory of the ring that is to be registered, on as many threads as there are
+/// engines. Otherwise registering would fault it in on one thread, which is slower.
 fn fault_in_registered(job: &Job, engines: usize) {
     let Some(ring) = &job.register else { return };
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What the engines of a load need besides their work.
+//! The inputs of a load's engines besides their work.
 
 use super::ring_work::Destination;
 use crate::device::DeviceTransfer;
@@ -10,7 +10,7 @@ use crate::timeline::Recorder;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the engines of a load need besides their work.
+/// The inputs of a load's engines besides their work.
 pub(crate) struct Job {
     pub sources: Vec<Arc<dyn Source>>,
     /// The rings that windows come from. Empty where the caller lends the memory.
@@ -25,8 +25,7 @@ pub(crate) struct Job {
     pub depth: usize,
     /// The ring whose memory is registered with io_uring, if any.
     pub register: Option<Arc<Ring>>,
-    /// How far ahead of the reads the memory of rings that are not registered is faulted in, in
-    /// bytes.
+    /// How far ahead of the reads, in bytes, the memory of unregistered rings is faulted in.
     pub ahead_bytes: usize,
     /// How long a caller may wait for tensors while it holds all memory before the load fails.
     pub hold_timeout: Duration,

@@ -13,7 +13,7 @@ const ALL_VIA: [Via; 5] = [Via::Direct, Via::Buffered, Via::Mapped, Via::Http, V
 pub(crate) struct LoadStats {
     /// One count per path, indexed by `Via`.
     read_bytes: [AtomicU64; ALL_VIA.len()],
-    /// Bytes whose checksum a GPU computed and found right.
+    /// Bytes whose checksum a GPU computed and which matched.
     pub device_verified_bytes: AtomicU64,
     /// The counters of the load's readers.
     pub counters: Arc<LoadCounters>,
@@ -29,7 +29,7 @@ struct Fallbacks {
 }
 
 impl LoadStats {
-    /// Downgrades and retries are also recorded by `recorder`.
+    /// Counts that start at zero. Downgrades and retries are also recorded by `recorder`.
     pub fn new(recorder: Option<Arc<Recorder>>) -> Self {
         Self {
             read_bytes: Default::default(),
@@ -72,7 +72,7 @@ impl LoadStats {
         self.fallbacks.lock().downgrades.clone()
     }
 
-    /// Bytes read, by path. Paths without bytes are left out.
+    /// The number of bytes read by each path. Paths without bytes are left out.
     pub fn read_bytes(&self) -> BTreeMap<&'static str, u64> {
         let bytes = |via: Via| self.read_bytes[via as usize].load(Ordering::Relaxed);
         let all = ALL_VIA.map(|via| (via.as_str(), bytes(via)));

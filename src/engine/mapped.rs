@@ -1,9 +1,9 @@
 //! The mapped read path: extents are faulted in from the page cache, and tensors are views of the
 //! mapped pages.
 //!
-//! It has no ring and no read operation. Each thread takes an extent and asks the kernel to map its
-//! pages, and to read those that are not cached, in steps, so that stopping is quick. A file that
-//! shrank is reported as EFAULT by madvise(2), not as a signal.
+//! This path has no ring and no read operation. Each thread takes an extent and asks the kernel to
+//! map its pages, and to read those that are not cached, in steps, so that a load can be stopped
+//! quickly. A file that shrank is reported as EFAULT by madvise(2), not as a signal.
 
 use super::shared::Shared;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// How many bytes one call faults in.
+/// How many bytes one call of madvise(2) faults in.
 const STEP_BYTES: usize = 8 << 20;
 
 pub(crate) struct MappedWork {

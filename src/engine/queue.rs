@@ -1,7 +1,7 @@
 //! The queue of completions from the engines to the caller, in the order in which they completed.
 //!
-//! It is unbounded: everything in it is a tensor that is loaded, so the ring or the GPU's memory
-//! bounds it. It also knows whether the caller waits, and since when. That tells a slow consumer from
+//! The queue is unbounded: everything in it is loaded, so the ring or the GPU's memory bounds it.
+//! It also knows whether the caller waits, and since when. This distinguishes a slow consumer from
 //! one that holds all memory and waits for more.
 
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Something that was completed.
+/// What the engines report to the caller.
 #[derive(Debug)]
 pub(crate) enum Completion {
     /// Tensors of the plan.
@@ -44,7 +44,8 @@ impl CompletionQueue {
         });
     }
 
-    /// Ends the queue with `error` and drops what was not taken yet. Only the first error counts.
+    /// Ends the queue with `error` and drops the completions that were not taken yet. Only the
+    /// first error counts.
     pub fn fail(&self, error: Error) {
         self.change(|state| {
             if !state.closed {
@@ -55,7 +56,7 @@ impl CompletionQueue {
         });
     }
 
-    /// Marks the end: nothing is pushed from now on.
+    /// Ends the queue: nothing is pushed from now on.
     pub fn close(&self) {
         self.change(|state| state.closed = true);
     }

@@ -24,7 +24,7 @@ const READERS_MAX: usize = 4;
 const HOLD_CHECK_INTERVALS: (Duration, Duration) =
     (Duration::from_millis(5), Duration::from_secs(1));
 
-/// The same interval where the caller may retain all memory, as it then waits for nothing.
+/// The same interval where the caller may retain all memory: a new ring is then created at once.
 const RETAIN_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The state that the read tasks of one engine share.
@@ -123,8 +123,8 @@ impl Engine {
         Ok(reader)
     }
 
-    /// Waits until another step than waiting for memory of `ring` is possible, or finds that none
-    /// ever will be.
+    /// Waits until a step other than waiting for memory of `ring` is possible. Fails if none ever
+    /// will be.
     async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<NextStep> {
         let _wait = self.waits.as_ref().map(EngineWaits::wait);
         let (shortest, longest) = HOLD_CHECK_INTERVALS;
@@ -156,8 +156,7 @@ impl Engine {
     /// and no memory was returned for the hold timeout. The load then goes on in a new ring if the
     /// caller may retain all memory.
     ///
-    /// # Errors
-    /// When the caller may not.
+    /// # Errors When the caller holds all memory and may not retain it.
     fn check_held(&self, ring: &Arc<Ring>, need: usize) -> Result<()> {
         let Some(starving) = self.shared.queue.starving_for() else {
             return Ok(());
@@ -166,7 +165,7 @@ impl Engine {
         let timeout = if caller_may_retain_all { Duration::ZERO } else { hold_timeout };
         let usage = ring.usage();
         let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_transfer();
-        // The cache writer returns its memory when its disk has written it.
+        // The cache writer returns its memory when that is written to disk.
         let held_by_cache = self.shared.stats.counters.holds_any();
         if in_flight > 0 || held_by_cache || starving.min(usage.since_freed) < timeout {
             return Ok(());

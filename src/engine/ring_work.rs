@@ -5,12 +5,12 @@
 //! single extent, a consumer that drops its tensors always makes progress. Slots that are on their way
 //! to a GPU are returned by its device transfer.
 //!
-//! An extent whose tensors are cast gets two slots at once. Whoever completes its last read casts from
-//! the first slot into the second, which becomes the tensors' storage; the first slot is then free
-//! again.
+//! An extent whose tensors are cast gets two slots at once. The read task that completes the last
+//! read casts from the first slot into the second, which becomes the tensors' storage. The first
+//! slot is then free again.
 //!
-//! Where the caller may retain all memory, a host ring that it holds completely is left to it, and the
-//! load goes on in a new one. The memory of the old ring is unmapped with its last tensor.
+//! Where the caller may retain all memory and holds all of a host ring, the load goes on in a new
+//! ring. The memory of the old ring is unmapped when its last tensor is dropped.
 
 use super::queue::Completion;
 use super::work::{ChunkRead, NextStep, Work};
@@ -50,13 +50,13 @@ struct RingWorkState {
     reads: VecDeque<ChunkRead>,
     /// The slots that extents which are being read will be cast into, by the extents' indices.
     cast_slots: HashMap<usize, Slot>,
-    /// Used instead of the host's ring once the caller has retained all of that.
+    /// Used instead of the host's ring once the caller has retained all of it.
     replacement: Option<Arc<Ring>>,
 }
 
 impl RingWork {
-    /// Extents name their source and their destination by index. `chunk_bytes` is a multiple of every
-    /// source's block. The `recorder`, if there is one, records the use of the slots.
+    /// Extents refer to their source and their destination by index. `chunk_bytes` is a multiple of
+    /// every source's block. The `recorder`, if there is one, records the use of the slots.
     pub fn new(
         extents: Arc<[Extent]>,
         sources: Vec<Arc<dyn Source>>,
@@ -132,7 +132,7 @@ impl RingWork {
         slot.traced(span)
     }
 
-    /// The ring that slots for the destination of this index come from now.
+    /// The ring that currently provides slots for the destination of this index.
     fn ring<'a>(&'a self, state: &'a RingWorkState, destination: usize) -> &'a Arc<Ring> {
         let Destination { ring, transfer } = &self.destinations[destination];
         match (&state.replacement, transfer) {

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet};
 
-/// Entries of an engine's submission queue: more than read tasks, so it never overflows.
+/// The number of entries of an engine's submission queue. It exceeds the number of read tasks, so
+/// the queue never overflows.
 const ENTRIES: u32 = 256;
 
-/// Runs the engine with this number until it ends.
+/// Runs the engine with this number until all of its read tasks have ended.
 pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>, number: usize) {
     match uring() {
         Ok(runtime) => {
@@ -45,7 +46,7 @@ async fn drive(
     for _ in 0..shared.job.depth.max(1) {
         tasks.spawn_local(Rc::clone(&engine).read_task());
     }
-    // Joined as they end, not in order: the others may wait for memory that a panicked task held.
+    // Joined as they end, not in order: other tasks may wait for memory that a panicked task held.
     while let Some(ended) = tasks.join_next().await {
         if ended.is_err() {
             shared.fail(Error::new(ErrorKind::Io, "a read task panicked; this is a bug"));
@@ -81,7 +82,7 @@ fn pread(depth: usize) -> io::Result<Runtime> {
 fn why_no_uring(refusal: &io::Error) -> String {
     let hint = match refusal.raw_os_error() {
         Some(libc::EPERM) => "forbidden here (seccomp or kernel.io_uring_disabled)",
-        Some(libc::ENOSYS) => "this kernel has none",
+        Some(libc::ENOSYS) => "this kernel does not support it",
         Some(libc::ENOMEM) => "the locked-memory limit is too low (ulimit -l)",
         _ => "the kernel refused",
     };

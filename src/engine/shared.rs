@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     /// Reads that read tasks have taken and whose completion they have not delivered yet.
     pub in_flight: AtomicUsize,
     pub stop: Arc<Stop>,
-    /// The check of each of the job's sources, where the load verifies it.
+    /// The verifier of each of the job's sources, where the load verifies the source.
     pub checks: Vec<Option<Arc<ChecksumVerifier>>>,
     engines_left: AtomicUsize,
     /// Engines and device transfers.
@@ -71,8 +71,8 @@ impl Shared {
         }
     }
 
-    /// Loads the `extents` that are left, starting with the one of index `next`, which all threads
-    /// advance, until none is left or the load is stopped. Delivers the tensors of each.
+    /// Loads the remaining `extents`, of which `next` is the index of the first, until none is left
+    /// or the load is stopped. All threads advance `next`. Delivers the tensors of each extent.
     pub fn load_extents<T: IntoIterator<Item = LoadedTensors>>(
         &self,
         extents: &[Extent],

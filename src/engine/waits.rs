@@ -14,7 +14,7 @@ pub(super) struct EngineWaits {
     engine: usize,
     /// Read tasks that have not ended.
     tasks: Cell<usize>,
-    /// Those of them that wait.
+    /// The read tasks that wait.
     waiting: Cell<usize>,
     /// Since when all of them wait.
     since: Cell<Option<Instant>>,
@@ -27,18 +27,18 @@ pub(super) struct Counted<'a> {
 }
 
 impl EngineWaits {
-    /// For an engine that is about to start `tasks` read tasks.
+    /// Creates the counts of an engine that is about to start `tasks` read tasks.
     pub fn new(recorder: Arc<Recorder>, engine: usize, tasks: usize) -> Self {
         let (tasks, waiting) = (Cell::new(tasks), Cell::new(0));
         Self { recorder, engine, tasks, waiting, since: Cell::new(None) }
     }
 
-    /// A read task, which has ended when this is dropped.
+    /// Counts a read task as running. Dropping the result counts it as ended.
     pub fn task(&self) -> Counted<'_> {
         Counted { waits: self, count: &self.tasks }
     }
 
-    /// A read task that waits for memory until this is dropped.
+    /// Counts a read task as waiting for memory until the result is dropped.
     pub fn wait(&self) -> Counted<'_> {
         self.waiting.set(self.waiting.get() + 1);
         self.update();

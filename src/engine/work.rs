@@ -15,7 +15,8 @@ pub(crate) trait Work: Send + Sync {
     /// anything.
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>>;
 
-    /// How many full slots the device transfers hold. They return these by themselves.
+    /// How many full slots the device transfers hold. The transfers return them when their copies
+    /// complete.
     fn in_transfer(&self) -> usize {
         0
     }
@@ -30,11 +31,11 @@ pub(crate) trait Work: Send + Sync {
     }
 }
 
-/// What a read task does next.
+/// The next step of a read task.
 pub(crate) enum NextStep {
     /// Perform this read.
     Read(ChunkRead),
-    /// Hand this to the caller; it needs no read.
+    /// Deliver this to the caller; it needs no read.
     Deliver(Completion),
     /// Wait until a slot of this ring is freed: `need` bytes are needed.
     Wait { ring: Arc<Ring>, need: usize },

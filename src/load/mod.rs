@@ -53,7 +53,7 @@ impl Loader {
     /// headers are read.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::open`].
+    /// The errors of [`Checkpoint::open`].
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
         let opener = self.opener.renewed().for_gpus(self.options.devices.has_only_gpus());
         Checkpoint::open_with(&opener, locations.into_locations()?)

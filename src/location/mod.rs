@@ -66,7 +66,7 @@ impl Location {
     /// a path.
     ///
     /// # Errors
-    /// Those of [`parse`](Self::parse).
+    /// The errors of [`parse`](Self::parse).
     pub fn parse_os(text: &OsStr) -> Result<Location> {
         match text.to_str() {
             Some(text) => Self::parse(text),
@@ -154,7 +154,7 @@ pub trait IntoLocations {
     /// The locations, in the order given.
     ///
     /// # Errors
-    /// Those of [`Location::parse`].
+    /// The errors of [`Location::parse`].
     fn into_locations(self) -> Result<Vec<Location>>;
 }
 

@@ -40,7 +40,7 @@ pub(super) struct RingState {
     closed: bool,
 }
 
-/// What a ring has allocated at one moment.
+/// The allocations of a ring at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingUsage {
     /// The number of slots that are being filled or held by tensors.
@@ -52,8 +52,9 @@ pub struct RingUsage {
 }
 
 impl Ring {
-    /// A ring of `capacity` bytes whose slots start and end at multiples of `block` bytes (a power
-    /// of two, at least a page, at most a huge page); the capacity is rounded up to that.
+    /// A ring of `capacity` bytes whose slots start and end at multiples of `block` bytes. The
+    /// block is a power of two, at least a page and at most a huge page; the capacity is rounded up
+    /// to a multiple of it.
     ///
     /// # Errors
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) when the address space is too small.
@@ -61,8 +62,9 @@ impl Ring {
         Self::make(capacity, block, false, None)
     }
 
-    /// As [`new`](Self::new), for devices that read the memory themselves: its pages stay in place as
-    /// long as the ring lives. They are allocated on the NUMA node `node`, if the kernel permits it.
+    /// As [`new`](Self::new), for devices that read the memory by DMA: the pages stay mapped as
+    /// long as the ring lives. They are allocated on the NUMA node `node`, if the kernel permits
+    /// it.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -109,7 +111,8 @@ impl Ring {
         self.memory.len()
     }
 
-    /// Takes ranges of at least these lengths, rounded up to blocks, or none of them.
+    /// Takes ranges of at least these lengths, rounded up to blocks. Returns `None` and takes
+    /// nothing if they do not all fit.
     pub(super) fn take<const N: usize>(&self, lens: [usize; N]) -> Option<[Range<usize>; N]> {
         let mut state = self.state.lock();
         let mut taken = [const { 0..0 }; N];
@@ -152,9 +155,9 @@ impl Ring {
         self.freed.notify_waiters();
     }
 
-    /// Ends allocation: memory that is freed from now on is returned to the kernel, and so is what is
-    /// free now (unless the ring keeps its memory). Wakes all waiters, each time it is called: a load
-    /// that is cancelled closes rings that may be closed already.
+    /// Ends allocation. Memory that is free now or freed later is returned to the kernel, unless
+    /// the ring keeps its memory. Each call wakes all waiters, as a cancelled load may close a ring
+    /// that is closed already.
     pub fn close(&self) {
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.closed, true) && !self.keeps_memory {
@@ -174,7 +177,7 @@ impl Ring {
         free
     }
 
-    /// The NUMA node on which its pages are allocated if possible.
+    /// The NUMA node on which the ring's pages are allocated if possible.
     pub(crate) fn node(&self) -> Option<usize> {
         self.node
     }
@@ -184,7 +187,7 @@ impl Ring {
         self.block
     }
 
-    /// Returns free memory that was ever used to the kernel.
+    /// Returns free memory to the kernel, up to the high-water mark.
     fn discard_free(&self, state: &RingState) {
         for (&start, &len) in &state.free {
             let touched = start..(start + len).min(state.high_water);
@@ -201,7 +204,7 @@ impl Ring {
         self.freed.notified()
     }
 
-    /// What is allocated now.
+    /// The present allocations.
     pub fn usage(&self) -> RingUsage {
         let state = self.state.lock();
         RingUsage {
@@ -211,9 +214,9 @@ impl Ring {
         }
     }
 
-    /// Faults memory in ahead of the reads, so that reads do not wait for pages to be zeroed: keeps
+    /// Faults memory in ahead of the reads, so that reads do not wait for pages to be zeroed. Keeps
     /// `ahead` bytes beyond the highest slot populated, and returns when the ring is closed or
-    /// fully populated. Needs a thread of its own.
+    /// fully populated, so it needs a thread of its own.
     ///
     /// Allocated slots are left to the reads into them: when two threads fault in the same huge page,
     /// both zero it.
@@ -224,7 +227,7 @@ impl Ring {
         while let Some(high_water) = self.wait_for_growth((done + 1).saturating_sub(ahead)) {
             done = done.max(high_water.next_multiple_of(HUGE_PAGE_BYTES));
             let end = (done + STEP_BYTES).min(self.capacity());
-            // On an old kernel, and without memory, the reads fault pages in themselves.
+            // On an old kernel, or when memory is short, the reads fault pages in themselves.
             if done >= end || self.memory.populate_write(done..end).is_err() {
                 return;
             }

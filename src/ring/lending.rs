@@ -1,4 +1,4 @@
-//! The rule that keeps shared slices of a ring's memory and foreign writers apart.
+//! Ensures that no shared slice of a ring's memory exists while foreign code may write to it.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -38,7 +38,8 @@ impl Lending {
         state.lent && state.borrows == 0
     }
 
-    /// Keeps the memory from being lent until the borrow is dropped; `None` once it is lent.
+    /// Keeps the memory from being lent until the borrow is dropped. Returns `None` once it is
+    /// lent.
     pub fn borrow(&self) -> Option<Borrow<'_>> {
         let mut state = self.lock();
         (!state.lent).then(|| {
@@ -65,8 +66,8 @@ impl Drop for Borrow<'_> {
     }
 }
 
-/// Copies memory that foreign code may be writing to: each byte of the copy is one that stood there
-/// at some moment of the copy.
+/// Copies memory that foreign code may be writing to: each byte of the copy is a value that the
+/// source byte had at some moment of the copy.
 ///
 /// No reference to the source is made; it is read by relaxed atomic loads.
 ///

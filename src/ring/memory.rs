@@ -66,7 +66,7 @@ impl Mapping {
     /// Maps the first `len` bytes of `file`, read-only.
     ///
     /// # Errors
-    /// Those of mmap(2).
+    /// The errors of mmap(2).
     pub fn of_file(file: &File, len: usize) -> io::Result<Self> {
         Self::of_file_at(file, 0, len)
     }
@@ -84,8 +84,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Makes the kernel take the pages that are faulted in from now on from the NUMA node `node`, as
-    /// long as that node has free pages.
+    /// Makes the kernel allocate pages that are faulted in from now on from the NUMA node `node`,
+    /// as long as that node has free pages.
     ///
     /// # Errors
     /// ENOSYS or EPERM where the kernel or a container does not permit it; EINVAL if there is no such
@@ -140,7 +140,8 @@ impl Mapping {
         self.advise(range, MmapAdvise::MADV_POPULATE_READ)
     }
 
-    /// The number of pages in memory: of a file mapping, those in the page cache. mincore(2).
+    /// The number of pages in memory, by mincore(2). For a file mapping these are the pages in the
+    /// page cache.
     pub(crate) fn resident_pages(&self) -> io::Result<usize> {
         let mut pages = vec![0_u8; self.len.div_ceil(4096)];
         // SAFETY: the range is this mapping's and `pages` has one byte for each of its pages.

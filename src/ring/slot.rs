@@ -25,7 +25,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Exclusive, page-aligned memory of the ring, which it returns to when it is dropped.
+/// Exclusive, page-aligned memory of a ring. Dropping it returns the memory to the ring.
 pub struct Slot {
     ring: Arc<Ring>,
     range: Range<usize>,
@@ -33,14 +33,15 @@ pub struct Slot {
 }
 
 impl Ring {
-    /// A slot of at least `len` bytes (rounded up to blocks), or `None` while none fits and once the
-    /// ring is closed.
+    /// Allocates a slot of at least `len` bytes (rounded up to blocks). Returns `None` if no slot
+    /// of this length is free, or if the ring is closed.
     pub fn allocate(self: &Arc<Self>, len: usize) -> Option<Slot> {
         let [range] = self.take([len])?;
         Some(Slot { ring: Arc::clone(self), range, span: None })
     }
 
-    /// Two slots as [`allocate`](Self::allocate) gives them, or `None` while they do not both fit.
+    /// Allocates two slots as [`allocate`](Self::allocate) does, or none and returns `None` if they
+    /// do not both fit.
     pub fn allocate_two(self: &Arc<Self>, lens: [usize; 2]) -> Option<[Slot; 2]> {
         let slot = |range| Slot { ring: Arc::clone(self), range, span: None };
         Some(self.take(lens)?.map(slot))
@@ -59,8 +60,8 @@ impl Slot {
         self.range.len()
     }
 
-    /// Splits the slot into windows, one ending at each of `ends`, of which there is at least one.
-    /// They ascend, and the last one is at most the slot's length.
+    /// Splits the slot into windows, one ending at each of `ends`. There is at least one end; the
+    /// ends ascend, and the last one is at most the slot's length.
     ///
     /// # Panics
     /// When `ends` does not ascend within the slot, which is a bug in the planner.
@@ -104,14 +105,14 @@ impl Filling {
     }
 }
 
-/// The only way to write to one part of a slot (or of lent memory).
+/// The exclusive right to write to one part of a slot, or of a caller's memory.
 pub struct Window {
     ptr: NonNull<u8>,
     len: usize,
-    /// How far reads may fill it at the moment; at most `len`.
+    /// The offset up to which reads may currently fill the window; at most `len`.
     end: usize,
     filled: usize,
-    /// Keeps the memory alive; `None` for lent memory, which its lender keeps alive.
+    /// Keeps the memory alive. `None` for memory of a caller, which the caller keeps alive.
     owner: Option<Arc<Filling>>,
 }
 
@@ -184,8 +185,8 @@ impl Window {
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.filled) }
     }
 
-    /// Gives up the filled bytes, which others may read from now on. The window keeps the bytes behind
-    /// them, none of which is filled. `None` for windows over lent memory.
+    /// Gives up the filled bytes, which others may read from now on. The window keeps the remaining
+    /// bytes, none of which is filled. Returns `None` for windows over a caller's memory.
     pub fn share(&mut self) -> Option<Part> {
         let filling = Arc::clone(self.owner.as_ref()?);
         let base = filling.slot.ring.memory.start().as_ptr() as usize;
@@ -219,8 +220,8 @@ impl Window {
         }
     }
 
-    /// Ends the window, which is filled. The last window of a slot returns the full slot; windows over
-    /// lent memory return `None`.
+    /// Ends the window, which is filled. The last window of a slot returns the full slot. Other
+    /// windows, and windows over a caller's memory, return `None`.
     pub fn complete(mut self) -> Option<FullSlot> {
         let filling = self.owner.take()?;
         // AcqRel: the writes to every window happen before the full slot is read.
@@ -243,7 +244,7 @@ impl fmt::Debug for Window {
 #[derive(Clone)]
 pub struct Part {
     filling: Arc<Filling>,
-    /// In the ring's memory.
+    /// The range of the part in the ring's memory.
     range: Range<usize>,
 }
 
@@ -253,14 +254,14 @@ impl Part {
         self.range.len()
     }
 
-    /// Its bytes as a slice, until whose end the ring's memory cannot be lent: hold it briefly.
-    /// `None` once memory of the ring is lent.
+    /// The part's bytes as a slice. The ring's memory cannot be lent while the slice lives, so hold
+    /// it briefly. Returns `None` once memory of the ring is lent.
     pub fn borrow(&self) -> Option<BorrowedPart<'_>> {
         let borrow = self.filling.slot.ring.lending.borrow()?;
         Some(BorrowedPart { part: self, _borrow: borrow })
     }
 
-    /// Copies its bytes, which a borrower of the slot may be changing meanwhile.
+    /// Copies the part's bytes. Foreign code to which the slot is lent may change them meanwhile.
     ///
     /// # Panics
     /// When `into` is not as long as the part.
@@ -271,7 +272,7 @@ impl Part {
         unsafe { copy_lent(self.filling.address(self.range.start), into) }
     }
 
-    /// The part of its bytes in `range`.
+    /// The sub-range `range` of this part.
     ///
     /// # Panics
     /// When the part has fewer bytes.
@@ -323,12 +324,13 @@ impl FullSlot {
     pub fn bytes(&self, range: Range<usize>) -> &[u8] {
         let range = self.in_ring(range);
         // SAFETY: all windows were completed (consumed), so Rust code cannot write to the slot, and
-        // those who write to what `lend` gave vouch that nobody has a slice of it. The slot is not
-        // released while `filling` lives.
+        // foreign code that writes through the pointer of `lend` ensures that nobody has a slice of
+        // it. The slot is not released while `filling` lives.
         unsafe { self.filling.slot.ring.memory.bytes(range) }
     }
 
-    /// Copies the bytes from `start` on, which a borrower of the slot may be changing meanwhile.
+    /// Copies the bytes from `start` on. Foreign code to which the slot is lent may change them
+    /// meanwhile.
     ///
     /// # Panics
     /// When the slot has fewer bytes.
@@ -357,13 +359,13 @@ impl FullSlot {
         Arc::strong_count(&self.filling) > 1
     }
 
-    /// The address of its first byte, to be read from.
+    /// The address of the slot's first byte, to be read from.
     pub fn as_ptr(&self) -> *const u8 {
         self.filling.address(self.filling.slot.range.start).as_ptr()
     }
 
-    /// The address of its first byte, to be written to by foreign code. Waits until no [`Part`] of
-    /// the ring is borrowed; from then on parts can only be copied.
+    /// The address of the slot's first byte, to be written to by foreign code. Waits until no
+    /// [`Part`] of the ring is borrowed; from then on parts can only be copied.
     ///
     /// Whoever writes to the slot makes sure that nobody has a slice of the same bytes
     /// ([`bytes`](Self::bytes)) meanwhile.

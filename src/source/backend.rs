@@ -67,7 +67,7 @@ impl Backend {
     /// 0.5 leaks its tokio runtime and three descriptors when the kernel refuses.
     ///
     /// # Errors
-    /// Those of the kernel.
+    /// The errors of the kernel.
     pub fn probe() -> io::Result<()> {
         io_uring::IoUring::new(2)?.submit_and_wait(0).map(drop)
     }

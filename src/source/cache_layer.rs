@@ -19,14 +19,14 @@ pub(crate) trait CacheLayer: fmt::Debug + Send + Sync {
     /// Opens the source of `remote`.
     ///
     /// # Errors
-    /// Those of the store, if a request is needed.
+    /// The errors of the store, if a request is needed.
     fn open(&self, remote: &RemoteObject<'_>) -> Result<Arc<dyn Source>>;
 
     /// The names of the objects directly in the directory `remote`; `list` requests them from the
     /// store.
     ///
     /// # Errors
-    /// Those of `list`, if it is called.
+    /// The errors of `list`, if it is called.
     fn list(
         &self,
         remote: &RemoteObject<'_>,
@@ -48,7 +48,7 @@ impl RemoteObject<'_> {
     /// Opens the source without a cache.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub fn open(&self) -> Result<Arc<dyn Source>> {
         match self.local()? {
             Some(local) => Ok(local),
@@ -60,7 +60,7 @@ impl RemoteObject<'_> {
     /// not to be verified.
     ///
     /// # Errors
-    /// Those of the store, which is [prepared](Store::prepare) first.
+    /// The errors of the store, which is [prepared](Store::prepare) first.
     pub fn local(&self) -> Result<Option<Arc<dyn Source>>> {
         self.prepare()?;
         match self.store.local(self.uri.key()) {
@@ -73,7 +73,7 @@ impl RemoteObject<'_> {
     /// still has the identity `known`, none of its bytes are sent.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub fn object(&self, known: Option<ObjectIdentity>) -> Result<ObjectSource> {
         ObjectSource::open(self.client, Arc::clone(&self.store), self.uri, self.verify, known)
     }

@@ -51,7 +51,7 @@ impl Opener {
     /// Opens the source at `location`.
     ///
     /// # Errors
-    /// Those of [`FileSource::open`] for a file, those of the store for an object.
+    /// The errors of [`FileSource::open`] for a file, those of the store for an object.
     pub fn open(&self, location: &Location) -> Result<Arc<dyn Source>> {
         match location {
             Location::File(_) if self.options.verify && !self.allows_unverified_files => {
@@ -68,7 +68,7 @@ impl Opener {
     /// Opens the object `uri`; with `verify`, its bytes are compared with its checksum.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub fn open_object(&self, uri: &ObjectUri, verify: bool) -> Result<Arc<dyn Source>> {
         let uri = &self.actual(uri)?;
         let remote = self.remote(uri, verify)?;
@@ -82,7 +82,7 @@ impl Opener {
     /// list.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub fn list(&self, directory: &ObjectUri) -> Result<Option<Vec<String>>> {
         let uri = &self.actual(directory)?;
         let remote = self.remote(uri, false)?;
@@ -102,7 +102,7 @@ impl Opener {
     /// the server cannot list.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub fn entries(
         &self,
         directory: &ObjectUri,
@@ -127,7 +127,7 @@ impl Opener {
     /// The object `uri` at its store, without a request.
     ///
     /// # Errors
-    /// Those of invalid options or variables.
+    /// The errors of invalid options or variables.
     pub(super) fn remote<'a>(
         &'a self,
         uri: &'a ObjectUri,

@@ -38,7 +38,7 @@ pub(crate) trait GpuMemory: Send + Sync {
     /// within the memory.
     ///
     /// # Errors
-    /// Those of the driver.
+    /// The errors of the driver.
     fn copy_out(&self, start: usize, into: &mut [u8]) -> Result<()>;
 }
 
@@ -140,7 +140,7 @@ impl Storage {
     /// Copies bytes from `start` to `into`. Foreign code may be writing to them meanwhile.
     ///
     /// # Errors
-    /// Those of the GPU's driver.
+    /// The errors of the GPU's driver.
     ///
     /// # Panics
     /// When the storage has fewer bytes.

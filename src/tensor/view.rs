@@ -124,7 +124,7 @@ impl Tensor {
     /// A copy of the elements in host memory.
     ///
     /// # Errors
-    /// Those of the GPU's driver.
+    /// The errors of the GPU's driver.
     pub fn to_vec(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.len_bytes()];
         self.copy_to(&mut bytes)?;
@@ -134,7 +134,7 @@ impl Tensor {
     /// Copies the elements to `into`.
     ///
     /// # Errors
-    /// Those of the GPU's driver.
+    /// The errors of the GPU's driver.
     ///
     /// # Panics
     /// When `into` is not as long as the tensor.

@@ -68,7 +68,7 @@ pub enum Align {
 /// Writes rows in columns as wide as their widest cell, two spaces apart.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn table<const N: usize>(
     out: &mut dyn Write,
     columns: [Align; N],

@@ -26,7 +26,7 @@ impl Listing<'_> {
     /// Calls `on_file` with the path and the length in bytes of each matching file.
     ///
     /// # Errors
-    /// Those of [`Loader::list`].
+    /// The errors of [`Loader::list`].
     pub fn for_each(
         &self,
         loader: &Loader,

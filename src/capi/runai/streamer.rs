@@ -132,7 +132,7 @@ impl Streamer {
     /// Queues `submission` for the reader threads.
     ///
     /// # Errors
-    /// Those of [`Queue::push`].
+    /// The errors of [`Queue::push`].
     pub fn submit(self: &Arc<Self>, submission: Submission) -> Result<(), Code> {
         self.settings.lock().is_used = true;
         self.queue.push(submission, || {

@@ -96,7 +96,7 @@ impl Loader {
     /// of an index keep their paths below the index; other files keep their names.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open) and of [`download`](Self::download).
+    /// The errors of [`open`](Self::open) and of [`download`](Self::download).
     pub fn download_checkpoint(
         &self,
         locations: impl IntoLocations,

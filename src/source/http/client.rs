@@ -62,7 +62,7 @@ impl Client {
     /// Runs `work` on the thread for small requests and blocks until it is done.
     ///
     /// # Errors
-    /// Those of `work`, or of starting the thread.
+    /// The errors of `work`, or of starting the thread.
     pub fn block_on<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -73,7 +73,7 @@ impl Client {
     /// Runs `work` on the thread for small requests; may be awaited on any runtime.
     ///
     /// # Errors
-    /// Those of `work`, or of starting the thread.
+    /// The errors of `work`, or of starting the thread.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub async fn on_control<T: Send + 'static>(
         &self,

@@ -61,7 +61,7 @@ impl<C: SigningCredential> CredentialCache<C> {
     /// result.
     ///
     /// # Errors
-    /// Those of `search`, unless the cached credentials are still valid.
+    /// The errors of `search`, unless the cached credentials are still valid.
     pub async fn get(&self, search: impl Future<Output = Result<Found<C>>>) -> Result<Option<C>> {
         if let Some(fresh) = self.fresh() {
             return Ok(fresh);

@@ -38,7 +38,7 @@ impl DirectReads {
     /// otherwise one for each read.
     ///
     /// # Errors
-    /// Those of the kernel: EINVAL if the file system does not support direct reads.
+    /// The errors of the kernel: EINVAL if the file system does not support direct reads.
     pub fn prepare(
         paths: &[PathBuf],
         chunk_bytes: usize,
@@ -137,7 +137,7 @@ impl MappedFiles {
     /// measured.
     ///
     /// # Errors
-    /// Those of mmap(2).
+    /// The errors of mmap(2).
     pub fn touch(paths: &[PathBuf]) -> io::Result<Self> {
         let mut mapped = Self { parts: Vec::with_capacity(paths.len()) };
         for path in paths {

@@ -56,7 +56,7 @@ pub fn run(arguments: &[OsString]) -> Outcome<Run> {
 /// The path of this executable.
 ///
 /// # Errors
-/// Those of the operating system.
+/// The errors of the operating system.
 pub fn executable() -> Outcome<PathBuf> {
     Ok(std::env::current_exe().map_err(|error| Error::from_io("find this executable", error))?)
 }

@@ -35,7 +35,7 @@ impl Report {
     /// Writes the report as tables.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         use Align::{Left, Right};
         writeln!(out, "{}", self.checkpoint.describe())?;

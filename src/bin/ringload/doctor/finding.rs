@@ -60,7 +60,7 @@ impl Finding {
 /// are.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write(out: &mut dyn Write, findings: &[Finding]) -> io::Result<()> {
     let topic_width = findings.iter().map(|finding| finding.topic.len()).max().unwrap_or(0);
     for Finding { level, topic, fact, remedies } in findings {

@@ -31,7 +31,7 @@ fn file_system_finding(path: &Path) -> Finding {
 /// The name of the file system of `path`.
 ///
 /// # Errors
-/// Those of statfs(2).
+/// The errors of statfs(2).
 pub fn file_system(path: &Path) -> io::Result<String> {
     // The magic number has 32 bits; the width of the field depends on the platform.
     let magic = statfs(path)?.filesystem_type().0 as u32;

@@ -85,7 +85,7 @@ fn work(tensors: &Mutex<Receiver<Tensor>>, retention: Retention) -> ringload::Re
 /// A name with a line break or a backslash is escaped, and its line begins with a backslash.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write(out: &mut dyn Write, digests: &Digests) -> io::Result<()> {
     for (name, digest) in digests {
         if name.contains(['\\', '\n', '\r']) {

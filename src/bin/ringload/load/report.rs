@@ -61,7 +61,7 @@ impl Report {
     /// Writes the report as text: two lines, and one for each notable event.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.headline())?;
         writeln!(out, "{}", self.costs())?;

@@ -135,7 +135,7 @@ impl GdsGpu {
     /// completes. Several threads may load different extents at the same time.
     ///
     /// # Errors
-    /// Those of `fill`, and [`OutOfMemory`](crate::ErrorKind::OutOfMemory).
+    /// The errors of `fill`, and [`OutOfMemory`](crate::ErrorKind::OutOfMemory).
     pub fn load_extent(
         &self,
         extent: &Extent,

@@ -51,7 +51,7 @@ impl TreeEntry {
 /// continues "cannot".
 ///
 /// # Errors
-/// Those of [`read_pages`].
+/// The errors of [`read_pages`].
 pub(super) async fn read(
     client: &Arc<Client>,
     policy: &dyn RequestPolicy,

@@ -41,7 +41,7 @@ struct Object {
 /// The objects in `directory`.
 ///
 /// # Errors
-/// Those of [`read_pages`].
+/// The errors of [`read_pages`].
 pub(super) async fn entries(
     bucket: &S3Bucket,
     client: &Arc<Client>,
