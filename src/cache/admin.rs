@@ -149,7 +149,8 @@ impl CacheAdmin {
 
     /// Removes the entries of the object at `location`, or of all objects below that address.
     ///
-    /// # Errors [`NotFound`](ErrorKind::NotFound) if there is no such entry,
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such entry,
     /// [`InvalidInput`](ErrorKind::InvalidInput) if one of the entries is in use.
     pub fn remove(&self, location: &Location) -> Result<Pruned> {
         let location = location.to_string();

@@ -185,7 +185,8 @@ impl CacheDir {
 
     /// Runs `change`, which creates or replaces the entry, while no other process does.
     ///
-    /// # Errors The errors of `change`; [`TimedOut`](io::ErrorKind::TimedOut) when another process
+    /// # Errors
+    /// The errors of `change`; [`TimedOut`](io::ErrorKind::TimedOut) when another process
     /// takes too long, [`ReadOnlyFilesystem`](io::ErrorKind::ReadOnlyFilesystem) where nothing is
     /// written.
     pub fn change(&self, entry: LockRange, change: impl Fn() -> io::Result<()>) -> io::Result<()> {

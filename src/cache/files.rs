@@ -185,7 +185,8 @@ impl EntryFiles {
 
 /// The path of the data file of the entry in `directory`, whichever name it has now.
 ///
-/// # Errors [`io::ErrorKind::NotFound`] if the entry has no data file.
+/// # Errors
+/// [`io::ErrorKind::NotFound`] if the entry has no data file.
 pub(super) fn data_path(directory: &Path) -> io::Result<PathBuf> {
     // The file may be renamed from `PARTIAL` to `DATA` between two checks, never back.
     let names = [DATA, PARTIAL, DATA];

@@ -156,7 +156,8 @@ impl Engine {
     /// and no memory was returned for the hold timeout. The load then goes on in a new ring if the
     /// caller may retain all memory.
     ///
-    /// # Errors When the caller holds all memory and may not retain it.
+    /// # Errors
+    /// When the caller holds all memory and may not retain it.
     fn check_held(&self, ring: &Arc<Ring>, need: usize) -> Result<()> {
         let Some(starving) = self.shared.queue.starving_for() else {
             return Ok(());

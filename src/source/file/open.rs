@@ -83,7 +83,8 @@ impl DirectFile {
 
 /// Opens `path` for reading if it is a regular file. Never blocks, not even on a FIFO.
 ///
-/// # Errors The errors of opening; [`InvalidInput`](ErrorKind::InvalidInput) for anything but a
+/// # Errors
+/// The errors of opening; [`InvalidInput`](ErrorKind::InvalidInput) for anything but a
 /// regular file.
 pub(in crate::source) fn open_regular(path: &Path) -> Result<File> {
     let fail = |e| Error::from_io(format_args!("open {}", path.display()), e);

@@ -79,7 +79,8 @@ impl Object {
     /// returned as well; none are sent if the object still has the identity `known`. Runs on the
     /// control thread's runtime.
     ///
-    /// # Errors The errors of the store; [`Unsupported`](ErrorKind::Unsupported) for a server
+    /// # Errors
+    /// The errors of the store; [`Unsupported`](ErrorKind::Unsupported) for a server
     /// without ranges.
     pub async fn open(
         client: Arc<Client>,

@@ -34,7 +34,8 @@ impl ObjectSource {
     /// Opens the object `uri` of `store`; with `verify`, its bytes are compared with its checksum. If
     /// it still has the identity `known`, none of its bytes are sent.
     ///
-    /// # Errors The errors of the store; [`Unsupported`](ErrorKind::Unsupported) for a server
+    /// # Errors
+    /// The errors of the store; [`Unsupported`](ErrorKind::Unsupported) for a server
     /// without ranges, and for an object without a checksum if it is to be verified.
     pub fn open(
         client: &Arc<Client>,

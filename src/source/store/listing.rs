@@ -28,7 +28,8 @@ pub(super) struct ListingPage<T> {
 /// page from its token (`None` for the first page); `not_a_listing` is the error for a response that
 /// `parse` rejects. `doing` continues "cannot", as for [`Client::fetch`].
 ///
-/// # Errors The errors of the requests; `not_a_listing`; [`Io`](ErrorKind::Io) for a page that
+/// # Errors
+/// The errors of the requests; `not_a_listing`; [`Io`](ErrorKind::Io) for a page that
 /// leads to itself; [`Unsupported`](ErrorKind::Unsupported) for a listing of more than
 /// [`PAGES_MAX`] pages.
 pub(super) async fn read_pages<T>(

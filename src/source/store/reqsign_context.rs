@@ -45,7 +45,8 @@ pub(super) fn context(client: &Arc<Client>) -> Context {
 /// Adds a bearer token to a request: the `token` of the credentials in `cache`, or of those that
 /// `search` finds. Without credentials the request stays as it is.
 ///
-/// # Errors The errors of `search`; [`InvalidInput`](ErrorKind::InvalidInput) for a token that a
+/// # Errors
+/// The errors of `search`; [`InvalidInput`](ErrorKind::InvalidInput) for a token that a
 /// header cannot hold.
 pub(super) async fn add_token<C: SigningCredential>(
     head: &mut Parts,
