@@ -96,7 +96,6 @@ use crate::source::{CacheLayer, RemoteObject, Source};
 use open_cache::OpenCache;
 use parking_lot::Mutex;
 use source::CachedSource;
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -175,12 +174,6 @@ impl CacheLayer for Cache {
         let Some(cache) = self.opened(&|name| remote.env(name))? else { return list() };
         let address = key::of_address(remote.uri, &remote.address());
         cache.dir.listing(&address, |age| cache.trusts_age(age), list)
-    }
-}
-
-impl fmt::Debug for Cache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("options", &self.options).finish_non_exhaustive()
     }
 }
 

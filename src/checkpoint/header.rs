@@ -292,5 +292,5 @@ fn check_size(entry: &HeaderEntry) -> CheckResult<()> {
 mod tests;
 
 #[cfg(test)]
-#[path = "header_agreement.rs"]
+#[path = "header_agreement_tests.rs"]
 mod agreement;

@@ -181,19 +181,6 @@ pub(crate) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
     Ok((name, value))
 }
 
-impl fmt::Debug for RemoteOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
-        f.debug_struct("RemoteOptions")
-            .field("region", &self.region)
-            .field("headers", &names)
-            .field("connections", &self.connections)
-            .field("verify", &self.verify)
-            .field("retries", &self.retries)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,8 @@
 //! Ensures that no shared slice of a ring's memory exists while foreign code may write to it.
 
+use parking_lot::{Condvar, Mutex};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Whether memory of a ring is lent to writers outside of this crate, and how many of its parts are
 /// borrowed as slices.
@@ -25,31 +25,25 @@ struct LendingState {
 impl Lending {
     /// Forbids further borrows, and waits until the present ones are returned.
     pub fn lend(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.lent = true;
-        while state.borrows > 0 {
-            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.returned.wait_while(&mut state, |state| state.borrows > 0);
     }
 
     /// Whether [`lend`](Self::lend) has nothing to wait for.
     pub fn is_lent(&self) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         state.lent && state.borrows == 0
     }
 
     /// Keeps the memory from being lent until the borrow is dropped. Returns `None` once it is
     /// lent.
     pub fn borrow(&self) -> Option<Borrow<'_>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         (!state.lent).then(|| {
             state.borrows += 1;
             Borrow(self)
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LendingState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,7 +52,7 @@ pub(super) struct Borrow<'a>(&'a Lending);
 
 impl Drop for Borrow<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.borrows -= 1;
         if state.borrows == 0 {
             self.0.returned.notify_all();

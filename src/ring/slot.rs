@@ -19,7 +19,6 @@
 use super::allocator::Ring;
 use super::lending::{Borrow, copy_lent};
 use crate::timeline::{Stage, TraceSpan};
-use std::fmt;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -230,12 +229,6 @@ impl Window {
     }
 }
 
-impl fmt::Debug for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Window({} of {} bytes filled)", self.filled, self.len)
-    }
-}
-
 /// Filled bytes of a slot whose other bytes may still be written.
 ///
 /// The slot's holder may lend it to foreign writers, so a part is read either
@@ -296,12 +289,6 @@ impl Deref for BorrowedPart<'_> {
         // SAFETY: the windows have given these bytes up, and the ring's memory is not lent while
         // `_borrow` lives. The slot is not released while the part lives.
         unsafe { self.part.filling.slot.ring.memory.bytes(self.part.range.clone()) }
-    }
-}
-
-impl fmt::Debug for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Part({} bytes)", self.range.len())
     }
 }
 
@@ -377,11 +364,5 @@ impl FullSlot {
     /// Whether [`lend`](Self::lend) has nothing to wait for.
     pub fn is_lent(&self) -> bool {
         self.filling.slot.ring.lending.is_lent()
-    }
-}
-
-impl fmt::Debug for FullSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FullSlot({} bytes)", self.filling.slot.len())
     }
 }

@@ -11,11 +11,10 @@ use super::store::Store;
 use super::traits::Source;
 use crate::error::Result;
 use crate::location::ObjectUri;
-use std::fmt;
 use std::sync::Arc;
 
 /// A cache of the objects of all stores.
-pub(crate) trait CacheLayer: fmt::Debug + Send + Sync {
+pub(crate) trait CacheLayer: Send + Sync {
     /// Opens the source of `remote`.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 ///
 /// An opener sees each repository of the Hub at one commit. The loader makes a
 /// [new opener](Self::renewed) for each checkpoint.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Opener {
     pub options: RemoteOptions,
     client: Arc<OnceLock<Arc<Client>>>,

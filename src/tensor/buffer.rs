@@ -4,7 +4,6 @@ use super::Storage;
 use super::aligned::Aligned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{Ring, Window};
-use std::fmt;
 
 /// Larger tensors get mappings of their own, of which a process may have some ten thousand.
 const MAPPED_BYTES: u64 = 1 << 20;
@@ -66,11 +65,5 @@ impl TensorBuffer {
                 slot.map(|slot| (Storage::from_slot(slot), self.start)).ok_or_else(open)
             }
         }
-    }
-}
-
-impl fmt::Debug for TensorBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TensorBuffer(from {})", self.start)
     }
 }

@@ -10,9 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::tensor::{GpuMemory, LoadedTensors, Offsets, Storage};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The allocations of a load on one GPU.
 #[derive(Default)]
@@ -106,7 +107,7 @@ impl Allocations {
             }
             Addresses::PerTensor | Addresses::Given(_) => (positions.start, Offsets::Zero),
         };
-        let mut allocations = self.lock();
+        let mut allocations = self.by_key.lock();
         let Some(allocation) = allocations.get_mut(&key) else {
             // Empty tensors have no allocation, and neither has the caller's own memory.
             return LoadedTensors { positions, storage: Storage::empty(device), starts };
@@ -126,7 +127,7 @@ impl Allocations {
         key: usize,
         (len_bytes, pending_bytes): (u64, u64),
     ) -> Result<u64> {
-        let mut allocations = self.lock();
+        let mut allocations = self.by_key.lock();
         if let Some(allocation) = allocations.get(&key) {
             return Ok(allocation.memory.address());
         }
@@ -134,9 +135,5 @@ impl Allocations {
         let address = memory.address();
         allocations.insert(key, Allocation { memory, pending_bytes });
         Ok(address)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Allocation>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

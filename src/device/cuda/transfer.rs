@@ -26,11 +26,12 @@ use crate::options::Device;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
 use crate::timeline::Stage;
+use parking_lot::Mutex;
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Two streams keep the copy engine busy while the event of one of them is handled.
@@ -120,7 +121,7 @@ impl CudaTransfer {
         let streams: Vec<_> = (0..STREAMS)
             .map(|_| CopyStream::new(entered, &self.required, run.pinned))
             .collect::<Result<_>>()?;
-        let submitted = self.submitted.lock().unwrap_or_else(PoisonError::into_inner);
+        let submitted = self.submitted.lock();
         for stream in streams.iter().cycle() {
             let Ok(Some(next)) = submitted.recv() else { break };
             if run.sink.is_cancelled() {

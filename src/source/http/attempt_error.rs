@@ -14,18 +14,19 @@ pub(crate) type Attempted<T> = std::result::Result<T, AttemptError>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttemptError {
     /// There was no response, only a part of it, or a wrong one.
-    #[error("{}", .0.sentence)]
-    Transport(TransportError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     /// The server responded with an error.
     #[error("the server answered {}", .0.status)]
     Response(Box<ErrorResponse>),
     /// An error that a retry would not change.
-    #[error("{0}")]
-    Final(Error),
+    #[error(transparent)]
+    Final(#[from] Error),
 }
 
 /// An attempt without a usable response.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
 pub(crate) struct TransportError {
     /// The label for counting retries: `connect`, `reset`, `timeout`, ...
     pub reason: &'static str,
@@ -112,20 +113,8 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     None
 }
 
-impl From<TransportError> for AttemptError {
-    fn from(error: TransportError) -> Self {
-        Self::Transport(error)
-    }
-}
-
 impl From<ErrorResponse> for AttemptError {
     fn from(response: ErrorResponse) -> Self {
         Self::Response(Box::new(response))
-    }
-}
-
-impl From<Error> for AttemptError {
-    fn from(error: Error) -> Self {
-        Self::Final(error)
     }
 }

@@ -24,7 +24,6 @@ use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use tokio::time::timeout;
@@ -38,12 +37,6 @@ pub(crate) struct Client {
     /// The idle connections of the control thread's runtime.
     pool: Pool,
     counters: LoadCounters,
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("options", &self.options).finish_non_exhaustive()
-    }
 }
 
 impl Client {

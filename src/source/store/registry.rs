@@ -13,7 +13,6 @@ use crate::location::{ObjectUri, Scheme};
 use crate::source::http::Client;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 /// The stores in use, each opened once, so that all its objects share its credentials.
@@ -22,12 +21,6 @@ pub(crate) struct Stores {
     open: Mutex<HashMap<(Scheme, String), Arc<dyn Store>>>,
     #[cfg(feature = "s3")]
     aws: Arc<s3::AwsCredentials>,
-}
-
-impl fmt::Debug for Stores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stores").finish_non_exhaustive()
-    }
 }
 
 impl Stores {

@@ -7,11 +7,12 @@
 use super::retention::Retention;
 use crate::format;
 use aws_lc_rs::digest::{SHA256, digest};
+use parking_lot::Mutex;
 use ringload::Tensor;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 /// Hexadecimal digests by tensor name.
@@ -67,7 +68,7 @@ fn work(tensors: &Mutex<Receiver<Tensor>>, retention: Retention) -> ringload::Re
     let mut done = Hashed::default();
     loop {
         // A panic of another worker leaves the receiver intact.
-        let next = tensors.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = tensors.lock().recv();
         let Ok(tensor) = next else { return Ok(done) };
         let hash = match tensor.host_bytes() {
             Some(bytes) => digest(&SHA256, bytes),

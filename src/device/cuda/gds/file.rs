@@ -71,11 +71,13 @@ unsafe impl Send for RegisteredFile {}
 unsafe impl Sync for RegisteredFile {}
 
 /// The error of a read by cuFile.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum CufileReadError {
     /// The operating system failed.
+    #[error("cuFileRead: {0}")]
     System(io::Error),
     /// cuFile failed; a sentence says why.
+    #[error("{0}")]
     Cufile(String),
 }
 
@@ -147,14 +149,5 @@ impl CufileReadError {
     /// Whether the failure is transient, so that the read can be repeated.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::System(error) if action(error) == ErrnoAction::Retry)
-    }
-}
-
-impl std::fmt::Display for CufileReadError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::System(error) => write!(f, "cuFileRead: {error}"),
-            Self::Cufile(sentence) => f.write_str(sentence),
-        }
     }
 }

@@ -37,9 +37,10 @@ use crate::error::Result;
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::tensor::{GpuMemory, LoadedTensors};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The number of bytes that the probe compares.
 pub(crate) const PROBE_BYTES: u64 = 4096;
@@ -93,7 +94,7 @@ impl GdsGpu {
     pub fn probe(&self, sample: &ProbeSample) -> Result<(), String> {
         static RESULTS: Mutex<ProbeResults> = Mutex::new(None);
         let key = (self.device(), sample.file_system);
-        let mut results = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut results = RESULTS.lock();
         let known = results.get_or_insert_default().get(&key).cloned();
         known.unwrap_or_else(|| {
             // A failure of the GPU itself says nothing about cuFile and is not remembered.
@@ -147,7 +148,7 @@ impl GdsGpu {
         for copy in self.layout.copies(extent, |position| addresses[position - first]) {
             fill(&GdsTarget { entered: &entered, copy })?;
         }
-        let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tracker = self.tracker.lock();
         Ok(tracker.complete(&self.layout, &self.allocations, extent, self.device()).collect())
     }
 }
