@@ -1,5 +1,6 @@
-//! CRCs of byte ranges, and the CRC of concatenated ranges computed from the CRCs of the parts.
-//! Objects whose ranges arrive out of order and tensors that a GPU checks in pieces need the latter.
+//! CRCs of byte ranges, and the CRC of concatenated ranges computed from the CRCs of the parts. The
+//! combination serves objects whose ranges arrive out of order, and tensors that a GPU checks in
+//! pieces.
 //!
 //! The CRC of two concatenated byte strings is the CRC of the first, shifted by the length of the
 //! second, plus the CRC of the second. Shifting by `n` bytes is a multiplication by x^8n modulo the

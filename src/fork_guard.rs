@@ -1,16 +1,16 @@
-//! Values that are of use only in the process that made them.
+//! Values that are usable only in the process that made them.
 //!
 //! `fork` copies memory, but no threads. In a child, a load has no engines, a lock may be held by a
 //! thread that does not exist there, and dropping a value might wait for such a thread. A
-//! [`ForkGuard`] neither gives its value to a child nor drops it there. Bindings for languages
-//! whose users fork wrap the values that they hand out.
+//! [`ForkGuard`] neither gives its value to a child nor drops it there. The C and Python bindings
+//! wrap the values that they hand out, as their users may fork.
 
 use std::process;
 
 /// A value that belongs to the process that made it.
 #[derive(Debug)]
 pub struct ForkGuard<T> {
-    /// `None` only while it is being dropped.
+    /// `None` only while the guard is being dropped.
     value: Option<T>,
     process: u32,
 }
@@ -25,18 +25,19 @@ impl<T> ForkGuard<T> {
         process::id() == self.process
     }
 
-    /// Returns the value, or `None` in any other process.
+    /// Returns the value, or `None` in a process that did not make it.
     pub fn get(&self) -> Option<&T> {
         self.value.as_ref().filter(|_| self.is_own_process())
     }
 
-    /// Returns the value in any process. In another one, use nothing of it that needs a thread or a
+    /// Returns the value in any process. In a child, use nothing of it that needs a thread or a
     /// lock.
     pub fn get_in_any_process(&self) -> Option<&T> {
         self.value.as_ref()
     }
 
-    /// Takes the value out. Returns `None` in any other process, where the value is forgotten.
+    /// Takes the value out. Returns `None` in a process that did not make it, where the value is
+    /// forgotten.
     pub fn into_inner(mut self) -> Option<T> {
         let value = self.value.take()?;
         if self.is_own_process() {

@@ -1,5 +1,5 @@
 //! Parts of the library for this repository's own command, bindings, benchmarks and tests. They are
-//! not covered by the versions of the crate: anything here may change in any release.
+//! exempt from semantic versioning: anything here may change in any release.
 
 pub use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
 pub use crate::doctor::{

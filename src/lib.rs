@@ -63,7 +63,7 @@
 //!
 //! # Unsafe code
 //!
-//! It is denied for the whole crate, and allowed in `ring` (memory and who may touch it),
+//! It is denied for the whole crate, and allowed in `ring` (memory and who may access it),
 //! `source::backend` (io_uring operations), `device::cuda` (the driver's functions), `sys` (two
 //! system calls), `engine::borrowed` and `load::read_into` (memory of the caller), `tensor::dlpack`
 //! and `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from C).

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A load to GPUs of different nodes has no affinity, because every engine fills slots for every
-//! GPU. If only one node has cores or /sys has no information, nothing is bound and the driver is
-//! not asked for the PCI addresses of its GPUs.
+//! GPU. If only one node has cores or /sys has no information, nothing is bound, and the driver's
+//! PCI addresses are not queried.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

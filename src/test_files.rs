@@ -30,7 +30,7 @@ pub(crate) fn file_at(prefix: &str, sizes: &[usize], data_offset: usize) -> Vec<
     file_of(prefix, &tensors, data_offset)
 }
 
-/// The same, with tensors of types of whole bytes: `U8`, `F16`, `BF16`, `F32`.
+/// A safetensors file of tensors with the element types `U8`, `F16`, `BF16` and `F32` in turn.
 pub(crate) fn float_file(tensors: &[(&str, usize)]) -> Vec<u8> {
     file_of("t", tensors, 0)
 }

@@ -1,8 +1,8 @@
 //! Capsules: the Python objects that carry DLPack structures.
 //!
 //! A consumer takes the pointer out of the capsule and renames it to `used_...`; from then on the
-//! consumer owns the tensor. The destructor of a capsule that still has its original name gives the
-//! tensor back.
+//! consumer owns the tensor. The destructor of a capsule that still has its original name releases
+//! the tensor.
 
 use crate::error::{buffer_error, raised};
 use pyo3::ffi;

@@ -14,34 +14,27 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Options of loads. One loader serves any number of loads, from any threads. What it keeps between
-/// loads (connections, credentials, pinned memory) is made anew in a child process.
+/// Options of loads. One loader serves any number of loads, from any threads. The state that it
+/// keeps between loads (connections, credentials, pinned memory) is made anew in a child process.
 ///
-/// Args:
-///     device: "cpu", "cuda", "cuda:N", or a dict from globs of tensor names to devices. The first
-///         glob that matches counts; tensors that no glob matches go to host memory.
-///     memory_limit: bytes, or text such as "256MiB", "min" (three times the largest tensor,
-///         because a loop still holds the last tensor while it waits for the next one) or "none".
-///         By default the environment decides.
-///     keep: whether the memory limit leaves out the tensors in host memory that the caller holds.
-///         Otherwise, holding as many as the limit allows is an error.
-///     runai_env: whether to read the variables that only Run:ai's own programs read.
-///     dtype: floats are cast to "f32", "f16" or "bf16".
-///     allocation: GPU memory is allocated for each "shard" (the default) or each "tensor".
-///     tensors: load only tensors whose name matches one of these globs.
-///     names: load only the tensors of these names. A name that no tensor has is an error.
-///     order: "completion" (the default) or "file".
-///     read_path: "auto", "direct", "buffered", "mapped" or "gds".
-///     read_size: how much one read or range request asks for: bytes, or text such as "8MiB".
-///     engines: the number of threads that read.
-///     hold_timeout_seconds: how long a load waits for a held tensor when memory is full.
-///     verify: whether to check objects against the checksums that their store keeps.
-///     region, endpoint, headers, connections, s3_credentials: how stores are reached.
-///         `s3_credentials` are access key id, secret access key, and session token or None.
-///     cache_dir: the directory of the local file cache; "" for none. By default the environment
-///         decides.
-///     cache_size: bytes, or text such as "200GiB".
-///     cache_validate: "always", "never", or an age such as "10m".
+/// Args: device: "cpu", "cuda", "cuda:N", or a dict from globs of tensor names to devices. The
+/// first glob that matches counts; tensors that no glob matches go to host memory. memory_limit:
+/// bytes, or text such as "256MiB", "min" (three times the largest tensor, because a loop still
+/// holds the last tensor while it waits for the next one) or "none". By default the environment
+/// decides. keep: whether the memory limit leaves out the tensors in host memory that the caller
+/// holds. Otherwise, holding as many as the limit allows is an error. runai_env: whether to read
+/// the variables that only Run:ai's own programs read. dtype: the type that floats are cast to:
+/// "f32", "f16" or "bf16". allocation: whether GPU memory is allocated for each "shard" (the
+/// default) or each "tensor". tensors: load only tensors whose name matches one of these globs.
+/// names: load only the tensors of these names. A name that no tensor has is an error. order:
+/// "completion" (the default) or "file". read_path: "auto", "direct", "buffered", "mapped" or
+/// "gds". read_size: the size of one read or range request: bytes, or text such as "8MiB". engines:
+/// the number of threads that read. hold_timeout_seconds: how long a load waits for a held tensor
+/// when memory is full. verify: whether to check objects against the checksums that their store
+/// keeps. region, endpoint, headers, connections, s3_credentials: how stores are reached.
+/// `s3_credentials` are access key id, secret access key, and session token or None. cache_dir: the
+/// directory of the local file cache; "" for none. By default the environment decides. cache_size:
+/// bytes, or text such as "200GiB". cache_validate: "always", "never", or an age such as "10m".
 ///
 /// Raises:
 ///     InvalidInputError: if an option cannot be used.
@@ -219,19 +212,19 @@ impl Loader {
     #[pyo3(signature = (seconds=None))]
     fn flush(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<bool> {
         let Some(loader) = self.in_this_process() else { return Ok(true) };
-        // More seconds than a Duration can hold are no limit.
+        // A number of seconds that a Duration cannot hold means no limit.
         let timeout = seconds.and_then(|s| Duration::try_from_secs_f64(s.max(0.0)).ok());
         wait_for(py, move || Ok(loader.flush(timeout)))
     }
 
-    /// Returns why the local file cache does not work fully, or None if it does.
+    /// Returns the first problem of the local file cache, or None if there is none.
     fn cache_trouble(&self) -> Option<String> {
         self.in_this_process()?.cache_trouble()
     }
 }
 
 impl Loader {
-    /// Returns the loader if this process made it.
+    /// Returns the loader, or None if a parent process made it.
     fn in_this_process(&self) -> Option<ringload::Loader> {
         self.current.lock().get().cloned()
     }

@@ -23,7 +23,7 @@ impl Size {
         }
     }
 
-    /// Returns the text of a memory limit, which Python also calls "none".
+    /// Returns the text of a memory limit. Python's "none" becomes "unlimited".
     pub(crate) fn into_limit(self) -> String {
         match self.into_text() {
             none if none == "none" => "unlimited".to_owned(),
@@ -53,7 +53,7 @@ impl<'py> FromPyObject<'_, 'py> for Devices {
     }
 }
 
-/// Returns the items of a dict of texts, each as its key, `between` and its value.
+/// Returns the items of a dict of texts, each as its key, `between`, and its value in one text.
 pub(crate) fn pairs(dict: &Bound<'_, PyDict>, between: &str) -> PyResult<Vec<String>> {
     let pair = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
         Ok(format!("{}{between}{}", key.extract::<String>()?, value.extract::<String>()?))
@@ -71,7 +71,8 @@ pub(crate) struct Options {
 
 impl Options {
     /// Returns the default options. With `keep`, the memory limit leaves out the tensors that the
-    /// caller holds; with `runai_env`, the variables count that only Run:ai's own programs read.
+    /// caller holds. With `runai_env`, the variables that only Run:ai's own programs read are
+    /// honoured.
     pub(crate) fn new(keep: bool, runai_env: bool) -> Self {
         Self { keep, runai_env, values: Vec::new() }
     }

@@ -19,12 +19,12 @@ pub(crate) struct SharedLoad {
 
 enum LoadState {
     Running(Box<TensorStream>),
-    /// Closed, with its last summary.
+    /// The load was closed. Its last summary is kept.
     Closed(Box<Summary>),
 }
 
 impl LoadState {
-    /// Returns the load unless it was closed.
+    /// Returns the load, or `None` if it was closed.
     fn running(&mut self) -> Option<&mut TensorStream> {
         match self {
             Self::Running(stream) => Some(stream),
@@ -36,7 +36,7 @@ impl LoadState {
 /// Wakes the threads that wait for the next tensor.
 #[derive(Default)]
 struct Wakeups {
-    /// How often the threads were woken.
+    /// The number of wakeups so far.
     count: Mutex<u64>,
     woken: Condvar,
 }

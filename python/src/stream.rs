@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// The tensors of a load, as they complete.
 ///
 /// An iterator of `Tensor`. Several threads may use it; each tensor goes to one of them. Closing
-/// it, from any thread, stops the load and ends all waits. Tensors stay valid.
+/// it, from any thread, stops the load and ends all waits. Tensors that were taken stay valid.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Stream {
     load: ForkGuard<Arc<SharedLoad>>,

@@ -33,8 +33,8 @@ pub unsafe fn utf8<'a>(text: *const c_char) -> Option<&'a str> {
     unsafe { self::text(text) }?.to_str()
 }
 
-/// Returns the `count` items at `items`. `None` if that cannot be an array: NULL with items, a
-/// misaligned pointer, or a size that exceeds the address space.
+/// Returns the `count` items at `items`. `None` if they cannot be an array: `items` is NULL
+/// although `count` is not 0, or misaligned, or the size exceeds the address space.
 ///
 /// # Safety
 /// Otherwise there are `count` items, which do not change while the result is used.

@@ -1,9 +1,9 @@
 //! Handles: the numbers that a C program holds in place of pointers.
 //!
-//! A handle looks like a pointer, but nothing is at its address. It is looked up at every call, so
-//! that a handle that was closed, or never was one, is an error and not a crash. A value that is
-//! closed while another thread uses it lives until that thread is done. A forked child cannot use
-//! the handles of its parent.
+//! A handle looks like a pointer, but nothing is at its address. Every call looks the handle up, so
+//! a closed or invalid handle is an error and not a crash. A value that is closed while another
+//! thread uses it lives until that thread is done. A forked child cannot use the handles of its
+//! parent.
 
 use crate::fork_guard::ForkGuard;
 use parking_lot::RwLock;
@@ -25,12 +25,12 @@ struct HandleTable<T> {
     values: BTreeMap<usize, ForkGuard<Arc<T>>>,
 }
 
-/// Why a handle cannot be used.
+/// The reason why a handle cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidHandle {
-    /// It is not open.
+    /// The handle is not open.
     Closed,
-    /// It was opened before the process was forked.
+    /// The handle was opened before the process was forked.
     Forked,
 }
 

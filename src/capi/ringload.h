@@ -237,7 +237,7 @@ int ringload_stream_open(struct RingloadLoader *loader,
 int ringload_stream_next(struct RingloadStream *stream, struct RingloadTensor *tensor);
 
 /**
- * Returns how many bytes of tensors were handed out, and how many there are in all.
+ * Returns how many bytes of tensors were handed out, and the bytes of all tensors of the load.
  *
  * Requires: `done_bytes` and `total_bytes` are NULL or point to memory for a number.
  */
@@ -246,8 +246,8 @@ int ringload_stream_progress(struct RingloadStream *stream,
                              uint64_t *total_bytes);
 
 /**
- * Frees a stream, and cancels its load if that is not done. Its tensors stay valid. NULL and freed
- * streams are ignored.
+ * Frees a stream, and cancels its load if it is still running. Its tensors stay valid. NULL and
+ * freed streams are ignored.
  */
 void ringload_stream_free(struct RingloadStream *stream);
 

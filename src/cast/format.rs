@@ -21,7 +21,7 @@ pub(super) struct F32;
 pub(super) struct F16;
 /// The upper half of an F32.
 pub(super) struct BF16;
-/// It has no infinities and one NaN of each sign.
+/// The OCP format without infinities and with one NaN of each sign.
 pub(super) struct F8E4M3;
 /// The upper half of an F16.
 pub(super) struct F8E5M2;

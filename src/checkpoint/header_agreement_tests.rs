@@ -1,7 +1,7 @@
 //! Agreement with the `safetensors` crate: files that it writes, and files made from them.
 //!
-//! Both must accept a file, and then see the same in it, or both refuse it; but for what
-//! [`stricter_on_purpose`] names.
+//! Either both accept a file and read the same tensors and metadata from it, or both refuse it,
+//! except for the differences in [`stricter_on_purpose`].
 
 #[path = "../../tests/support/dtypes.rs"]
 mod dtypes;
@@ -18,7 +18,7 @@ fn written_file() -> impl Strategy<Value = Vec<u8>> {
     let shape = prop::collection::vec(0..5usize, 0..4);
     let tensor = (0..DTYPES.len(), shape);
     let tensors = prop::collection::hash_map("\\PC{0,12}", tensor, 0..8);
-    // Of no tensors and empty metadata the crate (0.8.0) writes a header that it cannot read.
+    // For no tensors and empty metadata the crate (0.8.0) writes a header that it cannot read.
     let metadata = prop::option::of(prop::collection::hash_map(".{0,5}", ".{0,5}", 1..3));
     (tensors, metadata).prop_map(|(tensors, metadata)| serialize(tensors, metadata))
 }
@@ -76,7 +76,7 @@ fn assert_agreement(bytes: Vec<u8>) {
     }
 }
 
-/// What a byte of a header may be changed to: mostly what means something there.
+/// A byte to write into a header: mostly characters that have a meaning in JSON.
 fn mutated_byte() -> impl Strategy<Value = u8> {
     prop_oneof![
         4 => prop::sample::select(b"{}[]\",:\\ 0123456789-.eEabFU_\n".to_vec()),

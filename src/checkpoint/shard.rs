@@ -35,12 +35,12 @@ impl TensorInfo {
         &self.shape
     }
 
-    /// The index of its shard in [`Checkpoint::shards`](super::Checkpoint::shards).
+    /// The index of the tensor's shard in [`Checkpoint::shards`](super::Checkpoint::shards).
     pub fn shard(&self) -> usize {
         self.shard as usize
     }
 
-    /// The offset of its first byte from the beginning of the shard's file.
+    /// The offset of the tensor's first byte from the beginning of the shard's file, in bytes.
     pub fn offset_bytes(&self) -> u64 {
         self.offset_bytes
     }
@@ -81,12 +81,12 @@ impl Shard {
         self.data_offset_bytes
     }
 
-    /// The positions of its tensors in [`Checkpoint::tensors`](super::Checkpoint::tensors).
+    /// The positions of the shard's tensors in [`Checkpoint::tensors`](super::Checkpoint::tensors).
     pub fn tensors(&self) -> Range<usize> {
         self.tensors.clone()
     }
 
-    /// The `__metadata__` of its header.
+    /// The `__metadata__` of the shard's header.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }

@@ -27,7 +27,7 @@ pub(super) struct Meaning {
     pub kind: ErrorKind,
     /// A plain description of the failure.
     pub what: &'static str,
-    /// What the user can do; empty if there is no useful advice.
+    /// The remedy for the user; empty if there is no useful advice.
     pub remedy: &'static str,
 }
 

@@ -1,6 +1,6 @@
 //! The kinds of errors.
 
-/// What went wrong, coarsely: enough to decide what a caller does next.
+/// The broad class of an error, by which a caller can decide what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

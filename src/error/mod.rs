@@ -14,7 +14,7 @@ use std::fmt;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed.
+/// The error of a failed call.
 ///
 /// `Display` writes one sentence with the location and, where one is known, the remedy. The cause
 /// is available from [`source`](std::error::Error::source) and is not repeated in the sentence.

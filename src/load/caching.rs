@@ -26,22 +26,22 @@ impl Loader {
         self.cache(|options| options.dir = Some(None))
     }
 
-    /// How large the cache may get on disk. Entries are evicted least recently used first; entries in
-    /// use are not evicted.
+    /// Limits the size of the cache on disk. Entries are evicted least recently used first; entries
+    /// in use are not evicted.
     #[must_use]
     pub fn cache_size(self, size: CacheSize) -> Self {
         self.cache(|options| options.size = Some(size))
     }
 
-    /// When the store is asked whether a cached object has changed.
+    /// Sets when to ask the store whether a cached object has changed.
     #[must_use]
     pub fn cache_validate(self, validate: CacheValidate) -> Self {
         self.cache(|options| options.validate = Some(validate))
     }
 
-    /// Whether a load waits for the cache's disk where that is slower than the network, so that
-    /// everything is cached. By default, bytes that come too fast for the disk are left out, and a
-    /// later load adds them.
+    /// Sets whether a load waits for the cache's disk if it is slower than the network, so that
+    /// everything is cached. By default, bytes that arrive too fast for the disk are left out, and
+    /// a later load adds them.
     #[must_use]
     pub fn cache_patiently(self, waits_for_disk: bool) -> Self {
         self.cache(|options| options.waits_for_disk = waits_for_disk)
@@ -56,8 +56,8 @@ impl Loader {
         self.cache.flush(timeout)
     }
 
-    /// The problem that keeps the cache from working fully, if there is one: for example a full disk or
-    /// a directory that cannot be written.
+    /// The first problem of the cache, for example a full disk or a directory that cannot be
+    /// written. `None` if there was none.
     pub fn cache_trouble(&self) -> Option<String> {
         self.cache.warning()
     }

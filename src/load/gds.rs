@@ -1,8 +1,8 @@
 //! Decides whether a load uses GPUDirect Storage.
 //!
-//! Either all of a load does or none of it: if any part cannot, everything passes through the ring,
-//! which can load anything. A caller that requested GPUDirect Storage gets the reason. `auto` has more
-//! conditions, and checks the cheapest first:
+//! Either all of a load uses it or none: if any part cannot, everything passes through the ring,
+//! which can load anything. A caller that requested GPUDirect Storage gets the reason. `auto` has
+//! more conditions and checks the cheapest first:
 //!
 //! ```text
 //! both:    all tensors go to GPUs, from local files with direct reads; none is cast; nothing is
@@ -44,7 +44,7 @@ const FILE_SYSTEMS: [FsType; 4] = [
     FsType(0x0BD0_0BD0), // Lustre
 ];
 
-/// How the bytes of a load are read.
+/// The path by which the bytes of a load are read.
 pub(super) enum LoadPath {
     /// The files are mapped.
     Mapped,
@@ -118,7 +118,7 @@ fn ordinals(devices: &[Device]) -> Result<Vec<u32>, String> {
     }
 }
 
-/// What `auto` checks before it looks at the checkpoint.
+/// The checks that `auto` makes before it looks at the checkpoint.
 fn check_worth_probing(total_bytes: u64, system_root: &Path) -> Result<(), String> {
     if total_bytes < AUTO_BYTES_MIN {
         return Err(format!("{total_bytes} bytes are too few to probe for it"));
@@ -153,9 +153,9 @@ fn check_file_system(file: &DirectFile) -> Result<(), String> {
     }
 }
 
-/// Opens the files one after the other and checks that they can be read with direct reads and, unless
-/// GPUDirect Storage was requested, that it is faster. Returns the first block of one file of each
-/// file system.
+/// Opens the files one after the other and checks that direct reads work and, unless GPUDirect
+/// Storage was requested, that it is faster than reading from the page cache. Returns the first
+/// block of one file of each file system.
 fn sample_files(sources: &[Arc<dyn Source>], requested: bool) -> Result<Vec<ProbeSample>, String> {
     let mut samples: Vec<ProbeSample> = Vec::new();
     let (mut resident, mut total) = (0, 0);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct Listed {
     /// The location of the file or object.
     pub location: Location,
-    /// Its length in bytes.
+    /// The length of the file or object in bytes.
     pub len_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! All tensors of a load, resident.
+//! All tensors of a load, held in memory.
 
 use super::stream::TensorStream;
 use super::summary::Summary;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Loaded {
     checkpoint: Arc<Checkpoint>,
-    /// In the order of the checkpoint.
+    /// The tensors, in the order of the checkpoint.
     tensors: Vec<Tensor>,
     /// From a tensor's index in the checkpoint to its position in `tensors`.
     positions: HashMap<usize, usize>,
@@ -59,7 +59,7 @@ impl Loaded {
         &self.checkpoint
     }
 
-    /// What the load did.
+    /// The statistics of the load.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }

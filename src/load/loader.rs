@@ -1,4 +1,4 @@
-//! The loader: its options, and what its loads share.
+//! The loader: its options, and the state that its loads share.
 
 use super::pinned_pool::PinnedPool;
 use crate::cache::Cache;
@@ -49,7 +49,7 @@ pub struct Loader {
 pub(super) struct LoaderOptions {
     pub memory_limit: Option<MemoryLimit>,
     pub read_path: ReadPath,
-    /// 0 lets the loader choose.
+    /// The number of engines; 0 lets the loader choose.
     pub engines: usize,
     pub read_bytes: Option<u64>,
     pub order: Order,

@@ -1,4 +1,4 @@
-//! Binding loads to the NUMA node of their GPUs; see [`numa`](crate::numa).
+//! Binds loads to the NUMA node of their GPUs; see [`numa`](crate::numa).
 
 use super::loader::Loader;
 use crate::device::cuda::gpu_info;
@@ -15,7 +15,7 @@ impl Loader {
         if ordinals.is_empty() || !has_several_nodes(root) {
             return None;
         }
-        // A missing GPU is reported when it is used.
+        // A missing GPU is an error later, when the load uses it.
         let address = |ordinal: &u32| gpu_info(*ordinal).ok().map(|gpu| gpu.pci_address);
         let addresses: Vec<String> = ordinals.iter().map(address).collect::<Option<_>>()?;
         let affinity = NumaAffinity::of_gpus(root, &addresses, &allowed_cores());

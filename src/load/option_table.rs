@@ -1,8 +1,8 @@
-//! The table of a loader's options by name, for callers that have options as text.
+//! The table of a loader's options, for callers that set options by name from text.
 //!
-//! The command line, the C library and the Python package set a loader's options through this table
-//! alone: the command makes its flags of it, `ringload_loader_set` and the keyword arguments of
-//! Python's `Loader` look names up in it. A new option is one more entry.
+//! The command line, the C library and the Python package set options only through this table: the
+//! command makes its flags from it, and `ringload_loader_set` and the keyword arguments of Python's
+//! `Loader` look names up in it. A new option needs one more entry.
 
 use super::loader::Loader;
 use crate::error::Result;
@@ -22,7 +22,7 @@ use std::time::Duration;
 pub struct LoaderOption {
     /// The name, in snake case. The flag of the `ringload` command is the same with dashes.
     pub name: &'static str,
-    /// What the option is about.
+    /// The subject of the option.
     pub group: OptionGroup,
     /// The placeholder for the value in help texts, such as `SIZE`.
     pub value_name: &'static str,
@@ -34,7 +34,7 @@ pub struct LoaderOption {
     setter: Setter,
 }
 
-/// What an option is about.
+/// The subject of an option, by which help texts group options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OptionGroup {
@@ -71,7 +71,7 @@ enum Setter {
     List(fn(Loader, &[&str]) -> Result<Loader>),
 }
 
-/// Sets an option by the method of the same name, whose argument parses itself.
+/// Sets an option by the method of the same name, whose argument implements `FromStr`.
 macro_rules! parsed {
     ($method:ident) => {
         Text(|loader, text| Ok(loader.$method(text.parse()?)))
@@ -274,7 +274,7 @@ fn set_hold_timeout(loader: Loader, text: &str) -> Result<Loader> {
     }
 }
 
-/// An empty path turns the cache off, whatever the environment says.
+/// An empty path turns the cache off, even if the environment configures one.
 fn set_cache_dir(loader: Loader, path: &Path) -> Loader {
     if path.as_os_str().is_empty() { loader.no_cache() } else { loader.cache_dir(path) }
 }

@@ -19,9 +19,9 @@ use crate::tensor::{Tensor, TensorBuffer};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Up to this many bytes are read by the calling thread, as starting engines takes longer.
+/// Reads of up to this many bytes are done by the calling thread, as starting engines takes longer.
 const SMALL_BYTES: u64 = 256 << 10;
-/// Runs of this length are worth a read of their own.
+/// Runs of at least this length get a read of their own.
 const LONG_RUN_BYTES: u64 = 256 << 10;
 /// Gaps of up to this many bytes between runs are read along with the runs. That is faster than
 /// another read from a disk; another request over a network costs more.
@@ -91,7 +91,7 @@ fn runs_of(info: &TensorInfo, picks: Option<&[Pick]>) -> Result<Runs> {
     };
     let bits = info.dtype().bitsize() as u64;
     let Some(picks) = picks else {
-        // Works also for elements narrower than a byte, and for any shape.
+        // Also correct for elements narrower than a byte.
         let bytes = info.len_bytes() as usize;
         return Runs::new(&[bytes], 1, &[Pick::all(bytes)])
             .or_else(|why| refuse(ErrorKind::InvalidInput, why));

@@ -27,8 +27,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Bytes that are read into the caller's memory are copied for the cache writer. At most this many
-/// copied bytes wait to be written.
+/// The maximum number of bytes that wait to be written to the cache. They are copies, as the memory
+/// belongs to the caller.
 const COPIED_BYTES_MAX: u64 = 64 << 20;
 
 /// A range of a location, and the memory to read it into.
@@ -71,12 +71,12 @@ impl<'a> ReadRequest<'a> {
         Self { from, offset_bytes, into: RequestTarget::Host(into) }
     }
 
-    /// As [`new`](Self::new), for an open source such as a shard's.
+    /// As [`new`](Self::new), for an open source, such as the source of a shard.
     pub(crate) fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
         Self::new(source.location().clone(), offset_bytes, into).open_as(source)
     }
 
-    /// Reads from `source`, which is open, instead of opening the location.
+    /// Reads from the open `source` instead of opening the location.
     pub(crate) fn open_as(self, source: &Arc<dyn Source>) -> Self {
         Self { from: RequestOrigin::Source(Arc::clone(source)), ..self }
     }
@@ -112,8 +112,8 @@ impl Loader {
     /// filled. [`ControlFlow::Break`] cancels the remaining requests. Returns when no read is in
     /// flight any more.
     ///
-    /// The loader's read path and engines apply. The memory limit applies to the ring that bytes for
-    /// GPUs pass through, but not to reads into host memory, which use no ring.
+    /// The loader's read path and number of engines apply. The memory limit applies to the ring
+    /// that bytes for GPUs pass through, but not to reads into host memory, which use no ring.
     ///
     /// # Errors
     /// When a location cannot be opened, a range exceeds its end or an address is not of the GPU
@@ -246,7 +246,7 @@ impl OpenedRequests {
                     }
                 },
                 RequestOrigin::Source(source) => match opened.sources.last() {
-                    // Requests of one source are usually neighbours.
+                    // Requests of one source usually follow each other.
                     Some(last) if Arc::ptr_eq(last, source) => opened.sources.len() - 1,
                     _ => opened.add(Arc::clone(source)),
                 },

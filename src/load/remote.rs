@@ -10,29 +10,29 @@ use crate::source::Opener;
 use std::sync::Arc;
 
 impl Loader {
-    /// The region of S3 buckets. Default: the region of the profile or the environment, or the one
-    /// that the bucket reports.
+    /// Sets the region of S3 buckets. Default: the region of the profile or the environment, or the
+    /// region that the bucket reports.
     #[must_use]
     pub fn region(self, region: impl Into<String>) -> Self {
         self.remote(|options| options.region = Some(region.into()))
     }
 
-    /// The keys that sign requests to S3. No other credentials are searched for, and requests are
-    /// signed even if the environment disables signing.
+    /// Sets the keys that sign requests to S3. No other credentials are searched for, and requests
+    /// are signed even if the environment disables signing.
     #[must_use]
     pub fn s3_credentials(self, credentials: S3Credentials) -> Self {
         self.remote(|options| options.s3_credentials = Some(credentials))
     }
 
-    /// The base URL of a compatible store (`http://minio:9000`), for `s3://`, `gs://`, `az://` and
-    /// `hf://`. Takes precedence over the environment ([`options`](crate::options)).
+    /// Sets the base URL of a compatible store (`http://minio:9000`), for `s3://`, `gs://`, `az://`
+    /// and `hf://`. Takes precedence over the environment ([`options`](crate::options)).
     #[must_use]
     pub fn endpoint(self, url: impl Into<String>) -> Self {
         self.remote(|options| options.endpoint = Some(url.into()))
     }
 
-    /// Sends `Name: value` with every request to the servers that locations name, but not to servers
-    /// that these redirect to. Can be set several times.
+    /// Sends the header `Name: value` with every request to the servers that locations name, but
+    /// not to servers to which they redirect. Each call adds a header.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if it is not a header; the error does not
@@ -42,7 +42,7 @@ impl Loader {
         Ok(self.remote(|options| options.headers.push(header)))
     }
 
-    /// How many connections a load uses; 0 adapts the number to the measured throughput.
+    /// Sets how many connections a load uses; 0 adapts the number to the measured throughput.
     #[must_use]
     pub fn connections(self, connections: usize) -> Self {
         self.remote(|options| options.connections = (connections > 0).then_some(connections))
@@ -66,19 +66,19 @@ impl Loader {
         })
     }
 
-    /// Whether every object is verified, while it is loaded, against the checksum that its store keeps
-    /// (CRC64NVME, CRC32C or CRC32 in S3 and GCS, SHA-256 in the Hugging Face Hub). An object without a
-    /// checksum is an error, and so is loading only some of its tensors.
+    /// Sets whether every object is verified, while it is loaded, against the checksum that its
+    /// store keeps (CRC64NVME, CRC32C or CRC32 in S3 and GCS, SHA-256 in the Hugging Face Hub). An
+    /// object without a checksum is an error, and so is loading only some of its tensors.
     ///
-    /// The GPU computes a CRC-64/NVME of the tensors that it received, which must equal that of host
-    /// memory. Files, which have no stored checksum, can be verified in this way if all their tensors
-    /// go to GPUs.
+    /// Each GPU computes a CRC-64/NVME of the tensors that it received, which must equal the CRC of
+    /// the bytes in host memory. Local files have no stored checksum, so verifying them is possible
+    /// only if all their tensors go to GPUs.
     #[must_use]
     pub fn verify(self, verify: bool) -> Self {
         self.remote(|options| options.verify = verify)
     }
 
-    /// How often and for how long a request is retried.
+    /// Sets how often and for how long a request is retried.
     #[must_use]
     pub fn retry_limits(self, limits: RetryLimits) -> Self {
         self.remote(|options| options.retries = limits)

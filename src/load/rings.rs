@@ -21,14 +21,14 @@ pub(super) struct Rings {
     pub gpus: Option<PinnedGuard>,
 }
 
-/// What is loaded to which devices.
+/// The devices of a load and the layouts of their tensors.
 pub(super) struct DestinationSpec<'a> {
     pub devices: &'a [Device],
     pub extents: &'a Arc<[Extent]>,
     pub sources: &'a [Arc<dyn Source>],
     /// The layout of tensors on the GPU with this index among the devices.
     pub layout: &'a dyn Fn(usize) -> Layout,
-    /// Whether GPUs compute checksums of what they receive.
+    /// Whether GPUs compute checksums of the bytes that they receive.
     pub verify: bool,
 }
 

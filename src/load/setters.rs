@@ -1,4 +1,4 @@
-//! The loader's options of what is loaded, where to, and how.
+//! The loader's options for tensors, devices, memory and reads.
 
 use super::loader::Loader;
 use crate::error::Result;
@@ -9,13 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 impl Loader {
-    /// A loader with the default options: no memory limit, the read path `auto`, as many engines as
-    /// help, and tensors in completion order into host memory.
+    /// Creates a loader with the default options: no memory limit, the read path `auto`, an
+    /// automatic number of engines, and tensors in completion order in host memory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How much memory tensors may take at once. Takes precedence over the environment
+    /// Limits how much host memory tensors may take at once. Takes precedence over the environment
     /// ([`options`](crate::options)).
     #[must_use]
     pub fn memory_limit(mut self, limit: MemoryLimit) -> Self {
@@ -23,30 +23,31 @@ impl Loader {
         self
     }
 
-    /// How local files are read.
+    /// Sets how local files are read.
     #[must_use]
     pub fn read_path(mut self, path: ReadPath) -> Self {
         self.options.read_path = path;
         self
     }
 
-    /// How many engines (threads) read; 0 for as many as help. Takes precedence over the environment.
+    /// Sets the number of engines (threads that read); 0 chooses it by the size of the load and the
+    /// number of cores. Takes precedence over the environment.
     #[must_use]
     pub fn engines(mut self, engines: usize) -> Self {
         self.options.engines = engines;
         self
     }
 
-    /// How many bytes one read of a file, or one range request for an object, asks for: from 4 KiB to
-    /// 256 MiB, rounded up to the file's blocks. Default: 8 MiB. Under a small memory limit reads are
-    /// smaller, so that eight of them (sixteen range requests) fit the limit.
+    /// Sets the size in bytes of one read of a file, or of one range request for an object: from 4
+    /// KiB to 256 MiB, rounded up to the file's blocks. Default: 8 MiB. Under a small memory limit
+    /// reads are smaller, so that eight of them (sixteen range requests) fit the limit.
     #[must_use]
     pub fn read_bytes(mut self, bytes: u64) -> Self {
         self.options.read_bytes = Some(bytes);
         self
     }
 
-    /// The order in which a stream yields tensors.
+    /// Sets the order in which a stream yields tensors.
     #[must_use]
     pub fn order(mut self, order: Order) -> Self {
         self.options.order = order;
@@ -54,8 +55,8 @@ impl Loader {
     }
 
     /// Loads only tensors whose name matches one of these globs (`*` and `?` match any character,
-    /// `[ab]` one of several, `{a,b}` alternatives). Replaces globs that were set before. No globs
-    /// match all tensors.
+    /// `[ab]` one of several, `{a,b}` alternatives). Replaces globs that were set before. An empty
+    /// list selects all tensors.
     #[must_use]
     pub fn tensors(mut self, globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.options.selection.globs = globs.into_iter().map(Into::into).collect();
@@ -71,18 +72,19 @@ impl Loader {
         self
     }
 
-    /// Where tensors are loaded to: a [`Device`](crate::Device), or a map from their names to devices.
-    /// Default: host memory.
+    /// Sets the destination of tensors: a [`Device`](crate::Device), or a map from their names to
+    /// devices. Default: host memory.
     ///
-    /// A GPU's tensors pass through a ring of pinned host memory, which the loader keeps for its next
-    /// load. The memory limit bounds that ring, and with it host memory, but not the GPU's memory.
+    /// Tensors for a GPU pass through a ring of pinned host memory, which the loader keeps for its
+    /// next load. The memory limit bounds that ring, and with it host memory, but not the GPU's
+    /// memory.
     #[must_use]
     pub fn device(mut self, devices: impl Into<DeviceMap>) -> Self {
         self.options.devices = devices.into();
         self
     }
 
-    /// How GPU memory is allocated for tensors.
+    /// Sets how GPU memory is allocated for tensors.
     #[must_use]
     pub fn allocation(mut self, allocation: Allocation) -> Self {
         self.options.allocation = allocation;
@@ -101,34 +103,36 @@ impl Loader {
         self
     }
 
-    /// Under a memory limit: how long a caller that holds all memory may wait for the next tensor
-    /// without returning any memory before that is an error. Default: 10 s.
+    /// Sets how long a load under a memory limit waits, while the caller holds all memory and
+    /// requests another tensor, before it fails with
+    /// [`MemoryLimit`](crate::ErrorKind::MemoryLimit). Default: 10 s.
     #[must_use]
     pub fn hold_timeout(mut self, timeout: Duration) -> Self {
         self.options.hold_timeout = timeout;
         self
     }
 
-    /// Whether the caller still holds the last tensor while it waits for the next one. The limit `min`
-    /// then is [`MinHoldingOne`](MemoryLimit::MinHoldingOne), also if the environment sets `min`.
+    /// Sets whether the caller still holds the last tensor while it waits for the next one. If so,
+    /// the limit `min` means [`MinHoldingOne`](MemoryLimit::MinHoldingOne), also if the environment
+    /// sets `min`.
     #[must_use]
     pub fn consumer_holds_one(mut self, holds: bool) -> Self {
         self.options.consumer_holds_one = holds;
         self
     }
 
-    /// Under a memory limit: whether the caller may keep more tensors in host memory than the limit
-    /// allows. Tensors that it keeps no longer count: once it holds all memory of the load, the load
-    /// goes on in as much new memory. By default that is an error.
+    /// Sets whether the caller of a load with a memory limit may keep more tensors in host memory
+    /// than the limit allows. Once it holds all memory of the load, the load goes on in as much new
+    /// memory. By default the load then fails.
     #[must_use]
     pub fn caller_may_retain_all(mut self, caller_may_retain_all: bool) -> Self {
         self.options.caller_may_retain_all = caller_may_retain_all;
         self
     }
 
-    /// Whether streams record how their memory is used, and when. Read the result from
-    /// [`TensorStream::timeline`](crate::TensorStream::timeline). It takes about 200 bytes per slot
-    /// that is used.
+    /// Sets whether streams record how their memory is used, and when.
+    /// [`TensorStream::timeline`](crate::TensorStream::timeline) returns the result. The record
+    /// takes about 200 bytes per use of a slot.
     ///
     /// ```no_run
     /// # fn main() -> ringload::Result<()> {
@@ -148,8 +152,7 @@ impl Loader {
         self
     }
 
-    /// Reads the kernel's /proc and /sys below `root`, for tests of machines other than the one that
-    /// runs them.
+    /// Reads the kernel's /proc and /sys below `root`, so that tests can imitate other machines.
     #[doc(hidden)]
     #[must_use]
     pub fn system_root(mut self, root: impl Into<PathBuf>) -> Self {

@@ -54,7 +54,8 @@ impl Loader {
                     verify: self.verifies(),
                 })?;
                 job.use_rings(rings.all(), &destinations);
-                // The ring that all bytes for GPUs pass through gains most from being registered.
+                // If there are two rings, the last one is the GPUs' ring, which gains most from
+                // being registered.
                 job.register = job.rings.last().filter(|_| reads.register).cloned();
                 (ring_bytes, pinned, downgraded) = (sizes.ring_bytes(), rings.gpus, downgrade);
                 let chunk_bytes = reads.chunk_bytes;
@@ -71,11 +72,11 @@ impl Loader {
         Ok(StartedLoad { handle, ring_bytes, _pinned: pinned })
     }
 
-    /// How the load of `plan` reads.
+    /// Chooses the read path for the load of `plan`.
     ///
     /// # Errors
-    /// When the mapped read path is set and cannot do the load; when a GPU is missing or has too
-    /// little memory.
+    /// When the mapped read path is set and cannot be used for the load; when a GPU is missing or
+    /// has too little memory.
     fn load_path(&self, plan: &Plan, sources: &[Arc<dyn Source>]) -> Result<LoadPath> {
         if self.options.read_path == ReadPath::Mapped {
             check_mappable(plan)?;
@@ -112,7 +113,7 @@ impl Loader {
     }
 }
 
-/// Fails where the mapped read path cannot do the load of `plan`.
+/// Fails if the mapped read path cannot be used for the load of `plan`.
 fn check_mappable(plan: &Plan) -> Result<()> {
     let reason = if plan.sizes().limit_bytes.is_some() {
         "the mapped read path uses the page cache and cannot keep a memory limit; use another read \

@@ -20,9 +20,9 @@ use std::time::Instant;
 
 /// The tensors of a load, as an iterator or (with the `futures` traits) a stream.
 ///
-/// It ends after an error. Dropping it stops the load and waits until no read is in flight, which
-/// takes as long as the storage needs to complete the reads that were already issued (milliseconds
-/// on a disk). Tensors that were taken stay valid.
+/// The stream ends after an error. Dropping it stops the load and waits until no read is in flight,
+/// which takes as long as the storage needs to complete the reads that were already issued
+/// (milliseconds on a disk). Tensors that were already yielded stay valid.
 pub struct TensorStream {
     plan: Arc<Plan>,
     started: StartedLoad,
@@ -69,8 +69,8 @@ impl TensorStream {
         self.plan.tensor_count()
     }
 
-    /// Fails unless all tensors of the host fit into the ring at once. A caller that keeps them all
-    /// would otherwise wait forever.
+    /// Fails unless all tensors for host memory fit into the ring at once. Otherwise a caller that
+    /// keeps them all would run into the memory limit.
     ///
     /// # Errors
     /// [`ErrorKind::MemoryLimit`] with both sizes.
@@ -100,7 +100,7 @@ impl TensorStream {
         self.started.handle.cancel_handle()
     }
 
-    /// What the load did so far. Final once the stream has ended.
+    /// The statistics of the load so far, which are final once the stream has ended.
     pub fn summary(&self) -> Summary {
         let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
         Summary {
@@ -115,7 +115,7 @@ impl TensorStream {
         }
     }
 
-    /// How the load's memory was used until now, and when. `None` unless a timeline was
+    /// How the load's memory was used so far, and when. `None` unless a timeline was
     /// [requested](crate::Loader::timeline).
     pub fn timeline(&self) -> Option<Timeline> {
         self.started.handle.recorder().map(|recorder| recorder.timeline())
@@ -127,7 +127,7 @@ impl TensorStream {
         self.started.handle.ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
     }
 
-    /// The next tensor of those that are being yielded.
+    /// Takes the next tensor from the current loaded tensors.
     fn take(&mut self) -> Option<Tensor> {
         let current = self.current.as_mut()?;
         let Some(position) = current.positions.next() else {
@@ -195,8 +195,8 @@ impl TensorStream {
         self.started.handle.stop();
     }
 
-    /// Handles one answer of the queue. Returns an item, the end, or `Pending` if the next answer is
-    /// needed.
+    /// Handles one completion of the queue. Returns an item or the end, or `Pending` if another
+    /// completion is needed.
     fn step(&mut self, completion: Option<Result<Completion>>) -> Poll<Option<Result<Tensor>>> {
         match self.accept(completion) {
             Ok(true) => {
@@ -215,7 +215,7 @@ impl TensorStream {
         }
     }
 
-    /// A tensor that was already taken from the engines, if there is one.
+    /// A tensor that is loaded and can be yielded at once, if there is one.
     ///
     /// In contrast to `next`, this does not count as waiting for the load.
     pub fn at_hand(&mut self) -> Option<Tensor> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-/// What a load did.
+/// The statistics of a load.
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
@@ -15,19 +15,20 @@ pub struct Summary {
     pub bytes: u64,
     /// How many tensors were handed to the caller.
     pub tensors: usize,
-    /// How many of them were cast ([`Loader::dtype`](crate::Loader::dtype)).
+    /// How many of these tensors were cast ([`Loader::dtype`](crate::Loader::dtype)).
     pub cast_tensors: usize,
     /// Bytes of the tensors that were handed to the caller, by device.
     pub device_bytes: BTreeMap<Device, u64>,
-    /// Seconds from the call to the last tensor, including opening the checkpoint if the call does
-    /// that.
+    /// Seconds from the call to the last tensor, including the time for opening the checkpoint if
+    /// the call opens it.
     pub seconds: f64,
     /// How many engines ran.
     pub engines: usize,
     /// The last backend of the fallback chain that was used: `uring+registered`, `uring` or `pread`;
     /// `none` if no engine read a file (objects, mapped files, files read by a GPU, or no bytes).
     pub backend: &'static str,
-    /// The NUMA node of the GPUs, to which engines and ring were bound, on a machine with several.
+    /// The NUMA node of the GPUs to which engines and ring were bound. `None` if nothing was bound,
+    /// as on a machine with one node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<usize>,
     /// Bytes read, by the path they took (`direct`, `buffered`, `mapped`, `http`, `gds`).
@@ -42,23 +43,23 @@ pub struct Summary {
     /// `truncated`, `timeout`, `stalled`, `server error`, `throttled`, `late` (requested again on
     /// another connection), ... for objects.
     pub retries: BTreeMap<&'static str, u64>,
-    /// How many objects matched the checksum that their store keeps.
+    /// How many objects matched the checksums that their stores keep.
     pub verified_objects: usize,
-    /// How many bytes GPUs verified to equal those of host memory, for
-    /// [`Loader::verify`](crate::Loader::verify).
+    /// How many bytes on GPUs had the same checksums as in host memory
+    /// ([`Loader::verify`](crate::Loader::verify)).
     pub verified_device_bytes: u64,
     /// Bytes that were read from the local file cache. [`read_bytes`](Self::read_bytes) includes them.
     pub cached_bytes: u64,
-    /// Bytes that were not written to the cache because they came too fast for its disk under the
-    /// memory limit. A later load adds them.
+    /// Bytes that were not written to the cache because its disk was too slow under the memory
+    /// limit. A later load adds them.
     pub cache_left_out_bytes: u64,
-    /// The problem that kept the cache from working fully, if there was one.
+    /// The first problem of the cache, if there was one.
     pub cache_trouble: Option<String>,
 }
 
 impl Summary {
-    /// What the engines of a load did. The caller fills in what was handed out, and how long that
-    /// took.
+    /// The statistics of the engines of a load. The caller adds the tensors that were handed out
+    /// and the time.
     pub(super) fn of(handle: &LoadHandle) -> Self {
         let stats = handle.stats();
         Self {
@@ -82,8 +83,8 @@ impl Summary {
         if self.seconds > 0.0 { self.bytes as f64 / self.seconds / 1e9 } else { 0.0 }
     }
 
-    /// The paths that the bytes took, the largest first: `direct`, `direct+buffered`, ...; `none` if no
-    /// bytes were read.
+    /// The paths by which bytes were read, the one with most bytes first: `direct`,
+    /// `direct+buffered`, ...; `none` if no bytes were read.
     pub fn read_path(&self) -> String {
         let mut paths: Vec<_> = self.read_bytes.iter().collect();
         paths.sort_by(|a, b| b.1.cmp(a.1));

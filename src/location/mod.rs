@@ -1,4 +1,4 @@
-//! Where a checkpoint is: a parsed path or URI.
+//! The location of a checkpoint: a parsed path or URI.
 //!
 //! [`Location::parse`] reads what a user types. `scheme://rest` is a URI, whose scheme is a letter
 //! followed by letters, digits, `+`, `-` and `.` (RFC 3986); anything else is a path. So `C:\x`,
@@ -62,8 +62,8 @@ impl Location {
         }
     }
 
-    /// Like [`parse`](Self::parse), for a string of the operating system. One that is not UTF-8 is
-    /// a path.
+    /// Like [`parse`](Self::parse), for a string of the operating system. A string that is not
+    /// UTF-8 is a path.
     ///
     /// # Errors
     /// The errors of [`parse`](Self::parse).
@@ -149,7 +149,7 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
     text.split('%').skip(1).all(is_escape).then(|| percent_decode_str(text).collect())
 }
 
-/// What can be turned into locations: a string, a path, a [`Location`], or a list of them.
+/// Values that can be converted to locations: a string, a path, a [`Location`], or a list of them.
 pub trait IntoLocations {
     /// The locations, in the order given.
     ///

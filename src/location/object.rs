@@ -75,12 +75,12 @@ impl ObjectUri {
         self.scheme
     }
 
-    /// Host, bucket, container or repository. For `http` and `https` it may hold a password.
+    /// The host, bucket, container or repository. For `http` and `https` it may contain a password.
     pub(crate) fn container(&self) -> &str {
         &self.container
     }
 
-    /// The name within the container. For `http` and `https` it may hold a signature.
+    /// The name within the container. For `http` and `https` it may contain a signature.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }

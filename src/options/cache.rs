@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// When a store is asked whether an object is still the one in the cache.
+/// When to ask a store whether a cached object is still current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum CacheValidate {
-    /// Whenever the object is opened, with one conditional request.
+    /// Each time the object is opened, with one conditional request.
     #[default]
     Always,
-    /// Never: the cached version is used. A complete entry needs no network.
+    /// Never. The cached version is used, and a complete entry needs no network.
     Never,
-    /// When the last validation is this long ago, or longer.
+    /// When the last validation is at least this long ago.
     Age(Duration),
 }
 
@@ -87,16 +87,16 @@ impl FromStr for CacheSize {
     }
 }
 
-/// The cache options that were set in code or on the command line. The environment is read for the
-/// others.
+/// The cache options that were set in code or on the command line. Options that are not set are
+/// read from the environment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CacheOptions {
-    /// `Some(None)` turns the cache off, whatever the environment says.
+    /// `Some(None)` turns the cache off, even if the environment configures one.
     pub dir: Option<Option<PathBuf>>,
     pub size: Option<CacheSize>,
     pub validate: Option<CacheValidate>,
-    /// Whether a load waits for the cache's disk instead of leaving out what the disk is too slow
-    /// for.
+    /// Whether a load waits for the cache's disk instead of leaving out pages when the disk is too
+    /// slow.
     pub waits_for_disk: bool,
 }
 

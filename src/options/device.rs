@@ -1,4 +1,4 @@
-//! The device that tensors go to: one for all, or a map from tensor names to devices.
+//! Devices, and the map from tensor names to devices.
 
 use super::parse::{invalid, one_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -6,7 +6,7 @@ use globset::{Glob, GlobMatcher};
 use std::fmt;
 use std::str::FromStr;
 
-/// The device that a tensor is in the memory of.
+/// The device whose memory holds a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Device {
@@ -95,8 +95,8 @@ impl FromStr for Allocation {
     }
 }
 
-/// A map from tensor names to devices: globs, of which the first that matches a name counts, and a
-/// device for the tensors that no glob matches.
+/// A map from tensor names to devices: a list of globs, of which the first that matches a name
+/// counts, and a device for the tensors that no glob matches.
 ///
 /// ```
 /// use ringload::{Device, DeviceMap};
@@ -147,7 +147,7 @@ impl DeviceMap {
         Ok(())
     }
 
-    /// Whether no tensor, whatever its name, goes to host memory.
+    /// Whether the map assigns every tensor to a GPU, whatever its name.
     pub(crate) fn has_only_gpus(&self) -> bool {
         let mut devices = self.rules.iter().map(|&(_, device)| device);
         !self.rest.is_host() && devices.all(|device| !device.is_host())

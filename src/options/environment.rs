@@ -5,7 +5,7 @@ use super::parse::invalid;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 
-/// Looks up an environment variable: in the process's environment, or in a test's.
+/// Looks up an environment variable, in the environment of the process or of a test.
 pub(crate) type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// The variables of the memory limit. The first one that is set counts.
@@ -54,9 +54,9 @@ pub fn environment_memory_limit() -> Result<Option<MemoryLimit>> {
     memory_limit_from(environment)
 }
 
-/// Returns how many engines the environment asks for, or `None` if it does not say. Run:ai's
-/// variable counts blocking threads, while an engine keeps many reads in flight, so that its value
-/// is cut to the number of `cores`.
+/// Returns the number of engines that the environment sets, or `None` if it sets none. Run:ai's
+/// variable counts blocking threads, while an engine keeps many reads in flight, so the value of
+/// that variable is limited to the number of `cores`.
 ///
 /// # Errors
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is not a

@@ -9,8 +9,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MemoryLimit {
-    /// As much as the tensors need. Memory is not reused while the caller holds it, and the load
-    /// never waits for the caller.
+    /// As much as the tensors need. The load never waits for the caller to drop tensors.
     #[default]
     Unlimited,
     /// The size of the largest tensor, or 1 MiB if that is more.

@@ -3,8 +3,8 @@
 use crate::error::{Error, ErrorKind, Result};
 use std::str::FromStr;
 
-/// Parses `number[unit]` with the units B, K/KB, KiB, ... T/TB, TiB. `None` for anything else, for
-/// zero, and for what exceeds 64 bits.
+/// Parses `number[unit]` with the units B, K/KB, KiB, ... T/TB, TiB. Returns `None` for any other
+/// text, for zero, and for numbers that exceed 64 bits.
 pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -22,7 +22,7 @@ pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     };
     let bytes = match number.parse::<u64>() {
         Ok(whole) => whole.checked_mul(scale)?,
-        // A fraction of a plain byte count is not a number of bytes.
+        // A fraction needs a unit: `1.5` is not a number of bytes.
         Err(_) if scale > 1 => {
             let bytes = number.parse::<f64>().ok()? * scale as f64;
             (bytes < u64::MAX as f64).then_some(bytes as u64)?

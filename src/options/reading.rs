@@ -9,17 +9,18 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ReadPath {
-    /// Reads what the page cache holds from there, and the rest with O_DIRECT. Files that go to
-    /// GPUs are read as with [`Gds`](Self::Gds) where that was seen to work and pays off.
+    /// Reads cached pages from the page cache, and the rest with O_DIRECT. Files that go to GPUs
+    /// are read as with [`Gds`](Self::Gds) if a probe shows that it works, and if the load is large
+    /// enough to gain from it.
     #[default]
     Auto,
-    /// O_DIRECT wherever file system and alignment allow it.
+    /// Reads with O_DIRECT wherever the file system and the alignment allow it.
     Direct,
-    /// Through the page cache.
+    /// Reads through the page cache.
     Buffered,
     /// Maps the files: the tensors are views of the page cache, without a copy and without a memory
-    /// limit. The tensors follow the file: whoever rewrites it changes them, and whoever truncates
-    /// it makes the next access to the lost pages kill the process (SIGBUS).
+    /// limit. Rewriting the file changes the tensors. Truncating it makes the next access to a lost
+    /// page kill the process (SIGBUS).
     Mapped,
     /// GPUDirect Storage: cuFile reads local files straight into GPU memory, without the ring. A
     /// load for which that is unavailable or impossible (tensors that stay in host memory or are
@@ -62,10 +63,10 @@ impl fmt::Display for ReadPath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Order {
-    /// As they complete.
+    /// In the order in which they complete.
     #[default]
     Completion,
-    /// As in the checkpoint: shard after shard, by offset.
+    /// In the order of the checkpoint: shard by shard, by offset.
     File,
 }
 

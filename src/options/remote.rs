@@ -1,4 +1,4 @@
-//! How object stores and web servers are reached.
+//! Options for object stores and web servers.
 
 use super::environment::{Env, environment};
 use super::parse::invalid;
@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How object stores and web servers are reached. Set through [`Loader`](crate::Loader).
+/// Options for object stores and web servers. Set through [`Loader`](crate::Loader).
 #[derive(Clone)]
 pub(crate) struct RemoteOptions {
     /// The region of an S3 bucket. Wins over the profile and the environment.
@@ -20,7 +20,8 @@ pub(crate) struct RemoteOptions {
     pub s3_credentials: Option<S3Credentials>,
     /// S3 keys that were set one by one. They become `s3_credentials` when they are complete.
     pub partial_s3_keys: PartialS3Keys,
-    /// Sent with every request to the host that a location names, and to no other host.
+    /// Headers that are sent with every request to the host that a location names, and to no other
+    /// host.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The number of connections of a load. `None` adapts it to the measured throughput.
     pub connections: Option<usize>,
@@ -54,7 +55,7 @@ impl S3Credentials {
     }
 }
 
-/// Leaves out the secrets.
+/// Shows no secrets.
 impl fmt::Debug for S3Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = &self.access_key_id;
@@ -62,7 +63,7 @@ impl fmt::Debug for S3Credentials {
     }
 }
 
-/// S3 keys of which some may be missing.
+/// S3 keys that may be incomplete.
 #[derive(Clone, Default)]
 pub(crate) struct PartialS3Keys {
     pub access_key_id: Option<String>,
@@ -71,7 +72,7 @@ pub(crate) struct PartialS3Keys {
 }
 
 impl PartialS3Keys {
-    /// Returns the keys once both the id and the secret are there.
+    /// Returns the keys if both the id and the secret are set.
     pub fn credentials(&self) -> Option<S3Credentials> {
         Some(S3Credentials {
             access_key_id: self.access_key_id.clone()?,
@@ -90,12 +91,11 @@ impl PartialS3Keys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryLimits {
-    /// How often one range is requested without any progress, including the first time.
+    /// How often a range is requested without any progress, including the first request.
     pub attempts: u32,
-    /// For how long a range that failed is requested again: no wait begins that would end later
-    /// than this after the first request. An attempt that is under way is not cut off. Its steps
-    /// are bounded by the limits below, and a body that makes progress may take as long as it
-    /// needs.
+    /// For how long a failed range is retried. No wait begins that would end later than this after
+    /// the first request. A running attempt is not cut off: its steps are bounded by the limits
+    /// below, and a body that makes progress may take as long as it needs.
     pub total: Duration,
     /// How long connecting may take, TLS included.
     pub connect: Duration,

@@ -1,10 +1,10 @@
-//! Variables of Run:ai Model Streamer that are honoured only where its interface is served: by the
-//! C library's `runai_file_streamer_*` functions and by the Python package.
+//! Variables of Run:ai Model Streamer that are honoured only by its interfaces: the C library's
+//! `runai_file_streamer_*` functions and the Python package.
 //!
-//! The variables that mean the same for every load are read elsewhere: the number of engines and
-//! the memory limit in `environment`, endpoint and addressing style of S3 by the store. Variables
-//! that tune Run:ai's own readers (`RUNAI_STREAMER_CHUNK_BYTESIZE`, `RUNAI_STREAMER_FS_QUEUE_DEPTH`
-//! and others) have no counterpart.
+//! Variables that apply to every load are read elsewhere: the number of engines and the memory
+//! limit in `environment`, and the endpoint and addressing style of S3 by the store. Variables that
+//! tune Run:ai's own readers (`RUNAI_STREAMER_CHUNK_BYTESIZE`, `RUNAI_STREAMER_FS_QUEUE_DEPTH` and
+//! others) have no counterpart.
 //!
 //! | variable | meaning here |
 //! | --- | --- |
@@ -48,9 +48,9 @@ impl RunaiVariables {
 /// Returns the read path for a list of strategies in order of preference, such as
 /// `io_uring_direct,sync_buffered`.
 ///
-/// Only the first strategy counts, because ringload serves all of them: where the machine lacks
-/// one, the load falls back by itself. With a direct strategy, pages that are in the page cache are
-/// still read from there.
+/// Only the first strategy counts, because ringload implements all of them. If the machine does not
+/// support one, the load falls back by itself. With a direct strategy, pages that are in the page
+/// cache are still read from there.
 ///
 /// # Errors
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if a name is unknown, empty or repeated.

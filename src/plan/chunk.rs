@@ -16,7 +16,7 @@ pub struct Chunk {
 pub fn chunk_ends(offset: u64, len: u64, chunk_bytes: u64) -> Vec<usize> {
     let end = offset + len;
     let mut ends = Vec::with_capacity((len / chunk_bytes) as usize + 2);
-    // A first chunk of less than half is joined with the next one.
+    // A first chunk shorter than half of `chunk_bytes` is joined with the next one.
     let mut cut = (offset + chunk_bytes / 2).next_multiple_of(chunk_bytes);
     while cut < end {
         ends.push((cut - offset) as usize);

@@ -1,16 +1,17 @@
-//! Gathers tensors into extents, and cuts them into pieces.
+//! Gathers small tensors into extents, and cuts large tensors into pieces.
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use safetensors::Dtype;
 use std::ops::Range;
 
-/// More than the size of an element of any dtype.
+/// An upper bound of the size of an element of any dtype, in bytes.
 const ELEMENT_BYTES_MAX: u64 = 64;
 
 /// A contiguous byte range of one shard that fills one slot. Its tensors go to one destination.
 ///
-/// For the host it holds whole tensors. For a GPU it may begin and end in the middle of a tensor.
+/// An extent for the host holds whole tensors. An extent for a GPU may begin and end in the middle
+/// of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     shard: u32,
@@ -19,13 +20,13 @@ pub struct Extent {
     tensor_count: u32,
     offset_bytes: u64,
     len_bytes: u64,
-    /// The type that all its tensors are cast from and the one that they are cast to, if they are.
+    /// The types that all tensors of the extent are cast from and to. `None` if they are not cast.
     cast: Option<(Dtype, Dtype)>,
 }
 
 impl Extent {
-    /// An extent of `len_bytes` bytes from `offset_bytes` of a shard, which hold the plan's tensors
-    /// `positions`.
+    /// An extent of `len_bytes` bytes from `offset_bytes` of a shard, which hold the tensors at
+    /// `positions` of the plan.
     pub(crate) fn new(
         shard: usize,
         destination: u8,
@@ -44,59 +45,61 @@ impl Extent {
         }
     }
 
-    /// How its tensors are cast in host memory: either all of them are or none.
+    /// The cast of the extent's tensors in host memory. Either all of them are cast or none.
     pub(crate) fn cast(&self) -> Option<Cast> {
         self.cast.and_then(|(from, to)| Cast::new(from, to))
     }
 
-    /// The size of its tensors after the cast; 0 if they are not cast.
+    /// The size of the extent's tensors after the cast, in bytes; 0 if they are not cast.
     pub(crate) fn cast_bytes(&self) -> u64 {
         self.cast().map_or(0, |cast| cast.target_bytes(self.len_bytes))
     }
 
-    /// The index of its shard.
+    /// The index of the extent's shard.
     pub fn shard(&self) -> usize {
         self.shard as usize
     }
 
-    /// The destination of its tensors: an index into the plan's devices.
+    /// The destination of the extent's tensors: an index into the plan's devices.
     pub(crate) fn destination(&self) -> usize {
         usize::from(self.destination)
     }
 
-    /// The tensors of which it holds all or a part, as a range of the plan's list.
+    /// The tensors of which the extent holds all or a part, as a range of the plan's list.
     pub fn positions(&self) -> Range<usize> {
         let first = self.first_tensor as usize;
         first..first + self.tensor_count as usize
     }
 
-    /// The offset of its first byte in the shard.
+    /// The offset of the extent's first byte in the shard.
     pub fn offset_bytes(&self) -> u64 {
         self.offset_bytes
     }
 
-    /// Its length; 0 if all its tensors are empty.
+    /// The extent's length in bytes; 0 if all its tensors are empty.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    /// The offset of its end in the shard.
+    /// The offset of the extent's end in the shard.
     pub fn end_bytes(&self) -> u64 {
         self.offset_bytes + self.len_bytes
     }
 
-    /// The offset of its slot in the shard: the extent's offset, rounded down to the source's block.
+    /// The offset in the shard of the slot's first byte: the extent's offset, rounded down to the
+    /// source's block.
     pub fn slot_offset_bytes(&self, block_bytes: usize) -> u64 {
         self.offset_bytes / block_bytes as u64 * block_bytes as u64
     }
 
-    /// The length of its slot, from there to the extent's end, rounded up to the source's block.
+    /// The length of the slot in bytes, from its offset to the extent's end, rounded up to the
+    /// source's block.
     pub fn slot_len_bytes(&self, block_bytes: usize) -> u64 {
         let end = self.end_bytes();
         end.next_multiple_of(block_bytes as u64) - self.slot_offset_bytes(block_bytes)
     }
 
-    /// The memory that its slots take from a ring with blocks of `ring_block_bytes`.
+    /// The bytes that the extent's slots take from a ring with blocks of `ring_block_bytes`.
     pub(super) fn slot_bytes(&self, checkpoint: &Checkpoint, ring_block_bytes: usize) -> u64 {
         if self.len_bytes == 0 {
             return 0;
@@ -121,14 +124,14 @@ impl Extent {
     }
 }
 
-/// The bytes of a tensor or of a request.
+/// The byte range of a tensor or of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     /// The index of the shard or source.
     pub shard: usize,
     pub offset_bytes: u64,
     pub len_bytes: u64,
-    /// The size of its elements, which are not cut.
+    /// The size of an element in bytes. Elements are not cut.
     pub element_bytes: u64,
 }
 
@@ -143,23 +146,23 @@ impl From<&TensorInfo> for Span {
     }
 }
 
-/// What the extents of a plan are made from.
+/// The inputs from which the extents of a plan are made.
 pub(super) struct Gather<'a> {
     pub checkpoint: &'a Checkpoint,
-    /// Indices into the checkpoint's tensors, by shard and offset.
+    /// Indices into the checkpoint's tensors, ordered by shard and offset.
     pub tensors: &'a [u32],
     /// The destination of each tensor.
     pub destinations: &'a [u8],
     /// The shape of the extents of each destination.
     pub shapes: &'a [ExtentShape],
-    /// The type that floats are cast to, if they are.
+    /// The type that floats are cast to, or `None`.
     pub dtype: Option<Dtype>,
 }
 
 /// How the extents of one destination are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExtentShape {
-    /// Whole tensors, gathered as long as they fit into this many bytes.
+    /// Whole tensors, which are gathered as long as they fit into this many bytes.
     Whole(u64),
     /// Pieces of tensors that end at multiples of this many bytes of the source.
     Pieces(u64),
@@ -254,7 +257,7 @@ fn add_pieces(
     }
 }
 
-/// Whether the span at `position`, which has no bytes left, is in no extent yet.
+/// Whether no extent holds the span at `position`, of which no bytes are left.
 fn is_missing(extents: &[Extent], position: usize) -> bool {
     extents.last().is_none_or(|last| last.positions().end <= position)
 }
@@ -263,7 +266,8 @@ fn is_missing(extents: &[Extent], position: usize) -> bool {
 /// `piece_bytes`, so that all reads but the first and the last are aligned, but never within an
 /// element, so that each piece of a tensor can be cast by itself.
 fn cut_after(start: u64, span: &Span, piece_bytes: u64) -> u64 {
-    // An extent that ends just before a multiple is not followed by a tiny one.
+    // The margin keeps an extent that ends just before a multiple from being followed by a tiny
+    // one.
     let cut = (start + ELEMENT_BYTES_MAX).next_multiple_of(piece_bytes);
     cut - cut.saturating_sub(span.offset_bytes) % span.element_bytes
 }

@@ -38,13 +38,13 @@ use extent::{ExtentShape, Gather};
 use safetensors::Dtype;
 use std::sync::Arc;
 
-/// What a load will do.
+/// The plan of a load: its tensors, their devices, and the extents to read.
 #[derive(Debug)]
 pub struct Plan {
     checkpoint: Arc<Checkpoint>,
-    /// Indices into the checkpoint's tensors. Extents name ranges of this list.
+    /// Indices into the checkpoint's tensors. Extents refer to ranges of this list.
     tensors: Vec<u32>,
-    /// The devices that tensors go to. Extents name them by index.
+    /// The devices that tensors go to. Extents refer to them by index.
     devices: Vec<Device>,
     extents: Arc<[Extent]>,
     sizes: LoadSizes,
@@ -134,7 +134,7 @@ impl Plan {
         &self.extents
     }
 
-    /// The devices that tensors go to. Extents name them by index.
+    /// The devices that tensors go to. Extents refer to them by index.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
@@ -169,12 +169,12 @@ impl Plan {
         self.delivered_bytes
     }
 
-    /// How `tensor` is cast, if it is.
+    /// The cast of `tensor`, or `None` if it is not cast.
     pub(crate) fn cast_of(&self, tensor: &TensorInfo) -> Option<Cast> {
         cast_of(tensor, self.dtype)
     }
 
-    /// The type that floats are cast to, if they are.
+    /// The type that floats are cast to, or `None`.
     pub(crate) fn dtype(&self) -> Option<Dtype> {
         self.dtype
     }

@@ -8,8 +8,8 @@
 //!   #####
 //! ```
 //!
-//! Nothing here reads. The runs are not listed: they take a few words per dimension, whatever their
-//! number.
+//! This module only computes ranges and does not read. The runs are not stored one by one: they
+//! take a few words per dimension, whatever their number.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use std::ops::Range;
 pub struct Pick {
     /// The first index.
     pub start: usize,
-    /// How many indices; 0 for an empty tensor.
+    /// The number of indices; 0 for an empty result.
     pub count: usize,
     /// The distance from one index to the next; at least 1.
     pub step: usize,
@@ -47,7 +47,8 @@ pub(crate) struct Runs {
     first_bytes: u64,
     /// The length of each run; 0 if there are none.
     run_bytes: u64,
-    /// The dimensions over which runs repeat, outermost first: how often, and how far apart in bytes.
+    /// The dimensions over which runs repeat, outermost first: the number of repetitions and their
+    /// distance in bytes.
     repeats: Vec<(u64, u64)>,
 }
 
@@ -62,7 +63,8 @@ pub(crate) struct RunRead {
 }
 
 impl Runs {
-    /// The runs of `picks` of a tensor with this `shape`, whose size in bytes fits 64 bits.
+    /// The runs that `picks` select of a tensor with this `shape`, whose size in bytes fits 64
+    /// bits.
     ///
     /// # Errors
     /// A description of what is wrong with the picks.
@@ -77,7 +79,7 @@ impl Runs {
             }
         }
         if picks.iter().any(|pick| pick.count == 0) {
-            // The other dimensions may then have any size.
+            // An empty selection has no runs. The product of the other dimensions may overflow.
             return Ok(Self { first_bytes: 0, run_bytes: 0, repeats: Vec::new() });
         }
         let (mut first_bytes, mut run_bytes) = (0, element_bytes);
@@ -85,7 +87,7 @@ impl Runs {
         let mut stride_bytes = element_bytes;
         for (pick, &size) in picks.iter().zip(shape).rev() {
             first_bytes += pick.start as u64 * stride_bytes;
-            // Whether all inner dimensions are one run that leaves nothing out.
+            // Whether the run covers all inner dimensions without a gap.
             let is_run = repeats.is_empty() && run_bytes == stride_bytes;
             match (pick.count as u64, pick.step as u64) {
                 (1, _) => {}

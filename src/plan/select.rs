@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::compile;
 use globset::{GlobSet, GlobSetBuilder};
 
-/// The tensors of a checkpoint to load: those that a glob matches and those that are named. Without
-/// globs and names, all tensors are loaded.
+/// Selects the tensors of a checkpoint to load: those that a glob matches and those that are named.
+/// Without globs and names, all tensors are loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Globs of names. An empty list selects nothing by itself.
@@ -36,7 +36,7 @@ impl Selection {
             (_, globs) => matching(checkpoint, globs, count)?,
         };
         for name in self.names.iter().flatten() {
-            // Positions are below `count`, which has this type.
+            // Positions are below `count`, which is a `u32`.
             selected.push(position(checkpoint, name)? as u32);
         }
         if self.names.is_some() {

@@ -1,5 +1,4 @@
-//! The sizes of a load: its memory, extents, reads and engines. They are all decided here, in three
-//! steps.
+//! Decides the sizes of a load (its memory, extents, reads and engines) in three steps.
 //!
 //! ```text
 //! memory limit, tensors     -> the limit's shares, extents and pieces     LoadSizes::new
@@ -36,44 +35,49 @@ use std::sync::Arc;
 /// Small tensors for the host are gathered into extents of about this many bytes, and tensors for
 /// GPUs are cut into pieces of at most this many.
 const EXTENT_BYTES: u64 = 8 << 20;
-/// The limits `min` are at least this much. With less, a checkpoint of tiny tensors would be read one
-/// block at a time, for a saving that no process would notice.
+/// The memory limits `min` are at least this much. With less, a checkpoint of tiny tensors would be
+/// read one block at a time, for a saving that no process would notice.
 const LIMIT_BYTES_MIN: u64 = 1 << 20;
-/// The ring for GPUs where there is no limit. Pinning 512 MiB was measured at 0.5 s elsewhere.
+/// The size of the GPUs' ring without a limit. Pinning 512 MiB was reported to take 0.5 s.
 const GPU_RING_BYTES: u64 = 256 << 20;
-/// A tight limit does not make the pieces of tensors smaller than this.
+/// The minimum size of pieces of tensors under a tight limit.
 const PIECE_BYTES_MIN: u64 = 64 << 10;
-/// One read. CPU-seconds per GB of direct reads by size, medians of 3: 2 MiB 0.054, 4 MiB 0.043,
-/// 8 MiB 0.039, 16 MiB 0.037. The wall times did not differ.
+/// The size of a read. Direct reads cost this many CPU-seconds per GB by size (medians of 3): 2 MiB
+/// 0.054, 4 MiB 0.043, 8 MiB 0.039, 16 MiB 0.037. The wall times did not differ.
 const CHUNK_BYTES: u64 = 8 << 20;
-/// A small ring does not make reads smaller than this.
+/// The minimum size of reads into a small ring.
 const CHUNK_BYTES_MIN: u64 = 256 << 10;
 /// The bounds of the read size that a caller may set.
 const REQUESTED_CHUNK_BYTES_MIN: u64 = 4 << 10;
 const REQUESTED_CHUNK_BYTES_MAX: u64 = 256 << 20;
-/// Bytes in flight over all engines. On an idle 2-core virtual machine 64 MiB are as good. When the
-/// cores are busy with other work, or the storage is an array, a deep queue keeps the storage busy:
-/// with two compilers running, 64 MiB took 3.4 s, 128 MiB 3.0 s and 256 MiB 2.1 s for 4.25 GB (medians
-/// of 3).
+/// The maximum number of bytes in flight over all engines. On an idle 2-core virtual machine 64 MiB
+/// are as fast. When the cores are busy with other work, or the storage is an array, a deep queue
+/// keeps the storage busy: with two compilers running, 64 MiB took 3.4 s, 128 MiB 3.0 s and 256 MiB
+/// 2.1 s for 4.25 GB (medians of 3).
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
-/// A small load keeps less in flight, as that is fresh memory, which costs more than reading.
+/// The minimum number of bytes in flight. A small load keeps less in flight than a large one, as
+/// each byte in flight is fresh memory, which costs more than reading.
 const IN_FLIGHT_BYTES_MIN: u64 = 64 << 20;
-/// Another engine is worth its thread if it has this much to read.
+/// An engine is started for each of this many bytes to read.
 const ENGINE_BYTES: u64 = 64 << 20;
-/// One core copies about 6 GB/s out of the page cache, and a GPU takes 55 GB/s.
+/// The maximum number of engines. One core copies about 6 GB/s out of the page cache, and a GPU
+/// receives 55 GB/s.
 const ENGINES_MAX: usize = 16;
-/// Larger rings are not registered, as all of the ring is faulted in before the first read.
+/// Larger rings are not registered with io_uring, as all of a registered ring is faulted in before
+/// the first read.
 const REGISTER_BYTES_MAX: u64 = 512 << 20;
 /// Rings up to this size are registered for a load of any size, which takes a few milliseconds.
 const REGISTER_BYTES_MIN: u64 = 16 << 20;
-/// How far ahead memory is faulted in where all bytes come over the network, which is slower than
-/// zeroing memory. A load whose tensors are dropped as they come then touches no more than it needs.
+/// How far ahead memory is faulted in if all bytes come over the network, which is slower than
+/// zeroing memory. A load whose tensors are dropped as they arrive then touches no more memory than
+/// it needs.
 const AHEAD_BYTES_REMOTE: usize = 32 << 20;
-/// The share of a reused ring that may wait to be written to the cache: one part in this many.
+/// One part in this many of a reused ring may wait to be written to the cache.
 const CACHE_SHARE: u64 = 4;
-/// Threads that let GPUs read. They sleep in cuFile's calls, so there may be more than cores.
+/// The number of threads that call cuFile. They sleep in its calls, so there may be more threads
+/// than cores.
 const GDS_THREADS: usize = 8;
-/// The memory through which a thread reads where cuFile refuses to.
+/// The bounce buffer through which a thread reads if cuFile refuses a read.
 const BOUNCE_BYTES: u64 = 1 << 20;
 
 /// The tensors of a load, as far as its sizes depend on them. All in bytes.
@@ -111,7 +115,7 @@ pub(crate) struct LoadSizes {
     pub extent_bytes: u64,
     /// Tensors for GPUs are cut at multiples of this.
     pub piece_bytes: u64,
-    /// What slots are aligned to: the largest block of the sources.
+    /// The alignment of slots: the largest block of the sources.
     pub block_bytes: u64,
     /// The sum of the host's slots, in whole blocks.
     pub host_slots_bytes: u64,
@@ -121,7 +125,7 @@ pub(crate) struct LoadSizes {
     pub gpu_ring_bytes: u64,
 }
 
-/// What the caller sets of a load's reads.
+/// The caller's settings of a load's reads.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ReadOptions {
     pub engines: Option<usize>,
@@ -180,14 +184,14 @@ impl LoadSizes {
         Self { host_slots_bytes: host.total_bytes, host_ring_bytes, gpu_ring_bytes, ..self }
     }
 
-    /// Both rings.
+    /// The size of both rings together.
     pub fn ring_bytes(&self) -> u64 {
         self.host_ring_bytes + self.gpu_ring_bytes
     }
 
-    /// How many bytes of the load's memory may wait to be written to the cache: a share of the memory
-    /// that is used more than once, which is all of it under a limit, and the ring of GPUs. `None`
-    /// where no memory is.
+    /// How many bytes of the load's memory may wait to be written to the cache: a share of the
+    /// memory that is reused, which is all of it under a limit, and otherwise the ring of GPUs.
+    /// `None` if no memory is reused.
     pub fn cache_held_bytes(&self) -> Option<u64> {
         let reused = match (self.gpu_ring_bytes, self.limit_bytes) {
             (0, limit) => limit.map(|_| self.ring_bytes()),
@@ -196,8 +200,9 @@ impl LoadSizes {
         reused.map(|bytes| bytes / CACHE_SHARE)
     }
 
-    /// How many threads let GPUs read `extents` extents, and through how many bytes of memory each
-    /// of them reads where cuFile refuses to: together no more than the ring that the load saves.
+    /// The number of threads that read `extents` extents through cuFile, and the size of each
+    /// thread's bounce buffer. Together the buffers are no larger than the ring that such a load
+    /// does not need.
     pub fn gds_threads(&self, options: ReadOptions, extents: usize) -> (usize, usize) {
         let threads = options.engines.unwrap_or(GDS_THREADS).min(extents.max(1));
         (threads, BOUNCE_BYTES.min(self.gpu_ring_bytes_max / threads as u64) as usize)
@@ -205,15 +210,15 @@ impl LoadSizes {
 }
 
 impl ReadSizes {
-    /// The sizes for reading `total_bytes` of `sources` into memory of `memory_bytes`: the rings, or
-    /// buffers that the caller lends. `options` take precedence where they are set.
+    /// The sizes for reading `total_bytes` of `sources` into `memory_bytes` of memory: the rings,
+    /// or buffers of the caller. `options` take precedence where they are set.
     pub fn new(
         options: ReadOptions,
         memory_bytes: u64,
         total_bytes: u64,
         sources: &[Arc<dyn Source>],
     ) -> Self {
-        // Each read task has a connection. How many are used at once is measured during the load.
+        // Each read task has a connection. The load measures how many of them to use at once.
         let connections = match sources.iter().any(|source| source.is_remote()) {
             true => options.connections.unwrap_or(CONNECTIONS_MAX),
             false => 0,
@@ -248,7 +253,7 @@ impl ReadSizes {
 }
 
 impl TensorSizes {
-    /// The limit in bytes, if it suffices.
+    /// The limit in bytes, or an error if it does not suffice.
     fn limit_bytes(&self, limit: MemoryLimit) -> Result<Option<u64>> {
         let (largest, block) = (self.host_largest_bytes, self.block_bytes);
         let min_slots = self.two_slots(LIMIT_BYTES_MIN);
@@ -261,7 +266,8 @@ impl TensorSizes {
             }
             MemoryLimit::Min => Ok(Some(largest.max(LIMIT_BYTES_MIN) + min_slots)),
             MemoryLimit::MinHoldingOne => {
-                // Wherever the tensor lies that the caller holds, one of three slots is free.
+                // Of three slots, one is always free, wherever the tensor lies that the caller
+                // holds.
                 let slot = largest.max(LIMIT_BYTES_MIN) + 2 * block;
                 Ok(Some(slot.saturating_mul(3).saturating_add(min_slots)))
             }
@@ -321,7 +327,7 @@ impl TensorSizes {
         (bytes / block * block).max(block)
     }
 
-    /// Two slots for pieces of this many bytes; 0 if nothing goes to a GPU.
+    /// The bytes of two slots for pieces of this many bytes; 0 if no tensor goes to a GPU.
     fn two_slots(&self, piece_bytes: u64) -> u64 {
         match self.device_bytes {
             0 => 0,

@@ -20,14 +20,14 @@ unsafe impl Send for Aligned {}
 unsafe impl Sync for Aligned {}
 
 impl Aligned {
-    /// `len` zeros; `None` when memory runs out.
+    /// Allocates `len` zero bytes. Returns `None` when memory runs out.
     pub fn zeroed(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
         // SAFETY: the layout is not of size zero.
         NonNull::new(unsafe { alloc_zeroed(layout) }).map(|start| Self { start, len })
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -35,7 +35,7 @@ impl Aligned {
     /// The bytes in `range`.
     ///
     /// # Panics
-    /// When it has fewer bytes.
+    /// When the memory has fewer bytes.
     pub fn bytes(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.len, "beyond the memory's end");
         // SAFETY: in bounds of memory that was zeroed when it was allocated. Rust code writes to it
@@ -47,7 +47,7 @@ impl Aligned {
     /// Copies the bytes from `start` on, which foreign code may be changing meanwhile.
     ///
     /// # Panics
-    /// When it has fewer bytes.
+    /// When the memory has fewer bytes.
     pub fn copy_to(&self, start: usize, into: &mut [u8]) {
         assert!(start <= self.len && into.len() <= self.len - start, "beyond the memory's end");
         // SAFETY: in bounds, initialised, and alive as long as `self`; while that is shared, no Rust
@@ -61,7 +61,7 @@ impl Aligned {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// The address of its first byte.
+    /// The address of the first byte.
     pub fn as_ptr(&self) -> *const u8 {
         self.start.as_ptr()
     }

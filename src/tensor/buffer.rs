@@ -5,7 +5,8 @@ use super::aligned::Aligned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{Ring, Window};
 
-/// Larger tensors get mappings of their own, of which a process may have some ten thousand.
+/// Tensors larger than this get a mapping of their own. A process may have some ten thousand
+/// mappings.
 const MAPPED_BYTES: u64 = 1 << 20;
 
 /// Memory that is to be filled with a tensor.

@@ -5,9 +5,9 @@
 //!                                   \-into_versioned--> DLManagedTensorVersioned (1.0 and later)
 //! ```
 //!
-//! An export holds the tensor's storage until the consumer calls the deleter: once, from any thread.
-//! In a forked child the deleter does nothing, as the memory is managed by threads that exist in the
-//! parent only.
+//! An export holds the tensor's storage until the consumer calls the deleter, which it does once,
+//! from any thread. In a forked child the deleter does nothing, as the memory is managed by threads
+//! that exist in the parent only.
 //!
 //! Exports are read-only or writable. Pages of a file ([`ReadPath::Mapped`](crate::ReadPath::Mapped))
 //! are always exported as read-only. A host tensor is copied if its address is not aligned for its
@@ -66,7 +66,7 @@ impl Tensor {
     /// Exports the tensor for a consumer that only reads it: marked as read-only, or copied.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a type that DLPack does not have, where a copy is needed and
+    /// [`ErrorKind::Unsupported`] for a type that DLPack does not have, if a copy is needed and
     /// forbidden, and for a copy of a tensor on a GPU; [`ErrorKind::OutOfMemory`] when there is no
     /// memory for a copy.
     pub fn export(&self, how: Exporting) -> Result<Export> {
@@ -234,7 +234,7 @@ impl Export {
             ndim: ndim as i32,
             dtype: self.dtype,
             shape: sizes,
-            // Within what `sizes` points to, or one behind its end.
+            // Within the array that `sizes` points to, or one past its end.
             strides: sizes.wrapping_add(ndim),
             byte_offset: 0,
         };
@@ -242,7 +242,7 @@ impl Export {
     }
 }
 
-/// What an export keeps until the deleter is called.
+/// The values that an export keeps alive until the deleter is called.
 struct ExportContext {
     /// The shape, then the strides.
     sizes: Box<[i64]>,

@@ -1,4 +1,4 @@
-//! Loaded bytes, from which tensors are made.
+//! Loaded tensors that share a storage, before they become [`Tensor`](super::Tensor)s.
 
 use super::Storage;
 use crate::cast::Cast;
@@ -7,14 +7,14 @@ use crate::options::Device;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Some of a plan's tensors, loaded.
+/// Consecutive tensors of a plan that are loaded.
 #[derive(Debug)]
 pub(crate) struct LoadedTensors {
-    /// Their positions in the plan's list.
+    /// The positions of the tensors in the plan's list.
     pub positions: Range<usize>,
-    /// The storage that they are views of.
+    /// The storage that the tensors are views of.
     pub storage: Storage,
-    /// The offset of each in the storage.
+    /// The offset of each tensor in the storage.
     pub starts: Offsets,
 }
 

@@ -88,7 +88,7 @@ impl Storage {
         }
     }
 
-    /// The bytes in `range`, and no others; `None` on a GPU.
+    /// The bytes in `range`; `None` on a GPU.
     ///
     /// # Panics
     /// When the storage has fewer bytes.
@@ -120,7 +120,8 @@ impl Storage {
         }
     }
 
-    /// Lets foreign code write to the memory: waits until the cache does not borrow it.
+    /// Lends the memory to foreign code that may write to it. Waits until the cache does not borrow
+    /// it.
     pub(crate) fn lend(&self) {
         if let StorageKind::Slot(slot) = &self.kind {
             slot.lend();
@@ -132,7 +133,7 @@ impl Storage {
         !matches!(&self.kind, StorageKind::Slot(slot) if !slot.is_lent())
     }
 
-    /// Whether nobody may write to the memory, as it is pages of a file.
+    /// Whether the memory is read-only, because it consists of pages of a file.
     pub fn is_read_only(&self) -> bool {
         matches!(self.kind, StorageKind::Mapped(..))
     }

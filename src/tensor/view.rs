@@ -18,7 +18,7 @@ pub struct Tensor {
     index: u32,
     storage: Storage,
     pub(super) start: usize,
-    /// The type that the elements were cast to, if they were.
+    /// The type that the elements were cast to, or `None`.
     cast_to: Option<Dtype>,
     /// The shape, if this is a part of the checkpoint's tensor.
     part: Option<Arc<[usize]>>,
@@ -35,12 +35,13 @@ impl Tensor {
         Self { checkpoint, index, storage, start, cast_to: None, part: None }
     }
 
-    /// The same tensor, whose bytes are the result of `cast`.
+    /// This tensor with the type that results from `cast`, which was applied to its bytes.
     pub(crate) fn cast(self, cast: Option<Cast>) -> Self {
         Self { cast_to: cast.map(|cast| cast.to()), ..self }
     }
 
-    /// A part of the checkpoint's tensor, if its shape is given.
+    /// This tensor as a part of the checkpoint's tensor with the shape `part`; unchanged for
+    /// `None`.
     pub(crate) fn of_shape(self, part: Option<Arc<[usize]>>) -> Self {
         Self { part, ..self }
     }

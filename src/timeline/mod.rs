@@ -7,15 +7,14 @@
 //! engine         |-- wait --|                   nothing in flight, and no slot is free
 //! ```
 //!
-//! All parts of a load share a `Recorder`. Whoever takes a slot gets a `TraceSpan` for it, which
-//! travels with the slot, records its stages, and ends the record just before the slot's memory is
-//! free for others. That is a few records per slot, and none per read or tensor. Without a timeline
-//! there are no spans.
+//! All parts of a load share a `Recorder`. Each slot carries a `TraceSpan`, which records the
+//! slot's stages and ends its record just before the slot's memory is free for others. So there are
+//! a few records per slot, and none per read or tensor. Without a timeline there are no spans.
 //!
-//! Loads of mapped pages and loads by GPUDirect Storage have no slots. There, each extent has a record
-//! while it is being read.
+//! Loads of mapped pages and loads by GPUDirect Storage have no slots. In these loads, each extent
+//! has a record while it is being read.
 //!
-//! As metrics do, this module stands below the modules that it records.
+//! Like `metrics`, this module is below the modules whose work it records.
 
 mod recorder;
 mod types;

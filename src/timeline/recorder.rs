@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The most retries that are recorded, as a failing server may cause any number.
+/// The maximum number of retries that are recorded, as a failing server may cause any number.
 const RETRIES_MAX: usize = 10_000;
 
 /// Records the timeline of one load.
@@ -37,14 +37,14 @@ struct SlotRecord {
     freed: Option<Duration>,
 }
 
-/// What a slot is taken for.
+/// The purpose for which a slot was taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SlotUse {
     pub engine: usize,
     pub shard: usize,
     pub offset_bytes: u64,
     pub bytes: u64,
-    /// Its first stage.
+    /// The slot's first stage.
     pub stage: Stage,
 }
 

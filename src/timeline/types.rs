@@ -3,30 +3,30 @@
 use crate::options::Device;
 use std::time::Duration;
 
-/// How the memory of a load was used, and when. All times are since the load began.
+/// How the memory of a load was used, and when. All times are relative to the start of the load.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeline {
     /// The slots, in the order in which they were taken.
     pub slots: Vec<SlotSpan>,
-    /// When engines had nothing to do but to wait for a free slot. The waits of one engine do not
+    /// The periods in which engines could only wait for a free slot. The waits of one engine do not
     /// overlap.
     pub waits: Vec<Wait>,
-    /// Other work that took time.
+    /// Steps of the load that use no slot, such as creating a GPU's context.
     pub steps: Vec<Step>,
     /// Events without a duration.
     pub events: Vec<TraceEvent>,
-    /// When this timeline was read from the load. Whatever had not ended by then, such as tensors
-    /// that are held, ends here.
+    /// When this timeline was read from the load. Spans that had not ended by then, such as those
+    /// of held tensors, end at this time.
     pub end: Duration,
 }
 
-/// A period of time, since the load began.
+/// A period of time, relative to the start of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {
-    /// When it began.
+    /// The start of the period.
     pub start: Duration,
-    /// When it ended, at or after its start.
+    /// The end of the period, at or after its start.
     pub end: Duration,
 }
 
@@ -34,36 +34,37 @@ pub struct Period {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlotSpan {
-    /// The number of the engine that took it.
+    /// The number of the engine that took the slot.
     pub engine: usize,
-    /// The shard that it is filled from, as an index of
+    /// The shard that the slot is filled from, as an index into
     /// [`Checkpoint::shards`](crate::Checkpoint::shards).
     pub shard: usize,
-    /// The offset of its first byte in the shard.
+    /// The offset in the shard of the slot's first byte.
     pub offset_bytes: u64,
-    /// Its length.
+    /// The slot's length in bytes.
     pub bytes: u64,
-    /// The paths by which its bytes were read, each once, named as in
+    /// The paths by which the slot's bytes were read, each once, named as in
     /// [`Summary::read_bytes`](crate::Summary::read_bytes); and `cache` if any were read from the
     /// local file cache.
     pub paths: Vec<&'static str>,
-    /// Its stages. Each begins when the one before it ends.
+    /// The slot's stages. Each begins when the one before it ends.
     pub stages: Vec<(Stage, Period)>,
 }
 
-/// What a slot is used for at a time. A slot passes through some of these stages, in this order.
+/// A stage of a slot's use. A slot passes through some of these stages, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Its bytes are being read.
+    /// The slot's bytes are being read.
     Reading,
-    /// Its tensors are cast into another slot, or other tensors are cast into it.
+    /// The slot's tensors are being cast into another slot, or tensors are being cast into this
+    /// slot.
     Casting,
-    /// Its checksum is computed, to be compared with the one that a GPU computes.
+    /// The slot's checksum is being computed, to be compared with the checksum that a GPU computes.
     Checking,
-    /// It waits for a GPU, and is copied there.
+    /// The slot waits for a GPU or is being copied to it.
     Copying,
-    /// Tensors are views of it, or it is being written to the local file cache.
+    /// Tensors are views of the slot, or it is being written to the local file cache.
     Held,
 }
 
@@ -90,7 +91,7 @@ impl Stage {
 pub struct Wait {
     /// The engine's number.
     pub engine: usize,
-    /// When it waited.
+    /// The period of the wait.
     pub period: Period,
 }
 
@@ -104,7 +105,7 @@ pub struct Step {
     pub what: &'static str,
     /// The GPU that the step was for, if any.
     pub device: Option<Device>,
-    /// When it was done.
+    /// The period of the step.
     pub period: Period,
 }
 
@@ -117,6 +118,6 @@ pub struct TraceEvent {
     pub what: &'static str,
     /// The reason, or an empty string.
     pub why: String,
-    /// When it happened.
+    /// The time of the event.
     pub at: Duration,
 }

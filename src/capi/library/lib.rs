@@ -1,7 +1,8 @@
 //! `libringload.so`: the functions of `ringload::capi`, as a shared library.
 //!
-//! A package of its own, since whoever depends on a package with a shared library links that, too,
-//! and since cargo tells apart what it builds with other features only where there is none.
+//! This is a separate package for two reasons: a package that depends on a package with a shared
+//! library would link that library too, and cargo keeps builds with different features apart only
+//! for packages without one.
 
 #[cfg(feature = "capi")]
 pub use ringload::capi::*;

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! Every function may be called from any thread, several at once. Threads that share a stream get
-//! one tensor each. If a stream is freed while a thread waits for its next tensor, that thread gets
-//! an end or an error. A tensor may be released by any thread, also after its stream and loader
-//! were freed. A forked child makes its own loaders, as those of its parent are errors there.
+//! one tensor each. If a stream is freed while a thread waits for its next tensor, the call of that
+//! thread returns RINGLOAD_STATUS_END or an error. A tensor may be released by any thread, also
+//! after its stream and loader were freed. A forked child has to make its own loaders, as calls
+//! with the loaders of its parent fail.
 
 mod range;
 mod status;
@@ -198,7 +199,7 @@ pub unsafe extern "C" fn ringload_stream_next(
     })
 }
 
-/// Returns how many bytes of tensors were handed out, and how many there are in all.
+/// Returns how many bytes of tensors were handed out, and the bytes of all tensors of the load.
 ///
 /// # Safety
 /// `done_bytes` and `total_bytes` are NULL or point to memory for a number.
@@ -218,8 +219,8 @@ pub unsafe extern "C" fn ringload_stream_progress(
     })
 }
 
-/// Frees a stream, and cancels its load if that is not done. Its tensors stay valid. NULL and freed
-/// streams are ignored.
+/// Frees a stream, and cancels its load if it is still running. Its tensors stay valid. NULL and
+/// freed streams are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
     guarded((), || {

@@ -28,7 +28,7 @@ pub struct RingloadRange {
     pub device: i32,
 }
 
-/// Returns the location that `location` names.
+/// Parses the C text `location` as a location.
 ///
 /// # Safety
 /// Unless it is NULL, `location` is a text.
@@ -40,7 +40,7 @@ pub unsafe fn location_at(location: *const c_char) -> Result<Location> {
     }
 }
 
-/// Returns the `len_bytes` bytes at `into`, or `None` if there cannot be so many.
+/// Returns the `len_bytes` bytes at `into`, or `None` if they cannot exist.
 ///
 /// # Safety
 /// Otherwise they are allocated, and nothing else uses them while the result is used.

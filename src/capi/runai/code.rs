@@ -1,7 +1,7 @@
 //! Response codes: the outcome of a call or of a range.
 //!
-//! The numbers are those of Run:ai's interface, the texts are ours. Since a code alone says little,
-//! the text for the code of a thread's last failure is the message of that failure.
+//! The numbers are those of Run:ai's interface, the texts are ringload's. Since a code alone says
+//! little, the text for the code of a thread's last failure is the message of that failure.
 
 use crate::error::{Error, ErrorKind};
 use crate::location::Scheme;

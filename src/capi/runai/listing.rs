@@ -1,4 +1,4 @@
-//! Listing the files of a directory, filtered by patterns.
+//! Lists the files of a directory, filtered by patterns.
 //!
 //! Patterns are those of fnmatch(3) without flags: `*` and `?` also match slashes. They are matched
 //! against the whole path that is passed to the callback.

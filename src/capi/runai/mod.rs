@@ -167,8 +167,9 @@ pub unsafe extern "C" fn runai_file_streamer_set_fs_strategy(
 /// mixed.
 ///
 /// The arrays may be freed when this returns. The destinations must stay allocated until the
-/// response was taken or the streamer was ended. They must not overlap, and those of other requests
-/// neither. On a GPU, work that was queued before must not use them any more.
+/// response was taken or the streamer was ended. They must overlap neither each other nor the
+/// destinations of other requests. On a GPU, work that was queued before must not use them any
+/// more.
 ///
 /// `out_submission_id` may be NULL. It gets the number of the request, which its responses carry,
 /// or 0 if the arguments cannot be used and nothing was requested.

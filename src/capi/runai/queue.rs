@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A range's response is in `ready` as soon as its memory is filled. The last response of a
-//! submission is marked, and whoever has taken it may use the memory for something else: nothing of
-//! that submission is in flight then.
+//! submission is marked. After taking it, the caller may reuse the memory, as nothing of that
+//! submission is in flight any more.
 
 use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::submission::{Range, Submission};
@@ -27,19 +27,19 @@ pub struct Response {
     pub submission: u64,
     pub file: u32,
     pub index: u32,
-    /// Whether it is the last response of the submission.
+    /// Whether this is the last response of the submission.
     pub is_last: bool,
 }
 
-/// Submissions in, responses out.
+/// The queue of submissions and their responses.
 #[derive(Default)]
 pub struct Queue {
     state: Mutex<QueueState>,
-    /// A response is ready, or none will come.
+    /// Notified when a response is ready, and when none will come.
     responded: Condvar,
-    /// A submission waits, or none will come.
+    /// Notified when a submission waits, and when none will come.
     submitted: Condvar,
-    /// No thread writes to memory of requests.
+    /// Notified when no thread writes to memory of requests.
     quiet: Condvar,
 }
 
@@ -47,13 +47,13 @@ pub struct Queue {
 struct QueueState {
     waiting: VecDeque<Submission>,
     ready: VecDeque<Response>,
-    /// How many responses are still to come, by submission.
+    /// The number of responses that are still to come, by submission.
     outstanding: HashMap<u64, usize>,
     /// The running loads, by submission.
     loads: Vec<(u64, CancelHandle)>,
     readers: Vec<JoinHandle<()>>,
     idle_readers: usize,
-    /// How many threads write to memory of requests, or have it written to.
+    /// How many threads run code that writes to memory of requests.
     writing: usize,
     is_ending: bool,
 }

@@ -1,10 +1,10 @@
-//! Reading one submission on a reader thread. Every range gets exactly one response, whatever
-//! happens.
+//! Reads one submission on a reader thread. Every range gets exactly one response, also after
+//! errors.
 //!
 //! Small submissions (headers) are read on this thread without engines: files one after the other,
 //! objects on several threads. Larger ones are one `read_into` of the loader, in groups of ranges
 //! that are adjacent both in their file and in memory. If that fails, the remaining groups are read
-//! again file by file, so that a file that fails does so for its own ranges only.
+//! again file by file, so that an error of one file affects its own ranges only.
 
 use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::queue::Queue;
@@ -24,8 +24,8 @@ use std::{ptr, slice};
 /// Submissions of files up to this size are read without engines, which take a millisecond to
 /// start.
 const SMALL_BYTES: usize = 1 << 20;
-/// The same for submissions with an object. Reading a header is one request, while engines would
-/// open new connections.
+/// The size up to which submissions with an object are read without engines. Reading a header is
+/// one request, while engines would open new connections.
 const SMALL_BYTES_REMOTE: usize = 16 << 20;
 
 /// Reads `submission` and responds to all of its ranges.
@@ -43,7 +43,7 @@ struct Reading<'a> {
     sources: &'a SourceCache,
     submission: &'a Submission,
     loader: &'a Loader,
-    /// By file.
+    /// The result of opening each file.
     files: Vec<OpenResult>,
     /// The groups that are still to be read, with their ranges.
     remaining: Vec<(Group, Vec<Range>)>,
@@ -130,11 +130,11 @@ impl Reading<'_> {
             }
             Ok(())
         };
-        // A failure is that of one group. The whole never fails.
+        // Each result is that of one group. `try_map` itself never fails.
         drop(try_map(groups.len(), threads, read));
     }
 
-    /// Reads `group`. Bytes of an object are received into memory of our own first, so that ending
+    /// Reads `group`. Bytes of an object are first received into a separate buffer, so that ending
     /// the streamer need not wait for a server.
     fn read_group(&self, group: &Group) -> Result<(), Failure> {
         let source = self.source(group).ok_or(Code::UnknownError)?;
@@ -165,7 +165,8 @@ impl Reading<'_> {
         })
     }
 
-    /// Reads the remaining groups for which `which` is true, responding to each as it completes.
+    /// Reads the remaining groups for which `which` returns true, and responds to each as it
+    /// completes.
     ///
     /// # Errors
     /// When one of them cannot be read.

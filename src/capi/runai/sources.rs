@@ -1,9 +1,10 @@
 //! The open sources of a streamer's objects, kept across submissions.
 //!
-//! A load is many submissions, and each names its files again. Local files are opened anew for each
-//! submission: that is cheap, and a file may have been replaced. Objects are kept with the identity
-//! that they were opened with, so that all submissions of a load read one version of each object.
-//! An object is opened anew after a failure, and when it was not requested for a minute.
+//! A load consists of many submissions, each of which names its files again. Local files are opened
+//! anew for each submission, which is cheap, as a file may have been replaced. Objects are kept
+//! with the identity that they were opened with, so that all submissions of a load read one version
+//! of each object. An object is opened anew after a failure, and when it was not requested for a
+//! minute.
 
 use super::code::{Failure, unsupported_scheme};
 use crate::checkpoint::parallel::{WAITING_THREADS, try_map};
@@ -27,7 +28,7 @@ pub struct SourceCache {
 
 type OpenObject = (Arc<dyn Source>, Instant);
 
-/// A file of a submission: its source, or why it cannot be opened.
+/// The source of a file of a submission, or the reason why the file cannot be opened.
 pub type OpenResult = std::result::Result<Arc<dyn Source>, Failure>;
 
 impl SourceCache {
@@ -37,7 +38,7 @@ impl SourceCache {
         let remote = |location: &&Result<Location>| matches!(location, Ok(Location::Object(_)));
         let objects = locations.iter().filter(remote).count();
         let open = |at: usize| Ok(self.open_one(opener, &locations[at]));
-        // Each result is that of one file. The whole never fails.
+        // Each result is that of one file. `try_map` itself never fails.
         try_map(paths.len(), WAITING_THREADS.min(objects).max(1), open).unwrap_or_default()
     }
 
@@ -69,12 +70,12 @@ impl SourceCache {
         None
     }
 
-    /// Has the source at `location` opened anew the next time.
+    /// Removes the source at `location`, which is then opened anew the next time.
     pub fn forget(&self, location: &Location) {
         self.objects.lock().remove(location);
     }
 
-    /// Has all sources opened anew the next time.
+    /// Removes all sources, which are then opened anew the next time.
     pub fn forget_all(&self) {
         self.objects.lock().clear();
     }

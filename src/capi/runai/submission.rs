@@ -23,9 +23,9 @@ pub struct Submission {
     pub id: u64,
     pub device: Device,
     pub paths: Vec<OsString>,
-    /// In the order of their files.
+    /// The ranges, in the order of their files.
     pub ranges: Vec<Range>,
-    /// Whether each range has its response.
+    /// For each range, whether it has its response.
     responded: Vec<AtomicBool>,
 }
 
@@ -123,7 +123,7 @@ impl Submission {
 }
 
 impl Range {
-    /// Whether a file can have such a range, and memory such a destination.
+    /// Whether the range fits the largest file, and its destination the address space.
     fn is_possible(&self) -> bool {
         let fits = self.offset_bytes.checked_add(self.len_bytes as u64).is_some()
             && self.address.checked_add(self.len_bytes).is_some()

@@ -27,11 +27,12 @@ pub(in crate::checkpoint) struct ShardFile {
 
 /// The origin of a shard's location.
 pub(super) enum ShardNamedBy {
-    /// The user named it, or it was found in a directory.
+    /// The user named the shard, or it was found in a directory.
     User,
-    /// The first index that names it, as a position in [`Files::indexes`], and its position there.
+    /// The first index that names the shard, as a position in [`Files::indexes`], and the shard's
+    /// position in that index.
     Index(usize, usize),
-    /// It has the usual name in this directory, which cannot be listed.
+    /// The shard has the usual name in this directory, which cannot be listed.
     Directory(Location),
 }
 
@@ -42,7 +43,8 @@ pub(in crate::checkpoint) struct IndexFile {
 }
 
 impl Files {
-    /// Adds the reason why shard `number` was expected to `error`, with which it failed to open.
+    /// Adds to `error`, with which shard `number` failed to open, the reason why the shard was
+    /// expected.
     pub(in crate::checkpoint) fn explain(&self, number: usize, error: Error) -> Error {
         if error.kind() != ErrorKind::NotFound {
             return error;

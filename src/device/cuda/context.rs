@@ -71,8 +71,8 @@ impl Context {
         Ok(Entered { context: self, _thread: PhantomData })
     }
 
-    /// Calls the driver with this context current, and logs a failure: for drops, which cannot
-    /// return errors.
+    /// Calls the driver with this context current, and logs a failure instead of returning it, as
+    /// `drop` cannot return errors.
     pub fn release(self: &Arc<Self>, doing: &str, call: impl FnOnce() -> sys::CUresult) {
         log(self.enter().and_then(|entered| entered.check(call(), doing)));
     }

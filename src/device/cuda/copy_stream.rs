@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The most pieces of one list: 2 MiB.
+/// The maximum number of pieces of one list, which then takes 2 MiB.
 const LIST_PIECES_MAX: usize = 1 << 16;
 
 /// The resources of a GPU that the slots of a load need, besides the memory of the tensors.
@@ -75,7 +75,7 @@ impl TransferRequirements {
     }
 }
 
-/// What all copy streams of a load share.
+/// The kernels and launch arguments that all copy streams of a load share.
 pub(super) struct TransferContext {
     pub kernels: Kernels,
     /// `None` if no kernel is needed.

@@ -13,11 +13,11 @@ use std::ffi::{CStr, c_char};
 pub struct GpuInfo {
     /// The GPU.
     pub device: Device,
-    /// Its name, e.g. `NVIDIA H200`.
+    /// The GPU's name, e.g. `NVIDIA H200`.
     pub name: String,
-    /// The size of its memory in bytes.
+    /// The size of the GPU's memory in bytes.
     pub memory_bytes: u64,
-    /// Its PCI address as in /sys/bus/pci/devices.
+    /// The GPU's PCI address as in /sys/bus/pci/devices.
     pub pci_address: String,
 }
 

@@ -80,7 +80,7 @@ impl InFlightCopy {
         Ok(())
     }
 
-    /// Records in the slot's timeline that only others hold the slot now, if they do.
+    /// If others hold the slot too, records in its timeline that from now on only they do.
     pub fn leave_slot(&self) {
         if let Some(slot) = self.slot.as_ref().filter(|slot| slot.is_shared()) {
             slot.enter(Stage::Held);

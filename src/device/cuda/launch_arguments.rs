@@ -101,7 +101,7 @@ impl LaunchArguments {
         bytes
     }
 
-    /// Where the results begin, both here and in the copy of the list on the GPU.
+    /// The offset of the results, both in this memory and in the copy of the list on the GPU.
     pub fn results_offset(&self) -> usize {
         self.piece_count * size_of::<Piece>()
     }

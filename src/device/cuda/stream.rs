@@ -95,7 +95,7 @@ impl Stream {
         entered.check(unsafe { sys::cuStreamSynchronize(self.handle) }, "wait for its work")
     }
 
-    /// Waits as [`wait`](Self::wait) does, but logs a failure: for drops.
+    /// Waits as [`wait`](Self::wait) does, but logs a failure instead of returning it.
     pub fn drain(&self) {
         // SAFETY: the stream lives, and its context is current during the call.
         self.context

@@ -37,7 +37,7 @@ use std::time::Instant;
 /// Two streams keep the copy engine busy while the event of one of them is handled.
 const STREAMS: usize = 2;
 
-/// The slots that go to one GPU, and where they go.
+/// The slots that go to one GPU, and their destinations in its memory.
 pub(crate) struct TransferSpec {
     pub ordinal: u32,
     pub extents: Arc<[Extent]>,
@@ -69,10 +69,10 @@ pub(crate) struct CudaTransfer {
 }
 
 struct SubmittedSlot {
-    /// The index of its extent.
+    /// The index of the slot's extent.
     index: usize,
     slot: FullSlot,
-    /// The checksums of its parts, if the GPU computes them too.
+    /// The checksums of the slot's parts, if the GPU computes them too.
     checksums: Vec<u64>,
 }
 
@@ -225,7 +225,7 @@ impl CudaTransfer {
     }
 }
 
-/// What the two threads of a running transfer share.
+/// The state that the two threads of a running transfer share.
 struct TransferRun<'a> {
     context: &'a Arc<Context>,
     sink: &'a dyn CompletionSink,

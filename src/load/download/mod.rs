@@ -1,4 +1,4 @@
-//! Downloads of whole objects, of any kind, to plain files.
+//! Downloads whole objects, safetensors files or others, to plain files.
 //!
 //! ```text
 //! objects ---------> file cache of this download, DIRECTORY/.ringload-download --\
@@ -34,10 +34,12 @@ use std::time::Instant;
 /// The length of a piece. Pieces begin at multiples of it.
 const PIECE_BYTES: u64 = 8 << 20;
 
-/// A download that has started. Dropping it stops it; what has arrived stays for the next attempt.
+/// A running download. Dropping it stops the download; the bytes that have arrived are kept for the
+/// next attempt.
 pub struct Download {
     staging: Staging,
-    /// Those with bytes to stream come first, in the order of the stream's shards.
+    /// The files of the download. Those with bytes to stream come first, in the order of the
+    /// stream's shards.
     targets: Vec<Target>,
     stream: Option<TensorStream>,
     began: Instant,
@@ -53,7 +55,7 @@ pub struct Downloaded {
     pub bytes: u64,
     /// How many of these bytes an earlier attempt had already downloaded.
     pub cached_bytes: u64,
-    /// The time since the call, in seconds.
+    /// The duration of the download in seconds.
     pub seconds: f64,
 }
 
@@ -61,10 +63,10 @@ pub struct Downloaded {
 struct Target {
     source: Arc<dyn Source>,
     path: PathBuf,
-    /// The file that the download itself fills; `None` where the cache fills one. It is removed on
+    /// The file that the download itself fills; `None` if the cache fills one. It is removed on
     /// drop, unless it was renamed.
     staged: Option<PathBuf>,
-    /// Where the bytes begin that have to be streamed.
+    /// The offset of the first byte that has to be streamed.
     start: u64,
 }
 
@@ -126,7 +128,8 @@ impl Loader {
 }
 
 impl Download {
-    /// Starts to download `files`: sources, names, and the length of what is cached already.
+    /// Starts to download `files`, each given by its source, its name, and the number of bytes that
+    /// are cached already.
     fn start(
         mut staging: Staging,
         files: Vec<(Arc<dyn Source>, PathBuf, u64)>,
@@ -136,7 +139,8 @@ impl Download {
         let mut cached_files = HashSet::new();
         for (number, (source, name, cached)) in files.into_iter().enumerate() {
             let (path, mut staged, mut start) = (staging.directory.join(name), None, cached);
-            // A cached file becomes one file only: a second name of the same object gets its own.
+            // A cached file becomes one target only. Another target of the same object is
+            // downloaded by itself.
             if source.cached_file().is_none_or(|file| !cached_files.insert(file)) {
                 staged = Some(staging.create(number)?);
                 // Local files are copied at the end.
@@ -165,12 +169,12 @@ impl Download {
         self.stream.as_ref().map(TensorStream::progress).unwrap_or_default()
     }
 
-    /// Waits until all files are in place.
+    /// Waits until all files are complete and have their final names.
     ///
     /// # Errors
-    /// When an object cannot be read or a file cannot be written. No file is in place then, unless
-    /// that failed while files were renamed, and the next download of the same objects to the same
-    /// directory continues where this one stopped.
+    /// When an object cannot be read or a file cannot be written. No file then has its final name,
+    /// unless the renaming failed. The next download of the same objects to the same directory
+    /// continues where this one stopped.
     pub fn finish(mut self) -> Result<Downloaded> {
         let cached_bytes = self.stream()?;
         let complete: Vec<_> =
@@ -207,12 +211,12 @@ impl Download {
                     .map_err(unwritten(path)),
             }
         });
-        self.staging.loader.flush(None); // also what arrived before an error
+        self.staging.loader.flush(None); // writes the bytes that arrived before an error too
         streamed?;
         Ok(stream.summary().cached_bytes)
     }
 
-    /// The file that holds all bytes of `target`, on disk.
+    /// The path of the file on disk that holds all bytes of `target`.
     fn complete(&self, target: &Target) -> Result<PathBuf> {
         if let Some(path) = &target.staged {
             let source = &*target.source;

@@ -4,15 +4,15 @@ use crate::error::{Error, ErrorKind};
 use crate::location::{Location, ObjectUri};
 use std::path::{Component, Path, PathBuf};
 
-/// `name` without `.`; `None` where it is not a plain relative path.
+/// `name` without `.` components; `None` if it is not a relative path, or contains `..`.
 pub fn plain(name: &Path) -> Option<PathBuf> {
     let parts = name.components().filter(|part| *part != Component::CurDir);
     let parts = parts.map(|part| matches!(part, Component::Normal(_)).then_some(part));
     parts.collect()
 }
 
-/// The name in the target of the file at `location`: its path below the directory of the index that
-/// it belongs to, or else its last component.
+/// The name in the target directory of the file at `location`: its path below the directory of the
+/// index that names it, or else its last component.
 pub fn name_of(location: &Location, indexes: &[Location]) -> PathBuf {
     let below = |index: &Location| match (location, index) {
         (Location::File(path), Location::File(index)) => {
@@ -31,7 +31,7 @@ pub fn name_of(location: &Location, indexes: &[Location]) -> PathBuf {
         _ => name,
     };
     plain(&name).unwrap_or_else(|| {
-        // A name that would lead out of the target is made harmless.
+        // Slashes and `..` are replaced, so that the name cannot lead out of the target.
         name.to_string_lossy().replace('/', "_").replace("..", "_").into()
     })
 }
@@ -42,7 +42,7 @@ fn below<'a>(uri: &'a ObjectUri, index: &ObjectUri) -> Option<&'a str> {
     uri.path().strip_prefix(index.parent().path()).filter(|_| is_beside)
 }
 
-/// `name` with `%41` and the like decoded; unchanged where that gives no text.
+/// `name` with its percent escapes decoded; unchanged if the result is not UTF-8.
 fn decoded(name: PathBuf) -> PathBuf {
     match Location::parse(&format!("file:///{}", name.display())) {
         Ok(Location::File(path)) => {

@@ -21,7 +21,7 @@ pub struct Staging {
     pub directory: PathBuf,
     /// The loader whose cache is in the directory.
     pub loader: Loader,
-    /// Whether nothing in the staging directory is worth keeping.
+    /// Whether the staging directory holds nothing that the next download could use.
     pub is_disposable: bool,
     /// `None` where the file system has no locks.
     _lock: Option<File>,
@@ -94,8 +94,8 @@ impl Staging {
         }
     }
 
-    /// Removes the remaining cache entries of the files that are in place, and the staging directory
-    /// unless it holds other objects of an interrupted download.
+    /// Removes the remaining cache entries of the files that were renamed, and the staging
+    /// directory unless it holds other objects of an interrupted download.
     pub fn tidy(&self, placed: &[PathBuf]) {
         for entry in placed.iter().filter_map(|file| file.parent()?.parent()) {
             if entry.starts_with(self.path()) && entry != self.path() {

@@ -57,9 +57,9 @@ pub(crate) struct GdsGpu {
 pub(crate) struct ProbeSample {
     /// The file, open for direct I/O.
     pub file: Arc<File>,
-    /// The number of its file system.
+    /// The device number of the file system.
     pub file_system: u64,
-    /// Its first [`PROBE_BYTES`] bytes, or all bytes of a shorter file.
+    /// The file's first [`PROBE_BYTES`] bytes, or all bytes of a shorter file.
     pub bytes: Vec<u8>,
 }
 
