@@ -49,6 +49,7 @@ mod slot;
 pub use allocator::Ring;
 pub(crate) use lending::copy_lent;
 pub use memory::{Mapping, PAGE_BYTES};
+use parking_lot as sync;
 pub use slot::{FullSlot, Part, Slot, Window};
 
 #[cfg(test)]

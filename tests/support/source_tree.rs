@@ -159,8 +159,10 @@ impl Tree {
                     None => {
                         let own = Definition { module: module.clone(), item: Some(name.into()) };
                         let alias = self.modules[&module].names.get(name);
-                        let reexported = alias.and_then(|to| self.follow(&module, to, depth + 1));
-                        return Some(reexported.unwrap_or(own));
+                        return match alias {
+                            Some(alias) => self.follow(&module, alias, depth + 1),
+                            None => Some(own),
+                        };
                     }
                 },
             }
