@@ -51,7 +51,7 @@
 //! | word | meaning |
 //! | --- | --- |
 //! | checkpoint | one or more safetensors files (shards), with or without an index |
-//! | source | where the bytes of a shard come from: a file, or an object in a store |
+//! | source | a file, or an object in a store, from which the bytes of a shard are read |
 //! | extent | a contiguous byte range of a source that fills one slot |
 //! | plan | the ordered list of extents of a load |
 //! | ring, slot | the memory that tensors pass through; a page-aligned range of it |

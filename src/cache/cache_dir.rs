@@ -265,7 +265,7 @@ fn subdirectories(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     directories.map(|entry| entry.path())
 }
 
-/// The directories beside the entry in the directory `entry`: other versions of the same object.
+/// The directories of other versions of the object whose entry is in the directory `entry`.
 pub(super) fn other_versions(entry: &Path) -> impl Iterator<Item = PathBuf> {
     let versions = entry.parent().map(subdirectories).into_iter().flatten();
     versions.filter(move |other| other != entry)

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! This module needs the feature `capi`. `cargo build --release --features capi` builds
-//! `libringload.so`. The headers lie beside this file and are generated from the sources
+//! `libringload.so`. The headers are in this directory and are generated from the sources
 //! (`tests/capi_headers.rs`).
 
 mod abi;

@@ -107,7 +107,7 @@ impl Checkpoint {
     }
 
     /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source
-    /// from the offset beside it, in pieces that end at multiples of `piece_bytes`.
+    /// from the offset paired with it, in pieces that end at multiples of `piece_bytes`.
     ///
     /// # Errors
     /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint) if there are more pieces than a checkpoint

@@ -1,8 +1,8 @@
 //! The backends for reading files, a fallback chain: `uring+registered -> uring -> pread`.
 //!
-//! The backend is chosen when the engine starts (see [`Backend::probe`]) and falls back to `pread` in
-//! mid-load if the kernel refuses a read opcode. With every backend a read owns its [`Window`] and its
-//! file until the kernel is done with them: with io_uring they are the operation's stable data, which
+//! The backend is chosen when the engine starts (see [`Backend::probe`]) and falls back to `pread`
+//! in mid-load if the kernel refuses a read opcode. With every backend a read owns its [`Window`]
+//! and its file until the kernel has finished. With io_uring they belong to the operation, which
 //! the runtime keeps even if the future is dropped; with `pread` they move to the blocking thread.
 
 use crate::ring::{Ring, Window};
@@ -62,9 +62,9 @@ struct Registered {
 }
 
 impl Backend {
-    /// Checks that io_uring can be set up and entered. A seccomp profile can permit one of the calls
-    /// only, and the runtime would wait for ever for reads that it cannot submit. Also, tokio-uring
-    /// 0.5 leaks its tokio runtime and three descriptors when the kernel refuses.
+    /// Checks that io_uring can be set up and entered. A seccomp profile may permit only one of the
+    /// two system calls, and the runtime would then wait forever for reads that it cannot submit.
+    /// Also, tokio-uring 0.5 leaks its tokio runtime and three descriptors when the kernel refuses.
     ///
     /// # Errors
     /// The errors of the kernel.
@@ -77,8 +77,8 @@ impl Backend {
         Self::on(BackendKind::Pread, None)
     }
 
-    /// A backend on the io_uring runtime that this is called in. Registers the memory of `ring`, if
-    /// given; the second value is the error if the kernel refused that.
+    /// A backend on the io_uring runtime that the caller runs in. Registers the memory of `ring`,
+    /// if given; the second value is the error if the kernel refuses the registration.
     pub fn uring(ring: Option<&Ring>) -> (Self, Option<io::Error>) {
         match ring.map(Registered::new).transpose() {
             Ok(Some(registered)) => {
@@ -98,7 +98,7 @@ impl Backend {
         self.inner.kind.get()
     }
 
-    /// Falls back to `pread`. Returns false if that is in use already.
+    /// Falls back to `pread`. Returns false if `pread` is in use already.
     pub fn downgrade(&self) -> bool {
         self.inner.kind.replace(BackendKind::Pread) != BackendKind::Pread
     }
@@ -162,7 +162,7 @@ async fn pread(
     }
 }
 
-/// What the kernel may access until the operation completes.
+/// The window and the file of a read, which the kernel may access until the read completes.
 struct InFlight {
     window: Window,
     _file: Arc<File>,

@@ -1,7 +1,7 @@
 //! The interface between the opener and the local file cache.
 //!
-//! A [`CacheLayer`] opens the sources of all objects. It is given a [`RemoteObject`], with which it can
-//! open the object at its store: without a request, by a conditional request, or as if there were no
+//! A [`CacheLayer`] opens the sources of all objects. It receives a [`RemoteObject`], with which it
+//! can open the object at its store without a request, with a conditional request, or without a
 //! cache.
 
 use super::file_source::FileSource;
@@ -33,7 +33,7 @@ pub(crate) trait CacheLayer: Send + Sync {
     ) -> Result<Option<Vec<String>>>;
 }
 
-/// An object at its store that was not requested yet.
+/// An object at its store, before any request for it.
 pub(crate) struct RemoteObject<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) store: Arc<dyn Store>,
@@ -82,7 +82,8 @@ impl RemoteObject<'_> {
         ObjectSource::known(self.client, Arc::clone(&self.store), self.uri, identity)
     }
 
-    /// The address of the object's server, where the location does not contain it; else empty.
+    /// The address of the object's server, if the location does not contain it; else an empty
+    /// string.
     pub fn address(&self) -> String {
         self.store.address()
     }

@@ -1,5 +1,5 @@
-//! The counters of a load's readers: retries, bytes read from the local file cache, and the memory of
-//! the load that the cache writer holds.
+//! The counters of a load's readers: retries, bytes read from the local file cache, and bytes of
+//! the load's memory that wait to be written to the cache.
 
 use crate::timeline::Recorder;
 use parking_lot::Mutex;
@@ -49,7 +49,7 @@ impl LoadCounters {
         self.cached_bytes.load(Ordering::Relaxed)
     }
 
-    /// Limits the bytes that the cache writer may hold: the load reuses its memory.
+    /// Limits the bytes that the cache writer may hold, because the load reuses its memory.
     pub(crate) fn hold_at_most(&self, bytes: u64) {
         // Set once per load.
         let _ = self.held_bytes_max.set(bytes);
@@ -64,7 +64,7 @@ impl LoadCounters {
     /// is used up.
     pub(crate) fn hold(&self, bytes: u64) -> bool {
         let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // A single range may be held whatever its size.
+        // A single range may always be held, even if it exceeds the share.
         let fits = held == 0 || self.held_bytes_max.get().is_none_or(|&max| held + bytes <= max);
         if !fits {
             self.release(bytes);

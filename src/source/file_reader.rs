@@ -1,4 +1,4 @@
-//! One engine's reader of one file: chooses direct or buffered for each attempt.
+//! An engine's reader of a file, which chooses direct or buffered reads for each attempt.
 
 use super::backend::{Backend, BackendKind};
 use super::file::OpenFile;
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-/// A read goes through the page cache when the cache holds at least this share of it, in eighths.
+/// A read goes through the page cache if the cache holds at least this many eighths of its bytes.
 /// Cached bytes are read two to three times as fast as from a disk of 2.5 GB/s; uncached bytes take
 /// twice as long through the cache as with direct reads. So nearly all of it has to be cached.
 const RESIDENT_EIGHTHS: u64 = 7;
@@ -32,7 +32,7 @@ impl FileReader {
         Self { open, block_bytes, backend, path, direct_refused }
     }
 
-    /// The descriptor for direct reads, if this read should be one.
+    /// The descriptor for direct reads, if this read should be direct.
     fn direct(&self, window: &mut Window, offset: u64) -> Option<&Arc<File>> {
         if self.direct_refused.get() || self.path == ReadPath::Buffered {
             return None;

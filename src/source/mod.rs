@@ -1,9 +1,9 @@
 //! Sources: the files and objects that the bytes of shards are read from.
 //!
 //! A [`Source`] is a local file or an object of known length. All engines share it. Each engine
-//! asks it for a [`Reader`] of its own, which lives on that engine's thread. A call of the reader
-//! makes *one attempt*: it may return fewer bytes than asked for, and it may fail. The engine
-//! decides whether to resume, retry, downgrade or give up; this is written once, in `engine::fill`.
+//! obtains a [`Reader`] of its own from it, which lives on that engine's thread. A call of the
+//! reader makes *one attempt*: it may return fewer bytes than asked for, and it may fail. The
+//! engine decides whether to resume, retry, downgrade or give up; only `engine::fill` does this.
 //! Tests inject faults through the same two traits.
 //!
 //! ```text

@@ -21,7 +21,7 @@ pub(crate) struct Opener {
     client: Arc<OnceLock<Arc<Client>>>,
     stores: Arc<Stores>,
     repositories: Arc<Stores>,
-    /// Whether files may be opened although bytes are to be verified and files have no checksum.
+    /// Whether files may be opened while verification is enabled, although files have no checksum.
     allows_unverified_files: bool,
     cache: Option<Arc<dyn CacheLayer>>,
 }
@@ -32,7 +32,7 @@ impl Opener {
         Self { options, ..Self::default() }
     }
 
-    /// The same opener with `cache` for all objects.
+    /// This opener with `cache` for all objects.
     pub fn with_cache(self, cache: Arc<dyn CacheLayer>) -> Self {
         Self { cache: Some(cache), ..self }
     }
@@ -42,8 +42,8 @@ impl Opener {
         Self { repositories: Arc::default(), ..self.clone() }
     }
 
-    /// The same opener for a load whose tensors all go to GPUs, if `only_gpus`. Verification then
-    /// covers the copy from host memory to the GPU, so it is of use for files, too.
+    /// This opener for a load, whose tensors all go to GPUs if `only_gpus` is set. Verification
+    /// then covers the copy from host memory to the GPU, so it is useful for files, too.
     pub fn for_gpus(self, only_gpus: bool) -> Self {
         Self { allows_unverified_files: only_gpus, ..self }
     }
@@ -141,7 +141,7 @@ impl Opener {
         Ok(RemoteObject { client, store, uri, verify })
     }
 
-    /// The stores of everything but Hub repositories, for tests that put their own among them.
+    /// All stores except Hub repositories, for tests that replace a store.
     #[cfg(test)]
     pub fn stores(&self) -> &Stores {
         &self.stores

@@ -1,4 +1,5 @@
-//! How much of a file the page cache holds: `cachestat(2)`, or `mincore(2)` on older kernels.
+//! Queries how much of a file is in the page cache, with `cachestat(2)`, or `mincore(2)` on older
+//! kernels.
 //!
 //! O_DIRECT on a cached file is several times slower than copying from the cache, and reading an
 //! uncached file through the cache costs a copy. So each read checks first. If the result is out of
@@ -9,7 +10,8 @@ use crate::sys;
 use std::fs::File;
 use std::io;
 
-/// How many of the `len` bytes from `offset` the page cache holds, in whole pages.
+/// The number of bytes among the `len` bytes from `offset` that are in the page cache, in whole
+/// pages.
 ///
 /// # Errors
 /// When neither system call is permitted.

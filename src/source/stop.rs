@@ -27,7 +27,7 @@ impl Stop {
     /// Waits until the load is stopped.
     pub async fn stopped(&self) {
         let mut waiting = std::pin::pin!(self.waiting.notified());
-        // From here on, no call of `set` is missed.
+        // Registered before the flag is checked, so that no call of `set` is missed.
         waiting.as_mut().enable();
         if !self.is_set() {
             waiting.await;

@@ -35,12 +35,13 @@ pub trait Source: Send + Sync {
         false
     }
 
-    /// The alignment of offsets, lengths and addresses that reads are fastest with: a power of two,
-    /// or 1 if alignment does not matter. The memory of an extent is laid out congruent to the
-    /// source's offsets modulo this.
+    /// The alignment of offsets, lengths and addresses with which reads are fastest: a power of
+    /// two, or 1 if alignment does not matter. The address of an extent's memory is congruent to
+    /// its offset in the source modulo this.
     fn block_bytes(&self) -> usize;
 
-    /// Fills `into` from `offset`, blocking. For the small reads of opening a checkpoint.
+    /// Fills `into` with the bytes from `offset`, and blocks until that is done. For the small
+    /// reads of opening a checkpoint.
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when the source ends before `into` is full.
@@ -89,16 +90,16 @@ pub trait Source: Send + Sync {
     fn check_unchanged(&self) -> Result<()>;
 }
 
-/// What an engine provides to its readers. Cheap to clone.
+/// The state of an engine that its readers use. Cheap to clone.
 #[derive(Clone)]
 pub struct Access {
     /// The backend for reading files.
     pub backend: Backend,
-    /// How the caller wants files to be read.
+    /// The read path that the caller requested for files.
     pub path: ReadPath,
     /// Ends waits for a server when the load is stopped.
     pub stop: Arc<Stop>,
-    /// Counts retries, among others.
+    /// The counters of the load's readers.
     pub counters: Arc<LoadCounters>,
     /// Receives the bytes that are read, if the source is to be verified.
     pub verifier: Option<Arc<ChecksumVerifier>>,
@@ -117,7 +118,7 @@ impl Access {
         Self { backend, path, stop, counters, verifier: None, pool: Arc::default() }
     }
 
-    /// The same access for a source whose bytes are added to `verifier`.
+    /// This access for a source whose bytes are added to `verifier`.
     pub(crate) fn with_verifier(&self, verifier: Option<Arc<ChecksumVerifier>>) -> Self {
         Self { verifier, ..self.clone() }
     }
@@ -158,7 +159,7 @@ pub struct Attempt {
     /// How many bytes were written to the beginning of the window's unfilled part; 0 only at the
     /// end of the source.
     pub bytes: usize,
-    /// How they were read.
+    /// The path by which the bytes were read.
     pub via: Via,
 }
 
@@ -182,13 +183,13 @@ pub trait Reader {
     }
 
     /// How many downgrades this reader has made. If the count has grown since a failed read began,
-    /// that read was in flight while another one caused the downgrade, and is to be repeated.
+    /// another read caused a downgrade meanwhile, and the failed read is to be repeated.
     fn downgrade_count(&self) -> usize {
         0
     }
 
-    /// Called when `window` is filled with the bytes at `offset`. A reader that keeps what it reads
-    /// shares the window's bytes here.
+    /// Called when `window` is filled with the bytes at `offset`. A reader that caches the bytes
+    /// shares them from the window here.
     fn filled(&self, _window: &mut Window, _offset: u64) {}
 
     /// Falls back to the next backend or read path after `refusal`; `None` when there is none left.
@@ -200,9 +201,9 @@ pub trait Reader {
 /// A step along a fallback chain, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Downgrade {
-    /// What was to be used.
+    /// The backend or path that was to be used.
     pub from: &'static str,
-    /// What is used instead.
+    /// The backend or path that is used instead.
     pub to: &'static str,
     /// The reason.
     pub why: String,

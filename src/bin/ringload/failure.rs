@@ -6,7 +6,7 @@ use std::io;
 /// The result of a subcommand.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
-/// Why a subcommand stopped early.
+/// The reason why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The library refused or failed.

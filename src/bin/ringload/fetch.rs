@@ -1,7 +1,7 @@
 //! `ringload fetch`: downloads objects ahead of the loads that need them.
 //!
-//! Into the cache, it is a load that drops every tensor and waits for the cache's disk. With `--to`
-//! it is a download of the library, which leaves plain files.
+//! Fetching into the cache is a load that drops every tensor and waits for the cache's disk. With
+//! `--to`, the library's download writes plain files.
 
 use crate::failure::Outcome;
 use crate::format;
@@ -37,7 +37,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Fetched {
     bytes: u64,
-    /// How many files were fetched; with `--to`, the indexes among them.
+    /// How many files were fetched, with `--to` including the indexes.
     objects: usize,
     seconds: f64,
     /// How many of `bytes` were on disk already.
@@ -106,7 +106,7 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
         let _bar = progress::show(scope, progress);
         stream.by_ref().try_for_each(|tensor| tensor.map(drop))
     });
-    loader.flush(None); // also what arrived before an error
+    loader.flush(None); // writes the bytes that arrived before an error too
     outcome?;
     let summary = stream.summary();
     if let Some(trouble) = loader.cache_trouble().or(summary.cache_trouble) {

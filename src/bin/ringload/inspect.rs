@@ -110,9 +110,9 @@ struct TensorEntry<'a> {
     dtype: Dtype,
     shape: &'a [usize],
     bytes: u64,
-    /// The index of its shard in `shards`.
+    /// The index of the tensor's shard in `shards`.
     shard: usize,
-    /// Its offset in the file of its shard.
+    /// The offset of the tensor in the file of its shard, in bytes.
     offset: u64,
 }
 

@@ -7,12 +7,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long the command waits at its end for the cache to be written.
+/// How long the command waits at its end until the cache is written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Options that are no flags. The command prints no tensors by order, and it passes no tensors on
-/// that could be held or freed one by one. Secrets on a command line would show in the list of
-/// processes.
+/// Options without a flag: options that only a program that receives the tensors needs, and
+/// secrets, which a command line would show in the list of processes.
 const NOT_FLAGS: [&str; 7] = [
     "allocation",
     "hold_timeout_seconds",

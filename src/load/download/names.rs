@@ -38,8 +38,8 @@ pub fn name_of(location: &Location, indexes: &[Location]) -> PathBuf {
 
 /// The path of `uri` below the directory of `index`.
 fn below<'a>(uri: &'a ObjectUri, index: &ObjectUri) -> Option<&'a str> {
-    let is_beside = (uri.scheme(), uri.container()) == (index.scheme(), index.container());
-    uri.path().strip_prefix(index.parent().path()).filter(|_| is_beside)
+    let is_below_same_root = (uri.scheme(), uri.container()) == (index.scheme(), index.container());
+    uri.path().strip_prefix(index.parent().path()).filter(|_| is_below_same_root)
 }
 
 /// `name` with its percent escapes decoded; unchanged if the result is not UTF-8.

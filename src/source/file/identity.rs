@@ -1,4 +1,4 @@
-//! The identity of a file, by which changes are noticed.
+//! The identity of a file, by which changes are detected.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::cmp::Ordering;
@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Tells one state of a file from another, as far as the file system can.
+/// Distinguishes states of a file, as far as the file system can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) struct FileIdentity {
     pub device: u64,
@@ -33,12 +33,12 @@ impl FileIdentity {
         })
     }
 
-    /// The same file, whatever its modification time.
+    /// This identity without the modification time, for a file that is still being written.
     pub fn growing(self) -> Self {
         Self { modified: None, ..self }
     }
 
-    /// Whether `now`, taken later, is of the same state of the same file.
+    /// Whether `now`, taken later, identifies the same state of the same file.
     pub fn is_still(&self, now: &Self) -> bool {
         let modified = self.modified.and(now.modified);
         *self == Self { modified, ..*now }

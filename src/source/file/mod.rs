@@ -1,4 +1,4 @@
-//! Local files: which file it is, and its open descriptors.
+//! The identity of a local file, and its open descriptors.
 
 mod identity;
 mod open;

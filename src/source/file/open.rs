@@ -1,4 +1,4 @@
-//! Opening files, and the descriptors that readers and devices share.
+//! Opens files, and holds the descriptors that readers and devices share.
 
 use super::identity::FileIdentity;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,7 +15,8 @@ pub(in crate::source) struct OpenFile {
     path: PathBuf,
     pub identity: FileIdentity,
     pub buffered: Arc<File>,
-    /// Opened for the first engine that reads; `Err` holds the reason why O_DIRECT is not used.
+    /// The descriptor for direct reads, opened at the first read. `Err` holds the reason why
+    /// O_DIRECT is not used.
     direct: OnceLock<Result<Arc<File>, String>>,
 }
 
@@ -101,10 +102,10 @@ pub(in crate::source) fn open_regular(path: &Path) -> Result<File> {
     Err(Error::new(ErrorKind::InvalidInput, sentence))
 }
 
-/// Opens `path` for direct reads, or gives the reason why not.
+/// Opens `path` for direct reads, or returns the reason why that is not possible.
 fn open_direct(path: &Path, identity: &FileIdentity) -> Result<Arc<File>, String> {
     let direct = open_with(path, libc::O_DIRECT).map_err(|refusal| refusal.to_string())?;
-    // The path may name another file by now.
+    // The path may have been replaced by another file.
     match FileIdentity::of(&direct) {
         Ok(now) if identity.is_still(&now) => Ok(Arc::new(direct)),
         _ => Err("the path leads to another file now".to_owned()),

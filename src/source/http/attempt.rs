@@ -88,8 +88,7 @@ impl Client {
     }
 
     /// Makes one attempt: signs the request, sends it, and follows redirects. Returns the response
-    /// whatever its status. `trusted` says that the URL is the store's own: only then are secrets
-    /// sent.
+    /// with any status. `trusted` says that the URL is the store's own: only then are secrets sent.
     ///
     /// # Errors
     /// When there is no response.
@@ -123,7 +122,7 @@ impl Client {
             };
             let next = ServerOrigin::of(&target);
             if next != origin {
-                // Secrets are for the first server only.
+                // Secrets are sent to the first server only.
                 head = bare.clone();
             }
             if response.status() == StatusCode::SEE_OTHER {
@@ -137,7 +136,7 @@ impl Client {
         Err(refused(format!("{redirects} redirects in a row, the last one to {origin}")))
     }
 
-    /// `answered` as an error response, with as much of its body as can be read.
+    /// Converts `answered` to an error response, with as much of its body as can be read.
     pub async fn error_response(&self, pool: &Pool, answered: ServerResponse) -> ErrorResponse {
         let ServerResponse { response, origin, .. } = answered;
         let (status, headers) = (response.status(), response.headers().clone());

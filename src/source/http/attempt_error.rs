@@ -1,4 +1,4 @@
-//! How an attempt of a request can fail.
+//! The ways in which an attempt of a request can fail.
 
 use super::connect::{BoxError, Unresolved};
 use super::error_response::ErrorResponse;
@@ -10,10 +10,10 @@ use std::io;
 /// The result of one attempt.
 pub(crate) type Attempted<T> = std::result::Result<T, AttemptError>;
 
-/// How an attempt failed.
+/// The failure of an attempt.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttemptError {
-    /// There was no response, only a part of it, or a wrong one.
+    /// There was no response, an incomplete response, or a wrong one.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The server responded with an error.
@@ -31,7 +31,7 @@ pub(crate) struct TransportError {
     /// The label for counting retries: `connect`, `reset`, `timeout`, ...
     pub reason: &'static str,
     pub kind: ErrorKind,
-    /// What happened, and what the user can do about it.
+    /// The failure and its remedy.
     pub sentence: String,
     pub cause: Option<BoxError>,
     /// Whether a retry may succeed.
@@ -50,12 +50,13 @@ impl TransportError {
         Self { reason, kind, sentence, cause: None, retryable: true, attempts_max: None }
     }
 
-    /// The same error with its cause.
+    /// This error with a cause.
     pub fn caused_by(self, cause: impl Into<BoxError>) -> Self {
         Self { cause: Some(cause.into()), ..self }
     }
 
-    /// The error to report when the request is given up. `doing` continues "cannot".
+    /// The error to report when the request is given up. `doing` completes a sentence that begins
+    /// with "cannot".
     pub fn into_error(self, doing: &str) -> Error {
         let error = Error::new(self.kind, format!("cannot {doing}: {}", self.sentence));
         match self.cause {
@@ -71,7 +72,8 @@ impl TransportError {
                 format!("the name of {origin} does not resolve; check it, and this machine's DNS");
             (sentence, unresolved.is_temporary())
         } else if let Some(tls) = find::<rustls::Error>(&*cause) {
-            // An overloaded server may send alerts; certificates stay as they are.
+            // An overloaded server may send TLS alerts, so a retry may help. A retry does not help
+            // against a bad certificate.
             let is_certificate = matches!(
                 tls,
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented

@@ -1,8 +1,8 @@
-//! The body of a response, read from the socket straight into the memory that it is for.
+//! The body of a response, which is read from the socket straight into its destination.
 //!
 //! After hyper has parsed the head, the connection is taken apart
-//! ([`Connection::into_parts`](hyper::client::conn::http1::Connection::into_parts)), and the rest of
-//! the body is read from the socket. This comes with three duties:
+//! ([`Connection::into_parts`](hyper::client::conn::http1::Connection::into_parts)), and the rest
+//! of the body is read from the socket. This requires three precautions:
 //!
 //! 1. hyper may have read more than the head. Its bytes come in this order: those handed to the
 //!    body's channel, those in its read buffer, those on the socket. None may be lost or repeated.
@@ -27,14 +27,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
-/// A connection in hyper's hands.
+/// A connection that hyper drives.
 pub(super) type HyperConnection = Connection<Stream, Full<Bytes>>;
 
-/// The body of a response, as far as it was not read yet.
+/// The unread part of the body of a response.
 pub(crate) enum Body {
-    /// Of known length: the bytes that hyper had read, then those on the socket.
+    /// A body of known length: the bytes that hyper had read, then the bytes from the socket.
     Raw(Box<Raw>),
-    /// Read by hyper.
+    /// A body that hyper reads.
     Framed(Box<Framed>),
 }
 
@@ -77,10 +77,11 @@ fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
 }
 
 impl Body {
-    /// Takes the connection back from hyper, for a body of `length` bytes; see the duties above.
+    /// Takes the connection back from hyper, for a body of `length` bytes. See the head of this
+    /// module.
     ///
     /// # Errors
-    /// hyper's, where it failed after the head.
+    /// The error of hyper, if it failed after the head.
     pub(super) async fn raw(
         head: &response::Parts,
         mut incoming: Incoming,
@@ -99,7 +100,7 @@ impl Body {
         Ok(Self::Raw(Box::new(Raw { stream: Some(parts.io), early, left, reusable })))
     }
 
-    /// Leaves the body to hyper.
+    /// A body that hyper reads.
     pub(super) fn framed(incoming: Incoming, connection: HyperConnection) -> Self {
         let connection = Some(connection);
         Self::Framed(Box::new(Framed { connection, incoming, frame: Bytes::new() }))
@@ -162,8 +163,9 @@ impl Body {
         }
     }
 
-    /// Takes the socket out of the runtime and makes it blocking. `None` unless the rest of the body
-    /// comes over the socket as it is: without TLS or framing, and nothing read ahead.
+    /// Takes the socket out of the runtime and makes it blocking. Returns `None` unless the rest of
+    /// the body is exactly the bytes on the socket: without TLS or framing, and with nothing read
+    /// ahead.
     pub fn detach(&mut self) -> Option<Arc<File>> {
         let Body::Raw(raw) = self else { return None };
         if !raw.early.is_empty() || !matches!(raw.stream, Some(Stream::Http(_))) {
@@ -234,7 +236,7 @@ impl Framed {
         if let Some(connection) = &mut self.connection
             && connection.poll_without_shutdown(cx).is_ready()
         {
-            // All that it has read is in the channel, and so is its error.
+            // All bytes that hyper has read are in the channel, and so is its error.
             self.connection = None;
         }
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));

@@ -1,4 +1,4 @@
-//! The client: what all requests of a loader share, and how one request is sent.
+//! The client: the state that all requests of a loader share, and the sending of one request.
 //!
 //! ```text
 //! fetch (a small request)       ObjectReader (a range, in source::object)
@@ -28,7 +28,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use tokio::time::timeout;
 
-/// What all requests of a loader share.
+/// The HTTP client that all requests of a loader share.
 pub(crate) struct Client {
     pub options: RemoteOptions,
     connector: Connector,
@@ -96,15 +96,15 @@ impl Client {
         Ok(self.control.get_or_init(|| control))
     }
 
-    /// What is remembered of the server at `origin`.
+    /// The state that is kept for the server at `origin`.
     pub fn server(&self, origin: &ServerOrigin) -> Arc<ServerState> {
         let mut servers = self.servers.lock();
         let made = || Arc::new(ServerState::new(self.options.connections));
         Arc::clone(servers.entry(origin.clone()).or_insert_with(made))
     }
 
-    /// Sends a request to a credential server as it is: without authorization, retries or redirects.
-    /// Returns the response whatever its status. Runs on the control thread's runtime only.
+    /// Sends a request to a credential server unchanged, without authorization, retries or
+    /// redirects. Returns the response with any status. Runs on the control thread's runtime only.
     ///
     /// # Errors
     /// When there is no response.
@@ -171,14 +171,14 @@ impl Client {
         }
     }
 
-    /// The request as it goes on the wire: origin form and `Host`, or absolute form for a proxy.
+    /// The request as it is sent: in origin form with `Host`, or in absolute form to a proxy.
     fn wire(&self, head: &http::request::Parts, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = head.method.clone();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = head.headers.clone();
         if let Some(authority) = head.uri.authority() {
-            // Without the user, who belongs in the Authorization header.
+            // Without the user name, which belongs in the Authorization header.
             let host = authority.as_str().rsplit('@').next().unwrap_or_default();
             if let Ok(host) = HeaderValue::from_str(host) {
                 request.headers_mut().insert(header::HOST, host);

@@ -1,19 +1,19 @@
 //! The concurrency limit of a server: how many ranges may be requested at once.
 //!
-//! With a number of connections given, the limit is that number. Without, it starts at [`START`] and
-//! grows while throughput improves. At the end of each [`WINDOW`] in which all permits were taken,
-//! the throughput is compared with that before the last increase. If it is at least a tenth higher,
-//! the increase is kept and the limit grows by half again; else the increase is taken back. When the
-//! server asks for fewer requests (503 SlowDown, 429), the limit is halved, at most once a
-//! [`THROTTLE_PERIOD`], and then grows by one a window.
+//! If the number of connections is configured, the limit is that number. Otherwise it starts at
+//! [`START`] and grows while throughput improves. At the end of each [`WINDOW`] in which all
+//! permits were taken, the throughput is compared with that before the last increase. If it is at
+//! least a tenth higher, the increase is kept and the limit grows by half again; else the increase
+//! is taken back. When the server asks for fewer requests (503 SlowDown, 429), the limit is halved,
+//! at most once a [`THROTTLE_PERIOD`], and then grows by one a window.
 
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The first limit. On loopback and with a single server more connections do not help; an object
-/// store delivers 50 to 100 MB/s per connection.
+/// The initial limit. With one server on loopback, more connections do not help; an object store
+/// delivers 50 to 100 MB/s per connection.
 const START: usize = 16;
 /// The highest limit.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
@@ -73,7 +73,7 @@ impl ConcurrencyLimit {
     pub async fn acquire(&self) -> Permit<'_> {
         loop {
             let mut released = std::pin::pin!(self.released.notified());
-            // From here on, no release is missed.
+            // Registered before the count is checked, so that no release is missed.
             released.as_mut().enable();
             if self.try_acquire() {
                 return Permit(self);

@@ -98,8 +98,8 @@ fn proxies(options: &RemoteOptions) -> Matcher {
     matcher.no(either("NO_PROXY").unwrap_or_default()).build()
 }
 
-/// TLS 1.2 and 1.3 on aws-lc-rs, with the system's roots (or those of `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR`) and those of `AWS_CA_BUNDLE`.
+/// The configuration of TLS 1.2 and 1.3 on aws-lc-rs, with the system's root certificates (or those
+/// of `SSL_CERT_FILE` and `SSL_CERT_DIR`) and those of `AWS_CA_BUNDLE`.
 fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
@@ -202,7 +202,7 @@ struct Addresses {
 }
 
 impl Addresses {
-    /// All addresses, beginning with the next one.
+    /// All addresses, beginning with the one after the last that was used.
     fn rotated(&mut self) -> Vec<SocketAddr> {
         let mut all = self.all.clone();
         self.next = self.next.wrapping_add(1);
@@ -240,7 +240,7 @@ impl TcpConnector {
         let addresses = self.addresses(host, port).await?;
         let mut last = None;
         for (tried, address) in addresses.iter().enumerate() {
-            // The time for the last address is limited by the caller only.
+            // Only the caller limits the time for the last address.
             let connecting = TcpStream::connect(address);
             let outcome = match tried + 1 < addresses.len() {
                 true => timeout(ADDRESS_TIMEOUT, connecting)

@@ -13,8 +13,8 @@ pub(crate) enum ErrorAction {
         /// Whether the server asked for fewer requests.
         throttled: bool,
     },
-    /// Retry at once: the store has learnt something from the response (the bucket's region), which
-    /// this word names. Granted once per word.
+    /// Retry at once, because the store has learnt something from the response (the bucket's
+    /// region). The word names what it has learnt. Granted once per word.
     #[cfg_attr(not(any(feature = "s3", feature = "gcs")), allow(dead_code))]
     RetryOnce(&'static str),
     /// The clocks differ: adopt the time of the response's `Date` header and retry, once.
@@ -51,14 +51,14 @@ pub(crate) struct ErrorResponse {
     pub body: Bytes,
 }
 
-/// The most bytes of the body that are read.
+/// The maximum number of bytes of the body that are read.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// The longest wait that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 impl ErrorResponse {
-    /// The action that the status alone calls for.
+    /// The action for a response by its status alone.
     pub fn default_action(&self) -> ErrorAction {
         let fail = |kind, sentence: &str| {
             ErrorAction::Fail(kind, format!("the server answered {}; {sentence}", self.status))

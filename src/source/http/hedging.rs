@@ -10,11 +10,11 @@ use std::time::Duration;
 
 /// How many recent times are kept.
 const RECENT: usize = 64;
-/// With fewer times, no response counts as late.
+/// With fewer recent times than this, no response counts as late.
 const RECENT_MIN: usize = 16;
-/// No response is late before this.
+/// No response counts as late before this time.
 const LATE_MIN: Duration = Duration::from_millis(100);
-/// A repeated request costs what this many responses earn.
+/// A repeated request costs as much of the budget as this many responses add to it.
 const COST: u32 = 20;
 const BUDGET_MAX: u32 = 8 * COST;
 

@@ -12,8 +12,8 @@
 //! stall          detects bodies that stall            control      a thread for small requests
 //! ```
 //!
-//! HTTP/2 is not used. A connection with many streams has flow control at two levels and is decrypted
-//! by one core at a time; object stores are built for many connections.
+//! HTTP/2 is not used: a connection with many streams has flow control at two levels and is
+//! decrypted by one core at a time, and object stores are built for many connections.
 
 mod attempt;
 mod attempt_error;

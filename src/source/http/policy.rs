@@ -1,4 +1,4 @@
-//! What the HTTP client has to know about the store that a request goes to.
+//! The interface through which the HTTP client uses the rules of a store.
 
 use super::client::Client;
 use super::error_response::{ErrorAction, ErrorResponse};

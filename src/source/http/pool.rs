@@ -35,8 +35,9 @@ impl fmt::Display for ServerOrigin {
     }
 }
 
-/// Whether the server has neither sent anything since its last response, which would be taken for the
-/// next one, nor closed the connection. Not checked for TLS, which sends messages of its own.
+/// Whether the server has neither closed the connection nor sent anything since its last response.
+/// Such bytes would be taken for the next response. Not checked for TLS, which sends messages of
+/// its own.
 fn is_quiet(stream: &Stream) -> bool {
     let Stream::Http(tcp) = stream else { return true };
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
@@ -56,7 +57,7 @@ impl Pool {
         let of_origin = idle.get_mut(origin)?;
         while let Some((stream, since)) = of_origin.pop() {
             if since.elapsed() >= IDLE_MAX {
-                of_origin.clear(); // the others were used earlier
+                of_origin.clear(); // all others are older
             } else if is_quiet(&stream) {
                 return Some(stream);
             }

@@ -5,7 +5,7 @@ use super::body::Body;
 use super::pool::ServerOrigin;
 use http::{Response, Uri, header};
 
-/// The URL that a response from `from` redirects to; `None` if it is no redirect.
+/// The URL that a response from `from` redirects to; `None` if the response is not a redirect.
 ///
 /// # Errors
 /// When the target is not a URL, or leads from `https` to `http`.

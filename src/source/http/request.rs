@@ -12,13 +12,14 @@ use hyper::client::conn::http1::Builder;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 
-/// How much hyper may read at once while it parses a head. Body bytes among it are copied once more.
+/// How many bytes hyper may read at once while it parses a head. Bytes of the body among them are
+/// copied once more.
 const HEAD_READ_BYTES: usize = 16 << 10;
 
-/// Sends `request`, in the form that goes on the wire, and reads the head of the response.
+/// Sends `request` unchanged and reads the head of the response.
 ///
 /// # Errors
-/// hyper's, when the connection breaks or the response is not HTTP.
+/// The error of hyper, when the connection breaks or the response is not HTTP.
 pub(super) async fn send_request(
     stream: Stream,
     request: Request<Full<Bytes>>,

@@ -1,4 +1,4 @@
-//! Decides what follows a failed attempt: a retry after some wait, or an error.
+//! Decides whether a failed attempt is retried after a wait, or reported as an error.
 //!
 //! Waits double and have full jitter: each is a random part of the whole wait, so that ranks which
 //! fail together do not retry together. `Retry-After` is a lower bound. The number of attempts
@@ -14,9 +14,9 @@ use crate::source::counters::LoadCounters;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The first wait is a random part of this.
+/// The upper bound of the first wait, which is random.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// The same after the server asked for fewer requests.
+/// The upper bound of the first wait after the server asked for fewer requests.
 const FIRST_WAIT_THROTTLED: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -28,11 +28,11 @@ pub(crate) struct RetryState<'a> {
     began: Instant,
     /// How many attempts have failed since the last progress.
     failed: u32,
-    /// The retries that were granted once.
+    /// The reasons for which a retry was granted, each of which is granted once.
     granted: Vec<&'static str>,
 }
 
-/// How to retry.
+/// The wait before a retry, and its cause.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     /// How long to wait before the next attempt.
@@ -42,7 +42,8 @@ pub(crate) struct Backoff {
 }
 
 impl<'a> RetryState<'a> {
-    /// The state before the first attempt. `doing` continues "cannot": `read s3://bucket/key`.
+    /// The state before the first attempt. `doing` completes a sentence that begins with "cannot",
+    /// such as `read s3://bucket/key`.
     pub fn new(doing: &'a str, limits: RetryLimits, counters: &'a LoadCounters) -> Self {
         Self { doing, limits, counters, began: Instant::now(), failed: 0, granted: Vec::new() }
     }
@@ -52,7 +53,7 @@ impl<'a> RetryState<'a> {
         self.failed = 0;
     }
 
-    /// Decides what follows a failed attempt, and counts the retry if there is one.
+    /// Decides whether a failed attempt is retried, and counts the retry.
     ///
     /// # Errors
     /// The error of the request, if it is not retried.

@@ -5,25 +5,25 @@ use super::hedging::Hedging;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// The retry tokens of a server at first: enough for a hundred retries.
+/// The initial and maximum number of a server's retry tokens: enough for a hundred retries.
 const TOKENS_MAX: i64 = 500;
 /// The tokens that a retry costs.
 const RETRY_TOKENS: i64 = 5;
 /// The tokens that a success gives back.
 const SUCCESS_TOKENS: i64 = 1;
 
-/// What the client remembers of a server.
+/// The state that the client keeps for a server.
 #[derive(Debug)]
 pub(crate) struct ServerState {
     pub concurrency: ConcurrencyLimit,
     pub hedging: Hedging,
     retry_tokens: AtomicI64,
-    /// How far its clock is ahead of ours, in seconds.
+    /// How far the server's clock is ahead of this machine's, in seconds.
     skew_seconds: AtomicI64,
 }
 
 impl ServerState {
-    /// A server without history, with a limit of `connections` if given.
+    /// The state of a server before the first request, with a limit of `connections` if given.
     pub fn new(connections: Option<usize>) -> Self {
         Self {
             concurrency: ConcurrencyLimit::new(connections),
@@ -33,8 +33,8 @@ impl ServerState {
         }
     }
 
-    /// Takes the tokens of one retry. Returns false when there are too few: the server fails so often
-    /// that retries only add to its load.
+    /// Takes the tokens of one retry. Returns false when there are too few, because the server
+    /// fails so often that retries would only add to its load.
     pub fn take_retry(&self) -> bool {
         let take = |tokens: i64| (tokens >= RETRY_TOKENS).then_some(tokens - RETRY_TOKENS);
         self.retry_tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()

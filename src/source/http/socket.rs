@@ -1,8 +1,8 @@
 //! A TCP connection that may read ahead.
 //!
-//! TLS asks for one record of 16 KiB at a time. Each `recv` costs more than copying as many
-//! bytes within the processor's cache, so below TLS a connection reads [`AHEAD_BYTES`] at a time.
-//! Plain connections read nothing ahead: their bytes go straight to their destination.
+//! TLS reads one record of 16 KiB at a time. Each `recv` costs more than copying as many bytes
+//! within the processor's cache, so a connection under TLS reads [`AHEAD_BYTES`] at a time. Plain
+//! connections read nothing ahead: their bytes go straight to their destination.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::MaybeHttpsStream;
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 /// A connection, with TLS for `https`.
 pub(super) type Stream = MaybeHttpsStream<Socket>;
 
-/// How much is read ahead below TLS.
+/// How many bytes a connection under TLS reads at a time.
 const AHEAD_BYTES: usize = 64 << 10;
 
 /// A TCP connection that may read ahead.

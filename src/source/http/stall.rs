@@ -1,5 +1,5 @@
-//! Detects bodies that stall: one has to bring [`RetryLimits::STALLED_BYTES`] in each period of
-//! [`RetryLimits::stalled`], however many reads that takes, or end.
+//! Detects stalled bodies: in each period of [`RetryLimits::stalled`], a body has to deliver
+//! [`RetryLimits::STALLED_BYTES`], by any number of reads, or end.
 
 use crate::options::RetryLimits;
 use std::pin::Pin;
@@ -20,8 +20,8 @@ impl StallTimeout {
         Self { timer: Box::pin(sleep(period)), period, received_before: received }
     }
 
-    /// Completes when a period ends that brought too little. `received` is how many bytes have
-    /// arrived by now.
+    /// Completes when a period ends in which too few bytes arrived. `received` is the number of
+    /// bytes that have arrived so far.
     pub async fn expired(&mut self, received: usize) {
         loop {
             self.timer.as_mut().await;

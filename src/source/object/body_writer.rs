@@ -5,7 +5,7 @@ use crate::ring::{PAGE_BYTES, Ring, Window};
 use crate::source::verify::RangeDigest;
 use bytes::Bytes;
 
-/// Writes a range of known length to the unfilled part of a window. The filled mark of the window
+/// Writes a range of known length to the unfilled part of a window. The filled length of the window
 /// says how many bytes have been written.
 pub(super) struct BodyWriter {
     pub window: Window,
@@ -14,7 +14,7 @@ pub(super) struct BodyWriter {
     digest: RangeDigest,
 }
 
-/// A position to go back to.
+/// A position that the writer can return to.
 pub(super) struct SavedPosition(usize, RangeDigest);
 
 impl BodyWriter {
@@ -23,7 +23,7 @@ impl BodyWriter {
         Self { start: window.filled(), window, len, digest }
     }
 
-    /// A writer of `len` bytes, at least one, to memory of its own.
+    /// A writer of `len` bytes (at least one) to memory that it allocates.
     ///
     /// # Errors
     /// [`OutOfMemory`](ErrorKind::OutOfMemory).
@@ -46,7 +46,7 @@ impl BodyWriter {
         self.len - self.written()
     }
 
-    /// The memory of the next bytes, at most `len_max` of them.
+    /// The memory for the next bytes, at most `len_max` of them.
     pub fn next(&mut self, len_max: usize) -> &mut [u8] {
         let len = self.left().min(len_max);
         &mut self.window.unfilled_mut()[..len]
@@ -63,19 +63,19 @@ impl BodyWriter {
         SavedPosition(self.window.filled(), self.digest.clone())
     }
 
-    /// Goes back to `position`, dropping the bytes written since.
+    /// Returns to `position` and discards the bytes that were written since.
     pub fn go_back(&mut self, position: SavedPosition) {
         self.window.set_filled(position.0);
         self.digest = position.1;
     }
 
-    /// The window with its filled mark as it was at first, and the digest of the bytes written.
+    /// The window with its initial filled length, and the digest of the written bytes.
     pub fn into_parts(mut self) -> (Window, RangeDigest) {
         self.window.set_filled(self.start);
         (self.window, self.digest)
     }
 
-    /// The bytes that were written to memory of the writer's own.
+    /// The bytes that were written to the memory that [`in_memory`](Self::in_memory) allocated.
     pub fn into_bytes(self) -> Bytes {
         let len = self.written();
         let full = self.into_parts().0.complete();

@@ -1,4 +1,4 @@
-//! The identity of an object, by which a replacement is noticed.
+//! The identity of an object, by which a replacement is detected.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
@@ -46,14 +46,14 @@ impl ObjectIdentity {
         self.last_modified.as_ref().map(HeaderValue::as_bytes)
     }
 
-    /// Whether the identity tells this object from a replacement of the same length. A weak ETag does
-    /// not, as it is the same for objects that are merely equivalent.
+    /// Whether the identity distinguishes this object from a replacement of the same length. A weak
+    /// ETag does not, as it is the same for objects that are merely equivalent.
     pub fn is_distinctive(&self) -> bool {
         self.strong_etag().is_some() || self.last_modified.is_some()
     }
 
-    /// Makes the server answer "not modified" (304) if the object is unchanged. Compares the ETag
-    /// only: by time, servers may give that answer for an older object.
+    /// Makes the server answer "not modified" (304) if the object is unchanged. Only the ETag is
+    /// compared: with a time, servers may answer 304 for an older object too.
     pub fn require_changed(&self, headers: &mut HeaderMap) {
         if let Some(etag) = self.strong_etag() {
             headers.insert(header::IF_NONE_MATCH, etag.clone());
@@ -74,8 +74,8 @@ impl ObjectIdentity {
         }
     }
 
-    /// Checks that a response with `headers`, according to which the object has `total_bytes`, is of
-    /// this object.
+    /// Checks that a response belongs to this object. The response has `headers`, and according to
+    /// it the object has `total_bytes` bytes.
     ///
     /// # Errors
     /// [`Changed`](ErrorKind::Changed), saying what differs.

@@ -1,4 +1,4 @@
-//! Opening an object: its first bytes, its length, its identity.
+//! Opens an object: requests its first bytes, length and identity.
 
 use super::body_writer::BodyWriter;
 use super::identity::ObjectIdentity;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 /// An object that was just opened.
 pub(super) struct Opened {
     pub identity: ObjectIdentity,
-    /// The URL on another server that redirects led to.
+    /// The URL on another server to which the store redirected.
     pub route: Option<Uri>,
     pub first: Bytes,
 }
 
 impl Opened {
-    /// An object of which no bytes were sent.
+    /// An opened object of which no bytes were sent.
     pub fn without_bytes(identity: ObjectIdentity) -> Self {
         Self { identity, route: None, first: Bytes::new() }
     }
@@ -30,7 +30,7 @@ impl Opened {
 /// still has the identity `known`.
 ///
 /// # Errors
-/// When there is no response, or none that can be used.
+/// When there is no usable response.
 pub(super) async fn open_once(
     client: &Arc<Client>,
     store: &dyn Store,
@@ -54,8 +54,7 @@ pub(super) async fn open_once(
         StatusCode::PARTIAL_CONTENT => ContentRange::of(headers)
             .and_then(|range| range.total_bytes)
             .ok_or_else(|| range::wrong_range(&answered.origin))?,
-        // A server may send the whole of an object that is shorter than the range, but of no longer
-        // one.
+        // A server may send the whole object if it is not longer than the range.
         StatusCode::OK => body_bytes
             .filter(|&bytes| bytes <= first_bytes)
             .ok_or_else(|| range::no_ranges(&answered.origin))?,

@@ -1,4 +1,4 @@
-//! Range requests, and what their responses have to look like (RFC 9110, section 14).
+//! Range requests, and the checks of their responses (RFC 9110, section 14).
 
 use crate::error::ErrorKind;
 use crate::source::http::{AttemptError, Attempted, Body, ServerOrigin, TransportError};
@@ -87,7 +87,8 @@ pub(super) fn fits(response: &Response<Body>, offset: u64, len: u64) -> bool {
         && response.body().left().is_none_or(|bytes| bytes == len)
 }
 
-/// A response with another range than was requested, as some caches send it. Retried.
+/// The error of a response with another range than was requested, as some caches send it. It is
+/// retried.
 pub(super) fn wrong_range(origin: &ServerOrigin) -> AttemptError {
     let sentence = format!(
         "{origin} answers with another range than it was asked for; is a broken cache or proxy in \
@@ -97,7 +98,7 @@ pub(super) fn wrong_range(origin: &ServerOrigin) -> AttemptError {
         .into()
 }
 
-/// A server that sends the whole object whatever range is requested.
+/// The error of a server that ignores ranges and sends the whole object.
 pub(super) fn no_ranges(origin: &ServerOrigin) -> AttemptError {
     let sentence = format!(
         "{origin} ignores the Range header and sends the whole object; serve it from a server that \

@@ -1,4 +1,4 @@
-//! One engine's reader of one object.
+//! An engine's reader of an object.
 
 use super::body_writer::BodyWriter;
 use super::remote_object::{Object, ReadContext};
@@ -32,7 +32,7 @@ impl ObjectReader {
         let outcome = match (outcome, verifier) {
             (Ok(()), Some(verifier)) => {
                 let bytes = &window.unfilled_mut()[..len];
-                // May wait for other ranges; this one holds no permit or connection any more.
+                // This may wait for other ranges. The read holds no permit or connection any more.
                 context.unless_stopped(verifier.add_range(offset, bytes, &digest)).await.flatten()
             }
             (outcome, _) => outcome,

@@ -25,10 +25,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use tokio::time::timeout;
 
-/// The most bytes that the runtime reads from a readable socket at a time.
+/// The maximum number of bytes that the runtime reads from a readable socket at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// For fewer bytes, taking the socket out of the runtime is not worth it.
+/// Bodies with fewer bytes left are read by the runtime, as taking the socket out of it would not
+/// pay off.
 const KERNEL_BYTES_MIN: usize = 256 << 10;
 
 /// Reads from sockets into windows by the kernel, without the runtime.
@@ -46,7 +47,7 @@ pub(super) trait SocketReader {
     ) -> (io::Result<usize>, Window);
 }
 
-/// Leaves all reads to the runtime.
+/// Makes the runtime do all reads.
 pub(super) struct NoSocketReader;
 
 impl SocketReader for NoSocketReader {
@@ -79,7 +80,7 @@ impl SocketReader for Backend {
     }
 }
 
-/// What a body is read with.
+/// Reads the bodies of responses.
 pub(super) struct Receiver<'a, S> {
     pub sockets: &'a S,
     pub stop: &'a Stop,
@@ -92,7 +93,7 @@ impl<S: SocketReader> Receiver<'_, S> {
     /// bytes that have arrived.
     ///
     /// # Errors
-    /// When the body breaks off, stalls (brings less than [`RetryLimits::STALLED_BYTES`] in
+    /// When the body breaks off, stalls (delivers fewer than [`RetryLimits::STALLED_BYTES`] within
     /// [`RetryLimits::stalled`]) or is too long, and when the load is stopped.
     pub async fn receive(
         &self,
@@ -120,7 +121,7 @@ impl<S: SocketReader> Receiver<'_, S> {
             failed => return (failed, writer),
         };
         if outcome.is_err() {
-            writer.go_back(before); // it is unknown which of the bytes are right
+            writer.go_back(before); // some of the bytes may be wrong
         }
         (outcome, writer)
     }

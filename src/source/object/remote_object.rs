@@ -1,6 +1,6 @@
 //! Reads ranges of an object, with retries, redirects and hedged requests.
 //!
-//! The URL that redirects led to (a CDN, a signed URL) is remembered and requested directly. When that
+//! The target of redirects (a CDN, a signed URL) is remembered and requested directly. When that
 //! server refuses, as happens when a signed URL expires, the redirects are followed again.
 //!
 //! ```text
@@ -32,10 +32,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
-/// A failed attempt that brought at least this much counts as progress.
+/// A failed attempt counts as progress if at least this many bytes arrived.
 const PROGRESS_BYTES: usize = 256 << 10;
 
-/// What ranges are read with.
+/// The state with which ranges are read.
 pub(super) struct ReadContext<'a, S> {
     pub sockets: &'a S,
     pub pool: &'a Pool,
@@ -70,14 +70,14 @@ pub(super) struct Object {
     pub identity: ObjectIdentity,
     store: Arc<dyn Store>,
     key: String,
-    /// The URL on another server that redirects led to.
+    /// The URL on another server to which the store redirected.
     route: Mutex<Option<Uri>>,
 }
 
 impl Object {
-    /// Opens the object `uri` of `store` with a request for its first `first_bytes`, which are
-    /// returned as well; none are sent if the object still has the identity `known`. Runs on the
-    /// control thread's runtime.
+    /// Opens the object `uri` of `store` with a request for its first `first_bytes`, and returns
+    /// these bytes too. If the object still has the identity `known`, no bytes are sent. Runs on
+    /// the control thread's runtime.
     ///
     /// # Errors
     /// The errors of the store; [`Unsupported`](ErrorKind::Unsupported) for a server
@@ -280,7 +280,7 @@ impl Object {
         self.checked(pool, answered, range).await
     }
 
-    /// Returns the response if it brings exactly the requested range of this object.
+    /// Returns the response if its body is exactly the requested range of this object.
     async fn checked(
         &self,
         pool: &Pool,

@@ -24,15 +24,16 @@ const FIRST_BYTES: u64 = 64 << 10;
 /// An object of known length and identity.
 pub(crate) struct ObjectSource {
     object: Arc<Object>,
-    /// Has seen the bytes that were read at opening, if the object is to be verified.
+    /// The verifier, which has seen the bytes that were read at opening. `None` if the object is
+    /// not verified.
     verifier: Option<ChecksumVerifier>,
     /// The object's first bytes, kept until others are read.
     first: Mutex<Bytes>,
 }
 
 impl ObjectSource {
-    /// Opens the object `uri` of `store`; with `verify`, its bytes are compared with its checksum. If
-    /// it still has the identity `known`, none of its bytes are sent.
+    /// Opens the object `uri` of `store`. With `verify`, its bytes are compared with its checksum.
+    /// If the object still has the identity `known`, none of its bytes are sent.
     ///
     /// # Errors
     /// The errors of the store; [`Unsupported`](ErrorKind::Unsupported) for a server
@@ -89,8 +90,8 @@ impl ObjectSource {
         Ok(())
     }
 
-    /// The bytes from `offset`, if they are among the first ones. A request for others drops the first
-    /// ones, as they have been read by then.
+    /// The bytes from `offset`, if they are among the object's first bytes. A call for other bytes
+    /// drops the first bytes, which have been read by then.
     fn among_first(&self, offset: u64, len: usize) -> Option<Bytes> {
         let mut first = self.first.lock();
         let start = usize::try_from(offset).ok().filter(|&start| start <= first.len());

@@ -1,5 +1,5 @@
-//! The credentials of a store: searched for when the first request needs them, shared by all
-//! requests, and renewed before they expire.
+//! Caches the credentials of a store. They are searched for when the first request needs them,
+//! shared by all requests, and renewed before they expire.
 //!
 //! An unsuccessful search is remembered too, with the places that were searched: public objects are
 //! read without credentials, and if the server denies that, the error names those places.
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 const RENEW_BEFORE: Duration = Duration::from_secs(120);
 /// Credentials that expire sooner than this are not used.
 const VALID_FOR_MIN: Duration = Duration::from_secs(10);
-/// Credentials younger than this are not renewed: some are valid for less than [`RENEW_BEFORE`], and
-/// where renewal fails the old ones are used until they expire.
+/// Credentials younger than this are not renewed, because some are valid for less than
+/// [`RENEW_BEFORE`]. If renewal fails, the old credentials are used until they expire.
 const RENEW_INTERVAL: Duration = Duration::from_secs(30);
-/// Renewed credentials younger than this are kept when a server reports expired credentials: many
-/// requests with the old ones are denied at once.
+/// Renewed credentials younger than this are kept when a server reports expired credentials,
+/// because several requests with the old credentials may be denied at the same time.
 const KEEP_RENEWED: Duration = Duration::from_secs(5);
 
 /// The result of a search for credentials.
@@ -57,8 +57,8 @@ impl<C> Default for CredentialCache<C> {
 }
 
 impl<C: SigningCredential> CredentialCache<C> {
-    /// The credentials, or `None` where there are none. Awaits `search` if the cache has no usable
-    /// result.
+    /// The credentials, or `None` if the search found none. Awaits `search` if the cache has no
+    /// usable result.
     ///
     /// # Errors
     /// The errors of `search`, unless the cached credentials are still valid.

@@ -3,10 +3,10 @@
 use http::StatusCode;
 use serde::Deserialize;
 
-/// The most characters of a server's message that are repeated.
+/// The maximum number of characters of a server's message that are repeated.
 const MESSAGE_MAX: usize = 200;
 
-/// What the body of an error response says; absent fields are empty.
+/// The fields of the body of an error response. Absent fields are empty.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[cfg_attr(not(all(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
@@ -19,12 +19,12 @@ pub(super) struct ErrorBody {
     pub region: String,
     /// Azure: why a signature was refused. May quote the signature.
     pub authentication_error_detail: String,
-    /// STS wraps its errors into a document.
+    /// STS nests its error in an outer element.
     error: Option<Box<Self>>,
 }
 
 impl ErrorBody {
-    /// A body that says nothing else.
+    /// A body with only these two fields.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), ..Self::default() }
     }

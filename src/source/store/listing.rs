@@ -1,4 +1,4 @@
-//! Listings of directories: the loop over their pages, and the choice of the objects that count.
+//! Lists directories: the loop over the pages of a listing, and the selection of objects from it.
 
 use super::requests::get;
 use super::traits::{ListDepth, ListEntry};
@@ -9,10 +9,10 @@ use http::{Response, Uri};
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-/// The most pages that are read; a page has a thousand names or more.
+/// The maximum number of pages that are read. A page has a thousand names or more.
 const PAGES_MAX: usize = 1000;
 
-/// A parsed page, or why a response is not one.
+/// A parsed page, or the reason why the response is not a page.
 pub(super) type ParsedPage<T> =
     std::result::Result<ListingPage<T>, Box<dyn StdError + Send + Sync>>;
 

@@ -1,5 +1,5 @@
 //! Requests to a cloud's metadata server, which exists only on that cloud's machines. On other
-//! machines a request may never be answered, so it is given little time there.
+//! machines a request may never be answered, so its time limit is short there.
 
 use std::future::Future;
 use std::time::Duration;

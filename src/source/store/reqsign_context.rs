@@ -1,9 +1,9 @@
-//! The environment in which reqsign, which implements the sources of credentials of GCS and Azure, runs.
+//! The context for the crate reqsign, which implements the credential sources of GCS and Azure.
 //!
-//! Its requests (for tokens, to metadata servers) run on the client's thread for small requests,
-//! whichever thread authorizes a request. Its environment variables are those of the client's options.
-//! The context holds the client weakly: a store keeps what it made with a context, and outlives it
-//! where the client is shared.
+//! reqsign's requests (for tokens, to metadata servers) run on the client's thread for small
+//! requests, even if another thread authorizes a request. Its environment variables are those of
+//! the client's options. The context holds a weak reference to the client, because a store may
+//! outlive the client.
 
 use super::credential_cache::{CredentialCache, Found};
 use super::requests::{bearer, is_transient};
@@ -24,7 +24,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// How often a credential server that fails is asked.
+/// The number of attempts to request credentials from a failing server.
 const ATTEMPTS: u32 = 3;
 /// The wait before the second attempt is a random part of this; it quadruples for the next one.
 const FIRST_WAIT: Duration = Duration::from_millis(400);
@@ -43,7 +43,7 @@ pub(super) fn context(client: &Arc<Client>) -> Context {
 }
 
 /// Adds a bearer token to a request: the `token` of the credentials in `cache`, or of those that
-/// `search` finds. Without credentials the request stays as it is.
+/// `search` finds. Without credentials the request is unchanged.
 ///
 /// # Errors
 /// The errors of `search`; [`InvalidInput`](ErrorKind::InvalidInput) for a token that a
@@ -91,7 +91,7 @@ impl HttpSend for ClientEnvironment {
 }
 
 /// Sends `request`, and repeats it while the server fails. A server that cannot be reached is not
-/// tried again, since most likely this is not the machine that has it.
+/// tried again, since most likely this machine has no such server.
 async fn send(client: &Client, request: &Request<Bytes>) -> crate::Result<Response<Bytes>> {
     let mut wait = FIRST_WAIT;
     for _ in 1..ATTEMPTS {

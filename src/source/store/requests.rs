@@ -46,7 +46,7 @@ fn is_base(uri: &Uri) -> bool {
     is_web && has_host && !has_user && uri.query().is_none()
 }
 
-/// Whether a credential server that answers `status` may succeed on a retry.
+/// Whether a request to a credential server that answered with `status` may succeed on a retry.
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub(super) fn is_transient(status: http::StatusCode) -> bool {
     status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS

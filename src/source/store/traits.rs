@@ -1,4 +1,4 @@
-//! What every store provides, besides the policy for its requests.
+//! The interface of stores, in addition to the policy for their requests.
 
 use crate::error::Result;
 use crate::source::http::{BoxFuture, Client, RequestPolicy};
@@ -11,21 +11,21 @@ pub(crate) trait Store: RequestPolicy {
     /// The name of the kind of store: `http`, `s3`, `gcs`, `azure` or `hub`.
     fn kind(&self) -> &'static str;
 
-    /// The URL of the object `key`. It is made anew for every attempt, since it may depend on what
-    /// the store learnt from an error response (the bucket's region).
+    /// The URL of the object `key`. The URL is made anew for every attempt, since it may depend on
+    /// something that the store learnt from an error response (the bucket's region).
     ///
     /// # Errors
     /// When `key` cannot be part of a URL.
     fn url(&self, key: &str) -> Result<Uri>;
 
-    /// Obtains what all requests depend on (the commit of a revision). Awaited before any other
-    /// request for an object.
+    /// Obtains the information that all requests depend on (the commit of a revision). Awaited
+    /// before any other request for an object.
     fn prepare<'a>(&'a self, _client: &'a Arc<Client>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Ok(()) })
     }
 
-    /// The address of the server, where it does not follow from the location: equal locations on
-    /// different servers are different objects. Empty otherwise.
+    /// The address of the server, if it does not follow from the location: equal locations on
+    /// different servers are different objects. Otherwise an empty string.
     fn address(&self) -> String {
         String::new()
     }
@@ -69,7 +69,7 @@ pub(crate) trait Store: RequestPolicy {
     }
 }
 
-/// How much of a directory is listed.
+/// The depth to which a directory is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListDepth {
     /// The objects directly in the directory.

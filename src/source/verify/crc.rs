@@ -1,4 +1,4 @@
-//! The CRC of an object, from the CRCs of its ranges in any order.
+//! Computes the CRC of an object from the CRCs of its ranges, in any order.
 //!
 //! Adjacent ranges are combined at once, so at most one more span is kept than there are gaps.
 
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 #[derive(Clone)]
 pub(super) struct CrcSpans {
     crc: Crc,
-    /// By the offset of the first byte.
+    /// The spans by the offset of their first byte.
     spans: BTreeMap<u64, Span>,
 }
 
@@ -20,7 +20,7 @@ struct Span {
 }
 
 impl CrcSpans {
-    /// No spans.
+    /// Creates an empty set of spans.
     pub fn new(crc: Crc) -> Self {
         Self { crc, spans: BTreeMap::new() }
     }

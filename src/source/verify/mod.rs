@@ -7,11 +7,12 @@
 //!                                 \--> verifier of the load: the header and the ranges read
 //! ```
 //!
-//! Each load has a verifier of its own, which has seen the header that was read at opening. So every
-//! load that verifies has checked all the bytes that it returned, also the second load of an open
-//! checkpoint and one that runs beside another. Within a load, a byte that is read twice counts once.
+//! Each load has a verifier of its own, which has seen the header that was read at opening. So
+//! every verifying load checks all bytes that it returns, also the second load of an open
+//! checkpoint and loads that run at the same time. Within a load, a byte that is read twice counts
+//! once.
 //!
-//! The read that brings the last missing byte compares the checksum before it completes, so a load of
+//! The read of the last missing byte compares the checksum before it completes, so a load of
 //! damaged bytes never completes.
 
 mod crc;

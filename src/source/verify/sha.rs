@@ -1,5 +1,5 @@
-//! SHA-256 of an object whose ranges arrive in any order, although it can only be computed from front
-//! to back.
+//! Computes the SHA-256 of an object whose ranges arrive in any order, although SHA-256 can only be
+//! computed from front to back.
 //!
 //! A range that has arrived waits, in its memory, until all ranges before it were added. The wait
 //! ends, because loads guarantee two things: the reads of one object's ranges begin in ascending
@@ -44,7 +44,7 @@ impl OrderedSha256 {
     pub async fn add(&self, offset: u64, bytes: &[u8]) {
         loop {
             let mut progressed = std::pin::pin!(self.progressed.notified());
-            // From here on, no notification is missed.
+            // Registered before the state is checked, so that no notification is missed.
             progressed.as_mut().enable();
             if self.try_add(offset, bytes) {
                 return;

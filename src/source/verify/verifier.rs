@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tracks which bytes of an object were read in one load, and compares their checksum with the
-/// expected one when all have been.
+/// Tracks which bytes of an object were read in one load. When all have been read, compares their
+/// checksum with the expected one.
 pub struct ChecksumVerifier {
     location: Location,
     len_bytes: u64,
@@ -98,9 +98,9 @@ impl ChecksumVerifier {
         self.added(offset, bytes.len() as u64, &digest)
     }
 
-    /// Adds a range that has arrived whole: the `bytes` at `offset`, of which `digest` has seen all.
-    /// For SHA-256, waits until the bytes before the range were added; the reads of those must have
-    /// begun and not wait for this one.
+    /// Adds a range that has arrived whole: the `bytes` at `offset`, of which `digest` has seen
+    /// all. For SHA-256, waits until the bytes before the range were added. The reads of those
+    /// bytes must have begun and must not wait for this one.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -165,7 +165,8 @@ impl Checksum {
         }
     }
 
-    /// The notation of the stores: base64 of the big-endian number, or hexadecimal for SHA-256.
+    /// The checksum in the notation of the stores: base64 of the big-endian number, or hexadecimal
+    /// for SHA-256.
     fn text(&self) -> String {
         match self {
             Self::Crc64Nvme(crc) => STANDARD.encode(crc.to_be_bytes()),

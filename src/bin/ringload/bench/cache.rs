@@ -25,7 +25,7 @@ pub struct Files {
     bytes: u64,
 }
 
-/// Why the files could not be made cold or warm.
+/// The reason why the files could not be made cold or warm.
 #[derive(Debug)]
 pub struct NotReady(pub String);
 

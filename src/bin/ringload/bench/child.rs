@@ -1,5 +1,5 @@
-//! One run: a child process of this executable, so that time, CPU and memory are those of a whole
-//! load in a new process.
+//! Runs one measurement in a child process of this executable, so that time, CPU and memory are
+//! those of a whole load in a new process.
 //!
 //! `ringload load --json` and `ringload bench-reference` print the same figures under the same
 //! names. A child is killed when its parent ends; Ctrl-C reaches it directly, as it belongs to the
@@ -18,12 +18,13 @@ use std::time::Instant;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
     pub bytes: u64,
-    /// As measured by the run; for a load, from the open checkpoint to the last tensor.
+    /// The seconds that the run measured; for a load, from the open checkpoint to the last tensor.
     pub seconds: f64,
-    /// User and system time: for a load, of the whole process; for a floor, of the measured part.
+    /// User and system time: of the whole process for a load, of the measured part for a reference
+    /// measurement.
     pub cpu_seconds: f64,
     pub peak_rss_bytes: Option<u64>,
-    /// From the start of the process to its end.
+    /// The seconds from the start of the process to its end.
     #[serde(default)]
     pub process_seconds: f64,
 }
@@ -42,7 +43,8 @@ impl Run {
 /// Runs this executable with `arguments` and parses the figures that it prints.
 ///
 /// # Errors
-/// When it cannot be started, fails (with its error message), or prints something else.
+/// When the child process cannot be started, fails (with its error message), or prints something
+/// else.
 pub fn run(arguments: &[OsString]) -> Outcome<Run> {
     let executable = executable()?;
     let began = Instant::now();

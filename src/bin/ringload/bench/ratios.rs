@@ -5,17 +5,18 @@
 //!
 //! The limit of the disk is the better result of fio or, if fio is not installed, of the bare reads.
 //!
-//! Some figures have no target and explain why another one was missed. A disk, above all a virtual
-//! one, may be slower into much memory than into a few buffers that stay in the caches of the CPU,
-//! so there are bare reads into memory that is kept. Faulting in and zeroing fresh memory is CPU
-//! time that no load into new memory can avoid, so there is the CPU time beyond it.
+//! Some figures have no target and explain why another target was missed. A disk, above all a
+//! virtual one, may be slower when it reads into much memory than into a few buffers that stay in
+//! the caches of the CPU. Therefore bare reads into memory that is kept are measured too. Faulting
+//! in and zeroing fresh memory is CPU time that no load into new memory can avoid, so the CPU time
+//! beyond it is shown.
 
 use super::child::Run;
 use super::rows::{Phase, Role, Row, median};
 use serde::Serialize;
 
 const MEBIBYTE: f64 = 1_048_576.0;
-/// The memory beyond the limit that program, headers and queues may use.
+/// The memory beyond the limit that the program, headers and queues may use, in MiB.
 const OVERHEAD_MEBIBYTES: f64 = 64.0;
 
 /// A figure and its target.
@@ -71,7 +72,7 @@ pub fn all(rows: &[Row], cap_bytes: Option<u64>) -> Vec<Ratio> {
     let touch = cost(Phase::Floor, &[Role::MmapTouch]);
     let warm = |role| cost(Phase::Warm, &[role]);
     let capped = rows.iter().find(|row| row.role == Role::Capped).and_then(Row::peak_bytes);
-    // The highest of all turns.
+    // The highest peak of all turns.
     let excess = capped.zip(cap_bytes).map(|(peak, cap)| (peak as f64 - cap as f64) / MEBIBYTE);
     let excess = excess.into_iter().collect();
     let at_most = |target| (AtMost, Some(target));

@@ -27,13 +27,13 @@ pub enum Reference {
     Direct,
     /// A copy of as many bytes from memory into fresh memory by one thread.
     Memcpy,
-    /// The same copy into memory that is advised for huge pages.
+    /// A copy as by `Memcpy`, into memory that is advised for huge pages.
     MemcpyHuge,
-    /// One byte read from each page of the mapped files.
+    /// A read of one byte of each page of the mapped files.
     MmapTouch,
-    /// As many bytes of memory that is advised for huge pages, faulted in by one thread.
+    /// Faulting in as many bytes of memory that is advised for huge pages, on one thread.
     FreshMemory,
-    /// The files, read one after the other into one vector.
+    /// Reads of the files, one after the other, into one vector.
     PlainRead,
     /// O_DIRECT reads by fio, which has to be installed.
     Fio,
@@ -57,7 +57,7 @@ pub struct Args {
 }
 
 impl Reference {
-    /// The arguments with which this command measures it over `files`.
+    /// The arguments with which this command runs the measurement over `files`.
     pub fn arguments(self, options: &[String], files: &[PathBuf]) -> Vec<OsString> {
         let name = self.to_possible_value().map(|value| value.get_name().to_owned());
         let mut arguments: Vec<OsString> = vec!["bench-reference".into()];

@@ -56,7 +56,7 @@ pub enum Role {
     Other,
 }
 
-/// How a row is measured.
+/// The task of a row's runs.
 #[derive(Debug, Clone)]
 enum Task {
     Load(Vec<String>),
@@ -73,13 +73,13 @@ pub struct Row {
     pub role: Role,
     #[serde(skip)]
     task: Task,
-    /// The memory that it needs; with less, the row is skipped.
+    /// The memory that a run needs. With less, the row is skipped.
     #[serde(skip)]
     pub needs_bytes: u64,
     pub runs: Vec<Run>,
 }
 
-/// What the rows measure.
+/// The workload that the rows measure.
 pub struct Workload<'a> {
     /// The location of the checkpoint.
     pub location: &'a OsStr,
@@ -137,8 +137,8 @@ pub fn all(workload: &Workload, with_fio: bool) -> Vec<Row> {
 
 /// Bare direct reads of `chunk_bytes`, `depth` in flight.
 ///
-/// With `keep` they go into memory that is kept, as in a load, but was faulted in beforehand. If
-/// that is slower than with reused buffers, a load that keeps its tensors is slower, too.
+/// With `keep` the reads go into memory that is kept, as in a load, but was faulted in beforehand.
+/// If that is slower than with reused buffers, a load that keeps its tensors is slower, too.
 fn bare(chunk_bytes: usize, depth: usize, keep: bool) -> Row {
     let mut name = format!("io_uring {} x {depth}", format::size(chunk_bytes as u64));
     let mut options = vec![format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
@@ -174,7 +174,7 @@ impl Row {
         Self { needs_bytes, ..self }
     }
 
-    /// Runs it once more.
+    /// Runs the row once more.
     ///
     /// # Errors
     /// When the measuring process fails.

@@ -5,7 +5,7 @@
 //! The vocabulary has 32,000 words instead of 128,256, so that the largest tensor, the embedding,
 //! has 125 MiB and fits the memory limit that is measured. The size is set by the number of layers.
 
-/// Each element is a BF16.
+/// The element type of all tensors.
 pub const DTYPE: &str = "BF16";
 const ELEMENT_BYTES: u64 = 2;
 

@@ -26,7 +26,7 @@ const CARGO_FILE: &str = ".rustc_info.json";
 /// The free space that must remain after the checkpoint is written.
 const SPARE_BYTES: u64 = 256 << 20;
 
-/// What the directory holds.
+/// The files that the directory holds.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Manifest {
     /// Incremented when shapes or layout change.

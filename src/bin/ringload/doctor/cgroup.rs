@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// The memory that is left below the lowest `memory.max`.
+/// The memory in bytes that is left below the lowest `memory.max`.
 pub fn memory_left_bytes() -> Option<u64> {
     let left = groups().into_iter().filter_map(|group| {
         let limit: u64 = read_text(group.join("memory.max"))?.parse().ok()?;

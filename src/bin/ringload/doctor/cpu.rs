@@ -9,7 +9,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::Pid;
 use ringload::internals::numbers_in;
 
-/// A checkpoint may have hundreds of shards, each opened once for each read path.
+/// The limit on open files that suffices for checkpoints of hundreds of shards, each of which is
+/// opened once for each read path.
 const OPEN_FILES_WANTED: u64 = 1024;
 
 /// Examines cores, NUMA nodes and the limit on open files.

@@ -4,7 +4,7 @@ use crate::format;
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// What a finding means for loads.
+/// The meaning of a finding for loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -32,7 +32,7 @@ pub struct Finding {
     pub level: Level,
     pub topic: &'static str,
     pub fact: String,
-    /// How to improve it, for a warning.
+    /// The remedies of a warning.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remedies: Vec<String>,
 }

@@ -1,9 +1,9 @@
 //! `ringload doctor`: reports what this machine offers to a load, and how to improve it.
 //!
 //! Each file examines one part of the machine and returns [`Finding`]s; none of them prints. The
-//! texts of /proc and /sys are interpreted by pure functions, which the tests call. Whether
-//! io_uring, registered buffers and direct I/O work is tried by the library itself, so that the
-//! result is valid for its loads.
+//! texts of /proc and /sys are interpreted by pure functions, which the tests call. The library
+//! itself probes io_uring, registered buffers and direct I/O, so that the results are valid for its
+//! loads.
 
 mod cgroup;
 mod cpu;

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// At least one block of any common block size.
+/// The size of the probe's file: at least one block of any common block size.
 const PROBE_BYTES: u64 = 64 << 10;
 
 /// Examines the storage of `path`.

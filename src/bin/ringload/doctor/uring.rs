@@ -1,4 +1,4 @@
-//! Whether io_uring can be used, and if not, what forbids it.
+//! Examines whether io_uring can be used, and if not, what forbids it.
 
 use super::finding::Finding;
 use crate::system::read_text;
@@ -7,7 +7,8 @@ use ringload::internals::{probe_io_uring, probe_registration};
 use std::error::Error;
 use std::io;
 
-/// Enough to see whether registration works; `memory.rs` examines how much may be locked.
+/// The size of the buffer that is registered to see whether registration works. `memory.rs`
+/// examines how much may be locked.
 const PROBE_BYTES: usize = 64 << 10;
 
 const SECCOMP: &str = "a seccomp profile may forbid it: docker run --security-opt seccomp=unconfined, \

@@ -1,4 +1,4 @@
-//! SHA-256 of every tensor, computed beside the load by one worker a core.
+//! Computes the SHA-256 of every tensor during the load, with one worker thread per core.
 //!
 //! Tensors go to the workers over a short channel. Hashing is slower than reading, so the full
 //! channel blocks the load when the workers fall behind. Under a memory limit the load also waits
@@ -28,7 +28,7 @@ pub struct Digester<'scope> {
 type Hashed = (Digests, Vec<Tensor>);
 
 impl<'scope> Digester<'scope> {
-    /// Starts the workers, which keep the tensors that `retention` names.
+    /// Starts the workers, which keep the tensors that `retention` selects.
     pub fn start(scope: &'scope Scope<'scope, '_>, retention: Retention) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (queue, tensors) = mpsc::sync_channel(cores);

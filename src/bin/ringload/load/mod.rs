@@ -68,7 +68,7 @@ pub fn run(args: Args) -> Outcome {
         file.write(&Trace::new(&stream, &timeline.unwrap_or_default(), &named))
     });
     drop(stream);
-    options::flush(&loader); // also what arrived before an error
+    options::flush(&loader); // writes the bytes that arrived before an error too
     outcome?.print(args.json, loader.cache_trouble())?;
     traced
 }
@@ -118,7 +118,7 @@ fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<LoadR
     })
 }
 
-/// Runs the stream to its end and returns the tensors that stay.
+/// Runs the stream to its end and returns the tensors that are kept.
 fn keep_or_drop(stream: &mut TensorStream, retention: Retention) -> ringload::Result<Vec<Tensor>> {
     stream.filter(|tensor| !matches!(tensor, Ok(tensor) if !retention.keeps(tensor))).collect()
 }

@@ -47,7 +47,7 @@ impl Report {
         }
     }
 
-    /// Adds a problem that the cache met after the load.
+    /// Adds a problem that the cache had after the load.
     pub fn with_cache_trouble(mut self, trouble: Option<String>) -> Self {
         self.summary.cache_trouble = self.summary.cache_trouble.or(trouble);
         self

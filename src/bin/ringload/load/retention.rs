@@ -1,8 +1,8 @@
-//! Which tensors stay in memory until the load ends.
+//! Selects the tensors that stay in memory until the load ends.
 
 use ringload::Tensor;
 
-/// Whether tensors stay until the end, by where they are.
+/// Whether tensors stay in memory until the end, by the kind of their device.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     pub host: bool,

@@ -55,8 +55,8 @@ impl Account {
     /// The account that `options` describe.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where they describe none, or an unusable one;
-    /// the message never has the secret.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the options name no account, or an
+    /// unusable one. The message never contains the secret.
     pub fn of(options: &RemoteOptions) -> Result<Self> {
         let string = ConnectionString::of(options)?;
         let variable = |names: &[&str]| names.iter().find_map(|name| options.env(name));
@@ -151,8 +151,8 @@ fn checked(url: &str) -> Result<String> {
     })
 }
 
-/// Whether the host of `url` is an address, and there is no path: emulators expect the account's name
-/// as the first part of the path.
+/// Whether the host of `url` is an IP address or a name without dots, and the path is empty. Such a
+/// server is an emulator, which expects the account's name as the first part of the path.
 fn is_bare_host(url: &str) -> bool {
     let uri = url.parse::<Uri>().unwrap_or_default();
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);

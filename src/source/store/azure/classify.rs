@@ -1,4 +1,4 @@
-//! What the error responses of Azure Blob Storage mean.
+//! Classifies the error responses of Azure Blob Storage.
 
 use crate::error::ErrorKind;
 use crate::source::http::{ErrorAction, ErrorResponse};
@@ -10,7 +10,7 @@ pub(super) enum Authorization {
     Key,
     Sas,
     Token,
-    /// They are not, for this reason.
+    /// Requests are not authorized, for this reason.
     Nothing(String),
 }
 
@@ -26,7 +26,7 @@ pub(super) fn classify(
         body.code = code.to_owned();
     }
     let code = body.code.as_str();
-    // Azurite has the code AuthorizationFailure for this.
+    // Azurite sends the code AuthorizationFailure instead.
     let unauthenticated =
         code == "AuthenticationFailed" || body.message.contains("failed to authenticate");
     let fail = |kind, remedy: &str| {

@@ -55,7 +55,7 @@ async fn request_token(context: &Context, request: http::request::Builder) -> Re
         let sentence = format!("the identity server answered {}", response.status());
         return Err(Error::credential_invalid(sentence));
     }
-    // The error of the parser could quote the token; it is dropped.
+    // The parser's error is dropped, because it could quote the token.
     let token: Token = serde_json::from_slice(response.body())
         .map_err(|_| Error::unexpected("the identity server did not return a token"))?;
     Ok(Credential::with_bearer_token(&token.access_token, token.expires_on.and_then(time)))

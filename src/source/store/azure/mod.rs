@@ -43,7 +43,7 @@ const ANONYMOUS: &str = "RINGLOAD_AZURE_ANONYMOUS";
 pub(super) struct Azure {
     uri: ObjectUri,
     account: Account,
-    /// Why no token is obtained, where the configuration decides it.
+    /// The reason why no token is obtained, if the configuration determines it.
     anonymous: Option<String>,
     credentials: CredentialCache<Credential>,
 }
@@ -52,8 +52,8 @@ impl Azure {
     /// The container that `uri` names.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where the environment names no account, or
-    /// one that cannot be used.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the environment names no account, or an
+    /// unusable one.
     pub fn new(options: &RemoteOptions, uri: &ObjectUri) -> Result<Self> {
         let mut account = Account::of(options)?;
         let anonymous = if options.env_flag(ANONYMOUS) == Some(true) {

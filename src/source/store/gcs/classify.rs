@@ -1,4 +1,4 @@
-//! What the error responses of Google Cloud Storage mean. The XML API describes errors in XML, the
+//! Classifies the error responses of Google Cloud Storage. The XML API describes errors in XML, the
 //! JSON API in JSON.
 
 use crate::error::ErrorKind;

@@ -5,8 +5,8 @@
 //! 2. the file that `gcloud auth application-default login` wrote,
 //! 3. the metadata server of Google's own machines.
 //!
-//! The first one that exists is used, and an error is reported if it does not work: without the
-//! credentials that the user configured, the server would deny the request for an unclear reason.
+//! The first one that exists is used, and an error is reported if it does not work. Without this
+//! error, the server would deny the unauthorized request for an unclear reason.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::store::credential_cache::Found;

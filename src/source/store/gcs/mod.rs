@@ -47,7 +47,7 @@ pub(super) struct Gcs {
     base: String,
     /// Whether `base` is Google's, so that tokens may be sent there.
     is_google: bool,
-    /// Why requests are sent without credentials, where the configuration decides it.
+    /// The reason why requests are sent without credentials, if the configuration determines it.
     anonymous: Option<String>,
     credentials: CredentialCache<Credential>,
     /// Whether objects are read through the JSON API.
@@ -78,7 +78,7 @@ impl Gcs {
         format!("{}/storage/v1/b/{}/o", self.base, segment(self.uri.container()))
     }
 
-    /// Why requests are sent without credentials, if they are.
+    /// The reason why requests are sent without credentials; `None` if they have credentials.
     fn without_credentials(&self) -> Option<String> {
         self.anonymous.clone().or_else(|| self.credentials.nothing())
     }

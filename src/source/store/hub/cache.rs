@@ -29,7 +29,7 @@ impl HubCache {
         &self.folder
     }
 
-    /// The commit that `revision` was when a file of it was last downloaded.
+    /// The commit to which `revision` pointed when one of its files was last downloaded.
     pub fn commit(&self, revision: &str) -> Option<String> {
         let commit = match is_commit(revision) {
             true => revision.to_owned(),

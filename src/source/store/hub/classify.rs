@@ -1,4 +1,4 @@
-//! What the error responses of the Hub mean. Their code is in the header `X-Error-Code`.
+//! Classifies the error responses of the Hub, whose code is in the header `X-Error-Code`.
 
 use super::repo_path::RepoPath;
 use crate::error::ErrorKind;

@@ -16,7 +16,7 @@ const NOT_A_LISTING: (ErrorKind, &str) =
 /// An entry of a directory.
 #[derive(Debug, Deserialize)]
 pub(super) struct TreeEntry {
-    /// From the root of the repository.
+    /// The path from the root of the repository.
     pub path: String,
     #[serde(rename = "type")]
     kind: String,

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The revision is resolved to a commit once, before the first object is opened, and every request
-//! names that commit, so that all shards of a checkpoint come from the same one. Each checkpoint has
-//! a `Hub` of its own. Files that the local cache has of the commit are read from there.
+//! names that commit, so that all shards of a checkpoint come from the same one. Each checkpoint
+//! has a `Hub` of its own. Files of the commit that are in the local Hub cache are read from there.
 //! `HF_HUB_OFFLINE=1` disables all requests. Where the Hub cannot resolve the revision, the commit
 //! that the cache has for it is used, with a warning.
 //!
@@ -135,8 +135,8 @@ impl Hub {
         })
     }
 
-    /// The entries of `directory` (`""`, or ending in `/`), requested once. `None` where there is no
-    /// such directory.
+    /// The entries of `directory` (`""`, or ending in `/`), which are requested once. `None` if
+    /// there is no such directory.
     async fn directory(
         &self,
         client: &Arc<Client>,

@@ -21,8 +21,8 @@ pub(super) fn find(options: &RemoteOptions) -> Result<Option<HeaderValue>> {
     found.map(|(source, token)| authorization(&source, token.trim())).transpose()
 }
 
-/// The path and content of the token file. An unreadable file counts as missing: if a token is
-/// needed, the Hub reports it.
+/// The path and content of the token file. An unreadable file counts as missing. If a token is
+/// needed, the Hub's error says so.
 fn from_file(options: &RemoteOptions) -> Option<(String, String)> {
     let path = cache::env_path(options, "HF_TOKEN_PATH")
         .or_else(|| Some(cache::home(options)?.join("token")))?;

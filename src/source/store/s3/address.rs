@@ -29,7 +29,7 @@ pub(super) struct Address {
 struct Endpoint {
     scheme: Scheme,
     authority: String,
-    /// Without a slash at the end.
+    /// The path of the URL, without a slash at the end.
     path: String,
 }
 

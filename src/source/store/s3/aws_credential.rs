@@ -1,4 +1,4 @@
-//! What requests to AWS are signed with.
+//! The credential that requests to AWS are signed with.
 
 use crate::options::S3Credentials;
 use reqsign_core::SigningCredential;
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How long a credential must still be valid to be used: a request has to reach the server in time.
 const VALID_FOR_MIN: Duration = Duration::from_secs(10);
 
-/// What requests are signed with.
+/// An access key and its session token.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(in crate::source::store) struct AwsCredential {
     pub access_key_id: String,

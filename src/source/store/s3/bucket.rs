@@ -22,7 +22,7 @@ pub(in crate::source::store) struct S3Bucket {
 
 struct Region {
     name: String,
-    /// Whether the user configured it.
+    /// Whether the user configured the region.
     is_configured: bool,
 }
 
@@ -56,7 +56,7 @@ impl S3Bucket {
         self.region.lock().name.clone()
     }
 
-    /// Remembers the region that the server reported. Returns false where `reported` is not one.
+    /// Remembers the region that the server reported. Returns false if `reported` is not a region.
     pub(super) fn set_region(&self, reported: &str) -> bool {
         if !is_usable(reported, &self.address) {
             return false;

@@ -1,4 +1,5 @@
-//! The checksum that S3 stores with an object; a response to HEAD has it on request.
+//! The checksum that S3 stores with an object. The response to a HEAD request contains it on
+//! request.
 //!
 //! The checksum of an object that was uploaded in parts may be composed of the checksums of the
 //! parts. Such a checksum is ignored.

@@ -1,5 +1,5 @@
-//! What the error responses of S3 mean. Error documents have a code. Responses to HEAD have no
-//! document, and some compatible stores send none at all: then the status decides.
+//! Classifies the error responses of S3. Error documents have a code. Responses to HEAD have no
+//! document, and some compatible stores never send one; these are classified by their status.
 
 use super::bucket::S3Bucket;
 use crate::error::ErrorKind;
@@ -45,7 +45,7 @@ fn in_other_region(
     if !moved {
         return None;
     }
-    // Even if the region is known by now: this request may have been signed before.
+    // Retried even if the region is known by now, as this request may have been signed before.
     if bucket.set_region(region) {
         return Some(ErrorAction::RetryOnce("region"));
     }

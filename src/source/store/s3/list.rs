@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// More than the size of any page, which has a thousand keys.
+/// The maximum length of a page, which exceeds the length of any page of a thousand keys.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 const NOT_A_LISTING: (ErrorKind, &str) =
     (ErrorKind::Io, "the response is not a listing of S3; check the endpoint");
@@ -50,7 +50,7 @@ pub(super) async fn entries(
 ) -> Result<Vec<ListEntry>> {
     let doing = format!("list s3://{}/{directory}", bucket.address.bucket());
     let url = |token: Option<&str>| {
-        // In the order of their names, as they are signed.
+        // The parameters are sorted by name, as the signature requires.
         let mut query = Vec::new();
         query.extend(token.map(|token| ("continuation-token", token)));
         query.extend((depth == ListDepth::Directory).then_some(("delimiter", "/")));

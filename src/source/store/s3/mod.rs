@@ -66,7 +66,8 @@ impl RequestPolicy for S3Bucket {
         }
     }
 
-    /// Each request is signed for its own URL, so a redirect is classified: it names the region.
+    /// Each request is signed for its own URL, so redirects are not followed. They are classified
+    /// instead, as they name the region.
     fn follows_redirects(&self) -> bool {
         false
     }

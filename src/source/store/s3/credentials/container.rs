@@ -1,4 +1,4 @@
-//! ECS tasks and EKS pods: an agent on the machine gives credentials over HTTP.
+//! The credentials of ECS tasks and EKS pods, which an agent on the machine issues over HTTP.
 //!
 //! Hand-written: the provider of `reqsign-aws-core` sends the token to any host, with or without TLS.
 
@@ -16,7 +16,7 @@ const ECS: &str = "http://169.254.170.2";
 /// The agents of ECS and EKS, which have no TLS.
 const AGENTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
 
-/// Requests credentials of the agent that the environment names.
+/// Requests credentials from the agent that the environment names.
 ///
 /// # Errors
 /// When the agent denies them, or does not answer.

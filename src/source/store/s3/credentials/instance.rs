@@ -1,6 +1,7 @@
-//! EC2: the instance metadata service (IMDSv2), which answers only requests with a session token.
+//! The credentials of EC2 instances, from the instance metadata service (IMDSv2), which answers
+//! only requests with a session token.
 //!
-//! On other machines its address does not answer, so it is tried last and for a short time.
+//! On other machines its address does not answer, so it is tried last and with a short time limit.
 //!
 //! Hand-written: the provider of `reqsign-aws-core` has no time limits and no IPv6 endpoint, and
 //! reports an instance without a role as an error.
@@ -19,9 +20,9 @@ const TOKEN: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// For the first request, which shows whether this is an EC2 instance.
+/// The limits of the first request, which shows whether this is an EC2 instance.
 const PROBE: AttemptLimits = AttemptLimits { attempts: 1, timeout: Duration::from_secs(1) };
-/// For the requests after it.
+/// The limits of the following requests.
 const KNOWN: AttemptLimits = AttemptLimits { attempts: 3, timeout: Duration::from_secs(2) };
 
 /// The credentials of the instance's role.

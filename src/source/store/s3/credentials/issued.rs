@@ -6,7 +6,7 @@ use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::time;
 use serde::Deserialize;
 
-/// The result of a source of credentials. Where it has none, the text describes the source:
+/// The result of a source of credentials. If the source has none, the text describes the source:
 /// `the environment (AWS_ACCESS_KEY_ID is not set)`.
 pub(super) type FoundAws = Found<AwsCredential>;
 

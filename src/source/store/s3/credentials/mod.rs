@@ -1,4 +1,5 @@
-//! Credentials for AWS: searched where the SDKs search, shared by all buckets, and renewed early.
+//! Credentials for AWS: searched in the order of the SDKs, shared by all buckets, and renewed
+//! before they expire.
 //!
 //! ```text
 //! search      the order: environment, profile, web identity, container, instance

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The time limit of the command, which may wait for the user to log in.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// More than the size of any credentials.
+/// The maximum length of the output, which exceeds the length of any credentials.
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 
 /// Runs `command` by the shell and parses the credentials that it prints.
@@ -27,7 +27,8 @@ pub(super) async fn run(command: String) -> Result<AwsCredential> {
     IssuedCredential::from_json("the credential_process", &output)
 }
 
-/// The output of `command`. It inherits standard error, where it may talk to the user.
+/// The output of `command`. The command inherits standard error, through which it may prompt the
+/// user.
 fn output(command: &str, timeout: Duration) -> Result<Vec<u8>> {
     let fail = |error| Error::from_io("run the profile's credential_process", error);
     let deadline = Instant::now() + timeout;
@@ -38,7 +39,7 @@ fn output(command: &str, timeout: Duration) -> Result<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = stdout.map(|out| out.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes));
-        // There is no receiver any more if the command failed or took too long.
+        // If the command failed or took too long, the receiver is gone.
         let _ = sender.send(read.transpose().map(|_| bytes));
     });
     let status = wait(&mut child, deadline).map_err(fail)?.ok_or_else(|| late(timeout))?;

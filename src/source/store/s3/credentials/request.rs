@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use std::time::Duration;
 
-/// How often a server is asked, and for how long.
+/// The number of attempts to reach a server, and their time limit.
 #[derive(Clone, Copy)]
 pub(super) struct AttemptLimits {
     pub attempts: u32,
@@ -16,7 +16,7 @@ pub(super) struct AttemptLimits {
     pub timeout: Duration,
 }
 
-/// For servers that the user configured.
+/// The limits for servers that the user configured.
 pub(super) const CONFIGURED: AttemptLimits =
     AttemptLimits { attempts: 3, timeout: Duration::from_secs(10) };
 

@@ -1,5 +1,5 @@
-//! How a profile obtains credentials: a base credential, and the roles that are assumed one after the
-//! other from there.
+//! How a profile obtains credentials: a base credential, and the roles that are then assumed one
+//! after the other.
 //!
 //! ```text
 //! [profile a] role_arn = A, source_profile = b      base: the keys of c
@@ -21,7 +21,7 @@ pub(super) struct RoleChain {
     pub roles: Vec<Role>,
 }
 
-/// Where the first credential comes from.
+/// The source of the first credential of a chain.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BaseCredential {
     Keys(AwsCredential),
@@ -98,7 +98,7 @@ fn follow<'a>(
     Ok(Some(chain))
 }
 
-/// The credential that the profile has by itself, without another profile.
+/// The base credential that the profile sets itself, without another profile.
 fn single(profiles: &Profiles, name: &str) -> Result<Option<BaseCredential>> {
     let get = |key| profiles.get(name, key);
     if let Some(token_file) = get("web_identity_token_file") {

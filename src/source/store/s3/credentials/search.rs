@@ -1,6 +1,6 @@
-//! The order in which credentials are searched: those of the caller, then the order of the AWS SDKs.
-//! The first source that is configured decides. If it fails, that is the error; no other account is
-//! used instead.
+//! Searches for credentials: first those of the caller, then in the order of the AWS SDKs. The
+//! first configured source is used. If it fails, the search fails, so that no other account is used
+//! instead.
 
 use super::issued::{FoundAws, bad_profile, denied};
 use super::role_chain::{self, BaseCredential, Role, RoleChain};
@@ -12,8 +12,8 @@ use crate::source::http::{BoxFuture, Client};
 use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::Profiles;
 
-/// Searches for credentials; the result without any lists all sources. Runs on the control thread's
-/// runtime.
+/// Searches for credentials. If there are none, the result lists all sources. Runs on the control
+/// thread's runtime.
 ///
 /// # Errors
 /// The error of a source that is configured but fails.

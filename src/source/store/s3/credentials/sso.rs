@@ -23,7 +23,8 @@ pub(super) struct SsoLogin {
     account_id: String,
     role_name: String,
     region: String,
-    /// The session, else the URL of the portal. The name of the token's file is its hash.
+    /// The name of the session, or else the URL of the portal. The token's file is named after its
+    /// hash.
     cache_key: String,
 }
 
@@ -80,7 +81,7 @@ struct RoleCredentials {
     access_key_id: String,
     secret_access_key: String,
     session_token: String,
-    /// In milliseconds since the epoch.
+    /// The time of expiration in milliseconds since the epoch.
     expiration: i64,
 }
 

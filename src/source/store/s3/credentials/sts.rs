@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use serde::Deserialize;
 use std::time::{Duration, SystemTime};
 
-/// If the clocks differ by more than this, it is the reason for a rejected signature.
+/// If the clocks differ by more than this, a rejected signature is blamed on the clock.
 const SKEW: Duration = Duration::from_secs(4 * 60);
 
 /// The STS endpoint.
@@ -29,8 +29,8 @@ pub(super) struct Sts {
 }
 
 impl Sts {
-    /// The endpoint of `region`, else of the configured region; the global endpoint where neither is
-    /// known.
+    /// The endpoint of `region`, or else of the configured region. The global endpoint if neither
+    /// is known.
     ///
     /// # Errors
     /// For a configured endpoint that is not a URL.
@@ -111,7 +111,7 @@ pub(super) async fn assume_with_token(
     credential_of(&response, role)
 }
 
-/// The parameters of `action`, of which all but `own` are the same for all actions.
+/// The form parameters of `action`. Only `own` differs between actions.
 fn form(action: &str, role: &Role, own: (&str, Option<&str>)) -> String {
     let session_name = role.session_name.clone().unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
