@@ -1,15 +1,15 @@
-"""Plain PyTorch: a module without weights of its own, and a checkpoint that becomes them.
+"""Plain PyTorch: loads the weights of a module from a checkpoint.
 
-    python examples/pytorch.py                                # with a checkpoint that it makes
+    python examples/pytorch.py                                # creates a checkpoint and loads it
     python examples/pytorch.py s3://bucket/model.safetensors --device cuda:1
 
-How it works: `skip_init` makes the module without initialising its parameters, so no time and no
-memory go into values that are thrown away. `load_file` brings the checkpoint's tensors to the
-device, and `load_state_dict(assign=True)` makes them the module's parameters: they are not copied.
+How it works: `skip_init` creates the module without initialising its parameters, which saves the
+time and memory for values that would be overwritten. `load_file` loads the checkpoint's tensors to
+the device, and `load_state_dict(assign=True)` makes them the module's parameters without a copy.
 
-Buffers that a state dict does not hold (`persistent=False`) are as uninitialised as the rest after
-`skip_init`: a module that has some needs a way to make them anew, and `load` refuses it.
-`transformers_from_pretrained.py` shows one.
+After `skip_init`, buffers that a state dict does not contain (`persistent=False`) are
+uninitialised, too. A module with such buffers has to compute them after loading; `load` raises an
+error for it. `transformers_from_pretrained.py` handles such buffers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import nn
 
 
 class Classifier(nn.Module):
-    """Two layers and a norm: of `inputs` features, `classes` scores."""
+    """Two linear layers and a norm, which compute `classes` scores from `inputs` features."""
 
     def __init__(
         self,
@@ -39,31 +39,31 @@ class Classifier(nn.Module):
         self.second = nn.Linear(hidden, classes, device=device)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Scores `[batch, classes]` of features `[batch, inputs]`."""
+        """Returns the scores `[batch, classes]` of features `[batch, inputs]`."""
         scores: torch.Tensor = self.second(torch.relu(self.norm(self.first(features))))
         return scores
 
 
 def load(location: str, device: str = "cpu") -> Classifier:
-    """The classifier whose state dict is at `location`, on `device`.
+    """Loads the classifier whose state dict is at `location` to `device`.
 
     Raises:
-        ringload.Error: the checkpoint could not be loaded; the text says why.
-        RuntimeError: its tensors are not those of the classifier, or are not all.
+        ringload.Error: the checkpoint could not be loaded; the message says why.
+        RuntimeError: the checkpoint lacks tensors of the classifier, or has other tensors.
     """
     model = nn.utils.skip_init(Classifier)
     state_dict = ringload.load_file(location, device=device)
     model.load_state_dict(state_dict, assign=True)
     transient = [name for name, _ in model.named_buffers() if name not in state_dict]
     if transient:
-        raise RuntimeError(f"{', '.join(transient)}: buffers that no state dict holds")
+        raise RuntimeError(f"the checkpoint lacks the buffers {', '.join(transient)}")
     return model.eval()
 
 
 def main() -> None:
-    """Loads a classifier, and classifies."""
+    """Loads a classifier and classifies two inputs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("location", nargs="?", help="path or URI; without it, one is made")
+    parser.add_argument("location", nargs="?", help="path or URI; by default a new checkpoint")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,15 +1,15 @@
-"""A Ray Serve app that streams its model's weights: Anyscale's example app, on ringload.
+"""A Ray Serve app that streams its model's weights: Anyscale's example app with ringload.
 
-    python examples/ray_serve.py                    # a tiny model, one request, and an end
+    python examples/ray_serve.py                    # serves one request with a tiny model
     serve run ray_serve:build config=/models/mistral weights=s3://bucket/mistral.safetensors
 
-Against Anyscale's page (https://docs.anyscale.com, "Fast model loading") one import is another:
-`from ray.anyscale.safetensors.torch import load_file` is `from ringload import load_file`. Besides,
-it runs anywhere: the model, the weights' location and the device (`device=cuda`) are arguments, so
-that the app can be tried with a tiny model that it makes itself, on a machine without a GPU.
+Anyscale's example (https://docs.anyscale.com, "Fast model loading") imports `load_file` from
+`ray.anyscale.safetensors.torch`; this app imports it from `ringload`. In addition, the model, the
+location of the weights and the device (`device=cuda`) are arguments, so the app can be tried with a
+tiny model, which it creates itself, on a machine without a GPU.
 
-How it works: each replica builds the model with empty weights, has them loaded straight to its
-device, and answers `GET /?prompt=...` with what the model continues it with.
+How it works: each replica builds the model with empty weights, loads the weights directly to its
+device, and answers `GET /?prompt=...` with the model's continuation of the prompt.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class MistralApp:
     """Continues prompts.
 
     Args:
-        config: folder or name of the model's config and tokenizer.
-        weights: where its weights are: any path or URI that ringload takes.
-        device: where they shall be: "cpu", "cuda", "cuda:N".
+        config: the folder or name of the model's config and tokenizer.
+        weights: the location of the weights: any path or URI that ringload supports.
+        device: the device of the model: "cpu", "cuda", "cuda:N".
     """
 
     def __init__(self, config: str, weights: str, device: str = "cpu") -> None:
-        # Empty weights: nothing is initialised that would be thrown away.
+        # The weights have no memory yet, and are not initialised.
         with init_empty_weights():
             self._model = MistralForCausalLM(MistralConfig.from_pretrained(config))
 
-        # The weights, straight to the device; and from there into the model, without a copy.
+        # The tensors are loaded directly to the device and become the parameters without a copy.
         state_dict: dict[str, torch.Tensor] = load_file(weights, device=device)
         self._model.load_state_dict(state_dict, assign=True)
         self._model.to(device).eval()
@@ -58,7 +58,7 @@ class MistralApp:
 
     @fastapi_app.get("/")
     def predict(self, prompt: str, max_new_tokens: int = 100) -> str:
-        """What the model makes of a prompt, which stands before it."""
+        """Returns the prompt and the model's continuation."""
         messages = [{"role": "user", "content": prompt}]
         text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         encoded = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)
@@ -73,7 +73,7 @@ class MistralApp:
 
 
 def build(arguments: dict[str, str]) -> Application:
-    """The app, for `serve run ray_serve:build config=... weights=... [device=...]`."""
+    """Builds the app, for `serve run ray_serve:build config=... weights=... [device=...]`."""
     device = arguments.get("device", "cpu")
     gpus = 0 if device == "cpu" else 1
     deployment = MistralApp.options(ray_actor_options={"num_cpus": 1, "num_gpus": gpus})
@@ -81,7 +81,11 @@ def build(arguments: dict[str, str]) -> Application:
 
 
 def make_tiny_model(folder: Path) -> dict[str, str]:
-    """A Mistral of 2 layers with random weights, and a tokenizer of bytes; the app's arguments."""
+    """Creates a 2-layer Mistral with random weights and a byte-level tokenizer in `folder`.
+
+    Returns:
+        The arguments for `build`.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -111,8 +115,8 @@ def make_tiny_model(folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Serves a tiny model on a Ray of its own, asks it once, and ends both."""
-    # Ray's sockets are below its folder, and their paths must be short.
+    """Starts Ray, serves a tiny model, sends one request, and stops Ray."""
+    # Ray creates sockets in this folder, and the paths of sockets have to be short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         model = Path(folder) / "model"
         model.mkdir()
@@ -122,21 +126,21 @@ def main() -> None:
             port = free_port()
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             serve.run(build(arguments))
-            ask(port)
+            send_prompt(port)
         finally:
             serve.shutdown()
             shutdown()
 
 
 def free_port() -> int:
-    """A port that nobody listens at now."""
+    """Returns a port on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-def ask(port: int) -> None:
-    """Sends one prompt to the app, and prints what it answers."""
+def send_prompt(port: int) -> None:
+    """Sends one prompt to the app, and prints the answer."""
     url = f"http://127.0.0.1:{port}/"
     answer = requests.get(url, params={"prompt": "hello", "max_new_tokens": "8"}, timeout=60)
     answer.raise_for_status()

@@ -1,4 +1,4 @@
-"""`from_pretrained` of transformers (5 or later), with ringload reading the weights.
+"""A `from_pretrained` for transformers (5 or later) that loads the weights with ringload.
 
     from transformers_from_pretrained import from_pretrained
 
@@ -6,17 +6,18 @@
     model = from_pretrained("s3://bucket/llama-8b/", config="/models/llama-8b", device="cuda")
 
 How it works: the model is built from its config with parameters that have no memory (accelerate's
-`init_empty_weights`), `load_file` brings the checkpoint's tensors, of any number of shards, to the
-device, and `load_state_dict(assign=True)` makes them the parameters: nothing is initialised in vain
-and nothing is copied. Three things are in no checkpoint, and have to be right nevertheless:
+`init_empty_weights`), `load_file` loads the checkpoint's tensors, from any number of shards, to the
+device, and `load_state_dict(assign=True)` makes them the parameters. No parameter is initialised
+and no tensor is copied. A checkpoint does not contain everything that a model needs:
 
-- Tied weights (an `lm_head` that is the embedding): transformers ties them again afterwards.
-- Buffers that are not saved (the rotary embedding's `inv_freq`): `init_empty_weights` leaves
-  buffers alone, so they were computed when the model was built, and only move to the device.
-- Whatever else is missing, or is there and belongs nowhere, is an error, not a random value.
+- Tied weights, such as an `lm_head` that is the embedding: transformers ties them after loading.
+- Buffers that are not saved, such as the rotary embedding's `inv_freq`: `init_empty_weights` does
+  not affect buffers, so they are computed when the model is built, and are moved to the device.
+- Other missing tensors, and tensors that the model does not have, are errors.
 
-Checkpoints whose tensors transformers renames or merges as it loads them (the experts of Mixtral)
-need its own code to do so. That takes a state dict as well, and copies nothing either:
+transformers renames or merges the tensors of some checkpoints as it loads them (the experts of
+Mixtral). Such checkpoints have to be loaded by its own code, which accepts a state dict, too, and
+does not copy it:
 
     state_dict = ringload.load_file(location)
     model = MixtralForCausalLM.from_pretrained(None, config=config, state_dict=state_dict)
@@ -39,17 +40,17 @@ def from_pretrained(
     config: str | PathLike[str] | None = None,
     device: str = "cpu",
 ) -> PreTrainedModel:
-    """The model at `location`, ready for inference, with the types of its checkpoint.
+    """Loads the model at `location` for inference, with the types in its checkpoint.
 
     Args:
-        location: folder, file, index or URI of the weights, as ringload takes it.
-        config: folder or name of what transformers reads itself (`config.json`,
-            `generation_config.json`); by default, the location.
-        device: where the model shall be: "cpu", "cuda", "cuda:N".
+        location: the folder, file, index or URI of the weights, as ringload takes it.
+        config: the folder or name from which transformers reads `config.json` and
+            `generation_config.json`; by default the location.
+        device: the device of the model: "cpu", "cuda", "cuda:N".
 
     Raises:
-        ringload.Error: the weights could not be loaded; the text says why.
-        ValueError: they are not those of the model that the config describes.
+        ringload.Error: the weights could not be loaded; the message says why.
+        ValueError: the weights do not fit the model that the config describes.
     """
     config = location if config is None else config
     with init_empty_weights(include_buffers=False):
@@ -57,18 +58,18 @@ def from_pretrained(
     fill(model, ringload.load_file(location, device=device))
     if model.can_generate():
         model.generation_config = generation_config(model, config)
-    return model.to(device).eval()  # the buffers; the parameters are there
+    return model.to(device).eval()  # moves only the buffers: the parameters are on the device
 
 
 def fill(model: PreTrainedModel, state_dict: dict[str, torch.Tensor]) -> None:
     """Makes the tensors of `state_dict` the parameters of `model`.
 
     Raises:
-        ValueError: some are missing, of other shapes, or belong nowhere.
+        ValueError: tensors are missing, have other shapes, or are not in the model.
     """
     try:
         found = model.load_state_dict(state_dict, strict=False, assign=True)
-    except RuntimeError as error:  # shapes
+    except RuntimeError as error:  # a tensor has another shape than the parameter
         raise ValueError(str(error)) from None
     missing = set(found.missing_keys)
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
@@ -80,28 +81,28 @@ def fill(model: PreTrainedModel, state_dict: dict[str, torch.Tensor]) -> None:
     }
     if missing or unexpected:
         raise ValueError(
-            f"the checkpoint is not one of {type(model).__name__}: it lacks "
-            f"{told(missing)}, and has {told(unexpected)} in addition; if transformers renames "
-            "its tensors, give the state dict to transformers' own from_pretrained"
+            f"the checkpoint does not fit {type(model).__name__}: it lacks {summary(missing)}, "
+            f"and has {summary(unexpected)} in addition; if transformers renames its tensors, "
+            "pass the state dict to transformers' own from_pretrained"
         )
 
 
-def told(names: set[str]) -> str:
-    """The first of these names, and how many there are."""
+def summary(names: set[str]) -> str:
+    """Returns up to three of the names, and their number if there are more."""
     few = ", ".join(sorted(names)[:3])
     return f"{few} ({len(names)} in all)" if len(names) > 3 else few or "nothing"
 
 
 def generation_config(model: PreTrainedModel, config: str | PathLike[str]) -> GenerationConfig:
-    """How the model generates: what lies beside its config, or else what follows from that."""
+    """Returns the generation config beside the model's config, or else one derived from that."""
     try:
         return GenerationConfig.from_pretrained(config)
-    except OSError:  # it has none
+    except OSError:  # there is no generation_config.json
         return GenerationConfig.from_model_config(model.config)
 
 
 def main() -> None:
-    """Loads a model, and continues a sequence of tokens."""
+    """Loads a model and continues a sequence of tokens."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("location", help="folder, file, index or URI of the weights")
     parser.add_argument("--config", help="folder or name of the config; by default, the location")

@@ -1,14 +1,15 @@
-"""One S3 object by Run:ai's library alone, into one buffer that it reuses: the least it can do.
+"""Reads one S3 object with Run:ai's library alone, into a buffer that is reused.
 
-Drives libstreamer through the package's own bindings, so that neither torch nor making tensors is
-counted against it. The header is read first, as every loader does, since it says how long the
-object is; then WINDOW_BYTES at a time, in ranges of RANGE_BYTES, all of a window at once.
+This measures the library without its overheads: it calls libstreamer through the package's own
+bindings, so neither torch nor the creation of tensors takes time. Like every loader it reads the
+header first, which has the length of the object. Then it reads WINDOW_BYTES at a time: all ranges
+of RANGE_BYTES in a window are requested at once.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util  # noqa: F401 - the package uses it, and forgets to import it
+import importlib.util  # noqa: F401 - the package uses this module without importing it
 import json
 import mmap
 import struct
@@ -22,14 +23,14 @@ from measuring import Tensors
 WINDOW_BYTES = 256 << 20
 RANGE_BYTES = 8 << 20
 
-#: The names of tensors, with the offsets of their first byte and past their last, in that order.
-Places = list[tuple[int, int, str]]
+#: For each tensor the offsets of its first byte and past its last, and its name, sorted.
+Extents = list[tuple[int, int, str]]
 
 
 def bare(location: str) -> Tensors:
-    """Gives a load of the object. Its "tensors" are pieces: of one tensor, within one window."""
+    """Returns a load of the object, which yields pieces: the part of a tensor in one window."""
     for name in ("torch", "torch.distributed"):
-        # The package imports them, and nothing here uses them.
+        # The package imports these modules, but the functions called here do not use them.
         sys.modules.setdefault(name, MagicMock())
     from runai_model_streamer.libstreamer import libstreamer
 
@@ -37,23 +38,23 @@ def bare(location: str) -> Tensors:
 
 
 def pieces(reader: Reader) -> Iterator[tuple[str, memoryview]]:
-    """The pieces of all tensors, in the order of the file."""
-    places, end = read_header(reader)
-    for window in range(places[0][0] if places else end, end, WINDOW_BYTES):
+    """Yields the pieces of all tensors, in the order of the file."""
+    extents, end = read_header(reader)
+    for window in range(extents[0][0] if extents else end, end, WINDOW_BYTES):
         window_end = min(window + WINDOW_BYTES, end)
         reader.read(window, window_end)
-        for first, last, name in places:
+        for first, last, name in extents:
             begin, stop = max(first, window), min(last, window_end)
             if begin < stop:
                 yield name, reader.view[begin - window : stop - window]
     reader.close()
-    for first, last, name in places:
+    for first, last, name in extents:
         if first == last:
             yield name, reader.view[:0]
 
 
-def read_header(reader: Reader) -> tuple[Places, int]:
-    """Where the object's tensors are, and where it ends."""
+def read_header(reader: Reader) -> tuple[Extents, int]:
+    """Returns the extents of the object's tensors, and the offset of the object's end."""
     reader.read(0, 8)
     (length,) = struct.unpack("<Q", reader.view[:8])
     reader.read(8, 8 + length)
@@ -61,19 +62,19 @@ def read_header(reader: Reader) -> tuple[Places, int]:
     header.pop("__metadata__", None)
     start = 8 + length
     offsets = {name: entry["data_offsets"] for name, entry in header.items()}
-    places = sorted((start + a, start + b, name) for name, (a, b) in offsets.items())
-    return places, max((last for _, last, _ in places), default=start)
+    extents = sorted((start + a, start + b, name) for name, (a, b) in offsets.items())
+    return extents, max((last for _, last, _ in extents), default=start)
 
 
 class Reader:
     """Reads ranges of the object into the buffer."""
 
     def __init__(self, library: Any, location: str) -> None:
-        """Starts the library.
+        """Starts a session of the library.
 
         Args:
             library: the package's bindings.
-            location: of the object.
+            location: the location of the object.
         """
         self.library, self.location = library, location
         self.memory = mmap.mmap(-1, WINDOW_BYTES)
@@ -82,10 +83,10 @@ class Reader:
         self.streamer = library.runai_start()
 
     def read(self, begin: int, end: int) -> None:
-        """Reads the bytes from `begin` to `end`, which are at the beginning of `view` then.
+        """Reads the bytes from `begin` to `end` to the beginning of `view`.
 
         Raises:
-            OSError: with the library's words.
+            OSError: reading failed; the message is the library's.
         """
         offsets = list(range(begin, end, RANGE_BYTES))
         sizes = [min(RANGE_BYTES, end - offset) for offset in offsets]

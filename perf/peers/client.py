@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One load by one client in this process, timed: what the harness runs in turns.
+"""Runs and measures one load by one client in this process. The harness runs this program.
 
     client.py CLIENT LOCATION [--device cpu|cuda:0] [--sums] [--keep]
     client.py tensorizer FILE --convert
@@ -7,21 +7,23 @@
 
 A load prints one JSON object:
 
-    seconds, cpu_seconds     from the client's first call to the last tensor; CPU time is that of
-                             all threads. Importing the client, and torch, comes before.
-    bytes, tensors           of all tensors
-    first_tensor_seconds,    from the start of the process: RINGLOAD_PERF_BEGAN tells it, in
-    last_tensor_seconds      nanoseconds of CLOCK_MONOTONIC. Without the variable they are null.
-    peak_rss_bytes           of the process
-    version                  of the client's package
-    sums                     with --sums: the CRC-32 of each tensor's bytes, by its name. Taking
-                             them is within the time, so figures of such a load mean nothing.
+    seconds, cpu_seconds     the wall-clock time and the CPU time of all threads, from the client's
+                             first call to the last tensor. Importing the client and torch is not
+                             included.
+    bytes, tensors           the number of bytes and the number of tensors
+    first_tensor_seconds,    the time from the start of the process to the first and to the last
+    last_tensor_seconds      tensor. RINGLOAD_PERF_BEGAN has the start in nanoseconds of
+                             CLOCK_MONOTONIC; without the variable they are null.
+    peak_rss_bytes           the peak resident memory of the process
+    version                  the version of the client's package
+    sums                     with --sums: the CRC-32 of each tensor's bytes, by its name. The times
+                             include the computation, so they are not comparable.
 
-Every tensor is dropped before the next one is taken; --keep holds them all to the end. Every byte
-is really in memory when it counts: pages of tensors that are mapped files are touched, one by one.
+Every tensor is dropped before the next one is taken; with --keep all are held to the end. A tensor
+counts only when all its bytes are in memory: if tensors are mapped files, each page is touched.
 
---convert writes the file that tensorizer loads, in its own format. --check prints, as one JSON
-object, the versions, or why the client does not run here: it loads a few bytes.
+--convert writes a file in tensorizer's own format, which tensorizer loads. --check loads a small
+file and prints, as one JSON object, the versions, or why the client does not run here.
 """
 
 from __future__ import annotations
@@ -43,13 +45,13 @@ import small
 
 
 def main() -> int:
-    """Runs what the arguments say; gives the exit status."""
+    """Runs the requested action; returns the exit status."""
     options = arguments()
     if options.check:
         print(json.dumps(check(options)))
         return 0
     if options.location is None:
-        sys.exit("a LOCATION is needed; see --help")
+        sys.exit("LOCATION is missing; see --help")
     if options.convert:
         clients.convert(options.client, options.location)
         return 0
@@ -58,14 +60,14 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    """The arguments of this process."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("client", choices=sorted(clients.CLIENTS))
-    parser.add_argument("location", nargs="?", help="a file, or s3://BUCKET/KEY where that works")
-    parser.add_argument("--device", default="cpu", help="where tensors go (default cpu)")
-    parser.add_argument("--sums", action="store_true", help="tell the CRC-32 of every tensor")
+    parser.add_argument("location", nargs="?", help="a file, or s3://BUCKET/KEY if supported")
+    parser.add_argument("--device", default="cpu", help="the device of tensors (default cpu)")
+    parser.add_argument("--sums", action="store_true", help="print the CRC-32 of every tensor")
     parser.add_argument("--keep", action="store_true", help="drop no tensor before the end")
     parser.add_argument("--convert", action="store_true", help="write the client's own format")
     parser.add_argument("--check", action="store_true", help="say whether the client runs here")
@@ -73,23 +75,22 @@ def arguments() -> argparse.Namespace:
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
-    """One load, and what it took."""
+    """Runs one load and returns its measurements."""
     client = clients.CLIENTS[options.client]
-    wanted = clients.Load(options.location, options.device, options.keep)
-    tensors = client.prepare(wanted)
-    told = measuring.measure(
+    tensors = client.prepare(clients.Load(options.location, options.device, options.keep))
+    result = measuring.measure(
         tensors,
         touches_pages=client.maps_file and options.device == "cpu",
         sums=options.sums,
         keep=options.keep,
         synchronize=clients.synchronize(options.device),
     )
-    told["version"] = importlib.metadata.version(client.package)
-    return told
+    result["version"] = importlib.metadata.version(client.package)
+    return result
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
-    """The versions by package, or `why` the client does not run here."""
+    """Returns the versions by package, or `why` the client does not run here."""
     client = clients.CLIENTS[options.client]
     try:
         versions = {"python": platform.python_version()}
@@ -107,10 +108,10 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_few_bytes(options: argparse.Namespace) -> None:
-    """Loads a small file by the client.
+    """Loads a small file with the client.
 
     Raises:
-        ValueError: where it gives other tensors.
+        ValueError: the loaded tensors differ from those in the file.
     """
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "small.safetensors"
@@ -120,7 +121,7 @@ def load_few_bytes(options: argparse.Namespace) -> None:
             location = clients.convert(options.client, location)
         options = argparse.Namespace(**{**vars(options), "location": location, "sums": True})
         if load(options)["sums"] != expected:
-            raise ValueError("it gives other bytes than the file holds")
+            raise ValueError("the client loaded other bytes than those in the file")
 
 
 if __name__ == "__main__":

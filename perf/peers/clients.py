@@ -1,18 +1,18 @@
-"""The clients: how each of them loads a checkpoint, as its own documentation says.
+"""The clients, each of which loads a checkpoint as its documentation recommends.
 
-Each is a function that imports what it needs and gives another one, which loads: so imports are not
-part of a load's time. Nothing is tuned: options are what a user has who reads the first example,
-and what environment variables say.
+A client is a function that imports the client's package and returns another function, which loads,
+so imports are not part of the measured time. The options are those of the first example in the
+client's documentation and those set by environment variables; nothing is tuned.
 
-    runai             SafetensorsStreamer; a file or s3://. STREAMER_LIBRARY names another library
-    runai-s3          its library alone, without torch: see bare.py
-    safetensors       load_file: maps the file; its pages are touched by the loop
-    safetensors-next  0.9: onto a GPU by prefetch, which refuses any other device; into host memory
-                      by load_file, as before
+    runai             SafetensorsStreamer; a file or s3://. STREAMER_LIBRARY selects another library
+    runai-s3          Run:ai's library alone, without torch: see bare.py
+    safetensors       load_file, which maps the file; the measuring loop touches the pages
+    safetensors-next  0.9: to a GPU with prefetch, which accepts no other device; to host memory
+                      with load_file
     fastsafetensors   without GPUDirect Storage (nogds)
-    instanttensor     safe_open; for GPUs alone
-    tensorizer        TensorDeserializer, of a file that was converted
-    ringload          SafetensorsStreamer from ringload: a program that changed its import
+    instanttensor     safe_open; only for GPUs
+    tensorizer        TensorDeserializer, from a converted file
+    ringload          SafetensorsStreamer of ringload, for a program that only changed its import
     ringload-stream   ringload.stream
 """
 
@@ -29,13 +29,13 @@ Pairs = Iterator[tuple[str, Any]]
 
 
 class Load(NamedTuple):
-    """What is loaded, and where to.
+    """The parameters of a load.
 
     Attributes:
-        location: a path, or a URI.
-        device: as torch writes it.
-        keep: whether the caller keeps all tensors, so that a client that would use their memory
-            again has to copy them.
+        location: a path or a URI.
+        device: torch's name of the device.
+        keep: whether the caller keeps all tensors. A client that reuses their memory has to copy
+            them.
     """
 
     location: str
@@ -47,11 +47,11 @@ class Client(NamedTuple):
     """A client.
 
     Attributes:
-        package: its name on PyPI.
-        prepare: imports what it needs, and gives the load.
-        beside: other packages whose versions matter.
-        maps_file: its tensors in host memory are pages of the file.
-        reads_files: it takes paths.
+        package: the name of its package on PyPI.
+        prepare: imports the package and returns the load.
+        beside: other packages whose versions are relevant.
+        maps_file: whether its tensors in host memory are pages of the file.
+        reads_files: whether it loads local files.
     """
 
     package: str
@@ -62,7 +62,7 @@ class Client(NamedTuple):
 
 
 def runai(load: Load) -> Tensors:
-    """Run:ai's streamer, of which a tensor that is kept has to be copied."""
+    """Run:ai's streamer. It reuses the memory of tensors, so tensors to keep are copied."""
     import torch
     from runai_model_streamer import SafetensorsStreamer
 
@@ -71,7 +71,7 @@ def runai(load: Load) -> Tensors:
     def tensors() -> Pairs:
         with SafetensorsStreamer() as streamer:
             streamer.stream_file(load.location, device=load.device)
-            yield from kept(streamer.get_tensors()) if load.keep else streamer.get_tensors()
+            yield from copies(streamer.get_tensors()) if load.keep else streamer.get_tensors()
 
     return tensors
 
@@ -92,7 +92,7 @@ def safetensors_next(load: Load) -> Tensors:
     from safetensors.torch import load_file
 
     if not hasattr(safe_open, "prefetch"):
-        raise ImportError("safetensors has no prefetch: an older version comes first")
+        raise ImportError("safetensors has no prefetch: an older version is imported first")
     torch.set_num_threads(1)
 
     def prefetched() -> Pairs:
@@ -105,7 +105,7 @@ def safetensors_next(load: Load) -> Tensors:
 
 
 def fastsafetensors(load: Load) -> Tensors:
-    """What reads the whole file into one buffer."""
+    """fastsafetensors, which reads the whole file into one buffer."""
     import torch
     from fastsafetensors import SafeTensorsFileLoader
 
@@ -124,21 +124,21 @@ def fastsafetensors(load: Load) -> Tensors:
 
 
 def instanttensor(load: Load) -> Tensors:
-    """InstantTensor, which says itself that it wants a GPU."""
-    import torch  # before its own library, which needs torch's
+    """InstantTensor, which raises an error for devices other than GPUs."""
+    import torch  # imported first, because InstantTensor's library needs torch's libraries
     from instanttensor import safe_open
 
     torch.set_num_threads(1)
 
     def tensors() -> Pairs:
         with safe_open(load.location, framework="pt", device=load.device) as file:
-            yield from kept(file.tensors()) if load.keep else file.tensors()
+            yield from copies(file.tensors()) if load.keep else file.tensors()
 
     return tensors
 
 
 def tensorizer(load: Load) -> Tensors:
-    """Tensorizer gives all tensors at once."""
+    """Tensorizer, which loads all tensors at once."""
     import torch
     from tensorizer import TensorDeserializer
 
@@ -153,7 +153,7 @@ def tensorizer(load: Load) -> Tensors:
 
 
 def ringload(load: Load) -> Tensors:
-    """This project, by Run:ai's interface. Nothing that is kept is overwritten."""
+    """Run:ai's interface of ringload, which does not reuse the memory of tensors that are kept."""
     import torch
     from ringload import SafetensorsStreamer
 
@@ -168,7 +168,7 @@ def ringload(load: Load) -> Tensors:
 
 
 def ringload_stream(load: Load) -> Tensors:
-    """This project, by its own interface."""
+    """The interface of ringload itself."""
     import ringload as package
     import torch
 
@@ -193,18 +193,18 @@ CLIENTS = {
     "ringload-stream": Client("ringload", ringload_stream),
 }
 
-#: Clients that have a format of their own, and the suffix of its files.
+#: Clients that have their own file format, and the suffix of its files.
 CONVERTERS = {"tensorizer": ".tensors"}
 
 
 def convert(client: str, path: str) -> str:
-    """Writes a safetensors file in the client's own format, beside it; gives the new file's path.
+    """Converts a safetensors file to the client's own format; returns the path of the new file.
 
     Raises:
-        ValueError: where the client has no format of its own.
+        ValueError: the client does not have its own format.
     """
     if client not in CONVERTERS:
-        raise ValueError(f"{client} has no format of its own: it loads {path} as it is")
+        raise ValueError(f"{client} does not have its own format: it loads {path} unchanged")
     from safetensors.torch import load_file
     from tensorizer import TensorSerializer
 
@@ -218,7 +218,7 @@ def convert(client: str, path: str) -> str:
 
 
 def synchronize(device: str) -> Callable[[], None]:
-    """What waits until a device has all that it was given."""
+    """Returns a function that waits until a device has finished all its work."""
     if not device.startswith("cuda"):
         return lambda: None
     import torch
@@ -226,13 +226,13 @@ def synchronize(device: str) -> Callable[[], None]:
     return lambda: torch.cuda.synchronize(device)
 
 
-def kept(tensors: Pairs) -> Pairs:
-    """Copies of tensors whose memory the client is going to use again."""
+def copies(tensors: Pairs) -> Pairs:
+    """Yields copies of tensors, for clients that reuse the tensors' memory."""
     for name, tensor in tensors:
         yield name, tensor.clone()
 
 
 def popped(tensors: dict[str, Any]) -> Pairs:
-    """The tensors of a dictionary, each of which it forgets."""
+    """Yields the tensors of a dictionary and removes each of them from it."""
     for name in list(tensors):
         yield name, tensors.pop(name)

@@ -1,7 +1,7 @@
-"""What a load takes: a loop over its tensors, with clocks around it.
+"""Measures a load: the time and memory of a loop over its tensors.
 
-A tensor is a torch tensor or a `memoryview`; both tell their `nbytes`. Only sums and touched pages
-look at what is in them.
+A tensor is a torch tensor or a `memoryview`; both have `nbytes`. The loop reads the contents of
+tensors only to compute checksums or to touch pages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-#: Gives a load's names and tensors; the load starts when it is called. A tensor may come in pieces.
+#: Starts a load and returns its names and tensors. A tensor may be returned in several pieces.
 Tensors = Callable[[], Iterable[tuple[str, Any]]]
 
 _PAGE_BYTES = 4096
@@ -26,17 +26,17 @@ def measure(
     keep: bool,
     synchronize: Callable[[], None],
 ) -> dict[str, Any]:
-    """Takes all tensors.
+    """Runs a load and measures it.
 
     Args:
         tensors: the load.
-        touches_pages: reads one byte of every page of each tensor.
-        sums: takes the CRC-32 of each.
-        keep: holds all of them to the end; otherwise each goes before the next comes.
-        synchronize: waits until the device has what it was given.
+        touches_pages: whether to read one byte of every page of each tensor.
+        sums: whether to compute the CRC-32 of each tensor.
+        keep: whether to hold all tensors to the end; otherwise each is dropped before the next.
+        synchronize: waits until the device has finished all its work.
 
     Returns:
-        What client.py prints, but for the version.
+        The values that client.py prints, without the version.
     """
     count, total, first, last_name = 0, 0, None, None
     crcs: dict[str, int] = {}
@@ -52,13 +52,13 @@ def measure(
             first = time.monotonic_ns()
         if keep:
             kept.append(tensor)
-        # A tensor may come in pieces, one behind the other.
+        # Consecutive pieces of the same name are one tensor.
         count, last_name = count + (name != last_name), name
         total += tensor.nbytes
         del tensor
     synchronize()
     ended, cpu_ended = time.monotonic_ns(), time.process_time_ns()
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "seconds": (ended - began) / 1e9,
         "cpu_seconds": (cpu_ended - cpu_began) / 1e9,
         "bytes": total,
@@ -68,12 +68,12 @@ def measure(
         "last_tensor_seconds": since_start(ended),
     }
     if sums:
-        told["sums"] = crcs
-    return told
+        result["sums"] = crcs
+    return result
 
 
 def memory_of(tensor: Any) -> Any:
-    """The bytes of a tensor, in host memory, as `zlib.crc32` takes them."""
+    """Returns the bytes of a tensor in host memory, for `zlib.crc32`."""
     if isinstance(tensor, memoryview):
         return tensor
     import torch
@@ -82,10 +82,10 @@ def memory_of(tensor: Any) -> Any:
 
 
 def touch(tensor: Any) -> None:
-    """Reads a byte of every page, so that all of them are in memory.
+    """Reads a byte of every page of a tensor, so that all of them are in memory.
 
-    By strides of one page from the tensor's first byte, and its last byte: a tensor need not begin
-    where a page does, so the last page may lie past the last stride.
+    It reads the first byte, one byte per page size after it, and the last byte: a tensor need not
+    be aligned to pages, so the strides may miss the last page.
     """
     view = memory_of(tensor)
     if len(view):
@@ -93,15 +93,15 @@ def touch(tensor: Any) -> None:
 
 
 def since_start(nanoseconds: int) -> float | None:
-    """Seconds from the start of the process, where the harness told when that was."""
+    """Returns the seconds since the start of the process; None if the harness did not set it."""
     began = os.environ.get("RINGLOAD_PERF_BEGAN")
     return (nanoseconds - int(began)) / 1e9 if began else None
 
 
 def peak_rss_bytes() -> int:
-    """The most that this program had resident.
+    """Returns the peak resident memory of this process.
 
-    `ru_maxrss` is not asked: it starts from what the parent had when it forked.
+    `ru_maxrss` is not suitable: it includes the memory that the parent had when it forked.
     """
     for line in status_lines():
         if line.startswith("VmHWM:"):
@@ -110,6 +110,6 @@ def peak_rss_bytes() -> int:
 
 
 def status_lines() -> Iterator[str]:
-    """What the kernel tells of this process."""
+    """Yields the lines of the kernel's status file of this process."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         yield from status

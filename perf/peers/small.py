@@ -1,6 +1,6 @@
-"""A small safetensors file, for finding out whether a client runs at all.
+"""Writes a small safetensors file, with which `client.py --check` tests whether a client runs.
 
-Written without the package `safetensors`: it is a client itself.
+It does not use the package `safetensors`, which is one of the clients.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TENSORS = {"first": ("F32", 4), "second": ("BF16", 2), "third": ("U8", 1)}
 
 
 def write(path: Path) -> dict[str, int]:
-    """Writes the file; gives the CRC-32 of each tensor."""
+    """Writes the file; returns the CRC-32 of each tensor."""
     header, body, sums = {}, b"", {}
     for name, (dtype, size) in _TENSORS.items():
         data = bytes(number % 61 for number in range(_ELEMENTS * size))

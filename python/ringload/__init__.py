@@ -8,9 +8,10 @@
     with ringload.open("hf://openai-community/gpt2") as checkpoint:
         rows = checkpoint.get_slice("wte.weight")[100:200]
 
-`load` and `load_file` give all tensors, `stream` one after the other, `open` what is asked for; of
-torch, numpy or jax, none of which is imported before. `Loader` is below them: its tensors are for
-whatever knows DLPack. Errors are `Error`.
+`load` and `load_file` return all tensors, `stream` yields them one at a time, and `open` reads the
+tensors and slices that you ask for. They return tensors of torch, numpy or jax; the framework is
+imported by the first call that needs it. `Loader` is the native layer below these functions: its
+tensors can be imported by any framework that supports DLPack. All errors derive from `Error`.
 """
 
 import atexit
@@ -78,7 +79,7 @@ __all__ = [
     "stream",
 ]
 
-# The last one registered comes first: loads are stopped before their cache is waited for.
+# atexit runs the last registered function first: loads are stopped before their cache is flushed.
 atexit.register(_cache.flush)
 atexit.register(_ringload.stop_loads)
-atexit.register(_progress.end)
+atexit.register(_progress.stop_all)

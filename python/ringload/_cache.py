@@ -1,6 +1,6 @@
-"""The directory of the local file cache, as one setting for the whole process.
+"""The directory of the local file cache, as a setting of the process.
 
-What a call says itself wins over it; it wins over the environment.
+The `cache_dir` of a call overrides this setting, and this setting overrides the environment.
 """
 
 from __future__ import annotations
@@ -12,45 +12,46 @@ if TYPE_CHECKING:
     from ._ringload import Loader
 
 _directory: str | None = None
-"""None: nobody said anything. Empty: no cache."""
+"""None: the process has not chosen a directory. Empty: the process has switched the cache off."""
 
 FLUSH_SECONDS = 10.0
-"""The end of the interpreter waits so long for what is still to be written."""
+"""How long the interpreter waits at its end for the cache of each loader to be written."""
 
 _loaders: list[Loader] = []
-"""Those whose cache may have something left to write."""
+"""The loaders whose cache may still have data to write: the last few that started a load."""
 
 
 def set_local_cache_dir(path: str | os.PathLike[str] | None) -> None:
-    """Keeps what is loaded from stores and web servers in a directory from now on.
+    """Caches files from object stores and web servers in a local directory from now on.
 
-    What streams in is written there behind the load, and read from there the next time. Any number
-    of processes may share a directory. The end of the interpreter waits up to 10 s for what is
-    still to be written; what is not written then is loaded again.
+    The data of a load is written to the directory in the background, and later loads read it from
+    there. Any number of processes may share a directory. The interpreter waits up to 10 s at its
+    end for data that is still being written; data that is not written by then is downloaded again
+    by the next load.
 
     Args:
-        path: of the directory, which is made where it is missing; None for no cache, whatever the
-            environment says.
+        path: the path of the directory, which is created if it does not exist; None disables the
+            cache even where the environment configures one.
     """
-    global _directory  # noqa: PLW0603 - it is the setting of the process
+    global _directory  # noqa: PLW0603 - this is a setting of the process
     _directory = "" if path is None else os.fspath(path)
 
 
 def with_cache(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a loader, with the directory of the process where they name none."""
+    """Adds the process's cache directory to the options of a loader that name none."""
     if _directory is None or options.get("cache_dir") is not None:
         return options
     return {**options, "cache_dir": _directory}
 
 
-def remember(loader: Loader) -> None:
-    """Waits for this loader's cache when the interpreter ends."""
+def flush_at_exit(loader: Loader) -> None:
+    """Registers a loader whose cache is flushed when the interpreter ends."""
     _loaders.append(loader)
     del _loaders[:-8]
 
 
 def flush() -> None:
-    """Waits until what was loaded is in the cache, at most for a moment."""
+    """Waits until the caches of the registered loaders are written, up to `FLUSH_SECONDS`."""
     for loader in _loaders:
         if not loader.flush(FLUSH_SECONDS):
             return

@@ -1,7 +1,7 @@
-"""The errors: one class for each kind that the crate knows, all of them `Error`.
+"""The exceptions: one class for each kind of error of the crate, all derived from `Error`.
 
-The native module raises them, with the crate's own sentences. Where Python has a class for the same
-thing (a file that is not there, a value that cannot be used), it is a parent too.
+The native module raises them with the crate's messages. Where Python has a built-in exception for
+the same error (`FileNotFoundError`, `ValueError`), the class derives from that, too.
 """
 
 __all__ = [
@@ -23,15 +23,15 @@ __all__ = [
 
 
 class Error(Exception):
-    """What can go wrong in ringload; the text says what to do about it."""
+    """The base class of ringload's errors. The message says what to do about the error."""
 
 
 class NotFoundError(Error, FileNotFoundError):
-    """A file, directory, shard or tensor that was asked for does not exist."""
+    """A requested file, directory, shard or tensor does not exist."""
 
 
 class PermissionDeniedError(Error, PermissionError):
-    """The operating system, or a store, refused access."""
+    """The operating system, or an object store, denied access."""
 
 
 class InvalidInputError(Error, ValueError):
@@ -39,15 +39,15 @@ class InvalidInputError(Error, ValueError):
 
 
 class InvalidCheckpointError(Error, ValueError):
-    """The bytes are not a valid checkpoint."""
+    """The files are not a valid checkpoint."""
 
 
 class ChangedError(Error, OSError):
-    """A source changed (shrank, was rewritten) while it was being read."""
+    """A file or object was truncated or rewritten while it was being read."""
 
 
 class CorruptError(Error, OSError):
-    """The bytes that came are not those that their store says it keeps."""
+    """The bytes that were read do not match the checksum that the object store reports."""
 
 
 class MemoryLimitError(Error, MemoryError):
@@ -59,15 +59,15 @@ class OutOfMemoryError(Error, MemoryError):
 
 
 class UnsupportedError(Error, NotImplementedError):
-    """This build or machine cannot do what was asked."""
+    """This build or machine does not support the requested operation."""
 
 
 class UnreachableError(Error, ConnectionError):
-    """A server cannot be reached."""
+    """A server, or another rank, cannot be reached."""
 
 
 class IoError(Error, OSError):
-    """Storage failed to deliver the bytes."""
+    """Reading or writing storage failed."""
 
 
 class DeviceError(Error, RuntimeError):
@@ -75,7 +75,7 @@ class DeviceError(Error, RuntimeError):
 
 
 class CancelledError(Error):
-    """The load was stopped before it was done, or belongs to another process."""
+    """The load was stopped before its end, or it belongs to another process."""
 
 
 for _name in __all__:

@@ -1,10 +1,10 @@
-"""Tensors for torch, numpy and jax: what each of them calls a type, and how it takes a tensor over.
+"""Conversion of native tensors to tensors of torch, numpy and jax.
 
-None of them is imported before it is asked for. A framework gives a function from a native tensor
-to its own; that is called once a tensor, so all that can be looked up before is.
+A framework is imported when a converter for it is requested. The converter is called once for each
+tensor, so everything that can be looked up in advance is looked up when the converter is made.
 
-Tensors cross by DLPack. A type that not every version of a framework takes so crosses as integers
-of the same width, and is looked at as what it is by the framework.
+Tensors are passed to a framework by DLPack. A type that some versions of the framework do not
+accept by DLPack is passed as integers of the same width, and the framework views them as the type.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from ._ringload import Tensor
 
 Converter = Callable[["Tensor"], Any]
-"""Makes a framework's tensor of a native one."""
+"""Converts a native tensor to a tensor of a framework."""
 
 Device = Union[str, int, Any]
-"""`"cpu"`, `"cuda"`, `"cuda:N"`, the number of a GPU, or a `torch.device`."""
+"""A device: `"cpu"`, `"cuda"`, `"cuda:N"`, the number of a GPU, or a `torch.device`."""
 
 NAMES = {"torch": "torch", "pt": "torch", "numpy": "numpy", "np": "numpy", "jax": "jax"}
 NAMES["flax"] = "jax"
 
 INSTALL = {"torch": "torch", "numpy": "numpy", "jax": "jax", "ml_dtypes": "ml_dtypes"}
 
-# Types that torch has had, and taken by DLPack, since long before 2.1.
+# Types that every supported version of torch (2.1 or later) accepts by DLPack.
 TORCH_DIRECT = {
     "F64": "float64",
     "F32": "float32",
@@ -73,14 +73,14 @@ JAX_ALIGNMENT_BYTES = 64
 
 
 def converter(framework: str) -> Converter:
-    """Imports a framework and gives what makes its tensors of native ones.
+    """Imports a framework and returns the converter to its tensors.
 
     Args:
         framework: "torch" (or "pt"), "numpy" ("np") or "jax" ("flax").
 
     Raises:
-        InvalidInputError: for another one.
-        UnsupportedError: where it is not installed; says what to install.
+        InvalidInputError: `framework` is none of these.
+        UnsupportedError: the framework is not installed; the message says what to install.
     """
     name = NAMES.get(framework)
     if name == "torch":
@@ -93,9 +93,9 @@ def converter(framework: str) -> Converter:
 
 
 def device_name(device: Device | dict[str, Device] | None) -> str | dict[str, str]:
-    """A device as the native module writes it.
+    """Returns the native module's name for a device, or for each device of a dict.
 
-    "cuda" without a number is torch's current device, where torch uses GPUs already, or the first.
+    "cuda" without a number is torch's current device if torch has initialised CUDA, else GPU 0.
     """
     if isinstance(device, dict):
         return {glob: _one_device_name(one) for glob, one in device.items()}
@@ -103,7 +103,7 @@ def device_name(device: Device | dict[str, Device] | None) -> str | dict[str, st
 
 
 def is_host(device: str | dict[str, str]) -> bool:
-    """Whether everything goes to host memory."""
+    """Returns whether all tensors are loaded to host memory."""
     return device == "cpu" if isinstance(device, str) else set(device.values()) <= {"cpu"}
 
 
@@ -125,7 +125,7 @@ def _current_gpu() -> int:
     return int(torch.cuda.current_device())
 
 
-def _needed(module: str, what: str) -> ModuleType:
+def _import(module: str, what: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
@@ -136,32 +136,36 @@ def _needed(module: str, what: str) -> ModuleType:
 
 
 def _torch_converter() -> Converter:
-    _needed("torch", "torch tensors")
-    take = _needed("torch.utils.dlpack", "torch tensors").from_dlpack
+    _import("torch", "torch tensors")
+    from_dlpack = _import("torch.utils.dlpack", "torch tensors").from_dlpack
     direct = frozenset(TORCH_DIRECT)
     viewed: dict[str, Any] = {}
 
     def convert(tensor: Tensor) -> Any:
         dtype = tensor.dtype
         if dtype in direct:
-            return take(tensor.__dlpack__())
+            return from_dlpack(tensor.__dlpack__())
         torch_dtype = viewed.get(dtype)
         if torch_dtype is None:
             torch_dtype = viewed[dtype] = torch_dtype_of(dtype, tensor.name)
-        return take(tensor.dlpack_as_integers()).view(torch_dtype)
+        return from_dlpack(tensor.dlpack_as_integers()).view(torch_dtype)
 
     return convert
 
 
 def torch_dtype_of(dtype: str, name: str) -> torch.dtype:
-    """Torch's type for the elements of tensor `name`, whose type safetensors calls `dtype`.
+    """Returns torch's type for a safetensors type.
+
+    Args:
+        dtype: the name of the type in safetensors, such as "BF16".
+        name: the name of the tensor, for the error message.
 
     Raises:
-        UnsupportedError: where this torch has none.
+        UnsupportedError: the installed version of torch does not have the type.
     """
-    module: Any = _needed("torch", "torch tensors")
-    name_there = TORCH_DIRECT.get(dtype) or TORCH_VIEWED.get(dtype) or ""
-    known: torch.dtype | None = getattr(module, name_there, None)
+    module: Any = _import("torch", "torch tensors")
+    torch_name = TORCH_DIRECT.get(dtype) or TORCH_VIEWED.get(dtype) or ""
+    known: torch.dtype | None = getattr(module, torch_name, None)
     if known is None:
         raise UnsupportedError(
             f"torch {module.__version__} has no type for tensor {name!r} of {dtype}; "
@@ -171,7 +175,7 @@ def torch_dtype_of(dtype: str, name: str) -> torch.dtype:
 
 
 class _AsIntegers:
-    """A tensor that DLPack takes for integers of the same width."""
+    """Exports a tensor by DLPack as integers of the same width."""
 
     __slots__ = ("_tensor",)
 
@@ -186,7 +190,7 @@ class _AsIntegers:
 
 
 def _numpy_converter() -> Converter:
-    numpy: Any = _needed("numpy", "numpy arrays")
+    numpy: Any = _import("numpy", "numpy arrays")
     direct = frozenset(NUMPY_DIRECT)
     viewed: dict[str, Any] = {"BOOL": numpy.dtype(bool)}
 
@@ -202,7 +206,7 @@ def _numpy_converter() -> Converter:
     def checked(tensor: Tensor) -> Any:
         if tensor.device != "cpu":
             raise InvalidInputError(
-                f"numpy arrays are in host memory and tensor {tensor.name!r} is on "
+                f"numpy arrays are in host memory, but tensor {tensor.name!r} is on "
                 f"{tensor.device}; load it to cpu"
             )
         return convert(tensor)
@@ -216,22 +220,22 @@ def _ml_dtype(numpy: Any, dtype: str, name: str) -> Any:
         raise UnsupportedError(
             f"numpy has no type for tensor {name!r} of {dtype}; leave the tensor out, or use torch"
         )
-    ml_dtypes = _needed("ml_dtypes", f"numpy arrays of {dtype} (tensor {name!r})")
+    ml_dtypes = _import("ml_dtypes", f"numpy arrays of {dtype} (tensor {name!r})")
     return numpy.dtype(getattr(ml_dtypes, known))
 
 
 def _jax_converter() -> Converter:
-    jnp: Any = _needed("jax.numpy", "jax arrays")
-    take = _needed("jax.dlpack", "jax arrays").from_dlpack
-    in_numpy: list[Converter] = []
+    jnp: Any = _import("jax.numpy", "jax arrays")
+    from_dlpack = _import("jax.dlpack", "jax arrays").from_dlpack
+    numpy_converter: list[Converter] = []
 
     def convert(tensor: Tensor) -> Any:
         is_aligned = tensor.address % JAX_ALIGNMENT_BYTES == 0
         if tensor.dtype in NUMPY_DIRECT and is_aligned and tensor.nbytes > 0:
-            return take(tensor)
-        if not in_numpy:
-            in_numpy.append(_numpy_converter())
-        # A copy: jax aliases aligned memory only.
-        return jnp.array(in_numpy[0](tensor))
+            return from_dlpack(tensor)
+        if not numpy_converter:
+            numpy_converter.append(_numpy_converter())
+        # jax aliases only aligned memory, so this tensor is copied.
+        return jnp.array(numpy_converter[0](tensor))
 
     return convert

@@ -1,4 +1,4 @@
-"""Loading: all tensors at once, or one after the other as they come."""
+"""`load_file`, `load` and `stream`: loading all tensors at once, or one at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Locations = Union[str, "os.PathLike[str]", Iterable[Union[str, "os.PathLike[str]"]]]
-"""A file, directory, pattern or index; a path or a URI; or several of them."""
+"""A file, directory, pattern or index, given as a path or URI; or several of them."""
 
 
 def load_file(
@@ -29,26 +29,28 @@ def load_file(
 ) -> dict[str, torch.Tensor]:
     """Loads a checkpoint from disk, an object store or a web server.
 
-    Besides one file, as Anyscale's `load_file` does, it takes directories, indexes and patterns of
-    shards. Names of shared tensors, which `safetensors.torch.save_model` leaves out of the file and
-    notes in its metadata, are there again, for one and the same tensor.
+    The arguments are those of Anyscale's `load_file`, which loads a single file; this function also
+    loads directories, indexes and patterns of shards. `safetensors.torch.save_model` writes only
+    one name of a shared tensor and lists the others in the metadata: the result has all names, for
+    the same tensor.
 
     Args:
         file_uri: a path, or a URI: `s3://`, `gs://`, `az://`, `hf://`, `anyscale://`, `http(s)://`.
         device: "cpu", "cuda" (torch's current device), "cuda:N", N, or a `torch.device`; or a dict
-            of globs of names to devices, of which the first that matches counts.
-        region: of the bucket of an `s3://` URI, where the environment does not say.
+            from globs of tensor names to devices, in which the first match applies.
+        region: the region of the bucket of an `s3://` URI, if the environment does not set it.
         framework: "torch", "numpy" or "jax".
-        progress: whether to show a bar on stderr; by default where that is a terminal or a notebook
-            and the load takes longer than a second.
-        **options: those of `Loader`, such as `memory_limit` (bytes, or text as "256MiB": on the way
-            to a GPU it may be smaller than any tensor), `headers` and `s3_credentials`.
+        progress: whether to show a progress bar on stderr. By default it is shown if stderr is a
+            terminal or a notebook and the load takes longer than a second.
+        **options: the options of `Loader`, such as `memory_limit` (a number of bytes, or text such
+            as "256MiB"; for loads to a GPU it may be smaller than the largest tensor), `headers`
+            and `s3_credentials`.
 
     Returns:
-        The tensors by name, with the shapes and types of the file. They are yours to write to.
+        The tensors by name, with the shapes and types in the file. The caller may write to them.
 
     Raises:
-        Error: one of its classes; the text says what to do.
+        Error: one of its subclasses; the message says what to do.
     """
     return load(
         file_uri, framework=framework, device=device, region=region, progress=progress, **options
@@ -63,26 +65,27 @@ def load(
     progress: bool | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Loads all tensors of a checkpoint, or those that `names` or the globs in `tensors` say.
+    """Loads all tensors of a checkpoint, or those that the options `names` and `tensors` select.
 
     Args:
-        locations: a file, directory, pattern or index; a path or a URI; or several of them.
+        locations: a file, directory, pattern or index, given as a path or URI; or several of them.
         framework: "torch", "numpy" or "jax".
-        device: where tensors go; see `load_file`.
-        progress: whether to show a bar; see `load_file`.
-        **options: those of `Loader`.
+        device: the device that tensors are loaded to; see `load_file`.
+        progress: whether to show a progress bar; see `load_file`.
+        **options: the options of `Loader`. `names` selects tensors by name, `tensors` by globs.
 
     Returns:
-        The tensors by name, in the order in which they came. Shared tensors have all their names.
+        The tensors by name, in the order in which they completed. Shared tensors have all their
+        names.
 
     Raises:
-        Error: one of its classes; the text says what to do.
+        Error: one of its subclasses; the message says what to do.
     """
     convert = converter(framework)
     started = start(locations, device, options, keep_all=True)
     tensors = dict(_pairs(started, convert, progress))
     for name, kept in started.metadata().items():
-        # As safetensors notes a name that it left out: the name of the tensor that has the bytes.
+        # safetensors maps each name that it omits to the name under which the tensor is stored.
         if kept in tensors and name not in tensors:
             tensors[name] = tensors[kept]
     return tensors
@@ -96,24 +99,25 @@ def stream(
     progress: bool | None = None,
     **options: Any,
 ) -> Iterator[tuple[str, Any]]:
-    """Loads the tensors of a checkpoint one after the other, as they complete.
+    """Loads the tensors of a checkpoint and yields each one when it is complete.
 
-    The load starts with the call. Closing the iterator stops it. With a `memory_limit`, memory is
-    used again as tensors are dropped, and never while anyone holds them: who keeps them all gets a
-    `MemoryLimitError`.
+    The call starts the load, and closing the iterator stops it. Under a `memory_limit` the memory
+    of a tensor is reused once the tensor is dropped, and never before: a caller that holds more
+    tensors than the limit allows gets a `MemoryLimitError`.
 
     Args:
-        locations: a file, directory, pattern or index; a path or a URI; or several of them.
+        locations: a file, directory, pattern or index, given as a path or URI; or several of them.
         framework: "torch", "numpy" or "jax".
-        device: where tensors go; see `load_file`.
-        progress: whether to show a bar; see `load_file`.
-        **options: those of `Loader`.
+        device: the device that tensors are loaded to; see `load_file`.
+        progress: whether to show a progress bar; see `load_file`.
+        **options: the options of `Loader`.
 
     Returns:
         An iterator of names and tensors.
 
     Raises:
-        Error: one of its classes; the text says what to do. Some come in mid-load.
+        Error: one of its subclasses; the message says what to do. Errors of reading are raised by
+            the iterator.
     """
     convert = converter(framework)
     return _pairs(start(locations, device, options), convert, progress)
@@ -126,16 +130,16 @@ def start(
     *,
     keep_all: bool = False,
 ) -> Stream:
-    """Starts a load, with the process's cache."""
+    """Starts a load with the cache directory of the process."""
     options = _cache.with_cache(options)
     loader = Loader(device=device_name(device), **options)
     started = loader.stream(paths(locations), keep_all=keep_all)
-    _cache.remember(loader)
+    _cache.flush_at_exit(loader)
     return started
 
 
 def paths(locations: Locations) -> list[str]:
-    """Locations as the native module takes them."""
+    """Returns the locations as a list of strings, which the native module takes."""
     if isinstance(locations, (str, os.PathLike)):
         return [os.fspath(locations)]
     return [os.fspath(location) for location in locations]
@@ -147,5 +151,5 @@ def _pairs(started: Stream, convert: Converter, progress: bool | None) -> Iterat
             name, value = tensor.name, convert(tensor)
             del tensor
             yield name, value
-            # Whoever waits for memory waits in vain for what is held here.
+            # The load may need the memory of this tensor before it can deliver the next one.
             del value

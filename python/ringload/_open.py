@@ -1,8 +1,8 @@
-"""A checkpoint opened lazily: names and shapes at once, tensors and parts of them when asked for.
+"""`open`: a checkpoint whose tensors, or slices of them, are read on request.
 
-Only headers are read when it is opened. A part of a tensor is read as the runs of bytes that it is,
-near ones together, from any source; shards stay as they were opened (the same version of an object,
-its connections and credentials).
+Opening a checkpoint reads its headers only. Reading a slice reads the byte ranges that the slice
+covers, and ranges that are close together are read as one. All reads use the shards as they were
+opened: the same version of each object, the same connections and the same credentials.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Index = Union[int, slice, EllipsisType]
 
-Pick = tuple[int, int, int]
-"""Of one dimension: start, count, step."""
+DimensionRange = tuple[int, int, int]
+"""The selected indices of one dimension: start, count and step."""
 
 
 def open(
@@ -34,31 +34,40 @@ def open(
     """Opens a checkpoint, reading its headers only.
 
     Args:
-        location: a file, directory, pattern or index; a path or a URI; or several of them.
+        location: a file, directory, pattern or index, given as a path or URI; or several of them.
         framework: "torch", "numpy" or "jax".
-        device: where tensors go: "cpu", "cuda", "cuda:N", N, or a `torch.device`.
-        **options: those of `Loader`.
+        device: the device of the tensors: "cpu", "cuda", "cuda:N", N, or a `torch.device`.
+        **options: the options of `Loader`.
 
     Returns:
-        What is in it; a context manager.
+        The open checkpoint, which is a context manager.
 
     Raises:
-        Error: one of its classes; the text says what to do.
+        Error: one of its subclasses; the message says what to do.
     """
     convert = converter(framework)
     options = _cache.with_cache(options)
     name = device_name(device)
     loader = Loader(device=name, **options)
     opened = loader.open(paths(location))
-    _cache.remember(loader)
+    _cache.flush_at_exit(loader)
     return SafeOpen(opened, convert, None if is_host(name) else device)
 
 
 class SafeOpen:
-    """An open checkpoint, as `safetensors.safe_open` gives one, of any number of files anywhere."""
+    """An open checkpoint, with the interface of `safetensors.safe_open`.
+
+    The checkpoint may have any number of shards, in any storage that ringload supports.
+    """
 
     def __init__(self, checkpoint: Checkpoint, convert: Any, device: Device | None) -> None:
-        """Of a native checkpoint; `device` is where parts are moved to, None leaves them."""
+        """Wraps a native checkpoint.
+
+        Args:
+            checkpoint: the native checkpoint.
+            convert: the converter of the framework.
+            device: the GPU that slices are moved to; None if they stay in host memory.
+        """
         self._checkpoint: Checkpoint | None = checkpoint
         self._convert = convert
         self._device = device
@@ -70,50 +79,50 @@ class SafeOpen:
         self.close()
 
     def close(self) -> None:
-        """Closes its files. What was read stays valid."""
+        """Closes the files of the checkpoint. Tensors that were read stay valid."""
         self._checkpoint = None
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The native checkpoint."""
         if self._checkpoint is None:
-            raise InvalidInputError("the checkpoint is closed; open it anew")
+            raise InvalidInputError("the checkpoint is closed; open it again")
         return self._checkpoint
 
     def keys(self) -> list[str]:
-        """The names of its tensors, in the order of the files."""
+        """Returns the names of the tensors, in the order of the files."""
         return self.checkpoint.keys()
 
     def offset_keys(self) -> list[str]:
-        """The same, as `safetensors.safe_open` calls it."""
+        """Returns `keys()`; `safetensors.safe_open` has this method, too."""
         return self.keys()
 
     def metadata(self) -> dict[str, str]:
-        """The `__metadata__` of its files; where two have the same key, the first one's value."""
+        """Returns the `__metadata__` of all files. For a repeated key the first file's value."""
         return self.checkpoint.metadata()
 
     def get_tensor(self, name: str) -> Any:
         """Reads a tensor.
 
         Raises:
-            NotFoundError: where there is none of this name.
+            NotFoundError: the checkpoint has no tensor of this name.
         """
         return self._convert(self.checkpoint.read(name))
 
     def get_slice(self, name: str) -> Slice:
-        """A tensor of which parts can be read: `get_slice(name)[a:b, c:d]`.
+        """Returns a tensor whose slices can be read: `get_slice(name)[a:b, c:d]`.
 
         Raises:
-            NotFoundError: where there is none of this name.
+            NotFoundError: the checkpoint has no tensor of this name.
         """
         return Slice(self, name)
 
-    def _read(self, name: str, picks: list[Pick], shape: list[int]) -> Any:
-        part = self._convert(self.checkpoint.read(name, picks)).reshape(shape)
+    def _read(self, name: str, ranges: list[DimensionRange], shape: list[int]) -> Any:
+        part = self._convert(self.checkpoint.read(name, ranges)).reshape(shape)
         if self._device is None:
             return part
         if not hasattr(part, "to"):
-            raise InvalidInputError("parts of tensors reach GPUs by torch only; read them to cpu")
+            raise InvalidInputError("only torch can move slices to a GPU; read them to cpu")
         return part.to(self._device)
 
     def __len__(self) -> int:
@@ -124,52 +133,54 @@ class SafeOpen:
 
 
 class Slice:
-    """A tensor that is read in parts."""
+    """A tensor whose slices are read on request."""
 
     def __init__(self, opened: SafeOpen, name: str) -> None:
-        """Of the tensor called `name`."""
+        """Refers to the tensor `name` of an open checkpoint."""
         self._opened = opened
         self._name = name
         self._info = opened.checkpoint.info(name)
 
     def get_shape(self) -> list[int]:
-        """Its dimensions, outermost first; empty for a scalar."""
+        """Returns the dimensions of the tensor, outermost first; empty for a scalar."""
         return list(self._info["shape"])
 
     def get_dtype(self) -> str:
-        """The type of its elements, as safetensors calls it: "BF16"."""
+        """Returns the name of the element type in safetensors, such as "BF16"."""
         return self._info["dtype"]
 
     def __getitem__(self, index: Index | tuple[Index, ...]) -> Any:
-        """Reads a part, and no more.
+        """Reads a slice of the tensor; the rest of the tensor is not read.
 
         Args:
-            index: integers (which drop their dimension), slices with steps above 0, and one
-                Ellipsis, as numpy takes them; negative ones count from the end.
+            index: integers (which drop their dimension), slices with steps above 0, and at most one
+                Ellipsis, with numpy's meaning; negative indices count from the end.
 
         Returns:
-            The part, in memory of its own.
+            The slice, as a contiguous tensor.
 
         Raises:
-            IndexError: for more indices than dimensions, and integers out of range.
-            InvalidInputError: for any other index.
+            IndexError: the index has more entries than the tensor has dimensions, or an integer is
+                out of range.
+            InvalidInputError: the index is of another kind.
         """
         shape = self._info["shape"]
-        picks, kept = resolve(index, shape)
-        return self._opened._read(self._name, picks, kept)
+        ranges, result_shape = resolve(index, shape)
+        return self._opened._read(self._name, ranges, result_shape)
 
 
-def resolve(index: Any, shape: tuple[int, ...]) -> tuple[list[Pick], list[int]]:
-    """What an index takes of each dimension, and the shape of the result.
+def resolve(index: Any, shape: tuple[int, ...]) -> tuple[list[DimensionRange], list[int]]:
+    """Returns the range that an index selects in each dimension, and the shape of the result.
 
     Raises:
-        IndexError: for more indices than dimensions, and integers out of range.
-        InvalidInputError: for what is neither integer, slice nor Ellipsis, and steps below 1.
+        IndexError: the index has more entries than `shape`, or an integer is out of range.
+        InvalidInputError: an entry is neither an integer, a slice nor an Ellipsis, or a step is
+            below 1.
     """
     indices: list[Any] = list(index) if isinstance(index, tuple) else [index]
     ellipses = sum(one is Ellipsis for one in indices)
     if ellipses > 1:
-        raise InvalidInputError("an index may have one Ellipsis only")
+        raise InvalidInputError("an index may have only one Ellipsis")
     if len(indices) - ellipses > len(shape):
         raise IndexError(
             f"{len(indices) - ellipses} indices are too many for {len(shape)} dimensions"
@@ -177,26 +188,26 @@ def resolve(index: Any, shape: tuple[int, ...]) -> tuple[list[Pick], list[int]]:
     missing = [slice(None)] * (len(shape) - len(indices) + ellipses)
     at = next((i for i, one in enumerate(indices) if one is Ellipsis), len(indices))
     indices[at : at + ellipses] = missing
-    picks = []
-    kept = []
+    ranges = []
+    result_shape = []
     for dimension, (one, size) in enumerate(zip(indices, shape)):
         if isinstance(one, slice):
-            picks.append(_of_slice(one, size))
-            kept.append(picks[-1][1])
+            ranges.append(_slice_range(one, size))
+            result_shape.append(ranges[-1][1])
         else:
-            picks.append((_of_integer(one, dimension, size), 1, 1))
-    return picks, kept
+            ranges.append((_position(one, dimension, size), 1, 1))
+    return ranges, result_shape
 
 
-def _of_slice(one: slice, size: int) -> Pick:
+def _slice_range(one: slice, size: int) -> DimensionRange:
     start, stop, step = one.indices(size)
     if step < 1:
         raise InvalidInputError(f"a slice has the step {step}; steps must be above 0")
-    # One step beyond would be out of 64 bits for no reason.
+    # A longer step has the same result, and might not fit into 64 bits.
     return start, len(range(start, stop, step)), min(step, max(size, 1))
 
 
-def _of_integer(one: object, dimension: int, size: int) -> int:
+def _position(one: object, dimension: int, size: int) -> int:
     if isinstance(one, bool) or not hasattr(one, "__index__"):
         raise InvalidInputError(f"{one!r} is not an index; use integers, slices and one Ellipsis")
     number = operator.index(cast("Any", one))

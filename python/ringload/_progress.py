@@ -1,7 +1,8 @@
-"""A progress bar of its own: one line on stderr, for terminals and notebooks.
+"""The progress bar: one line on stderr, for terminals and notebooks.
 
-It is drawn by a thread, as a load may wait long for one large tensor, and only once the load has
-taken a second. It needs nothing installed: notebooks, too, show a line that is written over.
+A thread draws the bar, because a load may wait for a large tensor for a long time. The bar appears
+once the load has taken a second. It needs no other package: the line is overwritten in place, which
+terminals and notebooks both support.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from ._ringload import Stream
 
-PATIENCE_SECONDS = 1.0
-"""Loads that take less show nothing."""
+DELAY_SECONDS = 1.0
+"""Loads that take less time than this show no bar."""
 
 REDRAW_SECONDS = 0.2
 WIDTH = 24
 
 
-def is_wanted(progress: bool | None) -> bool:
-    """Whether to show a bar, where the caller says yes, no or nothing."""
+def is_enabled(progress: bool | None) -> bool:
+    """Returns whether to show a bar; None shows it if stderr is a terminal or a notebook."""
     return progress if progress is not None else _is_terminal() or _is_notebook()
 
 
 def _is_terminal() -> bool:
     try:
         return sys.stderr.isatty()
-    except (AttributeError, ValueError):  # no stderr, or a closed one
+    except (AttributeError, ValueError):  # stderr is None or closed
         return False
 
 
@@ -40,7 +41,7 @@ def _is_notebook() -> bool:
 
 
 def line(done_bytes: int, total_bytes: int, seconds: float) -> str:
-    """One state of the bar."""
+    """Returns the text of the bar."""
     share = done_bytes / total_bytes if total_bytes else 1.0
     full = int(share * WIDTH)
     speed = done_bytes / seconds if seconds > 0 else 0.0
@@ -54,22 +55,22 @@ def line(done_bytes: int, total_bytes: int, seconds: float) -> str:
 _bars: WeakSet[Bar] = WeakSet()
 
 
-def end() -> None:
-    """Stops all bars, as the interpreter ends: what is written to stderr after it may crash it."""
+def stop_all() -> None:
+    """Stops all bars. A thread that writes to stderr while the interpreter ends may crash it."""
     for bar in list(_bars):
         bar.stop()
 
 
 class Bar:
-    """Shows how far a stream is while the context is entered."""
+    """A context manager that shows the progress of a stream."""
 
     def __init__(self, stream: Stream, progress: bool | None = None) -> None:
-        """Of `stream`; `progress` says whether, None leaves it to what stderr is."""
+        """Prepares a bar for `stream` if `is_enabled(progress)`."""
         self._stream = stream
         self._done = Event()
         self._began = time.monotonic()
         self._thread: Thread | None = None
-        if is_wanted(progress):
+        if is_enabled(progress):
             _bars.add(self)
             self._thread = Thread(target=self._draw, name="ringload-progress", daemon=True)
 
@@ -82,13 +83,13 @@ class Bar:
         self.stop()
 
     def stop(self) -> None:
-        """Draws nothing more."""
+        """Stops drawing and waits for the thread to end. The last line stays on the screen."""
         self._done.set()
         if self._thread and self._thread.is_alive():
             self._thread.join()
 
     def _draw(self) -> None:
-        if self._done.wait(PATIENCE_SECONDS):
+        if self._done.wait(DELAY_SECONDS):
             return
         while not self._done.wait(REDRAW_SECONDS):
             self._write("\r")
@@ -99,5 +100,5 @@ class Bar:
         text = line(stream.done_bytes, stream.total_bytes, time.monotonic() - self._began)
         try:
             print(f"{before}{text}\x1b[K", end=after, file=sys.stderr, flush=True)
-        except (OSError, ValueError):  # a terminal that is gone is no reason to fail a load
+        except (OSError, ValueError):  # stderr is closed; the load goes on without a bar
             self._done.set()

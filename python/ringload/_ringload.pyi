@@ -8,34 +8,34 @@ from typing import Any, TypedDict, final
 __version__: str
 
 class _TensorInfo(TypedDict):
-    """The entry of a tensor in a header."""
+    """The header entry of a tensor."""
 
     dtype: str
-    """The name in safetensors, such as "BF16"."""
+    """The name of the element type in safetensors, such as "BF16"."""
     shape: tuple[int, ...]
     nbytes: int
     shard: str
-    """The file that holds the tensor."""
+    """The location of the file that contains the tensor."""
 
 @final
 class Tensor:
-    """A loaded tensor. It owns its memory, and stays valid after its load was closed."""
+    """A loaded tensor. It owns its memory and stays valid after its load is closed."""
 
     @property
     def name(self) -> str: ...
     @property
     def dtype(self) -> str:
-        """The name in safetensors, such as "BF16"."""
+        """The name of the element type in safetensors, such as "BF16"."""
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
     def device(self) -> str:
-        """The device of its memory: "cpu" or "cuda:N"."""
+        """The device of the tensor's memory: "cpu" or "cuda:N"."""
     @property
     def nbytes(self) -> int: ...
     @property
     def address(self) -> int:
-        """The address of the first byte in the memory of the device."""
+        """The address of the first byte, in the memory of the tensor's device."""
     def __dlpack__(
         self,
         *,
@@ -46,11 +46,11 @@ class Tensor:
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
     def dlpack_as_integers(self, *, max_version: tuple[int, int] | None = None) -> Any:
-        """As `__dlpack__`, with the elements as integers of the same width, or as bytes."""
+        """Exports the tensor as `__dlpack__` does, but as integers of the same width or bytes."""
 
 @final
 class Stream(Iterator[Tensor]):
-    """The tensors of a load, as they complete."""
+    """An iterator over the tensors of a load, in the order in which they complete."""
 
     def __iter__(self) -> Stream: ...
     def __next__(self) -> Tensor: ...
@@ -62,7 +62,7 @@ class Stream(Iterator[Tensor]):
         traceback: TracebackType | None,
     ) -> None: ...
     def close(self) -> None:
-        """Stops the load, from any thread. Threads that wait for a tensor get the end."""
+        """Stops the load. May be called from any thread; iteration ends in all threads."""
     @property
     def total_bytes(self) -> int: ...
     @property
@@ -74,13 +74,13 @@ class Stream(Iterator[Tensor]):
 
 @final
 class Checkpoint:
-    """An open checkpoint, whose tensors are read on request."""
+    """An open checkpoint whose tensors are read on request."""
 
     def keys(self) -> list[str]: ...
     def info(self, name: str) -> _TensorInfo: ...
     def metadata(self) -> dict[str, str]: ...
     def read(self, name: str, slices: Sequence[tuple[int, int, int]] | None = None) -> Tensor:
-        """Reads a tensor, or the part given by (start, count, step) of each dimension."""
+        """Reads a tensor, or the slice given by (start, count, step) for each dimension."""
     def stream(
         self,
         *,
@@ -122,16 +122,16 @@ class Loader:
     def stream(self, locations: Sequence[str], *, keep_all: bool = False) -> Stream: ...
     def open(self, locations: Sequence[str]) -> Checkpoint: ...
     def list(self, location: str, *, recursive: bool = False) -> list[tuple[str, int]]:
-        """Lists the files in a directory with their lengths in bytes."""
+        """Lists the files in a directory, each with its length in bytes."""
     def download(
         self, directory: str | PathLike[str], files: Sequence[tuple[str, str | PathLike[str]]]
     ) -> int:
-        """Downloads each location to the file named with it in `directory`; returns all bytes."""
+        """Downloads each location to its file name in `directory`; returns the total in bytes."""
     def flush(self, seconds: float | None = None) -> bool: ...
     def cache_trouble(self) -> str | None: ...
 
 def environment_memory_limit() -> int | str | None:
-    """The memory limit of the environment: bytes, "min", "none", or None if it sets none."""
+    """Returns the environment's memory limit: bytes, "min", "none"; None if it sets no limit."""
 
 def stop_loads() -> None:
-    """Stops all loads. Registered with `atexit`."""
+    """Stops all loads of the process. The package registers this with `atexit`."""

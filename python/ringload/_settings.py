@@ -1,16 +1,16 @@
-"""The environment variables of the Python part, read here and nowhere else.
+"""The environment variables that the Python package reads, all in this module.
 
-Those of loads (memory limit, engines, stores, cache) are read by the native module, which the
-crate's documentation of `ringload::options` lists. What is left is about `torch.distributed`, in
-the words of Run:ai's streamer, since that is where these loads come from.
+The native module reads the variables of loads (memory limit, engines, object stores, cache), which
+the documentation of the crate's module `ringload::options` lists. The variables here configure
+loads that `torch.distributed` ranks share. They have the names that Run:ai's streamer uses.
 
 | variable | meaning |
 | --- | --- |
-| `RUNAI_STREAMER_DIST` | `0`: every rank reads everything; `1`, `auto` (default): the ranks share |
-| `RUNAI_STREAMER_DIST_GLOBAL` | `1`: all ranks are one group; `0` (default): those of each host |
+| `RUNAI_STREAMER_DIST` | `0`: each rank reads all tensors; `1`, `auto` (default): ranks share |
+| `RUNAI_STREAMER_DIST_GLOBAL` | `1`: all ranks share; `0` (default): the ranks of a host share |
 | `RUNAI_STREAMER_DIST_TIMEOUT` | seconds that a rank waits for the others; default 600 |
 
-They are read when a load starts, so a program may set them.
+They are read when a load starts, so a program may change them before that.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ _DIST_TIMEOUT_SECONDS = 600
 
 
 def is_distribution_enabled() -> bool:
-    """Whether loads that ask for it are shared by the ranks (`RUNAI_STREAMER_DIST`).
+    """Returns whether ranks share loads that request it (`RUNAI_STREAMER_DIST`).
 
     Raises:
-        InvalidInputError: for a value that says neither.
+        InvalidInputError: the variable has another value.
     """
     return _flag("RUNAI_STREAMER_DIST", {"0": False, "1": True, "auto": True}, default=True)
 
 
 def is_group_global() -> bool:
-    """Whether the ranks of all hosts share one load (`RUNAI_STREAMER_DIST_GLOBAL`).
+    """Returns whether the ranks of all hosts share a load (`RUNAI_STREAMER_DIST_GLOBAL`).
 
     Raises:
-        InvalidInputError: for a value that says neither.
+        InvalidInputError: the variable has another value.
     """
     return _flag("RUNAI_STREAMER_DIST_GLOBAL", {"0": False, "1": True}, default=False)
 
 
 def distribution_timeout() -> timedelta:
-    """How long a rank waits for the others (`RUNAI_STREAMER_DIST_TIMEOUT`, in seconds).
+    """Returns how long a rank waits for the others (`RUNAI_STREAMER_DIST_TIMEOUT`, in seconds).
 
     Raises:
-        InvalidInputError: for what is no positive number.
+        InvalidInputError: the variable is not a positive integer.
     """
     name = "RUNAI_STREAMER_DIST_TIMEOUT"
     text = os.environ.get(name, "").strip() or str(_DIST_TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""What all tests share: files, a server of their own, and programs in processes of their own."""
+"""Fixtures and helpers of all tests: files, a web server, and programs in separate processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-# What a developer has set must not change what is tested.
+# The developer's environment must not affect the tests.
 for variable in list(os.environ):
     if variable.startswith(("RINGLOAD_", "RUNAI_", "AWS_")) and "TEST" not in variable:
         del os.environ[variable]
@@ -47,7 +47,7 @@ TORCH_TYPES = [
 
 
 def random_tensor(dtype: torch.dtype, *shape: int) -> torch.Tensor:
-    """Random bytes of a type (bools are 0 and 1)."""
+    """Returns a tensor of random bytes (for bools 0 and 1)."""
     size = torch.empty(0, dtype=dtype).element_size()
     if dtype is torch.bool:
         return torch.randint(0, 2, shape).bool()
@@ -57,7 +57,7 @@ def random_tensor(dtype: torch.dtype, *shape: int) -> torch.Tensor:
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors are of one type and shape, and equal bit by bit."""
+    """Returns whether two tensors have the same type and shape, and the same bytes."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if a.numel() == 0:
@@ -68,7 +68,7 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A file of a few tensors."""
+    """A file with a few tensors."""
     tensors = {
         "a": torch.arange(12, dtype=torch.float32).reshape(3, 4),
         "b": torch.arange(5).to(torch.bfloat16),
@@ -81,27 +81,27 @@ def small(tmp_path: Path) -> Path:
 
 
 def sharded(directory: Path, count: int = 3) -> dict[str, torch.Tensor]:
-    """Writes shards with an index; gives their tensors."""
+    """Writes shards with an index; returns their tensors."""
     directory.mkdir(exist_ok=True)
-    everything, places = {}, {}
+    everything, weight_map = {}, {}
     for number in range(count):
         name = f"model-{number + 1:05}-of-{count:05}.safetensors"
         tensors = {f"layer.{number}.{i}": torch.randn(50, 40 + i) for i in range(4)}
         save_file(tensors, directory / name)
         everything.update(tensors)
-        places.update(dict.fromkeys(tensors, name))
-    index = {"metadata": {}, "weight_map": places}
+        weight_map.update(dict.fromkeys(tensors, name))
+    index = {"metadata": {}, "weight_map": weight_map}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     return everything
 
 
 class Server:
-    """A web server of files, which answers ranges and can be made slow."""
+    """A web server of files that supports ranges and can delay its responses."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.delay_seconds: Callable[[int], float] = lambda _start: 0.0
-        self.needed_header: tuple[str, str] | None = None
+        self.required_header: tuple[str, str] | None = None
         self.ranges: list[tuple[int, int]] = []
         self.released = threading.Event()
         server = self
@@ -127,8 +127,8 @@ class Server:
         return f"http://127.0.0.1:{self.http.server_address[1]}/{name}"
 
     def answer(self, request: BaseHTTPRequestHandler, *, body: bool) -> None:
-        if self.needed_header:
-            name, value = self.needed_header
+        if self.required_header:
+            name, value = self.required_header
             if request.headers.get(name) != value:
                 return self.refuse(request, 401)
         path = self.directory / request.path.lstrip("/")
@@ -136,24 +136,24 @@ class Server:
             return self.refuse(request, 404)
         data = path.read_bytes()
         first, last = 0, len(data) - 1
-        asked = request.headers.get("Range")
-        if asked:
-            start, _, end = asked.removeprefix("bytes=").partition("-")
+        requested = request.headers.get("Range")
+        if requested:
+            start, _, end = requested.removeprefix("bytes=").partition("-")
             first, last = int(start), min(int(end) if end else last, last)
             self.ranges.append((first, last))
         self.released.wait(self.delay_seconds(first))
         try:
-            request.send_response(206 if asked else 200)
+            request.send_response(206 if requested else 200)
             request.send_header("Content-Length", str(last - first + 1))
             request.send_header("Accept-Ranges", "bytes")
             request.send_header("ETag", '"one"')
-            if asked:
+            if requested:
                 request.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
             request.end_headers()
             if body:
                 request.wfile.write(data[first : last + 1])
         except OSError:
-            pass  # the client is gone, as some tests want it
+            pass  # the client has closed the connection, which some tests provoke
 
     def refuse(self, request: BaseHTTPRequestHandler, status: int) -> None:
         request.send_response(status)
@@ -168,7 +168,7 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of the files in `tmp_path`."""
+    """A web server of the files in `tmp_path`."""
     server = Server(tmp_path)
     yield server
     server.stop()
@@ -176,21 +176,21 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def slow(server: Server) -> Server:
-    """The same, which answers what is behind the first 64 KiB after a minute; and a file for it."""
+    """A server with a file `slow.safetensors`, whose part after 64 KiB it delays by a minute."""
     tensors = {f"t{i:02}": torch.zeros(1 << 18, dtype=torch.uint8) for i in range(32)}
     save_file(tensors, server.directory / "slow.safetensors")
     server.delay_seconds = lambda start: 60.0 if start > 64 << 10 else 0.0
     return server
 
 
-# What a shell starts in the background ignores SIGINT, and so do its children; these do not.
-HEEDS_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+# A background process of a shell ignores SIGINT, and so do its children. This restores the default.
+DEFAULT_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 
 def program(text: str, **environment: str) -> subprocess.Popen[str]:
-    """Runs a Python program in a process of its own."""
+    """Starts a Python program in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-c", HEEDS_SIGINT + text],
+        [sys.executable, "-X", "faulthandler", "-c", DEFAULT_SIGINT + text],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -199,7 +199,7 @@ def program(text: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
-    """Waits for a program; what takes longer is killed, and a failure."""
+    """Waits for a program; kills it and fails the test if it takes longer than `seconds`."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -210,15 +210,15 @@ def finished(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, 
 
 
 def run(text: str, seconds: float = 60, **environment: str) -> str:
-    """Runs a program, which has to end well; gives what it printed."""
+    """Runs a program, which has to exit with status 0; returns its output."""
     status, out, err = finished(program(text, **environment), seconds)
     assert status == 0, f"exit {status}\n{out}\n{err}"
     return out
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Waits for something to become true."""
+    """Waits until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never became true"
+        assert time.monotonic() < end, "the condition never became true"
         time.sleep(0.01)

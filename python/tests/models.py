@@ -1,4 +1,4 @@
-"""Small models for tests: tensors of every type, in files written by `safetensors`."""
+"""Small models for tests: tensors of every type, in files that `safetensors` writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-#: Every type that torch and safetensors both have, as torch calls it.
+#: torch's types that safetensors has, too.
 DTYPES = [
     torch.bool,
     torch.uint8,
@@ -34,7 +34,7 @@ Model = dict[str, torch.Tensor]
 
 
 def noise(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> torch.Tensor:
-    """A tensor with bytes that only this seed has; each of them may be any byte."""
+    """Returns a tensor of random bytes, which depend only on `seed` and the size."""
     size = torch.empty(shape, dtype=dtype, device="meta").nbytes
     random = torch.Generator().manual_seed(seed)
     bytes_ = torch.randint(0, 256, (size,), dtype=torch.uint8, generator=random)
@@ -44,7 +44,7 @@ def noise(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -
 
 
 def of_all_types() -> Model:
-    """One tensor of each type, a scalar and one without elements of some."""
+    """Returns a model with a tensor of each type, a scalar, and a tensor without elements."""
     model = {f"type.{dtype}": noise(n, (3, 5 + n), dtype) for n, dtype in enumerate(DTYPES)}
     model["scalar"] = noise(50, (), torch.float32)
     model["nothing"] = torch.empty(0, 7, dtype=torch.bfloat16)
@@ -52,7 +52,7 @@ def of_all_types() -> Model:
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """Of type, shape and bytes."""
+    """Returns the type, the shape and a hash of the bytes of a tensor."""
     bytes_ = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     about = f"{tensor.dtype} {tuple(tensor.shape)} "
     return about + hashlib.sha256(bytes_).hexdigest()
@@ -71,14 +71,14 @@ def write(path: Path, model: Model) -> str:
 
 
 def write_raw(path: Path, header: object, data: bytes = b"") -> str:
-    """A file of a header as it is, which may be wrong."""
+    """Writes a file with any header, which may be invalid."""
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return str(path)
 
 
 def shards(directory: Path, model: Model, count: int) -> list[str]:
-    """The model in files of about as many tensors each."""
+    """Writes the model to `count` files with about the same number of tensors."""
     names = list(model)
     cut = -(-len(names) // count)
     return [

@@ -1,4 +1,4 @@
-"""Tests of what is not always installed are skipped with a reason, or fail where they must run."""
+"""Skips tests whose requirements are not installed, or fails them where they have to run."""
 
 import importlib.util
 import os
@@ -9,13 +9,13 @@ import pytest
 def need(variable, *modules):
     """Skips the test unless all `modules` are installed.
 
-    Where `variable` is "require" in the environment, it fails instead: there they were installed
-    for the tests, and a test that is skipped tests nothing.
+    If the environment variable `variable` is "require", the modules were installed for the tests,
+    and the test fails instead.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if not missing:
         return
-    sentence = f"not installed: {', '.join(missing)}"
+    reason = f"not installed: {', '.join(missing)}"
     if os.environ.get(variable) == "require":
-        pytest.fail(sentence)
-    pytest.skip(sentence)
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,8 +1,8 @@
-"""Runs a function as each rank of a gloo group on loopback, each in a process of its own.
+"""Runs a function in each rank of a gloo group on the loopback interface.
 
-The processes come from a server that has imported torch, so that a test does not wait for that.
-What a function returns, or raises, comes back; a process that is not done in time is killed, and
-that is an error.
+Each rank is a process of its own, forked from a server that has imported torch, which saves the
+time of the import. The value that the function returns, or its exception, is returned to the test.
+A process that does not end in time is killed, and the test fails.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: Longer than anything here may take, on a machine busy with other builds.
-PATIENCE_SECONDS = 90
+#: The time limit of the ranks, which suffices on a busy machine.
+TIMEOUT_SECONDS = 90
 
 CONTEXT = mp.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch.distributed", "safetensors.torch", "ringload", "models"])
 
 
 class Outcome(NamedTuple):
-    """How a rank ended."""
+    """The result of a rank."""
 
     value: Any
-    #: The names of the classes of what it raised, and its text; None where it returned.
+    #: The names of the exception's classes, and its message; None if the function returned.
     error: tuple[list[str], str] | None
     seconds: float
-    #: Of its process; negative is a signal.
+    #: The exit code of the process; negative for a signal.
     exit_code: int | None
 
 
@@ -66,15 +66,15 @@ def run(
 
 def _outcomes(processes: list[Any], pipes: list[Connection]) -> list[Outcome]:
     answers: dict[int, Any] = {}
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while len(answers) < len(pipes):
-        left = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]
-        ready = wait(left, timeout=max(deadline - time.monotonic(), 0))
+        open_pipes = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]
+        ready = wait(open_pipes, timeout=max(deadline - time.monotonic(), 0))
         assert ready, f"only {sorted(answers)} of {len(pipes)} ranks ended"
         for pipe in ready:
             try:
                 answers[pipes.index(pipe)] = pipe.recv()
-            except EOFError:  # it was killed
+            except EOFError:  # the process was killed
                 answers[pipes.index(pipe)] = (None, None, 0.0)
     for process in processes:
         process.join(30)
@@ -105,5 +105,5 @@ def _rank(
         value, error = None, (classes, str(raised))
     pipe.send((value, error, time.monotonic() - began))
     pipe.close()
-    # As a program that has something else to do: its connections end with it.
+    # Exits without cleanup, so the rank's connections end with the process.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""A real S3 (moto) for tests, as `tests/servers.sh` of the crate installs it."""
+"""A real S3 server (moto) for tests, which `tests/servers.sh` installs."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 BUCKET = "models"
 
-_PATIENCE_SECONDS = 60
+_TIMEOUT_SECONDS = 60
 
 
 def installed(program: str) -> Path:
-    """A program of the test servers; without it the test is skipped, or fails if it is required."""
+    """Returns the path of a program of the test servers.
+
+    If the program is not installed, the test is skipped, or fails if the servers are required.
+    """
     target = Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target")
     path = target / "test-servers" / "python" / "bin" / program
     if not path.exists():
-        why = f"{program} is not installed; tests/servers.sh does that"
+        reason = f"{program} is not installed; tests/servers.sh installs it"
         if os.environ.get("RINGLOAD_TEST_SERVERS") == "require":
-            pytest.fail(why)
-        pytest.skip(why)
+            pytest.fail(reason)
+        pytest.skip(reason)
     return path
 
 
 class Moto:
-    """A running server that has the files of a directory in its bucket."""
+    """A running server whose bucket has the files of a directory."""
 
     def __init__(self, port: int, keys: dict[str, str]) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
@@ -41,7 +44,7 @@ class Moto:
         self.denied = keys["denied_key"], keys["denied_secret"]
 
     def environment(self, home: Path) -> dict[str, str]:
-        """What a process has to know, and nothing else of AWS."""
+        """Returns the environment variables with which a process can use the server."""
         return {
             "HOME": str(home),
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -53,7 +56,7 @@ class Moto:
 
 @contextmanager
 def moto(files: Path, scratch: Path) -> Iterator[Moto]:
-    """Starts a server with `files`, which checks signatures, and ends it."""
+    """Runs a server that has `files` and checks signatures."""
     server, python = installed("moto_server"), installed("python")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -74,7 +77,7 @@ def moto(files: Path, scratch: Path) -> Iterator[Moto]:
             env=environment,
             check=True,
             capture_output=True,
-            timeout=_PATIENCE_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
         )
         yield Moto(port, json.loads(filling.stdout))
     finally:
@@ -83,12 +86,12 @@ def moto(files: Path, scratch: Path) -> Iterator[Moto]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
             return
         except ConnectionRefusedError:
-            assert process.poll() is None, "the server ended"
+            assert process.poll() is None, "the server has ended"
             assert time.monotonic() < deadline, "the server does not listen"
             time.sleep(0.05)

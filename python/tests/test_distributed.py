@@ -1,4 +1,4 @@
-"""Shared loads: ranks of a gloo group on loopback, each reading a part, all getting everything."""
+"""Shared loads: each rank of a gloo group reads a part of the tensors, and gets all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ringload.runai_model_streamer import SafetensorsStreamer, session
 
 
 def mixed() -> models.Model:
-    """Tensors of every type, many tiny ones, uneven ones, one larger than any staging buffer."""
+    """Tensors of all types and of many sizes, one of them larger than any staging buffer."""
     model = models.of_all_types()
     model |= {f"tiny.{n}": models.noise(100 + n, (n % 7,)) for n in range(1500)}
     model |= {f"uneven.{n}": models.noise(9000 + n, (n * 40_001,)) for n in range(1, 12)}
@@ -29,8 +29,8 @@ def mixed() -> models.Model:
     return model
 
 
-class Reading:
-    """Notes which tensors this process reads by itself."""
+class ReadRecorder:
+    """Records which tensors this process reads itself."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -43,8 +43,8 @@ class Reading:
 
 
 def load(_rank: int, paths: list[str], **options: Any) -> dict[str, Any]:
-    """Loads all, keeps all to the end, and tells what it got and what it read."""
-    reading = Reading()
+    """Loads all tensors; returns the names and digests, and the names that this rank read."""
+    recorder = ReadRecorder()
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True, **options)
         got = list(streamer.get_tensors())
@@ -52,7 +52,7 @@ def load(_rank: int, paths: list[str], **options: Any) -> dict[str, Any]:
     return {
         "order": [name for name, _ in got],
         "digests": models.digests(dict(got)),
-        "read": reading.names,
+        "read": recorder.names,
     }
 
 
@@ -64,9 +64,9 @@ def values(outcomes: list[Outcome]) -> list[dict[str, Any]]:
 
 def assert_failed(outcome: Outcome, kind: str, text: str) -> None:
     assert outcome.error is not None, outcome
-    classes, said = outcome.error
+    classes, message = outcome.error
     assert kind in classes, outcome.error
-    assert text in said, said
+    assert text in message, message
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -77,15 +77,15 @@ def test_every_rank_gets_every_tensor_and_each_is_read_once(
     model = mixed()
     paths = models.shards(tmp_path, model, 3)
     environment = {"RUNAI_STREAMER_MEMORY_LIMIT": limit}
-    told = values(ranks.run(load, count, tmp_path, paths, environment=environment))
+    results = values(ranks.run(load, count, tmp_path, paths, environment=environment))
     expected = models.digests(model)
-    for rank in told:
+    for rank in results:
         assert Counter(rank["order"]) == Counter(list(model))
         assert rank["digests"] == expected
-        assert rank["order"] == told[0]["order"]
-    assert Counter(name for rank in told for name in rank["read"]) == Counter(list(model))
-    # Whole tensors, so the one with the big tensor has more; nobody has nothing.
-    sizes = [sum(model[name].nbytes for name in rank["read"]) for rank in told]
+        assert rank["order"] == results[0]["order"]
+    assert Counter(name for rank in results for name in rank["read"]) == Counter(list(model))
+    # Tensors are not divided, so the rank with the big tensor reads more; every rank reads some.
+    sizes = [sum(model[name].nbytes for name in rank["read"]) for rank in results]
     total, largest = sum(sizes), model["big"].nbytes
     assert max(sizes) <= total / count + largest
     assert min(sizes) > 0
@@ -94,8 +94,8 @@ def test_every_rank_gets_every_tensor_and_each_is_read_once(
 def test_parts_are_balanced(tmp_path: Path) -> None:
     model = {f"t{n:03}": models.noise(n, (10_000 + n,)) for n in range(300)}
     paths = models.shards(tmp_path, model, 2)
-    told = values(ranks.run(load, 3, tmp_path, paths))
-    sizes = [sum(model[name].nbytes for name in rank["read"]) for rank in told]
+    results = values(ranks.run(load, 3, tmp_path, paths))
+    sizes = [sum(model[name].nbytes for name in rank["read"]) for rank in results]
     assert max(sizes) - min(sizes) <= 3 * 10_300, sizes
 
 
@@ -107,12 +107,12 @@ def test_some_tensors_of_files_and_fewer_than_ranks(tmp_path: Path) -> None:
     model = mixed()
     paths = models.shards(tmp_path, model, 2)
     wanted = ("big", "scalar", "nothing", "uneven.3")
-    for told in values(ranks.run(load_few, 3, tmp_path, paths)):
-        assert told["digests"] == models.digests({name: model[name] for name in wanted})
+    for result in values(ranks.run(load_few, 3, tmp_path, paths)):
+        assert result["digests"] == models.digests({name: model[name] for name in wanted})
     lone = models.write(tmp_path / "lone.safetensors", {"only": models.noise(1, (5,))})
-    told = values(ranks.run(load, 3, tmp_path, [lone]))
-    assert [rank["order"] for rank in told] == [["only"]] * 3
-    assert sorted(len(rank["read"]) for rank in told) == [0, 0, 1]
+    results = values(ranks.run(load, 3, tmp_path, [lone]))
+    assert [rank["order"] for rank in results] == [["only"]] * 3
+    assert sorted(len(rank["read"]) for rank in results) == [0, 0, 1]
 
 
 def test_files_that_share_names(tmp_path: Path) -> None:
@@ -122,12 +122,12 @@ def test_files_that_share_names(tmp_path: Path) -> None:
     two = models.write(
         tmp_path / "2.safetensors", {"a": models.noise(3, (9,)), "c": models.noise(4, (9,))}
     )
-    for told in values(ranks.run(load, 2, tmp_path, [one, two])):
-        assert sorted(told["order"]) == ["a", "a", "b", "c"]
+    for result in values(ranks.run(load, 2, tmp_path, [one, two])):
+        assert sorted(result["order"]) == ["a", "a", "b", "c"]
 
 
 def load_all_together(_rank: int, paths: list[str]) -> Any:
-    """In one session: a loop that all leave at the same tensor, then a load to the end."""
+    """All ranks leave a loop at the same tensor, and then load all tensors in the same session."""
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True)
         first = []
@@ -143,19 +143,19 @@ def load_all_together(_rank: int, paths: list[str]) -> Any:
 def test_all_may_leave_together_and_load_again(tmp_path: Path) -> None:
     model = mixed()
     paths = models.shards(tmp_path, model, 3)
-    told = values(ranks.run(load_all_together, 2, tmp_path, paths))
-    for first, got in told:
-        assert first == told[0][0]
+    results = values(ranks.run(load_all_together, 2, tmp_path, paths))
+    for first, got in results:
+        assert first == results[0][0]
         assert got == models.digests(model)
 
 
 def fail_in_mid_load(rank: int, paths: list[str], who: int) -> None:
-    reading = Reading()
+    recorder = ReadRecorder()
 
     def failing(tensor: Any) -> torch.Tensor:
-        if rank == who and len(reading.names) == 30:
+        if rank == who and len(recorder.names) == 30:
             raise IoError("the disk is gone; mend it")
-        return reading(tensor)
+        return recorder(tensor)
 
     session.converter = lambda _framework: failing
     with SafetensorsStreamer() as streamer:
@@ -175,7 +175,7 @@ def test_a_rank_that_fails_in_mid_load_ends_all_with_its_error(tmp_path: Path, w
         assert outcome.seconds < 30
 
 
-def open_what_is_missing(rank: int, paths: list[str]) -> None:
+def open_missing_files(rank: int, paths: list[str]) -> None:
     if rank == 1:
         paths = [f"{path}.none" for path in paths]
     with SafetensorsStreamer() as streamer:
@@ -184,35 +184,33 @@ def open_what_is_missing(rank: int, paths: list[str]) -> None:
 
 def test_a_rank_that_cannot_open_ends_all_at_once(tmp_path: Path) -> None:
     paths = models.shards(tmp_path, models.of_all_types(), 1)
-    outcomes = ranks.run(open_what_is_missing, 3, tmp_path, paths)
+    outcomes = ranks.run(open_missing_files, 3, tmp_path, paths)
     for rank, outcome in enumerate(outcomes):
         assert_failed(outcome, "NotFoundError", "" if rank == 1 else "rank 1 failed: cannot open")
         assert outcome.seconds < 30
 
 
-def open_on_what_is_no_device(rank: int, paths: list[str]) -> None:
+def open_with_an_invalid_device(rank: int, paths: list[str]) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, device="xyz" if rank == 1 else "cpu", is_distributed=True)
 
 
 def test_a_rank_with_a_wrong_device_ends_all_at_once(tmp_path: Path) -> None:
     paths = models.shards(tmp_path, models.of_all_types(), 1)
-    for outcome in ranks.run(open_on_what_is_no_device, 2, tmp_path, paths):
+    for outcome in ranks.run(open_with_an_invalid_device, 2, tmp_path, paths):
         assert_failed(outcome, "InvalidInputError", "'xyz' is not a device")
         assert outcome.seconds < 30
 
 
-def open_others(rank: int, paths: list[str]) -> None:
+def open_different_files(rank: int, paths: list[str]) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths[: 1 + rank], is_distributed=True)
 
 
-def test_ranks_that_name_other_files_are_told(tmp_path: Path) -> None:
+def test_ranks_that_name_other_files_get_an_error(tmp_path: Path) -> None:
     paths = models.shards(tmp_path, models.of_all_types(), 2)
-    for outcome in ranks.run(open_others, 2, tmp_path, paths):
-        assert_failed(
-            outcome, "InvalidInputError", "rank 1 was asked for other tensors than rank 0"
-        )
+    for outcome in ranks.run(open_different_files, 2, tmp_path, paths):
+        assert_failed(outcome, "InvalidInputError", "rank 1 loads other tensors than rank 0")
 
 
 def raise_in_the_loop(rank: int, paths: list[str], at: int) -> int:
@@ -226,7 +224,7 @@ def raise_in_the_loop(rank: int, paths: list[str], at: int) -> int:
     return count
 
 
-def leave_without_a_look(rank: int, paths: list[str], _at: int) -> int:
+def leave_without_iterating(rank: int, paths: list[str], _at: int) -> int:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True)
         return 0 if rank == 1 else len(list(streamer.get_tensors()))
@@ -234,8 +232,8 @@ def leave_without_a_look(rank: int, paths: list[str], _at: int) -> int:
 
 @pytest.mark.parametrize(
     ("how", "at"),
-    # The first tensor is of the first rank, and the others are to give theirs in the same round.
-    [(raise_in_the_loop, 1), (raise_in_the_loop, 900), (leave_without_a_look, 0)],
+    # The first tensor is the first rank's, and the others send theirs in the same round.
+    [(raise_in_the_loop, 1), (raise_in_the_loop, 900), (leave_without_iterating, 0)],
 )
 def test_a_rank_that_leaves_does_not_keep_others_waiting(tmp_path: Path, how: Any, at: int) -> None:
     paths = models.shards(tmp_path, mixed(), 3)
@@ -265,11 +263,11 @@ def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     outcomes = ranks.run(be_killed, 3, tmp_path, paths)
     assert outcomes[2].exit_code == -signal.SIGKILL
     for outcome in outcomes[:2]:
-        assert_failed(outcome, "UnreachableError", "another rank is gone")
+        assert_failed(outcome, "UnreachableError", "another rank has ended")
         assert outcome.seconds < 30
 
 
-def stay_away(rank: int, paths: list[str]) -> int:
+def stop_responding(rank: int, paths: list[str]) -> int:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True)
         tensors = streamer.get_tensors()
@@ -279,11 +277,11 @@ def stay_away(rank: int, paths: list[str]) -> int:
         return len(list(tensors))
 
 
-def test_a_rank_that_stays_away_is_waited_for_as_long_as_is_said(tmp_path: Path) -> None:
+def test_a_rank_that_does_not_respond_ends_the_load_after_the_timeout(tmp_path: Path) -> None:
     paths = models.shards(tmp_path, mixed(), 3)
     environment = {"RUNAI_STREAMER_DIST_TIMEOUT": "2"}
-    outcomes = ranks.run(stay_away, 2, tmp_path, paths, environment=environment)
-    assert_failed(outcomes[1], "UnreachableError", "did not come within 2 s")
+    outcomes = ranks.run(stop_responding, 2, tmp_path, paths, environment=environment)
+    assert_failed(outcomes[1], "UnreachableError", "did not respond within 2 s")
     assert outcomes[1].seconds < 20
 
 
@@ -325,36 +323,36 @@ def on_hosts(rank: int, paths: list[str]) -> dict[str, Any]:
     return load(rank, paths)
 
 
-def test_hosts_read_by_themselves_unless_told_otherwise(tmp_path: Path) -> None:
+def test_hosts_read_by_themselves_unless_the_group_is_global(tmp_path: Path) -> None:
     model = mixed()
     paths = models.shards(tmp_path, model, 2)
-    told = values(ranks.run(on_hosts, 3, tmp_path, paths))
-    assert all(rank["digests"] == models.digests(model) for rank in told)
-    assert Counter(told[0]["read"] + told[1]["read"]) == Counter(list(model))
-    assert Counter(told[2]["read"]) == Counter(list(model))
+    results = values(ranks.run(on_hosts, 3, tmp_path, paths))
+    assert all(rank["digests"] == models.digests(model) for rank in results)
+    assert Counter(results[0]["read"] + results[1]["read"]) == Counter(list(model))
+    assert Counter(results[2]["read"]) == Counter(list(model))
     environment = {"RUNAI_STREAMER_DIST_GLOBAL": "1"}
-    told = values(ranks.run(on_hosts, 3, tmp_path, paths, environment=environment))
-    assert Counter(name for rank in told for name in rank["read"]) == Counter(list(model))
+    results = values(ranks.run(on_hosts, 3, tmp_path, paths, environment=environment))
+    assert Counter(name for rank in results for name in rank["read"]) == Counter(list(model))
 
 
 def test_sharing_can_be_switched_off(tmp_path: Path) -> None:
     model = models.of_all_types()
     paths = models.shards(tmp_path, model, 2)
-    told = values(ranks.run(load, 2, tmp_path, paths, environment={"RUNAI_STREAMER_DIST": "0"}))
-    assert all(Counter(rank["read"]) == Counter(list(model)) for rank in told)
+    results = values(ranks.run(load, 2, tmp_path, paths, environment={"RUNAI_STREAMER_DIST": "0"}))
+    assert all(Counter(rank["read"]) == Counter(list(model)) for rank in results)
     for name, text in [("RUNAI_STREAMER_DIST", "x"), ("RUNAI_STREAMER_DIST_TIMEOUT", "0")]:
         for outcome in ranks.run(load, 2, tmp_path, paths, environment={name: text}):
             assert_failed(outcome, "InvalidInputError", f"{name}={text}: use")
 
 
 def in_little_memory(_rank: int, paths: list[str]) -> int:
-    """How much memory a load takes at most, that drops what it gets."""
+    """Returns the peak memory of a load whose tensors are dropped at once."""
 
     def status(name: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths, is_distributed=True)
@@ -368,5 +366,5 @@ def test_memory_stays_within_the_limit(tmp_path: Path) -> None:
     paths = models.shards(tmp_path, model, 2)
     environment = {"RUNAI_STREAMER_MEMORY_LIMIT": "32000000"}
     peaks = values(ranks.run(in_little_memory, 2, tmp_path, paths, environment=environment))
-    # Of 240 MB: its part of the limit, and what a process takes to load anything at all.
+    # Of 240 MB: the rank's share of the limit, and the memory that any load needs.
     assert max(peaks) < 16_000_000 + 40_000_000, peaks

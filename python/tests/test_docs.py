@@ -1,9 +1,9 @@
 """The Python examples of README.md and docs/.
 
-Each fenced block of Python runs in a process of its own, unless its info string says `no_run`. In
-it, `/models/llama-8b` is a tiny Llama, `s3://bucket/llama-8b/` the same Llama in a real S3 server,
-and `hf://openai-community/gpt2` the same in a local cache of the Hub. `/mnt/nvme` is an empty
-directory. `model` is a transformers model that the Llama's weights fit. `tests/docs.rs` runs the
+Each fenced block of Python runs in its own process, unless its info string says `no_run`. In it
+`/models/llama-8b` is a tiny Llama, which is also `s3://bucket/llama-8b/` on a real S3 server and
+`hf://openai-community/gpt2` in a local cache of the Hub; `/mnt/nvme` is an empty directory; and
+`model` is a transformers model that the tensors of this Llama fit. `tests/docs.rs` runs the
 examples in other languages.
 """
 
@@ -32,7 +32,7 @@ model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained("/models/lla
 
 
 def examples() -> list[object]:
-    """The text of each block that runs, named by its page and line."""
+    """Returns the text of each block that runs, as a parameter named by its page and line."""
     found = []
     for page in PAGES:
         text = page.read_text()

@@ -1,4 +1,4 @@
-"""Errors: their classes, and that their texts are the crate's."""
+"""The classes of errors, and their messages, which are the crate's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_class_is_an_error_and_what_python_users_expect(
     assert str(kind("a sentence")) == "a sentence"
 
 
-def test_texts_are_the_crate_s(tmp_path: Path, small: Path) -> None:
+def test_messages_are_those_of_the_crate(tmp_path: Path, small: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\xff" * 40)
     text = tmp_path / "text.safetensors"
@@ -82,7 +82,7 @@ def test_a_gpu_where_there_is_none(small: Path) -> None:
             ringload.load_file(small, device=device)
 
 
-def test_who_keeps_all_under_a_limit_is_told_at_once(tmp_path: Path) -> None:
+def test_keeping_all_tensors_under_a_limit_fails_at_once(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_file({f"t{i}": torch.zeros(1 << 18) for i in range(8)}, path)
     with pytest.raises(ringload.MemoryLimitError, match="loading all tensors needs"):
@@ -123,7 +123,7 @@ except ringload.Error as error:
     assert "BF16" in out and "pip install ml_dtypes" in out, out
 
 
-def test_nothing_is_imported_before_it_is_asked_for(small: Path) -> None:
+def test_frameworks_are_not_imported_before_they_are_requested(small: Path) -> None:
     out = run(f"""
 import sys
 import ringload

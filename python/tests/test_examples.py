@@ -1,4 +1,4 @@
-"""The programs in `examples/` do what they say, on models made here."""
+"""Runs the programs in `examples/` with models that the tests create."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ RAY_SECONDS_MAX = 300
 
 
 def example(name):
-    """The example as a module."""
+    """Imports an example as a module."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,8 +28,8 @@ def addresses(tensors):
     return {name: tensor.data_ptr() for name, tensor in tensors.items()}
 
 
-class Watched:
-    """`ringload.load_file`, and where the tensors are that it gave last."""
+class LoadRecorder:
+    """Wraps `ringload.load_file` and records the addresses of the tensors of the last load."""
 
     def __init__(self, monkeypatch):
         import ringload
@@ -62,9 +62,9 @@ class TestPytorch:
         assert torch.equal(pytorch.load(checkpoint)(features), saved(features))
 
     def test_tensors_become_parameters_without_a_copy(self, pytorch, checkpoint, monkeypatch):
-        watched = Watched(monkeypatch)
+        recorder = LoadRecorder(monkeypatch)
         model = pytorch.load(checkpoint)
-        assert addresses(model.state_dict()) == watched.addresses
+        assert addresses(model.state_dict()) == recorder.addresses
         assert all(parameter.requires_grad for parameter in model.parameters())
 
     def test_a_checkpoint_of_something_else_is_refused(self, pytorch, tmp_path):
@@ -124,13 +124,13 @@ class TestTransformers:
         import torch
         from transformers import AutoModelForCausalLM
 
-        watched = Watched(monkeypatch)
+        recorder = LoadRecorder(monkeypatch)
         theirs = AutoModelForCausalLM.from_pretrained(model)
         ours = transformers.from_pretrained(model)
         assert set(addresses(dict(ours.named_parameters())).values()) <= set(
-            watched.addresses.values()
+            recorder.addresses.values()
         )
-        # Buffers that no checkpoint has, such as inv_freq.
+        # Buffers such as inv_freq are not in the checkpoint.
         buffers, expected = dict(ours.named_buffers()), dict(theirs.named_buffers())
         assert buffers.keys() == expected.keys()
         assert all(torch.equal(buffers[name], expected[name]) for name in buffers)
@@ -152,9 +152,7 @@ class TestTransformers:
             assert torch.equal(ours(tokens).logits, theirs(tokens).logits)
         assert {p.data_ptr() for p in ours.parameters()} <= set(given.values())
 
-    def test_what_is_missing_or_too_much_is_an_error_and_no_random_value(
-        self, transformers, tmp_path
-    ):
+    def test_missing_and_additional_tensors_are_errors(self, transformers, tmp_path):
         import torch
         from safetensors.torch import load_file, save_file
         from tiny_models import write_llama
@@ -182,7 +180,7 @@ class TestRayServe:
             **os.environ,
             "RINGLOAD_TEST_MARK": mark,
             "RAY_USAGE_STATS_ENABLED": "0",
-            # Replicas find ringload where this process does.
+            # Replicas import ringload from the same path as this process.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         log = tmp_path / "log"
@@ -205,7 +203,7 @@ class TestRayServe:
                 os.kill(pid, signal.SIGKILL)
 
     def expected(self, folder):
-        """What the app's model answers when it is loaded by safetensors."""
+        """Returns the answer of the app's model when safetensors loads it."""
         from safetensors.torch import load_file
         from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
@@ -219,19 +217,19 @@ class TestRayServe:
 
 
 def marked(mark):
-    """The processes that have the mark in their environment."""
+    """Returns the processes that have `mark` in their environment."""
     pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (folder / "environ").read_bytes():
                 pids.append(int(folder.name))
-        except OSError:  # it is gone, or another user's
+        except OSError:  # the process has ended, or belongs to another user
             continue
     return pids
 
 
 def wait_until_gone(mark, seconds=30):
     end = time.monotonic() + seconds
-    while left := marked(mark):
-        assert time.monotonic() < end, f"left behind: {left}"
+    while pids := marked(mark):
+        assert time.monotonic() < end, f"these processes have not ended: {pids}"
         time.sleep(0.2)

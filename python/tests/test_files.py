@@ -1,4 +1,4 @@
-"""Listing and downloading from a real S3, and the directory that many processes fill once."""
+"""Listing and downloading from a real S3 server, and directories that many processes share."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_all_files_are_pulled(moto: Moto, served: tuple[Moto, Path], tmp_path: P
         (["*.nothing"], None, set()),
     ],
 )
-def test_patterns_say_which(
+def test_patterns_select_files(
     moto: Moto,
     tmp_path: Path,
     allow: list[str] | str | None,
@@ -146,7 +146,7 @@ def test_credentials_of_any_class_are_taken(
         list_safetensors(MODEL_URI, S3Credentials(access_key_id="x"))
 
 
-def test_nothing_leads_out_of_the_directory(
+def test_files_outside_of_the_directory_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from ringload.runai_model_streamer import files
@@ -159,7 +159,7 @@ def test_nothing_leads_out_of_the_directory(
         pull_files(str(tmp_path), "to")
 
 
-def test_what_fails_leaves_nothing(moto: Moto, tmp_path: Path) -> None:
+def test_a_failed_download_leaves_no_files(moto: Moto, tmp_path: Path) -> None:
     loader = ringload.Loader()
     with pytest.raises(ringload.NotFoundError):
         loader.download(
@@ -183,7 +183,7 @@ def test_many_processes_fill_a_directory_once(moto: Moto, tmp_path: Path) -> Non
     downloads: mp.Queue[int] = CONTEXT.Queue()
     target = str(tmp_path / "model")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "left over").write_text("of an attempt that broke off")
+    (tmp_path / "model" / "left over").write_text("of an interrupted download")
     arguments = (target, moto.environment(tmp_path), downloads)
     processes = [CONTEXT.Process(target=fill, args=arguments) for _ in range(3)]
     for process in processes:
@@ -208,9 +208,9 @@ def test_an_attempt_that_fails_is_made_again(moto: Moto, tmp_path: Path) -> None
         pull("*.nothing")
     pull("config.json")
     assert set(relative(tmp_path / "model")) == {"config.json", ".runai_complete"}
-    pull("*.txt")  # complete already
+    pull("*.txt")  # the directory is complete
     assert set(relative(tmp_path / "model")) == {"config.json", ".runai_complete"}
     abandoned = ObjectStorageModel(MODEL_URI, target)
     del abandoned
-    with pytest.raises(ValueError, match="in no object store"):
+    with pytest.raises(ValueError, match="not in an object store"):
         ObjectStorageModel("/local", target)

@@ -1,4 +1,4 @@
-"""numpy and jax, DLPack itself, and the progress bar."""
+"""numpy, jax, DLPack, and the progress bar."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_numpy_has_every_type_bit_by_bit(tmp_path: Path) -> None:
         assert found[name].flags.writeable
 
 
-def test_what_numpy_has_no_type_for_is_named(tmp_path: Path) -> None:
+def test_a_tensor_of_a_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
     save_file({"f4": random_tensor(torch.float4_e2m1fn_x2, 4, 4)}, tmp_path / "f.safetensors")
     with pytest.raises(ringload.UnsupportedError, match="no type for tensor 'f4' of F4"):
         ringload.load(tmp_path / "f.safetensors", framework="np")
@@ -51,7 +51,7 @@ def test_jax_has_what_numpy_has(tmp_path: Path) -> None:
     pytest.importorskip("jax")
     numpy = pytest.importorskip("numpy")
     types = [torch.float32, torch.int32, torch.bfloat16, torch.bool, torch.float8_e4m3fn]
-    # At multiples of 64 bytes, and not.
+    # Some tensors are aligned to 64 bytes, others are not.
     shapes = [(16, 16), (3, 5), (1,), (0, 2)]
     tensors = {f"{d}{s}": torch.ones(s).to(d) for d in types for s in shapes}
     save_file(tensors, tmp_path / "t.safetensors")
@@ -62,7 +62,7 @@ def test_jax_has_what_numpy_has(tmp_path: Path) -> None:
         assert numpy.array_equal(numpy.asarray(found[name]), array), name
 
 
-def test_dlpack_by_its_own_words(small: Path) -> None:
+def test_the_dlpack_protocol(small: Path) -> None:
     tensor = next(iter(ringload.Loader().stream([str(small)])))
     assert tensor.__dlpack_device__() == (1, 0)
     assert 'capsule object "dltensor"' in repr(tensor.__dlpack__())
@@ -77,8 +77,8 @@ def test_dlpack_by_its_own_words(small: Path) -> None:
         tensor.__dlpack__(max_version=(1, 1))
 
 
-def test_memory_goes_back_when_the_last_view_is_gone(tmp_path: Path) -> None:
-    # 64 tensors of 1 MiB through 4 MiB: each has to come back, whoever had it.
+def test_memory_is_returned_when_the_last_view_is_dropped(tmp_path: Path) -> None:
+    # 64 tensors of 1 MiB pass through 4 MiB, so the memory of each has to be returned.
     save_file({f"t{i}": torch.full((1 << 18,), float(i)) for i in range(64)}, tmp_path / "m")
     for framework in ["torch", "numpy"]:
         total = 0
@@ -101,12 +101,12 @@ def test_pages_of_a_file_are_read_only(small: Path) -> None:
         tensor.__dlpack__()
 
 
-def test_the_bar_shows_only_where_it_is_wanted(
+def test_the_bar_is_shown_only_if_it_is_enabled(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ringload.load_file(small)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(_progress, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(_progress, "DELAY_SECONDS", 0.0)
     monkeypatch.setattr(_progress, "REDRAW_SECONDS", 0.01)
     for progress, shown in [(True, True), (False, False), (None, False)]:
         for _name, _tensor in ringload.stream(small, progress=progress):
@@ -120,12 +120,12 @@ def test_the_bar_shows_only_where_it_is_wanted(
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    assert _progress.is_wanted(None) and not _progress.is_wanted(False)
+    assert _progress.is_enabled(None) and not _progress.is_enabled(False)
     monkeypatch.setattr(sys, "stderr", None)
-    assert not _progress.is_wanted(None)
+    assert not _progress.is_enabled(None)
 
 
-def test_a_bar_says_how_much_how_fast_and_how_long() -> None:
+def test_the_bar_has_progress_speed_and_remaining_time() -> None:
     assert _progress.line(0, 10**9, 1.0).endswith("0.00 of 1.00 GB, 0.00 GB/s, waiting")
     half = _progress.line(2 * 10**9, 4 * 10**9, 2.0)
     assert " 50% " in half and "2.00 of 4.00 GB, 1.00 GB/s, 2 s left" in half
@@ -135,9 +135,9 @@ def test_a_bar_says_how_much_how_fast_and_how_long() -> None:
 def test_a_broken_stderr_does_not_fail_a_load(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(io.StringIO):
         def write(self, _text: str) -> int:
-            raise OSError("gone")
+            raise OSError("closed")
 
-    monkeypatch.setattr(_progress, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(_progress, "DELAY_SECONDS", 0.0)
     monkeypatch.setattr(_progress, "REDRAW_SECONDS", 0.001)
     monkeypatch.setattr(sys, "stderr", Broken())
     found: dict[str, Any] = {}

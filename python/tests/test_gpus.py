@@ -1,6 +1,6 @@
-"""GPUs, on the stand-in for the CUDA driver, whose memory the host can read.
+"""Loads to GPUs, with the stand-in for the CUDA driver, whose GPU memory the host can read.
 
-tests/python.sh builds it, and names its folder in RINGLOAD_TEST_STAND_IN.
+tests/python.sh builds the stand-in and sets RINGLOAD_TEST_STAND_IN to its folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from conftest import run, sharded
 
 FOLDER = os.environ.get("RINGLOAD_TEST_STAND_IN", "")
 
-pytestmark = pytest.mark.skipif(not FOLDER, reason="RINGLOAD_TEST_STAND_IN names no stand-in")
+pytestmark = pytest.mark.skipif(not FOLDER, reason="RINGLOAD_TEST_STAND_IN is not set")
 
 COMMON = """
 import ctypes
@@ -39,7 +39,7 @@ def test_tensors_reach_the_gpu_that_was_named(tmp_path: Path, seed: int) -> None
     out = on_stand_in(
         f"""
 loader = ringload.Loader(device="cuda:1", memory_limit="min")
-for _ in range(3):  # its pinned memory is used again
+for _ in range(3):  # later loads reuse the pinned memory
     tensors = list(loader.stream([{location!r}]))
     for tensor in tensors:
         assert tensor.device == "cuda:1" and tensor.__dlpack_device__() == (2, 1)
@@ -50,8 +50,8 @@ opened = ringload.Loader(device="cuda").open([{location!r}])
 name = opened.keys()[5]
 assert content(opened.read(name)) == expected({location!r})[name]
 assert opened.read(name).device == "cuda:0"
-both = ringload.Loader(device={{"layer.0.*": "cuda:1", "*": "cpu"}}).stream([{location!r}])
-print(sorted({{(tensor.name[6], tensor.device) for tensor in both}}))
+mixed = ringload.Loader(device={{"layer.0.*": "cuda:1", "*": "cpu"}}).stream([{location!r}])
+print(sorted({{(tensor.name[6], tensor.device) for tensor in mixed}}))
 try:
     list(ringload.Loader(device="cuda:7").stream([{location!r}]))
 except ringload.Error as error:
@@ -72,9 +72,9 @@ def test_a_copy_on_a_gpu_is_refused(tmp_path: Path) -> None:
     sharded(tmp_path / "m")
     out = on_stand_in(f"""
 tensor = next(ringload.Loader(device="cuda").stream([{str(tmp_path / "m")!r}]))
-for asked in [dict(copy=True), dict(dl_device=(1, 0))]:
+for request in [dict(copy=True), dict(dl_device=(1, 0))]:
     try:
-        tensor.__dlpack__(**asked)
+        tensor.__dlpack__(**request)
     except BufferError as error:
         print(error)
 """)
@@ -83,7 +83,7 @@ for asked in [dict(copy=True), dict(dl_device=(1, 0))]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_interpreter_ends_with_gpus_in_use(tmp_path: Path, seed: int) -> None:
-    # The stand-in aborts where anything is left of its contexts, streams and memory.
+    # The stand-in aborts if contexts, streams or memory are not released.
     sharded(tmp_path / "m", 5)
     out = on_stand_in(
         f"""
@@ -98,7 +98,7 @@ print("ending", flush=True)
     assert out == "ending\n"
 
 
-def test_what_is_never_let_go_is_stopped_at_the_end(tmp_path: Path) -> None:
+def test_a_stream_that_is_never_dropped_is_stopped_at_the_end(tmp_path: Path) -> None:
     sharded(tmp_path / "m", 5)
     out = on_stand_in(f"""
 loader = ringload.Loader(device="cuda", memory_limit="min")
@@ -109,8 +109,8 @@ print("ending", flush=True)
     assert out == "ending\n"
 
 
-def test_a_child_is_told_or_loads(tmp_path: Path) -> None:
-    # A driver does not survive a fork; whatever it says, nothing hangs and the parent goes on.
+def test_a_child_loads_and_its_parent_goes_on(tmp_path: Path) -> None:
+    # The driver cannot be used after a fork. Nothing may hang, and the parent has to go on.
     sharded(tmp_path / "m")
     out = on_stand_in(f"""
 import os, time

@@ -1,4 +1,4 @@
-"""Ctrl-C stops whatever waits, at once; so does `close`, from another thread."""
+"""Ctrl-C interrupts calls that wait, and so does `close` from another thread."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ WAITING = {
 
 
 def interrupted(text: str, ready: Callable[[], object]) -> tuple[float, list[str]]:
-    """Interrupts a program once it is `ready`; when that was, and the words that it said.
+    """Interrupts a program once it is `ready`.
 
-    The clock is the same in all processes.
+    Returns the time of the interrupt, by the monotonic clock that all processes share, and the
+    words that the program printed.
     """
     process = program(text)
     try:
@@ -54,17 +55,19 @@ try:
 except KeyboardInterrupt:
     print("interrupted", time.monotonic())
 """
-    far = 64 << 10
-    began, said = interrupted(text, lambda: any(first > far for first, _ in slow.ranges))
-    assert said[0] == "interrupted"
-    assert float(said[1]) - began < 1
+    delayed = 64 << 10
+    began, words = interrupted(text, lambda: any(first > delayed for first, _ in slow.ranges))
+    assert words[0] == "interrupted"
+    assert float(words[1]) - began < 1
 
 
-def test_ctrl_c_ends_the_opening_of_what_does_not_answer(server: Server, small: Path) -> None:
-    asked = threading.Event()
+def test_ctrl_c_ends_opening_a_file_of_a_server_that_does_not_answer(
+    server: Server, small: Path
+) -> None:
+    requested = threading.Event()
 
     def wait(_start: int) -> float:
-        asked.set()
+        requested.set()
         return 60.0
 
     server.delay_seconds = wait
@@ -76,9 +79,9 @@ try:
 except KeyboardInterrupt:
     print("interrupted", time.monotonic())
 """
-    began, said = interrupted(text, asked.is_set)
-    assert said[0] == "interrupted"
-    assert float(said[1]) - began < 1
+    began, words = interrupted(text, requested.is_set)
+    assert words[0] == "interrupted"
+    assert float(words[1]) - began < 1
 
 
 def test_a_handler_that_does_not_raise_ends_nothing(tmp_path: Path, server: Server) -> None:
@@ -92,8 +95,8 @@ signal.signal(signal.SIGINT, lambda *_: seen.append(1))
 tensors = list(ringload.Loader().stream([{server.url("m.safetensors")!r}]))
 print(len(tensors), len(seen))
 """
-    _, said = interrupted(text, lambda: any(first > 100 for first, _ in server.ranges))
-    assert said == ["1", "1"]
+    _, words = interrupted(text, lambda: any(first > 100 for first, _ in server.ranges))
+    assert words == ["1", "1"]
 
 
 def test_close_from_another_thread_ends_the_wait(slow: Server) -> None:

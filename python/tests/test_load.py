@@ -1,4 +1,4 @@
-"""Whole checkpoints: what comes is what safetensors' own reader gives."""
+"""Loads of whole checkpoints, compared with those of safetensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         assert same(found[name], tensor), name
 
 
-def test_every_type_comes_as_safetensors_reads_it(tmp_path: Path) -> None:
+def test_every_type_is_loaded_as_safetensors_loads_it(tmp_path: Path) -> None:
     shapes = [(3, 5), (7,), (2, 3, 4), (0, 2), (1,)]
     tensors = {
         f"{dtype}{shape}": random_tensor(dtype, *shape) for dtype in TORCH_TYPES for shape in shapes
@@ -35,7 +35,7 @@ def test_every_type_comes_as_safetensors_reads_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_limit", [None, "none", "min", 900_000, "1MiB"])
-def test_a_stream_under_any_limit_brings_every_byte(tmp_path: Path, memory_limit: object) -> None:
+def test_a_stream_under_any_limit_loads_every_byte(tmp_path: Path, memory_limit: object) -> None:
     tensors = {f"t{i}": torch.randn(i * 37 % 200 + 1, 300) for i in range(60)}
     path = tmp_path / "m.safetensors"
     save_file(tensors, path)
@@ -46,7 +46,7 @@ def test_a_stream_under_any_limit_brings_every_byte(tmp_path: Path, memory_limit
     assert_same(found, tensors)
 
 
-def test_what_is_loaded_is_yours_to_write_to(small: Path) -> None:
+def test_loaded_tensors_can_be_written_to(small: Path) -> None:
     first = ringload.load_file(small)
     first["a"].mul_(2)
     first["scalar"].add_(1)
@@ -55,7 +55,7 @@ def test_what_is_loaded_is_yours_to_write_to(small: Path) -> None:
     assert (first["scalar"].item(), second["scalar"].item()) == (4.5, 3.5)
 
 
-def test_shards_come_by_directory_index_pattern_and_list(tmp_path: Path) -> None:
+def test_shards_are_found_by_directory_index_pattern_and_list(tmp_path: Path) -> None:
     expected = sharded(tmp_path / "model")
     directory = tmp_path / "model"
     for location in [
@@ -83,7 +83,7 @@ def test_order_file_is_that_of_the_file(tmp_path: Path) -> None:
     assert names == opened.keys()
 
 
-def test_names_of_shared_tensors_are_there_again(tmp_path: Path) -> None:
+def test_shared_tensors_have_all_their_names(tmp_path: Path) -> None:
     class Tied(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -103,7 +103,7 @@ def test_names_of_shared_tensors_are_there_again(tmp_path: Path) -> None:
     Tied().load_state_dict(found, assign=True)
 
 
-def test_floats_are_cast_on_the_way(small: Path) -> None:
+def test_floats_are_cast(small: Path) -> None:
     plain = ringload.load_file(small)
     found = ringload.load(small, dtype="f16")
     assert found["a"].dtype is torch.float16
@@ -115,7 +115,7 @@ def test_over_http_with_a_header_and_by_the_cache(
 ) -> None:
     expected = load_file(small)
     url = server.url("small.safetensors")
-    server.needed_header = ("X-Key", "sesame")
+    server.required_header = ("X-Key", "sesame")
     with pytest.raises(ringload.PermissionDeniedError):
         ringload.load_file(url)
     headers = {"X-Key": "sesame"}
@@ -125,31 +125,29 @@ def test_over_http_with_a_header_and_by_the_cache(
         loader = ringload.Loader(headers=headers, cache_dir=tmp_path / "cache")
         assert len(list(loader.stream([url]))) == 4
         assert loader.flush(20.0)
-        asked = len(server.ranges)
+        request_count = len(server.ranges)
         again = ringload.load_file(url, headers=headers, cache_validate="never")
         assert_same(again, expected)
-        assert len(server.ranges) == asked, "it came from the cache"
+        assert len(server.ranges) == request_count, "the load did not read the cache"
         ringload.set_local_cache_dir(None)
         assert_same(ringload.load_file(url, headers=headers), expected)
-        assert len(server.ranges) > asked, "and not, once that was switched off"
+        assert len(server.ranges) > request_count, "the load read a cache that is switched off"
     finally:
         ringload._cache._directory = None
 
 
-def test_what_is_written_to_tensors_does_not_get_into_the_cache(
-    server: Server, tmp_path: Path
-) -> None:
-    """The cache writes tensors behind the load, out of memory that is the caller's by then."""
+def test_writes_to_tensors_do_not_reach_the_cache(server: Server, tmp_path: Path) -> None:
+    """The cache writes tensors in the background, from memory that the caller may change."""
     tensors = {f"t{number}": torch.randn(400_000) for number in range(12)}
     save_file(tensors, tmp_path / "model.safetensors")
     url = server.url("model.safetensors")
-    for attempt in range(10):  # the writer is mostly quicker than this loop
+    for attempt in range(10):  # usually the writer is faster than this loop
         cache = tmp_path / f"cache {attempt}"
         loader = ringload.Loader(cache_dir=cache, cache_validate="never")
         for tensor in loader.stream([url]):
             torch.from_dlpack(tensor).fill_(7.0)
         assert loader.flush(20.0)
-        # What is there under the name of a complete file is the object, for every reader.
+        # Every complete file in the cache has the bytes of the object.
         for complete in cache.glob("*/*/data.safetensors"):
             assert_same(load_file(complete), tensors)
     assert_same(ringload.load_file(url, cache_dir=cache, cache_validate="never"), tensors)
@@ -161,10 +159,10 @@ def change_and_restore(held: list[torch.Tensor], ended: threading.Event) -> None
             tensor.neg_().neg_()
 
 
-def test_what_is_changed_and_restored_does_not_get_into_the_cache(
+def test_temporary_changes_of_tensors_do_not_reach_the_cache(
     server: Server, tmp_path: Path
 ) -> None:
-    """The cache checks the very bytes that it writes, also while they change."""
+    """The cache computes checksums of the bytes that it writes, even while they change."""
     tensors = {f"t{number}": torch.randn(400_000) for number in range(12)}
     save_file(tensors, tmp_path / "model.safetensors")
     url = server.url("model.safetensors")
@@ -197,7 +195,7 @@ def test_a_file_whose_tensors_are_not_aligned(tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + data.numpy().tobytes())
     native = next(ringload.Loader().stream([str(path)]))
-    assert native.address % 4 != 0, "the test tests what it says"
+    assert native.address % 4 != 0, "the tensor is aligned in the file, so the test has no effect"
     found = ringload.load_file(path)["a"]
     assert found.data_ptr() % 64 == 0
     assert torch.equal(found, data)
@@ -211,7 +209,7 @@ def test_devices_are_named_as_torch_names_them(small: Path) -> None:
     assert ringload._frameworks.device_name("cuda") == "cuda:0"
 
 
-def test_a_summary_says_what_was_done(small: Path) -> None:
+def test_a_summary_counts_tensors_and_bytes(small: Path) -> None:
     stream = ringload.Loader().stream([str(small)])
     assert (stream.tensor_count, stream.total_bytes) == (4, 48 + 10 + 4)
     assert sum(tensor.nbytes for tensor in stream) == stream.done_bytes == stream.total_bytes

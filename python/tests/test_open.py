@@ -1,4 +1,4 @@
-"""Lazy opening: tensors and parts of them, against `safetensors.safe_open`."""
+"""`open`: tensors and slices of them, compared with those of `safetensors.safe_open`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import ringload
 
 
 def random_index(draw: random.Random, size: int, *, steps: bool) -> Any:
-    """A slice within and around a dimension."""
+    """Returns a random slice whose ends are inside or outside of a dimension."""
     ends = [None, *range(-size - 2, size + 3)]
     step = draw.choice([None, 1, 2, 3, size + 1]) if steps else None
     return slice(draw.choice(ends), draw.choice(ends), step)
 
 
-def test_parts_are_what_safe_open_gives(tmp_path: Path) -> None:
+def test_slices_are_those_of_safe_open(tmp_path: Path) -> None:
     draw = random.Random(6)
     dtypes = [torch.float32, torch.int8, torch.bfloat16, torch.float64, torch.bool]
     tensors = {}
@@ -43,7 +43,7 @@ def test_parts_are_what_safe_open_gives(tmp_path: Path) -> None:
                 index = tuple(
                     random_index(draw, size, steps=False) for size in tensor.shape[:dimensions]
                 )
-                # The reference is torch: safe_open refuses some slices that torch takes.
+                # torch is the reference, because safe_open refuses some slices.
                 assert same(part[index], tensor[index]), (name, index)
                 try:
                     reference = their_part[index]
@@ -65,10 +65,10 @@ def test_indices_of_every_kind_are_as_torch_takes_them(tmp_path: Path) -> None:
                 index.append(draw.choice([integer, random_index(draw, size, steps=True)]))
             if draw.random() < 0.5:
                 at = draw.randrange(0, len(index) + 1)
-                # Behind an Ellipsis, dimensions count from the end.
+                # The indices after an Ellipsis apply to the last dimensions.
                 sizes = tensor.shape[len(tensor.shape) - (len(index) - at) :]
-                tail = [random_index(draw, size, steps=True) for size in sizes]
-                index = [*index[:at], ..., *tail]
+                rest = [random_index(draw, size, steps=True) for size in sizes]
+                index = [*index[:at], ..., *rest]
             assert same(part[tuple(index)], tensor[tuple(index)]), index
         assert same(part[2], tensor[2])
         assert same(part[...], tensor)
@@ -76,7 +76,7 @@ def test_indices_of_every_kind_are_as_torch_takes_them(tmp_path: Path) -> None:
         assert same(opened.get_slice("s")[()], torch.tensor(2.0))
 
 
-def test_wrong_indices_say_what_is_wrong(small: Path) -> None:
+def test_errors_of_invalid_indices_say_what_is_wrong(small: Path) -> None:
     with ringload.open(small) as opened:
         part = opened.get_slice("a")
         for index, kind, text in [
@@ -84,7 +84,7 @@ def test_wrong_indices_say_what_is_wrong(small: Path) -> None:
             (3, IndexError, "index 3 is out of range for dimension 0 of size 3"),
             ((0, -5), IndexError, "index -5 is out of range for dimension 1 of size 4"),
             (slice(None, None, -1), ValueError, "steps must be above 0"),
-            ((..., ...), ValueError, "one Ellipsis only"),
+            ((..., ...), ValueError, "only one Ellipsis"),
             ("x", ValueError, "'x' is not an index"),
             (True, ValueError, "True is not an index"),
             (None, ValueError, "None is not an index"),
@@ -97,7 +97,7 @@ def test_wrong_indices_say_what_is_wrong(small: Path) -> None:
                 opened.get_tensor(name)
             with pytest.raises(ringload.NotFoundError, match="no tensor called"):
                 opened.get_slice(name)
-    with pytest.raises(ringload.InvalidInputError, match="closed; open it anew"):
+    with pytest.raises(ringload.InvalidInputError, match="closed; open it again"):
         opened.keys()
 
 
@@ -116,8 +116,8 @@ def test_only_the_bytes_needed_come_over_the_network(server: Server) -> None:
             ((slice(None, None, 1000), slice(0, 4)), 8 * 16),
         ]:
             assert same(part[index], tensor[index])
-            came = sum(last - first + 1 for first, last in server.ranges)
-            assert came <= most, (index, came)
+            requested = sum(last - first + 1 for first, last in server.ranges)
+            assert requested <= most, (index, requested)
             server.ranges.clear()
 
 

@@ -1,4 +1,4 @@
-"""Who reads what: cuts that are complete, in order, and as even as whole tensors allow."""
+"""Spans of tensors: they are complete, in order, and as even as whole tensors allow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ringload.distributed import failure, spans
 
 
 def best(sizes: list[int], ranks: int) -> int:
-    """The smallest largest span, by trying all."""
+    """Returns the smallest possible size of the largest span, by trying all cuts."""
     cuts = combinations(range(len(sizes) + 1), ranks - 1)
     every = ([0, *sorted(cut), len(sizes)] for cut in cuts)
     return min(max(sum(sizes[a:b]) for a, b in zip(cut, cut[1:])) for cut in every)
@@ -32,12 +32,12 @@ def test_cuts_are_complete_and_no_others_are_more_even() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0, 0], [7]])
-def test_little_is_cut_too(sizes: list[int]) -> None:
+def test_few_tensors_are_cut_too(sizes: list[int]) -> None:
     for ranks in (1, 2, 5):
         assert [n for span in spans(sizes, ranks) for n in span] == list(range(len(sizes)))
 
 
-def test_a_hundred_thousand_tensors_are_cut_in_no_time() -> None:
+def test_a_hundred_thousand_tensors_are_cut() -> None:
     choose = random.Random(2)
     sizes = [choose.randrange(1 << 30) for _ in range(100_000)]
     cut = spans(sizes, 64)
@@ -45,7 +45,7 @@ def test_a_hundred_thousand_tensors_are_cut_in_no_time() -> None:
     assert largest < sum(sizes) / 64 + (1 << 30)
 
 
-def test_errors_come_across_as_what_they_are() -> None:
+def test_decoded_errors_have_the_same_class() -> None:
     for error in (IoError("the disk"), ValueError("é\ud800" * 5000), KeyError("k")):
         text = failure.encode(error, 4096)
         assert len(text) <= 4096

@@ -1,4 +1,4 @@
-"""Forks, threads, and the end of the interpreter: no crash, no hang."""
+"""Forks, threads, and the end of the interpreter cause no crashes and no hangs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORK = """
 import os, sys, time
 import torch
 def child(body):
-    '''Runs body in a forked child; its exit status has to be 0 within 20 s.'''
+    '''Runs body in a forked child, which has to exit with status 0 within 20 s.'''
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -41,7 +41,7 @@ def child(body):
 def test_a_child_loads_whatever_its_parent_did(
     small: Path, server: Server, tmp_path: Path, before: str
 ) -> None:
-    # The parent's connections, threads, cache and credentials are not the child's.
+    # A child does not share its parent's connections, threads, cache and credentials.
     out = run(f"""
 {FORK}
 import ringload
@@ -61,7 +61,7 @@ print("done")
     assert out == "done\n"
 
 
-def test_what_a_parent_made_is_safe_in_a_child(slow: Server, small: Path) -> None:
+def test_objects_of_a_parent_are_safe_in_a_child(slow: Server, small: Path) -> None:
     out = run(f"""
 {FORK}
 import gc
@@ -86,14 +86,14 @@ def body():
         opened.keys()
     except ringload.CancelledError:
         pass
-    # Memory is there, and its own.
+    # The child has its own copy of the memory.
     assert torch.from_dlpack(tensor).shape == (3, 4)
     arrays["a"].zero_()
     del live, local, tensor, opened
     arrays = stream = None
     gc.collect()
 child(body)
-assert arrays["a"][2, 3] == 11, "the parent's is untouched"
+assert arrays["a"][2, 3] == 11, "the child has changed the parent's memory"
 live.close()
 assert len(list(local)) == 3
 print("done")
@@ -112,7 +112,7 @@ pid = os.fork()
 if pid == 0:
     own = ringload.stream({str(small)!r})
     next(own)
-    sys.exit(3)  # with all that comes at the end of an interpreter
+    sys.exit(3)  # runs the atexit handlers
 for _ in range(1500):
     done, status = os.waitpid(pid, os.WNOHANG)
     if done:
@@ -196,7 +196,7 @@ def test_a_tensor_outlives_everything(small: Path) -> None:
     del stream
     expected = load_file(small)
     small.unlink()
-    # What is free is used again, by others.
+    # Other loads may reuse free memory.
     others = [ringload.Loader for _ in range(3)]
     assert others and all(same(tensors[name], expected[name]) for name in expected)
 
@@ -243,7 +243,7 @@ print("ending", flush=True)
     assert out == "ending\n"
 
 
-def test_threads_that_load_for_ever_do_not_hold_up_the_end(small: Path) -> None:
+def test_threads_that_load_for_ever_do_not_delay_the_end(small: Path) -> None:
     for _ in range(5):
         out = run(f"""
 import threading, time

@@ -1,4 +1,4 @@
-"""`SafetensorsStreamer`: its calls, its errors, and what it does as Run:ai's own does."""
+"""`SafetensorsStreamer`: its calls and errors, compared with those of Run:ai's streamer."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def load(paths: list[str], **options: Any) -> models.Model:
         return dict(streamer.get_tensors())
 
 
-def test_every_tensor_comes_once_with_its_type_shape_and_bytes(
+def test_every_tensor_is_loaded_once_with_its_type_shape_and_bytes(
     files: tuple[list[str], models.Model],
 ) -> None:
     paths, model = files
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(paths)
-        # As vLLM and SGLang count them.
-        about = streamer.files_to_tensors_metadata
-        assert sum(len(tensors) for tensors in about.values()) == len(model)
-        assert list(about) == [0, 1, 2]
-        assert {(t.name, t.shape, t.nbytes) for tensors in about.values() for t in tensors} == {
+        # vLLM and SGLang count the tensors like this.
+        metadata = streamer.files_to_tensors_metadata
+        assert sum(len(tensors) for tensors in metadata.values()) == len(model)
+        assert list(metadata) == [0, 1, 2]
+        assert {(t.name, t.shape, t.nbytes) for tensors in metadata.values() for t in tensors} == {
             (name, tuple(tensor.shape), tensor.nbytes) for name, tensor in model.items()
         }
         assert streamer.total_size == sum(tensor.nbytes for tensor in model.values())
@@ -76,7 +76,7 @@ def test_tensors_that_are_kept_stay_as_they_are_whatever_the_limit(
 
 
 @pytest.mark.parametrize("owned", [True, False])
-def test_a_loop_gets_along_with_the_smallest_limit(
+def test_a_loop_needs_only_the_smallest_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owned: bool
 ) -> None:
     model = {f"t{n}": models.noise(n, (3_000_000,)) for n in range(20)}
@@ -124,7 +124,7 @@ def test_wrong_tensor_names_are_refused(
     with SafetensorsStreamer() as streamer:
         with pytest.raises(kind, match=text):
             streamer.stream_files(files[0], tensor_names=names)
-        # The session goes on.
+        # The session can still be used.
         streamer.stream_file(files[0][0])
         assert list(streamer.get_tensors())
 
@@ -140,7 +140,7 @@ def test_some_tensors_are_loaded_alone(files: tuple[list[str], models.Model]) ->
         assert models.digests(load(paths, tensor_names=names)) == expected
 
 
-def test_names_in_two_files_come_twice_and_cannot_be_asked_for(tmp_path: Path) -> None:
+def test_names_in_two_files_are_loaded_twice_and_cannot_be_selected(tmp_path: Path) -> None:
     one = models.write(
         tmp_path / "1.safetensors", {"a": models.noise(1, (5,)), "b": models.noise(2, (5,))}
     )
@@ -172,16 +172,16 @@ def test_a_session_is_used_within_its_block_and_one_load_at_a_time(
         streamer.stream_files(paths)
         with pytest.raises(ValueError, match="cannot start a new stream"):
             streamer.stream_files(paths)
-        left = streamer.get_tensors()
-        next(left)
+        unfinished = streamer.get_tensors()
+        next(unfinished)
         with pytest.raises(ValueError, match="cannot start a new stream"):
             streamer.stream_files(paths)
-        left.close()
+        unfinished.close()
         streamer.stream_file(paths[0])
-        taken = streamer.get_tensors()
+        complete = streamer.get_tensors()
         for _ in range(len(streamer.files_to_tensors_metadata[0])):
-            next(taken)
-        streamer.stream_files(paths)  # all were taken, though the loop did not see its end
+            next(complete)
+        streamer.stream_files(paths)  # all tensors were taken, although the iterator has not ended
         streamer.get_tensors().close()
         for _ in streamer.get_tensors():
             break
@@ -198,7 +198,7 @@ def test_a_session_is_used_within_its_block_and_one_load_at_a_time(
         assert list(streamer.get_tensors())
 
 
-def test_an_exception_in_the_loop_ends_the_load_and_comes_out_as_it_is(
+def test_an_exception_in_the_loop_ends_the_load_and_is_raised_unchanged(
     files: tuple[list[str], models.Model],
 ) -> None:
     before = threading.active_count()
@@ -220,10 +220,10 @@ def test_tensors_outlive_the_session(files: tuple[list[str], models.Model]) -> N
         assert len(kept) == keep
         for name, tensor in kept.items():
             assert models.digest(tensor) == models.digest(model[name])
-            tensor.zero_()  # they are the caller's to write to
+            tensor.zero_()  # the caller may write to tensors
 
 
-def test_every_error_is_a_value_error_and_what_it_is(tmp_path: Path) -> None:
+def test_every_error_is_a_value_error_and_of_its_own_class(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.safetensors")
     bad = models.write_raw(tmp_path / "bad.safetensors", {"a": {"dtype": "F32"}})
     short = models.write_raw(
@@ -271,7 +271,7 @@ def test_a_wrong_limit_is_named(
         load(files[0])
 
 
-def test_run_ai_s_variables_are_heeded(
+def test_run_ai_s_variables_are_read(
     files: tuple[list[str], models.Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, good, wrong in [
@@ -287,7 +287,7 @@ def test_run_ai_s_variables_are_heeded(
                 load(files[0])
 
 
-def test_one_import_is_all_that_changes() -> None:
+def test_only_the_import_changes() -> None:
     code = """
 import sys
 import ringload
@@ -309,7 +309,7 @@ def theirs(paths: list[str], **options: Any) -> models.Model:
         return {name: tensor.clone() for name, tensor in session.get_tensors()}
 
 
-def test_run_ai_s_own_gives_the_same(files: tuple[list[str], models.Model]) -> None:
+def test_run_ai_s_streamer_loads_the_same(files: tuple[list[str], models.Model]) -> None:
     paths, _ = files
     for options in ({}, {"tensor_names": ["w1", "scalar", "nothing"]}):
         ours, others = load(paths, **options), theirs(paths, **options)
@@ -335,7 +335,7 @@ def test_run_ai_s_own_gives_the_same(files: tuple[list[str], models.Model]) -> N
         [],
     ],
 )
-def test_what_run_ai_s_refuses_is_refused(tmp_path: Path, header: Any) -> None:
+def test_files_that_run_ai_s_streamer_refuses_are_refused(tmp_path: Path, header: Any) -> None:
     pytest.importorskip("runai_model_streamer")
     path = models.write_raw(tmp_path / "bad.safetensors", header, b"\0" * 15)
     for refused in (load, theirs):

@@ -1,4 +1,4 @@
-"""vLLM's `load_format="ringload"`: its options, its loader by itself, and all in the real vLLM."""
+"""The vLLM plugin: its options, its loader with a stand-in for vLLM, and its loads in vLLM."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("extra", "sentence"),
         [
-            ({"colour": 1}, r"has the keys locations, .*, not \['colour'\]"),
+            ({"colour": 1}, r"accepts the keys locations, .*, not \['colour'\]"),
             (["memory_limit"], "must be an object"),
             ({"memory_limit": -2}, "memory_limit must be"),
             ({"memory_limit": True}, "memory_limit must be"),
@@ -47,7 +47,7 @@ class TestOptions:
             ({"distributed": True, "memory_limit": 0}, "RINGLOAD_MEMORY_LIMIT"),
         ],
     )
-    def test_what_cannot_be_meant_is_refused_by_name(self, extra, sentence):
+    def test_invalid_options_are_named(self, extra, sentence):
         with pytest.raises(InvalidInputError, match=sentence):
             Options.of(extra)
 
@@ -80,7 +80,7 @@ def vllm(monkeypatch):
 
 @pytest.fixture
 def loader(vllm):
-    """Makes a loader with an extra config."""
+    """Creates a loader with an extra config."""
     from ringload.vllm.loader import RingloadModelLoader
 
     return lambda **extra: RingloadModelLoader(vllm.LoadConfig(**extra))
@@ -97,7 +97,7 @@ def write(path, **tensors):
 
 
 def model(*names, **attributes):
-    """A model of the parameters `names`, which takes its weights as vLLM's models do."""
+    """Returns a model with the parameters `names`, which loads weights as vLLM's models do."""
     import torch
     from torch import nn
 
@@ -110,7 +110,7 @@ def model(*names, **attributes):
         def load_weights(self, weights):
             parameters = dict(self.named_parameters())
             loaded = set()
-            for name, tensor in list(weights):  # some of vLLM's hold all of them
+            for name, tensor in list(weights):  # some of vLLM's models hold all tensors
                 parameters[name].data.copy_(tensor)
                 loaded.add(name)
             return loaded
@@ -135,7 +135,7 @@ class TestLoader:
     def test_a_folder_with_its_index_is_loaded(self, vllm, loader, tmp_path):
         write(tmp_path / "one.safetensors", a=1)
         write(tmp_path / "two.safetensors", b=2)
-        write(tmp_path / "consolidated.safetensors", a=9, b=9)  # the same again, as some have it
+        write(tmp_path / "consolidated.safetensors", a=9, b=9)  # some models have a second copy
         index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
         made = model("a", "b")
@@ -155,8 +155,8 @@ class TestLoader:
         loader().load_weights(made, config)
         assert values(made) == {"a": 3.0}
 
-    def test_locations_are_for_the_model_they_name_alone(self, vllm, loader, tmp_path):
-        """A draft model has the same load config, and so has a reload from elsewhere."""
+    def test_locations_apply_only_to_the_model_that_they_name(self, vllm, loader, tmp_path):
+        """A draft model, or a reload from another location, has the same load config."""
         write(tmp_path / "store" / "model.safetensors", a=4)
         write(tmp_path / "draft" / "model.safetensors", a=5)
         locations = {str(tmp_path / "model"): str(tmp_path / "store")}
@@ -170,7 +170,7 @@ class TestLoader:
         loads.load_weights(made, elsewhere)
         assert values(made) == {"a": 4.0}
 
-    def test_a_model_that_holds_everything_is_no_error_under_a_limit(self, vllm, loader, tmp_path):
+    def test_a_model_may_hold_all_tensors_under_a_limit(self, vllm, loader, tmp_path):
         import torch
         from safetensors.torch import save_file
 
@@ -190,7 +190,7 @@ class TestLoader:
         with pytest.raises(ringload.MemoryLimitError, match="1048576"):
             list(weights)
 
-    def test_what_the_model_does_not_load_is_not_read(self, vllm, loader, tmp_path):
+    def test_tensors_that_the_model_does_not_use_are_not_read(self, vllm, loader, tmp_path):
         write(tmp_path / "model.safetensors", a=1, mtp=2)
         made = model("a", is_unused_checkpoint_weight=lambda name: name == "mtp")
         weights = dict(loader().get_all_weights(vllm.ModelConfig(tmp_path), made))
@@ -199,7 +199,7 @@ class TestLoader:
         weights = dict(loader().get_all_weights(vllm.ModelConfig(tmp_path), made))
         assert weights.keys() == {"a", "mtp"}
 
-    def test_secondary_weights_come_with_their_prefix(self, vllm, loader, tmp_path):
+    def test_secondary_weights_have_their_prefix(self, vllm, loader, tmp_path):
         write(tmp_path / "model.safetensors", a=1)
         write(tmp_path / "heads" / "head.safetensors", weight=2)
         write(tmp_path / "heads" / "other.safetensors", weight=9)
@@ -214,21 +214,21 @@ class TestLoader:
         loader().load_weights(made, vllm.ModelConfig(tmp_path))
         assert values(made) == {"a": 1.0, "head_weight": 2.0}
 
-    def test_files_that_are_no_safetensors_are_refused(self, vllm, loader, tmp_path):
+    def test_files_other_than_safetensors_are_refused(self, vllm, loader, tmp_path):
         made = model(allow_patterns_overrides=["*.gguf"])
-        with pytest.raises(NotFoundError, match=r"wants \*\.gguf"):
+        with pytest.raises(NotFoundError, match=r"requires \*\.gguf"):
             list(loader().get_all_weights(vllm.ModelConfig(tmp_path), made))
 
-    def test_a_weight_that_did_not_come_is_an_error(self, vllm, loader, tmp_path):
+    def test_a_missing_weight_is_an_error(self, vllm, loader, tmp_path):
         write(tmp_path / "model.safetensors", a=1)
         with pytest.raises(ValueError, match="lacks 1 weights of the model: b"):
             loader().load_weights(model("a", "b"), vllm.ModelConfig(tmp_path))
-        # Those that quantization makes are not in the checkpoint.
+        # Parameters that quantization creates are not in the checkpoint.
         loader().load_weights(model("a", "b"), vllm.ModelConfig(tmp_path, quantization="fp8"))
         scaled = model("a", "b", quant_method=SimpleNamespace(process_weights_after_loading=print))
         loader().load_weights(scaled, vllm.ModelConfig(tmp_path))
 
-    def test_tensors_go_where_the_rank_is(self, vllm, loader, tmp_path, monkeypatch):
+    def test_tensors_are_loaded_to_the_gpu_of_the_rank(self, vllm, loader, tmp_path, monkeypatch):
         write(tmp_path / "model.safetensors", a=1)
         seen = []
         monkeypatch.setattr(
@@ -274,7 +274,7 @@ class TestLoader:
 
 
 class TestInVllm:
-    """vLLM itself builds a Llama, and has it loaded by ringload and by its own loader."""
+    """vLLM builds a Llama and loads it with ringload and with its own loader."""
 
     CASES = (
         {"load_format": "safetensors"},
@@ -297,10 +297,10 @@ class TestInVllm:
             assert ours == [theirs] * 3
             assert refused["error"] == "InvalidInputError"
         if ranks == 2:
-            assert answers[0] != answers[1]  # each has its own part of the model
+            assert answers[0] != answers[1]  # each rank has its own part of the model
 
     def run(self, folder, scratch, ranks):
-        """What each rank answered to the cases."""
+        """Returns the results of the cases for each rank."""
         logs = [scratch / f"log{rank}" for rank in range(ranks)]
         results = [scratch / f"result{rank}.json" for rank in range(ranks)]
         children = []

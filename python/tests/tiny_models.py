@@ -1,4 +1,4 @@
-"""Tiny models with random weights, written as transformers writes them."""
+"""Tiny models with random weights, written by transformers."""
 
 import torch
 
@@ -13,7 +13,7 @@ LLAMA = {
 
 
 def write_llama(folder, *, tied=False, dtype="float32", shard="1GB"):
-    """A Llama of 2 layers."""
+    """Writes a Llama with 2 layers."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(**LLAMA, tie_word_embeddings=tied, dtype=dtype)
@@ -21,7 +21,7 @@ def write_llama(folder, *, tied=False, dtype="float32", shard="1GB"):
 
 
 def write_gpt2(folder, *, dtype="float32", shard="1GB"):
-    """A GPT-2 of 2 layers, whose head is its embedding."""
+    """Writes a GPT-2 with 2 layers, whose head is tied to its embedding."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(vocab_size=128, n_positions=64, n_embd=64, n_layer=2, n_head=4, dtype=dtype)

@@ -1,10 +1,11 @@
-"""Loads a model with the real vLLM, on a machine without a GPU: a child of `test_vllm.py`.
+"""Loads a model with the real vLLM on a machine without a GPU, for `test_vllm.py`.
 
     python vllm_child.py MODEL RESULT RANK WORLD STORE < cases.json
 
-One rank of `WORLD`, which meet by the file `STORE`. For each case (a load config), the digest of
-every parameter and buffer of the model that vLLM's own `get_model` gives, or the error, goes into
-the JSON file `RESULT`. vLLM's platform is that of CPUs, which its wheel for GPUs has, too.
+The process is one of `WORLD` ranks, which rendezvous through the file `STORE`. For each case (a
+load config) it writes the digest of every parameter and buffer of the model that vLLM's `get_model`
+returns, or the error, to the JSON file `RESULT`. It uses vLLM's CPU platform, which the GPU wheel
+contains, too.
 """
 
 import hashlib
@@ -50,7 +51,7 @@ def main():
 
 
 def loaded(config, load_config):
-    config.compilation_config.static_forward_context.clear()  # of the model before
+    config.compilation_config.static_forward_context.clear()  # entries of the previous model
     try:
         model = get_model(vllm_config=config, load_config=load_config)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""What the plugin uses of vLLM, for tests where it is not installed.
+"""A stand-in for the parts of vLLM that the plugin uses, for tests without vLLM.
 
-Modules of the same names and signatures as in vLLM 0.33.0. `test_vllm.py` runs the plugin in the
-real one, too, where there is one.
+The modules have the names and signatures of those in vLLM 0.33.0. `test_vllm.py` runs the plugin in
+the real vLLM, too, if it is installed.
 """
 
 import sys
@@ -14,7 +14,7 @@ class BaseModelLoader:
 
 
 class Platform:
-    """A machine whose rank has the GPU `ordinal`, or none."""
+    """A platform on which this rank has the GPU `ordinal`; None for no GPU."""
 
     ordinal = None
 
@@ -26,7 +26,7 @@ class Platform:
 
 
 class Hub:
-    """Takes down what is downloaded, and has one repository, in `folder`."""
+    """A Hub that records downloads and has one repository, in `folder`."""
 
     def __init__(self):
         self.folder = None
@@ -69,7 +69,7 @@ class ModelConfig:
 
 
 class StandIn:
-    """The modules, put in place by `install`."""
+    """The modules of vLLM, which `install` adds to `sys.modules`."""
 
     def __init__(self):
         self.platform = Platform()
@@ -87,10 +87,10 @@ class StandIn:
 
     def install(self, monkeypatch):
         def module(name, **content):
-            made = types.ModuleType(name)
-            vars(made).update(content)
-            monkeypatch.setitem(sys.modules, name, made)
-            return made
+            created = types.ModuleType(name)
+            vars(created).update(content)
+            monkeypatch.setitem(sys.modules, name, created)
+            return created
 
         for name in [name for name in sys.modules if name.split(".")[0] == "vllm"]:
             monkeypatch.delitem(sys.modules, name)

@@ -1,11 +1,11 @@
 """One load shared by the ranks of a `torch.distributed` group.
 
-    every rank:  opens the headers -> agrees with the others -> its span of the tensors (partition)
-                 reads its span -> exchange, round by round -> every tensor, on every rank
+    every rank:  reads the headers -> agrees with the others -> gets a span of the tensors
+                 reads its span    -> exchange, in rounds    -> has every tensor
 
-The ranks are found and kept by `group`, who reads what is said by `partition`, and `exchange` moves
-the bytes, by torch's collectives, in bounded staging. `failure` carries errors from one rank to
-all.
+`group` finds the ranks and creates their process groups. `partition` assigns a span of the tensors
+to each rank. `exchange` sends the tensors to all ranks with torch's collectives, through staging
+buffers of a fixed size. `failure` encodes an error of one rank for the others.
 """
 
 from .exchange import Exchange

@@ -1,21 +1,23 @@
-"""The exchange: every rank gives what it reads to all others, round by round, in bounded staging.
+"""The exchange: every rank sends the tensors that it reads to all others, in rounds.
 
-    round:  each rank takes tensors from its own load: small ones packed into its staging buffer,
-            up to the first large one
-            all say what they have (one small all-gather); that is also when a failure is told
-            rank after rank broadcasts: its packed tensors in one go, its large one in pieces
+    round:  1. each rank takes tensors from its own load and packs small ones into its staging
+               buffer, up to the first large tensor
+            2. all ranks exchange status messages (a small all-gather): which tensors they send in
+               this round, or that they have failed or left
+            3. one rank after the other broadcasts: its packed tensors in one piece, its large
+               tensor in pieces of the size of a staging buffer
 
-Small tensors are copied out of the staging buffers; a large one is sent from where it was loaded
-to, and received right into memory of its own. So every tensor that is handed out is its own, and is
-never written to again. All ranks hand the tensors out in the same order.
+Small tensors are copied out of the staging buffers. A large tensor is sent from the memory that it
+was loaded to, and received directly into its final memory. So every tensor that an exchange yields
+has its own memory, which is never written to again. All ranks yield the tensors in the same order.
 
-Memory of a rank besides what its caller holds: its load's ring, two staging buffers, and on a
-receiving rank the large tensor that is coming in.
+A rank needs memory for the tensors that its caller holds, the ring of its load, two staging
+buffers, and the large tensor that it is receiving.
 
-What must hold for nobody to wait in vain: each rank goes on asking for tensors until there are no
-more, or leaves (`leave`). A rank that leaves or fails takes part, without keeping anything, to the
-end of the round; the others hear of it at the beginning of the next one and stop there, too. A rank
-that is killed, or does neither, ends the others after the group's timeout at the latest.
+To keep the collectives matched, each rank has to iterate to the end or call `leave`. A rank that
+leaves or fails takes part in the broadcasts of the current round without keeping tensors; its next
+status message tells the other ranks, which then stop, too. If a rank is killed, or neither iterates
+nor leaves, the other ranks fail after the group's timeout at the latest.
 """
 
 from __future__ import annotations
@@ -35,109 +37,110 @@ if TYPE_CHECKING:
 
     from .group import Group
 
-#: Tensors of at most this share of a staging buffer are packed.
-_SMALL_SHARE = 8
+#: Tensors are packed if their size is at most that of a staging buffer divided by this.
+_SMALL_DIVISOR = 8
 
-#: Packed tensors begin at multiples of this in a staging buffer: good for all types, on all
-#: devices.
+#: The alignment of packed tensors in a staging buffer, which suits all types and devices.
 _ALIGNMENT_BYTES = 256
 
-#: The most tensors that one rank packs for one round.
+#: The maximum number of tensors that a rank packs in a round.
 _COUNT_MAX = 512
 
-#: A rank's word: its state, how many tensors it packed, its large tensor (-1: none), and the rest
-#: of the room: what it packed, or the text of its error behind that text's length.
-_HEAD = 3
-_ROOM = _COUNT_MAX
+#: A status message has 64-bit integers. The header is the state of the rank, a length, and the
+#: position of its large tensor (-1 for none). The payload is the positions of the packed tensors,
+#: and the length their number; or the encoded error, and the length that of its text in bytes.
+_HEADER_LENGTH = 3
+_PAYLOAD_LENGTH = _COUNT_MAX
 
-_GOING_ON, _FAILED, _LEFT = range(3)
+_RUNNING, _FAILED, _LEFT = range(3)
 
 
-class Source(Protocol):
-    """What a rank reads."""
+class TensorSource(Protocol):
+    """The tensors that a rank reads."""
 
     def __next__(self) -> tuple[int, torch.Tensor]:
-        """The position of a tensor among all items, and the tensor, contiguous."""
+        """Returns the position of a tensor among all items, and the contiguous tensor."""
 
     def close(self) -> None:
         """Stops reading."""
 
 
-class _Message(NamedTuple):
-    """What one rank broadcasts at once."""
+class _Broadcast(NamedTuple):
+    """The tensors that a rank broadcasts in a round."""
 
     sender: int
-    #: Positions of items.
+    #: The positions of the packed tensors among all items.
     packed: tuple[int, ...]
+    #: The position of the large tensor.
     large: int | None
 
 
 class Exchange:
-    """The tensors of a load that a group shares, for one of its ranks."""
+    """One rank's part in a load that a group shares: an iterator over all tensors."""
 
     def __init__(
         self,
         group: Group,
         items: Sequence[Item],
-        source: Source,
+        source: TensorSource,
         *,
         device: torch.device,
         staging_bytes: int,
     ) -> None:
-        """An exchange that is about to begin.
+        """Prepares an exchange.
 
         Args:
             group: the ranks.
             items: all tensors of the load, the same on all ranks.
-            source: this rank's span of them, in any order.
-            device: where tensors are.
-            staging_bytes: the size of each of the two buffers, the same on all ranks.
+            source: this rank's span of the tensors, in any order.
+            device: the device that tensors are loaded to.
+            staging_bytes: the size of each of the two staging buffers, the same on all ranks.
         """
         self._group, self._items = group, items
         self._source, self._device = source, device
         self._staging_bytes = max(staging_bytes, _ALIGNMENT_BYTES)
-        #: What goes out, and what comes in.
+        #: The outgoing and the incoming staging buffer.
         self._staging: tuple[torch.Tensor, torch.Tensor] | None = None
-        #: Messages of the round that are to come.
-        self._pending: deque[_Message] = deque()
-        #: What was read for the next round, and was too much for this one.
-        self._early: tuple[int, torch.Tensor] | None = None
-        #: The large tensor that this rank gives in this round.
+        #: The broadcasts of this round that are still to be done.
+        self._pending: deque[_Broadcast] = deque()
+        #: A tensor that was read but did not fit into this round.
+        self._carried_over: tuple[int, torch.Tensor] | None = None
+        #: The large tensor that this rank broadcasts in this round.
         self._large: torch.Tensor | None = None
         self._exchanged = 0
         self._error: BaseException | None = None
-        self._is_over = len(items) == 0
+        self._is_finished = len(items) == 0
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """All tensors by name. A loop that is left early leaves the group.
+        """Yields all tensors by name. Closing the iterator early leaves the exchange.
 
         Raises:
-            Error: what this rank's load raises; the other ranks raise it with this rank's number.
-            CancelledError: when another rank left.
-            UnreachableError: when another rank is gone, or does not come in time.
+            Error: this rank's load failed; the other ranks raise the error with its rank number.
+            CancelledError: another rank left.
+            UnreachableError: another rank has ended, or does not take part in time.
         """
         try:
-            while not self._is_over:
-                ready = deque(self._step())
-                while ready:
-                    position, tensor = ready.popleft()
+            while not self._is_finished:
+                received = deque(self._step())
+                while received:
+                    position, tensor = received.popleft()
                     yield self._items[position].name, tensor
-                    # The caller's alone, before the next one needs its memory.
+                    # Drops the last reference here before the next tensor needs memory.
                     del tensor
         finally:
             self.leave()
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes."""
-        return self._is_over
+    def is_finished(self) -> bool:
+        """Whether the exchange has no more tensors to yield."""
+        return self._is_finished
 
     def leave(self) -> None:
-        """Ends this rank's part, so that no other one waits for it. May be called again.
+        """Ends this rank's part so that no other rank waits for it. May be called repeatedly.
 
-        Waits for the others to come to the end of the round, at most for the group's timeout.
+        Takes part in the rest of the current round, which lasts up to the group's timeout.
         """
-        if self._is_over:
+        if self._is_finished:
             return
         self._error = CancelledError("left the load before its end")
         try:
@@ -145,21 +148,21 @@ class Exchange:
             while self._pending:
                 self._transfer(self._pending.popleft(), keep=False)
             if self._exchanged < len(self._items):
-                self._group.all_words(self._word(_LEFT, (), None))
+                self._group.all_gather(self._status_message(_LEFT, (), None))
         except Error:
-            # The others are gone: nobody waits.
+            # The other ranks have ended, so none of them waits for this one.
             pass
         finally:
             self._end()
 
     def _end(self) -> None:
-        self._is_over = True
-        self._early = self._large = self._staging = None
+        self._is_finished = True
+        self._carried_over = self._large = self._staging = None
         self._pending.clear()
         self._source.close()
 
     def _step(self) -> list[tuple[int, torch.Tensor]]:
-        """Does what comes next: a message, after the beginning of a round if need be."""
+        """Does the next broadcast, and begins a round first if the last one is complete."""
         try:
             if not self._pending:
                 self._begin_round()
@@ -172,7 +175,8 @@ class Exchange:
                 self._end()
             return tensors
         except BaseException:
-            # Where the others are is not known any more, or they have been told.
+            # Either the other ranks know of the error, or their state is unknown: the exchange
+            # cannot go on.
             self._end()
             raise
 
@@ -182,36 +186,40 @@ class Exchange:
         if self._error is None:
             try:
                 packed, large = self._fill()
-            except BaseException as error:  # the others are to hear of all of them
+            except BaseException as error:  # the status message reports it to the other ranks
                 self._error, packed, large = error, (), None
-        state = _GOING_ON if self._error is None else _FAILED
-        words = self._group.all_words(self._word(state, packed, large))
+        state = _RUNNING if self._error is None else _FAILED
+        messages = self._group.all_gather(self._status_message(state, packed, large))
         if self._error is not None:
             raise self._error
-        messages = [self._read(sender, word) for sender, word in enumerate(words)]
-        self._pending.extend(m for m in messages if m.packed or m.large is not None)
+        broadcasts = [self._read(sender, message) for sender, message in enumerate(messages)]
+        self._pending.extend(b for b in broadcasts if b.packed or b.large is not None)
         if not self._pending:
             missing = len(self._items) - self._exchanged
             raise IoError(f"the load ended {missing} tensors early; this is a bug")
 
     def _fill(self) -> tuple[tuple[int, ...], int | None]:
-        """Takes what this rank gives in the next round."""
+        """Takes the tensors that this rank broadcasts in the next round from its load.
+
+        Returns:
+            The positions of the packed tensors, and the position of the large one.
+        """
         packed: list[int] = []
         end = 0
         outgoing, _ = self._buffers()
         while len(packed) < _COUNT_MAX:
-            taken = self._early or next(self._source, None)
-            self._early = None
+            taken = self._carried_over or next(self._source, None)
+            self._carried_over = None
             if taken is None:
                 break
             position, tensor = taken
             size = self._items[position].nbytes
-            if size > self._staging_bytes // _SMALL_SHARE:
+            if size > self._staging_bytes // _SMALL_DIVISOR:
                 self._large = tensor
                 return tuple(packed), position
             start = _aligned(end)
             if start + size > self._staging_bytes:
-                self._early = taken
+                self._carried_over = taken
                 break
             if size > 0:
                 outgoing[start : start + size].copy_(_bytes_of(tensor))
@@ -220,79 +228,82 @@ class Exchange:
         return tuple(packed), None
 
     def _buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The staging buffers, made when they are first needed."""
+        """Returns the staging buffers, which the first call allocates."""
         import torch
 
         if self._staging is None:
             shape = (2, self._staging_bytes)
-            both = torch.empty(shape, dtype=torch.uint8, device=self._device)
-            self._staging = both[0], both[1]
+            memory = torch.empty(shape, dtype=torch.uint8, device=self._device)
+            self._staging = memory[0], memory[1]
         return self._staging
 
-    def _word(self, state: int, packed: Sequence[int], large: int | None) -> torch.Tensor:
+    def _status_message(self, state: int, packed: Sequence[int], large: int | None) -> torch.Tensor:
         import torch
 
-        word = torch.zeros(_HEAD + _ROOM, dtype=torch.int64)
-        if state == _GOING_ON:
+        message = torch.zeros(_HEADER_LENGTH + _PAYLOAD_LENGTH, dtype=torch.int64)
+        if state == _RUNNING:
             content = torch.tensor([state, len(packed), -1 if large is None else large, *packed])
-            word[: len(content)] = content
-            return word
+            message[: len(content)] = content
+            return message
         assert self._error is not None
-        text = failure.encode(self._error, _ROOM * word.element_size())
-        word[:_HEAD] = torch.tensor([state, len(text), -1])
-        room = word[_HEAD:].view(torch.uint8)
-        room[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        return word
+        text = failure.encode(self._error, _PAYLOAD_LENGTH * message.element_size())
+        message[:_HEADER_LENGTH] = torch.tensor([state, len(text), -1])
+        payload = message[_HEADER_LENGTH:].view(torch.uint8)
+        payload[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        return message
 
-    def _read(self, sender: int, word: torch.Tensor) -> _Message:
-        """What `sender` is going to broadcast.
+    def _read(self, sender: int, message: torch.Tensor) -> _Broadcast:
+        """Returns the broadcast that the status message of `sender` announces.
 
         Raises:
-            Exception: its error.
+            CancelledError: `sender` has left.
+            Exception: `sender` has failed with this error.
         """
         import torch
 
-        state, count, large = word[:_HEAD].tolist()
-        if state == _GOING_ON:
-            packed = tuple(word[_HEAD : _HEAD + count].tolist())
-            return _Message(sender, packed, None if large < 0 else large)
-        text = bytes(word[_HEAD:].view(torch.uint8)[:count].tolist())
+        state, length, large = message[:_HEADER_LENGTH].tolist()
+        if state == _RUNNING:
+            packed = tuple(message[_HEADER_LENGTH : _HEADER_LENGTH + length].tolist())
+            return _Broadcast(sender, packed, None if large < 0 else large)
+        text = bytes(message[_HEADER_LENGTH:].view(torch.uint8)[:length].tolist())
         rank = self._group.ranks[sender]
         if state == _LEFT:
             raise CancelledError(
-                f"rank {rank} left the load before its end, and with it ends on all ranks"
+                f"rank {rank} left the load before its end, which ends the load on all ranks"
             )
         raise failure.decode(text, rank)
 
-    def _transfer(self, message: _Message, *, keep: bool) -> list[tuple[int, torch.Tensor]]:
-        """Takes part in a message; gives its tensors, or nothing where they are not to be kept.
+    def _transfer(self, broadcast: _Broadcast, *, keep: bool) -> list[tuple[int, torch.Tensor]]:
+        """Takes part in a broadcast and returns its tensors, or none of them without `keep`.
 
-        What cannot be kept for want of memory is this rank's error, told in the next round: it
-        takes part in any case.
+        A rank that has no memory to keep a tensor takes part nevertheless, and reports the error in
+        the next round.
         """
-        tensors = self._transfer_packed(message, keep=keep)
-        if message.large is not None:
-            tensor = self._transfer_large(message.sender, message.large, keep=keep)
+        tensors = self._transfer_packed(broadcast, keep=keep)
+        if broadcast.large is not None:
+            tensor = self._transfer_large(broadcast.sender, broadcast.large, keep=keep)
             if tensor is not None:
-                tensors.append((message.large, tensor))
-        self._exchanged += len(message.packed) + (message.large is not None)
+                tensors.append((broadcast.large, tensor))
+        self._exchanged += len(broadcast.packed) + (broadcast.large is not None)
         return tensors if self._error is None else []
 
-    def _transfer_packed(self, message: _Message, *, keep: bool) -> list[tuple[int, torch.Tensor]]:
+    def _transfer_packed(
+        self, broadcast: _Broadcast, *, keep: bool
+    ) -> list[tuple[int, torch.Tensor]]:
         outgoing, incoming = self._buffers()
-        buffer = outgoing if message.sender == self._group.rank else incoming
-        places, end = [], 0
-        for position in message.packed:
+        buffer = outgoing if broadcast.sender == self._group.rank else incoming
+        ranges, end = [], 0
+        for position in broadcast.packed:
             start = _aligned(end)
             end = start + self._items[position].nbytes
-            places.append((position, start, end))
+            ranges.append((position, start, end))
         if end > 0:
-            self._group.broadcast(buffer[:end], message.sender)
+            self._group.broadcast(buffer[:end], broadcast.sender)
         tensors = []
         try:
-            for position, start, stop in places if keep else ():
+            for position, start, stop in ranges if keep else ():
                 memory = buffer[start:stop].clone()
-                tensors.append((position, _of_bytes(self._items[position], memory)))
+                tensors.append((position, _tensor_from_bytes(self._items[position], memory)))
         except Exception as error:
             self._error = self._error or error
         return tensors
@@ -307,7 +318,7 @@ class Exchange:
             assert tensor is not None
             memory = _bytes_of(tensor)
         elif keep:
-            tensor = self._room_for(item)
+            tensor = self._allocate(item)
             memory = None if tensor is None else _bytes_of(tensor)
         for start in range(0, item.nbytes, self._staging_bytes):
             size = min(self._staging_bytes, item.nbytes - start)
@@ -315,34 +326,39 @@ class Exchange:
             self._group.broadcast(piece, sender)
         return tensor if keep else None
 
-    def _room_for(self, item: Item) -> torch.Tensor | None:
+    def _allocate(self, item: Item) -> torch.Tensor | None:
+        """Allocates the tensor that `item` describes; None, and an error, if this fails."""
         import torch
 
         try:
             memory = torch.empty(item.nbytes, dtype=torch.uint8, device=self._device)
-            return _of_bytes(item, memory)
+            return _tensor_from_bytes(item, memory)
         except Exception as error:
             self._error = self._error or error
             return None
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a contiguous tensor: one-dimensional, in the same memory."""
+    """Returns a one-dimensional view of the bytes of a contiguous tensor."""
     import torch
 
     return tensor.reshape(-1).view(torch.uint8)
 
 
-def _of_bytes(item: Item, memory: torch.Tensor) -> torch.Tensor:
-    """The tensor that `item` describes, in `memory`: as many bytes, one-dimensional.
+def _tensor_from_bytes(item: Item, memory: torch.Tensor) -> torch.Tensor:
+    """Returns a view of `memory` as the tensor that `item` describes.
+
+    Args:
+        item: the header entry of the tensor.
+        memory: the bytes of the tensor, one-dimensional.
 
     Raises:
-        UnsupportedError: where torch has no such type.
+        UnsupportedError: torch does not have the type.
     """
     elements = memory.view(torch_dtype_of(item.dtype, item.name))
     shape = list(item.shape)
     if item.nbytes > 0 and elements.numel() != prod(shape):
-        # Two elements of 4 bits are one of torch's.
+        # torch packs two 4-bit elements into one of its elements.
         shape[-1] = elements.numel() // prod(shape[:-1])
     return elements.reshape(shape)
 

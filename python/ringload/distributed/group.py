@@ -1,11 +1,11 @@
-"""The ranks that share a load, and what they say to each other besides tensors.
+"""The ranks that share a load, and the collectives between them.
 
-Words go over gloo, in host memory, whatever the tensors go over: gloo says when a rank is gone or
-late, while a GPU's collective would wait for it. Tensors go over gloo in host memory, and between
-GPUs over NCCL where torch has it.
+Status messages always use gloo and host memory: gloo reports a rank that has ended or is late,
+while an NCCL collective would wait for it. Tensors use gloo between host memories, and NCCL between
+GPUs if torch has it.
 
-By default the ranks of each host share, as in Run:ai's streamer: bytes cross between hosts only
-where `RUNAI_STREAMER_DIST_GLOBAL=1` says that this is faster than the storage.
+By default the ranks of each host share a load, as in Run:ai's streamer. Ranks of different hosts
+share one only with `RUNAI_STREAMER_DIST_GLOBAL=1`, which is for networks faster than the storage.
 """
 
 from __future__ import annotations
@@ -25,137 +25,144 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("ringload")
 
-#: How long an error may be that is told before the exchange begins, in bytes.
-_SENTENCE_BYTES = 16 << 10
+#: The length limit of an encoded error in `Group.agree`.
+_ERROR_BYTES_MAX = 16 << 10
 
 
 class Group:
-    """Ranks that share a load.
+    """The ranks that share a load.
 
-    Making one is a collective call: every rank of the default group makes one, at the same point of
-    its program. It is to be closed.
+    The constructor is a collective call: every rank of the default group has to make it at the same
+    point of its program. The caller has to close the group.
     """
 
-    def __init__(self, device_type: str, *, of_all_hosts: bool, timeout: timedelta) -> None:
-        """Finds the ranks.
+    def __init__(self, device_type: str, *, all_hosts: bool, timeout: timedelta) -> None:
+        """Finds the ranks and creates their process groups.
 
         Args:
-            device_type: where tensors will be, "cpu" or "cuda".
-            of_all_hosts: whether all ranks are one group; else those of each host are.
-            timeout: how long one waits for the others.
+            device_type: the type of the device that tensors are loaded to, "cpu" or "cuda".
+            all_hosts: whether all ranks form one group; otherwise the ranks of each host do.
+            timeout: how long a rank waits for the others in a collective.
 
         Raises:
-            UnreachableError: when they are not there in time.
+            UnreachableError: the other ranks do not make this call in time.
         """
         import torch.distributed as dist
 
         self._dist = dist
         self.timeout = timeout
-        self._made: list[Any] = []
-        everyone = list(range(dist.get_world_size()))
-        with self._watched():
-            self._words = self._make(everyone, "gloo")
-            hosts = [""] * len(everyone)
-            dist.all_gather_object(hosts, socket.gethostname(), group=self._words)
-        me = dist.get_rank()
-        #: The ranks of the default group that are in this one, in order.
-        self.ranks = everyone
-        #: How many of them are on this host.
-        self.ranks_on_host = hosts.count(hosts[me])
-        if not of_all_hosts and len(set(hosts)) > 1:
-            by_host = [[r for r in everyone if hosts[r] == host] for host in sorted(set(hosts))]
-            with self._watched():
-                # Every rank makes the groups of all hosts, in one order: torch asks for that.
-                made = {tuple(ranks): self._make(ranks, "gloo") for ranks in by_host}
-            self.ranks = next(ranks for ranks in by_host if me in ranks)
-            self._words = made[tuple(self.ranks)]
-        #: This rank's position in `ranks`, and how many there are.
-        self.rank, self.size = self.ranks.index(me), len(self.ranks)
-        self._tensors = self._words
+        self._created: list[Any] = []
+        all_ranks = list(range(dist.get_world_size()))
+        with self._translating_errors():
+            self._status_group = self._new_group(all_ranks, "gloo")
+            hosts = [""] * len(all_ranks)
+            dist.all_gather_object(hosts, socket.gethostname(), group=self._status_group)
+        global_rank = dist.get_rank()
+        #: The ranks of the default group that belong to this group, in order.
+        self.ranks = all_ranks
+        #: How many ranks of the default group run on this host.
+        self.ranks_on_host = hosts.count(hosts[global_rank])
+        if not all_hosts and len(set(hosts)) > 1:
+            by_host = [[r for r in all_ranks if hosts[r] == host] for host in sorted(set(hosts))]
+            with self._translating_errors():
+                # torch requires every rank to create the groups of all hosts, in the same order.
+                created = {tuple(ranks): self._new_group(ranks, "gloo") for ranks in by_host}
+            self.ranks = next(ranks for ranks in by_host if global_rank in ranks)
+            self._status_group = created[tuple(self.ranks)]
+        #: This rank's position in `ranks`, and the number of ranks.
+        self.rank, self.size = self.ranks.index(global_rank), len(self.ranks)
+        self._tensor_group = self._status_group
         if device_type == "cuda" and dist.is_nccl_available():
-            with self._watched():
-                self._tensors = self._make_for_tensors(hosts, of_all_hosts)
+            with self._translating_errors():
+                self._tensor_group = self._new_tensor_group(hosts, all_hosts)
 
-    def _make_for_tensors(self, hosts: Sequence[str], of_all_hosts: bool) -> Any:
-        one = of_all_hosts or len(set(hosts)) == 1
-        names = [None] if one else sorted(set(hosts))
-        mine = None
+    def _new_tensor_group(self, hosts: Sequence[str], all_hosts: bool) -> Any:
+        is_one_group = all_hosts or len(set(hosts)) == 1
+        names = [None] if is_one_group else sorted(set(hosts))
+        own_group = None
         for name in names:
             ranks = [r for r, host in enumerate(hosts) if name is None or host == name]
-            made = self._make(ranks, "nccl")
+            group = self._new_group(ranks, "nccl")
             if ranks == self.ranks:
-                mine = made
-        return mine
+                own_group = group
+        return own_group
 
-    def _make(self, ranks: Sequence[int], backend: str) -> Any:
+    def _new_group(self, ranks: Sequence[int], backend: str) -> Any:
         group = self._dist.new_group(list(ranks), timeout=self.timeout, backend=backend)
         if self._dist.get_rank() in ranks:
-            self._made.append(group)
+            self._created.append(group)
         return group
 
-    def all_words(self, word: torch.Tensor) -> list[torch.Tensor]:
-        """What every rank says: small tensors of one shape and type, in host memory.
+    def all_gather(self, message: torch.Tensor) -> list[torch.Tensor]:
+        """Gathers a status message of every rank.
+
+        Args:
+            message: this rank's message: a small tensor in host memory, of the same shape and type
+                on all ranks.
+
+        Returns:
+            The message of each rank.
 
         Raises:
-            UnreachableError: when a rank is gone, or says nothing in time.
+            UnreachableError: a rank has ended, or does not make this call in time.
         """
         import torch
 
-        words = [torch.empty_like(word) for _ in self.ranks]
-        with self._watched():
-            self._dist.all_gather(words, word, group=self._words)
-        return words
+        messages = [torch.empty_like(message) for _ in self.ranks]
+        with self._translating_errors():
+            self._dist.all_gather(messages, message, group=self._status_group)
+        return messages
 
-    def agree(self, mine: object, error: BaseException | None) -> list[Any]:
-        """What every rank has to say before a load, or the error of one of them.
+    def agree(self, value: object, error: BaseException | None) -> list[Any]:
+        """Gathers a value of every rank before a load, or raises an error of one of them.
 
         Args:
-            mine: what this rank says; anything that can be pickled.
-            error: what this rank met instead.
+            value: this rank's value, which can be pickled.
+            error: the error that this rank has instead of a value.
 
         Returns:
-            What each rank says.
+            The value of each rank.
 
         Raises:
-            BaseException: `error`; else the error of the first rank that has one.
-            UnreachableError: when a rank is gone, or says nothing in time.
+            BaseException: `error`, or else the error of the first rank that has one.
+            UnreachableError: a rank has ended, or does not make this call in time.
         """
-        told = None if error is None else failure.encode(error, _SENTENCE_BYTES)
+        encoded = None if error is None else failure.encode(error, _ERROR_BYTES_MAX)
         answers: list[Any] = [None] * self.size
-        with self._watched():
-            self._dist.all_gather_object(answers, (mine, told), group=self._words)
+        with self._translating_errors():
+            self._dist.all_gather_object(answers, (value, encoded), group=self._status_group)
         if error is not None:
             raise error
-        for rank, (_, told) in zip(self.ranks, answers):
-            if told is not None:
-                raise failure.decode(told, rank)
-        return [said for said, _ in answers]
+        for rank, (_, encoded) in zip(self.ranks, answers):
+            if encoded is not None:
+                raise failure.decode(encoded, rank)
+        return [value for value, _ in answers]
 
     def broadcast(self, bytes_: torch.Tensor, sender: int) -> None:
-        """Sends `bytes_` of the rank at position `sender` to all, who get it in their `bytes_`.
+        """Sends `bytes_` of the rank at position `sender` to the `bytes_` of the other ranks.
 
         Raises:
-            UnreachableError: when a rank is gone, or does not come in time.
+            UnreachableError: a rank has ended, or does not make this call in time.
         """
-        with self._watched():
-            self._dist.broadcast(bytes_, self.ranks[sender], group=self._tensors)
+        with self._translating_errors():
+            self._dist.broadcast(bytes_, self.ranks[sender], group=self._tensor_group)
 
     def close(self) -> None:
-        """Gives up the connections. Waits for nobody."""
-        made, self._made = self._made, []
-        for group in made:
+        """Destroys the process groups, without waiting for other ranks."""
+        created, self._created = self._created, []
+        for group in created:
             try:
                 self._dist.destroy_process_group(group)
             except (RuntimeError, ValueError, AssertionError):
-                # The default group may be gone already, and this one with it.
-                _logger.debug("a group could not be destroyed", exc_info=True)
+                # The program may have destroyed the default group, and with it this one.
+                _logger.debug("a process group could not be destroyed", exc_info=True)
 
-    def _watched(self) -> _Watched:
-        return _Watched(self.timeout)
+    def _translating_errors(self) -> _CollectiveErrors:
+        return _CollectiveErrors(self.timeout)
 
 
-class _Watched:
-    """Says of what torch raises in a collective that the other ranks are to blame."""
+class _CollectiveErrors:
+    """Raises errors of torch's collectives as `UnreachableError`."""
 
     def __init__(self, timeout: timedelta) -> None:
         self._seconds = timeout.total_seconds()
@@ -166,28 +173,28 @@ class _Watched:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, RuntimeError) and not isinstance(error, Error):
             raise UnreachableError(
-                f"another rank is gone, or did not come within {self._seconds:.0f} s "
+                f"another rank has ended, or did not respond within {self._seconds:.0f} s "
                 f"(RUNAI_STREAMER_DIST_TIMEOUT): {error}"
             ) from error
 
 
 def find_group(device_type: str) -> Group | None:
-    """The ranks that share the loads of this process; None where it is alone.
+    """Returns the ranks that share the loads of this process; None if it shares them with none.
 
-    A collective call, where there is a default group.
+    This is a collective call if torch has a default group.
 
     Raises:
-        InvalidInputError: for a variable that says nothing.
-        UnreachableError: when the other ranks do not come in time.
+        InvalidInputError: an environment variable has an invalid value.
+        UnreachableError: the other ranks do not make this call in time.
     """
     import torch.distributed as dist
 
     if not is_distribution_enabled():
         return None
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        _logger.info("there is no torch.distributed group of several ranks: this one reads all")
+        _logger.info("no torch.distributed group of several ranks: this process reads all tensors")
         return None
-    group = Group(device_type, of_all_hosts=is_group_global(), timeout=distribution_timeout())
+    group = Group(device_type, all_hosts=is_group_global(), timeout=distribution_timeout())
     if group.size == 1:
         group.close()
         return None

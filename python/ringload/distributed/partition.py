@@ -1,10 +1,10 @@
-"""Who reads what: the tensors of a checkpoint, cut into one span a rank.
+"""Divides the tensors of a checkpoint into one span for each rank.
 
-A span is a run of neighbours in the files, so each rank reads large contiguous ranges; and rank r
-begins about r/N into the checkpoint, so the ranks are at different files, or places of one file, at
-any time. Where to cut is chosen so that the largest span has as few bytes as whole tensors allow.
+A span is a sequence of adjacent tensors, so each rank reads large contiguous ranges. Rank r of N
+begins about r/N into the checkpoint, so the ranks read different files, or different parts of a
+file, at the same time. The cuts minimise the number of bytes in the largest span.
 
-Every rank computes all spans from the same headers, so nothing about them has to be sent.
+Every rank computes all spans from the same headers, so they need not be sent.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import NamedTuple
 
 
 class Item(NamedTuple):
-    """A tensor of the load, as its header says."""
+    """The header entry of a tensor."""
 
     name: str
     dtype: str
-    """As safetensors calls it: "BF16"."""
+    """The name of the element type in safetensors, such as "BF16"."""
     shape: tuple[int, ...]
     nbytes: int
 
 
 def spans(sizes_bytes: Sequence[int], ranks: int) -> list[range]:
-    """Cuts tensors into one span for each of `ranks`.
+    """Divides tensors into one span for each of `ranks`.
 
     Args:
-        sizes_bytes: of the tensors, in the order of the files.
-        ranks: how many spans; at least 1.
+        sizes_bytes: the sizes of the tensors, in the order of the files.
+        ranks: the number of spans; at least 1.
 
     Returns:
-        The positions of each rank's tensors. Together they are all of them, in order; those of the
-        last ranks may be empty. No other cut into runs has a smaller largest span.
+        The positions of each rank's tensors. The spans are adjacent and cover all tensors in order;
+        the spans of the last ranks may be empty. The largest span is as small as possible.
     """
     ends = [0, *accumulate(sizes_bytes)]
-    most_bytes = _smallest_largest(ends, max(sizes_bytes, default=0), ranks)
-    cuts = _cuts(ends, most_bytes, ranks)
+    max_bytes = _smallest_span_limit(ends, max(sizes_bytes, default=0), ranks)
+    cuts = _cuts(ends, max_bytes, ranks)
     return [range(start, end) for start, end in zip([0, *cuts], cuts)]
 
 
-def _smallest_largest(ends: Sequence[int], largest_bytes: int, ranks: int) -> int:
-    """The smallest size that the largest of `ranks` spans can have, by bisection."""
+def _smallest_span_limit(ends: Sequence[int], largest_bytes: int, ranks: int) -> int:
+    """Returns the smallest size that the largest of `ranks` spans can have, by bisection."""
     total = ends[-1]
     low, high = max(largest_bytes, -(-total // ranks)), total
     while low < high:
@@ -55,11 +55,11 @@ def _smallest_largest(ends: Sequence[int], largest_bytes: int, ranks: int) -> in
     return low
 
 
-def _cuts(ends: Sequence[int], most_bytes: int, ranks: int) -> list[int]:
-    """Where spans end that are filled one after the other, each with at most `most_bytes`."""
+def _cuts(ends: Sequence[int], max_bytes: int, ranks: int) -> list[int]:
+    """Fills one span after the other with at most `max_bytes`; returns the end of each."""
     cuts, start = [], 0
     for _ in range(ranks):
-        # As far as it goes: tensors without bytes behind the last one are taken along.
-        start = bisect_right(ends, ends[start] + most_bytes) - 1
+        # Empty tensors that follow the last one that fits belong to the same span.
+        start = bisect_right(ends, ends[start] + max_bytes) - 1
         cuts.append(start)
     return cuts

@@ -1,14 +1,16 @@
-"""Run:ai Model Streamer's Python API (as of 0.17) on this engine.
+"""The Python API of Run:ai Model Streamer 0.17, implemented by ringload.
 
-A program changes its import, from `runai_model_streamer` to `ringload.runai_model_streamer`, and
-nothing else: the names are the same down to `s3_utils.s3_utils`, where programs get `S3Credentials`
-from. The names are in `ringload`, too. The package does not put itself in the other one's place in
-`sys.modules`: what a program imports is what it says. Frameworks that import the other package
-themselves run on this engine by its C library (`STREAMER_LIBRARY`), or by a plugin of their own.
+A program only changes its import from `runai_model_streamer` to `ringload.runai_model_streamer`.
+All names are the same, including `s3_utils.s3_utils`, from which programs import `S3Credentials`.
+The names are in `ringload`, too. This package does not replace `runai_model_streamer` in
+`sys.modules`. Frameworks that import `runai_model_streamer` themselves use ringload through its C
+library (`STREAMER_LIBRARY`), or through a plugin for the framework.
 
-    streamer     SafetensorsStreamer: the session          session   one load of it
-    files        list_safetensors, pull_files              model     ObjectStorageModel
-    credentials  S3Credentials                             errors    all errors are ValueErrors here
+    streamer     SafetensorsStreamer            session   opening files and loading their tensors
+    sharing      loads shared by ranks          limits    memory limits
+    devices      torch devices                  errors    errors that are ValueErrors, too
+    files        list_safetensors, pull_files   model     ObjectStorageModel
+    credentials  S3Credentials
 """
 
 from .credentials import S3Credentials

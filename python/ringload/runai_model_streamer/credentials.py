@@ -1,7 +1,7 @@
-"""Credentials for S3, as Run:ai's programs give them.
+"""`S3Credentials`, and the loader options for them.
 
-Anything with the attributes of `S3Credentials` will do, Run:ai's own class among them: nothing asks
-for the class. What is not given comes from where the AWS SDKs look.
+Functions that take credentials accept any object with the attributes of `S3Credentials`, such as
+Run:ai's own class. Missing credentials come from the sources that the AWS SDKs use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .._errors import InvalidInputError
 
 
 class S3Credentials:
-    """Credentials, and where the store is; each of them may be left out."""
+    """Credentials, region and endpoint of an S3 bucket. All of them are optional."""
 
     def __init__(
         self,
@@ -23,14 +23,14 @@ class S3Credentials:
         region_name: str | None = None,
         endpoint: str | None = None,
     ) -> None:
-        """Keeps them as they are.
+        """Stores the arguments as attributes.
 
         Args:
-            access_key_id: goes with `secret_access_key`.
-            secret_access_key: goes with `access_key_id`.
-            session_token: of temporary credentials.
-            region_name: of the bucket.
-            endpoint: the base URL of a compatible store.
+            access_key_id: the access key; requires `secret_access_key`.
+            secret_access_key: the secret key; requires `access_key_id`.
+            session_token: the session token of temporary credentials.
+            region_name: the region of the bucket.
+            endpoint: the base URL of an S3-compatible store.
         """
         self.access_key_id = access_key_id
         self.secret_access_key = secret_access_key
@@ -39,15 +39,15 @@ class S3Credentials:
         self.endpoint = endpoint
 
     def __repr__(self) -> str:
-        """Without anything secret."""
+        """Returns a description without keys and tokens."""
         return f"S3Credentials(region_name={self.region_name!r}, endpoint={self.endpoint!r})"
 
 
 def loader_options(credentials: Any | None, locations: Iterable[str]) -> dict[str, Any]:
-    """What a native loader is to be told of `credentials`: nothing where no location is in S3.
+    """Returns the loader options that carry `credentials`; empty if no location is in S3.
 
     Raises:
-        InvalidInputError: where one of key id and secret is there without the other.
+        InvalidInputError: `credentials` have a key id without a secret, or the reverse.
     """
     if credentials is None or not any(location.startswith("s3://") for location in locations):
         return {}
@@ -63,7 +63,7 @@ def loader_options(credentials: Any | None, locations: Iterable[str]) -> dict[st
     )
     if (key_id is None) != (secret is None):
         missing = "access_key_id" if key_id is None else "secret_access_key"
-        raise InvalidInputError(f"s3_credentials have no {missing}; give both parts, or neither")
+        raise InvalidInputError(f"s3_credentials have no {missing}; set both keys or neither")
     options: dict[str, Any] = {"region": region, "endpoint": endpoint}
     if key_id is not None:
         options["s3_credentials"] = (key_id, secret, token)

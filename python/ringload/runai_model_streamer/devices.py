@@ -1,7 +1,8 @@
-"""Where tensors are to end up, in torch's words and in the native module's.
+"""The device that a streamer loads tensors to.
 
-Host memory and CUDA GPUs are loaded to directly. For any other device of torch (`xpu`, `mps`, and
-GPUs of builds for ROCm) tensors are loaded to host memory, and torch brings them there one by one.
+The native module loads tensors directly to host memory and to CUDA GPUs. For torch's other devices
+(`xpu`, `mps`, and the GPUs of ROCm builds) it loads them to host memory, and torch copies each one
+to the device.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     import torch
 
 
-class Device:
-    """A device that was asked for."""
+class TargetDevice:
+    """The device that tensors are loaded to, as torch and the native module name it."""
 
     def __init__(self, device: str | torch.device | None) -> None:
-        """Reads what was asked for; None is host memory.
+        """Parses a device; None is host memory.
 
         Raises:
-            InvalidInputError: for what torch knows no device by.
+            InvalidInputError: torch has no such device.
         """
         import torch
 
@@ -31,25 +32,25 @@ class Device:
         except (RuntimeError, TypeError) as error:
             raise InvalidInputError(f"{device!r} is not a device: {error}") from error
         is_gpu = self.torch.type == "cuda" and torch.version.hip is None
-        #: Whether tensors are brought there by torch.
-        self.is_elsewhere = not is_gpu and self.torch.type != "cpu"
-        #: As the native module calls it.
+        #: Whether torch copies tensors from host memory to the device.
+        self.needs_copy = not is_gpu and self.torch.type != "cpu"
+        #: The native module's name of the device that it loads to.
         self.native = str(device_name(self.torch)) if is_gpu else "cpu"
-        #: As torch calls it.
-        self.text = str(self.torch)
+        #: torch's name of the device.
+        self.name = str(self.torch)
 
     @property
     def is_gpu(self) -> bool:
-        """Whether tensors are loaded to a GPU directly."""
+        """Whether the native module loads tensors directly to a GPU."""
         return self.native != "cpu"
 
     @property
-    def loaded_to(self) -> torch.device:
-        """Where the native module loads to."""
+    def native_device(self) -> torch.device:
+        """The device that the native module loads to."""
         import torch
 
         return torch.device(self.native)
 
-    def bring(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Brings a tensor of host memory there."""
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copies a tensor from host memory to the device."""
         return tensor.to(self.torch)

@@ -1,6 +1,6 @@
-"""Errors as Run:ai's programs expect them: whatever goes wrong in a stream is a `ValueError` there.
+"""Errors for programs that expect Run:ai's streamer, which raises a `ValueError` for every failure.
 
-So each of ringload's errors that leaves a streamer is of its own class and a `ValueError` at once.
+A streamer raises each of ringload's errors as an instance of both its own class and `ValueError`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from .._errors import Error
 
 @contextmanager
 def as_value_errors() -> Iterator[None]:
-    """Raises ringload's errors as `ValueError`s, too."""
+    """Makes ringload's errors that the block raises instances of `ValueError`, too."""
     try:
         yield
     except Error as error:
         if isinstance(error, ValueError):
             raise
-        raise _both(type(error))(str(error)).with_traceback(
+        raise _value_error_class(type(error))(str(error)).with_traceback(
             error.__traceback__
         ) from error.__cause__
 
 
-def _both(kind: type[Error]) -> type[Error]:
-    return type(kind.__name__, (kind, ValueError), {"__module__": kind.__module__})
+def _value_error_class(error_class: type[Error]) -> type[Error]:
+    return type(
+        error_class.__name__, (error_class, ValueError), {"__module__": error_class.__module__}
+    )

@@ -1,7 +1,7 @@
-"""Listing and downloading the files of a model in a store.
+"""Lists and downloads the files of a model in an object store.
 
-Patterns are those of `fnmatch`: `*` also matches slashes. They are compared with the whole key of
-an object, as Run:ai's streamer does, and with its path below the model, as one would expect.
+Patterns have the syntax of `fnmatch`, in which `*` also matches slashes. A file matches a pattern
+if its whole object key matches, as in Run:ai's streamer, or its path relative to the model does.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ Patterns = Union[str, Sequence[str], None]
 
 
 def list_safetensors(path: str | os.PathLike[str], s3_credentials: Any | None = None) -> list[str]:
-    """The safetensors files in a directory, sorted; not those further down.
+    """Lists the safetensors files in a directory, without its subdirectories.
 
     Args:
-        path: a local directory, or one of a store that can be listed: `s3://`, `gs://`, `az://`,
-            `hf://`.
-        s3_credentials: for `s3://`; without them, those that the AWS SDKs find.
+        path: a local directory, or a directory in a store: `s3://`, `gs://`, `az://`, `hf://`.
+        s3_credentials: the credentials for `s3://`; None for those that the AWS SDKs would use.
 
     Returns:
-        Their paths or URIs; none where there is no such directory.
+        The sorted paths or URIs of the files; empty if the directory does not exist.
 
     Raises:
-        Error: what the store says.
+        Error: the store cannot be listed.
     """
     directory = os.fsdecode(path)
     if "://" not in directory:
@@ -50,26 +49,28 @@ def pull_files(
     ignore_pattern: Patterns = None,
     s3_credentials: Any | None = None,
 ) -> None:
-    """Downloads the files below a directory of a store, of any kind, to a local one.
+    """Downloads all files below a directory of an object store to a local directory.
 
-    Each file is written whole or not at all, and replaces one that exists. When the download breaks
-    off, the hidden directory `.ringload-download` in `dst` holds what has arrived, and the next
-    call resumes there.
+    The files may be of any type. Each file appears in `dst` when it is complete, and replaces an
+    existing file. If the download fails, the hidden directory `.ringload-download` in `dst` keeps
+    the data that has arrived, and the next call resumes from it.
 
     Args:
         model_path: the directory in the store.
-        dst: the local directory, made if need be.
-        allow_pattern: only files that match one of these.
-        ignore_pattern: no files that match one of these.
-        s3_credentials: for `s3://`; without them, those that the AWS SDKs find.
+        dst: the local directory, which is created if it does not exist.
+        allow_pattern: downloads only files that match one of these patterns.
+        ignore_pattern: does not download files that match one of these patterns.
+        s3_credentials: the credentials for `s3://`; None for those that the AWS SDKs would use.
 
     Raises:
-        UnsupportedError: for a local `model_path`.
-        InvalidInputError: for an object whose name would lead out of `dst`.
-        Error: what the store or the file system says.
+        UnsupportedError: `model_path` is a local path.
+        InvalidInputError: an object has a name that would be written outside of `dst`.
+        Error: the store or the file system failed.
     """
     if "://" not in model_path:
-        raise UnsupportedError(f"{model_path} is local already; pull_files is for object stores")
+        raise UnsupportedError(
+            f"{model_path} is a local path; pull_files downloads from object stores"
+        )
     directory = _as_directory(model_path)
     loader = _loader(directory, s3_credentials)
     root = os.path.realpath(os.fsdecode(dst))
@@ -84,14 +85,14 @@ def pull_files(
         root, [(file, os.path.relpath(path, root)) for file, path, size in files if size > 0]
     )
     for _, path, size in files:
-        if size == 0:  # stores refuse a range of an empty object
+        if size == 0:  # object stores reject range requests for empty objects
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb"):
                 pass
 
 
 def _loader(location: str, s3_credentials: Any | None) -> Loader:
-    # What becomes a file is not kept a second time.
+    # The files are written to `dst`, so the local file cache is switched off.
     options = loader_options(s3_credentials, [location])
     return Loader(cache_dir="", runai_env=True, **options)
 
@@ -101,7 +102,7 @@ def _as_directory(location: str) -> str:
 
 
 def _matches(file: str, directory: str, patterns: str | Iterable[str]) -> bool:
-    """Whether one of `patterns` matches the key of `file`, or its path below `directory`."""
+    """Returns whether a pattern matches the key of `file` or its path relative to `directory`."""
     below = file[len(directory) :]
     key = file.partition("://")[2].partition("/")[2]
     listed = [patterns] if isinstance(patterns, str) else patterns
@@ -109,10 +110,10 @@ def _matches(file: str, directory: str, patterns: str | Iterable[str]) -> bool:
 
 
 def _inside(root: str, name: str) -> str:
-    """The path of `name` below `root`, which is a real path.
+    """Returns the path of `name` below `root`, which has no symbolic links.
 
     Raises:
-        InvalidInputError: where that would be somewhere else.
+        InvalidInputError: the path is outside of `root`.
     """
     path = os.path.realpath(os.path.join(root, name.lstrip("/")))
     if os.path.commonpath([root, path]) != root or path == root:

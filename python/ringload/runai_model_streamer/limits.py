@@ -1,11 +1,12 @@
-"""What the memory limit of the environment comes to for a load.
+"""Derives the memory limits of a load from the memory limit of the environment.
 
-In host memory the limit is that of the ring that tensors stay in. On the way to a GPU it only
-bounds what they pass through, so there a large limit is no reason to pin more than helps.
+For loads to host memory, the limit is the size of the ring in which tensors stay. For loads to a
+GPU, tensors only pass through the ring, so its size is capped: a larger ring would pin more memory
+without making the load faster.
 
-Ranks that share a load share the limit, too, since it is of the machine: each has its part of it,
-of which a quarter at most is for the two staging buffers of the exchange, and the rest for its
-ring. A part that is smaller than a rank's largest tensor is taken to be as large as that.
+The limit applies to the machine, so ranks that share a load divide it equally. Each rank uses at
+most a quarter of its share for the two staging buffers of the exchange, and the rest for its ring.
+A ring in host memory is never smaller than the rank's largest tensor.
 """
 
 from __future__ import annotations
@@ -14,51 +15,54 @@ from typing import NamedTuple, Union
 
 from .._ringload import environment_memory_limit
 
-#: A limit as the native module takes it.
+#: A memory limit as the native module takes it: bytes, text such as "min", or None.
 Limit = Union[int, str, None]
 
 _GPU_RING_BYTES = 256 << 20
-_STAGING_BYTES_MIN, _STAGING_BYTES_LEAST, _STAGING_BYTES = 64 << 10, 1 << 20, 16 << 20
+_STAGING_BYTES_MIN, _STAGING_BYTES_AT_MIN_LIMIT, _STAGING_BYTES_MAX = 64 << 10, 1 << 20, 16 << 20
 
 
-class Shared(NamedTuple):
-    """The parts of a rank that shares a load."""
+class RankLimits(NamedTuple):
+    """The memory limits of a rank that shares a load."""
 
     ring: Limit
+    #: The size of each of the two staging buffers.
     staging_bytes: int
 
 
-def of_one(*, is_gpu: bool) -> Limit:
-    """The limit of a load that is not shared.
+def single_limit(*, is_gpu: bool) -> Limit:
+    """Returns the memory limit of a load that is not shared.
 
     Raises:
-        InvalidInputError: for a variable that says nothing.
+        InvalidInputError: the environment variable of the limit has an invalid value.
     """
     limit = environment_memory_limit()
-    return _on_the_way(limit) if is_gpu else limit
+    return _capped_for_gpu(limit) if is_gpu else limit
 
 
-def of_rank(*, is_gpu: bool, ranks_on_host: int, largest_bytes: int) -> Shared:
-    """The limits of a rank that shares a load.
+def rank_limits(*, is_gpu: bool, ranks_on_host: int, largest_bytes: int) -> RankLimits:
+    """Returns the memory limits of a rank that shares a load.
 
     Args:
-        is_gpu: whether tensors go to a GPU.
-        ranks_on_host: how many ranks share the machine's memory.
-        largest_bytes: of the tensors that this rank reads.
+        is_gpu: whether tensors are loaded to a GPU.
+        ranks_on_host: the number of ranks that share the machine's memory.
+        largest_bytes: the size of the largest tensor that this rank reads.
 
     Raises:
-        InvalidInputError: for a variable that says nothing.
+        InvalidInputError: the environment variable of the limit has an invalid value.
     """
     limit = environment_memory_limit()
     if not isinstance(limit, int):
-        return Shared(limit, _STAGING_BYTES_LEAST if limit == "min" else _STAGING_BYTES)
+        return RankLimits(
+            limit, _STAGING_BYTES_AT_MIN_LIMIT if limit == "min" else _STAGING_BYTES_MAX
+        )
     share = limit // ranks_on_host
-    staging_bytes = min(max(share // 8, _STAGING_BYTES_MIN), _STAGING_BYTES)
+    staging_bytes = min(max(share // 8, _STAGING_BYTES_MIN), _STAGING_BYTES_MAX)
     ring_bytes = max(share - 2 * staging_bytes, 1)
     if is_gpu:
-        return Shared(_on_the_way(ring_bytes), staging_bytes)
-    return Shared(max(ring_bytes, largest_bytes), staging_bytes)
+        return RankLimits(_capped_for_gpu(ring_bytes), staging_bytes)
+    return RankLimits(max(ring_bytes, largest_bytes), staging_bytes)
 
 
-def _on_the_way(limit: Limit | None) -> Limit:
+def _capped_for_gpu(limit: Limit | None) -> Limit:
     return min(limit, _GPU_RING_BYTES) if isinstance(limit, int) else limit

@@ -1,11 +1,12 @@
-"""`ObjectStorageModel`: files of a model in a local directory, downloaded once by many processes.
+"""`ObjectStorageModel`: a local directory of model files that many processes download once.
 
-    lock beside the directory (flock)
-    shared:     a mark in it says "complete" --> nothing is to be done, and nobody waits
-    exclusive:  no mark --> it is emptied, filled, marked on a clean exit
+    A lock file beside the directory (flock) coordinates the processes:
+    shared lock:     the directory has the sentinel file --> it is complete; nothing is downloaded
+    exclusive lock:  no sentinel file --> the directory is emptied and filled, and the sentinel file
+                     is written when the block ends without an exception
 
-The mark and the lock are those of Run:ai's streamer, so both may be used on one directory. Between
-machines that share a file system the lock does nothing.
+The sentinel file and the lock file are those of Run:ai's streamer, so both packages may use the
+same directory. The lock does not coordinate machines that share a file system.
 """
 
 from __future__ import annotations
@@ -23,56 +24,57 @@ _STORES = ("s3://", "gs://", "az://", "hf://")
 
 
 class ObjectStorageModel:
-    """A directory that holds files of a model in a store.
+    """A local directory with files of a model in an object store.
 
-    Processes of one machine that use the same directory at once download once; the others wait, and
-    find it complete. To be used as a context manager: the directory is complete once the block was
-    left without an exception; else the next process begins anew.
+    If several processes of a machine use the same directory at the same time, one of them downloads
+    the files, and the others wait until the directory is complete. Use it as a context manager: the
+    directory is complete when the block has ended without an exception. After an exception, the
+    next process starts with an empty directory.
 
         with ObjectStorageModel(model_path="s3://bucket/model", dst="/models/model") as model:
             model.pull_files(ignore_pattern=["*.safetensors"])
     """
 
-    #: The file that says that the directory is complete.
+    #: The file that marks the directory as complete.
     SENTINEL_NAME = ".runai_complete"
 
     def __init__(self, model_path: str, dst: str, s3_credentials: Any | None = None) -> None:
-        """Waits for other processes. Unless the directory is complete, it is emptied.
+        """Waits for other processes, and empties the directory unless it is complete.
 
         Args:
             model_path: the directory in the store.
             dst: the local directory.
-            s3_credentials: for `s3://`; without them, those that the AWS SDKs find.
+            s3_credentials: the credentials for `s3://`; None for those that the AWS SDKs would use.
 
         Raises:
-            InvalidInputError: where `model_path` is in no store.
-            OSError: where lock or directory cannot be made.
+            InvalidInputError: `model_path` is not in an object store.
+            OSError: the lock file or the directory cannot be created.
         """
         self._lock: IO[str] | None = None
         if not model_path.startswith(_STORES):
             raise InvalidInputError(
-                f"model_path {model_path!r} is in no object store; use one of {', '.join(_STORES)}"
+                f"model_path {model_path!r} is not in an object store; "
+                f"use one of {', '.join(_STORES)}"
             )
         #: The local directory.
         self.dir = dst.rstrip("/") or "/"
         self._model_path, self._s3_credentials = model_path, s3_credentials
         self._sentinel = os.path.join(self.dir, self.SENTINEL_NAME)
         self._is_complete = False
-        self._lock = open(f"{self.dir}.lock", "a")  # noqa: SIM115 - it stays open
+        self._lock = open(f"{self.dir}.lock", "a")  # noqa: SIM115 - the file stays open
         try:
-            self._settle(self._lock)
+            self._lock_directory(self._lock)
         except BaseException:
             self._release()
             raise
 
-    def _settle(self, lock: IO[str]) -> None:
-        """Finds out who is to download: waits for whoever does."""
+    def _lock_directory(self, lock: IO[str]) -> None:
+        """Waits for the lock: shared for a complete directory, exclusive for one to download."""
         fcntl.flock(lock, fcntl.LOCK_SH)
         if os.path.exists(self._sentinel):
             self._is_complete = True
             return
-        # Given up first: two that both wanted to turn theirs into an exclusive one would wait for
-        # ever.
+        # Two processes that both converted a shared lock to an exclusive one would deadlock.
         fcntl.flock(lock, fcntl.LOCK_UN)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(self._sentinel):
@@ -84,17 +86,17 @@ class ObjectStorageModel:
         os.makedirs(self.dir)
 
     def pull_files(self, allow_pattern: Patterns = None, ignore_pattern: Patterns = None) -> None:
-        """Downloads files as `pull_files` does; nothing, where the directory is complete.
+        """Downloads files as the function `pull_files` does, unless the directory is complete.
 
         Raises:
-            Error: what the store or the file system says.
+            Error: the store or the file system failed.
         """
         if self._is_complete:
             return
         pull_files(self._model_path, self.dir, allow_pattern, ignore_pattern, self._s3_credentials)
 
     def __enter__(self) -> ObjectStorageModel:
-        """Itself."""
+        """Returns this object."""
         return self
 
     def __exit__(
@@ -103,19 +105,19 @@ class ObjectStorageModel:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Marks the directory as complete, where nothing went wrong, and lets others go on.
+        """Marks the directory as complete if there was no exception, and releases the lock.
 
         Raises:
-            NotFoundError: where nothing was downloaded.
-            IoError: where the mark cannot be written.
+            NotFoundError: no file was downloaded.
+            IoError: the sentinel file cannot be written.
         """
         try:
             if kind is None and not self._is_complete:
-                self._mark()
+                self._write_sentinel()
         finally:
             self._release()
 
-    def _mark(self) -> None:
+    def _write_sentinel(self) -> None:
         if not os.listdir(self.dir):
             raise NotFoundError(
                 f"no file of {self._model_path} was downloaded to {self.dir}; check the path"
@@ -130,9 +132,9 @@ class ObjectStorageModel:
     def _release(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
-            lock.close()  # which unlocks it
+            lock.close()  # this releases the lock
 
     def __del__(self) -> None:
-        """Lets others go on."""
+        """Releases the lock."""
         if getattr(self, "_lock", None) is not None:
             self._release()

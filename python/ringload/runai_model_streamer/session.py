@@ -1,11 +1,12 @@
-"""One load of a streamer: its files opened, their tensors found, and what brings them.
+"""A load of a streamer: opening the files, selecting tensors, and loading them.
 
-    open_files --> Opened: checkpoints, and of each the names to load
-    Opened.items: what the headers say        Opened.tensors: the load itself, natively
+    OpenedFiles          the checkpoints, and the names of the tensors to load from each
+    OpenedFiles.items    the header entries of the tensors
+    OpenedFiles.tensors  starts the native load: TensorStream
 
-Files are opened as one checkpoint. Where that cannot be, since two of them have a tensor of the
-same name (which Run:ai's streamer loads twice), each is a checkpoint by itself, and they are loaded
-one after the other.
+All files are opened as one checkpoint. This fails if two files have a tensor of the same name,
+which Run:ai's streamer loads twice; then each file is opened as a checkpoint of its own, and the
+checkpoints are loaded one after the other.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """A checkpoint, and the names of its tensors that are to be loaded, in its order."""
+    """A checkpoint, and the names of the tensors to load from it, in the order of its files."""
 
     checkpoint: Checkpoint
     names: list[str]
 
 
 def checked_names(tensor_names: Collection[str] | None) -> frozenset[str] | None:
-    """The names that were asked for; None for all.
+    """Returns the requested names as a set; None requests all tensors.
 
     Raises:
-        InvalidInputError: for a `str`, which is a collection of its letters, and for no names.
-        TypeError: for what is no collection.
+        InvalidInputError: `tensor_names` is empty, or a `str` (a collection of its characters).
+        TypeError: `tensor_names` is not a collection.
     """
     if tensor_names is None:
         return None
@@ -47,28 +48,28 @@ def checked_names(tensor_names: Collection[str] | None) -> frozenset[str] | None
     return frozenset(tensor_names)
 
 
-class Opened:
-    """Files whose headers were read."""
+class OpenedFiles:
+    """Files whose headers have been read."""
 
     def __init__(self, loader: Loader, paths: Sequence[str]) -> None:
         """Opens `paths` with the options of `loader`."""
         self.parts = [Part(opened, opened.keys()) for opened in _open(loader, paths)]
-        #: Whether a part of the tensors was asked for.
+        #: Whether `select` was called.
         self.is_selection = False
 
-    def select(self, wanted: frozenset[str]) -> None:
-        """Leaves out all tensors but the `wanted` ones.
+    def select(self, names: frozenset[str]) -> None:
+        """Removes all tensors except those called `names`.
 
         Raises:
-            InvalidInputError: for a name that no file has, or more than one.
+            InvalidInputError: a name is in no file, or in more than one.
         """
         self.parts = [
-            Part(part.checkpoint, [name for name in part.names if name in wanted])
+            Part(part.checkpoint, [name for name in part.names if name in names])
             for part in self.parts
         ]
         self.is_selection = True
         counts = Counter(name for part in self.parts for name in part.names)
-        missing = sorted(map(str, wanted - counts.keys()))
+        missing = sorted(map(str, names - counts.keys()))
         if missing:
             raise InvalidInputError(f"tensor_names not found in checkpoint: {missing}")
         repeated = sorted(name for name, count in counts.items() if count > 1)
@@ -78,57 +79,59 @@ class Opened:
             )
 
     def items(self) -> list[Item]:
-        """What the headers say of the tensors, file after file."""
-        return [item for _, item in self._described()]
+        """Returns the header entries of the tensors, in the order of the files."""
+        return [item for _, item in self._items_with_files()]
 
     def items_by_file(self) -> dict[int, list[Item]]:
-        """The same for each file, by its number; files are numbered as they were named."""
+        """Returns the header entries of each file; files are numbered in the order of the paths."""
         numbers: dict[tuple[int, str], int] = {}
         files: dict[int, list[Item]] = {}
-        for file, item in self._described():
+        for file, item in self._items_with_files():
             files.setdefault(numbers.setdefault(file, len(numbers)), []).append(item)
         return files
 
-    def _described(self) -> Iterator[tuple[tuple[int, str], Item]]:
+    def _items_with_files(self) -> Iterator[tuple[tuple[int, str], Item]]:
         for number, (checkpoint, names) in enumerate(self.parts):
             for name in names:
                 info = checkpoint.info(name)
                 item = Item(name, info["dtype"], info["shape"], info["nbytes"])
                 yield (number, info["shard"]), item
 
-    def tensors(self, memory_limit: Limit, span: range | None = None) -> Tensors:
-        """Starts to load the tensors, or those at the positions of `span`, under a limit."""
+    def tensors(self, memory_limit: Limit, span: range | None = None) -> TensorStream:
+        """Starts to load all tensors, or only those at the positions `span`."""
         loads, start = [], 0
         for checkpoint, names in self.parts:
-            wanted = range(start, start + len(names)) if span is None else span
-            first = max(wanted.start, start)
-            part = names[first - start : max(wanted.stop - start, 0)]
+            selected = range(start, start + len(names)) if span is None else span
+            first = max(selected.start, start)
+            part = names[first - start : max(selected.stop - start, 0)]
             start += len(names)
             if part:
                 is_whole = span is None and not self.is_selection
                 selection = None if is_whole else part
-                loads.append(_Load(checkpoint, part, selection, first, memory_limit))
-        return Tensors(loads)
+                loads.append(_PartLoad(checkpoint, part, selection, first, memory_limit))
+        return TensorStream(loads)
 
 
-class _Load(NamedTuple):
+class _PartLoad(NamedTuple):
+    """The arguments of the native load of a part."""
+
     checkpoint: Checkpoint
     names: list[str]
-    #: The same, or None where they are all.
+    #: `names`, or None if they are all names of the checkpoint.
     selection: list[str] | None
-    #: The position of the first one among all tensors of the load.
+    #: The position of the first name among all tensors of all parts.
     first: int
     memory_limit: Limit
 
 
-class Tensors:
-    """The tensors of a load as they complete; those of one part after those of the other."""
+class TensorStream:
+    """The tensors of a load in the order of completion; the parts are loaded one by one."""
 
-    def __init__(self, loads: Sequence[_Load]) -> None:
-        """Starts the first part; the others start when it is done."""
+    def __init__(self, loads: Sequence[_PartLoad]) -> None:
+        """Starts the load of the first part; each of the others starts when the last has ended."""
         self._convert = converter("torch")
         self._loads = list(loads)
-        self._left = sum(len(load.names) for load in loads)
+        self._remaining = sum(len(load.names) for load in loads)
         self._stream: Stream | None = None
         self._start_next()
 
@@ -142,28 +145,28 @@ class Tensors:
             )
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes."""
-        return self._left == 0
+    def is_finished(self) -> bool:
+        """Whether the load has no more tensors to deliver."""
+        return self._remaining == 0
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Tensors by name."""
+        """Yields the names and tensors."""
         while self._stream is not None:
             for tensor in self._stream:
                 name, converted = tensor.name, self._convert(tensor)
-                self._left -= 1
+                self._remaining -= 1
                 del tensor
                 yield name, converted
-                # The caller's alone, before the next one needs its memory.
+                # Drops the last reference here before the next tensor needs memory.
                 del converted
             self._start_next()
 
     def __next__(self) -> tuple[int, torch.Tensor]:
-        """A tensor, and its position among all tensors of the load."""
+        """Returns the position of a tensor among all tensors of all parts, and the tensor."""
         while self._stream is not None:
             tensor = next(self._stream, None)
             if tensor is not None:
-                self._left -= 1
+                self._remaining -= 1
                 return self._position(tensor.name), self._convert(tensor)
             self._start_next()
         raise StopIteration
@@ -175,9 +178,9 @@ class Tensors:
         return self._positions[name]
 
     def close(self) -> None:
-        """Stops reading; tensors that were handed out stay valid."""
+        """Stops the load. Tensors that it has delivered stay valid."""
         self._loads.clear()
-        self._left = 0
+        self._remaining = 0
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
@@ -192,5 +195,5 @@ def _open(loader: Loader, paths: Sequence[str]) -> list[Checkpoint]:
         except InvalidCheckpointError:
             if len(paths) == 1:
                 raise
-    # One that is invalid by itself says so here.
+    # Two files may have a tensor of the same name. If a file is invalid itself, this raises.
     return [loader.open([path]) for path in paths]

@@ -1,6 +1,7 @@
-"""A load that the ranks of a group share: before it, they agree on what it is.
+"""Loads that the ranks of a group share.
 
-Whatever a rank meets while it opens its files, the others hear of, and none waits for it.
+Before the load, the ranks check that they load the same tensors. If a rank fails to open its files,
+the other ranks raise its error at once.
 """
 
 from __future__ import annotations
@@ -12,84 +13,92 @@ from typing import TYPE_CHECKING, Any
 from .._errors import InvalidInputError
 from ..distributed import Exchange, Group, Item, find_group, spans
 from . import limits
-from .devices import Device
+from .devices import TargetDevice
 
 if TYPE_CHECKING:
     import torch
 
-    from .session import Opened, Tensors
+    from .session import OpenedFiles, TensorStream
 
 
-class Sharing:
-    """This rank's side of a shared load."""
+class SharedLoad:
+    """This rank's part in a shared load."""
 
     def __init__(self, group: Group, exchange: Exchange) -> None:
-        """Of ranks that have agreed."""
+        """Wraps an exchange, and the group to close after it."""
         self._group, self._exchange = group, exchange
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes."""
-        return self._exchange.is_over
+    def is_finished(self) -> bool:
+        """Whether the load has no more tensors to deliver."""
+        return self._exchange.is_finished
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """All tensors by name."""
+        """Yields the names and tensors of all ranks."""
         return iter(self._exchange)
 
     def close(self) -> None:
-        """Leaves the group; the others end, too, if they have not got all."""
+        """Leaves the group. If the load has not finished, it ends on all ranks."""
         self._exchange.leave()
         self._group.close()
 
 
-def share(open_files: Callable[[], tuple[Opened, Device]], device: Any) -> Sharing | None:
-    """Starts a shared load; None where there is nobody to share it with. A collective call.
+def start_shared_load(
+    open_files: Callable[[], tuple[OpenedFiles, TargetDevice]], device: Any
+) -> SharedLoad | None:
+    """Starts a shared load. This is a collective call.
 
     Args:
         open_files: opens this rank's files.
-        device: where tensors are to end up.
+        device: the device that tensors are loaded to.
+
+    Returns:
+        The load; None if there are no other ranks to share it with.
 
     Raises:
-        InvalidInputError: where the ranks' files differ.
-        Error: what a rank meets that opens its files.
+        InvalidInputError: the ranks name different files.
+        Error: a rank failed to open its files.
     """
-    group = find_group(_kind_of(device))
+    group = find_group(_device_type(device))
     if group is None:
         return None
     try:
-        return _agree(group, open_files)
+        return _start(group, open_files)
     except BaseException:
         group.close()
         raise
 
 
-def _kind_of(device: Any) -> str:
-    """The kind of device that tensors are loaded to; what is no device is told with the rest."""
+def _device_type(device: Any) -> str:
+    """Returns the type of the device that the native module loads to.
+
+    For an invalid device it returns "cpu": `open_files` raises the error, which all ranks get.
+    """
     try:
-        return Device(device).loaded_to.type
+        return TargetDevice(device).native_device.type
     except InvalidInputError:
         return "cpu"
 
 
-def _agree(group: Group, open_files: Callable[[], tuple[Opened, Device]]) -> Sharing:
-    mine: Any = None
-    failed: BaseException | None = None
-    source: Tensors | None = None
+def _start(group: Group, open_files: Callable[[], tuple[OpenedFiles, TargetDevice]]) -> SharedLoad:
+    properties: Any = None
+    failure: BaseException | None = None
+    source: TensorStream | None = None
     try:
         opened, target = open_files()
         items = opened.items()
         span = spans([item.nbytes for item in items], group.size)[group.rank]
-        limit = limits.of_rank(
+        limit = limits.rank_limits(
             is_gpu=target.is_gpu,
             ranks_on_host=group.ranks_on_host,
             largest_bytes=max((items[n].nbytes for n in span), default=0),
         )
         source = opened.tensors(limit.ring, span)
-        mine = (_digest(items), target.loaded_to.type, limit.staging_bytes)
-    except BaseException as error:  # the others are to hear of all of them
-        failed = error
+        properties = (_digest(items), target.native_device.type, limit.staging_bytes)
+    except BaseException as error:  # `agree` reports it to the other ranks
+        failure = error
     try:
-        answers = group.agree(mine, failed)
+        answers = group.agree(properties, failure)
         _check(answers, group.ranks)
     except BaseException:
         if source is not None:
@@ -100,21 +109,25 @@ def _agree(group: Group, open_files: Callable[[], tuple[Opened, Device]]) -> Sha
         group,
         items,
         source,
-        device=target.loaded_to,
+        device=target.native_device,
         staging_bytes=min(staging_bytes for _, _, staging_bytes in answers),
     )
-    return Sharing(group, exchange)
+    return SharedLoad(group, exchange)
 
 
 def _check(answers: Sequence[Any], ranks: Sequence[int]) -> None:
-    """Raises the same on all ranks, where they differ."""
+    """Checks that all ranks load the same tensors; if not, all ranks raise the same error.
+
+    Raises:
+        InvalidInputError: the tensors, or the types of the devices, differ.
+    """
     first = answers[0]
     for rank, answer in zip(ranks, answers):
-        for ours, theirs, what in zip(first, answer, ("tensors", "kind of device")):
+        for ours, theirs, what in zip(first, answer, ("other tensors", "to another device type")):
             if ours != theirs:
                 raise InvalidInputError(
-                    f"rank {rank} was asked for other {what} than rank {ranks[0]}; all ranks that "
-                    "share a load have to name the same files, in the same order"
+                    f"rank {rank} loads {what} than rank {ranks[0]}; all ranks that share a load "
+                    "have to name the same files, in the same order, and the same type of device"
                 )
 
 

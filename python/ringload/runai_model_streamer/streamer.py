@@ -1,4 +1,4 @@
-"""`SafetensorsStreamer`: a session of loads, which hand their tensors out as they complete."""
+"""`SafetensorsStreamer`: a session of loads that deliver tensors as they complete."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .._errors import InvalidInputError
 from .._ringload import Loader
 from . import limits
 from .credentials import loader_options
-from .devices import Device
+from .devices import TargetDevice
 from .errors import as_value_errors
-from .session import Opened, Tensors, checked_names
-from .sharing import Sharing, share
+from .session import OpenedFiles, TensorStream, checked_names
+from .sharing import SharedLoad, start_shared_load
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -31,26 +31,26 @@ _logger = logging.getLogger("ringload")
 class SafetensorsStreamer:
     """Streams the tensors of safetensors files to host memory or a GPU.
 
-    Use it as a context manager; one session may do several loads, one after the other:
+    Use it as a context manager. A session may do several loads, one after the other:
 
         with SafetensorsStreamer() as streamer:
             streamer.stream_files(["a.safetensors", "s3://bucket/b.safetensors"])
             for name, tensor in streamer.get_tensors():
                 ...
 
-    Every tensor is the caller's: its memory is not written to again, and stays as long as the
-    tensor does, also after the session. All errors are `ValueError`s, besides what they are in
-    ringload.
+    The caller owns every tensor: its memory is not written to again, and stays valid as long as the
+    tensor exists, even after the session. Every error is an instance of `ValueError` and of its
+    class in ringload.
     """
 
     def __init__(self) -> None:
-        """A session that has not begun yet."""
-        #: The device of the last load, as text.
+        """Creates a streamer whose session has not begun."""
+        #: The name of the device of the last load.
         self.device_str: str | None = None
         self._is_entered = False
-        self._opened: Opened | None = None
-        self._tensors: Tensors | Sharing | None = None
-        self._device: Device | None = None
+        self._opened: OpenedFiles | None = None
+        self._tensors: TensorStream | SharedLoad | None = None
+        self._device: TargetDevice | None = None
         self._began = monotonic()
 
     def __enter__(self) -> SafetensorsStreamer:
@@ -59,24 +59,24 @@ class SafetensorsStreamer:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Ends the session, and a load that is under way."""
+        """Ends the session, and stops a load that has not finished."""
         self._is_entered = False
         self._stop()
 
     @property
     def files_to_tensors_metadata(self) -> dict[int, list[Item]]:
-        """What the headers say of the last load's tensors: `name`, `dtype`, `shape`, `nbytes`.
+        """The header entries of the last load: `name`, `dtype`, `shape`, `nbytes` of each tensor.
 
-        By the number of the file, in the order in which they were named.
+        The key is the number of the file, in the order in which the files were named.
         """
         return {} if self._opened is None else self._opened.items_by_file()
 
     @property
     def total_size(self) -> int:
-        """Bytes of the tensors of the last load."""
+        """The number of bytes of all tensors of the last load."""
         return 0 if self._opened is None else sum(item.nbytes for item in self._opened.items())
 
-    def stream_file(  # noqa: PLR0913, PLR0917 - as Run:ai's
+    def stream_file(  # noqa: PLR0913, PLR0917 - Run:ai's signature
         self,
         path: str | PathLike[str],
         s3_credentials: Any | None = None,
@@ -85,7 +85,7 @@ class SafetensorsStreamer:
         tensor_names: Collection[str] | None = None,
         owned: bool = True,
     ) -> None:
-        """As `stream_files` of one file."""
+        """Starts to load the tensors of one file; see `stream_files`."""
         self.stream_files(
             [path],
             s3_credentials=s3_credentials,
@@ -95,7 +95,7 @@ class SafetensorsStreamer:
             owned=owned,
         )
 
-    def stream_files(  # noqa: PLR0913, PLR0917 - as Run:ai's
+    def stream_files(  # noqa: PLR0913, PLR0917 - Run:ai's signature
         self,
         paths: Sequence[str | PathLike[str]],
         s3_credentials: Any | None = None,
@@ -104,41 +104,41 @@ class SafetensorsStreamer:
         tensor_names: Collection[str] | None = None,
         owned: bool = True,
     ) -> None:
-        """Starts to load the tensors of files; `get_tensors` hands them out.
+        """Starts to load the tensors of files; `get_tensors` yields them.
 
         Args:
-            paths: files, directories, patterns or URIs, also of different stores.
-            s3_credentials: for `s3://`; without them, those that the AWS SDKs find.
-            device: where tensors end up: "cpu", "cuda:N", a `torch.device`.
-            is_distributed: whether the ranks of the `torch.distributed` group each read a part, and
-                give it to the others. All of them have to make this call.
-            tensor_names: only these tensors; None for all.
-            owned: whether the memory limit leaves out what the caller holds. If not, holding all
-                that the limit allows is an error. No tensor is overwritten in either case.
+            paths: files, directories, patterns or URIs, which may be in different stores.
+            s3_credentials: the credentials for `s3://`; None for those that the AWS SDKs would use.
+            device: the device that tensors are loaded to: "cpu", "cuda:N", or a `torch.device`.
+            is_distributed: whether each rank of the `torch.distributed` group reads a part of the
+                tensors and sends it to the others. All ranks have to make this call.
+            tensor_names: the names of the tensors to load; None for all.
+            owned: whether tensors that the caller holds are exempt from the memory limit. If not,
+                holding more than the limit allows is an error. Tensors are never overwritten.
 
         Raises:
-            InvalidInputError: for `tensor_names` that are a `str`, empty, in no file or in several;
-                for a device that does not exist; where the last load was not taken to its end.
-            Error: what opening the files raises.
+            InvalidInputError: `tensor_names` is a `str` or empty, or a name is in no file or in
+                several; the device does not exist; or the previous load has not finished.
+            Error: the files cannot be opened.
         """
         with as_value_errors():
             if not self._is_entered:
-                raise InvalidInputError("the streamer is not in use; call it in its with block")
-            if self._tensors is not None and not self._tensors.is_over:
+                raise InvalidInputError("the streamer is not active; call it in its with block")
+            if self._tensors is not None and not self._tensors.is_finished:
                 raise InvalidInputError(
-                    "cannot start a new stream before the previous one was taken to its end; "
+                    "cannot start a new stream before the previous one has finished; "
                     "consume or close get_tensors() before calling stream_files again"
                 )
             self._stop()
             self._began = monotonic()
 
-            def open_files() -> tuple[Opened, Device]:
+            def open_files() -> tuple[OpenedFiles, TargetDevice]:
                 return self._open(paths, s3_credentials, device, tensor_names, owned)
 
-            shared = share(open_files, device) if is_distributed else None
+            shared = start_shared_load(open_files, device) if is_distributed else None
             if shared is None:
                 opened, target = open_files()
-                self._tensors = opened.tensors(limits.of_one(is_gpu=target.is_gpu))
+                self._tensors = opened.tensors(limits.single_limit(is_gpu=target.is_gpu))
             else:
                 self._tensors = shared
 
@@ -149,44 +149,44 @@ class SafetensorsStreamer:
         device: str | torch.device | None,
         tensor_names: Collection[str] | None,
         owned: bool,
-    ) -> tuple[Opened, Device]:
-        """Opens the files, and remembers what is loaded, and where to."""
+    ) -> tuple[OpenedFiles, TargetDevice]:
+        """Opens the files, and sets the attributes that describe the load."""
         names = checked_names(tensor_names)
-        target = Device(device)
+        target = TargetDevice(device)
         locations = [fsdecode(path) for path in paths]
         options = _cache.with_cache(loader_options(s3_credentials, locations))
         loader = Loader(device=target.native, keep=owned, runai_env=True, **options)
-        _cache.remember(loader)
-        opened = Opened(loader, locations)
+        _cache.flush_at_exit(loader)
+        opened = OpenedFiles(loader, locations)
         if names is not None:
             opened.select(names)
-        self._opened, self._device, self.device_str = opened, target, target.text
+        self._opened, self._device, self.device_str = opened, target, target.name
         return opened, target
 
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The tensors of the load by name, as they complete.
+        """Yields the names and tensors of the load, in the order in which they complete.
 
-        Leaving the loop early ends the load. With `is_distributed`, all ranks get all tensors, in
-        the same order, and a rank that leaves early or fails ends the load of all.
+        Closing the iterator early stops the load. With `is_distributed`, all ranks get all tensors
+        in the same order, and a rank that stops early or fails ends the load on all ranks.
 
         Raises:
-            InvalidInputError: outside of the session.
-            Error: what reading raises.
+            InvalidInputError: the session has not begun or has ended.
+            Error: reading failed.
         """
         with as_value_errors():
             if not self._is_entered:
-                raise InvalidInputError("the streamer is not in use; call it in its with block")
+                raise InvalidInputError("the streamer is not active; call it in its with block")
         tensors, device = self._tensors, self._device
-        if tensors is None or device is None or tensors.is_over:
+        if tensors is None or device is None or tensors.is_finished:
             return
-        given = iter(tensors)
+        pairs = iter(tensors)
         try:
             with as_value_errors():
-                if device.is_elsewhere:
-                    for name, tensor in given:
-                        yield name, device.bring(tensor)
+                if device.needs_copy:
+                    for name, tensor in pairs:
+                        yield name, device.copy(tensor)
                 else:
-                    yield from given
+                    yield from pairs
                 self._log()
         finally:
             tensors.close()

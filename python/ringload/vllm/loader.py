@@ -1,15 +1,15 @@
-"""The loader: what vLLM asks for the weights of a model it has built.
+"""`RingloadModelLoader`: loads the weights of a model that vLLM has built.
 
-    load_weights -> get_all_weights -> for each source of the model:
-        locations    a local folder as it is, a store as it is named, the Hub downloaded by vLLM
-        names        without what the model says it does not load
-        tensors      ringload.stream, or with `distributed` the streamer that ranks share
-    -> model.load_weights -> is everything there?
+    load_weights -> get_all_weights -> for each source of weights:
+        locations    a local folder or a store location; repositories are downloaded by vLLM
+        names        all tensors except those that the model does not use
+        tensors      ringload.stream; with `distributed`, a load that the ranks share
+    -> model.load_weights -> check that all parameters were loaded
 
-Of vLLM this uses `BaseModelLoader`, `download_weights_from_hf`,
-`download_safetensors_index_file_from_hf` and `current_platform`, and of models the same attributes
-as vLLM's own loaders: `secondary_weights`, `allow_patterns_overrides`,
-`is_unused_checkpoint_weight`. Imported by `register` only, since it imports vLLM.
+This module uses `BaseModelLoader`, `download_weights_from_hf`,
+`download_safetensors_index_file_from_hf` and `current_platform` of vLLM, and the attributes of
+models that vLLM's own loaders use: `secondary_weights`, `allow_patterns_overrides` and
+`is_unused_checkpoint_weight`. It imports vLLM, so only `register` imports it.
 """
 
 from __future__ import annotations
@@ -40,66 +40,66 @@ _INDEX = "model.safetensors.index.json"
 logger = init_logger("vllm.ringload")
 
 
-class Source(NamedTuple):
-    """A checkpoint that a model takes weights from."""
+class WeightSource(NamedTuple):
+    """A checkpoint that contains weights of a model."""
 
     name: str
     """A folder, a location, or a repository of the Hub."""
     revision: str | None
     subfolder: str | None = None
     patterns: Sequence[str] | None = None
-    """Of its files; without, those that its index names, or all."""
+    """The patterns of the files; None for the files in the index, or all without an index."""
     prefix: str = ""
-    """What the model calls its tensors by, in addition to their names."""
+    """The prefix that the model expects before the names of the tensors."""
     is_unused: Callable[[str], bool] | None = None
-    """Whether the model does not load the tensor of a name (without the prefix)."""
+    """Returns whether the model does not use the tensor of a name (without the prefix)."""
 
 
-class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not there for mypy
-    """Loads safetensors checkpoints by ringload; `load_format="ringload"`."""
+class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does not see vLLM
+    """The loader for `load_format="ringload"`, which reads safetensors checkpoints."""
 
     def __init__(self, load_config: Any) -> None:
-        """A loader with the options in `load_config.model_loader_extra_config`.
+        """Reads the options in `load_config.model_loader_extra_config`.
 
         Raises:
-            InvalidInputError: for a key or value of them that cannot be used.
+            InvalidInputError: an option has an unknown key or an invalid value.
         """
         super().__init__(load_config)
         self.options = Options.of(load_config.model_loader_extra_config or {})
 
     def download_model(self, model_config: Any) -> None:
-        """Downloads what is in a repository of the Hub; all else is read where it is.
+        """Downloads the weights if they are in a repository of the Hub.
 
         Raises:
-            ringload.Error, OSError: the weights are not there.
+            ringload.Error, OSError: the weights cannot be found or downloaded.
         """
         self._locations(self._primary(model_config, None))
 
     def load_weights(self, model: nn.Module, model_config: Any) -> None:
-        """Loads the weights into a model that is built.
+        """Loads the weights into a model.
 
         Raises:
-            ringload.Error: they could not be loaded; the text says why.
-            ValueError: the checkpoint does not have all of them.
+            ringload.Error: the weights could not be loaded; the message says why.
+            ValueError: the checkpoint lacks weights of the model.
         """
-        # For mypy an attribute of a module is a tensor.
+        # mypy takes attributes of modules for tensors.
         loaded = cast("Any", model).load_weights(self.get_all_weights(model_config, model))
         if loaded is not None and getattr(model_config, "quantization", None) is None:
-            check_that_all_came(model, loaded)
+            check_all_loaded(model, loaded)
 
     def get_all_weights(
         self, model_config: Any, model: nn.Module
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and tensors of all that the model takes weights from, in the order of arrival.
+        """Yields the names and tensors of all sources, in the order in which they complete.
 
-        The tensors have the shapes and types of the checkpoint. They are the caller's to keep.
+        The tensors have the shapes and types in the checkpoint. The caller may keep them.
 
         Raises:
-            ringload.Error: they could not be loaded; the text says why.
+            ringload.Error: the weights could not be loaded; the message says why.
         """
         yield from self._weights(self._primary(model_config, model))
         for source in getattr(model, "secondary_weights", ()):
-            secondary = Source(
+            secondary = WeightSource(
                 source.model_or_path,
                 source.revision,
                 getattr(source, "subfolder", None),
@@ -109,18 +109,18 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not
             )
             yield from self._weights(secondary)
 
-    def _primary(self, model_config: Any, model: nn.Module | None) -> Source:
-        return Source(
+    def _primary(self, model_config: Any, model: nn.Module | None) -> WeightSource:
+        return WeightSource(
             getattr(model_config, "model_weights", None) or model_config.model,
             model_config.revision,
             patterns=getattr(model, "allow_patterns_overrides", None),
             is_unused=getattr(model, "is_unused_checkpoint_weight", None),
         )
 
-    def _weights(self, source: Source) -> Iterator[tuple[str, torch.Tensor]]:
+    def _weights(self, source: WeightSource) -> Iterator[tuple[str, torch.Tensor]]:
         locations = self._locations(source)
-        logger.info("Loading the weights of %s from %s by ringload", source.name, locations)
-        names = None if source.is_unused is None else used(locations, source.is_unused)
+        logger.info("Loading the weights of %s from %s with ringload", source.name, locations)
+        names = None if source.is_unused is None else used_names(locations, source.is_unused)
         for name, tensor in self._tensors(locations, names):
             yield source.prefix + name, tensor
 
@@ -142,29 +142,29 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not
             memory_limit=self.options.memory_limit,
             engines=self.options.concurrency,
             names=names,
-            # Models may hold on to some tensors until others come: the limit is for the rest.
+            # A model may hold tensors until others arrive: these must not count for the limit.
             keep=True,
         )
 
-    def _gpu(self, otherwise: str | None) -> str:
-        """The GPU that vLLM gave this rank.
+    def _gpu(self, default: str | None) -> str:
+        """Returns the GPU that vLLM assigned to this rank, or `default` if it runs on no GPU.
 
         Raises:
-            InvalidInputError: it gave none, and there is nothing else to use.
+            InvalidInputError: vLLM runs on no GPU, and `default` is None.
         """
         if current_platform.is_cuda_alike():
             return f"cuda:{current_platform.current_device()}"
-        if otherwise is None:
+        if default is None:
             raise InvalidInputError(
-                'model_loader_extra_config: device is "cuda", and vLLM runs on no GPU; use "cpu"'
+                'model_loader_extra_config: device is "cuda", but vLLM runs on no GPU; use "cpu"'
             )
-        return otherwise
+        return default
 
-    def _locations(self, source: Source) -> list[str]:
-        """Where a source's files are: as `ringload.stream` takes it.
+    def _locations(self, source: WeightSource) -> list[str]:
+        """Returns the locations of a source's files, for `ringload.stream`.
 
         Raises:
-            NotFoundError: there are no files of the patterns that the model wants.
+            NotFoundError: the model requires files that are not safetensors.
         """
         name = self.options.locations.get(source.name, source.name)
         if "://" not in name and not os.path.exists(name):
@@ -176,13 +176,13 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not
         patterns = [pattern for pattern in source.patterns if pattern.endswith(".safetensors")]
         if not patterns:
             raise NotFoundError(
-                f"{source.name}: the model wants {', '.join(source.patterns)}, and ringload loads "
-                "safetensors only; use another load format"
+                f"{source.name}: the model requires {', '.join(source.patterns)}, but ringload "
+                "loads only safetensors; use another load format"
             )
         return [f"{name.rstrip('/')}/{pattern}" for pattern in patterns]
 
-    def _download(self, name: str, source: Source) -> str:
-        """The folder of a repository of the Hub, downloaded as vLLM does it."""
+    def _download(self, name: str, source: WeightSource) -> str:
+        """Downloads a repository of the Hub as vLLM does; returns its local folder."""
         config = self.load_config
         folder = download_weights_from_hf(
             name,
@@ -203,39 +203,40 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not
         return str(folder)
 
 
-def used(locations: list[str], is_unused: Callable[[str], bool]) -> list[str] | None:
-    """The names that a model loads; None, for all, where it says that it loads none of them.
+def used_names(locations: list[str], is_unused: Callable[[str], bool]) -> list[str] | None:
+    """Returns the names of the tensors that a model uses; the others are not read.
 
-    (That is what vLLM's loaders do then. The rest of the tensors is not read.)
+    If the model uses none of them, the result is None, which loads all tensors as vLLM's own
+    loaders do.
     """
     with ringload.open(locations) as checkpoint:
         names = [name for name in checkpoint.keys() if not is_unused(name)]  # noqa: SIM118
     return names or None
 
 
-def check_that_all_came(model: nn.Module, loaded: set[str]) -> None:
-    """Fails where a parameter of an unquantized model was in no checkpoint.
+def check_all_loaded(model: nn.Module, loaded: set[str]) -> None:
+    """Checks that all parameters of an unquantized model were loaded.
 
-    Parameters of modules that make them when loading is done are left out, as vLLM's own loader
-    does it (scales of the cache of keys and values, for one).
+    The check skips modules that create parameters after loading (such as the scales of the KV
+    cache), as vLLM's own loader does.
 
     Raises:
-        ValueError: with their names.
+        ValueError: parameters were not loaded; the message has their names.
     """
-    made = {
+    created = {
         f"{name}.{parameter}" if name else parameter
         for name, module in model.named_modules()
-        if _makes_parameters(module)
+        if _creates_parameters(module)
         for parameter, _ in module.named_parameters()
     }
-    missing = sorted({name for name, _ in model.named_parameters()} - loaded - made)
+    missing = sorted({name for name, _ in model.named_parameters()} - loaded - created)
     if missing:
         raise ValueError(
             f"the checkpoint lacks {len(missing)} weights of the model: {', '.join(missing[:10])}"
         )
 
 
-def _makes_parameters(module: nn.Module) -> bool:
+def _creates_parameters(module: nn.Module) -> bool:
     method = getattr(module, "quant_method", None)
     return bool(
         getattr(method, "uses_meta_device", False)

@@ -1,7 +1,7 @@
-"""The keys of `model_loader_extra_config`, checked.
+"""The options in `model_loader_extra_config`, and their checks.
 
-They are checked when vLLM makes the loader, before it builds a model: a typing error is told in the
-first second, with the keys that there are.
+The options are checked when vLLM creates the loader, before it builds a model, so that a misspelt
+key is reported at once, with the list of valid keys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .._errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Options:
-    """What `model_loader_extra_config` says; see the package's docstring."""
+    """The options, which the docstring of the package describes."""
 
     locations: Mapping[str, str] = field(default_factory=dict)
     memory_limit: int | str | None = None
@@ -25,23 +25,23 @@ class Options:
 
     @classmethod
     def of(cls, extra: object) -> Options:
-        """The options in an extra config.
+        """Returns the options in a `model_loader_extra_config`.
 
         Raises:
-            InvalidInputError: for a key that there is not, or a value that it cannot have.
+            InvalidInputError: a key is unknown, or a value is invalid.
         """
         if not isinstance(extra, Mapping):
-            raise _wrong("must be an object of keys and values", extra)
+            raise _invalid("must be an object of keys and values", extra)
         known = [option.name for option in fields(cls)]
         unknown = sorted(str(key) for key in extra if key not in known)
         if unknown:
-            raise _wrong(f"has the keys {', '.join(known)}", unknown)
+            raise _invalid(f"accepts the keys {', '.join(known)}", unknown)
         checked: dict[str, Any] = {key: _CHECKS[key](key, value) for key, value in extra.items()}
         options = cls(**checked)
         if options.distributed and (options.memory_limit, options.concurrency) != (None, None):
             raise InvalidInputError(
-                "model_loader_extra_config: with distributed, memory limit and concurrency are "
-                "the machine's; set RINGLOAD_MEMORY_LIMIT and RINGLOAD_CONCURRENCY instead"
+                "model_loader_extra_config: distributed excludes memory_limit and concurrency; "
+                "set RINGLOAD_MEMORY_LIMIT and RINGLOAD_CONCURRENCY for the machine instead"
             )
         return options
 
@@ -51,7 +51,7 @@ def _locations(key: str, value: Any) -> Mapping[str, str]:
         isinstance(text, str) and text for pair in value.items() for text in pair
     )
     if not is_text:
-        raise _wrong(f"{key} must be an object of a model's name and where its weights are", value)
+        raise _invalid(f"{key} must be an object from model names to locations of weights", value)
     return dict(value)
 
 
@@ -59,25 +59,25 @@ def _memory_limit(key: str, value: Any) -> int | str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int) or value < -1:
-        raise _wrong(f"{key} must be a number of bytes, 0, -1, or text as 4GiB", value)
+        raise _invalid(f"{key} must be a number of bytes, 0, -1, or text such as 4GiB", value)
     return {-1: "unlimited", 0: "min"}.get(value, value)
 
 
 def _concurrency(key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _wrong(f"{key} must be a number, at least 1", value)
+        raise _invalid(f"{key} must be a number, at least 1", value)
     return value
 
 
 def _device(key: str, value: Any) -> str:
     if value not in ("cpu", "cuda"):
-        raise _wrong(f'{key} must be "cpu" or "cuda" (the GPU of the rank)', value)
+        raise _invalid(f'{key} must be "cpu" or "cuda" (the GPU of the rank)', value)
     return str(value)
 
 
 def _distributed(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _wrong(f"{key} must be true or false", value)
+        raise _invalid(f"{key} must be true or false", value)
     return value
 
 
@@ -90,5 +90,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _wrong(sentence: str, value: object) -> InvalidInputError:
-    return InvalidInputError(f"model_loader_extra_config {sentence}, not {value!r}")
+def _invalid(requirement: str, value: object) -> InvalidInputError:
+    return InvalidInputError(f"model_loader_extra_config {requirement}, not {value!r}")

@@ -1,1 +1,1 @@
-"""Where programs import `S3Credentials` from."""
+"""The package of `s3_utils.s3_utils`, as in Run:ai's streamer."""

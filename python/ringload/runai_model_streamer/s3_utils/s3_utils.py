@@ -1,4 +1,4 @@
-"""Where programs import `S3Credentials` from."""
+"""The module from which programs for Run:ai's streamer import `S3Credentials`."""
 
 from ..credentials import S3Credentials
 
