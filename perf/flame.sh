@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A flame graph of one load.
+# Draws a flame graph of one load.
 #
 #   perf/flame.sh OUT.svg ARGUMENTS OF RINGLOAD...
 #   perf/flame.sh target/http.svg load --drop http://127.0.0.1:8080/model.safetensors
 #
-# Builds ringload with frame pointers below target/flame, samples all its threads with perf(1), user
-# and kernel, and draws them with inferno, which it installs there once.
+# Builds ringload with frame pointers in target/flame, samples the user and kernel stacks of all its
+# threads with perf(1), and draws them with inferno, which it installs in target/flame if needed.
 set -euo pipefail
 
 [[ $# -ge 2 && $1 == *.svg ]] || { sed -n '2,/^set / s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Checks and measures loads onto an NVIDIA GPU.
+# Checks and measures loads to an NVIDIA GPU.
 #
 #   perf/gpu.sh pack [--from DIR] [--to DIR]
-#       builds what is needed and gathers it in one folder, target/gpu (--to), which is then taken to
-#       a machine with a GPU; --from takes binaries that are built already
+#       builds the binaries and gathers them and this script in a folder (--to; default target/gpu),
+#       which is then copied to a machine with a GPU; --from uses existing binaries instead
 #   gpu.sh run [--out DIR] [--size GIB] [--dir DIR] [--machine TEXT] [-- MORE...]
-#       on that machine, with bash and that folder alone: checks the kernels and loads, measures, and
-#       writes DIR/gpu.md and DIR/gpu.json (--out; default: here). Succeeds if nothing is wrong and
-#       every target is reached. --size is that of the large checkpoint (default 8), --dir a directory
-#       on the disk to be measured (default /var/tmp), --machine what to call the machine; what
-#       follows -- goes to `ringload-gpu run`
+#       runs on that machine, which needs only bash and the folder: checks the kernels and loads,
+#       measures loads, and writes gpu.md and gpu.json (to --out; default: the current directory).
+#       Succeeds if all checks pass and all targets are reached. --size is the size of the large
+#       checkpoint (default 8), --dir a directory on the disk to measure (default /var/tmp), and
+#       --machine the name of the machine in the report; the arguments after -- are passed to
+#       `ringload-gpu run`
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,7 +25,7 @@ fail() {
     exit 1
 }
 
-# The value of an option, which may not be missing: option, value, ...
+# Prints the value of an option, or fails if there is none. Arguments: option, value, ...
 value() {
     [[ $# -ge 2 && -n $2 ]] || fail "$1 needs a value"
     printf '%s' "$2"
@@ -50,7 +51,7 @@ pack() {
     mkdir -p "$to"
     local binary
     for binary in ringload ringload-gpu; do
-        [[ -x $from/$binary ]] || fail "$from/$binary is not there; build it, or leave --from out"
+        [[ -x $from/$binary ]] || fail "$from/$binary does not exist; build it, or omit --from"
         strip -o "$to/$binary.new" "$from/$binary"
         mv "$to/$binary.new" "$to/$binary"
     done
@@ -60,7 +61,7 @@ pack() {
     cat "$to/VERSION"
 }
 
-# What the folder holds, for whoever finds it later.
+# Describes the versions in the folder.
 describe() {
     local root=$1 to=$2
     echo "version: $("$to/ringload" --version)"
@@ -69,7 +70,7 @@ describe() {
     echo "glibc: $(glibc_needed "$to") or later"
 }
 
-# The newest version of glibc that a symbol of either binary asks for.
+# Prints the newest version of glibc that a symbol of either binary requires.
 glibc_needed() {
     objdump -T "$1/ringload" "$1/ringload-gpu" |
         sed -n 's/.*(\{0,1\}GLIBC_\([0-9.]*\)).*/\1/p' | sort -Vu | tail -n 1
@@ -80,7 +81,7 @@ check_size() {
     kibibytes=$(du -sk "$1" | cut -f 1)
     echo "$1: $(((kibibytes + 1023) / 1024)) MiB, at most $limit_mebibytes"
     ((kibibytes <= limit_mebibytes * 1024)) ||
-        fail "the folder is too large to be taken along; is anything else in $1?"
+        fail "the folder is larger than it should be; does $1 contain other files?"
 }
 
 run() {
@@ -104,33 +105,33 @@ run() {
     mkdir -p "$out" "$disk"
     work=$(mktemp -d "$disk/ringload-gpu.XXXXXX")
     trap clean_up EXIT
-    # Signals end the shell by way of the trap above.
+    # After these signals the shell exits and runs the trap above.
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     make_tmpfs "$size"
-    # A size given behind -- wins.
+    # A --size after -- overrides this one.
     "$here/ringload-gpu" run --out "$out" --size "${size}GiB" --dir "$work" --tmpfs "$tmpfs" \
         "${machine[@]}" "$@" &
     child=$!
-    wait "$child" # in the foreground, a signal would have to wait for it
+    wait "$child" # the child runs in the background so that bash handles signals at once
     child=''
 }
 
-# Whether the binaries run here, and find a GPU.
+# Checks that the binaries run on this machine and find a GPU.
 check_machine() {
     find_driver
     if ! "$here/ringload-gpu" --version >/dev/null; then
         cat "$here/VERSION" >&2 || true
-        fail "ringload-gpu does not run here; this machine has $(uname -m), $(glibc_here)"
+        fail "ringload-gpu does not run on this machine, which has $(uname -m), $(glibc_here)"
     fi
-    "$here/ringload-gpu" gpu >/dev/null || fail "there is no GPU to measure"
+    "$here/ringload-gpu" gpu >/dev/null || fail "no GPU was found"
 }
 
 glibc_here() {
     getconf GNU_LIBC_VERSION 2>/dev/null || echo "no glibc"
 }
 
-# Containers have the driver's library in places that the system does not look at.
+# Adds the driver's library to the search path: containers have it in unusual directories.
 find_driver() {
     local directory
     if [[ $(ldconfig -p 2>/dev/null) == *libcuda.so.1* ]]; then
@@ -145,8 +146,8 @@ find_driver() {
     done
 }
 
-# A directory on tmpfs with room for the checkpoint: in /dev/shm, or, where that is small and this is
-# root, one of its own.
+# Creates a directory on a tmpfs with enough space for the checkpoint: in /dev/shm, or, if that is
+# too small, on a new tmpfs, which only root can mount.
 make_tmpfs() {
     local needed=$((($1 + 3) * 1024 * 1024)) free
     tmpfs=$(mktemp -d /dev/shm/ringload-gpu.XXXXXX 2>/dev/null || mktemp -d "$work/tmpfs.XXXXXX")
@@ -158,7 +159,7 @@ make_tmpfs() {
         mounted=1
         return
     fi
-    echo "warning: there is no tmpfs with $((needed >> 20)) GiB to spare" >&2
+    echo "warning: no tmpfs has $((needed >> 20)) GiB of free space" >&2
 }
 
 work='' tmpfs='' mounted='' child=''
@@ -192,7 +193,7 @@ main() {
             exit 2
             ;;
     esac
-    exit # nothing behind is read any more: the file may have changed
+    exit # bash must not read on, because the file may have changed
 }
 
 main "$@"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Tests the Python package: builds its wheel as a user would, installs that into a virtual environment
-# below target/ with what the tests and the examples need (python/requirements-test.txt and
-# requirements-examples.txt), lints, and runs pytest.
+# Tests the Python package: builds its wheel as a user would, installs the wheel and what the tests
+# and examples require (python/requirements-test.txt and requirements-examples.txt) into a virtual
+# environment below target/, lints the sources, and runs pytest.
 #
 #   tests/python.sh [ARGUMENTS OF PYTEST]
 #
-# The wheel is a debug build, which takes less time; RINGLOAD_PYTHON_PROFILE=release makes it the one
-# that users get. With RINGLOAD_TEST_LONG in the environment vLLM is installed, too (1.1 GB), and its
-# loader is tested in it; otherwise on a small stand-in.
+# The wheel is a debug build, which compiles faster; RINGLOAD_PYTHON_PROFILE=release builds the
+# wheel that users get. With RINGLOAD_TEST_LONG, vLLM (1.1 GB) is installed and the plugin is tested
+# in it; otherwise the plugin is only tested with a small stand-in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,21 +22,21 @@ step() {
     printf '\n== %s\n' "$*"
 }
 
-# Installed anew when the list changes, or Python does.
+# Creates the virtual environment, unless it exists for the same requirements and Python version.
 install_requirements() {
     local wanted
     wanted=$("$python" --version; cat "${requirements[@]}")
     if [[ -f $venv/installed && $(<"$venv/installed") == "$wanted" ]]; then
         return
     fi
-    step "Python: what the tests need"
+    step "Python: the requirements of the tests"
     rm -rf "$venv"
     "$python" -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
     printf '%s\n' "$wanted" >"$venv/installed"
 }
 
-# Without its dependencies, which are for GPUs, and would bring another torch.
+# Installs vLLM without its dependencies, which are for GPUs and include another version of torch.
 install_vllm() {
     step "Python: vLLM"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
@@ -44,7 +44,7 @@ install_vllm() {
     export RINGLOAD_TEST_VLLM=require
 }
 
-# In the workspace's target directory, so that dependencies are built once.
+# Builds in the workspace's target directory, so that dependencies are compiled only once.
 build_wheel() {
     step "Python: the wheel"
     rm -rf "$work_dir/dist"
@@ -62,11 +62,11 @@ lint() {
     "$venv/bin/ruff" format --check --config python/pyproject.toml examples perf/peers
     "$venv/bin/ruff" check --config python/pyproject.toml examples perf/peers
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
-    # The stubs are what the native module is.
+    # Compares the stubs with the native module.
     (cd "$work_dir" && "$venv/bin/stubtest" --ignore-missing-stub ringload._ringload)
 }
 
-# Stands in for the CUDA driver, by library path.
+# Builds the stand-in for the CUDA driver, which tests load through LD_LIBRARY_PATH.
 build_stand_in() {
     step "Python: the stand-in for GPUs"
     cargo build --quiet --locked -p cuda-stand-in --lib
@@ -84,6 +84,6 @@ build_stand_in
 build_wheel
 lint
 step "Python: pytest"
-# Not `python -m pytest`: that would import the sources, which have no native module.
+# `python -m pytest` would import the package from the sources, which have no native module.
 "$venv/bin/pytest" -c python/pyproject.toml --rootdir python -o cache_dir="$work_dir/pytest" \
     "${@:-python/tests}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test of the project; needs Rust, a C and C++ compiler and Python (what is missing it
-# installs where it can) and real servers, which tests/servers.sh installs.
+# Runs every test of the project. Needs Rust, a C and C++ compiler, and Python; it installs missing
+# compilers and Python if it can, and real servers with tests/servers.sh.
 #
 #   tests/run.sh          unit, property and integration tests, doc tests, the library without the
 #                         command, the kernels' PTX, the unsafe parts under AddressSanitizer and
@@ -8,7 +8,7 @@
 #                         the C library (tests/runai.py)
 #   tests/run.sh --long   the same with the long campaigns
 #
-# The whole suite comes last, so that the last lines are cargo's test results.
+# The cargo tests run last, so that the last lines are their results.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,8 +22,8 @@ step() {
     printf '\n== %s\n' "$*"
 }
 
-# What the build needs beside Rust: aws-lc-rs compiles C and assembly with the C compiler, and the
-# stand-in for the CUDA driver the kernels with the C++ compiler.
+# The build needs a C compiler for aws-lc-rs, which compiles C and assembly, and a C++ compiler for
+# the stand-in for the CUDA driver, which compiles the kernels.
 check_tools() {
     if ! command -v cargo >/dev/null; then
         echo "error: cargo is not on the PATH; install Rust from https://rustup.rs" >&2
@@ -39,7 +39,7 @@ install_package() {
     if [[ $(id -u) != 0 ]]; then
         as_root=(sudo -n)
         if ! command -v sudo >/dev/null; then
-            echo "error: please install $* (this is not root, and there is no sudo)" >&2
+            echo "error: please install $* (this user is not root, and sudo is not installed)" >&2
             exit 1
         fi
     fi
@@ -49,21 +49,22 @@ install_package() {
         apt-get install --yes --no-install-recommends "$@"
 }
 
-# Real servers for the tests of remote locations; from here on their tests must run.
+# Installs real servers for the tests of remote locations. With the variable these tests fail if a
+# server is missing.
 install_servers() {
     step "test servers"
     tests/servers.sh
     export RINGLOAD_TEST_SERVERS=require
 }
 
-# Users of the library build it without the command's dependencies. (What it does then is what it
-# does with them: its tests run once, with all.)
+# Checks that the library compiles without the command's dependencies, as its users build it. Its
+# behaviour does not depend on them, so its tests run only once, with all features.
 check_library_alone() {
     step "the library without the command"
     cargo check --no-default-features --lib
 }
 
-# Runs the tests of `ring` with the given command; that there are none is an error, not a success.
+# Runs the tests of `ring` with the given command, and fails if there are none.
 test_ring() {
     local only=(--no-default-features --lib ring::)
     if [[ $("$@" "${only[@]}" -- --list) != *": test"* ]]; then
@@ -82,27 +83,27 @@ test_under_address_sanitizer() {
         echo "skipped: AddressSanitizer runs on x86_64-unknown-linux-gnu only"
         return
     fi
-    step "AddressSanitizer: does the alarm ring?"
-    check_that_address_sanitizer_rings
+    step "AddressSanitizer: does it report errors?"
+    check_that_address_sanitizer_reports
     step "AddressSanitizer: the unsafe parts"
-    # --target keeps the sanitizer away from build scripts and macros.
+    # With --target, build scripts and macros are compiled without the sanitizer.
     test_ring with_address_sanitizer cargo test \
         --target x86_64-unknown-linux-gnu --target-dir "$target_dir/asan"
 }
 
-# A sanitizer that reports nothing checks nothing: it has to find this use after free.
-check_that_address_sanitizer_rings() {
-    local dir="$target_dir/asan-alarm"
+# Checks that AddressSanitizer is active: it has to report this use after free.
+check_that_address_sanitizer_reports() {
+    local dir="$target_dir/asan-check"
     mkdir -p "$dir"
-    cat >"$dir/alarm.rs" <<'RUST'
+    cat >"$dir/check.rs" <<'RUST'
 fn main() {
     let freed = Box::into_raw(Box::new(7_u8));
     drop(unsafe { Box::from_raw(freed) });
     println!("{}", unsafe { freed.read_volatile() });
 }
 RUST
-    RUSTC_BOOTSTRAP=1 rustc --edition 2024 -Zsanitizer=address -o "$dir/alarm" "$dir/alarm.rs"
-    if "$dir/alarm" >"$dir/report" 2>&1 || ! grep -q heap-use-after-free "$dir/report"; then
+    RUSTC_BOOTSTRAP=1 rustc --edition 2024 -Zsanitizer=address -o "$dir/check" "$dir/check.rs"
+    if "$dir/check" >"$dir/report" 2>&1 || ! grep -q heap-use-after-free "$dir/report"; then
         echo "error: AddressSanitizer did not report a use after free" >&2
         exit 1
     fi
@@ -118,13 +119,13 @@ test_under_miri() {
     MIRIFLAGS="-Zmiri-disable-isolation ${MIRIFLAGS:-}" test_ring cargo +nightly miri test
 }
 
-# Miri is of use only with the sources of the standard library, from which it builds its own.
+# Miri needs the sources of the standard library, which it compiles itself.
 have_miri() {
     cargo +nightly miri --version &>/dev/null || return 1
     [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]]
 }
 
-# The PTX that is kept is that of the kernels as they are, and assembles without spilling.
+# Checks that the PTX files were built from the current kernels and assemble without spilling.
 check_kernels() {
     if [[ $(uname -sm) != "Linux x86_64" ]]; then
         echo "skipped: the kernels' compiler is installed on x86-64 Linux only"

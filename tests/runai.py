@@ -3,12 +3,12 @@
 
     tests/runai.py PYTHON LIBRARY [MODULE]...
 
-PYTHON is that of an environment with runai-model-streamer==0.17.0, torch, numpy and safetensors;
-LIBRARY the shared library. Without modules, all of the wheel's tests run.
+PYTHON is the interpreter of an environment with runai-model-streamer==0.17.0, torch, numpy and
+safetensors; LIBRARY is the shared library. Without modules, all tests of the wheel run.
 
-Tests that read real files look for them beside themselves, and the wheel does not have them. So the
-package is copied, and files of the same names are made there. `dist_test_*` run in two processes of
-one gloo group. A test that is skipped, or that fails, is a failure here, unless EXCLUDED names it.
+Some tests read files from their own directory, which the wheel does not contain. So the package is
+copied, and files of the same names are created in the copy. `dist_test_*` run in two processes of a
+gloo group. A test that fails or is skipped is a failure, unless EXCLUDED names it.
 """
 
 import os
@@ -20,19 +20,19 @@ import tempfile
 
 VERSION = "0.17.0"
 
-# Tests that are not run, by the end of their name, and why.
+# Tests that are not run: the end of the name, and the reason.
 EXCLUDED = {
     "DstPreExists.test_invalid_model_path_raises_before_lock": "it skips itself",
 }
 
-# Runs in PYTHON: where the package is, if it is the right one.
+# A program for PYTHON that checks the version of the package and prints its path.
 FIND = """
 import importlib.metadata, importlib.util
 assert importlib.metadata.version("runai-model-streamer") == "%s"
 print(importlib.util.find_spec("runai_model_streamer").submodule_search_locations[0])
 """
 
-# Runs in PYTHON: the files that the tests look for.
+# A program for PYTHON that creates the files that the tests read.
 MAKE = """
 import sys, pathlib, torch
 from safetensors.torch import save_file
@@ -48,7 +48,8 @@ save_file(tensors, directory / "test.safetensors")
 save_file({}, directory / "test_empty.safetensors")
 """
 
-# Runs in PYTHON: the tests of modules, or all; prints the names of those that were skipped.
+# A program for PYTHON that runs the tests of the given modules, or all tests, and prints the names
+# of skipped tests.
 RUN = """
 import os, sys, unittest
 modules, excluded = sys.argv[2:], %r
@@ -85,10 +86,10 @@ DISTRIBUTED = [
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    # Of the program, too: it is run in another directory.
+    # The tests run in another directory, so both paths have to be absolute.
     python, library = map(os.path.abspath, sys.argv[1:3])
     modules = sys.argv[3:]
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as directory:
         environment = {
             **{
                 name: os.environ[name]
@@ -96,27 +97,27 @@ def main():
                 if name in os.environ
             },
             "STREAMER_LIBRARY": library,
-            "PYTHONPATH": place,
+            "PYTHONPATH": directory,
         }
 
         def run(*arguments):
-            return subprocess.run([python, *arguments], env=environment, cwd=place, timeout=600)
+            return subprocess.run([python, *arguments], env=environment, cwd=directory, timeout=600)
 
         found = subprocess.run(
             [python, "-c", FIND % VERSION], stdout=subprocess.PIPE, text=True, check=True
         )
         package = pathlib.Path(found.stdout.strip())
-        shutil.copytree(package, pathlib.Path(place) / package.name)
-        files = pathlib.Path(place) / package.name / "safetensors_streamer/tests/test_files"
+        shutil.copytree(package, pathlib.Path(directory) / package.name)
+        files = pathlib.Path(directory) / package.name / "safetensors_streamer/tests/test_files"
         files.mkdir()
         run("-c", MAKE, str(files)).check_returncode()
-        script = pathlib.Path(place) / "run.py"
+        script = pathlib.Path(directory) / "run.py"
         script.write_text(RUN % (list(EXCLUDED),))
-        failures = run(str(script), place, *modules).returncode
+        failures = run(str(script), directory, *modules).returncode
         if not modules:
             for module in DISTRIBUTED:
                 launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-                failures += run(*launch, str(script), place, module).returncode
+                failures += run(*launch, str(script), directory, module).returncode
     for name, why in EXCLUDED.items():
         print(f"not run: {name}: {why}", file=sys.stderr)
     sys.exit(bool(failures))

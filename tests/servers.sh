@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the real servers that the tests run against: nginx, moto (S3), gcp-storage-emulator and
-# Azurite. nginx comes from the distribution, the others go to target/test-servers. What is there
-# already is left as it is.
+# Installs the real servers that the tests use: nginx, moto (S3), gcp-storage-emulator and Azurite.
+# nginx comes from the distribution; the others are installed in target/test-servers. Servers that
+# are already installed are not changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,7 +27,7 @@ if ((${#missing[@]})); then
     install_packages "${missing[@]}"
 fi
 
-# node comes as a wheel, so that one installer does for all.
+# Node.js is installed as a wheel, so pip installs everything but nginx and Azurite.
 if [[ ! -e $servers/python.done ]]; then
     python3 -m venv "$servers/python"
     "$servers/python/bin/pip" install --quiet --disable-pip-version-check \

@@ -1,8 +1,10 @@
-"""Fills a moto server that was started with INITIAL_NO_AUTH_ACTION_COUNT=3: from the fourth call on
-it checks signatures and policies. Prints the keys of a user who may do everything, and the role
-that it may assume, as JSON.
+"""Fills a moto server that was started with INITIAL_NO_AUTH_ACTION_COUNT=3.
 
-    moto.py URL BUCKET DIRECTORY      every file below DIRECTORY becomes an object
+    moto.py URL BUCKET DIRECTORY      uploads every file below DIRECTORY to BUCKET
+
+The server checks signatures and policies from the fourth call on. The program prints, as JSON, the
+keys of a user with all permissions, a role that this user may assume, and the keys of a user
+without permissions.
 """
 
 import json
@@ -44,9 +46,9 @@ nobody = iam.create_access_key(UserName="nobody")["AccessKey"]
 
 s3 = client("s3", *mine)
 s3.create_bucket(Bucket=bucket)
-for place, _, names in os.walk(directory):
+for folder, _, names in os.walk(directory):
     for name in names:
-        path = os.path.join(place, name)
+        path = os.path.join(folder, name)
         key = os.path.relpath(path, directory)
         with open(path, "rb") as file:
             s3.put_object(Bucket=bucket, Key=key, Body=file, ChecksumAlgorithm="CRC32")
