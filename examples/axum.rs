@@ -1,28 +1,28 @@
-//! A server that loads its model while it runs already: progress, metrics, a graceful stop.
+//! A server that loads its model in the background, with progress, metrics and a graceful stop.
 //!
 //! ```text
 //! cargo run --release -p ringload-examples --bin axum -- s3://bucket/llama-8b/ --listen 0.0.0.0:8000
 //! ```
 //!
-//! | path | answers |
+//! | path | response |
 //! | --- | --- |
-//! | `/healthz` | 200 as long as the process is of use; 500 once the load has failed: restart it |
-//! | `/ready` | 503 and how far the load is, in JSON; 200 when the model is there |
-//! | `/metrics` | the metrics of `ringload`, and those of this server, for Prometheus |
+//! | `/healthz` | 200; 500 after the load has failed, when the process should be restarted |
+//! | `/ready` | 503 and the progress of the load in JSON; 200 after the model is loaded |
+//! | `/metrics` | the metrics of `ringload` and of this server, for Prometheus |
 //! | `/tensors` | name, type, shape and length of every tensor |
-//! | `/tensors/{name}` | the same of one, with mean, least and greatest element |
+//! | `/tensors/{name}` | the same for one tensor, with its mean, minimum and maximum |
 //!
 //! ```text
 //! main: recorder -> listen -> serve until SIGINT or SIGTERM -> exit status
 //!                     |
 //!                     +-- a thread: Loader::stream -> tensors    (load.rs)
 //!                                       |
-//!                             model: Opening -> Loading -> Ready | Failed    (what all handlers read)
+//!                             model: Opening -> Loading -> Ready | Failed    (read by all handlers)
 //! ```
 //!
-//! It listens at once, so that whoever waits for it sees how far it is. The load has a thread of its
-//! own, since it blocks; handlers only look at what it left. Exit status: 0 stopped, 1 the model could
-//! not be loaded (which `/ready` told) or the address not be listened at, 2 wrong usage.
+//! The server listens before it loads, so clients can follow the progress. The load blocks, so it has
+//! its own thread; handlers only read its state. Exit status: 0 after a signal, 1 if the model could
+//! not be loaded (which `/ready` reports) or the server could not listen, 2 for wrong usage.
 
 #[path = "axum/load.rs"]
 mod load;
@@ -41,12 +41,12 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serves a checkpoint's tensors over HTTP, and tells how far their load is.
+/// Serves a checkpoint's tensors over HTTP, and reports the progress of their load.
 #[derive(Debug, Parser)]
 struct Args {
     /// A file, directory, index, pattern, or s3://, gs://, az://, hf://, https:// location.
     location: String,
-    /// Where to listen; port 0 lets the system pick one. The address is printed.
+    /// The address to listen on, which is printed; with port 0 the system chooses a port.
     #[arg(long, default_value = "127.0.0.1:8000")]
     listen: String,
 }
@@ -63,14 +63,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    // Before the load: what it counts goes to the recorder that is there then.
+    // The load counts with the recorder that is installed when it starts.
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let listener = TcpListener::bind(&args.listen).await;
     let listener =
         listener.map_err(|error| format!("cannot listen at {}: {error}", args.listen))?;
-    // The server does not depend on somebody reading this.
+    // The server also runs if standard output is closed.
     let _ = writeln!(io::stdout(), "listening on http://{}", listener.local_addr()?);
 
     let model = Arc::<Model>::default();
@@ -84,7 +84,7 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         })
         .await?;
     match model.failure() {
-        // A load that still runs only reads: it ends with the process.
+        // A load that has not finished only reads, so it can end with the process.
         None => Ok(()),
         Some(sentence) => Err(sentence.into()),
     }

@@ -1,17 +1,17 @@
-//! Loads a checkpoint into candle tensors and prints the figures of each.
+//! Loads a checkpoint into candle tensors and prints statistics of each.
 //!
 //! ```text
 //! cargo run --release -p ringload-examples --bin candle -- /models/llama-8b
 //! cargo run --release -p ringload-examples --bin candle --features cuda -- /models/llama-8b --device cuda
 //! ```
 //!
-//! **On the CPU** candle owns its memory (a `Vec` of elements), so bytes cannot land in it directly,
-//! and one copy is left: tensors stream through a small ring, and every core copies one of them into
-//! candle's memory. At no time is the model there twice. That copy costs about as much as a warm load
-//! does; a server that computes on its own can use `ringload::Tensor` itself, which costs none.
+//! **On the CPU** a candle tensor owns a `Vec` of elements, so ringload cannot load into it directly.
+//! Tensors stream through a small ring, and all cores copy tensors from it into candle's memory, so
+//! the model is never in memory twice. The copy takes about as long as a warm load; a server that does
+//! not need candle can use `ringload::Tensor` without the copy.
 //!
-//! **On a GPU** (feature `cuda`) there is no copy: candle allocates the tensors, and the bytes are
-//! brought to where they are (`candle/GPU.rs`).
+//! **On a GPU** (feature `cuda`) there is no copy: candle allocates the tensors, and ringload loads
+//! the bytes directly into them (`candle/gpu.rs`).
 
 #[cfg(feature = "cuda")]
 #[path = "candle/gpu.rs"]
@@ -25,21 +25,21 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// What can go wrong here is only ever told.
+/// A result whose error is only printed.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 type Tensors = BTreeMap<String, Tensor>;
 
-/// Loads a checkpoint into candle tensors, and prints name, type, shape, mean, least and greatest
-/// element of each.
+/// Loads a checkpoint into candle tensors, and prints the name, type, shape, mean, minimum and maximum
+/// of each.
 #[derive(Debug, Parser)]
 struct Args {
     /// A file, directory, index, pattern, or s3://, gs://, az://, hf://, https:// location.
     location: String,
-    /// Where the tensors end up: cpu, cuda or cuda:N.
+    /// The device of the tensors: cpu, cuda or cuda:N.
     #[arg(long, default_value_t)]
     device: Device,
-    /// Host memory that the bytes pass through: bytes such as 256MiB, or min.
+    /// The limit of the host memory that tensors pass through: bytes such as 256MiB, or min.
     #[arg(long, default_value = "256MiB")]
     memory_limit: MemoryLimit,
 }
@@ -69,11 +69,11 @@ fn run(args: &Args) -> Outcome<()> {
     Ok(())
 }
 
-/// All tensors of the checkpoint, in candle's memory.
+/// Loads all tensors of the checkpoint into candle's memory.
 fn load(loader: &Loader, location: &str) -> Outcome<Tensors> {
     let stream = loader.stream(location)?;
-    // Each core takes the next tensor that is there, copies it, and by dropping it gives its place in
-    // the ring back.
+    // Each core takes the next complete tensor, copies it, and drops it, which releases its memory in
+    // the ring.
     stream
         .par_bridge()
         .map(|tensor| {
@@ -83,17 +83,17 @@ fn load(loader: &Loader, location: &str) -> Outcome<Tensors> {
         .collect()
 }
 
-/// A copy of a tensor in host memory, as candle's.
+/// Copies a tensor in host memory into a candle tensor.
 fn to_candle(tensor: &ringload::Tensor) -> Outcome<Tensor> {
     let dtype = dtype_of(tensor.info())?;
     Ok(Tensor::from_raw_buffer(tensor.bytes(), dtype, tensor.shape(), &CandleDevice::Cpu)?)
 }
 
-/// candle's name for a tensor's type.
+/// Returns candle's type for the elements of a tensor.
 fn dtype_of(info: &ringload::TensorInfo) -> Outcome<DType> {
     DType::try_from(info.dtype()).map_err(|_| {
         let (name, dtype) = (info.name(), info.dtype());
-        format!("candle has no tensors of {dtype:?}, which {name} is").into()
+        format!("candle has no type for tensor {name} of {dtype:?}").into()
     })
 }
 
@@ -104,10 +104,10 @@ fn load_on_gpu(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors
 
 #[cfg(not(feature = "cuda"))]
 fn load_on_gpu(_: &Loader, _: &str, _: u32) -> Outcome<Tensors> {
-    Err("this was built without candle's CUDA support; build it with --features cuda".into())
+    Err("this example was built without CUDA support; build it with --features cuda".into())
 }
 
-/// `F32 [2, 3]  mean 0.5  least 0  greatest 1`, computed by candle.
+/// Returns the statistics, computed by candle: `F32 [2, 3]  mean 0.5  least 0  greatest 1`.
 fn figures(tensor: &Tensor) -> Outcome<String> {
     let (dtype, shape) = (tensor.dtype(), tensor.dims());
     let kind = format!("{} {shape:?}", dtype.as_str());

@@ -1,4 +1,4 @@
-//! The load, on a thread of its own, and what it leaves for the handlers to read.
+//! The load, on its own thread, and the state that the handlers read.
 
 use ringload::{Loader, Progress, Result, Summary, Tensor};
 use std::collections::BTreeMap;
@@ -6,41 +6,41 @@ use std::io::{self, Write};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 
-/// How far the model is.
+/// The state of the model.
 #[derive(Debug, Clone, Default)]
 pub enum State {
     /// Headers are being read.
     #[default]
     Opening,
-    /// Tensors come.
+    /// Tensors are being loaded.
     Loading(Progress),
-    /// All are there.
+    /// All tensors are loaded.
     Ready(Arc<Tensors>),
-    /// Why it will never be ready.
+    /// The load has failed with this message.
     Failed(String),
 }
 
-/// The tensors of the model, resident, and what their load did.
+/// The loaded tensors of the model, and the summary of their load.
 #[derive(Debug)]
 pub struct Tensors {
     pub by_name: BTreeMap<String, Tensor>,
     pub summary: Summary,
 }
 
-/// The model's state, shared by the load and the handlers. Locks are held to copy it, never longer.
+/// The model's state, shared by the load and the handlers. The lock is held only to copy the state.
 #[derive(Debug, Default)]
 pub struct Model(RwLock<State>);
 
 impl Model {
-    /// How far it is now.
+    /// Returns the current state.
     pub fn state(&self) -> State {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why it could not be loaded, if so.
+    /// Returns the error message if the load has failed.
     pub fn failure(&self) -> Option<String> {
         match self.state() {
-            State::Failed(sentence) => Some(sentence),
+            State::Failed(message) => Some(message),
             State::Opening | State::Loading(_) | State::Ready(_) => None,
         }
     }
@@ -50,22 +50,22 @@ impl Model {
     }
 }
 
-/// Starts to load what is at `location` into `model`.
+/// Starts to load the checkpoint at `location` into `model`, on a new thread.
 ///
 /// # Errors
-/// Where the system gives no thread.
+/// The system cannot create a thread.
 pub fn start(loader: Loader, location: String, model: Arc<Model>) -> io::Result<()> {
     let body = move || {
-        let (state, news) = match load(&loader, &location, &model) {
+        let (state, log_line) = match load(&loader, &location, &model) {
             Ok(tensors) => {
-                let news = format!("ready: {} tensors", tensors.by_name.len());
-                (State::Ready(Arc::new(tensors)), news)
+                let log_line = format!("ready: {} tensors", tensors.by_name.len());
+                (State::Ready(Arc::new(tensors)), log_line)
             }
             Err(error) => (State::Failed(error.to_string()), format!("error: {error}")),
         };
         model.set(state);
-        // `eprintln` would panic where nobody listens any more.
-        let _ = writeln!(io::stderr(), "{news}");
+        // `eprintln` would panic if standard error is closed.
+        let _ = writeln!(io::stderr(), "{log_line}");
     };
     thread::Builder::new().name("load".to_owned()).spawn(body).map(drop)
 }

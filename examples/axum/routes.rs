@@ -1,4 +1,4 @@
-//! What each path answers.
+//! The routes and their responses.
 
 use crate::load::{Model, State, Tensors};
 use crate::statistics::Statistics;
@@ -13,13 +13,13 @@ use ringload::Tensor;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The routes of this server.
+/// Returns the router of this server.
 pub fn all(model: Arc<Model>, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/healthz", get(health))
         .route("/ready", get(ready))
         .route("/tensors", get(list))
-        // Names may have slashes.
+        // Names of tensors may contain slashes.
         .route("/tensors/{*name}", get(one))
         .with_state(Arc::clone(&model))
         .route("/metrics", get(move || async move { render(&model, &metrics) }))
@@ -28,7 +28,7 @@ pub fn all(model: Arc<Model>, metrics: PrometheusHandle) -> Router {
 async fn health(Shared(model): Shared<Arc<Model>>) -> Response {
     match model.failure() {
         None => "ok\n".into_response(),
-        Some(sentence) => (StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response(),
+        Some(message) => (StatusCode::INTERNAL_SERVER_ERROR, message).into_response(),
     }
 }
 
@@ -50,7 +50,7 @@ fn ready_answer(tensors: &Tensors) -> Value {
     })
 }
 
-/// 503, and how far the load is or why there is none.
+/// Returns 503 with the progress of the load, or with the error if it has failed.
 fn not_ready(state: &State) -> Response {
     let answer = match state {
         State::Loading(progress) => json!({
@@ -58,7 +58,7 @@ fn not_ready(state: &State) -> Response {
             "done_bytes": progress.done_bytes(),
             "total_bytes": progress.total_bytes(),
         }),
-        State::Failed(sentence) => json!({ "state": "failed", "error": sentence }),
+        State::Failed(message) => json!({ "state": "failed", "error": message }),
         State::Opening | State::Ready(_) => json!({ "state": "opening" }),
     };
     (StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response()
@@ -90,7 +90,7 @@ async fn one(Shared(model): Shared<Arc<Model>>, Path(name): Path<String>) -> Res
     let Some(tensor) = tensors.by_name.get(&name).cloned() else {
         return (StatusCode::NOT_FOUND, format!("the model has no tensor {name}")).into_response();
     };
-    // A tensor may have gigabytes: not on a thread that serves others.
+    // A tensor may have gigabytes, so this must not block a thread that serves other requests.
     match tokio::task::spawn_blocking(move || statistics_of(&tensor)).await {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -99,12 +99,12 @@ async fn one(Shared(model): Shared<Arc<Model>>, Path(name): Path<String>) -> Res
 
 fn statistics_of(tensor: &Tensor) -> Value {
     let mut answer = description(tensor);
-    // null for types without numbers, and for tensors without elements.
+    // The value is null for types without statistics and for tensors without elements.
     answer["statistics"] = json!(Statistics::of(tensor));
     answer
 }
 
-/// What was counted, and how far the model is now.
+/// Renders all metrics, after updating those of the model's state.
 fn render(model: &Model, metrics: &PrometheusHandle) -> String {
     let state = model.state();
     let (done_bytes, total_bytes) = match &state {
@@ -115,6 +115,6 @@ fn render(model: &Model, metrics: &PrometheusHandle) -> String {
     metrics::gauge!("model_ready").set(f64::from(u8::from(matches!(state, State::Ready(_)))));
     metrics::gauge!("model_done_bytes").set(done_bytes as f64);
     metrics::gauge!("model_total_bytes").set(total_bytes as f64);
-    metrics.run_upkeep(); // else its histograms grow without end
+    metrics.run_upkeep(); // without this the histograms grow indefinitely
     metrics.render()
 }

@@ -1,14 +1,14 @@
-//! Mean, least and greatest element of a tensor.
+//! The mean, minimum and maximum of a tensor.
 
 use ringload::cast::Cast;
 use ringload::{Dtype, Tensor};
 use serde::Serialize;
 
-/// How many elements are cast at a time: few enough to stay in the processor's cache.
+/// The number of elements that are cast at a time, which fit into the processor's cache.
 const CAST_ELEMENTS: usize = 16 << 10;
 
-/// Over all elements, in double precision. NaNs count as the mean's, and are neither least nor
-/// greatest.
+/// Statistics of all elements, in double precision. A NaN makes the mean NaN, and is ignored by the
+/// minimum and the maximum.
 #[derive(Debug, Serialize, PartialEq)]
 pub struct Statistics {
     mean: f64,
@@ -17,8 +17,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// The statistics of a tensor in host memory; `None` where it has no elements, or elements that
-    /// are no numbers of whole bytes.
+    /// Returns the statistics of a tensor. The result is `None` if the tensor is not in host memory,
+    /// has no elements, or if its elements are not numbers of whole bytes.
     pub fn of(tensor: &Tensor) -> Option<Self> {
         let mut sums = Sums::default();
         sums.add(tensor.dtype(), tensor.host_bytes()?)?;
@@ -62,7 +62,7 @@ impl Sums {
         Some(())
     }
 
-    /// Adds floats of fewer bits, cast by parts.
+    /// Adds floats of fewer than 32 bits, which are cast in parts.
     fn add_cast(&mut self, cast: Cast, bytes: &[u8]) {
         let element_bytes = cast.from().bitsize() / 8;
         let mut cast_bytes = vec![0; CAST_ELEMENTS * 4];

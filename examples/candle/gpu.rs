@@ -1,7 +1,7 @@
-//! Tensors on a GPU: candle allocates them, and ringload brings the bytes straight into them.
+//! Tensors on a GPU: candle allocates them, and ringload loads the bytes directly into them.
 //!
-//! The bytes pass through the loader's pinned ring; copies run while later parts are being read. No
-//! second copy of a tensor is on the GPU or in host memory.
+//! The bytes pass through the loader's pinned ring, and are copied to the GPU while later parts are
+//! being read. Neither the GPU nor host memory has a second copy of a tensor.
 #![allow(unsafe_code)]
 
 use crate::{Outcome, Tensors, dtype_of};
@@ -11,7 +11,7 @@ use candle_core::{Device, Storage, Tensor};
 use ringload::{Checkpoint, Loader, ReadRequest, TensorInfo};
 use std::ops::ControlFlow;
 
-/// All tensors of the checkpoint, in memory of GPU `ordinal` that candle allocated.
+/// Loads all tensors of the checkpoint into memory that candle allocates on GPU `ordinal`.
 pub fn load(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors> {
     let checkpoint = loader.open(location)?;
     let device = Device::new_cuda(ordinal as usize)?;
@@ -20,7 +20,7 @@ pub fn load(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors> {
         .iter()
         .map(|info| Ok(Tensor::zeros(info.shape(), dtype_of(info)?, &device)?))
         .collect::<Outcome<Vec<_>>>()?;
-    device.synchronize()?; // the zeros come before the bytes
+    device.synchronize()?; // the zeros have to be written before the bytes
     fill(loader, &checkpoint, &tensors, ordinal)?;
     let names = checkpoint.tensors().iter().map(|info| info.name().to_owned());
     Ok(names.zip(tensors).collect())
@@ -37,7 +37,7 @@ fn fill(loader: &Loader, checkpoint: &Checkpoint, tensors: &[Tensor], ordinal: u
     Ok(())
 }
 
-/// Asks for the bytes of one tensor, into its memory.
+/// Returns a request that reads the bytes of one tensor into its memory.
 fn request(
     checkpoint: &Checkpoint,
     info: &TensorInfo,
@@ -46,21 +46,21 @@ fn request(
 ) -> Outcome<ReadRequest<'static>> {
     let location = checkpoint.shards()[info.shard()].location().clone();
     let address = address_of(tensor)?;
-    // SAFETY: the caller keeps the tensor until the bytes are there, and hands it out only then. It
-    // was just allocated, with as many bytes as the tensor has in the file, and the one piece of work
-    // that was queued for it, its zeros, is done.
+    // SAFETY: the caller keeps the tensor until the bytes have been read, and returns it only then.
+    // Its memory was just allocated, with as many bytes as the tensor has in the file, and the only
+    // work that was queued for it, writing zeros, is complete.
     let request = unsafe {
         ReadRequest::on_device(location, info.offset_bytes(), ordinal, address, info.len_bytes())
     };
     Ok(request)
 }
 
-/// Where a tensor that candle just made lies on its GPU.
+/// Returns the address of a new candle tensor in GPU memory.
 fn address_of(tensor: &Tensor) -> Outcome<u64> {
     use CudaStorageSlice::{BF16, F8E4M3, F16, F32, F64, I16, I32, I64, U8, U32};
     let (storage, _) = tensor.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else {
-        return Err("candle made a tensor that is not on the GPU".into());
+        return Err("candle created a tensor that is not on the GPU".into());
     };
     let stream = storage.device.cuda_stream();
     Ok(match &storage.slice {
@@ -74,6 +74,6 @@ fn address_of(tensor: &Tensor) -> Outcome<u64> {
         F32(slice) => slice.device_ptr(&stream).0,
         F64(slice) => slice.device_ptr(&stream).0,
         F8E4M3(slice) => slice.device_ptr(&stream).0,
-        _ => return Err(format!("{:?} is not loaded onto GPUs here", tensor.dtype()).into()),
+        _ => return Err(format!("{:?} is not supported on GPUs here", tensor.dtype()).into()),
     })
 }

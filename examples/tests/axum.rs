@@ -1,5 +1,5 @@
-//! The axum example as a process: it listens at once, tells how far the load is, counts it, serves the
-//! tensors, and stops when it is told to.
+//! The axum example as a process: it listens before it loads, reports progress and metrics, serves the
+//! tensors, and stops after a signal.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,10 +19,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Longer than anything here may take, on a machine busy with other builds.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit of each step, which suffices on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The server as a child process; killed when this is dropped.
+/// The server as a child process, which is killed on drop.
 struct Server {
     child: Child,
     address: String,
@@ -43,10 +43,10 @@ impl Server {
         Self { child, address }
     }
 
-    /// Status and body of a GET.
+    /// Sends a GET request; returns the status and the body.
     fn get(&self, path: &str) -> (u16, String) {
         let mut connection = TcpStream::connect(&self.address).unwrap();
-        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        connection.set_read_timeout(Some(TIMEOUT)).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
@@ -60,20 +60,20 @@ impl Server {
         (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path}: {body:?}")))
     }
 
-    /// Asks for `/ready` until `enough` says so.
-    fn poll(&self, enough: impl Fn(u16, &Value) -> bool) -> Value {
+    /// Requests `/ready` until `is_reached` returns true; returns the last answer.
+    fn poll(&self, is_reached: impl Fn(u16, &Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             let (status, answer) = self.get_json("/ready");
-            if enough(status, &answer) {
+            if is_reached(status, &answer) {
                 return answer;
             }
-            assert!(began.elapsed() < PATIENCE, "{status} {answer}");
+            assert!(began.elapsed() < TIMEOUT, "{status} {answer}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Sends SIGTERM and waits: the exit status.
+    /// Sends SIGTERM and waits for the process; returns its exit status.
     fn stop(mut self) -> Option<i32> {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
         let began = Instant::now();
@@ -81,7 +81,7 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(began.elapsed() < PATIENCE, "it does not stop");
+            assert!(began.elapsed() < TIMEOUT, "the server does not stop");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -101,7 +101,7 @@ fn write(path: &Path, tensors: &[(&str, Dtype, Vec<usize>, &[u8])]) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-/// A checkpoint of three tensors of 8 MiB on a web server that keeps its last third back for `delay`.
+/// Serves a checkpoint of three tensors of 8 MiB, whose last third is delayed by `delay`.
 fn slow_model(delay: Duration) -> (FaultServer, String) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("model.safetensors");
@@ -117,11 +117,11 @@ fn slow_model(delay: Duration) -> (FaultServer, String) {
 }
 
 #[test]
-fn it_listens_at_once_and_tells_how_far_the_load_is() {
+fn it_listens_at_once_and_reports_the_progress_of_the_load() {
     let (_store, url) = slow_model(Duration::from_secs(3));
     let server = Server::start(&url);
     assert_eq!(server.get("/healthz"), (200, "ok\n".to_owned()));
-    // On the way: some of it is there, and nothing is served yet.
+    // During the load, some bytes are loaded, and no tensor is served yet.
     let total = 24 << 20;
     let loading = server.poll(|_, answer| answer["done_bytes"].as_u64().unwrap_or(0) > 0);
     let done = loading["done_bytes"].as_u64().unwrap();
@@ -180,26 +180,26 @@ fn tensors_and_their_statistics_are_those_written() {
 }
 
 #[test]
-fn a_failed_load_is_told_by_ready_and_by_the_exit_status() {
+fn ready_and_the_exit_status_report_a_failed_load() {
     let dir = TempDir::new().unwrap();
     let location = dir.path().join("none.safetensors");
     let server = Server::start(location.to_str().unwrap());
     let answer = server.poll(|_, answer| answer["state"] == "failed");
-    let sentence = answer["error"].as_str().unwrap();
-    assert!(sentence.contains("none.safetensors"), "{sentence}");
+    let message = answer["error"].as_str().unwrap();
+    assert!(message.contains("none.safetensors"), "{message}");
     assert_eq!(server.get("/ready").0, 503);
-    assert_eq!(server.get("/healthz"), (500, sentence.to_owned()));
+    assert_eq!(server.get("/healthz"), (500, message.to_owned()));
     assert_eq!(server.stop(), Some(1));
 }
 
 #[test]
 fn a_stop_does_not_wait_for_a_load_that_stalls() {
-    let (_store, url) = slow_model(PATIENCE * 2);
+    let (_store, url) = slow_model(TIMEOUT * 2);
     let server = Server::start(&url);
     server.poll(|_, answer| answer["state"] == "loading");
     let began = Instant::now();
     assert_eq!(server.stop(), Some(0));
-    assert!(began.elapsed() < PATIENCE / 2);
+    assert!(began.elapsed() < TIMEOUT / 2);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The candle example on real checkpoints: the figures that candle computes are those of what was
-//! written.
+//! The candle example on real checkpoints: the statistics that it prints are those of the tensors that
+//! were written.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +17,7 @@ fn candle(location: &Path, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_candle")).arg(location).args(more).output().unwrap()
 }
 
-/// Standard output of a run that has to succeed, by lines.
+/// Returns the lines that a run prints, which has to succeed.
 fn lines(location: &Path, more: &[&str]) -> Vec<String> {
     let output = candle(location, more);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -25,7 +25,7 @@ fn lines(location: &Path, more: &[&str]) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Standard error of a run that has to fail.
+/// Returns the standard error of a run that has to fail.
 fn refusal(location: &Path, more: &[&str]) -> String {
     let output = candle(location, more);
     assert_eq!(output.status.code(), Some(1));
@@ -43,7 +43,7 @@ fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// The upper halves: exact for small whole numbers.
+/// Returns the upper halves of floats, which are exact for small integers.
 fn bfloats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()[2..].to_vec()).collect()
 }
@@ -76,9 +76,9 @@ fn figures_of_every_type_and_shard_are_those_written() {
     assert_eq!(lines(dir.path(), &[]), expected);
 }
 
-/// candle's memory is aligned, a file need not be.
+/// candle's memory is aligned, but tensors in a file need not be.
 #[test]
-fn a_tensor_at_an_odd_place_of_its_file_is_read_right() {
+fn an_unaligned_tensor_is_read_correctly() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("odd.safetensors");
     let header = br#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"F32","shape":[2],"data_offsets":[3,11]}}"#;
@@ -91,7 +91,7 @@ fn a_tensor_at_an_odd_place_of_its_file_is_read_right() {
     assert_eq!(lines(&path, &[]), expected);
 }
 
-/// All cores wait for one ring: whoever copied a tensor has to give its place back.
+/// All cores share one ring, so a core that has copied a tensor has to release its memory.
 #[test]
 fn a_model_larger_than_its_ring_passes_through() {
     let dir = TempDir::new().unwrap();
@@ -109,11 +109,11 @@ fn a_model_larger_than_its_ring_passes_through() {
 }
 
 #[test]
-fn what_candle_cannot_hold_is_an_error_that_names_the_tensor() {
+fn a_type_that_candle_lacks_is_an_error_that_names_the_tensor() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("model.safetensors");
     write(&path, &[("mask", Dtype::BOOL, vec![2], vec![0, 1])]);
-    assert_eq!(refusal(&path, &[]), "error: candle has no tensors of BOOL, which mask is\n");
+    assert_eq!(refusal(&path, &[]), "error: candle has no type for tensor mask of BOOL\n");
     let missing = refusal(&dir.path().join("none.safetensors"), &[]);
     assert!(missing.contains("none.safetensors"), "{missing}");
 }
