@@ -16,7 +16,7 @@ use super::writer::WriteJob;
 use crate::error::errno::{ErrnoAction, action};
 use crate::error::{Error, ErrorKind};
 use crate::ring::Window;
-use crate::source::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
+use crate::source::{Access, Attempt, Downgrade, ReadFuture, Reader, Source, Via};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -261,11 +261,7 @@ impl CachedReader {
 }
 
 impl Reader for CachedReader {
-    fn read_at<'a>(
-        &'a self,
-        window: Window,
-        offset: u64,
-    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
+    fn read_at(&self, window: Window, offset: u64) -> ReadFuture<'_> {
         Box::pin(self.read(window, offset))
     }
 

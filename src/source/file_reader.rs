@@ -3,7 +3,7 @@
 use super::backend::{Backend, BackendKind};
 use super::file::OpenFile;
 use super::residency::resident_bytes;
-use super::traits::{Access, Attempt, Downgrade, LocalFuture, Reader, Via};
+use super::traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Via};
 use crate::options::ReadPath;
 use crate::ring::Window;
 use std::cell::Cell;
@@ -53,11 +53,7 @@ impl FileReader {
 }
 
 impl Reader for FileReader {
-    fn read_at<'a>(
-        &'a self,
-        mut window: Window,
-        offset: u64,
-    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
+    fn read_at(&self, mut window: Window, offset: u64) -> ReadFuture<'_> {
         Box::pin(async move {
             let (file, via) = match self.direct(&mut window, offset) {
                 Some(file) => (file, Via::Direct),

@@ -54,5 +54,5 @@ pub use residency::resident_bytes;
 pub use stop::Stop;
 pub(crate) use stop::stopped;
 pub(crate) use store::ListDepth;
-pub use traits::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
+pub use traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Source, Via};
 pub use verify::ChecksumVerifier;

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A future that runs on an engine's thread.
-pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+/// One attempt of a [`Reader`], on its engine's thread: the outcome, and the window.
+pub type ReadFuture<'a> = Pin<Box<dyn Future<Output = (io::Result<Attempt>, Window)> + 'a>>;
 
 /// A file or object that bytes are read from, such as a shard of a checkpoint.
 pub trait Source: Send + Sync {
@@ -170,11 +170,7 @@ pub trait Reader {
     ///
     /// The operation owns the window and returns it with the outcome, so that memory which the
     /// kernel may still write to is never freed when a future is dropped.
-    fn read_at<'a>(
-        &'a self,
-        window: Window,
-        offset: u64,
-    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)>;
+    fn read_at(&self, window: Window, offset: u64) -> ReadFuture<'_>;
 
     /// The downgrade that took place when this reader was made, if any. The summary reports it
     /// once.

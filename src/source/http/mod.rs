@@ -39,7 +39,7 @@ pub(crate) use body::Body;
 pub(crate) use client::Client;
 pub(crate) use concurrency::CONNECTIONS_MAX;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
-pub(crate) use policy::{BoxFuture, RequestPolicy};
+pub(crate) use policy::RequestPolicy;
 pub(crate) use pool::{Pool, ServerOrigin};
 pub(crate) use retry::RetryState;
 pub(crate) use server::ServerState;

@@ -3,28 +3,25 @@
 use super::client::Client;
 use super::error_response::{ErrorAction, ErrorResponse};
 use crate::error::Result;
+use async_trait::async_trait;
 use http::request::Parts;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A future that any thread may drive.
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// How requests to one store are authorized, and what its error responses mean.
+#[async_trait]
 pub(crate) trait RequestPolicy: Send + Sync {
     /// Adds the authorization to a request, immediately before each attempt to send it. `now` is
     /// the time by the server's clock.
     ///
     /// # Errors
     /// When credentials cannot be obtained.
-    fn authorize<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        head: &'a mut Parts,
+    async fn authorize(
+        &self,
+        client: &Arc<Client>,
+        head: &mut Parts,
         now: SystemTime,
-    ) -> BoxFuture<'a, Result<()>>;
+    ) -> Result<()>;
 
     /// Decides what to do after an error response. A store handles its own error codes here and
     /// leaves the others to [`ErrorResponse::default_action`].

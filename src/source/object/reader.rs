@@ -4,7 +4,7 @@ use super::body_writer::BodyWriter;
 use super::remote_object::{Object, ReadContext};
 use crate::error::Result;
 use crate::ring::Window;
-use crate::source::traits::{Access, Attempt, LocalFuture, Reader, Via};
+use crate::source::traits::{Access, Attempt, ReadFuture, Reader, Via};
 use crate::source::verify::ChecksumVerifier;
 use std::io;
 use std::sync::Arc;
@@ -42,11 +42,7 @@ impl ObjectReader {
 }
 
 impl Reader for ObjectReader {
-    fn read_at<'a>(
-        &'a self,
-        window: Window,
-        offset: u64,
-    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
+    fn read_at(&self, window: Window, offset: u64) -> ReadFuture<'_> {
         Box::pin(async move {
             let (outcome, window) = self.fill(window, offset).await;
             let outcome = outcome.map(|bytes| Attempt { bytes, via: Via::Http });

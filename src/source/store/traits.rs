@@ -1,12 +1,14 @@
 //! The interface of stores, in addition to the policy for their requests.
 
 use crate::error::Result;
-use crate::source::http::{BoxFuture, Client, RequestPolicy};
+use crate::source::http::{Client, RequestPolicy};
+use async_trait::async_trait;
 use http::Uri;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A container of objects: a bucket, a repository, or a web server.
+#[async_trait]
 pub(crate) trait Store: RequestPolicy {
     /// The name of the kind of store: `http`, `s3`, `gcs`, `azure` or `hub`.
     fn kind(&self) -> &'static str;
@@ -20,8 +22,8 @@ pub(crate) trait Store: RequestPolicy {
 
     /// Obtains the information that all requests depend on (the commit of a revision). Awaited
     /// before any other request for an object.
-    fn prepare<'a>(&'a self, _client: &'a Arc<Client>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async { Ok(()) })
+    async fn prepare(&self, _client: &Arc<Client>) -> Result<()> {
+        Ok(())
     }
 
     /// The address of the server, if it does not follow from the location: equal locations on
@@ -37,35 +39,25 @@ pub(crate) trait Store: RequestPolicy {
 
     /// The objects in the directory `key` (`""`, or ending in `/`), to the given depth. `None` where
     /// the server cannot list.
-    fn entries<'a>(
-        &'a self,
-        _client: &'a Arc<Client>,
-        _key: &'a str,
+    async fn entries(
+        &self,
+        _client: &Arc<Client>,
+        _key: &str,
         _depth: ListDepth,
-    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
-        Box::pin(async { Ok(None) })
+    ) -> Result<Option<Vec<ListEntry>>> {
+        Ok(None)
     }
 
     /// The names of the objects directly in the directory `key`; otherwise like
     /// [`entries`](Self::entries).
-    fn list<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<String>>>> {
-        Box::pin(async move {
-            let objects = self.entries(client, key, ListDepth::Directory).await?;
-            Ok(objects.map(|objects| objects.into_iter().map(|object| object.name).collect()))
-        })
+    async fn list(&self, client: &Arc<Client>, key: &str) -> Result<Option<Vec<String>>> {
+        let objects = self.entries(client, key, ListDepth::Directory).await?;
+        Ok(objects.map(|objects| objects.into_iter().map(|object| object.name).collect()))
     }
 
     /// The server's checksum of the whole object, if it has one.
-    fn checksum<'a>(
-        &'a self,
-        _client: &'a Arc<Client>,
-        _key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Checksum>>> {
-        Box::pin(async { Ok(None) })
+    async fn checksum(&self, _client: &Arc<Client>, _key: &str) -> Result<Option<Checksum>> {
+        Ok(None)
     }
 }
 

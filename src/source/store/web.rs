@@ -6,7 +6,8 @@ use super::requests::secret_value;
 use super::traits::Store;
 use crate::error::{Error, Result};
 use crate::location::ObjectUri;
-use crate::source::http::{BoxFuture, Client, RequestPolicy};
+use crate::source::http::{Client, RequestPolicy};
+use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri, header};
@@ -35,20 +36,22 @@ impl Web {
     }
 }
 
+#[async_trait]
 impl RequestPolicy for Web {
-    fn authorize<'a>(
-        &'a self,
-        _: &'a Arc<Client>,
-        head: &'a mut http::request::Parts,
+    async fn authorize(
+        &self,
+        _: &Arc<Client>,
+        head: &mut http::request::Parts,
         _: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
+    ) -> Result<()> {
         if let Some(authorization) = &self.authorization {
             head.headers.entry(header::AUTHORIZATION).or_insert(authorization.clone());
         }
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 }
 
+#[async_trait]
 impl Store for Web {
     fn kind(&self) -> &'static str {
         "http"

@@ -1,6 +1,6 @@
 //! A source in memory, for tests, whose reads can be made to fail.
 
-use super::traits::{Access, Attempt, Downgrade, LocalFuture, Reader, Source, Via};
+use super::traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Source, Via};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::ring::{Mapping, Window};
@@ -127,11 +127,7 @@ struct MemoryReader {
 }
 
 impl Reader for MemoryReader {
-    fn read_at<'a>(
-        &'a self,
-        mut window: Window,
-        offset: u64,
-    ) -> LocalFuture<'a, (io::Result<Attempt>, Window)> {
+    fn read_at(&self, mut window: Window, offset: u64) -> ReadFuture<'_> {
         Box::pin(async move {
             // Read tasks interleave, as they do with a disk.
             tokio::task::yield_now().await;

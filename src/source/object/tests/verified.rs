@@ -5,9 +5,10 @@ use crate::fault_server::{End, FaultServer, Framing, Request};
 use crate::load::{Loader, ReadRequest, Summary};
 use crate::location::{Location, ObjectUri};
 use crate::options::{MemoryLimit, Order};
-use crate::source::http::{BoxFuture, Client, RequestPolicy};
+use crate::source::http::{Client, RequestPolicy};
 use crate::source::store::{Checksum, ListDepth, ListEntry, Store};
 use crate::test_files::file_at;
+use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use crc_fast::CrcAlgorithm;
 use std::ops::ControlFlow;
@@ -20,17 +21,19 @@ struct Keeper {
     checksum: Option<Checksum>,
 }
 
+#[async_trait]
 impl RequestPolicy for Keeper {
-    fn authorize<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        head: &'a mut http::request::Parts,
+    async fn authorize(
+        &self,
+        client: &Arc<Client>,
+        head: &mut http::request::Parts,
         now: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
-        self.store.authorize(client, head, now)
+    ) -> Result<()> {
+        self.store.authorize(client, head, now).await
     }
 }
 
+#[async_trait]
 impl Store for Keeper {
     fn kind(&self) -> &'static str {
         self.store.kind()
@@ -40,21 +43,17 @@ impl Store for Keeper {
         self.store.url(key)
     }
 
-    fn entries<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
+    async fn entries(
+        &self,
+        client: &Arc<Client>,
+        key: &str,
         depth: ListDepth,
-    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
-        self.store.entries(client, key, depth)
+    ) -> Result<Option<Vec<ListEntry>>> {
+        self.store.entries(client, key, depth).await
     }
 
-    fn checksum<'a>(
-        &'a self,
-        _: &'a Arc<Client>,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Checksum>>> {
-        Box::pin(async { Ok(self.checksum) })
+    async fn checksum(&self, _: &Arc<Client>, _: &str) -> Result<Option<Checksum>> {
+        Ok(self.checksum)
     }
 }
 

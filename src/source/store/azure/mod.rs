@@ -23,8 +23,9 @@ use crate::error::{Error, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy};
+use crate::source::http::{Client, ErrorAction, ErrorResponse, RequestPolicy};
 use account::{Account, Secret};
+use async_trait::async_trait;
 use classify::Authorization;
 use http::request::Parts;
 use http::{HeaderValue, Uri, header};
@@ -87,7 +88,29 @@ impl Azure {
         }
     }
 
-    async fn add_authorization(
+    /// The URL of a page of the listing of `directory`.
+    fn page_url(&self, directory: &str, depth: ListDepth, marker: Option<&str>) -> Result<Uri> {
+        let prefix = segment(directory);
+        let delimiter = if depth == ListDepth::Directory { "&delimiter=%2F" } else { "" };
+        let marker = marker.map(|marker| format!("&marker={}", segment(marker)));
+        let query = format!("restype=container&comp=list{delimiter}&prefix={prefix}");
+        let marker = marker.unwrap_or_default();
+        url(&format!("{}?{query}{marker}", self.container_url()), &self.uri)
+    }
+}
+
+/// Parses `text`, a URL that holds the signature; the error does not repeat it.
+fn signed_url(text: &str) -> Result<Uri> {
+    text.parse().map_err(|_| {
+        Error::invalid_input(
+            "the shared access signature cannot be part of a URL; copy it as it was created",
+        )
+    })
+}
+
+#[async_trait]
+impl RequestPolicy for Azure {
+    async fn authorize(
         &self,
         client: &Arc<Client>,
         head: &mut Parts,
@@ -117,36 +140,6 @@ impl Azure {
         }
     }
 
-    /// The URL of a page of the listing of `directory`.
-    fn page_url(&self, directory: &str, depth: ListDepth, marker: Option<&str>) -> Result<Uri> {
-        let prefix = segment(directory);
-        let delimiter = if depth == ListDepth::Directory { "&delimiter=%2F" } else { "" };
-        let marker = marker.map(|marker| format!("&marker={}", segment(marker)));
-        let query = format!("restype=container&comp=list{delimiter}&prefix={prefix}");
-        let marker = marker.unwrap_or_default();
-        url(&format!("{}?{query}{marker}", self.container_url()), &self.uri)
-    }
-}
-
-/// Parses `text`, a URL that holds the signature; the error does not repeat it.
-fn signed_url(text: &str) -> Result<Uri> {
-    text.parse().map_err(|_| {
-        Error::invalid_input(
-            "the shared access signature cannot be part of a URL; copy it as it was created",
-        )
-    })
-}
-
-impl RequestPolicy for Azure {
-    fn authorize<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        head: &'a mut Parts,
-        now: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.add_authorization(client, head, now))
-    }
-
     fn classify(&self, response: &ErrorResponse) -> ErrorAction {
         classify::classify(response, self.uri.container(), &self.authorization())
     }
@@ -161,6 +154,7 @@ impl RequestPolicy for Azure {
     }
 }
 
+#[async_trait]
 impl Store for Azure {
     fn kind(&self) -> &'static str {
         "azure"
@@ -178,21 +172,19 @@ impl Store for Azure {
         self.account.base.clone()
     }
 
-    fn entries<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
+    async fn entries(
+        &self,
+        client: &Arc<Client>,
+        key: &str,
         depth: ListDepth,
-    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
-        Box::pin(async move {
-            let doing = format!("list {}", self.uri.with_key(key));
-            let url = |marker: Option<&str>| self.page_url(key, depth, marker);
-            let (limit, not_a_listing) = (PAGE_BYTES_MAX, list::NOT_A_LISTING);
-            read_pages(client, self, &doing, limit, not_a_listing, url, |response| {
-                list::parse_page(response.body(), key, depth)
-            })
-            .await
-            .map(Some)
+    ) -> Result<Option<Vec<ListEntry>>> {
+        let doing = format!("list {}", self.uri.with_key(key));
+        let url = |marker: Option<&str>| self.page_url(key, depth, marker);
+        let (limit, not_a_listing) = (PAGE_BYTES_MAX, list::NOT_A_LISTING);
+        read_pages(client, self, &doing, limit, not_a_listing, url, |response| {
+            list::parse_page(response.body(), key, depth)
         })
+        .await
+        .map(Some)
     }
 }

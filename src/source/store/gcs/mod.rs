@@ -24,7 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
-use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy};
+use crate::source::http::{Client, ErrorAction, ErrorResponse, RequestPolicy};
+use async_trait::async_trait;
 use http::{Uri, header};
 use reqsign_google::Credential;
 use std::sync::Arc;
@@ -104,22 +105,21 @@ fn is_google(base: &str) -> bool {
     uri.scheme_str() == Some("https") && host.ends_with(".googleapis.com")
 }
 
+#[async_trait]
 impl RequestPolicy for Gcs {
-    fn authorize<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        head: &'a mut http::request::Parts,
+    async fn authorize(
+        &self,
+        client: &Arc<Client>,
+        head: &mut http::request::Parts,
         _: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            // A token that the caller gave as a header takes precedence.
-            if self.anonymous.is_some() || head.headers.contains_key(header::AUTHORIZATION) {
-                return Ok(());
-            }
-            let token = |credential: Credential| Some(credential.token?.access_token);
-            let context = context(client);
-            add_token(head, &self.credentials, credentials::search(&context), token).await
-        })
+    ) -> Result<()> {
+        // A token that the caller gave as a header takes precedence.
+        if self.anonymous.is_some() || head.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(());
+        }
+        let token = |credential: Credential| Some(credential.token?.access_token);
+        let context = context(client);
+        add_token(head, &self.credentials, credentials::search(&context), token).await
     }
 
     fn classify(&self, response: &ErrorResponse) -> ErrorAction {
@@ -137,6 +137,7 @@ impl RequestPolicy for Gcs {
     }
 }
 
+#[async_trait]
 impl Store for Gcs {
     fn kind(&self) -> &'static str {
         "gcs"
@@ -160,37 +161,29 @@ impl Store for Gcs {
         self.base.clone()
     }
 
-    fn entries<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
+    async fn entries(
+        &self,
+        client: &Arc<Client>,
+        key: &str,
         depth: ListDepth,
-    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
-        Box::pin(async move {
-            let doing = format!("list {}", self.uri.with_key(key));
-            let page_url = |token: Option<&str>| {
-                url(&format!("{}?{}", self.json_url(), list::query(key, depth, token)), &self.uri)
-            };
-            let (limit, not_a_listing) = (PAGE_BYTES_MAX, list::NOT_A_LISTING);
-            read_pages(client, self, &doing, limit, not_a_listing, page_url, |response| {
-                list::parse_page(response.body(), key, depth)
-            })
-            .await
-            .map(Some)
+    ) -> Result<Option<Vec<ListEntry>>> {
+        let doing = format!("list {}", self.uri.with_key(key));
+        let page_url = |token: Option<&str>| {
+            url(&format!("{}?{}", self.json_url(), list::query(key, depth, token)), &self.uri)
+        };
+        let (limit, not_a_listing) = (PAGE_BYTES_MAX, list::NOT_A_LISTING);
+        read_pages(client, self, &doing, limit, not_a_listing, page_url, |response| {
+            list::parse_page(response.body(), key, depth)
         })
+        .await
+        .map(Some)
     }
 
-    fn checksum<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Checksum>>> {
-        Box::pin(async move {
-            let doing = format!("read the checksum of {}", self.uri.with_key(key));
-            let url = format!("{}/{}?fields=crc32c", self.json_url(), segment(key));
-            let url = requests::url(&url, &self.uri)?;
-            let response = client.fetch(self, &doing, 1 << 20, || Ok(get(url.clone()))).await?;
-            Ok(list::checksum(response.body()))
-        })
+    async fn checksum(&self, client: &Arc<Client>, key: &str) -> Result<Option<Checksum>> {
+        let doing = format!("read the checksum of {}", self.uri.with_key(key));
+        let url = format!("{}/{}?fields=crc32c", self.json_url(), segment(key));
+        let url = requests::url(&url, &self.uri)?;
+        let response = client.fetch(self, &doing, 1 << 20, || Ok(get(url.clone()))).await?;
+        Ok(list::checksum(response.body()))
     }
 }

@@ -27,9 +27,8 @@ use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use crate::source::http::{
-    BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy, ServerOrigin,
-};
+use crate::source::http::{Client, ErrorAction, ErrorResponse, RequestPolicy, ServerOrigin};
+use async_trait::async_trait;
 use cache::HubCache;
 use http::{HeaderValue, Uri, header};
 use list::TreeEntry;
@@ -184,19 +183,20 @@ impl Hub {
     }
 }
 
+#[async_trait]
 impl RequestPolicy for Hub {
-    fn authorize<'a>(
-        &'a self,
-        _: &'a Arc<Client>,
-        head: &'a mut http::request::Parts,
+    async fn authorize(
+        &self,
+        _: &Arc<Client>,
+        head: &mut http::request::Parts,
         _: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
+    ) -> Result<()> {
         if let Some(token) = &self.token
             && ServerOrigin::of(&head.uri) == self.repo.origin
         {
             head.headers.entry(header::AUTHORIZATION).or_insert(token.clone());
         }
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 
     fn classify(&self, response: &ErrorResponse) -> ErrorAction {
@@ -204,6 +204,7 @@ impl RequestPolicy for Hub {
     }
 }
 
+#[async_trait]
 impl Store for Hub {
     fn kind(&self) -> &'static str {
         "hub"
@@ -220,45 +221,35 @@ impl Store for Hub {
         self.repo.endpoint.clone()
     }
 
-    fn prepare<'a>(&'a self, client: &'a Arc<Client>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            self.resolved.get_or_try_init(|| self.resolve(client)).await?;
-            Ok(())
-        })
+    async fn prepare(&self, client: &Arc<Client>) -> Result<()> {
+        self.resolved.get_or_try_init(|| self.resolve(client)).await?;
+        Ok(())
     }
 
     fn local(&self, key: &str) -> Option<PathBuf> {
         if self.verify { None } else { self.cache.file(self.commit(), key) }
     }
 
-    fn entries<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
+    async fn entries(
+        &self,
+        client: &Arc<Client>,
+        key: &str,
         depth: ListDepth,
-    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
-        Box::pin(async move {
-            if self.resolved.get().is_some_and(|resolved| resolved.from_cache) {
-                return Ok(Some(self.cache.entries(self.commit(), key, depth)));
-            }
-            let entries = match depth {
-                ListDepth::Directory => self.directory(client, key).await?.unwrap_or_default(),
-                ListDepth::Tree => Arc::new(self.request_list(client, key, depth).await?),
-            };
-            Ok(Some(entries.iter().filter_map(|entry| entry.listed_in(key, depth)).collect()))
-        })
+    ) -> Result<Option<Vec<ListEntry>>> {
+        if self.resolved.get().is_some_and(|resolved| resolved.from_cache) {
+            return Ok(Some(self.cache.entries(self.commit(), key, depth)));
+        }
+        let entries = match depth {
+            ListDepth::Directory => self.directory(client, key).await?.unwrap_or_default(),
+            ListDepth::Tree => Arc::new(self.request_list(client, key, depth).await?),
+        };
+        Ok(Some(entries.iter().filter_map(|entry| entry.listed_in(key, depth)).collect()))
     }
 
-    fn checksum<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Checksum>>> {
-        Box::pin(async move {
-            let directory = &key[..key.rfind('/').map_or(0, |slash| slash + 1)];
-            let entries = self.directory(client, directory).await?.unwrap_or_default();
-            let entry = entries.iter().find(|entry| entry.path == key);
-            Ok(entry.and_then(TreeEntry::sha256).map(Checksum::Sha256))
-        })
+    async fn checksum(&self, client: &Arc<Client>, key: &str) -> Result<Option<Checksum>> {
+        let directory = &key[..key.rfind('/').map_or(0, |slash| slash + 1)];
+        let entries = self.directory(client, directory).await?.unwrap_or_default();
+        let entry = entries.iter().find(|entry| entry.path == key);
+        Ok(entry.and_then(TreeEntry::sha256).map(Checksum::Sha256))
     }
 }

@@ -30,30 +30,30 @@ pub(super) use credentials::AwsCredentials;
 
 use super::traits::{Checksum, ListDepth, ListEntry, Store};
 use crate::error::{Error, Result};
-use crate::source::http::{BoxFuture, Client, ErrorAction, ErrorResponse, RequestPolicy};
+use crate::source::http::{Client, ErrorAction, ErrorResponse, RequestPolicy};
+use async_trait::async_trait;
 use http::Uri;
 use sigv4::Scope;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+#[async_trait]
 impl RequestPolicy for S3Bucket {
-    fn authorize<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        head: &'a mut http::request::Parts,
+    async fn authorize(
+        &self,
+        client: &Arc<Client>,
+        head: &mut http::request::Parts,
         now: SystemTime,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let Some(credentials) = &self.credentials else {
-                return Ok(());
-            };
-            let credential = credentials::get(credentials, client).await.map_err(|error| {
-                let bucket = self.address.bucket();
-                Error::new(error.kind(), format!("cannot read from s3://{bucket}: {error}"))
-            })?;
-            let region = self.region();
-            sigv4::sign(head, b"", &credential, &Scope { service: "s3", region: &region }, now)
-        })
+    ) -> Result<()> {
+        let Some(credentials) = &self.credentials else {
+            return Ok(());
+        };
+        let credential = credentials::get(credentials, client).await.map_err(|error| {
+            let bucket = self.address.bucket();
+            Error::new(error.kind(), format!("cannot read from s3://{bucket}: {error}"))
+        })?;
+        let region = self.region();
+        sigv4::sign(head, b"", &credential, &Scope { service: "s3", region: &region }, now)
     }
 
     fn classify(&self, response: &ErrorResponse) -> ErrorAction {
@@ -73,6 +73,7 @@ impl RequestPolicy for S3Bucket {
     }
 }
 
+#[async_trait]
 impl Store for S3Bucket {
     fn kind(&self) -> &'static str {
         "s3"
@@ -86,20 +87,16 @@ impl Store for S3Bucket {
         self.address.server()
     }
 
-    fn entries<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
+    async fn entries(
+        &self,
+        client: &Arc<Client>,
+        key: &str,
         depth: ListDepth,
-    ) -> BoxFuture<'a, Result<Option<Vec<ListEntry>>>> {
-        Box::pin(async move { list::entries(self, client, key, depth).await.map(Some) })
+    ) -> Result<Option<Vec<ListEntry>>> {
+        list::entries(self, client, key, depth).await.map(Some)
     }
 
-    fn checksum<'a>(
-        &'a self,
-        client: &'a Arc<Client>,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Checksum>>> {
-        Box::pin(checksum::of_object(self, client, key))
+    async fn checksum(&self, client: &Arc<Client>, key: &str) -> Result<Option<Checksum>> {
+        checksum::of_object(self, client, key).await
     }
 }

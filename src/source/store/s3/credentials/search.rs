@@ -8,9 +8,10 @@ use super::sts::Sts;
 use super::{container, instance, process, sso, sts};
 use crate::error::Result;
 use crate::options::RemoteOptions;
-use crate::source::http::{BoxFuture, Client};
+use crate::source::http::Client;
 use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::Profiles;
+use futures_core::future::BoxFuture;
 
 /// Searches for credentials. If there are none, the result lists all sources. Runs on the control
 /// thread's runtime.
