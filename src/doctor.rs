@@ -52,10 +52,8 @@ pub fn probe_direct(path: &Path) -> Result<usize> {
     let mut windows =
         ring.allocate(block).map(|slot| slot.into_windows(&[block])).unwrap_or_default();
     let refused = |why: String| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("{} refuses direct reads: {why}", path.display()),
-        )
+        let sentence = format!("{} refuses direct reads: {why}", path.display());
+        Error::new(ErrorKind::Unsupported, sentence)
     };
     let (Some(window), true) = (windows.pop(), source.len_bytes() >= block as u64) else {
         return Err(refused(format!("it is shorter than a block of {block} bytes")));

@@ -130,10 +130,7 @@ impl Checkpoint {
         open: impl Fn(usize) -> Result<Arc<dyn Source>> + Sync,
     ) -> Result<Checkpoint> {
         if count > MAX_TENSORS {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("{count} shards are too many"),
-            ));
+            return Err(Error::invalid_input(format!("{count} shards are too many")));
         }
         let keys = NameKeys::default();
         let read = |number| header::read(open(number)?, number as u32, &keys);

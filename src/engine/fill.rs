@@ -109,13 +109,10 @@ async fn recover(
 /// the error describes the change.
 pub(super) fn ended_early(source: &dyn Source, at: u64) -> Error {
     source.check_unchanged().err().unwrap_or_else(|| {
-        Error::new(
-            ErrorKind::Changed,
-            format!(
-                "{} ended at byte {at} although it is {} bytes long; load it again",
-                source.location(),
-                source.len_bytes()
-            ),
-        )
+        let (location, len_bytes) = (source.location(), source.len_bytes());
+        let sentence = format!(
+            "{location} ended at byte {at} although it is {len_bytes} bytes long; load it again"
+        );
+        Error::new(ErrorKind::Changed, sentence)
     })
 }

@@ -174,16 +174,14 @@ impl Engine {
         if caller_may_retain_all && self.work.replace_ring(ring)? {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::MemoryLimit,
-            format!(
-                "the memory limit is reached: the tensors still held take {} of the ring's {} bytes \
-                 and the next ones need {need}, and nothing was dropped for {:.1} s; drop tensors \
-                 as they come, copy what must stay, or raise the memory limit",
-                usage.bytes,
-                ring.capacity(),
-                usage.since_freed.as_secs_f64(),
-            ),
-        ))
+        let sentence = format!(
+            "the memory limit is reached: the tensors still held take {} of the ring's {} bytes \
+             and the next ones need {need}, and nothing was dropped for {:.1} s; drop tensors \
+             as they come, copy what must stay, or raise the memory limit",
+            usage.bytes,
+            ring.capacity(),
+            usage.since_freed.as_secs_f64(),
+        );
+        Err(Error::new(ErrorKind::MemoryLimit, sentence))
     }
 }

@@ -20,16 +20,9 @@ pub(crate) enum ErrnoAction {
     Fail,
 }
 
-/// How an errno is reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meaning {
-    /// The kind of the resulting [`Error`](super::Error).
-    pub kind: ErrorKind,
-    /// A plain description of the failure.
-    pub what: &'static str,
-    /// The remedy for the user; empty if there is no useful advice.
-    pub remedy: &'static str,
-}
+/// How an errno is reported: the kind of the resulting [`Error`](super::Error), a plain description
+/// of the failure, and the remedy for the user, which is empty if there is no useful advice.
+type Meaning = (ErrorKind, &'static str, &'static str);
 
 use ErrnoAction::{Downgrade, Fail, Retry};
 use ErrorKind::{InvalidInput, Io, NotFound, OutOfMemory, PermissionDenied, Unsupported};
@@ -69,8 +62,7 @@ const TABLE: &[Row] = &[
     (Errno::EBADF,       Fail,      Io, "the file was closed", ""),
 ];
 
-const UNKNOWN: Meaning =
-    Meaning { kind: Io, what: "the operating system reported an error", remedy: "" };
+const UNKNOWN: Meaning = (Io, "the operating system reported an error", "");
 
 fn find(error: &io::Error) -> Option<&'static Row> {
     let errno = Errno::from_raw(error.raw_os_error()?);
@@ -85,7 +77,7 @@ pub(crate) fn action(error: &io::Error) -> ErrnoAction {
 
 /// How `error` is reported.
 pub(super) fn meaning(error: &io::Error) -> Meaning {
-    find(error).map_or(UNKNOWN, |&(_, _, kind, what, remedy)| Meaning { kind, what, remedy })
+    find(error).map_or(UNKNOWN, |&(_, _, kind, what, remedy)| (kind, what, remedy))
 }
 
 #[cfg(test)]

@@ -57,12 +57,10 @@ impl Error {
             Ok(error) => return error,
             Err(source) => source,
         };
-        let meaning = errno::meaning(&source);
-        let context = match meaning.remedy {
-            "" => format!("cannot {doing}: {}", meaning.what),
-            remedy => format!("cannot {doing}: {}; {remedy}", meaning.what),
-        };
-        Self::new(meaning.kind, context).with_source(source)
+        let (kind, what, remedy) = errno::meaning(&source);
+        let separator = if remedy.is_empty() { "" } else { "; " };
+        let context = format!("cannot {doing}: {what}{separator}{remedy}");
+        Self::new(kind, context).with_source(source)
     }
 
     /// The kind of the error.

@@ -12,7 +12,7 @@ use crate::engine::{
     BorrowedBuffer, BorrowedWork, CancelHandle, ChainedWork, Completion, EngineWork, LoadHandle,
     RingWork,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::options::{Device, ReadPath};
 use crate::plan::{
@@ -117,8 +117,8 @@ impl Loader {
     ///
     /// # Errors
     /// When a location cannot be opened, a range exceeds its end or an address is not of the GPU
-    /// ([`ErrorKind::InvalidInput`]), or a read fails. The memory of requests that were not completed
-    /// then has unspecified contents.
+    /// ([`InvalidInput`](crate::ErrorKind::InvalidInput)), or a read fails. The memory of requests
+    /// that were not completed then has unspecified contents.
     pub fn read_into(
         &self,
         requests: &mut [ReadRequest<'_>],
@@ -317,13 +317,10 @@ fn check_range(request: &ReadRequest<'_>, source: &dyn Source) -> Result<()> {
     if end.is_some_and(|end| end <= source.len_bytes()) {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::InvalidInput,
-        format!(
-            "cannot read {len} bytes from offset {} of {}: it has {} bytes",
-            request.offset_bytes,
-            source.location(),
-            source.len_bytes()
-        ),
-    ))
+    Err(Error::invalid_input(format!(
+        "cannot read {len} bytes from offset {} of {}: it has {} bytes",
+        request.offset_bytes,
+        source.location(),
+        source.len_bytes()
+    )))
 }

@@ -53,10 +53,9 @@ fn matching(checkpoint: &Checkpoint, globs: &[String], count: u32) -> Result<Vec
     let matches = |&i: &u32| set.is_match(checkpoint.tensors()[i as usize].name());
     let selected: Vec<u32> = (0..count).filter(matches).collect();
     if selected.is_empty() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("no tensor matches {}; `ringload inspect` lists the names", globs.join(" or ")),
-        ));
+        let globs = globs.join(" or ");
+        let sentence = format!("no tensor matches {globs}; `ringload inspect` lists the names");
+        return Err(Error::new(ErrorKind::NotFound, sentence));
     }
     Ok(selected)
 }

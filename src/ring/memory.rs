@@ -207,11 +207,8 @@ impl Drop for Mapping {
 }
 
 fn out_of_memory(len: usize, errno: nix::Error) -> Error {
-    Error::new(
-        ErrorKind::OutOfMemory,
-        format!("cannot reserve {len} bytes of memory; set a smaller memory limit"),
-    )
-    .with_source(io::Error::from(errno))
+    let sentence = format!("cannot reserve {len} bytes of memory; set a smaller memory limit");
+    Error::new(ErrorKind::OutOfMemory, sentence).with_source(io::Error::from(errno))
 }
 
 #[cfg(test)]

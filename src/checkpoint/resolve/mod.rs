@@ -28,22 +28,20 @@ mod selection;
 
 use files::Files;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::source::Opener;
 
 /// Returns the files that `locations` name. `opener` lists directories of stores and reads indexes.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound) for a directory without safetensors files and a pattern that
-/// matches nothing, [`InvalidInput`](ErrorKind::InvalidInput) if there is no location or a pattern is
-/// malformed; the errors of reading directories and indexes.
+/// [`NotFound`](crate::ErrorKind::NotFound) for a directory without safetensors files and a pattern
+/// that matches nothing, [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no location or
+/// a pattern is malformed; the errors of reading directories and indexes.
 pub(super) fn resolve(opener: &Opener, locations: &[Location]) -> Result<Files> {
     if locations.is_empty() {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            "no location was given; name a file, a directory or an index",
-        ));
+        let sentence = "no location was given; name a file, a directory or an index";
+        return Err(Error::invalid_input(sentence));
     }
     let mut files = Files::default();
     for location in locations {

@@ -52,14 +52,12 @@ pub(super) fn check_memory(
         bytes => format!(" (and {bytes} for staging)"),
     };
     let gpu = entered.context().device();
-    Err(Error::new(
-        ErrorKind::OutOfMemory,
-        format!(
-            "{gpu}: the tensors need {tensors} bytes{staging} and {free} of the GPU's {total} are \
-             free; free memory on it, or load fewer tensors to it (a device map spreads them over \
-             several GPUs)"
-        ),
-    ))
+    let sentence = format!(
+        "{gpu}: the tensors need {tensors} bytes{staging} and {free} of the GPU's {total} are \
+         free; free memory on it, or load fewer tensors to it (a device map spreads them over \
+         several GPUs)"
+    );
+    Err(Error::new(ErrorKind::OutOfMemory, sentence))
 }
 
 impl Allocations {

@@ -2,7 +2,7 @@
 
 use super::context::{Context, Entered};
 use super::stream::copy_out_now;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::options::Device;
 use crate::ring::Ring;
 use crate::tensor::GpuMemory;
@@ -68,7 +68,7 @@ impl GpuMemory for DeviceMemory {
 /// Fails unless the `len_bytes` bytes from `address` begin and end in memory of the current GPU.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`], naming the range.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the range.
 pub(super) fn check_is_of_gpu(entered: &Entered<'_>, address: u64, len_bytes: u64) -> Result<()> {
     let gpu = entered.context().device();
     let ends = [address, address.saturating_add(len_bytes - len_bytes.min(1))];
@@ -76,13 +76,10 @@ pub(super) fn check_is_of_gpu(entered: &Entered<'_>, address: u64, len_bytes: u6
     {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::InvalidInput,
-        format!(
-            "{gpu}: the {len_bytes} bytes from address {address:#x} are not memory of this GPU; \
-             pass the address that its allocator returned, and the GPU that it is on"
-        ),
-    ))
+    Err(Error::invalid_input(format!(
+        "{gpu}: the {len_bytes} bytes from address {address:#x} are not memory of this GPU; \
+         pass the address that its allocator returned, and the GPU that it is on"
+    )))
 }
 
 /// The GPU that `address` belongs to, if any.

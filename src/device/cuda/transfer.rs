@@ -207,17 +207,15 @@ impl CudaTransfer {
 
     fn corrupt(&self, position: usize, range: Range<u64>) -> Error {
         let source = self.spec.layout.items[position].source as usize;
-        Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "{}: the checksum of bytes {} to {} of {} on the GPU differs from the one in host \
-                 memory; check the GPU (nvidia-smi -q -d ECC) and load again",
-                self.device(),
-                range.start,
-                range.end,
-                self.spec.sources[source].location
-            ),
-        )
+        let sentence = format!(
+            "{}: the checksum of bytes {} to {} of {} on the GPU differs from the one in host \
+             memory; check the GPU (nvidia-smi -q -d ECC) and load again",
+            self.device(),
+            range.start,
+            range.end,
+            self.spec.sources[source].location
+        );
+        Error::new(ErrorKind::Corrupt, sentence)
     }
 
     fn slot_offset(&self, extent: &Extent) -> u64 {

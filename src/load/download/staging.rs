@@ -2,7 +2,7 @@
 
 use super::names::outside;
 use crate::cache::CacheAdmin;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::load::loader::{Loader, LoaderOptions};
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
 use std::fs::{self, File};
@@ -81,16 +81,13 @@ impl Staging {
         sorted.sort();
         match sorted.windows(2).find(|pair| pair[1].starts_with(pair[0])) {
             None => Ok(()),
-            Some(pair) => Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "{} cannot hold both a file {} and a file {}; download them to different \
-                     directories",
-                    self.directory.display(),
-                    pair[0].display(),
-                    pair[1].display()
-                ),
-            )),
+            Some(pair) => Err(Error::invalid_input(format!(
+                "{} cannot hold both a file {} and a file {}; download them to different \
+                 directories",
+                self.directory.display(),
+                pair[0].display(),
+                pair[1].display()
+            ))),
         }
     }
 
