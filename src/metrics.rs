@@ -9,7 +9,7 @@
 //! | `ringload_downgrades_total` | counter | `from`, `to` | fallbacks to a slower path (for example `direct` to `buffered`) |
 //! | `ringload_device_bytes_total` | counter | `device` | bytes of tensors loaded to a GPU (`cuda:0`), before casts |
 //! | `ringload_retries_total` | counter | `reason` | retried reads and requests, by reason (`interrupted`, `connect`, `reset`, `throttled`, ...) |
-//! | `ringload_export_copied_bytes_total` | counter | `reason` | bytes of tensors that were copied for another framework, by reason (`asked`, `alignment`) |
+//! | `ringload_export_copied_bytes_total` | counter | `reason` | bytes of tensors that were copied for another framework, by reason (`requested`, `alignment`) |
 
 use std::time::Duration;
 

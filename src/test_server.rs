@@ -14,7 +14,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// A request that was received.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct TestRequest {
     /// `GET /path?query`.
     pub line: String,
     /// By their names in lower case.
@@ -22,7 +22,7 @@ pub(crate) struct Asked {
     pub body: String,
 }
 
-impl Asked {
+impl TestRequest {
     /// Path and query, as on the wire.
     pub fn target(&self) -> &str {
         self.line.split_once(' ').unwrap_or_default().1
@@ -36,19 +36,19 @@ impl Asked {
 
 /// A response; its `Content-Length` is added.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
 }
 
-impl<B: Into<Vec<u8>>> From<(u16, B)> for Answer {
+impl<B: Into<Vec<u8>>> From<(u16, B)> for TestResponse {
     fn from((status, body): (u16, B)) -> Self {
         Self::new(status, body)
     }
 }
 
-impl Answer {
+impl TestResponse {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
@@ -59,8 +59,8 @@ impl Answer {
     }
 
     /// The requested range of `bytes`.
-    pub fn range(asked: &Asked, bytes: &[u8]) -> Self {
-        let Some(range) = asked.header("range").strip_prefix("bytes=") else {
+    pub fn range(request: &TestRequest, bytes: &[u8]) -> Self {
+        let Some(range) = request.header("range").strip_prefix("bytes=") else {
             return Self::new(200, bytes);
         };
         let (first, last) = range.split_once('-').unwrap();
@@ -77,18 +77,20 @@ impl Answer {
 /// A server on a port of its own, until it is dropped.
 pub(crate) struct Server {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<TestRequest>>>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Server {
     /// Starts a server that answers with `answer`.
-    pub fn start<A: Into<Answer>>(answer: impl Fn(&Asked) -> A + Send + Sync + 'static) -> Self {
-        let answer = move |asked: &Asked| answer(asked).into();
+    pub fn start<A: Into<TestResponse>>(
+        answer: impl Fn(&TestRequest) -> A + Send + Sync + 'static,
+    ) -> Self {
+        let answer = move |request: &TestRequest| answer(request).into();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (asked, stopped) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
-        let (log, stop, answer) = (Arc::clone(&asked), Arc::clone(&stopped), Arc::new(answer));
+        let (requests, stopped) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+        let (log, stop, answer) = (Arc::clone(&requests), Arc::clone(&stopped), Arc::new(answer));
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
@@ -99,7 +101,7 @@ impl Server {
                 thread::spawn(move || drop(serve(stream.unwrap(), &log, &*answer)));
             }
         });
-        Self { address, asked, stopped }
+        Self { address, requests, stopped }
     }
 
     /// `http://127.0.0.1:port`
@@ -114,13 +116,13 @@ impl Server {
     }
 
     /// The requests so far.
-    pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<TestRequest> {
+        self.requests.lock().unwrap().clone()
     }
 
     /// The targets of the requests so far.
     pub fn targets(&self) -> Vec<String> {
-        self.asked().iter().map(|asked| asked.target().to_owned()).collect()
+        self.requests().iter().map(|request| request.target().to_owned()).collect()
     }
 }
 
@@ -135,14 +137,14 @@ impl Drop for Server {
 /// Answers the one request of a connection.
 fn serve(
     mut stream: TcpStream,
-    log: &Mutex<Vec<Asked>>,
-    answer: &dyn Fn(&Asked) -> Answer,
+    log: &Mutex<Vec<TestRequest>>,
+    answer: &dyn Fn(&TestRequest) -> TestResponse,
 ) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
-    let Some(asked) = read(&stream)? else { return Ok(()) };
-    log.lock().unwrap().push(asked.clone());
-    let Answer { status, headers, body } = answer(&asked);
-    let mut head = format!("HTTP/1.1 {status} Said\r\nConnection: close\r\n");
+    let Some(request) = read(&stream)? else { return Ok(()) };
+    log.lock().unwrap().push(request.clone());
+    let TestResponse { status, headers, body } = answer(&request);
+    let mut head = format!("HTTP/1.1 {status} Test\r\nConnection: close\r\n");
     for (name, value) in &headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -151,7 +153,7 @@ fn serve(
 }
 
 /// The request of a connection, unless it is closed without one.
-fn read(stream: &TcpStream) -> io::Result<Option<Asked>> {
+fn read(stream: &TcpStream) -> io::Result<Option<TestRequest>> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -164,8 +166,8 @@ fn read(stream: &TcpStream) -> io::Result<Option<Asked>> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let mut asked = Asked { line, headers, body: String::new() };
-    let body_bytes = asked.header("content-length").parse().unwrap_or(0);
-    reader.take(body_bytes).read_to_string(&mut asked.body)?;
-    Ok(Some(asked))
+    let mut request = TestRequest { line, headers, body: String::new() };
+    let body_bytes = request.header("content-length").parse().unwrap_or(0);
+    reader.take(body_bytes).read_to_string(&mut request.body)?;
+    Ok(Some(request))
 }

@@ -38,7 +38,7 @@ fn load(model: &Model, directory: &Path, url: &str) -> ringload::Summary {
     let loader = cached(directory);
     let summary = model.load(&loader, url).unwrap();
     assert!(loader.flush(Some(common::PATIENCE)), "the writer hangs");
-    assert_eq!(loader.cache_trouble(), None);
+    assert_eq!(loader.cache_warning(), None);
     summary
 }
 
@@ -111,7 +111,7 @@ fn loads_with_every_memory_limit_fill_the_cache() {
         .enumerate()
     {
         let directory = directory();
-        let loader = cached(directory.path()).memory_limit(limit).cache_patiently(true);
+        let loader = cached(directory.path()).memory_limit(limit).cache_waits_for_disk(true);
         let loader = if number == 0 { loader.engines(2).connections(3) } else { loader };
         model.load(&loader, &server.url()).unwrap();
         assert!(loader.flush(Some(common::PATIENCE)));
@@ -274,7 +274,7 @@ fn entries_are_evicted_least_recently_used_first_and_never_while_in_use() {
         let loader = limited();
         models[number].load(&loader, &servers[number].url()).unwrap();
         assert!(loader.flush(Some(common::PATIENCE)));
-        loader.cache_trouble()
+        loader.cache_warning()
     };
     let there = || -> Vec<usize> {
         let entries = CacheAdmin::open(directory.path()).unwrap().entries();
@@ -305,7 +305,7 @@ fn entries_are_evicted_least_recently_used_first_and_never_while_in_use() {
     let loader = limited();
     large.load(&loader, &server.url()).unwrap();
     loader.flush(None);
-    assert!(loader.cache_trouble().unwrap().contains("larger than the cache"));
+    assert!(loader.cache_warning().unwrap().contains("larger than the cache"));
     assert_eq!(there(), [2, 3]);
 }
 
@@ -392,7 +392,7 @@ fn an_object_without_identity_is_not_cached() {
     let loader = cached(directory.path());
     let summary = model.load(&loader, &server.url()).unwrap();
     loader.flush(None);
-    assert!(summary.cache_trouble.unwrap().contains("neither an ETag"));
+    assert!(summary.cache_warning.unwrap().contains("neither an ETag"));
     assert!(CacheAdmin::open(directory.path()).unwrap().entries().is_empty());
 }
 

@@ -199,8 +199,8 @@ fn complains(model: &Model, finished: Finished, why: &str) {
     let warnings = finished.stderr.lines().filter(|line| line.contains("WARN")).count();
     assert_eq!(warnings, 1, "{finished:#?}");
     let report = right(model, finished);
-    let trouble = report["cache_trouble"].as_str().unwrap();
-    assert!(trouble.contains(why), "{trouble}");
+    let warning = report["cache_warning"].as_str().unwrap();
+    assert!(warning.contains(why), "{warning}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_full_disk_means_loading_uncached() {
     let server = FaultServer::start(model.file.clone(), |_, request| request.right());
     let other = FaultServer::start(small.file.clone(), |_, request| request.right());
     assert_eq!(
-        right(&small, run(&mut command(&other.url(), &mount.path())))["cache_trouble"],
+        right(&small, run(&mut command(&other.url(), &mount.path())))["cache_warning"],
         Value::Null
     );
     complains(&model, run(&mut command(&server.url(), &mount.path())), "full");

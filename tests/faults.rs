@@ -96,7 +96,7 @@ fn truncated_and_over_long_bodies_are_found_however_they_are_framed() {
         assert_eq!(model.recovers(once(too_long)), [("over-long", 1)].into());
         let (kind, sentence, requests) = model.fails(move |_, request| too_long(request));
         assert_eq!((kind, requests), (ErrorKind::Io, 4), "{sentence}");
-        assert!(sentence.contains("more bytes than it said"), "{sentence}");
+        assert!(sentence.contains("more bytes than it announced"), "{sentence}");
     }
     // A wrong length in the head, and more bytes than a right one says.
     let claims = |more: usize| {

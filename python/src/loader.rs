@@ -218,8 +218,8 @@ impl Loader {
     }
 
     /// Returns the first problem of the local file cache, or None if there is none.
-    fn cache_trouble(&self) -> Option<String> {
-        self.in_this_process()?.cache_trouble()
+    fn cache_warning(&self) -> Option<String> {
+        self.in_this_process()?.cache_warning()
     }
 }
 

@@ -158,6 +158,6 @@ fn as_dict<'py>(py: Python<'py>, summary: &Summary) -> PyResult<Bound<'py, PyDic
     dict.set_item("verified_device_bytes", summary.verified_device_bytes)?;
     dict.set_item("cached_bytes", summary.cached_bytes)?;
     dict.set_item("cache_left_out_bytes", summary.cache_left_out_bytes)?;
-    dict.set_item("cache_trouble", summary.cache_trouble.clone())?;
+    dict.set_item("cache_warning", summary.cache_warning.clone())?;
     Ok(dict)
 }

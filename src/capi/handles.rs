@@ -1,4 +1,4 @@
-//! Handles: the numbers that a C program holds in place of pointers.
+//! Handles: the numbers that a C program holds instead of pointers.
 //!
 //! A handle looks like a pointer, but nothing is at its address. Every call looks the handle up, so
 //! a closed or invalid handle is an error and not a crash. A value that is closed while another

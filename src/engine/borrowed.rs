@@ -57,7 +57,8 @@ impl BorrowedWork {
             }
             let mut start = 0;
             for end in ends {
-                // SAFETY: disjoint parts of memory that is lent under this function's contract.
+                // SAFETY: disjoint parts of the caller's memory, which this function's contract
+                // covers.
                 let window = unsafe { Window::lend(part(request.into, start, end)) };
                 let chunk =
                     Chunk { offset_bytes: request.offset + start as u64, want_bytes: end - start };

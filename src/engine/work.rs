@@ -25,7 +25,7 @@ pub(crate) trait Work: Send + Sync {
     /// cannot be replaced.
     ///
     /// # Errors
-    /// When the address space has no room for another ring.
+    /// When the address space is too small for another ring.
     fn replace_ring(&self, _ring: &Arc<Ring>) -> Result<bool> {
         Ok(false)
     }

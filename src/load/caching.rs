@@ -43,7 +43,7 @@ impl Loader {
     /// everything is cached. By default, bytes that arrive too fast for the disk are left out, and
     /// a later load adds them.
     #[must_use]
-    pub fn cache_patiently(self, waits_for_disk: bool) -> Self {
+    pub fn cache_waits_for_disk(self, waits_for_disk: bool) -> Self {
         self.cache(|options| options.waits_for_disk = waits_for_disk)
     }
 
@@ -58,7 +58,7 @@ impl Loader {
 
     /// The first problem of the cache, for example a full disk or a directory that cannot be
     /// written. `None` if there was none.
-    pub fn cache_trouble(&self) -> Option<String> {
+    pub fn cache_warning(&self) -> Option<String> {
         self.cache.warning()
     }
 

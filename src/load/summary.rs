@@ -40,8 +40,8 @@ pub struct Summary {
     /// The downgrades to slower paths, each once.
     pub downgrades: Vec<Downgrade>,
     /// Retries, by reason: `interrupted` (EINTR, EAGAIN, ECANCELED) for files; `connect`, `reset`,
-    /// `truncated`, `timeout`, `stalled`, `server error`, `throttled`, `late` (requested again on
-    /// another connection), ... for objects.
+    /// `truncated`, `timeout`, `stalled`, `server error`, `throttled`, `hedged` (a late response
+    /// was requested again on another connection), ... for objects.
     pub retries: BTreeMap<&'static str, u64>,
     /// How many objects matched the checksums that their stores keep.
     pub verified_objects: usize,
@@ -54,7 +54,7 @@ pub struct Summary {
     /// limit. A later load adds them.
     pub cache_left_out_bytes: u64,
     /// The first problem of the cache, if there was one.
-    pub cache_trouble: Option<String>,
+    pub cache_warning: Option<String>,
 }
 
 impl Summary {
@@ -73,7 +73,7 @@ impl Summary {
             verified_device_bytes: stats.device_verified_bytes.load(Ordering::Relaxed),
             cached_bytes: stats.counters.cached_bytes(),
             cache_left_out_bytes: stats.counters.left_out_bytes(),
-            cache_trouble: stats.counters.trouble(),
+            cache_warning: stats.counters.warning(),
             ..Self::default()
         }
     }

@@ -173,8 +173,8 @@ impl Window {
     /// The bytes still to fill.
     pub fn unfilled_mut(&mut self) -> &mut [u8] {
         let len = self.unfilled_len();
-        // SAFETY: initialised memory (zeroed by the kernel or lent as `[u8]`), exclusive to this
-        // window, alive as long as it.
+        // SAFETY: initialised memory (zeroed by the kernel, or a caller's `[u8]`), exclusive to
+        // this window, alive as long as it.
         unsafe { std::slice::from_raw_parts_mut(self.unfilled_ptr(), len) }
     }
 

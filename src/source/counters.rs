@@ -20,7 +20,7 @@ pub struct LoadCounters {
     /// Bytes that were not written to the cache because its disk was too slow.
     left_out_bytes: AtomicU64,
     /// The first problem of the cache.
-    trouble: Mutex<Option<String>>,
+    warning: Mutex<Option<String>>,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -93,15 +93,15 @@ impl LoadCounters {
     }
 
     /// Records a problem of the cache, unless one was recorded before.
-    pub(crate) fn note(&self, trouble: Option<String>) {
-        if let Some(trouble) = trouble {
-            self.trouble.lock().get_or_insert(trouble);
+    pub(crate) fn note(&self, warning: Option<String>) {
+        if let Some(warning) = warning {
+            self.warning.lock().get_or_insert(warning);
         }
     }
 
     /// The first problem of the cache.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.warning.lock().clone()
     }
 
     /// The retries so far, by reason.

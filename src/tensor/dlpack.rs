@@ -153,7 +153,7 @@ impl Tensor {
                     self.name()
                 ),
             )),
-            (Some(true), _) => Ok(Some("asked")),
+            (Some(true), _) => Ok(Some("requested")),
             (_, reason) => Ok(reason),
         }
     }

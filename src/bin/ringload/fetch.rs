@@ -95,7 +95,7 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
                         RINGLOAD_CACHE_DIR, or give --to to write plain files";
         return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
     }
-    let loader = loader.cache_patiently(true);
+    let loader = loader.cache_waits_for_disk(true);
     let checkpoint = Arc::new(loader.open(locations)?);
     let largest = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes()).max();
     let limit = MemoryLimit::Bytes(largest.unwrap_or(0).max(MEMORY_BYTES));
@@ -109,8 +109,8 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     loader.flush(None); // writes the bytes that arrived before an error too
     outcome?;
     let summary = stream.summary();
-    if let Some(trouble) = loader.cache_trouble().or(summary.cache_trouble) {
-        let sentence = format!("not everything was cached: {trouble}");
+    if let Some(warning) = loader.cache_warning().or(summary.cache_warning) {
+        let sentence = format!("not everything was cached: {warning}");
         return Err(Error::new(ErrorKind::Io, sentence).into());
     }
     let shards = checkpoint.shards();

@@ -1,4 +1,4 @@
-//! A submission: the ranges of files that one request asks for, with their destinations.
+//! A submission: the ranges of files that one request names, with their destinations.
 
 use super::code::RunaiFileStreamerResponse as Code;
 use crate::capi::abi;
@@ -17,7 +17,7 @@ pub struct Arrays {
     pub destinations: *const *mut c_void,
 }
 
-/// The ranges that one request asks for.
+/// The ranges that one request names.
 #[derive(Debug)]
 pub struct Submission {
     pub id: u64,

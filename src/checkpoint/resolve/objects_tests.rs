@@ -7,7 +7,7 @@ use crate::error::{ErrorKind, Result};
 use crate::location::IntoLocations;
 use crate::options::RemoteOptions;
 use crate::source::Opener;
-use crate::test_server::{Answer, Server};
+use crate::test_server::{Server, TestResponse};
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
@@ -146,9 +146,9 @@ fn what_is_missing_is_named() {
 /// A web server with `files`, which lists nothing.
 fn web<const N: usize>(files: [(&'static str, Vec<u8>); N]) -> Server {
     let files = HashMap::from(files);
-    Server::start(move |asked| match files.get(asked.target()) {
-        Some(file) => Answer::range(asked, file),
-        None => Answer::new(404, "no such file"),
+    Server::start(move |request| match files.get(request.target()) {
+        Some(file) => TestResponse::range(request, file),
+        None => TestResponse::new(404, "no such file"),
     })
 }
 

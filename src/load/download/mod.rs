@@ -230,11 +230,11 @@ impl Download {
             return Ok(path.clone());
         }
         target.source.cached_file().filter(|path| path.is_file()).ok_or_else(|| {
-            let trouble = self.staging.loader.cache_trouble();
-            let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+            let warning = self.staging.loader.cache_warning();
+            let warning = warning.map(|warning| format!(" ({warning})")).unwrap_or_default();
             let location = target.source.location();
             let sentence =
-                format!("{location} was not downloaded completely{trouble}; download it again");
+                format!("{location} was not downloaded completely{warning}; download it again");
             Error::new(ErrorKind::Io, sentence)
         })
     }

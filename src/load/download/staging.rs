@@ -48,7 +48,7 @@ impl Staging {
             .cache_dir(staging)
             .cache_size(CacheSize::Unlimited)
             .cache_validate(CacheValidate::Always)
-            .cache_patiently(true);
+            .cache_waits_for_disk(true);
         Ok(Self { directory: directory.to_owned(), loader, is_disposable, _lock: lock })
     }
 

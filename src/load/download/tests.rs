@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::test_server::{Answer, Server};
+use crate::test_server::{Server, TestResponse};
 use std::os::unix::fs::symlink;
 
 fn count(directory: &Path) -> usize {
@@ -72,7 +72,7 @@ fn objects_that_cannot_be_cached_are_downloaded_all_the_same() {
     let bytes: Vec<u8> =
         (0..PIECE_BYTES as usize + 77_777).map(|n| (n * 7 + n / 253) as u8).collect();
     let served = bytes.clone();
-    let server = Server::start(move |asked| Answer::range(asked, &served));
+    let server = Server::start(move |request| TestResponse::range(request, &served));
     let location = Location::parse(&format!("{}/x", server.url())).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let files = [(location.clone(), "a".into()), (location, "b".into())];

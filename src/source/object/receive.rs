@@ -209,7 +209,7 @@ impl<S: SocketReader> Receiver<'_, S> {
         let origin = self.origin;
         let sentence = match reason {
             "stalled" => format!("{origin} stopped sending in mid-body"),
-            "over-long" => format!("{origin} sends more bytes than it said"),
+            "over-long" => format!("{origin} sends more bytes than it announced"),
             _ => format!("{origin} broke off in mid-body"),
         };
         TransportError::transient(reason, sentence)

@@ -1,8 +1,8 @@
 //! Caches the credentials of a store. They are searched for when the first request needs them,
 //! shared by all requests, and renewed before they expire.
 //!
-//! An unsuccessful search is remembered too, with the places that were searched: public objects are
-//! read without credentials, and if the server denies that, the error names those places.
+//! An unsuccessful search is remembered too, with the sources that were searched. Public objects
+//! are read without credentials, and if the server denies that, the error names these sources.
 
 use crate::error::Result;
 use parking_lot::Mutex;
@@ -27,8 +27,8 @@ const KEEP_RENEWED: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) enum Found<C> {
     Credential(C),
-    /// There are no credentials, or they must not be used. The text lists the places searched, or
-    /// states the reason.
+    /// There are no credentials, or they must not be used. The text lists the sources that were
+    /// searched, or states the reason.
     Nothing(String),
 }
 
@@ -84,7 +84,7 @@ impl<C: SigningCredential> CredentialCache<C> {
         Ok(credential)
     }
 
-    /// The places searched, if the search found no credentials.
+    /// The sources that were searched, if the search found no credentials.
     pub fn nothing(&self) -> Option<String> {
         match &self.cached.lock().as_ref()?.found {
             Found::Credential(_) => None,

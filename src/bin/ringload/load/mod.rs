@@ -69,7 +69,7 @@ pub fn run(args: Args) -> Outcome {
     });
     drop(stream);
     options::flush(&loader); // writes the bytes that arrived before an error too
-    outcome?.print(args.json, loader.cache_trouble())?;
+    outcome?.print(args.json, loader.cache_warning())?;
     traced
 }
 
@@ -85,8 +85,8 @@ impl LoadResults {
         Ok(Self { report: Report::of(stream)?, digests, timeline: stream.timeline() })
     }
 
-    fn print(self, json: bool, cache_trouble: Option<String>) -> Outcome {
-        let report = self.report.with_cache_trouble(cache_trouble);
+    fn print(self, json: bool, cache_warning: Option<String>) -> Outcome {
+        let report = self.report.with_cache_warning(cache_warning);
         match (json, self.digests) {
             (true, digests) => output::print_json(&report.with_digests(digests)),
             (false, Some(digests)) => output::print(|out| digest::write(out, &digests)),

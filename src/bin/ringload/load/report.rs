@@ -48,8 +48,8 @@ impl Report {
     }
 
     /// Adds a problem that the cache had after the load.
-    pub fn with_cache_trouble(mut self, trouble: Option<String>) -> Self {
-        self.summary.cache_trouble = self.summary.cache_trouble.or(trouble);
+    pub fn with_cache_warning(mut self, warning: Option<String>) -> Self {
+        self.summary.cache_warning = self.summary.cache_warning.or(warning);
         self
     }
 
@@ -89,8 +89,8 @@ impl Report {
             let left_out = format::size(self.summary.cache_left_out_bytes);
             writeln!(out, "{left_out} not cached, because the disk of the cache was too slow")?;
         }
-        if let Some(trouble) = &self.summary.cache_trouble {
-            writeln!(out, "cache: {trouble}")?;
+        if let Some(warning) = &self.summary.cache_warning {
+            writeln!(out, "cache: {warning}")?;
         }
         Ok(())
     }

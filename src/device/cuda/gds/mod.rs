@@ -97,7 +97,7 @@ impl GdsGpu {
         let mut results = RESULTS.lock();
         let known = results.get_or_insert_default().get(&key).cloned();
         known.unwrap_or_else(|| {
-            // A failure of the GPU itself says nothing about cuFile and is not remembered.
+            // A failure of the GPU itself is no result of the probe and is not remembered.
             let result = self.read_sample(sample).map_err(|error| error.to_string())?;
             results.get_or_insert_default().insert(key, result.clone());
             result

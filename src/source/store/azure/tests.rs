@@ -5,7 +5,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::location::Scheme;
 use crate::source::store::Stores;
-use crate::test_server::{Asked, Server};
+use crate::test_server::{Server, TestRequest};
 use http::Request;
 
 const ACCOUNT: (&str, &str) = ("AZURE_STORAGE_ACCOUNT_NAME", "acc");
@@ -112,12 +112,12 @@ const TOKEN: &str =
 
 #[test]
 fn workload_identity_and_a_client_s_secret_give_tokens() {
-    let server = Server::start(|asked: &Asked| {
-        let here = asked.line == "POST /my-tenant/oauth2/v2.0/token";
-        let scope = asked.body.contains("scope=https%3A%2F%2Fstorage.azure.com%2F.default");
-        let client = asked.body.contains("client_id=my-client");
-        let proof = asked.body.contains("client_assertion=of-the-pod")
-            || asked.body.contains("client_secret=of-the-client");
+    let server = Server::start(|request: &TestRequest| {
+        let here = request.line == "POST /my-tenant/oauth2/v2.0/token";
+        let scope = request.body.contains("scope=https%3A%2F%2Fstorage.azure.com%2F.default");
+        let client = request.body.contains("client_id=my-client");
+        let proof = request.body.contains("client_assertion=of-the-pod")
+            || request.body.contains("client_secret=of-the-client");
         match here && scope && client && proof {
             true => (200, TOKEN.to_owned()),
             false => (401, r#"{"error": "invalid_client"}"#.to_owned()),
@@ -155,13 +155,13 @@ fn workload_identity_and_a_client_s_secret_give_tokens() {
 
 #[test]
 fn managed_identity_is_asked_as_its_servers_want() {
-    let server = Server::start(|asked: &Asked| {
-        let resource = asked.line.contains("resource=https%3A%2F%2Fstorage.azure.com%2F");
+    let server = Server::start(|request: &TestRequest| {
+        let resource = request.line.contains("resource=https%3A%2F%2Fstorage.azure.com%2F");
         let machine =
-            asked.line.starts_with("GET /metadata/identity/oauth2/token?api-version=2018-02-01")
-                && asked.header("metadata") == "true";
-        let service = asked.line.starts_with("GET /msi/token?api-version=2019-08-01")
-            && asked.header("x-identity-header") == "of-the-service";
+            request.line.starts_with("GET /metadata/identity/oauth2/token?api-version=2018-02-01")
+                && request.header("metadata") == "true";
+        let service = request.line.starts_with("GET /msi/token?api-version=2019-08-01")
+            && request.header("x-identity-header") == "of-the-service";
         match resource && (machine || service) {
             true => (200, TOKEN.to_owned()),
             false => (400, String::new()),
@@ -181,7 +181,7 @@ fn managed_identity_is_asked_as_its_servers_want() {
 
 #[test]
 fn without_credentials_requests_go_without() {
-    let server = Server::start(|_: &Asked| (404, String::new()));
+    let server = Server::start(|_: &TestRequest| (404, String::new()));
     let host = server.url();
     let (authorization, using) =
         authorized(&[ACCOUNT, ("AZURE_POD_IDENTITY_AUTHORITY_HOST", &host)]).unwrap();
@@ -209,10 +209,11 @@ fn listings_are_read_to_their_end() {
         let text = format!("<Blobs>{blobs}</Blobs><NextMarker>{marker}</NextMarker>");
         format!("<?xml version=\"1.0\"?><EnumerationResults>{text}</EnumerationResults>")
     };
-    let server = Server::start(move |asked: &Asked| match asked.line.contains("&marker=two%21") {
-        false => (200, page(&["m/", "m/1.safetensors"], "two!")),
-        true => (200, page(&["m/2&amp;.safetensors"], "")),
-    });
+    let server =
+        Server::start(move |request: &TestRequest| match request.line.contains("&marker=two%21") {
+            false => (200, page(&["m/", "m/1.safetensors"], "two!")),
+            true => (200, page(&["m/2&amp;.safetensors"], "")),
+        });
     let host = server.url();
     let variables = [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str())];
     let client = Client::new(RemoteOptions::with_variables(&variables));
@@ -221,14 +222,14 @@ fn listings_are_read_to_their_end() {
         store.list(&client, "m/").await
     });
     assert_eq!(names.unwrap().unwrap(), ["1.safetensors", "2&.safetensors"]);
-    assert!(server.asked()[0].line.starts_with("GET /acc/box?restype=container&comp=list"));
+    assert!(server.requests()[0].line.starts_with("GET /acc/box?restype=container&comp=list"));
 }
 
 #[test]
 fn a_wrong_clock_is_corrected_once() {
     let too_old = "<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code>\
         <AuthenticationErrorDetail>Request date header too old: 'then'</AuthenticationErrorDetail></Error>";
-    let server = Server::start(move |_: &Asked| (403, too_old.to_owned()));
+    let server = Server::start(move |_: &TestRequest| (403, too_old.to_owned()));
     let host = server.url();
     let variables =
         [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str()), ("AZURE_STORAGE_KEY", "a2V5")];
@@ -239,5 +240,5 @@ fn a_wrong_clock_is_corrected_once() {
     });
     let error = outcome.unwrap_err();
     assert!(error.to_string().contains("clock"), "{error}");
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }

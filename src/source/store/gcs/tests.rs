@@ -5,7 +5,7 @@ use crate::location::Scheme;
 use crate::source::store::Stores;
 use crate::source::store::credential_cache::Found;
 use crate::source::store::metadata;
-use crate::test_server::{Asked, Server};
+use crate::test_server::{Server, TestRequest};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -101,18 +101,18 @@ fn tokens_are_for_google_alone() {
 
 #[test]
 fn the_metadata_server_is_asked_as_it_wants() {
-    let server = Server::start(|asked: &Asked| {
-        let here = asked
+    let server = Server::start(|request: &TestRequest| {
+        let here = request
             .line
             .starts_with("GET /computeMetadata/v1/instance/service-accounts/default/token");
-        match here && asked.header("metadata-flavor") == "Google" {
+        match here && request.header("metadata-flavor") == "Google" {
             true => (200, r#"{"access_token": "of-the-machine", "expires_in": 3599}"#.to_owned()),
             false => (403, String::new()),
         }
     });
     let host = server.host();
     assert_eq!(token(&[("GCE_METADATA_HOST", &host)]).unwrap().unwrap(), "of-the-machine");
-    assert!(server.asked()[0].line.contains("devstorage.read_only"), "{:?}", server.asked());
+    assert!(server.requests()[0].line.contains("devstorage.read_only"), "{:?}", server.requests());
 
     // The same through a request for the service: found once, sent as a header, never printed.
     let client = Client::new(RemoteOptions::with_variables(&[("GCE_METADATA_HOST", &host)]));
@@ -132,7 +132,7 @@ fn the_metadata_server_is_asked_as_it_wants() {
     };
     let seen = client.block_on(work).unwrap();
     assert!(seen.iter().all(|value| value == "Bearer of-the-machine" && value.is_sensitive()));
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
@@ -178,9 +178,9 @@ fn credentials_that_were_named_must_work() {
 
 #[test]
 fn an_external_account_exchanges_its_token() {
-    let server = Server::start(|asked: &Asked| {
+    let server = Server::start(|request: &TestRequest| {
         let exchange =
-            asked.line == "POST /v1/token" && asked.body.contains("subject_token=of-the-pod");
+            request.line == "POST /v1/token" && request.body.contains("subject_token=of-the-pod");
         match exchange {
             true => (
                 200,
@@ -218,7 +218,7 @@ fn an_external_account_exchanges_its_token() {
 #[derive(Debug)]
 struct TokenServer {
     public_key: Vec<u8>,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl HttpSend for TokenServer {
@@ -228,7 +228,7 @@ impl HttpSend for TokenServer {
     ) -> reqsign_core::Result<http::Response<Bytes>> {
         assert_eq!(request.uri(), "https://oauth2.googleapis.com/token");
         let body = String::from_utf8(request.body().to_vec()).unwrap();
-        self.asked.lock().unwrap().push(body.clone());
+        self.requests.lock().unwrap().push(body.clone());
         let granted = body.contains("refresh_token") || self.is_signed(&body);
         let (status, text) = match granted {
             true => (200, r#"{"access_token": "granted", "expires_in": 3599}"#),
@@ -279,11 +279,11 @@ async fn exchanged(
     let client =
         Client::new(RemoteOptions::with_variables(&[NO_MACHINE, ("CLOUDSDK_CONFIG", home)]));
     let public_key: &[u8] = key.public_key().as_ref();
-    let (public_key, asked) = (public_key.to_vec(), Arc::new(Mutex::new(Vec::new())));
-    let server = TokenServer { public_key, asked: Arc::clone(&asked) };
+    let (public_key, requests) = (public_key.to_vec(), Arc::new(Mutex::new(Vec::new())));
+    let server = TokenServer { public_key, requests: Arc::clone(&requests) };
     let context: Context = context(&client).with_http_send(server);
     let found = credentials::search(&context).await;
-    let times = asked.lock().unwrap().len();
+    let times = requests.lock().unwrap().len();
     (found, times)
 }
 
@@ -324,20 +324,23 @@ fn with_store<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>
 
 #[test]
 fn listings_are_read_to_their_end() {
-    let server = Server::start(|asked: &Asked| match asked.line.contains("pageToken=two") {
-        false => {
-            (200, r#"{"items": [{"name": "m/1.safetensors"}], "nextPageToken": "two"}"#.to_owned())
-        }
-        true => {
-            (200, r#"{"prefixes": ["m/deep/"], "items": [{"name": "m/2.safetensors"}]}"#.to_owned())
-        }
-    });
+    let server =
+        Server::start(|request: &TestRequest| match request.line.contains("pageToken=two") {
+            false => (
+                200,
+                r#"{"items": [{"name": "m/1.safetensors"}], "nextPageToken": "two"}"#.to_owned(),
+            ),
+            true => (
+                200,
+                r#"{"prefixes": ["m/deep/"], "items": [{"name": "m/2.safetensors"}]}"#.to_owned(),
+            ),
+        });
     let list =
         |client: Arc<Client>, store: Arc<dyn Store>| async move { store.list(&client, "m/").await };
     let names = with_store(&server, list).unwrap().unwrap();
     assert_eq!(names, ["1.safetensors", "2.safetensors"]);
     assert!(
-        server.asked()[0]
+        server.requests()[0]
             .line
             .starts_with("GET /storage/v1/b/my-bucket/o?prefix=m%2F&delimiter=%2F")
     );
@@ -345,23 +348,23 @@ fn listings_are_read_to_their_end() {
 
 #[test]
 fn a_listing_without_end_is_an_error() {
-    let server = Server::start(|_: &Asked| (200, r#"{"nextPageToken": "again"}"#.to_owned()));
+    let server = Server::start(|_: &TestRequest| (200, r#"{"nextPageToken": "again"}"#.to_owned()));
     let list =
         |client: Arc<Client>, store: Arc<dyn Store>| async move { store.list(&client, "m/").await };
     let error = with_store(&server, list).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().contains("gs://my-bucket/m/"), "{error}");
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
 fn checksums_come_from_the_metadata() {
-    let server = Server::start(|_: &Asked| (200, r#"{"crc32c": "4waSgw=="}"#.to_owned()));
+    let server = Server::start(|_: &TestRequest| (200, r#"{"crc32c": "4waSgw=="}"#.to_owned()));
     let checksum = |client: Arc<Client>, store: Arc<dyn Store>| async move {
         store.checksum(&client, "m/x").await
     };
     assert_eq!(with_store(&server, checksum).unwrap(), Some(Checksum::Crc32c(0xE306_9283)));
-    assert_eq!(server.asked()[0].line, "GET /storage/v1/b/my-bucket/o/m%2Fx?fields=crc32c");
+    assert_eq!(server.requests()[0].line, "GET /storage/v1/b/my-bucket/o/m%2Fx?fields=crc32c");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::options::{RemoteOptions, RetryLimits};
 use crate::source::Opener;
 use crate::source::store::Checksum;
 use crate::test_files::file_at;
-use crate::test_server::{Answer, Asked, Server};
+use crate::test_server::{Server, TestRequest, TestResponse};
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -76,51 +76,56 @@ struct Hub {
 }
 
 fn hub() -> Hub {
-    let cdn = Server::start(|asked| match asked.header("authorization") {
-        "" => Answer::range(asked, &shard("a")),
-        _ => Answer::new(400, "two ways to authorize"),
+    let cdn = Server::start(|request| match request.header("authorization") {
+        "" => TestResponse::range(request, &shard("a")),
+        _ => TestResponse::new(400, "two ways to authorize"),
     });
     let to = cdn.url();
-    let hub = Server::start(move |asked| answer(asked, &to));
+    let hub = Server::start(move |request| answer(request, &to));
     Hub { hub, cdn }
 }
 
-fn answer(asked: &Asked, cdn: &str) -> Answer {
-    assert!(asked.line.starts_with("GET ") && asked.body.is_empty(), "{asked:?}");
-    if asked.header("authorization") != format!("Bearer {TOKEN}") {
-        return Answer::new(401, "").with("X-Error-Code", "RepoNotFound");
+fn answer(request: &TestRequest, cdn: &str) -> TestResponse {
+    assert!(request.line.starts_with("GET ") && request.body.is_empty(), "{request:?}");
+    if request.header("authorization") != format!("Bearer {TOKEN}") {
+        return TestResponse::new(401, "").with("X-Error-Code", "RepoNotFound");
     }
     let tree = format!("/api/models/o/r/tree/{COMMIT}");
     let file = format!("/o/r/resolve/{COMMIT}");
-    match asked.target().split('?').next().unwrap() {
+    match request.target().split('?').next().unwrap() {
         "/api/models/o/r/revision/main" | "/api/datasets/o/r/revision/refs%2Fpr%2F1" => {
-            Answer::new(200, format!(r#"{{"id":"o/r","sha":"{COMMIT}"}}"#))
+            TestResponse::new(200, format!(r#"{{"id":"o/r","sha":"{COMMIT}"}}"#))
         }
         "/api/models/o/gated/revision/main" => {
-            Answer::new(403, "").with("X-Error-Code", "GatedRepo")
+            TestResponse::new(403, "").with("X-Error-Code", "GatedRepo")
         }
-        path if path == tree && !asked.target().contains("cursor") => {
-            let next = format!("<http://{}{tree}?cursor=x>; rel=\"next\"", asked.header("host"));
-            Answer::new(200, r#"[{"type":"directory","oid":"1","path":"sub"}]"#).with("Link", next)
+        path if path == tree && !request.target().contains("cursor") => {
+            let next = format!("<http://{}{tree}?cursor=x>; rel=\"next\"", request.header("host"));
+            TestResponse::new(200, r#"[{"type":"directory","oid":"1","path":"sub"}]"#)
+                .with("Link", next)
         }
         path if path == tree => {
             let sum = "5a".repeat(32);
             let entry =
                 format!(r#"[{{"type":"file","path":"a.safetensors","lfs":{{"oid":"{sum}"}}}}]"#);
-            Answer::new(200, entry)
+            TestResponse::new(200, entry)
         }
         path if path == format!("{tree}/sub") => {
-            Answer::new(200, r#"[{"type":"file","oid":"2","path":"sub/b.safetensors"}]"#)
+            TestResponse::new(200, r#"[{"type":"file","oid":"2","path":"sub/b.safetensors"}]"#)
         }
         path if path == format!("{file}/a.safetensors") => {
-            Answer::new(302, "").with("Location", format!("{cdn}/a?X-Signature=s3cret"))
+            TestResponse::new(302, "").with("Location", format!("{cdn}/a?X-Signature=s3cret"))
         }
-        path if path == format!("{file}/sub/b.safetensors") => Answer::range(asked, &shard("b")),
-        path if path.starts_with("/datasets/o/r/resolve/") => Answer::range(asked, &shard("d")),
+        path if path == format!("{file}/sub/b.safetensors") => {
+            TestResponse::range(request, &shard("b"))
+        }
+        path if path.starts_with("/datasets/o/r/resolve/") => {
+            TestResponse::range(request, &shard("d"))
+        }
         path if path.contains("/revision/") => {
-            Answer::new(404, "").with("X-Error-Code", "RevisionNotFound")
+            TestResponse::new(404, "").with("X-Error-Code", "RevisionNotFound")
         }
-        _ => Answer::new(404, "")
+        _ => TestResponse::new(404, "")
             .with("X-Error-Code", "EntryNotFound")
             .with("X-Error-Message", "Entry not found"),
     }
@@ -228,7 +233,7 @@ fn offline_only_the_cache_is_read() {
 
 #[test]
 fn an_unreachable_hub_leaves_the_cached_files() {
-    let gone = Server::start(|_| Answer::new(200, "")).url();
+    let gone = Server::start(|_| TestResponse::new(200, "")).url();
     let user = User::new(&gone).with("HF_HUB_CACHE", "~/c");
     user.cache("c", "a.safetensors", &shard("a"));
     assert_eq!(user.open("hf://o/r").unwrap().shards().len(), 1);
@@ -239,9 +244,9 @@ fn an_unreachable_hub_leaves_the_cached_files() {
 #[test]
 fn throttled_requests_are_retried() {
     let throttled = AtomicBool::new(true);
-    let server = Server::start(move |asked| match throttled.swap(false, Ordering::SeqCst) {
-        true => Answer::new(429, ""),
-        false => answer(asked, ""),
+    let server = Server::start(move |request| match throttled.swap(false, Ordering::SeqCst) {
+        true => TestResponse::new(429, ""),
+        false => answer(request, ""),
     });
     let user = User::new(&server.url()).with("HF_TOKEN", TOKEN);
     user.open("hf://o/r/sub/b.safetensors").unwrap();
@@ -254,18 +259,18 @@ fn each_checkpoint_is_of_the_commit_at_the_time_that_it_is_opened() {
     let shard = |prefix: &str| file_at(prefix, &[100_000], 0);
     let moved = Arc::new(AtomicBool::new(false));
     let is_moved = Arc::clone(&moved);
-    let server = Server::start(move |asked| {
-        let path = asked.target().split('?').next().unwrap();
+    let server = Server::start(move |request| {
+        let path = request.target().split('?').next().unwrap();
         let now = if is_moved.load(Ordering::SeqCst) { NEXT } else { COMMIT };
         if path.contains("/revision/") {
-            return Answer::new(200, format!(r#"{{"id":"o/r","sha":"{now}"}}"#));
+            return TestResponse::new(200, format!(r#"{{"id":"o/r","sha":"{now}"}}"#));
         }
         // From here on the repository is another one, even while a checkpoint is being opened.
         is_moved.store(true, Ordering::SeqCst);
         match path.strip_prefix("/o/r/resolve/").and_then(|path| path.split_once('/')) {
-            Some((COMMIT, name)) => Answer::range(asked, &shard(&format!("old.{name}"))),
-            Some((NEXT, name)) => Answer::range(asked, &shard(&format!("new.{name}"))),
-            _ => Answer::new(404, ""),
+            Some((COMMIT, name)) => TestResponse::range(request, &shard(&format!("old.{name}"))),
+            Some((NEXT, name)) => TestResponse::range(request, &shard(&format!("new.{name}"))),
+            _ => TestResponse::new(404, ""),
         }
     });
     let opener = Opener::new(User::new(&server.url()).options());
@@ -284,8 +289,8 @@ fn each_checkpoint_is_of_the_commit_at_the_time_that_it_is_opened() {
     let mut whole = shard("new.b.safetensors");
     old.shards()[1].source().read_exact_at(&mut whole, 0).unwrap();
     assert_eq!(whole, shard("old.b.safetensors"));
-    let asked = server.targets().iter().filter(|target| target.contains("/revision/")).count();
-    assert_eq!(asked, 2, "once a checkpoint");
+    let request = server.targets().iter().filter(|target| target.contains("/revision/")).count();
+    assert_eq!(request, 2, "once a checkpoint");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::location::ObjectUri;
 use crate::location::Scheme;
 use crate::options::RemoteOptions;
 use crate::source::store::Stores;
-use crate::test_server::{Answer, Server};
+use crate::test_server::{Server, TestResponse};
 use http::{HeaderMap, StatusCode};
 
 const KEYS: [(&str, &str); 2] =
@@ -146,8 +146,8 @@ fn with_store<T: Send + 'static>(
 
 #[test]
 fn listings_are_read_to_their_end() {
-    let server = Server::start(|asked| {
-        let second = asked.line.contains("continuation-token=t%2F1%3D&");
+    let server = Server::start(|request| {
+        let second = request.line.contains("continuation-token=t%2F1%3D&");
         let (key, more) = match second {
             false => (
                 "m/a.safetensors",
@@ -165,10 +165,10 @@ fn listings_are_read_to_their_end() {
     let names =
         with_store(&server, &[], async |client, store| store.list(&client, "m/").await).unwrap();
     assert_eq!(names, Some(vec!["a.safetensors".to_owned(), "b b.safetensors".to_owned()]));
-    let asked = server.asked();
+    let request = server.requests();
     let first = "GET /models/?delimiter=%2F&encoding-type=url&list-type=2&prefix=m%2F";
-    assert_eq!((asked.len(), asked[0].line.as_str()), (2, first));
-    assert!(asked.iter().all(|one| one.header("authorization").starts_with("AWS4-HMAC-SHA256 ")));
+    assert_eq!((request.len(), request[0].line.as_str()), (2, first));
+    assert!(request.iter().all(|one| one.header("authorization").starts_with("AWS4-HMAC-SHA256 ")));
 }
 
 #[test]
@@ -182,25 +182,25 @@ fn a_listing_without_end_is_an_error() {
     let error = listing.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().contains("s3://models/m/"), "{error}");
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
 fn checksums_are_requested_by_head_in_the_bucket_s_region() {
-    let server = Server::start(|asked| {
-        if !asked.header("authorization").contains("/eu-west-1/s3/aws4_request") {
-            return Answer::new(400, "").with("x-amz-bucket-region", "eu-west-1");
+    let server = Server::start(|request| {
+        if !request.header("authorization").contains("/eu-west-1/s3/aws4_request") {
+            return TestResponse::new(400, "").with("x-amz-bucket-region", "eu-west-1");
         }
-        assert_eq!(asked.line, "HEAD /models/a%20b");
-        assert_eq!(asked.header("x-amz-checksum-mode"), "ENABLED");
-        let signed = asked.header("authorization").contains("x-amz-checksum-mode");
-        assert!(signed, "{asked:?}");
-        Answer::new(200, "").with("x-amz-checksum-crc32", "y/Q5Jg==")
+        assert_eq!(request.line, "HEAD /models/a%20b");
+        assert_eq!(request.header("x-amz-checksum-mode"), "ENABLED");
+        let signed = request.header("authorization").contains("x-amz-checksum-mode");
+        assert!(signed, "{request:?}");
+        TestResponse::new(200, "").with("x-amz-checksum-crc32", "y/Q5Jg==")
     });
     let checksum =
         with_store(&server, &[], async |client, store| store.checksum(&client, "a b").await);
     assert_eq!(checksum.unwrap(), Some(Checksum::Crc32(0xCBF4_3926)));
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
@@ -211,21 +211,21 @@ fn anonymous_requests_are_not_signed() {
             store.list(&client, "").await
         });
         assert_eq!(listing.unwrap(), Some(Vec::new()));
-        let asked = server.asked();
-        assert_eq!((asked.len(), asked[0].header("authorization")), (1, ""));
+        let request = server.requests();
+        assert_eq!((request.len(), request[0].header("authorization")), (1, ""));
     }
 }
 
 #[test]
 fn a_wrong_clock_is_corrected_once() {
-    let server = Server::start(|asked| match asked.header("x-amz-date").starts_with("2030") {
-        true => Answer::new(200, "<ListBucketResult/>"),
-        false => Answer::new(403, "<Error><Code>RequestTimeTooSkewed</Code></Error>")
+    let server = Server::start(|request| match request.header("x-amz-date").starts_with("2030") {
+        true => TestResponse::new(200, "<ListBucketResult/>"),
+        false => TestResponse::new(403, "<Error><Code>RequestTimeTooSkewed</Code></Error>")
             .with("Date", "Tue, 01 Jan 2030 12:00:00 GMT"),
     });
     let listing = with_store(&server, &[], async |client, store| store.list(&client, "").await);
     assert_eq!(listing.unwrap(), Some(Vec::new()));
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn expired_credentials_are_renewed_once() {
     });
     let listed = |good: &'static str| {
         let server =
-            Server::start(move |asked| match asked.header("authorization").contains(good) {
+            Server::start(move |request| match request.header("authorization").contains(good) {
                 true => (200, "<ListBucketResult/>".to_owned()),
                 false => (400, "<Error><Code>ExpiredToken</Code></Error>".to_owned()),
             });
@@ -250,7 +250,7 @@ fn expired_credentials_are_renewed_once() {
             Stores::default().of(&client, &ObjectUri::new(Scheme::S3, "models", "")).unwrap();
         let asking = Arc::clone(&client);
         let listing = client.block_on(async move { store.list(&asking, "").await });
-        (listing, server.asked().len())
+        (listing, server.requests().len())
     };
     let (listing, requests) = listed("Credential=KEY1/");
     assert_eq!((listing.unwrap(), requests), (Some(Vec::new()), 2));

@@ -38,8 +38,8 @@ pub(in crate::source::store) type AwsCredentials = CredentialCache<AwsCredential
 /// runtime.
 ///
 /// # Errors
-/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied), with the places searched, where there
-/// are none; the error of a source that is configured but fails.
+/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied), naming the searched sources, if there
+/// are no credentials; the error of a source that is configured but fails.
 pub(super) async fn get(cache: &AwsCredentials, client: &Arc<Client>) -> Result<AwsCredential> {
     let searching = Arc::clone(client);
     let search = client.on_control(async move { search::find(&searching).await });

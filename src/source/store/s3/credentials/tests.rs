@@ -1,7 +1,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::options::RemoteOptions;
-use crate::test_server::{Answer, Asked, Server};
+use crate::test_server::{Server, TestRequest, TestResponse};
 use reqsign_core::time::Timestamp;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -55,21 +55,21 @@ fn json(id: &str, expiration: &str) -> String {
 
 const LATER: &str = "2099-01-01T00:00:00Z";
 
-fn ok(body: String) -> Answer {
-    Answer::new(200, body)
+fn ok(body: String) -> TestResponse {
+    TestResponse::new(200, body)
 }
 
-fn refused(status: u16) -> Answer {
-    Answer::new(status, "")
+fn refused(status: u16) -> TestResponse {
+    TestResponse::new(status, "")
 }
 
 /// IMDSv2, which answers only requests with a token.
-fn imds(asked: &Asked) -> Answer {
+fn imds(request: &TestRequest) -> TestResponse {
     const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
-    let has_token = asked.header("x-aws-ec2-metadata-token") == "the-token";
-    match asked.line.split_once(' ').unwrap() {
+    let has_token = request.header("x-aws-ec2-metadata-token") == "the-token";
+    match request.line.split_once(' ').unwrap() {
         ("PUT", "/latest/api/token") => {
-            match asked.header("x-aws-ec2-metadata-token-ttl-seconds").parse::<u32>() {
+            match request.header("x-aws-ec2-metadata-token-ttl-seconds").parse::<u32>() {
                 Ok(1..=21600) => ok("the-token".to_owned()),
                 _ => refused(400),
             }
@@ -90,16 +90,16 @@ fn instances_are_asked_with_a_token() {
     assert_eq!(credential.access_key_id, "AKIA");
     assert_eq!(credential.session_token.as_deref(), Some("tok"));
     assert!(credential.expires > Some(Timestamp::now()));
-    assert_eq!(server.asked().len(), 3);
+    assert_eq!(server.requests().len(), 3);
 
     let disabled = found(&[endpoint, ("AWS_EC2_METADATA_DISABLED", "true")]).unwrap_err();
     assert!(disabled.to_string().contains("AWS_EC2_METADATA_DISABLED"), "{disabled}");
-    assert_eq!(server.asked().len(), 3, "nobody was asked");
+    assert_eq!(server.requests().len(), 3, "no server was contacted");
 }
 
 #[test]
 fn an_instance_without_a_role_is_a_place_without_credentials() {
-    let server = Server::start(|asked| match asked.line.starts_with("PUT ") {
+    let server = Server::start(|request| match request.line.starts_with("PUT ") {
         true => ok("the-token".to_owned()),
         false => refused(404),
     });
@@ -140,7 +140,7 @@ fn containers_are_asked_with_the_current_token() {
     let file = directory.path().join("token");
     std::fs::write(&file, "first\n").unwrap();
     let server =
-        Server::start(|asked| match (asked.line.as_str(), asked.header("authorization")) {
+        Server::start(|request| match (request.line.as_str(), request.header("authorization")) {
             ("GET /v1/credentials", "first") => ok(json("ONE", LATER)),
             ("GET /v1/credentials", "second") => ok(json("TWO", LATER)),
             _ => refused(401),
@@ -156,7 +156,7 @@ fn containers_are_asked_with_the_current_token() {
     assert_eq!(get(&client, &credentials).unwrap().access_key_id, "TWO");
     credentials.invalidate();
     assert_eq!(get(&client, &credentials).unwrap().access_key_id, "TWO");
-    assert_eq!(server.asked().len(), 2, "refusals from before a renewal do not renew again");
+    assert_eq!(server.requests().len(), 2, "refusals from before a renewal do not renew again");
 
     let with_token = found(&[uri, ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "second")]).unwrap();
     assert_eq!(with_token.access_key_id, "TWO");
@@ -183,9 +183,9 @@ fn one_search_serves_all_threads() {
 }
 
 /// STS: credentials are named after the role.
-fn sts(asked: &Asked) -> Answer {
+fn sts(request: &TestRequest) -> TestResponse {
     let get = |name: &str| {
-        let pairs = asked.body.split('&').filter_map(|pair| pair.split_once('='));
+        let pairs = request.body.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
     };
     let (Some(action), Some(arn)) = (get("Action"), get("RoleArn")) else {
@@ -193,13 +193,13 @@ fn sts(asked: &Asked) -> Answer {
     };
     let allowed = match action.as_str() {
         "AssumeRoleWithWebIdentity" => get("WebIdentityToken").as_deref() == Some("the-token"),
-        "AssumeRole" => asked.header("authorization").contains("/sts/aws4_request"),
+        "AssumeRole" => request.header("authorization").contains("/sts/aws4_request"),
         _ => false,
     };
     if !allowed || get("RoleSessionName").is_none() || get("Version").is_none() {
         let text = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not allowed\
                     </Message></Error></ErrorResponse>";
-        return Answer::new(403, text);
+        return TestResponse::new(403, text);
     }
     ok(format!(
         "<{action}Response><{action}Result><Credentials><AccessKeyId>KEY-{arn}</AccessKeyId>\
@@ -223,8 +223,8 @@ fn chained_roles_are_assumed_one_from_the_other() {
             .unwrap();
     assert_eq!(credential.access_key_id, "KEY-A");
     assert_eq!(credential.session_token.as_deref(), Some("tok-A"));
-    let asked = server.asked();
-    let [first, second] = asked.as_slice() else { panic!("{asked:?}") };
+    let requests = server.requests();
+    let [first, second] = requests.as_slice() else { panic!("{requests:?}") };
     assert!(first.body.contains("&RoleArn=B&RoleSessionName=me"), "{first:?}");
     assert!(first.header("authorization").contains("Credential=BASE/"), "{first:?}");
     assert!(second.body.contains("&ExternalId=x%2Fy"), "{second:?}");
@@ -244,7 +244,7 @@ fn web_identities_come_from_environment_or_profile() {
     let arn = ("AWS_ROLE_ARN", "R");
     let credential = found(&[sts, arn, ("AWS_WEB_IDENTITY_TOKEN_FILE", token)]).unwrap();
     assert_eq!(credential.access_key_id, "KEY-R");
-    assert_eq!(server.asked()[0].header("authorization"), "");
+    assert_eq!(server.requests()[0].header("authorization"), "");
 
     let config = format!("[default]\nrole_arn = P\nweb_identity_token_file = {token}\n");
     let by_profile = home(&config);
@@ -264,8 +264,8 @@ fn web_identities_come_from_environment_or_profile() {
 
 #[test]
 fn sts_is_asked_by_its_own_clock() {
-    let server = Server::start(|asked| match asked.header("x-amz-date").starts_with("2030") {
-        true => sts(asked),
+    let server = Server::start(|request| match request.header("x-amz-date").starts_with("2030") {
+        true => sts(request),
         false => refused(403).with("Date", "Tue, 01 Jan 2030 12:00:00 GMT"),
     });
     let home = home(
@@ -275,14 +275,14 @@ fn sts_is_asked_by_its_own_clock() {
     let home = home.path().to_str().unwrap();
     let env = [("HOME", home), ("AWS_ENDPOINT_URL_STS", &server.url())];
     assert_eq!(found(&env).unwrap().access_key_id, "KEY-A");
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
 fn logins_are_taken_from_the_cache() {
-    let server = Server::start(|asked| {
+    let server = Server::start(|request| {
         let line = "GET /federation/credentials?role_name=Reader&account_id=123";
-        if asked.line != line || asked.header("x-amz-sso_bearer_token") != "the-token" {
+        if request.line != line || request.header("x-amz-sso_bearer_token") != "the-token" {
             return refused(401);
         }
         ok("{\"roleCredentials\": {\"accessKeyId\": \"SSO\", \"secretAccessKey\": \"s3cret\", \
@@ -345,7 +345,7 @@ fn the_first_source_that_is_configured_decides() {
         assert!(error.to_string().contains(words), "{error}");
         assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
     }
-    assert!(server.asked().is_empty(), "no other account is used in their place");
+    assert!(server.requests().is_empty(), "no other account is used in their place");
 }
 
 #[test]
