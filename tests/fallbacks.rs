@@ -98,7 +98,7 @@ fn without_io_uring_reads_go_through_pread() {
     let Some(model) = Model::new() else { return };
     for (errno, reason) in [
         (libc::EPERM, "forbidden here (seccomp or kernel.io_uring_disabled)"),
-        (libc::ENOSYS, "this kernel has none"),
+        (libc::ENOSYS, "this kernel does not support it"),
         (libc::ENOMEM, "the locked-memory limit is too low (ulimit -l)"),
         (libc::EMFILE, "the kernel refused"),
     ] {
