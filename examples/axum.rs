@@ -17,12 +17,12 @@
 //!                     |
 //!                     +-- a thread: Loader::stream -> tensors    (load.rs)
 //!                                       |
-//!                             model: Opening -> Loading -> Ready | Failed    (read by all handlers)
+//!                             model: Opening -> Loading -> Ready | Failed   (read by all handlers)
 //! ```
 //!
-//! The server listens before it loads, so clients can follow the progress. The load blocks, so it has
-//! its own thread; handlers only read its state. Exit status: 0 after a signal, 1 if the model could
-//! not be loaded (which `/ready` reports) or the server could not listen, 2 for wrong usage.
+//! The server listens before it loads, so clients can follow the progress. The load blocks, so it
+//! has its own thread; handlers only read its state. Exit status: 0 after a signal, 1 if the model
+//! could not be loaded (which `/ready` reports) or the server could not listen, 2 for wrong usage.
 
 #[path = "axum/load.rs"]
 mod load;

@@ -5,10 +5,10 @@
 //! cargo run --release -p ringload-examples --bin candle --features cuda -- /models/llama-8b --device cuda
 //! ```
 //!
-//! **On the CPU** a candle tensor owns a `Vec` of elements, so ringload cannot load into it directly.
-//! Tensors stream through a small ring, and all cores copy tensors from it into candle's memory, so
-//! the model is never in memory twice. The copy takes about as long as a warm load; a server that does
-//! not need candle can use `ringload::Tensor` without the copy.
+//! **On the CPU** a candle tensor owns a `Vec` of elements, so ringload cannot load into it
+//! directly. Tensors stream through a small ring, and all cores copy tensors from it into candle's
+//! memory, so the model is never in memory twice. The copy takes about as long as a warm load; a
+//! server that does not need candle can use `ringload::Tensor` without the copy.
 //!
 //! **On a GPU** (feature `cuda`) there is no copy: candle allocates the tensors, and ringload loads
 //! the bytes directly into them (`candle/gpu.rs`).
@@ -30,8 +30,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 type Tensors = BTreeMap<String, Tensor>;
 
-/// Loads a checkpoint into candle tensors, and prints the name, type, shape, mean, minimum and maximum
-/// of each.
+/// Loads a checkpoint into candle tensors, and prints the name, type, shape, mean, minimum and
+/// maximum of each.
 #[derive(Debug, Parser)]
 struct Args {
     /// A file, directory, index, pattern, or s3://, gs://, az://, hf://, https:// location.
@@ -72,8 +72,8 @@ fn run(args: &Args) -> Outcome<()> {
 /// Loads all tensors of the checkpoint into candle's memory.
 fn load(loader: &Loader, location: &str) -> Outcome<Tensors> {
     let stream = loader.stream(location)?;
-    // Each core takes the next complete tensor, copies it, and drops it, which releases its memory in
-    // the ring.
+    // Each core takes the next complete tensor, copies it, and drops it, which releases its memory
+    // in the ring.
     stream
         .par_bridge()
         .map(|tensor| {

@@ -17,8 +17,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Returns the statistics of a tensor. The result is `None` if the tensor is not in host memory,
-    /// has no elements, or if its elements are not numbers of whole bytes.
+    /// Returns the statistics of a tensor. The result is `None` if the tensor is not in host
+    /// memory, has no elements, or if its elements are not numbers of whole bytes.
     pub fn of(tensor: &Tensor) -> Option<Self> {
         let mut sums = Sums::default();
         sums.add(tensor.dtype(), tensor.host_bytes()?)?;

@@ -1,5 +1,5 @@
-//! The axum example as a process: it listens before it loads, reports progress and metrics, serves the
-//! tensors, and stops after a signal.
+//! The axum example as a process: it listens before it loads, reports progress and metrics, serves
+//! the tensors, and stops after a signal.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! The candle example on real checkpoints: the statistics that it prints are those of the tensors that
-//! were written.
+//! The candle example on real checkpoints: the statistics that it prints are those of the tensors
+//! that were written.
 
 #![allow(clippy::unwrap_used)]
 
