@@ -271,7 +271,8 @@ fn auto_takes_it_where_it_was_seen_working_and_is_worth_it() {
         return skip("the page cache keeps what it has");
     }
     assert_eq!(way(&loader), "gds");
-    // cuFile's stand-in has read through the page cache.
+    // A machine that is short of memory may have dropped some of what cuFile's stand-in read.
+    drop(fs::read(&path).unwrap());
     assert_eq!(way(&loader), "buffered");
     evict(&path);
     assert_ne!(way(&loader.clone().system_root("/nowhere")), "gds");
