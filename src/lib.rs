@@ -9,8 +9,8 @@
 //! let model = Loader::new().load("/models/llama-8b")?;
 //! println!("{:?}", model.get("model.norm.weight").map(|norm| norm.shape().to_vec()));
 //!
-//! // Tensors as they complete, through 256 MiB of memory that is reused when they are dropped.
-//! let loader = Loader::new().memory_limit(MemoryLimit::Bytes(256 << 20));
+//! // Tensors as they complete, through 2 GiB of memory that is reused when they are dropped.
+//! let loader = Loader::new().memory_limit(MemoryLimit::Bytes(2 << 30));
 //! for tensor in loader.stream("s3://bucket/llama-8b/")? {
 //!     let tensor = tensor?;
 //!     println!("{}: {} bytes", tensor.name(), tensor.bytes().len());

@@ -1,8 +1,8 @@
-"""Loads safetensors checkpoints as fast as the hardware allows, under a hard memory cap.
+"""Loads safetensors checkpoints as fast as the hardware allows, under a hard memory limit.
 
     tensors = ringload.load_file("s3://bucket/model.safetensors", device="cuda:1")
 
-    for name, tensor in ringload.stream("/models/llama", memory_limit="1GiB"):
+    for name, tensor in ringload.stream("/models/llama-8b", memory_limit="4GiB"):
         ...
 
     with ringload.open("hf://openai-community/gpt2") as checkpoint:

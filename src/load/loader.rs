@@ -23,8 +23,8 @@ use std::time::Duration;
 /// let embedding = model.get("model.embed_tokens.weight").expect("a llama has embeddings");
 /// println!("{:?} {:?}: {} bytes", embedding.dtype(), embedding.shape(), embedding.bytes().len());
 ///
-/// // One after the other through 256 MiB, each dropped before memory runs out:
-/// let loader = Loader::new().memory_limit(MemoryLimit::Bytes(256 << 20));
+/// // One after the other through 2 GiB, each dropped before memory runs out:
+/// let loader = Loader::new().memory_limit(MemoryLimit::Bytes(2 << 30));
 /// for tensor in loader.stream("/models/llama")? {
 ///     let tensor = tensor?;
 ///     println!("{}", tensor.name());

@@ -10,8 +10,9 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A loaded tensor: a read-only view of its [`Storage`]. Cheap to clone. The bytes stay valid as long
-/// as any clone lives, also after the load has ended, and do not change unless the tensor is
-/// [exported as writable](Self::export_writable).
+/// as any clone lives, also after the load has ended. They do not change unless the tensor is
+/// [exported as writable](Self::export_writable), or the file of a load with
+/// [`ReadPath::Mapped`](crate::ReadPath::Mapped) does.
 #[derive(Clone)]
 pub struct Tensor {
     checkpoint: Arc<Checkpoint>,

@@ -67,10 +67,13 @@ impl ErrorResponse {
             408 | 425 | 500 | 502 | 504 => ErrorAction::Retry { throttled: false },
             429 | 503 => ErrorAction::Retry { throttled: true },
             400 => fail(ErrorKind::InvalidInput, "it does not understand the request"),
-            401 => fail(ErrorKind::PermissionDenied, "it requires credentials"),
+            401 => fail(ErrorKind::PermissionDenied, "it requires credentials; give them"),
             403 => fail(ErrorKind::PermissionDenied, "these credentials do not permit reading it"),
             404 | 410 => fail(ErrorKind::NotFound, "check the location"),
-            407 => fail(ErrorKind::PermissionDenied, "the proxy requires credentials"),
+            407 => fail(
+                ErrorKind::PermissionDenied,
+                "the proxy requires credentials; give them in its URL",
+            ),
             412 => {
                 fail(ErrorKind::Changed, "the object was replaced while it was read: load again")
             }
