@@ -174,7 +174,7 @@ fn every_load_starts_from_what_opening_has_seen() {
     }
 }
 
-/// As many lanes as ranges, on two runtimes, which come in any order: each waits for those before.
+/// As many readers as ranges, on two runtimes, which come in any order: each waits for those before.
 #[test]
 fn sha256_takes_ranges_in_order_whatever_order_they_come_in() {
     let bytes = Arc::new(noise(3, 100_000));
@@ -189,17 +189,17 @@ fn sha256_takes_ranges_in_order_whatever_order_they_come_in() {
                 let mine: Vec<_> = order.iter().skip(engine).step_by(2).cloned().collect();
                 std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                    let mut lanes = tokio::task::JoinSet::new();
+                    let mut readers = tokio::task::JoinSet::new();
                     for range in mine {
                         let (check, bytes) = (Arc::clone(&check), Arc::clone(&bytes));
-                        let lane = async move {
+                        let reader = async move {
                             let digest = check.digest();
                             let (start, bytes) = (range.start as u64, &bytes[range]);
                             check.add_range(start, bytes, &digest).await.unwrap();
                         };
-                        lanes.spawn_on(lane, runtime.handle());
+                        readers.spawn_on(reader, runtime.handle());
                     }
-                    runtime.block_on(lanes.join_all());
+                    runtime.block_on(readers.join_all());
                 })
             })
             .collect();
