@@ -40,7 +40,7 @@
 //! ```text
 //! location -> source -> checkpoint (headers, index) -> plan (extents)
 //!                                                         |
-//!                                  engine (one per core) takes the next extent
+//!                                  engine (at most one per core) takes the next extent
 //!                                                         |
 //!       file: O_DIRECT io_uring reads     HTTP: range requests     into the extent's slot of the ring
 //!                                                         |

@@ -19,13 +19,13 @@ use std::time::Duration;
 ///
 /// # fn main() -> ringload::Result<()> {
 /// // All tensors, resident:
-/// let model = Loader::new().load("/models/llama")?;
+/// let model = Loader::new().load("/models/llama-8b")?;
 /// let embedding = model.get("model.embed_tokens.weight").expect("a llama has embeddings");
 /// println!("{:?} {:?}: {} bytes", embedding.dtype(), embedding.shape(), embedding.bytes().len());
 ///
 /// // One after the other through 2 GiB, each dropped before memory runs out:
 /// let loader = Loader::new().memory_limit(MemoryLimit::Bytes(2 << 30));
-/// for tensor in loader.stream("/models/llama")? {
+/// for tensor in loader.stream("/models/llama-8b")? {
 ///     let tensor = tensor?;
 ///     println!("{}", tensor.name());
 /// }

@@ -136,7 +136,7 @@ impl Loader {
     ///
     /// ```no_run
     /// # fn main() -> ringload::Result<()> {
-    /// let mut stream = ringload::Loader::new().timeline(true).stream("/models/llama")?;
+    /// let mut stream = ringload::Loader::new().timeline(true).stream("/models/llama-8b")?;
     /// for tensor in stream.by_ref() {
     ///     drop(tensor?);
     /// }

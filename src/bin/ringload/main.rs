@@ -31,7 +31,7 @@ use tracing_subscriber::filter::LevelFilter;
 #[command(name = "ringload", version, arg_required_else_help = true)]
 struct Cli {
     /// Log more to standard error (-v, -vv, -vvv); RINGLOAD_LOG takes a filter instead.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 1000, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,

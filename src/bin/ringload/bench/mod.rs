@@ -56,7 +56,7 @@ pub struct Args {
     /// The directory of the synthetic checkpoint [default: cargo's target directory, or the temporary directory]
     #[arg(long, value_name = "DIR", conflicts_with = "location")]
     dir: Option<PathBuf>,
-    /// How often each row is measured
+    /// How often each method is measured
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Print one JSON object
