@@ -138,7 +138,11 @@ fn a_machine_without_a_gpu_is_told_so() {
     let mut running = command(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../gpu.sh"));
     let ran = running.arg("run").env("CUDA_STAND_IN_DEVICES", "0").output().unwrap();
     // The script lies beside nothing that it could run.
-    assert!(texts(&ran).1.contains("ringload-gpu does not run here"), "{:?}", texts(&ran));
+    assert!(
+        texts(&ran).1.contains("ringload-gpu does not run on this machine"),
+        "{:?}",
+        texts(&ran)
+    );
 
     let mut checking = command(Path::new(env!("CARGO_BIN_EXE_ringload-gpu")));
     checking.args(["check", "--dir"]).arg(directory.path());
