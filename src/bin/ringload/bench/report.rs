@@ -57,7 +57,8 @@ impl Report {
 
     fn table(&self) -> Vec<[String; 8]> {
         let limit = fastest(&self.rows, Role::Bare);
-        let header = ["FILES", "ROW", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
+        let header =
+            ["FILES", "METHOD", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
         let measured = self.rows.iter().filter(|row| !row.runs.is_empty());
         let rows = measured.map(|row| line(row, limit));
         std::iter::once(header.map(String::from)).chain(rows).collect()
