@@ -179,7 +179,7 @@ mod tests {
         report().write(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("/m (synthetic): 1.00 GiB in 4 shards, 74 tensors,"), "{text}");
-        let line = "cold   a row    0.500  2.00     0.100  1.00 GiB      100%     40%\n";
+        let line = "cold   a row     0.500  2.00     0.100  1.00 GiB      100%     40%\n";
         assert!(text.contains(line), "{text}");
         assert!(!text.contains("\nwarm  "), "{text}");
         assert!(text.contains("1.000  <=    1.05  pass\n"), "{text}");
