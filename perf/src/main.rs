@@ -14,6 +14,7 @@
 //!
 //! `targets` lists every target; `stats` decides whether two clients differ.
 
+mod blocks;
 mod child;
 mod client;
 mod files;

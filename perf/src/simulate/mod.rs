@@ -30,6 +30,7 @@ mod check_tests;
 #[cfg(test)]
 mod tests;
 
+use crate::blocks::{self, Block};
 use crate::records::Record;
 use anyhow::{Context, Result, bail};
 use check::check;
@@ -113,18 +114,14 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     };
     let Some(file) = &args.into else {
-        blocks.iter().for_each(|(name, text)| print!("{}", block(name, text)));
+        blocks.iter().for_each(|(name, text)| print!("{name}:\n\n{text}\n"));
         return Ok(());
     };
-    let before = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read {}; check the path", file.display()))?;
-    let after = blocks.iter().try_fold(before, |all, (name, text)| replaced(&all, name, text))?;
-    std::fs::write(file, after)
-        .with_context(|| format!("cannot write {}; check who may", file.display()))
+    blocks::rewrite(file, &blocks)
 }
 
 /// What goes between markers; none where that was not asked for.
-fn blocks(args: &Args) -> Result<Option<Vec<(&'static str, String)>>> {
+fn blocks(args: &Args) -> Result<Option<Vec<Block>>> {
     if args.plan {
         return plan::blocks().map(Some);
     }
@@ -145,20 +142,6 @@ fn text(args: &Args) -> Result<String> {
     let forecast = Forecast::of(&constants, &scenario);
     let elasticities = forecast::elasticities(&constants, &scenario)?;
     Ok(table::forecast(&forecast, &elasticities))
-}
-
-/// `text` with another block of this name.
-fn replaced(text: &str, name: &str, table: &str) -> Result<String> {
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->\n"));
-    let parts = text.split_once(&begin).and_then(|(before, rest)| {
-        rest.split_once(&end).map(|(_, after)| format!("{before}{}{after}", block(name, table)))
-    });
-    parts.with_context(|| format!("the file has no block {name}; add its two markers, a line each"))
-}
-
-/// A part of `PLAN.md` that is printed by this.
-fn block(name: &str, text: &str) -> String {
-    format!("<!-- {name} -->\n{text}<!-- /{name} -->\n")
 }
 
 fn read_records(path: &Path) -> Result<Vec<Record>> {
