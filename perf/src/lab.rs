@@ -248,7 +248,7 @@ impl Lab {
                     ratio: ratio.median,
                     low: ratio.low,
                     high: ratio.high,
-                    verdict: stats::verdict(ratio, noise),
+                    difference: stats::difference(ratio, noise),
                 }))?;
             }
         }

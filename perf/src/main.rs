@@ -30,12 +30,12 @@ mod report;
 mod scenario;
 mod session;
 mod simulate;
-mod stats;
 mod targets;
 mod tools;
 
 use anyhow::Result;
 use clap::Parser;
+use ringload_measure::stats;
 use std::path::PathBuf;
 
 /// Measures ringload, its peers and the limits of the hardware.

@@ -14,6 +14,7 @@
 //! skipped            what could not be measured, and why
 //! ```
 
+use ringload_measure::stats::Difference;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -142,16 +143,6 @@ pub enum Figure {
     CpuSecondsPerGigabyte,
 }
 
-/// Whether two clients differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    Less,
-    More,
-    /// The difference is within the noise.
-    WithinNoise,
-}
-
 /// Two clients of a case: `own` over `other`, turn by turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -165,7 +156,8 @@ pub struct Comparison {
     pub ratio: f64,
     pub low: f64,
     pub high: f64,
-    pub verdict: Verdict,
+    #[serde(alias = "verdict")]
+    pub difference: Difference,
 }
 
 /// The noise during a scenario.

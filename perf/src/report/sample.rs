@@ -1,6 +1,7 @@
 //! Sample records of every kind, to test the report.
 
 use crate::records::*;
+use crate::stats::Difference;
 use serde_json::{Value, json};
 
 /// A client and the approximate figures of its runs: GB/s and CPU-seconds per GB.
@@ -142,13 +143,13 @@ fn curve(name: &str, unit: &str, xs: &[f64], bytes: fn(f64) -> u64) -> Vec<Recor
 fn comparisons(scenario: &str, case: &str) -> Vec<Record> {
     let seconds = Figure::Seconds;
     [
-        (RUNAI, seconds, 0.46, 0.43, 0.49, Verdict::Less),
-        (RUNAI, Figure::CpuSecondsPerGigabyte, 0.17, 0.15, 0.21, Verdict::Less),
-        ("safetensors 0.8", seconds, 0.36, 0.35, 0.39, Verdict::Less),
-        ("ringload, again", seconds, 0.997, 0.95, 1.05, Verdict::WithinNoise),
-        ("fio io_uring, direct, depth 32", seconds, 1.06, 1.03, 1.08, Verdict::More),
+        (RUNAI, seconds, 0.46, 0.43, 0.49, Difference::Less),
+        (RUNAI, Figure::CpuSecondsPerGigabyte, 0.17, 0.15, 0.21, Difference::Less),
+        ("safetensors 0.8", seconds, 0.36, 0.35, 0.39, Difference::Less),
+        ("ringload, again", seconds, 0.997, 0.95, 1.05, Difference::WithinNoise),
+        ("fio io_uring, direct, depth 32", seconds, 1.06, 1.03, 1.08, Difference::More),
     ]
-    .map(|(other, figure, ratio, low, high, verdict)| {
+    .map(|(other, figure, ratio, low, high, difference)| {
         Record::Comparison(Comparison {
             scenario: scenario.to_owned(),
             case: case.to_owned(),
@@ -158,7 +159,7 @@ fn comparisons(scenario: &str, case: &str) -> Vec<Record> {
             ratio,
             low,
             high,
-            verdict,
+            difference,
         })
     })
     .into()

@@ -1,6 +1,6 @@
 //! A scenario on the page: its cases, its curves, its timelines, its noise.
 
-use crate::records::{Role, Trace, Verdict};
+use crate::records::{Role, Trace};
 use crate::report::bars::{self, Plot};
 use crate::report::curves::{self, point_name};
 use crate::report::data::{Curve, Measured, Scenario};
@@ -10,6 +10,7 @@ use crate::report::tables::{self, Row, Table};
 use crate::report::text::{self, escaped};
 use crate::report::timeline;
 use crate::report::trace::{Kind, Timeline};
+use crate::stats::Difference;
 
 /// `id` is the target of links on the page.
 pub fn section(scenario: &Scenario<'_>, palette: &Palette<'_>, id: &str) -> String {
@@ -141,12 +142,12 @@ fn comparisons_html(case: &Measured<'_>) -> String {
     for comparison in &case.comparisons {
         let other = case.clients.iter().find(|client| client.name == comparison.other);
         let is_limit = other.is_some_and(|client| client.role == Role::Limit);
-        let class = match comparison.verdict {
-            Verdict::Less => "less",
+        let class = match comparison.difference {
+            Difference::Less => "less",
             // Nobody is expected to be faster than a limit.
-            Verdict::More if is_limit => "more expected",
-            Verdict::More => "more",
-            Verdict::WithinNoise => "same",
+            Difference::More if is_limit => "more expected",
+            Difference::More => "more",
+            Difference::WithinNoise => "same",
         };
         let sentence = escaped(&text::comparison(comparison));
         out.push_str(&format!("<li class=\"{class}\">{sentence}</li>\n"));

@@ -2,7 +2,8 @@
 //!
 //! An invalid figure (not finite, or beyond anything that is measured) is a dash.
 
-use crate::records::{Bound, Comparison, Figure, Noise, Target, Verdict};
+use crate::records::{Bound, Comparison, Figure, Noise, Target};
+use crate::stats::Difference;
 
 /// The text for a missing figure.
 pub const NONE: &str = "\u{2013}";
@@ -100,8 +101,8 @@ pub fn plain(text: &str) -> String {
 pub fn comparison(comparison: &Comparison) -> String {
     let interval = format!("{} to {}", ratio(comparison.low), ratio(comparison.high));
     let (own, other, times) = (&comparison.own, &comparison.other, ratio(comparison.ratio));
-    match (comparison.verdict, comparison.figure) {
-        (Verdict::WithinNoise, figure) => format!(
+    match (comparison.difference, comparison.figure) {
+        (Difference::WithinNoise, figure) => format!(
             "{own}: no difference from {other}{} that stands out of the noise ({times} x, {interval})",
             match figure {
                 Figure::Seconds => "",

@@ -1,4 +1,4 @@
-//! Medians, spreads, and whether two clients differ.
+//! Medians, confidence intervals, and whether two clients differ.
 //!
 //! Clients are compared turn by turn, so that a temporary slowdown of the machine affects both. The
 //! ratios of the turns have a median and an interval of order statistics that contains the true
@@ -6,43 +6,51 @@
 //! lowest to the highest ratio, 15/16). Two clients differ if the interval excludes 1 by more than
 //! the noise.
 
-use crate::records::Verdict;
+use serde::{Deserialize, Serialize};
 
 /// A median, and the confidence interval of the true median.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
+    /// The median of the figures.
     pub median: f64,
+    /// The lower end of the interval.
     pub low: f64,
+    /// The upper end of the interval.
     pub high: f64,
     /// The number of figures.
     pub count: usize,
 }
 
+/// Whether two clients differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difference {
+    /// The first has less.
+    Less,
+    /// The first has more.
+    More,
+    /// The difference is within the noise.
+    WithinNoise,
+}
+
 /// The number of turns that are needed to decide whether two clients differ.
 const ENOUGH: usize = 5;
-/// The confidence of an interval, in ten thousandths.
-const CONFIDENCE: u64 = 9300;
+/// The confidence of an interval.
+const CONFIDENCE: f64 = 0.93;
 
-/// The median of `figures`.
+/// The median of `figures`; `None` if there are none.
 pub fn median(figures: &[f64]) -> Option<f64> {
-    let mut figures = figures.to_vec();
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(figures[middle]),
-        _ => Some((figures[middle - 1] + figures[middle]) / 2.0),
-    }
+    Some(estimate(figures)?.median)
 }
 
 /// The median of `figures` and its interval; with fewer than five figures that is all of them.
 pub fn estimate(figures: &[f64]) -> Option<Estimate> {
-    let median = median(figures)?;
     let mut figures = figures.to_vec();
     figures.sort_by(f64::total_cmp);
-    let left_out = left_out(figures.len());
     let count = figures.len();
-    Some(Estimate { median, low: figures[left_out], high: figures[count - 1 - left_out], count })
+    let (left_out, last) = (left_out(count), count.checked_sub(1)?);
+    let median = f64::midpoint(figures[last / 2], figures[count / 2]);
+    Some(Estimate { median, low: figures[left_out], high: figures[last - left_out], count })
 }
 
 /// The ratios of `these` to `those`, turn by turn.
@@ -51,35 +59,30 @@ pub fn ratios(these: &[f64], those: &[f64]) -> Vec<f64> {
 }
 
 /// Whether an estimated ratio shows a difference, given the `noise` (0.05: from 0.95 to 1.05).
-pub fn verdict(ratio: Estimate, noise: f64) -> Verdict {
+pub fn difference(ratio: Estimate, noise: f64) -> Difference {
     if ratio.count < ENOUGH {
-        Verdict::WithinNoise
+        Difference::WithinNoise
     } else if ratio.high < 1.0 && ratio.median < 1.0 - noise {
-        Verdict::Less
+        Difference::Less
     } else if ratio.low > 1.0 && ratio.median > 1.0 + noise {
-        Verdict::More
+        Difference::More
     } else {
-        Verdict::WithinNoise
+        Difference::WithinNoise
     }
 }
 
 /// The number of the `count` ordered figures that are outside of the interval on each side.
 fn left_out(count: usize) -> usize {
     // That the true median is below the k-th least of n: the chance of fewer than k heads in n throws.
-    let Ok(count) = u32::try_from(count.min(60)) else { return 0 };
-    let all = 1_u64 << count;
-    let (mut heads, mut chance, mut tail) = (0_u32, 1_u64, 1_u64);
-    let mut out = 0;
-    // `tail`: throws with at most `heads` heads, of `all`.
-    while heads < count / 2 {
-        let sure = u128::from(all - 2 * tail.min(all / 2)) * 10_000 / u128::from(all);
-        if sure < u128::from(CONFIDENCE) {
+    let count = count.min(60);
+    let (mut chance, mut tail, mut out) = (0.5_f64.powi(count as i32), 0.0, 0);
+    for heads in 0..count / 2 {
+        tail += chance;
+        if 1.0 - 2.0 * tail < CONFIDENCE {
             break;
         }
-        out = heads as usize;
-        heads += 1;
-        chance = chance * u64::from(count - heads + 1) / u64::from(heads);
-        tail += chance;
+        out = heads;
+        chance *= (count - heads) as f64 / (heads + 1) as f64;
     }
     out
 }
@@ -110,12 +113,12 @@ mod tests {
 
     #[test]
     fn a_difference_within_the_noise_is_none() {
-        let of = |figures: &[f64], noise| verdict(estimate(figures).unwrap(), noise);
-        assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 0.95], 0.0), Verdict::Less);
-        assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 0.95], 0.2), Verdict::WithinNoise);
-        assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 1.01], 0.0), Verdict::WithinNoise);
-        assert_eq!(of(&[1.2, 1.3, 1.1, 1.4, 1.5], 0.05), Verdict::More);
-        assert_eq!(of(&[0.1, 0.1, 0.1, 0.1], 0.0), Verdict::WithinNoise);
+        let of = |figures: &[f64], noise| difference(estimate(figures).unwrap(), noise);
+        assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 0.95], 0.0), Difference::Less);
+        assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 0.95], 0.2), Difference::WithinNoise);
+        assert_eq!(of(&[0.8, 0.85, 0.9, 0.82, 1.01], 0.0), Difference::WithinNoise);
+        assert_eq!(of(&[1.2, 1.3, 1.1, 1.4, 1.5], 0.05), Difference::More);
+        assert_eq!(of(&[0.1, 0.1, 0.1, 0.1], 0.0), Difference::WithinNoise);
     }
 
     #[test]
