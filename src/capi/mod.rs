@@ -9,7 +9,7 @@
 //!
 //! This module needs the feature `capi`. `cargo build --release --features capi` builds
 //! `libringload.so`. The headers are in this directory and are generated from the sources
-//! (`tests/capi_headers.rs`).
+//! (`tests/integration/capi_headers.rs`).
 
 mod abi;
 mod handles;

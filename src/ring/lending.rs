@@ -1,6 +1,6 @@
 //! Ensures that no shared slice of a ring's memory exists while foreign code may write to it.
 
-// `tests/lending_model.rs` compiles this file with loom's types in `sync`.
+// `tests/integration/lending_model.rs` compiles this file with loom's types in `sync`.
 use super::sync::{Condvar, Mutex};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};

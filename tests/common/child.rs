@@ -12,12 +12,15 @@ pub fn is_child() -> bool {
     env::var_os(CHILD).is_some()
 }
 
-/// Runs this test by itself in a process that finds the stand-in.
+/// Runs this test, `module::name`, by itself in a process that finds the stand-in.
 pub fn in_a_child(test: &str, variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
     command.env("LD_LIBRARY_PATH", stand_in()).envs(variables.iter().copied());
-    command.output().unwrap()
+    let output = command.output().unwrap();
+    let ran = String::from_utf8_lossy(&output.stdout).contains("running 1 test\n");
+    assert!(ran, "no test is named {test}: {output:#?}");
+    output
 }
 
 /// Runs this test in a child and has it succeed; true in the child itself.

@@ -1,7 +1,7 @@
 //! What the integration tests share: checkpoints written by the `safetensors` crate, raw files made
 //! by hand, and (with the `cli` feature) the real command as a child process.
 
-// Every test file is a crate of its own and uses a part of this.
+// Each test binary uses a part of this.
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod c_library;

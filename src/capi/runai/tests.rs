@@ -1,5 +1,5 @@
 //! The functions on objects of a scripted server: what fails, what is asked for how often, and ends
-//! in mid-request. Files are tested from C, in `tests/capi.rs`.
+//! in mid-request. Files are tested from C, in `tests/integration/capi.rs`.
 
 use super::*;
 use crate::fault_server::{FaultServer, Request};

@@ -2,7 +2,7 @@
 //!
 //! What must hold after each: the tensors that were kept are intact, nothing else of the ring is in
 //! use, and once they are dropped its memory is gone. A read that completed into memory already
-//! returned would be found by the ring's poison. `tests/drops.rs` counts descriptors and threads.
+//! returned would be found by the ring's poison. `tests/process/drops.rs` counts descriptors and threads.
 
 use super::loader;
 use crate::checkpoint::Checkpoint;

@@ -1,4 +1,4 @@
-//! Downloads of local files and of objects that cannot be cached; `tests/cache_command.rs` has the
+//! Downloads of local files and of objects that cannot be cached; `tests/integration/cache_command.rs` has the
 //! others.
 
 use super::*;

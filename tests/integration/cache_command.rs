@@ -1,0 +1,192 @@
+//! `ringload cache` and `ringload fetch`.
+//!
+//! Hazards: the cache is listed wrongly; corruption is not reported; an object cannot be removed by
+//! the location it was loaded from; a fetch leaves an incomplete file under its final name, loses the
+//! index, starts from the beginning again, or resumes with bytes of another object.
+
+use crate::common::command::{ringload, run};
+use crate::common::fault_server::{FaultServer, Reply};
+use crate::common::model::Model;
+use crate::common::nginx::Nginx;
+use crate::common::{Expected, directory, sharded};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn cache(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = ringload();
+    command.arg("cache").args(arguments).arg("--json").env("RINGLOAD_CACHE_DIR", directory);
+    command
+}
+
+fn fetch(arguments: &[&str]) -> Command {
+    let mut command = ringload();
+    command.arg("fetch").args(arguments);
+    command
+}
+
+#[test]
+fn a_fetched_object_is_listed_checked_and_removed() {
+    let (model, directory) = (Model::new(&[2_000_000, 300]), directory());
+    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
+    let none = run(&mut cache(&directory.path().join("none"), &["ls"])).failure();
+    assert!(none.contains("no such file"), "{none}");
+    let nowhere = run(&mut fetch(&[&server.url()])).failure();
+    assert!(nowhere.contains("RINGLOAD_CACHE_DIR"), "{nowhere}");
+
+    let mut command = fetch(&[&server.url(), "--json"]);
+    let fetched = run(command.env("RINGLOAD_CACHE_DIR", directory.path())).json();
+    assert_eq!(fetched["bytes"], model.file.len());
+    let listed = run(&mut cache(directory.path(), &["ls"])).json();
+    let [entry] = &listed["entries"].as_array().unwrap()[..] else { panic!("{listed:#}") };
+    assert_eq!(entry["location"], server.url());
+    assert_eq!((&entry["complete"], &entry["present_bytes"]), (&true.into(), &entry["bytes"]));
+    let data = entry["path"].as_str().unwrap();
+    assert!(fs::read(data).unwrap() == model.file);
+
+    let verified = run(&mut cache(directory.path(), &["verify"])).json();
+    assert_eq!(verified["entries"][0]["checked_bytes"], model.file.len());
+    fs::File::options().write(true).open(data).unwrap().write_all_at(b"!", 1_000_000).unwrap();
+    let verified = run(&mut cache(directory.path(), &["verify"]));
+    assert_eq!(verified.status.code(), Some(1), "{verified:#?}");
+    assert!(verified.stderr.contains("1 corrupt page"), "{verified:#?}");
+    assert!(verified.stdout.contains("999424"), "{verified:#?}");
+    // The page now counts as missing, and the next load fetches it.
+    assert!(run(&mut cache(directory.path(), &["verify"])).status.success());
+    let mut command = ringload();
+    command.args(["load", "--drop", &server.url()]).env("RINGLOAD_CACHE_DIR", directory.path());
+    assert!(run(&mut command).quiet_success().contains("from the cache"));
+    assert!(fs::read(data).unwrap() == model.file);
+
+    let kept = run(&mut cache(directory.path(), &["prune", "--cache-size", "1GiB"])).json();
+    assert_eq!(kept["entries"], 0);
+    let refused = run(&mut cache(directory.path(), &["rm", "s3://other/x.safetensors"])).failure();
+    assert!(refused.contains("is not in the cache"), "{refused}");
+    let removed = run(&mut cache(directory.path(), &["rm", &server.origin()])).json();
+    assert_eq!((&removed["entries"], &removed["left_bytes"]), (&1.into(), &0.into()));
+    let listed = run(&mut cache(directory.path(), &["ls"])).json();
+    assert_eq!(listed["entries"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn pruning_removes_the_least_recently_used_objects() {
+    let directory = directory();
+    let models = [Model::new(&[500_000]), Model::new(&[500_001])];
+    let servers = models
+        .each_ref()
+        .map(|model| FaultServer::start(model.file.clone(), |_, request| request.right()));
+    for server in &servers {
+        let mut command = fetch(&[&server.url()]);
+        run(command.env("RINGLOAD_CACHE_DIR", directory.path())).quiet_success();
+    }
+    fs::create_dir(directory.path().join(".0123456789abcdef")).unwrap(); // an entry in the making is too new to be removed
+    let pruned = run(&mut cache(directory.path(), &["prune", "--cache-size", "600kB"])).json();
+    assert_eq!(pruned["entries"], 1);
+    let listed = run(&mut cache(directory.path(), &["ls"])).json();
+    assert_eq!(listed["entries"][0]["location"], servers[1].url());
+    let text =
+        run(ringload().args(["cache", "ls", "--cache-dir"]).arg(directory.path())).quiet_success();
+    assert!(text.contains("1 object, ") && text.contains(&servers[1].url()), "{text}");
+}
+
+#[test]
+fn plain_files_keep_their_names_and_their_index() {
+    let tensors = [Expected::of_bytes("a", 3_000_000, 1), Expected::of_bytes("b", 77, 2)];
+    let files = sharded(&tensors, true);
+    let put = |root: &Path| {
+        for (name, bytes) in &files {
+            fs::write(root.join(name), bytes).unwrap();
+        }
+    };
+    let Some(nginx) = Nginx::start("", put) else { return };
+    let directory = directory();
+    let to = directory.path().join("to");
+    let mut command = fetch(&[&nginx.url(""), "--json", "--to"]);
+    let fetched = run(command.arg(&to)).json();
+    assert_eq!(fetched["files"].as_array().unwrap().len(), 3, "{fetched:#}");
+    for (name, bytes) in &files {
+        assert!(fs::read(to.join(name)).unwrap() == *bytes, "{name}");
+    }
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 3, "temporary files are left");
+    // A local checkpoint is copied.
+    let copy = directory.path().join("copy");
+    run(fetch(&[]).arg(&to).arg("--to").arg(&copy)).quiet_success();
+    for (name, bytes) in &files {
+        assert!(fs::read(copy.join(name)).unwrap() == *bytes, "{name}");
+        assert!(to.join(name).exists());
+    }
+    assert_eq!(fs::read_dir(&copy).unwrap().count(), 3, "temporary files are left");
+}
+
+#[test]
+fn an_interrupted_fetch_is_resumed() {
+    let model = Model::new(&[4_000_000, 4_000_000, 12_000_000]);
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let server = FaultServer::start(model.file.clone(), move |_, request| {
+        let late = request.range().is_some_and(|(first, _)| first > 8 << 20);
+        match late && is_broken.load(Ordering::Relaxed) {
+            true => Reply::new(403).after(Duration::from_millis(500)),
+            false => request.right(),
+        }
+    });
+    let directory = directory();
+    let file = directory.path().join("x.safetensors");
+    let command = || {
+        let mut command = fetch(&[&server.url(), "--json", "--to"]);
+        command.arg(directory.path());
+        command
+    };
+    run(&mut command()).failure();
+    assert!(!file.exists(), "an incomplete file has its final name");
+    broken.store(false, Ordering::Relaxed);
+    let before = server.seen().len();
+    let fetched = run(&mut command()).json();
+    assert!(fetched["cached_bytes"].as_u64().unwrap() > 1_000_000, "{fetched:#}");
+    let ranges = server.seen()[before..].iter().filter_map(|request| request.range()).count();
+    assert!(ranges > 0);
+    assert!(fs::read(&file).unwrap() == model.file);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "temporary files are left");
+}
+
+/// Queries may be secret and are not displayed, so both URLs look alike. They are two objects.
+#[test]
+fn an_interrupted_fetch_does_not_resume_with_another_query() {
+    let large = Model::new(&[4_000_000]);
+    let later = Model { file: large.file.iter().rev().copied().collect(), ..large.clone() };
+    let tensors = [Expected::of_bytes("a", 9_000_000, 7), Expected::of_bytes("b", 1, 8)];
+    let other = sharded(&tensors, false);
+    let other = other.into_iter().find(|(name, _)| name == "one.safetensors").unwrap().1;
+    let header = large.data_offset();
+    let second = [&large.file[..header], &later.file[..4_000_000]].concat();
+    let (first, bodies) = (large.file.clone(), [second.clone(), other]);
+    let server = FaultServer::start(first, move |_, request| {
+        let (body, etag) = match request.target.as_str() {
+            "/m?v=1" => return request.right(),
+            "/m?v=2" => (&bodies[0], "\"two\""),
+            _ => (&bodies[1], "\"three\""),
+        };
+        let (first, last) = request.range().unwrap();
+        if std::ptr::eq(body, &bodies[1]) && first > 1 << 20 {
+            return Reply::new(403).after(Duration::from_secs(2));
+        }
+        let (last, total) = (last.min(body.len() - 1), body.len());
+        let range = format!("bytes {first}-{last}/{total}");
+        let reply = Reply::new(206).with("ETag", etag).with("Content-Range", range);
+        reply.body(&body[first..=last])
+    });
+    let directory = directory();
+    let at = |target: &str| format!("{}/{target}", server.origin());
+    let to = |locations: &[&str]| {
+        let mut command = fetch(locations);
+        run(command.arg("--to").arg(directory.path()))
+    };
+    to(&[&at("m?v=1"), &at("other")]).failure();
+    assert!(!directory.path().join("m").exists());
+    to(&[&at("m?v=2")]).quiet_success();
+    assert!(fs::read(directory.path().join("m")).unwrap() == second, "this is not version 2");
+}

@@ -1,0 +1,301 @@
+//! The local file cache when processes and disks fail.
+//!
+//! Hazards: a kill at any instant; a full, read-only, or inaccessible disk; many processes that load
+//! one object at once, of which one dies or stops in the middle; a disk slower than the network.
+
+use crate::common::command::{Finished, ringload, run, start, wait};
+use crate::common::fault_server::{FaultServer, Reply, Request};
+use crate::common::model::Model;
+use crate::common::seccomp::{NOBODY, is_root};
+use crate::common::{directory, is_long, skip};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+fn command(url: &str, cache: &Path) -> Command {
+    let mut command = ringload();
+    command.args(["load", "--json", "--digest", "--drop", "--cache-dir"]).arg(cache).arg(url);
+    command
+}
+
+/// Checks every byte of a finished load, and gives its report.
+#[track_caller]
+fn right(model: &Model, finished: Finished) -> Value {
+    finished.assert_no_panic();
+    assert!(finished.status.success(), "{finished:#?}");
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let expected = model.tensors.values().map(|tensor| {
+        (tensor.name.clone(), Value::String(crate::common::command::sha256(&tensor.bytes)))
+    });
+    assert_eq!(report["digests"], Value::Object(expected.collect()));
+    report
+}
+
+fn found(cache: &Path, name: &str) -> Vec<PathBuf> {
+    let pattern = cache.join("*/*").join(name);
+    glob::glob(pattern.to_str().unwrap()).unwrap().map(Result::unwrap).collect()
+}
+
+fn fetched(requests: &[Request]) -> u64 {
+    let ranges = requests.iter().filter(|request| request.header("if-none-match").is_none());
+    ranges.filter_map(Request::range).map(|(first, last)| (last - first + 1) as u64).sum()
+}
+
+fn slowly(request: &Request) -> Reply {
+    request.right().dripping(256 << 10, Duration::from_millis(2))
+}
+
+#[test]
+fn killed_at_any_instant() {
+    let (model, other) = (Model::new(&[9_000_000, 0, 3_000_017, 5]), Model::new(&[100_000]));
+    let server = FaultServer::start(model.file.clone(), |_, request| slowly(request));
+    let done = FaultServer::start(other.file.clone(), |_, request| request.right());
+    let directory = directory();
+    let cache = directory.path().join("cache");
+    let whole = Instant::now();
+    right(&model, run(&mut command(&server.url(), &cache)));
+    let whole = whole.elapsed();
+    let times = if is_long() { 200 } else { 20 };
+    let mut complete = 0;
+    for turn in 0..times {
+        if turn % 4 == 0 {
+            // From an empty cache; else from what killed processes left.
+            fs::remove_dir_all(&cache).unwrap();
+            right(&other, run(&mut command(&done.url(), &cache)));
+        }
+        let before: HashSet<_> = found(&cache, "data.safetensors").into_iter().collect();
+        let mut child = start(&mut command(&server.url(), &cache));
+        sleep(whole.mul_f64(fastrand::f64() * 1.2));
+        child.kill().ok(); // SIGKILL; it may have ended
+        wait(&mut child);
+        let after: HashSet<_> = found(&cache, "data.safetensors").into_iter().collect();
+        assert!(before.is_subset(&after), "turn {turn}: a complete entry was lost");
+        complete += usize::from(after.len() > before.len());
+
+        // Data files with the name of complete ones are complete; pages with checksums are right.
+        for file in &after {
+            let bytes = fs::read(file).unwrap();
+            assert!(bytes == model.file || bytes == other.file, "turn {turn}: {file:?}");
+        }
+        let verified =
+            run(ringload().args(["cache", "verify", "--json", "--cache-dir"]).arg(&cache));
+        assert!(verified.status.success(), "turn {turn}: {verified:#?}");
+        if turn % 4 == 3 {
+            right(&model, run(&mut command(&server.url(), &cache)));
+            let asked = server.seen().len();
+            right(&model, run(&mut command(&server.url(), &cache)));
+            assert_eq!(fetched(&server.seen()[asked..]), 0, "turn {turn}");
+        }
+        let asked = done.seen().len();
+        right(&other, run(&mut command(&done.url(), &cache)));
+        assert_eq!(fetched(&done.seen()[asked..]), 0, "turn {turn}: a complete entry was lost");
+    }
+    eprintln!("{complete} of {times} loads ended before they were killed");
+}
+
+#[test]
+fn eight_processes_fetch_an_object_about_once() {
+    let model = Model::new(&[30_000_000, 17, 20_000_000]);
+    let server = FaultServer::start(model.file.clone(), |_, request| slowly(request));
+    let directory = directory();
+    let mut children: Vec<_> = (0..8)
+        .map(|number| {
+            let mut command = command(&server.url(), directory.path());
+            if number % 3 == 1 {
+                command.args(["--memory-limit", "min"]); // other reads
+            }
+            // One dies in the middle, and the others take over.
+            (
+                number,
+                std::thread::spawn(move || match number {
+                    7 => {
+                        let mut child = start(&mut command);
+                        sleep(Duration::from_millis(150));
+                        child.kill().ok();
+                        wait(&mut child);
+                        None
+                    }
+                    _ => Some(run(&mut command)),
+                }),
+            )
+        })
+        .collect();
+    for (_, child) in children.drain(..) {
+        if let Some(finished) = child.join().unwrap() {
+            right(&model, finished);
+        }
+    }
+    let (all, fetched) = (model.file.len() as u64, fetched(&server.seen()));
+    eprintln!("8 processes fetched {fetched} bytes of {all}");
+    assert!(fetched >= all && fetched < all * 3 / 2, "{fetched} of {all}");
+    assert_eq!(found(directory.path(), "data.safetensors").len(), 1);
+}
+
+/// Others do not wait forever for a process that holds fetch locks and makes no progress.
+#[test]
+fn a_process_that_stops_does_not_stop_others() {
+    if !is_long() {
+        return skip("waiting for a process that stops takes half a minute; --long does");
+    }
+    let model = Model::new(&[20_000_000]);
+    let server = FaultServer::start(model.file.clone(), |_, request| slowly(request));
+    let directory = directory();
+    let mut stopped = start(&mut command(&server.url(), directory.path()));
+    sleep(Duration::from_millis(100));
+    let pid = nix::unistd::Pid::from_raw(stopped.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let finished = run(&mut command(&server.url(), directory.path()));
+    stopped.kill().unwrap();
+    wait(&mut stopped);
+    right(&model, finished);
+}
+
+/// A temporary file system, unmounted when this is dropped.
+struct Mount {
+    directory: tempfile::TempDir,
+}
+
+impl Mount {
+    /// `None` where mounting is not permitted.
+    fn tmpfs(options: &str) -> Option<Self> {
+        let mount = Self { directory: directory() };
+        mount.mount(&["-t", "tmpfs", "-o", options, "tmpfs"]).then_some(mount)
+    }
+
+    fn mount(&self, arguments: &[&str]) -> bool {
+        let mut mount = Command::new("mount");
+        let done = mount.args(arguments).arg(self.directory.path()).output();
+        let works = done.is_ok_and(|done| done.status.success());
+        if !works {
+            skip("nothing can be mounted here");
+        }
+        works
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.directory.path()).output();
+    }
+}
+
+/// Asserts that a load succeeded without the cache, and logged the reason once.
+#[track_caller]
+fn complains(model: &Model, finished: Finished, why: &str) {
+    let warnings = finished.stderr.lines().filter(|line| line.contains("WARN")).count();
+    assert_eq!(warnings, 1, "{finished:#?}");
+    let report = right(model, finished);
+    let warning = report["cache_warning"].as_str().unwrap();
+    assert!(warning.contains(why), "{warning}");
+}
+
+#[test]
+fn a_full_disk_means_loading_uncached() {
+    let Some(mount) = Mount::tmpfs("size=8m") else { return };
+    let (model, small) = (Model::new(&[6_000_000, 9_000_000]), Model::new(&[2_000_000]));
+    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
+    let other = FaultServer::start(small.file.clone(), |_, request| request.right());
+    assert_eq!(
+        right(&small, run(&mut command(&other.url(), &mount.path())))["cache_warning"],
+        Value::Null
+    );
+    complains(&model, run(&mut command(&server.url(), &mount.path())), "full");
+    // The pages that were written are used, and the rest is fetched again.
+    let again = run(&mut command(&server.url(), &mount.path()));
+    complains(&model, again, "full");
+    // Entries that are not in use are evicted.
+    right(&small, run(&mut command(&other.url(), &mount.path())));
+}
+
+#[test]
+fn a_read_only_disk_is_read() {
+    let Some(mount) = Mount::tmpfs("size=64m") else { return };
+    let (model, new) = (Model::new(&[3_000_000, 1]), Model::new(&[70_000]));
+    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
+    let other = FaultServer::start(new.file.clone(), |_, request| request.right());
+    right(&model, run(&mut command(&server.url(), &mount.path())));
+    if !mount.mount(&["-o", "remount,ro"]) {
+        return;
+    }
+    let asked = server.seen().len();
+    let hit = run(&mut command(&server.url(), &mount.path()));
+    assert_eq!(fetched(&server.seen()[asked..]), 0, "{hit:#?}");
+    complains(&model, hit, "read-only");
+    complains(&new, run(&mut command(&other.url(), &mount.path())), "read-only");
+    let listed = run(ringload().args(["cache", "ls", "--json", "--cache-dir"]).arg(mount.path()));
+    assert_eq!(listed.json()["entries"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_forbidden_directory_means_loading_uncached() {
+    let model = Model::new(&[200_000]);
+    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
+    let directory = tempfile::tempdir().unwrap(); // reachable by everyone
+    let cache = directory.path().join("cache");
+    right(&model, run(&mut command(&server.url(), &cache)));
+    // A copy of the command that another user can run.
+    let copy = directory.path().join("ringload");
+    fs::copy(env!("CARGO_BIN_EXE_ringload"), &copy).unwrap();
+    let as_nobody = |arguments: &[&Path]| {
+        let mut command = crate::common::command::of_program(&copy);
+        command.args(["load", "--json", "--digest", "--drop", "--cache-dir"]).args(arguments);
+        command.arg(server.url()).uid(NOBODY).gid(NOBODY);
+        command
+    };
+    if !is_root() {
+        return skip("only root can become another user");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let set =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    set(directory.path(), 0o755);
+    // The entries of another user are read.
+    let asked = server.seen().len();
+    complains(&model, run(&mut as_nobody(&[&cache])), "permission");
+    assert_eq!(fetched(&server.seen()[asked..]), 0);
+    set(&cache, 0o700);
+    complains(&model, run(&mut as_nobody(&[&cache])), "permission");
+    // The path of a file.
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    complains(&model, run(&mut command(&server.url(), &file)), "directory");
+}
+
+/// A load that is verified against its store's checksums reads every byte from the store.
+#[cfg(feature = "s3")]
+#[test]
+fn verified_loads_do_not_use_the_cache() {
+    use crate::common::nginx::Nginx;
+    use base64::Engine;
+    let model = Model::new(&[3_000_000, 12_345_678]);
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &model.file) as u32;
+    let crc = base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes());
+    let body = format!(
+        "add_header x-amz-checksum-crc32 {crc}; add_header x-amz-checksum-type FULL_OBJECT;"
+    );
+    let started = Nginx::start(&body, |root| {
+        fs::create_dir(root.join("bucket")).unwrap();
+        fs::write(root.join("bucket/x.safetensors"), &model.file).unwrap();
+    });
+    let Some(nginx) = started else { return };
+    let cache = directory();
+    let load = |arguments: &[&str]| {
+        let mut command = command("s3://bucket/x.safetensors", cache.path());
+        command.args(arguments).env("RUNAI_STREAMER_S3_UNSIGNED", "1");
+        command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", nginx.port()));
+        right(&model, run(&mut command))
+    };
+    load(&[]);
+    assert!(load(&[])["cached_bytes"].as_u64() > Some(15_000_000));
+    let report = load(&["--verify"]);
+    assert_eq!((&report["verified_objects"], &report["cached_bytes"]), (&1.into(), &0.into()));
+}

@@ -1,0 +1,266 @@
+//! Loads from a server that refuses requests, responds late or sends invalid HTTP: which waits take
+//! place, and for how long.
+
+use crate::common::fault_server::{End, FaultServer, Framing, Reply, Request};
+use crate::common::in_time;
+use crate::common::model::{Model, limits, loader, once};
+use ringload::{ErrorKind, MemoryLimit, Order, RetryLimits};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The reason that the summary counts a status under.
+fn reason(status: u16) -> &'static str {
+    if [429, 503].contains(&status) { "throttled" } else { "server error" }
+}
+
+#[test]
+fn requests_are_repeated_after_server_errors() {
+    let model = Model::small();
+    for status in [429, 500, 502, 503, 504] {
+        let retries = model.recovers(once(move |_| Reply::new(status).body(b"in trouble")));
+        assert_eq!(retries, [(reason(status), 1)].into(), "{status}");
+    }
+    for status in [500, 503] {
+        let (kind, sentence, requests) = model.fails(move |_, _| Reply::new(status));
+        assert_eq!((kind, requests), (ErrorKind::Io, limits().attempts as usize), "{sentence}");
+        assert!(sentence.contains(&status.to_string()), "{sentence}");
+        assert!(sentence.contains("attempts used up"), "{sentence}");
+    }
+    // At the opening too; its retries are of the client and not of one load.
+    let server = FaultServer::start(model.file.clone(), |number, request| match number {
+        0 => Reply::new(503),
+        _ => request.right(),
+    });
+    model.load(&loader(), &server.url()).unwrap();
+}
+
+#[test]
+fn what_a_server_asks_for_in_retry_after_is_kept() {
+    let model = Model::small();
+    for status in [429, 500, 502, 503, 504] {
+        let server = model.serve(once(move |_| Reply::new(status).with("Retry-After", "1")));
+        let summary = model.load(&loader(), &server.url()).unwrap();
+        assert_eq!(summary.retries, [(reason(status), 1)].into());
+        let waited = server.seen()[2].at - server.seen()[1].at;
+        assert!((SECOND..2 * SECOND).contains(&waited), "{status}: {waited:?}");
+    }
+    // Dates have whole seconds: this one is 2 to 3 of them ahead.
+    let date = |_: &Request| {
+        let date = httpdate::fmt_http_date(SystemTime::now() + 3 * SECOND);
+        Reply::new(503).with("Retry-After", date)
+    };
+    let server = model.serve(once(date));
+    model.load(&loader(), &server.url()).unwrap();
+    let waited = server.seen()[2].at - server.seen()[1].at;
+    assert!((SECOND..4 * SECOND).contains(&waited), "{waited:?}");
+    // Longer than all may take: not waited for at all.
+    let (kind, sentence, requests) =
+        model.fails(|_, _| Reply::new(503).with("Retry-After", "3600"));
+    assert_eq!((kind, requests), (ErrorKind::Io, 1));
+    assert!(sentence.contains("time used up"), "{sentence}");
+    // Nonsense is as good as none.
+    let nonsense = |_: &Request| Reply::new(503).with("Retry-After", "soon");
+    assert_eq!(model.recovers(once(nonsense)), [("throttled", 1)].into());
+}
+
+#[test]
+fn refusals_are_told_at_once() {
+    let model = Model::small();
+    for (status, kind) in [
+        (400, ErrorKind::InvalidInput),
+        (401, ErrorKind::PermissionDenied),
+        (403, ErrorKind::PermissionDenied),
+        (404, ErrorKind::NotFound),
+        (410, ErrorKind::NotFound),
+        (418, ErrorKind::Io),
+        (204, ErrorKind::Io),
+    ] {
+        for from in [0, 1] {
+            let server = FaultServer::start(model.file.clone(), move |number, request| {
+                if number >= from { Reply::new(status).body(b"no") } else { request.right() }
+            });
+            let error = model.load(&loader(), &server.url()).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(&status.to_string()), "{error}");
+            assert_eq!(server.seen().len(), from + 1);
+        }
+    }
+    // An empty object has no first byte to give.
+    let server = FaultServer::start(Vec::new(), |_, request| request.right());
+    let error = model.load(&loader(), &server.url()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidCheckpoint, "{error}");
+    // One that is encoded cannot be cut into ranges.
+    let gzip = |_: usize, request: &Request| request.right().with("Content-Encoding", "gzip");
+    let (kind, sentence, _) = model.fails(gzip);
+    assert_eq!(kind, ErrorKind::Unsupported, "{sentence}");
+    let identity =
+        |_: usize, request: &Request| request.right().with("Content-Encoding", "identity");
+    assert!(model.recovers(identity).is_empty());
+}
+
+/// What a load makes of `reply`, once and always, as the answer to a range.
+#[track_caller]
+fn nonsense(model: &Model, what: &str, reply: &Reply) {
+    let first = reply.clone();
+    let retries = model.recovers(once(move |_| first.clone()));
+    assert_eq!(retries.values().sum::<u64>(), 1, "{what}: {retries:?}");
+    let always = reply.clone();
+    let (kind, sentence, requests) = model.fails(move |_, _| always.clone());
+    assert_eq!((kind, requests), (ErrorKind::Io, limits().attempts as usize), "{what}: {sentence}");
+}
+
+#[test]
+fn heads_that_are_no_heads_are_asked_for_again() {
+    let model = Model::small();
+    let raw = |bytes: &[u8]| Reply::raw(bytes, End::Hang);
+    for garbage in [
+        &b"\x00\xff\x16\x03\x01 no protocol at all\r\n\r\n"[..],
+        b"HTTP/9.9 206 Partial\r\n\r\n",
+        b"HTTP/1.1 two Partial\r\n\r\n",
+        b"HTTP/1.1 206 Partial\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 206 Partial\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"<html>it works</html>\r\n\r\n",
+    ] {
+        nonsense(&model, &String::from_utf8_lossy(garbage), &raw(garbage));
+    }
+    let line = b"X-Filler: 0123456789012345678901234567890123456789\r\n";
+    nonsense(&model, "an endless head", &Reply::raw(*b"HTTP/1.1 206 Partial\r\n", End::Hang));
+    let endless = Reply::raw(*b"HTTP/1.1 100 Continue\r\n\r\n", End::Keep).endless();
+    nonsense(&model, "endless interim answers", &endless.dripping(25, SECOND / 100));
+    let long = [b"HTTP/1.1 206 Partial\r\n", &line.repeat(100_000)[..]].concat();
+    nonsense(&model, "a head of megabytes", &raw(&long));
+}
+
+#[test]
+fn a_body_that_stalls_is_given_up_and_asked_for_elsewhere() {
+    let model = Model::small();
+    let began = Instant::now();
+    let stalled = |request: &Request| request.right().cut(1000, End::Hang);
+    assert_eq!(model.recovers(once(stalled)), [("stalled", 1)].into());
+    // One byte a second is not better, nor is one every now and then.
+    for pause in [SECOND, SECOND / 50] {
+        let drip = move |request: &Request| request.right().dripping(1, pause);
+        let framed = move |request: &Request| {
+            request.right().cut(1, End::Keep).framed(Framing::Chunked(1)).body_after(pause)
+        };
+        let retries = model.recovers(once(drip));
+        assert_eq!(retries.values().sum::<u64>(), 1, "{retries:?}");
+        let retries = model.recovers(once(framed));
+        assert_eq!(retries.values().sum::<u64>(), 1, "{retries:?}");
+    }
+    assert!(began.elapsed() < 20 * SECOND, "{:?}", began.elapsed());
+    let (kind, sentence, requests) = model.fails(move |_, request| stalled(request));
+    assert_eq!((kind, requests), (ErrorKind::Io, limits().attempts as usize), "{sentence}");
+    assert!(sentence.contains("stopped sending"), "{sentence}");
+}
+
+/// A refusal's body may take as long as any other: it must not be waited for byte by byte.
+#[test]
+fn a_refusal_whose_body_never_ends_is_bounded() {
+    let model = Model::small();
+    let drip =
+        |_: usize, _: &Request| Reply::new(500).body(&[b'x'; 10_000]).dripping(10, SECOND / 20);
+    let endless = |_: usize, _: &Request| {
+        Reply::new(500).body(&[b'x'; 10_000]).framed(Framing::Close).endless()
+    };
+    for answer in [drip, endless] {
+        let (kind, sentence, requests) = model.fails(answer);
+        assert_eq!((kind, requests), (ErrorKind::Io, limits().attempts as usize), "{sentence}");
+    }
+}
+
+#[test]
+fn a_late_first_byte_is_not_waited_for() {
+    let model = Model::small();
+    let late = |request: &Request| request.right().after(60 * SECOND);
+    assert_eq!(model.recovers(once(late)), [("timeout", 1)].into());
+    let (kind, sentence, _) = model.fails(move |_, request| late(request));
+    assert_eq!(kind, ErrorKind::Io, "{sentence}");
+    assert!(sentence.contains("did not answer in 0.5 s"), "{sentence}");
+    // All in all: attempts enough, but no time.
+    let mut limits = limits();
+    limits.attempts = 1000;
+    limits.total = SECOND;
+    let server = model.serve(move |_, request| late(request));
+    let began = Instant::now();
+    let error = model.load(&loader().retry_limits(limits), &server.url()).unwrap_err();
+    assert!(error.to_string().contains("time used up"), "{error}");
+    assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
+}
+
+/// A caller who takes his time with every tensor, for longer than a body may stall.
+#[test]
+fn a_slow_consumer_is_no_stall() {
+    let model = Model::new(&[300_000; 12]);
+    for order in [Order::Completion, Order::File] {
+        let server = model.serve(|_, request| request.right());
+        let (url, tensors) = (server.url(), model.tensors.clone());
+        let loader = loader().memory_limit(MemoryLimit::Bytes(1 << 20)).order(order);
+        let retries = in_time("a slow consumer", move || {
+            let mut stream = loader.stream(url.as_str()).unwrap();
+            for tensor in stream.by_ref() {
+                let tensor = tensor.unwrap();
+                thread::sleep(limits().stalled + SECOND / 10);
+                assert!(tensor.bytes() == tensors[tensor.name()].bytes);
+            }
+            stream.summary().retries
+        });
+        assert!(retries.is_empty(), "{retries:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_dropped_waits_for_no_server() {
+    let model = Model::new(&[300_000; 4]);
+    type Change = fn(&Request) -> Reply;
+    let hangs: [Change; 4] = [
+        |request| request.right().cut(100_000, End::Hang),
+        |request| request.right().after(600 * SECOND),
+        |_| Reply::new(503).with("Retry-After", "60"),
+        |_| Reply::new(500).body(b"in trouble").cut(3, End::Hang),
+    ];
+    for hang in hangs {
+        let server = model.serve(move |_, request| hang(request));
+        let url = server.url();
+        let took = in_time("dropping a stream", move || {
+            let mut limits = RetryLimits::default();
+            limits.total = 600 * SECOND;
+            let stream = loader().retry_limits(limits).stream(url.as_str()).unwrap();
+            thread::sleep(SECOND / 5);
+            let began = Instant::now();
+            drop(stream);
+            began.elapsed()
+        });
+        assert!(took < SECOND, "{took:?}");
+        assert!(server.seen().len() >= 2);
+    }
+}
+
+/// One answer in a hundred that dawdles must not hold up the load.
+#[test]
+fn a_late_answer_is_asked_for_again_on_another_connection() {
+    let model = Model::new(&[300_000; 60]);
+    let dawdling = 30;
+    let server = model.serve(move |number, request| match number {
+        // The second request for the same bytes has another number, and is answered at once.
+        _ if number == dawdling => request.right().after(10 * SECOND),
+        _ => request.right(),
+    });
+    let mut limits = limits();
+    limits.first_byte = 30 * SECOND;
+    let loader = loader().retry_limits(limits).connections(2);
+    let began = Instant::now();
+    let loader = loader.memory_limit(MemoryLimit::Bytes(4 << 20));
+    let summary = model.load(&loader, &server.url()).unwrap();
+    assert!(began.elapsed() < 8 * SECOND, "{:?}", began.elapsed());
+    assert!(
+        summary.retries.get("hedged").is_some_and(|&hedged| hedged >= 1),
+        "{:?}",
+        summary.retries
+    );
+    let ranges: Vec<_> = server.seen().iter().filter_map(Request::range).collect();
+    let twice = ranges.iter().filter(|range| ranges.iter().filter(|r| r == range).count() == 2);
+    assert!(twice.count() >= 2, "no range was asked for twice");
+}

@@ -1,0 +1,61 @@
+//! The tests of the library and the command from outside, in one binary, which is linked once:
+//! `cargo test --test integration NAME::` runs one of the modules.
+//!
+//! Tests run beside each other in this process, so none of them changes what belongs to a process as
+//! a whole; `tests/process` has those. A module is left out where the features that it needs are off.
+
+#![allow(clippy::unwrap_used)] // Clippy sees helpers of a test binary as no tests
+
+#[path = "../common/mod.rs"]
+mod common;
+mod source_tree;
+
+mod cache;
+mod capi_headers;
+mod cuda_crate;
+mod cuda_numa;
+mod fault_times;
+mod faults;
+mod kernels;
+mod layers;
+mod lending_model;
+mod public_api;
+mod round_trip;
+mod stand_in;
+
+#[cfg(feature = "capi")]
+mod capi;
+
+// These run the command.
+#[cfg(all(feature = "cli", feature = "azure"))]
+mod azure;
+#[cfg(feature = "cli")]
+mod bad_input;
+#[cfg(feature = "cli")]
+mod cache_command;
+#[cfg(feature = "cli")]
+mod cache_faults;
+#[cfg(feature = "cli")]
+mod casts;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+mod cuda;
+#[cfg(feature = "cli")]
+mod cuda_gds;
+#[cfg(all(feature = "cli", feature = "s3"))]
+mod docs;
+#[cfg(feature = "cli")]
+mod fallbacks;
+#[cfg(all(feature = "cli", feature = "gcs"))]
+mod gcs;
+#[cfg(feature = "cli")]
+mod hub;
+#[cfg(feature = "cli")]
+mod refusals;
+#[cfg(all(feature = "cli", feature = "s3"))]
+mod s3;
+#[cfg(feature = "cli")]
+mod trace;
+#[cfg(feature = "cli")]
+mod web;
