@@ -7,12 +7,11 @@
 //! lab          turns A B A B: client -> child process; page_cache and nginx prepare, noise monitors
 //!     |
 //!     v
-//! records      JSON lines, written at once
-//!     |---> report     a table, and one HTML file with plots
-//!     '---> simulate   what the measured constants predict for larger machines
+//! records      JSON lines, written at once  --->  report   a table, and one HTML file with plots
 //! ```
 //!
-//! `targets` lists every target; `stats` decides whether two clients differ.
+//! `targets` lists every target; `stats` decides whether two clients differ. `simulate` predicts the
+//! loads of larger machines and is independent of the records.
 
 mod blocks;
 mod child;

@@ -1,203 +1,115 @@
-//! The constants of the simulation: the machine, the CPU cost of a gigabyte on each path, the store,
-//! and the numbers that the design sets.
+//! The constants of the simulation, with their origins, in one list.
 //!
-//! A GB is 10^9 bytes. `Constants::default()` is the machine that docs/benchmarks.md are from;
-//! [`Constants::one_h200`] and [`Constants::dgx_h200`] use the software costs measured there and
-//! hardware figures of data sheets. [`super::origins`] has the origin of each value.
+//! The values are those of a DGX H200 ([`Constants::default`]): its hardware by data sheets or
+//! assumption, the costs of the software as measured on the machine of docs/benchmarks.md, a store by
+//! its documentation, and the numbers that ringload's own code sets. A GB is 10^9 bytes. Costs are
+//! CPU-seconds or seconds; "passes" count how often a byte crosses the memory bus on its way into a
+//! slot.
 
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, bail};
 
-/// All constants. Each number can be overridden by its path, such as `hardware.disk_gb_per_second`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Constants {
-    pub hardware: Hardware,
-    pub costs: Costs,
-    pub store: Store,
-    pub design: Design,
-}
-
-/// One node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hardware {
-    pub cores: f64,
-    /// The speed of all local disks together, for large direct reads.
-    pub disk_gb_per_second: f64,
-    pub disk_latency_seconds: f64,
-    /// The receive speed of all storage interfaces of the node together.
-    pub network_gb_per_second: f64,
-    /// The memory bandwidth of all sockets, reads and writes together.
-    pub host_memory_gb_per_second: f64,
-    /// Between the sockets, one way; used only if a ring is not at the socket of its GPU.
-    pub cross_socket_gb_per_second: f64,
-    /// The link of one GPU, from pinned host memory.
-    pub gpu_copy_gb_per_second: f64,
-    /// The receive speed of one GPU while all GPUs exchange data.
-    pub gpu_exchange_gb_per_second: f64,
-    /// Whether the disk continues while the kernel zeroes new memory.
-    pub fresh_memory_overlaps_reads: bool,
-}
-
-/// The costs of a load besides bandwidth.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Costs {
-    /// The time until the process starts to open the checkpoint.
-    pub process_start_seconds: f64,
-    /// The time for headers and plan; remote loads also wait for two replies.
-    pub open_seconds: f64,
-    /// The time until a GPU is ready for copies; meanwhile the ring fills.
-    pub gpu_context_seconds: f64,
-    pub pinning_seconds_per_gb: f64,
-    /// The time from the end of a copy to the next read into its slot.
-    pub slot_return_seconds: f64,
-    pub direct_cpu_seconds_per_gb: f64,
-    /// The cost of every read or range, independent of its size.
-    pub request_cpu_seconds: f64,
-    /// A copy from the page cache (or tmpfs).
-    pub buffered_cpu_seconds_per_gb: f64,
-    /// Memory used for the first time.
-    pub fresh_memory_cpu_seconds_per_gb: f64,
-    pub http_cpu_seconds_per_gb: f64,
-    pub https_cpu_seconds_per_gb: f64,
-    pub verify_cpu_seconds_per_gb: f64,
-    pub verify_after_tls_cpu_seconds_per_gb: f64,
-    pub cache_write_cpu_seconds_per_gb: f64,
-    /// The checksums of its pages.
-    pub cache_read_cpu_seconds_per_gb: f64,
-    /// The cost of sending, for another node or (over loopback) the server of the test.
-    pub serve_cpu_seconds_per_gb: f64,
-    /// The number of times a byte crosses the host's memory bus on its way into a slot.
-    pub direct_memory_passes: f64,
-    pub buffered_memory_passes: f64,
-    pub http_memory_passes: f64,
-    pub https_memory_passes: f64,
-}
-
-/// An object store, and nodes that serve each other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// The speed for all nodes together; `None` if no limit is known.
-    pub total_gb_per_second: Option<f64>,
-    pub requests_per_second_per_prefix: f64,
-    /// The number of prefixes over which the store distributes its load.
-    pub prefixes: f64,
-    pub connection_gb_per_second: f64,
-    pub latency_seconds: f64,
-    /// Between nodes, and over loopback.
-    pub near_latency_seconds: f64,
-}
-
-/// The numbers that the design sets, per process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Design {
-    pub ring_bytes: f64,
-    pub chunk_bytes: f64,
-    /// The minimum size of chunks for a small ring.
-    pub chunk_bytes_least: f64,
-    /// The number of local reads in flight.
-    pub in_flight_bytes: f64,
-    pub engines: f64,
-    pub connections: f64,
-}
-
-impl Default for Hardware {
-    fn default() -> Self {
-        Self {
-            cores: 2.0,
-            disk_gb_per_second: 2.1,
-            disk_latency_seconds: 0.00003,
-            network_gb_per_second: 1.25,
-            host_memory_gb_per_second: 20.0,
-            cross_socket_gb_per_second: 100.0,
-            gpu_copy_gb_per_second: 55.0,
-            gpu_exchange_gb_per_second: 360.0,
-            fresh_memory_overlaps_reads: false,
+/// Defines [`Constants`] from lines `name: value, "origin: source";`.
+macro_rules! constants {
+    ($($name:ident: $value:expr, $origin:literal;)*) => {
+        /// All constants of one machine, store and design.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Constants {
+            $(#[doc = $origin] pub $name: f64,)*
         }
-    }
+
+        impl Default for Constants {
+            fn default() -> Self {
+                Self { $($name: $value,)* }
+            }
+        }
+
+        impl Constants {
+            /// The name, the value and the origin of each constant.
+            pub fn list(&self) -> Vec<(&'static str, f64, &'static str)> {
+                vec![$((stringify!($name), self.$name, $origin),)*]
+            }
+
+            fn get_mut(&mut self, name: &str) -> Option<&mut f64> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Default for Costs {
-    fn default() -> Self {
-        Self {
-            process_start_seconds: 0.005,
-            open_seconds: 0.007,
-            gpu_context_seconds: 0.4,
-            pinning_seconds_per_gb: 0.47,
-            slot_return_seconds: 50e-6,
-            direct_cpu_seconds_per_gb: 0.017,
-            request_cpu_seconds: 42e-6,
-            buffered_cpu_seconds_per_gb: 0.24,
-            fresh_memory_cpu_seconds_per_gb: 0.197,
-            http_cpu_seconds_per_gb: 0.23,
-            https_cpu_seconds_per_gb: 0.64,
-            verify_cpu_seconds_per_gb: 0.08,
-            verify_after_tls_cpu_seconds_per_gb: 0.03,
-            cache_write_cpu_seconds_per_gb: 0.15,
-            cache_read_cpu_seconds_per_gb: 0.13,
-            serve_cpu_seconds_per_gb: 0.25,
-            direct_memory_passes: 1.0,
-            buffered_memory_passes: 3.0,
-            http_memory_passes: 4.0,
-            https_memory_passes: 6.0,
-        }
-    }
-}
+constants! {
+    cores: 112.0, "published: docs.nvidia.com/dgx-basepod, Core Components: 2 x Xeon 8480C";
+    disk_gb_per_second: 52.0, "assumed: the same page: 8 NVMe drives; 6.5 GB/s each is assumed";
+    disk_latency_seconds: 0.0001, "assumed: NVMe drives";
+    network_gb_per_second: 50.0, "published: the same page: 400 Gb/s; one port for storage in use";
+    memory_gb_per_second: 490.0, "assumed: 80 % of 16 channels of DDR5-4800";
+    gpu_copy_gb_per_second: 55.0, "published: NVIDIA nvbandwidth, host_to_device_memcpy_ce: 55.6";
+    gpu_exchange_gb_per_second: 360.0,
+        "published: all_gather of 8 H100, github.com/NVIDIA/nccl-tests/issues/326";
 
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            total_gb_per_second: None,
-            requests_per_second_per_prefix: 5500.0,
-            prefixes: 1.0,
-            connection_gb_per_second: 0.0875,
-            latency_seconds: 0.1,
-            near_latency_seconds: 0.0005,
-        }
-    }
-}
+    start_seconds: 0.012, "measured: start of the process 0.005; headers and plan 0.007";
+    gpu_context_seconds: 0.4, "assumed: 0.1 to 0.5 s, as CUDA contexts take";
+    pinning_seconds_per_gb: 0.47, "assumed: half of 0.5 s for 512 MiB: memory is faulted in before";
+    slot_return_seconds: 50e-6, "assumed: an event, a thread's wake-up";
+    direct_cpu_seconds_per_gb: 0.017, "measured: under 256 MiB: 0.022, less the reads'";
+    read_cpu_seconds: 42e-6, "measured: src/plan/sizes.rs: 2 MiB and 8 MiB reads, the difference";
+    page_cache_cpu_seconds_per_gb: 0.24, "measured: a warm load less fresh memory: 0.434 - 0.197";
+    cache_cpu_seconds_per_gb: 0.13, "measured: docs/benchmarks: 0.16 - 0.03, checksums of pages";
+    http_cpu_seconds_per_gb: 0.23, "measured: docs/benchmarks: `http://`";
+    https_cpu_seconds_per_gb: 0.64, "measured: docs/benchmarks: `https://`";
+    serve_cpu_seconds_per_gb: 0.25, "assumed: sending to another node costs as much as receiving";
+    direct_memory_passes: 1.0, "assumed: counted: the disk writes it";
+    page_cache_memory_passes: 3.0, "assumed: counted: read, write, and the line read before it";
+    http_memory_passes: 4.0, "assumed: counted: the network writes it, then a copy";
+    https_memory_passes: 6.0, "assumed: counted: as http, then decrypted in place";
 
-impl Default for Design {
-    fn default() -> Self {
-        Self {
-            ring_bytes: (256 << 20) as f64,
-            chunk_bytes: (8 << 20) as f64,
-            chunk_bytes_least: (256 << 10) as f64,
-            in_flight_bytes: (256 << 20) as f64,
-            engines: 16.0,
-            connections: 64.0,
-        }
-    }
+    store_gb_per_second: f64::INFINITY, "assumed: no limit for all nodes together is known";
+    store_requests_per_second_per_prefix: 5500.0,
+        "published: Amazon S3 User Guide, Performance guidelines: at least 5,500 GET/s a prefix";
+    store_prefixes: 1.0, "assumed: a bucket that the store has not split yet";
+    store_connection_gb_per_second: 0.0875,
+        "published: Amazon S3 User Guide, Performance design patterns: 85 to 90 MB/s a request";
+    store_latency_seconds: 0.1,
+        "published: Amazon S3 User Guide, Performance design patterns: 100 to 200 ms to the first byte";
+    node_latency_seconds: 0.0005, "assumed: between nodes, within a data centre";
+
+    ring_mib: 256.0, "design: src/plan/sizes.rs: the default for GPUs, per process";
+    chunk_mib: 8.0, "design: src/plan/sizes.rs: one read or range";
+    chunk_mib_min: 0.25, "design: src/plan/sizes.rs: one read into a small ring";
+    in_flight_mib: 256.0, "design: src/plan/sizes.rs: of local reads, per process";
+    engines: 16.0, "design: src/plan/sizes.rs: at most, per process, one a core";
+    connections: 64.0, "design: src/source/http/concurrency.rs: at most, per process";
 }
 
 impl Constants {
-    /// A machine with one H200, a drive and 100 Gb/s.
+    /// A machine with one H200: an eighth of the GPUs of a DGX, a drive, 16 cores and 100 Gb/s.
     pub fn one_h200() -> Self {
-        let dgx = Self::dgx_h200();
-        let hardware = Hardware {
+        let dgx = Self::default();
+        Self {
             cores: 16.0,
-            disk_gb_per_second: 6.5,
-            network_gb_per_second: 12.5,
-            host_memory_gb_per_second: dgx.hardware.host_memory_gb_per_second / 4.0,
-            ..dgx.hardware
-        };
-        Self { hardware, ..dgx }
+            disk_gb_per_second: dgx.disk_gb_per_second / 8.0,
+            network_gb_per_second: dgx.network_gb_per_second / 4.0,
+            memory_gb_per_second: dgx.memory_gb_per_second / 4.0,
+            ..dgx
+        }
     }
 
-    /// A DGX H200 with one of its ports for storage in use, at 400 Gb/s.
-    pub fn dgx_h200() -> Self {
-        let hardware = Hardware {
-            cores: 112.0,
-            disk_gb_per_second: 52.0,
-            disk_latency_seconds: 0.0001,
-            network_gb_per_second: 50.0,
-            host_memory_gb_per_second: 490.0,
-            fresh_memory_overlaps_reads: true,
-            ..Hardware::default()
-        };
-        Self { hardware, ..Self::default() }
+    /// The same constants with other values for some.
+    ///
+    /// # Errors
+    /// If there is no such constant, or a value is not a number above 0.
+    pub fn with(&self, values: &[(&str, f64)]) -> Result<Self> {
+        let mut all = self.clone();
+        for &(name, value) in values {
+            if !(value.is_finite() && value > 0.0) {
+                bail!("{name}={value}: use a number above 0");
+            }
+            *all.get_mut(name)
+                .with_context(|| format!("{name} is no constant; perf/PLAN.md lists them"))? =
+                value;
+        }
+        Ok(all)
     }
 }

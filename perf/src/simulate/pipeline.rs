@@ -16,7 +16,7 @@
 //! Of a long load only the beginning is simulated, twice, the second time with twice the length. The
 //! rest is extrapolated with the rate of the added part. A test compares this with whole loads.
 
-use super::stages::{Demand, Way};
+use super::stages::{Demand, Route};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
@@ -27,8 +27,6 @@ pub struct Outcome {
     pub seconds: f64,
     /// The maximum number of slots of one process in use.
     pub slots_most: usize,
-    /// The mean number of slots in use during the load.
-    pub slots_mean: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +100,9 @@ struct Node<'a> {
     requests: Clock,
     network: Clock,
     memory: Clock,
-    between_sockets: Clock,
     events: BinaryHeap<Reverse<Event>>,
     foreseen: usize,
     slots_most: usize,
-    /// The integral of slots in use over time.
-    slot_seconds: f64,
     end: f64,
 }
 
@@ -118,8 +113,7 @@ const TURNS: usize = 4;
 
 /// One node's load.
 pub fn run(demand: &Demand) -> Outcome {
-    let slots = demand.slots.unwrap_or(demand.read_tasks).max(demand.read_tasks);
-    let some = (CHUNKS_WHOLE / 2).max(TURNS * slots).next_multiple_of(demand.far_every);
+    let some = (CHUNKS_WHOLE / 2).max(TURNS * demand.slots).next_multiple_of(demand.far_every);
     if demand.chunks <= 2 * some {
         return run_whole(demand);
     }
@@ -144,11 +138,9 @@ pub fn run_whole(demand: &Demand) -> Outcome {
         requests: Clock::default(),
         network: Clock::default(),
         memory: Clock::default(),
-        between_sockets: Clock::default(),
         events: BinaryHeap::new(),
         foreseen: 0,
         slots_most: 0,
-        slot_seconds: 0.0,
         end: 0.0,
     };
     for process in 0..demand.processes {
@@ -157,12 +149,7 @@ pub fn run_whole(demand: &Demand) -> Outcome {
     while let Some(Reverse(event)) = node.events.pop() {
         node.happen(event);
     }
-    let all_slot_time = (node.end * demand.processes as f64).max(f64::MIN_POSITIVE);
-    Outcome {
-        seconds: node.end,
-        slots_most: node.slots_most,
-        slots_mean: node.slot_seconds / all_slot_time,
-    }
+    Outcome { seconds: node.end, slots_most: node.slots_most }
 }
 
 impl Node<'_> {
@@ -182,28 +169,17 @@ impl Node<'_> {
             }
             What::Fetched { chunk } => {
                 self.processes[process].read_tasks_used -= 1;
-                match self.demand.copy {
-                    // A clock is moved at its own time only, or all would wait for the GPU's context.
-                    Some(copy) => {
-                        let from = at.max(copy.from_seconds);
-                        self.foresee(from, process, What::Copyable { chunk });
-                    }
-                    None => self.free_slot(process, at),
-                }
+                // A clock is moved at its own time only, or all would wait for the GPU's context.
+                let from = at.max(self.demand.copies_from_seconds);
+                self.foresee(from, process, What::Copyable { chunk });
             }
             What::Copyable { chunk } => {
-                if let Some(copied) = self.copy(at, process, chunk) {
-                    self.foresee(copied, process, What::Copied);
-                }
+                let copied = self.copy(at, process, chunk);
+                self.foresee(copied, process, What::Copied);
             }
-            What::Copied => self.free_slot(process, at),
+            What::Copied => self.processes[process].slots_used -= 1,
         }
         self.ask(at, process);
-    }
-
-    fn free_slot(&mut self, process: usize, now: f64) {
-        self.processes[process].slots_used -= 1;
-        self.slot_seconds += now;
     }
 
     /// Starts chunks as long as a slot and a read task are free.
@@ -211,8 +187,7 @@ impl Node<'_> {
         let demand = self.demand;
         loop {
             let state = &mut self.processes[process];
-            let has_slot = demand.slots.is_none_or(|slots| state.slots_used < slots);
-            if !has_slot
+            if state.slots_used >= demand.slots
                 || state.read_tasks_used >= demand.read_tasks
                 || state.next_chunk >= demand.chunks
             {
@@ -223,17 +198,16 @@ impl Node<'_> {
             state.slots_used += 1;
             state.read_tasks_used += 1;
             self.slots_most = self.slots_most.max(state.slots_used);
-            self.slot_seconds -= now;
-            let (way, is_far) = self.way(chunk);
+            let (route, is_far) = self.route(chunk);
             let asked = match is_far {
                 true => self.requests.give(now, demand.store_seconds_per_request),
                 false => now,
             };
-            self.foresee(asked + way.latency_seconds, process, What::Ready { chunk });
+            self.foresee(asked + route.latency_seconds, process, What::Ready { chunk });
         }
     }
 
-    fn way(&self, chunk: usize) -> (Way, bool) {
+    fn route(&self, chunk: usize) -> (Route, bool) {
         match chunk.is_multiple_of(self.demand.far_every) {
             true => (self.demand.far, true),
             false => (self.demand.near, false),
@@ -248,11 +222,11 @@ impl Node<'_> {
     /// The time when a chunk whose first byte arrives now is complete.
     fn fetch(&mut self, now: f64, process: usize, chunk: usize) -> f64 {
         let (demand, bytes) = (self.demand, self.bytes_of(chunk));
-        let (way, is_far) = self.way(chunk);
+        let (route, is_far) = self.route(chunk);
         let store = if is_far { demand.store_seconds_per_byte } else { 0.0 };
         let engine = bytes * demand.engine_seconds_per_byte + demand.engine_seconds_per_chunk;
         [
-            now + bytes * way.flow_seconds_per_byte,
+            now + bytes * route.flow_seconds_per_byte,
             self.disk.give(now, bytes * demand.disk_seconds_per_byte),
             self.store.give(now, bytes * store),
             self.network.give(now, bytes * demand.network_seconds_per_byte),
@@ -263,20 +237,17 @@ impl Node<'_> {
         .fold(now, f64::max)
     }
 
-    /// The time when a chunk is on its GPU and its slot is free; `None` without GPUs.
-    fn copy(&mut self, now: f64, process: usize, chunk: usize) -> Option<f64> {
+    /// The time when a chunk is on its GPU and its slot is free.
+    fn copy(&mut self, now: f64, process: usize, chunk: usize) -> f64 {
         let (demand, bytes) = (self.demand, self.bytes_of(chunk));
-        let copy = demand.copy?;
-        let through = [
-            self.processes[process].link.give(now, bytes * copy.seconds_per_byte),
-            self.memory.give(now, bytes * demand.memory_out_seconds_per_byte),
-            self.between_sockets.give(now, bytes * demand.cross_socket_seconds_per_byte),
-        ];
-        let through = through.into_iter().fold(now, f64::max);
+        let state = &mut self.processes[process];
+        let copied = state
+            .link
+            .give(now, bytes * demand.copy_seconds_per_byte)
+            .max(self.memory.give(now, bytes * demand.memory_out_seconds_per_byte));
         // The GPUs go on by themselves: the slot does not wait for that.
-        let exchange = &mut self.processes[process].exchange;
-        let exchanged = exchange.give(through, bytes * copy.exchange_seconds_per_byte);
+        let exchanged = state.exchange.give(copied, bytes * demand.exchange_seconds_per_byte);
         self.end = self.end.max(exchanged);
-        Some(through + copy.slot_return_seconds)
+        copied + demand.slot_return_seconds
     }
 }

@@ -1,7 +1,4 @@
-//! Tables for the terminal and for Markdown.
-
-use super::check::{Checked, typical_error};
-use super::forecast::{Elasticity, Forecast};
+//! Tables and numbers as text.
 
 /// Formats rows as a Markdown table with aligned columns.
 pub fn markdown(head: &[&str], lines: &[Vec<String>]) -> String {
@@ -30,6 +27,7 @@ pub fn number(value: f64) -> String {
         ..0.1 => format!("{value:.4}"),
         ..10.0 => format!("{value:.2}"),
         ..100.0 => format!("{value:.1}"),
+        f64::INFINITY => "none".to_owned(),
         _ => format!("{value:.0}"),
     }
 }
@@ -40,49 +38,5 @@ pub fn time(seconds: f64) -> String {
         ..600.0 => format!("{} s", number(seconds)),
         ..7200.0 => format!("{} min", number(seconds / 60.0)),
         _ => format!("{} h", number(seconds / 3600.0)),
-    }
-}
-
-pub fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
-}
-
-/// A forecast, its stages, and its sensitivity.
-pub fn forecast(forecast: &Forecast, elasticities: &[Elasticity]) -> String {
-    let stages = forecast.shares.iter().map(|&(stage, share)| {
-        vec![stage.name().to_owned(), time(share * forecast.seconds), percent(share)]
-    });
-    let moves = elasticities
-        .iter()
-        .map(|one| vec![one.constant.clone(), format!("{:+.0} %", one.change * 100.0)]);
-    format!(
-        "{}, {} GB/s a node; limited by: {}\nring in use: {:.0} MiB a process, in reads of {:.2} MiB\n\n{}\n{}",
-        time(forecast.seconds),
-        number(forecast.gb_per_second()),
-        forecast.bottleneck.name(),
-        forecast.ring_mean_bytes / 1_048_576.0,
-        forecast.chunk_bytes / 1_048_576.0,
-        markdown(&["stage", "needs by itself", "of the time"], &stages.collect::<Vec<_>>()),
-        markdown(&["doubled", "time"], &moves.collect::<Vec<_>>()),
-    )
-}
-
-/// Predicted and measured times.
-pub fn checked(all: &[Checked]) -> String {
-    let lines = all.iter().map(|one| {
-        vec![
-            format!("{} {}", one.scenario, one.case),
-            one.client.clone(),
-            number(one.measured_seconds),
-            number(one.predicted_seconds),
-            format!("{:+.0} %", one.relative_error() * 100.0),
-            one.bottleneck.name().to_owned(),
-        ]
-    });
-    let head = ["case", "client", "measured, s", "predicted, s", "error", "limited by"];
-    let table = markdown(&head, &lines.collect::<Vec<_>>());
-    match typical_error(all) {
-        Some(error) => format!("{table}\nMedian error, without its sign: {}.\n", percent(error)),
-        None => "No case of the records can be predicted.\n".to_owned(),
     }
 }
