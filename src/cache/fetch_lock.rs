@@ -4,7 +4,7 @@
 //! The holder of a fetch lock keeps it until the pages are written or given up, and never waits for
 //! another holder while it does. So there is no deadlock.
 
-use super::entry::Entry;
+use super::entry::{Entry, PageRun};
 use super::files::EntryFiles;
 use crate::error::Result;
 use crate::source::{Stop, stopped};
@@ -35,7 +35,7 @@ pub(super) struct FetchLock {
 pub(super) enum FetchDecision {
     /// Fetch them, and write those that are locked.
     Fetch(Option<FetchLock>),
-    /// Read again: the first page has been written meanwhile.
+    /// Read again: some of the pages have been written meanwhile.
     Arrived,
 }
 
@@ -71,8 +71,8 @@ impl Drop for FetchLock {
     }
 }
 
-/// Decides whether this load fetches `pages`, of which the first one is missing. Waits while
-/// another load fetches them.
+/// Decides whether this load fetches `pages`, a run of missing pages as
+/// [`first_run`](Entry::first_run) gives it. Waits while another load fetches any of them.
 ///
 /// # Errors
 /// [`Cancelled`](crate::ErrorKind::Cancelled) when the load is stopped.
@@ -90,10 +90,11 @@ pub(super) async fn decide(
             return Ok(FetchDecision::Fetch(None));
         }
         if let Some(lock) = FetchLock::try_lock(entry, pages) {
-            // The former holder may have written the page after this load looked for it.
-            return Ok(match entry.has_page(files, pages.start) {
-                true => FetchDecision::Arrived,
-                false => FetchDecision::Fetch(Some(lock)),
+            // Former holders may have written any of the pages since this load looked for them.
+            let all = PageRun::Missing(pages.end - pages.start);
+            return Ok(match entry.first_run(files, pages) == all {
+                true => FetchDecision::Fetch(Some(lock)),
+                false => FetchDecision::Arrived,
             });
         }
         let is_short = pages.end - pages.start < WAIT_PAGES_MIN;

@@ -72,7 +72,9 @@ impl CachedReader {
                         Some(outcome) => return (outcome, window),
                     }
                 }
-                (PageRun::Present(checksums), None) => checksums.len() as u64,
+                (PageRun::Present(checksums), None) => {
+                    return self.fetch(None, checksums.len() as u64, window, offset).await;
+                }
                 (PageRun::Missing(count), _) => count,
             };
             let missing = pages.start..pages.start + count;

@@ -209,3 +209,22 @@ fn one_fetches_and_others_follow_or_take_over() {
         assert_eq!(taken.pages, 20..40);
     });
 }
+
+/// A follower that waited for pages in the middle of its range fetched these pages again, because
+/// it had looked for missing pages before it waited.
+#[test]
+fn pages_that_arrived_while_a_load_waited_are_not_fetched_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mine, theirs) = (open(directory.path()), open(directory.path()));
+    let (a, b) = (entry(&mine), entry(&theirs));
+    let (files_a, files_b) = (a.files().unwrap(), b.files().unwrap());
+    let held = block_on(decide(&a, &files_a, &(10..30), &Stop::default())).unwrap();
+    let bytes = vec![7; 20 * PAGE_BYTES as usize];
+    let checksums = a.checksums.of_pages(10, &bytes);
+    a.write(&files_a, 10, &checksums, &PageBytes::Owned(bytes)).unwrap();
+    drop(held);
+    let decision = block_on(decide(&b, &files_b, &(0..30), &Stop::default())).unwrap();
+    assert!(matches!(decision, FetchDecision::Arrived), "{decision:?}");
+    let decision = block_on(decide(&b, &files_b, &(0..10), &Stop::default())).unwrap();
+    assert!(matches!(decision, FetchDecision::Fetch(Some(_))), "{decision:?}");
+}

@@ -30,11 +30,12 @@ use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The time after which a test counts as hanging, even on a machine that is busy with builds.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The time after which a test counts as hanging. No test that passes comes near it, however busy
+/// the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A tensor as it is written, and as it has to be loaded.
 #[derive(Debug, Clone)]
@@ -165,6 +166,16 @@ pub fn in_time<T: Send + 'static>(what: &str, body: impl FnOnce() -> T + Send + 
         Ok(answer) => answer,
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what} hangs"),
         Err(_) => std::panic::resume_unwind(thread.join().unwrap_err()),
+    }
+}
+
+/// Waits until `condition` holds, which `what` names; panics if it takes longer than [`PATIENCE`].
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "it hangs: waited until {what}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
