@@ -7,6 +7,7 @@
 //! figures      the figures of one run, as a measured program prints them and its parent reads them
 //! system       tables of the kernel: memory, cores, the model of the CPU
 //! stats        medians, confidence intervals, and whether two clients differ
+//! table        numbers and tables for Markdown documents
 //! ```
 //!
 //! The `ringload` command uses this crate, so this crate cannot use `ringload`: a caller that has to
@@ -21,3 +22,4 @@ pub mod page_cache;
 pub mod process;
 pub mod stats;
 pub mod system;
+pub mod table;

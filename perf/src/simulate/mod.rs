@@ -19,7 +19,6 @@ mod load;
 mod pipeline;
 mod plan;
 mod stages;
-mod table;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +28,7 @@ use anyhow::{Context, Result, bail};
 use constants::Constants;
 use forecast::Forecast;
 use load::{Load, Preset, Share, Source};
+use ringload_measure::table;
 use std::path::PathBuf;
 
 /// The maximum number of slots; larger rings take too long to simulate.
@@ -70,15 +70,24 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("that is more slots than can be simulated; use a smaller ring or larger reads");
     }
     let forecast = Forecast::of(&constants, &load);
-    let (seconds, speed) = (table::time(forecast.seconds), table::number(forecast.gb_per_second));
+    let (seconds, speed) = (time(forecast.seconds), table::number(forecast.gb_per_second));
     println!("{seconds}, {speed} GB/s a node; limited by: {}\n", forecast.bottleneck.name());
     let stage = |(stage, seconds): (stages::Stage, f64)| {
         let share = format!("{:.0} %", 100.0 * seconds / forecast.seconds);
-        vec![stage.name().to_owned(), table::time(seconds), share]
+        vec![stage.name().to_owned(), time(seconds), share]
     };
     let stages: Vec<_> = forecast.stages.iter().copied().map(stage).collect();
     print!("{}", table::markdown(&["stage", "needs by itself", "of the time"], &stages));
     Ok(())
+}
+
+/// A time in a suitable unit.
+fn time(seconds: f64) -> String {
+    match seconds {
+        ..600.0 => format!("{} s", table::number(seconds)),
+        ..7200.0 => format!("{} min", table::number(seconds / 60.0)),
+        _ => format!("{} h", table::number(seconds / 3600.0)),
+    }
 }
 
 impl Args {

@@ -4,9 +4,10 @@ use super::constants::Constants;
 use super::forecast::Forecast;
 use super::load::{Load, Preset, Share, Source};
 use super::stages::MIB;
-use super::table::{markdown, number, time};
+use super::time;
 use crate::blocks::Block;
 use anyhow::Result;
+use ringload_measure::table::{markdown, number};
 
 /// The constants that differ from those of a preset.
 type Edits<'a> = &'a [(&'a str, f64)];
@@ -36,7 +37,8 @@ pub fn blocks() -> Result<Vec<Block>> {
 
 fn constants() -> String {
     let row = |(name, value, origin): (&str, f64, &str)| {
-        vec![name.to_owned(), number(value), origin.to_owned()]
+        let value = if value.is_finite() { number(value) } else { "none".to_owned() };
+        vec![name.to_owned(), value, origin.to_owned()]
     };
     let rows: Vec<_> = Constants::default().list().into_iter().map(row).collect();
     markdown(&["constant", "DGX H200", "origin"], &rows)
