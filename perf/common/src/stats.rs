@@ -33,6 +33,34 @@ pub enum Difference {
     WithinNoise,
 }
 
+/// The side of a target on which a figure has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The target or less.
+    AtMost,
+    /// The target or more.
+    AtLeast,
+}
+
+impl Bound {
+    /// Whether `figure` is on the right side of `target`.
+    pub fn is_met(self, figure: f64, target: f64) -> bool {
+        match self {
+            Bound::AtMost => figure <= target,
+            Bound::AtLeast => figure >= target,
+        }
+    }
+
+    /// `<=` or `>=`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bound::AtMost => "<=",
+            Bound::AtLeast => ">=",
+        }
+    }
+}
+
 /// The number of turns that are needed to decide whether two clients differ.
 const ENOUGH: usize = 5;
 /// The confidence of an interval.

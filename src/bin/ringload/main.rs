@@ -17,7 +17,6 @@ mod load;
 mod locations;
 mod options;
 mod output;
-mod system;
 
 use clap::{Parser, Subcommand};
 use failure::Outcome;

@@ -1,5 +1,4 @@
-//! The unsafe code of this command: two reference measurements, and the signal that ends a child
-//! process with its parent.
+//! The unsafe code of this command: two reference measurements.
 //!
 //! * [`DirectReads`] measures the disk. One thread keeps `depth` O_DIRECT reads of `chunk` bytes in
 //!   flight on one io_uring, over all files from first byte to last. The reads reuse a few buffers,
@@ -17,9 +16,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Direct reads that are ready to run: the files are open and the buffers faulted in.
 pub struct DirectReads {
@@ -166,17 +163,6 @@ impl Drop for MappedFiles {
             let unmapped = unsafe { munmap(base, len.get()) };
             debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
         }
-    }
-}
-
-/// Makes the kernel kill the process of `command` when the thread that starts it ends.
-pub fn die_with_parent(command: &mut Command) {
-    // SAFETY: runs between fork and exec; prctl(2) is one system call, takes no lock and no memory.
-    unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
     }
 }
 

@@ -1,11 +1,12 @@
 //! `ringload bench`: measures loads on this machine and compares them with its disk and memory.
 //!
 //! ```text
-//! LOCATION, or a synthetic checkpoint (shapes, writer), which is kept for later runs (synthetic)
+//! LOCATION, or a synthetic checkpoint (model), which is kept for later runs (synthetic)
 //!     |
-//! rows: methods to read the same bytes    each run is a separate process (child, reference, fio)
+//! rows: methods to read the same bytes    each run is a separate process: a load, or a reference
+//!     |                                   measurement (reference, bare, fio)
 //!     |   each turn runs every row once: A B C A B C ...; before each run the page cache is
-//!     |   emptied or filled, and its state is checked (cache)
+//!     |   emptied or filled, and its state is checked (files)
 //!     v
 //! medians -> table, and ratios with their targets (ratios) -> report
 //! ```
@@ -16,27 +17,24 @@
 //! memory that a hypervisor has to return first. A missed target is a result, not a failure.
 
 mod bare;
-mod cache;
-mod child;
+mod files;
 mod fio;
-mod machine;
+mod model;
 mod ratios;
 pub mod reference;
 mod report;
 mod rows;
-mod shapes;
 mod synthetic;
-mod writer;
 
 use crate::failure::Outcome;
 use crate::format;
 use crate::output;
-use cache::Files;
 use indicatif::{ProgressBar, ProgressStyle};
-use machine::Machine;
-use report::Report;
+use report::{Machine, Report};
 use ringload::internals::{PAGE_BYTES, Ring};
 use ringload::{Checkpoint, Error, ErrorKind};
+use ringload_measure::page_cache::CacheState;
+use ringload_measure::system;
 use rows::Row;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -79,7 +77,7 @@ fn measure(args: &Args) -> Outcome<Report> {
         None => synthetic_checkpoint(args)?.into_os_string(),
     };
     let checkpoint = Checkpoint::open(location.clone())?;
-    let files = Files::of(&checkpoint)?;
+    let (files, file_bytes) = files::of(&checkpoint)?;
     let lengths = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes());
     let largest_tensor_bytes = lengths.max().unwrap_or(0);
     let bytes = checkpoint.data_bytes();
@@ -89,12 +87,8 @@ fn measure(args: &Args) -> Outcome<Report> {
     }
     let cap = CAP_BYTES.max(largest_tensor_bytes);
     let cap_bytes = (cap < bytes).then_some(cap);
-    let workload = rows::Workload {
-        location: &location,
-        files: files.paths(),
-        bytes: files.bytes(),
-        cap_bytes,
-    };
+    let workload =
+        rows::Workload { location: &location, files: &files, bytes: file_bytes, cap_bytes };
     let mut rows = rows::all(&workload, fio::is_installed());
     let mut skipped = Vec::new();
     if cap_bytes.is_none() {
@@ -103,10 +97,10 @@ fn measure(args: &Args) -> Outcome<Report> {
             format::size(cap)
         ));
     }
-    take_turns(&mut rows, &workload, &files, args.runs, &mut skipped)?;
+    take_turns(&mut rows, &workload, args.runs, &mut skipped)?;
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
-        machine: Machine::of(&files.paths()[0]),
+        machine: Machine::of(&files[0]),
         checkpoint: report::CheckpointInfo {
             location: location.display().to_string(),
             synthetic: args.location.is_none(),
@@ -125,7 +119,11 @@ fn measure(args: &Args) -> Outcome<Report> {
 fn synthetic_checkpoint(args: &Args) -> Outcome<PathBuf> {
     let base = match &args.dir {
         Some(directory) => directory.clone(),
-        None => synthetic::default_base(&child::executable()?),
+        None => {
+            let executable = std::env::current_exe();
+            let cannot = |error| Error::from_io("find this executable", error);
+            synthetic::default_base(&executable.map_err(cannot)?)
+        }
     };
     let bar = bar("writing a checkpoint {bar:20} {percent} %", 0);
     let written = synthetic::checkpoint(&base, args.size, |done, total| {
@@ -140,25 +138,22 @@ fn synthetic_checkpoint(args: &Args) -> Outcome<PathBuf> {
 fn take_turns(
     rows: &mut [Row],
     workload: &rows::Workload,
-    files: &Files,
     turns: u32,
     skipped: &mut Vec<String>,
 ) -> Outcome {
     let bar = bar("{bar:20} {pos}/{len}  {msg}", rows.len() as u64 * u64::from(turns));
-    for cold in [true, false] {
-        let mut rows: Vec<_> = rows.iter_mut().filter(|row| row.phase.is_cold() == cold).collect();
+    for state in [CacheState::Cold, CacheState::Warm] {
+        let mut rows: Vec<_> = rows.iter_mut().filter(|row| row.phase.state() == state).collect();
         rows.retain(|row| fits_memory(row, skipped));
         'turns: for _ in 0..turns {
             for row in &mut rows {
                 bar.set_message(format!("{}: {}", row.phase.as_str(), row.name));
-                let ready = if cold { files.make_cold()? } else { files.make_warm()? };
-                if let Err(cache::NotReady(why)) = ready {
-                    let rows = if cold { "cold loads" } else { "warm loads" };
-                    skipped.push(format!("{rows}: {why}"));
+                if let Some(why) = files::prepare(state, workload.files, workload.bytes)? {
+                    skipped.push(format!("{} loads: {why}", state.as_str()));
                     break 'turns;
                 }
                 settle_memory(workload.bytes);
-                row.measure(workload)?;
+                row.measure()?;
                 bar.inc(1);
             }
         }
@@ -174,19 +169,18 @@ fn take_turns(
 /// row that is would depend on what ran before it.
 fn settle_memory(bytes: u64) {
     let bytes = bytes + bytes / 8;
-    let fits = machine::available_bytes().is_none_or(|available| bytes < available);
+    let fits = system::available_bytes().is_none_or(|available| bytes < available);
     if let (true, Ok(bytes)) = (fits, usize::try_from(bytes))
         && let Ok(ring) = Ring::new(bytes, PAGE_BYTES)
     {
         // If it fails, a row may be slower but not wrong.
-        let _ = ring.populate(bytes, machine::cores());
+        let _ = ring.populate(bytes, system::cores());
     }
 }
 
 /// Whether there is enough memory for `row`; if not, adds the reason to `skipped`.
 fn fits_memory(row: &Row, skipped: &mut Vec<String>) -> bool {
-    let Some(available) = machine::available_bytes().filter(|&bytes| bytes < row.needs_bytes)
-    else {
+    let Some(available) = system::available_bytes().filter(|&bytes| bytes < row.needs_bytes) else {
         return true;
     };
     skipped.push(format!(

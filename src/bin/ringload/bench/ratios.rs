@@ -11,8 +11,9 @@
 //! in and zeroing fresh memory is CPU time that no load into new memory can avoid, so the CPU time
 //! beyond it is shown.
 
-use super::child::Run;
-use super::rows::{Phase, Role, Row, median};
+use super::rows::{Phase, Role, Row};
+use ringload_measure::figures::Figures;
+use ringload_measure::stats::{Bound, median, ratios};
 use serde::Serialize;
 
 const MEBIBYTE: f64 = 1_048_576.0;
@@ -33,28 +34,11 @@ pub struct Ratio {
     pub reached: Option<bool>,
 }
 
-/// The side of the target on which the figure has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Bound {
-    AtMost,
-    AtLeast,
-}
-
-impl Bound {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Bound::AtMost => "<=",
-            Bound::AtLeast => ">=",
-        }
-    }
-}
-
 /// All ratios for `rows`, of which one ran under the memory limit `cap_bytes`.
 pub fn all(rows: &[Row], cap_bytes: Option<u64>) -> Vec<Ratio> {
     use Bound::{AtLeast, AtMost};
     let cost = |phase, roles: &[Role]| per_turn(rows, phase, roles, seconds_per_gigabyte);
-    let cpu = |phase, role| per_turn(rows, phase, &[role], Run::cpu_seconds_per_gigabyte);
+    let cpu = |phase, role| per_turn(rows, phase, &[role], Figures::cpu_seconds_per_gigabyte);
     let cold = |role| cost(Phase::Cold, &[role]);
     let owned = cold(Role::Auto);
     let fio = cost(Phase::Limit, &[Role::Fio]);
@@ -79,20 +63,24 @@ pub fn all(rows: &[Row], cap_bytes: Option<u64>) -> Vec<Ratio> {
     let explains = (AtMost, None);
     let streamed_cpu = cpu(Phase::Cold, Role::Streamed);
     let figures = [
-        (owned_name, over(&owned, limit), at_most(1.05)),
-        (streamed_name, over(&cold(Role::Streamed), limit), at_most(1.05)),
-        ("cold, owned: seconds / bare reads, kept", over(&owned, &kept), explains),
-        ("cold, owned: seconds / bare reads, reused", over(&owned, &bare), explains),
+        (owned_name, ratios(&owned, limit), at_most(1.05)),
+        (streamed_name, ratios(&cold(Role::Streamed), limit), at_most(1.05)),
+        ("cold, owned: seconds / bare reads, kept", ratios(&owned, &kept), explains),
+        ("cold, owned: seconds / bare reads, reused", ratios(&owned, &bare), explains),
         ("cold, owned: CPU-s/GB", owned_cpu, at_most(0.12)),
         ("cold, owned: CPU-s/GB beyond fresh memory", beyond, explains),
         ("cold, streamed: CPU-s/GB", streamed_cpu, at_most(0.12)),
         ("cold, mapped: CPU-s/GB", cpu(Phase::Cold, Role::Mapped), at_most(0.12)),
-        ("warm, mapped: seconds / mmap and touch", over(&warm(Role::Mapped), &touch), at_most(1.1)),
-        ("warm, owned: speed / memcpy", over(&memcpy, &warm(Role::Auto)), (AtLeast, Some(0.9))),
+        (
+            "warm, mapped: seconds / mmap and touch",
+            ratios(&warm(Role::Mapped), &touch),
+            at_most(1.1),
+        ),
+        ("warm, owned: speed / memcpy", ratios(&memcpy, &warm(Role::Auto)), (AtLeast, Some(0.9))),
         ("under a cap: MiB of peak memory above it", excess, at_most(OVERHEAD_MEBIBYTES)),
         (
             "under a cap: seconds / no cap",
-            over(&cold(Role::Capped), &cold(Role::Streamed)),
+            ratios(&cold(Role::Capped), &cold(Role::Streamed)),
             at_most(1.05),
         ),
     ];
@@ -106,29 +94,26 @@ pub fn fastest(rows: &[Row], role: Role) -> Option<f64> {
 }
 
 /// The lowest `figure` of each turn among the rows with one of `roles`.
-fn per_turn(rows: &[Row], phase: Phase, roles: &[Role], figure: impl Fn(&Run) -> f64) -> Vec<f64> {
+fn per_turn(
+    rows: &[Row],
+    phase: Phase,
+    roles: &[Role],
+    figure: impl Fn(&Figures) -> f64,
+) -> Vec<f64> {
     let rows: Vec<_> =
         rows.iter().filter(|row| row.phase == phase && roles.contains(&row.role)).collect();
     let of_turn = |turn| rows.iter().filter_map(move |row| row.runs.get(turn)).map(&figure);
     (0..).map_while(|turn| of_turn(turn).reduce(f64::min)).collect()
 }
 
-fn seconds_per_gigabyte(run: &Run) -> f64 {
-    run.seconds / (run.bytes.max(1) as f64 / 1e9)
+fn seconds_per_gigabyte(run: &Figures) -> f64 {
+    run.seconds / run.gigabytes()
 }
 
 fn ratio(name: &'static str, turns: Vec<f64>, bound: Bound, target: Option<f64>) -> Ratio {
-    let figure = median(turns.clone());
-    let reached = figure.zip(target).map(|(figure, target)| match bound {
-        Bound::AtMost => figure <= target,
-        Bound::AtLeast => figure >= target,
-    });
+    let figure = median(&turns);
+    let reached = figure.zip(target).map(|(figure, target)| bound.is_met(figure, target));
     Ratio { name, figure, turns, target, bound, reached }
-}
-
-/// The ratio of each turn.
-fn over(figures: &[f64], by: &[f64]) -> Vec<f64> {
-    figures.iter().zip(by).map(|(figure, by)| figure / by).collect()
 }
 
 #[cfg(test)]
@@ -154,9 +139,9 @@ mod tests {
             measured(Phase::Warm, Role::Auto, &[0.5], 0.5, 0),
             measured(Phase::Floor, Role::Memcpy, &[0.6], 0.6, 0),
         ];
-        let ratios = all(&rows, Some(256 << 20));
+        let found = all(&rows, Some(256 << 20));
         let reached = |figure, reached| (Some(figure), Some(reached));
-        let of = |name| figure(&ratios, name);
+        let of = |name| figure(&found, name);
         assert_eq!(of("cold, owned: seconds / bare reads"), reached(1.3, false));
         assert_eq!(of("cold, owned: CPU-s/GB"), reached(0.11, true));
         assert_eq!(of("cold, mapped: CPU-s/GB"), (None, None));
@@ -172,8 +157,8 @@ mod tests {
             measured(Phase::Limit, Role::Bare, &[1.0, 4.0, 1.0], 0.0, 0),
             measured(Phase::Cold, Role::Auto, &[1.0, 4.0, 8.0], 0.0, 0),
         ];
-        let ratios = all(&rows, None);
+        let found = all(&rows, None);
         let name = "cold, owned: seconds / bare reads";
-        assert_eq!(figure(&ratios, name), (Some(1.0), Some(true)));
+        assert_eq!(figure(&found, name), (Some(1.0), Some(true)));
     }
 }

@@ -5,20 +5,18 @@
 //! filled) to the last byte.
 
 use super::bare::{DirectReads, MappedFiles};
-use super::child::Run;
 use super::fio;
 use crate::failure::Outcome;
-use crate::load::report::{cpu_seconds, peak_rss_bytes};
 use crate::output;
 use clap::ValueEnum;
 use ringload::Error;
 use ringload::internals::{PAGE_BYTES, Ring};
+use ringload_measure::figures::{Figures, Stopwatch};
 use std::ffi::OsString;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// A reference measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,15 +74,15 @@ impl Reference {
 pub fn run(args: Args) -> Outcome {
     let run = measure(&args)
         .map_err(|error| Error::from_io(format_args!("measure {:?}", args.kind), error))?;
-    output::print_json(&run?)
+    output::print_json(&run)
 }
 
-fn measure(args: &Args) -> io::Result<Outcome<Run>> {
+fn measure(args: &Args) -> io::Result<Figures> {
     let mut total = 0;
     for file in &args.files {
         total += file.metadata()?.len() as usize;
     }
-    Ok(match args.kind {
+    match args.kind {
         Reference::Direct => {
             let reads = DirectReads::prepare(&args.files, args.chunk, args.depth, !args.keep)?;
             time(total, || reads.run())
@@ -105,25 +103,16 @@ fn measure(args: &Args) -> io::Result<Outcome<Run>> {
         }),
         Reference::PlainRead => time(total, || read_all(&args.files, total)),
         Reference::Fio => fio::run(&args.files, args.chunk, args.depth),
-    })
+    }
 }
 
 /// Measures `work`; its result is dropped after the measurement.
-fn time<T>(bytes: usize, work: impl FnOnce() -> io::Result<T>) -> Outcome<Run> {
-    let cpu_before = cpu_seconds()?;
-    let began = Instant::now();
-    let result = work().map_err(|error| Error::from_io("run a reference measurement", error))?;
-    let seconds = began.elapsed().as_secs_f64();
-    let cpu_seconds = cpu_seconds()? - cpu_before;
-    let run = Run {
-        bytes: bytes as u64,
-        seconds,
-        cpu_seconds,
-        peak_rss_bytes: peak_rss_bytes(),
-        process_seconds: 0.0,
-    };
+fn time<T>(bytes: usize, work: impl FnOnce() -> io::Result<T>) -> io::Result<Figures> {
+    let stopwatch = Stopwatch::start()?;
+    let result = work()?;
+    let figures = stopwatch.figures(bytes as u64);
     drop(result);
-    Ok(run)
+    figures
 }
 
 fn copy_into_ring(source: &[u8]) -> io::Result<impl Sized> {
@@ -156,7 +145,7 @@ mod tests {
         for &kind in Reference::value_variants().iter().filter(|&&kind| kind != Reference::Fio) {
             let files = vec![file.clone()];
             match measure(&Args { kind, chunk: 8192, depth: 2, keep: false, files }) {
-                Ok(run) => assert_eq!(run.unwrap().bytes, 100_000, "{kind:?}"),
+                Ok(run) => assert_eq!(run.bytes, 100_000, "{kind:?}"),
                 // Some sandboxes have no io_uring, and some file systems no direct reads.
                 Err(refused) => assert_eq!(kind, Reference::Direct, "{refused}"),
             }

@@ -1,11 +1,13 @@
 //! The report of `ringload bench`, as text and as JSON.
 
-use super::machine::Machine;
 use super::ratios::{Ratio, fastest};
 use super::rows::{Phase, Role, Row};
+use crate::doctor::file_system;
 use crate::format::{self, Align};
+use ringload_measure::system;
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// The results, and what was measured on which machine.
 #[derive(Debug, Serialize)]
@@ -18,6 +20,16 @@ pub struct Report {
     pub ratios: Vec<Ratio>,
     /// The rows that were not measured, and why.
     pub skipped: Vec<String>,
+}
+
+/// The properties of the machine that figures depend on.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    kernel: Option<String>,
+    cpu: Option<String>,
+    cores: usize,
+    memory_bytes: Option<u64>,
+    file_system: Option<String>,
 }
 
 /// The checkpoint that was measured.
@@ -116,6 +128,17 @@ impl CheckpointInfo {
 }
 
 impl Machine {
+    /// Describes this machine and the file system of `path`.
+    pub fn of(path: &Path) -> Self {
+        Self {
+            kernel: system::read_text("/proc/sys/kernel/osrelease"),
+            cpu: system::cpu_model(),
+            cores: system::cores(),
+            memory_bytes: system::memory_bytes(),
+            file_system: file_system(path).ok(),
+        }
+    }
+
     fn describe(&self) -> String {
         let unknown = || "unknown".to_owned();
         format!(

@@ -1,10 +1,13 @@
 //! The rows: what is measured, in the order of each turn, and the results.
 
-use super::child::{self, Run};
-use super::fio;
 use super::reference::Reference;
 use crate::failure::Outcome;
 use crate::format;
+use ringload::Error;
+use ringload_measure::figures::Figures;
+use ringload_measure::page_cache::CacheState;
+use ringload_measure::process::Invocation;
+use ringload_measure::stats::median;
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -24,8 +27,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub fn is_cold(self) -> bool {
-        matches!(self, Phase::Limit | Phase::Cold)
+    /// The state of the files before a run.
+    pub fn state(self) -> CacheState {
+        match self {
+            Phase::Limit | Phase::Cold => CacheState::Cold,
+            Phase::Warm | Phase::Floor => CacheState::Warm,
+        }
     }
 
     pub fn as_str(self) -> &'static str {
@@ -56,14 +63,6 @@ pub enum Role {
     Other,
 }
 
-/// The task of a row's runs.
-#[derive(Debug, Clone)]
-enum Task {
-    Load(Vec<String>),
-    Reference(Reference, Vec<String>),
-    Fio { chunk_bytes: usize, depth: usize },
-}
-
 /// A method to read the bytes, and its runs.
 #[derive(Debug, Serialize)]
 pub struct Row {
@@ -71,12 +70,13 @@ pub struct Row {
     pub name: String,
     #[serde(skip)]
     pub role: Role,
+    /// The arguments of this executable for one run.
     #[serde(skip)]
-    task: Task,
+    arguments: Vec<OsString>,
     /// The memory that a run needs. With less, the row is skipped.
     #[serde(skip)]
     pub needs_bytes: u64,
-    pub runs: Vec<Run>,
+    pub runs: Vec<Figures>,
 }
 
 /// The workload that the rows measure.
@@ -89,106 +89,88 @@ pub struct Workload<'a> {
     pub cap_bytes: Option<u64>,
 }
 
-const LIMITS: [(usize, usize); 2] = [(8 << 20, 64), (4 << 20, 8)];
+const LIMITS: [(u64, usize); 2] = [(8 << 20, 64), (4 << 20, 8)];
 
 /// All rows for `workload`, with those of fio if `with_fio`.
 pub fn all(workload: &Workload, with_fio: bool) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let owned = workload.bytes + workload.bytes / 16;
-    for (chunk_bytes, depth) in LIMITS {
-        rows.push(bare(chunk_bytes, depth, false));
-        rows.push(bare(chunk_bytes, depth, true).needing(owned));
-        if with_fio {
-            let name = format!("fio {} x {depth}", format::size(chunk_bytes as u64));
-            let task = Task::Fio { chunk_bytes, depth };
-            rows.push(row(Phase::Limit, Role::Fio, name, task));
-        }
+    let bytes = workload.bytes;
+    // A load that keeps its tensors needs a little more than they take.
+    let owned = bytes + bytes / 16;
+    let mut rows = limits(workload, owned, with_fio);
+    for (phase, role, name, path, needs_bytes) in [
+        (Phase::Cold, Role::Direct, "direct", "direct", owned),
+        (Phase::Cold, Role::Buffered, "buffered", "buffered", owned),
+        (Phase::Cold, Role::Auto, "auto", "auto", owned),
+        (Phase::Cold, Role::Mapped, "mapped", "mapped", 0),
+        (Phase::Cold, Role::Streamed, "auto (streamed)", "auto", 0),
+        (Phase::Cold, Role::Capped, "auto, at most", "auto", 0),
+        // For warm loads the page cache needs the size of the checkpoint, too.
+        (Phase::Warm, Role::Direct, "direct", "direct", owned + bytes),
+        (Phase::Warm, Role::Buffered, "buffered", "buffered", owned + bytes),
+        (Phase::Warm, Role::Auto, "auto", "auto", owned + bytes),
+        (Phase::Warm, Role::Mapped, "mapped", "mapped", bytes),
+    ] {
+        let (name, limit) = match (role, workload.cap_bytes) {
+            (Role::Capped, None) => continue,
+            (Role::Capped, Some(cap)) => (format!("{name} {}", format::size(cap)), cap.to_string()),
+            _ => (name.to_owned(), "unlimited".to_owned()),
+        };
+        // The limit is always given, as it overrides the environment.
+        let options = [format!("--read-path={path}"), format!("--memory-limit={limit}")];
+        let mut arguments = vec!["load".into(), "--json".into()];
+        arguments.extend(options.map(OsString::from));
+        arguments.extend((role == Role::Streamed).then(|| "--drop".into()));
+        arguments.extend(["--".into(), workload.location.to_owned()]);
+        rows.push(Row { phase, name, role, arguments, needs_bytes, runs: Vec::new() });
     }
-    let loads = [("direct", Role::Direct), ("buffered", Role::Buffered), ("auto", Role::Auto)];
-    for (path, role) in loads {
-        rows.push(load(Phase::Cold, role, path, &[]).needing(owned));
-    }
-    rows.push(load(Phase::Cold, Role::Mapped, "mapped", &[]));
-    rows.push(load(Phase::Cold, Role::Streamed, "auto", &["--drop"]));
-    if let Some(cap) = workload.cap_bytes {
-        let mut capped = load(Phase::Cold, Role::Capped, "auto", &[]);
-        capped.name = format!("auto, at most {}", format::size(cap));
-        capped.task = Task::Load(load_options("auto", &cap.to_string(), &[]));
-        rows.push(capped);
-    }
-    // For warm loads the page cache needs the size of the checkpoint, too.
-    for (path, role) in loads {
-        rows.push(load(Phase::Warm, role, path, &[]).needing(owned + workload.bytes));
-    }
-    rows.push(load(Phase::Warm, Role::Mapped, "mapped", &[]).needing(workload.bytes));
-    let floors = [
+    for (kind, role, name, times) in [
         (Reference::Memcpy, Role::Memcpy, "memcpy", 2),
         (Reference::MemcpyHuge, Role::Memcpy, "memcpy, huge pages", 2),
         (Reference::MmapTouch, Role::MmapTouch, "mmap and touch", 0),
         (Reference::FreshMemory, Role::FreshMemory, "fresh memory", 1),
         (Reference::PlainRead, Role::Other, "plain read", 1),
-    ];
-    for (kind, role, name, times) in floors {
-        let row = row(Phase::Floor, role, name.into(), Task::Reference(kind, Vec::new()));
-        rows.push(row.needing(workload.bytes * times + owned));
+    ] {
+        let arguments = kind.arguments(&[], workload.files);
+        let (name, needs_bytes) = (name.to_owned(), bytes * times + owned);
+        rows.push(Row { phase: Phase::Floor, name, role, arguments, needs_bytes, runs: vec![] });
     }
     rows
 }
 
-/// Bare direct reads of `chunk_bytes`, `depth` in flight.
+/// Direct reads of cold files without a loader.
 ///
-/// With `keep` the reads go into memory that is kept, as in a load, but was faulted in beforehand.
-/// If that is slower than with reused buffers, a load that keeps its tensors is slower, too.
-fn bare(chunk_bytes: usize, depth: usize, keep: bool) -> Row {
-    let mut name = format!("io_uring {} x {depth}", format::size(chunk_bytes as u64));
-    let mut options = vec![format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
-    let mut role = Role::Bare;
-    if keep {
-        name += ", kept";
-        options.push("--keep".into());
-        role = Role::BareKept;
+/// Where they are kept, the reads go into memory that is kept, as in a load, but was faulted in
+/// beforehand. If that is slower than with reused buffers, a load that keeps its tensors is slower,
+/// too.
+fn limits(workload: &Workload, owned: u64, with_fio: bool) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (chunk_bytes, depth) in LIMITS {
+        let shape = format!("{} x {depth}", format::size(chunk_bytes));
+        let options = [format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
+        let kept = [&options[..], &["--keep".to_owned()]].concat();
+        for (kind, role, name, options, needs_bytes) in [
+            (Reference::Direct, Role::Bare, format!("io_uring {shape}"), &options[..], 0),
+            (Reference::Direct, Role::BareKept, format!("io_uring {shape}, kept"), &kept, owned),
+            (Reference::Fio, Role::Fio, format!("fio {shape}"), &options, 0),
+        ] {
+            let arguments = kind.arguments(options, workload.files);
+            let row = Row { phase: Phase::Limit, name, role, arguments, needs_bytes, runs: vec![] };
+            if with_fio || role != Role::Fio {
+                rows.push(row);
+            }
+        }
     }
-    row(Phase::Limit, role, name, Task::Reference(Reference::Direct, options))
-}
-
-fn row(phase: Phase, role: Role, name: String, task: Task) -> Row {
-    Row { phase, name, role, task, needs_bytes: 0, runs: Vec::new() }
-}
-
-fn load(phase: Phase, role: Role, path: &str, more: &[&str]) -> Row {
-    let name = [&[path], more].concat().join(" ").replace("--drop", "(streamed)");
-    row(phase, role, name, Task::Load(load_options(path, "unlimited", more)))
-}
-
-/// The options of `ringload load`. The limit is always given, as it overrides the environment.
-fn load_options(path: &str, limit: &str, more: &[&str]) -> Vec<String> {
-    let mut options = vec!["load".to_owned(), "--json".to_owned()];
-    options.push(format!("--read-path={path}"));
-    options.push(format!("--memory-limit={limit}"));
-    options.extend(more.iter().map(|&option| option.to_owned()));
-    options
+    rows
 }
 
 impl Row {
-    fn needing(self, needs_bytes: u64) -> Self {
-        Self { needs_bytes, ..self }
-    }
-
     /// Runs the row once more.
     ///
     /// # Errors
     /// When the measuring process fails.
-    pub fn measure(&mut self, workload: &Workload) -> Outcome {
-        let run = match &self.task {
-            Task::Load(options) => {
-                let mut arguments: Vec<OsString> = options.iter().map(OsString::from).collect();
-                arguments.extend(["--".into(), workload.location.to_owned()]);
-                child::run(&arguments)?
-            }
-            Task::Reference(kind, options) => child::run(&kind.arguments(options, workload.files))?,
-            Task::Fio { chunk_bytes, depth } => fio::run(workload.files, *chunk_bytes, *depth)?,
-        };
-        self.runs.push(run);
+    pub fn measure(&mut self) -> Outcome {
+        let run = Invocation::own().and_then(|own| own.args(&self.arguments).figures());
+        self.runs.push(run.map_err(|error| Error::from_io("measure a row", error))?);
         Ok(())
     }
 
@@ -197,11 +179,11 @@ impl Row {
     }
 
     pub fn gigabytes_per_second(&self) -> Option<f64> {
-        self.median(Run::gigabytes_per_second)
+        self.median(Figures::gigabytes_per_second)
     }
 
     pub fn cpu_seconds_per_gigabyte(&self) -> Option<f64> {
-        self.median(Run::cpu_seconds_per_gigabyte)
+        self.median(Figures::cpu_seconds_per_gigabyte)
     }
 
     pub fn peak_bytes(&self) -> Option<u64> {
@@ -216,19 +198,8 @@ impl Row {
         (median > 0.0).then(|| (most - least) / median)
     }
 
-    fn median(&self, figure: impl Fn(&Run) -> f64) -> Option<f64> {
-        median(self.runs.iter().map(figure).collect())
-    }
-}
-
-/// The median of `figures`; `None` if there are none.
-pub fn median(mut figures: Vec<f64>) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(figures[middle]),
-        _ => Some((figures[middle - 1] + figures[middle]) / 2.0),
+    fn median(&self, figure: impl Fn(&Figures) -> f64) -> Option<f64> {
+        median(&self.runs.iter().map(figure).collect::<Vec<_>>())
     }
 }
 
@@ -238,28 +209,20 @@ pub mod tests {
 
     /// A measured row of one gigabyte.
     pub fn measured(phase: Phase, role: Role, seconds: &[f64], cpu: f64, peak: u64) -> Row {
-        let mut row = row(phase, role, "a row".into(), Task::Load(Vec::new()));
-        row.runs.extend(seconds.iter().map(|&seconds| Run {
+        let runs = seconds.iter().map(|&seconds| Figures {
             bytes: 1_000_000_000,
             seconds,
             cpu_seconds: cpu,
             peak_rss_bytes: Some(peak),
-            process_seconds: seconds,
-        }));
-        row
+            ..Figures::default()
+        });
+        let (name, arguments) = ("a row".into(), Vec::new());
+        Row { phase, name, role, arguments, needs_bytes: 0, runs: runs.collect() }
     }
 
     fn rows(cap_bytes: Option<u64>, fio: bool) -> Vec<Row> {
         let files = ["/m/a".into()];
         all(&Workload { location: "/m".as_ref(), files: &files, bytes: 1 << 30, cap_bytes }, fio)
-    }
-
-    #[test]
-    fn the_median_is_the_middle_one() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0]), Some(3.0));
-        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), Some(3.0));
     }
 
     #[test]

@@ -10,12 +10,12 @@
 //! directory with a manifest may be overwritten, and one whose manifest is incomplete is not used. A
 //! directory with other content is refused.
 
-use super::shapes::{self, Shape};
-use super::writer;
+use super::model;
 use crate::failure::{Failure, Outcome};
 use crate::format;
 use nix::sys::statvfs::statvfs;
 use ringload::{Error, ErrorKind};
+use ringload_measure::checkpoint::{self, Tensor};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,13 +38,13 @@ struct Manifest {
 }
 
 impl Manifest {
-    fn of(layers: u64, shards: &[Vec<Shape>]) -> Self {
+    fn of(layers: u64, shards: &[Vec<Tensor>]) -> std::io::Result<Self> {
         let mut files = Vec::with_capacity(shards.len());
         for (number, shard) in shards.iter().enumerate() {
-            let header_bytes = writer::header(shard).len() as u64;
-            files.push((name(number, shards.len()), header_bytes + shapes::bytes_of(shard)));
+            let bytes = checkpoint::header(shard)?.len() as u64 + checkpoint::data_bytes(shard);
+            files.push((checkpoint::shard_name(number, shards.len()), bytes));
         }
-        Self { version: 1, complete: true, layers, files }
+        Ok(Self { version: 1, complete: true, layers, files })
     }
 
     fn bytes(&self) -> u64 {
@@ -69,25 +69,22 @@ impl Manifest {
     }
 }
 
-fn name(number: usize, of: usize) -> String {
-    format!("model-{:05}-of-{of:05}.safetensors", number + 1)
-}
-
 /// Returns a directory below `base` with a checkpoint of about `size_bytes`, which is written if
 /// needed; `progress` is called with the bytes written and the total.
 ///
 /// # Errors
 /// When the size is too small for a model, the disk too full, or writing fails.
 pub fn checkpoint(base: &Path, size_bytes: u64, progress: impl Fn(u64, u64)) -> Outcome<PathBuf> {
-    if size_bytes < shapes::least_bytes() {
-        let least = format::size(shapes::least_bytes());
+    if size_bytes < model::least_bytes() {
+        let least = format::size(model::least_bytes());
         let sentence = format!("--size is too small for a model; give at least {least}");
         return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
     }
-    let layers = shapes::layers_for(size_bytes);
-    let shards = shapes::shards(shapes::model(layers));
-    let manifest = Manifest::of(layers, &shards);
+    let layers = model::layers_for(size_bytes);
+    let shards = model::shards(model::tensors(layers));
     let directory = base.join("llama");
+    let manifest =
+        Manifest::of(layers, &shards).map_err(|error| cannot("write", &directory, error))?;
     if Manifest::read(&directory).is_some_and(|found| found == manifest && found.is_met(&directory))
     {
         return Ok(directory);
@@ -130,7 +127,7 @@ fn check_space(directory: &Path, bytes: u64) -> Outcome {
 fn write(
     directory: &Path,
     manifest: Manifest,
-    shards: &[Vec<Shape>],
+    shards: &[Vec<Tensor>],
     progress: impl Fn(u64, u64),
 ) -> Outcome {
     let total = manifest.bytes();
@@ -139,13 +136,15 @@ fn write(
     let mut done = 0;
     for ((name, bytes), shard) in incomplete.files.iter().zip(shards) {
         let path = directory.join(name);
-        writer::write_shard(&path, shard, |written| progress(done + written, total))
-            .map_err(|error| cannot("write", &path, error))?;
-        done += bytes;
+        checkpoint::write(&path, shard, *bytes, |tensor, _| {
+            done += tensor.bytes();
+            progress(done, total);
+        })
+        .map_err(|error| cannot("write", &path, error))?;
     }
     let path = directory.join("model.safetensors.index.json");
     let names = incomplete.files.iter().map(|(name, _)| name.as_str());
-    fs::write(&path, writer::index(names.zip(shards)))
+    fs::write(&path, checkpoint::index(names.zip(shards.iter().map(Vec::as_slice))))
         .map_err(|error| cannot("write", &path, error))?;
     Manifest { complete: true, ..incomplete }.write(directory)
 }

@@ -3,7 +3,7 @@
 //! The group and each of its ancestors may have a limit, and the lowest counts. Control groups of
 //! version 1 are not examined.
 
-use crate::system::read_text;
+use ringload_measure::system::read_text;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";

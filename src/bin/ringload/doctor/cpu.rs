@@ -3,11 +3,11 @@
 use super::cgroup;
 use super::finding::Finding;
 use crate::format;
-use crate::system::read_text;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::Pid;
 use ringload::internals::numbers_in;
+use ringload_measure::system::read_text;
 
 /// The limit on open files that suffices for checkpoints of hundreds of shards, each of which is
 /// opened once for each read path.

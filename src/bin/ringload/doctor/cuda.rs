@@ -2,11 +2,11 @@
 
 use super::finding::Finding;
 use crate::format;
-use crate::system::read_text;
 #[cfg(test)]
 use ringload::Device;
 use ringload::internals::{has_several_nodes, node_of, probe_gds};
 use ringload::{GpuInfo, gpus};
+use ringload_measure::system::read_text;
 use std::path::{Path, PathBuf};
 
 const LIBRARY: &str = "libcuda.so.1";

@@ -1,7 +1,7 @@
 //! The version of the kernel, and which of its features loads use.
 
 use super::finding::Finding;
-use crate::system::read_text;
+use ringload_measure::system::read_text;
 
 /// The first kernel whose io_uring has the operations and fixes that loads need.
 const IO_URING: Version = (5, 10);

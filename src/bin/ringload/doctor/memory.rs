@@ -3,8 +3,8 @@
 use super::cgroup;
 use super::finding::Finding;
 use crate::format;
-use crate::system::{bytes_in, read_text};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use ringload_measure::system::{bytes_in, read_text};
 
 /// The default size of a ring; to register it, the kernel locks its memory.
 const DEFAULT_RING_BYTES: u64 = 256 << 20;

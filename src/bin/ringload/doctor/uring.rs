@@ -1,9 +1,9 @@
 //! Examines whether io_uring can be used, and if not, what forbids it.
 
 use super::finding::Finding;
-use crate::system::read_text;
 use io_uring::{IoUring, Probe, opcode};
 use ringload::internals::{probe_io_uring, probe_registration};
+use ringload_measure::system::read_text;
 use std::error::Error;
 use std::io;
 

@@ -3,10 +3,8 @@
 use super::digest::Digests;
 use crate::failure::Outcome;
 use crate::format;
-use crate::system::{bytes_in, read_text};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
 use ringload::{Downgrade, Error, Summary, TensorStream};
+use ringload_measure::figures::{cpu_seconds, peak_rss_bytes};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -31,7 +29,9 @@ impl Report {
     /// # Errors
     /// When the kernel does not report the CPU time of the process.
     pub fn of(stream: &TensorStream) -> Outcome<Self> {
-        Ok(Self::new(stream.summary(), cpu_seconds()?, peak_rss_bytes()))
+        let cpu_seconds = cpu_seconds()
+            .map_err(|error| Error::from_io("read the CPU time of this process", error))?;
+        Ok(Self::new(stream.summary(), cpu_seconds, peak_rss_bytes()))
     }
 
     fn new(summary: Summary, cpu_seconds: f64, peak_rss_bytes: Option<u64>) -> Self {
@@ -148,22 +148,6 @@ impl Report {
         }
         line
     }
-}
-
-/// User and system time of this process so far.
-///
-/// # Errors
-/// When the kernel does not report it.
-pub fn cpu_seconds() -> Outcome<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)
-        .map_err(|error| Error::from_io("read the CPU time of this process", error.into()))?;
-    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
-}
-
-/// The peak resident memory of this process; `None` where the kernel does not report it.
-pub fn peak_rss_bytes() -> Option<u64> {
-    bytes_in(&read_text("/proc/self/status")?, "VmHWM:")
 }
 
 #[cfg(test)]
