@@ -4,9 +4,11 @@
 //! {"metadata": {...}, "weight_map": {"tensor": "model-00001-of-00002.safetensors", ...}}
 //! ```
 //!
-//! An index lists the shards of a checkpoint. It also serves as a check: every tensor of the index
-//! must be in the shard that the index says. A tensor that is in a shard but not in the index is
-//! loaded too. `metadata` (a `total_size` that is often wrong) and other fields are not used.
+//! An index lists the shards of a checkpoint, and decides which of two shards a tensor is taken from
+//! that both have. A tensor that is in a shard but not in the index is loaded too. A tensor of the
+//! index that its shard lacks is taken from another shard that has it, or else reported as missing;
+//! with `strict`, both are errors. `metadata` (a `total_size` that is often wrong) and other fields
+//! are not used.
 //!
 //! File names are relative to the directory of the index and must stay below it: they are neither
 //! absolute nor contain `..`.
@@ -20,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::cores;
 use crate::source::{Opener, Source};
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::io::Read;
 use std::path::{Component, Path};
@@ -43,6 +46,15 @@ const CHUNK_TENSORS: usize = 1 << 13;
 pub(super) struct Index {
     pub(super) location: Location,
     weight_map: WeightMap,
+}
+
+/// A tensor of an index that is not in the shard that the index says.
+pub(super) struct Difference<'a> {
+    pub(super) name: &'a str,
+    /// The position in the index of the shard that the index says.
+    shard: usize,
+    /// The shard that has the tensor; `None` if no shard has it.
+    pub(super) found: Option<Location>,
 }
 
 impl Index {
@@ -108,54 +120,69 @@ impl Index {
         Error::new(ErrorKind::NotFound, sentence).with_source(cause)
     }
 
-    /// Checks that each tensor of the index is in the shard that the index says.
+    /// Whether the index names no tensor.
+    pub(super) fn is_empty(&self) -> bool {
+        self.weight_map.tensors.is_empty()
+    }
+
+    /// The tensors of the index, each with the position of its shard in the index.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.weight_map.tensors.iter().map(|(name, shard)| (&**name, *shard as usize))
+    }
+
+    /// Compares the index with the shards. Returns the differences.
     ///
     /// `numbers` holds, for each position in the index, the index of the shard in `shards`.
     ///
     /// # Errors
-    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the index, the tensor and its shard,
-    /// for the first tensor that is not in its shard.
-    pub(super) fn check(
+    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the index and the tensor, if the
+    /// index names a tensor twice.
+    pub(super) fn compare(
         &self,
         tensors: &TensorTable,
         shards: &[Shard],
         numbers: &[usize],
-    ) -> Result<()> {
+    ) -> Result<Vec<Difference<'_>>> {
         let seen: Vec<_> = tensors.all().iter().map(|_| AtomicBool::new(false)).collect();
         let chunks: Vec<_> = self.weight_map.tensors.chunks(CHUNK_TENSORS).collect();
-        let distinct = parallel::try_map(chunks.len(), cores(), |chunk| {
-            let mut distinct = 0;
+        let compared = parallel::try_map(chunks.len(), cores(), |chunk| {
+            let (mut distinct, mut differences) = (0, Vec::new());
             for (name, shard) in chunks[chunk] {
-                let position = self.find(tensors, shards, numbers, (name, *shard as usize))?;
-                distinct += usize::from(!seen[position].swap(true, Ordering::Relaxed));
+                let found = tensors.position(name);
+                distinct += found.map_or(0, |position| {
+                    usize::from(!seen[position].swap(true, Ordering::Relaxed))
+                });
+                let found = found.map(|position| tensors.all()[position].shard());
+                if found != Some(numbers[*shard as usize]) {
+                    let found = found.map(|shard| shards[shard].location().clone());
+                    differences.push(Difference { name, shard: *shard as usize, found });
+                }
             }
-            Ok(distinct)
+            Ok((distinct, differences))
         })?;
-        if distinct.into_iter().sum::<usize>() == self.weight_map.tensors.len() {
-            return Ok(());
+        let mut distinct = 0;
+        let mut differences = Vec::new();
+        for (of_chunk, mut more) in compared {
+            distinct += of_chunk;
+            differences.append(&mut more);
+        }
+        let missing = differences.iter().filter(|difference| difference.found.is_none());
+        distinct += missing.map(|difference| difference.name).collect::<HashSet<_>>().len();
+        if distinct == self.weight_map.tensors.len() {
+            return Ok(differences);
         }
         let names = self.weight_map.tensors.iter().map(|(name, _)| &**name);
         let repeated = Quoted(first_repeated(names).unwrap_or_default());
         Err(invalid(&self.location, format_args!("the index names tensor {repeated} twice")))
     }
 
-    /// Returns the position in `tensors` of the tensor `name`, which must be in `shard`.
-    fn find(
-        &self,
-        tensors: &TensorTable,
-        shards: &[Shard],
-        numbers: &[usize],
-        (name, shard): (&str, usize),
-    ) -> Result<usize> {
-        let position = tensors
-            .position(name)
-            .ok_or_else(|| self.not_in(name, shard, "which does not contain it"))?;
-        let found = tensors.all()[position].shard();
-        if found == numbers[shard] {
-            return Ok(position);
-        }
-        let location = shards[found].location();
-        Err(self.not_in(name, shard, format_args!("but it is in {location}")))
+    /// The error for a difference that is not accepted.
+    pub(super) fn refuse(&self, difference: &Difference<'_>) -> Error {
+        let reason = match &difference.found {
+            None => "which does not contain it".to_owned(),
+            Some(location) => format!("but it is in {location}"),
+        };
+        self.not_in(difference.name, difference.shard, reason)
     }
 
     fn not_in(&self, name: &str, shard: usize, reason: impl Display) -> Error {

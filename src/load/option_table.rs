@@ -10,7 +10,7 @@ use crate::options::{
     CacheOptions, Device, ENGINE_VARIABLES, MEMORY_LIMIT_VARIABLES, PartialS3Keys, invalid, one_of,
     parse_bytes, parse_dtype, parse_number,
 };
-use OptionGroup::{Cache, Load, Remote};
+use OptionGroup::{Cache, Files, Load, Remote};
 use Setter::{Add, Flag, List, OnePath, Text};
 use std::ffi::OsStr;
 use std::path::Path;
@@ -40,6 +40,8 @@ pub struct LoaderOption {
 pub enum OptionGroup {
     /// The load itself.
     Load,
+    /// The files of a checkpoint.
+    Files,
     /// Object stores and web servers.
     Remote,
     /// The local file cache.
@@ -107,6 +109,12 @@ static OPTIONS: &[LoaderOption] = &[
         .help("How long a load waits for a held tensor when memory is full [default: 10]"),
     entry(Load, "verify", "", Flag(Loader::verify))
         .help("Check every object against the checksum that its store keeps"),
+    entry(Files, "all_files", "", Flag(Loader::all_files))
+        .help("Read every *.safetensors file of a directory, without its index"),
+    entry(Files, "variant", "NAME", Text(|loader, text| Ok(loader.variant(text))))
+        .help("Read the files of this variant in a directory, such as fp16"),
+    entry(Files, "strict", "", Flag(Loader::strict))
+        .help("Refuse an index that names a tensor which is not in the shard that it says"),
     entry(Remote, "region", "REGION", Text(|loader, text| Ok(loader.region(text))))
         .help("Region of the S3 bucket [default: from profile, environment or bucket]"),
     entry(Remote, "endpoint", "URL", Text(|loader, text| Ok(loader.endpoint(text))))
@@ -304,6 +312,9 @@ mod tests {
             ("engines", "2"),
             ("hold_timeout_seconds", "0.5"),
             ("verify", "false"),
+            ("all_files", "true"),
+            ("variant", "fp16"),
+            ("strict", "true"),
             ("region", "eu-central-1"),
             ("endpoint", "http://localhost:9000"),
             ("header", "Authorization: Bearer s3cret"),

@@ -72,6 +72,31 @@ impl Loader {
         self
     }
 
+    /// Reads every `*.safetensors` file of a directory, without its index and by no other rule.
+    #[must_use]
+    pub fn all_files(mut self, all_files: bool) -> Self {
+        self.options.checkpoint.all_files = all_files;
+        self
+    }
+
+    /// Reads the files of a directory that belong to this variant, such as `fp16`:
+    /// `model.fp16.safetensors`, `model.safetensors.index.fp16.json` and the like. An empty text
+    /// selects the files of no variant, which is the default.
+    #[must_use]
+    pub fn variant(mut self, variant: impl Into<String>) -> Self {
+        self.options.checkpoint.variant = Some(variant.into()).filter(|name| !name.is_empty());
+        self
+    }
+
+    /// Refuses a checkpoint whose index names a tensor that is not in the shard that the index says.
+    /// Without this option such a tensor is used from another shard that has it, or else left out
+    /// ([`Checkpoint::missing`](crate::Checkpoint::missing)), with a warning.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.options.checkpoint.strict = strict;
+        self
+    }
+
     /// Sets the destination of tensors: a [`Device`](crate::Device), or a map from their names to
     /// devices. Default: host memory.
     ///

@@ -36,6 +36,7 @@
 //! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and the variables of the store that it names |
 
 mod cache;
+mod checkpoint_files;
 mod device;
 mod dtype;
 mod environment;
@@ -47,6 +48,7 @@ mod runai;
 
 pub(crate) use cache::{CacheOptions, CacheSettings};
 pub use cache::{CacheSize, CacheValidate};
+pub(crate) use checkpoint_files::CheckpointOptions;
 pub(crate) use device::compile;
 pub use device::{Allocation, Device, DeviceMap};
 pub(crate) use dtype::check_dtype;

@@ -24,8 +24,8 @@ const NOT_FLAGS: [&str; 7] = [
 
 /// The flags of all options of a load.
 pub type LoadOptions = LoaderOptions<true>;
-/// The flags of remote locations and of the local file cache alone, for commands that load no
-/// tensors.
+/// The flags of a checkpoint's files, of remote locations and of the local file cache, for commands
+/// that load no tensors.
 pub type StorageOptions = LoaderOptions<false>;
 
 /// The values of the flags that were given.
@@ -81,6 +81,7 @@ fn argument(option: &'static LoaderOption) -> Arg {
     let flag: &'static str = option.name.replace('_', "-").leak();
     let argument = Arg::new(option.name).long(flag).help(option.help);
     let argument = match option.group {
+        OptionGroup::Files => argument.help_heading("Options for the files of a checkpoint"),
         OptionGroup::Remote => argument.help_heading("Options for object stores and web servers"),
         OptionGroup::Cache => argument.help_heading("Options for the local file cache"),
         _ => argument,
