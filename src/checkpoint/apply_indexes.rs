@@ -69,6 +69,6 @@ fn warn<'a>(index: &Index, mut names: impl ExactSizeIterator<Item = &'a str>, wh
     let count = names.len();
     if let Some(first) = names.next() {
         let (location, first) = (&index.location, Quoted(first));
-        tracing::warn!("{location} names {count} tensors {which}, such as {first}");
+        tracing::warn!("{location} names tensors {which}: {count}, such as {first}");
     }
 }

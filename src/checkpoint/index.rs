@@ -28,9 +28,6 @@ use std::io::Read;
 use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The suffix of the name of an index.
-pub(super) const SUFFIX: &str = ".safetensors.index.json";
-
 /// The maximum length of an index in bytes. A million tensors take about 100 MB.
 const MAX_BYTES: u64 = 1 << 30;
 

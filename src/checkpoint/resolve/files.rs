@@ -129,8 +129,8 @@ impl Files {
         if let [one, ..] = &self.left_out[first..] {
             let count = self.left_out.len() - first;
             tracing::info!(
-                "{count} safetensors files in {directory} do not belong to its checkpoint and are \
-                 left out, such as {one}; --all-files reads all files"
+                "safetensors files in {directory} that are left out: {count}, such as {one}; \
+                 --all-files reads all files"
             );
         }
     }

@@ -6,9 +6,9 @@
 
 use super::files::{Files, ShardNamedBy};
 use super::selection::{
-    PATTERN_OPTIONS, SHARD_SUFFIX, has_suffix, malformed, no_match, usual_names,
+    PATTERN_OPTIONS, SHARD_SUFFIX, has_suffix, is_index, malformed, no_match, usual_names,
 };
-use crate::checkpoint::index::{self, Index};
+use crate::checkpoint::index::Index;
 use crate::error::{ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::source::Opener;
@@ -27,7 +27,7 @@ pub(super) fn add(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result
         return add_matches(files, opener, uri, names);
     }
     let name = OsStr::new(uri.name());
-    if has_suffix(name, index::SUFFIX) {
+    if is_index(name) {
         return files.add_index(opener, Location::Object(uri.clone()));
     }
     if has_suffix(name, SHARD_SUFFIX) {
@@ -97,7 +97,7 @@ fn add_matches(
     }
     for name in names {
         let found = uri.join(&name);
-        match has_suffix(OsStr::new(&name), index::SUFFIX) {
+        match is_index(OsStr::new(&name)) {
             true => files.add_index(opener, Location::Object(found))?,
             false => add_shard(files, &found),
         }

@@ -189,7 +189,7 @@ fn a_directory_gives_one_checkpoint() {
         (
             vec![fp16],
             ErrorKind::NotFound,
-            "no variant, only variant \"fp16\"; choose the files with --variant",
+            "of no variant, but files of variant \"fp16\"; choose them with --variant",
         ),
     ] {
         let (got, sentence) = refused(directory(&names).path());
@@ -221,8 +221,13 @@ fn a_variant_is_its_index_its_file_or_its_shards() {
     ] {
         assert_eq!(open(variant).unwrap(), tensor);
     }
+    let named = directory.path().join("model.safetensors.index.int4.json");
+    assert_eq!(opened(named), ["model.fp16.safetensors"]);
     let error = open("fp32").unwrap_err().to_string();
-    assert!(error.contains("only those of no variant, variant \"bf16\", variant"), "{error}");
+    assert!(
+        error.contains("of variant \"fp32\", but files of no variant, of variant \"bf16\""),
+        "{error}"
+    );
 }
 
 /// An index whose `weight_map` is empty hid the complete `model.safetensors` beside it, and the load

@@ -204,19 +204,25 @@ fn incomplete<N>(directory: &Location, stem: &str, sets: &BTreeMap<u64, Vec<(u64
 }
 
 /// The error for a directory that has files of other variants only.
-fn other_variants(directory: &Location, variant: &str, variants: &BTreeSet<&str>) -> Error {
+fn other_variants(directory: &Location, wanted: &str, variants: &BTreeSet<&str>) -> Error {
     let shown = |variant: &&str| match *variant {
-        "" => "those of no variant".to_owned(),
-        variant => format!("variant {}", Quoted(variant)),
+        "" => "of no variant".to_owned(),
+        variant => format!("of variant {}", Quoted(variant)),
     };
     let there: Vec<_> = variants.iter().take(MAX_VARIANTS_SHOWN).map(shown).collect();
-    let wanted = if variant.is_empty() { "no variant" } else { "the wanted variant" };
     let sentence = format!(
-        "the directory {directory} has no *.safetensors file of {wanted}, only {}; choose the files \
-         with --variant NAME",
+        "the directory {directory} has no *.safetensors file {}, but files {}; choose them with \
+         --variant",
+        shown(&wanted),
         there.join(", ")
     );
     Error::new(ErrorKind::NotFound, sentence)
+}
+
+/// Whether `name` is that of an index.
+pub(super) fn is_index(name: &OsStr) -> bool {
+    let name = name.to_str().and_then(FileName::parse);
+    name.is_some_and(|name| name.kind == FileKind::Index)
 }
 
 /// Whether `name` is longer than `suffix` and ends with it.
