@@ -22,14 +22,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::cores;
 use crate::source::{Opener, Source};
+use crate::sys::read_regular;
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::io::Read;
 use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The maximum length of an index in bytes. A million tensors take about 100 MB.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// The maximum number of files that an index may name. Checkpoints of a thousand shards are known.
+const SHARDS_MAX: usize = 50_000;
 
 /// The bytes of an index object that are read at a time. The first read is shorter: its bytes arrive
 /// with the response that opens the object.
@@ -62,7 +65,7 @@ impl Index {
     /// is not below its directory; the errors of opening and reading it.
     pub(super) fn read(opener: &Opener, location: Location) -> Result<Index> {
         let text = match &location {
-            Location::File(path) => read_file(path)?,
+            Location::File(path) => read_regular(path, "index", MAX_BYTES)?,
             // Opened without verification: stores keep checksums only of large files, and the index
             // is checked against the shards.
             Location::Object(uri) => read_object(&*opener.open_object(uri, false)?)?,
@@ -73,6 +76,13 @@ impl Index {
         })?;
         let weight_map = json::parse_index(&text)
             .map_err(|error| invalid(&location, format_args!("the index is invalid: {error}")))?;
+        if weight_map.shards.len() > SHARDS_MAX {
+            let count = weight_map.shards.len();
+            let why = format_args!(
+                "the index names {count} files, more than the maximum of {SHARDS_MAX}"
+            );
+            return Err(invalid(&location, why));
+        }
         let index = Index { location, weight_map };
         index.check_file_names()?;
         Ok(index)
@@ -214,20 +224,6 @@ impl Index {
 
 fn invalid(location: &Location, reason: impl Display) -> Error {
     Error::new(ErrorKind::InvalidCheckpoint, format!("{location}: {reason}"))
-}
-
-/// Reads an index file of at most [`MAX_BYTES`] bytes.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let fail = |cause| Error::from_io(format_args!("read the index {}", path.display()), cause);
-    let file = std::fs::File::open(path).map_err(fail)?;
-    let mut text = Vec::new();
-    let hint_bytes = file.metadata().map_err(fail)?.len().min(MAX_BYTES) + 1;
-    text.try_reserve_exact(hint_bytes as usize).map_err(|cause| fail(cause.into()))?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(fail)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(too_long(&path.into()));
-    }
-    Ok(text)
 }
 
 /// Reads an index object. Memory grows with the bytes received, whatever length the server reports.

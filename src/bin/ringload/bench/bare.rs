@@ -10,7 +10,7 @@
 
 use io_uring::{IoUring, opcode, types};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use ringload::internals::{PAGE_BYTES, Ring, Window};
+use ringload::internals::{PAGE_BYTES, Ring, Window, open_regular};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
@@ -138,7 +138,7 @@ impl MappedFiles {
     pub fn touch(paths: &[PathBuf]) -> io::Result<Self> {
         let mut mapped = Self { parts: Vec::with_capacity(paths.len()) };
         for path in paths {
-            let file = File::open(path)?;
+            let file = open_regular(path, "file").map_err(io::Error::other)?;
             let Some(len) = NonZeroUsize::new(file.metadata()?.len() as usize) else { continue };
             // SAFETY: a new read-only mapping at an address of the kernel's choice aliases nothing.
             let base =
