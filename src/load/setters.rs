@@ -30,7 +30,7 @@ impl Loader {
         self
     }
 
-    /// Sets the number of engines (threads that read); 0 chooses it by the size of the load and the
+    /// Sets the number of engines (threads that read), at most 1024; 0 chooses it by the size of the load and the
     /// number of cores. Takes precedence over the environment.
     #[must_use]
     pub fn engines(mut self, engines: usize) -> Self {
@@ -201,9 +201,12 @@ impl Loader {
     pub(super) fn read_options(&self) -> Result<ReadOptions> {
         let engines = match self.options.engines {
             0 => options::engines_from(options::environment, options::cores())?,
-            engines => Some(engines),
+            engines => Some(options::at_most(engines, options::ENGINES_MAX, "engines")?),
         };
+        let max = options::CONNECTIONS_MAX_SET;
         let connections = self.opener.options.connections;
+        let connections =
+            connections.map(|set| options::at_most(set, max, "connections")).transpose()?;
         Ok(ReadOptions { engines, connections, read_bytes: self.options.read_bytes })
     }
 }

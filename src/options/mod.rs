@@ -55,10 +55,11 @@ pub(crate) use dtype::check_dtype;
 pub use dtype::parse_dtype;
 pub use environment::environment_memory_limit;
 pub(crate) use environment::{
-    ENGINE_VARIABLES, MEMORY_LIMIT_VARIABLES, cores, engines_from, environment, memory_limit_from,
+    CONNECTIONS_MAX_SET, ENGINE_VARIABLES, ENGINES_MAX, MEMORY_LIMIT_VARIABLES, cores,
+    engines_from, environment, memory_limit_from,
 };
 pub use memory_limit::MemoryLimit;
-pub(crate) use parse::{invalid, one_of, parse_bytes, parse_number};
+pub(crate) use parse::{at_most, invalid, one_of, parse_bytes, parse_number};
 pub use reading::{Order, ReadPath};
 pub(crate) use remote::{PartialS3Keys, RemoteOptions, parse_header};
 pub use remote::{RetryLimits, S3Credentials};

@@ -5,6 +5,7 @@ use crate::format::{self, Align};
 use crate::locations::Locations;
 use crate::options::{self, StorageOptions};
 use crate::output;
+use ringload::internals::Escaped;
 use ringload::{Checkpoint, Dtype, Shard, TensorInfo};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -56,15 +57,14 @@ fn print_listing(out: &mut dyn Write, checkpoint: &Checkpoint) -> io::Result<()>
         writeln!(out, "left out  {location}")?;
     }
     for (key, value) in checkpoint.metadata() {
-        writeln!(out, "metadata  {key} = {}", value.escape_debug())?;
+        writeln!(out, "metadata  {} = {}", format::name(key), Escaped(value))?;
     }
     Ok(())
 }
 
 fn tensor_row(tensor: &TensorInfo) -> [String; 5] {
     [
-        // A name may hold control characters, which must not reach the terminal.
-        tensor.name().escape_debug().to_string(),
+        format::name(tensor.name()),
         tensor.dtype().to_string(),
         format::shape(tensor.shape()),
         format::size(tensor.len_bytes()),
