@@ -18,7 +18,7 @@ use super::parallel;
 use super::shard::Shard;
 use super::tensor_table::TensorTable;
 use super::text::{Quoted, first_repeated};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::location::Location;
 use crate::options::cores;
 use crate::source::{Opener, Source};
@@ -249,7 +249,7 @@ fn read_object(source: &dyn Source) -> Result<Vec<u8>> {
 }
 
 fn too_long(location: &Location) -> Error {
-    invalid(location, format_args!("the index is longer than {MAX_BYTES} bytes"))
+    invalid(location, format_args!("the index is longer than {}", Size(MAX_BYTES)))
 }
 
 /// Checks `name` as the file name of a shard. The error says what is wrong with it.

@@ -7,9 +7,11 @@
 pub(crate) mod errno;
 mod escaped;
 mod kind;
+mod size;
 
 pub use escaped::Escaped;
 pub use kind::ErrorKind;
+pub(crate) use size::Size;
 
 use std::fmt;
 

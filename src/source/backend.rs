@@ -30,7 +30,7 @@ pub struct Backend {
 struct Inner {
     kind: Cell<BackendKind>,
     registered: Option<Registered>,
-    /// The threads of `pread`.
+    /// The threads of `pread` and of other blocking work.
     threads: ReadThreads,
 }
 
@@ -110,6 +110,14 @@ impl Backend {
     /// Falls back to `pread`. Returns false if `pread` is in use already.
     pub fn downgrade(&self) -> bool {
         self.inner.kind.replace(BackendKind::Pread) != BackendKind::Pread
+    }
+
+    /// Runs `work`, which may take long, on a thread other than the engine's, if one can be started.
+    pub(crate) async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.inner.threads.run(work).await
     }
 
     /// Reads once from `file` at `offset` into `window`'s unfilled part. Returns the number of bytes.

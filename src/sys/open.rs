@@ -9,7 +9,7 @@
 //! Every file that the program reads is opened here, except the files of the local file cache, which
 //! has rules of its own. The test `special_files` searches the sources for other calls.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fmt::Display;
 use std::fs::{File, FileType, OpenOptions};
@@ -46,9 +46,8 @@ pub fn read_regular(path: &Path, what: &str, max_bytes: u64) -> Result<Vec<u8>> 
     if bytes.len() as u64 <= max_bytes {
         return Ok(bytes);
     }
-    let (path, max) = (path.display(), max_bytes >> 20);
-    let sentence =
-        format!("the {what} {path} is longer than the limit of {max} MiB; check the path");
+    let (path, max) = (path.display(), Size(max_bytes));
+    let sentence = format!("the {what} {path} is longer than the limit of {max}; check the path");
     Err(Error::invalid_input(sentence))
 }
 
