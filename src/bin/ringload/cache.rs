@@ -3,7 +3,6 @@
 use crate::failure::Outcome;
 use crate::format::{self, Align};
 use crate::output;
-use ringload::internals::Escaped;
 use ringload::{
     CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, Pruned,
 };
@@ -115,7 +114,7 @@ fn row(entry: &CacheEntry) -> [String; 4] {
         format::size(entry.len_bytes),
         present,
         format!("{} ago", format::duration(age.max(1.0))),
-        Escaped(&entry.location).to_string(),
+        entry.location.escape_debug().to_string(),
     ]
 }
 
@@ -150,7 +149,7 @@ fn write_checked(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
         corrupt => format!("{} CORRUPT", format::count(corrupt, "page")),
     };
     let bytes = format::size(checked.checked_bytes);
-    writeln!(out, "{bytes} {result}  {}", Escaped(&checked.entry.location))
+    writeln!(out, "{bytes} {result}  {}", checked.entry.location.escape_debug())
 }
 
 fn removed(pruned: &Pruned, json: bool) -> Outcome {

@@ -2,7 +2,8 @@
 //!
 //! * [`DirectReads`] measures the disk. One thread keeps `depth` O_DIRECT reads of `chunk` bytes in
 //!   flight on one io_uring, over all files from first byte to last. The reads reuse a few buffers,
-//!   or each has its own, as in a load that keeps its tensors. The bytes are not used.
+//!   or each has its own, as in a load that keeps its tensors. The bytes are not used. Where io_uring
+//!   is refused, threads read with pread(2).
 //! * [`MappedFiles`] measures mapping. Files in the page cache are mapped, and one thread reads one
 //!   byte of each page.
 
@@ -10,17 +11,21 @@
 
 use io_uring::{IoUring, opcode, types};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use ringload::internals::{PAGE_BYTES, Ring, Window, open_regular};
+use ringload::internals::{PAGE_BYTES, Ring, Window};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// The error of a read that returned less than the file holds.
+const SHORT: &str = "a direct read was short";
 
 /// Direct reads that are ready to run: the files are open and the buffers faulted in.
 pub struct DirectReads {
-    uring: IoUring,
     buffers: Vec<Window>,
     /// The reads in reverse order: file, offset, expected bytes.
     reads: Vec<(usize, u64, usize)>,
@@ -61,15 +66,41 @@ impl DirectReads {
         let slot = ring.allocate(chunk_bytes * count).ok_or(io::ErrorKind::OutOfMemory)?;
         let ends: Vec<_> = (1..=count).map(|i| i * chunk_bytes).collect();
         let buffers = slot.into_windows(&ends);
-        let uring = IoUring::new(depth.next_power_of_two() as u32)?;
-        Ok(Self { uring, buffers, reads, files, chunk_bytes, depth, reuse })
+        Ok(Self { buffers, reads, files, chunk_bytes, depth, reuse })
     }
 
-    /// Reads everything and returns the number of bytes.
+    /// Reads everything on `depth` threads and returns the number of bytes.
     ///
     /// # Errors
-    /// The error of a read, once no read is in flight any more.
-    pub fn run(mut self) -> io::Result<u64> {
+    /// The error of a read.
+    pub fn run_on_threads(mut self) -> io::Result<u64> {
+        let (reads, files, next) = (&self.reads, &self.files, &AtomicUsize::new(0));
+        let read_some = |buffer: &mut [u8]| {
+            let mut bytes = 0;
+            let take = || reads.iter().rev().nth(next.fetch_add(1, Ordering::Relaxed));
+            while let Some(&(file, offset, expected)) = take() {
+                if files[file].read_at(buffer, offset)? < expected {
+                    return Err(io::Error::other(SHORT));
+                }
+                bytes += expected as u64;
+            }
+            Ok(bytes)
+        };
+        thread::scope(|scope| {
+            let buffers = self.buffers.iter_mut().take(self.depth).map(Window::unfilled_mut);
+            let threads: Vec<_> =
+                buffers.map(|buffer| scope.spawn(move || read_some(buffer))).collect();
+            let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
+            joined.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).sum()
+        })
+    }
+
+    /// Reads everything on one io_uring and returns the number of bytes.
+    ///
+    /// # Errors
+    /// The error of io_uring, or of a read, once no read is in flight any more.
+    pub fn run_on_uring(mut self) -> io::Result<u64> {
+        let mut uring = IoUring::new(self.depth.next_power_of_two() as u32)?;
         let mut free: Vec<usize> = (0..self.buffers.len()).collect();
         let mut expected_bytes = vec![0; self.buffers.len()];
         let (mut bytes, mut in_flight) = (0, 0);
@@ -79,21 +110,21 @@ impl DirectReads {
                 let Some(buffer) = free.pop() else { break };
                 if let Some((file, offset, expected)) = self.reads.pop() {
                     expected_bytes[buffer] = expected;
-                    self.submit(file, offset, buffer);
+                    self.submit(&mut uring, file, offset, buffer);
                     in_flight += 1;
                 }
             }
             if in_flight == 0 {
                 return failure.map_or(Ok(bytes), Err);
             }
-            if let Err(error) = self.uring.submit_and_wait(1)
+            if let Err(error) = uring.submit_and_wait(1)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 // The kernel may still write to the buffers, so they are leaked.
-                std::mem::forget(self);
+                std::mem::forget((self, uring));
                 return Err(error);
             }
-            for entry in self.uring.completion() {
+            for entry in uring.completion() {
                 let buffer = entry.user_data() as usize;
                 in_flight -= 1;
                 if self.reuse {
@@ -102,7 +133,7 @@ impl DirectReads {
                 match entry.result() {
                     code @ ..0 => failure = Some(io::Error::from_raw_os_error(-code)),
                     got if (got as usize) < expected_bytes[buffer] => {
-                        failure = Some(io::Error::other("a direct read was short"));
+                        failure = Some(io::Error::other(SHORT));
                     }
                     _ => bytes += expected_bytes[buffer] as u64,
                 }
@@ -110,7 +141,7 @@ impl DirectReads {
         }
     }
 
-    fn submit(&mut self, file: usize, offset: u64, buffer: usize) {
+    fn submit(&mut self, uring: &mut IoUring, file: usize, offset: u64, buffer: usize) {
         let fd = types::Fd(self.files[file].as_raw_fd());
         let into = self.buffers[buffer].unfilled_ptr();
         let entry = opcode::Read::new(fd, into, self.chunk_bytes as u32)
@@ -119,7 +150,7 @@ impl DirectReads {
             .user_data(buffer as u64);
         // SAFETY: the buffer is `chunk_bytes` long, in no other operation (it was taken off the
         // free list), and `run` keeps it, and the file, until this operation has completed.
-        let pushed = unsafe { self.uring.submission().push(&entry) };
+        let pushed = unsafe { uring.submission().push(&entry) };
         debug_assert!(pushed.is_ok(), "there are as many entries as buffers");
     }
 }
@@ -138,7 +169,7 @@ impl MappedFiles {
     pub fn touch(paths: &[PathBuf]) -> io::Result<Self> {
         let mut mapped = Self { parts: Vec::with_capacity(paths.len()) };
         for path in paths {
-            let file = open_regular(path, "file").map_err(io::Error::other)?;
+            let file = File::open(path)?;
             let Some(len) = NonZeroUsize::new(file.metadata()?.len() as usize) else { continue };
             // SAFETY: a new read-only mapping at an address of the kernel's choice aliases nothing.
             let base =
@@ -182,8 +213,10 @@ mod tests {
             })
             .collect();
         MappedFiles::touch(&paths).unwrap();
-        for reuse in [true, false] {
-            match DirectReads::prepare(&paths, 16 << 10, 4, reuse).and_then(DirectReads::run) {
+        let runs: [fn(DirectReads) -> io::Result<u64>; 2] =
+            [DirectReads::run_on_uring, DirectReads::run_on_threads];
+        for (reuse, run) in [(true, runs[0]), (false, runs[0]), (true, runs[1])] {
+            match DirectReads::prepare(&paths, 16 << 10, 4, reuse).and_then(run) {
                 Ok(bytes) => assert_eq!(bytes, 109_096),
                 // The sandbox has no io_uring, or the temporary directory no direct reads.
                 Err(refused) => eprintln!("skipped: {refused}"),

@@ -9,7 +9,6 @@ use crate::format;
 use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use ringload::Tensor;
-use ringload::internals::{Escaped, spawn_scoped};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -30,20 +29,15 @@ type Hashed = (Digests, Vec<Tensor>);
 
 impl<'scope> Digester<'scope> {
     /// Starts the workers, which keep the tensors that `retention` selects.
-    ///
-    /// # Errors
-    /// When not even one of them can be started.
-    pub fn start(scope: &'scope Scope<'scope, '_>, retention: Retention) -> ringload::Result<Self> {
+    pub fn start(scope: &'scope Scope<'scope, '_>, retention: Retention) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (queue, tensors) = mpsc::sync_channel(cores);
         let tensors = Arc::new(Mutex::new(tensors));
-        let start = |_| {
+        let workers = (0..cores).map(|_| {
             let tensors = Arc::clone(&tensors);
-            spawn_scoped(scope, "ringload-digest", move || work(&tensors, retention))
-        };
-        let mut workers = vec![start(0)?];
-        workers.extend((1..cores).map_while(|number| start(number).ok()));
-        Ok(Digester { queue, workers })
+            scope.spawn(move || work(&tensors, retention))
+        });
+        Digester { queue, workers: workers.collect() }
     }
 
     /// Queues a tensor; blocks while the queue is full.
@@ -89,15 +83,18 @@ fn work(tensors: &Mutex<Receiver<Tensor>>, retention: Retention) -> ringload::Re
 
 /// Writes the digests as `sha256sum` does: the digest, two spaces, the name.
 ///
-/// A name with a control character or a backslash is escaped, and its line begins with a backslash.
+/// A name with a line break or a backslash is escaped, and its line begins with a backslash.
 ///
 /// # Errors
 /// The errors of `out`.
 pub fn write(out: &mut dyn Write, digests: &Digests) -> io::Result<()> {
     for (name, digest) in digests {
-        let escaped = Escaped(name.replace('\\', "\\\\")).to_string();
-        let mark = if escaped == *name { "" } else { "\\" };
-        writeln!(out, "{mark}{digest}  {escaped}")?;
+        if name.contains(['\\', '\n', '\r']) {
+            let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+            writeln!(out, "\\{digest}  {name}")?;
+        } else {
+            writeln!(out, "{digest}  {name}")?;
+        }
     }
     Ok(())
 }
