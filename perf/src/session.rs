@@ -76,7 +76,7 @@ pub fn run(args: &SessionArgs) -> Result<()> {
         lab.end(&name)?;
     }
     lab.finish_targets()?;
-    print!("{}", report::terminal(lab.records())?);
+    report::terminal(lab.records(), &mut std::io::stdout().lock())?;
     println!("{}\n{}", records.display(), report::render(&records)?.display());
     Ok(())
 }

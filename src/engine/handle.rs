@@ -8,10 +8,9 @@ use super::queue::Completion;
 use super::runtime;
 use super::shared::Shared;
 use super::work::Work;
-use crate::error::Result;
+use crate::error::{Error, Result};
 #[cfg(test)]
 use crate::ring::Ring;
-use crate::sys;
 use crate::timeline::Recorder;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -88,7 +87,11 @@ impl LoadHandle {
             affinity.iter().for_each(|affinity| affinity.bind_thread());
             body();
         };
-        self.threads.push(sys::spawn(name, bound)?);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(bound)
+            .map_err(|e| Error::from_io("start an engine thread", e))?;
+        self.threads.push(thread);
         Ok(())
     }
 

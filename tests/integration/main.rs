@@ -32,8 +32,6 @@ mod azure;
 #[cfg(feature = "cli")]
 mod bad_input;
 #[cfg(feature = "cli")]
-mod bounds;
-#[cfg(feature = "cli")]
 mod cache_command;
 #[cfg(feature = "cli")]
 mod cache_faults;
@@ -57,10 +55,6 @@ mod hub;
 mod refusals;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod s3;
-#[cfg(feature = "cli")]
-mod special_files;
-#[cfg(feature = "cli")]
-mod standard_streams;
 #[cfg(feature = "cli")]
 mod trace;
 #[cfg(feature = "cli")]

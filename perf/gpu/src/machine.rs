@@ -1,10 +1,11 @@
 //! The machine on which the figures were measured, as far as the system reports it.
 
 use crate::places;
+use anyhow::{Context, Result};
 use ringload::gpus;
-use ringload::{Error, ErrorKind, Result};
+use ringload_measure::system::{cores, cpu_model, memory_bytes, read_text};
+use ringload_measure::table::markdown;
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::fs;
 
 /// The machine.
@@ -34,12 +35,11 @@ impl Machine {
     /// If there is no such GPU.
     pub fn of(args: &places::PlacesArgs, description: Option<String>) -> Result<Self> {
         let (gpus, (major, minor)) = gpus()?;
-        let Some(gpu) = gpus.into_iter().nth(args.device as usize) else {
-            let sentence = format!("there is no cuda:{}; name another GPU (--device)", args.device);
-            return Err(Error::new(ErrorKind::Device, sentence));
-        };
+        let gpu = gpus.into_iter().nth(args.device as usize).with_context(|| {
+            format!("there is no cuda:{}; name another GPU (--device)", args.device)
+        })?;
         let address = gpu.pci_address.to_lowercase();
-        let of_gpu = |file: &str| text(&format!("/sys/bus/pci/devices/{address}/{file}"));
+        let of_gpu = |file: &str| read_text(format!("/sys/bus/pci/devices/{address}/{file}"));
         let link = |which: &str| {
             let speed = of_gpu(&format!("{which}_link_speed"))?;
             Some(format!("{speed} x{}", of_gpu(&format!("{which}_link_width"))?))
@@ -49,18 +49,18 @@ impl Machine {
             gpu: gpu.name,
             device_bytes: gpu.memory_bytes,
             cuda: format!("{major}.{minor}"),
-            driver: text("/sys/module/nvidia/version").or_else(driver_of_proc),
+            driver: read_text("/sys/module/nvidia/version").or_else(driver_of_proc),
             pcie: link("current").zip(link("max")).map(|(now, most)| format!("{now}, of {most}")),
             numa_node: of_gpu("numa_node"),
             numa_nodes: numa_nodes(),
-            kernel: text("/proc/sys/kernel/osrelease"),
-            cpu: text("/proc/cpuinfo").and_then(|text| cpu_model(&text)),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: text("/proc/meminfo").and_then(|text| bytes_in(&text, "MemTotal:")),
+            kernel: read_text("/proc/sys/kernel/osrelease"),
+            cpu: cpu_model(),
+            cores: cores(),
+            memory_bytes: memory_bytes(),
         })
     }
 
-    pub fn markdown(&self) -> String {
+    pub fn table(&self) -> String {
         let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
         let gibibytes = |bytes: u64| format!("{:.0} GiB", bytes as f64 / (1 << 30) as f64);
         let memory = self.memory_bytes.map_or("unknown".into(), gibibytes);
@@ -75,24 +75,13 @@ impl Machine {
             ("CPU", format!("{}, {} cores", or_unknown(&self.cpu), self.cores)),
             ("memory", memory),
         ];
-        let mut table = "| | |\n| --- | --- |\n".to_owned();
-        for (name, value) in rows {
-            // Writing to a string does not fail.
-            let _ = writeln!(table, "| {name} | {value} |");
-        }
-        table
+        markdown(&["", ""], &rows.map(|(name, value)| vec![name.to_owned(), value]))
     }
-}
-
-/// The content of a file of the kernel.
-fn text(path: &str) -> Option<String> {
-    Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
 /// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug ...`
 fn driver_of_proc() -> Option<String> {
-    let text = text("/proc/driver/nvidia/version")?;
-    version_in(text.lines().next()?)
+    version_in(read_text("/proc/driver/nvidia/version")?.lines().next()?)
 }
 
 fn version_in(line: &str) -> Option<String> {
@@ -110,27 +99,13 @@ fn numa_nodes() -> usize {
     names.filter(is_node).count()
 }
 
-fn cpu_model(cpuinfo: &str) -> Option<String> {
-    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// The line `MemTotal:   1234 kB` of /proc/meminfo, or one like it.
-pub fn bytes_in(meminfo: &str, label: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(label))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_s_tables_are_read() {
+    fn the_version_of_the_driver_is_found() {
         let line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 2023";
         assert_eq!(version_in(line).as_deref(), Some("535.104.05"));
-        assert_eq!(bytes_in("MemTotal:  24 kB\nMemFree: 1 kB\n", "MemTotal:"), Some(24 << 10));
-        assert_eq!(cpu_model("processor\t: 0\nmodel name\t: A CPU\n").as_deref(), Some("A CPU"));
     }
 }

@@ -4,7 +4,7 @@
 //! run = check    the kernels against the library's references, and loads against the files (check)
 //!     + figures  the targets, as ratios within turns A B A B ... (figures)
 //!       |    GPU: the limits, by the driver's own functions     checkpoints: the loaded files
-//!       |    children: measurements that begin with a process
+//!       |    children: measurements that begin with a process     turns: A B A B ...
 //!       report -> DIR/gpu.md, DIR/gpu.json, rewritten after each part; exit status 1 if a check
 //!                 fails or a target is missed
 //! ```
@@ -21,9 +21,9 @@ mod places;
 mod report;
 mod turns;
 
+use anyhow::{Context, Result};
 use clap::Parser;
-use report::Report;
-use ringload::{Error, Result};
+use report::{Report, are_good};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Check { places, check } => check_alone(&places, &check),
         Command::Gpu(places) => machine::Machine::of(&places, None).map(|machine| {
-            print!("{}", machine.markdown());
+            print!("{}", machine.table());
             true
         }),
         Command::Child(command) => children::run(command).map(|()| true),
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -87,13 +87,13 @@ fn main() -> ExitCode {
 /// Whether all checks passed and all targets were reached.
 fn run(args: &RunArgs) -> Result<bool> {
     std::fs::create_dir_all(&args.out)
-        .map_err(|error| Error::from_io(format_args!("make {}", args.out.display()), error))?;
+        .with_context(|| format!("cannot make {}", args.out.display()))?;
     let places = places::Places::new(&args.places)?;
     let gpu = gpu::Gpu::open(args.places.device)?;
     let mut report = Report::new(machine::Machine::of(&args.places, args.machine.clone())?);
     report.checks = check::all(&gpu, &places, &args.check);
     report.write(&args.out)?;
-    if report.checks.iter().all(|check| check.error.is_none()) {
+    if are_good(&report.checks) {
         figures::all(&gpu, &places, &args.figures, &mut report, &args.out)?;
     } else {
         report.skip("the figures: a check failed, so what they would measure is wrong");
@@ -107,5 +107,5 @@ fn check_alone(places: &places::PlacesArgs, args: &check::CheckArgs) -> Result<b
     let gpu = gpu::Gpu::open(places.device)?;
     let checks = check::all(&gpu, &places::Places::new(places)?, args);
     print!("{}", report::table_of_checks(&checks));
-    Ok(checks.iter().all(|check| check.error.is_none()))
+    Ok(are_good(&checks))
 }

@@ -1,8 +1,10 @@
 //! The directories for files, which are removed at the end.
 
+use anyhow::{Context, Result, ensure};
 use nix::sys::statvfs::statvfs;
-use ringload::{Device, Error, ErrorKind, Result};
+use ringload::Device;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// The GPU and the directories to use.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,28 +29,8 @@ pub struct Places {
     pub device: Device,
     /// The ringload command.
     pub ringload: PathBuf,
-    disk: Own,
-    tmpfs: Own,
-}
-
-#[derive(Debug)]
-struct Own(PathBuf);
-
-impl Own {
-    fn below(parent: &Path, name: &str) -> Result<Self> {
-        let path = parent.join(format!("ringload-gpu-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path)
-            .map_err(|error| Error::from_io(format_args!("make {}", path.display()), error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("warning: {} stays behind: {error}", self.0.display());
-        }
-    }
+    disk: TempDir,
+    tmpfs: TempDir,
 }
 
 impl Places {
@@ -57,27 +39,27 @@ impl Places {
     /// # Errors
     /// If they cannot be created.
     pub fn new(args: &PlacesArgs) -> Result<Self> {
-        let beside = || -> Result<PathBuf> {
-            let own = std::env::current_exe()
-                .map_err(|error| Error::from_io("find this command's executable", error))?;
-            Ok(own.with_file_name("ringload"))
+        let below = |parent: &Path| {
+            let directory = tempfile::Builder::new().prefix("ringload-gpu-").tempdir_in(parent);
+            directory.with_context(|| format!("cannot make a directory in {}", parent.display()))
         };
+        let beside = std::env::current_exe().context("cannot find this executable")?;
         Ok(Self {
             device: Device::cuda(args.device),
-            ringload: args.ringload.clone().map_or_else(beside, Ok)?,
-            disk: Own::below(&args.dir, "disk")?,
-            tmpfs: Own::below(&args.tmpfs, "tmpfs")?,
+            ringload: args.ringload.clone().unwrap_or_else(|| beside.with_file_name("ringload")),
+            disk: below(&args.dir)?,
+            tmpfs: below(&args.tmpfs)?,
         })
     }
 
     /// On the disk.
     pub fn disk(&self) -> &Path {
-        &self.disk.0
+        self.disk.path()
     }
 
     /// On tmpfs.
     pub fn tmpfs(&self) -> &Path {
-        &self.tmpfs.0
+        self.tmpfs.path()
     }
 }
 
@@ -86,20 +68,14 @@ impl Places {
 /// # Errors
 /// The required and the available bytes.
 pub fn check_room(path: &Path, bytes: u64) -> Result<()> {
-    let of = statvfs(path).map_err(|error| {
-        Error::from_io(format_args!("look at {}", path.display()), error.into())
-    })?;
+    let of = statvfs(path).with_context(|| format!("cannot look at {}", path.display()))?;
     let free = of.blocks_available() as u64 * of.fragment_size() as u64;
-    if free >= bytes {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Io,
-        format!(
-            "{} has {} MiB free and {} are needed; name another directory, or measure less (--size)",
-            path.display(),
-            free >> 20,
-            bytes >> 20
-        ),
-    ))
+    ensure!(
+        free >= bytes,
+        "{} has {} MiB free and {} are needed; name another directory, or measure less (--size)",
+        path.display(),
+        free >> 20,
+        bytes >> 20
+    );
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! The report: Markdown tables and one JSON object.
 
 use crate::machine::Machine;
-use crate::turns::Samples;
-use ringload::{Error, Result};
+use anyhow::{Context, Result};
+use ringload_measure::stats::{Bound, median};
+use ringload_measure::table::{markdown, number};
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Instant;
 
 /// One check.
 #[derive(Debug, Serialize)]
@@ -17,25 +18,20 @@ pub struct Check {
     pub error: Option<String>,
 }
 
-/// The side of the target on which a figure has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-}
+/// A bound, and the figure that has to be on its side.
+pub type Target = (Bound, f64);
 
 /// One figure and its target.
 #[derive(Debug, Serialize)]
 pub struct Figure {
-    pub name: String,
-    pub unit: &'static str,
+    name: String,
+    unit: &'static str,
     /// The median of the turns.
-    pub figure: Option<f64>,
-    pub turns: Vec<f64>,
+    figure: Option<f64>,
+    turns: Vec<f64>,
     /// `None` for a figure that only explains others.
-    pub target: Option<Target>,
-    pub reached: Option<bool>,
+    target: Option<Target>,
+    reached: Option<bool>,
 }
 
 /// The results of a run.
@@ -44,45 +40,32 @@ pub struct Report {
     version: &'static str,
     machine: Machine,
     pub checks: Vec<Check>,
-    pub figures: Vec<Figure>,
+    figures: Vec<Figure>,
     /// The failed measurements with their reasons. A target that needs one of them counts as
     /// missed.
-    pub skipped: Vec<String>,
+    skipped: Vec<String>,
     pub notes: Vec<String>,
     /// The number of turns that each figure needs.
     #[serde(skip)]
     pub turns: usize,
     seconds: f64,
     #[serde(skip)]
-    began: std::time::Instant,
-}
-
-impl Target {
-    fn is_reached(self, figure: f64) -> bool {
-        match self {
-            Target::AtLeast(target) => figure >= target,
-            Target::AtMost(target) => figure <= target,
-        }
-    }
-
-    fn text(self) -> String {
-        match self {
-            Target::AtLeast(target) => format!(">= {target}"),
-            Target::AtMost(target) => format!("<= {target}"),
-        }
-    }
+    began: Instant,
 }
 
 impl Figure {
-    /// The median with unit and range, as text.
-    fn median(&self) -> String {
-        let Some(median) = self.figure else { return "-".into() };
+    /// The name, the target if there is one, and the median with unit and range.
+    fn row(&self) -> Vec<String> {
         let unit = if self.unit.is_empty() { "x" } else { self.unit };
-        let range = Samples(self.turns.clone()).range().filter(|_| self.turns.len() > 1);
-        let range = range.map_or(String::new(), |(least, most)| {
-            format!(" ({} to {})", number(least), number(most))
-        });
-        format!("{} {unit}{range}", number(median))
+        let mut text =
+            self.figure.map_or("-".into(), |median| format!("{} {unit}", number(median)));
+        let ends = [f64::min, f64::max].map(|end| self.turns.iter().copied().reduce(end));
+        if let ([Some(least), Some(most)], true) = (ends, self.turns.len() > 1) {
+            text += &format!(" ({} to {})", number(least), number(most));
+        }
+        let target = self.target.map(|(bound, target)| format!("{} {target}", bound.as_str()));
+        let (name, turns) = (self.name.clone(), self.turns.len().to_string());
+        [Some(name), target, Some(text), Some(turns)].into_iter().flatten().collect()
     }
 }
 
@@ -97,37 +80,35 @@ impl Report {
             notes: Vec::new(),
             turns: 0,
             seconds: 0.0,
-            began: std::time::Instant::now(),
+            began: Instant::now(),
         }
     }
 
-    /// Adds a figure that has to reach `target`. With too few turns it fails.
+    /// Adds a figure that has to reach `target`, by its `turns`, of which the first warmed up. With
+    /// too few turns it fails.
     pub fn judge(
         &mut self,
         name: impl Into<String>,
         unit: &'static str,
-        samples: &Samples,
+        turns: &[f64],
         target: Target,
     ) {
-        let figure = samples.median();
-        let enough = samples.0.len() >= self.turns;
-        let reached = figure.is_some_and(|figure| enough && target.is_reached(figure));
-        let (turns, name) = (samples.0.clone(), name.into());
-        let (target, reached) = (Some(target), Some(reached));
-        self.figures.push(Figure { name, unit, figure, turns, target, reached });
+        self.add(name.into(), unit, turns, Some(target));
     }
 
-    /// Adds a figure that explains others.
-    pub fn explain(&mut self, name: impl Into<String>, unit: &'static str, samples: &Samples) {
-        let (figure, turns) = (samples.median(), samples.0.clone());
-        self.figures.push(Figure {
-            name: name.into(),
-            unit,
-            figure,
-            turns,
-            target: None,
-            reached: None,
+    /// Adds a figure that explains others, by its `turns`, of which the first warmed up.
+    pub fn explain(&mut self, name: impl Into<String>, unit: &'static str, turns: &[f64]) {
+        self.add(name.into(), unit, turns, None);
+    }
+
+    fn add(&mut self, name: String, unit: &'static str, turns: &[f64], target: Option<Target>) {
+        let turns = turns.get(1..).unwrap_or_default().to_vec();
+        let figure = median(&turns);
+        let enough = turns.len() >= self.turns;
+        let reached = target.map(|(bound, target)| {
+            enough && figure.is_some_and(|figure| bound.is_met(figure, target))
         });
+        self.figures.push(Figure { name, unit, figure, turns, target, reached });
     }
 
     pub fn skip(&mut self, why: impl Into<String>) {
@@ -138,9 +119,8 @@ impl Report {
 
     /// Whether every check passed and every target was measured and reached.
     pub fn is_good(&self) -> bool {
-        let right = self.checks.iter().all(|check| check.error.is_none());
         let reached = self.figures.iter().all(|figure| figure.reached != Some(false));
-        right && reached && self.skipped.is_empty()
+        are_good(&self.checks) && reached && self.skipped.is_empty()
     }
 
     /// Writes `gpu.md` and `gpu.json` into `directory`.
@@ -149,78 +129,61 @@ impl Report {
     /// If they cannot be written.
     pub fn write(&mut self, directory: &Path) -> Result<()> {
         self.seconds = self.began.elapsed().as_secs_f64();
-        let json = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
+        let json = serde_json::to_string_pretty(self)? + "\n";
         for (name, text) in [("gpu.json", json), ("gpu.md", self.markdown())] {
             let path = directory.join(name);
             std::fs::write(&path, text)
-                .map_err(|error| Error::from_io(format_args!("write {}", path.display()), error))?;
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
     }
 
     pub fn markdown(&self) -> String {
-        // Writing to a string does not fail.
-        let mut text = format!("# Loads onto a GPU, ringload {}\n\n", self.version);
-        text += &self.machine.markdown();
-        text += &table_of_checks(&self.checks);
-        let judged = |figure: &&Figure| figure.target.is_some();
-        let reached = self.figures.iter().filter(|figure| figure.reached == Some(true)).count();
-        let _ = writeln!(
-            text,
-            "\n{reached} of {} targets are reached.\n\n\
-             | to be reached | target | median | turns | |\n| --- | --- | --- | --- | --- |",
-            self.figures.iter().filter(judged).count()
+        let (judged, others): (Vec<_>, Vec<_>) =
+            self.figures.iter().partition(|figure| figure.target.is_some());
+        let is_reached = |figure: &&&Figure| figure.reached == Some(true);
+        let judgement = |figure: &&Figure| {
+            let outcome = if is_reached(&figure) { "pass" } else { "FAIL" };
+            [figure.row(), vec![outcome.to_owned()]].concat()
+        };
+        let rows: Vec<_> = judged.iter().map(judgement).collect();
+        let explaining: Vec<_> = others.iter().map(|figure| figure.row()).collect();
+        let mut text = format!(
+            "# Loads onto a GPU, ringload {}\n\n{}\n{}\n{} of {} targets are reached.\n\n{}\n{}",
+            self.version,
+            self.machine.table(),
+            table_of_checks(&self.checks),
+            judged.iter().filter(is_reached).count(),
+            judged.len(),
+            markdown(&["to be reached", "target", "median", "turns", ""], &rows),
+            markdown(&["what explains it", "median", "turns"], &explaining),
         );
-        for figure in self.figures.iter().filter(judged) {
-            let target = figure.target.map_or(String::new(), Target::text);
-            let outcome = if figure.reached == Some(true) { "pass" } else { "FAIL" };
-            let (median, turns) = (figure.median(), figure.turns.len());
-            let _ =
-                writeln!(text, "| {} | {target} | {median} | {turns} | {outcome} |", figure.name);
-        }
-        text += "\n| what explains it | median | turns |\n| --- | --- | --- |\n";
-        for figure in self.figures.iter().filter(|figure| !judged(figure)) {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} |",
-                figure.name,
-                figure.median(),
-                figure.turns.len()
-            );
-        }
         for (head, lines) in [("Notes", &self.notes), ("Not measured", &self.skipped)] {
             if !lines.is_empty() {
-                let _ = writeln!(text, "\n{head}:\n");
-                lines.iter().for_each(|line| _ = writeln!(text, "- {line}"));
+                text += &format!("\n{head}:\n\n- {}\n", lines.join("\n- "));
             }
         }
-        let _ = writeln!(text, "\nThe run took {:.0} s.", self.seconds);
-        text
+        text + &format!("\nThe run took {:.0} s.\n", self.seconds)
     }
+}
+
+/// Whether all checks passed.
+pub fn are_good(checks: &[Check]) -> bool {
+    checks.iter().all(|check| check.error.is_none())
 }
 
 pub fn table_of_checks(checks: &[Check]) -> String {
-    let mut text = "\n| check | cases | |\n| --- | --- | --- |\n".to_owned();
-    for Check { name, cases, error } in checks {
+    let row = |Check { name, cases, error }: &Check| {
         let outcome = error.as_ref().map_or("pass".into(), |error| format!("FAIL: {error}"));
-        let _ = writeln!(text, "| {name} | {cases} | {} |", outcome.replace('|', "\\|"));
-    }
-    text
-}
-
-/// Three figures that count.
-fn number(figure: f64) -> String {
-    match figure.abs() {
-        large if large >= 100.0 => format!("{figure:.0}"),
-        middle if middle >= 10.0 => format!("{figure:.1}"),
-        small if small >= 1.0 => format!("{figure:.2}"),
-        _ => format!("{figure:.3}"),
-    }
+        vec![name.clone(), cases.to_string(), outcome]
+    };
+    markdown(&["check", "cases", ""], &checks.iter().map(row).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Bound::{AtLeast, AtMost};
 
     fn report() -> Report {
         let mut report = Report::new(Machine::default());
@@ -231,20 +194,22 @@ mod tests {
     #[test]
     fn a_target_is_reached_by_enough_turns_on_its_side() {
         let mut report = report();
-        report.judge("a", "", &Samples(vec![0.8, 0.9, 1.0]), Target::AtLeast(0.9));
-        report.explain("b", "GB/s", &Samples(vec![123.4]));
+        report.judge("a", "", &[7.0, 0.8, 0.9, 1.0], (AtLeast, 0.9));
+        report.explain("b", "GB/s", &[7.0, 123.4]);
         assert!(report.is_good());
         let text = report.markdown();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains("| a | >= 0.9 | 0.900 x (0.800 to 1.00) | 3 | pass |"), "{text}");
         assert!(text.contains("| b | 123 GB/s | 1 |"), "{text}");
     }
 
     #[test]
     fn what_is_missed_wrong_or_left_out_is_not_good() {
-        let bad: [fn(&mut Report); 5] = [
-            |report| report.judge("a", "", &Samples(vec![0.8; 3]), Target::AtLeast(0.9)),
-            |report| report.judge("a", "", &Samples(vec![0.9; 2]), Target::AtLeast(0.9)),
-            |report| report.judge("a", "", &Samples(vec![f64::NAN; 3]), Target::AtMost(0.9)),
+        let bad: [fn(&mut Report); 6] = [
+            |report| report.judge("a", "", &[0.8; 4], (AtLeast, 0.9)),
+            |report| report.judge("a", "", &[0.9; 3], (AtLeast, 0.9)),
+            |report| report.judge("a", "", &[], (AtLeast, 0.9)),
+            |report| report.judge("a", "", &[f64::NAN; 4], (AtMost, 0.9)),
             |report| report.skip("a"),
             |report| {
                 let error = Some("wrong".into());

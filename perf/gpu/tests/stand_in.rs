@@ -67,10 +67,19 @@ fn what_is_packed_checks_and_measures() {
     let report = std::fs::read_to_string(out.join("gpu.json")).unwrap_or_else(|_| panic!("{told}"));
     assert_is_whole(&serde_json::from_str(&report).unwrap(), &told);
     assert_eq!(std::fs::read_to_string(out.join("gpu.md")).unwrap(), table);
-    assert!(table.contains("| machine | no GPU |"), "{table}");
+    assert!(has_row(&table, &["machine", "no GPU"]), "{table}");
     // Whether targets are reached says nothing here, but the status has to say the same.
     assert_eq!(ran.status.success(), !table.contains("FAIL"), "{table}\n{told}");
     assert!(is_empty(&work), "files stay behind");
+}
+
+/// Whether a row of the tables begins with these cells.
+fn has_row(table: &str, cells: &[&str]) -> bool {
+    let begins = |line: &str| {
+        let row = line.split('|').skip(1).map(str::trim);
+        row.take(cells.len()).eq(cells.iter().copied())
+    };
+    table.lines().any(begins)
 }
 
 #[track_caller]
@@ -115,9 +124,7 @@ fn assert_is_whole(report: &Value, told: &str) {
 fn a_bit_that_is_wrong_on_the_gpu_is_found() {
     // Two copies to the GPU are made for each time that a kernel is checked: 3 times for crc64, once
     // for scatter, twice for each of 12 casts. The next is a load's first.
-    for (copy, row) in
-        [("1", "| crc64 against the reference |"), ("57", "| load, every read path |")]
-    {
+    for (copy, row) in [("1", "crc64 against the reference"), ("57", "load, every read path")] {
         let directory = directory();
         let mut checking = command(Path::new(env!("CARGO_BIN_EXE_ringload-gpu")));
         checking.args(["check", "--check-bytes=1MiB", "--dir"]).arg(directory.path());
@@ -126,7 +133,7 @@ fn a_bit_that_is_wrong_on_the_gpu_is_found() {
         let (table, told) = texts(&checked);
         assert_eq!(checked.status.code(), Some(1), "copy {copy}: {table}\n{told}");
         let failed: Vec<_> = table.lines().filter(|line| line.contains("FAIL")).collect();
-        let found = failed.len() == 1 && failed[0].starts_with(row);
+        let found = failed.len() == 1 && has_row(failed[0], &[row]);
         assert!(found && failed[0].contains("bytes are wrong"), "copy {copy}: {table}\n{told}");
         assert!(is_empty(directory.path()), "files stay behind");
     }

@@ -7,7 +7,6 @@
 use super::socket::{Socket, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
-use crate::sys::{on_own_thread, open_regular, read_small};
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -19,8 +18,7 @@ use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -34,8 +32,6 @@ const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 
 /// How long one address of several may take before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
-
-const CERTIFICATES: &str = "file of certificates";
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -105,12 +101,6 @@ fn proxies(options: &RemoteOptions) -> Matcher {
 /// The configuration of TLS 1.2 and 1.3 on aws-lc-rs, with the system's root certificates (or those
 /// of `SSL_CERT_FILE` and `SSL_CERT_DIR`) and those of `AWS_CA_BUNDLE`.
 fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
-    // The crate opens whatever the variable names, and reports what it cannot open.
-    let named = options.env("SSL_CERT_FILE");
-    let named = named.map_or(Ok(()), |path| open_regular(Path::new(&path), CERTIFICATES).map(drop));
-    if let Some(special) = named.err().filter(|error| error.kind() == ErrorKind::InvalidInput) {
-        return Err(special);
-    }
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(native.certs);
@@ -140,8 +130,7 @@ fn is_aes_128(suite: CipherSuite) -> bool {
 }
 
 fn bundle_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates = read_small(Path::new(path), CERTIFICATES)?;
-    let certificates = CertificateDer::pem_slice_iter(&certificates).collect::<Result<_, _>>();
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     certificates.map_err(|error| {
         let sentence = format!("AWS_CA_BUNDLE: cannot read certificates from {path:?}; check it");
         Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
@@ -275,10 +264,8 @@ impl TcpConnector {
         if let Some(known) = self.names.lock().get_mut(&key).filter(|known| is_fresh(known)) {
             return Ok(known.rotated());
         }
-        let name = (host.to_owned(), port);
-        let resolved = on_own_thread(move || name.to_socket_addrs()).await;
-        let all: Vec<_> = resolved
-            .map_err(io::Error::other)?
+        let all: Vec<_> = tokio::net::lookup_host((host, port))
+            .await
             .map_err(|error| io::Error::other(Unresolved(error.to_string())))?
             .collect();
         let next = fastrand::usize(..1 << 16);

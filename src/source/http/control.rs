@@ -3,7 +3,6 @@
 //! credentials must not tie the socket of a credential server to its own runtime.
 
 use crate::error::{Error, Result};
-use crate::sys::spawn;
 use std::future::Future;
 use std::sync::mpsc;
 use tokio::runtime::{Builder, Handle};
@@ -30,7 +29,8 @@ impl ControlThread {
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         };
-        spawn("ringload-control", body)?;
+        let thread = std::thread::Builder::new().name("ringload-control".to_owned());
+        thread.spawn(body).map_err(fail)?;
         Ok(Self { handle, _alive: alive })
     }
 

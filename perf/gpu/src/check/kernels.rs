@@ -2,13 +2,14 @@
 //! checks that they write only to their targets.
 
 use super::{CheckArgs, row};
-use crate::checkpoints::{check_equal, differs};
+use crate::checkpoints::check_equal;
 use crate::gpu::{Batch, Gpu, Kernel, Kernels, Memory, Piece};
 use crate::report::Check;
+use anyhow::{Result, ensure};
 use fastrand::Rng;
+use ringload::Dtype;
 use ringload::cast::Cast;
 use ringload::internals::crc64_nvme;
-use ringload::{Dtype, Result};
 
 /// The content of targets before a launch.
 const UNTOUCHED: u8 = 0xA5;
@@ -104,9 +105,7 @@ fn check(kernels: &Kernels<'_>, kernel: Kernel, source: &[u8], rng: &mut Rng) ->
         pieces.push(Piece { source: start, target, length });
         (at, target) = (end, target + kernel.target_bytes(length));
     }
-    if pieces.len() < LENGTHS.len() {
-        return Err(differs(format!("{} bytes are too few to check with", source.len())));
-    }
+    ensure!(pieces.len() >= LENGTHS.len(), "{} bytes are too few to check with", source.len());
     run(kernels, kernel, source, &pieces, target + gap(kernel, rng))?;
     Ok(pieces.len())
 }

@@ -1,15 +1,15 @@
 //! Compares loads byte for byte with their files: every read path, limit and kind of destination.
 
 use super::{CheckArgs, row};
-use crate::checkpoints::{Shape, Written, check_equal};
+use crate::checkpoints::{Written, check_equal};
 use crate::gpu::{Gpu, Memory};
 use crate::places::Places;
 use crate::report::Check;
+use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use ringload::cast::Cast;
-use ringload::{
-    Allocation, Device, DeviceMap, Dtype, Loader, MemoryLimit, ReadPath, ReadRequest, Result,
-};
+use ringload::{Allocation, Device, DeviceMap, Dtype, Loader, MemoryLimit, ReadPath, ReadRequest};
+use ringload_measure::checkpoint::Tensor;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread;
@@ -52,9 +52,10 @@ pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>
 }
 
 /// Tensors of all types with odd sizes, some empty, some scalars, and two large tensors.
-fn shapes(bytes: u64, shard: usize, rng: &mut Rng) -> Vec<Shape> {
+fn tensors(bytes: u64, shard: usize, rng: &mut Rng) -> Vec<Tensor> {
     let types = [Dtype::U8, Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F8_E4M3, Dtype::I64];
-    let mut shapes = vec![Shape::new(format!("s{shard}.large"), Dtype::U8, &[bytes as usize / 4])];
+    let mut tensors =
+        vec![Tensor::new(format!("s{shard}.large"), Dtype::U8, &[bytes as usize / 4])];
     let mut left = bytes / 2;
     while left > 0 {
         let dtype = types[rng.usize(0..types.len())];
@@ -64,23 +65,23 @@ fn shapes(bytes: u64, shard: usize, rng: &mut Rng) -> Vec<Shape> {
             2 => vec![rng.usize(1..left as usize / 8 + 2)],
             _ => vec![rng.usize(1..70), rng.usize(1..70)],
         };
-        let shape = Shape::new(format!("s{shard}.t{}", shapes.len()), dtype, &dimensions);
-        left = left.saturating_sub(shape.bytes().max(1));
-        shapes.push(shape);
+        let tensor = Tensor::new(format!("s{shard}.t{}", tensors.len()), dtype, &dimensions);
+        left = left.saturating_sub(tensor.bytes().max(1));
+        tensors.push(tensor);
     }
-    let large = Shape::new(format!("s{shard}.last"), Dtype::BF16, &[bytes as usize / 8, 1]);
-    shapes.push(large);
-    shapes
+    let large = Tensor::new(format!("s{shard}.last"), Dtype::BF16, &[bytes as usize / 8, 1]);
+    tensors.push(large);
+    tensors
 }
 
 impl<'a> Subject<'a> {
     fn write(gpu: &'a Gpu, places: &Places, bytes: u64, rng: &mut Rng) -> Result<Self> {
-        let shards: Vec<_> = (0..3).map(|shard| shapes(bytes / 3, shard, rng)).collect();
-        let disk = Written::new(places.disk(), "check", &shards)?;
+        let shards: Vec<_> = (0..3).map(|shard| tensors(bytes / 3, shard, rng)).collect();
+        let disk = Written::new(places.disk(), "check", shards)?;
         let tmpfs = disk.copied(places.tmpfs())?;
         let count = (bytes / (16 << 10)).clamp(64, 4096) as usize;
-        let one = |i: usize| Shape::new(format!("{i:05}"), Dtype::U8, &[rng.usize(0..9000)]);
-        let small = Written::new(places.tmpfs(), "small", &[(0..count).map(one).collect()])?;
+        let one = |i: usize| Tensor::new(format!("{i:05}"), Dtype::U8, &[rng.usize(0..9000)]);
+        let small = Written::new(places.tmpfs(), "small", vec![(0..count).map(one).collect()])?;
         Ok(Self { disk, tmpfs, small, device: places.device, gpu })
     }
 
@@ -154,10 +155,8 @@ impl<'a> Subject<'a> {
         let map = DeviceMap::from(self.device).with("*.t*[02468]", Device::Host)?;
         let loaded = self.loader().device(map.clone()).load(&self.disk.files)?;
         for tensor in &loaded {
-            if tensor.device() != map.device_of(tensor.name()) {
-                let difference = format!("{} is on {}", tensor.name(), tensor.device());
-                return Err(crate::checkpoints::differs(difference));
-            }
+            let (name, device) = (tensor.name(), tensor.device());
+            ensure!(device == map.device_of(name), "{name} is on {device}");
         }
         self.disk.compare(&loaded)?;
         Ok(loaded.len())
@@ -195,8 +194,7 @@ impl<'a> Subject<'a> {
     #[allow(unsafe_code)]
     fn read_into(&self, rng: &mut Rng) -> Result<usize> {
         let path: &Path = &self.disk.files[0];
-        let file = std::fs::read(path)
-            .map_err(|error| ringload::Error::from_io("read a file again", error))?;
+        let file = std::fs::read(path).context("cannot read a file again")?;
         let ranges: Vec<_> = (0..32)
             .map(|_| {
                 let start = rng.usize(0..file.len());

@@ -7,7 +7,7 @@ mod loads;
 use crate::gpu::Gpu;
 use crate::places::Places;
 use crate::report::Check;
-use ringload::Result;
+use anyhow::Result;
 
 /// The amount of checks.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,7 +33,7 @@ fn row(checks: &mut Vec<Check>, name: impl Into<String>, work: impl FnOnce() -> 
     let name = name.into();
     let (cases, error) = match work() {
         Ok(cases) => (cases, None),
-        Err(error) => (0, Some(error.to_string())),
+        Err(error) => (0, Some(format!("{error:#}"))),
     };
     let outcome = error.as_ref().map_or("right".to_owned(), |error| format!("WRONG: {error}"));
     eprintln!("check: {name}: {outcome}");

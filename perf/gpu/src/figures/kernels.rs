@@ -8,9 +8,9 @@
 
 use super::Part;
 use crate::gpu::{Batch, Kernel, Kernels, Memory, Piece, device_to_device_seconds};
-use crate::report::{Report, Target};
-use crate::turns::Samples;
-use ringload::Result;
+use crate::report::Report;
+use anyhow::Result;
+use ringload_measure::stats::{Bound, ratios};
 
 /// Copies or launches in a row.
 const REPEATS: u32 = 8;
@@ -24,7 +24,7 @@ struct Subject<'a> {
     batch: Batch<'a>,
     moved_bytes: usize,
     judged: bool,
-    speeds: Samples,
+    speeds: Vec<f64>,
 }
 
 pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
@@ -40,13 +40,13 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
     {
         subjects.push(subject(&kernels, kernel, &source, &target)?);
     }
-    let mut copies = Samples::default();
-    for turn in part.clock.take() {
+    let mut copies = Vec::new();
+    for _ in part.clock.take() {
         let seconds = device_to_device_seconds(&source, &target, len, REPEATS)?;
-        copies.add(turn, 2.0 * len as f64 / seconds / 1e9);
+        copies.push(2.0 * len as f64 / seconds / 1e9);
         for subject in &mut subjects {
             let seconds = subject.batch.seconds(REPEATS)?;
-            subject.speeds.add(turn, subject.moved_bytes as f64 / seconds / 1e9);
+            subject.speeds.push(subject.moved_bytes as f64 / seconds / 1e9);
         }
     }
     report.explain("copy within the GPU, read and written", "GB/s", &copies);
@@ -57,9 +57,9 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
     );
     for Subject { name, speeds, judged, .. } in &subjects {
         report.explain(format!("{name}, read and written"), "GB/s", speeds);
-        let (ratio, name) = (speeds.over(&copies), format!("{name} / copy within the GPU"));
+        let (ratio, name) = (ratios(speeds, &copies), format!("{name} / copy within the GPU"));
         match judged {
-            true => report.judge(name, "", &ratio, Target::AtLeast(LEAST)),
+            true => report.judge(name, "", &ratio, (Bound::AtLeast, LEAST)),
             false => report.explain(name, "", &ratio),
         }
     }
@@ -104,5 +104,5 @@ fn subject<'a>(
     };
     let moved_bytes = kernel.source_bytes(elements) + written;
     let judged = !matches!(kernel, Kernel::Scatter);
-    Ok(Subject { name, batch, moved_bytes, judged, speeds: Samples::default() })
+    Ok(Subject { name, batch, moved_bytes, judged, speeds: Vec::new() })
 }

@@ -9,9 +9,10 @@
 use super::{Large, Loaded, Part, load, loader, make_warm, size};
 use crate::checkpoints::Written;
 use crate::gpu::{Memory, Pinned, host_to_device_seconds};
-use crate::report::{Report, Target};
-use crate::turns::Samples;
-use ringload::{Loader, MemoryLimit, Result};
+use crate::report::Report;
+use anyhow::Result;
+use ringload::{Loader, MemoryLimit};
+use ringload_measure::stats::{Bound, ratios};
 
 const LEAST: f64 = 0.90;
 const PINNED_MOST_BYTES: u64 = 512 << 20;
@@ -27,9 +28,9 @@ struct Subject<'a> {
     /// `None` if each load has a new loader.
     kept: Option<Loader>,
     judged: bool,
-    speeds: Samples,
-    cpu: Samples,
-    pinned: Samples,
+    speeds: Vec<f64>,
+    cpu: Vec<f64>,
+    pinned: Vec<f64>,
 }
 
 pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
@@ -70,7 +71,8 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         let name = format!("pinned memory to the GPU, {} copies", size(chunk as u64));
         report.explain(name, "GB/s", speeds);
     }
-    let limit = limits[0].or_more(&limits[1]);
+    let [one, other] = &limits;
+    let limit: Vec<_> = std::iter::zip(one, other).map(|(one, other)| one.max(*other)).collect();
     for subject in &subjects {
         subject.report(report, &limit);
     }
@@ -78,18 +80,18 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
 }
 
 impl Subject<'_> {
-    fn report(&self, report: &mut Report, limit: &Samples) {
+    fn report(&self, report: &mut Report, limit: &[f64]) {
         let name = &self.name;
         report.explain(name.clone(), "GB/s", &self.speeds);
         report.explain(format!("{name}: CPU time"), "CPU-s/GB", &self.cpu);
-        let ratio = self.speeds.over(limit);
+        let ratio = ratios(&self.speeds, limit);
         let of_limit = format!("{name} / pinned memory to the GPU");
         if !self.judged {
             return report.explain(of_limit, "", &ratio);
         }
-        report.judge(of_limit, "", &ratio, Target::AtLeast(LEAST));
+        report.judge(of_limit, "", &ratio, (Bound::AtLeast, LEAST));
         let most = (PINNED_MOST_BYTES >> 20) as f64;
-        report.judge(format!("{name}: pinned"), "MiB", &self.pinned, Target::AtMost(most));
+        report.judge(format!("{name}: pinned"), "MiB", &self.pinned, (Bound::AtMost, most));
     }
 }
 
@@ -99,9 +101,9 @@ fn take_turns(
     large: &Large,
     subjects: &mut [Subject<'_>],
     report: &mut Report,
-) -> Result<[Samples; 2]> {
+) -> Result<[Vec<f64>; 2]> {
     let bytes = large.disk.bytes() as usize;
-    let mut limits = <[Samples; 2]>::default();
+    let mut limits = <[Vec<f64>; 2]>::default();
     for turn in part.clock.take() {
         // Freed before the loads, so that they have the machine to themselves.
         let mut from = Pinned::new(part.gpu, PINNED_BYTES.min(bytes))?;
@@ -110,7 +112,7 @@ fn take_turns(
         for (chunk, speeds) in std::iter::zip(CHUNKS, &mut limits) {
             let total = COPIED_BYTES.min(bytes);
             let seconds = host_to_device_seconds(&mut from, &to, chunk, total)?;
-            speeds.add(turn, total as f64 / seconds / 1e9);
+            speeds.push(total as f64 / seconds / 1e9);
         }
         drop((from, to));
         make_warm(&large.disk.files)?;
@@ -123,11 +125,11 @@ fn take_turns(
                     &new
                 }
             };
-            let loaded = load(loader, subject.written, part.places.device, turn.warms_up)?;
-            subject.speeds.add(turn, loaded.gigabytes_per_second);
-            subject.cpu.add(turn, loaded.cpu_seconds_per_gigabyte);
-            subject.pinned.add(turn, loaded.ring_bytes as f64 / f64::from(1 << 20));
-            if turn.warms_up {
+            let loaded = load(loader, subject.written, part.places.device, turn == 0)?;
+            subject.speeds.push(loaded.figures.gigabytes_per_second());
+            subject.cpu.push(loaded.figures.cpu_seconds_per_gigabyte());
+            subject.pinned.push(loaded.ring_bytes as f64 / f64::from(1 << 20));
+            if turn == 0 {
                 note(report, &subject.name, &loaded);
             }
         }

@@ -11,16 +11,18 @@ mod processes;
 mod tiny;
 
 use crate::checkpoints::{Written, llama};
-use crate::children::cpu_seconds;
 use crate::gpu::Gpu;
 use crate::places::{Places, check_room};
 use crate::report::Report;
 use crate::turns::Clock;
+use anyhow::{Result, ensure};
 use ringload::internals::resident_bytes;
-use ringload::{Device, Error, ErrorKind, Loader, MemoryLimit, Result};
-use std::fs::File;
+use ringload::{Device, Loader, MemoryLimit};
+use ringload_measure::checkpoint::data_bytes;
+use ringload_measure::figures::{Figures, Stopwatch};
+use ringload_measure::page_cache::CacheState;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The amount of measurements.
 #[derive(Debug, Clone, clap::Args)]
@@ -79,7 +81,7 @@ pub fn all(
 ) -> Result<()> {
     let time = Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX / 4);
     let clock = Clock::new(args.turns as usize, time.min(Duration::from_secs(1 << 30)));
-    report.turns = clock.turns().min(TURNS_LEAST);
+    report.turns = (args.turns as usize).min(TURNS_LEAST);
     let part = |left| Part { gpu, places, args, clock: clock.share(left) };
     let small: [(&str, Measure); 3] = [
         ("kernels", kernels::measure),
@@ -94,7 +96,7 @@ pub fn all(
     let large = match Large::write(&part(1)) {
         Ok(large) => large,
         Err(error) => {
-            report.skip(format!("large loads: {error}"));
+            report.skip(format!("large loads: {error:#}"));
             return Ok(());
         }
     };
@@ -111,7 +113,7 @@ pub fn all(
 fn take(report: &mut Report, what: &str, work: impl FnOnce(&mut Report) -> Result<()>) {
     eprintln!("measuring: {what}");
     if let Err(error) = work(report) {
-        report.skip(format!("{what}: {error}"));
+        report.skip(format!("{what}: {error:#}"));
     }
 }
 
@@ -127,20 +129,18 @@ const SHARDS: usize = 8;
 impl Large {
     fn write(part: &Part<'_>) -> Result<Self> {
         let shards = llama(part.args.size, SHARDS);
-        let bytes: u64 = shards.iter().flatten().map(|shape| shape.bytes()).sum();
+        let bytes: u64 = shards.iter().map(|tensors| data_bytes(tensors)).sum();
         let needed = bytes + bytes / 16 + (1 << 20);
         check_room(part.places.disk(), needed)?;
         check_room(part.places.tmpfs(), needed)?;
         let free = part.gpu.free_bytes()?;
-        if free < needed {
-            let sentence = format!(
-                "the GPU has {} MiB free and {} are needed; measure less (--size)",
-                free >> 20,
-                needed >> 20
-            );
-            return Err(Error::new(ErrorKind::OutOfMemory, sentence));
-        }
-        let disk = Written::new(part.places.disk(), "large", &shards)?;
+        ensure!(
+            free >= needed,
+            "the GPU has {} MiB free and {} are needed; measure less (--size)",
+            free >> 20,
+            needed >> 20
+        );
+        let disk = Written::new(part.places.disk(), "large", shards)?;
         let tmpfs = disk.copied(part.places.tmpfs())?;
         Ok(Self { disk, tmpfs })
     }
@@ -148,9 +148,7 @@ impl Large {
 
 /// The result of one load in this process.
 struct Loaded {
-    seconds: f64,
-    gigabytes_per_second: f64,
-    cpu_seconds_per_gigabyte: f64,
+    figures: Figures,
     ring_bytes: u64,
     read_path: String,
     downgrades: Vec<String>,
@@ -159,27 +157,23 @@ struct Loaded {
 /// Loads `written` with `loader`, and compares it with the files if `compare` is set. The tensors
 /// are dropped outside the measured time.
 fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Result<Loaded> {
-    let cpu_before = cpu_seconds()?;
-    let began = Instant::now();
+    let bytes = written.bytes();
+    let stopwatch = Stopwatch::start()?;
     let loaded = loader.load(&written.files)?;
-    let seconds = began.elapsed().as_secs_f64();
-    let cpu_seconds = cpu_seconds()? - cpu_before;
-    let (summary, bytes) = (loaded.summary(), written.bytes());
+    let figures = stopwatch.figures(bytes)?;
+    let summary = loaded.summary();
     let on_device = summary.device_bytes.get(&device).copied().unwrap_or(0);
-    if on_device != bytes || loaded.len() != written.tensors() {
-        let difference = format!("{on_device} of {bytes} bytes came to {device}");
-        return Err(crate::checkpoints::differs(difference));
-    }
+    ensure!(
+        on_device == bytes && loaded.len() == written.tensors(),
+        "{on_device} of {bytes} bytes came to {device}"
+    );
     if compare {
         written.compare(&loaded)?;
     }
-    let gigabytes = bytes as f64 / 1e9;
     let downgrade =
         |step: &ringload::Downgrade| format!("{} to {}: {}", step.from, step.to, step.why);
     Ok(Loaded {
-        seconds,
-        gigabytes_per_second: gigabytes / seconds,
-        cpu_seconds_per_gigabyte: cpu_seconds / gigabytes,
+        figures,
         ring_bytes: summary.ring_bytes,
         read_path: summary.read_path(),
         downgrades: summary.downgrades.iter().map(downgrade).collect(),
@@ -193,14 +187,7 @@ fn loader(part: &Part<'_>, limit: MemoryLimit) -> Loader {
 
 /// Reads the files until they are in the page cache.
 fn make_warm(files: &[PathBuf]) -> Result<()> {
-    for path in files {
-        let warm = |error| Error::from_io(format_args!("read {}", path.display()), error);
-        let mut file = File::open(path).map_err(warm)?;
-        let len = file.metadata().map_err(warm)?.len();
-        if resident_bytes(&file, 0, len).map_err(warm)? < len {
-            std::io::copy(&mut file, &mut std::io::sink()).map_err(warm)?;
-        }
-    }
+    CacheState::Warm.prepare(files, resident_bytes)?;
     Ok(())
 }
 

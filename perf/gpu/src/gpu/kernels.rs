@@ -1,9 +1,10 @@
 //! Launches the project's kernels as `kernels/README.md` describes.
 
 use super::{Gpu, Memory, Stream, driver, timed};
+use anyhow::{Context, Result};
 use cudarc::driver::{result, sys};
+use ringload::Dtype;
 use ringload::cast::Cast;
-use ringload::{Dtype, Error, ErrorKind, Result};
 use std::ffi::{CString, c_void};
 
 /// The PTX, one module each.
@@ -130,8 +131,7 @@ impl<'a> Kernels<'a> {
     pub fn load(gpu: &'a Gpu) -> Result<Self> {
         let mut kernels = Self { gpu, modules: Vec::new() };
         for text in MODULES {
-            let text = CString::new(text)
-                .map_err(|_| Error::new(ErrorKind::InvalidInput, "the PTX holds a NUL"))?;
+            let text = CString::new(text).context("the PTX holds a NUL")?;
             // SAFETY: text that ends with NUL; unloaded once, on drop.
             let answer = unsafe { result::module::load_data(text.as_ptr().cast()) };
             kernels.modules.push(driver("load the kernels", answer)?);
@@ -145,8 +145,7 @@ impl<'a> Kernels<'a> {
 
     fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
         let name = kernel.function();
-        let text = CString::new(name.as_str())
-            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a kernel's name holds a NUL"))?;
+        let text = CString::new(name.as_str()).context("a kernel's name holds a NUL")?;
         // SAFETY: the module is loaded as long as `self` lives.
         let answer = unsafe { result::module::get_function(self.modules[kernel.module()], text) };
         driver(&format!("find {name}"), answer)

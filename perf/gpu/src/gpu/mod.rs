@@ -17,9 +17,10 @@ mod transfers;
 pub use kernels::{Batch, Kernel, Kernels, Piece};
 pub use transfers::{device_to_device_seconds, host_to_device_seconds};
 
+use anyhow::{Context, Result, anyhow, bail};
 use cudarc::driver::{DriverError, result, sys};
 use ringload::internals::{PAGE_BYTES, Ring, Window};
-use ringload::{Error, ErrorKind, Result};
+use ringload_measure::system::cores;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
@@ -37,9 +38,7 @@ pub struct Gpu {
 
 /// A sentence with the driver's error.
 fn driver<T>(doing: &str, answer: std::result::Result<T, DriverError>) -> Result<T> {
-    answer.map_err(|error| {
-        Error::new(ErrorKind::Device, format!("the GPU could not {doing}: {error:?}"))
-    })
+    answer.map_err(|error| anyhow!("the GPU could not {doing}: {error:?}"))
 }
 
 impl Gpu {
@@ -50,9 +49,10 @@ impl Gpu {
     pub fn open(ordinal: u32) -> Result<Self> {
         // SAFETY: loading NVIDIA's library runs its initialisers, as intended.
         if !unsafe { sys::is_culib_present() } {
-            let sentence = "no CUDA driver (libcuda.so.1) is on this machine; run this on one with \
-                            an NVIDIA GPU and its driver";
-            return Err(Error::new(ErrorKind::Unsupported, sentence));
+            bail!(
+                "no CUDA driver (libcuda.so.1) is on this machine; run this on one with an NVIDIA \
+                 GPU and its driver"
+            );
         }
         driver("initialise its driver", result::init())?;
         let device = driver("be found", result::device::get(ordinal as i32))?;
@@ -202,13 +202,9 @@ impl<'a> Pinned<'a> {
     /// If there is no memory, or the driver fails to register it.
     pub fn new(gpu: &'a Gpu, len: usize) -> Result<Self> {
         let ring = Ring::keeping_memory(len, PAGE_BYTES, None)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let populated = ring.populate(ring.capacity(), cores);
-        populated.map_err(|error| Error::from_io("fault in memory to pin", error))?;
+        ring.populate(ring.capacity(), cores()).context("cannot fault in memory to pin")?;
         let window = ring.allocate(len).and_then(|slot| slot.into_windows(&[len]).pop());
-        let Some(mut memory) = window else {
-            return Err(Error::new(ErrorKind::OutOfMemory, "a new ring has no room for one slot"));
-        };
+        let mut memory = window.context("a new ring has no room for one slot")?;
         let start = memory.unfilled_ptr().cast();
         // SAFETY: mapped memory of this process, unregistered on drop, before it is unmapped.
         let answer = unsafe { sys::cuMemHostRegister_v2(start, len, PORTABLE) }.result();

@@ -1,8 +1,8 @@
 //! The speed of the GPU's copies, which limits loads and kernels.
 
 use super::{Memory, Pinned, Stream, driver, timed};
+use anyhow::Result;
 use cudarc::driver::result;
-use ringload::Result;
 use std::time::Instant;
 
 /// The number of streams that copies alternate between, as in loads.
