@@ -1,0 +1,102 @@
+# What the scripts of this directory share. They source this file, in the root of the repository.
+
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+packages=$target_dir/release-packages
+work=$target_dir/release-work
+tools=$target_dir/tools
+version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
+triple=x86_64-unknown-linux-gnu
+# manylinux_2_17 (manylinux2014) is the oldest: the standard library of Rust needs glibc 2.17.
+glibc=2.17
+binaries=$target_dir/$triple/release
+
+# step NAME COMMAND...: runs the command, and prints how long it took.
+step() {
+    local TIMEFORMAT="-- $1: %R seconds, %U + %S CPU seconds"
+    printf '\n== %s\n' "$1"
+    shift
+    time "$@"
+}
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# Makes $1 an empty directory.
+empty_directory() {
+    rm -rf "$1"
+    mkdir -p "$1"
+}
+
+# Installs the tools of requirements.txt in an environment of their own, unless they are there.
+install_tools() {
+    if [[ -f $tools/python.done && $(<"$tools/python.done") == "$(<release/requirements.txt)" ]]; then
+        return
+    fi
+    empty_directory "$tools/python"
+    "${PYTHON:-python3}" -m venv "$tools/python"
+    "$tools/python/bin/pip" install --quiet --disable-pip-version-check -r release/requirements.txt
+    cp release/requirements.txt "$tools/python.done"
+}
+
+with_tools() {
+    PATH="$tools/python/bin:$PATH" "$@"
+}
+
+# Builds the command and the C library in one go, for glibc $glibc: zig's C compiler has the symbols
+# of every version of glibc.
+compile() {
+    with_tools cargo zigbuild --locked --release --target "$triple.$glibc" \
+        -p ringload -p ringload-capi --features ringload-capi/capi
+}
+
+write_third_party() {
+    with_tools python release/third_party.py >"$work/THIRD-PARTY.txt"
+}
+
+# Fails if the program or library $1 needs a newer glibc than $glibc.
+check_glibc() {
+    local newest
+    newest=$(objdump -T "$1" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
+    echo "${1##*/} needs ${newest/_/ }"
+    [[ $(printf '%s\n' "$newest" "GLIBC_$glibc" | sort -V | tail -n 1) == "GLIBC_$glibc" ]] ||
+        fail "$1 needs $newest, and not $glibc at most"
+}
+
+copy_licences() {
+    cp LICENSE-APACHE LICENSE-MIT "$work/THIRD-PARTY.txt" "$1"
+}
+
+# Packs the directory $1 as $packages/NAME.tar.gz, with the same bytes whenever the commit is the same.
+pack() {
+    local name=${1##*/}
+    tar --create --sort=name --owner=0 --group=0 --numeric-owner \
+        --mtime="@$(git log -1 --format=%ct)" --directory "${1%/*}" "$name" |
+        gzip --no-name -9 >"$packages/$name.tar.gz"
+}
+
+# Runs a command as a machine without Rust would: no variables, and the programs of the system alone.
+in_empty_environment() {
+    mkdir -p "$work/home"
+    env -i PATH=/usr/bin:/bin HOME="$work/home" LANG=C.UTF-8 "$@"
+}
+
+check_that_rust_is_missing() {
+    local program
+    for program in cargo rustc; do
+        if in_empty_environment bash -c "command -v $program"; then
+            fail "the environment of the tests has $program"
+        fi
+    done
+}
+
+# Writes a checkpoint of one tensor, "weight": the numbers 1 and 2.
+write_checkpoint() {
+    local header='{"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}    '
+    mkdir -p "${1%/*}"
+    {
+        printf "\\x$(printf %02x "${#header}")\0\0\0\0\0\0\0"
+        printf '%s\0\0\x80\x3f\0\0\0\x40' "$header"
+    } >"$1"
+}
