@@ -15,6 +15,8 @@ mod format;
 mod inspect;
 mod load;
 mod locations;
+#[cfg(test)]
+mod manual;
 mod options;
 mod output;
 

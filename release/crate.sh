@@ -1,0 +1,20 @@
+# The crate, as `cargo publish` would upload it. build.sh sources this file.
+
+crate_size_max_bytes=1500000
+
+# cargo compiles the packages from their archives alone.
+package_crate() {
+    cargo package --locked --target-dir "$target_dir" -p ringload-measure -p ringload
+    cp "$target_dir/package/ringload-$version.crate" \
+        "$target_dir/package/ringload-measure-$version.crate" "$packages"
+}
+
+test_crate() {
+    local archive=$packages/ringload-$version.crate size
+    size=$(stat --format=%s "$archive")
+    echo "ringload-$version.crate has $size bytes"
+    ((size <= crate_size_max_bytes)) || fail "it may have $crate_size_max_bytes"
+    if tar --list --gzip --file "$archive" | grep -E '/(tests|perf|release|python|examples)/'; then
+        fail "these files are for the repository alone"
+    fi
+}
