@@ -7,22 +7,20 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringload::internals::{Plan, Selection};
-use ringload::{Checkpoint, DeviceMap, MemoryLimit};
-use std::fmt::Write as _;
-use std::fs::File;
+use ringload::{Checkpoint, DeviceMap, Dtype, MemoryLimit};
+use ringload_measure::checkpoint::{Tensor, shard_name, write_sparse};
 use std::hint::black_box;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 const SHARDS: usize = 500;
 const TENSORS_PER_SHARD: usize = 2000;
-/// 64 x 64 elements of BF16.
-const TENSOR_BYTES: usize = 8192;
 
 fn planning(c: &mut Criterion) {
-    let directory = write_checkpoint().expect("the temporary directory can be written");
+    let directory = tempfile::tempdir().expect("the temporary directory can be written");
+    write_checkpoint(directory.path()).expect("the temporary directory can be written");
     let open = || Checkpoint::open(directory.path()).expect("the checkpoint is valid");
     let map = DeviceMap::default();
     let plan = |checkpoint| {
@@ -43,31 +41,15 @@ fn planning(c: &mut Criterion) {
     group.finish();
 }
 
-fn write_checkpoint() -> io::Result<tempfile::TempDir> {
-    let directory = tempfile::tempdir()?;
+fn write_checkpoint(directory: &Path) -> io::Result<()> {
     for number in 0..SHARDS {
-        write_shard(directory.path(), number)?;
+        let name = |expert| format!("model.layers.{number}.mlp.experts.{expert}.down_proj.weight");
+        let tensors: Vec<_> = (0..TENSORS_PER_SHARD)
+            .map(|expert| Tensor::new(name(expert), Dtype::BF16, &[64, 64]))
+            .collect();
+        write_sparse(&directory.join(shard_name(number, SHARDS)), &tensors)?;
     }
-    Ok(directory)
-}
-
-fn write_shard(directory: &Path, number: usize) -> io::Result<()> {
-    let mut header = String::from("{");
-    for tensor in 0..TENSORS_PER_SHARD {
-        let comma = if tensor == 0 { "" } else { "," };
-        let (start, end) = (tensor * TENSOR_BYTES, (tensor + 1) * TENSOR_BYTES);
-        write!(
-            header,
-            r#"{comma}"model.layers.{number}.mlp.experts.{tensor}.down_proj.weight":{{"dtype":"BF16","shape":[64,64],"data_offsets":[{start},{end}]}}"#
-        )
-        .map_err(io::Error::other)?;
-    }
-    header.push('}');
-    let name = format!("model-{:05}-of-{SHARDS:05}.safetensors", number + 1);
-    let mut file = File::create(directory.join(name))?;
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header.as_bytes())?;
-    file.set_len((8 + header.len() + TENSORS_PER_SHARD * TENSOR_BYTES) as u64)
+    Ok(())
 }
 
 criterion_group!(benches, planning);

@@ -7,16 +7,13 @@
 #![allow(missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringload::{Loaded, Loader};
-use std::fmt::Write as _;
-use std::fs::File;
+use ringload::{Dtype, Loaded, Loader};
+use ringload_measure::checkpoint::{self, Tensor};
+use ringload_measure::stats::{Estimate, estimate};
 use std::hint::black_box;
-use std::io::{self, BufWriter, Write as _};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 const TENSORS: usize = 200_000;
-/// 1024 elements of F32.
 const TENSOR_BYTES: usize = 4096;
 const PAIRS: usize = 11;
 const TARGET: f64 = 2.0;
@@ -24,7 +21,12 @@ const TARGET: f64 = 2.0;
 fn tiny_tensors(c: &mut Criterion) {
     let directory = tempfile::tempdir().expect("the temporary directory can be written");
     let path = directory.path().join("model.safetensors");
-    write_checkpoint(&path).expect("the temporary directory can be written");
+    let tensor = |number| {
+        Tensor::new(format!("adapters.{number}.lora.weight"), Dtype::F32, &[TENSOR_BYTES / 4])
+    };
+    let tensors: Vec<_> = (0..TENSORS).map(tensor).collect();
+    checkpoint::write(&path, &tensors, 0, |_, _| ())
+        .expect("the temporary directory can be written");
     let read = || std::fs::read(&path).expect("the file was just written");
     let load = || Loader::new().load(&path).expect("the checkpoint is valid");
     black_box(read());
@@ -39,14 +41,12 @@ fn tiny_tensors(c: &mut Criterion) {
 }
 
 fn print_ratio(read: impl Fn() -> Vec<u8>, load: impl Fn() -> Loaded) {
-    let mut ratios: Vec<_> = (0..PAIRS).map(|_| seconds(&load) / seconds(&read)).collect();
-    ratios.sort_by(f64::total_cmp);
-    let median = ratios[PAIRS / 2];
-    let verdict = if median <= TARGET { "pass" } else { "FAIL" };
+    let ratios: Vec<_> = (0..PAIRS).map(|_| seconds(&load) / seconds(&read)).collect();
+    let Some(Estimate { median, low, high, .. }) = estimate(&ratios) else { return };
+    let outcome = if median <= TARGET { "pass" } else { "FAIL" };
     println!(
-        "load / read: {median:.2} ({:.2} to {:.2} in {PAIRS} pairs), to be at most {TARGET}: {verdict}",
-        ratios[0],
-        ratios[PAIRS - 1]
+        "load / read: {median:.2} ({low:.2} to {high:.2} in {PAIRS} pairs), to be at most {TARGET}: \
+         {outcome}"
     );
 }
 
@@ -57,27 +57,6 @@ fn seconds<T>(work: impl Fn() -> T) -> f64 {
     let seconds = began.elapsed().as_secs_f64();
     drop(made);
     seconds
-}
-
-fn write_checkpoint(path: &Path) -> io::Result<()> {
-    let mut header = String::from("{");
-    for tensor in 0..TENSORS {
-        let comma = if tensor == 0 { "" } else { "," };
-        let (start, end) = (tensor * TENSOR_BYTES, (tensor + 1) * TENSOR_BYTES);
-        write!(
-            header,
-            r#"{comma}"adapters.{tensor}.lora.weight":{{"dtype":"F32","shape":[1024],"data_offsets":[{start},{end}]}}"#
-        )
-        .map_err(io::Error::other)?;
-    }
-    header.push('}');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(header.as_bytes())?;
-    for tensor in 0..TENSORS {
-        file.write_all(&[tensor as u8; TENSOR_BYTES])?;
-    }
-    file.into_inner()?.sync_all()
 }
 
 criterion_group!(benches, tiny_tensors);

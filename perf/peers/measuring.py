@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 #: Starts a load and returns its names and tensors. A tensor may be returned in several pieces.
@@ -18,58 +19,38 @@ Tensors = Callable[[], Iterable[tuple[str, Any]]]
 _PAGE_BYTES = 4096
 
 
-def measure(
-    tensors: Tensors,
-    *,
-    touches_pages: bool,
-    sums: bool,
-    keep: bool,
-    synchronize: Callable[[], None],
-) -> dict[str, Any]:
-    """Runs a load and measures it.
+def measure(tensors: Tensors, *, touches_pages: bool, sums: bool) -> dict[str, Any]:
+    """Runs a load and measures it; each tensor is dropped before the next.
 
     Args:
         tensors: the load.
         touches_pages: whether to read one byte of every page of each tensor.
         sums: whether to compute the CRC-32 of each tensor.
-        keep: whether to hold all tensors to the end; otherwise each is dropped before the next.
-        synchronize: waits until the device has finished all its work.
 
     Returns:
-        The values that client.py prints, without the version.
+        The values that client.py prints.
     """
-    count, total, first, last_name = 0, 0, None, None
+    total, first = 0, None
     crcs: dict[str, int] = {}
-    kept = []
     began, cpu_began = time.monotonic_ns(), time.process_time_ns()
     for name, tensor in tensors():
         if touches_pages:
             touch(tensor)
         if sums:
             crcs[name] = zlib.crc32(memory_of(tensor), crcs.get(name, 0))
-        if first is None:
-            synchronize()
-            first = time.monotonic_ns()
-        if keep:
-            kept.append(tensor)
-        # Consecutive pieces of the same name are one tensor.
-        count, last_name = count + (name != last_name), name
+        first = first or time.monotonic_ns()
         total += tensor.nbytes
         del tensor
-    synchronize()
     ended, cpu_ended = time.monotonic_ns(), time.process_time_ns()
     result: dict[str, Any] = {
         "seconds": (ended - began) / 1e9,
         "cpu_seconds": (cpu_ended - cpu_began) / 1e9,
         "bytes": total,
-        "tensors": count,
         "peak_rss_bytes": peak_rss_bytes(),
         "first_tensor_seconds": since_start(first or ended),
         "last_tensor_seconds": since_start(ended),
     }
-    if sums:
-        result["sums"] = crcs
-    return result
+    return {**result, "sums": crcs} if sums else result
 
 
 def memory_of(tensor: Any) -> Any:
@@ -103,13 +84,5 @@ def peak_rss_bytes() -> int:
 
     `ru_maxrss` is not suitable: it includes the memory that the parent had when it forked.
     """
-    for line in status_lines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def status_lines() -> Iterator[str]:
-    """Yields the lines of the kernel's status file of this process."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        yield from status
+    lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

@@ -1,12 +1,16 @@
 //! A client: a program that loads bytes into memory, how it is started, and what it reports.
 
-use crate::child::Invocation;
 use crate::files::Sums;
-use crate::records::{Role, Run};
+use crate::records::{Case, Role, Run};
 use anyhow::{Context, Result, bail, ensure};
+use ringload_measure::figures::Figures;
+use ringload_measure::process::{Finished, Invocation};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// The seconds after which a client counts as hanging.
+const SECONDS_MAX: &str = "900";
 
 /// One client of a case.
 #[derive(Debug, Clone)]
@@ -14,21 +18,13 @@ pub struct Client {
     pub name: String,
     pub role: Role,
     pub invocation: Invocation,
-    pub reporting: Reporting,
+    /// The bytes that it loads, if it prints no figures: those of its process are used.
+    pub silent_bytes: Option<u64>,
     pub check: Check,
     /// The only core it may use, if not all.
     pub core: Option<usize>,
     /// The file that it reads, if not that of the other clients.
     pub reads: Option<PathBuf>,
-}
-
-/// What a client prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reporting {
-    /// One JSON object with its figures: [`ReportedFigures`].
-    Json,
-    /// No figures: those of the process are used, for `bytes`.
-    Nothing { bytes: u64 },
 }
 
 /// How the loaded bytes are checked.
@@ -44,15 +40,9 @@ pub enum Check {
     Trust,
 }
 
-/// The figures that a client reports.
+/// The checksums that a client reports.
 #[derive(Debug, Deserialize)]
-struct ReportedFigures {
-    bytes: u64,
-    seconds: f64,
-    cpu_seconds: f64,
-    peak_rss_bytes: Option<u64>,
-    first_tensor_seconds: Option<f64>,
-    last_tensor_seconds: Option<f64>,
+struct ReportedSums {
     #[serde(default)]
     sums: BTreeMap<String, u32>,
     #[serde(default)]
@@ -61,15 +51,13 @@ struct ReportedFigures {
 
 impl Client {
     pub fn new(name: impl Into<String>, role: Role, invocation: Invocation) -> Self {
-        Self {
-            name: name.into(),
-            role,
-            invocation,
-            reporting: Reporting::Json,
-            check: Check::Trust,
-            core: None,
-            reads: None,
-        }
+        let (silent_bytes, core, reads) = (None, None, None);
+        Self { name: name.into(), role, invocation, silent_bytes, check: Check::Trust, core, reads }
+    }
+
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     #[must_use]
@@ -77,19 +65,10 @@ impl Client {
         Self { check, ..self }
     }
 
+    /// The same client with another variable.
     #[must_use]
-    pub fn reporting(self, reporting: Reporting) -> Self {
-        Self { reporting, ..self }
-    }
-
-    #[must_use]
-    pub fn reading(self, file: impl Into<PathBuf>) -> Self {
-        Self { reads: Some(file.into()), ..self }
-    }
-
-    #[must_use]
-    pub fn on_core(self, core: Option<usize>) -> Self {
-        Self { core, ..self }
+    pub fn env(self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        Self { invocation: self.invocation.env(name, value), ..self }
     }
 
     /// The same client under another name.
@@ -103,70 +82,51 @@ impl Client {
     /// # Errors
     /// When it fails, or its bytes differ.
     pub fn verify(&self, sums: &Sums) -> Result<()> {
-        let invocation = match &self.check {
-            Check::Sums => self.invocation.clone().arg("--sums"),
-            Check::Digests => self.invocation.clone().arg("--digest"),
-            Check::Output(writes) => writes.summed(),
-            Check::Trust => self.invocation.clone(),
-        };
-        let output = invocation.run(self.core)?.output;
         match &self.check {
-            Check::Trust => {}
-            Check::Output(_) => ensure!(
-                output.starts_with(sums.file_sha256.as_bytes()),
-                "{} wrote other bytes than the file has",
-                self.name
-            ),
-            Check::Digests => same(&self.name, &reported(&output)?.digests, &sums.sha256)?,
-            Check::Sums => same(&self.name, &reported(&output)?.sums, &sums.crc32)?,
+            Check::Trust => drop(self.finished(self.invocation.clone())?),
+            Check::Output(writes) => {
+                let summed = writes.clone().under(&["sh", "-c", "\"$@\" | sha256sum", "sh"]);
+                let output = self.finished(summed)?.output;
+                let is_same = output.starts_with(sums.file_sha256.as_bytes());
+                ensure!(is_same, "{} wrote other bytes than the file has", self.name);
+            }
+            Check::Digests => same(&self.name, &self.reported("--digest")?.digests, &sums.sha256)?,
+            Check::Sums => same(&self.name, &self.reported("--sums")?.sums, &sums.crc32)?,
         }
         Ok(())
     }
 
-    /// Runs the client once. The caller sets `scenario`, `case` and `turn`.
+    /// Runs the client once, as `turn` of `case`.
     ///
     /// # Errors
     /// When it fails or reports no figures.
-    pub fn run(&self, scenario: &str, case: &str, turn: usize) -> Result<Run> {
-        let ended = self.invocation.run(self.core)?;
-        let reported = match self.reporting {
-            Reporting::Json => reported(&ended.output)
-                .with_context(|| format!("{} reports no figures", self.name))?,
-            Reporting::Nothing { bytes } => ReportedFigures {
+    pub fn run(&self, case: &Case, turn: usize) -> Result<Run> {
+        let ended = self.finished(self.invocation.clone())?;
+        let figures = match self.silent_bytes {
+            None => ended.json().with_context(|| format!("{} reports no figures", self.name))?,
+            Some(bytes) => Figures {
                 bytes,
                 seconds: ended.seconds,
                 cpu_seconds: ended.cpu_seconds,
-                peak_rss_bytes: None,
-                first_tensor_seconds: None,
-                last_tensor_seconds: None,
-                sums: BTreeMap::new(),
-                digests: BTreeMap::new(),
+                ..Figures::default()
             },
         };
-        Ok(Run {
-            scenario: scenario.to_owned(),
-            case: case.to_owned(),
-            client: self.name.clone(),
-            role: self.role,
-            turn,
-            bytes: reported.bytes,
-            seconds: reported.seconds,
-            cpu_seconds: reported.cpu_seconds,
-            process_seconds: ended.seconds,
-            first_tensor_seconds: reported.first_tensor_seconds,
-            last_tensor_seconds: reported.last_tensor_seconds,
-            peak_rss_bytes: reported.peak_rss_bytes.or(ended.peak_rss_bytes),
-            server_cpu_seconds: None,
+        let peak_rss_bytes = figures.peak_rss_bytes.or(ended.peak_rss_bytes);
+        let figures = Figures { process_seconds: ended.seconds, peak_rss_bytes, ..figures };
+        Ok(Run::of(case, &self.name, self.role, turn, figures))
+    }
+
+    fn finished(&self, invocation: Invocation) -> Result<Finished> {
+        let limited = invocation.under(&["timeout", "--foreground", "--signal=KILL", SECONDS_MAX]);
+        Ok(match self.core {
+            Some(core) => limited.under(&["taskset", "--cpu-list", &core.to_string()]).run()?,
+            None => limited.run()?,
         })
     }
-}
 
-/// The JSON object that a client printed, possibly after other lines.
-fn reported(output: &[u8]) -> Result<ReportedFigures> {
-    let text = std::str::from_utf8(output)?;
-    let start = text.find("\n{").map_or_else(|| text.find('{'), |found| Some(found + 1));
-    let Some(start) = start else { bail!("it printed no JSON object, but {text:?}") };
-    Ok(serde_json::from_str(&text[start..])?)
+    fn reported(&self, option: &str) -> Result<ReportedSums> {
+        Ok(self.finished(self.invocation.clone().arg(option))?.json()?)
+    }
 }
 
 fn same<T: PartialEq>(
@@ -187,6 +147,7 @@ fn same<T: PartialEq>(
 mod tests {
     use super::*;
     use crate::files::hexadecimal;
+    use crate::scenario::case;
     use aws_lc_rs::digest::{SHA256, digest};
 
     fn client(script: &str, check: Check) -> Client {
@@ -223,11 +184,12 @@ mod tests {
 
     #[test]
     fn figures_are_the_client_s_own_or_the_process_s() {
-        let run = client(&format!("echo '{{{FIGURES}}}'"), Check::Trust).run("s", "c", 3).unwrap();
+        let case = case("s", "c", String::new());
+        let run = client(&format!("echo '{{{FIGURES}}}'"), Check::Trust).run(&case, 3).unwrap();
         assert_eq!((run.bytes, run.seconds, run.turn), (1, 2.0, 3));
-        let silent = client("sleep 0.05", Check::Trust).reporting(Reporting::Nothing { bytes: 9 });
-        let run = silent.run("s", "c", 0).unwrap();
+        let silent = Client { silent_bytes: Some(9), ..client("sleep 0.05", Check::Trust) };
+        let run = silent.run(&case, 0).unwrap();
         assert!(run.bytes == 9 && run.seconds >= 0.05 && run.cpu_seconds < 0.05, "{run:?}");
-        assert!(client("echo none", Check::Trust).run("s", "c", 0).is_err());
+        assert!(client("echo none", Check::Trust).run(&case, 0).is_err());
     }
 }

@@ -4,17 +4,14 @@
 //! bytes were generated), against which the bytes of every client are checked.
 
 use anyhow::{Context, Result};
-use aws_lc_rs::digest::{Context as Digest, SHA256};
+use aws_lc_rs::digest::{Context as Digest, SHA256, digest};
 use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
+use ringload::Dtype;
+use ringload_measure::checkpoint::{self, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The prefix of the tensor names.
-const PREFIX: &str = "model.layers";
 
 /// The number and size of the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,24 +52,16 @@ impl Shape {
         self.tensors as u64 * self.tensor_bytes as u64
     }
 
-    /// The header of a file of such tensors with its length. Names begin with `prefix`.
-    pub fn header(self, prefix: &str) -> Vec<u8> {
-        let mut text = String::from("{");
-        for number in 0..self.tensors {
-            let comma = if number == 0 { "" } else { "," };
-            let (length, start) = (self.tensor_bytes, number * self.tensor_bytes);
-            let end = start + length;
-            // Writing to a string cannot fail.
-            let _ = write!(
-                text,
-                r#"{comma}"{prefix}.{number}.weight":{{"dtype":"U8","shape":[{length}],"data_offsets":[{start},{end}]}}"#
-            );
-        }
-        text.push('}');
-        text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
-        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(text.into_bytes());
-        bytes
+    pub fn gigabytes(self) -> f64 {
+        self.bytes() as f64 / 1e9
+    }
+
+    /// The tensors, whose names begin with `prefix`.
+    pub fn tensors(self, prefix: &str) -> Vec<Tensor> {
+        let tensor = |number| {
+            Tensor::new(format!("{prefix}.{number}.weight"), Dtype::U8, &[self.tensor_bytes])
+        };
+        (0..self.tensors).map(tensor).collect()
     }
 }
 
@@ -112,38 +101,27 @@ impl Checkpoint {
 }
 
 fn write(path: &Path, shape: Shape) -> Result<Sums> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let tensors = shape.tensors("model.layers");
     let mut sums = Sums::default();
     let mut whole = Digest::new(&SHA256);
     let mut whole_crc = crc_fast::Digest::new(Crc32IsoHdlc);
-    let mut put = |bytes: &[u8]| {
+    let header = checkpoint::header(&tensors)?;
+    whole.update(&header);
+    whole_crc.update(&header);
+    checkpoint::write(path, &tensors, shape.bytes(), |tensor, bytes| {
         whole.update(bytes);
         whole_crc.update(bytes);
-        out.write_all(bytes)
-    };
-    put(&shape.header(PREFIX))?;
-    let mut noise = fastrand::Rng::with_seed(shape.bytes());
-    let mut tensor = vec![0; shape.tensor_bytes];
-    for number in 0..shape.tensors {
-        noise.fill(&mut tensor);
-        let name = format!("{PREFIX}.{number}.weight");
-        sums.crc32.insert(name.clone(), crc_fast::checksum(Crc32IsoHdlc, &tensor) as u32);
-        let mut digest = Digest::new(&SHA256);
-        digest.update(&tensor);
-        sums.sha256.insert(name, hexadecimal(digest.finish().as_ref()));
-        put(&tensor)?;
-    }
+        let crc = crc_fast::checksum(Crc32IsoHdlc, bytes) as u32;
+        sums.crc32.insert(tensor.name.clone(), crc);
+        sums.sha256.insert(tensor.name.clone(), hexadecimal(digest(&SHA256, bytes).as_ref()));
+    })?;
     sums.file_sha256 = hexadecimal(whole.finish().as_ref());
     sums.file_crc32 = whole_crc.finalize() as u32;
-    out.into_inner()?.sync_all()?;
     Ok(sums)
 }
 
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

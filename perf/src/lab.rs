@@ -11,18 +11,21 @@
 //! session ends with that error.
 
 use crate::client::Client;
-use crate::files::Sums;
+use crate::files::{Checkpoint, Shape, Sums};
 use crate::measured::Measured;
 use crate::nginx::Server;
 use crate::noise::Watch;
 use crate::records::{Case, Comparison, Figure, Record, Role, Skipped};
-use crate::stats::{self, Estimate};
 use crate::targets;
 use crate::tools::Tools;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use ringload_measure::stats::{self, Estimate};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+
+/// A tensor of the large checkpoint, as in a layer of a model of about a billion parameters.
+const TENSOR_BYTES: usize = 14 << 20;
 
 /// One measuring session.
 pub struct Lab {
@@ -39,15 +42,23 @@ pub struct Lab {
 }
 
 /// The settings of one case besides its clients.
+#[derive(Default)]
 pub struct Setting<'a> {
     /// Called before every run.
-    pub prepare: &'a dyn Fn(&Client) -> Result<()>,
+    pub prepare: Option<&'a dyn Fn(&Client) -> Result<()>>,
     /// The checksums of the files, if clients report theirs.
     pub sums: Option<&'a Sums>,
     /// The server whose CPU time is measured, too.
     pub server: Option<&'a Server>,
-    /// The factor for the number of turns, for differences that are small compared with the noise.
-    pub times: usize,
+    /// The turns beyond those of other cases, as a multiple of those, for differences that are small
+    /// compared with the noise.
+    pub more_turns: usize,
+}
+
+impl Setting<'_> {
+    fn prepare(&self, client: &Client) -> Result<()> {
+        self.prepare.map_or(Ok(()), |prepare| prepare(client))
+    }
 }
 
 impl Lab {
@@ -63,16 +74,24 @@ impl Lab {
         apart: bool,
     ) -> Result<Self> {
         let out = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let out = BufWriter::new(out);
-        Ok(Self {
-            tools,
-            turns,
-            size_bytes,
-            apart,
-            records: Vec::new(),
-            out,
-            watch: Watch::begin(),
-        })
+        let (out, watch, records) = (BufWriter::new(out), Watch::begin(), Vec::new());
+        Ok(Self { tools, turns, size_bytes, apart, records, out, watch })
+    }
+
+    /// The checkpoint of `shape`, which is kept for later sessions.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn checkpoint(&self, shape: Shape) -> Result<Checkpoint> {
+        Checkpoint::kept(&self.tools.keep.join("objects"), shape)
+    }
+
+    /// The large checkpoint.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn large(&self) -> Result<Checkpoint> {
+        self.checkpoint(Shape::of_bytes(self.size_bytes, TENSOR_BYTES))
     }
 
     pub fn records(&self) -> &[Record] {
@@ -121,10 +140,26 @@ impl Lab {
     /// # Errors
     /// When the record cannot be written.
     pub fn reach(&mut self, id: &str, estimate: Option<Estimate>) -> Result<()> {
-        match estimate {
-            Some(it) => self.target(id, it.median, Some((it.low, it.high)), None),
-            None => Ok(()),
-        }
+        self.reach_explained(id, estimate, &[])
+    }
+
+    /// The same, with other figures, which explain why it was missed.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn reach_explained(
+        &mut self,
+        id: &str,
+        estimate: Option<Estimate>,
+        explanations: &[(&str, Option<Estimate>)],
+    ) -> Result<()> {
+        let part = |(name, it): &(&str, Option<Estimate>)| {
+            Some(format!("{name}: {:.3}", it.as_ref()?.median))
+        };
+        let note = explanations.iter().filter_map(part).collect::<Vec<_>>().join("; ");
+        let note = (!note.is_empty()).then_some(note);
+        let Some(it) = estimate else { return Ok(()) };
+        self.target(id, it.median, Some((it.low, it.high)), note)
     }
 
     /// Records the figure of a target.
@@ -147,7 +182,7 @@ impl Lab {
     /// # Errors
     /// When the records cannot be written.
     pub fn finish_targets(&mut self) -> Result<()> {
-        for spec in targets::SPECS {
+        for spec in targets::SPECS.iter() {
             let met =
                 |record: &Record| matches!(record, Record::Target(target) if target.id == spec.id);
             if !self.records.iter().any(met) {
@@ -173,13 +208,13 @@ impl Lab {
         let mut measured = Measured::default();
         let clients = self.verified(&case.scenario, clients, setting)?;
         let mut clients: Vec<_> = clients.into_iter().map(Some).collect();
-        for turn in 0..self.turns * setting.times {
+        for turn in 0..self.turns * (1 + setting.more_turns) {
             for place in &mut clients {
                 let Some(client) = place else { continue };
-                (setting.prepare)(client)?;
+                setting.prepare(client)?;
                 self.watch.listen();
                 let served = setting.server.map(Server::cpu_seconds).transpose()?;
-                match client.run(&case.scenario, &case.case, turn) {
+                match client.run(&case, turn) {
                     Ok(mut run) => {
                         let now = setting.server.map(Server::cpu_seconds).transpose()?;
                         run.server_cpu_seconds = now.zip(served).map(|(now, before)| now - before);
@@ -207,7 +242,7 @@ impl Lab {
         let nothing = Sums::default();
         let mut good = Vec::new();
         for client in clients {
-            (setting.prepare)(&client)?;
+            setting.prepare(&client)?;
             match client.verify(setting.sums.unwrap_or(&nothing)) {
                 Ok(()) => good.push(client),
                 Err(error) => self.left_out(scenario, &client, &error)?,
@@ -218,11 +253,8 @@ impl Lab {
 
     fn left_out(&mut self, scenario: &str, client: &Client, error: &anyhow::Error) -> Result<()> {
         let why = format!("{error:#}");
-        anyhow::ensure!(
-            !matches!(client.role, Role::Own | Role::Control),
-            "{}: {why}",
-            client.name
-        );
+        let is_own = matches!(client.role, Role::Own | Role::Control);
+        ensure!(!is_own, "{}: {why}", client.name);
         self.skip(scenario, &client.name, &why)
     }
 

@@ -7,19 +7,15 @@
 //! - `settle`: allocates and frees memory. A virtual machine may return memory that was free for a
 //!   while to its host, and the next process that touches it would pay for that.
 
-use crate::child::BEGAN_VARIABLE;
-use anyhow::{Context, Result, ensure};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::time::{ClockId, clock_gettime};
-use ringload::internals::{PAGE_BYTES, Ring};
-use ringload::internals::{Plan, Selection};
+use anyhow::{Result, ensure};
+use ringload::internals::{PAGE_BYTES, Plan, Ring, Selection};
 use ringload::{Checkpoint, DeviceMap, Loader, MemoryLimit};
-use serde_json::json;
+use ringload_measure::figures::{Figures, Stopwatch, since_start_seconds};
+use ringload_measure::system::cores;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
@@ -39,58 +35,34 @@ pub enum Limit {
 /// # Errors
 /// When it fails.
 pub fn run(limit: Limit) -> Result<()> {
-    let began = Instant::now();
-    match limit {
-        Limit::Recv { address, path, bytes, connections } => {
-            recv(&address, &path, bytes, connections.max(1))?;
-            print_figures(bytes, began, json!({}))
-        }
-        Limit::Adapter { file } => adapter(file),
-        Limit::Plan { checkpoint } => plan(checkpoint),
+    let figures = match limit {
         Limit::Settle { bytes } => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            Ring::new(bytes, PAGE_BYTES)?.populate(bytes, cores)?;
-            Ok(())
+            Ring::new(bytes, PAGE_BYTES)?.populate(bytes, cores())?;
+            return Ok(());
         }
-    }
-}
-
-/// Prints the figures since `began`, and `more`.
-fn print_figures(bytes: u64, began: Instant, more: serde_json::Value) -> Result<()> {
-    let seconds = began.elapsed().as_secs_f64();
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let of = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    let mut figures = json!({
-        "bytes": bytes,
-        "seconds": seconds,
-        "cpu_seconds": of(usage.user_time()) + of(usage.system_time()),
-        "peak_rss_bytes": peak_rss_bytes()?,
-    });
-    if let (Some(figures), Some(more)) = (figures.as_object_mut(), more.as_object()) {
-        figures.extend(more.clone());
-    }
-    println!("{figures}");
+        Limit::Recv { address, path, bytes, connections } => {
+            let stopwatch = Stopwatch::of_process();
+            recv(&address, &path, bytes, connections.max(1))?;
+            stopwatch.figures(bytes)?
+        }
+        Limit::Adapter { file } => adapter(file)?,
+        Limit::Plan { checkpoint } => plan(checkpoint)?,
+    };
+    println!("{}", serde_json::to_string(&figures)?);
     Ok(())
 }
 
-/// proc_pid_status(5): unlike getrusage(2) it does not remember the process that started this one.
-fn peak_rss_bytes() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-}
-
 fn recv(address: &str, path: &str, bytes: u64, connections: u64) -> Result<()> {
-    let step = bytes.div_ceil(connections);
+    let step = bytes.div_ceil(connections).max(1);
     std::thread::scope(|scope| {
-        let parts = (0..connections).map(|i| (i * step, ((i + 1) * step).min(bytes)));
-        let parts: Vec<_> = parts.filter(|(start, end)| start < end).collect();
-        let all: Vec<_> = parts
-            .into_iter()
-            .map(|part| scope.spawn(move || recv_part(address, path, part)))
-            .collect();
-        all.into_iter()
-            .try_for_each(|one| one.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+        let parts =
+            (0..bytes).step_by(step as usize).map(|start| (start, (start + step).min(bytes)));
+        let start = |part| scope.spawn(move || recv_part(address, path, part));
+        let threads: Vec<_> = parts.map(start).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().try_for_each(join)
     })
 }
 
@@ -125,44 +97,26 @@ fn recv_part(address: &str, path: &str, (start, end): (u64, u64)) -> Result<()> 
     Ok(())
 }
 
-fn adapter(file: PathBuf) -> Result<()> {
-    let began = Instant::now();
-    let since_start = since_start()?;
+fn adapter(file: PathBuf) -> Result<Figures> {
+    let stopwatch = Stopwatch::of_process();
     let (mut first, mut bytes) = (None, 0);
     for tensor in Loader::new().stream(file)? {
         bytes += tensor?.bytes().len() as u64;
-        first.get_or_insert_with(&since_start);
+        first = first.or_else(since_start_seconds);
     }
-    let last = since_start();
-    print_figures(
-        bytes,
-        began,
-        json!({ "first_tensor_seconds": first, "last_tensor_seconds": last }),
-    )
+    let last_tensor_seconds = since_start_seconds();
+    let figures = stopwatch.figures(bytes)?;
+    Ok(Figures { first_tensor_seconds: first, last_tensor_seconds, ..figures })
 }
 
-/// The seconds since this process was started.
-fn since_start() -> Result<impl Fn() -> f64> {
-    let began: i128 = std::env::var(BEGAN_VARIABLE).context(BEGAN_VARIABLE)?.parse()?;
-    Ok(move || {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
-        let now = now.map_or(began, |now| {
-            i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec())
-        });
-        (now - began) as f64 / 1e9
-    })
-}
-
-fn plan(checkpoint: PathBuf) -> Result<()> {
-    let began = Instant::now();
+fn plan(checkpoint: PathBuf) -> Result<Figures> {
+    let stopwatch = Stopwatch::of_process();
     let checkpoint = Arc::new(Checkpoint::open(checkpoint)?);
-    let tensors = checkpoint.tensors().len();
-    let map = DeviceMap::default();
-    let plan =
-        Plan::new(checkpoint.clone(), MemoryLimit::Unlimited, &Selection::default(), &map, None)?;
-    print_figures(checkpoint.data_bytes(), began, json!({ "tensors": tensors }))?;
+    let (selection, map) = (Selection::default(), DeviceMap::default());
+    let plan = Plan::new(checkpoint.clone(), MemoryLimit::Unlimited, &selection, &map, None)?;
+    let figures = stopwatch.figures(checkpoint.data_bytes())?;
     drop(plan);
-    Ok(())
+    Ok(figures)
 }
 
 #[cfg(test)]

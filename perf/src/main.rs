@@ -4,17 +4,18 @@
 //! scenario/*   loads and their clients        peers/*   other loaders, in the versions of peers.toml
 //!     |                                       tools     this repository's binaries; limit: bare limits
 //!     v
-//! lab          turns A B A B: client -> child process; page_cache and nginx prepare, noise monitors
+//! lab          turns A B A B: client -> child process; page cache and nginx are prepared, noise is
+//!     |        monitored
 //!     |
 //!     v
 //! records      JSON lines, written at once  --->  report   a table, and one HTML file with plots
 //! ```
 //!
-//! `targets` lists every target; `stats` decides whether two clients differ. `simulate` predicts the
+//! `targets` has every target. `ringload-measure` (common) runs processes, prepares the page cache and
+//! decides whether two clients differ. `simulate` predicts the
 //! loads of larger machines and is independent of the records.
 
 mod blocks;
-mod child;
 mod client;
 mod files;
 mod lab;
@@ -22,7 +23,6 @@ mod limit;
 mod measured;
 mod nginx;
 mod noise;
-mod page_cache;
 mod peers;
 mod records;
 mod report;

@@ -1,7 +1,7 @@
 //! The runs of one case, and the figures that follow from them.
 
 use crate::records::{Figure, Role, Run};
-use crate::stats::{self, Estimate};
+use ringload_measure::stats::{self, Estimate};
 
 /// Runs by client, in the order in which clients came first.
 #[derive(Debug, Default)]
@@ -61,6 +61,11 @@ impl Measured {
         self.runs(client).iter().filter_map(|run| run.peak_rss_bytes).max()
     }
 
+    /// The same, in MiB.
+    pub fn peak_mib(&self, client: &str) -> Option<f64> {
+        Some(self.peak_bytes(client)? as f64 / f64::from(1 << 20))
+    }
+
     /// The noise: the difference between a client and its duplicate. 0 if there is no duplicate.
     pub fn noise(&self, figure: Figure) -> f64 {
         let again = self.clients().find(|(_, role)| *role == Role::Control).map(|(name, _)| name);
@@ -70,38 +75,23 @@ impl Measured {
     }
 }
 
-impl Figure {
-    pub fn of(self, run: &Run) -> f64 {
-        match self {
-            Figure::Seconds => run.seconds,
-            Figure::CpuSecondsPerGigabyte => run.cpu_seconds_per_gigabyte(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringload_measure::figures::Figures;
 
     fn measured(rows: &[(&str, Role, &[f64])]) -> Measured {
+        let case = crate::scenario::case("s", "c", String::new());
         let mut measured = Measured::default();
         for (client, role, seconds) in rows {
             for (turn, &seconds) in seconds.iter().enumerate() {
-                measured.add(Run {
-                    scenario: "s".into(),
-                    case: "c".into(),
-                    client: (*client).into(),
-                    role: *role,
-                    turn,
+                let figures = Figures {
                     bytes: 1_000_000_000,
                     seconds,
-                    cpu_seconds: seconds / 2.0,
-                    process_seconds: seconds,
-                    first_tensor_seconds: None,
-                    last_tensor_seconds: None,
                     peak_rss_bytes: Some(turn as u64),
-                    server_cpu_seconds: None,
-                });
+                    ..Figures::default()
+                };
+                measured.add(Run::of(&case, client, *role, turn, figures));
             }
         }
         measured

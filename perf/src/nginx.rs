@@ -4,7 +4,8 @@
 //! with the same costs for clients as a real store. (tests/s3.rs checks that real stores accept
 //! ringload's signatures; a server that verified them here would be the bottleneck.)
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use ringload_measure::process::Invocation;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -38,9 +39,8 @@ impl Server {
             &conf,
             configuration(directory.path(), root, [http, https], [&key, &certificate], more),
         )?;
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(if core.is_some() { "taskset" } else { program()? });
         if let Some(core) = core {
-            command = Command::new("taskset");
             command.args(["--cpu-list", &core.to_string(), program()?]);
         }
         command.arg("-e").arg(directory.path().join("error.log")).arg("-c").arg(conf);
@@ -85,36 +85,18 @@ impl Drop for Server {
 
 /// Debian installs nginx outside of a user's PATH.
 fn program() -> Result<&'static str> {
-    let found = ["nginx", "/usr/sbin/nginx"].into_iter().find(|program| {
-        Command::new(program)
-            .arg("-v")
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    });
+    let is_installed = |program: &&str| Invocation::new(program).arg("-v").run().is_ok();
+    let found = ["nginx", "/usr/sbin/nginx"].into_iter().find(is_installed);
     found.context("nginx is not installed; tests/servers.sh does that")
 }
 
 fn certify(directory: &Path) -> Result<(PathBuf, PathBuf)> {
     let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ]);
-    openssl.args(["-days", "2", "-subj", "/CN=localhost"]);
-    openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-    openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate).stderr(Stdio::null());
-    ensure!(
-        openssl.status().context("cannot start openssl")?.success(),
-        "openssl makes no certificate"
-    );
+    let kind = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    let names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1";
+    let openssl = Invocation::new("openssl").words(kind).words(names);
+    let openssl = openssl.words("-addext basicConstraints=critical,CA:FALSE");
+    openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate).run()?;
     Ok((key, certificate))
 }
 

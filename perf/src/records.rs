@@ -14,6 +14,8 @@
 //! skipped            what could not be measured, and why
 //! ```
 
+use ringload_measure::figures::Figures;
+pub use ringload_measure::stats::Bound;
 use ringload_measure::stats::Difference;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,33 +107,27 @@ pub struct Run {
     pub role: Role,
     /// From 0; the warm-up turn is not recorded.
     pub turn: usize,
-    pub bytes: u64,
-    /// As reported by the client, from its first call to the last byte; otherwise that of the process.
-    pub seconds: f64,
-    /// The user and system time of all threads in that time.
-    pub cpu_seconds: f64,
-    /// From the start of the process to its end.
-    pub process_seconds: f64,
-    /// From the start of the process to the first and to the last tensor, if they are measured.
-    pub first_tensor_seconds: Option<f64>,
-    pub last_tensor_seconds: Option<f64>,
-    /// The peak resident memory of the process.
-    pub peak_rss_bytes: Option<u64>,
+    #[serde(flatten)]
+    pub figures: Figures,
     /// The CPU time of the server during the run.
     pub server_cpu_seconds: Option<f64>,
 }
 
 impl Run {
-    pub fn gigabytes(&self) -> f64 {
-        self.bytes.max(1) as f64 / 1e9
+    /// The run of one client of `case`.
+    pub fn of(case: &Case, client: &str, role: Role, turn: usize, figures: Figures) -> Self {
+        let (scenario, case) = (case.scenario.clone(), case.case.clone());
+        let client = client.to_owned();
+        Self { scenario, case, client, role, turn, figures, server_cpu_seconds: None }
     }
+}
 
-    pub fn gigabytes_per_second(&self) -> f64 {
-        self.gigabytes() / self.seconds.max(1e-9)
-    }
+/// A run is read as its figures.
+impl std::ops::Deref for Run {
+    type Target = Figures;
 
-    pub fn cpu_seconds_per_gigabyte(&self) -> f64 {
-        self.cpu_seconds / self.gigabytes()
+    fn deref(&self) -> &Figures {
+        &self.figures
     }
 }
 
@@ -141,6 +137,15 @@ impl Run {
 pub enum Figure {
     Seconds,
     CpuSecondsPerGigabyte,
+}
+
+impl Figure {
+    pub fn of(self, run: &Run) -> f64 {
+        match self {
+            Figure::Seconds => run.seconds,
+            Figure::CpuSecondsPerGigabyte => run.cpu_seconds_per_gigabyte(),
+        }
+    }
 }
 
 /// Two clients of a case: `own` over `other`, turn by turn.
@@ -172,14 +177,6 @@ pub struct Noise {
     pub others_share: f64,
 }
 
-/// The side of the target on which a figure has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Bound {
-    AtMost,
-    AtLeast,
-}
-
 /// A figure and its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
@@ -202,10 +199,7 @@ pub struct Target {
 impl Target {
     /// Whether the target is reached; `None` if there is no figure.
     pub fn is_reached(&self) -> Option<bool> {
-        self.figure.map(|figure| match self.bound {
-            Bound::AtMost => figure <= self.target,
-            Bound::AtLeast => figure >= self.target,
-        })
+        self.figure.map(|figure| self.bound.is_met(figure, self.target))
     }
 
     /// Whether the target is within the interval of the figure, so that another run may differ.

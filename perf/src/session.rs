@@ -1,17 +1,17 @@
 //! A session: builds the binaries, runs the scenarios, and writes records and report.
 
 use crate::lab::Lab;
-use crate::peers::{Peer, Peers};
+use crate::peers::Peers;
 use crate::records::{Machine, Record, Session};
 use crate::report;
 use crate::scenario::Scenario;
 use crate::tools::Tools;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
+use ringload_measure::process::{Finished, Invocation};
+use ringload_measure::system;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::SystemTime;
+use std::path::PathBuf;
 
 /// What to measure, and how.
 #[derive(Debug, clap::Args)]
@@ -55,18 +55,14 @@ pub fn run(args: &SessionArgs) -> Result<()> {
         [] => Scenario::value_variants(),
         some => some,
     };
-    let mut wanted: Vec<Peer> = scenarios.iter().flat_map(|one| one.peers()).copied().collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let with = args.with.as_deref();
-    let peers =
-        Peers::prepare(&tools.root, &tools.keep, with, &wanted, |what| eprintln!("{what}"))?;
+    let wanted: Vec<_> = scenarios.iter().flat_map(|one| one.peers()).copied().collect();
+    let peers = Peers::prepare(&tools, args.with.as_deref(), &wanted)?;
     let out = args.out.clone().unwrap_or_else(|| tools.keep.join("report"));
     let records = out.with_extension("jsonl");
     let mut lab = Lab::new(tools, &records, args.turns.into(), args.size, args.apart)?;
     let session = session(&lab, &peers)?;
     lab.record(Record::Session(session))?;
-    for (peer, why) in peers.skipped() {
+    for (peer, why) in &peers.skipped {
         lab.skip("peers", peer, why)?;
     }
     for scenario in scenarios {
@@ -82,12 +78,15 @@ pub fn run(args: &SessionArgs) -> Result<()> {
 }
 
 fn session(lab: &Lab, peers: &Peers) -> Result<Session> {
+    let git = Invocation::new("git").arg("-C").arg(&lab.tools.root);
     Ok(Session {
         version: env!("CARGO_PKG_VERSION").into(),
-        commit: commit(&lab.tools.root),
-        date: today()?,
+        // With `-dirty` if files were changed since the commit.
+        commit: line(git.args(["describe", "--always", "--dirty"]).run()).ok(),
+        // In UTC.
+        date: line(Invocation::new("date").args(["--utc", "+%Y-%m-%d"]).run())?,
         machine: machine(&lab.tools)?,
-        peers: peers.versions(),
+        peers: peers.versions.clone(),
         turns: lab.turns,
         command: command(std::env::args().skip(1)),
     })
@@ -110,46 +109,24 @@ fn command(arguments: impl Iterator<Item = String>) -> String {
     words.join(" ").trim_end_matches(" --").to_owned()
 }
 
-/// The commit, with `-dirty` if files were changed since.
-fn commit(root: &Path) -> Option<String> {
-    let mut git = Command::new("git");
-    let output = git.current_dir(root).args(["describe", "--always", "--dirty"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_owned())
-}
-
-/// The day in UTC.
-fn today() -> Result<String> {
-    let output =
-        Command::new("date").args(["--utc", "+%Y-%m-%d"]).output().context("cannot start date")?;
-    ensure!(output.status.success(), "date fails at {:?}", SystemTime::now());
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+/// The line that a command printed.
+fn line(ended: std::io::Result<Finished>) -> Result<String> {
+    Ok(String::from_utf8(ended?.output)?.trim().to_owned())
 }
 
 /// The machine, as reported by `ringload doctor` and the kernel.
 fn machine(tools: &Tools) -> Result<Machine> {
     let mut facts = tools.doctor()?;
     let mut fact = |topic: &str| facts.remove(topic).unwrap_or_else(|| "unknown".into());
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = value_of(&cpu, "model name").unwrap_or_else(|| "unknown".into());
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = value_of(&memory, "MemTotal").unwrap_or_default();
-    let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
     let gpu = fact("CUDA");
     Ok(Machine {
-        cpu,
+        cpu: system::cpu_model().unwrap_or_else(|| "unknown".into()),
         cores: tools.core_count(),
-        memory_bytes: kibibytes << 10,
+        memory_bytes: system::memory_bytes().unwrap_or_default(),
         kernel: fact("kernel").split(':').next().unwrap_or_default().to_owned(),
         file_system: fact("file system").split(' ').next().unwrap_or_default().to_owned(),
         gpu: (!gpu.starts_with("no ")).then_some(gpu),
     })
-}
-
-/// The value in the first line `label   : value` of a table in /proc.
-fn value_of(table: &str, label: &str) -> Option<String> {
-    let line = table.lines().find(|line| line.starts_with(label))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -157,10 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_of_the_kernel_are_read() {
-        let table = "processor\t: 0\nmodel name\t: A CPU\n";
-        assert_eq!(value_of(table, "model name").as_deref(), Some("A CPU"));
-        assert_eq!(value_of(table, "flags"), None);
+    fn sizes_are_bytes_and_nothing_else() {
         assert_eq!(size_bytes("1GiB"), Ok(1 << 30));
         assert!(size_bytes("unlimited").is_err());
     }

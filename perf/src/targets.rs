@@ -1,120 +1,32 @@
-//! The table of all targets; the scenarios measure their figures.
+//! The targets of `targets.toml`; the scenarios measure their figures.
 
 use crate::records::{Bound, Target};
+use serde::Deserialize;
+use std::sync::LazyLock;
 
 /// A target, as it was set before anything was measured.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Spec {
-    pub id: &'static str,
-    pub part: &'static str,
-    pub sentence: &'static str,
+    pub id: String,
+    pub part: String,
+    pub sentence: String,
     pub bound: Bound,
     pub target: f64,
 }
 
-const ENGINE: &str = "engine";
-const STORES: &str = "object stores";
-const CACHE: &str = "local file cache";
-const PYTHON: &str = "Python and C";
-const GPU: &str = "gpus";
-
-const fn at_most(
-    id: &'static str,
-    part: &'static str,
-    sentence: &'static str,
-    target: f64,
-) -> Spec {
-    Spec { id, part, sentence, bound: Bound::AtMost, target }
-}
-
-const fn at_least(
-    id: &'static str,
-    part: &'static str,
-    sentence: &'static str,
-    target: f64,
-) -> Spec {
-    Spec { id, part, sentence, bound: Bound::AtLeast, target }
+#[derive(Deserialize)]
+struct Specs {
+    target: Vec<Spec>,
 }
 
 /// All of them, in the order of the summary.
-pub const SPECS: &[Spec] = &[
-    at_most("engine.streamed.wall", ENGINE, "cold, streamed: time, of the better fio's", 1.05),
-    at_most("engine.resident.wall", ENGINE, "cold, resident: time, of the better fio's", 1.05),
-    at_most("engine.streamed.cpu", ENGINE, "cold, streamed: CPU-s/GB", 0.12),
-    at_most("engine.resident.cpu", ENGINE, "cold, resident: CPU-s/GB", 0.12),
-    at_most("engine.mapped.cpu", ENGINE, "cold, resident, mapped: CPU-s/GB", 0.12),
-    at_most(
-        "engine.warm.mapped",
-        ENGINE,
-        "warm, mapped: time, of mmap and touching every page",
-        1.1,
-    ),
-    at_least("engine.warm.owned", ENGINE, "warm, owned: speed, of memcpy into fresh memory", 0.9),
-    at_most("engine.capped.peak", ENGINE, "limit of 256 MiB: MiB of peak memory above it", 64.0),
-    at_most("engine.capped.wall", ENGINE, "limit of 256 MiB: time, of no limit", 1.05),
-    at_most(
-        "engine.tiny",
-        ENGINE,
-        "200,000 tensors of 4 KiB: time, of reading the file plain",
-        2.0,
-    ),
-    at_most(
-        "engine.planning",
-        ENGINE,
-        "1,000,000 tensors in 500 shards, opened and planned: s",
-        2.0,
-    ),
-    at_most(
-        "engine.planning.memory",
-        ENGINE,
-        "memory a tensor, of 1,000,000 over 250,000 tensors",
-        1.1,
-    ),
-    at_most("http.cpu", STORES, "http: CPU-s/GB", 0.33),
-    at_most("http.curl", STORES, "http: CPU time, of the cheaper curl's", 0.75),
-    at_most("https.cpu", STORES, "https: CPU-s/GB", 0.68),
-    at_most("https.curl", STORES, "https: CPU time, of the cheaper curl's", 1.0),
-    at_most("s3.cpu", STORES, "s3: CPU-s/GB", 0.40),
-    at_most("s3.runai", STORES, "s3: CPU time, of Run:ai's", 0.25),
-    at_most(
-        "memory.above",
-        STORES,
-        "peak memory: MiB above limit + 32 MiB + 64 KiB a connection, at most of all",
-        0.0,
-    ),
-    at_most("verify.http", STORES, "checksumming, http: CPU-s/GB more", 0.06),
-    at_most("verify.https", STORES, "checksumming, https: CPU-s/GB more", 0.06),
-    at_most("cache.first.resident", CACHE, "first load: time, of the same without the cache", 1.10),
-    at_most(
-        "cache.first.capped",
-        CACHE,
-        "first load under 256 MiB: time, of the same without",
-        1.10,
-    ),
-    at_most("cache.second.resident", CACHE, "second load: time, of the plain file's", 1.05),
-    at_most(
-        "cache.second.capped",
-        CACHE,
-        "second load under 256 MiB: time, of the plain file's",
-        1.05,
-    ),
-    at_most(
-        "cache.peak",
-        CACHE,
-        "peak memory: MiB above limit + 32 MiB + 64 KiB a connection",
-        0.0,
-    ),
-    at_most("python.cold.wall", PYTHON, "cold: time, of Run:ai's package", 0.8),
-    at_most("python.cold.cpu", PYTHON, "cold: CPU time, of Run:ai's package", 0.4),
-    at_most("python.warm.wall", PYTHON, "warm: time, of Run:ai's package", 0.4),
-    at_most("python.overhead", PYTHON, "100,000 tensors iterated: s over the command", 1.0),
-    at_most("python.dropin", PYTHON, "Run:ai's own unit tests that fail on the C library", 0.0),
-    at_least("gpu.memory", GPU, "from tmpfs and the page cache: speed, of pinned copies", 0.90),
-    at_least("gpu.disk", GPU, "from the disk: speed, of direct reads", 0.97),
-    at_most("gpu.adapter", GPU, "adapter of 100 MiB: time, of context, plain read and copy", 1.25),
-    at_most("gpu.tiny", GPU, "100,000 tensors of 4 KiB: time, of one tensor", 2.0),
-    at_least("gpu.kernels", GPU, "crc64 and cast: speed, of a copy on the GPU", 0.5),
-];
+#[allow(clippy::expect_used, reason = "a test parses the same text")]
+pub static SPECS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
+    let specs: Specs =
+        toml::from_str(include_str!("../targets.toml")).expect("targets.toml is valid");
+    specs.target
+});
 
 impl Spec {
     /// The record of the target with its figure, or with the reason why there is none.
@@ -124,15 +36,17 @@ impl Spec {
         interval: Option<(f64, f64)>,
         note: Option<String>,
     ) -> Target {
+        let (id, part, sentence) = (self.id.clone(), self.part.clone(), self.sentence.clone());
+        let (low, high) = interval.unzip();
         Target {
-            id: self.id.into(),
-            part: self.part.into(),
-            sentence: self.sentence.into(),
+            id,
+            part,
+            sentence,
             bound: self.bound,
             target: self.target,
             figure,
-            low: interval.map(|(low, _)| low),
-            high: interval.map(|(_, high)| high),
+            low,
+            high,
             note,
         }
     }
@@ -154,7 +68,7 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_sides_are_right() {
-        let mut ids: Vec<_> = SPECS.iter().map(|spec| spec.id).collect();
+        let mut ids: Vec<_> = SPECS.iter().map(|spec| &spec.id).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), SPECS.len());

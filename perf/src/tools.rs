@@ -1,24 +1,44 @@
 //! The tools of a session: the binaries of this repository, which are built first, and directories.
 
-use crate::child::Invocation;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use ringload_measure::process::Invocation;
+use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Paths.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Tools {
     /// The repository.
     pub root: PathBuf,
+    /// Cargo's target directory.
+    pub target: PathBuf,
     /// The directory of checkpoints, peers and servers.
     pub keep: PathBuf,
     pub ringload: PathBuf,
     pub library: PathBuf,
-    /// This program, for the limits that it measures itself.
-    pub own: PathBuf,
+    /// The cores that this process may use.
     cores: Vec<usize>,
+}
+
+/// What `cargo metadata` prints.
+#[derive(Deserialize)]
+struct Metadata {
+    target_directory: PathBuf,
+}
+
+/// What `ringload doctor --json` prints.
+#[derive(Deserialize)]
+struct Diagnosis {
+    findings: Vec<Finding>,
+}
+
+#[derive(Deserialize)]
+struct Finding {
+    topic: String,
+    fact: String,
 }
 
 impl Tools {
@@ -27,25 +47,28 @@ impl Tools {
     /// # Errors
     /// When that fails.
     pub fn build() -> Result<Self> {
-        let own = std::env::current_exe()?;
-        let root =
-            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("perf/ is in a repository")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        let root = root.context("perf/ is in a repository")?.to_owned();
         let mut cargo = Command::new("cargo");
-        cargo.current_dir(root).args(["build", "--release", "--locked", "--features", "capi"]);
-        ensure!(
-            cargo.status().context("cannot start cargo")?.success(),
-            "ringload cannot be built"
-        );
-        let target = target(root)?;
-        let release = target.join("release");
-        Ok(Self {
-            root: root.to_owned(),
+        cargo.current_dir(&root).args(["build", "--release", "--locked", "--features", "capi"]);
+        let built = cargo.status().context("cannot start cargo")?.success();
+        ensure!(built, "ringload cannot be built");
+        let metadata = Invocation::new("cargo").words("metadata --no-deps --format-version=1");
+        let metadata = metadata.arg("--manifest-path").arg(root.join("Cargo.toml")).run()?;
+        let target = metadata.json::<Metadata>()?.target_directory;
+        Ok(Self::of(root, target))
+    }
+
+    /// The paths in `root`, with this target directory.
+    pub fn of(root: PathBuf, target: PathBuf) -> Self {
+        Self {
             keep: target.join("perf"),
-            ringload: release.join("ringload"),
-            library: release.join("libringload.so"),
-            own,
+            ringload: target.join("release/ringload"),
+            library: target.join("release/libringload.so"),
             cores: cores(),
-        })
+            root,
+            target,
+        }
     }
 
     /// The core of the clients, and that of the servers, which may be the same.
@@ -62,18 +85,13 @@ impl Tools {
     }
 
     /// `ringload load` with the options of every measured load.
-    pub fn load(&self, location: impl AsRef<std::ffi::OsStr>) -> Invocation {
+    pub fn load(&self, location: impl AsRef<OsStr>) -> Invocation {
         Invocation::new(&self.ringload).args(["load", "--json"]).arg(location)
     }
 
     /// A limit that `ringload bench-reference` measures over `file`.
-    pub fn reference(&self, kind: &str, options: &[&str], file: &Path) -> Invocation {
-        Invocation::new(&self.ringload).arg("bench-reference").args(options).arg(kind).arg(file)
-    }
-
-    /// A limit that this program measures itself.
-    pub fn limit(&self, arguments: &[&str]) -> Invocation {
-        Invocation::new(&self.own).arg("limit").args(arguments)
+    pub fn reference(&self, kind_and_options: &str, file: &Path) -> Invocation {
+        Invocation::new(&self.ringload).arg("bench-reference").words(kind_and_options).arg(file)
     }
 
     /// The findings of `ringload doctor` by topic.
@@ -81,23 +99,10 @@ impl Tools {
     /// # Errors
     /// When it fails.
     pub fn doctor(&self) -> Result<BTreeMap<String, String>> {
-        let output =
-            Invocation::new(&self.ringload).args(["doctor", "--json"]).arg(&self.keep).run(None)?;
-        let output: Value = serde_json::from_slice(&output.output)?;
-        let findings = output["findings"].as_array().cloned().unwrap_or_default();
-        let text =
-            |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-        Ok(findings.iter().map(|finding| (text(finding, "topic"), text(finding, "fact"))).collect())
+        let doctor = Invocation::new(&self.ringload).args(["doctor", "--json"]).arg(&self.keep);
+        let diagnosis: Diagnosis = doctor.run()?.json()?;
+        Ok(diagnosis.findings.into_iter().map(|finding| (finding.topic, finding.fact)).collect())
     }
-}
-
-/// Cargo's target directory.
-fn target(root: &Path) -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(root).args(["metadata", "--no-deps", "--format-version=1", "--locked"]);
-    let output = cargo.output().context("cannot start cargo")?;
-    let output: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
-    Ok(output["target_directory"].as_str().context("cargo names its target directory")?.into())
 }
 
 /// The cores that this process may use.

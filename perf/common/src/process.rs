@@ -67,6 +67,12 @@ impl Invocation {
         self
     }
 
+    /// With more arguments, which are separated by spaces.
+    #[must_use]
+    pub fn words(self, arguments: &str) -> Self {
+        self.args(arguments.split_whitespace())
+    }
+
     /// With one more variable.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
@@ -143,7 +149,7 @@ impl Invocation {
 
     /// The program and its first arguments, for messages.
     fn named(&self) -> String {
-        let words = std::iter::once(&self.program).chain(self.arguments.iter().take(6));
+        let words = std::iter::once(&self.program).chain(self.arguments.iter().take(12));
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 }

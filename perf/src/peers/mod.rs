@@ -1,292 +1,278 @@
 //! Prepares the peers, the alternatives to ringload.
 //!
 //! ```text
-//! perf/peers.toml     versions                    list
+//! perf/peers.toml     the versions of the Python packages
 //! target/perf/peers/
-//!   python/           a virtual environment       environment    (or one that is given)
-//!   next/             a package that overrides    environment
-//!   ringload/         our own package             own
-//!   object-store/     a crate, and its program    object_store
-//!   *.json            what each was made of       stamp
+//!   python/           a virtual environment with all of them (or one that is given)
+//!   next/             packages that override those, for one client
+//!   ringload/         our own package, as cargo built its module
+//!   object-store/     the target directory of perf/peers/object-store, a crate outside the workspace
+//!   *.made-of         what each was installed from; it is installed again when that changes
 //! ```
 //!
-//! Then every client is checked once by loading a few bytes (`checks`). A peer that is not available
-//! is no error: it is skipped, and the reason is reported. What is up to date is not built again, so
-//! that a second start takes as long as reading these files and running cargo.
+//! A folder that overrides the environment is first in PYTHONPATH, so that no second environment,
+//! with another torch, is needed. A peer that is not available is no error: it is skipped, and the
+//! reason is reported. Whether a peer runs on this machine shows in the first turn of each case,
+//! where its bytes are checked.
 
-mod checks;
-mod commands;
-mod environment;
-mod list;
-mod object_store;
-mod own;
-mod peer;
-mod stamp;
+mod table;
 
-pub use peer::Peer;
+pub use table::*;
 
-use checks::Check;
-use commands::Why;
-use environment::Environment;
-use list::List;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use crate::client::{Check, Client};
+use crate::records::Role;
+use crate::tools::Tools;
+use anyhow::{Context, Result};
+use ringload_measure::process::Invocation;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-/// The directories, and the programs to call.
-struct Places {
-    /// The repository.
-    root: PathBuf,
-    /// The directory of the peers.
-    peers: PathBuf,
-    /// The target directory of cargo.
-    target: PathBuf,
+/// Versions by name.
+type Versions = BTreeMap<String, String>;
+
+/// The packages to install: perf/peers.toml.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct List {
+    /// Packages of the environment.
+    python: Versions,
+    /// Packages that override those, for one client.
+    python_next: Versions,
+}
+
+/// An installed package, as pip lists it.
+#[derive(Deserialize)]
+struct Installed {
+    name: String,
+    version: String,
 }
 
 /// The peers that are ready.
 pub struct Peers {
-    places: Places,
-    /// Where there is one.
-    python: Option<PathBuf>,
-    ready: Vec<Peer>,
-    versions: BTreeMap<String, String>,
-    skipped: Vec<(String, String)>,
+    tools: Tools,
+    list: List,
+    folder: PathBuf,
+    /// The Python of the environment of the peers, if there is one.
+    pub python: Option<PathBuf>,
+    ready: Vec<&'static str>,
+    /// The versions of the peers that are ready, by name.
+    pub versions: Versions,
+    /// The peers that are not ready, and why.
+    pub skipped: Vec<(&'static str, String)>,
 }
 
 impl Peers {
-    /// Prepares the `wanted` peers. `root` is the repository, `keep` its target/perf; `with` is the
-    /// Python of an environment that has the peers, where nothing is installed. `progress` is called
-    /// with a line before each long step.
+    /// Prepares the `wanted` peers. `with` is the Python of an environment that has them, where
+    /// nothing is installed.
     ///
     /// # Errors
-    ///
-    /// When the list of versions is invalid, or nothing can be written below `keep`.
-    pub fn prepare(
-        root: &Path,
-        keep: &Path,
-        with: Option<&Path>,
-        wanted: &[Peer],
-        mut progress: impl FnMut(&str),
-    ) -> anyhow::Result<Self> {
-        let list = List::read(&root.join("perf/peers.toml"))?;
-        let target = keep.parent().unwrap_or(keep).to_owned();
-        let places = Places { root: root.to_owned(), peers: keep.join("peers"), target };
-        std::fs::create_dir_all(&places.peers)?;
-        let mut peers = Self {
-            places,
-            python: None,
-            ready: Vec::new(),
-            versions: BTreeMap::new(),
-            skipped: Vec::new(),
+    /// When the list of versions is invalid, or nothing can be written.
+    pub fn prepare(tools: &Tools, with: Option<&Path>, wanted: &[&'static Peer]) -> Result<Self> {
+        let list = fs::read_to_string(tools.root.join("perf/peers.toml"))?;
+        let list = toml::from_str(&list).context("perf/peers.toml")?;
+        let (tools, folder) = (tools.clone(), tools.keep.join("peers"));
+        fs::create_dir_all(&folder)?;
+        let (ready, versions, skipped) = (Vec::new(), Versions::new(), Vec::new());
+        let mut peers = Self { tools, list, folder, python: None, ready, versions, skipped };
+        let mut wanted = wanted.to_vec();
+        wanted.sort_by_key(|peer| peer.title);
+        wanted.dedup();
+        let failed = if wanted.iter().any(|peer| peer.layer != Layer::Crate) {
+            peers.prepare_environment(with)
+        } else {
+            Ok(Versions::new())
         };
-        peers.prepare_object_store(&list, wanted, &mut progress)?;
-        peers.prepare_python(&list, with, wanted, &mut progress)?;
+        for peer in wanted {
+            let layered = match &failed {
+                Err(why) if peer.layer != Layer::Crate => Err(why.clone()),
+                Ok(failed) if failed.contains_key(peer.package) => {
+                    Err(failed[peer.package].clone())
+                }
+                _ => peers.prepare_layer(peer).map_err(|error| reason(&error.to_string())),
+            };
+            match layered {
+                Ok(()) => peers.ready.push(peer.title),
+                Err(why) => peers.skipped.push((peer.title, why)),
+            }
+        }
         Ok(peers)
     }
 
-    /// The versions of the peers that are ready, by name.
-    pub fn versions(&self) -> BTreeMap<String, String> {
-        self.versions.clone()
-    }
-
-    /// The peers that are not ready, and why.
-    pub fn skipped(&self) -> &[(String, String)] {
-        &self.skipped
-    }
-
-    /// The Python of the environment of the peers, if there is one.
-    pub fn python(&self) -> Option<&Path> {
-        self.python.as_deref()
-    }
-
-    /// The command that loads `location` with `peer` and prints its figures (perf/peers/client.py).
-    /// `location` is the result of [`Self::location`]. `None` if the peer was skipped or not wanted.
-    pub fn command(&self, peer: Peer, location: &str) -> Option<Command> {
-        if !self.ready.contains(&peer) {
-            return None;
-        }
-        let mut command = match (peer, &self.python) {
-            (Peer::ObjectStore, _) => Command::new(object_store::program(&self.places)),
-            (_, Some(python)) => client(&self.places, python, peer),
-            (_, None) => return None,
-        };
-        command.arg(location);
-        Some(command)
-    }
-
-    /// The location that `peer` reads instead of `location`: for Tensorizer the same checkpoint in
-    /// its own format, which is written beside the original if it is missing there, or older.
+    /// The clients of those of the `peers` that are ready, loading `location`. Their bytes are checked
+    /// by CRC-32. For a peer with a format of its own, the same checkpoint is written in that format
+    /// next to the original, if it is missing there, or older.
     ///
     /// # Errors
-    ///
-    /// With the reason why it could not be written.
-    pub fn location(&self, peer: Peer, location: &str) -> anyhow::Result<String> {
-        let Some(suffix) = peer.own_format() else {
-            return Ok(location.to_owned());
-        };
-        let converted = format!("{location}{suffix}");
-        if !is_newer(Path::new(&converted), Path::new(location)) {
-            let mut command = self
-                .command(peer, location)
-                .ok_or_else(|| anyhow::anyhow!("{} is not ready", peer.title()))?;
-            commands::run(command.arg("--convert"))
-                .map_err(|why| anyhow::anyhow!("{location} cannot be converted: {why}"))?;
+    /// When a file cannot be converted.
+    pub fn clients(&self, peers: &[&'static Peer], location: &str) -> Result<Vec<Client>> {
+        let mut clients = Vec::new();
+        for peer in peers.iter().filter(|peer| self.ready.contains(&peer.title)) {
+            let file = format!("{location}{}", peer.suffix);
+            if !peer.suffix.is_empty() && !is_newer(&file, location) {
+                self.invocation(peer, location).arg("--convert").run()?;
+            }
+            let role = if peer.layer == Layer::Package { Role::Own } else { Role::Peer };
+            let client = Client::new(peer.title, role, self.invocation(peer, &file));
+            clients.push(Client { reads: Some(file.into()), ..client.checked_by(Check::Sums) });
         }
-        Ok(converted)
+        Ok(clients)
     }
 
-    fn prepare_object_store(
-        &mut self,
-        list: &List,
-        wanted: &[Peer],
-        progress: &mut dyn FnMut(&str),
-    ) -> anyhow::Result<()> {
-        let peer = Peer::ObjectStore;
-        if wanted.contains(&peer) {
-            match object_store::prepare(&self.places, list, progress)? {
-                Ok(version) => {
-                    self.versions.insert(peer.title().to_owned(), version);
-                    self.ready.push(peer);
+    /// The command that loads `location` with `peer` and prints its figures.
+    fn invocation(&self, peer: &Peer, location: &str) -> Invocation {
+        let Some(python) = self.python.as_ref().filter(|_| peer.layer != Layer::Crate) else {
+            return Invocation::new(self.folder.join("object-store/release/object-store"))
+                .arg(location);
+        };
+        // Python must not write compiled files to the source directory.
+        let script = self.tools.root.join("perf/peers/client.py");
+        let client = Invocation::new(python).arg("-B").arg(script).args([peer.client, location]);
+        match peer.layer {
+            Layer::Next => client.env("PYTHONPATH", self.folder.join("next")),
+            Layer::Package => client.env("PYTHONPATH", self.folder.join("ringload")),
+            Layer::Library => client.env("STREAMER_LIBRARY", &self.tools.library),
+            Layer::Plain | Layer::Crate => client,
+        }
+    }
+
+    /// Makes the environment; returns the packages that could not be installed, and why.
+    fn prepare_environment(&mut self, with: Option<&Path>) -> Result<Versions, String> {
+        let (python, failed) = match with {
+            Some(python) => (python.to_owned(), Versions::new()),
+            None => self.install().map_err(|error| reason(&error.to_string()))?,
+        };
+        let listed = Invocation::new(&python).words("-m pip list --format=json").run();
+        let packages: Vec<Installed> = listed.map_or_else(
+            |_| Vec::new(),
+            |it| serde_json::from_slice(&it.output).unwrap_or_default(),
+        );
+        let is_ours = |it: &Installed| self.list.python.contains_key(&it.name);
+        let ours = packages.into_iter().filter(is_ours).map(|it| (it.name, it.version));
+        self.versions.extend(ours);
+        self.python = Some(python);
+        Ok(failed)
+    }
+
+    /// All packages are installed one by one, so that one that is not available does not keep the
+    /// others out; the constraints keep those at their versions.
+    fn install(&self) -> io::Result<(PathBuf, Versions)> {
+        let folder = self.folder.join("python");
+        let (python, mut failed) = (folder.join("bin/python"), Versions::new());
+        let wanted = requirements(&self.list.python);
+        let version = Invocation::new("python3").arg("--version").run()?.output;
+        let made_of = format!("{}{}", String::from_utf8_lossy(&version), wanted.join("\n"));
+        once(&folder, &made_of, || {
+            if pip(&python).arg("--help").run().is_err() {
+                Invocation::new("python3").words("-m venv --clear").arg(&folder).run()?;
+            }
+            let constraints = folder.join("constraints.txt");
+            fs::write(&constraints, wanted.join("\n") + "\n")?;
+            for (name, requirement) in self.list.python.keys().zip(&wanted) {
+                let pip = pip(&python).arg("--constraint").arg(&constraints).arg(requirement);
+                if let Err(error) = pip.run() {
+                    failed.insert(name.clone(), reason(&error.to_string()));
                 }
-                Err(why) => self.skip(peer, why),
             }
-        }
+            Ok(failed.is_empty())
+        })?;
+        Ok((python, failed))
+    }
+
+    /// Makes what the peer needs in addition to the environment.
+    fn prepare_layer(&mut self, peer: &Peer) -> io::Result<()> {
+        let (name, version) = match peer.layer {
+            Layer::Plain | Layer::Library => return Ok(()),
+            Layer::Next => {
+                let (folder, wanted) =
+                    (self.folder.join("next"), requirements(&self.list.python_next));
+                let python = self.python.clone().unwrap_or_default();
+                once(&folder, &format!("{} {wanted:?}", python.display()), || {
+                    let pip = pip(&python).words("--no-deps --upgrade --target").arg(&folder);
+                    pip.args(&wanted).run().map(|_| true)
+                })?;
+                (peer.title, self.list.python_next[peer.package].clone())
+            }
+            Layer::Package => {
+                self.cargo("Cargo.toml", &self.tools.target, "--locked --package ringload-python")?;
+                let package = self.folder.join("ringload/ringload");
+                copy(&self.tools.root.join("python/ringload"), &package)?;
+                let module = self.tools.target.join("release/lib_ringload.so");
+                fs::copy(module, package.join("_ringload.abi3.so"))?;
+                (peer.package, env!("CARGO_PKG_VERSION").to_owned())
+            }
+            Layer::Crate => {
+                let manifest = "perf/peers/object-store/Cargo.toml";
+                self.cargo(manifest, &self.folder.join("object-store"), "")?;
+                (peer.package, crate_version(&fs::read_to_string(self.tools.root.join(manifest))?)?)
+            }
+        };
+        self.versions.insert(name.to_owned(), version);
         Ok(())
     }
 
-    fn prepare_python(
-        &mut self,
-        list: &List,
-        with: Option<&Path>,
-        wanted: &[Peer],
-        progress: &mut dyn FnMut(&str),
-    ) -> anyhow::Result<()> {
-        let wanted: BTreeSet<_> = wanted.iter().copied().filter(|peer| peer.is_python()).collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let made = match with {
-            Some(python) => Ok(Environment::existing(python)),
-            None => environment::prepare(&self.places, list, progress)?,
-        };
-        let environment = match made {
-            Ok(environment) => environment,
-            Err(why) => {
-                wanted.into_iter().for_each(|peer| self.skip(peer, why.clone()));
-                return Ok(());
-            }
-        };
-        let layers = Layers::prepare(&self.places, list, &environment, &wanted, progress)?;
-        let mut checks = checks::Checks::read(&self.places, &environment);
-        for peer in wanted {
-            let done = match environment.failed.get(peer.package()) {
-                Some(why) => Err(why.clone()),
-                None => layers.of(peer),
-            };
-            let checked = done.and_then(|()| {
-                let command = client(&self.places, &environment.python, peer);
-                checks.of(peer, layers.made_of(peer), command, progress)
-            });
-            match checked.and_then(|check| check.verified(peer, list, environment.is_given)) {
-                Ok(check) => self.add(peer, check),
-                Err(why) => self.skip(peer, why),
-            }
-        }
-        checks.write()?;
-        self.python = Some(environment.python);
-        Ok(())
-    }
-
-    fn add(&mut self, peer: Peer, check: Check) {
-        self.ready.push(peer);
-        for (package, version) in check.versions {
-            let name = if package == peer.package() { peer.version_name() } else { &package };
-            self.versions.insert(name.to_owned(), version);
-        }
-    }
-
-    fn skip(&mut self, peer: Peer, why: Why) {
-        self.skipped.push((peer.title().to_owned(), why));
+    fn cargo(&self, manifest: &str, target: &Path, options: &str) -> io::Result<()> {
+        eprintln!("building {manifest}, if it is not up to date");
+        let cargo = Invocation::new("cargo").words("build --quiet --release").words(options);
+        let cargo = cargo.arg("--manifest-path").arg(self.tools.root.join(manifest));
+        cargo.arg("--target-dir").arg(target).run().map(drop)
     }
 }
 
-/// The wanted packages that are layered over the environment.
-struct Layers {
-    next: Result<(), Why>,
-    package: Result<(), Why>,
-    library: Result<(), Why>,
-    /// What our own package and library are made of.
-    sources: String,
+/// Runs `work`, unless `folder` was made of the same before. It returns whether all of it was made.
+fn once(folder: &Path, made_of: &str, work: impl FnOnce() -> io::Result<bool>) -> io::Result<()> {
+    let stamp = folder.with_extension("made-of");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == made_of) {
+        return Ok(());
+    }
+    eprintln!("installing into {}: the first time that may be some GB", folder.display());
+    if work()? { fs::write(stamp, made_of) } else { Ok(()) }
 }
 
-impl Layers {
-    fn prepare(
-        places: &Places,
-        list: &List,
-        environment: &Environment,
-        wanted: &BTreeSet<Peer>,
-        progress: &mut dyn FnMut(&str),
-    ) -> anyhow::Result<Self> {
-        let mut layers =
-            Self { next: Ok(()), package: Ok(()), library: Ok(()), sources: String::new() };
-        let is_wanted = |peers: &[Peer]| wanted.iter().any(|peer| peers.contains(peer));
-        if is_wanted(&[Peer::SafetensorsNext]) {
-            layers.next = environment::prepare_next(places, list, environment, progress)?;
-        }
-        let ours = [Peer::RingloadPython, Peer::RingloadStream];
-        if is_wanted(&ours) {
-            layers.package = own::package(places, environment, progress)?;
-        }
-        if is_wanted(&[Peer::RingloadLibrary]) {
-            layers.library = own::library(places, progress);
-        }
-        if is_wanted(&ours) || is_wanted(&[Peer::RingloadLibrary]) {
-            layers.sources = own::sources(&places.root)?;
-        }
-        Ok(layers)
-    }
-
-    fn of(&self, peer: Peer) -> Result<(), Why> {
-        match peer {
-            Peer::SafetensorsNext => self.next.clone(),
-            Peer::RingloadPython | Peer::RingloadStream => self.package.clone(),
-            Peer::RingloadLibrary => self.library.clone(),
-            _ => Ok(()),
-        }
-    }
-
-    fn made_of(&self, peer: Peer) -> &str {
-        match peer {
-            Peer::RingloadPython | Peer::RingloadStream | Peer::RingloadLibrary => &self.sources,
-            _ => "",
-        }
-    }
+fn pip(python: &Path) -> Invocation {
+    let options = "-m pip --quiet --disable-pip-version-check --no-input install";
+    Invocation::new(python).words(options)
 }
 
-/// The command of a Python client, without its arguments.
-fn client(places: &Places, python: &Path, peer: Peer) -> Command {
-    let mut command = Command::new(python);
-    // Python must not write compiled files to the source directory.
-    command.arg("-B").arg(places.root.join("perf/peers/client.py")).arg(peer.client());
-    let first: Option<OsString> = match peer {
-        Peer::SafetensorsNext => Some(environment::next(places).into()),
-        Peer::RingloadPython | Peer::RingloadStream => Some(own::package_folder(places).into()),
-        _ => None,
-    };
-    // Overrides the packages of the environment.
-    if let Some(first) = first {
-        command.env("PYTHONPATH", first);
-    }
-    if peer == Peer::RingloadLibrary {
-        command.env("STREAMER_LIBRARY", own::library_file(places));
-    }
-    command
+/// In the syntax of pip.
+fn requirements(versions: &Versions) -> Vec<String> {
+    versions.iter().map(|(name, version)| format!("{name}=={version}")).collect()
 }
 
-fn is_newer(this: &Path, that: &Path) -> bool {
-    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+/// The exact version of object_store in the manifest of its client.
+fn crate_version(manifest: &str) -> io::Result<String> {
+    let manifest: toml::Table = manifest.parse().map_err(io::Error::other)?;
+    let version = manifest["dependencies"]["object_store"]["version"].as_str();
+    Ok(version.unwrap_or_default().trim_start_matches('=').to_owned())
+}
+
+/// Copies a folder with all files in it.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in from.read_dir()? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_newer(this: &str, that: &str) -> bool {
+    let changed = |path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     changed(this).zip(changed(that)).is_some_and(|(this, that)| this >= that)
+}
+
+/// The most informative line of an error output: pip and cargo mark it, in Python it is the last.
+fn reason(errors: &str) -> String {
+    let lines = || errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    let marked = lines().find_map(|line| Some(line.split_once("ERROR: ")?.1));
+    marked.or_else(|| lines().next_back()).unwrap_or(errors).to_owned()
 }
 
 #[cfg(test)]

@@ -3,20 +3,16 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
-/// Answers `--check` like a client, counts the calls, and installs only `safetensors`.
+/// Logs its calls; all packages can be installed, except one.
 const PYTHON: &str = r#"#!/bin/sh
 echo "$@" >> "$0.log"
 case "$*" in
-*"pip "*safetensors==*) mkdir -p "${0%/*}/made";;
-*"pip "*) echo "ERROR: no network" >&2; exit 1;;
-*" instanttensor --check --device cuda:0") echo '{"why": "RuntimeError: no GPU"}';;
-*" runai --check --device cpu") echo '{"versions": {"runai-model-streamer": "0.17.0", "torch": "2.15.0"}}';;
-*" safetensors --check --device cpu") echo '{"versions": {"safetensors": "0.8.0"}}';;
-*" safetensors-next --check --device cpu")
-    case "$PYTHONPATH" in */next) echo '{"versions": {"safetensors": "0.9.0rc1"}}';; esac;;
-*" tensorizer "*" --convert") ;;
-*" tensorizer --check --device cpu") echo '{"versions": {"tensorizer": "2.12.1"}}';;
-*) echo "ImportError: cannot import it" >&2; exit 1;;
+*"pip "*fastsafetensors==*)
+    echo 'WARNING: slow' >&2
+    echo 'ERROR: No matching distribution found for fastsafetensors' >&2
+    echo 'hint: see above' >&2
+    exit 1;;
+*"pip list"*) echo '[{"name": "torch", "version": "2.15.0"}, {"name": "pip", "version": "1"}]';;
 esac
 "#;
 
@@ -28,104 +24,105 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let python = directory.path().join("python");
-        std::fs::write(&python, PYTHON).unwrap();
-        std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let python = directory.path().join("perf/peers/python/bin/python");
+        fs::create_dir_all(python.parent().unwrap()).unwrap();
+        fs::write(&python, PYTHON).unwrap();
+        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
         Self { directory, python }
     }
 
-    fn prepare(&self, wanted: &[Peer]) -> Peers {
+    fn prepare(&self, with: Option<&Path>, wanted: &[&'static Peer]) -> Peers {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let keep = self.directory.path().join("target/perf");
-        Peers::prepare(root, &keep, Some(&self.python), wanted, |_| ()).unwrap()
+        let tools = Tools::of(root.to_owned(), self.directory.path().to_owned());
+        Peers::prepare(&tools, with, wanted).unwrap()
     }
 
     /// How often Python was called with these arguments.
     fn calls(&self, what: &str) -> usize {
-        let log = std::fs::read_to_string(self.directory.path().join("python.log")).unwrap();
+        let log = fs::read_to_string(self.python.with_extension("log")).unwrap();
         log.lines().filter(|line| line.contains(what)).count()
     }
 }
 
-const WANTED: [Peer; 5] = [
-    Peer::RunaiStreamer,
-    Peer::Safetensors,
-    Peer::SafetensorsNext,
-    Peer::InstantTensor,
-    Peer::Fastsafetensors,
-];
+const WANTED: [&Peer; 4] = [&RUNAI, &SAFETENSORS, &SAFETENSORS_NEXT, &FASTSAFETENSORS];
 
-#[test]
-fn what_runs_is_ready_and_the_rest_is_skipped_with_the_reason() {
-    let scene = Scene::new();
-    let peers = scene.prepare(&WANTED);
-    let versions = peers.versions();
-    let expected = [
-        ("runai-model-streamer", "0.17.0"),
-        ("safetensors", "0.8.0"),
-        ("safetensors (next)", "0.9.0rc1"),
-        ("torch", "2.15.0"),
-    ];
-    let versions: Vec<_> = versions.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-    assert_eq!(versions, expected);
-    let skipped: Vec<_> = peers.skipped().iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-    let expected = [
-        ("fastsafetensors", "ImportError: cannot import it"),
-        ("InstantTensor", "RuntimeError: no GPU"),
-    ];
-    assert_eq!(skipped, expected);
-    assert!(peers.command(Peer::RunaiStreamer, "/a").is_some());
-    assert!(peers.command(Peer::InstantTensor, "/a").is_none());
-    assert!(peers.command(Peer::Tensorizer, "/a").is_none(), "it was not asked for");
+fn names(clients: &[Client]) -> Vec<&str> {
+    clients.iter().map(|client| client.name.as_str()).collect()
 }
 
 #[test]
-fn a_second_start_asks_only_those_that_did_not_run() {
+fn what_is_installed_is_ready_and_the_rest_is_skipped_with_the_reason() {
     let scene = Scene::new();
-    let first = scene.prepare(&WANTED);
-    let second = scene.prepare(&WANTED);
-    assert_eq!(first.versions(), second.versions());
-    assert_eq!(first.skipped(), second.skipped());
-    assert_eq!(scene.calls(" pip "), 1);
-    assert_eq!(scene.calls("runai --check"), 1);
-    assert_eq!(scene.calls("instanttensor --check"), 2);
+    let peers = scene.prepare(None, &WANTED);
+    let versions: Vec<_> = peers.versions.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(versions, [("safetensors (next)", "0.9.0rc1"), ("torch", "2.15.0")]);
+    let why = "No matching distribution found for fastsafetensors".to_owned();
+    assert_eq!(peers.skipped, [("fastsafetensors", why)]);
+    let clients = peers.clients(&[&RUNAI, &FASTSAFETENSORS, &TENSORIZER], "/a").unwrap();
+    assert_eq!(names(&clients), ["Run:ai"], "one cannot be installed, one was not asked for");
 }
 
 #[test]
-fn what_comes_first_is_told_by_the_environment() {
+fn what_is_up_to_date_is_not_installed_again() {
     let scene = Scene::new();
-    let peers = scene.prepare(&WANTED);
-    let path = |peer| {
-        let command = peers.command(peer, "/a/file").unwrap();
-        let mut variables = command.get_envs();
-        variables
-            .find(|(name, _)| *name == "PYTHONPATH")
-            .map(|(_, value)| value.unwrap().to_owned())
-    };
-    assert_eq!(path(Peer::Safetensors), None);
-    assert!(path(Peer::SafetensorsNext).unwrap().to_str().unwrap().ends_with("/peers/next"));
+    scene.prepare(None, &WANTED);
+    scene.prepare(None, &WANTED);
+    assert_eq!(scene.calls("safetensors==0.9.0rc1"), 1);
+    assert_eq!(scene.calls(" fastsafetensors=="), 2, "it may be available by now");
+    assert!(scene.calls("--constraint") > 6);
 }
 
 #[test]
-fn what_cannot_be_installed_is_skipped() {
+fn nothing_is_installed_into_an_environment_that_is_given() {
     let scene = Scene::new();
-    let peers = scene.prepare(&[Peer::RingloadStream]);
-    assert_eq!(peers.skipped(), [("ringload.stream".to_owned(), "no network".to_owned())]);
-    assert!(peers.versions().is_empty());
+    let peers = scene.prepare(Some(&scene.python), &[&SAFETENSORS, &FASTSAFETENSORS]);
+    assert_eq!(scene.calls(" install "), 0);
+    assert_eq!(peers.skipped, []);
+    let clients = peers.clients(&WANTED, "/a").unwrap();
+    assert_eq!(names(&clients), ["safetensors", "fastsafetensors"]);
+}
+
+#[test]
+fn the_next_version_comes_first_for_its_client_alone() {
+    let scene = Scene::new();
+    let peers = scene.prepare(None, &WANTED);
+    let clients = peers.clients(&[&SAFETENSORS, &SAFETENSORS_NEXT], "/a/file").unwrap();
+    let has_path = |client: &Client| format!("{:?}", client.invocation).contains("peers/next");
+    assert_eq!(clients.iter().map(has_path).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]
 fn a_format_of_its_own_is_written_once() {
     let scene = Scene::new();
-    let peers = scene.prepare(&[Peer::Tensorizer, Peer::Safetensors]);
+    let peers = scene.prepare(None, &[&TENSORIZER, &SAFETENSORS]);
     let file = scene.directory.path().join("a.safetensors");
-    std::fs::write(&file, "data").unwrap();
-    let file = file.to_str().unwrap();
-    assert_eq!(peers.location(Peer::Safetensors, file).unwrap(), file);
-    let converted = format!("{file}.tensors");
-    assert_eq!(peers.location(Peer::Tensorizer, file).unwrap(), converted);
+    fs::write(&file, "data").unwrap();
+    let location = file.to_str().unwrap();
+    let converted = format!("{location}.tensors");
+    let clients = || peers.clients(&[&SAFETENSORS, &TENSORIZER], location).unwrap();
+    let reads: Vec<_> = clients().into_iter().filter_map(|client| client.reads).collect();
+    assert_eq!(reads, [file.clone(), PathBuf::from(&converted)]);
     assert_eq!(scene.calls("--convert"), 1);
-    std::fs::write(&converted, "data").unwrap();
-    assert_eq!(peers.location(Peer::Tensorizer, file).unwrap(), converted);
+    fs::write(&converted, "data").unwrap();
+    clients();
     assert_eq!(scene.calls("--convert"), 1);
+}
+
+#[test]
+fn the_lists_of_the_repository_are_read() {
+    let list: List = toml::from_str(include_str!("../../peers.toml")).unwrap();
+    assert_eq!(list.python["runai-model-streamer"], "0.17.0");
+    assert_eq!(list.python["safetensors"], "0.8.0");
+    assert_eq!(list.python_next["safetensors"], "0.9.0rc1");
+    assert!(toml::from_str::<List>("python = {}").is_err());
+    assert!(toml::from_str::<List>("python = {}\npython-next = {}\nruby = {}").is_err());
+    let manifest = include_str!("../../peers/object-store/Cargo.toml");
+    assert_eq!(crate_version(manifest).unwrap(), "0.14.2");
+}
+
+#[test]
+fn the_reason_of_a_failure_is_one_line() {
+    assert_eq!(reason("pip ended with 1: WARNING: a\nERROR: no network\nhint: b"), "no network");
+    assert_eq!(reason("Traceback:\n ...\nImportError: no libx.so\n"), "ImportError: no libx.so");
+    assert_eq!(reason("sh ended with exit status: 3"), "sh ended with exit status: 3");
 }

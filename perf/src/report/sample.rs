@@ -2,6 +2,7 @@
 
 use crate::records::*;
 use crate::stats::Difference;
+use ringload_measure::figures::Figures;
 use serde_json::{Value, json};
 
 /// A client and the approximate figures of its runs: GB/s and CPU-seconds per GB.
@@ -91,13 +92,14 @@ pub fn runs(scenario: &str, case: &str, bytes: u64, clients: &[Made<'_>]) -> Vec
                 client: (*client).to_owned(),
                 role: *role,
                 turn,
-                bytes,
-                seconds: (gigabytes / gigabytes_per_second + 0.02) * wobble,
-                cpu_seconds: gigabytes * cpu * wobble,
-                process_seconds: gigabytes / gigabytes_per_second + 0.3,
-                first_tensor_seconds: None,
-                last_tensor_seconds: None,
-                peak_rss_bytes: Some(600 << 20),
+                figures: Figures {
+                    bytes,
+                    seconds: (gigabytes / gigabytes_per_second + 0.02) * wobble,
+                    cpu_seconds: gigabytes * cpu * wobble,
+                    process_seconds: gigabytes / gigabytes_per_second + 0.3,
+                    peak_rss_bytes: Some(600 << 20),
+                    ..Figures::default()
+                },
                 server_cpu_seconds: scenario.starts_with("S3").then_some(0.2 * gigabytes),
             }));
         }
@@ -111,8 +113,8 @@ fn adapter() -> Vec<Record> {
     let mut records = vec![case_record(scenario, case, title, None)];
     for mut record in runs(scenario, case, 100 << 20, &LOCAL[..5]) {
         if let Record::Run(run) = &mut record {
-            run.first_tensor_seconds = Some(run.seconds * 0.4 + 0.1);
-            run.last_tensor_seconds = Some(run.seconds + 0.1);
+            run.figures.first_tensor_seconds = Some(run.seconds * 0.4 + 0.1);
+            run.figures.last_tensor_seconds = Some(run.seconds + 0.1);
         }
         records.push(record);
     }

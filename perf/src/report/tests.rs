@@ -3,6 +3,7 @@
 use super::sample::{self, HOSTILE, RUNAI};
 use super::*;
 use crate::records::{Bound, Role, Run, Target};
+use ringload_measure::figures::Figures;
 use std::io::Write as _;
 
 fn terminal_text(records: &[Record]) -> String {
@@ -49,13 +50,12 @@ fn run(client: &str, role: Role, seconds: f64) -> Record {
         client: client.to_owned(),
         role,
         turn: 0,
-        bytes: 1 << 30,
-        seconds,
-        cpu_seconds: 0.0,
-        process_seconds: seconds,
-        first_tensor_seconds: None,
-        last_tensor_seconds: None,
-        peak_rss_bytes: None,
+        figures: Figures {
+            bytes: 1 << 30,
+            seconds,
+            process_seconds: seconds,
+            ..Figures::default()
+        },
         server_cpu_seconds: None,
     })
 }

@@ -3,37 +3,35 @@
 //! This is the latency of a server that loads adapters on request. The crate is used as a server
 //! embeds it; the times of Python clients include the interpreter and the import of torch.
 
-use super::{case, local_setting, prepared};
+use super::{case, local_case, own_limit};
 use crate::client::Client;
-use crate::files::{Checkpoint, Shape};
+use crate::files::Shape;
 use crate::lab::Lab;
-use crate::page_cache::Warmth;
-use crate::peers::{Peer, Peers};
+use crate::peers::{self, Peer, Peers};
 use crate::records::Role;
 use anyhow::Result;
+use ringload_measure::page_cache::CacheState;
 
 const SHAPE: Shape = Shape { tensors: 400, tensor_bytes: 256 << 10 };
 
-pub const PEERS: &[Peer] = &[
-    Peer::RingloadStream,
-    Peer::RunaiStreamer,
-    Peer::Safetensors,
-    Peer::SafetensorsNext,
-    Peer::Fastsafetensors,
+pub const PEERS: &[&Peer] = &[
+    &peers::RINGLOAD_STREAM,
+    &peers::RUNAI,
+    &peers::SAFETENSORS,
+    &peers::SAFETENSORS_NEXT,
+    &peers::FASTSAFETENSORS,
 ];
 
 pub fn run(lab: &mut Lab, peers: &Peers) -> Result<()> {
-    let checkpoint = Checkpoint::kept(&lab.tools.keep.join("objects"), SHAPE)?;
-    let (tools, file) = (lab.tools.clone(), checkpoint.path.as_path());
-    for warmth in [Warmth::Cold, Warmth::Warm] {
-        let invocation = tools.limit(&["adapter"]).arg(file);
+    let checkpoint = lab.checkpoint(SHAPE)?;
+    for state in [CacheState::Cold, CacheState::Warm] {
+        let invocation = own_limit("adapter")?.arg(&checkpoint.path);
         let own = Client::new("ringload (crate)", Role::Own, invocation);
         let mut clients = vec![own.clone(), own.again()];
-        clients.extend(super::clients(peers, PEERS, &file.to_string_lossy())?);
-        let state = warmth.as_str();
-        let title = format!("adapter of 100 MiB, {state}: from the process's start to its tensors");
-        let prepare = prepared(&tools, warmth, file, SHAPE.bytes());
-        lab.case(case("adapter", state, title), clients, &local_setting(&prepare, &checkpoint))?;
+        clients.extend(peers.clients(PEERS, &checkpoint.path.to_string_lossy())?);
+        let name = state.as_str();
+        let title = format!("adapter of 100 MiB, {name}: from the process's start to its tensors");
+        local_case(lab, case("adapter", name, title), clients, &checkpoint, state)?;
     }
     Ok(())
 }

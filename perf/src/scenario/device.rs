@@ -1,11 +1,11 @@
 //! Loads onto a GPU, if there is one: `perf/gpu.sh`, whose figures become targets.
 
-use crate::child::Invocation;
 use crate::lab::Lab;
 use crate::records::Bound;
-use crate::stats;
 use crate::targets;
 use anyhow::{Context, Result};
+use ringload_measure::process::Invocation;
+use ringload_measure::stats;
 use serde::Deserialize;
 
 /// Parts of the names of gpu.sh's figures, and their targets.
@@ -38,11 +38,11 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     }
     let folder = lab.tools.keep.join("gpu");
     let pack = Invocation::new(lab.tools.root.join("perf/gpu.sh")).args(["pack", "--to"]);
-    pack.arg(&folder).run(None)?;
+    pack.arg(&folder).run()?;
     let run = Invocation::new(folder.join("gpu.sh")).args(["run", "--out"]).arg(&folder);
     // The script also fails for a missed target; the figures show which.
-    let ended = run.run(None);
-    let Ok(json) = std::fs::read(folder.join("gpu.json")) else { return ended.map(|_| ()) };
+    let ended = run.run();
+    let Ok(json) = std::fs::read(folder.join("gpu.json")) else { return Ok(ended.map(drop)?) };
     let results: GpuResults =
         serde_json::from_slice(&json).context("the figures of perf/gpu.sh")?;
     for why in &results.skipped {

@@ -1,45 +1,28 @@
 //! The engine compared with the limits of disk and memory (`ringload bench`), and planning.
 //!
 //! `bench` uses the same method: turns, separate processes, and a page cache whose state is checked.
-//! Its rows become runs, and its ratios targets.
+//! Its rows become runs, and the ratios between them targets.
 
-use super::case;
-use crate::child::Invocation;
+use super::{case, own_limit, point};
 use crate::client::Client;
 use crate::files::Shape;
 use crate::lab::{Lab, Setting};
-use crate::records::{Record, Role, Run};
-use crate::stats;
+use crate::measured::Measured;
+use crate::records::{Figure, Record, Role, Run};
 use anyhow::{Context, Result};
+use ringload_measure::checkpoint::{shard_name, write_sparse};
+use ringload_measure::figures::Figures;
+use ringload_measure::process::Invocation;
+use ringload_measure::stats::Estimate;
 use serde::Deserialize;
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
 
-/// The names of `bench`'s ratios and their targets.
-const TARGETS: [(&str, &str); 9] = [
-    ("cold, streamed: seconds / fio", "engine.streamed.wall"),
-    ("cold, owned: seconds / fio", "engine.resident.wall"),
-    ("cold, streamed: CPU-s/GB", "engine.streamed.cpu"),
-    ("cold, owned: CPU-s/GB", "engine.resident.cpu"),
-    ("cold, mapped: CPU-s/GB", "engine.mapped.cpu"),
-    ("warm, mapped: seconds / mmap and touch", "engine.warm.mapped"),
-    ("warm, owned: speed / memcpy", "engine.warm.owned"),
-    ("under a cap: MiB of peak memory above it", "engine.capped.peak"),
-    ("under a cap: seconds / no cap", "engine.capped.wall"),
-];
+/// The memory limit of the limited load of `ringload bench`.
+const CAP_MIB: f64 = 256.0;
 
-/// Ratios without a target, and the target whose miss they explain.
-const EXPLAINS: [(&str, &str); 3] = [
-    ("cold, owned: seconds / bare reads, kept", "engine.resident.wall"),
-    ("cold, owned: CPU-s/GB beyond fresh memory", "engine.resident.cpu"),
-    ("cold, owned: seconds / bare reads, reused", "engine.resident.wall"),
-];
-
+/// What `ringload bench --json` prints.
 #[derive(Debug, Deserialize)]
 struct Bench {
     rows: Vec<Row>,
-    ratios: Vec<Ratio>,
     skipped: Vec<String>,
 }
 
@@ -47,23 +30,7 @@ struct Bench {
 struct Row {
     phase: String,
     name: String,
-    runs: Vec<BenchRun>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BenchRun {
-    bytes: u64,
-    seconds: f64,
-    cpu_seconds: f64,
-    peak_rss_bytes: Option<u64>,
-    process_seconds: f64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Ratio {
-    name: String,
-    figure: Option<f64>,
-    turns: Vec<f64>,
+    runs: Vec<Figures>,
 }
 
 pub fn run(lab: &mut Lab) -> Result<()> {
@@ -73,66 +40,83 @@ pub fn run(lab: &mut Lab) -> Result<()> {
 
 fn bench(lab: &mut Lab) -> Result<()> {
     eprintln!("  ringload bench");
-    let (size, turns) = (lab.size_bytes.to_string(), lab.turns.to_string());
-    let command = Invocation::new(&lab.tools.ringload)
-        .args(["bench", "--json", "--size", &size, "--runs", &turns]);
-    let ended = command.arg("--dir").arg(&lab.tools.keep).run(None)?;
-    let results: Bench = serde_json::from_slice(&ended.output).context("ringload bench")?;
-    for phase in ["limit", "cold", "warm", "floor"] {
-        let rows = results.rows.iter().filter(|row| row.phase == phase && !row.runs.is_empty());
-        let title = match phase {
-            "limit" => "cold files, read by nobody but the disk's limit",
-            "cold" => "loads of cold files",
-            "warm" => "loads of files in the page cache",
-            _ => "the same files by other means",
-        };
-        lab.record(Record::Case(case("engine", phase, title.into())))?;
-        for row in rows {
-            for (turn, run) in row.runs.iter().enumerate() {
-                lab.record(Record::Run(run.recorded(row, turn)))?;
+    let options = format!("bench --json --size {} --runs {} --dir", lab.size_bytes, lab.turns);
+    let bench = Invocation::new(&lab.tools.ringload).words(&options).arg(&lab.tools.keep);
+    let results: Bench = bench.run()?.json().context("ringload bench")?;
+    let mut measured = Measured::default();
+    for (phase, is_load, title) in [
+        ("limit", false, "cold files, read by nobody but the disk's limit"),
+        ("cold", true, "loads of cold files"),
+        ("warm", true, "loads of files in the page cache"),
+        ("floor", false, "the same files by other means"),
+    ] {
+        let case = case("engine", phase, title.into());
+        lab.record(Record::Case(case.clone()))?;
+        for row in results.rows.iter().filter(|row| row.phase == phase) {
+            let (role, prefix) =
+                if is_load { (Role::Own, "ringload, ") } else { (Role::Limit, "") };
+            let client = format!("{prefix}{}", row.name);
+            for (turn, figures) in row.runs.iter().enumerate() {
+                let run = Run::of(&case, &client, role, turn, figures.clone());
+                measured.add(Run { client: format!("{phase} {}", row.name), ..run.clone() });
+                lab.record(Record::Run(run))?;
             }
         }
     }
     for why in &results.skipped {
         lab.skip("engine", "a row of ringload bench", why)?;
     }
-    for (name, id) in TARGETS {
-        let Some(ratio) = results.ratios.iter().find(|ratio| ratio.name == name) else { continue };
-        let Some(figure) = ratio.figure else { continue };
-        let interval = stats::estimate(&ratio.turns).map(|estimate| (estimate.low, estimate.high));
-        lab.target(id, figure, interval, explained(&results, id))?;
-    }
-    Ok(())
+    targets(lab, &measured)
 }
 
-/// The measurements of `bench` that explain a figure.
-fn explained(results: &Bench, id: &str) -> Option<String> {
-    let of = |name: &str| results.ratios.iter().find(|ratio| ratio.name == name)?.figure;
-    let names = EXPLAINS.iter().filter(|(_, target)| *target == id);
-    let parts = names.filter_map(|(name, _)| Some(format!("{name}: {:.3}", of(name)?)));
-    let text = parts.collect::<Vec<_>>().join("; ");
-    (!text.is_empty()).then_some(text)
-}
-
-impl BenchRun {
-    fn recorded(&self, row: &Row, turn: usize) -> Run {
-        let is_load = ["cold", "warm"].contains(&row.phase.as_str());
-        Run {
-            scenario: "engine".into(),
-            case: row.phase.clone(),
-            client: if is_load { format!("ringload, {}", row.name) } else { row.name.clone() },
-            role: if is_load { Role::Own } else { Role::Limit },
-            turn,
-            bytes: self.bytes,
-            seconds: self.seconds,
-            cpu_seconds: self.cpu_seconds,
-            process_seconds: self.process_seconds,
-            first_tensor_seconds: None,
-            last_tensor_seconds: None,
-            peak_rss_bytes: self.peak_rss_bytes,
-            server_cpu_seconds: None,
-        }
+/// The figures of the targets, turn by turn. Clients are called by their phase and name.
+///
+/// Some figures have no target and explain why another target was missed. A disk, above all a virtual
+/// one, may be slower when it reads into much memory than into a few buffers that stay in the caches
+/// of the CPU, so a resident load is also compared with bare reads into memory that is kept. Faulting
+/// in and zeroing fresh memory is CPU time that no load into new memory can avoid.
+fn targets(lab: &mut Lab, measured: &Measured) -> Result<()> {
+    let named = |start: &str| -> Vec<&str> {
+        measured.clients().map(|(name, _)| name).filter(|name| name.starts_with(start)).collect()
+    };
+    let (kept, bare): (Vec<_>, Vec<_>) =
+        named("limit io_uring").into_iter().partition(|name| name.ends_with("kept"));
+    let fio = named("limit fio");
+    // The limit of the disk is that of fio, if it is installed.
+    let disk = if fio.is_empty() { &bare } else { &fio };
+    let memcpy = named("floor memcpy");
+    let (resident, streamed, capped) = (
+        "cold auto",
+        "cold auto (streamed)",
+        named("cold auto, at most").pop().unwrap_or_default(),
+    );
+    let over = |own, others: &[&str]| measured.over(own, others, Figure::Seconds);
+    let cpu = |client| measured.of(client, |run| run.cpu_seconds_per_gigabyte());
+    let beyond =
+        measured.more(resident, "floor fresh memory", |run| run.cpu_seconds_per_gigabyte());
+    let slower = over("warm auto", &memcpy);
+    let faster = slower.map(|it| Estimate {
+        median: 1.0 / it.median,
+        low: 1.0 / it.high,
+        high: 1.0 / it.low,
+        ..it
+    });
+    lab.reach("engine.streamed.wall", over(streamed, disk))?;
+    let explanations = [
+        ("seconds / bare reads, kept", over(resident, &kept)),
+        ("seconds / bare reads, reused", over(resident, &bare)),
+    ];
+    lab.reach_explained("engine.resident.wall", over(resident, disk), &explanations)?;
+    lab.reach("engine.streamed.cpu", cpu(streamed))?;
+    let explanations = [("CPU-s/GB beyond fresh memory", beyond)];
+    lab.reach_explained("engine.resident.cpu", cpu(resident), &explanations)?;
+    lab.reach("engine.mapped.cpu", cpu("cold mapped"))?;
+    lab.reach("engine.warm.mapped", over("warm mapped", &["floor mmap and touch"]))?;
+    lab.reach("engine.warm.owned", faster)?;
+    if let Some(peak) = measured.peak_mib(capped) {
+        lab.target("engine.capped.peak", peak - CAP_MIB, None, None)?;
     }
+    lab.reach("engine.capped.wall", over(capped, &[streamed]))
 }
 
 /// 64 x 64 elements of two bytes.
@@ -145,17 +129,16 @@ fn planning(lab: &mut Lab) -> Result<()> {
     for shards in [125, 500] {
         let directory = tempfile::tempdir_in(&lab.tools.keep)?;
         for number in 0..shards {
-            write_shard(directory.path(), number, shards)?;
+            let tensors = SHARD.tensors(&format!("model.layers.{number}.mlp.experts"));
+            write_sparse(&directory.path().join(shard_name(number, shards)), &tensors)?;
         }
         let tensors = shards * SHARD.tensors;
-        let invocation = lab.tools.limit(&["plan"]).arg(directory.path());
+        let invocation = own_limit("plan")?.arg(directory.path());
         let client = Client::new("ringload (crate)", Role::Own, invocation);
         let title = format!("{tensors} tensors in {shards} shards, opened and planned");
-        let case = super::point("engine", "planning", "tensors", tensors as f64, title);
-        let setting = Setting { prepare: &|_| Ok(()), sums: None, server: None, times: 1 };
-        let results = lab.case(case, vec![client], &setting)?;
-        let peak =
-            results.peak_bytes("ringload (crate)").context("the crate reports its peak memory")?;
+        let case = point("engine", "planning", "tensors", tensors as f64, title);
+        let results = lab.case(case, vec![client], &Setting::default())?;
+        let peak = results.peak_bytes("ringload (crate)").context("the crate's peak memory")?;
         memory_a_tensor.push(peak as f64 / tensors as f64);
         if shards == 500 {
             lab.reach("engine.planning", results.of("ringload (crate)", |run| run.seconds))?;
@@ -165,10 +148,54 @@ fn planning(lab: &mut Lab) -> Result<()> {
     lab.target("engine.planning.memory", memory_a_tensor[1] / memory_a_tensor[0], None, Some(note))
 }
 
-fn write_shard(directory: &Path, number: usize, shards: usize) -> Result<()> {
-    let header = SHARD.header(&format!("model.layers.{number}.mlp.experts"));
-    let name = format!("model-{:05}-of-{shards:05}.safetensors", number + 1);
-    let mut file = File::create(directory.join(name))?;
-    file.write_all(&header)?;
-    Ok(file.set_len(header.len() as u64 + SHARD.bytes())?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::Tools;
+    use std::path::PathBuf;
+
+    #[test]
+    fn figures_are_compared_with_the_better_of_their_kind() {
+        let mut measured = Measured::default();
+        let mut add = |client: &str, seconds: f64, cpu_seconds: f64, peak_mib: u64| {
+            let (bytes, peak_rss_bytes) = (1_000_000_000, Some(peak_mib << 20));
+            let figures =
+                Figures { bytes, seconds, cpu_seconds, peak_rss_bytes, ..Figures::default() };
+            measured.add(Run::of(&case("", "", String::new()), client, Role::Own, 0, figures));
+        };
+        add("limit io_uring a", 1.2, 0.05, 0);
+        add("limit io_uring b", 1.0, 0.05, 0);
+        add("limit io_uring b, kept", 1.3, 0.05, 0);
+        add("cold auto (streamed)", 1.04, 0.2, 0);
+        add("cold auto", 1.3, 0.11, 0);
+        add("cold auto, at most 256.00 MiB", 1.4, 0.11, 300);
+        add("warm mapped", 0.2, 0.2, 0);
+        add("floor mmap and touch", 0.1, 0.1, 0);
+        add("warm auto", 0.5, 0.5, 0);
+        add("floor memcpy", 0.6, 0.6, 0);
+        let directory = tempfile::tempdir().unwrap();
+        let tools = Tools::of(PathBuf::new(), directory.path().to_owned());
+        let mut lab = Lab::new(tools, &directory.path().join("records"), 1, 0, false).unwrap();
+        targets(&mut lab, &measured).unwrap();
+        let of = |id: &str| {
+            lab.records().iter().find_map(|record| match record {
+                Record::Target(target) if target.id == id => {
+                    let thousandths = target.figure.map(|it| (it * 1000.0).round());
+                    Some((thousandths, target.is_reached(), target.note.clone()))
+                }
+                _ => None,
+            })
+        };
+        let reached = |thousandths, reached| Some((Some(thousandths), Some(reached), None));
+        assert_eq!(of("engine.streamed.wall"), reached(1040.0, true));
+        let note = "seconds / bare reads, kept: 1.000; seconds / bare reads, reused: 1.300";
+        let explained = Some((Some(1300.0), Some(false), Some(note.to_owned())));
+        assert_eq!(of("engine.resident.wall"), explained);
+        assert_eq!(of("engine.resident.cpu"), reached(110.0, true));
+        assert_eq!(of("engine.mapped.cpu"), None);
+        assert_eq!(of("engine.warm.mapped"), reached(2000.0, false));
+        assert_eq!(of("engine.warm.owned"), reached(1200.0, true));
+        assert_eq!(of("engine.capped.peak"), reached(44_000.0, true));
+        assert_eq!(of("engine.capped.wall"), reached(1346.0, false));
+    }
 }

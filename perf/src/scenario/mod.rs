@@ -11,14 +11,19 @@ mod remote;
 mod scaling;
 mod tiny;
 
-use crate::client::{Check, Client, Reporting};
+use crate::client::{Check, Client};
+use crate::files::Checkpoint;
 use crate::lab::{Lab, Setting};
-use crate::page_cache::Warmth;
-use crate::peers::{Peer, Peers};
+use crate::measured::Measured;
+use crate::peers::{self, Peer, Peers};
 use crate::records::{Case, Point, Role};
 use crate::tools::Tools;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use ringload::internals::resident_bytes;
+use ringload_measure::page_cache::CacheState;
+use ringload_measure::process::Invocation;
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// What can be measured.
@@ -26,19 +31,19 @@ use std::path::Path;
 pub enum Scenario {
     /// The engine compared with the limits of disk and memory (`ringload bench`), and planning
     Engine,
-    /// A local file into host memory, cold and warm, beside all peers
+    /// A local file into host memory, cold and warm, by all clients
     Local,
-    /// The same under memory limits, beside Run:ai's streamer
+    /// The same under memory limits, also by Run:ai's streamer
     Memory,
     /// Very many very small tensors
     Tiny,
     /// An adapter of 100 MiB, from the start of the process to the first and last tensor
     Adapter,
-    /// HTTP over loopback, beside curl, object_store and bare sockets
+    /// HTTP over loopback, also by curl, object_store and bare sockets
     Http,
     /// The same over TLS
     Https,
-    /// S3 over loopback, beside Run:ai's streamer and object_store
+    /// S3 over loopback, also by Run:ai's library and object_store
     S3,
     /// The cost of checksums
     Verify,
@@ -61,15 +66,15 @@ impl Scenario {
     }
 
     /// The peers that it needs.
-    pub fn peers(self) -> &'static [Peer] {
+    pub fn peers(self) -> &'static [&'static Peer] {
         match self {
             Scenario::Local => local::PEERS,
-            Scenario::Memory => &[Peer::RunaiStreamer],
+            Scenario::Memory => &[&peers::RUNAI],
             Scenario::Tiny => tiny::PEERS,
             Scenario::Adapter => adapter::PEERS,
-            Scenario::Http | Scenario::Https => &[Peer::ObjectStore],
-            Scenario::S3 => &[Peer::RunaiS3, Peer::ObjectStore],
-            Scenario::Python => &[Peer::RingloadPython, Peer::RingloadStream, Peer::RunaiStreamer],
+            Scenario::Http | Scenario::Https => &[&peers::OBJECT_STORE],
+            Scenario::S3 => remote::S3_PEERS,
+            Scenario::Python => python::PEERS,
             _ => &[],
         }
     }
@@ -99,7 +104,7 @@ impl Scenario {
 }
 
 /// A case that is not a point of a curve.
-fn case(scenario: &str, case: &str, title: String) -> Case {
+pub fn case(scenario: &str, case: &str, title: String) -> Case {
     Case { scenario: scenario.into(), case: case.into(), title, point: None }
 }
 
@@ -111,54 +116,71 @@ fn point(scenario: &str, curve: &str, unit: &str, x: f64, title: String) -> Case
 }
 
 /// ringload, loading `location` with these options; its digests are checked.
-fn ringload(tools: &Tools, location: impl AsRef<std::ffi::OsStr>, options: &[&str]) -> Client {
-    Client::new("ringload", Role::Own, tools.load(location).args(options))
+fn ringload(tools: &Tools, location: impl AsRef<OsStr>, options: &str) -> Client {
+    Client::new("ringload", Role::Own, tools.load(location).words(options))
         .checked_by(Check::Digests)
 }
 
 /// A limit that `ringload bench-reference` measures.
-fn limit(tools: &Tools, name: &str, kind: &str, options: &[&str], file: &Path) -> Client {
-    Client::new(name, Role::Limit, tools.reference(kind, options, file))
+fn limit(tools: &Tools, name: &str, kind_and_options: &str, file: &Path) -> Client {
+    Client::new(name, Role::Limit, tools.reference(kind_and_options, file))
 }
 
-/// The `wanted` peers that run here, loading `location`; their bytes are checked by CRC-32.
-fn clients(peers: &Peers, wanted: &[Peer], location: &str) -> Result<Vec<Client>> {
-    let mut clients = Vec::new();
-    for &peer in wanted {
-        if peers.command(peer, location).is_none() {
-            continue;
-        }
-        let location = peers.location(peer, location)?;
-        let Some(command) = peers.command(peer, &location) else { continue };
-        let role = if peer.is_own() { Role::Own } else { Role::Peer };
-        let client = Client::new(peer.title(), role, (&command).into()).checked_by(Check::Sums);
-        clients.push(client.reading(&location));
-    }
-    Ok(clients)
-}
-
-/// The setting for clients of a local file, which is put into its state before every run.
-fn local_setting<'a>(
-    prepare: &'a dyn Fn(&Client) -> Result<()>,
-    checkpoint: &'a crate::files::Checkpoint,
-) -> Setting<'a> {
-    Setting { prepare, sums: Some(&checkpoint.sums), server: None, times: 1 }
-}
-
-/// Puts the file into its state, after `bytes` of memory were allocated and freed.
-fn prepared<'a>(
-    tools: &'a Tools,
-    warmth: Warmth,
-    file: &'a Path,
-    bytes: u64,
-) -> impl Fn(&Client) -> Result<()> + 'a {
-    move |client| {
-        tools.limit(&["settle", &bytes.to_string()]).run(None)?;
-        warmth.prepare(client.reads.as_deref().unwrap_or(file))
-    }
+/// A measurement in a process of this program: `ringload-perf limit`.
+fn own_limit(words: &str) -> Result<Invocation> {
+    Ok(Invocation::own()?.arg("limit").words(words))
 }
 
 /// A client that reports no figures, so that those of its process are used.
-fn silent(name: &str, role: Role, invocation: crate::child::Invocation, bytes: u64) -> Client {
-    Client::new(name, role, invocation).reporting(Reporting::Nothing { bytes })
+fn silent(name: &str, invocation: Invocation, bytes: u64) -> Client {
+    Client { silent_bytes: Some(bytes), ..Client::new(name, Role::Peer, invocation) }
+}
+
+/// Puts all of `file` into the page cache, or removes it from there.
+fn prepare(state: CacheState, file: &Path) -> Result<()> {
+    let missed = state.prepare(&[file], resident_bytes)?;
+    let hint = match state {
+        CacheState::Cold => "are in the page cache (is it on tmpfs, or mapped?)",
+        CacheState::Warm => "are not in the page cache; choose a smaller --size",
+    };
+    let (file, state) = (file.display(), state.as_str());
+    ensure!(missed == 0, "{file} cannot be made {state}: {missed} bytes of it {hint}");
+    Ok(())
+}
+
+/// Runs the clients of a local file. Before every run the file is put into its state, and memory is
+/// allocated and freed, as much as the file takes.
+fn local_case(
+    lab: &mut Lab,
+    case: Case,
+    clients: Vec<Client>,
+    checkpoint: &Checkpoint,
+    state: CacheState,
+) -> Result<Measured> {
+    let settle = own_limit(&format!("settle {}", checkpoint.shape.bytes().min(lab.size_bytes)))?;
+    let ready = |client: &Client| {
+        settle.run()?;
+        prepare(state, client.reads.as_deref().unwrap_or(&checkpoint.path))
+    };
+    let sums = Some(&checkpoint.sums);
+    lab.case(case, clients, &Setting { prepare: Some(&ready), sums, ..Setting::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_reached_or_an_error() {
+        // Next to the executable, as /tmp may be on tmpfs.
+        let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+        let file = tempfile::NamedTempFile::new_in(directory).unwrap();
+        std::fs::write(file.path(), vec![1; 1 << 20]).unwrap();
+        prepare(CacheState::Warm, file.path()).unwrap();
+        let resident = || resident_bytes(file.as_file(), 0, 1 << 20).unwrap();
+        assert_eq!(resident(), 1 << 20);
+        if prepare(CacheState::Cold, file.path()).is_ok() {
+            assert_eq!(resident(), 0);
+        }
+    }
 }

@@ -3,114 +3,62 @@
 //! All curves use cold local files and drop each tensor, except for connections (HTTP over loopback).
 //! A curve that is flat or proportional shows that no cost grows faster than the bytes of the load.
 
-use super::remote::{Object, object};
-use super::{limit, local_setting, point, prepared, ringload};
+use super::remote::{self, Object};
+use super::{limit, local_case, point, ringload};
 use crate::client::Client;
 use crate::files::{Checkpoint, Shape};
-use crate::lab::{Lab, Setting};
-use crate::nginx::Server;
-use crate::page_cache::Warmth;
+use crate::lab::Lab;
 use crate::records::Case;
 use anyhow::Result;
 use nix::sys::statvfs::statvfs;
+use ringload_measure::page_cache::CacheState;
 
 const SCENARIO: &str = "scaling";
 const MIB: u64 = 1 << 20;
-const TENSOR_BYTES: usize = 14 << 20;
 
 pub fn run(lab: &mut Lab) -> Result<()> {
-    engines(lab)?;
-    read_size(lab)?;
+    let large = lab.large()?;
+    for engines in 1..=lab.tools.core_count().max(2) * 2 {
+        let client = streaming(lab, &large, 512, &format!("--engines={engines}"));
+        let title = format!("{engines} engines, through 512 MiB");
+        let case = point(SCENARIO, "engines", "engines", engines as f64, title);
+        cold(lab, case, vec![client], &large)?;
+    }
+    for mib in [1, 4, 8, 16, 32] {
+        let own = streaming(lab, &large, 512, &format!("--read-size={mib}MiB"));
+        let options = format!("direct --chunk={} --depth={}", mib * MIB, 512 / mib);
+        let bare = limit(&lab.tools, "io_uring, 512 MiB in flight", &options, &large.path);
+        let title = format!("reads of {mib} MiB, through 512 MiB");
+        let case = point(SCENARIO, "read size", "MiB", mib as f64, title);
+        cold(lab, case, vec![own, bare], &large)?;
+    }
     slot_size(lab)?;
-    ring_size(lab)?;
+    for mib in [16, 32, 64, 128, 256, 1024] {
+        let title = format!("a ring of {mib} MiB");
+        let case = point(SCENARIO, "ring size", "MiB", mib as f64, title);
+        let client = streaming(lab, &large, mib, "");
+        cold(lab, case, vec![client], &large)?;
+    }
     file_size(lab)?;
     connections(lab)
-}
-
-fn large(lab: &Lab) -> Result<Checkpoint> {
-    Checkpoint::kept(&lab.tools.keep.join("objects"), Shape::of_bytes(lab.size_bytes, TENSOR_BYTES))
-}
-
-fn engines(lab: &mut Lab) -> Result<()> {
-    let checkpoint = large(lab)?;
-    for engines in 1..=lab.tools.core_count().max(2) * 2 {
-        let client = ringload(
-            &lab.tools,
-            &checkpoint.path,
-            &["--drop", "--memory-limit=512MiB", &format!("--engines={engines}")],
-        );
-        let title = format!("{engines} engines, through 512 MiB");
-        cold(
-            lab,
-            point(SCENARIO, "engines", "engines", engines as f64, title),
-            vec![client],
-            &checkpoint,
-        )?;
-    }
-    Ok(())
-}
-
-fn read_size(lab: &mut Lab) -> Result<()> {
-    let checkpoint = large(lab)?;
-    for mib in [1, 4, 8, 16, 32] {
-        let (own, bare) = (format!("--read-size={mib}MiB"), format!("--chunk={}", mib * MIB));
-        let depth = format!("--depth={}", 512 / mib);
-        let clients = vec![
-            ringload(&lab.tools, &checkpoint.path, &["--drop", "--memory-limit=512MiB", &own]),
-            limit(
-                &lab.tools,
-                "io_uring, 512 MiB in flight",
-                "direct",
-                &[&bare, &depth],
-                &checkpoint.path,
-            ),
-        ];
-        let title = format!("reads of {mib} MiB, through 512 MiB");
-        cold(lab, point(SCENARIO, "read size", "MiB", mib as f64, title), clients, &checkpoint)?;
-    }
-    Ok(())
 }
 
 /// A slot of a host load holds whole tensors, so it is at least as large as they are.
 fn slot_size(lab: &mut Lab) -> Result<()> {
     for kib in [64, 512, 4 << 10, 32 << 10, 128 << 10] {
         let shape = Shape::of_bytes(lab.size_bytes / 4, (kib as usize) << 10);
-        let checkpoint = Checkpoint::kept(&lab.tools.keep.join("objects"), shape)?;
-        let client = ringload(&lab.tools, &checkpoint.path, &["--drop", "--memory-limit=512MiB"]);
+        let checkpoint = lab.checkpoint(shape)?;
         let mib = kib as f64 / 1024.0;
         let title = format!("tensors of {mib} MiB, through 512 MiB");
-        cold(
-            lab,
-            point(SCENARIO, "slot size", "MiB a tensor", mib, title),
-            vec![client],
-            &checkpoint,
-        )?;
+        let case = point(SCENARIO, "slot size", "MiB a tensor", mib, title);
+        let client = streaming(lab, &checkpoint, 512, "");
+        cold(lab, case, vec![client], &checkpoint)?;
         checkpoint.remove()?;
     }
     Ok(())
 }
 
-fn ring_size(lab: &mut Lab) -> Result<()> {
-    let checkpoint = large(lab)?;
-    for mib in [16, 32, 64, 128, 256, 1024] {
-        let client = ringload(
-            &lab.tools,
-            &checkpoint.path,
-            &["--drop", &format!("--memory-limit={mib}MiB")],
-        );
-        let title = format!("a ring of {mib} MiB");
-        cold(
-            lab,
-            point(SCENARIO, "ring size", "MiB", mib as f64, title),
-            vec![client],
-            &checkpoint,
-        )?;
-    }
-    Ok(())
-}
-
 fn file_size(lab: &mut Lab) -> Result<()> {
-    let directory = lab.tools.keep.join("objects");
     for mib in [64, 256, 1024, 4096, 16_384] {
         let shape = Shape::of_bytes(mib * MIB, 16 << 20);
         let free = statvfs(&lab.tools.keep)?;
@@ -119,43 +67,36 @@ fn file_size(lab: &mut Lab) -> Result<()> {
             lab.skip(SCENARIO, &format!("a file of {mib} MiB"), "the disk has no room for it")?;
             continue;
         }
-        let checkpoint = Checkpoint::kept(&directory, shape)?;
-        let clients = vec![
-            ringload(&lab.tools, &checkpoint.path, &["--drop", "--memory-limit=256MiB"]),
-            limit(&lab.tools, "io_uring 8 MiB x 32", "direct", &["--depth=32"], &checkpoint.path),
-        ];
+        let checkpoint = lab.checkpoint(shape)?;
+        let own = streaming(lab, &checkpoint, 256, "");
+        let bare = limit(&lab.tools, "io_uring 8 MiB x 32", "direct --depth=32", &checkpoint.path);
         let title = format!("a file of {mib} MiB through 256 MiB");
-        cold(lab, point(SCENARIO, "file size", "MiB", mib as f64, title), clients, &checkpoint)?;
+        let case = point(SCENARIO, "file size", "MiB", mib as f64, title);
+        cold(lab, case, vec![own, bare], &checkpoint)?;
         checkpoint.remove()?;
     }
     Ok(())
 }
 
+/// ringload with a memory limit, dropping each tensor.
+fn streaming(lab: &Lab, checkpoint: &Checkpoint, limit_mib: u64, options: &str) -> Client {
+    let options = format!("--drop --memory-limit={limit_mib}MiB {options}");
+    ringload(&lab.tools, &checkpoint.path, &options)
+}
+
 fn cold(lab: &mut Lab, case: Case, clients: Vec<Client>, checkpoint: &Checkpoint) -> Result<()> {
-    let tools = lab.tools.clone();
-    let ready = prepared(&tools, Warmth::Cold, &checkpoint.path, 1 << 30);
-    lab.case(case, clients, &local_setting(&ready, checkpoint))?;
-    Ok(())
+    local_case(lab, case, clients, checkpoint, CacheState::Cold).map(drop)
 }
 
 fn connections(lab: &mut Lab) -> Result<()> {
-    let object: Object = object(lab)?;
-    let server = Server::start(object.root.path(), lab.tools.server_core(lab.apart), "")?;
-    let url = format!("{}{}", server.http, object.path());
-    Warmth::Warm.prepare(&object.checkpoint.path)?;
-    let core = lab.tools.client_core();
+    let object = Object::large(lab)?;
+    let server = remote::serve(lab, &object, "")?;
     for connections in [1, 2, 4, 8, 16, 32, 64] {
-        let option = format!("--connections={connections}");
-        let client = ringload(&lab.tools, &url, &["--memory-limit=128MiB", &option]).on_core(core);
+        let options = format!("--memory-limit=128MiB --connections={connections}");
+        let client = ringload(&lab.tools, object.url(&server.http), &options);
         let title = format!("{connections} connections, http through 128 MiB");
         let case = point(SCENARIO, "connections", "connections", f64::from(connections), title);
-        let setting = Setting {
-            prepare: &|_| Ok(()),
-            sums: Some(&object.checkpoint.sums),
-            server: Some(&server),
-            times: 1,
-        };
-        lab.case(case, vec![client], &setting)?;
+        remote::in_turns(lab, case, &object, &server, vec![client])?;
     }
     Ok(())
 }

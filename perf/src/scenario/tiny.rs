@@ -1,27 +1,26 @@
 //! Very many very small tensors in one file that the page cache holds.
 
-use super::{case, limit, local_setting, prepared, ringload};
-use crate::files::{Checkpoint, Shape};
+use super::{case, limit, local_case, ringload};
+use crate::files::Shape;
 use crate::lab::Lab;
-use crate::page_cache::Warmth;
-use crate::peers::{Peer, Peers};
+use crate::peers::{self, Peer, Peers};
 use crate::records::Figure;
 use anyhow::Result;
+use ringload_measure::page_cache::CacheState;
 
 const SHAPE: Shape = Shape { tensors: 200_000, tensor_bytes: 4096 };
 
-pub const PEERS: &[Peer] = &[Peer::RunaiStreamer, Peer::Safetensors, Peer::SafetensorsNext];
+pub const PEERS: &[&Peer] = &[&peers::RUNAI, &peers::SAFETENSORS, &peers::SAFETENSORS_NEXT];
 
 pub fn run(lab: &mut Lab, peers: &Peers) -> Result<()> {
-    let checkpoint = Checkpoint::kept(&lab.tools.keep.join("objects"), SHAPE)?;
-    let (tools, file) = (lab.tools.clone(), checkpoint.path.as_path());
-    let own = ringload(&tools, file, &[]);
+    let checkpoint = lab.checkpoint(SHAPE)?;
+    let file = checkpoint.path.as_path();
+    let own = ringload(&lab.tools, file, "");
     let mut clients = vec![own.clone(), own.again()];
-    clients.extend(super::clients(peers, PEERS, &file.to_string_lossy())?);
-    clients.push(limit(&tools, "plain read", "plain-read", &[], file));
+    clients.extend(peers.clients(PEERS, &file.to_string_lossy())?);
+    clients.push(limit(&lab.tools, "plain read", "plain-read", file));
     let title = "200,000 tensors of 4 KiB in one warm file, opening included, all kept".to_owned();
-    let prepare = prepared(&tools, Warmth::Warm, file, SHAPE.bytes());
-    let results =
-        lab.case(case("tiny", "warm", title), clients, &local_setting(&prepare, &checkpoint))?;
+    let case = case("tiny", "warm", title);
+    let results = local_case(lab, case, clients, &checkpoint, CacheState::Warm)?;
     lab.reach("engine.tiny", results.ratio("ringload", "plain read", Figure::Seconds))
 }

@@ -8,19 +8,18 @@
 //!     |   each turn runs every row once: A B C A B C ...; before each run the page cache is
 //!     |   emptied or filled, and its state is checked (files)
 //!     v
-//! medians -> table, and ratios with their targets (ratios) -> report
+//! medians -> table (report)
 //! ```
 //!
 //! Rows take turns because the speed of a machine drifts: rows are compared with runs that were
 //! measured within seconds. The limits of the disk are measured in the same turns. Each run gets
 //! memory that was in use a moment ago (`settle_memory`), which the kernel only has to zero, and not
-//! memory that a hypervisor has to return first. A missed target is a result, not a failure.
+//! memory that a hypervisor has to return first.
 
 mod bare;
 mod files;
 mod fio;
 mod model;
-mod ratios;
 pub mod reference;
 mod report;
 mod rows;
@@ -110,7 +109,6 @@ fn measure(args: &Args) -> Outcome<Report> {
             largest_tensor_bytes,
         },
         runs: args.runs as usize,
-        ratios: ratios::all(&rows, cap_bytes),
         rows,
         skipped,
     })

@@ -1,7 +1,6 @@
 //! The report of `ringload bench`, as text and as JSON.
 
-use super::ratios::{Ratio, fastest};
-use super::rows::{Phase, Role, Row};
+use super::rows::{Phase, Row};
 use crate::doctor::file_system;
 use crate::format::{self, Align};
 use ringload_measure::system;
@@ -17,7 +16,6 @@ pub struct Report {
     pub checkpoint: CheckpointInfo,
     pub runs: usize,
     pub rows: Vec<Row>,
-    pub ratios: Vec<Ratio>,
     /// The rows that were not measured, and why.
     pub skipped: Vec<String>,
 }
@@ -44,7 +42,7 @@ pub struct CheckpointInfo {
 }
 
 impl Report {
-    /// Writes the report as tables.
+    /// Writes the report as a table.
     ///
     /// # Errors
     /// The errors of `out`.
@@ -59,8 +57,6 @@ impl Report {
         )?;
         let columns = [Left, Left, Right, Right, Right, Right, Right, Right];
         format::table(out, columns, &self.table())?;
-        writeln!(out)?;
-        format::table(out, [Left, Right, Left, Right, Left], &self.ratio_table())?;
         for skipped in &self.skipped {
             writeln!(out, "\nnot measured: {skipped}")?;
         }
@@ -68,33 +64,13 @@ impl Report {
     }
 
     fn table(&self) -> Vec<[String; 8]> {
-        let limit = fastest(&self.rows, Role::Bare);
+        let limits = self.rows.iter().filter(|row| row.phase == Phase::Limit);
+        let limit = limits.filter_map(Row::gigabytes_per_second).reduce(f64::max);
         let header =
             ["FILES", "METHOD", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
         let measured = self.rows.iter().filter(|row| !row.runs.is_empty());
         let rows = measured.map(|row| line(row, limit));
         std::iter::once(header.map(String::from)).chain(rows).collect()
-    }
-
-    fn ratio_table(&self) -> Vec<[String; 5]> {
-        let header = ["RATIO", "FIGURE", "", "TARGET", ""].map(String::from);
-        let rows = self.ratios.iter().map(|ratio| {
-            let result = match (ratio.reached, ratio.target) {
-                (Some(true), _) => "pass",
-                (Some(false), _) => "FAIL",
-                (None, None) => "",
-                (None, Some(_)) => "not measured",
-            };
-            let bound = ratio.target.map_or("", |_| ratio.bound.as_str());
-            [
-                ratio.name.into(),
-                number(ratio.figure, 3),
-                bound.into(),
-                ratio.target.map_or_else(String::new, |target| target.to_string()),
-                result.into(),
-            ]
-        });
-        std::iter::once(header).chain(rows).collect()
     }
 }
 
@@ -162,15 +138,14 @@ fn percent(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ratios;
     use super::super::rows::tests::measured;
     use super::*;
 
     fn report() -> Report {
         let rows = vec![
-            measured(Phase::Limit, Role::Bare, &[0.5], 0.05, 0),
-            measured(Phase::Cold, Role::Auto, &[0.5, 0.6, 0.4], 0.1, 1 << 30),
-            measured(Phase::Warm, Role::Auto, &[], 0.1, 0),
+            measured(Phase::Limit, &[0.5], 0.05, 0),
+            measured(Phase::Cold, &[0.5, 0.6, 0.4], 0.1, 1 << 30),
+            measured(Phase::Warm, &[], 0.1, 0),
         ];
         Report {
             version: "1",
@@ -190,7 +165,6 @@ mod tests {
                 largest_tensor_bytes: 125 << 20,
             },
             runs: 3,
-            ratios: ratios::all(&rows, None),
             rows,
             skipped: vec!["warm rows: no memory".into()],
         }
@@ -205,7 +179,6 @@ mod tests {
         let line = "cold   a row     0.500  2.00     0.100  1.00 GiB      100%     40%\n";
         assert!(text.contains(line), "{text}");
         assert!(!text.contains("\nwarm  "), "{text}");
-        assert!(text.contains("1.000  <=    1.05  pass\n"), "{text}");
         assert!(text.ends_with("not measured: warm rows: no memory\n"), "{text}");
     }
 
@@ -214,7 +187,6 @@ mod tests {
         let json = serde_json::to_value(report()).unwrap();
         assert_eq!(json["rows"][1]["runs"][2]["seconds"], 0.4);
         assert_eq!(json["rows"][1]["phase"], "cold");
-        assert_eq!(json["ratios"][0]["reached"], true);
         assert_eq!(json["machine"]["cores"], 2);
     }
 }

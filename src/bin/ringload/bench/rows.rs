@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// The kind of row, and whether its files are cold or warm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Reads of cold files without a loader, the limit of the disk.
@@ -45,31 +45,11 @@ impl Phase {
     }
 }
 
-/// The role of a row in ratios.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Auto,
-    Direct,
-    Buffered,
-    Mapped,
-    Streamed,
-    Capped,
-    Fio,
-    Bare,
-    BareKept,
-    FreshMemory,
-    Memcpy,
-    MmapTouch,
-    Other,
-}
-
 /// A method to read the bytes, and its runs.
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub phase: Phase,
     pub name: String,
-    #[serde(skip)]
-    pub role: Role,
     /// The arguments of this executable for one run.
     #[serde(skip)]
     arguments: Vec<OsString>,
@@ -97,43 +77,37 @@ pub fn all(workload: &Workload, with_fio: bool) -> Vec<Row> {
     // A load that keeps its tensors needs a little more than they take.
     let owned = bytes + bytes / 16;
     let mut rows = limits(workload, owned, with_fio);
-    for (phase, role, name, path, needs_bytes) in [
-        (Phase::Cold, Role::Direct, "direct", "direct", owned),
-        (Phase::Cold, Role::Buffered, "buffered", "buffered", owned),
-        (Phase::Cold, Role::Auto, "auto", "auto", owned),
-        (Phase::Cold, Role::Mapped, "mapped", "mapped", 0),
-        (Phase::Cold, Role::Streamed, "auto (streamed)", "auto", 0),
-        (Phase::Cold, Role::Capped, "auto, at most", "auto", 0),
-        // For warm loads the page cache needs the size of the checkpoint, too.
-        (Phase::Warm, Role::Direct, "direct", "direct", owned + bytes),
-        (Phase::Warm, Role::Buffered, "buffered", "buffered", owned + bytes),
-        (Phase::Warm, Role::Auto, "auto", "auto", owned + bytes),
-        (Phase::Warm, Role::Mapped, "mapped", "mapped", bytes),
-    ] {
-        let (name, limit) = match (role, workload.cap_bytes) {
-            (Role::Capped, None) => continue,
-            (Role::Capped, Some(cap)) => (format!("{name} {}", format::size(cap)), cap.to_string()),
-            _ => (name.to_owned(), "unlimited".to_owned()),
-        };
-        // The limit is always given, as it overrides the environment.
-        let options = [format!("--read-path={path}"), format!("--memory-limit={limit}")];
-        let mut arguments = vec!["load".into(), "--json".into()];
-        arguments.extend(options.map(OsString::from));
-        arguments.extend((role == Role::Streamed).then(|| "--drop".into()));
+    let mut load = |phase, name: &str, options: &str, needs_bytes| {
+        let mut arguments: Vec<OsString> = vec!["load".into(), "--json".into()];
+        arguments.extend(options.split_whitespace().map(OsString::from));
         arguments.extend(["--".into(), workload.location.to_owned()]);
-        rows.push(Row { phase, name, role, arguments, needs_bytes, runs: Vec::new() });
+        rows.push(Row { phase, name: name.to_owned(), arguments, needs_bytes, runs: Vec::new() });
+    };
+    // The limit is always given, as it overrides the environment.
+    let unlimited = |path| format!("--read-path={path} --memory-limit=unlimited");
+    // For warm loads the page cache needs the size of the checkpoint, too.
+    for (phase, cached) in [(Phase::Cold, 0), (Phase::Warm, bytes)] {
+        load(phase, "direct", &unlimited("direct"), owned + cached);
+        load(phase, "buffered", &unlimited("buffered"), owned + cached);
+        load(phase, "auto", &unlimited("auto"), owned + cached);
+        load(phase, "mapped", &unlimited("mapped"), cached);
     }
-    for (kind, role, name, times) in [
-        (Reference::Memcpy, Role::Memcpy, "memcpy", 2),
-        (Reference::MemcpyHuge, Role::Memcpy, "memcpy, huge pages", 2),
-        (Reference::MmapTouch, Role::MmapTouch, "mmap and touch", 0),
-        (Reference::FreshMemory, Role::FreshMemory, "fresh memory", 1),
-        (Reference::PlainRead, Role::Other, "plain read", 1),
+    load(Phase::Cold, "auto (streamed)", &(unlimited("auto") + " --drop"), 0);
+    if let Some(cap) = workload.cap_bytes {
+        let name = format!("auto, at most {}", format::size(cap));
+        load(Phase::Cold, &name, &format!("--read-path=auto --memory-limit={cap}"), 0);
+    }
+    for (kind, name, times) in [
+        (Reference::Memcpy, "memcpy", 2),
+        (Reference::MemcpyHuge, "memcpy, huge pages", 2),
+        (Reference::MmapTouch, "mmap and touch", 0),
+        (Reference::FreshMemory, "fresh memory", 1),
+        (Reference::PlainRead, "plain read", 1),
     ] {
-        let arguments = kind.arguments(&[], workload.files);
-        let (name, needs_bytes) = (name.to_owned(), bytes * times + owned);
-        rows.push(Row { phase: Phase::Floor, name, role, arguments, needs_bytes, runs: vec![] });
+        let needs_bytes = bytes * times + owned;
+        rows.push(reference(workload, Phase::Floor, name.into(), kind, &[], needs_bytes));
     }
+    rows.sort_by_key(|row| row.phase);
     rows
 }
 
@@ -148,19 +122,28 @@ fn limits(workload: &Workload, owned: u64, with_fio: bool) -> Vec<Row> {
         let shape = format!("{} x {depth}", format::size(chunk_bytes));
         let options = [format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
         let kept = [&options[..], &["--keep".to_owned()]].concat();
-        for (kind, role, name, options, needs_bytes) in [
-            (Reference::Direct, Role::Bare, format!("io_uring {shape}"), &options[..], 0),
-            (Reference::Direct, Role::BareKept, format!("io_uring {shape}, kept"), &kept, owned),
-            (Reference::Fio, Role::Fio, format!("fio {shape}"), &options, 0),
-        ] {
-            let arguments = kind.arguments(options, workload.files);
-            let row = Row { phase: Phase::Limit, name, role, arguments, needs_bytes, runs: vec![] };
-            if with_fio || role != Role::Fio {
-                rows.push(row);
-            }
+        let mut limit = |name, kind, options: &[String], needs_bytes| {
+            rows.push(reference(workload, Phase::Limit, name, kind, options, needs_bytes));
+        };
+        limit(format!("io_uring {shape}"), Reference::Direct, &options, 0);
+        limit(format!("io_uring {shape}, kept"), Reference::Direct, &kept, owned);
+        if with_fio {
+            limit(format!("fio {shape}"), Reference::Fio, &options, 0);
         }
     }
     rows
+}
+
+fn reference(
+    workload: &Workload,
+    phase: Phase,
+    name: String,
+    kind: Reference,
+    options: &[String],
+    needs_bytes: u64,
+) -> Row {
+    let arguments = kind.arguments(options, workload.files);
+    Row { phase, name, arguments, needs_bytes, runs: Vec::new() }
 }
 
 impl Row {
@@ -208,7 +191,7 @@ pub mod tests {
     use super::*;
 
     /// A measured row of one gigabyte.
-    pub fn measured(phase: Phase, role: Role, seconds: &[f64], cpu: f64, peak: u64) -> Row {
+    pub fn measured(phase: Phase, seconds: &[f64], cpu: f64, peak: u64) -> Row {
         let runs = seconds.iter().map(|&seconds| Figures {
             bytes: 1_000_000_000,
             seconds,
@@ -217,7 +200,7 @@ pub mod tests {
             ..Figures::default()
         });
         let (name, arguments) = ("a row".into(), Vec::new());
-        Row { phase, name, role, arguments, needs_bytes: 0, runs: runs.collect() }
+        Row { phase, name, arguments, needs_bytes: 0, runs: runs.collect() }
     }
 
     fn rows(cap_bytes: Option<u64>, fio: bool) -> Vec<Row> {
@@ -227,18 +210,20 @@ pub mod tests {
 
     #[test]
     fn the_spread_is_a_share_of_the_median() {
-        let row = measured(Phase::Cold, Role::Auto, &[1.0, 0.9, 1.2], 0.1, 0);
+        let row = measured(Phase::Cold, &[1.0, 0.9, 1.2], 0.1, 0);
         assert!((row.spread().unwrap() - 0.3).abs() < 1e-9);
-        assert_eq!(measured(Phase::Cold, Role::Auto, &[], 0.1, 0).spread(), None);
+        assert_eq!(measured(Phase::Cold, &[], 0.1, 0).spread(), None);
     }
 
     #[test]
     fn rows_are_left_out_where_there_is_nothing_to_measure() {
-        let count = |cap, fio, role| rows(cap, fio).iter().filter(|row| row.role == role).count();
-        assert_eq!(count(None, false, Role::Capped), 0);
-        assert_eq!(count(Some(1 << 20), false, Role::Capped), 1);
-        assert_eq!((count(None, false, Role::Bare), count(None, false, Role::Fio)), (2, 0));
-        assert_eq!(count(None, true, Role::Fio), 2);
+        let count = |cap, fio, name: &str| {
+            rows(cap, fio).iter().filter(|row| row.name.starts_with(name)).count()
+        };
+        assert_eq!(count(None, false, "auto, at most"), 0);
+        assert_eq!(count(Some(1 << 20), false, "auto, at most"), 1);
+        assert_eq!((count(None, false, "io_uring"), count(None, false, "fio")), (4, 0));
+        assert_eq!(count(None, true, "fio"), 2);
     }
 
     #[test]
