@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Union
 
@@ -13,6 +14,9 @@ from ._ringload import Loader, Stream
 
 if TYPE_CHECKING:
     import torch
+
+# The beginning of a URI that was made a path.
+PATH_OF_URI = re.compile("(s3|gs|az|hf|anyscale|https?):/[^/]")
 
 Locations = Union[str, "os.PathLike[str]", Iterable[Union[str, "os.PathLike[str]"]]]
 """A file, directory, pattern or index, given as a path or URI; or several of them."""
@@ -141,8 +145,17 @@ def start(
 def paths(locations: Locations) -> list[str]:
     """Returns the locations as a list of strings, which the native module takes."""
     if isinstance(locations, (str, os.PathLike)):
-        return [os.fspath(locations)]
-    return [os.fspath(location) for location in locations]
+        return [_text(locations)]
+    return [_text(location) for location in locations]
+
+
+def _text(location: str | os.PathLike[str]) -> str:
+    """Returns a location as text. `pathlib` makes one slash of the two of a URI."""
+    text = os.fspath(location)
+    if isinstance(location, str) or not PATH_OF_URI.match(text):
+        return text
+    scheme, rest = text.split(":/", 1)
+    return f"{scheme}://{rest}"
 
 
 def _pairs(started: Stream, convert: Converter, progress: bool | None) -> Iterator[tuple[str, Any]]:

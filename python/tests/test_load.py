@@ -136,6 +136,13 @@ def test_over_http_with_a_header_and_by_the_cache(
         ringload._cache._directory = None
 
 
+def test_a_uri_in_a_path_keeps_its_meaning(small: Path, server: Server) -> None:
+    """`Path("http://host/m")` has only one slash after the colon."""
+    path = Path(server.url("small.safetensors"))
+    assert "://" not in str(path)
+    assert_same(ringload.load_file(path), load_file(small))
+
+
 def test_writes_to_tensors_do_not_reach_the_cache(server: Server, tmp_path: Path) -> None:
     """The cache writes tensors in the background, from memory that the caller may change."""
     tensors = {f"t{number}": torch.randn(400_000) for number in range(12)}

@@ -71,7 +71,8 @@ fn bucket(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
     Ok(ObjectUri::new(scheme, container, key))
 }
 
-/// `[datasets/|spaces/]owner/repo[@revision][/path]`, as in `huggingface_hub`: the slashes of a
+/// `[datasets/|spaces/]owner/repo[@revision][/path]`, or one of the oldest models, which have no owner,
+/// as a whole (`gpt2`, `gpt2@revision/path`); as in `huggingface_hub`: the slashes of a
 /// revision are escaped, except in `refs/pr/1` and `refs/convert/parquet`.
 fn hub(rest: &str) -> Result<ObjectUri> {
     let refuse = |what: &str| {
@@ -81,22 +82,42 @@ fn hub(rest: &str) -> Result<ObjectUri> {
     };
     let kind = ["datasets/", "spaces/"].into_iter().find(|kind| rest.starts_with(kind));
     let kind = kind.unwrap_or_default();
-    let (owner, rest) = rest[kind.len()..].split_once('/').unwrap_or((&rest[kind.len()..], ""));
-    let (repo, suffix) = rest.split_at(rest.find(['/', '@']).unwrap_or(rest.len()));
-    let are_names = [owner, repo].iter().all(|name| is_plain(name) && !name.starts_with('.'));
-    if owner.is_empty() || repo.is_empty() {
+    let named = &rest[kind.len()..];
+    let repo_bytes = repo_bytes(named);
+    let (repo, suffix) = named.split_at(repo_bytes);
+    let are_names = repo.split('/').all(|name| is_plain(name) && !name.starts_with('.'));
+    let has_owner = repo.contains('/');
+    if repo.is_empty()
+        || repo.starts_with('/')
+        || repo.ends_with('/')
+        || !(has_owner || kind.is_empty())
+    {
         return Err(refuse("names no repository"));
     }
     if !are_names {
         return Err(refuse("has an owner or repository with characters that are not allowed"));
     }
-    let (mut container, mut path) = (format!("{kind}{owner}/{repo}"), suffix);
+    let (mut container, mut path) = (format!("{kind}{repo}"), suffix);
     if let Some(suffix) = suffix.strip_prefix('@') {
         let (revision, rest) = suffix.split_at(revision_bytes(suffix));
         let revision = escaped_revision(revision).ok_or_else(|| refuse("has no valid revision"))?;
         (container, path) = (format!("{container}@{revision}"), rest);
     }
     Ok(ObjectUri::new(Scheme::Hf, &container, path.strip_prefix('/').unwrap_or(path)))
+}
+
+/// The length of the repository's name at the start of `named`: `owner/repo`, or a name without owner
+/// that a revision or nothing follows.
+fn repo_bytes(named: &str) -> usize {
+    let end_from = |start: usize| {
+        let end = named[start..].find(['/', '@']);
+        end.map_or(named.len(), |at| start + at)
+    };
+    let first = end_from(0);
+    match named[first..].strip_prefix('/') {
+        Some(rest) if !rest.is_empty() => end_from(first + 1),
+        _ => first,
+    }
 }
 
 /// The length of the revision at the start of `suffix`, the text after the `@`.

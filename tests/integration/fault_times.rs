@@ -59,10 +59,30 @@ fn what_a_server_asks_for_in_retry_after_is_kept() {
     let (kind, sentence, requests) =
         model.fails(|_, _| Reply::new(503).with("Retry-After", "3600"));
     assert_eq!((kind, requests), (ErrorKind::Io, 1));
-    assert!(sentence.contains("time used up"), "{sentence}");
+    assert!(sentence.contains("it asks to wait 3600 s; retries end 10 s"), "{sentence}");
     // Nonsense is as good as none.
     let nonsense = |_: &Request| Reply::new(503).with("Retry-After", "soon");
     assert_eq!(model.recovers(once(nonsense)), [("throttled", 1)].into());
+}
+
+/// Stores say in the body why they refuse: a presigned URL has expired, an address style is wanted.
+#[test]
+fn the_words_of_the_store_are_reported() {
+    let model = Model::small();
+    let xml = |code: &str, message: &str| {
+        format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>")
+    };
+    for (status, body, said) in [
+        (403, xml("AccessDenied", "Request has expired"), "AccessDenied: Request has expired"),
+        (400, xml("InvalidRequest", "Use virtual hosts"), "InvalidRequest: Use virtual hosts"),
+        (429, r#"{"error":"Too many, back in an hour"}"#.to_owned(), "Too many, back in an hour"),
+    ] {
+        let reply = move |_: usize, _: &Request| {
+            Reply::new(status).with("Retry-After", "3600").body(body.as_bytes())
+        };
+        let (_, sentence, _) = model.fails(reply);
+        assert!(sentence.contains(&format!("({said})")), "{sentence}");
+    }
 }
 
 #[test]

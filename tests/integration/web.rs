@@ -7,6 +7,7 @@ use crate::common::command::{Finished, digest_lines, ringload, run};
 use crate::common::nginx::Nginx;
 use crate::common::proxy::Proxy;
 use crate::common::seccomp::{self, Refuse, can_filter};
+use crate::common::servers::free_port;
 use crate::common::{Expected, directory, write, write_index};
 use ringload::{ErrorKind, Loader};
 use std::fs::{self, File};
@@ -157,6 +158,44 @@ fn tls_needs_an_authority_that_vouches() {
     }
 }
 
+/// `openssl req -x509` makes a certificate that is its own authority, as every tutorial shows. curl and
+/// Python accept it from the file that they are given; ringload refused it, with a remedy that could
+/// not work.
+#[test]
+fn a_server_s_own_certificate_is_trusted_from_a_named_file_only() {
+    let certificates = directory();
+    if !certify(certificates.path()) {
+        return;
+    }
+    let script = "
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+            -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout server.key \
+            -out server.pem
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+            -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout other.key \
+            -out other.pem";
+    let mut openssl = Command::new("sh");
+    let made = openssl.args(["-ec", script]).current_dir(certificates.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let Some(nginx) = start_tls(certificates.path(), "TLSv1.2 TLSv1.3") else { return };
+    let url = nginx.url("").replace("http:", "https:");
+    let with = |variable: &'static str, file: &str| {
+        let file = certificates.path().join(file);
+        move |command: &mut Command| {
+            command.env(variable, file);
+        }
+    };
+    assert_loads(&url, with("SSL_CERT_FILE", "server.pem"));
+    assert_loads(&url, with("AWS_CA_BUNDLE", "server.pem"));
+    // Another certificate of the same name, and another name for the same certificate.
+    for (url, file) in
+        [(url.clone(), "other.pem"), (url.replace("127.0.0.1", "localhost"), "server.pem")]
+    {
+        let refused = load(&url, with("SSL_CERT_FILE", file)).failure();
+        assert!(refused.contains("is not trusted"), "{refused}");
+    }
+}
+
 #[test]
 fn an_object_that_is_replaced_is_never_mixed() {
     let Some(nginx) = Nginx::start("", put) else { return };
@@ -288,6 +327,22 @@ fn proxies_of_the_environment_are_used() {
         command.env("https_proxy", &address); // not for http
     });
     assert_eq!(proxy.served(), of_both);
+
+    assert_loads(&plain.url(""), |command| {
+        command.env("http_proxy", &address).env("NO_PROXY", "*");
+    });
+    assert_eq!(proxy.served(), of_both);
+
+    // A proxy that refuses connections is named, and not the server.
+    let nobody = format!("http://u:s3cret@127.0.0.1:{}", free_port());
+    for (name, url) in [("http_proxy", &plain.url("")), ("https_proxy", &tls_url)] {
+        let refused = load_loudly(url, &["s3cret"], |command| {
+            command.env(name, &nobody).env("SSL_CERT_FILE", &authority);
+        });
+        let proxy = nobody.rsplit_once('@').unwrap().1;
+        let sentence = format!("the proxy {proxy} gives no connection to ");
+        assert!(refused.stderr.contains(&sentence), "{refused:#?}");
+    }
 
     let wrong = address.replace("u:p", "u:s3cret");
     for (name, url) in [("http_proxy", &plain.url("")), ("https_proxy", &tls_url)] {

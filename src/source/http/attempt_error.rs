@@ -1,6 +1,6 @@
 //! The ways in which an attempt of a request can fail.
 
-use super::connect::{BoxError, Unresolved};
+use super::connect::{BoxError, ProxyFailure, Unresolved};
 use super::error_response::ErrorResponse;
 use super::pool::ServerOrigin;
 use crate::error::{Error, ErrorKind};
@@ -67,7 +67,15 @@ impl TransportError {
 
     /// A connection to `origin` that could not be made.
     pub fn connecting(origin: &ServerOrigin, cause: BoxError) -> Self {
-        let (sentence, retryable) = if let Some(unresolved) = find::<Unresolved>(&*cause) {
+        let (sentence, retryable) = if let Some(ProxyFailure { proxy, cause }) =
+            find::<ProxyFailure>(&*cause)
+        {
+            let sentence = format!(
+                "the proxy {proxy} gives no connection to {origin}: {cause}; check HTTPS_PROXY, \
+                 HTTP_PROXY and ALL_PROXY, or list the host in NO_PROXY"
+            );
+            (sentence, true)
+        } else if let Some(unresolved) = find::<Unresolved>(&*cause) {
             let sentence =
                 format!("the name of {origin} does not resolve; check it, and this machine's DNS");
             (sentence, unresolved.is_temporary())

@@ -4,6 +4,7 @@
 //! of a load are spread over all machines behind the name. If an address does not answer, the next
 //! one is tried.
 
+use super::certificates::NamedCertificates;
 use super::socket::{Socket, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
@@ -95,17 +96,30 @@ fn proxies(options: &RemoteOptions) -> Matcher {
     if let Some(https) = either("HTTPS_PROXY") {
         matcher = matcher.https(https);
     }
-    matcher.no(either("NO_PROXY").unwrap_or_default()).build()
+    let direct = either("NO_PROXY").unwrap_or_default();
+    // The matcher does not know the asterisk, which stands for all hosts.
+    if direct.split(',').any(|host| host.trim() == "*") {
+        return Matcher::builder().build();
+    }
+    matcher.no(direct).build()
 }
 
 /// The configuration of TLS 1.2 and 1.3 on aws-lc-rs, with the system's root certificates (or those
-/// of `SSL_CERT_FILE` and `SSL_CERT_DIR`) and those of `AWS_CA_BUNDLE`.
+/// of `SSL_CERT_FILE` and `SSL_CERT_DIR`) and those of `AWS_CA_BUNDLE`. The certificate of a server
+/// that is itself in a file which a variable names is trusted like one that such a file's authority
+/// issued.
 fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
+    let mut named = match options.env("SSL_CERT_FILE") {
+        Some(_) => native.certs.clone(),
+        None => Vec::new(),
+    };
     roots.add_parsable_certificates(native.certs);
     if let Some(bundle) = options.env("AWS_CA_BUNDLE") {
-        roots.add_parsable_certificates(bundle_certificates(&bundle)?);
+        let certificates = bundle_certificates(&bundle)?;
+        named.extend(certificates.iter().cloned());
+        roots.add_parsable_certificates(certificates);
     }
     for error in native.errors {
         tracing::warn!(%error, "some root certificates cannot be read");
@@ -114,10 +128,13 @@ fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
     // AES-128 first, as in browsers: as safe as AES-256 against known attacks, and a quarter
     // cheaper.
     provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
-    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+    let provider = Arc::new(provider);
+    let verifier = NamedCertificates::verifier(Arc::clone(&provider), roots, named)?;
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::new(ErrorKind::Unsupported, "TLS cannot be set up").with_source(e))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(config.with_no_client_auth())
 }
 
 fn is_aes_128(suite: CipherSuite) -> bool {
@@ -174,16 +191,35 @@ impl Service<Uri> for ProxyConnector {
         };
         if !below_tls {
             // `http` requests are sent to the proxy itself, in absolute form.
-            return tcp.call(proxy.uri().clone());
+            let connecting = tcp.call(proxy.uri().clone());
+            return Box::pin(async move {
+                connecting.await.map_err(|cause| ProxyFailure::new(&proxy, cause))
+            });
         }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
         }
         let connecting = tunnel.call(to);
-        Box::pin(async move {
-            connecting.await.map_err(|e| io::Error::other(format!("the proxy: {e}")))
-        })
+        Box::pin(async move { connecting.await.map_err(|cause| ProxyFailure::new(&proxy, cause)) })
+    }
+}
+
+/// A proxy that could not be used, with the address of the proxy.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy {proxy}: {cause}")]
+pub(super) struct ProxyFailure {
+    /// Host and port, without user and password.
+    pub proxy: String,
+    pub cause: BoxError,
+}
+
+impl ProxyFailure {
+    fn new(proxy: &Intercept, cause: impl Into<BoxError>) -> io::Error {
+        let uri = proxy.uri();
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        io::Error::other(Self { proxy: format!("{host}{port}"), cause: cause.into() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Error responses, and what the client does about them.
 
+use super::error_body::ErrorBody;
 use crate::error::ErrorKind;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -47,22 +48,17 @@ pub(crate) struct ErrorResponse {
     pub headers: HeaderMap,
     /// At most [`BODY_BYTES_MAX`] bytes. The body is read even where the store ignores it, to make
     /// the connection reusable.
-    #[cfg_attr(not(any(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
     pub body: Bytes,
 }
 
 /// The maximum number of bytes of the body that are read.
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// The longest wait that a server may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-
 impl ErrorResponse {
     /// The action for a response by its status alone.
     pub fn default_action(&self) -> ErrorAction {
-        let fail = |kind, sentence: &str| {
-            ErrorAction::Fail(kind, format!("the server answered {}; {sentence}", self.status))
-        };
+        let fail =
+            |kind, remedy: &str| ErrorAction::Fail(kind, format!("{}; {remedy}", self.describe()));
         match self.status.as_u16() {
             408 | 425 | 500 | 502 | 504 => ErrorAction::Retry { throttled: false },
             429 | 503 => ErrorAction::Retry { throttled: true },
@@ -82,14 +78,18 @@ impl ErrorResponse {
         }
     }
 
-    /// The time to wait before a retry that the server asks for, bounded.
+    /// The status, and what the body says about it.
+    pub fn describe(&self) -> String {
+        ErrorBody::parse(&self.body).describe(self.status)
+    }
+
+    /// The time to wait before a retry that the server asks for.
     pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         let text = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-        let wait = match text.parse::<u64>() {
+        Some(match text.parse::<u64>() {
             Ok(seconds) => Duration::from_secs(seconds),
             Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
-        };
-        Some(wait.min(RETRY_AFTER_MAX))
+        })
     }
 
     /// The time by the server's clock.

@@ -19,6 +19,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The upper bound of the first wait after the server asked for fewer requests.
 const FIRST_WAIT_THROTTLED: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A wait that a user would take for a hang is logged.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 
 /// The failed attempts of one request or range.
 pub(crate) struct RetryState<'a> {
@@ -91,6 +93,16 @@ impl<'a> RetryState<'a> {
             ErrorAction::Retry { throttled } => {
                 let first = if throttled { FIRST_WAIT_THROTTLED } else { FIRST_WAIT };
                 let wait_min = response.retry_after(server.now()).unwrap_or_default();
+                if wait_min >= self.time_left() {
+                    let (asked, most) = (wait_min.as_secs(), self.limits.total.as_secs());
+                    let why =
+                        format!("it asks to wait {asked} s; retries end {most} s after the first");
+                    return Err(self.gave_up(response, &why));
+                }
+                if wait_min >= LONG_WAIT {
+                    let (doing, seconds) = (self.doing, wait_min.as_secs());
+                    tracing::warn!("to {doing}, waiting {seconds} s as the server asks to");
+                }
                 let wait = self.wait(first, wait_min, self.limits.attempts, server);
                 let wait = wait.map_err(|why| self.gave_up(response, why))?;
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
@@ -126,8 +138,7 @@ impl<'a> RetryState<'a> {
     }
 
     fn gave_up(&self, response: &ErrorResponse, why: &str) -> Error {
-        let status = response.status;
-        let sentence = format!("the server answered {status} ({why}); try again later");
+        let sentence = format!("{} ({why}); try again later", response.describe());
         self.error(ErrorKind::Io, &sentence)
     }
 
@@ -139,6 +150,11 @@ impl<'a> RetryState<'a> {
             self.counters.retry(reason);
         }
         first
+    }
+
+    /// The time in which the next attempt has to begin.
+    fn time_left(&self) -> Duration {
+        self.limits.total.saturating_sub(self.began.elapsed())
     }
 
     /// How long to wait before the next attempt; `Err` holds the reason for giving up.
@@ -155,7 +171,7 @@ impl<'a> RetryState<'a> {
         }
         let whole = (first * 2_u32.pow((self.failed - 1).min(16))).min(WAIT_MAX);
         let wait = whole.mul_f64(fastrand::f64()).max(wait_min);
-        if self.began.elapsed() + wait >= self.limits.total {
+        if wait >= self.time_left() {
             return Err("time used up");
         }
         if !server.take_retry() {

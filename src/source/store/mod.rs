@@ -16,7 +16,6 @@ pub(crate) mod anyscale;
 mod azure;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod credential_cache;
-mod error_body;
 #[cfg(feature = "gcs")]
 mod gcs;
 mod hub;

@@ -1,8 +1,7 @@
 //! Classifies the error responses of Azure Blob Storage.
 
 use crate::error::ErrorKind;
-use crate::source::http::{ErrorAction, ErrorResponse};
-use crate::source::store::error_body::ErrorBody;
+use crate::source::http::{ErrorAction, ErrorBody, ErrorResponse};
 
 /// How requests are authorized.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,7 @@
 //! JSON API in JSON.
 
 use crate::error::ErrorKind;
-use crate::source::http::{ErrorAction, ErrorResponse};
-use crate::source::store::error_body::ErrorBody;
-use serde_json::Value;
+use crate::source::http::{ErrorAction, ErrorBody, ErrorResponse};
 
 /// Decides what to do after `response` to a request for an object in `bucket`. `without` is the
 /// reason why the request had no credentials, if it had none.
@@ -13,7 +11,7 @@ pub(super) fn classify(
     bucket: &str,
     without: Option<String>,
 ) -> ErrorAction {
-    let body = parse(&response.body);
+    let body = ErrorBody::parse(&response.body);
     let fail = |kind, remedy: &str| {
         ErrorAction::Fail(kind, format!("{}; {remedy}", body.describe(response.status)))
     };
@@ -48,21 +46,6 @@ pub(super) fn classify(
         404 => fail(ErrorKind::NotFound, "there is no such bucket or object; check the location"),
         _ => response.default_action(),
     }
-}
-
-/// Parses the body of an error response; its code is `NoSuchKey` (XML) or `notFound` (JSON).
-fn parse(body: &[u8]) -> ErrorBody {
-    let mut xml = ErrorBody::from_xml(body);
-    if !xml.code.is_empty() {
-        if !xml.details.is_empty() {
-            // The details of a denial name the account, unlike the message.
-            xml.message = std::mem::take(&mut xml.details);
-        }
-        return xml;
-    }
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |pointer| json.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    ErrorBody::new(text("/error/errors/0/reason"), text("/error/message"))
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 
 use super::repo_path::RepoPath;
 use crate::error::ErrorKind;
-use crate::source::http::{ErrorAction, ErrorResponse};
-use crate::source::store::error_body::ErrorBody;
+use crate::source::http::{ErrorAction, ErrorBody, ErrorResponse};
 
 /// Decides what to do after `response` to a request for a file of `repo`. `has_token` says whether
 /// the request had a token.

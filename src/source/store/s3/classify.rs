@@ -3,8 +3,7 @@
 
 use super::bucket::S3Bucket;
 use crate::error::ErrorKind;
-use crate::source::http::{ErrorAction, ErrorResponse};
-use crate::source::store::error_body::ErrorBody;
+use crate::source::http::{ErrorAction, ErrorBody, ErrorResponse};
 
 /// Decides what to do after `response`.
 pub(super) fn classify(bucket: &S3Bucket, response: &ErrorResponse) -> ErrorAction {

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The maximum number of characters of a server's message that are repeated.
 const MESSAGE_MAX: usize = 200;
@@ -10,7 +11,7 @@ const MESSAGE_MAX: usize = 200;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[cfg_attr(not(all(feature = "s3", feature = "gcs", feature = "azure")), allow(dead_code))]
-pub(super) struct ErrorBody {
+pub(crate) struct ErrorBody {
     pub code: String,
     pub message: String,
     /// GCS: who was denied access.
@@ -29,8 +30,29 @@ impl ErrorBody {
         Self { code: code.into(), message: message.into(), ..Self::default() }
     }
 
+    /// Parses the body of an error response: a document of XML or JSON. All fields are empty where
+    /// `body` is neither.
+    pub fn parse(body: &[u8]) -> Self {
+        let mut xml = Self::from_xml(body);
+        if !xml.code.is_empty() {
+            if !xml.details.is_empty() {
+                // The details of a denial name the account, unlike the message.
+                xml.message = std::mem::take(&mut xml.details);
+            }
+            return xml;
+        }
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |pointers: &[&str]| {
+            let found = pointers.iter().find_map(|pointer| json.pointer(pointer)?.as_str());
+            found.unwrap_or_default()
+        };
+        Self::new(
+            text(&["/error/errors/0/reason", "/error/code", "/code"]),
+            text(&["/error/message", "/error", "/message", "/detail"]),
+        )
+    }
+
     /// Parses an XML error document; all fields are empty where `body` is not one.
-    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub fn from_xml(body: &[u8]) -> Self {
         let mut document: Self = quick_xml::de::from_reader(body).unwrap_or_default();
         document.error.take().map_or(document, |error| *error)
@@ -68,5 +90,26 @@ mod tests {
             "the server answered 404 Not Found (NoSuchKey: Not there)"
         );
         assert!(describe("", &"x".repeat(10_000)).len() < 300);
+    }
+
+    #[test]
+    fn bodies_of_xml_and_json_explain_and_pages_do_not() {
+        for (body, code, message) in [
+            (
+                "<?xml version='1.0'?><Error><Code>AccessDenied</Code>\
+                 <Message>Request has expired</Message></Error>",
+                "AccessDenied",
+                "Request has expired",
+            ),
+            (r#"{"error":"slow down"}"#, "", "slow down"),
+            (r#"{"error":{"code":"a","message":"b"}}"#, "a", "b"),
+            (r#"{"detail":"no"}"#, "", "no"),
+            ("<html><body>Forbidden</body></html>", "", ""),
+            ("Forbidden", "", ""),
+            ("", "", ""),
+        ] {
+            let parsed = ErrorBody::parse(body.as_bytes());
+            assert_eq!((&*parsed.code, &*parsed.message), (code, message), "{body}");
+        }
     }
 }
