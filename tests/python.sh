@@ -1,62 +1,78 @@
 #!/usr/bin/env bash
 # Tests the Python package: builds its wheel as a user would, installs the wheel and what the tests
-# and examples require (python/requirements-test.txt and requirements-examples.txt) into a virtual
-# environment below target/, lints the sources, and runs pytest.
+# require (python/requirements-test.txt) into a virtual environment below target/, and runs pytest.
 #
 #   tests/python.sh [ARGUMENTS OF PYTEST]
+#   tests/python.sh --install                 only installs what the tests require
 #
 # The wheel is a debug build, which compiles faster; RINGLOAD_PYTHON_PROFILE=release builds the
-# wheel that users get. With RINGLOAD_TEST_LONG, vLLM (1.1 GB) is installed and the plugin is tested
-# in it; otherwise the plugin is only tested with a small stand-in.
+# wheel that users get. With RINGLOAD_TEST_FULL, the sources are linted, and the tests of the
+# examples and of vLLM's loader run as well: python/requirements-examples.txt and vLLM (1.1 GB) are
+# installed. Otherwise the plugin for vLLM is only tested with a small stand-in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 profile=${RINGLOAD_PYTHON_PROFILE:-dev}
 python=${PYTHON:-python3}
-work_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+work_dir=$target_dir/python
 venv=$work_dir/venv
-requirements=(python/requirements-test.txt python/requirements-examples.txt)
-export RINGLOAD_TEST_EXAMPLES=require
 
 step() {
     printf '\n== %s\n' "$*"
 }
 
-# Creates the virtual environment, unless it exists for the same requirements and Python version.
-install_requirements() {
+pip() {
+    "$venv/bin/pip" "$1" --quiet --disable-pip-version-check "${@:2}"
+}
+
+# Creates the virtual environment, unless it exists for the same version of Python.
+create_environment() {
     local wanted
-    wanted=$("$python" --version; cat "${requirements[@]}")
-    if [[ -f $venv/installed && $(<"$venv/installed") == "$wanted" ]]; then
-        return
+    wanted=$("$python" --version)
+    if [[ ! -f $venv/version || $(<"$venv/version") != "$wanted" ]]; then
+        rm -rf "$venv"
+        "$python" -m venv "$venv"
+        printf '%s\n' "$wanted" >"$venv/version"
     fi
-    step "Python: the requirements of the tests"
-    rm -rf "$venv"
-    "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
-    printf '%s\n' "$wanted" >"$venv/installed"
 }
 
-# Installs vLLM without its dependencies, which are for GPUs and include another version of torch.
-install_vllm() {
-    step "Python: vLLM"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-        -r python/requirements-vllm.txt
-    export RINGLOAD_TEST_VLLM=require
+# Installs the requirements of a file, unless they are installed. The other arguments go to pip.
+install_requirements() {
+    local file=$1
+    local installed=$venv/${file##*/}
+    if ! cmp --silent "$file" "$installed"; then
+        step "Python: $file"
+        pip install "${@:2}" -r "$file"
+        cp "$file" "$installed"
+    fi
 }
 
-# Builds in the workspace's target directory, so that dependencies are compiled only once.
+install() {
+    create_environment
+    install_requirements python/requirements-test.txt
+    if [[ -n ${RINGLOAD_TEST_FULL-} ]]; then
+        install_requirements python/requirements-examples.txt
+        # Without its dependencies, which are for GPUs and include another version of torch.
+        install_requirements python/requirements-vllm.txt --no-deps
+        export RINGLOAD_TEST_EXAMPLES=require RINGLOAD_TEST_VLLM=require
+    fi
+}
+
 build_wheel() {
     step "Python: the wheel"
+    local path=$venv/bin:$PATH
+    if [[ -n ${RINGLOAD_TEST_BUILD-} ]]; then
+        path=$PWD/tests/support/build-of-tests:$path
+    fi
     rm -rf "$work_dir/dist"
-    MATURIN_PEP517_ARGS="--locked --profile $profile" PATH="$venv/bin:$PATH" \
-        "$venv/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-        --wheel-dir "$work_dir/dist" ./python
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall \
-        "$work_dir"/dist/ringload-*.whl
+    MATURIN_PEP517_ARGS="--locked --profile $profile" PATH=$path \
+        pip wheel --no-deps --no-build-isolation --wheel-dir "$work_dir/dist" ./python
+    pip install --no-deps --force-reinstall "$work_dir"/dist/ringload-*.whl
 }
 
 lint() {
-    step "Python: ruff and mypy"
+    step "Python: ruff, mypy and stubtest"
     "$venv/bin/ruff" format --check python
     "$venv/bin/ruff" check python
     "$venv/bin/ruff" format --check --config python/pyproject.toml examples perf/peers
@@ -68,21 +84,23 @@ lint() {
 
 # Builds the stand-in for the CUDA driver, which tests load through LD_LIBRARY_PATH.
 build_stand_in() {
-    step "Python: the stand-in for GPUs"
-    cargo build --quiet --locked -p cuda-stand-in --lib
-    local library name
-    library=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/libcuda_stand_in.so
+    if [[ -z ${RINGLOAD_TEST_BUILD-} ]]; then
+        step "Python: the stand-in for GPUs"
+        cargo build --quiet --locked -p cuda-stand-in --lib
+    fi
+    local name
     mkdir -p "$work_dir/stand-in"
     for name in libcuda.so libcuda.so.1 libcufile.so libcufile.so.0; do
-        ln -sf "$library" "$work_dir/stand-in/$name"
+        ln -sf "$target_dir/debug/libcuda_stand_in.so" "$work_dir/stand-in/$name"
     done
     export RINGLOAD_TEST_STAND_IN=$work_dir/stand-in
 }
 
-install_requirements
+install
+[[ ${1-} != --install ]] || exit 0
 build_stand_in
 build_wheel
-lint
+[[ -z ${RINGLOAD_TEST_FULL-} ]] || lint
 step "Python: pytest"
 # `python -m pytest` would import the package from the sources, which have no native module.
 "$venv/bin/pytest" -c python/pyproject.toml --rootdir python -o cache_dir="$work_dir/pytest" \

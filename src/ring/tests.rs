@@ -1,6 +1,6 @@
 //! The ring: who may touch which memory, and that breaking the rule is noticed.
 //!
-//! All of these run under Miri and AddressSanitizer too (`tests/run.sh`).
+//! All of these run under Miri and AddressSanitizer too (`tests/run.sh --full`).
 
 use super::allocator::POISON;
 use super::memory::HUGE_PAGE_BYTES;

@@ -15,6 +15,7 @@ pub mod proxy;
 #[allow(unsafe_code)]
 pub mod seccomp;
 pub mod servers;
+pub mod shared_library;
 pub mod stand_in;
 pub mod trace;
 
@@ -153,7 +154,12 @@ pub fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 
-/// Whether the long test campaigns are enabled.
+/// Whether everything is tested that is checked before a merge: `tests/run.sh --full`.
+pub fn is_full() -> bool {
+    std::env::var_os("RINGLOAD_TEST_FULL").is_some()
+}
+
+/// Whether the long test campaigns are enabled: `tests/run.sh --long`.
 pub fn is_long() -> bool {
     std::env::var_os("RINGLOAD_TEST_LONG").is_some()
 }

@@ -6,6 +6,7 @@
 //! library.
 
 use crate::common::stand_in::stand_in;
+use crate::common::{is_full, is_long, skip};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -33,8 +34,14 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn every_byte_arrives_under_a_thousand_seeds() {
-    let seeds = if env::var_os("RINGLOAD_TEST_LONG").is_some() { 20_000 } else { 1000 };
+fn every_byte_arrives_under_many_seeds() {
+    let seeds = if is_long() {
+        20_000
+    } else if is_full() {
+        1000
+    } else {
+        300
+    };
     let this = env::current_exe().unwrap();
     let children = [start(&this, 0, seeds / 2), start(&this, seeds / 2, seeds)];
     for child in children {
@@ -47,6 +54,9 @@ fn every_byte_arrives_under_a_thousand_seeds() {
 /// finished.
 #[test]
 fn the_campaign_finds_a_slot_that_is_returned_before_its_event() {
+    if !is_full() {
+        return skip("it compiles the library again, which `tests/run.sh --full` does");
+    }
     let planted = build_with_canary("early_slot");
     let output = start(&planted, 0, 100).wait_with_output().unwrap();
     let said = said(&output);

@@ -3,8 +3,6 @@
 //!
 //! Only a GPU can show that the PTX does the same as the source, and how fast it is.
 
-#![allow(clippy::unwrap_used)]
-
 use cuda_stand_in as _;
 use proptest::prelude::*;
 use ringload::Dtype;

@@ -1,11 +1,6 @@
 //! Every incorrect use of memory raises one alarm that names it.
 
-// SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
-#![allow(clippy::undocumented_unsafe_blocks)]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use cuda_stand_in::*;
 use std::thread;
 use std::time::Duration;

@@ -1,11 +1,6 @@
 //! What the stand-in's own tests share: every test runs in a process of its own, since an alarm
 //! ends it and the state is one for all; and the driver's calls, as short as tests want them.
 
-// Every test file is a crate of its own and uses a part of this.
-#![allow(dead_code, clippy::unwrap_used)]
-// SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
-#![allow(clippy::undocumented_unsafe_blocks)]
-
 use cuda_stand_in::*;
 use std::any::type_name;
 use std::env;

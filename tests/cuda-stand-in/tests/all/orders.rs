@@ -1,11 +1,6 @@
 //! The environment variables work: limits, failures, times.
 
-// SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
-#![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use cuda_stand_in::*;
 use std::fs;
 use std::thread;

@@ -1,11 +1,6 @@
 //! The results of the driver and of cuFile.
 
-// SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
-#![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use cuda_stand_in::*;
 use std::ffi::{CStr, c_void};
 use std::fs;

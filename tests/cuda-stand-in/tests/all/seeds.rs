@@ -1,11 +1,6 @@
 //! The guarantees of the driver about the order of operations hold with every seed, and no others do.
 
-// SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
-#![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use cuda_stand_in::*;
 use std::collections::BTreeSet;
 use std::thread;

@@ -1,11 +1,6 @@
 //! Every incorrect use of contexts and their objects, and every leak, raises an alarm.
 
-// SAFETY, for all blocks here: the pointers are to locals, or to memory that the scenario keeps.
-#![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use cuda_stand_in::*;
 use std::fs::File;
 use std::os::fd::AsRawFd;
