@@ -44,9 +44,10 @@ cargo_tests() {
 }
 
 test_quickly() {
-    step "compile" cargo test --no-run --lib --bins --test integration
-    step "unit tests" cargo_tests --lib --bins
-    step "integration tests" cargo_tests --test integration -- "${quick_modules[@]/%/::}"
+    compile "${product[@]}" --lib --bins --test integration
+    step "unit tests" cargo_tests "${product[@]}" --lib --bins
+    step "integration tests" \
+        cargo_tests "${product[@]}" --test integration -- "${quick_modules[@]/%/::}"
 }
 
 # Compiles everything at once, so that nothing is compiled a second time with other features. The
