@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../tests/common/shared_library.rs"]
+mod shared_library;
 #[path = "../../../tests/common/stand_in.rs"]
 mod stand_in;
 
