@@ -32,7 +32,7 @@ value() {
 }
 
 pack() {
-    local root from='' to=''
+    local root from='' to='' binary
     root=$(cd "$here/.." && pwd)
     while [[ $# -gt 0 ]]; do
         case $1 in
@@ -49,7 +49,6 @@ pack() {
         from=$target/release
     fi
     mkdir -p "$to"
-    local binary
     for binary in ringload ringload-gpu; do
         [[ -x $from/$binary ]] || fail "$from/$binary does not exist; build it, or omit --from"
         strip -o "$to/$binary.new" "$from/$binary"
@@ -67,13 +66,9 @@ describe() {
     echo "version: $("$to/ringload" --version)"
     echo "commit: $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
     echo "architecture: $(uname -m)"
-    echo "glibc: $(glibc_needed "$to") or later"
-}
-
-# Prints the newest version of glibc that a symbol of either binary requires.
-glibc_needed() {
-    objdump -T "$1/ringload" "$1/ringload-gpu" |
-        sed -n 's/.*(\{0,1\}GLIBC_\([0-9.]*\)).*/\1/p' | sort -Vu | tail -n 1
+    # The newest version that a symbol of either binary requires.
+    echo "glibc: $(objdump -T "$to/ringload" "$to/ringload-gpu" |
+        sed -n 's/.*(\{0,1\}GLIBC_\([0-9.]*\)).*/\1/p' | sort -Vu | tail -n 1) or later"
 }
 
 check_size() {
@@ -122,13 +117,10 @@ check_machine() {
     find_driver
     if ! "$here/ringload-gpu" --version >/dev/null; then
         cat "$here/VERSION" >&2 || true
-        fail "ringload-gpu does not run on this machine, which has $(uname -m), $(glibc_here)"
+        fail "ringload-gpu does not run on this machine, which has $(uname -m)," \
+            "$(getconf GNU_LIBC_VERSION 2>/dev/null || echo no glibc)"
     fi
     "$here/ringload-gpu" gpu >/dev/null || fail "no GPU was found"
-}
-
-glibc_here() {
-    getconf GNU_LIBC_VERSION 2>/dev/null || echo "no glibc"
 }
 
 # Adds the driver's library to the search path: containers have it in unusual directories.
@@ -177,17 +169,8 @@ clean_up() {
 
 main() {
     case ${1-} in
-        pack)
-            shift
-            pack "$@"
-            ;;
-        run)
-            shift
-            run "$@"
-            ;;
-        -h | --help)
-            usage
-            ;;
+        pack | run) "$@" ;;
+        -h | --help) usage ;;
         *)
             usage >&2
             exit 2

@@ -17,8 +17,6 @@ pub enum Command {
     Load {
         #[arg(long)]
         device: u32,
-        #[arg(long, default_value = "unlimited")]
-        memory_limit: MemoryLimit,
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -62,8 +60,9 @@ impl Run {
 /// If the load or the copy fails.
 pub fn run(command: Command) -> Result<()> {
     match command {
-        Command::Load { device, memory_limit, files } => {
-            let loader = Loader::new().device(Device::cuda(device)).memory_limit(memory_limit);
+        Command::Load { device, files } => {
+            let loader = Loader::new().device(Device::cuda(device));
+            let loader = loader.memory_limit(MemoryLimit::Unlimited);
             let mut stream = loader.stream(&files)?;
             let tensors = stream.by_ref().collect::<ringload::Result<Vec<_>>>()?;
             report(stream.summary().bytes, Parts::default())?;
@@ -98,8 +97,8 @@ fn report(bytes: u64, parts: Parts) -> Result<()> {
 ///
 /// # Errors
 /// If it fails, with its output.
-pub fn run_load(places: &Places, limit: MemoryLimit, files: &[PathBuf]) -> Result<Run> {
-    run_child(child("load", places)?.arg(format!("--memory-limit={limit}")).args(files))
+pub fn run_load(places: &Places, files: &[PathBuf]) -> Result<Run> {
+    Ok(child("load", places)?.args(files).run()?.json()?)
 }
 
 /// Creates a context, reads and copies `file` in a separate process.
@@ -107,14 +106,10 @@ pub fn run_load(places: &Places, limit: MemoryLimit, files: &[PathBuf]) -> Resul
 /// # Errors
 /// If it fails, with its output.
 pub fn run_plain(places: &Places, file: &PathBuf) -> Result<Run> {
-    run_child(child("plain", places)?.arg(file))
+    Ok(child("plain", places)?.arg(file).run()?.json()?)
 }
 
 fn child(name: &str, places: &Places) -> Result<Invocation> {
     let device = format!("--device={}", places.device.ordinal().unwrap_or(0));
     Ok(Invocation::own()?.args(["child", name, &device]))
-}
-
-fn run_child(child: Invocation) -> Result<Run> {
-    Ok(child.run()?.json()?)
 }

@@ -93,10 +93,7 @@ fn version_in(line: &str) -> Option<String> {
 fn numa_nodes() -> usize {
     let Ok(entries) = fs::read_dir("/sys/devices/system/node") else { return 0 };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let is_node = |name: &String| {
-        name.strip_prefix("node").is_some_and(|number| number.parse::<u32>().is_ok())
-    };
-    names.filter(is_node).count()
+    names.filter_map(|name| name.strip_prefix("node")?.parse::<u32>().ok()).count()
 }
 
 #[cfg(test)]

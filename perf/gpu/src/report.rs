@@ -35,7 +35,7 @@ pub struct Figure {
 }
 
 /// The results of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     version: &'static str,
     machine: Machine,
@@ -50,7 +50,7 @@ pub struct Report {
     pub turns: usize,
     seconds: f64,
     #[serde(skip)]
-    began: Instant,
+    began: Option<Instant>,
 }
 
 impl Figure {
@@ -74,34 +74,21 @@ impl Report {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             machine,
-            checks: Vec::new(),
-            figures: Vec::new(),
-            skipped: Vec::new(),
-            notes: Vec::new(),
-            turns: 0,
-            seconds: 0.0,
-            began: Instant::now(),
+            began: Some(Instant::now()),
+            ..Self::default()
         }
     }
 
-    /// Adds a figure that has to reach `target`, by its `turns`, of which the first warmed up. With
-    /// too few turns it fails.
-    pub fn judge(
+    /// Adds a figure by its `turns`, of which the first warmed up. Without a target it explains
+    /// others; with one it has to reach it, and with too few turns it fails.
+    pub fn add(
         &mut self,
         name: impl Into<String>,
         unit: &'static str,
         turns: &[f64],
-        target: Target,
+        target: impl Into<Option<Target>>,
     ) {
-        self.add(name.into(), unit, turns, Some(target));
-    }
-
-    /// Adds a figure that explains others, by its `turns`, of which the first warmed up.
-    pub fn explain(&mut self, name: impl Into<String>, unit: &'static str, turns: &[f64]) {
-        self.add(name.into(), unit, turns, None);
-    }
-
-    fn add(&mut self, name: String, unit: &'static str, turns: &[f64], target: Option<Target>) {
+        let (name, target) = (name.into(), target.into());
         let turns = turns.get(1..).unwrap_or_default().to_vec();
         let figure = median(&turns);
         let enough = turns.len() >= self.turns;
@@ -128,7 +115,7 @@ impl Report {
     /// # Errors
     /// If they cannot be written.
     pub fn write(&mut self, directory: &Path) -> Result<()> {
-        self.seconds = self.began.elapsed().as_secs_f64();
+        self.seconds = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
         let json = serde_json::to_string_pretty(self)? + "\n";
         for (name, text) in [("gpu.json", json), ("gpu.md", self.markdown())] {
             let path = directory.join(name);
@@ -194,8 +181,8 @@ mod tests {
     #[test]
     fn a_target_is_reached_by_enough_turns_on_its_side() {
         let mut report = report();
-        report.judge("a", "", &[7.0, 0.8, 0.9, 1.0], (AtLeast, 0.9));
-        report.explain("b", "GB/s", &[7.0, 123.4]);
+        report.add("a", "", &[7.0, 0.8, 0.9, 1.0], (AtLeast, 0.9));
+        report.add("b", "GB/s", &[7.0, 123.4], None);
         assert!(report.is_good());
         let text = report.markdown();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -206,10 +193,10 @@ mod tests {
     #[test]
     fn what_is_missed_wrong_or_left_out_is_not_good() {
         let bad: [fn(&mut Report); 6] = [
-            |report| report.judge("a", "", &[0.8; 4], (AtLeast, 0.9)),
-            |report| report.judge("a", "", &[0.9; 3], (AtLeast, 0.9)),
-            |report| report.judge("a", "", &[], (AtLeast, 0.9)),
-            |report| report.judge("a", "", &[f64::NAN; 4], (AtMost, 0.9)),
+            |report| report.add("a", "", &[0.8; 4], (AtLeast, 0.9)),
+            |report| report.add("a", "", &[0.9; 3], (AtLeast, 0.9)),
+            |report| report.add("a", "", &[], (AtLeast, 0.9)),
+            |report| report.add("a", "", &[f64::NAN; 4], (AtMost, 0.9)),
             |report| report.skip("a"),
             |report| {
                 let error = Some("wrong".into());

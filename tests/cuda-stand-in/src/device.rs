@@ -31,6 +31,7 @@ const ATTRIBUTES: &[(u32, c_int)] = &[
     (99, 1),          // can register host memory
     (110, 1),         // GPUDirect RDMA with virtual memory
     (113, 1),         // can register memory that is only readable
+    (115, 0),         // no memory pools
     (116, 1),         // GPUDirect RDMA
 ];
 

@@ -8,7 +8,6 @@ use crate::report::Check;
 use anyhow::{Result, ensure};
 use fastrand::Rng;
 use ringload::Dtype;
-use ringload::cast::Cast;
 use ringload::internals::crc64_nvme;
 
 /// The content of targets before a launch.
@@ -28,20 +27,24 @@ pub fn all(gpu: &Gpu, args: &CheckArgs, checks: &mut Vec<Check>) {
     let mut rng = Rng::with_seed(args.seed);
     let mut random = vec![0; len];
     rng.fill(&mut random);
-    row(checks, "crc64 against the reference", || {
-        let drawn = check(&kernels, Kernel::Crc64, &random, &mut rng)?;
-        let zeroes = check(&kernels, Kernel::Crc64, &vec![0; len.min(8 << 20)], &mut rng)?;
-        let ones = check(&kernels, Kernel::Crc64, &vec![0xFF; len.min(8 << 20)], &mut rng)?;
-        Ok(drawn + zeroes + ones)
-    });
-    row(checks, "scatter against a copy", || check(&kernels, Kernel::Scatter, &random, &mut rng));
-    for cast in Kernel::casts() {
-        let name = format!("cast {:?} to {:?} against the reference", cast.from(), cast.to());
-        row(checks, name, || {
-            let special = special(cast.from());
-            let source: Vec<u8> = special.iter().chain(&random).copied().take(len).collect();
-            whole(&kernels, cast, &special)?;
-            Ok(1 + check(&kernels, Kernel::Cast(cast), &source, &mut rng)?)
+    for kernel in Kernel::all() {
+        row(checks, format!("{} against the reference", kernel.name()), || match kernel {
+            Kernel::Scatter => check(&kernels, kernel, &random, &mut rng),
+            Kernel::Crc64 => {
+                let alike = |byte| vec![byte; len.min(8 << 20)];
+                let drawn = check(&kernels, kernel, &random, &mut rng)?;
+                let zeroes = check(&kernels, kernel, &alike(0), &mut rng)?;
+                Ok(drawn + zeroes + check(&kernels, kernel, &alike(0xFF), &mut rng)?)
+            }
+            Kernel::Cast(cast) => {
+                let special = special(cast.from());
+                let source: Vec<u8> = special.iter().chain(&random).copied().take(len).collect();
+                // All of them in pieces, as loads do.
+                let elements = special.len() / kernel.source_bytes(1);
+                let pieces = kernel.pieces(special.len());
+                run(&kernels, kernel, &special, &pieces, kernel.target_bytes(elements))?;
+                Ok(1 + check(&kernels, kernel, &source, &mut rng)?)
+            }
         });
     }
 }
@@ -69,20 +72,6 @@ fn special(dtype: Dtype) -> Vec<u8> {
     }
 }
 
-/// Casts all of `source` in pieces, as loads do.
-fn whole(kernels: &Kernels<'_>, cast: Cast, source: &[u8]) -> Result<()> {
-    let kernel = Kernel::Cast(cast);
-    let elements = source.len() / kernel.source_bytes(1);
-    let longest = kernel.longest_piece();
-    let piece = |first: usize| Piece {
-        source: kernel.source_bytes(first),
-        target: kernel.target_bytes(first),
-        length: longest.min(elements - first),
-    };
-    let pieces: Vec<_> = (0..elements).step_by(longest).map(piece).collect();
-    run(kernels, kernel, source, &pieces, kernel.target_bytes(elements))
-}
-
 /// Runs `kernel` on pieces of `source` with every length and alignment; returns the number of
 /// pieces.
 fn check(kernels: &Kernels<'_>, kernel: Kernel, source: &[u8], rng: &mut Rng) -> Result<usize> {
@@ -101,7 +90,7 @@ fn check(kernels: &Kernels<'_>, kernel: Kernel, source: &[u8], rng: &mut Rng) ->
             Some(_) => continue,
             None => break,
         }
-        target = (target + gap(kernel, rng)).next_multiple_of(kernel.target_alignment());
+        target = (target + gap(kernel, rng)).next_multiple_of(kernel.target_bytes(1));
         pieces.push(Piece { source: start, target, length });
         (at, target) = (end, target + kernel.target_bytes(length));
     }
@@ -126,7 +115,7 @@ fn run(
     pieces: &[Piece],
     target_len: usize,
 ) -> Result<()> {
-    let gpu = kernels.gpu();
+    let gpu = kernels.gpu;
     let (from, to) = (Memory::new(gpu, source.len())?, Memory::new(gpu, target_len)?);
     from.write(0, source)?;
     to.fill(UNTOUCHED)?;

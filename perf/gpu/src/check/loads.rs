@@ -31,24 +31,52 @@ pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>
         Ok(subject) => subject,
         Err(error) => return row(checks, "checkpoints to load", || Err(error)),
     };
-    row(checks, "load, every read path", || subject.read_paths());
-    row(checks, "load, every memory limit", || subject.limits());
+    let Subject { disk, tmpfs, small, .. } = &subject;
+    let loader = || subject.loader();
+    row(checks, "load, every read path", || {
+        let paths = ReadPath::ALL.into_iter().filter(|path| *path != ReadPath::Mapped);
+        compare(&[disk, tmpfs], paths.map(|path| loader().read_path(path)))
+    });
+    row(checks, "load, every memory limit", || {
+        let bytes = [1 << 20, 3 << 20, 16 << 20, 512 << 20].map(MemoryLimit::Bytes);
+        let limits = [MemoryLimit::Unlimited, MemoryLimit::Min].into_iter().chain(bytes);
+        let limited = limits.map(|limit| loader().memory_limit(limit));
+        let paths = [ReadPath::Auto, ReadPath::Direct];
+        compare(
+            &[disk],
+            limited.flat_map(|loader| paths.map(|path| loader.clone().read_path(path))),
+        )
+    });
     row(checks, "load, an allocation for each tensor", || {
-        subject.compare(&subject.loader().allocation(Allocation::PerTensor))
+        compare(&[disk], [loader().allocation(Allocation::PerTensor)])
     });
     row(checks, "load, verified", || {
-        let limited = MemoryLimit::Bytes(3 << 20);
-        Ok(subject.compare(&subject.loader().verify(true))?
-            + subject.compare(&subject.loader().verify(true).memory_limit(limited))?)
+        let verified = loader().verify(true);
+        compare(&[disk], [verified.clone(), verified.memory_limit(MemoryLimit::Bytes(3 << 20))])
     });
     for dtype in [Dtype::BF16, Dtype::F16, Dtype::F32] {
         row(checks, format!("load, cast to {dtype:?}"), || subject.casts(dtype));
     }
-    row(checks, "load, small tensors of odd sizes", || subject.small_tensors());
+    row(checks, "load, small tensors of odd sizes", || {
+        compare(&[small], [loader(), loader().memory_limit(MemoryLimit::Min)])
+    });
     row(checks, "load, some tensors stay on the host", || subject.device_map());
     row(checks, "load, one loader again and again, tensors kept", || subject.again());
     row(checks, "load, two at a time", || subject.two_at_a_time());
     row(checks, "read_into memory on the GPU", || subject.read_into(&mut rng));
+}
+
+/// Loads all of `checkpoints` with each loader and compares; returns the number of tensors.
+fn compare(checkpoints: &[&Written], loaders: impl IntoIterator<Item = Loader>) -> Result<usize> {
+    let mut tensors = 0;
+    for loader in loaders {
+        for written in checkpoints {
+            let loaded = loader.load(&written.files)?;
+            written.compare(&loaded)?;
+            tensors += loaded.len();
+        }
+    }
+    Ok(tensors)
 }
 
 /// Tensors of all types with odd sizes, some empty, some scalars, and two large tensors.
@@ -89,38 +117,6 @@ impl<'a> Subject<'a> {
         Loader::new().device(self.device).memory_limit(MemoryLimit::Unlimited)
     }
 
-    /// Loads with `loader` and compares; returns the number of tensors.
-    fn compare(&self, loader: &Loader) -> Result<usize> {
-        let loaded = loader.load(&self.disk.files)?;
-        self.disk.compare(&loaded)?;
-        Ok(loaded.len())
-    }
-
-    fn read_paths(&self) -> Result<usize> {
-        let paths = ReadPath::ALL.into_iter().filter(|path| *path != ReadPath::Mapped);
-        let mut tensors = 0;
-        for path in paths {
-            for written in [&self.disk, &self.tmpfs] {
-                let loaded = self.loader().read_path(path).load(&written.files)?;
-                written.compare(&loaded)?;
-                tensors += loaded.len();
-            }
-        }
-        Ok(tensors)
-    }
-
-    fn limits(&self) -> Result<usize> {
-        let bytes = [1 << 20, 3 << 20, 16 << 20, 512 << 20].map(MemoryLimit::Bytes);
-        let mut tensors = 0;
-        for limit in [MemoryLimit::Unlimited, MemoryLimit::Min].into_iter().chain(bytes) {
-            for path in [ReadPath::Auto, ReadPath::Direct] {
-                let loader = self.loader().memory_limit(limit).read_path(path);
-                tensors += self.compare(&loader)?;
-            }
-        }
-        Ok(tensors)
-    }
-
     /// Tensors that are cast equal those that the library's reference casts.
     fn casts(&self, to: Dtype) -> Result<usize> {
         let as_cast = |from: Dtype, bytes: Vec<u8>| match Cast::new(from, to) {
@@ -136,16 +132,6 @@ impl<'a> Subject<'a> {
             let loader = self.loader().memory_limit(limit).dtype(to);
             let loaded = loader.load(&self.disk.files)?;
             self.disk.compare_as(&loaded, as_cast)?;
-            tensors += loaded.len();
-        }
-        Ok(tensors)
-    }
-
-    fn small_tensors(&self) -> Result<usize> {
-        let mut tensors = 0;
-        for limit in [MemoryLimit::Unlimited, MemoryLimit::Min] {
-            let loaded = self.loader().memory_limit(limit).load(&self.small.files)?;
-            self.small.compare(&loaded)?;
             tensors += loaded.len();
         }
         Ok(tensors)
@@ -175,16 +161,10 @@ impl<'a> Subject<'a> {
     }
 
     fn two_at_a_time(&self) -> Result<usize> {
-        let loader = self.loader();
-        let load = |written: &Written| -> Result<usize> {
-            let loaded = loader.load(&written.files)?;
-            written.compare(&loaded)?;
-            Ok(loaded.len())
-        };
-        let (one, other) = (&self.tmpfs, &self.disk);
+        let (loader, disk, tmpfs) = (self.loader(), &self.disk, &self.tmpfs);
         thread::scope(|scope| {
-            let beside = scope.spawn(|| load(one));
-            let here = load(other);
+            let beside = scope.spawn(|| compare(&[tmpfs], [loader.clone()]));
+            let here = compare(&[disk], [loader.clone()]);
             let beside = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok(here? + beside?)
         })

@@ -5,7 +5,7 @@
 //! buffers whose content is not used. The first turn tries all shapes, and the faster half of them is
 //! kept. If the disk is slow, fewer files are read.
 
-use super::{Large, Part, load, loader, loads};
+use super::{Large, Loaded, Part, each, load, loader, note};
 use crate::checkpoints::Written;
 use crate::places::Places;
 use crate::report::Report;
@@ -60,7 +60,7 @@ impl Bare {
 pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
     let (shapes, written) = probe(part, large, report)?;
     let loader = loader(part, MemoryLimit::Unlimited);
-    let (mut limit, mut speeds, mut cpu) = <(Vec<_>, Vec<_>, Vec<_>)>::default();
+    let (mut limit, mut loads) = (Vec::new(), Vec::new());
     for turn in part.clock.take() {
         let mut best = 0.0_f64;
         for shape in &shapes {
@@ -68,20 +68,22 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         }
         limit.push(best);
         make_cold(&written)?;
-        let loaded = load(&loader, &written, part.places.device, turn == 0)?;
-        speeds.push(loaded.figures.gigabytes_per_second());
-        cpu.push(loaded.figures.cpu_seconds_per_gigabyte());
-        if turn == 0 {
-            loads::note(report, "from the disk", &loaded);
-        }
+        loads.push(load(&loader, &written, part.places.device, turn == 0)?);
     }
+    note(report, "from the disk", &loads);
+    let speeds = each(&loads, Loaded::speed);
     let what = super::size(written.bytes());
     let shapes = shapes.iter().map(Bare::to_string).collect::<Vec<_>>().join(" and ");
-    report.explain(format!("direct reads of {what}, the better of {shapes}"), "GB/s", &limit);
-    report.explain(format!("{what} from the disk"), "GB/s", &speeds);
-    report.explain(format!("{what} from the disk: CPU time"), "CPU-s/GB", &cpu);
+    report.add(format!("direct reads of {what}, the better of {shapes}"), "GB/s", &limit, None);
+    report.add(format!("{what} from the disk"), "GB/s", &speeds, None);
+    report.add(
+        format!("{what} from the disk: CPU time"),
+        "CPU-s/GB",
+        &each(&loads, Loaded::cpu),
+        None,
+    );
     let name = format!("{what} from the disk / direct reads");
-    report.judge(name, "", &ratios(&speeds, &limit), (Bound::AtLeast, LEAST));
+    report.add(name, "", &ratios(&speeds, &limit), (Bound::AtLeast, LEAST));
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 //! caches.
 
 use super::Part;
-use crate::gpu::{Batch, Kernel, Kernels, Memory, Piece, device_to_device_seconds};
+use crate::gpu::{Batch, Kernel, Kernels, Memory, device_to_device_seconds};
 use crate::report::Report;
 use anyhow::Result;
 use ringload_measure::stats::{Bound, ratios};
@@ -15,94 +15,50 @@ use ringload_measure::stats::{Bound, ratios};
 /// Copies or launches in a row.
 const REPEATS: u32 = 8;
 const LEAST: f64 = 0.5;
-/// The number of random bytes that are written at a time.
-const NOISE_BYTES: usize = 64 << 20;
-
-/// A kernel that processes the whole buffer.
-struct Subject<'a> {
-    name: String,
-    batch: Batch<'a>,
-    moved_bytes: usize,
-    judged: bool,
-    speeds: Vec<f64>,
-}
 
 pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
     let len = part.args.buffer as usize;
     let source = Memory::new(part.gpu, len)?;
     // A cast turns one byte into at most four.
     let target = Memory::new(part.gpu, 4 * len)?;
-    fill_with_noise(&source)?;
+    let mut noise = vec![0; len];
+    fastrand::Rng::with_seed(0).fill(&mut noise);
+    source.write(0, &noise)?;
+    drop(noise);
     let kernels = Kernels::load(part.gpu)?;
     let mut subjects = Vec::new();
-    for kernel in
-        [Kernel::Crc64, Kernel::Scatter].into_iter().chain(Kernel::casts().map(Kernel::Cast))
-    {
-        subjects.push(subject(&kernels, kernel, &source, &target)?);
+    for kernel in Kernel::all() {
+        let batch = Batch::new(&kernels, kernel, &source, &target, &kernel.pieces(len))?;
+        subjects.push((kernel, batch, Vec::new()));
     }
     let mut copies = Vec::new();
     for _ in part.clock.take() {
         let seconds = device_to_device_seconds(&source, &target, len, REPEATS)?;
         copies.push(2.0 * len as f64 / seconds / 1e9);
-        for subject in &mut subjects {
-            let seconds = subject.batch.seconds(REPEATS)?;
-            subject.speeds.push(subject.moved_bytes as f64 / seconds / 1e9);
+        for (kernel, batch, speeds) in &mut subjects {
+            speeds.push(moved_bytes(*kernel, len) as f64 / batch.seconds(REPEATS)? / 1e9);
         }
     }
-    report.explain("copy within the GPU, read and written", "GB/s", &copies);
+    report.add("copy within the GPU, read and written", "GB/s", &copies, None);
     report.notes.push(
         "kernels and copies within the GPU are counted by the bytes they move, read and written: \
          a copy of n bytes moves 2n, crc64 of n bytes n, a cast to half as many 1.5n"
             .into(),
     );
-    for Subject { name, speeds, judged, .. } in &subjects {
-        report.explain(format!("{name}, read and written"), "GB/s", speeds);
-        let (ratio, name) = (ratios(speeds, &copies), format!("{name} / copy within the GPU"));
-        match judged {
-            true => report.judge(name, "", &ratio, (Bound::AtLeast, LEAST)),
-            false => report.explain(name, "", &ratio),
-        }
+    for (kernel, _, speeds) in &subjects {
+        let name = kernel.name();
+        report.add(format!("{name}, read and written"), "GB/s", speeds, None);
+        let target = (!matches!(kernel, Kernel::Scatter)).then_some((Bound::AtLeast, LEAST));
+        let ratio = ratios(speeds, &copies);
+        report.add(format!("{name} / copy within the GPU"), "", &ratio, target);
     }
     Ok(())
 }
 
-fn fill_with_noise(memory: &Memory<'_>) -> Result<()> {
-    let mut noise = vec![0; NOISE_BYTES.min(memory.len())];
-    fastrand::Rng::with_seed(0).fill(&mut noise);
-    for offset in (0..memory.len()).step_by(noise.len()) {
-        memory.write(offset, &noise[..noise.len().min(memory.len() - offset)])?;
+/// The bytes that a kernel reads and writes.
+fn moved_bytes(kernel: Kernel, source_bytes: usize) -> usize {
+    match kernel {
+        Kernel::Crc64 => source_bytes, // and a few results
+        _ => source_bytes + kernel.target_bytes(source_bytes / kernel.source_bytes(1)),
     }
-    Ok(())
-}
-
-/// `kernel` with pieces of the greatest length, over all of `source`.
-fn subject<'a>(
-    kernels: &'a Kernels<'a>,
-    kernel: Kernel,
-    source: &'a Memory<'a>,
-    target: &'a Memory<'a>,
-) -> Result<Subject<'a>> {
-    let elements = source.len() / kernel.source_bytes(1);
-    let longest = kernel.longest_piece();
-    let piece = |(index, first): (usize, usize)| Piece {
-        source: kernel.source_bytes(first),
-        target: match kernel {
-            Kernel::Crc64 => index * kernel.target_bytes(1),
-            _ => kernel.target_bytes(first),
-        },
-        length: longest.min(elements - first),
-    };
-    let pieces: Vec<_> = (0..elements).step_by(longest).enumerate().map(piece).collect();
-    let batch = Batch::new(kernels, kernel, source, target, &pieces)?;
-    let (name, written) = match kernel {
-        Kernel::Crc64 => ("crc64".to_owned(), 0), // a few results
-        Kernel::Scatter => ("scatter".to_owned(), kernel.target_bytes(elements)),
-        Kernel::Cast(cast) => {
-            let name = format!("cast {:?} to {:?}", cast.from(), cast.to());
-            (name, kernel.target_bytes(elements))
-        }
-    };
-    let moved_bytes = kernel.source_bytes(elements) + written;
-    let judged = !matches!(kernel, Kernel::Scatter);
-    Ok(Subject { name, batch, moved_bytes, judged, speeds: Vec::new() })
 }

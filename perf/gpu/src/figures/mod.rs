@@ -3,7 +3,6 @@
 //! The context of the measured GPU stays open (children create their own), so that loads in this
 //! process find it and the driver's kernel module stays active.
 
-mod adapter;
 mod disk;
 mod kernels;
 mod loads;
@@ -85,7 +84,7 @@ pub fn all(
     let part = |left| Part { gpu, places, args, clock: clock.share(left) };
     let small: [(&str, Measure); 3] = [
         ("kernels", kernels::measure),
-        ("an adapter", adapter::measure),
+        ("an adapter", processes::adapter),
         ("small tensors", tiny::measure),
     ];
     for (left, (what, measure)) in (4..=6).rev().zip(small) {
@@ -102,7 +101,7 @@ pub fn all(
     };
     take(report, "loads of cached files", |report| loads::measure(&part(3), &large, report));
     report.write(out)?;
-    take(report, "whole processes", |report| processes::measure(&part(2), &large, report));
+    take(report, "whole processes", |report| processes::large(&part(2), &large, report));
     report.write(out)?;
     large.tmpfs.remove(); // it is memory
     take(report, "loads from the disk", |report| disk::measure(&part(1), &large, report));
@@ -150,8 +149,23 @@ impl Large {
 struct Loaded {
     figures: Figures,
     ring_bytes: u64,
-    read_path: String,
-    downgrades: Vec<String>,
+    /// The read path and the fallbacks.
+    notes: Vec<String>,
+}
+
+impl Loaded {
+    fn speed(&self) -> f64 {
+        self.figures.gigabytes_per_second()
+    }
+
+    fn cpu(&self) -> f64 {
+        self.figures.cpu_seconds_per_gigabyte()
+    }
+}
+
+/// One figure of each run.
+fn each<T>(runs: &[T], figure: impl Fn(&T) -> f64) -> Vec<f64> {
+    runs.iter().map(figure).collect()
 }
 
 /// Loads `written` with `loader`, and compares it with the files if `compare` is set. The tensors
@@ -170,14 +184,10 @@ fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Re
     if compare {
         written.compare(&loaded)?;
     }
-    let downgrade =
-        |step: &ringload::Downgrade| format!("{} to {}: {}", step.from, step.to, step.why);
-    Ok(Loaded {
-        figures,
-        ring_bytes: summary.ring_bytes,
-        read_path: summary.read_path(),
-        downgrades: summary.downgrades.iter().map(downgrade).collect(),
-    })
+    let mut notes = vec![format!("read {}", summary.read_path())];
+    let fallbacks = summary.downgrades.iter();
+    notes.extend(fallbacks.map(|step| format!("{} to {}: {}", step.from, step.to, step.why)));
+    Ok(Loaded { figures, ring_bytes: summary.ring_bytes, notes })
 }
 
 /// A loader to the GPU that ignores the environment.
@@ -189,6 +199,12 @@ fn loader(part: &Part<'_>, limit: MemoryLimit) -> Loader {
 fn make_warm(files: &[PathBuf]) -> Result<()> {
     CacheState::Warm.prepare(files, resident_bytes)?;
     Ok(())
+}
+
+/// Notes the read path and the fallbacks of the first load.
+fn note(report: &mut Report, name: &str, loads: &[Loaded]) {
+    let notes = loads.iter().take(1).flat_map(|loaded| &loaded.notes);
+    report.notes.extend(notes.map(|note| format!("{name}: {note}")));
 }
 
 /// A size for people.

@@ -1,15 +1,61 @@
-//! Whole processes that load the large checkpoint, as users see them. There is no target.
+//! Whole processes, as users see them; all are children of this executable.
+//!
+//! A small model, from the start of a process to its last tensor, is compared with a process that
+//! creates a context, reads the file into a vector and copies it to the GPU, one step after the
+//! other; the file is in the page cache. The large checkpoint has no target.
 
-use super::{Large, Part};
-use crate::children::{Of, Run, run_load};
+use super::{Large, Part, each, make_warm, size};
+use crate::checkpoints::Written;
+use crate::children::{Of, Run, run_load, run_plain};
 use crate::report::Report;
 use anyhow::Result;
-use ringload::MemoryLimit;
+use ringload::Dtype;
+use ringload_measure::checkpoint::Tensor;
+use ringload_measure::stats::{Bound, ratios};
 
-pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
+const MOST: f64 = 1.25;
+/// The rank of the adapter, and the width of the model to which it belongs.
+const DIMENSIONS: [usize; 2] = [64, 4096];
+
+pub fn adapter(part: &Part<'_>, report: &mut Report) -> Result<()> {
+    let written = Written::new(part.places.disk(), "adapter", vec![tensors(part.args.adapter)])?;
+    make_warm(&written.files)?;
+    let (mut loads, mut plains) = (Vec::new(), Vec::new());
+    for _ in part.clock.take() {
+        loads.push(run_load(part.places, &written.files)?);
+        plains.push(run_plain(part.places, &written.files[0])?);
+    }
+    let what = format!("an adapter of {}", size(written.bytes()));
+    let of = |runs: &[Run], figure: Of| each(runs, |run| figure(run) * 1e3);
+    let (load, plain) = (of(&loads, Run::seconds), of(&plains, Run::seconds));
+    report.add(format!("process start to last tensor of {what}"), "ms", &load, None);
+    report.add("process start to plain copy", "ms", &plain, None);
+    let parts: [(&str, Of); 3] = [
+        ("context creation, from main()", |run| run.parts.context_seconds),
+        ("plain read", |run| run.parts.read_seconds),
+        ("plain copy", |run| run.parts.copy_seconds),
+    ];
+    for (name, figure) in parts {
+        report.add(name, "ms", &of(&plains, figure), None);
+    }
+    let name = format!("{what}: process start to last tensor / to plain copy");
+    report.add(name, "", &ratios(&load, &plain), (Bound::AtMost, MOST));
+    Ok(())
+}
+
+fn tensors(bytes: u64) -> Vec<Tensor> {
+    let [rank, width] = DIMENSIONS;
+    let tensor = |i: u64| {
+        let shape = if i.is_multiple_of(2) { [rank, width] } else { [width, rank] };
+        Tensor::new(format!("lora.{i}.weight"), Dtype::BF16, &shape)
+    };
+    (0..bytes.div_ceil(tensor(0).bytes())).map(tensor).collect()
+}
+
+pub fn large(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
     let mut runs = Vec::new();
     for _ in part.clock.take() {
-        runs.push(run_load(part.places, MemoryLimit::Unlimited, &large.tmpfs.files)?);
+        runs.push(run_load(part.places, &large.tmpfs.files)?);
     }
     let figures: [(&str, &str, Of); 3] = [
         ("seconds from its start to the last tensor", "s", Run::seconds),
@@ -20,10 +66,10 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
             run.figures.cpu_seconds_per_gigabyte()
         }),
     ];
-    let what = super::size(large.tmpfs.bytes());
+    let what = size(large.tmpfs.bytes());
     for (name, unit, figure) in figures {
-        let turns: Vec<_> = runs.iter().map(figure).collect();
-        report.explain(format!("a process that loads {what} from tmpfs: {name}"), unit, &turns);
+        let name = format!("a process that loads {what} from tmpfs: {name}");
+        report.add(name, unit, &each(&runs, figure), None);
     }
     Ok(())
 }

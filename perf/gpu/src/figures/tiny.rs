@@ -4,7 +4,7 @@
 //! The target applies to the whole call, which opens the checkpoint and reads several megabytes of
 //! headers. The figures without opening, and those of whole processes, are explanations.
 
-use super::{Part, load, loader, size};
+use super::{Part, each, load, loader, size};
 use crate::checkpoints::Written;
 use crate::children::run_load;
 use crate::places::check_room;
@@ -19,14 +19,17 @@ use std::time::Instant;
 const MOST: f64 = 2.0;
 const BYTES_EACH: usize = 4096;
 
+/// The ways to load, and the one tensor that each is compared with.
+const WAYS: [&str; 3] =
+    ["as one tensor", "as one, checkpoints open already", "as one, from process start"];
+
 /// One checkpoint and its times.
 struct Subject {
     name: &'static str,
     written: Written,
     loader: Loader,
-    whole: Vec<f64>,
-    opened: Vec<f64>,
-    process: Vec<f64>,
+    /// By way.
+    seconds: [Vec<f64>; WAYS.len()],
 }
 
 pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
@@ -51,51 +54,52 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
         let file = format!("tiny-{index}");
         let written = Written::new(part.places.tmpfs(), &file, vec![tensors])?;
         let loader = loader(part, MemoryLimit::Unlimited);
-        let [whole, opened, process] = Default::default();
-        subjects.push(Subject { name, written, loader, whole, opened, process });
+        subjects.push(Subject { name, written, loader, seconds: Default::default() });
     }
     let taken = take_turns(part, &mut subjects);
     subjects.iter().for_each(|subject| subject.written.remove());
     taken?;
     let (one, many) = subjects.split_at(1);
-    let millis = |turns: &[f64]| turns.iter().map(|seconds| seconds * 1e3).collect::<Vec<_>>();
+    let millis = |turns: &[f64]| each(turns, |seconds| seconds * 1e3);
     let bytes = size(total as u64);
-    report.explain(format!("{bytes} as one tensor"), "ms", &millis(&one[0].whole));
+    report.add(format!("{bytes} as one tensor"), "ms", &millis(&one[0].seconds[0]), None);
     for subject in many {
         let name = format!("{count} tensors of {}", subject.name);
-        report.explain(name.clone(), "ms", &millis(&subject.whole));
-        report.judge(
-            format!("{name} / as one tensor"),
-            "",
-            &ratios(&subject.whole, &one[0].whole),
-            (Bound::AtMost, MOST),
-        );
-        let opened = ratios(&subject.opened, &one[0].opened);
-        report.explain(format!("{name} / as one, checkpoints open already"), "", &opened);
-        let process = ratios(&subject.process, &one[0].process);
-        report.explain(format!("{name} / as one, from process start"), "", &process);
+        report.add(name.clone(), "ms", &millis(&subject.seconds[0]), None);
+        for (way, what) in WAYS.into_iter().enumerate() {
+            let ratio = ratios(&subject.seconds[way], &one[0].seconds[way]);
+            let name = format!("{name} / {what}");
+            report.add(name, "", &ratio, (way == 0).then_some((Bound::AtMost, MOST)));
+        }
     }
     Ok(())
 }
 
 fn take_turns(part: &Part<'_>, subjects: &mut [Subject]) -> Result<()> {
     for turn in part.clock.take() {
-        for subject in &mut *subjects {
-            let device = part.places.device;
-            let loaded = load(&subject.loader, &subject.written, device, turn == 0)?;
-            subject.whole.push(loaded.figures.seconds);
-        }
-        for subject in &mut *subjects {
-            let checkpoint = Arc::new(subject.loader.open(&subject.written.files)?);
-            let began = Instant::now();
-            let loaded = subject.loader.load_checkpoint(checkpoint)?;
-            subject.opened.push(began.elapsed().as_secs_f64());
-            drop(loaded);
-        }
-        for subject in &mut *subjects {
-            let run = run_load(part.places, MemoryLimit::Unlimited, &subject.written.files)?;
-            subject.process.push(run.seconds());
+        for way in 0..WAYS.len() {
+            for subject in &mut *subjects {
+                let seconds = subject.load(part, way, turn == 0)?;
+                subject.seconds[way].push(seconds);
+            }
         }
     }
     Ok(())
+}
+
+impl Subject {
+    /// The time of one load.
+    fn load(&self, part: &Part<'_>, way: usize, compare: bool) -> Result<f64> {
+        let Self { written, loader, .. } = self;
+        Ok(match way {
+            0 => load(loader, written, part.places.device, compare)?.figures.seconds,
+            1 => {
+                let checkpoint = Arc::new(loader.open(&written.files)?);
+                let began = Instant::now();
+                let _loaded = loader.load_checkpoint(checkpoint)?;
+                began.elapsed().as_secs_f64()
+            }
+            _ => run_load(part.places, &written.files)?.seconds(),
+        })
+    }
 }

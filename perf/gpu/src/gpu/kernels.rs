@@ -1,8 +1,8 @@
 //! Launches the project's kernels as `kernels/README.md` describes.
 
-use super::{Gpu, Memory, Stream, driver, timed};
+use super::{Gpu, Memory, driver};
 use anyhow::{Context, Result};
-use cudarc::driver::{result, sys};
+use cudarc::driver::{CudaStream, result, sys};
 use ringload::Dtype;
 use ringload::cast::Cast;
 use std::ffi::{CString, c_void};
@@ -34,92 +34,68 @@ pub struct Piece {
     pub length: usize,
 }
 
-/// A piece as kernels take it: the addresses of source and target, and the length.
-type Given = [u64; 3];
-
 impl Kernel {
-    /// All casts.
-    pub fn casts() -> impl Iterator<Item = Cast> {
-        FROM.into_iter().flat_map(|from| TO.into_iter().filter_map(move |to| Cast::new(from, to)))
+    /// All kernels.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let cast = |from| TO.into_iter().filter_map(move |to| Cast::new(from, to));
+        let casts = FROM.into_iter().flat_map(cast).map(Kernel::Cast);
+        [Kernel::Crc64, Kernel::Scatter].into_iter().chain(casts)
     }
 
-    /// Its name in the module.
-    fn function(self) -> String {
-        let name = |dtype: Dtype| format!("{dtype:?}").to_lowercase();
+    /// The name without the prefix of the project.
+    pub fn name(self) -> String {
         match self {
-            Kernel::Scatter => "ringload_scatter".into(),
-            Kernel::Crc64 => "ringload_crc64".into(),
-            Kernel::Cast(cast) => {
-                format!("ringload_cast_{}_{}", name(cast.from()), name(cast.to()))
-            }
-        }
-    }
-
-    /// The index of its module.
-    fn module(self) -> usize {
-        match self {
-            Kernel::Scatter => 0,
-            Kernel::Cast(_) => 1,
-            Kernel::Crc64 => 2,
-        }
-    }
-
-    fn block_threads(self) -> u32 {
-        match self {
-            Kernel::Crc64 => 64,
-            _ => 256,
-        }
-    }
-
-    fn grid_blocks(self, gpu: &Gpu, pieces: u32) -> u32 {
-        match self {
-            Kernel::Crc64 => pieces.min(8 * gpu.multiprocessors()),
-            _ => pieces,
+            Kernel::Scatter => "scatter".into(),
+            Kernel::Crc64 => "crc64".into(),
+            Kernel::Cast(cast) => format!("cast {:?} to {:?}", cast.from(), cast.to()),
         }
     }
 
     /// The greatest length of a piece, in the kernel's unit.
     pub fn longest_piece(self) -> usize {
         match self {
-            Kernel::Scatter => 64 << 10,
             Kernel::Crc64 => 1 << 20,
-            Kernel::Cast(cast) => (64 << 10) / element_bytes(cast.from()),
+            _ => (64 << 10) / self.source_bytes(1),
         }
     }
 
     /// The bytes of a piece of this length in the source.
     pub fn source_bytes(self, length: usize) -> usize {
         match self {
-            Kernel::Cast(cast) => length * element_bytes(cast.from()),
-            _ => length,
+            Kernel::Cast(cast) => length * cast.from().bitsize() / 8,
+            Kernel::Scatter | Kernel::Crc64 => length,
         }
     }
 
-    /// The bytes of the result of such a piece in the target.
+    /// The bytes of the result of such a piece in the target. Targets are aligned for one unit.
     pub fn target_bytes(self, length: usize) -> usize {
         match self {
-            Kernel::Scatter => length,
             Kernel::Crc64 => size_of::<u64>(),
-            Kernel::Cast(cast) => length * element_bytes(cast.to()),
+            Kernel::Scatter => length,
+            Kernel::Cast(cast) => length * cast.to().bitsize() / 8,
         }
     }
 
-    /// The alignment of targets.
-    pub fn target_alignment(self) -> usize {
-        match self {
-            Kernel::Scatter => 1,
-            _ => self.target_bytes(1),
-        }
+    /// Pieces of the greatest length, over all of a source of `bytes`, with their results side by
+    /// side.
+    pub fn pieces(self, bytes: usize) -> Vec<Piece> {
+        let elements = bytes / self.source_bytes(1);
+        let longest = self.longest_piece();
+        let piece = |(index, first): (usize, usize)| Piece {
+            source: self.source_bytes(first),
+            target: match self {
+                Kernel::Crc64 => index * self.target_bytes(1),
+                _ => self.target_bytes(first),
+            },
+            length: longest.min(elements - first),
+        };
+        (0..elements).step_by(longest).enumerate().map(piece).collect()
     }
-}
-
-fn element_bytes(dtype: Dtype) -> usize {
-    dtype.bitsize() / 8
 }
 
 /// The modules, compiled by the driver.
 pub struct Kernels<'a> {
-    gpu: &'a Gpu,
+    pub gpu: &'a Gpu,
     modules: Vec<sys::CUmodule>,
 }
 
@@ -139,16 +115,17 @@ impl<'a> Kernels<'a> {
         Ok(kernels)
     }
 
-    pub fn gpu(&self) -> &'a Gpu {
-        self.gpu
-    }
-
     fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
-        let name = kernel.function();
-        let text = CString::new(name.as_str()).context("a kernel's name holds a NUL")?;
+        let name = kernel.name().to_lowercase().replace(" to ", "_").replace(' ', "_");
+        let text = CString::new(format!("ringload_{name}")).context("the name holds a NUL")?;
+        let module = self.modules[match kernel {
+            Kernel::Scatter => 0,
+            Kernel::Cast(_) => 1,
+            Kernel::Crc64 => 2,
+        }];
         // SAFETY: the module is loaded as long as `self` lives.
-        let answer = unsafe { result::module::get_function(self.modules[kernel.module()], text) };
-        driver(&format!("find {name}"), answer)
+        let answer = unsafe { result::module::get_function(module, text) };
+        driver(&format!("find the kernel {name}"), answer)
     }
 }
 
@@ -185,20 +162,18 @@ impl<'a> Batch<'a> {
         target: &'a Memory<'a>,
         pieces: &[Piece],
     ) -> Result<Self> {
-        let mut given = Vec::with_capacity(pieces.len() * size_of::<Given>());
+        let mut given = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
             let source_end = piece.source + kernel.source_bytes(piece.length);
             let target_end = piece.target + kernel.target_bytes(piece.length);
-            assert!(piece.target % kernel.target_alignment() == 0, "{piece:?} is not aligned");
+            assert!(piece.target % kernel.target_bytes(1) == 0, "{piece:?} is not aligned");
             if let Kernel::Crc64 = kernel {
                 assert!(piece.target == index * size_of::<u64>(), "{piece:?} at {index}");
             }
-            let piece: Given = [
-                source.address_of(&(piece.source..source_end)),
-                target.address_of(&(piece.target..target_end)),
-                piece.length as u64,
-            ];
-            given.extend(piece.iter().flat_map(|word| word.to_le_bytes()));
+            let source = source.address_of(&(piece.source..source_end));
+            let target = target.address_of(&(piece.target..target_end));
+            let words = [source, target, piece.length as u64];
+            given.extend(words.into_iter().flat_map(u64::to_le_bytes));
         }
         let on_device = Memory::new(kernels.gpu, given.len())?;
         on_device.write(0, &given)?;
@@ -212,18 +187,21 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// If the driver fails.
     pub fn seconds(&self, repeats: u32) -> Result<f64> {
-        let seconds =
-            timed(self.kernels.gpu, |stream| (0..repeats).try_for_each(|_| self.launch(stream)))?;
+        let launch = |stream: &CudaStream| (0..repeats).try_for_each(|_| self.launch(stream));
+        let seconds = self.kernels.gpu.timed(launch)?;
         Ok(seconds / f64::from(repeats))
     }
 
-    fn launch(&self, stream: &Stream<'_>) -> Result<()> {
+    fn launch(&self, stream: &CudaStream) -> Result<()> {
         let (mut pieces, mut count) = (self.pieces.address(), self.count);
         let mut results = self.target.address();
         let mut all: [*mut c_void; 3] =
             [(&raw mut pieces).cast(), (&raw mut count).cast(), (&raw mut results).cast()];
-        let taken = if let Kernel::Crc64 = self.kernel { 3 } else { 2 };
-        let grid = self.kernel.grid_blocks(self.kernels.gpu, self.count).max(1);
+        let (taken, blocks_max, block) = match self.kernel {
+            Kernel::Crc64 => (3, 8 * self.kernels.gpu.multiprocessors, 64),
+            Kernel::Scatter | Kernel::Cast(_) => (2, u32::MAX, 256),
+        };
+        let grid = count.clamp(1, blocks_max);
         // SAFETY: the function takes these arguments (kernels/README.md), which are copied by the
         // call. All pieces lie within source and target, which are borrowed, and everyone who
         // launches waits for the stream.
@@ -231,9 +209,9 @@ impl<'a> Batch<'a> {
             result::launch_kernel(
                 self.function,
                 (grid, 1, 1),
-                (self.kernel.block_threads(), 1, 1),
+                (block, 1, 1),
                 0,
-                stream.raw,
+                stream.cu_stream(),
                 &mut all[..taken],
             )
         };

@@ -1,36 +1,35 @@
 //! The GPU, through the driver's own functions: the reference measurements must not use the
-//! measured code of the library.
+//! measured code of the library. cudarc owns the context, streams and events.
 //!
 //! Everything is used from the thread that opened the GPU. Objects on a GPU borrow it, and queued
 //! work is waited for before the call that queued it returns, even if it fails. Therefore nothing
 //! can outlive the objects that it uses.
 //!
 //! ```text
-//! GPU (primary context) -> Memory, Pinned (host), Stream -> transfers (copies), kernels (launches)
+//! GPU (primary context) -> Memory, Pinned (host) -> copies, which are the limit; kernels (launches)
 //! ```
 
 #![allow(unsafe_code)]
 
 mod kernels;
-mod transfers;
 
 pub use kernels::{Batch, Kernel, Kernels, Piece};
-pub use transfers::{device_to_device_seconds, host_to_device_seconds};
 
-use anyhow::{Context, Result, anyhow, bail};
-use cudarc::driver::{DriverError, result, sys};
+use anyhow::{Context, Result, anyhow, ensure};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use ringload::internals::{PAGE_BYTES, Ring, Window};
 use ringload_measure::system::cores;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::ptr;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Every context may use the registered memory.
 const PORTABLE: u32 = 1;
 
 /// A GPU whose primary context is current on this thread.
 pub struct Gpu {
-    device: sys::CUdevice,
+    context: Arc<CudaContext>,
     multiprocessors: u32,
     /// The current context is a property of the thread.
     _thread: PhantomData<*const ()>,
@@ -41,6 +40,13 @@ fn driver<T>(doing: &str, answer: std::result::Result<T, DriverError>) -> Result
     answer.map_err(|error| anyhow!("the GPU could not {doing}: {error:?}"))
 }
 
+/// For drops, which cannot fail.
+fn warn(doing: &str, answer: std::result::Result<(), DriverError>) {
+    if let Err(error) = driver(doing, answer) {
+        eprintln!("warning: {error}");
+    }
+}
+
 impl Gpu {
     /// Opens GPU `ordinal`: loads the driver and creates the context.
     ///
@@ -48,31 +54,17 @@ impl Gpu {
     /// If there is no driver or no such GPU.
     pub fn open(ordinal: u32) -> Result<Self> {
         // SAFETY: loading NVIDIA's library runs its initialisers, as intended.
-        if !unsafe { sys::is_culib_present() } {
-            bail!(
-                "no CUDA driver (libcuda.so.1) is on this machine; run this on one with an NVIDIA \
-                 GPU and its driver"
-            );
-        }
-        driver("initialise its driver", result::init())?;
-        let device = driver("be found", result::device::get(ordinal as i32))?;
+        let is_present = unsafe { sys::is_culib_present() };
+        ensure!(
+            is_present,
+            "no CUDA driver (libcuda.so.1) is on this machine; run this on one with an NVIDIA GPU \
+             and its driver"
+        );
+        let context = driver("make a context", CudaContext::new(ordinal as usize))?;
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        // SAFETY: the driver gave the device.
-        let count = driver("tell its multiprocessors", unsafe {
-            result::device::get_attribute(device, attribute)
-        })?;
-        // SAFETY: as above; released on drop.
-        let context = driver("make a context", unsafe { result::primary_ctx::retain(device) })?;
-        let gpu =
-            Self { device, multiprocessors: count.max(1).unsigned_abs(), _thread: PhantomData };
-        // SAFETY: the context is retained as long as the GPU lives.
-        driver("use its context", unsafe { result::ctx::set_current(context) })?;
-        Ok(gpu)
-    }
-
-    /// The number of multiprocessors.
-    pub fn multiprocessors(&self) -> u32 {
-        self.multiprocessors
+        let count = driver("tell its multiprocessors", context.attribute(attribute))?;
+        let multiprocessors = count.max(1).unsigned_abs();
+        Ok(Self { context, multiprocessors, _thread: PhantomData })
     }
 
     /// Free memory in bytes.
@@ -80,29 +72,31 @@ impl Gpu {
     /// # Errors
     /// If the driver fails.
     pub fn free_bytes(&self) -> Result<u64> {
-        driver("tell its free memory", result::mem_get_info()).map(|(free, _)| free as u64)
+        let (free, _) = driver("tell its free memory", self.context.mem_get_info())?;
+        Ok(free as u64)
+    }
+
+    fn stream(&self) -> Result<Arc<CudaStream>> {
+        driver("make a stream", self.context.new_stream())
     }
 
     /// Waits for all work, so that the results of ordinary copies are visible to every stream.
     fn synchronize(&self) -> Result<()> {
-        driver("finish its work", result::ctx::synchronize())
+        driver("finish its work", self.context.synchronize())
     }
-}
 
-impl Drop for Gpu {
-    fn drop(&mut self) {
-        // SAFETY: no context is always there to be set.
-        let left = unsafe { result::ctx::set_current(ptr::null_mut()) };
-        // SAFETY: retained once, released once; what was made on it borrowed it and is gone.
-        let released = unsafe { result::primary_ctx::release(self.device) };
-        warn("let go of the GPU", left.and(released));
-    }
-}
-
-/// For drops, which cannot fail.
-fn warn(doing: &str, answer: std::result::Result<(), DriverError>) {
-    if let Err(error) = driver(doing, answer) {
-        eprintln!("warning: {error}");
+    /// The time of the work that `queue` queues, measured by the GPU.
+    fn timed(&self, queue: impl Fn(&CudaStream) -> Result<()>) -> Result<f64> {
+        let stream = self.stream()?;
+        let record = || stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT));
+        let before = driver("record an event", record())?;
+        let queued = queue(&stream);
+        let after = record();
+        driver("finish its work", stream.synchronize())?;
+        queued?;
+        let after = driver("record an event", after)?;
+        let milliseconds = driver("tell a time", before.elapsed_ms(&after))?;
+        Ok(f64::from(milliseconds) / 1e3)
     }
 }
 
@@ -127,10 +121,6 @@ impl<'a> Memory<'a> {
 
     pub fn address(&self) -> u64 {
         self.address
-    }
-
-    pub fn len(&self) -> usize {
-        self.len
     }
 
     /// The address of `range`, which has to lie within.
@@ -225,75 +215,58 @@ impl Drop for Pinned<'_> {
     }
 }
 
-/// A queue of work that the GPU executes in order. Dropping it waits for the work.
-struct Stream<'a> {
-    raw: sys::CUstream,
-    _gpu: PhantomData<&'a Gpu>,
-}
-
-impl<'a> Stream<'a> {
-    fn new(_gpu: &'a Gpu) -> Result<Self> {
-        let raw = driver(
-            "make a stream",
-            result::stream::create(result::stream::StreamKind::NonBlocking),
-        )?;
-        Ok(Self { raw, _gpu: PhantomData })
-    }
-
-    fn wait(&self) -> Result<()> {
-        // SAFETY: the stream lives.
-        driver("finish its work", unsafe { result::stream::synchronize(self.raw) })
-    }
-}
-
-impl Drop for Stream<'_> {
-    fn drop(&mut self) {
-        // SAFETY: created once, destroyed once; nothing that was queued is left.
-        let destroyed =
-            unsafe { result::stream::synchronize(self.raw).and(result::stream::destroy(self.raw)) };
-        warn("let go of a stream", destroyed);
-    }
-}
-
-/// A point in a stream that records the time.
-struct Event<'a> {
-    raw: sys::CUevent,
-    _gpu: PhantomData<&'a Gpu>,
-}
-
-impl<'a> Event<'a> {
-    /// Records an event after the queued work of `stream`.
-    fn record(stream: &Stream<'a>) -> Result<Self> {
-        let raw =
-            driver("make an event", result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
-        let event = Self { raw, _gpu: PhantomData };
-        // SAFETY: both live and are of the current context.
-        driver("record an event", unsafe { result::event::record(raw, stream.raw) })?;
-        Ok(event)
-    }
-
-    /// The time from `earlier` to this event, both of which are complete.
-    fn seconds_since(&self, earlier: &Self) -> Result<f64> {
-        // SAFETY: both live and were recorded in one stream.
-        let answer = unsafe { result::event::elapsed(earlier.raw, self.raw) };
-        driver("tell a time", answer).map(|milliseconds| f64::from(milliseconds) / 1e3)
-    }
-}
-
-impl Drop for Event<'_> {
-    fn drop(&mut self) {
-        // SAFETY: created once, destroyed once.
-        warn("let go of an event", unsafe { result::event::destroy(self.raw) });
-    }
-}
-
-/// The time of the work that `queue` queues, measured by the GPU.
-fn timed<'a>(gpu: &'a Gpu, queue: impl Fn(&Stream<'a>) -> Result<()>) -> Result<f64> {
-    let stream = Stream::new(gpu)?;
-    let before = Event::record(&stream)?;
-    let queued = queue(&stream);
-    let after = Event::record(&stream)?;
-    stream.wait()?;
+/// The time to copy `total` bytes from `from` to `to` in copies of `chunk` bytes, alternating between
+/// two streams, as in loads. Both are reused repeatedly.
+///
+/// # Errors
+/// If the driver fails.
+pub fn host_to_device_seconds(
+    from: &mut Pinned<'_>,
+    to: &Memory<'_>,
+    chunk: usize,
+    total: usize,
+) -> Result<f64> {
+    let gpu = from.gpu;
+    let bytes = &*from.bytes_mut();
+    let chunk = chunk.min(bytes.len()).min(to.len);
+    let (sources, targets) = (bytes.len() / chunk, to.len / chunk);
+    let streams = [gpu.stream()?, gpu.stream()?];
+    let began = Instant::now();
+    let copy = |i: usize| {
+        let source = &bytes[i % sources * chunk..][..chunk];
+        let target = i % targets * chunk;
+        let target = to.address_of(&(target..target + chunk));
+        let stream = streams[i % streams.len()].cu_stream();
+        // SAFETY: registered memory of `from`, and a range of `to`, which are borrowed until the
+        // streams were waited for.
+        let answer = unsafe { result::memcpy_htod_async(target, source, stream) };
+        driver("copy registered bytes in", answer)
+    };
+    let queued = (0..(total / chunk).max(1)).try_for_each(copy);
+    gpu.synchronize()?;
     queued?;
-    after.seconds_since(&before)
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// The time of each of `repeats` copies of `len` bytes from `from` to `to`, one after the other.
+///
+/// # Errors
+/// If the driver fails.
+pub fn device_to_device_seconds(
+    from: &Memory<'_>,
+    to: &Memory<'_>,
+    len: usize,
+    repeats: u32,
+) -> Result<f64> {
+    let (source, target) = (from.address_of(&(0..len)), to.address_of(&(0..len)));
+    let seconds = from.gpu.timed(|stream| {
+        for _ in 0..repeats {
+            // SAFETY: both ranges were checked, and `timed` waits for the stream.
+            let copied =
+                unsafe { result::memcpy_dtod_async(target, source, len, stream.cu_stream()) };
+            driver("copy within itself", copied)?;
+        }
+        Ok(())
+    })?;
+    Ok(seconds / f64::from(repeats))
 }
