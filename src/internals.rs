@@ -6,7 +6,9 @@ pub use crate::doctor::{
     has_several_nodes, node_of, numbers_in, probe_direct, probe_gds, probe_io_uring,
     probe_registration,
 };
+pub use crate::error::Escaped;
 pub use crate::fork_guard::ForkGuard;
 pub use crate::plan::{Plan, Selection};
 pub use crate::ring::{PAGE_BYTES, Ring, Window};
 pub use crate::source::resident_bytes;
+pub use crate::sys::{open_output, open_regular, read_small, read_small_text, spawn_scoped};

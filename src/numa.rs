@@ -12,9 +12,9 @@
 //! GPU. If only one node has cores or /sys has no information, nothing is bound, and the driver's
 //! PCI addresses are not queried.
 
+use crate::sys::read_small_text;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use std::fs;
 use std::path::Path;
 
 const NODES: &str = "sys/devices/system/node";
@@ -57,7 +57,7 @@ pub fn has_several_nodes(root: &Path) -> bool {
 pub fn node_of(root: &Path, address: &str) -> Option<usize> {
     let path = root.join(PCI_DEVICES).join(address).join("numa_node");
     // The file holds -1 if the firmware does not report the node.
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    read_small_text(&path, "node").ok()?.trim().parse().ok()
 }
 
 impl NumaAffinity {
@@ -98,12 +98,13 @@ pub(crate) fn allowed_cores() -> Vec<usize> {
 }
 
 fn read_numbers(path: &Path) -> Option<Vec<usize>> {
-    numbers_in(&fs::read_to_string(path).ok()?)
+    numbers_in(&read_small_text(path, "list").ok()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use tempfile::TempDir;
 
     /// A /sys with two nodes of four cores each, a node with memory only, and GPUs on these nodes.

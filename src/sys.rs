@@ -1,5 +1,13 @@
-//! Two system calls that have no safe wrapper yet: `cachestat(2)` and `statx(2)` for the direct-I/O
-//! alignment of a file.
+//! Opening files and starting threads safely, and two system calls that have no safe wrapper yet: `cachestat(2)` and
+//! `statx(2)` for the direct-I/O alignment of a file.
+
+mod open;
+mod threads;
+
+pub(crate) use open::open_nonblocking;
+pub use open::{open_output, open_regular, read_regular, read_small, read_small_text};
+pub(crate) use threads::on_own_thread;
+pub use threads::{spawn, spawn_scoped};
 
 use std::ffi::c_long;
 use std::fs::File;

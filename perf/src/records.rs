@@ -60,6 +60,7 @@ pub struct Machine {
     pub kernel: String,
     pub file_system: String,
     /// The NVIDIA GPU, if there is one.
+    #[serde(alias = "card")]
     pub gpu: Option<String>,
 }
 

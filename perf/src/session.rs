@@ -72,7 +72,7 @@ pub fn run(args: &SessionArgs) -> Result<()> {
         lab.end(&name)?;
     }
     lab.finish_targets()?;
-    report::terminal(lab.records(), &mut std::io::stdout().lock())?;
+    print!("{}", report::terminal(lab.records())?);
     println!("{}\n{}", records.display(), report::render(&records)?.display());
     Ok(())
 }

@@ -35,8 +35,8 @@ def load_file(
 
     The arguments are those of Anyscale's `load_file`, which loads a single file; this function also
     loads directories, indexes and patterns of shards. `safetensors.torch.save_model` writes only
-    one name of a shared tensor and lists the others in the metadata: the result has all names, for
-    the same tensor.
+    one name of a shared tensor and lists the others in the metadata: the result has all names that
+    are the same attribute of different modules, for the same tensor.
 
     Args:
         file_uri: a path, or a URI: `s3://`, `gs://`, `az://`, `hf://`, `anyscale://`, `http(s)://`.
@@ -89,10 +89,20 @@ def load(
     started = start(locations, device, options, keep_all=True)
     tensors = dict(_pairs(started, convert, progress))
     for name, kept in started.metadata().items():
-        # safetensors maps each name that it omits to the name under which the tensor is stored.
-        if kept in tensors and name not in tensors:
+        if kept in tensors and name not in tensors and _may_share(name, kept):
             tensors[name] = tensors[kept]
     return tensors
+
+
+def _may_share(name: str, kept: str) -> bool:
+    """Whether metadata may say that the tensor `kept` is also called `name`.
+
+    `safetensors.torch.save_model` maps each name that it omits to the name under which it stores
+    the tensor. Other metadata is free text, whose values may be the names of tensors, too. Shared
+    parameters are the same attribute of two modules: `lm_head.weight`, `embed_tokens.weight`.
+    """
+    module, _, attribute = name.rpartition(".")
+    return bool(module) and kept.endswith("." + attribute)
 
 
 def stream(

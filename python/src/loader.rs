@@ -26,8 +26,10 @@ use std::time::Duration;
 /// the variables that only Run:ai's own programs read. dtype: the type that floats are cast to:
 /// "f32", "f16" or "bf16". allocation: whether GPU memory is allocated for each "shard" (the
 /// default) or each "tensor". tensors: load only tensors whose name matches one of these globs.
-/// names: load only the tensors of these names. A name that no tensor has is an error. order:
-/// "completion" (the default) or "file". read_path: "auto", "direct", "buffered", "mapped" or
+/// names: load only the tensors of these names. A name that no tensor has is an error. variant:
+/// read the files of this variant in a directory, such as "fp16". all_files: read every
+/// *.safetensors file of a directory, without its index. strict: refuse an index that names a
+/// tensor which is not in the shard that it says. order: "completion" (the default) or "file". read_path: "auto", "direct", "buffered", "mapped" or
 /// "gds". read_size: the size of one read or range request: bytes, or text such as "8MiB". engines:
 /// the number of threads that read. hold_timeout_seconds: how long a load waits for a held tensor
 /// when memory is full. verify: whether to check objects against the checksums that their store
@@ -64,8 +66,8 @@ impl Loader {
     #[new]
     #[pyo3(signature = (
         *, device=None, memory_limit=None, keep=false, runai_env=false, dtype=None, allocation=None,
-        tensors=None, names=None, order=None, read_path=None, read_size=None, engines=None,
-        hold_timeout_seconds=None, verify=false, region=None, endpoint=None, headers=None,
+        tensors=None, names=None, variant=None, all_files=false, strict=false, order=None,
+        read_path=None, read_size=None, engines=None, hold_timeout_seconds=None, verify=false, region=None, endpoint=None, headers=None,
         connections=None, s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
@@ -79,6 +81,9 @@ impl Loader {
         allocation: Option<String>,
         tensors: Option<Vec<String>>,
         names: Option<Vec<String>>,
+        variant: Option<String>,
+        all_files: bool,
+        strict: bool,
         order: Option<String>,
         read_path: Option<String>,
         read_size: Option<Size>,
@@ -105,6 +110,9 @@ impl Loader {
         options.add("allocation", allocation);
         options.add_all("tensors", tensors);
         options.add_all("names", names);
+        options.add("variant", variant);
+        options.add("all_files", Some(all_files.to_string()));
+        options.add("strict", Some(strict.to_string()));
         options.add("order", order);
         options.add("read_path", read_path);
         options.add("read_size", read_size.map(Size::into_text));

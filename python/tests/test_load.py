@@ -103,6 +103,15 @@ def test_shared_tensors_have_all_their_names(tmp_path: Path) -> None:
     Tied().load_state_dict(found, assign=True)
 
 
+def test_metadata_that_equals_a_name_adds_no_tensor(tmp_path: Path) -> None:
+    """A trainer's `step=1` is no record of a shared tensor, even if a tensor is called "1"."""
+    path = tmp_path / "m.safetensors"
+    tensors = {str(i): torch.full((2,), float(i)) for i in range(4)} | {"a.weight": torch.ones(1)}
+    metadata = {"step": "1", "epoch": "3", "format": "pt", "version": "0", "best.bias": "a.weight"}
+    save_file(tensors, str(path), metadata=metadata)
+    assert set(ringload.load_file(path)) == set(tensors)
+
+
 def test_floats_are_cast(small: Path) -> None:
     plain = ringload.load_file(small)
     found = ringload.load(small, dtype="f16")

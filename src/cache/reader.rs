@@ -183,11 +183,7 @@ impl CachedReader {
             return check();
         }
         let _permit = self.cache.checks.permit().await;
-        match tokio::task::spawn_blocking(check).await {
-            Ok(checked) => checked,
-            // The check does not panic, and the runtime outlives its tasks.
-            Err(lost) => std::panic::resume_unwind(lost.into_panic()),
-        }
+        self.access.backend.on_thread(check).await
     }
 
     /// Fetches `count` pages.

@@ -196,6 +196,9 @@ int ringload_loader_new(struct RingloadLoader **loader);
  * - `allocation`: of GPU memory, per shard or tensor
  * - `tensors`: globs of names to load, one per line
  * - `names`: names to load, one per line; a name that no tensor has is an error
+ * - `variant`: read the files of this variant in a directory, such as fp16
+ * - `all_files`: true or false; whether every file of a directory is read, without its index
+ * - `strict`: true or false; whether an index must name only tensors that are where it says
  * - `order`: completion or file
  * - `read_path`: auto, direct, buffered, mapped or gds
  * - `read_size`: bytes of one read or range request, such as 8MiB

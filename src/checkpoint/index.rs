@@ -4,9 +4,11 @@
 //! {"metadata": {...}, "weight_map": {"tensor": "model-00001-of-00002.safetensors", ...}}
 //! ```
 //!
-//! An index lists the shards of a checkpoint. It also serves as a check: every tensor of the index
-//! must be in the shard that the index says. A tensor that is in a shard but not in the index is
-//! loaded too. `metadata` (a `total_size` that is often wrong) and other fields are not used.
+//! An index lists the shards of a checkpoint, and decides which of two shards a tensor is taken from
+//! that both have. A tensor that is in a shard but not in the index is loaded too. A tensor of the
+//! index that its shard lacks is taken from another shard that has it, or else reported as missing;
+//! with `strict`, both are errors. `metadata` (a `total_size` that is often wrong) and other fields
+//! are not used.
 //!
 //! File names are relative to the directory of the index and must stay below it: they are neither
 //! absolute nor contain `..`.
@@ -16,20 +18,21 @@ use super::parallel;
 use super::shard::Shard;
 use super::tensor_table::TensorTable;
 use super::text::{Quoted, first_repeated};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::location::Location;
 use crate::options::cores;
 use crate::source::{Opener, Source};
+use crate::sys::read_regular;
+use std::collections::HashSet;
 use std::fmt::Display;
-use std::io::Read;
 use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The suffix of the name of an index.
-pub(super) const SUFFIX: &str = ".safetensors.index.json";
-
 /// The maximum length of an index in bytes. A million tensors take about 100 MB.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// The maximum number of files that an index may name. Checkpoints of a thousand shards are known.
+const SHARDS_MAX: usize = 50_000;
 
 /// The bytes of an index object that are read at a time. The first read is shorter: its bytes arrive
 /// with the response that opens the object.
@@ -45,6 +48,15 @@ pub(super) struct Index {
     weight_map: WeightMap,
 }
 
+/// A tensor of an index that is not in the shard that the index says.
+pub(super) struct Difference<'a> {
+    pub(super) name: &'a str,
+    /// The position in the index of the shard that the index says.
+    shard: usize,
+    /// The shard that has the tensor; `None` if no shard has it.
+    pub(super) found: Option<Location>,
+}
+
 impl Index {
     /// Reads the index at `location`.
     ///
@@ -53,7 +65,7 @@ impl Index {
     /// is not below its directory; the errors of opening and reading it.
     pub(super) fn read(opener: &Opener, location: Location) -> Result<Index> {
         let text = match &location {
-            Location::File(path) => read_file(path)?,
+            Location::File(path) => read_regular(path, "index", MAX_BYTES)?,
             // Opened without verification: stores keep checksums only of large files, and the index
             // is checked against the shards.
             Location::Object(uri) => read_object(&*opener.open_object(uri, false)?)?,
@@ -64,6 +76,13 @@ impl Index {
         })?;
         let weight_map = json::parse_index(&text)
             .map_err(|error| invalid(&location, format_args!("the index is invalid: {error}")))?;
+        if weight_map.shards.len() > SHARDS_MAX {
+            let count = weight_map.shards.len();
+            let why = format_args!(
+                "the index names {count} files, more than the maximum of {SHARDS_MAX}"
+            );
+            return Err(invalid(&location, why));
+        }
         let index = Index { location, weight_map };
         index.check_file_names()?;
         Ok(index)
@@ -108,54 +127,69 @@ impl Index {
         Error::new(ErrorKind::NotFound, sentence).with_source(cause)
     }
 
-    /// Checks that each tensor of the index is in the shard that the index says.
+    /// Whether the index names no tensor.
+    pub(super) fn is_empty(&self) -> bool {
+        self.weight_map.tensors.is_empty()
+    }
+
+    /// The tensors of the index, each with the position of its shard in the index.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.weight_map.tensors.iter().map(|(name, shard)| (&**name, *shard as usize))
+    }
+
+    /// Compares the index with the shards. Returns the differences.
     ///
     /// `numbers` holds, for each position in the index, the index of the shard in `shards`.
     ///
     /// # Errors
-    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the index, the tensor and its shard,
-    /// for the first tensor that is not in its shard.
-    pub(super) fn check(
+    /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the index and the tensor, if the
+    /// index names a tensor twice.
+    pub(super) fn compare(
         &self,
         tensors: &TensorTable,
         shards: &[Shard],
         numbers: &[usize],
-    ) -> Result<()> {
+    ) -> Result<Vec<Difference<'_>>> {
         let seen: Vec<_> = tensors.all().iter().map(|_| AtomicBool::new(false)).collect();
         let chunks: Vec<_> = self.weight_map.tensors.chunks(CHUNK_TENSORS).collect();
-        let distinct = parallel::try_map(chunks.len(), cores(), |chunk| {
-            let mut distinct = 0;
+        let compared = parallel::try_map(chunks.len(), cores(), |chunk| {
+            let (mut distinct, mut differences) = (0, Vec::new());
             for (name, shard) in chunks[chunk] {
-                let position = self.find(tensors, shards, numbers, (name, *shard as usize))?;
-                distinct += usize::from(!seen[position].swap(true, Ordering::Relaxed));
+                let found = tensors.position(name);
+                distinct += found.map_or(0, |position| {
+                    usize::from(!seen[position].swap(true, Ordering::Relaxed))
+                });
+                let found = found.map(|position| tensors.all()[position].shard());
+                if found != Some(numbers[*shard as usize]) {
+                    let found = found.map(|shard| shards[shard].location().clone());
+                    differences.push(Difference { name, shard: *shard as usize, found });
+                }
             }
-            Ok(distinct)
+            Ok((distinct, differences))
         })?;
-        if distinct.into_iter().sum::<usize>() == self.weight_map.tensors.len() {
-            return Ok(());
+        let mut distinct = 0;
+        let mut differences = Vec::new();
+        for (of_chunk, mut more) in compared {
+            distinct += of_chunk;
+            differences.append(&mut more);
+        }
+        let missing = differences.iter().filter(|difference| difference.found.is_none());
+        distinct += missing.map(|difference| difference.name).collect::<HashSet<_>>().len();
+        if distinct == self.weight_map.tensors.len() {
+            return Ok(differences);
         }
         let names = self.weight_map.tensors.iter().map(|(name, _)| &**name);
         let repeated = Quoted(first_repeated(names).unwrap_or_default());
         Err(invalid(&self.location, format_args!("the index names tensor {repeated} twice")))
     }
 
-    /// Returns the position in `tensors` of the tensor `name`, which must be in `shard`.
-    fn find(
-        &self,
-        tensors: &TensorTable,
-        shards: &[Shard],
-        numbers: &[usize],
-        (name, shard): (&str, usize),
-    ) -> Result<usize> {
-        let position = tensors
-            .position(name)
-            .ok_or_else(|| self.not_in(name, shard, "which does not contain it"))?;
-        let found = tensors.all()[position].shard();
-        if found == numbers[shard] {
-            return Ok(position);
-        }
-        let location = shards[found].location();
-        Err(self.not_in(name, shard, format_args!("but it is in {location}")))
+    /// The error for a difference that is not accepted.
+    pub(super) fn refuse(&self, difference: &Difference<'_>) -> Error {
+        let reason = match &difference.found {
+            None => "which does not contain it".to_owned(),
+            Some(location) => format!("but it is in {location}"),
+        };
+        self.not_in(difference.name, difference.shard, reason)
     }
 
     fn not_in(&self, name: &str, shard: usize, reason: impl Display) -> Error {
@@ -192,20 +226,6 @@ fn invalid(location: &Location, reason: impl Display) -> Error {
     Error::new(ErrorKind::InvalidCheckpoint, format!("{location}: {reason}"))
 }
 
-/// Reads an index file of at most [`MAX_BYTES`] bytes.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let fail = |cause| Error::from_io(format_args!("read the index {}", path.display()), cause);
-    let file = std::fs::File::open(path).map_err(fail)?;
-    let mut text = Vec::new();
-    let hint_bytes = file.metadata().map_err(fail)?.len().min(MAX_BYTES) + 1;
-    text.try_reserve_exact(hint_bytes as usize).map_err(|cause| fail(cause.into()))?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(fail)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(too_long(&path.into()));
-    }
-    Ok(text)
-}
-
 /// Reads an index object. Memory grows with the bytes received, whatever length the server reports.
 fn read_object(source: &dyn Source) -> Result<Vec<u8>> {
     let location = source.location();
@@ -229,7 +249,7 @@ fn read_object(source: &dyn Source) -> Result<Vec<u8>> {
 }
 
 fn too_long(location: &Location) -> Error {
-    invalid(location, format_args!("the index is longer than {MAX_BYTES} bytes"))
+    invalid(location, format_args!("the index is longer than {}", Size(MAX_BYTES)))
 }
 
 /// Checks `name` as the file name of a shard. The error says what is wrong with it.

@@ -3,9 +3,22 @@
 use super::super::tests::file_with;
 use super::*;
 use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::location::IntoLocations;
+use crate::options::CheckpointOptions;
 
 /// Two shards, `1.safetensors` with a and b, `2.safetensors` with c, and the index `text`.
 fn open(text: impl AsRef<[u8]>) -> std::result::Result<Checkpoint, (ErrorKind, String)> {
+    open_with(text, &CheckpointOptions::default())
+}
+
+fn open_strictly(text: impl AsRef<[u8]>) -> std::result::Result<Checkpoint, (ErrorKind, String)> {
+    open_with(text, &CheckpointOptions { strict: true, ..CheckpointOptions::default() })
+}
+
+fn open_with(
+    text: impl AsRef<[u8]>,
+    options: &CheckpointOptions,
+) -> std::result::Result<Checkpoint, (ErrorKind, String)> {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     std::fs::write(path("1.safetensors"), file_with(&["a", "b"])).unwrap();
@@ -14,7 +27,8 @@ fn open(text: impl AsRef<[u8]>) -> std::result::Result<Checkpoint, (ErrorKind, S
     std::fs::write(path("sub/3.safetensors"), file_with(&["d"])).unwrap();
     std::fs::write(path("m.safetensors.index.json"), text).unwrap();
     let prefix = format!("{}/", directory.path().display());
-    Checkpoint::open(path("m.safetensors.index.json"))
+    let locations = path("m.safetensors.index.json").into_locations().unwrap();
+    Checkpoint::open_with(&Opener::default(), options, locations)
         .map_err(|error| (error.kind(), error.to_string().replace(&prefix, "")))
 }
 
@@ -131,7 +145,7 @@ fn what_is_wrong_is_named() {
             format!("{index} is invalid: EOF while parsing a value at line 1 column 0"),
         ),
     ] {
-        assert_eq!(open(text).unwrap_err(), (kind, expected));
+        assert_eq!(open_strictly(text).unwrap_err(), (kind, expected));
     }
     let (kind, sentence) = open(b"{\"\xff").unwrap_err();
     assert_eq!(kind, ErrorKind::InvalidCheckpoint);
@@ -142,4 +156,50 @@ fn what_is_wrong_is_named() {
 fn an_index_without_tensors_is_an_empty_checkpoint() {
     let checkpoint = open(weight_map("")).unwrap();
     assert!(checkpoint.shards().is_empty() && checkpoint.tensors().is_empty());
+}
+
+/// Indexes of published checkpoints name tensors that their shards lack (`mtp.fc.weight`), and
+/// tensors that another shard has. Such checkpoints load in transformers and vLLM.
+#[test]
+fn tensors_that_are_not_where_the_index_says_are_reported() {
+    let checkpoint = open(weight_map(
+        r#""a":"1.safetensors","x":"2.safetensors","w":"1.safetensors","c":"1.safetensors",
+        "b":"2.safetensors""#,
+    ))
+    .unwrap();
+    let names: Vec<_> = checkpoint.tensors().iter().map(TensorInfo::name).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(checkpoint.missing(), ["w", "x"]);
+    // A missing tensor that is named twice is still named twice.
+    let twice = open(weight_map(r#""x":"1.safetensors","x":"2.safetensors""#)).unwrap_err();
+    assert!(twice.1.ends_with("the index names tensor \"x\" twice"), "{twice:?}");
+}
+
+/// An index may take a part of a shard that another checkpoint uses, too. The other tensors of that
+/// shard may have the names of tensors of this checkpoint.
+#[test]
+fn the_index_decides_between_two_shards_with_a_tensor() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("1.safetensors"), file_with(&["a", "b"])).unwrap();
+    std::fs::write(path("2.safetensors"), file_with(&["extra", "a", "c"])).unwrap();
+    let index = |entries: &str| {
+        std::fs::write(path("model.safetensors.index.json"), weight_map(entries)).unwrap();
+        Checkpoint::open(directory.path())
+    };
+    for (entries, shards) in [
+        (r#""a":"1.safetensors","b":"1.safetensors","c":"2.safetensors""#, [0, 0, 1, 1]),
+        (r#""a":"2.safetensors","b":"1.safetensors","c":"2.safetensors""#, [1, 0, 1, 1]),
+    ] {
+        let checkpoint = index(entries).unwrap();
+        let found = ["a", "b", "c", "extra"].map(|name| checkpoint.tensor(name).unwrap().shard());
+        assert_eq!(found, shards);
+        assert_eq!(checkpoint.tensors().len(), 4);
+        let ranges: Vec<_> = checkpoint.shards().iter().map(|shard| shard.tensors()).collect();
+        for (number, range) in ranges.into_iter().enumerate() {
+            assert!(checkpoint.tensors()[range].iter().all(|tensor| tensor.shard() == number));
+        }
+    }
+    let undecided = index(r#""b":"1.safetensors","c":"2.safetensors""#).unwrap_err();
+    assert!(undecided.to_string().contains("tensor \"a\" is both in"), "{undecided}");
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! locations --resolve--> files, indexes --header (in parallel)--> shards, tensors
 //!                             |                                        |
-//!                             +--- index: is each tensor in the shard it should be in?
+//!                             +--- apply_indexes: which shard counts, what is missing
 //! ```
 //!
 //! Opening a checkpoint reads only headers, on as many threads as there are CPUs, or on more if the
@@ -11,6 +11,7 @@
 //! order is returned, so results and errors do not depend on timing. No content of a file is trusted
 //! (see `header.rs`). Memory is linear in the headers: about 100 bytes plus the name per tensor.
 
+mod apply_indexes;
 mod dtype;
 mod header;
 mod index;
@@ -25,13 +26,14 @@ pub use shard::{Shard, TensorInfo};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
-use crate::options::cores;
+use crate::options::{CheckpointOptions, cores};
 use crate::source::{Opener, Source};
 use header::Header;
+use resolve::IndexFile;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use tensor_table::{MAX_TENSORS, NameKeys, TensorTable};
+use tensor_table::{MAX_TENSORS, NameKeys, RepeatedName, TensorTable};
 use text::Quoted;
 
 /// One or more safetensors files whose headers were read and checked.
@@ -42,39 +44,52 @@ pub struct Checkpoint {
     merged_metadata: Option<BTreeMap<String, String>>,
     verifiable: bool,
     indexes: Vec<Location>,
+    missing: Vec<String>,
+    left_out: Vec<Location>,
 }
 
 impl Checkpoint {
     /// Opens the checkpoint at `locations`: files, directories, indexes or patterns, in the local file
     /// system or in stores ([`ObjectUri`](crate::ObjectUri)).
     ///
-    /// A directory is read through its `model.safetensors.index.json` or its only
-    /// `*.safetensors.index.json`. Without such an index all its `*.safetensors` files are read. A name
-    /// with `*`, `?` or `[` is a pattern if no file has that name. The directories of a plain web
+    /// Of a directory the first of these is read: `model.safetensors.index.json`, the only
+    /// `*.safetensors.index.json`, `model.safetensors`, the numbered shards
+    /// (`*-00001-of-00002.safetensors`), all `*.safetensors` files. The names of diffusers
+    /// (`diffusion_pytorch_model`) count like those of transformers. Files of another variant
+    /// (`model.fp16.safetensors`), and files that begin with `consolidated`, `adapter`, `optimizer`,
+    /// `scheduler`, `training`, `random_states`, `rng_state` or `tmp_`, are left out where there are
+    /// others ([`left_out`](Self::left_out)); [`Loader::variant`](crate::Loader::variant) and
+    /// [`Loader::all_files`](crate::Loader::all_files) change that. The directories of a plain web
     /// server cannot be listed; of those, `model.safetensors.index.json` or `model.safetensors` is
-    /// read.
+    /// read. A name with `*`, `?` or `[` is a pattern if no file has that name.
     ///
     /// Shards are in the order of the locations, those of one location in the order of their names. A
     /// file that is named twice is read once. A tensor of a shard belongs to the checkpoint even if
-    /// the index does not name it.
+    /// the index does not name it. If two shards have a tensor, the index decides.
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound) if a file or a shard of an index does not exist, a directory
-    ///   has no shards, or a pattern matches nothing.
+    ///   has no shards or not all of its numbered shards, or a pattern matches nothing.
     /// - [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the file and the tensor, if a
-    ///   header or an index is invalid or two shards hold a tensor of the same name.
+    ///   header or an index is invalid, or two shards hold a tensor of the same name and no index
+    ///   decides.
     /// - [`InvalidInput`](ErrorKind::InvalidInput) if no location is given, or a location is neither a
     ///   file nor a directory.
     /// - [`Unsupported`](ErrorKind::Unsupported) for a scheme that cannot be read.
     /// - The errors of reading files and objects.
     pub fn open(locations: impl IntoLocations) -> Result<Checkpoint> {
-        Self::open_with(&Opener::default(), locations.into_locations()?)
+        let options = CheckpointOptions::default();
+        Self::open_with(&Opener::default(), &options, locations.into_locations()?)
     }
 
-    /// As [`open`](Self::open), but opens the sources with `opener`.
-    pub(crate) fn open_with(opener: &Opener, locations: Vec<Location>) -> Result<Checkpoint> {
+    /// As [`open`](Self::open), but with `options`, and opens the sources with `opener`.
+    pub(crate) fn open_with(
+        opener: &Opener,
+        options: &CheckpointOptions,
+        locations: Vec<Location>,
+    ) -> Result<Checkpoint> {
         let opener = &opener.renewed();
-        let files = resolve::resolve(opener, &locations)?;
+        let files = resolve::resolve(opener, options, &locations)?;
         let mut locations = files.shards.iter().map(|file| &file.location);
         let threads = match locations.any(|location| matches!(location, Location::Object(_))) {
             true => cores().max(parallel::WAITING_THREADS),
@@ -84,13 +99,14 @@ impl Checkpoint {
             let opened = opener.open(&files.shards[number].location);
             opened.map_err(|error| files.explain(number, error))
         };
-        let mut checkpoint = Self::read(files.shards.len(), threads, open)?;
+        let mut checkpoint = Self::read(files.shards.len(), threads, open, &files.indexes)?;
         // With `verify`, a source without a checksum is a file that a store maps an object to.
         checkpoint.verifiable = opener.options.verify;
-        for file in &files.indexes {
-            file.index.check(&checkpoint.tensors, &checkpoint.shards, &file.shards)?;
-        }
-        checkpoint.indexes = files.indexes.iter().map(|file| file.index.location.clone()).collect();
+        let (tensors, shards) = (&checkpoint.tensors, &checkpoint.shards);
+        checkpoint.missing =
+            apply_indexes::missing_tensors(tensors, shards, &files.indexes, options.strict)?;
+        checkpoint.indexes = files.indexes.into_iter().map(|file| file.index.location).collect();
+        checkpoint.left_out = files.left_out;
         Ok(checkpoint)
     }
 
@@ -103,7 +119,7 @@ impl Checkpoint {
         if sources.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }
-        Self::read(sources.len(), cores(), |number| Ok(sources[number].clone()))
+        Self::read(sources.len(), cores(), |number| Ok(sources[number].clone()), &[])
     }
 
     /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source
@@ -120,7 +136,7 @@ impl Checkpoint {
         let pieces = |(shard, (source, start))| {
             header::of_pieces(source, shard as u32, start, piece_bytes, &keys)
         };
-        Self::assemble(sources.into_iter().enumerate().map(pieces).collect(), keys)
+        Self::assemble(sources.into_iter().enumerate().map(pieces).collect(), keys, &[])
     }
 
     /// Reads the headers of `count` shards, whose sources `open` returns, on up to `threads` threads.
@@ -128,6 +144,7 @@ impl Checkpoint {
         count: usize,
         threads: usize,
         open: impl Fn(usize) -> Result<Arc<dyn Source>> + Sync,
+        indexes: &[IndexFile],
     ) -> Result<Checkpoint> {
         if count > MAX_TENSORS {
             return Err(Error::invalid_input(format!("{count} shards are too many")));
@@ -135,10 +152,10 @@ impl Checkpoint {
         let keys = NameKeys::default();
         let read = |number| header::read(open(number)?, number as u32, &keys);
         let headers = parallel::try_map(count, threads, read)?;
-        Self::assemble(headers, keys)
+        Self::assemble(headers, keys, indexes)
     }
 
-    fn assemble(headers: Vec<Header>, keys: NameKeys) -> Result<Checkpoint> {
+    fn assemble(headers: Vec<Header>, keys: NameKeys, indexes: &[IndexFile]) -> Result<Checkpoint> {
         let count = headers.iter().map(|header| header.tensors.len()).sum();
         if count > MAX_TENSORS {
             let sentence = format!("the checkpoint has {count} tensors, more than {MAX_TENSORS}");
@@ -147,18 +164,25 @@ impl Checkpoint {
         let mut shards = Vec::with_capacity(headers.len());
         let (mut tensors, mut hashes) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for mut header in headers {
-            let first = tensors.len();
             tensors.append(&mut header.tensors);
             hashes.append(&mut header.hashes);
-            header.shard.tensors = first..tensors.len();
             shards.push(header.shard);
         }
-        let tensors = TensorTable::build(keys, tensors, &hashes)
-            .map_err(|[first, second]| repeated(&shards, &first, &second))?;
+        let tensors = match TensorTable::build(keys.clone(), tensors, &hashes) {
+            Err(mut repeated) if !indexes.is_empty() => {
+                apply_indexes::remove_unassigned(&mut repeated.tensors, indexes);
+                let hashes: Vec<_> =
+                    repeated.tensors.iter().map(|tensor| keys.hash(tensor.name())).collect();
+                TensorTable::build(keys, repeated.tensors, &hashes)
+            }
+            built => built,
+        };
+        let tensors = tensors.map_err(|names| repeated(&shards, &names))?;
+        set_ranges(&mut shards, tensors.all());
         let merged_metadata = (shards.len() != 1).then(|| merge_metadata(&shards));
         let verifiable = shards.iter().all(|shard| shard.source.verifier().is_some());
-        let indexes = Vec::new();
-        Ok(Checkpoint { shards, tensors, merged_metadata, verifiable, indexes })
+        let (indexes, missing, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Checkpoint { shards, tensors, merged_metadata, verifiable, indexes, missing, left_out })
     }
 
     /// The shards, in the order of the locations.
@@ -169,6 +193,16 @@ impl Checkpoint {
     /// The locations of the indexes that named shards.
     pub fn indexes(&self) -> &[Location] {
         &self.indexes
+    }
+
+    /// The names of the tensors that an index names and no shard contains, sorted.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// The `*.safetensors` files of the named directories that do not belong to the checkpoint.
+    pub fn left_out(&self) -> &[Location] {
+        &self.left_out
     }
 
     /// The tensors, ordered by shard and by offset within the shard.
@@ -216,8 +250,19 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
+/// Sets the range of each shard in `tensors`, which are ordered by shard.
+fn set_ranges(shards: &mut [Shard], tensors: &[TensorInfo]) {
+    let mut first = 0;
+    for (number, shard) in shards.iter_mut().enumerate() {
+        let count = tensors[first..].iter().take_while(|tensor| tensor.shard() == number).count();
+        shard.tensors = first..first + count;
+        first += count;
+    }
+}
+
 /// The error for two tensors of the same name.
-fn repeated(shards: &[Shard], first: &TensorInfo, second: &TensorInfo) -> Error {
+fn repeated(shards: &[Shard], repeated: &RepeatedName) -> Error {
+    let [first, second] = repeated.positions.map(|position| &repeated.tensors[position]);
     let of_first = shards[first.shard()].location();
     let sentence = if first.shard == second.shard {
         format!("{of_first}: {}", header::occurs_twice(&first.name))

@@ -5,6 +5,7 @@
 //! returned, whatever the timing.
 
 use crate::error::Result;
+use crate::sys::spawn_scoped;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -50,10 +51,7 @@ pub(crate) fn try_map<T: Send>(
 /// Runs `worker` on this thread and up to `threads - 1` others.
 fn on_threads<T: Send>(threads: usize, worker: &(impl Fn() -> Outcomes<T> + Sync)) -> Outcomes<T> {
     thread::scope(|scope| {
-        let spawn = |_| {
-            let builder = thread::Builder::new().name("ringload-headers".into());
-            builder.spawn_scoped(scope, worker).ok()
-        };
+        let spawn = |_| spawn_scoped(scope, "ringload-headers", worker).ok();
         let others: Vec<_> = (1..threads).map_while(spawn).collect();
         let mut outcomes = worker();
         for other in others {

@@ -8,9 +8,10 @@ use super::queue::Completion;
 use super::runtime;
 use super::shared::Shared;
 use super::work::Work;
-use crate::error::{Error, Result};
+use crate::error::Result;
 #[cfg(test)]
 use crate::ring::Ring;
+use crate::sys;
 use crate::timeline::Recorder;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -87,11 +88,7 @@ impl LoadHandle {
             affinity.iter().for_each(|affinity| affinity.bind_thread());
             body();
         };
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(bound)
-            .map_err(|e| Error::from_io("start an engine thread", e))?;
-        self.threads.push(thread);
+        self.threads.push(sys::spawn(name, bound)?);
         Ok(())
     }
 

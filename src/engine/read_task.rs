@@ -5,7 +5,7 @@ use super::job::Job;
 use super::shared::Shared;
 use super::waits::EngineWaits;
 use super::work::{ChunkRead, NextStep, Work};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::ring::Ring;
 use crate::source::{Access, Backend, Reader};
 use std::cell::RefCell;
@@ -175,11 +175,12 @@ impl Engine {
             return Ok(());
         }
         let sentence = format!(
-            "the memory limit is reached: the tensors still held take {} of the ring's {} bytes \
-             and the next ones need {need}, and nothing was dropped for {:.1} s; drop tensors \
+            "the memory limit is reached: the tensors still held take {} of the ring's {} \
+             and the next ones need {}, and nothing was dropped for {:.1} s; drop tensors \
              as they come, copy what must stay, or raise the memory limit",
-            usage.bytes,
-            ring.capacity(),
+            Size(usage.bytes as u64),
+            Size(ring.capacity() as u64),
+            Size(need as u64),
             usage.since_freed.as_secs_f64(),
         );
         Err(Error::new(ErrorKind::MemoryLimit, sentence))

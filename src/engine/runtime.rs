@@ -8,7 +8,7 @@ use crate::source::{Backend, Downgrade};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::task::{JoinSet, LocalSet};
 
 /// The number of entries of an engine's submission queue. It exceeds the number of read tasks, so
@@ -24,7 +24,7 @@ pub(super) fn run(shared: &Arc<Shared>, work: &Arc<dyn Work>, number: usize) {
         Err(refusal) => {
             let why = why_no_uring(&refusal);
             shared.stats.downgrade(Downgrade { from: "uring", to: "pread", why });
-            match pread(shared.job.depth) {
+            match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let backend = async { Backend::pread() };
                     LocalSet::new().block_on(&runtime, drive(shared, work, number, backend));
@@ -73,10 +73,6 @@ fn uring() -> io::Result<tokio_uring::Runtime> {
     Backend::probe()?;
     let mut builder = tokio_uring::builder();
     tokio_uring::Runtime::new(builder.entries(ENTRIES))
-}
-
-fn pread(depth: usize) -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().max_blocking_threads(depth.clamp(1, 16)).build()
 }
 
 fn why_no_uring(refusal: &io::Error) -> String {

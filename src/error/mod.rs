@@ -5,9 +5,13 @@
 //! how each errno is handled and reported.
 
 pub(crate) mod errno;
+mod escaped;
 mod kind;
+mod size;
 
+pub use escaped::Escaped;
 pub use kind::ErrorKind;
+pub(crate) use size::Size;
 
 use std::fmt;
 
@@ -27,9 +31,10 @@ pub struct Error {
 }
 
 impl Error {
-    /// Creates an error of `kind` whose sentence is `context`.
+    /// Creates an error of `kind` whose sentence is `context`. Control characters in it, which may
+    /// come from a file or a server, are escaped.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None }
+        Self { kind, context: Escaped(context.into()).to_string(), source: None }
     }
 
     /// An error of kind [`InvalidInput`](ErrorKind::InvalidInput).

@@ -2,7 +2,7 @@
 
 use super::pinned_pool::PinnedPool;
 use crate::cache::Cache;
-use crate::options::{Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
+use crate::options::{Allocation, CheckpointOptions, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::Selection;
 use crate::source::Opener;
 use safetensors::Dtype;
@@ -53,6 +53,7 @@ pub(super) struct LoaderOptions {
     pub engines: usize,
     pub read_bytes: Option<u64>,
     pub order: Order,
+    pub checkpoint: CheckpointOptions,
     pub selection: Selection,
     pub hold_timeout: Duration,
     pub consumer_holds_one: bool,
@@ -73,6 +74,7 @@ impl Default for LoaderOptions {
             engines: 0,
             read_bytes: None,
             order: Order::default(),
+            checkpoint: CheckpointOptions::default(),
             selection: Selection::default(),
             hold_timeout: Duration::from_secs(10),
             consumer_holds_one: false,

@@ -56,7 +56,7 @@ impl Loader {
     /// The errors of [`Checkpoint::open`].
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
         let opener = self.opener.renewed().for_gpus(self.options.devices.has_only_gpus());
-        Checkpoint::open_with(&opener, locations.into_locations()?)
+        Checkpoint::open_with(&opener, &self.options.checkpoint, locations.into_locations()?)
     }
 
     /// Opens sources with this loader's options.

@@ -7,10 +7,11 @@
 use super::loader::Loader;
 use crate::error::Result;
 use crate::options::{
-    CacheOptions, Device, ENGINE_VARIABLES, MEMORY_LIMIT_VARIABLES, PartialS3Keys, invalid, one_of,
-    parse_bytes, parse_dtype, parse_number,
+    CONNECTIONS_MAX_SET, CacheOptions, Device, ENGINE_VARIABLES, ENGINES_MAX,
+    MEMORY_LIMIT_VARIABLES, PartialS3Keys, at_most, compile, invalid, one_of, parse_bytes,
+    parse_dtype, parse_number,
 };
-use OptionGroup::{Cache, Load, Remote};
+use OptionGroup::{Cache, Files, Load, Remote};
 use Setter::{Add, Flag, List, OnePath, Text};
 use std::ffi::OsStr;
 use std::path::Path;
@@ -40,6 +41,8 @@ pub struct LoaderOption {
 pub enum OptionGroup {
     /// The load itself.
     Load,
+    /// The files of a checkpoint.
+    Files,
     /// Object stores and web servers.
     Remote,
     /// The local file cache.
@@ -90,7 +93,7 @@ static OPTIONS: &[LoaderOption] = &[
         .help("Cast floats to this type while loading: f32, f16 or bf16"),
     entry(Load, "allocation", "PER", parsed!(allocation))
         .help("Allocate GPU memory per shard or per tensor: shard or tensor [default: shard]"),
-    entry(Load, "tensors", "GLOB", List(|loader, globs| Ok(loader.tensors(globs.iter().copied()))))
+    entry(Load, "tensors", "GLOB", List(set_tensors))
         .help("Load only tensors whose name matches this pattern; may be repeated"),
     entry(Load, "names", "NAME", List(|loader, names| Ok(loader.names(names.iter().copied()))))
         .help("Load only the tensors of these names; a name that no tensor has is an error"),
@@ -100,21 +103,27 @@ static OPTIONS: &[LoaderOption] = &[
         .help("How to read files: auto, direct, buffered, mapped or gds [default: auto]"),
     entry(Load, "read_size", "BYTES", Text(set_read_size))
         .help("Bytes of one read or range request [default: 8MiB; less under a small limit]"),
-    entry(Load, "engines", "N", Text(|loader, text| Ok(loader.engines(whole(text)?))))
-        .help("Number of threads that read; 0 uses as many as help [default: 0]")
+    entry(Load, "engines", "N", Text(set_engines))
+        .help("Number of threads that read, at most 1024; 0 uses as many as help [default: 0]")
         .read_from(ENGINE_VARIABLES),
     entry(Load, "hold_timeout_seconds", "SECONDS", Text(set_hold_timeout))
         .help("How long a load waits for a held tensor when memory is full [default: 10]"),
     entry(Load, "verify", "", Flag(Loader::verify))
         .help("Check every object against the checksum that its store keeps"),
+    entry(Files, "all_files", "", Flag(Loader::all_files))
+        .help("Read every *.safetensors file of a directory, without its index"),
+    entry(Files, "variant", "NAME", Text(|loader, text| Ok(loader.variant(text))))
+        .help("Read the files of this variant in a directory, such as fp16"),
+    entry(Files, "strict", "", Flag(Loader::strict))
+        .help("Refuse an index that names a tensor which is not in the shard that it says"),
     entry(Remote, "region", "REGION", Text(|loader, text| Ok(loader.region(text))))
         .help("Region of the S3 bucket [default: from profile, environment or bucket]"),
     entry(Remote, "endpoint", "URL", Text(|loader, text| Ok(loader.endpoint(text))))
         .help("Base URL of a compatible store, such as http://minio:9000"),
     entry(Remote, "header", "NAME: VALUE", Add(Loader::header))
         .help("Send this header, 'Name: value', to the named servers; may be repeated"),
-    entry(Remote, "connections", "N", Text(|loader, text| Ok(loader.connections(whole(text)?))))
-        .help("Number of connections; 0 uses as many as help [default: 0]"),
+    entry(Remote, "connections", "N", Text(set_connections))
+        .help("Number of connections, at most 1024; 0 uses as many as help [default: 0]"),
     entry(Remote, "s3_access_key_id", "ID", Text(set_s3_access_key_id))
         .help("Id of the S3 access key; counts together with s3_secret_access_key"),
     entry(Remote, "s3_secret_access_key", "SECRET", Text(set_s3_secret_access_key))
@@ -259,6 +268,20 @@ fn set_device_map(mut loader: Loader, rules: &[&str]) -> Result<Loader> {
     Ok(loader)
 }
 
+fn set_engines(loader: Loader, text: &str) -> Result<Loader> {
+    Ok(loader.engines(at_most(whole(text)?, ENGINES_MAX, "engines")?))
+}
+
+fn set_connections(loader: Loader, text: &str) -> Result<Loader> {
+    Ok(loader.connections(at_most(whole(text)?, CONNECTIONS_MAX_SET, "connections")?))
+}
+
+/// Checks the patterns, which are otherwise compiled when a load starts.
+fn set_tensors(loader: Loader, globs: &[&str]) -> Result<Loader> {
+    globs.iter().try_for_each(|glob| compile(glob).map(drop))?;
+    Ok(loader.tensors(globs.iter().copied()))
+}
+
 fn set_read_size(loader: Loader, text: &str) -> Result<Loader> {
     match parse_bytes(text.trim()) {
         Some(bytes) => Ok(loader.read_bytes(bytes)),
@@ -304,6 +327,9 @@ mod tests {
             ("engines", "2"),
             ("hold_timeout_seconds", "0.5"),
             ("verify", "false"),
+            ("all_files", "true"),
+            ("variant", "fp16"),
+            ("strict", "true"),
             ("region", "eu-central-1"),
             ("endpoint", "http://localhost:9000"),
             ("header", "Authorization: Bearer s3cret"),
@@ -328,6 +354,9 @@ mod tests {
             ("order", "random"),
             ("read_size", "0"),
             ("engines", "-1"),
+            ("engines", "1025"),
+            ("connections", "4294967295"),
+            ("tensors", "["),
             ("hold_timeout_seconds", "-1"),
             ("hold_timeout_seconds", "soon"),
             ("verify", "maybe"),

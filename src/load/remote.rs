@@ -42,7 +42,7 @@ impl Loader {
         Ok(self.remote(|options| options.headers.push(header)))
     }
 
-    /// Sets how many connections a load uses; 0 adapts the number to the measured throughput.
+    /// Sets how many connections a load uses, at most 1024; 0 adapts the number to the measured throughput.
     #[must_use]
     pub fn connections(self, connections: usize) -> Self {
         self.remote(|options| options.connections = (connections > 0).then_some(connections))

@@ -47,10 +47,11 @@ impl Rings {
         let block = sizes.block_bytes as usize;
         let has_gpus = devices.iter().any(|device| !device.is_host());
         let has_host = devices.contains(&Device::Host) || !has_gpus;
-        let new_host = || Ring::new(address_space(sizes.host_ring_bytes)?, block);
+        let new_host = || Ring::new(address_space(sizes.host_ring_bytes, block)?, block);
         let take_pinned = || {
-            let least = address_space(sizes.gpu_ring_bytes.max(1))?.next_multiple_of(block);
-            let most = address_space(sizes.gpu_ring_bytes_max)?.next_multiple_of(block);
+            let least = address_space(sizes.gpu_ring_bytes.max(1), block)?;
+            // A limit may be any number; a ring that is kept is of a size that was mapped.
+            let most = address_space(sizes.gpu_ring_bytes_max, block).unwrap_or(usize::MAX);
             loader.pinned.take(least..=most, block, affinity.map(|affinity| affinity.node))
         };
         Ok(Self {
@@ -104,10 +105,13 @@ impl Rings {
     }
 }
 
-/// A size in bytes as a size in memory.
-fn address_space(bytes: u64) -> Result<usize> {
-    usize::try_from(bytes)
-        .map_err(|_| Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space"))
+/// A size in bytes as a size in memory, in whole blocks.
+fn address_space(bytes: u64, block: usize) -> Result<usize> {
+    let blocks =
+        usize::try_from(bytes).ok().and_then(|bytes| bytes.checked_next_multiple_of(block));
+    blocks.ok_or_else(|| {
+        Error::new(ErrorKind::OutOfMemory, "the checkpoint exceeds the address space")
+    })
 }
 
 /// The layout of a plan's tensors on the GPU with this index among its devices.

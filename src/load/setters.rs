@@ -30,7 +30,7 @@ impl Loader {
         self
     }
 
-    /// Sets the number of engines (threads that read); 0 chooses it by the size of the load and the
+    /// Sets the number of engines (threads that read), at most 1024; 0 chooses it by the size of the load and the
     /// number of cores. Takes precedence over the environment.
     #[must_use]
     pub fn engines(mut self, engines: usize) -> Self {
@@ -69,6 +69,31 @@ impl Loader {
     #[must_use]
     pub fn names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.options.selection.names = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Reads every `*.safetensors` file of a directory, without its index and by no other rule.
+    #[must_use]
+    pub fn all_files(mut self, all_files: bool) -> Self {
+        self.options.checkpoint.all_files = all_files;
+        self
+    }
+
+    /// Reads the files of a directory that belong to this variant, such as `fp16`:
+    /// `model.fp16.safetensors`, `model.safetensors.index.fp16.json` and the like. An empty text
+    /// selects the files of no variant, which is the default.
+    #[must_use]
+    pub fn variant(mut self, variant: impl Into<String>) -> Self {
+        self.options.checkpoint.variant = Some(variant.into()).filter(|name| !name.is_empty());
+        self
+    }
+
+    /// Refuses a checkpoint whose index names a tensor that is not in the shard that the index says.
+    /// Without this option such a tensor is used from another shard that has it, or else left out
+    /// ([`Checkpoint::missing`](crate::Checkpoint::missing)), with a warning.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.options.checkpoint.strict = strict;
         self
     }
 
@@ -176,9 +201,12 @@ impl Loader {
     pub(super) fn read_options(&self) -> Result<ReadOptions> {
         let engines = match self.options.engines {
             0 => options::engines_from(options::environment, options::cores())?,
-            engines => Some(engines),
+            engines => Some(options::at_most(engines, options::ENGINES_MAX, "engines")?),
         };
+        let max = options::CONNECTIONS_MAX_SET;
         let connections = self.opener.options.connections;
+        let connections =
+            connections.map(|set| options::at_most(set, max, "connections")).transpose()?;
         Ok(ReadOptions { engines, connections, read_bytes: self.options.read_bytes })
     }
 }

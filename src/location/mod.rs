@@ -14,7 +14,7 @@ mod uri;
 
 pub use object::{ObjectUri, Scheme};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Escaped, Result};
 use percent_encoding::percent_decode_str;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -78,7 +78,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Location::File(path) => path.display().fmt(f),
+            Location::File(path) => Escaped(path.display()).fmt(f),
             Location::Object(uri) => uri.fmt(f),
         }
     }

@@ -12,6 +12,7 @@
 //! characters they hold.
 
 use super::escape;
+use crate::error::Escaped;
 use std::fmt;
 
 /// How an object is accessed.
@@ -156,6 +157,7 @@ impl fmt::Display for ObjectUri {
         // Without a container the key follows the scheme.
         let slash = if container.is_empty() { "" } else { "/" };
         let query = if query.is_empty() { "" } else { "?..." };
+        let path = Escaped(path);
         write!(f, "{scheme}://{container}{slash}{path}{query}")
     }
 }

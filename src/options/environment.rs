@@ -1,9 +1,15 @@
 //! The environment variables that set options of every load.
 
 use super::MemoryLimit;
-use super::parse::invalid;
+use super::parse::{at_most, invalid};
 use crate::error::{Error, Result};
 use std::sync::Arc;
+
+/// The maximum number of engines and of connections that may be set. Each engine is a thread with an
+/// io_uring, and each connection a socket; more than this helps no load.
+pub(crate) const ENGINES_MAX: usize = 1024;
+/// See [`ENGINES_MAX`].
+pub(crate) const CONNECTIONS_MAX_SET: usize = 1024;
 
 /// Looks up an environment variable, in the environment of the process or of a test.
 pub(crate) type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -67,7 +73,11 @@ pub(crate) fn engines_from(
 ) -> Result<Option<usize>> {
     let Some((name, text)) = first_set(ENGINE_VARIABLES, env) else { return Ok(None) };
     let engines = positive(name, &text, "engines")?;
-    Ok(Some(if name == ENGINE_VARIABLES[0] { engines } else { engines.min(cores) }))
+    if name != ENGINE_VARIABLES[0] {
+        return Ok(Some(engines.min(cores)));
+    }
+    let checked = at_most(engines, ENGINES_MAX, "engines");
+    checked.map(Some).map_err(|error| in_variable(name, &error))
 }
 
 /// Parses the value of the variable `name` as a positive number of `things`.
@@ -133,5 +143,7 @@ mod tests {
         }
         let error = engines_from(env(&[("RINGLOAD_CONCURRENCY", "0")]), 2).unwrap_err();
         assert!(error.to_string().contains("RINGLOAD_CONCURRENCY"), "{error}");
+        let error = engines_from(env(&[("RINGLOAD_CONCURRENCY", "1025")]), 2).unwrap_err();
+        assert!(error.to_string().ends_with("1025 engines are more than the maximum of 1024"));
     }
 }

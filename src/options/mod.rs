@@ -36,6 +36,7 @@
 //! | `anyscale://` | `ANYSCALE_ARTIFACT_STORAGE`, and the variables of the store that it names |
 
 mod cache;
+mod checkpoint_files;
 mod device;
 mod dtype;
 mod environment;
@@ -47,16 +48,18 @@ mod runai;
 
 pub(crate) use cache::{CacheOptions, CacheSettings};
 pub use cache::{CacheSize, CacheValidate};
+pub(crate) use checkpoint_files::CheckpointOptions;
 pub(crate) use device::compile;
 pub use device::{Allocation, Device, DeviceMap};
 pub(crate) use dtype::check_dtype;
 pub use dtype::parse_dtype;
 pub use environment::environment_memory_limit;
 pub(crate) use environment::{
-    ENGINE_VARIABLES, MEMORY_LIMIT_VARIABLES, cores, engines_from, environment, memory_limit_from,
+    CONNECTIONS_MAX_SET, ENGINE_VARIABLES, ENGINES_MAX, MEMORY_LIMIT_VARIABLES, cores,
+    engines_from, environment, memory_limit_from,
 };
 pub use memory_limit::MemoryLimit;
-pub(crate) use parse::{invalid, one_of, parse_bytes, parse_number};
+pub(crate) use parse::{at_most, invalid, one_of, parse_bytes, parse_number};
 pub use reading::{Order, ReadPath};
 pub(crate) use remote::{PartialS3Keys, RemoteOptions, parse_header};
 pub use remote::{RetryLimits, S3Credentials};

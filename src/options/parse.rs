@@ -56,6 +56,17 @@ pub(crate) fn parse_number<T: FromStr>(text: &str, what: &str) -> Result<T> {
     text.trim().parse().or_else(|_| invalid(format!("{text:?} is not {what}")))
 }
 
+/// Returns `number` if it is at most `max`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`], with the maximum.
+pub(crate) fn at_most(number: usize, max: usize, things: &str) -> Result<usize> {
+    match number <= max {
+        true => Ok(number),
+        false => invalid(format!("{number} {things} are more than the maximum of {max}")),
+    }
+}
+
 /// Fails with [`ErrorKind::InvalidInput`] and this message.
 pub(crate) fn invalid<T>(message: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidInput, message))

@@ -27,7 +27,7 @@
 //! load in flight, within bounds, or one read per connection if that is more, but no more than fit
 //! the ring.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::{MemoryLimit, cores};
 use crate::source::{CONNECTIONS_MAX, Source};
 use std::sync::Arc;
@@ -284,19 +284,24 @@ impl TensorSizes {
         let (least, cast) = (largest + two_slots, self.host_largest_cast_bytes);
         let what = match (largest, two_slots) {
             (_, 0) if cast > 0 => format!(
-                "the largest tensor, of {} bytes as stored and {cast} bytes as it is cast",
-                largest - cast
+                "the largest tensor, of {} as stored and {} as it is cast",
+                Size(largest - cast),
+                Size(cast)
             ),
-            (_, 0) => format!("the largest tensor of {largest} bytes"),
-            (0, _) => format!("the two slots of together {two_slots} bytes that a GPU needs"),
+            (_, 0) => format!("the largest tensor of {}", Size(largest)),
+            (0, _) => format!("the two slots of together {} that a GPU needs", Size(two_slots)),
             _ => format!(
-                "the largest tensor for host memory, of {largest} bytes, and the two slots of \
-                 together {two_slots} bytes that a GPU needs"
+                "the largest tensor for host memory, of {}, and the two slots of together {} that \
+                 a GPU needs",
+                Size(largest),
+                Size(two_slots)
             ),
         };
         let sentence = format!(
-            "the memory limit of {bytes} bytes is smaller than {what}; set the limit to at least \
-             {least}, or to \"min\""
+            "the memory limit of {} is smaller than {what}; set the limit to at least {}, or to \
+             \"min\"",
+            Size(bytes),
+            Size(least)
         );
         Error::new(ErrorKind::MemoryLimit, sentence)
     }

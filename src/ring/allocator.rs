@@ -3,6 +3,7 @@
 use super::lending::Lending;
 use super::memory::{HUGE_PAGE_BYTES, Mapping, PAGE_BYTES};
 use crate::error::Result;
+use crate::sys::spawn_scoped;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -243,11 +244,16 @@ impl Ring {
         let share = len.div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE_BYTES);
         let part = |i: usize| (i * share).min(len)..((i + 1) * share).min(len);
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads)
-                .map(|i| scope.spawn(move || self.memory.populate_write(part(i))))
-                .collect();
-            let first = self.memory.populate_write(part(0));
-            others.into_iter().fold(first, |so_far, other| {
+            let (mut here, mut others) = (vec![0], Vec::new());
+            for i in 1..threads {
+                let populate = move || self.memory.populate_write(part(i));
+                match spawn_scoped(scope, "ringload-memory", populate) {
+                    Ok(thread) => others.push(thread),
+                    Err(_) => here.push(i),
+                }
+            }
+            let populated = here.into_iter().try_for_each(|i| self.memory.populate_write(part(i)));
+            others.into_iter().fold(populated, |so_far, other| {
                 so_far.and(other.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())))
             })
         })

@@ -4,7 +4,7 @@
 //! is plain address space; [`super::slot`] controls who may write to which part of it.
 //! Sources: mmap(2), madvise(2), mbind(2).
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
 use std::fs::File;
@@ -207,7 +207,8 @@ impl Drop for Mapping {
 }
 
 fn out_of_memory(len: usize, errno: nix::Error) -> Error {
-    let sentence = format!("cannot reserve {len} bytes of memory; set a smaller memory limit");
+    let sentence =
+        format!("cannot reserve {} of memory; set a smaller memory limit", Size(len as u64));
     Error::new(ErrorKind::OutOfMemory, sentence).with_source(io::Error::from(errno))
 }
 

@@ -5,6 +5,7 @@
 //! and its file until the kernel has finished. With io_uring they belong to the operation, which
 //! the runtime keeps even if the future is dropped; with `pread` they move to the blocking thread.
 
+use super::read_threads::ReadThreads;
 use crate::ring::{Ring, Window};
 use io_uring::{cqueue, opcode, squeue, types};
 use std::cell::Cell;
@@ -29,6 +30,8 @@ pub struct Backend {
 struct Inner {
     kind: Cell<BackendKind>,
     registered: Option<Registered>,
+    /// The threads of `pread` and of other blocking work.
+    threads: ReadThreads,
 }
 
 /// The system calls that read files, the last fallback first.
@@ -90,7 +93,13 @@ impl Backend {
     }
 
     fn on(kind: BackendKind, registered: Option<Registered>) -> Self {
-        Self { inner: Rc::new(Inner { kind: Cell::new(kind), registered }) }
+        Self {
+            inner: Rc::new(Inner {
+                kind: Cell::new(kind),
+                registered,
+                threads: ReadThreads::default(),
+            }),
+        }
     }
 
     /// The backend in use.
@@ -101,6 +110,14 @@ impl Backend {
     /// Falls back to `pread`. Returns false if `pread` is in use already.
     pub fn downgrade(&self) -> bool {
         self.inner.kind.replace(BackendKind::Pread) != BackendKind::Pread
+    }
+
+    /// Runs `work`, which may take long, on a thread other than the engine's, if one can be started.
+    pub(crate) async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.inner.threads.run(work).await
     }
 
     /// Reads once from `file` at `offset` into `window`'s unfilled part. Returns the number of bytes.
@@ -123,7 +140,8 @@ impl Backend {
         len_max: usize,
     ) -> (io::Result<usize>, Window) {
         if self.kind() == BackendKind::Pread {
-            return pread(Arc::clone(file), window, offset, len_max).await;
+            let file = Arc::clone(file);
+            return pread(&self.inner.threads, file, window, offset, len_max).await;
         }
         let fd = file.as_raw_fd();
         let entry = self.entry(fd, &mut window, offset, len_max);
@@ -144,6 +162,7 @@ impl Backend {
 }
 
 async fn pread(
+    threads: &ReadThreads,
     file: Arc<File>,
     mut window: Window,
     offset: u64,
@@ -155,11 +174,7 @@ async fn pread(
         let outcome = nix::sys::uio::pread(&file, into, offset as i64);
         (outcome.map_err(io::Error::from), window)
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(done) => done,
-        // The closure does not panic, and the runtime outlives its read tasks.
-        Err(lost) => std::panic::resume_unwind(lost.into_panic()),
-    }
+    threads.run(read).await
 }
 
 /// The window and the file of a read, which the kernel may access until the read completes.

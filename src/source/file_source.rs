@@ -13,7 +13,7 @@
 //! descriptors. A file that is opened again must be the file whose header was read: device, inode,
 //! length and modification time are compared, and again when an extent is complete.
 
-use super::file::{DirectFile, FileIdentity, OpenFile, open_regular};
+use super::file::{DirectFile, FileIdentity, OpenFile, SAFETENSORS};
 use super::file_reader::FileReader;
 use super::traits::{Access, Reader, Source};
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ impl FileSource {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for anything but a regular file (opening a
     /// FIFO would block, reading a device would not end).
     pub fn open(path: &Path) -> Result<Self> {
-        let file = open_regular(path)?;
+        let file = sys::open_regular(path, SAFETENSORS)?;
         let identity = FileIdentity::of(&file)
             .map_err(|e| Error::from_io(format_args!("read {}", path.display()), e))?;
         Ok(Self {

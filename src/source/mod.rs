@@ -20,7 +20,7 @@
 //! verify                    compares the bytes of an object with its checksum
 //! store                     S3, GCS, Azure, the Hugging Face Hub, web servers
 //! http                      the HTTP client       file     descriptors of local files
-//! backend                   reads of files        residency, counters, stop
+//! backend, read_threads     reads of files        residency, counters, stop
 //! ```
 
 #[allow(unsafe_code)]
@@ -36,6 +36,7 @@ pub(crate) mod http;
 pub(crate) mod memory;
 mod object;
 mod opener;
+mod read_threads;
 mod residency;
 mod stop;
 pub(crate) mod store;

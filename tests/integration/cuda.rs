@@ -164,7 +164,10 @@ fn too_little_memory_names_both_figures_before_anything_is_copied() {
     let mut command = model.load(&["--device", "cuda:0"]);
     command.env("CUDA_STAND_IN_MEMORY", "2000000").env("CUDA_STAND_IN_LOG", &log);
     let error = one_line(run(&mut command));
-    assert!(error.contains("cuda:0: the tensors need 4") && error.contains("2000000 "), "{error}");
+    assert!(
+        error.contains("cuda:0: the tensors need 3.89 MiB (4") && error.contains("2000000 "),
+        "{error}"
+    );
     assert!(error.contains("for staging") && error.contains("device map"), "{error}");
     let calls = std::fs::read_to_string(log).unwrap();
     assert!(calls.contains("cuMemGetInfo") && !calls.contains("cuMemcpy"), "{calls}");
@@ -264,7 +267,7 @@ fn wrong_devices_and_limits_are_refused() {
     let glob = run(&mut model.load(&["--device-map", "[=cuda"])).wrong_usage();
     assert!(glob.contains("\"[\" is not a valid glob"), "{glob}");
     let limit = run(&mut model.load(&["--device", "cuda", "--memory-limit", "100000"])).failure();
-    assert!(limit.contains("100000 bytes") && limit.contains("at least 147456"), "{limit}");
+    assert!(limit.contains("100000 bytes") && limit.contains("at least 144 KiB"), "{limit}");
     let mapped = ["--device", "cuda", "--read-path", "mapped"];
     let mapped = run(&mut model.load(&mapped)).failure();
     assert!(mapped.contains("cannot load them to a GPU"), "{mapped}");

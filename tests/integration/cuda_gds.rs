@@ -193,7 +193,10 @@ fn too_little_memory_names_both_figures() {
     let Some(model) = Model::new() else { return };
     let mut command = model.load(&GDS);
     let error = run(command.env("CUDA_STAND_IN_MEMORY", "2000000")).failure().replace('\n', " ");
-    assert!(error.contains("cuda:0: the tensors need 13") && error.contains("2000000"), "{error}");
+    assert!(
+        error.contains("cuda:0: the tensors need 12.40 MiB (13") && error.contains("2000000"),
+        "{error}"
+    );
 }
 
 #[test]

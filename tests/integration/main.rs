@@ -32,6 +32,8 @@ mod azure;
 #[cfg(feature = "cli")]
 mod bad_input;
 #[cfg(feature = "cli")]
+mod bounds;
+#[cfg(feature = "cli")]
 mod cache_command;
 #[cfg(feature = "cli")]
 mod cache_faults;
@@ -55,6 +57,10 @@ mod hub;
 mod refusals;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod s3;
+#[cfg(feature = "cli")]
+mod special_files;
+#[cfg(feature = "cli")]
+mod standard_streams;
 #[cfg(feature = "cli")]
 mod trace;
 #[cfg(feature = "cli")]

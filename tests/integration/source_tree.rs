@@ -350,3 +350,34 @@ pub fn is_for_tests(attributes: &[Attribute]) -> bool {
             })
     })
 }
+
+/// The lines of the code below `src/` that contain one of `calls`, without those of tests and of the
+/// files and folders in `allowed`.
+pub fn calls_in_sources(calls: &[&str], allowed: &[&str]) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut offences = Vec::new();
+    for file in rust_files(&root.join("src")) {
+        let name = file.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        if name.contains("tests") || allowed.iter().any(|part| name.starts_with(part)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Tests are last in a file.
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines = code.lines().enumerate();
+        let is_code = |line: &str| !line.trim_start().starts_with("//");
+        let found =
+            lines.filter(|(_, line)| is_code(line) && calls.iter().any(|call| line.contains(call)));
+        offences.extend(found.map(|(at, line)| format!("{name}:{}: {}", at + 1, line.trim())));
+    }
+    offences
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.flat_map(|path| match path.is_dir() {
+        true => rust_files(&path),
+        false => vec![path],
+    });
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}

@@ -1,158 +1,161 @@
-//! The page: one self-contained HTML file for any screen, in light and dark mode.
+//! The page and the terminal's tables: two templates over the same content.
+//!
+//! The content of both is made here: the targets, and an article for each case, curve and timeline.
+//! `page.html` and `terminal.txt` arrange it. The page is one self-contained file without scripts.
 
-use crate::records::{Machine, Record, Session, Target};
-use crate::report::data::Report;
-use crate::report::palette::Palette;
-use crate::report::scenario;
-use crate::report::tables;
-use crate::report::text::{self, Outcome, escaped};
+use crate::records::{Comparison, Noise, Record, Target, Trace};
+use crate::report::data::{self, Case, Figure, Report, Scenario, Spread};
+use crate::report::plots::{self, Palette, Plot};
+use crate::report::text::{self, NONE, digits};
+use crate::report::timeline::Timeline;
+use anyhow::Result;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, UndefinedBehavior, context, escape_formatter};
+use ringload_measure::table::markdown;
 
-const STYLE: &str = include_str!("style.css");
+/// A column of a table: its name, its figure, and the text of the figure.
+type Column = (&'static str, Figure, fn(Spread) -> String);
 
-/// The description of the method; it must match what the harness does.
-const METHOD: &str = "\
-<p>The clients of a case run in turns (A B C, A B C, ...), after a turn that warms up and does not \
-count, so that what slows the machine down for a while slows all of them. Figures are medians, and \
-the thin lines in plots go from the least to the greatest run. Clients are compared turn by turn: the \
-ratio is the median of the turns' ratios, and the interval behind it holds the true one with at least \
-93 % (sign test). Two clients count as different only where that interval leaves out 1, and by more \
-than two runs of the very same client are apart.</p>
-<p>Files that are loaded cold were checked to have nothing in the page cache before each run. CPU \
-time is that of all threads of a client, user and system; a server's is counted apart from it. What \
-was loaded is compared with the reference byte for byte, so that no figure comes from wrong data. \
-Limits are what the hardware or the kernel does alone, without a checkpoint being loaded. 1 GB is \
-10<sup>9</sup> bytes; MiB and GiB are powers of two.</p>
-";
+/// The columns of a table; those without a figure of any client are left out.
+const COLUMNS: [Column; 8] = [
+    ("seconds", data::SECONDS, middle),
+    ("lowest to highest", data::SECONDS, |it| format!("{} to {}", digits(it.low), digits(it.high))),
+    ("GB/s", data::SPEED, middle),
+    ("CPU-s/GB", data::CPU, middle),
+    ("server CPU-s/GB", data::SERVER_CPU, middle),
+    ("peak MiB", data::PEAK_MIB, middle),
+    ("first tensor, s", data::FIRST, middle),
+    ("last tensor, s", data::LAST, middle),
+];
 
-/// The whole report.
-pub fn html(records: &[Record]) -> String {
+fn middle(spread: Spread) -> String {
+    digits(spread.median)
+}
+
+/// The whole report as a page.
+pub fn html(records: &[Record]) -> Result<String> {
+    rendered(records, "page.html")
+}
+
+/// All records but timelines as tables for a terminal.
+pub fn terminal(records: &[Record]) -> Result<String> {
+    rendered(records, "terminal.txt")
+}
+
+fn rendered(records: &[Record], template: &str) -> Result<String> {
     let report = Report::of(records);
-    let palette = Palette::of(&report);
-    let mut main = header(&report);
-    if records.is_empty() {
-        main.push_str("<p>There are no records.</p>\n");
-    }
-    main.push_str(&summary(&report));
-    for (index, scenario) in report.scenarios.iter().enumerate() {
-        main.push_str(&scenario::section(scenario, &palette, &id(index)));
-    }
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>ringload: measurements</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n<main>\n{main}</main>\n</body>\n</html>\n"
-    )
-}
-
-fn id(index: usize) -> String {
-    format!("scenario-{}", index + 1)
-}
-
-fn header(report: &Report<'_>) -> String {
-    let mut out = "<header>\n<h1>ringload beside its peers and the hardware</h1>\n".to_owned();
-    for session in &report.sessions {
-        out.push_str(&session_html(session));
-    }
-    out.push_str("<details open><summary>How this was measured</summary>\n");
-    out.push_str(METHOD);
-    out.push_str("</details>\n");
-    if !report.scenarios.is_empty() {
-        out.push_str("<nav aria-label=\"Contents\">\n");
-        if !report.targets.is_empty() {
-            out.push_str("<a href=\"#targets\">Targets</a>\n");
-        }
-        for (index, scenario) in report.scenarios.iter().enumerate() {
-            let (id, name) = (id(index), escaped(scenario.name));
-            out.push_str(&format!("<a href=\"#{id}\">{name}</a>\n"));
-        }
-        out.push_str("</nav>\n");
-    }
-    out.push_str("</header>\n");
-    out
-}
-
-fn session_html(session: &Session) -> String {
-    let commit = session.commit.as_deref().map(|commit| format!(", commit {commit}"));
-    let version = format!("{}{}", session.version, commit.unwrap_or_default());
-    let peers: Vec<String> =
-        session.peers.iter().map(|(peer, version)| format!("{peer} {version}")).collect();
-    let peers = if peers.is_empty() { text::NONE.to_owned() } else { peers.join(", ") };
-    let facts = [
-        ("ringload", version),
-        ("Measured", format!("{}, {} runs of each client", session.date, session.turns)),
-        ("Machine", machine(&session.machine)),
-        ("Peers", peers),
-    ];
-    let mut out = "<dl>\n".to_owned();
-    for (name, fact) in facts {
-        out.push_str(&format!("<dt>{name}</dt><dd>{}</dd>\n", escaped(&fact)));
-    }
-    out.push_str(&format!(
-        "<dt>To repeat it</dt><dd><pre><code>{}</code></pre></dd>\n</dl>\n",
-        escaped(&session.command)
-    ));
-    out
-}
-
-fn machine(machine: &Machine) -> String {
-    let gpu = machine.gpu.as_deref().unwrap_or("no NVIDIA GPU");
-    format!(
-        "{} cores of {}, {} of memory, Linux {}, {}, {gpu}",
-        machine.cores,
-        machine.cpu,
-        text::bytes(machine.memory_bytes as f64),
-        machine.kernel,
-        machine.file_system
-    )
-}
-
-fn summary(report: &Report<'_>) -> String {
-    if report.targets.is_empty() {
-        return String::new();
-    }
-    let mut out = format!(
-        "<section id=\"targets\">\n<h2>Targets</h2>\n<p class=\"count\">{}.</p>\n\
-         <div class=\"scroll\"><table class=\"targets\">\n<thead><tr><th scope=\"col\">What has to be \
-         reached</th><th scope=\"col\" class=\"figure\">Figure</th><th scope=\"col\" \
-         class=\"figure\">Target</th><th scope=\"col\">Result</th></tr></thead>\n",
-        escaped(&text::count(&report.targets))
-    );
-    for (part, targets) in tables::parts(&report.targets) {
-        out.push_str(&format!(
-            "<tbody>\n<tr class=\"part\"><th colspan=\"4\" scope=\"rowgroup\">{}</th></tr>\n",
-            escaped(part)
-        ));
-        for target in targets {
-            out.push_str(&target_html(target));
-        }
-        out.push_str("</tbody>\n");
-    }
-    out.push_str("</table></div>\n</section>\n");
-    out
-}
-
-fn target_html(target: &Target) -> String {
-    let (class, sign) = match Outcome::of(target) {
-        Outcome::Pass => ("pass", "\u{2713} "),
-        Outcome::Fail => ("fail", "\u{2717} "),
-        Outcome::NotMeasured => ("none", ""),
+    let palette = Palette(data::clients(report.scenarios.iter().flat_map(|it| &it.cases)));
+    let sections = report.scenarios.iter().map(|scenario| section(scenario, &palette));
+    let content = context! {
+        sessions => Serde(&report.sessions),
+        targets => Serde(&report.targets),
+        count => text::count(&report.targets),
+        sections => sections.collect::<Result<Vec<_>>>()?,
     };
-    let name = Outcome::of(target).name();
-    let small = |text: &str| format!("<br><small>{}</small>", escaped(text));
-    let note = target.note.as_deref().map(small).unwrap_or_default();
-    let interval = text::interval(target).filter(|_| target.figure.is_some());
-    let interval = interval.map(|it| small(&it)).unwrap_or_default();
-    let close = match target.is_close() {
-        true => " <span class=\"badge close\">close</span>",
-        false => "",
+    Ok(environment()?.get_template(template)?.render(content)?)
+}
+
+/// The templates, and the filters that show records as texts.
+pub fn environment() -> Result<Environment<'static>> {
+    let mut environment = Environment::new();
+    let mut syntax = SyntaxConfig::builder();
+    environment.set_syntax(syntax.trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.add_template("page.html", include_str!("page.html"))?;
+    environment.add_template("style.css", include_str!("style.css"))?;
+    environment.add_template("terminal.txt", include_str!("terminal.txt"))?;
+    environment.add_filter("bytes", text::bytes);
+    environment.add_filter("figure", |target: Serde<Target>| text::figure(&target.0));
+    environment.add_filter("interval", |target: Serde<Target>| text::interval(&target.0));
+    environment.add_filter("bound", |target: Serde<Target>| text::bound(&target.0));
+    environment.add_filter("outcome", |target: Serde<Target>| text::outcome(&target.0));
+    environment.add_filter("is_close", |target: Serde<Target>| target.0.is_close());
+    environment.add_filter("comparison", |it: Serde<Comparison>| text::comparison(&it.0));
+    environment.add_filter("noise", |noise: Serde<Noise>| text::noise(&noise.0));
+    // Names come from records: none can be markup, or control the terminal.
+    environment.set_formatter(|out, state, value| match value.as_str() {
+        Some(text) if !value.is_safe() => {
+            escape_formatter(out, state, &Value::from(text::without_controls(text)))
+        }
+        _ => escape_formatter(out, state, value),
+    });
+    Ok(environment)
+}
+
+fn section(scenario: &Scenario<'_>, palette: &Palette<'_>) -> Result<Value> {
+    let curve = |case: &Case<'_>| case.point.map(|point| (point.curve.clone(), point.unit.clone()));
+    let is_one =
+        |case: &Case<'_>, next: &Case<'_>| case.point.is_some() && curve(case) == curve(next);
+    let groups = scenario.cases.chunk_by(is_one);
+    let cases = groups.map(|cases| cases_article(cases, palette));
+    let traces = scenario.traces.iter().map(|trace| trace_article(trace));
+    Ok(context! {
+        name => scenario.name,
+        articles => cases.chain(traces).collect::<Result<Vec<_>>>()?,
+        noise => Serde(&scenario.noise),
+        skipped => Serde(&scenario.skipped),
+    })
+}
+
+/// A case, or the cases of a curve.
+fn cases_article(cases: &[Case<'_>], palette: &Palette<'_>) -> Result<Value> {
+    let point = cases[0].point;
+    let compared = cases.iter().filter(|case| !case.comparisons.is_empty());
+    let compared = compared.map(|case| (point.map(|_| case.title), &case.comparisons));
+    let legend = data::clients(cases).into_iter();
+    let legend = legend.map(|(name, role)| (palette.css(name, role), name)).collect::<Vec<_>>();
+    let titles = cases.iter().map(|case| case.title).collect::<Vec<_>>().join("; ");
+    let plots = if point.is_some() {
+        plots::curve(cases, palette)?
+    } else {
+        plots::bars(&cases[0], palette)?
     };
-    format!(
-        "<tr><td title=\"{}\">{}{note}</td><td class=\"figure\">{}{interval}</td>\
-         <td class=\"figure\">{}</td><td><span class=\"badge {class}\">{sign}{name}</span>{close}</td></tr>\n",
-        escaped(&target.id),
-        escaped(&target.sentence),
-        escaped(&text::figure(target)),
-        escaped(&text::bound(target))
-    )
+    Ok(context! {
+        title => point.map_or(titles.clone(), |point| format!("By {}", point.curve)),
+        note => point.map(|_| titles),
+        legend => Serde(point.map(|_| legend)),
+        plots => Serde(plots),
+        table => table(point.map(|point| point.unit.as_str()), cases, palette),
+        comparisons => Serde(compared.collect::<Vec<_>>()),
+        is_curve => point.is_some(),
+    })
+}
+
+fn trace_article(trace: &Trace) -> Result<Value> {
+    let Some(timeline) = Timeline::of(&trace.trace) else {
+        let note = "This timeline has no events.";
+        return Ok(context! { title => &trace.title, note, is_timeline => true });
+    };
+    Ok(context! {
+        title => &trace.title,
+        note => timeline.sentence(),
+        legend => Serde(Timeline::legend()),
+        plots => Serde([Plot { caption: "", svg: timeline.draw(&trace.title)? }]),
+        is_timeline => true,
+    })
+}
+
+/// The clients of a case, or of all points of a curve, which has a `unit`.
+fn table(unit: Option<&str>, cases: &[Case<'_>], palette: &Palette<'_>) -> Value {
+    let figures = COLUMNS.iter().filter(|(_, figure, _)| data::highest(cases, *figure).is_some());
+    let figures: Vec<_> = figures.collect();
+    let columns = ["client"].into_iter().chain(unit).chain(["runs"]);
+    let columns: Vec<_> = columns.chain(figures.iter().map(|(name, ..)| *name)).collect();
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
+    for (case, (client, role)) in
+        cases.iter().flat_map(|case| data::clients([case]).into_iter().map(move |it| (case, it)))
+    {
+        let at = case.point.map(|point| text::trimmed(&format!("{:.6}", point.x)).to_owned());
+        let figures =
+            figures.iter().map(|(_, figure, shown)| case.spread(client, *figure).map(shown));
+        let figures = figures.map(|figure| figure.unwrap_or_else(|| NONE.to_owned()));
+        let runs = case.measured.runs(client).len().to_string();
+        let cells: Vec<String> = at.into_iter().chain([runs]).chain(figures).collect();
+        lines.push([vec![text::without_controls(client)], cells.clone()].concat());
+        rows.push(
+            context! { client, role => Serde(role), colour => palette.css(client, role), cells },
+        );
+    }
+    context! { text => markdown(&columns, &lines), columns => Serde(columns), rows }
 }

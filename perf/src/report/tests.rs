@@ -1,141 +1,117 @@
-//! Tests of the report on sample records.
+//! Tests of the report, on the records of perf/results and on odd records.
 
-use super::sample::{self, HOSTILE, RUNAI};
+use super::timeline::Timeline;
 use super::*;
-use crate::records::{Bound, Role, Run, Target};
-use ringload_measure::figures::Figures;
-use std::io::Write as _;
+use serde_json::{Value, json};
 
-fn terminal_text(records: &[Record]) -> String {
-    let mut out = Vec::new();
-    terminal(records, &mut out).unwrap();
-    String::from_utf8(out).unwrap()
+const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results/2026-11-22-2-cores.jsonl");
+
+fn page(records: &[Record]) -> String {
+    html(records).unwrap()
 }
 
-/// The pictures of a page, each checked to be valid XML without non-finite figures.
-fn pictures(page: &str) -> Vec<&str> {
-    let pictures: Vec<&str> = page
-        .split("<svg")
-        .skip(1)
-        .map(|rest| {
-            let start = rest.as_ptr() as usize - page.as_ptr() as usize - "<svg".len();
-            let end = start + page[start..].find("</svg>").unwrap() + "</svg>".len();
-            &page[start..end]
-        })
-        .collect();
+/// The pictures of a page, each checked to be valid XML without figures that are none.
+fn pictures(page: &str) -> Vec<String> {
+    let pictures = page.split("<svg").skip(1).map(|rest| rest.split_once("</svg>").unwrap().0);
+    let pictures: Vec<String> = pictures.map(|it| format!("<svg{it}</svg>")).collect();
     for picture in &pictures {
         let mut reader = quick_xml::Reader::from_str(picture);
-        reader.config_mut().check_end_names = true;
-        loop {
-            match reader.read_event().unwrap() {
-                quick_xml::events::Event::Eof => break,
-                quick_xml::events::Event::Start(element)
-                | quick_xml::events::Event::Empty(element) => {
-                    assert!(element.attributes().all(|it| it.is_ok()), "{element:?}");
-                }
-                _ => {}
-            }
-        }
-    }
-    for none in ["NaN", "inf", "-0\""] {
-        assert!(pictures.iter().all(|picture| !picture.contains(none)), "{none}");
+        while reader.read_event().unwrap() != quick_xml::events::Event::Eof {}
+        assert!(!picture.contains("NaN") && !picture.contains("inf"), "{picture}");
     }
     pictures
 }
 
-fn run(client: &str, role: Role, seconds: f64) -> Record {
-    Record::Run(Run {
+fn run(client: &str, role: &str, seconds: f64) -> Record {
+    let run = json!({"record": "run", "scenario": "s", "case": "c", "client": client, "role": role,
+        "turn": 0, "bytes": 1 << 30, "seconds": 0.0, "cpu_seconds": 0.0, "process_seconds": 1.0});
+    let Record::Run(mut run) = serde_json::from_value(run).unwrap() else { panic!() };
+    run.figures.seconds = seconds;
+    Record::Run(run)
+}
+
+fn target(figure: Option<f64>, note: &str) -> Record {
+    let target = json!({"record": "target", "id": "x", "part": "p", "sentence": "s", "note": note,
+        "bound": "at_most", "target": 0.5, "low": 0.4, "high": 0.6});
+    let Record::Target(target) = serde_json::from_value(target).unwrap() else { panic!() };
+    Record::Target(crate::records::Target { figure, ..target })
+}
+
+fn trace(events: Value) -> Record {
+    Record::Trace(crate::records::Trace {
         scenario: "s".to_owned(),
-        case: "c".to_owned(),
-        client: client.to_owned(),
-        role,
-        turn: 0,
-        figures: Figures {
-            bytes: 1 << 30,
-            seconds,
-            process_seconds: seconds,
-            ..Figures::default()
-        },
-        server_cpu_seconds: None,
+        title: "t".to_owned(),
+        trace: json!({ "traceEvents": events }),
     })
 }
 
-/// Writes the sample report to `target/tmp/report.html` of the workspace, for inspection.
-#[test]
-fn the_sample_shows_everything() {
-    let records = sample::records();
-    let page = html(&records);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("report.html"), &page).unwrap();
-    std::fs::write(folder.join("report.txt"), terminal_text(&records)).unwrap();
+fn span(slot: usize, start: f64, length: f64, kind: &str) -> Value {
+    json!({"ph": "X", "pid": 2, "tid": slot, "ts": start, "dur": length, "cat": kind})
+}
 
-    // Two cases of two plots, one of three; two curves of two and three; two timelines; legends.
-    assert_eq!(pictures(&page).len(), 2 * 2 + 3 + 2 + 3 + 2 + 2 * 4);
-    for client in ["ringload, again", RUNAI, "safetensors 0.8", "memcpy"] {
-        assert!(page.contains(&format!("</span>{client}")), "{client}");
+#[test]
+fn the_page_in_results_is_that_of_its_records() {
+    let page = page(&read(Path::new(RECORDS)).unwrap());
+    let kept = std::fs::read_to_string(Path::new(RECORDS).with_extension("html")).unwrap();
+    assert!(kept == page, "run cargo run -p ringload-perf -- render {RECORDS}");
+    assert_eq!(pictures(&page).len(), 78);
+    for text in [
+        "f0ed62d",
+        "cargo run --release -p ringload-perf",
+        "</span>ringload, again",
+        "ringload: 0.848 x Run:ai&#x27;s time (0.775 to 0.898)",
+        "time not different from io_uring 8 MiB x 64&#x27;s beyond the noise (1.02 x, 0.892 to",
+        "Found no NVIDIA driver on your system",
+        "took up to 1.38 x its shortest time; the host gave 0.3",
+        "first tensor at 121 ms",
+        "in proportion to the work",
+        "36 targets: 26 reached, 5 missed, 5 not measured",
+    ] {
+        assert!(page.contains(text), "{text}");
     }
-    assert!(page.contains("981d5401b2c3") && page.contains("--turns 7"));
-    assert!(page.contains("ringload: 0.46 x Run:ai Model Streamer 0.17&#39;s time (0.43 to 0.49)"));
-    assert!(page.contains(
-        "no difference from ringload, again that stands out of the noise (0.997 x, 0.95 to 1.05)"
-    ));
-    assert!(page.contains("its wheel needs CUDA, and there is no GPU"));
-    assert!(page.contains("took up to 1.08 x its shortest time; the host gave 0.2 %"));
-    assert!(page.contains("16 more slots are folded"));
-    assert!(page.contains("in proportion to the work"));
-    assert!(!page.contains("src=") && !page.contains("@import") && !page.contains("url("));
+    for remote in ["src=", "@import", "url(", "<script", "<link"] {
+        assert!(!page.contains(remote), "{remote}");
+    }
 }
 
 #[test]
 fn names_cannot_be_markup() {
-    let page = html(&sample::records());
-    assert!(!page.contains("<script"));
-    assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;co&quot;"));
-    let text = terminal_text(&[run("\u{1b}[2Jred\n", Role::Peer, 1.0)]);
-    assert!(text.contains(" [2Jred") && !text.contains('\u{1b}'), "{text:?}");
-    assert!(terminal_text(&sample::records()).contains(HOSTILE));
-    assert_eq!(text::escaped("a\u{1}b\u{ffff}"), "a\u{fffd}b\u{fffd}");
+    let records = [run("<script>alert('x')</script> & \"co\"", "peer", 1.0)];
+    assert!(!page(&records).contains("<script"));
+    assert!(page(&records).contains("</span>&lt;script&gt;alert(&#x27;x&#x27;)&lt;"));
+    assert!(terminal(&records).unwrap().contains("<script>alert('x')</script> & \"co\""));
+    let text = terminal(&[run("\u{1b}[2Jred\n", "peer", 1.0)]).unwrap();
+    assert!(text.contains("\u{fffd}[2Jred\u{fffd}"), "{text:?}");
 }
 
 #[test]
 fn targets_are_reached_missed_or_not_measured() {
-    let targets = sample::targets();
-    let (page, text) = (html(&targets), terminal_text(&targets));
-    let count = "5 targets: 2 reached, 2 missed, 1 not measured; 1 so close";
+    let figures = [(Some(0.45), ""), (Some(0.5004), "a reason"), (None, "no GPU")];
+    let records = figures.map(|(figure, note)| target(figure, note));
+    let (page, text) = (page(&records), terminal(&records).unwrap());
     for out in [&page, &text] {
-        assert!(out.contains(count), "{out}");
-        assert!(out.contains("there is no NVIDIA GPU in this machine"));
+        assert!(
+            out.contains("3 targets: 1 reached, 1 missed, 1 not measured; 3 so close"),
+            "{out}"
+        );
         // Three digits would say that it is on the target.
         assert!(out.contains("0.5004") && out.contains("at most 0.5"));
+        assert!(out.contains("a reason") && out.contains("no GPU"));
     }
-    assert_eq!(page.matches("FAIL</span>").count(), 2);
-    assert_eq!(page.matches("pass</span>").count(), 2);
-    assert_eq!(page.matches(">not measured</span>").count(), 1);
-    assert_eq!(page.matches(">close</span>").count(), 1);
-    assert_eq!(text.matches("FAIL").count(), 2);
+    for badge in ["FAIL</span>", "pass</span>", ">not measured</span>"] {
+        assert_eq!(page.matches(badge).count(), 1, "{badge}");
+    }
     assert!(text.contains("FAIL, close"));
 }
 
 #[test]
 fn a_figure_that_is_none_is_a_dash() {
-    let target = Target {
-        id: "x".to_owned(),
-        part: "p".to_owned(),
-        sentence: "s".to_owned(),
-        bound: Bound::AtMost,
-        target: 1.0,
-        figure: Some(f64::NAN),
-        low: Some(f64::NEG_INFINITY),
-        high: Some(f64::INFINITY),
-        note: None,
-    };
-    let mut records = vec![Record::Target(target)];
+    let mut records = vec![target(Some(f64::NAN), "")];
     for (client, seconds) in [("a", f64::NAN), ("b", f64::INFINITY), ("c", 0.0), ("d", -1.0)] {
-        records.push(run(client, Role::Own, seconds));
+        records.push(run(client, "own", seconds));
     }
-    for out in [html(&records), terminal_text(&records)] {
-        pictures(&out);
+    pictures(&page(&records));
+    for out in [page(&records), terminal(&records).unwrap()] {
         assert!(!out.contains("NaN") && !out.contains("inf ") && !out.contains(">inf"), "{out}");
         assert!(!out.contains("-1.00"), "no time is less than none");
         assert!(out.contains("FAIL"), "not a number does not reach a target");
@@ -144,105 +120,81 @@ fn a_figure_that_is_none_is_a_dash() {
 
 #[test]
 fn little_is_enough() {
-    assert!(html(&[]).contains("There are no records"));
-    assert_eq!(terminal_text(&[]), "");
-    let one = [run("ringload", Role::Own, 2.0)];
-    assert_eq!(pictures(&html(&one)).len(), 2);
-    assert!(terminal_text(&one).contains("0.537"));
+    assert!(page(&[]).contains("There are no records"));
+    assert_eq!(terminal(&[]).unwrap(), "");
+    let one = [run("ringload", "own", 2.0)];
+    assert_eq!(pictures(&page(&one)).len(), 2);
+    assert!(terminal(&one).unwrap().contains("0.537"));
     for seconds in [0.0, 1e-300, 1e300, f64::MIN_POSITIVE] {
-        pictures(&html(&[run("a", Role::Limit, seconds), run("b", Role::Own, 1.0)]));
+        pictures(&page(&[run("a", "limit", seconds), run("b", "own", 1.0)]));
     }
-    let empty = [sample::case_record("s", "c", "A case without runs", None)];
-    assert!(html(&empty).contains("Nothing was measured"));
+    let empty = json!({"record": "case", "scenario": "s", "case": "c", "title": "without runs"});
+    assert!(page(&[serde_json::from_value(empty).unwrap()]).contains("Nothing was measured"));
 }
 
 #[test]
 fn odd_traces_are_drawn_or_said_to_be_empty() {
-    let of = |trace| html(&[sample::trace_record("t", trace)]);
     for empty in [
-        serde_json::json!(null),
-        serde_json::json!({"traceEvents": []}),
-        serde_json::json!({"traceEvents": [{"ph": "X"}, 7, {"ph": "M", "name": "thread_name"}]}),
-        serde_json::json!({"traceEvents": [{"ph": "X", "pid": 9, "ts": 1, "dur": 5}]}),
+        json!(null),
+        json!([]),
+        json!([{"ph": "X"}, 7, {"ph": "M", "name": "thread_name"}]),
+        json!([{"ph": "X", "pid": 9, "ts": 1, "dur": 5}]),
     ] {
-        assert!(of(empty).contains("This timeline has no events"));
+        assert!(page(&[trace(empty)]).contains("This timeline has no events"));
     }
-    let slot = |ts: f64, dur: f64| serde_json::json!({"ph": "X", "pid": 2, "tid": 0, "ts": ts, "dur": dur, "cat": "held"});
     for (ts, dur) in [(0.0, 0.0), (5.0, -3.0), (1e15, 1e300), (-7.0, 1.0)] {
-        let page = of(serde_json::json!({"traceEvents": [slot(ts, dur), slot(0.0, 1.0)]}));
-        assert!(pictures(&page)[0].contains("span held"), "{ts} {dur}");
+        let page = page(&[trace(json!([span(0, ts, dur, "held"), span(0, 0.0, 1.0, "held")]))]);
+        assert!(pictures(&page)[0].contains("#B65C9C"), "{ts} {dur}");
     }
 }
 
 #[test]
-fn a_long_trace_is_a_small_picture() {
-    for (events, most) in [(5_000, 150_000), (60_000, 400_000)] {
-        let page = html(&[sample::trace_record("t", sample::trace(24, events))]);
-        let picture = pictures(&page)[0];
-        assert!(picture.len() < most, "{events}: {}", picture.len());
-        assert!(picture.contains("first tensor") && picture.contains("slot 23"));
+fn a_long_trace_of_many_slots_is_a_small_picture() {
+    let kinds = ["reading", "held", "copying"];
+    for (events, slots, most_bytes) in
+        [(5_000, 24, 330_000), (60_000, 24, 400_000), (60_000, 96, 450_000)]
+    {
+        let at = |event| (event / slots) as f64 * 9.0;
+        let spans = (0..events).map(|it| span(it % slots, at(it), 7.0, kinds[it / slots % 3]));
+        let page = page(&[trace(spans.collect())]);
+        let picture = &pictures(&page)[0];
+        assert!(picture.len() < most_bytes, "{events} {slots}: {}", picture.len());
+        assert!(page.contains(&format!("of the time of {slots} slots")));
+        assert!(picture.contains(&format!("slot {}\n", slots - 1)));
     }
 }
 
 #[test]
 fn shares_of_a_timeline_are_those_of_its_spans() {
-    let slot = |tid: u64, ts: u64, dur: u64, cat: &str| serde_json::json!({"ph": "X", "pid": 2, "tid": tid, "ts": ts, "dur": dur, "cat": cat});
-    let trace = serde_json::json!({"traceEvents": [
-        slot(0, 1000, 500, "reading"), slot(0, 1500, 500, "copying"), slot(1, 1000, 250, "held"),
-    ]});
-    let timeline = trace::Timeline::of(&trace).unwrap();
+    let first = [span(0, 1000.0, 500.0, "reading"), span(0, 1500.0, 500.0, "copying")];
+    let trace = json!([first[0], first[1], span(1, 1000.0, 250.0, "held")]);
+    let timeline = Timeline::of(&trace).unwrap();
     assert_eq!(timeline.milliseconds, 1.0);
-    let shares = [trace::Kind::Reading, trace::Kind::Copying, trace::Kind::Held]
-        .map(|kind| timeline.slots_share(kind));
-    assert_eq!(shares, [0.25, 0.25, 0.125]);
+    assert_eq!([0, 1, 2].map(|kind| timeline.slots_share(kind)), [0.25, 0.25, 0.125]);
     // Half of the first lane is read, from its very start, then it is copied.
-    let picture = timeline::draw(&timeline, "t").unwrap();
-    let stroke = |class: &str| {
-        let path = picture.split(class).nth(1).unwrap().split(" d=\"").nth(1).unwrap();
-        let (start, length) = path[1..path.find('"').unwrap()].split_once(" 0h").unwrap();
-        (start.parse::<i64>().unwrap(), length.parse::<i64>().unwrap())
+    let picture = timeline.draw("t").unwrap();
+    let edges = |colour: &str| {
+        let line = picture.lines().find(|it| it.contains(colour)).unwrap();
+        let of = |name: &str| line.split(name).nth(1)?.split('"').nth(1)?.parse::<i64>().ok();
+        (of(" x=").unwrap(), of(" width=").unwrap())
     };
-    let (reading, copying) = (stroke("span reading"), stroke("span copying"));
-    assert_eq!((reading.0, copying.0), (0, reading.1));
-    assert!((reading.1 - copying.1).abs() <= 1 && reading.1 > 500, "{reading:?} {copying:?}");
-}
-
-#[test]
-fn a_folded_lane_shows_what_most_of_its_lanes_did() {
-    // 48 lanes that are drawn, and four more: all read first, then one of them goes on.
-    let span = |slot: u64, end: u64| serde_json::json!({"ph": "X", "pid": 2, "tid": slot, "ts": 0, "dur": end, "cat": "reading"});
-    let mut spans: Vec<_> = (0..52).map(|slot| span(slot, 1000)).collect();
-    spans[51] = span(51, 2000);
-    let trace = serde_json::json!({ "traceEvents": spans });
-    let picture = timeline::draw(&trace::Timeline::of(&trace).unwrap(), "t").unwrap();
-    let strokes: Vec<&str> = picture.split(" d=\"").skip(1).collect();
-    assert_eq!(strokes.len(), 49);
-    let length = |path: &str| {
-        let path = &path[..path.find('"').unwrap()];
-        path.split('h').nth(1).unwrap().parse::<i64>().unwrap()
-    };
-    // The last bin is not a whole one, so most of them do not fill it.
-    let (one, folded, longer) = (length(strokes[0]), length(strokes[48]), 2 * length(strokes[0]));
-    assert!((one - folded).abs() <= 1, "only one of four goes on to {longer}: {folded}");
-    assert!(picture.contains("4 more slots"));
+    let (reading, copying) = (edges("#0B5FD6"), edges("#E59A1C"));
+    assert!((copying.0 - reading.0 - reading.1).abs() <= 1, "{reading:?} {copying:?}");
+    assert!((reading.1 - copying.1).abs() <= 1 && reading.1 > 400, "{reading:?} {copying:?}");
 }
 
 #[test]
 fn a_file_of_records_is_rendered_beside_itself() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.jsonl");
-    let mut file = std::fs::File::create(&path).unwrap();
-    for record in sample::records() {
-        writeln!(file, "{}\n", serde_json::to_string(&record).unwrap()).unwrap();
-    }
-    let page = render(&path).unwrap();
-    assert_eq!(page, folder.path().join("run.html"));
-    let whole = std::fs::read_to_string(&page).unwrap();
-    assert_eq!(whole, html(&sample::records()));
-    assert!(render(&page).unwrap_err().to_string().contains("FILE.jsonl"));
-
-    writeln!(file, "{{\"record\": \"run\"}}").unwrap();
+    let line = serde_json::to_string(&run("a", "own", 1.0)).unwrap();
+    std::fs::write(&path, format!("{line}\n\n")).unwrap();
+    let written = render(&path).unwrap();
+    assert_eq!(written, folder.path().join("run.html"));
+    assert_eq!(std::fs::read_to_string(&written).unwrap(), page(&[run("a", "own", 1.0)]));
+    assert!(render(&written).unwrap_err().to_string().contains("FILE.jsonl"));
+    std::fs::write(&path, "{\"record\": \"run\"}").unwrap();
     let error = format!("{:#}", render(&path).unwrap_err());
-    assert!(error.contains("line") && error.contains("is not a record"), "{error}");
+    assert!(error.contains("line 1") && error.contains("is not a record"), "{error}");
     assert!(read(&folder.path().join("absent")).is_err());
 }

@@ -1,20 +1,23 @@
 //! The files of a checkpoint, as resolving the locations collects them.
 
-use super::selection::{DirectorySelection, PREFERRED_INDEX, PREFERRED_SHARD, empty, select};
+use super::selection::{DirectorySelection, SHARD_SUFFIX, has_suffix, select, usual_names};
 use crate::checkpoint::index::Index;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
+use crate::options::CheckpointOptions;
 use crate::source::Opener;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 
 /// The files of a checkpoint.
-#[derive(Default)]
 pub(in crate::checkpoint) struct Files {
+    pub(super) options: CheckpointOptions,
     /// The file of each shard, without repetitions.
     pub(in crate::checkpoint) shards: Vec<ShardFile>,
     pub(in crate::checkpoint) indexes: Vec<IndexFile>,
+    /// The safetensors files of directories that are not read.
+    pub(in crate::checkpoint) left_out: Vec<Location>,
     /// The position of each file in `shards`. Local files are known by their canonical paths.
     known: HashMap<Location, usize>,
 }
@@ -43,6 +46,11 @@ pub(in crate::checkpoint) struct IndexFile {
 }
 
 impl Files {
+    pub(super) fn new(options: CheckpointOptions) -> Self {
+        let (shards, indexes, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        Self { options, shards, indexes, left_out, known: HashMap::new() }
+    }
+
     /// Adds to `error`, with which shard `number` failed to open, the reason why the shard was
     /// expected.
     pub(in crate::checkpoint) fn explain(&self, number: usize, error: Error) -> Error {
@@ -54,13 +62,20 @@ impl Files {
             ShardNamedBy::Index(index, position) => {
                 self.indexes[*index].index.missing(*position, error)
             }
-            ShardNamedBy::Directory(directory) => not_found_unlisted(directory, error),
+            ShardNamedBy::Directory(directory) => {
+                not_found_unlisted(directory, self.options.variant.as_deref(), error)
+            }
         }
     }
 
     /// Reads the index at `location` and adds its shards.
     pub(super) fn add_index(&mut self, opener: &Opener, location: Location) -> Result<()> {
-        let index = Index::read(opener, location)?;
+        self.add_read_index(Index::read(opener, location)?);
+        Ok(())
+    }
+
+    /// Adds the shards of `index`.
+    pub(super) fn add_read_index(&mut self, index: Index) {
         let number = self.indexes.len();
         let files = index.files();
         let mut shards = vec![0; files.len()];
@@ -68,7 +83,6 @@ impl Files {
             shards[position] = self.add_shard(location, ShardNamedBy::Index(number, position));
         }
         self.indexes.push(IndexFile { index, shards });
-        Ok(())
     }
 
     /// Adds the index or the shards of `directory`, whose files have the sorted `names`. `join` returns
@@ -80,27 +94,50 @@ impl Files {
         names: &[N],
         join: impl Fn(&N) -> Location,
     ) -> Result<()> {
-        match select(names) {
-            DirectorySelection::Index(name) => self.add_index(opener, join(name))?,
-            DirectorySelection::Shards(names) if names.is_empty() => return Err(empty(directory)),
-            DirectorySelection::Shards(names) => {
-                for name in names {
-                    self.add_shard(join(name), ShardNamedBy::User);
+        let mut useful: Vec<&N> = names.iter().collect();
+        loop {
+            let unread = match select(directory, &useful, &self.options)? {
+                DirectorySelection::Index(name) => {
+                    let index = Index::read(opener, join(*name))?;
+                    if !index.is_empty() {
+                        self.add_read_index(index);
+                        break;
+                    }
+                    tracing::warn!("{} names no tensor and is ignored", index.location);
+                    name.as_ref().to_owned()
                 }
-            }
+                DirectorySelection::Shards(names) => {
+                    for name in names {
+                        self.add_shard(join(*name), ShardNamedBy::User);
+                    }
+                    break;
+                }
+            };
+            useful.retain(|name| name.as_ref() != unread);
         }
+        self.note_left_out(directory, names.iter().map(&join));
         Ok(())
+    }
+
+    /// Adds those of `locations`, the files of `directory`, that are safetensors files and not read.
+    fn note_left_out(&mut self, directory: &Location, locations: impl Iterator<Item = Location>) {
+        let first = self.left_out.len();
+        let is_left_out =
+            |location: &Location| is_shard(location) && !self.known.contains_key(&key_of(location));
+        let left_out: Vec<_> = locations.filter(is_left_out).collect();
+        self.left_out.extend(left_out);
+        if let [one, ..] = &self.left_out[first..] {
+            let count = self.left_out.len() - first;
+            tracing::info!(
+                "safetensors files in {directory} that are left out: {count}, such as {one}; \
+                 --all-files reads all files"
+            );
+        }
     }
 
     /// Adds the shard at `location` unless it was added before. Returns its position.
     pub(super) fn add_shard(&mut self, location: Location, named_by: ShardNamedBy) -> usize {
-        let key = match &location {
-            // A path that cannot be resolved is its own key; opening it gives the reason.
-            Location::File(path) => {
-                fs::canonicalize(path).map_or_else(|_| location.clone(), Location::from)
-            }
-            Location::Object(_) => location.clone(),
-        };
+        let key = key_of(&location);
         *self.known.entry(key).or_insert_with(|| {
             self.shards.push(ShardFile { location, named_by });
             self.shards.len() - 1
@@ -108,11 +145,30 @@ impl Files {
     }
 }
 
+/// The location by which a file is recognized when it is named again.
+fn key_of(location: &Location) -> Location {
+    match location {
+        // A path that cannot be resolved is its own key; opening it gives the reason.
+        Location::File(path) => {
+            fs::canonicalize(path).map_or_else(|_| location.clone(), Location::from)
+        }
+        Location::Object(_) => location.clone(),
+    }
+}
+
+fn is_shard(location: &Location) -> bool {
+    match location {
+        Location::File(path) => has_suffix(path.as_os_str(), SHARD_SUFFIX),
+        Location::Object(uri) => has_suffix(OsStr::new(uri.name()), SHARD_SUFFIX),
+    }
+}
+
 /// The error of a directory that cannot be listed and has no file with a usual name.
-fn not_found_unlisted(directory: &Location, cause: Error) -> Error {
+fn not_found_unlisted(directory: &Location, variant: Option<&str>, cause: Error) -> Error {
+    let [index, file] = usual_names(variant);
     let sentence = format!(
-        "the server of {directory} does not list it, and there is neither {PREFERRED_INDEX} nor \
-         {PREFERRED_SHARD}; name the index or the files themselves"
+        "the server of {directory} does not list it, and there is neither {index} nor {file}; name \
+         the index or the files themselves"
     );
     Error::new(ErrorKind::NotFound, sentence).with_source(cause)
 }

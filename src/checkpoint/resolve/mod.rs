@@ -3,8 +3,8 @@
 //! | named | read |
 //! | --- | --- |
 //! | a file, an object `*.safetensors` | this file or object |
-//! | a file or object `*.safetensors.index.json` | the files that it names, sorted |
-//! | a directory, another object | its `model.safetensors.index.json`, else its only index, else its `*.safetensors` files, sorted |
+//! | a file or object `*.safetensors.index.json` or `*.safetensors.index.VARIANT.json` | the files that it names, sorted |
+//! | a directory, another object | its index or its shards, by the rule of `selection` |
 //! | a path with `*`, `?` or `[` that does not exist | everything that it matches, sorted, each as if it had been named |
 //!
 //! Subdirectories are not searched. As in a shell, names that begin with a dot are ignored in
@@ -18,32 +18,39 @@
 //! resolve --> paths    the file system: directories, patterns
 //!         \-> objects  stores: directories, patterns of names
 //!             both --> selection  the files to read of a directory
+//!                  |     \-> file_name  the parts of the name of a file
 //!                  \-> files      the list of shards and indexes
 //! ```
 
+mod file_name;
 mod files;
 mod objects;
 mod paths;
 mod selection;
 
-use files::Files;
+pub(super) use files::{Files, IndexFile};
 
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::options::CheckpointOptions;
 use crate::source::Opener;
 
 /// Returns the files that `locations` name. `opener` lists directories of stores and reads indexes.
 ///
 /// # Errors
-/// [`NotFound`](crate::ErrorKind::NotFound) for a directory without safetensors files and a pattern
-/// that matches nothing, [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no location or
-/// a pattern is malformed; the errors of reading directories and indexes.
-pub(super) fn resolve(opener: &Opener, locations: &[Location]) -> Result<Files> {
+/// [`NotFound`](crate::ErrorKind::NotFound) for a directory without safetensors files, one that lacks
+/// numbered shards, and a pattern that matches nothing; [`InvalidInput`](crate::ErrorKind::InvalidInput)
+/// if there is no location or a pattern is malformed; the errors of reading directories and indexes.
+pub(super) fn resolve(
+    opener: &Opener,
+    options: &CheckpointOptions,
+    locations: &[Location],
+) -> Result<Files> {
     if locations.is_empty() {
         let sentence = "no location was given; name a file, a directory or an index";
         return Err(Error::invalid_input(sentence));
     }
-    let mut files = Files::default();
+    let mut files = Files::new(options.clone());
     for location in locations {
         match location {
             Location::File(path) => paths::add(&mut files, opener, path)?,

@@ -6,10 +6,9 @@
 
 use super::files::{Files, ShardNamedBy};
 use super::selection::{
-    PATTERN_OPTIONS, PREFERRED_INDEX, PREFERRED_SHARD, SHARD_SUFFIX, has_suffix, malformed,
-    no_match,
+    PATTERN_OPTIONS, SHARD_SUFFIX, has_suffix, is_index, malformed, no_match, usual_names,
 };
-use crate::checkpoint::index;
+use crate::checkpoint::index::Index;
 use crate::error::{ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::source::Opener;
@@ -28,7 +27,7 @@ pub(super) fn add(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result
         return add_matches(files, opener, uri, names);
     }
     let name = OsStr::new(uri.name());
-    if has_suffix(name, index::SUFFIX) {
+    if is_index(name) {
         return files.add_index(opener, Location::Object(uri.clone()));
     }
     if has_suffix(name, SHARD_SUFFIX) {
@@ -59,16 +58,22 @@ fn add_directory(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result<
 
 /// Adds the index or shard with the usual name in a directory that the server does not list.
 fn add_unlisted(files: &mut Files, opener: &Opener, directory: &ObjectUri) -> Result<()> {
-    let index = Location::Object(directory.join(PREFERRED_INDEX));
-    match files.add_index(opener, index) {
+    let names = usual_names(files.options.variant.as_deref());
+    let [index, file] = names.map(|name| Location::Object(directory.join(&name)));
+    match Index::read(opener, index) {
+        Ok(index) if !index.is_empty() => files.add_read_index(index),
         // A store that does not permit listing answers "denied" for objects that do not exist.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
-            let shard = Location::Object(directory.join(PREFERRED_SHARD));
-            files.add_shard(shard, ShardNamedBy::Directory(Location::Object(directory.clone())));
-            Ok(())
+        Err(error)
+            if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+        {
+            return Err(error);
         }
-        outcome => outcome,
+        _ => {
+            let directory = Location::Object(directory.clone());
+            files.add_shard(file, ShardNamedBy::Directory(directory));
+        }
     }
+    Ok(())
 }
 
 /// Whether the name contains a pattern character. In the URL of a web server they are literal.
@@ -92,7 +97,7 @@ fn add_matches(
     }
     for name in names {
         let found = uri.join(&name);
-        match has_suffix(OsStr::new(&name), index::SUFFIX) {
+        match is_index(OsStr::new(&name)) {
             true => files.add_index(opener, Location::Object(found))?,
             false => add_shard(files, &found),
         }

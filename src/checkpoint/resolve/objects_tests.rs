@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::tests::file_with;
 use crate::error::{ErrorKind, Result};
 use crate::location::IntoLocations;
-use crate::options::RemoteOptions;
+use crate::options::{CheckpointOptions, RemoteOptions};
 use crate::source::Opener;
 use crate::test_server::{Server, TestResponse};
 use std::collections::HashMap;
@@ -45,7 +45,11 @@ impl Repository {
         let cache = self.cache.path().display().to_string();
         let variables = [("HF_HUB_CACHE", cache.as_str()), ("HF_HUB_OFFLINE", "1")];
         let options = RemoteOptions::with_variables(&variables);
-        Checkpoint::open_with(&Opener::new(options), locations.into_locations()?)
+        Checkpoint::open_with(
+            &Opener::new(options),
+            &CheckpointOptions::default(),
+            locations.into_locations()?,
+        )
     }
 
     /// The names of the tensors, which are those of the files.
@@ -155,7 +159,11 @@ fn web<const N: usize>(files: [(&'static str, Vec<u8>); N]) -> Server {
 /// Opens `url` with nothing in the environment, no proxy either.
 fn open(url: &str) -> Result<Checkpoint> {
     let options = RemoteOptions::with_variables(&[]);
-    Checkpoint::open_with(&Opener::new(options), url.into_locations()?)
+    Checkpoint::open_with(
+        &Opener::new(options),
+        &CheckpointOptions::default(),
+        url.into_locations()?,
+    )
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Resolves paths of the local file system.
 
 use super::files::{Files, ShardNamedBy};
-use super::selection::{PATTERN_OPTIONS, has_suffix, malformed, no_match};
-use crate::checkpoint::index;
+use super::selection::{PATTERN_OPTIONS, is_index, malformed, no_match};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::source::Opener;
@@ -28,7 +27,7 @@ pub(super) fn add(files: &mut Files, opener: &Opener, path: &Path) -> Result<()>
 fn add_path(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => add_directory(files, opener, path),
-        Ok(metadata) if metadata.is_file() && has_suffix(path.as_os_str(), index::SUFFIX) => {
+        Ok(metadata) if metadata.is_file() && path.file_name().is_some_and(is_index) => {
             files.add_index(opener, path.into())
         }
         // If it is not a file, opening it fails.

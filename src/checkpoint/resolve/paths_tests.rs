@@ -5,6 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::tests::file_with;
 use crate::error::ErrorKind;
 use crate::location::IntoLocations;
+use crate::options::CheckpointOptions;
 use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
@@ -134,4 +135,107 @@ fn what_is_not_there_is_not_found() {
     assert_eq!(refused(directory.path().join("x.safetensors.index.json")).0, ErrorKind::NotFound);
     symlink("nowhere", directory.path().join("dangling.safetensors")).unwrap();
     assert_eq!(refused(directory.path()).0, ErrorKind::NotFound);
+}
+
+/// Directories of published models hold the same weights in several formats, the states of trainings
+/// and parts of downloads. Loading all of it gave tensors twice or under two names, and half a
+/// download loaded as if it were whole.
+#[test]
+fn a_directory_gives_one_checkpoint() {
+    const S: &str = ".safetensors";
+    let numbered = |number, count| format!("model-{number:05}-of-{count:05}{S}");
+    let [one, two, only] = [numbered(1, 2), numbered(2, 2), numbered(1, 1)];
+    let fp16 = "diffusion_pytorch_model.fp16.safetensors";
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["model.safetensors", "consolidated.safetensors"], &["model.safetensors"]),
+        (&["model.safetensors", "model.fp16.safetensors"], &["model.safetensors"]),
+        (&["model.safetensors", "adapter_model.safetensors"], &["model.safetensors"]),
+        (&["model.safetensors", "optimizer.safetensors"], &["model.safetensors"]),
+        (&["model.safetensors", "other.safetensors"], &["model.safetensors"]),
+        (&["diffusion_pytorch_model.safetensors", fp16], &["diffusion_pytorch_model.safetensors"]),
+        (&["consolidated.safetensors", "adapter_model.safetensors"], &["consolidated.safetensors"]),
+        (&["adapter_model.safetensors", "optimizer.safetensors"], &["adapter_model.safetensors"]),
+        (&["optimizer.safetensors"], &["optimizer.safetensors"]),
+        (&[&one, &two], &[&one, &two]),
+        (&[&one, &two, "consolidated.safetensors", "mtp.safetensors"], &[&one, &two]),
+        (&[&only, &one], &[&only]),
+        (
+            &["a-1-of-1.safetensors", "b-1-of-1.safetensors"],
+            &["a-1-of-1.safetensors", "b-1-of-1.safetensors"],
+        ),
+    ];
+    for (names, expected) in cases {
+        let directory = directory(names);
+        assert_eq!(opened(directory.path()), *expected, "{names:?}");
+        let checkpoint = Checkpoint::open(directory.path()).unwrap();
+        assert_eq!(checkpoint.left_out().len(), names.len() - expected.len(), "{names:?}");
+        let all = CheckpointOptions { all_files: true, ..CheckpointOptions::default() };
+        let locations = directory.path().into_locations().unwrap();
+        let checkpoint = Checkpoint::open_with(&Opener::default(), &all, locations).unwrap();
+        assert_eq!(checkpoint.shards().len(), names.len(), "{names:?}");
+        assert!(checkpoint.left_out().is_empty());
+    }
+    for (names, kind, part) in [
+        (
+            vec![one.as_str()],
+            ErrorKind::NotFound,
+            "has 1 of the 2 shards of \"model\"; shard 2 is missing",
+        ),
+        (
+            vec![&one, &two, &only],
+            ErrorKind::InvalidCheckpoint,
+            "has two complete sets of shards of \"model\"",
+        ),
+        (
+            vec![fp16],
+            ErrorKind::NotFound,
+            "of no variant, but files of variant \"fp16\"; choose them with --variant",
+        ),
+    ] {
+        let (got, sentence) = refused(directory(&names).path());
+        assert!(got == kind && sentence.contains(part), "{names:?}: {got:?} {sentence}");
+    }
+}
+
+#[test]
+fn a_variant_is_its_index_its_file_or_its_shards() {
+    let directory = directory(&[
+        "model.safetensors",
+        "model.fp16.safetensors",
+        "model.bf16-00001-of-00001.safetensors",
+        "model-00001-of-00001.fp8.safetensors",
+    ]);
+    write_index(&directory, "model.safetensors.index.int4.json", "model.fp16.safetensors");
+    let open = |variant: &str| {
+        let options =
+            CheckpointOptions { variant: Some(variant.into()), ..CheckpointOptions::default() };
+        let locations = directory.path().into_locations().unwrap();
+        let checkpoint = Checkpoint::open_with(&Opener::default(), &options, locations)?;
+        Ok::<_, Error>(checkpoint.tensors()[0].name().to_owned())
+    };
+    for (variant, tensor) in [
+        ("fp16", "model.fp16.safetensors"),
+        ("bf16", "model.bf16-00001-of-00001.safetensors"),
+        ("fp8", "model-00001-of-00001.fp8.safetensors"),
+        ("int4", "model.fp16.safetensors"),
+    ] {
+        assert_eq!(open(variant).unwrap(), tensor);
+    }
+    let named = directory.path().join("model.safetensors.index.int4.json");
+    assert_eq!(opened(named), ["model.fp16.safetensors"]);
+    let error = open("fp32").unwrap_err().to_string();
+    assert!(
+        error.contains("of variant \"fp32\", but files of no variant, of variant \"bf16\""),
+        "{error}"
+    );
+}
+
+/// An index whose `weight_map` is empty hid the complete `model.safetensors` beside it, and the load
+/// gave no tensor and exit status 0.
+#[test]
+fn an_empty_index_hides_no_file() {
+    let directory = directory(&["model.safetensors"]);
+    fs::write(directory.path().join("model.safetensors.index.json"), r#"{"weight_map":{}}"#)
+        .unwrap();
+    assert_eq!(opened(directory.path()), ["model.safetensors"]);
 }

@@ -6,7 +6,7 @@
 use super::context::Entered;
 use super::layout::{Addresses, Layout};
 use super::memory::{DeviceMemory, check_is_of_gpu};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::tensor::{GpuMemory, LoadedTensors, Offsets, Storage};
@@ -49,13 +49,15 @@ pub(super) fn check_memory(
     }
     let staging = match staging_bytes {
         0 => String::new(),
-        bytes => format!(" (and {bytes} for staging)"),
+        bytes => format!(" (and {} for staging)", Size(bytes)),
     };
     let gpu = entered.context().device();
     let sentence = format!(
-        "{gpu}: the tensors need {tensors} bytes{staging} and {free} of the GPU's {total} are \
-         free; free memory on it, or load fewer tensors to it (a device map spreads them over \
-         several GPUs)"
+        "{gpu}: the tensors need {}{staging} and {} of the GPU's {} are free; free memory on it, \
+         or load fewer tensors to it (a device map spreads them over several GPUs)",
+        Size(tensors),
+        Size(free),
+        Size(total)
     );
     Err(Error::new(ErrorKind::OutOfMemory, sentence))
 }

@@ -25,6 +25,7 @@ use crate::location::Location;
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::ring::FullSlot;
+use crate::sys::spawn_scoped;
 use crate::timeline::Stage;
 use parking_lot::Mutex;
 use std::ops::Range;
@@ -277,7 +278,8 @@ impl DeviceTransfer for CudaTransfer {
             let run = &run;
             // The thread owns the receiver. If the thread fails, the remaining copies are waited for
             // and dropped, and the copy thread stops at its next slot.
-            let completion = scope.spawn(move || self.complete_copies(run, receiver));
+            let completing = move || self.complete_copies(run, receiver);
+            let completion = spawn_scoped(scope, "ringload-copied", completing)?;
             let copying = self.copy_slots(run, &entered, &sender);
             drop(sender); // the completion thread ends after the remaining copies
             let completion = completion.join().unwrap_or_else(|panic| resume_unwind(panic));

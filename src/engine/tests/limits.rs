@@ -2,7 +2,7 @@
 //! drops its tensors never gets an error.
 
 use super::{Rig, loader};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Size};
 use crate::load::Loader;
 use crate::options::{MemoryLimit, Order};
 use crate::source::memory::Fault;
@@ -92,7 +92,11 @@ fn a_consumer_that_holds_everything_gets_an_error_and_keeps_its_tensors_intact()
         assert!(took >= PATIENCE && took < PATIENCE * 40, "after {took:?}");
         assert!(!held.is_empty() && held.len() <= 4);
         let ring = stream.ring().upgrade().unwrap();
-        let named = format!("take {} of the ring's {} bytes", ring.usage().bytes, ring.capacity());
+        let named = format!(
+            "take {} of the ring's {} and",
+            Size(ring.usage().bytes as u64),
+            Size(ring.capacity() as u64)
+        );
         assert!(error.to_string().contains(&named), "{error}");
         assert!(stream.next().is_none());
         drop((stream, ring));

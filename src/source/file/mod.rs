@@ -5,4 +5,4 @@ mod open;
 
 pub(super) use identity::FileIdentity;
 pub use open::DirectFile;
-pub(super) use open::{OpenFile, open_regular};
+pub(super) use open::{OpenFile, SAFETENSORS};

@@ -3,11 +3,14 @@
 use super::identity::FileIdentity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::residency::resident_bytes;
-use std::fs::{File, OpenOptions};
+use crate::sys::{open_nonblocking, open_regular};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+/// The files of sources, in messages.
+pub(in crate::source) const SAFETENSORS: &str = "safetensors file";
 
 /// The descriptors of one file. They are closed when the last reader is dropped.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ impl OpenFile {
     /// # Errors
     /// As [`open_regular`]; [`Changed`](ErrorKind::Changed) if the identity differs.
     pub fn open(path: &Path, identity: FileIdentity) -> Result<Self> {
-        let buffered = open_regular(path)?;
+        let buffered = open_regular(path, SAFETENSORS)?;
         identity.check(&buffered, path)?;
         let (path, buffered) = (path.to_owned(), Arc::new(buffered));
         Ok(Self { path, identity, buffered, direct: OnceLock::new() })
@@ -82,37 +85,12 @@ impl DirectFile {
     }
 }
 
-/// Opens `path` for reading if it is a regular file. Never blocks, not even on a FIFO.
-///
-/// # Errors
-/// The errors of opening; [`InvalidInput`](ErrorKind::InvalidInput) for anything but a
-/// regular file.
-pub(in crate::source) fn open_regular(path: &Path) -> Result<File> {
-    let fail = |e| Error::from_io(format_args!("open {}", path.display()), e);
-    let file = open_with(path, 0).map_err(fail)?;
-    let kind = file.metadata().map_err(fail)?.file_type();
-    let what = match () {
-        () if kind.is_file() => return Ok(file),
-        () if kind.is_dir() => "a directory",
-        () if kind.is_fifo() => "a FIFO",
-        () if kind.is_block_device() || kind.is_char_device() => "a device",
-        () => "not a regular file",
-    };
-    let sentence = format!("{} is {what}; name a regular safetensors file", path.display());
-    Err(Error::new(ErrorKind::InvalidInput, sentence))
-}
-
 /// Opens `path` for direct reads, or returns the reason why that is not possible.
 fn open_direct(path: &Path, identity: &FileIdentity) -> Result<Arc<File>, String> {
-    let direct = open_with(path, libc::O_DIRECT).map_err(|refusal| refusal.to_string())?;
+    let direct = open_nonblocking(path, libc::O_DIRECT).map_err(|refusal| refusal.to_string())?;
     // The path may have been replaced by another file.
     match FileIdentity::of(&direct) {
         Ok(now) if identity.is_still(&now) => Ok(Arc::new(direct)),
         _ => Err("the path leads to another file now".to_owned()),
     }
-}
-
-fn open_with(path: &Path, flags: libc::c_int) -> io::Result<File> {
-    let flags = flags | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }

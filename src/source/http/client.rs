@@ -16,7 +16,7 @@ use super::pool::{Pool, ServerOrigin};
 use super::request::send_request;
 use super::server::ServerState;
 use super::stall::StallTimeout;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::RemoteOptions;
 use crate::source::counters::LoadCounters;
 use bytes::Bytes;
@@ -226,7 +226,8 @@ impl Client {
             match read {
                 Ok(0) => break,
                 Ok(read) if bytes.len() + read > max_bytes => {
-                    let sentence = format!("{origin} answers with more than {max_bytes} bytes");
+                    let sentence =
+                        format!("{origin} answers with more than {}", Size(max_bytes as u64));
                     return Err(Error::new(ErrorKind::Unsupported, sentence).into());
                 }
                 Ok(read) => bytes.extend_from_slice(&piece[..read]),

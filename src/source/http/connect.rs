@@ -8,6 +8,7 @@ use super::certificates::NamedCertificates;
 use super::socket::{Socket, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
+use crate::sys::{on_own_thread, open_regular, read_small};
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -19,7 +20,8 @@ use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -33,6 +35,8 @@ const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 
 /// How long one address of several may take before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
+
+const CERTIFICATES: &str = "file of certificates";
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -109,6 +113,12 @@ fn proxies(options: &RemoteOptions) -> Matcher {
 /// that is itself in a file which a variable names is trusted like one that such a file's authority
 /// issued.
 fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
+    // The crate opens whatever the variable names, and reports what it cannot open.
+    let named = options.env("SSL_CERT_FILE");
+    let named = named.map_or(Ok(()), |path| open_regular(Path::new(&path), CERTIFICATES).map(drop));
+    if let Some(special) = named.err().filter(|error| error.kind() == ErrorKind::InvalidInput) {
+        return Err(special);
+    }
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     let mut named = match options.env("SSL_CERT_FILE") {
@@ -147,7 +157,8 @@ fn is_aes_128(suite: CipherSuite) -> bool {
 }
 
 fn bundle_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let certificates = read_small(Path::new(path), CERTIFICATES)?;
+    let certificates = CertificateDer::pem_slice_iter(&certificates).collect::<Result<_, _>>();
     certificates.map_err(|error| {
         let sentence = format!("AWS_CA_BUNDLE: cannot read certificates from {path:?}; check it");
         Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
@@ -300,8 +311,10 @@ impl TcpConnector {
         if let Some(known) = self.names.lock().get_mut(&key).filter(|known| is_fresh(known)) {
             return Ok(known.rotated());
         }
-        let all: Vec<_> = tokio::net::lookup_host((host, port))
-            .await
+        let name = (host.to_owned(), port);
+        let resolved = on_own_thread(move || name.to_socket_addrs()).await;
+        let all: Vec<_> = resolved
+            .map_err(io::Error::other)?
             .map_err(|error| io::Error::other(Unresolved(error.to_string())))?
             .collect();
         let next = fastrand::usize(..1 << 16);

@@ -3,6 +3,7 @@
 //! credentials must not tie the socket of a credential server to its own runtime.
 
 use crate::error::{Error, Result};
+use crate::sys::spawn;
 use std::future::Future;
 use std::sync::mpsc;
 use tokio::runtime::{Builder, Handle};
@@ -29,8 +30,7 @@ impl ControlThread {
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         };
-        let thread = std::thread::Builder::new().name("ringload-control".to_owned());
-        thread.spawn(body).map_err(fail)?;
+        spawn("ringload-control", body)?;
         Ok(Self { handle, _alive: alive })
     }
 

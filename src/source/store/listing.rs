@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// The maximum number of pages that are read. A page has a thousand names or more.
 const PAGES_MAX: usize = 1000;
+/// The maximum length of all pages together. A million names take about 200 MiB in XML.
+const LISTING_BYTES_MAX: usize = 256 << 20;
 
 /// A parsed page, or the reason why the response is not a page.
 pub(super) type ParsedPage<T> =
@@ -31,7 +33,7 @@ pub(super) struct ListingPage<T> {
 /// # Errors
 /// The errors of the requests; `not_a_listing`; [`Io`](ErrorKind::Io) for a page that
 /// leads to itself; [`Unsupported`](ErrorKind::Unsupported) for a listing of more than
-/// [`PAGES_MAX`] pages.
+/// [`PAGES_MAX`] pages or [`LISTING_BYTES_MAX`].
 pub(super) async fn read_pages<T>(
     client: &Arc<Client>,
     policy: &dyn RequestPolicy,
@@ -42,22 +44,32 @@ pub(super) async fn read_pages<T>(
     parse: impl Fn(&Response<Bytes>) -> ParsedPage<T>,
 ) -> Result<Vec<T>> {
     let fail = |(kind, why)| Error::new(kind, format!("cannot {doing}: {why}"));
-    let (mut items, mut token) = (Vec::new(), None);
+    let (mut items, mut token, mut left_bytes) = (Vec::new(), None, LISTING_BYTES_MAX);
     for _ in 0..PAGES_MAX {
         let build = || Ok(get(url(token.as_deref())?));
         let response = client.fetch(policy, doing, page_bytes_max, build).await?;
+        left_bytes = left_bytes.saturating_sub(response.body().len());
         let page = parse(&response).map_err(|error| fail(not_a_listing).with_source(error))?;
         items.extend(page.items);
         match page.next.filter(|next| !next.is_empty()) {
             None => return Ok(items),
+            Some(_) if left_bytes == 0 => break,
             next if next == token => {
                 return Err(fail((ErrorKind::Io, "a page of the listing leads to itself")));
             }
             next => token = next,
         }
     }
-    let why = "it holds too many objects; name the checkpoint's files";
-    Err(fail((ErrorKind::Unsupported, why)))
+    Err(too_long(doing))
+}
+
+fn too_long(doing: &str) -> Error {
+    let (pages, size) = (PAGES_MAX, LISTING_BYTES_MAX >> 20);
+    let sentence = format!(
+        "cannot {doing}: the listing has more than {pages} pages or {size} MiB; name the \
+         checkpoint's files, or a directory with fewer objects"
+    );
+    Error::new(ErrorKind::Unsupported, sentence)
 }
 
 /// The object `path` of `len_bytes` as listed in `directory` (`""`, or ending in `/`). `None` where it

@@ -1,7 +1,9 @@
 //! Requests to a cloud's metadata server, which exists only on that cloud's machines. On other
 //! machines a request may never be answered, so its time limit is short there.
 
+use crate::sys::read_small_text;
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 /// The time limit on the cloud's own machines, whose metadata server is slow while they boot.
@@ -18,6 +20,6 @@ pub(super) async fn request<T>(in_cloud: bool, request: impl Future<Output = T>)
 
 /// Whether the firmware field `name` (a file of `/sys/class/dmi/id`) starts with `text`.
 pub(super) fn firmware_says(name: &str, text: &str) -> bool {
-    let value = std::fs::read_to_string(format!("/sys/class/dmi/id/{name}"));
+    let value = read_small_text(&Path::new("/sys/class/dmi/id").join(name), "firmware field");
     value.is_ok_and(|value| value.trim().starts_with(text))
 }

@@ -10,6 +10,7 @@ use super::requests::{bearer, is_transient};
 use crate::error::{Error, ErrorKind};
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
+use crate::sys::{on_own_thread, read_small};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, header};
@@ -19,7 +20,7 @@ use reqsign_core::{
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -108,8 +109,7 @@ async fn send(client: &Client, request: &Request<Bytes>) -> crate::Result<Respon
 
 impl FileRead for ClientEnvironment {
     async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
-        std::fs::read(path).map_err(|error| {
-            let error = Error::from_io(format_args!("read {path}"), error);
+        read_small(Path::new(path), "credentials file").map_err(|error| {
             reqsign_core::Error::config_invalid(error.to_string()).with_source(error)
         })
     }
@@ -140,7 +140,7 @@ impl CommandExecute for ClientEnvironment {
         command.args(args).stdin(Stdio::null());
         let work = async move {
             // The thread for small requests must not wait for a program.
-            let running = tokio::task::spawn_blocking(move || command.output());
+            let running = on_own_thread(move || command.output());
             Ok(tokio::time::timeout(COMMAND_TIMEOUT, running).await)
         };
         let why = match self.client()?.on_control(work).await {
@@ -152,7 +152,7 @@ impl CommandExecute for ClientEnvironment {
                 });
             }
             Ok(Ok(Ok(Err(error)))) => error.to_string(),
-            Ok(Ok(Err(_))) => "it panicked".to_owned(),
+            Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(_)) => format!("it took more than {} s", COMMAND_TIMEOUT.as_secs()),
             Err(error) => error.to_string(),
         };

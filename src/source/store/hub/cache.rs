@@ -8,6 +8,7 @@
 use super::repo_path::{is_commit, split};
 use crate::options::RemoteOptions;
 use crate::source::store::traits::{ListDepth, ListEntry};
+use crate::sys::read_small_text;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -33,7 +34,10 @@ impl HubCache {
     pub fn commit(&self, revision: &str) -> Option<String> {
         let commit = match is_commit(revision) {
             true => revision.to_owned(),
-            false => fs::read_to_string(below(self.folder.join("refs"), revision)?).ok()?,
+            false => {
+                let path = below(self.folder.join("refs"), revision)?;
+                read_small_text(&path, "reference").ok()?
+            }
         };
         let commit = commit.trim();
         let is_cached = is_commit(commit) && self.snapshot(commit).is_dir();

@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::{ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
-use crate::options::{RemoteOptions, RetryLimits};
+use crate::options::{CheckpointOptions, RemoteOptions, RetryLimits};
 use crate::source::Opener;
 use crate::source::store::Checksum;
 use crate::test_files::file_at;
@@ -44,7 +44,11 @@ impl User {
     }
 
     fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
-        Checkpoint::open_with(&Opener::new(self.options()), locations.into_locations()?)
+        Checkpoint::open_with(
+            &Opener::new(self.options()),
+            &CheckpointOptions::default(),
+            locations.into_locations()?,
+        )
     }
 
     #[track_caller]
@@ -214,7 +218,9 @@ fn cached_files_of_the_commit_are_read_from_the_cache() {
     let mut options = user.options();
     options.verify = true;
     let locations = "hf://o/r/a.safetensors".into_locations().unwrap();
-    let checkpoint = Checkpoint::open_with(&Opener::new(options), locations).unwrap();
+    let checkpoint =
+        Checkpoint::open_with(&Opener::new(options), &CheckpointOptions::default(), locations)
+            .unwrap();
     assert_eq!(checkpoint.shards()[0].source().kind(), "hub");
 }
 
@@ -276,7 +282,7 @@ fn each_checkpoint_is_of_the_commit_at_the_time_that_it_is_opened() {
     let opener = Opener::new(User::new(&server.url()).options());
     let open = || {
         let locations = ["hf://o/r/a.safetensors", "hf://o/r/b.safetensors"].into_locations();
-        Checkpoint::open_with(&opener, locations.unwrap()).unwrap()
+        Checkpoint::open_with(&opener, &CheckpointOptions::default(), locations.unwrap()).unwrap()
     };
     let names = |checkpoint: &Checkpoint, word: &str| {
         let mut tensors = checkpoint.tensors().iter();

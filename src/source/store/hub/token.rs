@@ -4,8 +4,8 @@ use super::cache;
 use crate::error::{Error, Result};
 use crate::options::RemoteOptions;
 use crate::source::store::requests::bearer;
+use crate::sys::read_small_text;
 use http::HeaderValue;
-use std::fs;
 
 /// The value of the `Authorization` header, if there is a token.
 ///
@@ -26,7 +26,7 @@ pub(super) fn find(options: &RemoteOptions) -> Result<Option<HeaderValue>> {
 fn from_file(options: &RemoteOptions) -> Option<(String, String)> {
     let path = cache::env_path(options, "HF_TOKEN_PATH")
         .or_else(|| Some(cache::home(options)?.join("token")))?;
-    let token = fs::read_to_string(&path).ok()?;
+    let token = read_small_text(&path, "token file").ok()?;
     Some((path.display().to_string(), token))
 }
 

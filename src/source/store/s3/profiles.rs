@@ -11,10 +11,11 @@
 //! precedence over those of the config file. A nested setting is stored as `s3.endpoint_url`. There
 //! are no quotes and no escapes; `#` and `;` begin a comment at the start of a line or after a blank.
 
+use crate::error::ErrorKind;
 use crate::options::RemoteOptions;
+use crate::sys::read_small;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 /// The settings of one section.
 type Section = HashMap<String, String>;
@@ -60,12 +61,12 @@ impl Profiles {
         let Some(path) = expand(options, &shown) else {
             return format!("{shown} (HOME is not set)");
         };
-        match fs::read(path) {
+        match read_small(&path, "AWS settings") {
             Ok(text) => {
                 self.merge(&String::from_utf8_lossy(&text), config);
                 shown
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => format!("{shown} (not there)"),
+            Err(error) if error.kind() == ErrorKind::NotFound => format!("{shown} (not there)"),
             Err(error) => format!("{shown} ({error})"),
         }
     }

@@ -4,12 +4,14 @@
 
 use super::issued::{FoundAws, IssuedCredential, denied, unusable};
 use super::request::{CONFIGURED, send};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
 use crate::source::store::requests::{get, secret_value};
+use crate::sys::read_small_text;
 use http::{HeaderValue, Uri, header};
 use std::net::IpAddr;
+use std::path::Path;
 
 /// The agent of ECS, to which relative URIs refer.
 const ECS: &str = "http://169.254.170.2";
@@ -79,8 +81,7 @@ fn token(options: &RemoteOptions) -> Result<Option<HeaderValue>> {
     const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
     let (name, token) = match (options.env(FILE), options.env(TOKEN)) {
         (Some(path), _) => {
-            let token = std::fs::read_to_string(&path)
-                .map_err(|error| Error::from_io(format_args!("read {path} ({FILE})"), error))?;
+            let token = read_small_text(Path::new(&path), FILE)?;
             (FILE, token)
         }
         (None, Some(token)) => (TOKEN, token),

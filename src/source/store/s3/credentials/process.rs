@@ -6,6 +6,7 @@
 use super::issued::{IssuedCredential, denied};
 use crate::error::{Error, Result};
 use crate::source::store::s3::aws_credential::AwsCredential;
+use crate::sys::{on_own_thread, spawn};
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -22,8 +23,7 @@ const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// When it fails, exceeds its time limit, or prints something else.
 pub(super) async fn run(command: String) -> Result<AwsCredential> {
-    let running = tokio::task::spawn_blocking(move || output(&command, TIMEOUT));
-    let output = running.await.map_err(|_| denied("running the credential_process panicked"))??;
+    let output = on_own_thread(move || output(&command, TIMEOUT)).await??;
     IssuedCredential::from_json("the credential_process", &output)
 }
 
@@ -36,12 +36,12 @@ fn output(command: &str, timeout: Duration) -> Result<Vec<u8>> {
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = shell.spawn().map_err(fail)?;
     let (stdout, (sender, printed)) = (child.stdout.take(), mpsc::channel());
-    std::thread::spawn(move || {
+    spawn("ringload-credentials", move || {
         let mut bytes = Vec::new();
         let read = stdout.map(|out| out.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes));
         // If the command failed or took too long, the receiver is gone.
         let _ = sender.send(read.transpose().map(|_| bytes));
-    });
+    })?;
     let status = wait(&mut child, deadline).map_err(fail)?.ok_or_else(|| late(timeout))?;
     if !status.success() {
         return Err(denied(format!(

@@ -10,6 +10,7 @@ use crate::source::store::requests::{get, secret_value};
 use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::{Profiles, expand};
 use crate::source::store::s3::{address, time};
+use crate::sys::read_small;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use reqsign_core::hash::hex_sha1;
@@ -134,7 +135,7 @@ fn request(client: &Client, login: &SsoLogin) -> Result<Request<Bytes>> {
 fn cached_token(client: &Client, login: &SsoLogin) -> Result<String> {
     let name = hex_sha1(login.cache_key.as_bytes());
     let path = expand(&client.options, &format!("~/.aws/sso/cache/{name}.json"));
-    let bytes = path.and_then(|path| std::fs::read(path).ok());
+    let bytes = path.and_then(|path| read_small(&path, "login (SSO)").ok());
     let bytes = bytes.ok_or_else(|| log_in(login, "is missing"))?;
     let Ok(token) = serde_json::from_slice::<CachedToken>(&bytes) else {
         return Err(log_in(login, "cannot be read"));

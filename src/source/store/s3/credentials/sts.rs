@@ -3,7 +3,7 @@
 use super::issued::{IssuedCredential, denied, not_a_credential, unusable};
 use super::request::{CONFIGURED, send};
 use super::role_chain::Role;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::location::escape::segment;
 use crate::options::RemoteOptions;
 use crate::source::http::{Client, ErrorBody, ErrorResponse, ServerOrigin};
@@ -12,9 +12,11 @@ use crate::source::store::s3::address::{domain, is_region};
 use crate::source::store::s3::aws_credential::AwsCredential;
 use crate::source::store::s3::profiles::Profiles;
 use crate::source::store::s3::sigv4::{Scope, sign};
+use crate::sys::read_small_text;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use serde::Deserialize;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// If the clocks differ by more than this, a rejected signature is blamed on the clock.
@@ -102,9 +104,7 @@ pub(super) async fn assume_with_token(
     role: &Role,
     token_file: &str,
 ) -> Result<AwsCredential> {
-    let token = std::fs::read_to_string(token_file).map_err(|error| {
-        Error::from_io(format_args!("read the web identity token in {token_file}"), error)
-    })?;
+    let token = read_small_text(Path::new(token_file), "web identity token in")?;
     let form = form("AssumeRoleWithWebIdentity", role, ("WebIdentityToken", Some(token.trim())));
     let response = post(client, form_request(sts, &form)).await?;
     credential_of(&response, role)

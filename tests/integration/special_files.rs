@@ -1,0 +1,120 @@
+//! Whatever names a file, only a regular file is opened.
+//!
+//! A past bug: a directory whose index was a FIFO made `load` hang without end, and one whose index
+//! was a link to /dev/zero read 1 GiB first. The same held for files of credentials and
+//! certificates, for the token of the Hub and for `--trace`. So every file is opened by one
+//! function, `sys::open_regular`, and the last test finds any code that opens files otherwise.
+
+use crate::common::command::{ringload, run};
+use crate::common::{self, Expected, directory, write};
+use crate::source_tree::calls_in_sources;
+use nix::sys::stat::Mode;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+/// A port of this machine at which nothing listens.
+const NOTHING: &str = "http://127.0.0.1:9";
+
+/// Makes `path` a FIFO, a link to an endless device, a directory or a socket.
+fn make(kind: &str, path: &Path) {
+    match kind {
+        "a FIFO" => nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap(),
+        "a device" => symlink("/dev/zero", path).unwrap(),
+        "a directory" => fs::create_dir(path).unwrap(),
+        _ => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+    }
+}
+
+#[test]
+fn an_index_that_is_no_file_is_refused() {
+    for kind in ["a FIFO", "a device", "a directory", "a socket"] {
+        // Short, because the path of a socket is.
+        let directory = tempfile::tempdir().unwrap();
+        let index = directory.path().join("model.safetensors.index.json");
+        make(kind, &index);
+        let named = run(ringload().arg("inspect").arg(&index)).failure();
+        assert!(named.contains(&format!(" is {kind}; name a regular ")) || kind == "a directory");
+        let found = run(ringload().arg("load").arg(directory.path())).failure();
+        // A directory is no file of the checkpoint that holds it.
+        let why = if kind == "a directory" { "no *.safetensors file in" } else { kind };
+        assert!(found.contains(why), "{kind}: {found}");
+    }
+}
+
+#[test]
+fn files_that_variables_name_are_refused() {
+    const S3: &str = "s3://bucket/m.safetensors";
+    const HTTPS: &str = "https://127.0.0.1:9/m.safetensors";
+    let role = ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r");
+    let full_uri = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", NOTHING);
+    let azure = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
+    let account = ("AZURE_STORAGE_ACCOUNT_NAME", "account");
+    // The variable, the location, variables that go with it, and whether the message has to say why.
+    let cases: [(&str, &str, &[(&str, &str)], bool); 9] = [
+        ("AWS_CONFIG_FILE", S3, &[], true),
+        ("AWS_SHARED_CREDENTIALS_FILE", S3, &[], true),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", S3, &[role], true),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", S3, &[full_uri], true),
+        ("AWS_CA_BUNDLE", HTTPS, &[], true),
+        ("SSL_CERT_FILE", HTTPS, &[], true),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "gs://bucket/m.safetensors", &[], true),
+        (
+            "AZURE_FEDERATED_TOKEN_FILE",
+            "az://c/m.safetensors",
+            &[azure[0], azure[1], account],
+            false,
+        ),
+        ("HF_TOKEN_PATH", "hf://owner/repo/m.safetensors", &[("HF_ENDPOINT", NOTHING)], false),
+    ];
+    let directory = directory();
+    let [fifo, zero] = common::paths(directory.path(), ["fifo", "zero"]);
+    make("a FIFO", &fifo);
+    make("a device", &zero);
+    for (variable, location, others, says_why) in cases {
+        for (path, kind) in [(&fifo, "a FIFO"), (&zero, "a device")] {
+            let mut command = ringload();
+            command.env_clear().envs(others.iter().copied()).env(variable, path);
+            command.env("HOME", directory.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+            command.env("AZURE_AUTHORITY_HOST", NOTHING).env("AWS_REGION", "us-east-1");
+            let told = run(command.args(["load", location])).failure();
+            assert!(!says_why || told.contains(kind), "{variable}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_trace_is_not_written_to_a_pipe_that_nobody_reads() {
+    let directory = directory();
+    let [model, fifo] = common::paths(directory.path(), ["m.safetensors", "trace"]);
+    write(&model, &[Expected::of_bytes("t", 10, 1)], None);
+    make("a FIFO", &fifo);
+    let told = run(ringload().arg("load").arg(&model).arg("--trace").arg(&fifo)).failure();
+    assert!(told.contains("cannot write the trace to"), "{told}");
+}
+
+/// Everything below `src/` that opens a file, other than `sys::open` and the files named here.
+#[test]
+fn every_file_is_opened_by_the_same_function() {
+    const CALLS: [&str; 6] = [
+        " File::open(",
+        "File::options(",
+        "OpenOptions::new(",
+        "fs::read(",
+        "read_to_string(",
+        "pem_file_iter(",
+    ];
+    let allowed = [
+        "src/sys/open.rs",
+        // The cache has rules of its own for its directory.
+        "src/cache/",
+        // Opens directories, to sync them, and the files that it has written.
+        "src/load/download/",
+        // Measures bare O_DIRECT reads of the bench's own files.
+        "src/bin/ringload/bench/bare.rs",
+        // Reads from sockets of tests.
+        "src/test_server.rs",
+    ];
+    let offences = calls_in_sources(&CALLS, &allowed);
+    assert!(offences.is_empty(), "use sys::open_regular:\n{}", offences.join("\n"));
+}
