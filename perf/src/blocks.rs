@@ -27,7 +27,6 @@ pub fn rewrite(path: &Path, blocks: &[Block]) -> Result<()> {
 ///
 /// # Errors
 /// As [`rewrite`].
-#[cfg(test)]
 pub fn stale(path: &Path, blocks: &[Block]) -> Result<Vec<&'static str>> {
     let document = read(path)?;
     let mut names = Vec::new();

@@ -17,6 +17,7 @@
 
 mod blocks;
 mod client;
+mod figures;
 mod files;
 mod lab;
 mod limit;
@@ -34,7 +35,6 @@ mod tools;
 
 use anyhow::Result;
 use clap::Parser;
-use ringload_measure::stats;
 use std::path::PathBuf;
 
 /// Measures ringload, its peers and the limits of the hardware.
@@ -55,6 +55,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         records: PathBuf,
     },
+    /// Compare the figures of README.md and docs/ with the records in perf/results
+    Figures(figures::Args),
     /// Predict load times on other machines, or check the prediction against records
     Simulate(simulate::Args),
     /// Measure one limit in this process (started by a session)
@@ -70,6 +72,7 @@ fn main() -> Result<()> {
             println!("{}", report::render(&records)?.display());
             Ok(())
         }
+        Some(Command::Figures(args)) => figures::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Limit(limit)) => limit::run(limit),
     }

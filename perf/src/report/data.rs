@@ -48,7 +48,7 @@ pub const LAST: Figure = |run| run.last_tensor_seconds;
 pub const BYTES: Figure = |run| Some(run.bytes as f64);
 
 /// The lowest, the median and the highest figure.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Spread {
     pub low: f64,
     pub median: f64,

@@ -9,7 +9,7 @@
 //!
 //! Plots are inline SVG, so the page needs no scripts and no network.
 
-mod data;
+pub mod data;
 mod page;
 mod plots;
 
@@ -22,7 +22,8 @@ use crate::records::Record;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
-pub use page::{html, terminal};
+pub use data::Report;
+pub use page::{environment, html, terminal};
 
 /// The records of a file, one JSON object a line.
 pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
