@@ -3,6 +3,7 @@
 use crate::failure::Outcome;
 use crate::format::{self, Align};
 use crate::output;
+use ringload::internals::Escaped;
 use ringload::{
     CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, Pruned,
 };
@@ -114,7 +115,7 @@ fn row(entry: &CacheEntry) -> [String; 4] {
         format::size(entry.len_bytes),
         present,
         format!("{} ago", format::duration(age.max(1.0))),
-        entry.location.escape_debug().to_string(),
+        Escaped(&entry.location).to_string(),
     ]
 }
 
@@ -149,7 +150,7 @@ fn write_checked(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
         corrupt => format!("{} CORRUPT", format::count(corrupt, "page")),
     };
     let bytes = format::size(checked.checked_bytes);
-    writeln!(out, "{bytes} {result}  {}", checked.entry.location.escape_debug())
+    writeln!(out, "{bytes} {result}  {}", Escaped(&checked.entry.location))
 }
 
 fn removed(pruned: &Pruned, json: bool) -> Outcome {

@@ -1,5 +1,6 @@
 //! The error type of the subcommands.
 
+use ringload::internals::Escaped;
 use std::error::Error;
 use std::io;
 
@@ -29,7 +30,8 @@ impl Failure {
         let mut last = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
-            let text = error.to_string();
+            // Errors of other crates may repeat bytes of a file or a server.
+            let text = Escaped(error).to_string();
             if text != last {
                 report.push_str("\ncaused by: ");
                 report.push_str(&text);

@@ -1,9 +1,16 @@
 //! Readable numbers and tables: sizes in powers of two, speeds in powers of ten.
 
 use ringload::MemoryLimit;
+use ringload::internals::Escaped;
 use std::io::{self, Write};
 
 const BYTES_PER_GIGABYTE: f64 = 1e9;
+/// How much of a name and of a shape is shown, as in errors. A file may hold a name of 100 MB, and a
+/// table is as wide as its widest cell.
+const NAME_CHARS_MAX: usize = 200;
+const DIMENSIONS_MAX: usize = 16;
+/// Cells are padded to at most this many characters. `format!` panics above 65,535.
+const PADDED_CHARS_MAX: usize = 4 * NAME_CHARS_MAX;
 const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
 
 /// `bytes` in the largest unit (KiB, MiB, GiB, ...) that makes it at least 1.
@@ -47,10 +54,19 @@ pub fn count(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-/// A shape as `[2, 3]`; `[]` for a scalar.
+/// A shape as `[2, 3]`; `[]` for a scalar. Cut after [`DIMENSIONS_MAX`] dimensions.
 pub fn shape(dimensions: &[usize]) -> String {
-    let dimensions: Vec<_> = dimensions.iter().map(usize::to_string).collect();
-    format!("[{}]", dimensions.join(", "))
+    let shown = dimensions.iter().take(DIMENSIONS_MAX).map(usize::to_string);
+    let more = (dimensions.len() > DIMENSIONS_MAX).then(|| "...".to_owned());
+    format!("[{}]", shown.chain(more).collect::<Vec<_>>().join(", "))
+}
+
+/// A name from a file, with its control characters escaped. Cut after [`NAME_CHARS_MAX`] characters.
+pub fn name(name: &str) -> String {
+    match name.char_indices().nth(NAME_CHARS_MAX) {
+        None => Escaped(name).to_string(),
+        Some((end, _)) => format!("{}...", Escaped(&name[..end])),
+    }
 }
 
 /// Bytes as lower-case hexadecimal digits.
@@ -65,7 +81,7 @@ pub enum Align {
     Right,
 }
 
-/// Writes rows in columns as wide as their widest cell, two spaces apart.
+/// Writes rows in columns as wide as their widest cell (up to [`PADDED_CHARS_MAX`]), two spaces apart.
 ///
 /// # Errors
 /// The errors of `out`.
@@ -77,7 +93,7 @@ pub fn table<const N: usize>(
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
+            *width = cell.chars().count().min(PADDED_CHARS_MAX).max(*width);
         }
     }
     for row in rows {
@@ -149,6 +165,7 @@ mod tests {
     fn shapes_and_digests() {
         assert_eq!(shape(&[]), "[]");
         assert_eq!(shape(&[2, 3]), "[2, 3]");
+        assert!(shape(&[1; 20_000]).ends_with(", 1, ...]"));
         assert_eq!(hex(&[0x00, 0x1f, 0xff]), "001fff");
     }
 

@@ -5,6 +5,7 @@ use crate::format::{self, Align};
 use crate::locations::Locations;
 use crate::options::{self, StorageOptions};
 use crate::output;
+use ringload::internals::Escaped;
 use ringload::{Checkpoint, Dtype, Shard, TensorInfo};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -49,16 +50,21 @@ fn print_listing(out: &mut dyn Write, checkpoint: &Checkpoint) -> io::Result<()>
     format::table(out, [Left, Right, Left, Right], &shards.collect::<Vec<_>>())?;
 
     writeln!(out, "\n{}", totals(checkpoint))?;
+    for name in checkpoint.missing() {
+        writeln!(out, "missing   {}", name.escape_debug())?;
+    }
+    for location in checkpoint.left_out() {
+        writeln!(out, "left out  {location}")?;
+    }
     for (key, value) in checkpoint.metadata() {
-        writeln!(out, "metadata  {key} = {}", value.escape_debug())?;
+        writeln!(out, "metadata  {} = {}", format::name(key), Escaped(value))?;
     }
     Ok(())
 }
 
 fn tensor_row(tensor: &TensorInfo) -> [String; 5] {
     [
-        // A name may hold control characters, which must not reach the terminal.
-        tensor.name().escape_debug().to_string(),
+        format::name(tensor.name()),
         tensor.dtype().to_string(),
         format::shape(tensor.shape()),
         format::size(tensor.len_bytes()),
@@ -91,6 +97,10 @@ struct Listing<'a> {
     shards: Vec<ShardEntry<'a>>,
     metadata: &'a BTreeMap<String, String>,
     tensors: Vec<TensorEntry<'a>>,
+    /// The tensors that an index names and no shard contains.
+    missing: &'a [String],
+    /// The safetensors files of directories that do not belong to the checkpoint.
+    left_out: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -123,6 +133,8 @@ impl<'a> Listing<'a> {
             shards: checkpoint.shards().iter().map(ShardEntry::of).collect(),
             metadata: checkpoint.metadata(),
             tensors: checkpoint.tensors().iter().map(TensorEntry::of).collect(),
+            missing: checkpoint.missing(),
+            left_out: checkpoint.left_out().iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -19,11 +19,13 @@ mod locations;
 mod manual;
 mod options;
 mod output;
+mod streams;
 
 use clap::{Parser, Subcommand};
 use failure::Outcome;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use streams::LossyStderr;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -67,7 +69,7 @@ impl Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.verbose);
-    match cli.command.run() {
+    match streams::check_output().and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
@@ -86,7 +88,8 @@ fn start_log(verbose: u8) {
         .from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(LossyStderr::default)
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .init();
 }

@@ -1,6 +1,7 @@
 //! The flags that set options of a loader, made from the table of [`Loader::options`].
 
 use clap::builder::ValueParser;
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use ringload::{Loader, LoaderOption, OptionGroup, OptionKind};
 use std::ffi::OsString;
@@ -22,10 +23,13 @@ const NOT_FLAGS: [&str; 7] = [
     "s3_session_token",
 ];
 
+/// The option whose values may be secret.
+const HEADER: &str = "header";
+
 /// The flags of all options of a load.
 pub type LoadOptions = LoaderOptions<true>;
-/// The flags of remote locations and of the local file cache alone, for commands that load no
-/// tensors.
+/// The flags of a checkpoint's files, of remote locations and of the local file cache, for commands
+/// that load no tensors.
 pub type StorageOptions = LoaderOptions<false>;
 
 /// The values of the flags that were given.
@@ -67,7 +71,9 @@ impl<const LOADS: bool> FromArgMatches for LoaderOptions<LOADS> {
             let values = matches.get_raw(option.name)?;
             Some((option.name, values.map(ToOwned::to_owned).collect()))
         };
-        Ok(Self { values: Self::table().filter_map(given).collect() })
+        let values: Vec<(_, Vec<OsString>)> = Self::table().filter_map(given).collect();
+        values.iter().try_for_each(|(name, values)| check_secret(name, values))?;
+        Ok(Self { values })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -81,6 +87,7 @@ fn argument(option: &'static LoaderOption) -> Arg {
     let flag: &'static str = option.name.replace('_', "-").leak();
     let argument = Arg::new(option.name).long(flag).help(option.help);
     let argument = match option.group {
+        OptionGroup::Files => argument.help_heading("Options for the files of a checkpoint"),
         OptionGroup::Remote => argument.help_heading("Options for object stores and web servers"),
         OptionGroup::Cache => argument.help_heading("Options for the local file cache"),
         _ => argument,
@@ -94,12 +101,23 @@ fn argument(option: &'static LoaderOption) -> Arg {
     }
 }
 
-/// Checks a value while arguments are parsed. A header is checked later, since clap's messages
-/// repeat the value, which may be secret.
+/// Checks the values of an option whose values may be secret, with a message that does not repeat
+/// them, as those of a value parser do.
+fn check_secret(name: &str, values: &[OsString]) -> Result<(), clap::Error> {
+    match Loader::new().set_all(name, values) {
+        Err(error) if name == HEADER => {
+            let sentence = format!("invalid value for '--{HEADER}': {error}\n");
+            Err(clap::Error::raw(ErrorKind::ValueValidation, sentence))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks a value while arguments are parsed, except that of a header (see [`check_secret`]).
 fn parser(option: &'static LoaderOption) -> ValueParser {
     match option.kind() {
         OptionKind::Path => clap::value_parser!(PathBuf),
-        _ if option.name == "header" => clap::value_parser!(String),
+        _ if option.name == HEADER => clap::value_parser!(String),
         _ => ValueParser::new(|text: &str| {
             Loader::new().set_all(option.name, &[text]).map(|_| text.to_owned())
         }),
@@ -136,7 +154,8 @@ mod tests {
         for wrong in [["--device-map", "a"], ["--engines", "x"], ["--cache-size", "none"]] {
             assert!(parse(&wrong).is_err_and(|error| error.exit_code() == 2), "{wrong:?}");
         }
-        let header = parse(&["--header", "s3cret"]).unwrap();
-        assert!(header.loader().is_err_and(|error| !error.to_string().contains("s3cret")));
+        let header = parse(&["--header", "s3cret"]).unwrap_err();
+        assert!(header.exit_code() == 2 && !header.to_string().contains("s3cret"), "{header}");
+        assert!(parse(&["--header", "A: s3cret"]).unwrap().loader().is_ok());
     }
 }

@@ -9,6 +9,7 @@ use crate::format;
 use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use ringload::Tensor;
+use ringload::internals::{Escaped, spawn_scoped};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -29,15 +30,20 @@ type Hashed = (Digests, Vec<Tensor>);
 
 impl<'scope> Digester<'scope> {
     /// Starts the workers, which keep the tensors that `retention` selects.
-    pub fn start(scope: &'scope Scope<'scope, '_>, retention: Retention) -> Self {
+    ///
+    /// # Errors
+    /// When not even one of them can be started.
+    pub fn start(scope: &'scope Scope<'scope, '_>, retention: Retention) -> ringload::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (queue, tensors) = mpsc::sync_channel(cores);
         let tensors = Arc::new(Mutex::new(tensors));
-        let workers = (0..cores).map(|_| {
+        let start = |_| {
             let tensors = Arc::clone(&tensors);
-            scope.spawn(move || work(&tensors, retention))
-        });
-        Digester { queue, workers: workers.collect() }
+            spawn_scoped(scope, "ringload-digest", move || work(&tensors, retention))
+        };
+        let mut workers = vec![start(0)?];
+        workers.extend((1..cores).map_while(|number| start(number).ok()));
+        Ok(Digester { queue, workers })
     }
 
     /// Queues a tensor; blocks while the queue is full.
@@ -83,18 +89,15 @@ fn work(tensors: &Mutex<Receiver<Tensor>>, retention: Retention) -> ringload::Re
 
 /// Writes the digests as `sha256sum` does: the digest, two spaces, the name.
 ///
-/// A name with a line break or a backslash is escaped, and its line begins with a backslash.
+/// A name with a control character or a backslash is escaped, and its line begins with a backslash.
 ///
 /// # Errors
 /// The errors of `out`.
 pub fn write(out: &mut dyn Write, digests: &Digests) -> io::Result<()> {
     for (name, digest) in digests {
-        if name.contains(['\\', '\n', '\r']) {
-            let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-            writeln!(out, "\\{digest}  {name}")?;
-        } else {
-            writeln!(out, "{digest}  {name}")?;
-        }
+        let escaped = Escaped(name.replace('\\', "\\\\")).to_string();
+        let mark = if escaped == *name { "" } else { "\\" };
+        writeln!(out, "{mark}{digest}  {escaped}")?;
     }
     Ok(())
 }

@@ -104,7 +104,7 @@ fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<LoadR
     thread::scope(|scope| {
         let _bar = progress::show(scope, progress);
         if digest {
-            let digester = Digester::start(scope, retention);
+            let digester = Digester::start(scope, retention)?;
             // On an error the digester is dropped: its workers empty the queue and end with the scope.
             for tensor in stream.by_ref() {
                 digester.take(tensor?);

@@ -6,6 +6,7 @@
 use crate::format;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use ringload::Progress;
+use ringload::internals::spawn_scoped;
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::Scope;
@@ -19,19 +20,21 @@ pub struct Bar {
     _stop: Sender<()>,
 }
 
-/// Shows the bar until the returned value is dropped; `None` if standard error is not a terminal.
+/// Shows the bar until the returned value is dropped; `None` if standard error is not a terminal
+/// or no thread can be started.
 pub fn show<'scope>(scope: &'scope Scope<'scope, '_>, progress: Progress) -> Option<Bar> {
     if !io::stderr().is_terminal() {
         return None;
     }
     let bar = ProgressBar::new(progress.total_bytes()).with_style(style());
     let (stop, stopped) = mpsc::channel::<()>();
-    scope.spawn(move || {
+    let shown = move || {
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             bar.set_position(progress.done_bytes());
         }
         bar.finish_and_clear();
-    });
+    };
+    spawn_scoped(scope, "ringload-progress", shown).ok()?;
     Some(Bar { _stop: stop })
 }
 

@@ -19,6 +19,10 @@ pub struct Report {
     cpu_seconds: f64,
     /// The peak resident memory of this process; `None` where the kernel does not report it.
     peak_rss_bytes: Option<u64>,
+    /// The tensors that an index names and no shard contains.
+    missing: Vec<String>,
+    /// The safetensors files of directories that do not belong to the checkpoint.
+    left_out: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digests: Option<Digests>,
 }
@@ -31,7 +35,12 @@ impl Report {
     pub fn of(stream: &TensorStream) -> Outcome<Self> {
         let cpu_seconds = cpu_seconds()
             .map_err(|error| Error::from_io("read the CPU time of this process", error))?;
-        Ok(Self::new(stream.summary(), cpu_seconds, peak_rss_bytes()))
+        let checkpoint = stream.checkpoint();
+        Ok(Report {
+            missing: checkpoint.missing().to_vec(),
+            left_out: checkpoint.left_out().iter().map(ToString::to_string).collect(),
+            ..Self::new(stream.summary(), cpu_seconds, peak_rss_bytes())
+        })
     }
 
     fn new(summary: Summary, cpu_seconds: f64, peak_rss_bytes: Option<u64>) -> Self {
@@ -43,6 +52,8 @@ impl Report {
             read_path,
             cpu_seconds,
             peak_rss_bytes,
+            missing: Vec::new(),
+            left_out: Vec::new(),
             digests: None,
         }
     }
@@ -65,6 +76,14 @@ impl Report {
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.headline())?;
         writeln!(out, "{}", self.costs())?;
+        if let [one, ..] = &self.missing[..] {
+            let count = format::count(self.missing.len(), "tensor");
+            writeln!(out, "{count} of the index missing, such as {}", one.escape_debug())?;
+        }
+        if let [one, ..] = &self.left_out[..] {
+            let count = format::count(self.left_out.len(), "safetensors file");
+            writeln!(out, "{count} of the directory left out, such as {one} (--all-files)")?;
+        }
         if self.summary.cast_tensors > 0 {
             writeln!(out, "{} cast", format::count(self.summary.cast_tensors, "tensor"))?;
         }
@@ -214,6 +233,24 @@ mod tests {
         );
         assert!(text.ends_with("\n3 objects verified against the checksums of their stores\n"));
         assert!(text.contains("3 reads repeated: 2 reset, 1 throttled\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_loaded_is_reported() {
+        let mut report = report(summary());
+        report.missing = vec!["mtp.fc.weight".into(), "x".into()];
+        report.left_out = vec!["/m/consolidated.safetensors".into()];
+        let mut text = Vec::new();
+        report.write(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.contains("\n2 tensors of the index missing, such as mtp.fc.weight\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n1 safetensors file of the directory left out, such as /m/con"),
+            "{text}"
+        );
     }
 
     #[test]

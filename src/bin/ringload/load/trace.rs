@@ -12,6 +12,7 @@
 
 use super::rows::rows;
 use crate::failure::{Failure, Outcome};
+use ringload::internals::open_output;
 use ringload::timeline::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent};
 use ringload::{Device, Error, TensorStream};
 use serde::Serialize;
@@ -40,10 +41,10 @@ impl TraceFile {
     /// # Errors
     /// When it cannot be written to.
     pub fn open(path: &Path) -> Outcome<Self> {
-        let new = File::create_new(path);
+        let new = open_output(path, true);
         let is_new = new.is_ok();
         let opened = new.or_else(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => File::options().write(true).open(path),
+            io::ErrorKind::AlreadyExists => open_output(path, false),
             _ => Err(error),
         });
         let file = opened.map_err(|error| cannot(path, error))?;
