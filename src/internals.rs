@@ -6,7 +6,7 @@ pub use crate::doctor::{
     has_several_nodes, node_of, numbers_in, probe_direct, probe_gds, probe_io_uring,
     probe_registration,
 };
-pub use crate::error::Escaped;
+pub use crate::error::{Escaped, shown};
 pub use crate::fork_guard::ForkGuard;
 pub use crate::plan::{Plan, Selection};
 pub use crate::ring::{PAGE_BYTES, Ring, Window};

@@ -7,10 +7,12 @@
 pub(crate) mod errno;
 mod escaped;
 mod kind;
+mod redacted;
 mod size;
 
 pub use escaped::Escaped;
 pub use kind::ErrorKind;
+pub use redacted::shown;
 pub(crate) use size::Size;
 
 use std::fmt;
@@ -32,9 +34,9 @@ pub struct Error {
 
 impl Error {
     /// Creates an error of `kind` whose sentence is `context`. Control characters in it, which may
-    /// come from a file or a server, are escaped.
+    /// come from a file or a server, are escaped, and the passwords and queries of URLs omitted.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: Escaped(context.into()).to_string(), source: None }
+        Self { kind, context: shown(context.into()), source: None }
     }
 
     /// An error of kind [`InvalidInput`](ErrorKind::InvalidInput).
@@ -78,7 +80,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.kind, self.context)?;
         if let Some(source) = &self.source {
-            write!(f, " (caused by: {source})")?;
+            write!(f, " (caused by: {})", shown(source))?;
         }
         Ok(())
     }

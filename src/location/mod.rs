@@ -14,7 +14,7 @@ mod uri;
 
 pub use object::{ObjectUri, Scheme};
 
-use crate::error::{Error, ErrorKind, Escaped, Result};
+use crate::error::{Error, ErrorKind, Result, shown};
 use percent_encoding::percent_decode_str;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -78,7 +78,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Location::File(path) => Escaped(path.display()).fmt(f),
+            Location::File(path) => f.write_str(&shown(path.display())),
             Location::Object(uri) => uri.fmt(f),
         }
     }
@@ -126,6 +126,7 @@ fn file_url(url: &str, rest: &str) -> Result<Location> {
     let why = if path.is_empty() {
         "has no path; write file:///absolute/path".to_owned()
     } else if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
+        let host = host.rsplit('@').next().unwrap_or_default();
         format!(
             "names the host {host:?}, but only local files can be read; write \
              file:///absolute/path"

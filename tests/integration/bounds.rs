@@ -180,9 +180,9 @@ fn an_index_of_too_many_files_is_refused_at_once() {
 #[test]
 fn a_listing_without_end_is_given_up() {
     let server = FaultServer::start(Vec::new(), |number, _| {
-        let padding = " ".repeat(15 << 20);
+        let padding = "x".repeat(15 << 20);
         let page = format!(
-            "<ListBucketResult><IsTruncated>true</IsTruncated>{padding}\
+            "<ListBucketResult><IsTruncated>true</IsTruncated><Name>{padding}</Name>\
              <NextContinuationToken>t{number}</NextContinuationToken></ListBucketResult>"
         );
         Reply::new(200).body(page.as_bytes())

@@ -58,6 +58,8 @@ mod refusals;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod s3;
 #[cfg(feature = "cli")]
+mod secrets;
+#[cfg(feature = "cli")]
 mod special_files;
 #[cfg(feature = "cli")]
 mod standard_streams;

@@ -1,6 +1,6 @@
 //! The error type of the subcommands.
 
-use ringload::internals::Escaped;
+use ringload::internals::shown;
 use std::error::Error;
 use std::io;
 
@@ -31,7 +31,7 @@ impl Failure {
         let mut cause = self.source();
         while let Some(error) = cause {
             // Errors of other crates may repeat bytes of a file or a server.
-            let text = Escaped(error).to_string();
+            let text = shown(error);
             if text != last {
                 report.push_str("\ncaused by: ");
                 report.push_str(&text);

@@ -9,7 +9,7 @@ use crate::load::progress;
 use crate::locations::Locations;
 use crate::options::StorageOptions;
 use crate::output;
-use ringload::internals::Escaped;
+use ringload::internals::shown;
 use ringload::{Error, ErrorKind, Loader, Location, MemoryLimit};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ pub fn run(args: Args) -> Outcome {
             if fetched.cached_bytes > 0 {
                 writeln!(out, "{} were on disk already", format::size(fetched.cached_bytes))?;
             }
-            fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{}", Escaped(file)))
+            fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{}", shown(file)))
         }),
     }
 }

@@ -8,6 +8,7 @@ use super::policy::RequestPolicy;
 use super::pool::{Pool, ServerOrigin};
 use super::redirect::{redirect, refused};
 use super::retry::RetryState;
+use super::sent_secrets::SentSecrets;
 use crate::error::Result;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -112,7 +113,10 @@ impl Client {
             policy.authorize(self, &mut head, now).await?;
         }
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.send(pool, &origin, &head, &body).await?;
+            let mut response = self.send(pool, &origin, &head, &body).await?;
+            let secrets = SentSecrets::of(&head, &body);
+            secrets.remove_from_headers(response.headers_mut());
+            response.extensions_mut().insert(secrets);
             let target = match policy.follows_redirects() {
                 true => redirect(&head.uri, &response)?,
                 false => None,
@@ -140,8 +144,9 @@ impl Client {
     pub async fn error_response(&self, pool: &Pool, answered: ServerResponse) -> ErrorResponse {
         let ServerResponse { response, origin, .. } = answered;
         let (status, headers) = (response.status(), response.headers().clone());
+        let secrets = response.extensions().get::<SentSecrets>().cloned().unwrap_or_default();
         let collected = self.collect(pool, &origin, response, BODY_BYTES_MAX).await;
         let body = collected.map(Response::into_body).unwrap_or_default();
-        ErrorResponse { status, headers, body }
+        ErrorResponse { status, headers, body: secrets.removed_from_body(body) }
     }
 }

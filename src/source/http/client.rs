@@ -111,11 +111,20 @@ impl Client {
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub async fn send_plain(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
         use super::attempt_error::AttemptError;
+        use super::sent_secrets::SentSecrets;
         let (head, body) = request.into_parts();
         let origin = ServerOrigin::of(&head.uri);
         let doing = format!("ask {origin} for credentials");
+        let clean = |mut response: Response<Bytes>| {
+            let secrets = SentSecrets::of(&head, &body);
+            if !response.status().is_success() {
+                secrets.remove_from_headers(response.headers_mut());
+                response = response.map(|body| secrets.removed_from_body(body));
+            }
+            response
+        };
         let outcome = match self.send(&self.pool, &origin, &head, &body).await {
-            Ok(response) => self.collect(&self.pool, &origin, response, 1 << 20).await,
+            Ok(response) => self.collect(&self.pool, &origin, response, 1 << 20).await.map(clean),
             Err(failure) => Err(failure),
         };
         outcome.map_err(|failure| match failure {

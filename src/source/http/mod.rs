@@ -10,6 +10,7 @@
 //! pool           idle connections of a runtime        server       what is remembered of a server
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
+//! sent_secrets   removes the secrets of a request from what the server answers
 //! ```
 //!
 //! HTTP/2 is not used: a connection with many streams has flow control at two levels and is
@@ -31,6 +32,7 @@ mod pool;
 mod redirect;
 mod request;
 mod retry;
+mod sent_secrets;
 mod server;
 mod socket;
 mod stall;
@@ -45,5 +47,6 @@ pub(crate) use error_response::{ErrorAction, ErrorResponse};
 pub(crate) use policy::RequestPolicy;
 pub(crate) use pool::{Pool, ServerOrigin};
 pub(crate) use retry::RetryState;
+pub(crate) use sent_secrets::SentSecrets;
 pub(crate) use server::ServerState;
 pub(crate) use stall::StallTimeout;

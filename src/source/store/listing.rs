@@ -3,7 +3,7 @@
 use super::requests::get;
 use super::traits::{ListDepth, ListEntry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::http::{Client, RequestPolicy};
+use crate::source::http::{Client, RequestPolicy, SentSecrets};
 use bytes::Bytes;
 use http::{Response, Uri};
 use std::error::Error as StdError;
@@ -49,7 +49,10 @@ pub(super) async fn read_pages<T>(
         let build = || Ok(get(url(token.as_deref())?));
         let response = client.fetch(policy, doing, page_bytes_max, build).await?;
         left_bytes = left_bytes.saturating_sub(response.body().len());
-        let page = parse(&response).map_err(|error| fail(not_a_listing).with_source(error))?;
+        let page = parse(&response).map_err(|error| {
+            let secrets = response.extensions().get::<SentSecrets>().cloned().unwrap_or_default();
+            fail(not_a_listing).with_source(secrets.removed_from(&error.to_string()))
+        })?;
         items.extend(page.items);
         match page.next.filter(|next| !next.is_empty()) {
             None => return Ok(items),

@@ -1,6 +1,7 @@
 //! The findings of the diagnosis, and how they are printed.
 
 use crate::format;
+use ringload::internals::shown;
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -39,7 +40,7 @@ pub struct Finding {
 
 impl Finding {
     pub fn ok(topic: &'static str, fact: impl Into<String>) -> Self {
-        Finding { level: Level::Ok, topic, fact: fact.into(), remedies: Vec::new() }
+        Finding { level: Level::Ok, topic, fact: shown(fact.into()), remedies: Vec::new() }
     }
 
     pub fn info(topic: &'static str, fact: impl Into<String>) -> Self {

@@ -19,6 +19,7 @@ pub use storage::file_system;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use finding::Finding;
+use ringload::{Error, ErrorKind, Location};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -46,8 +47,13 @@ struct Diagnosis {
 /// # Errors
 /// When the path does not exist or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
-    let path = args.path.canonicalize().map_err(|error| {
-        Failure::from(ringload::Error::from_io(format!("examine {}", args.path.display()), error))
+    let Location::File(path) = Location::parse_os(args.path.as_os_str())? else {
+        let sentence = "doctor examines this machine and a local path, and none of a store or a web \
+                        server; name a directory";
+        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+    };
+    let path = path.canonicalize().map_err(|error| {
+        Failure::from(Error::from_io(format!("examine {}", path.display()), error))
     })?;
     let findings = examine(&path);
     if args.json {

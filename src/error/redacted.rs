@@ -1,0 +1,104 @@
+//! Text for messages, without the parts of URLs that may be secret.
+//!
+//! A URL may hold a password (`https://user:password@host/`) and, in its query, a signature or a
+//! token. The types of locations omit them, but a message may repeat a URL that is no location: a
+//! path that looks like one (a `pathlib.Path` of a URL has one slash after the scheme), a proxy or an
+//! endpoint in an error of another crate, or the words of a server. So every [`Error`](super::Error)
+//! and every location omits them, and the command uses [`shown`] for all that it prints from outside.
+
+use super::escaped::Escaped;
+use std::borrow::Cow;
+use std::fmt::Display;
+
+/// The schemes whose URIs have no query: `?` is part of a key or of a pattern.
+const WITHOUT_QUERY: [&str; 5] = ["s3", "gs", "az", "hf", "anyscale"];
+
+/// Returns `value` as it may be shown: without secret parts of URLs, and with control characters
+/// escaped.
+pub fn shown(value: impl Display) -> String {
+    Escaped(redacted(&value.to_string())).to_string()
+}
+
+/// Returns `text` with the user and password of each URL in it removed, and its query replaced by
+/// `?...`.
+fn redacted(text: &str) -> Cow<'_, str> {
+    if !text.contains(":/") {
+        return Cow::from(text);
+    }
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(colon) = rest.find(":/") {
+        let (before, after) = rest.split_at(colon + 1);
+        let scheme = scheme_at_end(&before[..colon]);
+        let slashes = after.len() - after.trim_start_matches('/').len();
+        out.push_str(before);
+        out.push_str(&after[..slashes]);
+        rest = &after[slashes..];
+        if scheme.is_empty() {
+            continue;
+        }
+        let authority = end_of(rest, |c| "/?#".contains(c) || c.is_whitespace());
+        let user = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+        rest = &rest[user..];
+        if WITHOUT_QUERY.contains(&scheme.to_ascii_lowercase().as_str()) {
+            continue;
+        }
+        let word = &rest[..end_of(rest, |c| c.is_whitespace() || "\"'`<>".contains(c))];
+        // A URL in the path of this one comes next.
+        let query = word.find('?').filter(|&query| !word[..query].contains(":/"));
+        if let Some(query) = query {
+            out.push_str(&word[..query]);
+            out.push_str("?...");
+            // Punctuation at the end belongs to the sentence.
+            let end = word.trim_end_matches([':', ';', ',', '.', ')']).len().max(query + 1);
+            rest = &rest[end..];
+        }
+    }
+    out.push_str(rest);
+    Cow::from(out)
+}
+
+/// The scheme of a URL at the end of `text`; empty if there is none.
+fn scheme_at_end(text: &str) -> &str {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let start = text
+        .rfind(|c| !is_part(c))
+        .map_or(0, |at| at + text[at..].chars().next().map_or(0, char::len_utf8));
+    let scheme = &text[start..];
+    if scheme.len() > 1 && scheme.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        scheme
+    } else {
+        ""
+    }
+}
+
+fn end_of(text: &str, ends: impl Fn(char) -> bool) -> usize {
+    text.find(ends).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_lose_their_secret_parts_wherever_they_are() {
+        for (text, expected) in [
+            ("no URL, a:b, C:/x, ://y?z", "no URL, a:b, C:/x, ://y?z"),
+            ("open https://h/x: not there", "open https://h/x: not there"),
+            ("open https://u:p@h/x?sig=s: not there", "open https://h/x?...: not there"),
+            ("open https:/u:p@h/x?sig=s; check", "open https:/h/x?...; check"),
+            ("\"http://u:p@ss@h\" and (ftp://u@h/?t=1)", "\"http://h\" and (ftp://h/?...)"),
+            ("s3://b/model-?.safetensors", "s3://b/model-?.safetensors"),
+            (
+                "the proxy http://u:p@h:1 refuses https://h?t",
+                "the proxy http://h:1 refuses https://h?...",
+            ),
+            ("http://h/?next=https://u:p@g/?t, x", "http://h/?..., x"),
+            ("http://h/https://u:p@g/?t", "http://h/https://g/?..."),
+            ("hf://o/r@main/x mail a@b", "hf://o/r@main/x mail a@b"),
+            ("\u{e9}http://u:\u{e9}@h", "\u{e9}http://h"),
+        ] {
+            assert_eq!(redacted(text), expected, "{text}");
+        }
+        assert_eq!(shown("https://u:p@h/\u{1b}"), r"https://h/\u{1b}");
+    }
+}
