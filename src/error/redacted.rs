@@ -45,11 +45,11 @@ fn redacted(text: &str) -> Cow<'_, str> {
         let word = &rest[..end_of(rest, |c| c.is_whitespace() || "\"'`<>".contains(c))];
         // A URL in the path of this one comes next.
         let query = word.find('?').filter(|&query| !word[..query].contains(":/"));
-        if let Some(query) = query {
+        // Punctuation at the end belongs to the sentence; alone it is what this function wrote.
+        let end = word.trim_end_matches([':', ';', ',', '.', ')']).len();
+        if let Some(query) = query.filter(|query| query + 1 < end) {
             out.push_str(&word[..query]);
             out.push_str("?...");
-            // Punctuation at the end belongs to the sentence.
-            let end = word.trim_end_matches([':', ';', ',', '.', ')']).len().max(query + 1);
             rest = &rest[end..];
         }
     }
@@ -94,6 +94,7 @@ mod tests {
             ),
             ("http://h/?next=https://u:p@g/?t, x", "http://h/?..., x"),
             ("http://h/https://u:p@g/?t", "http://h/https://g/?..."),
+            ("list http://h/x?... now, http://h?: no", "list http://h/x?... now, http://h?: no"),
             ("hf://o/r@main/x mail a@b", "hf://o/r@main/x mail a@b"),
             ("\u{e9}http://u:\u{e9}@h", "\u{e9}http://h"),
         ] {

@@ -1,6 +1,7 @@
 //! The sizes of memory under a limit.
 
 use super::*;
+use crate::error::Size;
 
 fn host(largest: u64, total: u64) -> TensorSizes {
     TensorSizes {
@@ -60,7 +61,7 @@ fn for_a_gpu_two_slots_are_enough_and_less_is_an_error() {
     }
     let error = LoadSizes::new(MemoryLimit::Bytes(least - 1), gpu(1)).unwrap_err().to_string();
     assert!(error.contains(&format!("{} bytes", least - 1)), "{error}");
-    assert!(error.contains(&format!("at least {least}")), "{error}");
+    assert!(error.contains(&format!("at least {}", Size(least))), "{error}");
     let unlimited = LoadSizes::new(MemoryLimit::Unlimited, gpu(1 << 40)).unwrap();
     assert_eq!((unlimited.gpu_ring_bytes_max, unlimited.limit_bytes), (GPU_RING_BYTES, None));
     let min = LoadSizes::new(MemoryLimit::Min, gpu(1 << 40)).unwrap();
