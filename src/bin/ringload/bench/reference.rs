@@ -10,10 +10,9 @@ use crate::failure::Outcome;
 use crate::output;
 use clap::ValueEnum;
 use ringload::Error;
-use ringload::internals::{PAGE_BYTES, Ring};
+use ringload::internals::{PAGE_BYTES, Ring, open_regular};
 use ringload_measure::figures::{Figures, Stopwatch};
 use std::ffi::OsString;
-use std::fs::File;
 use std::hint::black_box;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -133,7 +132,7 @@ fn copy_into_ring(source: &[u8]) -> io::Result<impl Sized> {
 fn read_all(files: &[PathBuf], total: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(total);
     for file in files {
-        File::open(file)?.read_to_end(&mut bytes)?;
+        open_regular(file, "file").map_err(io::Error::other)?.read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }

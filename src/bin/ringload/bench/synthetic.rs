@@ -14,6 +14,7 @@ use super::model;
 use crate::failure::{Failure, Outcome};
 use crate::format;
 use nix::sys::statvfs::statvfs;
+use ringload::internals::read_small;
 use ringload::{Error, ErrorKind};
 use ringload_measure::checkpoint::{self, Tensor};
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ impl Manifest {
     }
 
     fn read(directory: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(directory.join(MANIFEST)).ok()?).ok()
+        serde_json::from_slice(&read_small(&directory.join(MANIFEST), "manifest").ok()?).ok()
     }
 
     fn write(&self, directory: &Path) -> Outcome {
