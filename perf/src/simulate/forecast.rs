@@ -29,7 +29,7 @@ impl Forecast {
             true => stage,
             false => most,
         });
-        let bottleneck = longest.map_or(Stage::Start, |(stage, _)| stage);
+        let bottleneck = longest.map_or("start", |(stage, _)| stage);
         let gb_per_second = load.model_bytes / 1e9 / seconds;
         Self { seconds, gb_per_second, bottleneck, stages }
     }

@@ -71,10 +71,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let forecast = Forecast::of(&constants, &load);
     let (seconds, speed) = (time(forecast.seconds), table::number(forecast.gb_per_second));
-    println!("{seconds}, {speed} GB/s a node; limited by: {}\n", forecast.bottleneck.name());
+    println!("{seconds}, {speed} GB/s a node; limited by: {}\n", forecast.bottleneck);
     let stage = |(stage, seconds): (stages::Stage, f64)| {
         let share = format!("{:.0} %", 100.0 * seconds / forecast.seconds);
-        vec![stage.name().to_owned(), time(seconds), share]
+        vec![stage.to_owned(), time(seconds), share]
     };
     let stages: Vec<_> = forecast.stages.iter().copied().map(stage).collect();
     print!("{}", table::markdown(&["stage", "needs by itself", "of the time"], &stages));

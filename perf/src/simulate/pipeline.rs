@@ -17,7 +17,7 @@
 //! rest is extrapolated with the rate of the added part. A test compares this with whole loads.
 
 use super::stages::{Demand, Route};
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// The result.
@@ -29,7 +29,7 @@ pub struct Outcome {
     pub slots_most: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Begins,
     Ready { chunk: usize },
@@ -38,34 +38,9 @@ enum What {
     Copied,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Event {
-    at: f64,
-    /// Simultaneous events happen in the order in which they were scheduled.
-    number: usize,
-    process: usize,
-    what: What,
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Event {}
-
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Event {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.at.total_cmp(&other.at).then(self.number.cmp(&other.number))
-    }
-}
+/// The bits of the time, which are ordered as times are because no time is negative; a number, so that
+/// simultaneous events happen in the order in which they were scheduled; and the process.
+type Event = (u64, usize, usize, What);
 
 /// The time when a stage has finished all work so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -155,11 +130,11 @@ pub fn run_whole(demand: &Demand) -> Outcome {
 impl Node<'_> {
     fn foresee(&mut self, at: f64, process: usize, what: What) {
         self.foreseen += 1;
-        self.events.push(Reverse(Event { at, number: self.foreseen, process, what }));
+        self.events.push(Reverse((at.to_bits(), self.foreseen, process, what)));
     }
 
-    fn happen(&mut self, event: Event) {
-        let Event { at, process, what, .. } = event;
+    fn happen(&mut self, (at, _, process, what): Event) {
+        let at = f64::from_bits(at);
         self.end = self.end.max(at);
         match what {
             What::Begins => {}

@@ -56,7 +56,7 @@ fn forecasts(head: &str, preset: Preset, rows: &[(&str, Edits<'_>, Load)]) -> Re
             (*name).to_owned(),
             time(forecast.seconds),
             number(forecast.gb_per_second),
-            forecast.bottleneck.name().to_owned(),
+            forecast.bottleneck.to_owned(),
         ])
     };
     let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
@@ -213,7 +213,7 @@ fn changes() -> Result<String> {
             time(before.seconds),
             time(after.seconds),
             format!("{} x", number(before.seconds / after.seconds)),
-            after.bottleneck.name().to_owned(),
+            after.bottleneck.to_owned(),
         ])
     };
     let rows = rows.into_iter().map(row).collect::<Result<Vec<_>>>()?;

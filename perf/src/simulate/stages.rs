@@ -12,39 +12,8 @@ use super::load::{Load, Share, Source};
 
 pub const MIB: f64 = 1_048_576.0;
 
-/// The stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    Start,
-    Disk,
-    StoreBandwidth,
-    StoreRequests,
-    Network,
-    ReadsInFlight,
-    Engines,
-    Ring,
-    HostMemory,
-    GpuCopy,
-    Exchange,
-}
-
-impl Stage {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Disk => "disk",
-            Self::StoreBandwidth => "store, bandwidth",
-            Self::StoreRequests => "store, requests",
-            Self::Network => "network",
-            Self::ReadsInFlight => "reads in flight",
-            Self::Engines => "engines",
-            Self::Ring => "ring",
-            Self::HostMemory => "host memory",
-            Self::GpuCopy => "GPU copies",
-            Self::Exchange => "exchange",
-        }
-    }
-}
+/// The name of a stage.
+pub type Stage = &'static str;
 
 /// One path of chunks from the source.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -178,17 +147,17 @@ impl Demand {
         let memory = self.memory_in_seconds_per_byte + self.memory_out_seconds_per_byte;
         let requests = far * self.processes as f64;
         vec![
-            (Stage::Start, self.reads_from_seconds.max(self.copies_from_seconds)),
-            (Stage::Disk, node_bytes * self.disk_seconds_per_byte),
-            (Stage::StoreBandwidth, node_bytes * far_share * self.store_seconds_per_byte),
-            (Stage::StoreRequests, requests * self.store_seconds_per_request),
-            (Stage::Network, node_bytes * self.network_seconds_per_byte),
-            (Stage::ReadsInFlight, flows / self.read_tasks as f64),
-            (Stage::Engines, engines),
-            (Stage::Ring, (flows + copied) / self.slots as f64),
-            (Stage::HostMemory, node_bytes * memory),
-            (Stage::GpuCopy, copies),
-            (Stage::Exchange, self.bytes * self.exchange_seconds_per_byte),
+            ("start", self.reads_from_seconds.max(self.copies_from_seconds)),
+            ("disk", node_bytes * self.disk_seconds_per_byte),
+            ("store, bandwidth", node_bytes * far_share * self.store_seconds_per_byte),
+            ("store, requests", requests * self.store_seconds_per_request),
+            ("network", node_bytes * self.network_seconds_per_byte),
+            ("reads in flight", flows / self.read_tasks as f64),
+            ("engines", engines),
+            ("ring", (flows + copied) / self.slots as f64),
+            ("host memory", node_bytes * memory),
+            ("GPU copies", copies),
+            ("exchange", self.bytes * self.exchange_seconds_per_byte),
         ]
     }
 }

@@ -38,55 +38,45 @@ fn assert_close(seconds: f64, expected: f64, tolerance: f64) {
 }
 
 #[test]
-fn a_disk_alone_gives_its_bandwidth() {
-    let mut constants = free();
-    constants.disk_gb_per_second = 5.0;
-    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Disk, 10.0));
-    assert_close(forecast.seconds, 2.0, 1e-6);
-    assert_eq!(forecast.bottleneck, Stage::Disk);
-}
-
-#[test]
-fn a_gpu_alone_gives_its_links_bandwidth() {
-    let mut constants = free();
-    constants.gpu_copy_gb_per_second = 50.0;
-    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Disk, 10.0));
-    assert_close(forecast.seconds, 0.2, 1e-6);
-    assert_eq!(forecast.bottleneck, Stage::GpuCopy);
-}
-
-#[test]
-fn a_small_ring_gives_itself_once_a_latency() {
-    // Little: what is on its way is the rate times the latency. 64 MiB in 0.1 s.
-    let mut constants = free();
-    constants.ring_mib = 64.0;
-    constants.store_latency_seconds = 0.1;
-    let load = to_one_gpu(Source::Http, 64.0 * MIB / 1e9 * 50.0);
-    let forecast = Forecast::of(&constants, &load);
-    // And twice a latency to open.
-    assert_close(forecast.seconds, 50.0 * 0.1 + 0.2, 1e-6);
-    assert!(matches!(forecast.bottleneck, Stage::Ring | Stage::ReadsInFlight));
-}
-
-#[test]
-fn connections_alone_give_their_number_times_one() {
-    let mut constants = free();
-    constants.store_connection_gb_per_second = 0.1;
-    constants.ring_mib = 1024.0;
-    constants.connections = 20.0;
-    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Http, 20.0));
-    assert_close(forecast.seconds, 10.0, 0.01); // the last round is not full
-    assert_eq!(forecast.bottleneck, Stage::ReadsInFlight);
-}
-
-#[test]
-fn one_core_gives_a_gb_for_its_cost() {
-    let mut constants = free();
-    constants.cores = 1.0;
-    constants.https_cpu_seconds_per_gb = 0.5;
-    let forecast = Forecast::of(&constants, &to_one_gpu(Source::Https, 10.0));
-    assert_close(forecast.seconds, 5.0, 1e-6);
-    assert_eq!(forecast.bottleneck, Stage::Engines);
+fn a_stage_alone_takes_what_its_formula_says() {
+    let ring = 64.0 * MIB / 1e9;
+    // The source, the GB, the constants that count, the seconds, their tolerance, and the stage.
+    let cases: [(Source, f64, &[(&str, f64)], f64, f64, &[Stage]); 5] = [
+        (Source::Disk, 10.0, &[("disk_gb_per_second", 5.0)], 2.0, 1e-6, &["disk"]),
+        (Source::Disk, 10.0, &[("gpu_copy_gb_per_second", 50.0)], 0.2, 1e-6, &["GPU copies"]),
+        // Little's law: what is on its way is the rate times the latency. The ring takes one latency
+        // each time, and opening takes two.
+        (
+            Source::Http,
+            ring * 50.0,
+            &[("ring_mib", 64.0), ("store_latency_seconds", 0.1)],
+            50.0 * 0.1 + 0.2,
+            1e-6,
+            &["ring", "reads in flight"],
+        ),
+        // The last round of the connections is not full.
+        (
+            Source::Http,
+            20.0,
+            &[("store_connection_gb_per_second", 0.1), ("ring_mib", 1024.0), ("connections", 20.0)],
+            10.0,
+            0.01,
+            &["reads in flight"],
+        ),
+        (
+            Source::Https,
+            10.0,
+            &[("cores", 1.0), ("https_cpu_seconds_per_gb", 0.5)],
+            5.0,
+            1e-6,
+            &["engines"],
+        ),
+    ];
+    for (source, gb, edits, seconds, tolerance, stages) in cases {
+        let forecast = Forecast::of(&free().with(edits).unwrap(), &to_one_gpu(source, gb));
+        assert_close(forecast.seconds, seconds, tolerance);
+        assert!(stages.contains(&forecast.bottleneck), "{forecast:?}");
+    }
 }
 
 #[test]
@@ -193,7 +183,7 @@ fn no_load_is_faster_than_any_stage_and_none_overfills_the_ring() {
         let outcome = pipeline::run(&demand);
         for (stage, seconds) in demand.bounds() {
             let is_below = seconds <= outcome.seconds * (1.0 + 1e-9);
-            assert!(is_below, "{stage:?}: {seconds} > {outcome:?} of {load:?}");
+            assert!(is_below, "{stage}: {seconds} > {outcome:?} of {load:?}");
         }
         assert!(outcome.slots_most <= demand.slots, "{outcome:?} of {}", demand.slots);
         let ring = demand.slots as f64 * demand.chunk_bytes;
