@@ -24,7 +24,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / "target" / "report" / "venv"
-SELENIUM = "selenium==4.52.0"
+SELENIUM = "selenium==4.36.0"
 WIDTHS = [400, 1200]
 MIN_PIXELS = 10
 MIN_CONTRAST = 3
@@ -56,12 +56,13 @@ while (words.nextNode()) {
     const parent = words.currentNode.parentElement;
     if (parent.closest("svg, style") || !words.currentNode.textContent.trim()) continue;
     const style = getComputedStyle(parent);
+    const colour = (element) => getComputedStyle(element).backgroundColor;
     let back = parent;
-    while (back && getComputedStyle(back).backgroundColor === "rgba(0, 0, 0, 0)") back = back.parentElement;
+    while (back && colour(back) === "rgba(0, 0, 0, 0)") back = back.parentElement;
     texts.push({
         text: words.currentNode.textContent.trim(),
         pixels: parseFloat(style.fontSize),
-        colours: [style.color, back ? getComputedStyle(back).backgroundColor : "rgb(255, 255, 255)"],
+        colours: [style.color, back ? colour(back) : "rgb(255, 255, 255)"],
     });
 }
 return {
@@ -88,6 +89,7 @@ def install():
 
 
 def browser(profile):
+    """A headless Chromium with this empty folder as its profile."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -126,6 +128,7 @@ def overlap(one, other):
 
 
 def faults_of_plot(plot):
+    """What is wrong with a plot."""
     left, top, right, bottom = plot["box"]
     if plot["shapes"] < 3 or right - left < 100 or bottom - top < 50:
         yield f"draws nothing: {plot['shapes']} shapes in {right - left:.0f} x {bottom - top:.0f}"
@@ -143,6 +146,7 @@ def faults_of_plot(plot):
 
 
 def faults(page, width, logs):
+    """What is wrong with a page, as measured in a window of this width."""
     for log in logs:
         yield f"the console says: {log['message']}"
     for request in page["requests"]:
@@ -176,7 +180,9 @@ def check(driver, path, screenshots):
             print(f"{path} at {width} pixels, {scheme}: {fault}")
         count += len(found)
         texts = sum(len(plot["texts"]) for plot in page["plots"])
-        print(f"{path.name}, {width} pixels, {scheme}: {len(page['plots'])} plots with {texts} texts")
+        print(
+            f"{path.name}, {width} pixels, {scheme}: {len(page['plots'])} plots with {texts} texts"
+        )
         if screenshots:
             clip = {"x": 0, "y": 0, "width": width, "height": page["height"], "scale": 1}
             options = {"captureBeyondViewport": True, "clip": clip}
@@ -187,6 +193,7 @@ def check(driver, path, screenshots):
 
 
 def main():
+    """Checks the pages that are named on the command line."""
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--screenshots", type=pathlib.Path)

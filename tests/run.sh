@@ -8,7 +8,7 @@
 #                          GPU
 #   tests/run.sh --full    everything that is checked before a merge: also the benchmarks' tests, the
 #                          examples, AddressSanitizer and Miri, Run:ai's own tests on the C library,
-#                          the linters of Python, and vLLM
+#                          the linters of Python, vLLM, and the report page of perf/ in Chromium
 #   tests/run.sh --long    the full size with the long campaigns of random loads
 #
 # Needs Rust, a C and C++ compiler, and Python; missing compilers and Python are installed if that is
@@ -91,6 +91,7 @@ test_everything() {
     step "Python package" tests/python.sh
     step "Run:ai's own tests on the C library" \
         tests/runai.py "$target_dir/python/venv/bin/python" "$target_dir/debug/libringload.so"
+    step "the report page of perf/ in Chromium" check_report_page
     step "doc tests" cargo test "${workspace[@]}" --doc
     step "unit, property and integration tests" \
         cargo_tests "${workspace[@]}" --lib --bins --tests --examples

@@ -1,4 +1,5 @@
-# Checks of tests/run.sh beside the tests as such: AddressSanitizer, Miri, and the kernels' PTX.
+# Checks of tests/run.sh beside the tests as such: AddressSanitizer, Miri, the kernels' PTX, and the
+# report page of perf/.
 # tests/run.sh sources this file and sets `target_dir`.
 
 # Runs the tests of `ring` with the given command, and fails if there are none.
@@ -66,4 +67,9 @@ check_kernels() {
         return
     fi
     kernels/build.py --check
+}
+
+# Opens the report page in headless Chromium. That it is the page of its records is a test of perf/.
+check_report_page() {
+    perf/check_report.py --install perf/results/*.html
 }
