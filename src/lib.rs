@@ -114,7 +114,7 @@ pub use load::{
     Download, Downloaded, Listed, Loaded, Loader, LoaderOption, OptionGroup, OptionKind, Progress,
     ReadRequest, Summary, TensorStream,
 };
-pub use location::{IntoLocations, Location, ObjectUri, Scheme};
+pub use location::{IntoLocations, Location, LocationText, ObjectUri, Scheme};
 pub use options::{
     Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, ReadPath,
     RetryLimits, S3Credentials,

@@ -7,7 +7,7 @@ use super::files::{DATA, EntryFiles, data_path};
 use super::key;
 use super::pages::{MISSING, PAGE_BYTES, PageChecksums};
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::Location;
+use crate::location::{Location, LocationText};
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -29,7 +29,7 @@ pub struct CacheAdmin {
 #[non_exhaustive]
 pub struct CacheEntry {
     /// The object's location, without secrets.
-    pub location: String,
+    pub location: LocationText,
     /// The length of the object in bytes.
     pub len_bytes: u64,
     /// How many of its bytes are in the cache.
@@ -100,7 +100,7 @@ impl CacheAdmin {
     fn entry(&self, usage: EntryUsage) -> Option<(CacheEntry, Entry)> {
         let (meta, validated) = read_meta(&usage.path)?;
         let (address, identity) = entry_names(&usage.path)?;
-        if key::of_identity(&meta.identity()?) != identity {
+        if key::of_identity(&meta.identity()?) != identity || meta.address != address {
             return None;
         }
         let checksums = PageChecksums::new(address, identity, meta.len_bytes);
@@ -147,26 +147,28 @@ impl CacheAdmin {
         self.pruned(&before)
     }
 
-    /// Removes the entries of the object at `location`, or of all objects below that address.
+    /// Removes the entries of the object at `location`, or of all objects below it. If `location` is
+    /// without a user or a query, the objects of all users and queries belong to it.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such entry,
     /// [`InvalidInput`](ErrorKind::InvalidInput) if one of the entries is in use.
     pub fn remove(&self, location: &Location) -> Result<Pruned> {
-        let location = location.to_string();
-        let below = format!("{}/", location.trim_end_matches('/'));
-        let without_query = |location: &str| location.trim_end_matches("?...").to_owned();
+        let scope = match location {
+            Location::Object(uri) => Some(key::scope(uri)),
+            Location::File(_) => None, // files are not cached
+        };
         let is_named = |usage: &&EntryUsage| {
             read_meta(&usage.path).is_some_and(|(meta, _)| {
-                without_query(&meta.location) == without_query(&location)
-                    || meta.location.starts_with(&below)
+                meta.scopes.iter().any(|name| scope.as_ref() == Some(name))
             })
         };
         let before = usages(&self.cache);
         let named: Vec<_> = before.iter().filter(is_named).collect();
         if named.is_empty() {
             let sentence = format!(
-                "{location} is not in the cache {}; `ringload cache ls` lists its objects",
+                "{location} is not in the cache {}; `ringload cache ls` lists its objects, without \
+                 their users and queries (name both, or leave them out to remove all)",
                 self.cache.path.display()
             );
             return Err(Error::new(ErrorKind::NotFound, sentence));

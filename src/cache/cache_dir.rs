@@ -134,7 +134,8 @@ impl CacheDir {
     pub fn known_object(&self, address: &str) -> Option<KnownObject> {
         let entries = subdirectories(&self.path.join(address));
         let known = entries.filter_map(|entry| {
-            let (meta, validated) = read_meta(&entry)?;
+            let (meta, validated) =
+                read_meta(&entry).filter(|(meta, _)| meta.address == address)?;
             Some((validated, meta.identity()?))
         });
         let (validated, identity) = known.max_by_key(|(validated, _)| *validated)?;

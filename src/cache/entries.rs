@@ -7,6 +7,7 @@ use super::key;
 use super::locks::PAGES_MAX;
 use super::meta::Meta;
 use super::pages::{CHECKSUM_BYTES, PageChecksums};
+use crate::location::ObjectUri;
 use crate::source::ObjectIdentity;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -29,13 +30,13 @@ impl Entries {
         Self { cache, object_bytes_max, shared: Mutex::default() }
     }
 
-    /// The entry of the object with `identity` at `address`, created if it does not exist.
-    /// `validated` says that the object's store has just reported this identity. Returns `None`
-    /// where the object cannot be cached.
+    /// The entry of the object `uri` with `identity`, whose address has the name `address`; created
+    /// if it does not exist. `validated` says that the object's store has just reported this
+    /// identity. Returns `None` where the object cannot be cached.
     pub fn get(
         &self,
         address: &str,
-        location: &str,
+        uri: &ObjectUri,
         identity: &ObjectIdentity,
         validated: bool,
     ) -> Option<Arc<Entry>> {
@@ -43,15 +44,14 @@ impl Entries {
         let checksums = PageChecksums::new(address, &name, identity.len_bytes);
         if !identity.is_distinctive() || checksums.pages() > PAGES_MAX {
             self.cache.warn(format!(
-                "{location} cannot be cached, because its server sends neither an ETag nor a \
+                "{uri} cannot be cached, because its server sends neither an ETag nor a \
                  Last-Modified header that identifies the object"
             ));
             return None;
         }
         if self.object_bytes_max.is_some_and(|most| identity.len_bytes > most) {
-            self.cache.warn(format!(
-                "{location} is larger than the cache's size limit, so it is not cached"
-            ));
+            self.cache
+                .warn(format!("{uri} is larger than the cache's size limit, so it is not cached"));
             return None;
         }
         let mut shared = self.shared.lock();
@@ -61,7 +61,9 @@ impl Entries {
             Some(entry) => entry,
             None => {
                 let entry = Entry::new(self.cache.use_entry(address, &name), checksums);
-                if let Err(refusal) = create_unless_intact(&entry, location, identity) {
+                if let Err(refusal) =
+                    create_unless_intact(&entry, &Meta::new(address, uri, identity))
+                {
                     self.cache.stop_writing("create an entry", &refusal);
                     return None;
                 }
@@ -93,17 +95,13 @@ impl Entries {
 }
 
 /// Creates an empty entry, unless an intact entry of this object is on disk.
-fn create_unless_intact(
-    entry: &Entry,
-    location: &str,
-    identity: &ObjectIdentity,
-) -> io::Result<()> {
-    if is_intact(entry, location, identity) {
+fn create_unless_intact(entry: &Entry, meta: &Meta) -> io::Result<()> {
+    if is_intact(entry, meta) {
         return Ok(());
     }
     let cache = &entry.in_use.cache;
     cache.change(entry.in_use.range, || {
-        if is_intact(entry, location, identity) {
+        if is_intact(entry, meta) {
             return Ok(()); // another process created it meanwhile
         }
         let temporary = cache.temporary_path();
@@ -113,7 +111,7 @@ fn create_unless_intact(
             sized(PARTIAL, entry.checksums.len_bytes)?;
             sized(PAGES, entry.checksums.pages() * CHECKSUM_BYTES)?;
             sized(USED, 0)?;
-            fs::write(temporary.join(ENTRY), Meta::new(location, identity).to_text())?;
+            fs::write(temporary.join(ENTRY), meta.to_text())?;
             if let Some(parent) = entry.path().parent() {
                 fs::create_dir_all(parent)?;
             }
@@ -128,12 +126,11 @@ fn create_unless_intact(
     })
 }
 
-/// Whether the entry on disk is that of this object, and its files have the right lengths.
-fn is_intact(entry: &Entry, location: &str, identity: &ObjectIdentity) -> bool {
-    let name = key::of_identity(identity);
-    let is_it = read_meta(entry.path()).is_some_and(|(meta, _)| {
-        meta.location == location
-            && meta.identity().is_some_and(|identity| key::of_identity(&identity) == name)
-    });
+/// Whether the entry on disk is that of the object with this metadata, and its files have the right
+/// lengths.
+fn is_intact(entry: &Entry, wanted: &Meta) -> bool {
+    let name = |meta: &Meta| meta.identity().map(|identity| key::of_identity(&identity));
+    let is_it = read_meta(entry.path())
+        .is_some_and(|(meta, _)| meta.address == wanted.address && name(&meta) == name(wanted));
     is_it && EntryFiles::open(entry.path(), false).is_ok_and(|files| files.fit(&entry.checksums))
 }

@@ -1,30 +1,34 @@
 //! The file `entry`: the metadata of an entry, as text with a checksum.
 //!
 //! ```text
-//! ringload cache entry, version 1
-//! {"location":"s3://bucket/model.safetensors","len_bytes":1234,"etag":"...","last_modified":"..."}
+//! ringload cache entry, version 2
+//! {"address":"...","scopes":["..."],"location":"s3://bucket/model.safetensors","len_bytes":1234,...}
 //! SHA-256 of all lines above, in hexadecimal digits
 //! ```
 //!
 //! An entry with any other text is not used.
 
-use super::key::sha256;
+use super::key::{self, sha256};
+use crate::location::{LocationText, ObjectUri};
 use crate::source::ObjectIdentity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 /// The version increases with each change that makes older entries unreadable.
-const TITLE: &str = "ringload cache entry, version 1\n";
+const TITLE: &str = "ringload cache entry, version 2\n";
 
 /// The maximum length of an entry's metadata. HTTP headers and locations are shorter than this.
 pub(super) const BYTES_MAX: usize = 256 << 10;
 
 /// The metadata of an entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Meta {
-    /// The object's location without secrets, to be displayed.
-    pub location: String,
+    /// The name of the object's address.
+    pub address: String,
+    /// The names of the locations that the object belongs to: see [`key::scopes`].
+    pub scopes: Vec<String>,
+    pub location: LocationText,
     pub len_bytes: u64,
     /// In base64, as an HTTP header may contain any byte.
     etag: Option<String>,
@@ -32,11 +36,13 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// The metadata of the object at `location`.
-    pub fn new(location: &str, identity: &ObjectIdentity) -> Self {
+    /// The metadata of the object `uri`, whose address has the name `address`.
+    pub fn new(address: &str, uri: &ObjectUri, identity: &ObjectIdentity) -> Self {
         let encode = |bytes: Option<&[u8]>| bytes.map(|bytes| STANDARD.encode(bytes));
         Self {
-            location: location.to_owned(),
+            address: address.to_owned(),
+            scopes: key::scopes(uri),
+            location: LocationText::from(&uri.clone().into()),
             len_bytes: identity.len_bytes,
             etag: encode(identity.etag()),
             last_modified: encode(identity.last_modified()),
@@ -73,23 +79,25 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::location::Scheme;
 
     #[test]
     fn any_flipped_byte_is_noticed() {
         let identity = ObjectIdentity::from_parts(1234, Some(b"\"e\xfftag\""), None).unwrap();
-        let meta = Meta::new("s3://bucket/a\nb\u{e9}", &identity);
+        let uri = ObjectUri::new(Scheme::S3, "bucket", "a\nb\u{e9}");
+        let meta = Meta::new("0123", &uri, &identity);
         let text = meta.to_text().into_bytes();
         let read = Meta::parse(&text).unwrap();
-        assert_eq!(read, meta);
+        assert_eq!(read.to_text(), meta.to_text());
         assert_eq!(read.identity().unwrap(), identity);
         for at in 0..text.len() {
             for bit in 0..8 {
                 let mut flipped = text.clone();
                 flipped[at] ^= 1 << bit;
-                assert_eq!(Meta::parse(&flipped), None, "byte {at}, bit {bit}");
+                assert!(Meta::parse(&flipped).is_none(), "byte {at}, bit {bit}");
             }
-            assert_eq!(Meta::parse(&text[..at]), None, "cut at {at}");
+            assert!(Meta::parse(&text[..at]).is_none(), "cut at {at}");
         }
-        assert_eq!(Meta::parse(&[&text[..], b"\n"].concat()), None);
+        assert!(Meta::parse(&[&text[..], b"\n"].concat()).is_none());
     }
 }

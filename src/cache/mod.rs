@@ -90,7 +90,6 @@ mod writer;
 pub use admin::{CacheAdmin, CacheEntry, Checked, Pruned};
 
 use crate::error::Result;
-use crate::location::Location;
 use crate::options::CacheOptions;
 use crate::source::{CacheLayer, RemoteObject, Source};
 use open_cache::OpenCache;
@@ -161,8 +160,7 @@ impl CacheLayer for Cache {
         if object.len_bytes() == 0 {
             return Ok(Arc::new(object));
         }
-        let location = Location::Object(remote.uri.clone()).to_string();
-        let entry = cache.entries.get(&address, &location, object.identity(), !is_trusted);
+        let entry = cache.entries.get(&address, remote.uri, object.identity(), !is_trusted);
         Ok(Arc::new(CachedSource::new(Arc::clone(cache), Arc::new(object), entry)))
     }
 

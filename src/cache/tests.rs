@@ -7,6 +7,7 @@ use super::fetch_lock::{FetchDecision, decide};
 use super::files::DATA;
 use super::pages::{PAGE_BYTES, PageBytes};
 use super::writer::{Reservation, WriteJob, Writer};
+use crate::location::{ObjectUri, Scheme};
 use crate::ring::Ring;
 use crate::source::{LoadCounters, ObjectIdentity, Stop};
 use std::path::Path;
@@ -29,7 +30,8 @@ fn entry(cache: &Arc<CacheDir>) -> Arc<Entry> {
 fn entry_of(cache: &Arc<CacheDir>, len_bytes: u64) -> Arc<Entry> {
     let identity = ObjectIdentity::from_parts(len_bytes, Some(b"\"e\""), None).unwrap();
     let entries = Entries::new(Arc::clone(cache), None);
-    entries.get(&"0".repeat(64), "http://h/x", &identity, true).unwrap()
+    let uri = ObjectUri::new(Scheme::Http, "h", "x");
+    entries.get(&"0".repeat(64), &uri, &identity, true).unwrap()
 }
 
 fn writer(cache: &Arc<CacheDir>) -> Writer {

@@ -10,9 +10,11 @@
 
 pub(crate) mod escape;
 mod object;
+mod text;
 mod uri;
 
 pub use object::{ObjectUri, Scheme};
+pub use text::LocationText;
 
 use crate::error::{Error, ErrorKind, Result, shown};
 use percent_encoding::percent_decode_str;
@@ -81,6 +83,12 @@ impl fmt::Display for Location {
             Location::File(path) => f.write_str(&shown(path.display())),
             Location::Object(uri) => uri.fmt(f),
         }
+    }
+}
+
+impl From<&Location> for LocationText {
+    fn from(location: &Location) -> Self {
+        Self(location.to_string())
     }
 }
 

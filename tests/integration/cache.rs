@@ -274,7 +274,9 @@ fn entries_are_evicted_least_recently_used_first_and_never_while_in_use() {
     };
     let there = || -> Vec<usize> {
         let entries = CacheAdmin::open(directory.path()).unwrap().entries();
-        let number = |location: &str| servers.iter().position(|s| s.url() == location).unwrap();
+        let number = |location: &ringload::LocationText| {
+            servers.iter().position(|s| s.url() == location.to_string()).unwrap()
+        };
         entries.iter().filter(|e| e.is_complete).map(|e| number(&e.location)).collect()
     };
     assert_eq!([put(0), put(1)], [None, None]);

@@ -53,6 +53,8 @@ mod fallbacks;
 mod gcs;
 #[cfg(feature = "cli")]
 mod hub;
+#[cfg(all(feature = "cli", feature = "s3"))]
+mod identities;
 #[cfg(feature = "cli")]
 mod refusals;
 #[cfg(all(feature = "cli", feature = "s3"))]

@@ -115,7 +115,7 @@ fn row(entry: &CacheEntry) -> [String; 4] {
         format::size(entry.len_bytes),
         present,
         format!("{} ago", format::duration(age.max(1.0))),
-        Escaped(&entry.location).to_string(),
+        Escaped(&entry.location.to_string()).to_string(),
     ]
 }
 
@@ -150,7 +150,7 @@ fn write_checked(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
         corrupt => format!("{} CORRUPT", format::count(corrupt, "page")),
     };
     let bytes = format::size(checked.checked_bytes);
-    writeln!(out, "{bytes} {result}  {}", Escaped(&checked.entry.location))
+    writeln!(out, "{bytes} {result}  {}", Escaped(&checked.entry.location.to_string()))
 }
 
 fn removed(pruned: &Pruned, json: bool) -> Outcome {
