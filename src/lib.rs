@@ -116,7 +116,7 @@ pub use load::{
 };
 pub use location::{IntoLocations, Location, LocationText, ObjectUri, Scheme};
 pub use options::{
-    Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, ReadPath,
+    Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, PinBy, ReadPath,
     RetryLimits, S3Credentials,
 };
 pub use plan::Pick;

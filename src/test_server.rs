@@ -58,7 +58,12 @@ impl TestResponse {
         self
     }
 
-    /// The requested range of `bytes`.
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self
+    }
+
+    /// The requested range of `bytes`, with an ETag.
     pub fn range(request: &TestRequest, bytes: &[u8]) -> Self {
         let Some(range) = request.header("range").strip_prefix("bytes=") else {
             return Self::new(200, bytes);
@@ -70,7 +75,7 @@ impl TestResponse {
             return Self::new(416, "").with("Content-Range", format!("bytes */{}", bytes.len()));
         }
         let range = format!("bytes {first}-{}/{}", end - 1, bytes.len());
-        Self::new(206, &bytes[first..end]).with("Content-Range", range)
+        Self::new(206, &bytes[first..end]).with("Content-Range", range).with("ETag", "\"one\"")
     }
 }
 

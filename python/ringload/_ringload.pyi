@@ -117,6 +117,8 @@ class Loader:
         endpoint: str | None = None,
         headers: dict[str, str] | None = None,
         connections: int | None = None,
+        pin: str | None = None,
+        unpinned: bool = False,
         s3_credentials: tuple[str, str, str | None] | None = None,
         cache_dir: str | PathLike[str] | None = None,
         cache_size: int | str | None = None,

@@ -33,7 +33,9 @@ use std::time::Duration;
 /// "gds". read_size: the size of one read or range request: bytes, or text such as "8MiB". engines:
 /// the number of threads that read. hold_timeout_seconds: how long a load waits for a held tensor
 /// when memory is full. verify: whether to check objects against the checksums that their store
-/// keeps. region, endpoint, headers, connections, s3_credentials: how stores are reached.
+/// keeps. region, endpoint, headers, connections, s3_credentials: how stores are reached. pin: what
+/// tells an object from a replacement: "auto", "etag", "length" or "none". unpinned: whether to load
+/// objects that nothing tells from a replacement.
 /// `s3_credentials` are access key id, secret access key, and session token or None. cache_dir: the
 /// directory of the local file cache; "" for none. By default the environment decides. cache_size:
 /// bytes, or text such as "200GiB". cache_validate: "always", "never", or an age such as "10m".
@@ -67,8 +69,9 @@ impl Loader {
     #[pyo3(signature = (
         *, device=None, memory_limit=None, keep=false, runai_env=false, dtype=None, allocation=None,
         tensors=None, names=None, variant=None, all_files=false, strict=false, order=None,
-        read_path=None, read_size=None, engines=None, hold_timeout_seconds=None, verify=false, region=None, endpoint=None, headers=None,
-        connections=None, s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None
+        read_path=None, read_size=None, engines=None, hold_timeout_seconds=None, verify=false,
+        region=None, endpoint=None, headers=None, connections=None, pin=None, unpinned=false,
+        s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
     fn new(
@@ -94,6 +97,8 @@ impl Loader {
         endpoint: Option<String>,
         headers: Option<&Bound<'_, PyDict>>,
         connections: Option<usize>,
+        pin: Option<String>,
+        unpinned: bool,
         s3_credentials: Option<(String, String, Option<String>)>,
         cache_dir: Option<PathBuf>,
         cache_size: Option<Size>,
@@ -123,6 +128,8 @@ impl Loader {
         options.add("endpoint", endpoint);
         options.add_all("header", headers.map(|headers| pairs(headers, ": ")).transpose()?);
         options.add("connections", connections.map(|connections| connections.to_string()));
+        options.add("pin", pin);
+        options.add("unpinned", unpinned.then(|| "true".to_owned()));
         if let Some((id, secret, token)) = s3_credentials {
             options.add("s3_access_key_id", Some(id));
             options.add("s3_secret_access_key", Some(secret));

@@ -8,6 +8,7 @@ use super::locks::PAGES_MAX;
 use super::meta::Meta;
 use super::pages::{CHECKSUM_BYTES, PageChecksums};
 use crate::location::ObjectUri;
+use crate::options::PinBy;
 use crate::source::ObjectIdentity;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -32,17 +33,25 @@ impl Entries {
 
     /// The entry of the object `uri` with `identity`, whose address has the name `address`; created
     /// if it does not exist. `validated` says that the object's store has just reported this
-    /// identity. Returns `None` where the object cannot be cached.
+    /// identity. Returns `None` where the object cannot be cached, or `pin` leaves out what
+    /// identifies it.
     pub fn get(
         &self,
         address: &str,
         uri: &ObjectUri,
         identity: &ObjectIdentity,
+        pin: PinBy,
         validated: bool,
     ) -> Option<Arc<Entry>> {
         let name = key::of_identity(identity);
         let checksums = PageChecksums::new(address, &name, identity.len_bytes);
-        if !identity.is_distinctive() || checksums.pages() > PAGES_MAX {
+        if identity.is_distinctive(PinBy::Auto) && !identity.is_distinctive(pin) {
+            self.cache.warn(format!(
+                "{uri} is not cached, because --pin leaves out the header that identifies it"
+            ));
+            return None;
+        }
+        if !identity.is_distinctive(pin) || checksums.pages() > PAGES_MAX {
             self.cache.warn(format!(
                 "{uri} cannot be cached, because its server sends neither an ETag nor a \
                  Last-Modified header that identifies the object"

@@ -160,7 +160,8 @@ impl CacheLayer for Cache {
         if object.len_bytes() == 0 {
             return Ok(Arc::new(object));
         }
-        let entry = cache.entries.get(&address, remote.uri, object.identity(), !is_trusted);
+        let entry =
+            cache.entries.get(&address, remote.uri, object.identity(), remote.pin(), !is_trusted);
         Ok(Arc::new(CachedSource::new(Arc::clone(cache), Arc::new(object), entry)))
     }
 

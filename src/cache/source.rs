@@ -12,7 +12,7 @@ use super::writer::WriteJob;
 use crate::error::Result;
 use crate::location::Location;
 use crate::ring::Mapping;
-use crate::source::{Access, ObjectSource, Reader, Source};
+use crate::source::{Access, ChecksumVerifier, ObjectSource, Reader, Source};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -112,6 +112,10 @@ impl Source for CachedSource {
         let Ok(files) = entry.files() else { return Ok(remote) };
         let (cache, entry) = (Arc::clone(&self.cache), Arc::clone(entry));
         Ok(Box::new(CachedReader::new(cache, entry, files, remote, access)))
+    }
+
+    fn verifier(&self) -> Option<Arc<ChecksumVerifier>> {
+        self.object.verifier().filter(|_| self.entry.is_none())
     }
 
     fn cached_file(&self) -> Option<PathBuf> {

@@ -8,6 +8,7 @@ use super::files::DATA;
 use super::pages::{PAGE_BYTES, PageBytes};
 use super::writer::{Reservation, WriteJob, Writer};
 use crate::location::{ObjectUri, Scheme};
+use crate::options::PinBy;
 use crate::ring::Ring;
 use crate::source::{LoadCounters, ObjectIdentity, Stop};
 use std::path::Path;
@@ -31,7 +32,7 @@ fn entry_of(cache: &Arc<CacheDir>, len_bytes: u64) -> Arc<Entry> {
     let identity = ObjectIdentity::from_parts(len_bytes, Some(b"\"e\""), None).unwrap();
     let entries = Entries::new(Arc::clone(cache), None);
     let uri = ObjectUri::new(Scheme::Http, "h", "x");
-    entries.get(&"0".repeat(64), &uri, &identity, true).unwrap()
+    entries.get(&"0".repeat(64), &uri, &identity, PinBy::Auto, true).unwrap()
 }
 
 fn writer(cache: &Arc<CacheDir>) -> Writer {

@@ -33,6 +33,8 @@ pub(crate) struct Job {
     pub caller_may_retain_all: bool,
     /// Whether to verify all sources that were opened with their checksums.
     pub verify: bool,
+    /// Whether the load reads every byte of its sources.
+    pub is_whole: bool,
     /// Records the load's timeline, where one was requested.
     pub recorder: Option<Arc<Recorder>>,
 }

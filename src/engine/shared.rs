@@ -30,7 +30,9 @@ pub(crate) struct Shared {
 impl Shared {
     pub fn new(job: Job) -> Self {
         let engines = job.engines.max(1);
-        let check = |source: &Arc<dyn Source>| source.verifier().filter(|_| job.verify);
+        let is_checked =
+            |check: &Arc<ChecksumVerifier>| job.verify || job.is_whole && check.is_needed();
+        let check = |source: &Arc<dyn Source>| source.verifier().filter(is_checked);
         Self {
             checks: job.sources.iter().map(check).collect(),
             queue: CompletionQueue::default(),

@@ -124,6 +124,10 @@ static OPTIONS: &[LoaderOption] = &[
         .help("Send this header, 'Name: value', to the named servers; may be repeated"),
     entry(Remote, "connections", "N", Text(set_connections))
         .help("Number of connections, at most 1024; 0 uses as many as help [default: 0]"),
+    entry(Remote, "pin", "BY", parsed!(pin))
+        .help("Notice replaced objects by: auto, etag, length or none [default: auto]"),
+    entry(Remote, "unpinned", "", Flag(Loader::unpinned))
+        .help("Load objects even if their server sends nothing to notice a replacement by"),
     entry(Remote, "s3_access_key_id", "ID", Text(set_s3_access_key_id))
         .help("Id of the S3 access key; counts together with s3_secret_access_key"),
     entry(Remote, "s3_secret_access_key", "SECRET", Text(set_s3_secret_access_key))
@@ -334,6 +338,8 @@ mod tests {
             ("endpoint", "http://localhost:9000"),
             ("header", "Authorization: Bearer s3cret"),
             ("connections", "4"),
+            ("pin", "etag"),
+            ("unpinned", "true"),
             ("s3_access_key_id", "id"),
             ("s3_secret_access_key", "s3cret"),
             ("s3_session_token", "token"),
@@ -361,6 +367,7 @@ mod tests {
             ("hold_timeout_seconds", "soon"),
             ("verify", "maybe"),
             ("header", "s3cret"),
+            ("pin", "time"),
             ("colour", "blue"),
         ] {
             let error = Loader::new().set(name, value).unwrap_err();

@@ -3,7 +3,7 @@
 use super::loader::Loader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{
-    RemoteOptions, RetryLimits, RunaiVariables, S3Credentials, environment, parse_header,
+    PinBy, RemoteOptions, RetryLimits, RunaiVariables, S3Credentials, environment, parse_header,
 };
 use crate::plan::Plan;
 use crate::source::Opener;
@@ -76,6 +76,22 @@ impl Loader {
     #[must_use]
     pub fn verify(self, verify: bool) -> Self {
         self.remote(|options| options.verify = verify)
+    }
+
+    /// Sets what is compared in each response of a server to notice that an object is replaced while it
+    /// is read. Objects that are pinned by less than [`PinBy::Etag`] are not cached.
+    #[must_use]
+    pub fn pin(self, pin: PinBy) -> Self {
+        self.remote(|options| options.pin = pin)
+    }
+
+    /// Sets whether objects are read even if their server sends nothing that [`pin`](Self::pin)
+    /// compares: an ETag or, by default, a modification time. A replacement of the same length is then
+    /// not noticed, which is logged as a warning, unless the store has a checksum of the object and all
+    /// of it is loaded. By default such an object is an error.
+    #[must_use]
+    pub fn unpinned(self, unpinned: bool) -> Self {
+        self.remote(|options| options.unpinned = unpinned)
     }
 
     /// Sets how often and for how long a request is retried.

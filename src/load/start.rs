@@ -35,6 +35,7 @@ impl Loader {
         let reads = ReadSizes::new(options, sizes.ring_bytes(), plan.total_bytes(), &sources);
         let mut job = self.job(sources.clone(), reads, plan.devices());
         job.recorder = recorder.clone();
+        job.is_whole = plan.tensor_count() == plan.checkpoint().tensors().len();
         let extents = Arc::clone(plan.extents());
         let (mut ring_bytes, mut pinned, mut downgraded) = (0, None, None);
         let work = match path {
@@ -108,6 +109,7 @@ impl Loader {
             hold_timeout: self.options.hold_timeout,
             caller_may_retain_all: self.options.caller_may_retain_all,
             verify: self.verifies(),
+            is_whole: false,
             recorder: None,
         }
     }

@@ -62,7 +62,7 @@ pub use memory_limit::MemoryLimit;
 pub(crate) use parse::{at_most, invalid, one_of, parse_bytes, parse_number};
 pub use reading::{Order, ReadPath};
 pub(crate) use remote::{PartialS3Keys, RemoteOptions, parse_header};
-pub use remote::{RetryLimits, S3Credentials};
+pub use remote::{PinBy, RetryLimits, S3Credentials};
 pub(crate) use runai::RunaiVariables;
 #[cfg(feature = "capi")]
 pub(crate) use runai::strategy;

@@ -1,10 +1,11 @@
 //! Options for object stores and web servers.
 
 use super::environment::{Env, environment};
-use super::parse::invalid;
-use crate::error::Result;
+use super::parse::{invalid, one_of};
+use crate::error::{Error, Result};
 use http::{HeaderName, HeaderValue};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,41 @@ pub(crate) struct RemoteOptions {
     /// Whether whole-object checksums are checked.
     pub verify: bool,
     pub retries: RetryLimits,
+    /// What is compared to notice that an object is replaced while it is read.
+    pub pin: PinBy,
+    /// Whether objects without anything to compare are read all the same.
+    pub unpinned: bool,
     pub env: Env,
+}
+
+/// What is compared in each response to notice that an object is replaced while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PinBy {
+    /// The length and the ETag, or the modification time of an object without an ETag.
+    #[default]
+    Auto,
+    /// The length and the ETag, of which the weak and the strong form count as the same.
+    Etag,
+    /// The length.
+    Length,
+    /// Nothing.
+    None,
+}
+
+impl FromStr for PinBy {
+    type Err = Error;
+
+    /// Parses `auto`, `etag`, `length` or `none`.
+    fn from_str(text: &str) -> Result<Self> {
+        let pins = [
+            ("auto", Self::Auto),
+            ("etag", Self::Etag),
+            ("length", Self::Length),
+            ("none", Self::None),
+        ];
+        one_of(text, "something to pin objects by", &pins)
+    }
 }
 
 /// S3 keys that the caller gives, instead of those that the environment or the configuration files
@@ -134,6 +169,8 @@ impl Default for RemoteOptions {
             connections: None,
             verify: false,
             retries: RetryLimits::default(),
+            pin: PinBy::default(),
+            unpinned: false,
             env: Arc::new(environment),
         }
     }

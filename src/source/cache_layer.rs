@@ -11,6 +11,7 @@ use super::store::Store;
 use super::traits::Source;
 use crate::error::Result;
 use crate::location::ObjectUri;
+use crate::options::PinBy;
 use std::sync::Arc;
 
 /// A cache of the objects of all stores.
@@ -86,6 +87,11 @@ impl RemoteObject<'_> {
     /// string.
     pub fn address(&self) -> String {
         self.store.address()
+    }
+
+    /// What is compared to notice that the object is replaced.
+    pub fn pin(&self) -> PinBy {
+        self.client.options.pin
     }
 
     /// The value of an environment variable.

@@ -387,7 +387,7 @@ fn an_object_without_identity_is_not_cached() {
     let (model, directory) = (Model::small(), directory());
     let server =
         FaultServer::start(model.file.clone(), |_, request| request.right().without("ETag"));
-    let loader = cached(directory.path());
+    let loader = cached(directory.path()).unpinned(true);
     let summary = model.load(&loader, &server.url()).unwrap();
     loader.flush(None);
     assert!(summary.cache_warning.unwrap().contains("neither an ETag"));

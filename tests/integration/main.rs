@@ -55,6 +55,8 @@ mod gcs;
 mod hub;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod identities;
+#[cfg(all(feature = "cli", feature = "s3"))]
+mod pinning;
 #[cfg(feature = "cli")]
 mod refusals;
 #[cfg(all(feature = "cli", feature = "s3"))]

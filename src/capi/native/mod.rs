@@ -116,6 +116,8 @@ pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -
 /// - `region`, `endpoint`: of the object store
 /// - `header`: a header `Name: value` to send; each call adds one
 /// - `connections`: number of connections; 0 uses as many as help
+/// - `pin`: auto, etag, length or none; what tells an object from a replacement
+/// - `unpinned`: true or false; whether objects are loaded that nothing tells from a replacement
 /// - `s3_access_key_id`, `s3_secret_access_key`, `s3_session_token`: S3 keys
 /// - `cache_dir`: directory of the local file cache; empty for no cache
 /// - `cache_size`: unlimited, or a size such as 200GiB

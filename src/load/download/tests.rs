@@ -72,11 +72,15 @@ fn objects_that_cannot_be_cached_are_downloaded_all_the_same() {
     let bytes: Vec<u8> =
         (0..PIECE_BYTES as usize + 77_777).map(|n| (n * 7 + n / 253) as u8).collect();
     let served = bytes.clone();
-    let server = Server::start(move |request| TestResponse::range(request, &served));
+    let server =
+        Server::start(move |request| TestResponse::range(request, &served).without("ETag"));
     let location = Location::parse(&format!("{}/x", server.url())).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let files = [(location.clone(), "a".into()), (location, "b".into())];
-    let downloaded = Loader::new().download(&files, directory.path()).unwrap().finish().unwrap();
+    let refused = Loader::new().download(&files, directory.path()).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("--unpinned"), "{refused}");
+    let loader = Loader::new().unpinned(true);
+    let downloaded = loader.download(&files, directory.path()).unwrap().finish().unwrap();
     assert_eq!(downloaded.bytes, 2 * bytes.len() as u64);
     for file in &downloaded.files {
         assert!(fs::read(file).unwrap() == bytes, "{}", file.display());

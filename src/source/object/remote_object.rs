@@ -12,12 +12,13 @@
 //! ```
 
 use super::body_writer::BodyWriter;
-use super::identity::{ObjectIdentity, changed};
+use super::identity::{Mismatch, ObjectIdentity};
 use super::open::{Opened, open_once};
 use super::range::{self, ContentRange};
 use super::receive::{Receiver, SocketReader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
+use crate::options::PinBy;
 use crate::source::counters::LoadCounters;
 use crate::source::http::{
     AttemptError, Attempted, Client, Pool, RetryState, ServerOrigin, ServerResponse, ServerState,
@@ -34,6 +35,9 @@ use tokio::time::{Instant, sleep};
 
 /// A failed attempt counts as progress if at least this many bytes arrived.
 const PROGRESS_BYTES: usize = 256 << 10;
+
+/// How often a changed object is requested again, to see whether several servers have copies of it.
+const COPY_REQUESTS: usize = 3;
 
 /// The state with which ranges are read.
 pub(super) struct ReadContext<'a, S> {
@@ -101,8 +105,9 @@ impl Object {
                     let opened = opened.or(known.map(Opened::without_bytes));
                     let Some(Opened { identity, route, first }) = opened else {
                         // Not reached: without `known`, an object is never reported as unchanged.
-                        return Err(changed(&uri.into(), "its ETag"));
+                        return Err(Mismatch::Etag.error(&uri.into()));
                     };
+                    identity.check_pinned(&client.options, &Location::Object(uri.clone()))?;
                     let object = Self::known(client, store, uri, identity);
                     *object.route.lock() = route;
                     return Ok((object, first));
@@ -127,6 +132,11 @@ impl Object {
     /// The kind of store.
     pub fn kind(&self) -> &'static str {
         self.store.kind()
+    }
+
+    /// Whether anything but its length tells the object from a replacement.
+    pub fn is_pinned(&self) -> bool {
+        self.identity.has_validator(self.pin())
     }
 
     /// A verifier of the object's bytes.
@@ -261,7 +271,7 @@ impl Object {
     async fn request(&self, pool: &Pool, range: RequestedRange) -> Attempted<ServerResponse> {
         let attempt = |uri, trusted| {
             let mut request = range::request(uri, range.offset, range.len);
-            self.identity.require_unchanged(request.headers_mut());
+            self.identity.require_unchanged(self.pin(), request.headers_mut());
             self.client.attempt(pool, &*self.store, request, trusted)
         };
         let route = self.route.lock().clone();
@@ -280,6 +290,30 @@ impl Object {
         self.checked(pool, answered, range).await
     }
 
+    /// The error of a response that does not match the object. A server with another copy of the
+    /// object is told apart from a replacement: an object that was replaced does not come back.
+    async fn explained(&self, pool: &Pool, mismatch: &Mismatch) -> Error {
+        for _ in 0..if mismatch.may_be_a_copy() { COPY_REQUESTS } else { 0 } {
+            let Ok(uri) = self.store.url(&self.key) else { break };
+            let request = range::request(uri, 0, 1);
+            let Ok(answered) = self.client.attempt(pool, &*self.store, request, true).await else {
+                break;
+            };
+            let headers = answered.response.headers();
+            let total_bytes = ContentRange::of(headers).and_then(|range| range.total_bytes);
+            if answered.response.status() == StatusCode::PARTIAL_CONTENT
+                && self.identity.check(self.pin(), headers, total_bytes).is_ok()
+            {
+                return mismatch.error_of_copies(&self.location);
+            }
+        }
+        mismatch.error(&self.location)
+    }
+
+    fn pin(&self) -> PinBy {
+        self.client.options.pin
+    }
+
     /// Returns the response if its body is exactly the requested range of this object.
     async fn checked(
         &self,
@@ -288,20 +322,28 @@ impl Object {
         wanted: RequestedRange,
     ) -> Attempted<ServerResponse> {
         let (headers, origin) = (answered.response.headers(), &answered.origin);
-        let changed = |what| Err(changed(&self.location, what).into());
-        match answered.response.status() {
-            StatusCode::PARTIAL_CONTENT => {}
-            StatusCode::OK => {
-                self.identity.check(headers, None, &self.location)?;
-                return Err(range::no_ranges(origin));
-            }
-            StatusCode::PRECONDITION_FAILED => return changed("its ETag"),
-            StatusCode::RANGE_NOT_SATISFIABLE => return changed("its length"),
-            _ => return Err(self.client.error_response(pool, answered).await.into()),
-        }
         let range = ContentRange::of(headers);
-        range::refuse_encoding(headers, origin)?;
-        self.identity.check(headers, range.and_then(|range| range.total_bytes), &self.location)?;
+        let mismatch = match answered.response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                range::refuse_encoding(headers, origin)?;
+                let total_bytes = range.and_then(|range| range.total_bytes);
+                self.identity.check(self.pin(), headers, total_bytes).err()
+            }
+            StatusCode::OK => {
+                let whole = self.identity.len_bytes;
+                match self.identity.check(self.pin(), headers, Some(whole)) {
+                    Ok(()) => return Err(range::no_ranges(origin)),
+                    Err(mismatch) => Some(mismatch),
+                }
+            }
+            StatusCode::PRECONDITION_FAILED => Some(self.identity.failed_precondition()),
+            StatusCode::RANGE_NOT_SATISFIABLE => Some(Mismatch::Length),
+            _ => return Err(self.client.error_response(pool, answered).await.into()),
+        };
+        if let Some(mismatch) = mismatch {
+            drop(answered); // its body is not read
+            return Err(self.explained(pool, &mismatch).await.into());
+        }
         match range::fits(&answered.response, wanted.offset, wanted.len) {
             true => Ok(answered),
             false => Err(range::wrong_range(origin)),

@@ -49,7 +49,11 @@ impl ObjectSource {
         let (object, first, verifier) = client.block_on(async move {
             let (object, first) = opening.await?;
             // If the object is replaced before the checksum is read, the next range is refused.
-            let verifier = if verify { Some(object.verifier().await?) } else { None };
+            let verifier = match verify {
+                true => Some(object.verifier().await?),
+                false if object.is_pinned() => None,
+                false => object.verifier().await.ok().map(ChecksumVerifier::needed),
+            };
             Ok((object, first, verifier))
         })?;
         Ok(Self { object: Arc::new(object), verifier, first: Mutex::new(first) })

@@ -21,6 +21,8 @@ pub struct ChecksumVerifier {
     expected: Checksum,
     covered: Covered,
     verified: AtomicBool,
+    /// Whether nothing but the checksum tells the object from a replacement.
+    is_needed: bool,
 }
 
 /// The checksum of the bytes seen so far.
@@ -54,7 +56,14 @@ impl ChecksumVerifier {
             Checksum::Crc32(_) => spans(Crc::CRC32),
             Checksum::Sha256(_) => Covered::Sha(OrderedSha256::default()),
         };
-        Self { location, len_bytes, expected, covered, verified: AtomicBool::new(false) }
+        Self {
+            location,
+            len_bytes,
+            expected,
+            covered,
+            verified: AtomicBool::new(false),
+            is_needed: false,
+        }
     }
 
     /// The verifier of a load, which has seen the same bytes as this one.
@@ -69,6 +78,17 @@ impl ChecksumVerifier {
             verified: AtomicBool::new(self.is_verified()),
             ..*self
         })
+    }
+
+    /// This verifier for an object that has nothing else to tell it from a replacement. Loads of the
+    /// whole object are verified even if that was not asked for.
+    pub(in crate::source) fn needed(self) -> Self {
+        Self { is_needed: true, ..self }
+    }
+
+    /// Whether nothing but the checksum tells the object from a replacement.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.is_needed
     }
 
     /// Whether all bytes were seen and have the expected checksum.
