@@ -64,7 +64,7 @@ impl RemoteObject<'_> {
     pub fn local(&self) -> Result<Option<Arc<dyn Source>>> {
         self.prepare()?;
         match self.store.local(self.uri.key()) {
-            Some(path) => Ok(Some(Arc::new(FileSource::open(&path)?))),
+            Some(path) => Ok(Some(Arc::new(FileSource::open(&path)?.pinned_by(self.pin())))),
             None => Ok(None),
         }
     }

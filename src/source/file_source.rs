@@ -11,13 +11,14 @@
 //!
 //! No descriptor is kept between opening a checkpoint and reading it, so 500 shards do not need 500
 //! descriptors. A file that is opened again must be the file whose header was read: device, inode,
-//! length and modification time are compared, and again when an extent is complete.
+//! length and times are compared, and again when an extent is complete (see `file/identity.rs`).
 
 use super::file::{DirectFile, FileIdentity, OpenFile, SAFETENSORS};
 use super::file_reader::FileReader;
 use super::traits::{Access, Reader, Source};
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::options::PinBy;
 use crate::ring::{Mapping, PAGE_BYTES};
 use crate::sys;
 use parking_lot::Mutex;
@@ -63,7 +64,21 @@ impl FileSource {
     /// its bytes.
     pub(crate) fn open_growing(path: &Path) -> Result<Self> {
         let file = Self::open(path)?;
-        Ok(Self { identity: file.identity.growing(), ..file })
+        Ok(Self { identity: file.identity.timeless(), ..file })
+    }
+
+    /// Whether this is the file that `open` is.
+    pub(crate) fn is(&self, open: &File) -> bool {
+        FileIdentity::of(open).is_ok_and(|open| self.identity.is_same_file(&open))
+    }
+
+    /// This file, compared as far as `pin` says. Files have no ETag: [`PinBy::Etag`] compares the
+    /// times, as [`PinBy::Auto`] does.
+    pub(super) fn pinned_by(self, pin: PinBy) -> Self {
+        match pin {
+            PinBy::Auto | PinBy::Etag => self,
+            PinBy::Length | PinBy::None => Self { identity: self.identity.timeless(), ..self },
+        }
     }
 
     /// The shared descriptors; opens them if no reader has them open.

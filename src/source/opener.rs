@@ -60,7 +60,9 @@ impl Opener {
                 );
                 Err(Error::new(ErrorKind::Unsupported, sentence))
             }
-            Location::File(path) => Ok(Arc::new(FileSource::open(path)?)),
+            Location::File(path) => {
+                Ok(Arc::new(FileSource::open(path)?.pinned_by(self.options.pin)))
+            }
             Location::Object(uri) => self.open_object(uri, self.options.verify),
         }
     }

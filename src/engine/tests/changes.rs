@@ -121,6 +121,71 @@ fn a_file_rewritten_in_place_in_mid_load_is_an_error_never_a_mixture() {
     }
 }
 
+/// `rsync --inplace -t` writes to the file and puts its modification time back: 30 MiB of zeros were
+/// delivered with exit status 0, as only that time was compared.
+#[test]
+fn a_file_rewritten_with_its_time_put_back_is_an_error_never_a_mixture() {
+    for read_path in READING {
+        let outcome = change_in_mid_load(read_path, |disk| {
+            let file = open_to_write(&disk.path);
+            let modified = file.metadata().unwrap().modified().unwrap();
+            let half = disk.bytes.len() / 2;
+            file.write_all_at(&vec![0; disk.bytes.len() - half], half as u64).unwrap();
+            file.set_modified(modified).unwrap();
+            assert_eq!(file.metadata().unwrap().modified().unwrap(), modified);
+        });
+        match &outcome.1 {
+            // An engine may look before the time is put back.
+            Some(error) if error.to_string().contains("it was written to;") => {
+                is_changed(read_path, outcome, "it was written to;");
+            }
+            _ => is_changed(read_path, outcome, "the time put back"),
+        }
+    }
+}
+
+/// The same for a file that is opened first and read later, and for the mapped read path.
+#[test]
+fn a_file_rewritten_with_its_time_put_back_before_it_is_read_is_an_error() {
+    for read_path in ReadPath::ALL {
+        let disk = on_disk();
+        let checkpoint = Arc::new(Checkpoint::open(disk.path.as_path()).unwrap());
+        let file = open_to_write(&disk.path);
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(&[0; 100], disk.bytes.len() as u64 - 100).unwrap();
+        file.set_modified(modified).unwrap();
+        let items: Vec<_> =
+            loader().read_path(read_path).stream_checkpoint(checkpoint).unwrap().collect();
+        let error = items.into_iter().find_map(Result::err).unwrap();
+        assert_eq!(error.kind(), ErrorKind::Changed, "{read_path}: {error:?}");
+        assert!(error.to_string().contains("the time put back"), "{read_path}: {error}");
+    }
+}
+
+/// A name that is added or removed changes the ctime too, and no byte.
+#[test]
+fn a_link_to_the_file_or_its_removal_in_mid_load_does_no_harm() {
+    let changes: [fn(&OnDisk); 2] = [
+        |disk| std::fs::hard_link(&disk.path, disk.path.with_extension("link")).unwrap(),
+        |disk| std::fs::remove_file(&disk.path).unwrap(),
+    ];
+    for change in changes {
+        let (count, error) = change_in_mid_load(ReadPath::Buffered, change);
+        assert!(error.is_none() && count == TENSORS, "{count}: {error:?}");
+    }
+}
+
+/// `--pin length` is the way on where a file system changes times at will.
+#[test]
+fn times_are_not_compared_where_the_length_is_to_suffice() {
+    let disk = on_disk();
+    let loader = loader().pin(crate::PinBy::Length);
+    let checkpoint = Arc::new(loader.open(disk.path.as_path()).unwrap());
+    open_to_write(&disk.path).set_modified(std::time::UNIX_EPOCH).unwrap();
+    let items: Vec<_> = loader.stream_checkpoint(checkpoint).unwrap().collect();
+    assert_eq!(items.into_iter().filter_map(Result::ok).count(), TENSORS);
+}
+
 #[test]
 fn a_file_that_grows_in_mid_load_is_an_error() {
     for read_path in READING {
