@@ -39,6 +39,8 @@ use std::time::Duration;
 /// `s3_credentials` are access key id, secret access key, and session token or None. cache_dir: the
 /// directory of the local file cache; "" for none. By default the environment decides. cache_size:
 /// bytes, or text such as "200GiB". cache_validate: "always", "never", or an age such as "10m".
+/// cache_shared: whether to trust everyone who may write to the cache. By default the environment
+/// decides.
 ///
 /// Raises:
 ///     InvalidInputError: if an option cannot be used.
@@ -71,7 +73,8 @@ impl Loader {
         tensors=None, names=None, variant=None, all_files=false, strict=false, order=None,
         read_path=None, read_size=None, engines=None, hold_timeout_seconds=None, verify=false,
         region=None, endpoint=None, headers=None, connections=None, pin=None, unpinned=false,
-        s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None
+        s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None,
+        cache_shared=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
     fn new(
@@ -103,6 +106,7 @@ impl Loader {
         cache_dir: Option<PathBuf>,
         cache_size: Option<Size>,
         cache_validate: Option<String>,
+        cache_shared: bool,
     ) -> PyResult<Self> {
         let mut options = Options::new(keep, runai_env);
         match device {
@@ -138,6 +142,7 @@ impl Loader {
         options.add("cache_dir", cache_dir);
         options.add("cache_size", cache_size.map(Size::into_text));
         options.add("cache_validate", cache_validate);
+        options.add("cache_shared", cache_shared.then(|| "true".to_owned()));
         let loader = options.loader().map_err(|error| raised(py, &error))?;
         Ok(Self { options, current: Mutex::new(ForkGuard::new(loader)) })
     }

@@ -1,6 +1,6 @@
 //! Listing, checking and emptying a cache, for `ringload cache`.
 
-use super::cache_dir::{CacheDir, entry_names, read_meta};
+use super::cache_dir::{CacheDir, entry_names};
 use super::entry::Entry;
 use super::eviction::{EntryUsage, evict_to, total_bytes, usages};
 use super::files::{DATA, EntryFiles, data_path};
@@ -8,10 +8,11 @@ use super::key;
 use super::pages::{MISSING, PAGE_BYTES, PageChecksums};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, LocationText};
+use crate::options::CacheAccess;
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -78,15 +79,31 @@ impl CacheAdmin {
     /// [`NotFound`](ErrorKind::NotFound) if the directory does not exist.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
-        let opening = || format!("open the cache {}", directory.display());
-        if !fs::metadata(&directory).map_err(|e| Error::from_io(opening(), e))?.is_dir() {
-            return Err(Error::from_io(opening(), io::Error::from_raw_os_error(libc::ENOTDIR)));
+        let fail = |e| Error::from_io(format!("open the cache {}", directory.display()), e);
+        if !fs::metadata(&directory).map_err(fail)?.is_dir() {
+            return Err(fail(io::Error::from_raw_os_error(libc::ENOTDIR)));
         }
-        let (cache, refusal) = CacheDir::open(&directory);
+        // Nothing is loaded from the entries, so it does not matter who wrote them.
+        let (cache, refusal) = CacheDir::open(&directory, CacheAccess::Shared);
         if let Some(refusal) = refusal {
             tracing::debug!(%refusal, "the cache can only be read");
         }
         Ok(Self { cache })
+    }
+
+    /// Opens the part of a download that has arrived.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`PermissionDenied`](ErrorKind::PermissionDenied) if another user may
+    /// have made it.
+    pub(crate) fn open_download(directory: &Path) -> Result<Self> {
+        let (cache, refusal) = CacheDir::open(directory, CacheAccess::Download);
+        match refusal {
+            None => Ok(Self { cache }),
+            Some(refusal) => {
+                Err(Error::from_io(format_args!("write in {}", directory.display()), refusal))
+            }
+        }
     }
 
     /// All entries, least recently used first. Damaged entries, which no load uses, are left out.
@@ -95,10 +112,28 @@ impl CacheAdmin {
         usages.filter_map(|usage| self.entry(usage)).map(|(entry, _)| entry).collect()
     }
 
+    /// Removes all versions of the object of which `data_file` was the file.
+    pub(crate) fn discard_object(&self, data_file: &Path) {
+        if let Some(entry) = data_file.parent().filter(|entry| entry_names(entry).is_some()) {
+            self.cache.discard_object(entry);
+        }
+    }
+
+    /// Removes all entries, even if they are in use.
+    pub(crate) fn discard_all(&self) {
+        self.cache.entries().for_each(|entry| self.cache.discard_object(&entry));
+    }
+
+    /// Removes damaged entries and then the directory, if the cache has no others.
+    pub(crate) fn remove_empty(&self) {
+        self.prune(u64::MAX);
+        self.cache.remove_empty();
+    }
+
     /// The description of an entry, and the entry itself, which is not evicted until it is dropped.
     /// `None` if it is damaged.
     fn entry(&self, usage: EntryUsage) -> Option<(CacheEntry, Entry)> {
-        let (meta, validated) = read_meta(&usage.path)?;
+        let (meta, validated) = self.cache.read_meta(&usage.path)?;
         let (address, identity) = entry_names(&usage.path)?;
         if key::of_identity(&meta.identity()?) != identity || meta.address != address {
             return None;
@@ -112,10 +147,11 @@ impl CacheAdmin {
             len_bytes: meta.len_bytes,
             present_bytes,
             disk_bytes: usage.disk_bytes,
-            is_complete: usage.path.join(DATA).is_file() && present_bytes == meta.len_bytes,
+            is_complete: self.cache.root.has_file(&usage.path.join(DATA))
+                && present_bytes == meta.len_bytes,
             validated,
             last_used: usage.last_used,
-            path: data_path(&usage.path).ok()?,
+            path: data_path(&self.cache.root, &usage.path).ok()?,
         };
         Some((entry, in_use))
     }
@@ -140,7 +176,7 @@ impl CacheAdmin {
     /// use, least recently used first, until the cache has at most `most_bytes`.
     pub fn prune(&self, most_bytes: u64) -> Pruned {
         let before = usages(&self.cache);
-        for usage in before.iter().filter(|usage| read_meta(&usage.path).is_none()) {
+        for usage in before.iter().filter(|usage| self.cache.read_meta(&usage.path).is_none()) {
             self.cache.remove(&usage.path);
         }
         evict_to(&self.cache, most_bytes);
@@ -159,7 +195,7 @@ impl CacheAdmin {
             Location::File(_) => None, // files are not cached
         };
         let is_named = |usage: &&EntryUsage| {
-            read_meta(&usage.path).is_some_and(|(meta, _)| {
+            self.cache.read_meta(&usage.path).is_some_and(|(meta, _)| {
                 meta.scopes.iter().any(|name| scope.as_ref() == Some(name))
             })
         };
@@ -169,12 +205,12 @@ impl CacheAdmin {
             let sentence = format!(
                 "{location} is not in the cache {}; `ringload cache ls` lists its objects, without \
                  their users and queries (name both, or leave them out to remove all)",
-                self.cache.path.display()
+                self.cache.path().display()
             );
             return Err(Error::new(ErrorKind::NotFound, sentence));
         }
         for usage in named {
-            if !self.cache.remove(&usage.path) && usage.path.exists() {
+            if !self.cache.remove(&usage.path) && self.cache.root.status(&usage.path).is_some() {
                 let sentence = match self.cache.is_writable() {
                     true => format!("{location} is in use; remove it when the load has ended"),
                     false => {
@@ -188,7 +224,7 @@ impl CacheAdmin {
     }
 
     fn pruned(&self, before: &[EntryUsage]) -> Pruned {
-        let gone = || before.iter().filter(|usage| !usage.path.exists());
+        let gone = || before.iter().filter(|usage| self.cache.root.status(&usage.path).is_none());
         Pruned {
             entries: gone().count(),
             disk_bytes: gone().map(|usage| usage.disk_bytes).sum(),

@@ -1,22 +1,24 @@
 //! The cache's directory as a whole: who uses which entry, and whether anything can be written.
 
-use super::files::ENTRY;
-use super::locks::{LockRange, Locks};
+use super::files::{ENTRY, NAMES};
+use super::locks::{LOCK, LockRange, Locks};
 use super::meta::{self, Meta};
+use super::root::CacheRoot;
+use super::trust::Trust;
+use crate::error::Error;
+use crate::options::CacheAccess;
 use crate::source::ObjectIdentity;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// Tells backup programs that the content can be downloaded again (<https://bford.info/cachedir/>).
-const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
-                   # This is the cache of ringload. `ringload cache` lists, checks and empties it.\n";
+/// The directory of the listings.
+pub(super) const LISTINGS: &str = "listings";
 
 /// Temporary directories older than this were left by a process that was killed.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -24,7 +26,7 @@ const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 /// The directory of a cache.
 #[derive(Debug)]
 pub(super) struct CacheDir {
-    pub path: PathBuf,
+    pub root: CacheRoot,
     /// `None` where the lock file can be neither made nor read.
     locks: Option<Locks>,
     writable: bool,
@@ -68,15 +70,20 @@ impl Drop for EntryUse {
 
 impl CacheDir {
     /// Opens the cache in `path`, and creates the directory if it is missing. A directory that
-    /// cannot be written can still be read; then the second value is the reason.
-    pub fn open(path: &Path) -> (Arc<Self>, Option<io::Error>) {
-        let created = create_directory(path).and_then(|()| Locks::open(path, true));
-        let (locks, refusal) = match created {
-            Ok(locks) => (Some(locks), None),
-            Err(refusal) => (Locks::open(path, false).ok(), Some(refusal)),
+    /// cannot be written can still be read, unless it is not to be trusted; then the second value is
+    /// the reason.
+    pub fn open(path: &Path, access: CacheAccess) -> (Arc<Self>, Option<io::Error>) {
+        let (root, refusal) = match CacheRoot::open(path, Trust::new(access), true) {
+            Ok(root) => (root, None),
+            Err(refusal) => (CacheRoot::unusable(path), Some(refusal)),
+        };
+        let (locks, refusal) = match (Locks::open(&root, true), refusal) {
+            (Ok(locks), None) => (Some(locks), None),
+            (Err(refusal), None) => (Locks::open(&root, false).ok(), Some(refusal)),
+            (_, refusal) => (None, refusal),
         };
         let cache = Self {
-            path: path.to_owned(),
+            root,
             locks,
             writable: refusal.is_none(),
             stopped_writing: AtomicBool::new(refusal.is_some()),
@@ -84,13 +91,15 @@ impl CacheDir {
             in_use: Mutex::default(),
         };
         if cache.writable {
-            let tag = path.join("CACHEDIR.TAG");
-            if !tag.exists() {
-                let _ = fs::write(tag, TAG); // the tag is optional
-            }
+            cache.root.tag();
             cache.remove_leftovers();
         }
         (Arc::new(cache), refusal)
+    }
+
+    /// The path of the directory.
+    pub fn path(&self) -> &Path {
+        self.root.path()
     }
 
     /// Whether the directory could be written when it was opened.
@@ -106,14 +115,16 @@ impl CacheDir {
     /// Stops all writing because `action` failed with `error`. Logs this once.
     pub fn stop_writing(&self, action: &str, error: &io::Error) {
         self.stopped_writing.store(true, Ordering::Relaxed);
+        let doing = format!("{action} in {}", self.path().display());
         // Errors cannot be cloned.
-        let cause = match error.raw_os_error() {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::new(error.kind(), error.to_string()),
+        let sentence = match (error.raw_os_error(), error.get_ref()) {
+            (Some(errno), _) => {
+                Error::from_io(doing, io::Error::from_raw_os_error(errno)).to_string()
+            }
+            (None, Some(own)) if own.is::<Error>() => own.to_string(),
+            _ => Error::from_io(doing, io::Error::new(error.kind(), error.to_string())).to_string(),
         };
-        let error =
-            crate::Error::from_io(format_args!("{action} in {}", self.path.display()), cause);
-        self.warn(format!("{error}; loads go on without writing to the cache"));
+        self.warn(format!("{sentence}; loads go on without writing to the cache"));
     }
 
     /// The first reason why something is not cached.
@@ -132,10 +143,10 @@ impl CacheDir {
 
     /// The identity that the object at this address had when its store last reported it.
     pub fn known_object(&self, address: &str) -> Option<KnownObject> {
-        let entries = subdirectories(&self.path.join(address));
-        let known = entries.filter_map(|entry| {
+        let entries = self.root.subdirectories(&self.path().join(address));
+        let known = entries.into_iter().filter_map(|entry| {
             let (meta, validated) =
-                read_meta(&entry).filter(|(meta, _)| meta.address == address)?;
+                self.read_meta(&entry).filter(|(meta, _)| meta.address == address)?;
             Some((validated, meta.identity()?))
         });
         let (validated, identity) = known.max_by_key(|(validated, _)| *validated)?;
@@ -146,7 +157,7 @@ impl CacheDir {
 
     /// Marks the entry with these names as in use. Waits while another process removes it.
     pub fn use_entry(self: &Arc<Self>, address: &str, identity: &str) -> EntryUse {
-        let path = self.path.join(address).join(identity);
+        let path = self.path().join(address).join(identity);
         let range = LockRange::of_entry(address, identity);
         let mut in_use = self.in_use.lock();
         let count = in_use.entry(path.clone()).or_default();
@@ -172,7 +183,7 @@ impl CacheDir {
         let removed = self.discard(entry).is_ok();
         locks.unlock_use(range);
         if let Some(parent) = entry.parent() {
-            let _ = fs::remove_dir(parent); // if it is empty
+            let _ = self.root.remove_directory(parent, &[]); // if it is empty
         }
         removed
     }
@@ -180,8 +191,8 @@ impl CacheDir {
     /// Makes an entry's directory disappear at once, then removes its files.
     pub fn discard(&self, entry: &Path) -> io::Result<()> {
         let temporary = self.temporary_path();
-        fs::rename(entry, &temporary)?;
-        fs::remove_dir_all(&temporary)
+        self.root.rename(entry, &temporary)?;
+        self.root.remove_directory(&temporary, &NAMES)
     }
 
     /// Runs `change`, which creates or replaces the entry, while no other process does.
@@ -211,12 +222,49 @@ impl CacheDir {
     /// The directories of all entries.
     pub fn entries(&self) -> impl Iterator<Item = PathBuf> {
         let is_address = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
-        subdirectories(&self.path).filter(is_address).flat_map(|path| subdirectories(&path))
+        let addresses = self.root.subdirectories(self.path()).into_iter().filter(is_address);
+        addresses.flat_map(|path| self.root.subdirectories(&path))
+    }
+
+    /// The directories of other versions of the object whose entry is in the directory `entry`.
+    pub fn other_versions(&self, entry: &Path) -> impl Iterator<Item = PathBuf> {
+        let versions = entry.parent().map(|parent| self.root.subdirectories(parent));
+        versions.into_iter().flatten().filter(move |other| other != entry)
+    }
+
+    /// The metadata of the entry in the directory `entry`, and when its store last validated it.
+    pub fn read_meta(&self, entry: &Path) -> Option<(Meta, SystemTime)> {
+        let (text, validated) = self.root.read(&entry.join(ENTRY), meta::BYTES_MAX).ok()?;
+        Some((Meta::parse(&text)?, validated))
+    }
+
+    /// Sets the modification time of the file `path`, if that is permitted.
+    pub fn touch(&self, path: &Path, time: SystemTime) {
+        let _ = self.root.file(path, true).and_then(|file| file.set_modified(time));
+    }
+
+    /// Removes all versions of the object whose entry is in the directory `entry`, even if they are in
+    /// use.
+    pub fn discard_object(&self, entry: &Path) {
+        let Some(address) = entry.parent() else { return };
+        for entry in self.root.subdirectories(address) {
+            let _ = self.discard(&entry); // an entry that cannot be removed is harmless
+        }
+        let _ = self.root.remove_directory(address, &[]);
+    }
+
+    /// Removes the directory if it has nothing but the files of an empty cache.
+    pub fn remove_empty(&self) {
+        let listings = self.path().join(LISTINGS);
+        let _ = self.root.remove_directory(&listings, &[]);
+        if self.root.subdirectories(self.path()).is_empty() {
+            let _ = self.root.remove(&[LOCK]);
+        }
     }
 
     /// A new name for a directory that is being created or removed.
     pub fn temporary_path(&self) -> PathBuf {
-        self.path.join(format!(".{:016x}", fastrand::u64(..)))
+        self.path().join(format!(".{:016x}", fastrand::u64(..)))
     }
 
     /// Removes temporary directories of processes that were killed.
@@ -225,49 +273,17 @@ impl CacheDir {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.len() == 17 && name.starts_with('.')
         };
-        for path in subdirectories(&self.path).filter(is_temporary) {
-            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+        for path in self.root.subdirectories(self.path()).into_iter().filter(is_temporary) {
+            let status = self.root.status(&path);
+            let age = status.and_then(|status| status.modified.elapsed().ok());
             if age.is_some_and(|age| age > TEMPORARY_AGE_MAX) {
-                let _ = fs::remove_dir_all(&path);
+                let _ = self.root.remove_directory(&path, &NAMES);
             }
         }
-    }
-}
-
-/// Creates the directory `path` if it does not exist.
-fn create_directory(path: &Path) -> io::Result<()> {
-    match fs::create_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(io::Error::from_raw_os_error(libc::ENOTDIR))
-        }
-        created => created,
     }
 }
 
 /// The names of the entry in the directory `entry`: those of its address and of its identity.
 pub(super) fn entry_names(entry: &Path) -> Option<(&str, &str)> {
     Some((entry.parent()?.file_name()?.to_str()?, entry.file_name()?.to_str()?))
-}
-
-/// The metadata of the entry in the directory `entry`, and when its store last validated it.
-pub(super) fn read_meta(entry: &Path) -> Option<(Meta, SystemTime)> {
-    let file = File::open(entry.join(ENTRY)).ok()?;
-    let validated = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
-    let mut text = Vec::new();
-    file.take(meta::BYTES_MAX as u64).read_to_end(&mut text).ok()?;
-    Some((Meta::parse(&text)?, validated))
-}
-
-/// The directories in `directory`; none where it cannot be read.
-fn subdirectories(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
-    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    directories.map(|entry| entry.path())
-}
-
-/// The directories of other versions of the object whose entry is in the directory `entry`.
-pub(super) fn other_versions(entry: &Path) -> impl Iterator<Item = PathBuf> {
-    let versions = entry.parent().map(subdirectories).into_iter().flatten();
-    versions.filter(move |other| other != entry)
 }

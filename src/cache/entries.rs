@@ -1,8 +1,8 @@
 //! The entries of one cache that this process uses: finding, creating and replacing them.
 
-use super::cache_dir::{CacheDir, other_versions, read_meta};
-use super::entry::{Entry, touch};
-use super::files::{ENTRY, EntryFiles, PAGES, PARTIAL, USED};
+use super::cache_dir::CacheDir;
+use super::entry::Entry;
+use super::files::{ENTRY, EntryFiles, NAMES, PAGES, PARTIAL, USED};
 use super::key;
 use super::locks::PAGES_MAX;
 use super::meta::Meta;
@@ -12,7 +12,6 @@ use crate::options::PinBy;
 use crate::source::ObjectIdentity;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -93,10 +92,10 @@ impl Entries {
         if !self.cache.is_writable() {
             return;
         }
-        touch(&entry.path().join(USED), SystemTime::now());
+        self.cache.touch(&entry.path().join(USED), SystemTime::now());
         if validated {
-            touch(&entry.path().join(ENTRY), SystemTime::now());
-            other_versions(entry.path()).for_each(|other| {
+            self.cache.touch(&entry.path().join(ENTRY), SystemTime::now());
+            self.cache.other_versions(entry.path()).for_each(|other| {
                 self.cache.remove(&other);
             });
         }
@@ -114,23 +113,24 @@ fn create_unless_intact(entry: &Entry, meta: &Meta) -> io::Result<()> {
             return Ok(()); // another process created it meanwhile
         }
         let temporary = cache.temporary_path();
-        fs::create_dir(&temporary)?;
+        let root = &cache.root;
+        root.create_directory(&temporary)?;
         let create = || {
-            let sized = |name, len| File::create_new(temporary.join(name))?.set_len(len);
+            let sized = |name, len| root.create_file(&temporary.join(name))?.set_len(len);
             sized(PARTIAL, entry.checksums.len_bytes)?;
             sized(PAGES, entry.checksums.pages() * CHECKSUM_BYTES)?;
             sized(USED, 0)?;
-            fs::write(temporary.join(ENTRY), meta.to_text())?;
+            root.write(&temporary.join(ENTRY), meta.to_text().as_bytes())?;
             if let Some(parent) = entry.path().parent() {
-                fs::create_dir_all(parent)?;
+                root.create_directory_if_missing(parent)?;
             }
-            if entry.path().exists() {
+            if root.status(entry.path()).is_some() {
                 cache.discard(entry.path())?;
             }
-            fs::rename(&temporary, entry.path())
+            root.rename(&temporary, entry.path())
         };
         create().inspect_err(|_| {
-            let _ = fs::remove_dir_all(&temporary);
+            let _ = root.remove_directory(&temporary, &NAMES);
         })
     })
 }
@@ -139,7 +139,11 @@ fn create_unless_intact(entry: &Entry, meta: &Meta) -> io::Result<()> {
 /// lengths.
 fn is_intact(entry: &Entry, wanted: &Meta) -> bool {
     let name = |meta: &Meta| meta.identity().map(|identity| key::of_identity(&identity));
-    let is_it = read_meta(entry.path())
+    let cache = &entry.in_use.cache;
+    let is_it = cache
+        .read_meta(entry.path())
         .is_some_and(|(meta, _)| meta.address == wanted.address && name(&meta) == name(wanted));
-    is_it && EntryFiles::open(entry.path(), false).is_ok_and(|files| files.fit(&entry.checksums))
+    is_it
+        && EntryFiles::open(&cache.root, entry.path(), false)
+            .is_ok_and(|files| files.fit(&entry.checksums))
 }

@@ -7,7 +7,6 @@ use crate::ring::Part;
 use crate::source::FileSource;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -76,20 +75,30 @@ impl Entry {
         if let Some(files) = files.upgrade() {
             return Ok(files);
         }
-        let opened = Arc::new(EntryFiles::open(self.path(), self.in_use.cache.is_writable())?);
+        let cache = &self.in_use.cache;
+        let opened = EntryFiles::open(&cache.root, self.path(), cache.is_writable())?;
+        let opened = Arc::new(opened);
         *files = Arc::downgrade(&opened);
         Ok(opened)
     }
 
     /// The data file as a source that does not check the bytes.
     pub fn file_source(&self) -> Option<FileSource> {
-        let open = || FileSource::open_growing(&data_path(self.path()).ok()?).ok();
+        let open = || {
+            let path = data_path(&self.in_use.cache.root, self.path()).ok()?;
+            let trusted = self.in_use.cache.root.file(&path, false).ok()?;
+            FileSource::open_growing(&path).ok().filter(|source| source.is(&trusted))
+        };
         open().or_else(open) // the file may be renamed between the two steps
     }
 
     /// Whether every page has a checksum.
     pub fn is_complete(&self) -> bool {
-        self.path().join(DATA).is_file() || self.misses_no_page()
+        self.has_data_file() || self.misses_no_page()
+    }
+
+    fn has_data_file(&self) -> bool {
+        self.in_use.cache.root.has_file(&self.path().join(DATA))
     }
 
     fn misses_no_page(&self) -> bool {
@@ -231,26 +240,21 @@ impl Entry {
     /// The errors of the file system.
     pub fn commit(&self) -> io::Result<()> {
         self.files()?.sync()?;
-        let complete = self.path().join(DATA);
-        if complete.exists() || !self.misses_no_page() {
+        if self.has_data_file() || !self.misses_no_page() {
             return Ok(());
         }
-        match fs::rename(self.path().join(PARTIAL), &complete) {
+        let root = &self.in_use.cache.root;
+        match root.rename(&self.path().join(PARTIAL), &self.path().join(DATA)) {
             // Another process has renamed the file already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && complete.exists() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.has_data_file() => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => File::open(self.path())?.sync_all(),
+            Ok(()) => root.sync_directory(self.path()),
         }
     }
 
     /// Records that the object may have been replaced in its store, so that the next load asks the
     /// store.
     pub fn invalidate(&self) {
-        touch(&self.path().join(ENTRY), SystemTime::UNIX_EPOCH);
+        self.in_use.cache.touch(&self.path().join(ENTRY), SystemTime::UNIX_EPOCH);
     }
-}
-
-/// Sets the modification time of `path`, if that is permitted.
-pub(super) fn touch(path: &Path, time: SystemTime) {
-    let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(time));
 }

@@ -9,8 +9,6 @@
 use super::cache_dir::CacheDir;
 use super::files::{DATA, PAGES, PARTIAL, USED};
 use parking_lot::Mutex;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -69,17 +67,18 @@ pub(super) struct EntryUsage {
 }
 
 impl EntryUsage {
-    fn of(path: PathBuf) -> Self {
-        let blocks = |name| fs::metadata(path.join(name)).map_or(0, |file| file.blocks());
-        let disk_bytes = [DATA, PARTIAL, PAGES].map(blocks).iter().sum::<u64>() * 512;
-        let last_used = fs::metadata(path.join(USED)).and_then(|file| file.modified());
-        Self { disk_bytes, last_used: last_used.unwrap_or(SystemTime::UNIX_EPOCH), path }
+    fn of(cache: &CacheDir, path: PathBuf) -> Self {
+        let status = |name: &str| cache.root.status(&path.join(name));
+        let bytes = |name| status(name).map_or(0, |file| file.disk_bytes);
+        let disk_bytes = [DATA, PARTIAL, PAGES].map(bytes).iter().sum();
+        let last_used = status(USED).map_or(SystemTime::UNIX_EPOCH, |file| file.modified);
+        Self { disk_bytes, last_used, path }
     }
 }
 
 /// The usage of each entry, least recently used first.
 pub(super) fn usages(cache: &CacheDir) -> Vec<EntryUsage> {
-    let mut usages: Vec<_> = cache.entries().map(EntryUsage::of).collect();
+    let mut usages: Vec<_> = cache.entries().map(|path| EntryUsage::of(cache, path)).collect();
     usages.sort_by_key(|usage| usage.last_used);
     usages
 }

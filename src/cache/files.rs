@@ -4,8 +4,9 @@
 //! need a thousand descriptors.
 
 use super::pages::{CHECKSUM_BYTES, MISSING, PageChecksums, from_bytes, to_bytes};
+use super::root::{CacheRoot, is_same_file};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -23,6 +24,9 @@ pub(super) const PARTIAL: &str = "partial";
 pub(super) const DATA: &str = "data.safetensors";
 /// An empty file; its modification time is when the entry was last used.
 pub(super) const USED: &str = "used";
+
+/// The names of all files of an entry.
+pub(super) const NAMES: [&str; 5] = [ENTRY, PAGES, PARTIAL, DATA, USED];
 
 /// Direct writes begin and end at multiples of this, as pages do. Where the file system needs
 /// larger blocks, it refuses direct writes, and the writes go through the page cache.
@@ -48,14 +52,11 @@ impl EntryFiles {
     ///
     /// # Errors
     /// The errors of the file system.
-    pub fn open(directory: &Path, writable: bool) -> io::Result<Self> {
-        let path = data_path(directory)?;
+    pub fn open(root: &CacheRoot, directory: &Path, writable: bool) -> io::Result<Self> {
+        let path = data_path(root, directory)?;
         let open = |writable| {
-            let open = |path: &Path| {
-                let mut options = OpenOptions::new();
-                options.read(true).write(writable).custom_flags(libc::O_CLOEXEC).open(path)
-            };
-            Ok((open(&directory.join(PAGES))?, open(&path)?, writable))
+            let pages = root.file(&directory.join(PAGES), writable)?;
+            Ok((pages, root.file(&path, writable)?, writable))
         };
         // Files that belong to another user may be read-only.
         let opened =
@@ -187,10 +188,10 @@ impl EntryFiles {
 ///
 /// # Errors
 /// [`io::ErrorKind::NotFound`] if the entry has no data file.
-pub(super) fn data_path(directory: &Path) -> io::Result<PathBuf> {
+pub(super) fn data_path(root: &CacheRoot, directory: &Path) -> io::Result<PathBuf> {
     // The file may be renamed from `PARTIAL` to `DATA` between two checks, never back.
     let names = [DATA, PARTIAL, DATA];
-    let found = names.iter().map(|name| directory.join(name)).find(|path| path.is_file());
+    let found = names.iter().map(|name| directory.join(name)).find(|path| root.has_file(path));
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
@@ -200,16 +201,10 @@ fn open_direct(path: &Path, data: &File) -> Option<File> {
     let open = |path: &Path| {
         OpenOptions::new()
             .write(true)
-            .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC)
+            .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | libc::O_NONBLOCK)
             .open(path)
             .ok()
+            .filter(|direct| is_same_file(direct, data))
     };
-    open(Path::new(&format!("/proc/self/fd/{}", data.as_raw_fd()))).or_else(|| {
-        let direct = open(path)?;
-        let same = |a: fs::Metadata, b: fs::Metadata| {
-            use std::os::unix::fs::MetadataExt;
-            (a.dev(), a.ino()) == (b.dev(), b.ino())
-        };
-        same(direct.metadata().ok()?, data.metadata().ok()?).then_some(direct)
-    })
+    open(Path::new(&format!("/proc/self/fd/{}", data.as_raw_fd()))).or_else(|| open(path))
 }

@@ -1,11 +1,14 @@
 //! Remembers the listings of stores' directories, for loads that do not ask the stores.
 
-use super::cache_dir::CacheDir;
+use super::cache_dir::{CacheDir, LISTINGS};
 use super::key::{hash, sha256};
+use super::root::CacheRoot;
 use crate::error::Result;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
+
+/// The maximum length of a listing's file.
+const BYTES_MAX: usize = 64 << 20;
 
 impl CacheDir {
     /// The names of the objects directly in the directory at `address`. Returns the remembered
@@ -19,8 +22,8 @@ impl CacheDir {
         trusts: impl Fn(Duration) -> bool,
         list: &dyn Fn() -> Result<Option<Vec<String>>>,
     ) -> Result<Option<Vec<String>>> {
-        let path = self.path.join("listings").join(hash([b"listing", address.as_bytes()]));
-        if let Some((age, names)) = read(&path)
+        let path = self.root.path().join(LISTINGS).join(hash([b"listing", address.as_bytes()]));
+        if let Some((age, names)) = read(&self.root, &path)
             && trusts(age)
         {
             return Ok(Some(names));
@@ -31,24 +34,24 @@ impl CacheDir {
             && !self.stopped_writing()
         {
             // Only offline loads need the file, and they report that it is missing.
-            let _ = write(&path, names);
+            let _ = write(&self.root, &path, names);
         }
         Ok(names)
     }
 }
 
-fn write(path: &Path, names: &[String]) -> std::io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(path))?;
+fn write(root: &CacheRoot, path: &Path, names: &[String]) -> std::io::Result<()> {
+    root.create_directory_if_missing(path.parent().unwrap_or(path))?;
     let json = serde_json::to_string(names)?;
     let temporary = path.with_extension(format!("{:016x}", fastrand::u64(..)));
-    fs::write(&temporary, format!("{json}\n{}\n", sha256(json.as_bytes())))?;
-    fs::rename(&temporary, path)
+    root.write(&temporary, format!("{json}\n{}\n", sha256(json.as_bytes())).as_bytes())?;
+    root.rename(&temporary, path)
 }
 
 /// The age of the listing in `path`, and its names.
-fn read(path: &Path) -> Option<(Duration, Vec<String>)> {
-    let age = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?.elapsed().ok()?;
-    let text = fs::read_to_string(path).ok()?;
+fn read(root: &CacheRoot, path: &Path) -> Option<(Duration, Vec<String>)> {
+    let (text, modified) = root.read(path, BYTES_MAX).ok()?;
+    let (age, text) = (modified.elapsed().ok()?, String::from_utf8(text).ok()?);
     let (json, checksum) = text.trim_end().split_once('\n')?;
     (checksum == sha256(json.as_bytes())).then(|| Some((age, serde_json::from_str(json).ok()?)))?
 }

@@ -7,17 +7,19 @@
 //! other.
 
 use super::key;
+use super::root::CacheRoot;
 use nix::fcntl::{FcntlArg, fcntl};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long to wait for a lock that others hold only briefly.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The name of the lock file.
+pub(super) const LOCK: &str = "lock";
 
 /// Entries have fewer pages than this.
 pub(super) const PAGES_MAX: u64 = (1 << 32) - 16;
@@ -49,18 +51,13 @@ impl LockRange {
 }
 
 impl Locks {
-    /// Opens the lock file of `directory`, and creates it if it is to be `writable`.
+    /// Opens the lock file of a cache, and creates it if it is to be `writable`.
     ///
     /// # Errors
     /// The errors of the file system.
-    pub fn open(directory: &Path, writable: bool) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(writable)
-            .create(writable)
-            .truncate(false)
-            .custom_flags(libc::O_CLOEXEC)
-            .open(directory.join("lock"))?;
+    pub fn open(root: &CacheRoot, writable: bool) -> io::Result<Self> {
+        let path = root.path().join(LOCK);
+        let file = if writable { root.file_or_new(&path)? } else { root.file(&path, false)? };
         Ok(Self { file })
     }
 
@@ -132,11 +129,15 @@ impl Locks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::trust::Trust;
+    use crate::options::CacheAccess;
 
     #[test]
     fn holders_exclude_each_other_until_they_are_gone() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || Locks::open(directory.path(), true).unwrap();
+        let trust = Trust::new(CacheAccess::Private);
+        let root = CacheRoot::open(directory.path(), trust, true).unwrap();
+        let open = || Locks::open(&root, true).unwrap();
         let (a, b) = (open(), open());
         let entry = LockRange::of_hash("0123456789abcdef");
         let other = LockRange::of_hash("1123456789abcdef");

@@ -13,7 +13,8 @@
 //! # On disk
 //!
 //! ```text
-//! DIR/lock                                     byte ranges of it are locked; it stays empty
+//! DIR/CACHEDIR.TAG                             says that the directory was empty, and is a cache
+//!    /lock                                     byte ranges of it are locked; it stays empty
 //!    /listings/<hash>                          listings of stores' directories, for use offline
 //!    /<hash of the address>/<hash of the identity>/
 //!        entry                                 metadata: text with a checksum; its time: last validated
@@ -47,6 +48,12 @@
 //! last page is fetched as well, and every page in a slot is whole. Nothing has to be merged or read
 //! again, whatever the tensors, the memory limit and the reads of a load are. The price is 8 bytes
 //! for 4096 on disk, and up to a page fetched twice for each extent.
+//!
+//! # Trust
+//!
+//! All files are reached through the open directory ([`root::CacheRoot`]), which follows no symbolic
+//! link. A cache belongs to one user, unless it is declared to be shared ([`trust::Trust`]). Only files
+//! with the names above are deleted, in a directory with the tag of a cache.
 //!
 //! # Speed
 //!
@@ -84,7 +91,9 @@ mod meta;
 mod open_cache;
 mod pages;
 mod reader;
+mod root;
 mod source;
+mod trust;
 mod writer;
 
 pub use admin::{CacheAdmin, CacheEntry, Checked, Pruned};

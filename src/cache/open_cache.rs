@@ -20,7 +20,7 @@ impl OpenCache {
     /// Opens the cache with these settings. A directory that cannot be written is opened for
     /// reading.
     pub fn new(settings: &CacheSettings) -> Self {
-        let (dir, refusal) = CacheDir::open(&settings.dir);
+        let (dir, refusal) = CacheDir::open(&settings.dir, settings.access);
         if let Some(refusal) = refusal {
             dir.stop_writing("write", &refusal);
         }

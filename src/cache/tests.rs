@@ -8,7 +8,7 @@ use super::files::DATA;
 use super::pages::{PAGE_BYTES, PageBytes};
 use super::writer::{Reservation, WriteJob, Writer};
 use crate::location::{ObjectUri, Scheme};
-use crate::options::PinBy;
+use crate::options::{CacheAccess, PinBy};
 use crate::ring::Ring;
 use crate::source::{LoadCounters, ObjectIdentity, Stop};
 use std::path::Path;
@@ -19,7 +19,7 @@ use std::time::Duration;
 const PAGES: u64 = 64;
 
 fn open(directory: &Path) -> Arc<CacheDir> {
-    let (cache, refusal) = CacheDir::open(directory);
+    let (cache, refusal) = CacheDir::open(directory, CacheAccess::Private);
     assert!(refusal.is_none());
     cache
 }
@@ -122,7 +122,8 @@ fn changed_and_restored_bytes_never_get_into_the_file() {
             ended.store(true, Ordering::Relaxed);
             consumer.join().unwrap();
         });
-        let file = || std::fs::read(super::files::data_path(entry.path()).unwrap()).unwrap();
+        let file =
+            || std::fs::read(super::files::data_path(&cache.root, entry.path()).unwrap()).unwrap();
         let written = file();
         for (page, bytes) in object.chunks(PAGE_BYTES as usize).enumerate() {
             let start = page * PAGE_BYTES as usize;

@@ -3,7 +3,7 @@
 use super::loader::Loader;
 use crate::cache::Cache;
 use crate::error::Result;
-use crate::options::{self, CacheOptions, CacheSize, CacheValidate};
+use crate::options::{self, CacheAccess, CacheOptions, CacheSize, CacheValidate};
 use crate::source::Opener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +37,20 @@ impl Loader {
     #[must_use]
     pub fn cache_validate(self, validate: CacheValidate) -> Self {
         self.cache(|options| options.validate = Some(validate))
+    }
+
+    /// Sets whether the cache belongs to everyone who may write to its directory. By default it belongs
+    /// to one user: a directory or a file that another user owns or may write to is not used, and
+    /// nobody else can read new entries. New entries of a shared cache have the permissions of its
+    /// directory.
+    #[must_use]
+    pub fn cache_shared(self, shared: bool) -> Self {
+        self.cache(|options| options.access = Some(CacheAccess::shared(shared)))
+    }
+
+    /// Makes the cache that of a download.
+    pub(super) fn cache_of_download(self) -> Self {
+        self.cache(|options| options.access = Some(CacheAccess::Download))
     }
 
     /// Sets whether a load waits for the cache's disk if it is slower than the network, so that

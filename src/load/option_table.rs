@@ -143,6 +143,9 @@ static OPTIONS: &[LoaderOption] = &[
     entry(Cache, "cache_validate", "WHEN", parsed!(cache_validate))
         .help("When to ask whether an object changed: always, never, or after an age such as 10m")
         .read_from(&[CacheOptions::VALIDATE_VARIABLE]),
+    entry(Cache, "cache_shared", "", Flag(Loader::cache_shared))
+        .help("Trust the entries of everyone who may write to the cache, and let them read ours")
+        .read_from(&[CacheOptions::SHARED_VARIABLE]),
 ];
 
 const fn entry(
@@ -346,6 +349,7 @@ mod tests {
             ("cache_dir", "/nowhere"),
             ("cache_size", "1GiB"),
             ("cache_validate", "never"),
+            ("cache_shared", "true"),
         ];
         let names: Vec<_> = Loader::options().iter().map(|option| option.name).collect();
         assert_eq!(values.map(|(name, _)| name).to_vec(), names);

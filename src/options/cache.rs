@@ -1,7 +1,7 @@
 //! The local file cache: its directory, its size, and when its entries are validated.
 
 use super::environment::in_variable;
-use super::parse::{invalid, parse_bytes};
+use super::parse::{invalid, one_of, parse_bytes};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::path::PathBuf;
@@ -87,6 +87,18 @@ impl FromStr for CacheSize {
     }
 }
 
+/// Who uses a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum CacheAccess {
+    /// One user, who trusts no other. Nobody else can read new entries.
+    #[default]
+    Private,
+    /// As `Private`, for a download, whose files get the usual permissions.
+    Download,
+    /// Everyone who may write to the directory. New entries have its permissions.
+    Shared,
+}
+
 /// The cache options that were set in code or on the command line. Options that are not set are
 /// read from the environment.
 #[derive(Debug, Clone, Default)]
@@ -95,9 +107,27 @@ pub(crate) struct CacheOptions {
     pub dir: Option<Option<PathBuf>>,
     pub size: Option<CacheSize>,
     pub validate: Option<CacheValidate>,
+    pub access: Option<CacheAccess>,
     /// Whether a load waits for the cache's disk instead of leaving out pages when the disk is too
     /// slow.
     pub waits_for_disk: bool,
+}
+
+impl CacheAccess {
+    /// The access of a cache that is declared to be shared, or not to be.
+    pub fn shared(is_shared: bool) -> Self {
+        if is_shared { Self::Shared } else { Self::Private }
+    }
+}
+
+impl FromStr for CacheAccess {
+    type Err = Error;
+
+    /// Parses whether the cache is shared: `true` or `1`, `false` or `0`.
+    fn from_str(text: &str) -> Result<Self> {
+        let flags = [("true", true), ("1", true), ("false", false), ("0", false)];
+        one_of(text, "a flag", &flags).map(Self::shared)
+    }
 }
 
 /// The cache options in force.
@@ -106,6 +136,7 @@ pub(crate) struct CacheSettings {
     pub dir: PathBuf,
     pub size: CacheSize,
     pub validate: CacheValidate,
+    pub access: CacheAccess,
     pub waits_for_disk: bool,
 }
 
@@ -113,6 +144,7 @@ impl CacheOptions {
     pub const DIR_VARIABLE: &str = "RINGLOAD_CACHE_DIR";
     pub const SIZE_VARIABLE: &str = "RINGLOAD_CACHE_SIZE";
     pub const VALIDATE_VARIABLE: &str = "RINGLOAD_CACHE_VALIDATE";
+    pub const SHARED_VARIABLE: &str = "RINGLOAD_CACHE_SHARED";
 
     /// Returns the settings in force in the environment `env`, or `None` without a cache.
     ///
@@ -126,7 +158,8 @@ impl CacheOptions {
         let Some(dir) = dir else { return Ok(None) };
         let size = set_or_variable(self.size, Self::SIZE_VARIABLE, &env)?;
         let validate = set_or_variable(self.validate, Self::VALIDATE_VARIABLE, &env)?;
-        Ok(Some(CacheSettings { dir, size, validate, waits_for_disk: self.waits_for_disk }))
+        let access = set_or_variable(self.access, Self::SHARED_VARIABLE, &env)?;
+        Ok(Some(CacheSettings { dir, size, validate, access, waits_for_disk: self.waits_for_disk }))
     }
 }
 
@@ -175,11 +208,13 @@ mod tests {
             ("RINGLOAD_CACHE_DIR", "/a"),
             ("RINGLOAD_CACHE_SIZE", "1GiB"),
             ("RINGLOAD_CACHE_VALIDATE", "never"),
+            ("RINGLOAD_CACHE_SHARED", "1"),
         ]);
         let settings = CacheOptions::default().settings(all).unwrap().unwrap();
         assert_eq!(settings.dir, PathBuf::from("/a"));
         assert_eq!(settings.size, CacheSize::Bytes(1 << 30));
         assert_eq!(settings.validate, CacheValidate::Never);
+        assert_eq!(settings.access, CacheAccess::Shared);
         let none = CacheOptions { dir: Some(None), ..CacheOptions::default() };
         assert_eq!(none.settings(all).unwrap(), None);
         let own = CacheOptions {
@@ -189,7 +224,7 @@ mod tests {
         };
         let settings = own.settings(all).unwrap().unwrap();
         assert_eq!((settings.dir, settings.size), ("/b".into(), CacheSize::Unlimited));
-        for name in ["RINGLOAD_CACHE_SIZE", "RINGLOAD_CACHE_VALIDATE"] {
+        for name in ["RINGLOAD_CACHE_SIZE", "RINGLOAD_CACHE_VALIDATE", "RINGLOAD_CACHE_SHARED"] {
             let wrong =
                 |key: &str| (key == "RINGLOAD_CACHE_DIR" || key == name).then(|| "x".to_owned());
             let error = CacheOptions::default().settings(wrong).unwrap_err().to_string();

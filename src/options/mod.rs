@@ -11,6 +11,7 @@
 //! | cache directory | `RINGLOAD_CACHE_DIR` (none: no cache) | |
 //! | cache size | `RINGLOAD_CACHE_SIZE` (`unlimited`, `200GiB`) | |
 //! | cache validation | `RINGLOAD_CACHE_VALIDATE` (`always`, `never`, `10m`) | |
+//! | shared cache | `RINGLOAD_CACHE_SHARED` (`true`, `false`) | |
 //!
 //! Remote locations also read the usual variables of their field. Where several variables mean the
 //! same, the first one that is set counts.
@@ -46,7 +47,7 @@ mod reading;
 mod remote;
 mod runai;
 
-pub(crate) use cache::{CacheOptions, CacheSettings};
+pub(crate) use cache::{CacheAccess, CacheOptions, CacheSettings};
 pub use cache::{CacheSize, CacheValidate};
 pub(crate) use checkpoint_files::CheckpointOptions;
 pub(crate) use device::compile;

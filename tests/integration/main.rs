@@ -19,6 +19,7 @@ mod faults;
 mod kernels;
 mod layers;
 mod lending_model;
+mod lent_memory;
 mod public_api;
 mod round_trip;
 mod stand_in;
@@ -33,6 +34,8 @@ mod azure;
 mod bad_input;
 #[cfg(feature = "cli")]
 mod bounds;
+#[cfg(feature = "cli")]
+mod cache_attacks;
 #[cfg(feature = "cli")]
 mod cache_command;
 #[cfg(feature = "cli")]

@@ -93,6 +93,10 @@ impl Reply {
         Self { status, ..self }
     }
 
+    pub fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     pub fn body(self, body: &[u8]) -> Self {
         Self { body: body.to_vec(), ..self }
     }

@@ -122,6 +122,7 @@ pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -
 /// - `cache_dir`: directory of the local file cache; empty for no cache
 /// - `cache_size`: unlimited, or a size such as 200GiB
 /// - `cache_validate`: always, never, or an age such as 10m
+/// - `cache_shared`: true or false; whether everyone who may write to the cache is trusted
 ///
 /// # Safety
 /// `key` and `value` are NULL or texts.

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// The directory inside the target that holds files until they are complete.
 const STAGING: &str = ".ringload-download";
 
+/// The start of the names of files there that the download itself fills.
+const FILE: &str = "file-";
+
 /// The memory that a download uses.
 const MEMORY_BYTES: u64 = 256 << 20;
 
@@ -34,7 +37,8 @@ impl Staging {
         fs::create_dir_all(directory).map_err(fail)?;
         let lock = File::open(directory).and_then(|file| file.lock().map(|()| file)).ok();
         let staging = directory.join(STAGING);
-        let is_disposable = !staging.exists();
+        let is_disposable = fs::symlink_metadata(&staging).is_err();
+        CacheAdmin::open_download(&staging)?;
         let options = LoaderOptions {
             memory_limit: Some(MemoryLimit::Bytes(MEMORY_BYTES)),
             engines: loader.options.engines,
@@ -46,6 +50,7 @@ impl Staging {
         let loader = Loader { options, opener, ..Loader::new() };
         let loader = loader
             .cache_dir(staging)
+            .cache_of_download()
             .cache_size(CacheSize::Unlimited)
             .cache_validate(CacheValidate::Always)
             .cache_waits_for_disk(true);
@@ -54,9 +59,10 @@ impl Staging {
 
     /// Creates the empty file that is to become target `number`.
     pub fn create(&self, number: usize) -> Result<PathBuf> {
-        let file = self.path().join(format!("file-{number}"));
-        let created = fs::create_dir_all(self.path()).and_then(|()| File::create(&file));
-        created.map_err(unwritten(&file))?;
+        let file = self.path().join(format!("{FILE}{number}"));
+        // A file that a killed download left here may have become another file's name.
+        let _ = fs::remove_file(&file);
+        File::create_new(&file).map_err(unwritten(&file))?;
         Ok(file)
     }
 
@@ -94,15 +100,26 @@ impl Staging {
     /// Removes the remaining cache entries of the files that were renamed, and the staging
     /// directory unless it holds other objects of an interrupted download.
     pub fn tidy(&self, placed: &[PathBuf]) {
-        for entry in placed.iter().filter_map(|file| file.parent()?.parent()) {
-            if entry.starts_with(self.path()) && entry != self.path() {
-                // An entry that cannot be removed is harmless.
-                let _ = fs::remove_dir_all(entry);
-            }
+        if let Ok(cache) = CacheAdmin::open_download(&self.path()) {
+            let cached = placed.iter().filter(|file| file.parent() != Some(&self.path()));
+            cached.for_each(|file| cache.discard_object(file));
         }
-        if CacheAdmin::open(self.path()).is_ok_and(|cache| cache.entries().is_empty()) {
-            let _ = fs::remove_dir_all(self.path());
+        self.remove_empty();
+    }
+
+    /// Removes the files of killed downloads, and the staging directory unless it holds objects.
+    fn remove_empty(&self) {
+        let is_ours = |file: &PathBuf| {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = name.strip_prefix(FILE).unwrap_or_default();
+            !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+        };
+        let Ok(cache) = CacheAdmin::open_download(&self.path()) else { return };
+        let files = fs::read_dir(self.path()).into_iter().flatten().flatten();
+        for file in files.map(|file| file.path()).filter(is_ours) {
+            let _ = fs::remove_file(file);
         }
+        cache.remove_empty();
     }
 }
 
@@ -110,7 +127,10 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if self.is_disposable {
             self.loader.flush(None);
-            let _ = fs::remove_dir_all(self.path());
+            if let Ok(cache) = CacheAdmin::open_download(&self.path()) {
+                cache.discard_all();
+            }
+            self.remove_empty();
         }
     }
 }
