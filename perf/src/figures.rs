@@ -12,7 +12,8 @@
 
 use crate::blocks::{self, Block};
 use crate::records::Record;
-use crate::report::{self, Report, data};
+use crate::report;
+use crate::results::{self, Results};
 use anyhow::{Context as _, Result, ensure};
 use minijinja::value::{Serde, Value};
 use minijinja::{UndefinedBehavior, context};
@@ -35,7 +36,7 @@ pub struct Args {
 /// Compares the blocks with the records, or writes them.
 pub fn run(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (page, blocks) in pages(&report::read(&root.join(RECORDS))?)? {
+    for (page, blocks) in pages(&results::read(&root.join(RECORDS))?)? {
         if args.write {
             blocks::rewrite(&root.join(page), &blocks)?;
         }
@@ -58,7 +59,7 @@ fn pages(records: &[Record]) -> Result<BTreeMap<&'static str, Vec<Block>>> {
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.add_filter("short", short);
     environment.add_filter("memory", memory);
-    let content = content(&Report::of(records));
+    let content = content(&Results::of(records));
     let mut texts = TEMPLATES.split("\n=== ");
     let common = texts.next().unwrap_or_default();
     let mut pages: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
@@ -74,19 +75,19 @@ fn pages(records: &[Record]) -> Result<BTreeMap<&'static str, Vec<Block>>> {
     Ok(pages)
 }
 
-fn content(report: &Report<'_>) -> Value {
+fn content(results: &Results<'_>) -> Value {
     let (mut figures, mut titles) = (BTreeMap::new(), BTreeMap::new());
     for (scenario, case) in
-        report.scenarios.iter().flat_map(|it| it.cases.iter().map(move |case| (it, case)))
+        results.scenarios.iter().flat_map(|it| it.cases.iter().map(move |case| (it, case)))
     {
         let name = format!("{}/{}", scenario.name, case.name);
-        for (client, _) in data::clients([case]) {
+        for (client, _) in results::clients([case]) {
             let of = |figure| Serde(case.spread(client, figure));
             let figures_of_client = context! {
-                seconds => of(data::SECONDS),
-                cpu => of(data::CPU),
-                peak => of(data::PEAK_MIB),
-                last => of(data::LAST),
+                seconds => of(results::SECONDS),
+                cpu => of(results::CPU),
+                peak => of(results::PEAK_MIB),
+                last => of(results::LAST),
                 gigabytes => of(|run| Some(run.gigabytes())),
                 runs => case.measured.runs(client).len(),
             };
@@ -94,13 +95,13 @@ fn content(report: &Report<'_>) -> Value {
         }
         titles.insert(name, case.title);
     }
-    let target: BTreeMap<_, _> = report.targets.iter().map(|it| (it.id.as_str(), *it)).collect();
+    let target: BTreeMap<_, _> = results.targets.iter().map(|it| (it.id.as_str(), *it)).collect();
     context! {
         figures,
         titles => Serde(titles),
         target => Serde(target),
-        targets => Serde(&report.targets),
-        sessions => Serde(&report.sessions),
+        targets => Serde(&results.targets),
+        sessions => Serde(&results.sessions),
     }
 }
 

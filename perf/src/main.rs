@@ -8,12 +8,14 @@
 //!     |        monitored
 //!     |
 //!     v
-//! records      JSON lines, written at once  --->  report   a table, and one HTML file with plots
+//! records      JSON lines, written at once; results: the same by scenarios and cases
+//!     |---> report     tables on the terminal, and one HTML file with plots
+//!     '---> figures    those of README.md and docs/
 //! ```
 //!
 //! `targets` has every target. `ringload-measure` (common) runs processes, prepares the page cache and
-//! decides whether two clients differ. `simulate` predicts the
-//! loads of larger machines and is independent of the records.
+//! decides whether two clients differ. `simulate` predicts the loads of larger machines and is
+//! independent of the records.
 
 mod blocks;
 mod client;
@@ -27,6 +29,7 @@ mod noise;
 mod peers;
 mod records;
 mod report;
+mod results;
 mod scenario;
 mod session;
 mod simulate;

@@ -4,10 +4,10 @@
 //! `page.html` and `terminal.txt` arrange it. The page is one self-contained file without scripts.
 
 use crate::records::{Comparison, Noise, Record, Target, Trace};
-use crate::report::data::{self, Case, Figure, Report, Scenario, Spread};
 use crate::report::plots::{self, Palette, Plot};
 use crate::report::text::{self, NONE, digits};
 use crate::report::timeline::Timeline;
+use crate::results::{self, Case, Figure, Results, Scenario, Spread};
 use anyhow::Result;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -19,14 +19,16 @@ type Column = (&'static str, Figure, fn(Spread) -> String);
 
 /// The columns of a table; those without a figure of any client are left out.
 const COLUMNS: [Column; 8] = [
-    ("seconds", data::SECONDS, middle),
-    ("lowest to highest", data::SECONDS, |it| format!("{} to {}", digits(it.low), digits(it.high))),
-    ("GB/s", data::SPEED, middle),
-    ("CPU-s/GB", data::CPU, middle),
-    ("server CPU-s/GB", data::SERVER_CPU, middle),
-    ("peak MiB", data::PEAK_MIB, middle),
-    ("first tensor, s", data::FIRST, middle),
-    ("last tensor, s", data::LAST, middle),
+    ("seconds", results::SECONDS, middle),
+    ("lowest to highest", results::SECONDS, |it| {
+        format!("{} to {}", digits(it.low), digits(it.high))
+    }),
+    ("GB/s", results::SPEED, middle),
+    ("CPU-s/GB", results::CPU, middle),
+    ("server CPU-s/GB", results::SERVER_CPU, middle),
+    ("peak MiB", results::PEAK_MIB, middle),
+    ("first tensor, s", results::FIRST, middle),
+    ("last tensor, s", results::LAST, middle),
 ];
 
 fn middle(spread: Spread) -> String {
@@ -44,13 +46,13 @@ pub fn terminal(records: &[Record]) -> Result<String> {
 }
 
 fn rendered(records: &[Record], template: &str) -> Result<String> {
-    let report = Report::of(records);
-    let palette = Palette(data::clients(report.scenarios.iter().flat_map(|it| &it.cases)));
-    let sections = report.scenarios.iter().map(|scenario| section(scenario, &palette));
+    let results = Results::of(records);
+    let palette = Palette(results::clients(results.scenarios.iter().flat_map(|it| &it.cases)));
+    let sections = results.scenarios.iter().map(|scenario| section(scenario, &palette));
     let content = context! {
-        sessions => Serde(&report.sessions),
-        targets => Serde(&report.targets),
-        count => text::count(&report.targets),
+        sessions => Serde(&results.sessions),
+        targets => Serde(&results.targets),
+        count => text::count(&results.targets),
         sections => sections.collect::<Result<Vec<_>>>()?,
     };
     Ok(environment()?.get_template(template)?.render(content)?)
@@ -103,7 +105,7 @@ fn cases_article(cases: &[Case<'_>], palette: &Palette<'_>) -> Result<Value> {
     let point = cases[0].point;
     let compared = cases.iter().filter(|case| !case.comparisons.is_empty());
     let compared = compared.map(|case| (point.map(|_| case.title), &case.comparisons));
-    let legend = data::clients(cases).into_iter();
+    let legend = results::clients(cases).into_iter();
     let legend = legend.map(|(name, role)| (palette.css(name, role), name)).collect::<Vec<_>>();
     let titles = cases.iter().map(|case| case.title).collect::<Vec<_>>().join("; ");
     let plots = if point.is_some() {
@@ -138,13 +140,14 @@ fn trace_article(trace: &Trace) -> Result<Value> {
 
 /// The clients of a case, or of all points of a curve, which has a `unit`.
 fn table(unit: Option<&str>, cases: &[Case<'_>], palette: &Palette<'_>) -> Value {
-    let figures = COLUMNS.iter().filter(|(_, figure, _)| data::highest(cases, *figure).is_some());
+    let figures =
+        COLUMNS.iter().filter(|(_, figure, _)| results::highest(cases, *figure).is_some());
     let figures: Vec<_> = figures.collect();
     let columns = ["client"].into_iter().chain(unit).chain(["runs"]);
     let columns: Vec<_> = columns.chain(figures.iter().map(|(name, ..)| *name)).collect();
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     for (case, (client, role)) in
-        cases.iter().flat_map(|case| data::clients([case]).into_iter().map(move |it| (case, it)))
+        cases.iter().flat_map(|case| results::clients([case]).into_iter().map(move |it| (case, it)))
     {
         let at = case.point.map(|point| text::trimmed(&format!("{:.6}", point.x)).to_owned());
         let figures =

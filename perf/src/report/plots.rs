@@ -2,14 +2,13 @@
 //!
 //! A case has horizontal bars, one below the other: each ends at the median, a thin line goes from the
 //! lowest to the highest run, and the value of a limit continues as a line through all bars. A curve
-//! has a line for each client through its medians. A wide range of figures is logarithmic: the axis is
-//! linear in the exponent, and only the texts of its ticks are powers.
+//! has a line for each client through its medians; its horizontal axis is logarithmic.
 //!
 //! Colours are those of the light mode; the style sheet inverts the pictures for the dark mode.
 
 use crate::records::Role;
-use crate::report::data::{self, Case, Figure, Spread};
 use crate::report::text::{digits, trimmed, without_controls};
+use crate::results::{self, Case, Figure, Spread};
 use anyhow::Result;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
@@ -33,8 +32,6 @@ const WIDTH: u32 = 420;
 const ROW: u32 = 36;
 /// Smaller loads are shown by their time instead of their throughput.
 const SMALL_BYTES: f64 = 256e6;
-/// An axis whose highest figure exceeds its lowest by this factor is logarithmic.
-const WIDE: f64 = 8.0;
 
 /// A plot and its caption.
 #[derive(Serialize)]
@@ -76,18 +73,18 @@ pub fn css(RGBAColor(red, green, blue, alpha): RGBAColor) -> String {
 /// Caption, unit and figure of a plot.
 type Panel = (&'static str, &'static str, Figure);
 
-const TIME: Panel = ("Time, less is better", "s", data::SECONDS);
-const GROWTH: Panel = ("Time; thin grey line: in proportion to the work", "s", data::SECONDS);
-const SPEED: Panel = ("Throughput, more is better", "GB/s", data::SPEED);
-const CPU: Panel = ("CPU time per GB, less is better", "CPU-s/GB", data::CPU);
+const TIME: Panel = ("Time, less is better", "s", results::SECONDS);
+const GROWTH: Panel = ("Time; thin grey line: in proportion to the work", "s", results::SECONDS);
+const SPEED: Panel = ("Throughput, more is better", "GB/s", results::SPEED);
+const CPU: Panel = ("CPU time per GB, less is better", "CPU-s/GB", results::CPU);
 const TENSORS: Panel =
-    ("From process start to the first tensor (line) and the last", "s", data::LAST);
+    ("From process start to the first tensor (line) and the last", "s", results::LAST);
 
 /// The plots of a case; none if nothing was measured.
 pub fn bars(case: &Case<'_>, palette: &Palette<'_>) -> Result<Vec<Plot>> {
-    let highest = |figure| data::highest(std::slice::from_ref(case), figure);
-    let is_small = highest(data::BYTES).is_some_and(|bytes| bytes < SMALL_BYTES);
-    let main = if is_small || highest(data::LAST).is_some() { TIME } else { SPEED };
+    let highest = |figure| results::highest(std::slice::from_ref(case), figure);
+    let is_small = highest(results::BYTES).is_some_and(|bytes| bytes < SMALL_BYTES);
+    let main = if is_small || highest(results::LAST).is_some() { TIME } else { SPEED };
     let panels = [main, TENSORS, CPU].into_iter();
     let panels = panels.filter_map(|panel| Some((panel, highest(panel.2)?)));
     panels.map(|(panel, highest)| case_plot(case, palette, panel, highest)).collect()
@@ -99,7 +96,7 @@ fn case_plot(
     (caption, unit, figure): Panel,
     highest: f64,
 ) -> Result<Plot> {
-    let bars = data::clients([case]).into_iter();
+    let bars = results::clients([case]).into_iter();
     let bars = bars.filter_map(|(client, role)| Some((client, role, case.spread(client, figure)?)));
     let bars: Vec<_> = bars.collect();
     let count = bars.len() as f64;
@@ -112,7 +109,9 @@ fn case_plot(
             let (middle, top) = (bottom + 0.22, bottom + 0.44);
             let fill = palette.colour(client, *role).filled();
             chart.draw_series([Rectangle::new([(0.0, bottom), (*median, top)], fill)])?;
-            if let Some(first) = case.spread(client, data::FIRST).filter(|_| caption == TENSORS.0) {
+            if let Some(first) =
+                case.spread(client, results::FIRST).filter(|_| caption == TENSORS.0)
+            {
                 let line = [(first.median, bottom), (first.median, top)];
                 chart.draw_series([PathElement::new(line, WHITE.stroke_width(3))])?;
             }
@@ -138,10 +137,11 @@ fn case_plot(
 /// The plots of a curve, whose cases have points.
 pub fn curve(cases: &[Case<'_>], palette: &Palette<'_>) -> Result<Vec<Plot>> {
     // Where the last point loads more than the first one, the time should grow.
-    let bytes = |end: usize| data::highest(&cases[end..=end], data::BYTES).unwrap_or(0.0);
+    let bytes = |end: usize| results::highest(&cases[end..=end], results::BYTES).unwrap_or(0.0);
     let is_growth = bytes(0) > 0.0 && bytes(cases.len() - 1) >= 2.0 * bytes(0);
     let panels = if is_growth { &[GROWTH, SPEED, CPU][..] } else { &[SPEED, CPU] };
-    let panels = panels.iter().filter_map(|panel| Some((*panel, data::highest(cases, panel.2)?)));
+    let panels =
+        panels.iter().filter_map(|panel| Some((*panel, results::highest(cases, panel.2)?)));
     panels.map(|(panel, highest)| curve_plot(cases, palette, panel, highest)).collect()
 }
 
@@ -156,15 +156,19 @@ fn curve_plot(
             cases.iter().filter_map(|case| Some((case.point?.x, case.spread(client, figure)?)));
         points.collect::<Vec<_>>()
     };
-    let lines = data::clients(cases).into_iter().map(|it| (it, line(it.0)));
+    let lines = results::clients(cases).into_iter().map(|it| (it, line(it.0)));
     let lines: Vec<_> = lines.filter(|(_, points)| !points.is_empty()).collect();
     let points = || lines.iter().flat_map(|(_, points)| points);
     let lowest = points().map(|(_, spread)| spread.low).fold(highest, f64::min).max(1e-9);
     let is_growth = caption == GROWTH.0;
+    let powers = (-9..=9).flat_map(|power| [1.0, 2.0, 5.0].map(|it| it * 10_f64.powi(power)));
     let y = match is_growth {
-        true => Axis::of_powers(lowest / 1.3, highest * 1.3),
+        true => Axis::log(lowest, highest, powers, 8),
         false => Axis::to(highest * 1.1),
     };
+    let mut at: Vec<f64> = points().map(|(x, _)| *x).collect();
+    at.sort_by(f64::total_cmp);
+    let x = Axis::log(at[0], at[at.len() - 1], at, 16);
     let draw = |chart: &mut Chart<'_, '_>| {
         if let (true, Some((_, points))) = (is_growth, lines.first()) {
             let (far, spread) = points[points.len() - 1];
@@ -185,7 +189,7 @@ fn curve_plot(
     };
     let name = cases[0].point.map(|point| format!("{}, {}", point.curve, point.unit));
     let name = name.unwrap_or_default();
-    let axes = [(Axis::at_points(points().map(|(x, _)| *x)), name.as_str()), (y, unit)];
+    let axes = [(x, name.as_str()), (y, unit)];
     let svg = picture(&format!("{caption} by {name}"), (WIDTH, 290), axes, &[], draw)?;
     Ok(Plot { caption, svg })
 }
@@ -207,36 +211,18 @@ impl Axis {
         Self { low: 0.0, high, ticks, is_log: false }
     }
 
-    /// With ticks at the powers of ten, and at two and five times these.
-    fn of_powers(low: f64, high: f64) -> Self {
-        let ticks = (-9..=9).flat_map(|power| [1.0, 2.0, 5.0].map(|it| it * 10_f64.powi(power)));
-        Self { low, high, ticks: ticks.collect(), is_log: true }.thinned(8)
-    }
-
-    /// With ticks at the points of a curve.
-    fn at_points(points: impl Iterator<Item = f64>) -> Self {
-        let mut ticks: Vec<f64> = points.collect();
-        ticks.sort_by(f64::total_cmp);
-        let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
-        let (is_log, room) = (low > 0.0 && high > WIDE * low, (high - low) * 0.05 + 1e-9);
-        match is_log {
-            true => Self { low: low / 1.2, high: high * 1.2, ticks, is_log },
-            false => Self { low: low - room, high: high + room, ticks, is_log },
-        }
-        .thinned(16)
-    }
-
-    /// Without the ticks outside, and those within some percent of the axis after another.
-    fn thinned(mut self, percent: i32) -> Self {
-        let mut free_from = 0;
-        for tick in std::mem::take(&mut self.ticks) {
-            let at = self.map(&tick, (0, 100));
-            if (self.low..=self.high).contains(&tick) && at >= free_from {
-                self.ticks.push(tick);
+    /// Logarithmic, without the ticks outside, and those within some percent of the axis after another.
+    fn log(low: f64, high: f64, ticks: impl IntoIterator<Item = f64>, percent: i32) -> Self {
+        let (low, high) = (low.max(1e-9) / 1.2, high.max(1e-9) * 1.2);
+        let (mut axis, mut free_from) = (Self { low, high, ticks: vec![], is_log: true }, 0);
+        for tick in ticks.into_iter().filter(|tick| (low..=high).contains(tick)) {
+            let at = axis.map(&tick, (0, 100));
+            if at >= free_from {
+                axis.ticks.push(tick);
                 free_from = at + percent;
             }
         }
-        self
+        axis
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::timeline::Timeline;
 use super::*;
+use crate::records::Record;
 use serde_json::{Value, json};
 
 const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results/2026-11-22-2-cores.jsonl");

@@ -3,16 +3,12 @@
 //! An invalid figure (not finite, or beyond anything that is measured) is a dash.
 
 use crate::records::{Bound, Comparison, Figure, Noise, Target};
+use crate::results::is_usable;
 use ringload_measure::stats::Difference;
 use ringload_measure::table::number;
 
 /// The text for a missing figure.
 pub const NONE: &str = "\u{2013}";
-
-/// Whether a figure is valid.
-pub fn is_usable(figure: f64) -> bool {
-    figure.is_finite() && figure.abs() < 1e15
-}
 
 /// A number with three significant digits.
 pub fn digits(figure: f64) -> String {
@@ -113,11 +109,11 @@ pub fn bound(target: &Target) -> String {
 /// The number of targets by result.
 pub fn count(targets: &[&Target]) -> String {
     let of = |name| targets.iter().filter(|target| outcome(target) == name).count();
-    let close = targets.iter().filter(|target| target.is_close()).count();
-    let close = match close {
-        0 => String::new(),
-        close => format!("; {close} so close that another run may differ"),
-    };
     let [pass, fail, none] = ["pass", "FAIL", "not measured"].map(of);
-    format!("{} targets: {pass} reached, {fail} missed, {none} not measured{close}", targets.len())
+    let all = targets.len();
+    let count = format!("{all} targets: {pass} reached, {fail} missed, {none} not measured");
+    match targets.iter().filter(|target| target.is_close()).count() {
+        0 => count,
+        close => format!("{count}; {close} so close that another run may differ"),
+    }
 }

@@ -31,7 +31,6 @@ struct Event {
     dur: f64,
     cat: String,
     name: String,
-    args: BTreeMap<String, Value>,
 }
 
 /// The activities of a lane, with their colours.
@@ -51,7 +50,6 @@ pub struct Timeline {
     pub milliseconds: f64,
     /// The spans of the lanes by process and thread; the process of the load is 0, to be the first.
     lanes: BTreeMap<(u64, u64), Vec<Span>>,
-    names: BTreeMap<(u64, u64), String>,
     /// The events without a duration.
     pub instants: Vec<(f64, String)>,
 }
@@ -92,19 +90,12 @@ impl Timeline {
         let end = times().map(|(_, end)| end).reduce(f64::max)?;
         let mut timeline = Self { milliseconds: end - start, ..Self::default() };
         for event in &events {
-            match (event.kind(), event.times()) {
-                (Some(kind), Some((from, to))) if event.ph == "X" => {
-                    let span = (from - start, to - start, kind);
-                    timeline.lanes.entry(event.lane()).or_default().push(span);
-                }
-                (Some(_), Some((at, _))) => {
-                    timeline.instants.push((at - start, event.name.clone()));
-                }
-                _ if event.name == "thread_name" => {
-                    let name = event.args.get("name").and_then(Value::as_str).unwrap_or_default();
-                    timeline.names.insert(event.lane(), name.to_owned());
-                }
-                _ => {}
+            let Some((kind, (from, to))) = event.kind().zip(event.times()) else { continue };
+            if event.ph == "X" {
+                let span = (from - start, to - start, kind);
+                timeline.lanes.entry(event.lane()).or_default().push(span);
+            } else {
+                timeline.instants.push((from - start, event.name.clone()));
             }
         }
         let lanes = timeline.lanes.values_mut();
@@ -120,12 +111,8 @@ impl Timeline {
     /// The share of a kind in the time of all slots.
     pub fn slots_share(&self, kind: usize) -> f64 {
         let spans = self.slots().flatten().filter(|span| span.2 == kind);
-        let all = self.milliseconds * self.slots().count() as f64;
-        if all > 0.0 {
-            (spans.map(|(from, to, _)| to - from).sum::<f64>() / all).min(1.0)
-        } else {
-            0.0
-        }
+        let all = (self.milliseconds * self.slots().count() as f64).max(f64::MIN_POSITIVE);
+        (spans.map(|(from, to, _)| to - from).sum::<f64>() / all).min(1.0)
     }
 
     /// The figures of the picture.
@@ -152,7 +139,12 @@ impl Timeline {
     /// The picture.
     pub fn draw(&self, label: &str) -> Result<String> {
         let lanes = self.lanes.iter().rev().enumerate();
-        let names: Vec<String> = lanes.clone().map(|(_, (lane, _))| self.name(*lane)).collect();
+        let name = |(process, thread): &(u64, u64)| match process {
+            0 => "load".to_owned(),
+            1 => format!("engine {thread}"),
+            _ => format!("slot {thread}"),
+        };
+        let names: Vec<String> = self.lanes.keys().rev().map(name).collect();
         let count = names.len() as f64;
         let pitch = PITCH.min(LANES_PIXELS / count);
         let ticks = (0..names.len()).step_by((PITCH / pitch).ceil() as usize);
@@ -172,18 +164,11 @@ impl Timeline {
         })
     }
 
-    fn name(&self, lane: (u64, u64)) -> String {
-        let default = ["load", "engine", "slot"][lane.0 as usize % 3];
-        let known = self.names.get(&lane).filter(|name| !name.is_empty());
-        let name = known.cloned().unwrap_or_else(|| format!("{default} {}", lane.1));
-        name.chars().take(10).collect()
-    }
-
     /// The spans of a lane as they are drawn: in bins, each of its most frequent kind, and neighbours
     /// of one kind as one span. A bin is a pixel, or more in a long trace.
     fn visible(&self, spans: &[Span]) -> Vec<Span> {
         let all: usize = self.lanes.values().map(Vec::len).sum();
-        let few = LANE_PIXELS.min(MOST_SPANS / self.lanes.len());
+        let few = LANE_PIXELS.min(MOST_SPANS / self.lanes.len()).max(1);
         let mut bins = vec![[0.0; KINDS.len()]; if all > MOST_SPANS { few } else { LANE_PIXELS }];
         let bin = self.milliseconds.max(1e-9) / bins.len() as f64;
         for (from, to, kind) in spans {

@@ -1,16 +1,18 @@
-//! The records, arranged for the report and for the figures of documents: scenarios and their cases.
+//! The results of a session: its records, arranged by scenarios and cases. The report and the figures
+//! of documents are made from them.
 
 use crate::measured::Measured;
 use crate::records::{
     Comparison, Noise, Point, Record, Role, Run, Session, Skipped, Target, Trace,
 };
-use crate::report::text::is_usable;
 use crate::targets;
+use anyhow::Context as _;
 use ringload_measure::stats::median;
+use std::path::Path;
 
 /// All measurements.
 #[derive(Default)]
-pub struct Report<'a> {
+pub struct Results<'a> {
     pub sessions: Vec<&'a Session>,
     pub targets: Vec<&'a Target>,
     pub scenarios: Vec<Scenario<'a>>,
@@ -55,12 +57,34 @@ pub struct Spread {
     pub high: f64,
 }
 
-impl<'a> Report<'a> {
+/// The records of a file, one JSON object a line.
+pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; check the path", path.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let records = lines.map(|(index, line)| {
+        serde_json::from_str(line).with_context(|| {
+            format!(
+                "line {} of {} is not a record of a measurement; remove it, or measure again",
+                index + 1,
+                path.display()
+            )
+        })
+    });
+    records.collect()
+}
+
+/// Whether a figure is valid.
+pub fn is_usable(figure: f64) -> bool {
+    figure.is_finite() && figure.abs() < 1e15
+}
+
+impl<'a> Results<'a> {
     pub fn of(records: &'a [Record]) -> Self {
-        let mut report = Self::default();
-        records.iter().for_each(|record| report.add(record));
-        report.targets.sort_by_key(|target| targets::place(&target.id));
-        report
+        let mut results = Self::default();
+        records.iter().for_each(|record| results.add(record));
+        results.targets.sort_by_key(|target| targets::place(&target.id));
+        results
     }
 
     fn add(&mut self, record: &'a Record) {
