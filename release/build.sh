@@ -6,7 +6,7 @@
 #   release/build.sh crate command library wheel
 #                                     only those that are named
 #   release/build.sh --old-debian     all of them, and runs them in Debian 11 too (needs root and
-#                                     debootstrap, and takes 250 MB from Debian's mirror)
+#                                     debootstrap, and 310 MB of disk for what Debian's mirror has)
 #
 #   crate     the packages for crates.io, compiled from their archives alone
 #   command   the command with man pages and completions of bash, zsh and fish
@@ -37,8 +37,14 @@ make_crate() {
     step "crate: test" test_crate
 }
 
+# Both in one go, as they have the same dependencies.
+compile_binaries() {
+    with_tools cargo build --locked --release --target "$triple" \
+        -p ringload -p ringload-capi --features ringload-capi/capi
+}
+
 make_binaries() {
-    step "command and C library: compile for glibc $glibc" compile
+    step "command and C library: compile for glibc $glibc" compile_binaries
     if is_wanted command; then
         step "command: package" package_command
         step "command: test" test_command
@@ -88,6 +94,7 @@ if is_wanted crate; then
 fi
 if is_wanted command || is_wanted library || is_wanted wheel; then
     step "tools" install_tools
+    use_zig
     step "third-party licences" write_third_party
 fi
 if is_wanted command || is_wanted library; then

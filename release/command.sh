@@ -18,11 +18,12 @@ package_command() {
     install -D --mode=755 --target-directory="$root/bin" "$binaries/ringload"
     strip --strip-debug "$root/bin/ringload"
     install -D --mode=644 --target-directory="$root/share/man/man1" "$work"/manual/*.1
-    cd "$work/manual"
-    install -D --mode=644 ringload.bash "$root/share/bash-completion/completions/ringload"
-    install -D --mode=644 _ringload "$root/share/zsh/site-functions/_ringload"
-    install -D --mode=644 ringload.fish "$root/share/fish/vendor_completions.d/ringload.fish"
-    cd - >/dev/null
+    install -D --mode=644 "$work/manual/ringload.bash" \
+        "$root/share/bash-completion/completions/ringload"
+    install -D --mode=644 --target-directory="$root/share/zsh/site-functions" \
+        "$work/manual/_ringload"
+    install -D --mode=644 --target-directory="$root/share/fish/vendor_completions.d" \
+        "$work/manual/ringload.fish"
     mkdir -p "$root/share/doc/ringload"
     cp README.md CHANGELOG.md "$root/share/doc/ringload"
     copy_licences "$root/share/doc/ringload"

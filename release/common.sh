@@ -44,11 +44,22 @@ with_tools() {
     PATH="$tools/python/bin:$PATH" "$@"
 }
 
-# Builds the command and the C library in one go, for glibc $glibc: zig's C compiler has the symbols
-# of every version of glibc.
-compile() {
-    with_tools cargo zigbuild --locked --release --target "$triple.$glibc" \
-        -p ringload -p ringload-capi --features ringload-capi/capi
+# Lets cargo and maturin compile for glibc $glibc: zig's C compiler has the symbols of every version
+# of glibc. The programs have the same names for both, so that dependencies are compiled only once.
+use_zig() {
+    local program variable
+    mkdir -p "$tools/zig"
+    for program in cc c++ ar ranlib; do
+        printf '#!/bin/sh\nexec "%s" zig %s -- %s "$@"\n' "$tools/python/bin/cargo-zigbuild" \
+            "$program" "$([[ $program == c* ]] && echo "-target x86_64-linux-gnu.$glibc")" \
+            >"$tools/zig/$program.new"
+        chmod +x "$tools/zig/$program.new"
+        mv "$tools/zig/$program.new" "$tools/zig/$program"
+    done
+    variable=${triple//-/_}
+    export "CC_$variable=$tools/zig/cc" "CXX_$variable=$tools/zig/c++" "AR_$variable=$tools/zig/ar"
+    export "RANLIB_$variable=$tools/zig/ranlib"
+    export "CARGO_TARGET_${variable^^}_LINKER=$tools/zig/cc"
 }
 
 write_third_party() {

@@ -13,7 +13,7 @@ install_old_debian() {
 }
 
 in_old_debian() {
-    env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 chroot "$old_debian" "$@"
+    chroot "$old_debian" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 "$@"
 }
 
 # The wheel is unpacked instead of installed, as the system has no pip.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the licences of all crates that are linked into the command, the C library or the wheel."""
+"""Prints the licences of all crates in the command, the C library or the wheel."""
 
 import collections
 import json
@@ -15,7 +15,7 @@ METADATA = [
 
 
 def linked(metadata):
-    """The packages that the products depend on, at every depth, without those of builds and tests."""
+    """The packages that the products link, at every depth: not those of builds and tests."""
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
     packages = {package["id"]: package for package in metadata["packages"]}
     left = [identity for identity, package in packages.items() if package["name"] in PRODUCTS]
