@@ -2,11 +2,12 @@
 
 command_name=ringload-$version-$triple
 
-# A test makes the pages and completions: src/bin/ringload/manual.rs.
+# A test makes the pages and completions: src/bin/ringload/manual.rs. `tests/run.sh --full` has compiled
+# it with the same arguments.
 write_manual() {
     empty_directory "$work/manual"
     RINGLOAD_MANUAL_DIR=$work/manual RINGLOAD_MANUAL_DATE=$(git log -1 --format=%cs) \
-        cargo test --quiet --locked --bin ringload --features capi manual:: >/dev/null
+        cargo test --quiet --locked --workspace --features capi --bin ringload manual:: >/dev/null
     [[ -s $work/manual/ringload.1 ]] || fail "no manual was written"
 }
 

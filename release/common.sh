@@ -10,13 +10,7 @@ triple=x86_64-unknown-linux-gnu
 glibc=2.17
 binaries=$target_dir/$triple/release
 
-# step NAME COMMAND...: runs the command, and prints how long it took.
-step() {
-    local TIMEFORMAT="-- $1: %R seconds, %U + %S CPU seconds"
-    printf '\n== %s\n' "$1"
-    shift
-    time "$@"
-}
+source tests/support/steps.sh
 
 fail() {
     echo "error: $*" >&2

@@ -43,5 +43,5 @@ check_advisories() {
 }
 
 step "cargo-deny" install_cargo_deny
-step "licences, duplicate versions, banned crates, sources" deny licenses bans sources
+step "licences, versions, banned crates, sources" deny licenses bans sources
 step "advisories" check_advisories

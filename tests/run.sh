@@ -8,7 +8,8 @@
 #                          GPU
 #   tests/run.sh --full    everything that is checked before a merge: also the benchmarks' tests, the
 #                          examples, AddressSanitizer and Miri, Run:ai's own tests on the C library,
-#                          the linters of Python, vLLM, and the report page of perf/ in Chromium
+#                          the linters of Python, vLLM, the report page of perf/ in Chromium,
+#                          licences of dependencies, and the minimum version of Rust
 #   tests/run.sh --long    the full size with the long campaigns of random loads
 #
 # Needs Rust, a C and C++ compiler, and Python; missing compilers and Python are installed if that is
@@ -92,6 +93,8 @@ test_everything() {
     step "Run:ai's own tests on the C library" \
         tests/runai.py "$target_dir/python/venv/bin/python" "$target_dir/debug/libringload.so"
     step "the report page of perf/ in Chromium" check_report_page
+    step "licences and versions of dependencies" release/deny.sh
+    step "minimum version of Rust" release/msrv.sh
     step "doc tests" cargo test "${workspace[@]}" --doc
     step "unit, property and integration tests" \
         cargo_tests "${workspace[@]}" --lib --bins --tests --examples

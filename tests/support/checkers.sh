@@ -73,3 +73,9 @@ check_kernels() {
 check_report_page() {
     perf/check_report.py --install perf/results/*.html
 }
+
+# Makes the packages and uses them as a user without Rust would.
+make_release_packages() {
+    command -v pkg-config >/dev/null || install_packages pkg-config
+    release/build.sh
+}
