@@ -6,7 +6,7 @@ use super::shared::Shared;
 use super::waits::EngineWaits;
 use super::work::{ChunkRead, NextStep, Work};
 use crate::error::{Error, ErrorKind, Result, Size};
-use crate::ring::Ring;
+use crate::ring::{Ring, RingUsage};
 use crate::source::{Access, Backend, Reader};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -146,32 +146,42 @@ impl Engine {
             }
             if !Arc::ptr_eq(&waits_for, &ring) {
                 ring = waits_for; // another read task took the slot that this one waited for
-            } else if tokio::time::timeout(interval, freed).await.is_err() {
-                self.check_held(&ring, need)?;
+            } else if tokio::time::timeout(interval, freed).await.is_err()
+                && let Some(usage) = self.held_usage(&ring)
+            {
+                // Memory may have been freed after the wait ended.
+                let waits_for = match self.next() {
+                    NextStep::Wait { ring, .. } => ring,
+                    next => return Ok(next),
+                };
+                if Arc::ptr_eq(&waits_for, &ring) && ring.usage().last_freed == usage.last_freed {
+                    self.all_is_held(&ring, need, &usage)?;
+                }
             }
         }
     }
 
-    /// Detects that the caller holds all memory: it waits for more tensors, nothing is on its way,
-    /// and no memory was returned for the hold timeout. The load then goes on in a new ring if the
-    /// caller may retain all memory.
-    ///
-    /// # Errors
-    /// When the caller holds all memory and may not retain it.
-    fn check_held(&self, ring: &Arc<Ring>, need: usize) -> Result<()> {
-        let Some(starving) = self.shared.queue.starving_for() else {
-            return Ok(());
-        };
+    /// Detects that the caller holds memory and waits for more: nothing is on its way, and no memory
+    /// was returned for the hold timeout. Returns the usage of the ring if so.
+    fn held_usage(&self, ring: &Ring) -> Option<RingUsage> {
+        let starving = self.shared.queue.starving_for()?;
         let Job { caller_may_retain_all, hold_timeout, .. } = self.shared.job;
         let timeout = if caller_may_retain_all { Duration::ZERO } else { hold_timeout };
         let usage = ring.usage();
         let in_flight = self.shared.in_flight.load(Ordering::Acquire) + self.work.in_transfer();
         // The cache writer returns its memory when that is written to disk.
         let held_by_cache = self.shared.stats.counters.holds_any();
-        if in_flight > 0 || held_by_cache || starving.min(usage.since_freed) < timeout {
-            return Ok(());
-        }
-        if caller_may_retain_all && self.work.replace_ring(ring)? {
+        let is_held =
+            in_flight == 0 && !held_by_cache && starving.min(usage.last_freed.elapsed()) >= timeout;
+        is_held.then_some(usage)
+    }
+
+    /// Goes on in a new ring if the caller may retain all memory.
+    ///
+    /// # Errors
+    /// When the caller holds all memory and may not retain it.
+    fn all_is_held(&self, ring: &Arc<Ring>, need: usize, usage: &RingUsage) -> Result<()> {
+        if self.shared.job.caller_may_retain_all && self.work.replace_ring(ring)? {
             return Ok(());
         }
         let sentence = format!(
@@ -181,7 +191,7 @@ impl Engine {
             Size(usage.bytes as u64),
             Size(ring.capacity() as u64),
             Size(need as u64),
-            usage.since_freed.as_secs_f64(),
+            usage.last_freed.elapsed().as_secs_f64(),
         );
         Err(Error::new(ErrorKind::MemoryLimit, sentence))
     }

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// Released memory is filled with this byte in debug builds.
@@ -48,8 +48,8 @@ pub struct RingUsage {
     pub slots: usize,
     /// The bytes of these slots.
     pub bytes: usize,
-    /// The time since a slot was last freed (or the ring was created).
-    pub since_freed: Duration,
+    /// When a slot was last freed (or the ring was created).
+    pub last_freed: Instant,
 }
 
 impl Ring {
@@ -208,11 +208,7 @@ impl Ring {
     /// The present allocations.
     pub fn usage(&self) -> RingUsage {
         let state = self.state.lock();
-        RingUsage {
-            slots: state.slots,
-            bytes: state.used_bytes,
-            since_freed: state.last_freed.elapsed(),
-        }
+        RingUsage { slots: state.slots, bytes: state.used_bytes, last_freed: state.last_freed }
     }
 
     /// Faults memory in ahead of the reads, so that reads do not wait for pages to be zeroed. Keeps

@@ -46,7 +46,7 @@ mod lending;
 mod memory;
 mod slot;
 
-pub use allocator::Ring;
+pub use allocator::{Ring, RingUsage};
 pub(crate) use lending::copy_lent;
 pub use memory::{Mapping, PAGE_BYTES};
 use parking_lot as sync;

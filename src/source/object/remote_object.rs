@@ -250,15 +250,15 @@ impl Object {
         let mut first = pin!(self.request(pool, range));
         let answered = match server.hedging.late_after() {
             None => first.await?,
-            Some(late) => tokio::select! {
-                biased;
-                answered = first.as_mut() => answered?,
-                () = sleep(late) => {
-                    if server.hedging.try_hedge() {
+            Some(late) => loop {
+                tokio::select! {
+                    biased;
+                    answered = first.as_mut() => break answered?,
+                    // Other responses may have filled the budget when it is tried again.
+                    () = sleep(late) => if server.hedging.try_hedge() {
                         counters.retry("hedged");
-                        first_success(first, pin!(self.request(pool, range))).await?
-                    } else {
-                        first.await?
+                        let second = pin!(self.request(pool, range));
+                        break first_success(first, second).await?;
                     }
                 }
             },

@@ -111,3 +111,45 @@ async fn a_slow_body_that_moves_is_left_to_come() {
     assert!(began.elapsed() > Duration::from_secs(90), "{:?}", began.elapsed());
     assert_eq!(rig.counters.counts(), [].into());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_asked_again_when_it_wants_to_be_and_not_later() {
+    for status in [429, 500, 503] {
+        let rig = Rig::open(vec![1; 1000], move |number, request| match number {
+            0 => Reply::new(status).with("Retry-After", "7"),
+            _ => request.right(),
+        });
+        let rig = rig.await;
+        let began = Instant::now();
+        rig.read(0, 1000).await.unwrap();
+        let seven = Duration::from_secs(7);
+        let within = seven..seven + Duration::from_millis(100);
+        assert!(within.contains(&began.elapsed()), "{status}: {:?}", began.elapsed());
+    }
+}
+
+/// A late response was waited for to its end when the budget of repeated requests was too small at
+/// the moment in which it became late.
+#[tokio::test(start_paused = true)]
+async fn a_late_response_is_hedged_as_soon_as_the_budget_permits() {
+    const QUICK: usize = 16; // enough to know what is late, and too few for the budget
+    let rig = Rig::open(vec![1; 1000], move |number, request| match number {
+        QUICK => request.right().after(Duration::from_secs(15)),
+        _ => request.right(),
+    });
+    let rig = rig.await;
+    for _ in 0..QUICK {
+        rig.read(0, 1000).await.unwrap();
+    }
+    let began = Instant::now();
+    let late = async { rig.read(0, 1000).await.map(|_| began.elapsed()) };
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        for _ in 0..QUICK {
+            rig.read(0, 1000).await.unwrap();
+        }
+    };
+    let (took, ()) = tokio::join!(late, others);
+    assert!(took.unwrap() < Duration::from_secs(1));
+    assert_eq!(rig.counters.counts(), [("hedged", 1)].into());
+}
