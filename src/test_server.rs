@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Connections that are silent for longer are closed.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 
 /// A request that was received.
 #[derive(Debug, Clone)]

@@ -145,29 +145,29 @@ fn changed_and_restored_bytes_never_get_into_the_file() {
 fn memory_that_a_load_needs_again_does_not_wait_for_the_disk() {
     let directory = tempfile::tempdir().unwrap();
     let cache = open(directory.path());
-    let (entry, writer) = (entry(&cache), writer(&cache));
+    let (entry, mut writer) = (entry(&cache), writer(&cache));
     let counters = Arc::new(LoadCounters::default());
     counters.hold_at_most(3 * PAGE_BYTES);
+    writer.write_delay_max = Duration::ZERO;
     let first = writer.reserve(&counters, 2 * PAGE_BYTES).unwrap();
     assert!(writer.reserve(&counters, 2 * PAGE_BYTES).is_none());
     assert_eq!(counters.left_out_bytes(), 2 * PAGE_BYTES);
-    std::thread::sleep(Duration::from_millis(150));
-    let push = |first_page, reservation| {
+    let push = |writer: &Writer, first_page, reservation| {
         let bytes = pages(first_page, 2);
         let PageBytes::Owned(own) = &bytes else { unreachable!() };
         let checksums = entry.checksums.of_pages(first_page, own);
-        push(&writer, &entry, first_page, checksums, bytes, reservation);
+        push(writer, &entry, first_page, checksums, bytes, reservation);
     };
-    push(0, Some(first));
+    push(&writer, 0, Some(first));
     assert_eq!((counters.left_out_bytes(), counters.holds_any()), (4 * PAGE_BYTES, false));
     assert!(entry.read(&(0..2)).is_none());
-    push(0, writer.reserve(&counters, 2 * PAGE_BYTES));
+    writer.write_delay_max = Duration::from_secs(3600);
+    push(&writer, 0, writer.reserve(&counters, 2 * PAGE_BYTES));
     assert!(entry.read(&(0..2)).is_some());
     // Without a limit nothing is left out, however late.
+    writer.write_delay_max = Duration::ZERO;
     let counters = Arc::new(LoadCounters::default());
-    let late = writer.reserve(&counters, 2 * PAGE_BYTES);
-    std::thread::sleep(Duration::from_millis(150));
-    push(2, late);
+    push(&writer, 2, writer.reserve(&counters, 2 * PAGE_BYTES));
     assert_eq!((counters.left_out_bytes(), entry.read(&(2..4)).is_some()), (0, true));
 }
 

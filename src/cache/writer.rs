@@ -35,6 +35,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Whether loads wait for the disk instead of leaving pages out.
     waits_for_disk: bool,
+    /// [`WRITE_DELAY_MAX`], except in tests.
+    pub write_delay_max: Duration,
 }
 
 /// Pages to write.
@@ -109,7 +111,8 @@ impl Writer {
     pub fn new(cache: Arc<CacheDir>, limit_bytes: Option<u64>, waits_for_disk: bool) -> Self {
         let eviction = Eviction::new(Arc::clone(&cache), limit_bytes);
         let (queue, work, done) = (Mutex::default(), Condvar::new(), Condvar::new());
-        Self { shared: Arc::new(Shared { cache, eviction, queue, work, done }), waits_for_disk }
+        let shared = Arc::new(Shared { cache, eviction, queue, work, done });
+        Self { shared, waits_for_disk, write_delay_max: WRITE_DELAY_MAX }
     }
 
     /// Reserves `bytes` of the writer's share of a load's memory. When the share is used up, counts
@@ -124,7 +127,7 @@ impl Writer {
             self.shared.done.wait_for(&mut self.shared.queue.lock(), IDLE);
         }
         let is_limited = counters.reuses_memory() && !self.waits_for_disk;
-        let deadline = Instant::now().checked_add(WRITE_DELAY_MAX).filter(|_| is_limited);
+        let deadline = Instant::now().checked_add(self.write_delay_max).filter(|_| is_limited);
         Some(Reservation { counters: Arc::clone(counters), bytes, deadline })
     }
 

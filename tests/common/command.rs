@@ -93,7 +93,12 @@ impl Finished {
 /// Runs `command` with both outputs piped; kills it and panics if it outlasts [`PATIENCE`].
 #[track_caller]
 pub fn run(command: &mut Command) -> Finished {
-    let mut child = start(command);
+    finish(start(command))
+}
+
+/// Waits for `child` and reads its outputs; kills it and panics if it outlasts [`PATIENCE`].
+#[track_caller]
+pub fn finish(mut child: Child) -> Finished {
     let stdout = read_beside(child.stdout.take().unwrap());
     let stderr = read_beside(child.stderr.take().unwrap());
     let status = wait(&mut child);

@@ -185,6 +185,14 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// How many bytes the cache in `directory` has of the objects whose locations contain `name`.
+pub fn cached_bytes(directory: &Path, name: &str) -> u64 {
+    let Ok(cache) = ringload::CacheAdmin::open(directory) else { return 0 };
+    let entries = cache.entries();
+    let wanted = entries.iter().filter(|entry| entry.location.contains(name));
+    wanted.map(|entry| entry.present_bytes).sum()
+}
+
 /// `directory/name` for each name.
 pub fn paths<const N: usize>(directory: &Path, names: [&str; N]) -> [PathBuf; N] {
     names.map(|name| directory.join(name))

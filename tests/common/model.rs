@@ -1,12 +1,13 @@
 //! A checkpoint in memory, its expected tensors, and loads of it from a scripted server.
 
 use super::fault_server::{FaultServer, Reply, Request};
-use super::{Expected, in_time};
+use super::{Expected, PATIENCE, in_time};
 use ringload::{ErrorKind, Loader, Result, RetryLimits, Summary};
 use safetensors::tensor::TensorView;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A safetensors file in memory and its expected tensors.
 #[derive(Clone)]
@@ -38,15 +39,25 @@ impl Model {
         8 + u64::from_le_bytes(self.file[..8].try_into().unwrap()) as usize
     }
 
-    /// Serves the file. `script` decides all replies but those to the opening requests.
+    /// Serves the file. `script` decides all replies but those to the opening requests, and gets
+    /// the number of the request among the others.
     pub fn serve(
         &self,
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> FaultServer {
-        FaultServer::start(self.file.clone(), move |_, request| match request.nth.checked_sub(1) {
-            Some(number) => script(number, request),
-            None => request.right(),
+        let (data_offset, numbers) = (self.data_offset(), AtomicUsize::new(0));
+        FaultServer::start(self.file.clone(), move |_, request| {
+            match is_of_data(request, data_offset) {
+                true => script(numbers.fetch_add(1, Ordering::Relaxed), request),
+                false => request.right(),
+            }
         })
+    }
+
+    /// How many ranges of the tensors' data were requested.
+    fn ranges(&self, server: &FaultServer) -> usize {
+        let data_offset = self.data_offset();
+        server.seen().iter().filter(|request| is_of_data(request, data_offset)).count()
     }
 
     /// Loads the file and checks every tensor.
@@ -79,33 +90,79 @@ impl Model {
         self.load(&loader(), &server.url()).unwrap().retries
     }
 
-    /// Checks that a load fails with the replies of `script`; returns the kind and text of the error.
+    /// Checks that a load succeeds although the first reply is `late`, as each other one that is as
+    /// late on a busy machine is. Returns the reasons of its retries.
+    #[track_caller]
+    pub fn recovers_from_late(
+        &self,
+        late: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> BTreeSet<&'static str> {
+        let server = self.serve(once(late));
+        let mut limits = impatient();
+        limits.attempts = 100;
+        let loader = loader().retry_limits(limits);
+        let retries = self.load(&loader, &server.url()).unwrap().retries;
+        assert_eq!(retries.values().sum::<u64>(), self.ranges(&server) as u64 - 1, "{retries:?}");
+        retries.into_keys().collect()
+    }
+
+    /// Checks that a load fails with the replies of `script`; returns the kind and text of the
+    /// error, and the number of requests for ranges.
     #[track_caller]
     pub fn fails(
         &self,
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> (ErrorKind, String, usize) {
+        self.fails_with(&loader(), script)
+    }
+
+    /// As [`fails`](Self::fails), with replies that are late.
+    #[track_caller]
+    pub fn fails_from_late(
+        &self,
+        script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> (ErrorKind, String, usize) {
+        self.fails_with(&loader().retry_limits(impatient()), script)
+    }
+
+    /// As [`fails`](Self::fails), with this loader.
+    #[track_caller]
+    pub fn fails_with(
+        &self,
+        loader: &Loader,
+        script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> (ErrorKind, String, usize) {
         let server = self.serve(script);
-        let began = Instant::now();
-        let error = self.load(&loader(), &server.url()).unwrap_err();
-        assert!(began.elapsed() < Duration::from_secs(10), "{error} after {:?}", began.elapsed());
+        let error = self.load(loader, &server.url()).unwrap_err();
         assert!(error.to_string().contains(&server.url()), "{error}");
-        (error.kind(), error.to_string(), server.seen().len() - 1)
+        (error.kind(), error.to_string(), self.ranges(&server))
     }
 }
 
-/// Limits with which a load from a broken server fails quickly.
+/// Whether the request asks for tensors; the requests that open an object begin with its header.
+fn is_of_data(request: &Request, data_offset: usize) -> bool {
+    request.range().is_some_and(|(first, _)| first >= data_offset)
+}
+
+/// Limits with which a load from a broken server fails after few attempts. A server that is slow
+/// because the machine is busy is not broken.
 pub fn limits() -> RetryLimits {
     let mut limits = RetryLimits::default();
     limits.attempts = 4;
-    limits.total = Duration::from_secs(10);
-    limits.connect = Duration::from_secs(2);
+    limits.total = 4 * PATIENCE;
+    (limits.connect, limits.first_byte, limits.stalled) = (PATIENCE, PATIENCE, PATIENCE);
+    limits
+}
+
+/// Limits with which a load gives up late replies soon. On a busy machine any reply may be late.
+pub fn impatient() -> RetryLimits {
+    let mut limits = limits();
     limits.first_byte = Duration::from_millis(500);
     limits.stalled = Duration::from_millis(300);
     limits
 }
 
-/// A loader with these limits and one engine.
+/// A loader with [`limits`] and one engine.
 pub fn loader() -> Loader {
     Loader::new().engines(1).retry_limits(limits())
 }

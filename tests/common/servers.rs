@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,14 @@ impl Drop for Server {
     }
 }
 
-/// A free port of 127.0.0.1.
+/// A free port of 127.0.0.1. It stays free: the system gives no connection a port below 32768, and
+/// each test process has 64 ports of its own, as far as process numbers differ.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(64);
+    let next = || first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut ports = (0..1000).map(|_| 10_000 + (next() % 20_000) as u16);
+    ports.find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).unwrap()
 }
 
 /// nginx, if it is installed.

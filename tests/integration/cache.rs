@@ -5,14 +5,15 @@
 //! data and metadata; entries that are evicted during a load; bytes that are requested although they
 //! are cached.
 
-use crate::common::directory;
 use crate::common::fault_server::{FaultServer, Reply, Request};
 use crate::common::model::{Model, loader};
 use crate::common::nginx::Nginx;
+use crate::common::{cached_bytes, directory, until};
 use ringload::{CacheAdmin, CacheSize, CacheValidate, ErrorKind, Loader, MemoryLimit, ReadRequest};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A file that needs several reads and ends in mid-page.
@@ -358,21 +359,26 @@ fn loads_of_one_process_share_what_they_fetch() {
 #[test]
 fn the_next_load_fetches_what_a_failed_load_did_not() {
     let (model, directory) = (model(), directory());
-    let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let is_broken = Arc::clone(&broken);
+    let broken = Arc::new(AtomicBool::new(true));
+    let (is_broken, kept) = (Arc::clone(&broken), Arc::new(AtomicBool::new(false)));
+    let gate = Arc::clone(&kept);
     let server = FaultServer::start(model.file.clone(), move |_, request| {
         let late = request.range().is_some_and(|(first, _)| first > 10 << 20);
-        match late && is_broken.load(std::sync::atomic::Ordering::Relaxed) {
-            // Late enough for other requests to be answered.
-            true => Reply::new(403).after(Duration::from_millis(400)),
+        match late && is_broken.load(Ordering::Relaxed) {
+            true => Reply::new(403).once_open(&gate),
             false => request.right(),
         }
     });
     let loader = cached(directory.path());
-    assert!(model.load(&loader, &server.url()).is_err());
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| model.load(&loader, &server.url()));
+        until("the first part is on disk", || cached_bytes(directory.path(), "") > 1_000_000);
+        kept.store(true, Ordering::Relaxed);
+        assert!(loading.join().unwrap().is_err());
+    });
     // Takes the first tensor or error, and drops the rest.
     drop(loader.stream(server.url().as_str()).unwrap().next());
-    broken.store(false, std::sync::atomic::Ordering::Relaxed);
+    broken.store(false, Ordering::Relaxed);
     loader.flush(None);
     let before = server.seen().len();
     load(&model, directory.path(), &server.url());

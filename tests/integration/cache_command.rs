@@ -4,18 +4,17 @@
 //! the location it was loaded from; a fetch leaves an incomplete file under its final name, loses the
 //! index, starts from the beginning again, or resumes with bytes of another object.
 
-use crate::common::command::{ringload, run};
+use crate::common::command::{finish, ringload, run, start};
 use crate::common::fault_server::{FaultServer, Reply};
 use crate::common::model::Model;
 use crate::common::nginx::Nginx;
-use crate::common::{Expected, directory, sharded};
+use crate::common::{Expected, cached_bytes, directory, sharded, until};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 fn cache(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = ringload();
@@ -126,11 +125,12 @@ fn plain_files_keep_their_names_and_their_index() {
 fn an_interrupted_fetch_is_resumed() {
     let model = Model::new(&[4_000_000, 4_000_000, 12_000_000]);
     let broken = Arc::new(AtomicBool::new(true));
-    let is_broken = Arc::clone(&broken);
+    let (is_broken, kept) = (Arc::clone(&broken), Arc::new(AtomicBool::new(false)));
+    let gate = Arc::clone(&kept);
     let server = FaultServer::start(model.file.clone(), move |_, request| {
         let late = request.range().is_some_and(|(first, _)| first > 8 << 20);
         match late && is_broken.load(Ordering::Relaxed) {
-            true => Reply::new(403).after(Duration::from_millis(500)),
+            true => Reply::new(403).once_open(&gate),
             false => request.right(),
         }
     });
@@ -141,7 +141,12 @@ fn an_interrupted_fetch_is_resumed() {
         command.arg(directory.path());
         command
     };
-    run(&mut command()).failure();
+    let fetching = start(&mut command());
+    until("the first part is on disk", || {
+        cached_bytes(&directory.path().join(".ringload-download"), "x.safetensors") > 1_000_000
+    });
+    kept.store(true, Ordering::Relaxed);
+    finish(fetching).failure();
     assert!(!file.exists(), "an incomplete file has its final name");
     broken.store(false, Ordering::Relaxed);
     let before = server.seen().len();
@@ -164,6 +169,8 @@ fn an_interrupted_fetch_does_not_resume_with_another_query() {
     let header = large.data_offset();
     let second = [&large.file[..header], &later.file[..4_000_000]].concat();
     let (first, bodies) = (large.file.clone(), [second.clone(), other]);
+    let kept = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&kept);
     let server = FaultServer::start(first, move |_, request| {
         let (body, etag) = match request.target.as_str() {
             "/m?v=1" => return request.right(),
@@ -172,7 +179,7 @@ fn an_interrupted_fetch_does_not_resume_with_another_query() {
         };
         let (first, last) = request.range().unwrap();
         if std::ptr::eq(body, &bodies[1]) && first > 1 << 20 {
-            return Reply::new(403).after(Duration::from_secs(2));
+            return Reply::new(403).once_open(&gate);
         }
         let (last, total) = (last.min(body.len() - 1), body.len());
         let range = format!("bytes {first}-{last}/{total}");
@@ -183,10 +190,15 @@ fn an_interrupted_fetch_does_not_resume_with_another_query() {
     let at = |target: &str| format!("{}/{target}", server.origin());
     let to = |locations: &[&str]| {
         let mut command = fetch(locations);
-        run(command.arg("--to").arg(directory.path()))
+        start(command.arg("--to").arg(directory.path()))
     };
-    to(&[&at("m?v=1"), &at("other")]).failure();
+    let fetching = to(&[&at("m?v=1"), &at("other")]);
+    until("the first version is on disk", || {
+        cached_bytes(&directory.path().join(".ringload-download"), "/m") >= 4_000_000
+    });
+    kept.store(true, Ordering::Relaxed);
+    finish(fetching).failure();
     assert!(!directory.path().join("m").exists());
-    to(&[&at("m?v=2")]).quiet_success();
+    finish(to(&[&at("m?v=2")])).quiet_success();
     assert!(fs::read(directory.path().join("m")).unwrap() == second, "this is not version 2");
 }

@@ -5,9 +5,9 @@
 //! without a driver, without GPUs or without pinned memory; a limit below the largest tensor; an
 //! option that has no effect.
 
-use crate::common::command::{Finished, digest_lines, ringload, run};
+use crate::common::command::{Finished, digest_lines, finish, ringload, run, start};
 use crate::common::stand_in::stand_in;
-use crate::common::{Expected, directory, write};
+use crate::common::{Expected, directory, until, write};
 use ringload::Dtype;
 use std::path::PathBuf;
 use std::process::Command;
@@ -273,6 +273,13 @@ fn wrong_devices_and_limits_are_refused() {
     assert!(mapped.contains("cannot load them to a GPU"), "{mapped}");
 }
 
+/// Whether the process has a thread of this name.
+fn has_thread(process: u32, name: &str) -> bool {
+    let names = glob::glob(&format!("/proc/{process}/task/*/comm")).unwrap();
+    let mut names = names.flatten().flat_map(std::fs::read_to_string);
+    names.any(|found| found.trim_end() == name)
+}
+
 #[test]
 fn a_file_that_shrinks_while_its_tensors_go_to_a_gpu_is_an_error() {
     let directory = directory();
@@ -281,12 +288,14 @@ fn a_file_that_shrinks_while_its_tensors_go_to_a_gpu_is_an_error() {
     let whole = std::fs::read(&path).unwrap();
     let mut command = on_the_stand_in();
     command.arg("load").arg(&path).args(["--device", "cuda", "--memory-limit", "min"]);
-    // The context is created slowly, so the ring is full and most of the file is not read yet.
-    command.env("CUDA_STAND_IN_CONTEXT_MS", "1500");
-    let child = std::thread::spawn(move || run(&mut command));
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // Until there is a context, the ring is full and most of the file is not read yet.
+    let shrunk = directory.path().join("shrunk");
+    command.env("CUDA_STAND_IN_CONTEXT_AFTER", &shrunk);
+    let child = start(&mut command);
+    until("the load begins", || has_thread(child.id(), "ringload-0"));
     std::fs::write(&path, &whole[..20_000_000]).unwrap();
-    let error = child.join().unwrap().failure();
+    std::fs::write(shrunk, "").unwrap();
+    let error = finish(child).failure();
     assert!(error.contains("a.safetensors") && error.contains("load it again"), "{error}");
 }
 

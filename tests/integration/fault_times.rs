@@ -2,13 +2,16 @@
 //! place, and for how long.
 
 use crate::common::fault_server::{End, FaultServer, Framing, Reply, Request};
-use crate::common::in_time;
-use crate::common::model::{Model, limits, loader, once};
-use ringload::{ErrorKind, MemoryLimit, Order, RetryLimits};
+use crate::common::model::{Model, impatient, limits, loader, once};
+use crate::common::{in_time, until};
+use ringload::{ErrorKind, MemoryLimit, Order};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// When a server answers that nobody is to wait for.
+const LATE: Duration = Duration::from_secs(1200);
 
 /// The reason that the summary counts a status under.
 fn reason(status: u16) -> &'static str {
@@ -44,7 +47,7 @@ fn what_a_server_asks_for_in_retry_after_is_kept() {
         let summary = model.load(&loader(), &server.url()).unwrap();
         assert_eq!(summary.retries, [(reason(status), 1)].into());
         let waited = server.seen()[2].at - server.seen()[1].at;
-        assert!((SECOND..2 * SECOND).contains(&waited), "{status}: {waited:?}");
+        assert!(waited >= SECOND, "{status}: {waited:?}"); // and not longer: `source::object::tests`
     }
     // Dates have whole seconds: this one is 2 to 3 of them ahead.
     let date = |_: &Request| {
@@ -54,10 +57,13 @@ fn what_a_server_asks_for_in_retry_after_is_kept() {
     let server = model.serve(once(date));
     model.load(&loader(), &server.url()).unwrap();
     let waited = server.seen()[2].at - server.seen()[1].at;
-    assert!((SECOND..4 * SECOND).contains(&waited), "{waited:?}");
+    assert!((SECOND..LATE).contains(&waited), "{waited:?}");
     // Longer than all may take: not waited for at all.
+    let mut limits = limits();
+    limits.total = 10 * SECOND;
+    let loader = loader().retry_limits(limits);
     let (kind, sentence, requests) =
-        model.fails(|_, _| Reply::new(503).with("Retry-After", "3600"));
+        model.fails_with(&loader, |_, _| Reply::new(503).with("Retry-After", "3600"));
     assert_eq!((kind, requests), (ErrorKind::Io, 1));
     assert!(sentence.contains("it asks to wait 3600 s; retries end 10 s"), "{sentence}");
     // Nonsense is as good as none.
@@ -124,10 +130,10 @@ fn refusals_are_told_at_once() {
 #[track_caller]
 fn nonsense(model: &Model, what: &str, reply: &Reply) {
     let first = reply.clone();
-    let retries = model.recovers(once(move |_| first.clone()));
-    assert_eq!(retries.values().sum::<u64>(), 1, "{what}: {retries:?}");
+    let retries = model.recovers_from_late(move |_| first.clone());
+    assert!(!retries.is_empty(), "{what}");
     let always = reply.clone();
-    let (kind, sentence, requests) = model.fails(move |_, _| always.clone());
+    let (kind, sentence, requests) = model.fails_from_late(move |_, _| always.clone());
     assert_eq!((kind, requests), (ErrorKind::Io, limits().attempts as usize), "{what}: {sentence}");
 }
 
@@ -156,22 +162,19 @@ fn heads_that_are_no_heads_are_asked_for_again() {
 #[test]
 fn a_body_that_stalls_is_given_up_and_asked_for_elsewhere() {
     let model = Model::small();
-    let began = Instant::now();
     let stalled = |request: &Request| request.right().cut(1000, End::Hang);
-    assert_eq!(model.recovers(once(stalled)), [("stalled", 1)].into());
-    // One byte a second is not better, nor is one every now and then.
+    assert!(model.recovers_from_late(stalled).contains("stalled"));
+    // One byte a second is not better, nor is one every now and then. All bytes would take at least
+    // twenty minutes, which is longer than a test may take.
     for pause in [SECOND, SECOND / 50] {
         let drip = move |request: &Request| request.right().dripping(1, pause);
         let framed = move |request: &Request| {
             request.right().cut(1, End::Keep).framed(Framing::Chunked(1)).body_after(pause)
         };
-        let retries = model.recovers(once(drip));
-        assert_eq!(retries.values().sum::<u64>(), 1, "{retries:?}");
-        let retries = model.recovers(once(framed));
-        assert_eq!(retries.values().sum::<u64>(), 1, "{retries:?}");
+        assert!(!model.recovers_from_late(drip).is_empty());
+        assert!(!model.recovers_from_late(framed).is_empty());
     }
-    assert!(began.elapsed() < 20 * SECOND, "{:?}", began.elapsed());
-    let (kind, sentence, requests) = model.fails(move |_, request| stalled(request));
+    let (kind, sentence, requests) = model.fails_from_late(move |_, request| stalled(request));
     assert_eq!((kind, requests), (ErrorKind::Io, limits().attempts as usize), "{sentence}");
     assert!(sentence.contains("stopped sending"), "{sentence}");
 }
@@ -186,7 +189,7 @@ fn a_refusal_whose_body_never_ends_is_bounded() {
         Reply::new(500).body(&[b'x'; 10_000]).framed(Framing::Close).endless()
     };
     for answer in [drip, endless] {
-        let (kind, sentence, requests) = model.fails(answer);
+        let (kind, sentence, requests) = model.fails_from_late(answer);
         assert_eq!((kind, requests), (ErrorKind::Io, limits().attempts as usize), "{sentence}");
     }
 }
@@ -194,35 +197,40 @@ fn a_refusal_whose_body_never_ends_is_bounded() {
 #[test]
 fn a_late_first_byte_is_not_waited_for() {
     let model = Model::small();
-    let late = |request: &Request| request.right().after(60 * SECOND);
-    assert_eq!(model.recovers(once(late)), [("timeout", 1)].into());
-    let (kind, sentence, _) = model.fails(move |_, request| late(request));
+    let late = |request: &Request| request.right().after(LATE);
+    assert!(model.recovers_from_late(late).contains("timeout"));
+    let (kind, sentence, _) = model.fails_from_late(move |_, request| late(request));
     assert_eq!(kind, ErrorKind::Io, "{sentence}");
     assert!(sentence.contains("did not answer in 0.5 s"), "{sentence}");
     // All in all: attempts enough, but no time.
-    let mut limits = limits();
+    let mut limits = impatient();
     limits.attempts = 1000;
     limits.total = SECOND;
     let server = model.serve(move |_, request| late(request));
-    let began = Instant::now();
     let error = model.load(&loader().retry_limits(limits), &server.url()).unwrap_err();
     assert!(error.to_string().contains("time used up"), "{error}");
-    assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
+    // An attempt takes half a second. The object may have been opened in two.
+    assert!(server.seen().len() <= 2 + 2, "{:?}", server.seen().len());
 }
 
-/// A caller who takes his time with every tensor, for longer than a body may stall.
+/// A caller who takes his time with tensors, for longer than a body may stall.
 #[test]
 fn a_slow_consumer_is_no_stall() {
     let model = Model::new(&[300_000; 12]);
+    let mut limits = limits();
+    limits.stalled = 2 * SECOND; // enough for a reply on any machine
     for order in [Order::Completion, Order::File] {
         let server = model.serve(|_, request| request.right());
         let (url, tensors) = (server.url(), model.tensors.clone());
-        let loader = loader().memory_limit(MemoryLimit::Bytes(1 << 20)).order(order);
+        let loader = loader().retry_limits(limits).order(order);
+        let loader = loader.memory_limit(MemoryLimit::Bytes(1 << 20)); // of three tensors
         let retries = in_time("a slow consumer", move || {
             let mut stream = loader.stream(url.as_str()).unwrap();
-            for tensor in stream.by_ref() {
+            for (number, tensor) in stream.by_ref().enumerate() {
                 let tensor = tensor.unwrap();
-                thread::sleep(limits().stalled + SECOND / 10);
+                if number % 4 == 0 {
+                    thread::sleep(limits.stalled + SECOND / 10);
+                }
                 assert!(tensor.bytes() == tensors[tensor.name()].bytes);
             }
             stream.summary().retries
@@ -237,24 +245,24 @@ fn a_stream_that_is_dropped_waits_for_no_server() {
     type Change = fn(&Request) -> Reply;
     let hangs: [Change; 4] = [
         |request| request.right().cut(100_000, End::Hang),
-        |request| request.right().after(600 * SECOND),
-        |_| Reply::new(503).with("Retry-After", "60"),
+        |request| request.right().after(LATE),
+        |_| Reply::new(503).with("Retry-After", "600"),
         |_| Reply::new(500).body(b"in trouble").cut(3, End::Hang),
     ];
     for hang in hangs {
         let server = model.serve(move |_, request| hang(request));
         let url = server.url();
         let took = in_time("dropping a stream", move || {
-            let mut limits = RetryLimits::default();
-            limits.total = 600 * SECOND;
+            let mut limits = limits();
+            (limits.total, limits.first_byte, limits.stalled) = (LATE, LATE, LATE);
             let stream = loader().retry_limits(limits).stream(url.as_str()).unwrap();
-            thread::sleep(SECOND / 5);
+            until("it requests data", || server.seen().len() >= 2);
+            thread::sleep(SECOND / 5); // it waits for the reply, or after it
             let began = Instant::now();
             drop(stream);
             began.elapsed()
         });
-        assert!(took < SECOND, "{took:?}");
-        assert!(server.seen().len() >= 2);
+        assert!(took < LATE / 20, "{took:?}");
     }
 }
 
@@ -265,16 +273,12 @@ fn a_late_answer_is_asked_for_again_on_another_connection() {
     let dawdling = 30;
     let server = model.serve(move |number, request| match number {
         // The second request for the same bytes has another number, and is answered at once.
-        _ if number == dawdling => request.right().after(10 * SECOND),
+        _ if number == dawdling => request.right().after(LATE),
         _ => request.right(),
     });
-    let mut limits = limits();
-    limits.first_byte = 30 * SECOND;
-    let loader = loader().retry_limits(limits).connections(2);
-    let began = Instant::now();
-    let loader = loader.memory_limit(MemoryLimit::Bytes(4 << 20));
+    // The limits do not give up a late reply before the test counts as hanging.
+    let loader = loader().connections(2).memory_limit(MemoryLimit::Bytes(4 << 20));
     let summary = model.load(&loader, &server.url()).unwrap();
-    assert!(began.elapsed() < 8 * SECOND, "{:?}", began.elapsed());
     assert!(
         summary.retries.get("hedged").is_some_and(|&hedged| hedged >= 1),
         "{:?}",

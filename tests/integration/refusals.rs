@@ -4,7 +4,7 @@
 //! that no tensor fits; a command with wrong arguments; an invalid environment variable. Never a
 //! panic, never a hang, and never any text on standard output.
 
-use crate::common::command::{Finished, of_program, ringload, run, start, wait};
+use crate::common::command::{finish, of_program, ringload, run, start};
 use crate::common::seccomp::{self, NOBODY, Refuse, can_filter, is_root};
 use crate::common::{Expected, directory, evict, in_time, write};
 use ringload::{Checkpoint, ErrorKind, Loader, MemoryLimit, ReadPath};
@@ -175,17 +175,10 @@ fn a_command_whose_file_shrinks_under_it_succeeds_or_says_so() {
         write_sixteen(&path);
         evict(&path);
         let mut command = ringload();
-        let mut child = start(command.arg("load").arg(&path).args(["--read-path", read_path]));
+        let child = start(command.arg("load").arg(&path).args(["--read-path", read_path]));
         std::thread::sleep(std::time::Duration::from_millis(2 + 2 * round as u64));
         File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
-        wait(&mut child);
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let finished = Finished {
-            status: output.status,
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        };
+        let finished = finish(child);
         finished.assert_no_panic();
         if !finished.status.success() {
             let told = finished.failure();

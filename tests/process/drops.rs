@@ -1,6 +1,7 @@
 //! Loads that are dropped early release everything: descriptors, threads, and the caller's memory.
 
 use crate::alone;
+use crate::common::PATIENCE;
 use crate::no_uring::without_io_uring;
 use ringload::{Loader, MemoryLimit, Order, ReadPath, ReadRequest};
 use std::fs;
@@ -54,7 +55,7 @@ fn at_rest() -> (usize, usize) {
 /// Waits until there is no more than at rest.
 #[track_caller]
 fn returns_to(baseline: (usize, usize), what: &str) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
     let more = |(descriptors, threads)| descriptors > baseline.0 || threads > baseline.1;
     while more(count()) {
         if Instant::now() > deadline {

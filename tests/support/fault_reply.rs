@@ -1,6 +1,8 @@
 //! The responses of the server of `fault_server.rs`, and their faults.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -41,6 +43,8 @@ pub struct Reply {
     framing: Framing,
     before_head: Duration,
     before_body: Duration,
+    /// Nothing is sent before this is true.
+    gate: Option<Arc<AtomicBool>>,
     /// After every so many bytes of head and body, so long a pause.
     drip: Option<(usize, Duration)>,
     /// After so many bytes of the body (negative: before the end of the head).
@@ -60,6 +64,7 @@ impl Reply {
             framing: Framing::Length(None),
             before_head: Duration::ZERO,
             before_body: Duration::ZERO,
+            gate: None,
             drip: None,
             cut: None,
             end: End::Keep,
@@ -130,6 +135,11 @@ impl Reply {
         Self { before_head, ..self }
     }
 
+    /// Sends nothing before `gate` is true.
+    pub fn once_open(self, gate: &Arc<AtomicBool>) -> Self {
+        Self { gate: Some(Arc::clone(gate)), ..self }
+    }
+
     pub fn body_after(self, before_body: Duration) -> Self {
         Self { before_body, ..self }
     }
@@ -193,6 +203,9 @@ impl Reply {
     /// Sends it; whether the connection serves again.
     pub(super) async fn send(&self, stream: &mut TcpStream, is_head: bool) -> io::Result<bool> {
         sleep(self.before_head).await;
+        while self.gate.as_ref().is_some_and(|gate| !gate.load(Ordering::Relaxed)) {
+            sleep(Duration::from_millis(2)).await;
+        }
         let mut head = self.head();
         if let Some(cut @ ..0) = self.cut {
             head.truncate(head.len().saturating_sub(cut.unsigned_abs()));

@@ -143,7 +143,7 @@ fn an_object_is_opened_once_for_all_requests_and_headers_cost_nothing_more() {
 
 #[test]
 fn ending_waits_for_no_server() {
-    let late = Duration::from_secs(30);
+    let late = Duration::from_secs(1200);
     for late_to_open in [true, false] {
         for bytes in [100_000, LARGE_BYTES] {
             let server = FaultServer::start(object(3), move |_, request| {
@@ -156,13 +156,13 @@ fn ending_waits_for_no_server() {
             session.request(&[(&server.url(), 0, bytes)]);
             let began = Instant::now();
             while server.seen().len() < 1 + usize::from(!late_to_open) {
-                assert!(began.elapsed() < late / 2, "nobody asks");
+                assert!(began.elapsed() < late / 4, "nobody asks");
                 std::thread::sleep(Duration::from_millis(5));
             }
             let began = Instant::now();
             drop(session);
             let took = began.elapsed();
-            assert!(took < late / 3, "{late_to_open} {bytes}: {took:?}");
+            assert!(took < late / 20, "{late_to_open} {bytes}: {took:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 const TENSOR_BYTES: usize = 64 << 10;
 const TENSORS: usize = 48;
@@ -29,7 +30,13 @@ fn on_disk() -> OnDisk {
     std::fs::write(&path, &bytes).unwrap();
     File::open(&path).unwrap().sync_all().unwrap();
     // File times of some kernels are as coarse as a tick.
-    std::thread::sleep(std::time::Duration::from_millis(15));
+    let modified = |path: &Path| std::fs::metadata(path).unwrap().modified().unwrap();
+    let (written, probe) = (modified(&path), directory.path().join("probe"));
+    std::fs::write(&probe, "").unwrap();
+    while modified(&probe) == written {
+        std::thread::sleep(Duration::from_millis(1));
+        std::fs::write(&probe, "again").unwrap();
+    }
     OnDisk { _directory: directory, path, bytes }
 }
 

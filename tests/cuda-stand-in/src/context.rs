@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::sync::Once;
 use std::thread;
+use std::time::Duration;
 
 /// The device of a context that is ending.
 const NO_DEVICE: i32 = -1;
@@ -54,7 +55,8 @@ fn share(mut state: Locked, handle: usize) -> usize {
 
 fn create(mut call: Call, device: c_int) -> usize {
     check_at_exit();
-    let time = call.state.orders().context_time;
+    let orders = call.state.orders();
+    let (time, after) = (orders.context_time, orders.context_after.clone());
     let handle = Kind::Context.new_handle();
     let context = Context {
         device,
@@ -67,6 +69,9 @@ fn create(mut call: Call, device: c_int) -> usize {
     call.state.contexts.insert(handle, context);
     drop(call);
     thread::sleep(time);
+    while after.as_ref().is_some_and(|file| !file.exists()) {
+        thread::sleep(Duration::from_millis(1));
+    }
     if let Some(context) = lock().contexts.get_mut(&handle) {
         context.ready = true;
     }

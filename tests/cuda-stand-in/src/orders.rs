@@ -8,6 +8,7 @@ use crate::random::Random;
 use crate::result::by_name;
 use std::env;
 use std::fs::{File, OpenOptions};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The state of cuFile.
@@ -26,6 +27,8 @@ pub(crate) struct Orders {
     pub(crate) devices: i32,
     pub(crate) memory_bytes: usize,
     pub(crate) context_time: Duration,
+    /// The file that has to exist before the creation of a context ends.
+    pub(crate) context_after: Option<PathBuf>,
     pub(crate) failures: Vec<Failure>,
     /// The number of the copy to a device, counted from 1, in which a bit is flipped.
     pub(crate) flip: Option<u64>,
@@ -53,6 +56,7 @@ impl Orders {
             devices: number("CUDA_STAND_IN_DEVICES").unwrap_or(2).min(64) as i32,
             memory_bytes: number("CUDA_STAND_IN_MEMORY").unwrap_or(1 << 30) as usize,
             context_time: Duration::from_millis(milliseconds),
+            context_after: text("CUDA_STAND_IN_CONTEXT_AFTER").map(PathBuf::from),
             failures: text("CUDA_STAND_IN_FAIL").map(|list| failures(&list)).unwrap_or_default(),
             flip: number("CUDA_STAND_IN_FLIP"),
             log: text("CUDA_STAND_IN_LOG").map(|path| open(&path)),

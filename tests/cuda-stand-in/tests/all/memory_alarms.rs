@@ -3,7 +3,20 @@
 use crate::common::*;
 use cuda_stand_in::*;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+const COPIED: u8 = 0x5a;
+
+/// Waits until a copy has filled device memory with [`COPIED`], without asking the driver: the
+/// stand-in's device memory is memory of this process.
+fn until_copied(device: u64, bytes: usize) {
+    let begun = Instant::now();
+    let at = |index: usize| unsafe { (device as *const u8).add(index).read_volatile() };
+    while (0..bytes).any(|index| at(index) != COPIED) {
+        assert!(begun.elapsed() < Duration::from_secs(300), "the copy hangs");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 #[test]
 fn a_copy_from_unregistered_memory() {
@@ -86,8 +99,9 @@ fn a_slot_rewritten_before_anybody_asked() {
     rings("rewritten before anybody asked whether its copy was done", || {
         retain(0);
         let (memory, device, stream) = (registered(64), allocate(64), stream());
+        memory.fill(COPIED);
         ok(copy_in(device, memory, stream));
-        thread::sleep(Duration::from_millis(50)); // the copy is long done, but who knows
+        until_copied(device, 64); // the copy is done, but who knows
         memory[63] = 1;
         ok(cuStreamSynchronize(stream));
     });
@@ -99,11 +113,11 @@ fn a_slot_unmapped_before_its_event() {
         retain(0);
         let (protection, flags) = (3, 0x22); // readable and writable, private and anonymous
         let memory = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+        unsafe { memory.cast::<u8>().write_bytes(COPIED, 4096) };
         ok(cuMemHostRegister_v2(memory, 4096, 0));
         let (device, stream) = (allocate(4096), stream());
         ok(cuMemcpyHtoDAsync_v2(device, memory, 4096, stream));
-        // Late enough for the copy to be done, since this is about the end of it.
-        thread::sleep(Duration::from_millis(50));
+        until_copied(device, 4096); // this is about the end of the copy
         unsafe { libc::munmap(memory, 4096) };
         ok(cuStreamSynchronize(stream));
     });
@@ -123,9 +137,10 @@ fn unregistering_what_a_copy_uses() {
 fn unregistering_what_a_copy_used_that_nobody_asked_about() {
     rings("cuMemHostUnregister: the memory is still in use", || {
         retain(0);
-        let memory = registered(16);
-        ok(copy_in(allocate(16), memory, stream()));
-        thread::sleep(Duration::from_millis(50));
+        let (memory, device) = (registered(16), allocate(16));
+        memory.fill(COPIED);
+        ok(copy_in(device, memory, stream()));
+        until_copied(device, 16);
         unregister(memory);
     });
 }

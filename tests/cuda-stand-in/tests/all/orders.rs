@@ -182,16 +182,16 @@ fn all_is_fresh_after_the_last_release() {
 
 #[test]
 fn creating_a_context_takes_as_long_as_ordered() {
-    passes(&[("CONTEXT_MS", "120")], || {
+    passes(&[("CONTEXT_MS", "1000")], || {
         ok(cuInit(0));
         let begun = Instant::now();
         let others = [(); 2].map(|()| thread::spawn(|| retain(0)));
         let contexts = others.map(|other| other.join().unwrap());
         assert_eq!(contexts[0], contexts[1]);
-        assert!(begun.elapsed() >= Duration::from_millis(120));
+        assert!(begun.elapsed() >= Duration::from_millis(1000));
         let begun = Instant::now();
         retain(0);
-        assert!(begun.elapsed() < Duration::from_millis(100));
+        assert!(begun.elapsed() < Duration::from_millis(1000));
         (0..3).for_each(|_| release(0));
     });
 }

@@ -88,7 +88,7 @@ fn streams_are_out_of_step_with_each_other_and_with_the_caller() {
             // Nobody waits, and still it gets done.
             let begun = Instant::now();
             let mut order = Vec::new();
-            while order.len() < 2 && begun.elapsed() < Duration::from_secs(10) {
+            while order.len() < 2 && begun.elapsed() < Duration::from_secs(300) {
                 for (index, event) in events.into_iter().enumerate() {
                     if !order.contains(&index) && cuEventQuery(event) == CUDA_SUCCESS {
                         order.push(index);
