@@ -209,8 +209,7 @@ fn a_downgrade_is_recorded_with_its_reason() {
 fn an_engine_waits_while_the_caller_holds_the_memory() {
     const PAUSE: Duration = Duration::from_millis(30);
     // Each tensor fits where the one before it was.
-    let tensor =
-        |i: usize| Expected::of_bytes(format!("t{i:02}"), (1 << 20) - 8192 * i, i as u64);
+    let tensor = |i: usize| Expected::of_bytes(format!("t{i:02}"), (1 << 20) - 8192 * i, i as u64);
     let directory = directory();
     let path = directory.path().join("a.safetensors");
     write(&path, &(0..12).map(tensor).collect::<Vec<_>>(), None);
