@@ -189,7 +189,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn cached_bytes(directory: &Path, name: &str) -> u64 {
     let Ok(cache) = ringload::CacheAdmin::open(directory) else { return 0 };
     let entries = cache.entries();
-    let wanted = entries.iter().filter(|entry| entry.location.contains(name));
+    let wanted = entries.iter().filter(|entry| entry.location.to_string().contains(name));
     wanted.map(|entry| entry.present_bytes).sum()
 }
 
