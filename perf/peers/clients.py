@@ -2,16 +2,8 @@
 
 A client is a function that gets a location, imports the client's package and returns another
 function, which loads, so imports are not part of the measured time. The options are those of the
-first example in the client's documentation and those set by environment variables; nothing is tuned.
-
-    runai             SafetensorsStreamer; a file or s3://. STREAMER_LIBRARY selects another library
-    runai-s3          Run:ai's library alone, without torch: see bare.py
-    safetensors       load_file, which maps the file; the measuring loop touches the pages
-    safetensors-next  the same of the coming version, whose `prefetch` is for GPUs
-    fastsafetensors   without GPUDirect Storage (nogds)
-    tensorizer        TensorDeserializer, from a converted file
-    ringload          SafetensorsStreamer of ringload, for a program that only changed its import
-    ringload-stream   ringload.stream
+first example in the client's documentation and those set by environment variables.
+Nothing is tuned.
 """
 
 from __future__ import annotations
@@ -36,7 +28,10 @@ def module(name: str) -> Any:
 
 
 def streamer(package: str) -> Callable[[str], Tensors]:
-    """Returns the client of a package with Run:ai's interface."""
+    """Returns the client of a package with Run:ai's interface: Run:ai's, or our drop-in.
+
+    For Run:ai's package, STREAMER_LIBRARY selects another library.
+    """
 
     def client(location: str) -> Tensors:
         streamer_class = module(package).SafetensorsStreamer
@@ -52,7 +47,7 @@ def streamer(package: str) -> Callable[[str], Tensors]:
 
 
 def safetensors(location: str) -> Tensors:
-    """The reference library."""
+    """The reference library, which maps the file; the measuring loop touches the pages."""
     load_file = module("safetensors.torch").load_file
 
     def tensors() -> Pairs:
@@ -64,14 +59,14 @@ def safetensors(location: str) -> Tensors:
 
 
 def safetensors_next(location: str) -> Tensors:
-    """The reference library's next version."""
+    """The same of the next version, whose `prefetch` is for GPUs."""
     if not hasattr(module("safetensors").safe_open, "prefetch"):
         raise ImportError("safetensors has no prefetch: an older version is imported first")
     return safetensors(location)
 
 
 def fastsafetensors(location: str) -> Tensors:
-    """fastsafetensors, which reads the whole file into one buffer."""
+    """Reads the whole file into one buffer; without GPUDirect Storage."""
     package = module("fastsafetensors")
 
     def tensors() -> Pairs:
@@ -87,7 +82,7 @@ def fastsafetensors(location: str) -> Tensors:
 
 
 def tensorizer(location: str) -> Tensors:
-    """Tensorizer, which loads all tensors at once."""
+    """Tensorizer, which loads all tensors at once, from a converted file."""
     package = module("tensorizer")
 
     def tensors() -> Pairs:

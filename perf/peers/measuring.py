@@ -6,9 +6,9 @@ tensors only to compute checksums or to touch pages.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,20 @@ Tensors = Callable[[], Iterable[tuple[str, Any]]]
 _PAGE_BYTES = 4096
 
 
-def measure(tensors: Tensors, *, touches_pages: bool, sums: bool) -> dict[str, Any]:
-    """Runs a load and measures it; each tensor is dropped before the next.
+def measure(tensors: Tensors, *, touches_pages: bool, digest: bool) -> dict[str, Any]:
+    """Runs a load and returns the values that client.py prints.
 
-    Args:
-        tensors: the load.
-        touches_pages: whether to read one byte of every page of each tensor.
-        sums: whether to compute the CRC-32 of each tensor.
-
-    Returns:
-        The values that client.py prints.
+    Each tensor is dropped before the next. With `touches_pages` a byte of every page of each tensor
+    is read, and with `digest` the SHA-256 of each tensor is computed.
     """
     total, first = 0, None
-    crcs: dict[str, int] = {}
+    digests: dict[str, Any] = {}
     began, cpu_began = time.monotonic_ns(), time.process_time_ns()
     for name, tensor in tensors():
         if touches_pages:
             touch(tensor)
-        if sums:
-            crcs[name] = zlib.crc32(memory_of(tensor), crcs.get(name, 0))
+        if digest:
+            digests.setdefault(name, hashlib.sha256()).update(memory_of(tensor))
         first = first or time.monotonic_ns()
         total += tensor.nbytes
         del tensor
@@ -50,11 +45,13 @@ def measure(tensors: Tensors, *, touches_pages: bool, sums: bool) -> dict[str, A
         "first_tensor_seconds": since_start(first or ended),
         "last_tensor_seconds": since_start(ended),
     }
-    return {**result, "sums": crcs} if sums else result
+    if digest:
+        result["digests"] = {name: digest.hexdigest() for name, digest in digests.items()}
+    return result
 
 
 def memory_of(tensor: Any) -> Any:
-    """Returns the bytes of a tensor in host memory, for `zlib.crc32`."""
+    """Returns the bytes of a tensor in host memory, as a buffer."""
     if isinstance(tensor, memoryview):
         return tensor
     import torch

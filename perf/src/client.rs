@@ -30,8 +30,6 @@ pub struct Client {
 /// How the loaded bytes are checked.
 #[derive(Debug, Clone)]
 pub enum Check {
-    /// With `--sums` it prints the CRC-32 of every tensor.
-    Sums,
     /// With `--digest` it prints the SHA-256 of every tensor.
     Digests,
     /// With this invocation, it writes the file to its standard output.
@@ -42,9 +40,7 @@ pub enum Check {
 
 /// The checksums that a client reports.
 #[derive(Debug, Deserialize)]
-struct ReportedSums {
-    #[serde(default)]
-    sums: BTreeMap<String, u32>,
+struct Reported {
     #[serde(default)]
     digests: BTreeMap<String, String>,
 }
@@ -90,8 +86,10 @@ impl Client {
                 let is_same = output.starts_with(sums.file_sha256.as_bytes());
                 ensure!(is_same, "{} wrote other bytes than the file has", self.name);
             }
-            Check::Digests => same(&self.name, &self.reported("--digest")?.digests, &sums.sha256)?,
-            Check::Sums => same(&self.name, &self.reported("--sums")?.sums, &sums.crc32)?,
+            Check::Digests => {
+                let ended = self.finished(self.invocation.clone().arg("--digest"))?;
+                self.compare(&ended.json::<Reported>()?.digests, &sums.sha256)?;
+            }
         }
         Ok(())
     }
@@ -124,23 +122,16 @@ impl Client {
         })
     }
 
-    fn reported(&self, option: &str) -> Result<ReportedSums> {
-        Ok(self.finished(self.invocation.clone().arg(option))?.json()?)
+    fn compare(
+        &self,
+        found: &BTreeMap<String, String>,
+        wanted: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let (client, count) = (&self.name, (found.len(), wanted.len()));
+        ensure!(count.0 == count.1, "{client} gave {} tensors instead of {}", count.0, count.1);
+        let other = wanted.iter().find(|&(name, sum)| found.get(name) != Some(sum));
+        other.map_or(Ok(()), |(name, _)| bail!("{client} gave other bytes for {name}"))
     }
-}
-
-fn same<T: PartialEq>(
-    client: &str,
-    found: &BTreeMap<String, T>,
-    wanted: &BTreeMap<String, T>,
-) -> Result<()> {
-    let count = (found.len(), wanted.len());
-    ensure!(count.0 == count.1, "{client} gave {} tensors instead of {}", count.0, count.1);
-    let other = wanted.iter().find(|&(name, sum)| found.get(name) != Some(sum));
-    if let Some((name, _)) = other {
-        bail!("{client} gave other bytes for {name}");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -157,7 +148,7 @@ mod tests {
 
     fn sums() -> Sums {
         let mut sums = Sums::default();
-        sums.crc32.insert("a".into(), 7);
+        sums.sha256.insert("a".into(), "7".into());
         sums.file_sha256 = hexadecimal(digest(&SHA256, b"file").as_ref());
         sums
     }
@@ -168,13 +159,13 @@ mod tests {
     fn other_bytes_are_an_error() {
         let of = |sum| {
             client(
-                &format!("echo log; echo '{{{FIGURES}, \"sums\": {{\"a\": {sum}}}}}'"),
-                Check::Sums,
+                &format!("echo log; echo '{{{FIGURES}, \"digests\": {{\"a\": \"{sum}\"}}}}'"),
+                Check::Digests,
             )
         };
         of(7).verify(&sums()).unwrap();
         assert_eq!(of(8).verify(&sums()).unwrap_err().to_string(), "it gave other bytes for a");
-        let none = client(&format!("echo '{{{FIGURES}}}'"), Check::Sums).verify(&sums());
+        let none = client(&format!("echo '{{{FIGURES}}}'"), Check::Digests).verify(&sums());
         assert_eq!(none.unwrap_err().to_string(), "it gave 0 tensors instead of 1");
         let writes = |text: &str| Invocation::new("printf").arg(text);
         let output = |text: &str| client("exit 1", Check::Output(writes(text)));

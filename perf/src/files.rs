@@ -1,7 +1,7 @@
 //! The checkpoints that are loaded: random bytes in tensors of one size, written once and kept.
 //!
-//! Each has a file of checksums (`.sums.json`: CRC-32 and SHA-256 of every tensor, computed when the
-//! bytes were generated), against which the bytes of every client are checked.
+//! Each has a file of checksums (`.sums.json`: SHA-256 of every tensor, computed when the bytes were
+//! generated), against which the bytes of every client are checked.
 
 use anyhow::{Context, Result};
 use aws_lc_rs::digest::{Context as Digest, SHA256, digest};
@@ -31,13 +31,11 @@ pub struct Checkpoint {
 /// The checksums of a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
-    /// CRC-32 (ISO-HDLC, as zlib's) of each tensor's bytes.
-    pub crc32: BTreeMap<String, u32>,
     /// SHA-256 of each tensor's bytes, hexadecimal.
     pub sha256: BTreeMap<String, String>,
     /// SHA-256 of the whole file.
     pub file_sha256: String,
-    /// CRC-32 of the whole file.
+    /// CRC-32 (ISO-HDLC, as zlib's) of the whole file.
     pub file_crc32: u32,
 }
 
@@ -111,8 +109,6 @@ fn write(path: &Path, shape: Shape) -> Result<Sums> {
     checkpoint::write(path, &tensors, shape.bytes(), |tensor, bytes| {
         whole.update(bytes);
         whole_crc.update(bytes);
-        let crc = crc_fast::checksum(Crc32IsoHdlc, bytes) as u32;
-        sums.crc32.insert(tensor.name.clone(), crc);
         sums.sha256.insert(tensor.name.clone(), hexadecimal(digest(&SHA256, bytes).as_ref()));
     })?;
     sums.file_sha256 = hexadecimal(whole.finish().as_ref());
@@ -135,10 +131,10 @@ mod tests {
         let shape = Shape { tensors: 3, tensor_bytes: 1000 };
         let kept = Checkpoint::kept(directory.path(), shape).unwrap();
         let loaded = Loader::new().load(kept.path.clone()).unwrap();
-        assert_eq!(kept.sums.crc32.len(), 3);
+        assert_eq!(kept.sums.sha256.len(), 3);
         for tensor in loaded.iter() {
-            let sum = crc_fast::checksum(Crc32IsoHdlc, tensor.bytes()) as u32;
-            assert_eq!(Some(&sum), kept.sums.crc32.get(tensor.name()));
+            let sum = hexadecimal(digest(&SHA256, tensor.bytes()).as_ref());
+            assert_eq!(Some(&sum), kept.sums.sha256.get(tensor.name()));
         }
         let again = Checkpoint::kept(directory.path(), shape).unwrap();
         assert_eq!(again.sums, kept.sums);

@@ -120,19 +120,19 @@ impl Lab {
         self.record(Record::Skipped(Skipped { scenario, what, why }))
     }
 
-    /// Begins a scenario.
-    pub fn begin(&mut self, scenario: &str) {
-        eprintln!("{scenario}");
-        self.watch = Watch::begin();
-    }
-
-    /// Ends the scenario and records the noise during it.
+    /// Runs a scenario and records the noise during it.
     ///
     /// # Errors
-    /// When the record cannot be written.
-    pub fn end(&mut self, scenario: &str) -> Result<()> {
-        let watch = std::mem::replace(&mut self.watch, Watch::begin());
-        self.record(Record::Noise(watch.end(scenario)))
+    /// When the scenario fails, or the record cannot be written.
+    pub fn scenario(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        eprintln!("{name}");
+        self.watch = Watch::begin();
+        run(self).with_context(|| format!("scenario {name}"))?;
+        self.record(Record::Noise(self.watch.end(name)))
     }
 
     /// Records the figure of a target from the figures of turns.
@@ -140,24 +140,19 @@ impl Lab {
     /// # Errors
     /// When the record cannot be written.
     pub fn reach(&mut self, id: &str, estimate: Option<Estimate>) -> Result<()> {
-        self.reach_explained(id, estimate, &[])
+        self.reach_noted(id, estimate, None)
     }
 
-    /// The same, with other figures, which explain why it was missed.
+    /// The same, with a note that explains the figure.
     ///
     /// # Errors
     /// When the record cannot be written.
-    pub fn reach_explained(
+    pub fn reach_noted(
         &mut self,
         id: &str,
         estimate: Option<Estimate>,
-        explanations: &[(&str, Option<Estimate>)],
+        note: Option<String>,
     ) -> Result<()> {
-        let part = |(name, it): &(&str, Option<Estimate>)| {
-            Some(format!("{name}: {:.3}", it.as_ref()?.median))
-        };
-        let note = explanations.iter().filter_map(part).collect::<Vec<_>>().join("; ");
-        let note = (!note.is_empty()).then_some(note);
         let Some(it) = estimate else { return Ok(()) };
         self.target(id, it.median, Some((it.low, it.high)), note)
     }
@@ -242,8 +237,8 @@ impl Lab {
         let nothing = Sums::default();
         let mut good = Vec::new();
         for client in clients {
-            setting.prepare(&client)?;
-            match client.verify(setting.sums.unwrap_or(&nothing)) {
+            let verify = |()| client.verify(setting.sums.unwrap_or(&nothing));
+            match setting.prepare(&client).and_then(verify) {
                 Ok(()) => good.push(client),
                 Err(error) => self.left_out(scenario, &client, &error)?,
             }

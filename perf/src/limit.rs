@@ -12,7 +12,7 @@ use ringload::internals::{PAGE_BYTES, Plan, Ring, Selection};
 use ringload::{Checkpoint, DeviceMap, Loader, MemoryLimit};
 use ringload_measure::figures::{Figures, Stopwatch, since_start_seconds};
 use ringload_measure::system::cores;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,26 +73,20 @@ fn recv_part(address: &str, path: &str, (start, end): (u64, u64)) -> Result<()> 
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nRange: bytes={start}-{last}\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut head = Vec::new();
-    let body = loop {
-        let count = stream.read(&mut buffer)?;
-        ensure!(count > 0, "{address} closed the connection within the head");
-        head.extend_from_slice(&buffer[..count]);
-        if let Some(at) = head.windows(4).position(|window| window == b"\r\n\r\n") {
-            break head.len() - at - 4;
-        }
-    };
-    ensure!(
-        head.starts_with(b"HTTP/1.1 206"),
-        "{address} answered {:?}",
-        String::from_utf8_lossy(&head[..40.min(head.len())])
-    );
-    let mut left = (end - start).saturating_sub(body as u64);
+    let mut reader = BufReader::with_capacity(1 << 20, stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    ensure!(line.starts_with("HTTP/1.1 206"), "{address} answered {line:?}");
+    while !line.trim().is_empty() {
+        line.clear();
+        reader.read_line(&mut line)?;
+    }
+    let mut left = end - start;
     while left > 0 {
-        let count = stream.read(&mut buffer)?;
+        let count = reader.fill_buf()?.len();
         ensure!(count > 0, "{address} closed the connection {left} bytes early");
-        left -= count as u64;
+        reader.consume(count);
+        left = left.saturating_sub(count as u64);
     }
     Ok(())
 }
@@ -122,6 +116,7 @@ fn plan(checkpoint: PathBuf) -> Result<Figures> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::net::TcpListener;
 
     /// A server that sends this many bytes on each connection.

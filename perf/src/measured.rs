@@ -56,14 +56,10 @@ impl Measured {
         stats::estimate(&pairs.map(|(own, other)| figure(own) - figure(other)).collect::<Vec<_>>())
     }
 
-    /// The peak memory of a client, in bytes.
-    pub fn peak_bytes(&self, client: &str) -> Option<u64> {
-        self.runs(client).iter().filter_map(|run| run.peak_rss_bytes).max()
-    }
-
-    /// The same, in MiB.
+    /// The peak memory of a client, in MiB.
     pub fn peak_mib(&self, client: &str) -> Option<f64> {
-        Some(self.peak_bytes(client)? as f64 / f64::from(1 << 20))
+        let peak = self.runs(client).iter().filter_map(|run| run.peak_rss_bytes).max()?;
+        Some(peak as f64 / f64::from(1 << 20))
     }
 
     /// The noise: the difference between a client and its duplicate. 0 if there is no duplicate.
@@ -88,7 +84,7 @@ mod tests {
                 let figures = Figures {
                     bytes: 1_000_000_000,
                     seconds,
-                    peak_rss_bytes: Some(turn as u64),
+                    peak_rss_bytes: Some((turn as u64) << 20),
                     ..Figures::default()
                 };
                 measured.add(Run::of(&case, client, *role, turn, figures));
@@ -109,7 +105,7 @@ mod tests {
         assert_eq!((ratio.median, ratio.low, ratio.high), (1.0, 0.5, 2.0));
         assert!((it.noise(Figure::Seconds) - 0.1).abs() < 1e-9);
         assert_eq!(it.more("b", "a", |run| run.seconds).unwrap().median, 1.0);
-        assert_eq!(it.peak_bytes("a"), Some(2));
+        assert_eq!(it.peak_mib("a"), Some(2.0));
         assert!(it.over("own", &["absent"], Figure::Seconds).is_none());
     }
 }

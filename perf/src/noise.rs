@@ -6,7 +6,8 @@
 //! 10 ms.
 
 use crate::records::Noise;
-use std::fs;
+use ringload_measure::figures::{children_cpu_seconds, cpu_seconds};
+use ringload_measure::system::read_text;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -46,7 +47,7 @@ impl Watch {
     }
 
     /// The noise from the beginning until now.
-    pub fn end(self, scenario: &str) -> Noise {
+    pub fn end(&self, scenario: &str) -> Noise {
         let now = Ticks::now();
         let over = |part: f64| (part / (now.all - self.began.all).max(1.0)).clamp(0.0, 1.0);
         let own = (own_cpu_seconds() - self.measured_seconds) * TICKS_PER_SECOND;
@@ -63,10 +64,7 @@ impl Watch {
 
 impl Ticks {
     fn now() -> Self {
-        fs::read_to_string("/proc/stat")
-            .ok()
-            .and_then(|text| Self::parse(&text))
-            .unwrap_or_default()
+        read_text("/proc/stat").and_then(|text| Self::parse(&text)).unwrap_or_default()
     }
 
     /// Parses `cpu  user nice system idle iowait irq softirq steal guest guest_nice`.
@@ -85,16 +83,7 @@ impl Ticks {
 /// CPU time of this process and of the children that it has waited for. Servers of a scenario end
 /// with it, so they count.
 fn own_cpu_seconds() -> f64 {
-    use nix::sys::resource::{UsageWho, getrusage};
-    let of = |who| {
-        getrusage(who)
-            .map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
-    };
-    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
-}
-
-fn seconds(time: nix::sys::time::TimeVal) -> f64 {
-    time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
+    cpu_seconds().unwrap_or_default() + children_cpu_seconds().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -198,6 +198,17 @@ pub struct Target {
 }
 
 impl Target {
+    /// The same target with its figure, or with the reason why there is none.
+    pub fn met(
+        &self,
+        figure: Option<f64>,
+        interval: Option<(f64, f64)>,
+        note: Option<String>,
+    ) -> Self {
+        let (low, high) = interval.unzip();
+        Self { figure, low, high, note, ..self.clone() }
+    }
+
     /// Whether the target is reached; `None` if there is no figure.
     pub fn is_reached(&self) -> Option<bool> {
         self.figure.map(|figure| self.bound.is_met(figure, self.target))

@@ -4,10 +4,9 @@ use crate::lab::Lab;
 use crate::peers::Peers;
 use crate::records::{Machine, Record, Session};
 use crate::report;
-use crate::scenario::Scenario;
+use crate::scenario::{self, Scenario};
 use crate::tools::Tools;
-use anyhow::{Context, Result};
-use clap::ValueEnum;
+use anyhow::Result;
 use ringload_measure::process::{Finished, Invocation};
 use ringload_measure::system;
 use std::fs;
@@ -17,8 +16,8 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct SessionArgs {
     /// What to measure; without any, everything
-    #[arg(value_enum, value_name = "SCENARIO")]
-    scenarios: Vec<Scenario>,
+    #[arg(value_name = "SCENARIO", value_parser = scenario::parser())]
+    scenarios: Vec<&'static Scenario>,
     /// How often each client runs in a case
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     turns: u16,
@@ -52,24 +51,21 @@ pub fn run(args: &SessionArgs) -> Result<()> {
     let tools = Tools::build()?;
     fs::create_dir_all(&tools.keep)?;
     let scenarios = match args.scenarios.as_slice() {
-        [] => Scenario::value_variants(),
-        some => some,
+        [] => scenario::ALL.iter().collect(),
+        some => some.to_vec(),
     };
-    let wanted: Vec<_> = scenarios.iter().flat_map(|one| one.peers()).copied().collect();
+    let wanted: Vec<_> = scenarios.iter().flat_map(|one| one.peers).copied().collect();
     let peers = Peers::prepare(&tools, args.with.as_deref(), &wanted)?;
     let out = args.out.clone().unwrap_or_else(|| tools.keep.join("report"));
     let records = out.with_extension("jsonl");
     let mut lab = Lab::new(tools, &records, args.turns.into(), args.size, args.apart)?;
-    let session = session(&lab, &peers)?;
+    let session = session(args, &lab, &peers)?;
     lab.record(Record::Session(session))?;
     for (peer, why) in &peers.skipped {
         lab.skip("peers", peer, why)?;
     }
     for scenario in scenarios {
-        let name = scenario.name();
-        lab.begin(&name);
-        scenario.run(&mut lab, &peers).with_context(|| format!("scenario {name}"))?;
-        lab.end(&name)?;
+        lab.scenario(scenario.name, |lab| (scenario.run)(lab, &peers))?;
     }
     lab.finish_targets()?;
     print!("{}", report::terminal(lab.records())?);
@@ -77,7 +73,7 @@ pub fn run(args: &SessionArgs) -> Result<()> {
     Ok(())
 }
 
-fn session(lab: &Lab, peers: &Peers) -> Result<Session> {
+fn session(args: &SessionArgs, lab: &Lab, peers: &Peers) -> Result<Session> {
     let git = Invocation::new("git").arg("-C").arg(&lab.tools.root);
     Ok(Session {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -88,25 +84,18 @@ fn session(lab: &Lab, peers: &Peers) -> Result<Session> {
         machine: machine(&lab.tools)?,
         peers: peers.versions.clone(),
         turns: lab.turns,
-        command: command(std::env::args().skip(1)),
+        command: command(args),
     })
 }
 
 /// The command that repeats the session, without the paths of this machine.
-fn command(arguments: impl Iterator<Item = String>) -> String {
-    let mut words = vec!["cargo run --release -p ringload-perf".to_owned()];
-    let mut arguments = arguments.peekable();
-    if arguments.peek().is_some() {
-        words.push("--".into());
-    }
-    while let Some(argument) = arguments.next() {
-        if ["--out", "--with"].contains(&argument.as_str()) {
-            arguments.next();
-        } else if !["--out=", "--with="].iter().any(|option| argument.starts_with(option)) {
-            words.push(argument);
-        }
-    }
-    words.join(" ").trim_end_matches(" --").to_owned()
+fn command(args: &SessionArgs) -> String {
+    let scenarios: String = args.scenarios.iter().map(|one| format!(" {}", one.name)).collect();
+    let apart = if args.apart { " --apart" } else { "" };
+    let (turns, size) = (args.turns, args.size);
+    format!(
+        "cargo run --release -p ringload-perf --{scenarios} --turns {turns} --size {size}{apart}"
+    )
 }
 
 /// The line that a command printed.
@@ -141,10 +130,19 @@ mod tests {
 
     #[test]
     fn a_session_is_repeated_without_this_machine_s_paths() {
-        let of = |words: &[&str]| command(words.iter().map(|&word| word.to_owned()));
-        assert_eq!(of(&[]), "cargo run --release -p ringload-perf");
-        assert_eq!(of(&["--out", "a/b"]), "cargo run --release -p ringload-perf");
-        let output = of(&["http", "--out=a", "--with", "b", "--turns", "7"]);
-        assert_eq!(output, "cargo run --release -p ringload-perf -- http --turns 7");
+        let mut args = SessionArgs {
+            scenarios: Vec::new(),
+            turns: 7,
+            size: 1 << 30,
+            out: Some("a/b".into()),
+            apart: false,
+            with: Some("python".into()),
+        };
+        let plain = "cargo run --release -p ringload-perf -- --turns 7 --size 1073741824";
+        assert_eq!(command(&args), plain);
+        (args.scenarios, args.apart) = (vec![scenario::named("http").unwrap()], true);
+        let http =
+            "cargo run --release -p ringload-perf -- http --turns 7 --size 1073741824 --apart";
+        assert_eq!(command(&args), http);
     }
 }

@@ -1,56 +1,16 @@
 //! The targets of `targets.toml`; the scenarios measure their figures.
 
-use crate::records::{Bound, Target};
-use serde::Deserialize;
+use crate::records::Target;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// A target, as it was set before anything was measured.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Spec {
-    pub id: String,
-    pub part: String,
-    pub sentence: String,
-    pub bound: Bound,
-    pub target: f64,
-}
-
-#[derive(Deserialize)]
-struct Specs {
-    target: Vec<Spec>,
-}
-
-/// All of them, in the order of the summary.
+/// All of them, without figures, in the order of the summary.
 #[allow(clippy::expect_used, reason = "a test parses the same text")]
-pub static SPECS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let specs: Specs =
+pub static SPECS: LazyLock<Vec<Target>> = LazyLock::new(|| {
+    let tables: BTreeMap<String, Vec<Target>> =
         toml::from_str(include_str!("../targets.toml")).expect("targets.toml is valid");
-    specs.target
+    tables.into_values().flatten().collect()
 });
-
-impl Spec {
-    /// The record of the target with its figure, or with the reason why there is none.
-    pub fn met(
-        &self,
-        figure: Option<f64>,
-        interval: Option<(f64, f64)>,
-        note: Option<String>,
-    ) -> Target {
-        let (id, part, sentence) = (self.id.clone(), self.part.clone(), self.sentence.clone());
-        let (low, high) = interval.unzip();
-        Target {
-            id,
-            part,
-            sentence,
-            bound: self.bound,
-            target: self.target,
-            figure,
-            low,
-            high,
-            note,
-        }
-    }
-}
 
 /// Its position in the summary; an unknown one is last.
 pub fn place(id: &str) -> usize {
@@ -58,7 +18,7 @@ pub fn place(id: &str) -> usize {
 }
 
 /// The one called `id`.
-pub fn spec(id: &str) -> Option<&'static Spec> {
+pub fn spec(id: &str) -> Option<&'static Target> {
     SPECS.iter().find(|spec| spec.id == id)
 }
 

@@ -27,6 +27,7 @@ pub mod model;
 pub mod dtypes;
 
 use ringload::Dtype;
+use ringload_measure::page_cache;
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -127,15 +128,12 @@ pub fn raw_file(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
 
 /// Removes the file from the page cache, as far as the kernel follows the advice.
 pub fn evict(path: &Path) {
-    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-    let file = File::open(path).unwrap();
-    file.sync_all().unwrap();
-    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    page_cache::evict(path).unwrap();
 }
 
 /// Reads the file into the page cache.
 pub fn warm(path: &Path) {
-    drop(fs::read(path).unwrap());
+    page_cache::read(path).unwrap();
 }
 
 /// Whether the file system of `directory` supports direct I/O; tests that need it are skipped

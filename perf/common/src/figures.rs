@@ -90,7 +90,19 @@ impl Stopwatch {
 /// # Errors
 /// When the kernel does not report it.
 pub fn cpu_seconds() -> io::Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    usage_seconds(UsageWho::RUSAGE_SELF)
+}
+
+/// User and system time of the children that this process has waited for.
+///
+/// # Errors
+/// When the kernel does not report it.
+pub fn children_cpu_seconds() -> io::Result<f64> {
+    usage_seconds(UsageWho::RUSAGE_CHILDREN)
+}
+
+fn usage_seconds(who: UsageWho) -> io::Result<f64> {
+    let usage = getrusage(who)?;
     let time = usage.user_time() + usage.system_time();
     Ok(time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
 }

@@ -1,4 +1,4 @@
-//! What the benchmarks of ringload share: `ringload bench`, `perf/`, `perf/gpu` and `benches/`.
+//! What the benchmarks of ringload share: `ringload bench`, `perf/` and `perf/gpu`.
 //!
 //! ```text
 //! checkpoint   writes safetensors files of random bytes, and their index

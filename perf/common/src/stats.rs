@@ -54,10 +54,7 @@ impl Bound {
 
     /// `<=` or `>=`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Bound::AtMost => "<=",
-            Bound::AtLeast => ">=",
-        }
+        if self == Bound::AtMost { "<=" } else { ">=" }
     }
 }
 

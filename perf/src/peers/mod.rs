@@ -43,13 +43,6 @@ struct List {
     python_next: Versions,
 }
 
-/// An installed package, as pip lists it.
-#[derive(Deserialize)]
-struct Installed {
-    name: String,
-    version: String,
-}
-
 /// The peers that are ready.
 pub struct Peers {
     tools: Tools,
@@ -101,24 +94,23 @@ impl Peers {
         Ok(peers)
     }
 
-    /// The clients of those of the `peers` that are ready, loading `location`. Their bytes are checked
-    /// by CRC-32. For a peer with a format of its own, the same checkpoint is written in that format
+    /// The clients of those of the `peers` that are ready, loading `location`. Their bytes are checked.
+    /// For a peer with a format of its own, the same checkpoint is written in that format
     /// next to the original, if it is missing there, or older.
-    ///
-    /// # Errors
-    /// When a file cannot be converted.
-    pub fn clients(&self, peers: &[&'static Peer], location: &str) -> Result<Vec<Client>> {
+    pub fn clients(&self, peers: &[&'static Peer], location: &str) -> Vec<Client> {
         let mut clients = Vec::new();
         for peer in peers.iter().filter(|peer| self.ready.contains(&peer.title)) {
             let file = format!("{location}{}", peer.suffix);
             if !peer.suffix.is_empty() && !is_newer(&file, location) {
-                self.invocation(peer, location).arg("--convert").run()?;
+                let converted = self.invocation(peer, location).arg("--convert").run();
+                // Without its file, the client is left out in the first turn.
+                let _ = converted.inspect_err(|error| eprintln!("  {}: {error}", peer.title));
             }
             let role = if peer.layer == Layer::Package { Role::Own } else { Role::Peer };
             let client = Client::new(peer.title, role, self.invocation(peer, &file));
-            clients.push(Client { reads: Some(file.into()), ..client.checked_by(Check::Sums) });
+            clients.push(Client { reads: Some(file.into()), ..client.checked_by(Check::Digests) });
         }
-        Ok(clients)
+        clients
     }
 
     /// The command that loads `location` with `peer` and prints its figures.
@@ -144,14 +136,12 @@ impl Peers {
             Some(python) => (python.to_owned(), Versions::new()),
             None => self.install().map_err(|error| reason(&error.to_string()))?,
         };
-        let listed = Invocation::new(&python).words("-m pip list --format=json").run();
-        let packages: Vec<Installed> = listed.map_or_else(
-            |_| Vec::new(),
-            |it| serde_json::from_slice(&it.output).unwrap_or_default(),
-        );
-        let is_ours = |it: &Installed| self.list.python.contains_key(&it.name);
-        let ours = packages.into_iter().filter(is_ours).map(|it| (it.name, it.version));
-        self.versions.extend(ours);
+        if let Ok(listed) = Invocation::new(&python).words("-m pip freeze").run() {
+            let text = String::from_utf8_lossy(&listed.output);
+            let packages = text.lines().filter_map(|line| line.split_once("=="));
+            let ours = packages.filter(|(name, _)| self.list.python.contains_key(*name));
+            self.versions.extend(ours.map(|(name, version)| (name.into(), version.into())));
+        }
         self.python = Some(python);
         Ok(failed)
     }
@@ -198,7 +188,12 @@ impl Peers {
             Layer::Package => {
                 self.cargo("Cargo.toml", &self.tools.target, "--locked --package ringload-python")?;
                 let package = self.folder.join("ringload/ringload");
-                copy(&self.tools.root.join("python/ringload"), &package)?;
+                fs::create_dir_all(&package)?;
+                Invocation::new("cp")
+                    .args(["--recursive", "--no-target-directory"])
+                    .arg(self.tools.root.join("python/ringload"))
+                    .arg(&package)
+                    .run()?;
                 let module = self.tools.target.join("release/lib_ringload.so");
                 fs::copy(module, package.join("_ringload.abi3.so"))?;
                 (peer.package, env!("CARGO_PKG_VERSION").to_owned())
@@ -246,21 +241,6 @@ fn crate_version(manifest: &str) -> io::Result<String> {
     let manifest: toml::Table = manifest.parse().map_err(io::Error::other)?;
     let version = manifest["dependencies"]["object_store"]["version"].as_str();
     Ok(version.unwrap_or_default().trim_start_matches('=').to_owned())
-}
-
-/// Copies a folder with all files in it.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in from.read_dir()? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &to)?;
-        } else {
-            fs::copy(entry.path(), to)?;
-        }
-    }
-    Ok(())
 }
 
 fn is_newer(this: &str, that: &str) -> bool {

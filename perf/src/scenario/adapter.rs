@@ -28,7 +28,7 @@ pub fn run(lab: &mut Lab, peers: &Peers) -> Result<()> {
         let invocation = own_limit("adapter")?.arg(&checkpoint.path);
         let own = Client::new("ringload (crate)", Role::Own, invocation);
         let mut clients = vec![own.clone(), own.again()];
-        clients.extend(peers.clients(PEERS, &checkpoint.path.to_string_lossy())?);
+        clients.extend(peers.clients(PEERS, &checkpoint.path.to_string_lossy()));
         let name = state.as_str();
         let title = format!("adapter of 100 MiB, {name}: from the process's start to its tensors");
         local_case(lab, case("adapter", name, title), clients, &checkpoint, state)?;

@@ -1,6 +1,7 @@
 //! Loads onto a GPU, if there is one: `perf/gpu.sh`, whose figures become targets.
 
 use crate::lab::Lab;
+use crate::peers::Peers;
 use crate::records::Bound;
 use crate::targets;
 use anyhow::{Context, Result};
@@ -31,7 +32,7 @@ struct Figure {
     target: Option<serde_json::Value>,
 }
 
-pub fn run(lab: &mut Lab) -> Result<()> {
+pub fn run(lab: &mut Lab, _: &Peers) -> Result<()> {
     let gpu = lab.tools.doctor()?.remove("CUDA").unwrap_or_default();
     if gpu.is_empty() || gpu.starts_with("no ") {
         return lab.skip("device", "all device paths", &gpu);

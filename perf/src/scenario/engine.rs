@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::files::Shape;
 use crate::lab::{Lab, Setting};
 use crate::measured::Measured;
+use crate::peers::Peers;
 use crate::records::{Figure, Record, Role, Run};
 use anyhow::{Context, Result};
 use ringload_measure::checkpoint::{shard_name, write_sparse};
@@ -33,7 +34,7 @@ struct Row {
     runs: Vec<Figures>,
 }
 
-pub fn run(lab: &mut Lab) -> Result<()> {
+pub fn run(lab: &mut Lab, _: &Peers) -> Result<()> {
     bench(lab)?;
     planning(lab)
 }
@@ -102,14 +103,12 @@ fn targets(lab: &mut Lab, measured: &Measured) -> Result<()> {
         ..it
     });
     lab.reach("engine.streamed.wall", over(streamed, disk))?;
-    let explanations = [
-        ("seconds / bare reads, kept", over(resident, &kept)),
-        ("seconds / bare reads, reused", over(resident, &bare)),
-    ];
-    lab.reach_explained("engine.resident.wall", over(resident, disk), &explanations)?;
+    let note = |name: &str, it: Option<Estimate>| Some(format!("{name}: {:.3}", it?.median));
+    let kept = note("seconds / bare reads into memory that is kept", over(resident, &kept));
+    lab.reach_noted("engine.resident.wall", over(resident, disk), kept)?;
     lab.reach("engine.streamed.cpu", cpu(streamed))?;
-    let explanations = [("CPU-s/GB beyond fresh memory", beyond)];
-    lab.reach_explained("engine.resident.cpu", cpu(resident), &explanations)?;
+    let beyond = note("CPU-s/GB beyond fresh memory", beyond);
+    lab.reach_noted("engine.resident.cpu", cpu(resident), beyond)?;
     lab.reach("engine.mapped.cpu", cpu("cold mapped"))?;
     lab.reach("engine.warm.mapped", over("warm mapped", &["floor mmap and touch"]))?;
     lab.reach("engine.warm.owned", faster)?;
@@ -138,8 +137,8 @@ fn planning(lab: &mut Lab) -> Result<()> {
         let title = format!("{tensors} tensors in {shards} shards, opened and planned");
         let case = point("engine", "planning", "tensors", tensors as f64, title);
         let results = lab.case(case, vec![client], &Setting::default())?;
-        let peak = results.peak_bytes("ringload (crate)").context("the crate's peak memory")?;
-        memory_a_tensor.push(peak as f64 / tensors as f64);
+        let peak = results.peak_mib("ringload (crate)").context("the crate's peak memory")?;
+        memory_a_tensor.push(peak * f64::from(1 << 20) / tensors as f64);
         if shards == 500 {
             lab.reach("engine.planning", results.of("ringload (crate)", |run| run.seconds))?;
         }
@@ -188,7 +187,7 @@ mod tests {
         };
         let reached = |thousandths, reached| Some((Some(thousandths), Some(reached), None));
         assert_eq!(of("engine.streamed.wall"), reached(1040.0, true));
-        let note = "seconds / bare reads, kept: 1.000; seconds / bare reads, reused: 1.300";
+        let note = "seconds / bare reads into memory that is kept: 1.000";
         let explained = Some((Some(1300.0), Some(false), Some(note.to_owned())));
         assert_eq!(of("engine.resident.wall"), explained);
         assert_eq!(of("engine.resident.cpu"), reached(110.0, true));

@@ -51,7 +51,7 @@ fn measure(
     let resident = ringload(tools, file, "").named("ringload, resident");
     let mapped = ringload(tools, file, "--read-path=mapped").named("ringload, mapped");
     let mut clients = vec![own.clone(), own.again(), resident, mapped];
-    clients.extend(peers.clients(PEERS, &file.to_string_lossy())?);
+    clients.extend(peers.clients(PEERS, &file.to_string_lossy()));
     clients.extend(limits.iter().map(|(name, options)| limit(tools, name, options, file)));
     let name = state.as_str();
     let title = format!(

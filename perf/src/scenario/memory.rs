@@ -16,7 +16,7 @@ pub fn run(lab: &mut Lab, peers: &Peers) -> Result<()> {
         let mut clients = vec![ringload(&lab.tools, &*file, &option)];
         // Run:ai's package takes its limit from the environment.
         let limit_bytes = (limit_mib << 20).to_string();
-        let runai = peers.clients(&[&peers::RUNAI], &file)?.into_iter();
+        let runai = peers.clients(&[&peers::RUNAI], &file).into_iter();
         clients.extend(runai.map(|it| it.env("RUNAI_STREAMER_MEMORY_LIMIT", &limit_bytes)));
         let gigabytes = checkpoint.shape.gigabytes();
         let title = format!("{gigabytes:.2} GB from a cold local file through {limit_mib} MiB");

@@ -19,7 +19,7 @@ use crate::peers::{self, Peer, Peers};
 use crate::records::{Case, Point, Role};
 use crate::tools::Tools;
 use anyhow::{Result, ensure};
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ringload::internals::resident_bytes;
 use ringload_measure::page_cache::CacheState;
 use ringload_measure::process::Invocation;
@@ -27,80 +27,52 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// What can be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Scenario {
-    /// The engine compared with the limits of disk and memory (`ringload bench`), and planning
-    Engine,
-    /// A local file into host memory, cold and warm, by all clients
-    Local,
-    /// The same under memory limits, also by Run:ai's streamer
-    Memory,
-    /// Very many very small tensors
-    Tiny,
-    /// An adapter of 100 MiB, from the start of the process to the first and last tensor
-    Adapter,
-    /// HTTP over loopback, also by curl, object_store and bare sockets
-    Http,
-    /// The same over TLS
-    Https,
-    /// S3 over loopback, also by Run:ai's library and object_store
-    S3,
-    /// The cost of checksums
-    Verify,
-    /// Peak memory of loads over the network
-    RemoteMemory,
-    /// The local file cache: first and second load
-    Cache,
-    /// From Python: tensors iterated, and Run:ai's own tests on the C library
-    Python,
-    /// Curves: engines, read size, slot size, ring size, connections, file size
-    Scaling,
-    /// Loads onto a GPU, if there is one
-    Device,
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its name on the command line and in the records.
+    pub name: &'static str,
+    help: &'static str,
+    /// The peers that it needs.
+    pub peers: &'static [&'static Peer],
+    pub run: fn(&mut Lab, &Peers) -> Result<()>,
 }
 
-impl Scenario {
-    /// Its name on the command line and in the records.
-    pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
+const fn scenario(
+    name: &'static str,
+    help: &'static str,
+    peers: &'static [&'static Peer],
+    run: fn(&mut Lab, &Peers) -> Result<()>,
+) -> Scenario {
+    Scenario { name, help, peers, run }
+}
 
-    /// The peers that it needs.
-    pub fn peers(self) -> &'static [&'static Peer] {
-        match self {
-            Scenario::Local => local::PEERS,
-            Scenario::Memory => &[&peers::RUNAI],
-            Scenario::Tiny => tiny::PEERS,
-            Scenario::Adapter => adapter::PEERS,
-            Scenario::Http | Scenario::Https => &[&peers::OBJECT_STORE],
-            Scenario::S3 => remote::S3_PEERS,
-            Scenario::Python => python::PEERS,
-            _ => &[],
-        }
-    }
+/// All of them.
+pub const ALL: &[Scenario] = &[
+    scenario("engine", "Loads, the limits of disk and memory, planning", &[], engine::run),
+    scenario("local", "A local file into host memory, cold and warm", local::PEERS, local::run),
+    scenario("memory", "The same under memory limits", &[&peers::RUNAI], memory::run),
+    scenario("tiny", "Very many very small tensors", tiny::PEERS, tiny::run),
+    scenario("adapter", "An adapter of 100 MiB", adapter::PEERS, adapter::run),
+    scenario("http", "HTTP over loopback", &[&peers::OBJECT_STORE], remote::http),
+    scenario("https", "The same over TLS", &[&peers::OBJECT_STORE], remote::https),
+    scenario("s3", "S3 over loopback", remote::S3_PEERS, remote::s3),
+    scenario("verify", "The cost of checksums", &[], remote::verify),
+    scenario("remote-memory", "Peak memory of loads over the network", &[], remote::memory),
+    scenario("cache", "The local file cache: first and second load", &[], cache::run),
+    scenario("python", "Tensors iterated, and Run:ai's own tests", python::PEERS, python::run),
+    scenario("scaling", "Curves over options and sizes", &[], scaling::run),
+    scenario("device", "Loads onto a GPU, if there is one", &[], device::run),
+];
 
-    /// Runs the scenario.
-    ///
-    /// # Errors
-    /// When ringload fails, or a tool is missing.
-    pub fn run(self, lab: &mut Lab, peers: &Peers) -> Result<()> {
-        match self {
-            Scenario::Engine => engine::run(lab),
-            Scenario::Local => local::run(lab, peers),
-            Scenario::Memory => memory::run(lab, peers),
-            Scenario::Tiny => tiny::run(lab, peers),
-            Scenario::Adapter => adapter::run(lab, peers),
-            Scenario::Http => remote::http(lab, peers),
-            Scenario::Https => remote::https(lab, peers),
-            Scenario::S3 => remote::s3(lab, peers),
-            Scenario::Verify => remote::verify(lab),
-            Scenario::RemoteMemory => remote::memory(lab),
-            Scenario::Cache => cache::run(lab),
-            Scenario::Python => python::run(lab, peers),
-            Scenario::Scaling => scaling::run(lab),
-            Scenario::Device => device::run(lab),
-        }
-    }
+/// The one called `name`.
+pub fn named(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
+
+/// Parses the name of a scenario.
+pub fn parser() -> impl TypedValueParser<Value = &'static Scenario> {
+    let values = ALL.iter().map(|one| PossibleValue::new(one.name).help(one.help));
+    PossibleValuesParser::new(values).try_map(|name| named(&name).ok_or("no such scenario"))
 }
 
 /// A case that is not a point of a curve.

@@ -22,7 +22,7 @@ pub fn run(lab: &mut Lab, peers: &Peers) -> Result<()> {
 fn overhead(lab: &mut Lab, peers: &Peers) -> Result<()> {
     let checkpoint = lab.checkpoint(SHAPE)?;
     let mut clients = vec![ringload(&lab.tools, &checkpoint.path, "--drop")];
-    clients.extend(peers.clients(&LOOPS, &checkpoint.path.to_string_lossy())?);
+    clients.extend(peers.clients(&LOOPS, &checkpoint.path.to_string_lossy()));
     let title = "100,000 tensors of 4 KiB, iterated by the command and in Python".to_owned();
     let case = case("python", "overhead", title);
     let results = local_case(lab, case, clients, &checkpoint, CacheState::Warm)?;

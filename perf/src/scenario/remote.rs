@@ -97,7 +97,7 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
     let location = object.url("s3:/");
     let own = ringload(&lab.tools, &location, LIMITED);
     let mut clients = vec![own.clone(), own.again()];
-    clients.extend(peers.clients(S3_PEERS, &location)?);
+    clients.extend(peers.clients(S3_PEERS, &location));
     for (name, value) in [
         ("AWS_ACCESS_KEY_ID", "perf"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
@@ -117,7 +117,7 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
     lab.reach("s3.runai", ratio)
 }
 
-pub fn verify(lab: &mut Lab) -> Result<()> {
+pub fn verify(lab: &mut Lab, _: &Peers) -> Result<()> {
     let object = Object::large(lab)?;
     let sum = object.checkpoint.sums.file_crc32.to_be_bytes();
     let sum = base64::engine::general_purpose::STANDARD.encode(sum);
@@ -143,7 +143,7 @@ pub fn verify(lab: &mut Lab) -> Result<()> {
 }
 
 /// Peak memory at two sizes under three limits.
-pub fn memory(lab: &mut Lab) -> Result<()> {
+pub fn memory(lab: &mut Lab, _: &Peers) -> Result<()> {
     let mut above = f64::NEG_INFINITY;
     for bytes in [lab.size_bytes / 8, lab.size_bytes / 2] {
         let object = Object::kept(lab, bytes)?;
@@ -192,7 +192,7 @@ fn web_clients(
     }
     let ranges = silent(CURLS[1], ranges, bytes);
     let mut clients = vec![own.clone(), own.again(), whole.checked_by(Check::Output(curl)), ranges];
-    clients.extend(peers.clients(&[&peers::OBJECT_STORE], url)?);
+    clients.extend(peers.clients(&[&peers::OBJECT_STORE], url));
     Ok(match certificate {
         // curl reads SSL_CERT_FILE, too.
         Some(path) => clients.into_iter().map(|it| it.env("SSL_CERT_FILE", path)).collect(),

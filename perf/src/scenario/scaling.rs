@@ -8,6 +8,7 @@ use super::{limit, local_case, point, ringload};
 use crate::client::Client;
 use crate::files::{Checkpoint, Shape};
 use crate::lab::Lab;
+use crate::peers::Peers;
 use crate::records::Case;
 use anyhow::Result;
 use nix::sys::statvfs::statvfs;
@@ -16,7 +17,7 @@ use ringload_measure::page_cache::CacheState;
 const SCENARIO: &str = "scaling";
 const MIB: u64 = 1 << 20;
 
-pub fn run(lab: &mut Lab) -> Result<()> {
+pub fn run(lab: &mut Lab, _: &Peers) -> Result<()> {
     let large = lab.large()?;
     for engines in 1..=lab.tools.core_count().max(2) * 2 {
         let client = streaming(lab, &large, 512, &format!("--engines={engines}"));

@@ -3,8 +3,8 @@
 //! The URL is `http(s)://...` or `s3://BUCKET/KEY`; for the latter the variables of the AWS SDKs apply
 //! (`AWS_ENDPOINT_URL` among them). Ranges are RANGE_BYTES long, and CONNECTIONS of them are in flight.
 //! Their bytes are dropped frame by frame as they arrive, which is the least that the crate can do.
-//! Prints the figures as one JSON object. With `--sums` the bytes are kept, and the object has the
-//! CRC-32 of each tensor; the times are not comparable then. Certificates are those of the system, or
+//! Prints the figures as one JSON object. With `--digest` the bytes are kept, and the object has the
+//! SHA-256 of each tensor; the times are not comparable then. Certificates are those of the system, or
 //! of SSL_CERT_FILE.
 
 use clap::Parser;
@@ -15,6 +15,7 @@ use object_store::path::Path;
 use object_store::{ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use ringload_measure::figures::{Figures, Stopwatch, since_start_seconds};
 use safetensors::tensor::Metadata;
+use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -27,9 +28,9 @@ const CONNECTIONS: usize = 16;
 #[derive(Parser)]
 struct Options {
     url: String,
-    /// Print the CRC-32 of every tensor
+    /// Print the SHA-256 of every tensor
     #[arg(long)]
-    sums: bool,
+    digest: bool,
 }
 
 fn main() -> Result<()> {
@@ -51,7 +52,7 @@ async fn load(options: &Options) -> Result<serde_json::Value> {
     let ranges = ranges.map(|begin| begin..end.min(begin + RANGE_BYTES));
     let first = OnceLock::new();
     let mut pieces: Vec<(u64, Vec<u8>)> = stream::iter(ranges)
-        .map(|range| get(&store, &path, range, options.sums, &first))
+        .map(|range| get(&store, &path, range, options.digest, &first))
         .buffer_unordered(CONNECTIONS)
         .try_collect()
         .await?;
@@ -60,12 +61,13 @@ async fn load(options: &Options) -> Result<serde_json::Value> {
     let figures = stopwatch.figures(end - start)?;
     let figures = Figures { first_tensor_seconds, last_tensor_seconds, ..figures };
     let mut printed = serde_json::to_value(figures)?;
-    if options.sums {
+    if options.digest {
         pieces.sort_by_key(|(begin, _)| *begin);
         let bytes: Vec<u8> = pieces.into_iter().flat_map(|(_, bytes)| bytes).collect();
         for (name, info) in header.tensors() {
             let (begin, end) = info.data_offsets;
-            printed["sums"][name] = crc32fast::hash(&bytes[begin..end]).into();
+            let digest = Sha256::digest(&bytes[begin..end]);
+            printed["digests"][name] = format!("{digest:x}").into();
         }
     }
     Ok(printed)
@@ -74,7 +76,8 @@ async fn load(options: &Options) -> Result<serde_json::Value> {
 /// The store and the object's path in it. Only HTTP/1.1 is spoken: in HTTP/2 all ranges would share a
 /// connection.
 fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    let client = ClientOptions::new().with_allow_http(true).with_http1_only().with_timeout_disabled();
+    let client =
+        ClientOptions::new().with_allow_http(true).with_http1_only().with_timeout_disabled();
     let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url} is no URL"))?;
     let (host, key) = rest.split_once('/').ok_or_else(|| format!("{url} names no object"))?;
     let store: Arc<dyn ObjectStore> = if scheme == "s3" {

@@ -17,18 +17,16 @@ const TOLERANCE_THOUSANDTHS: u64 = 2;
 /// # Errors
 /// When a shard is not a local file.
 pub fn of(checkpoint: &Checkpoint) -> Outcome<(Vec<PathBuf>, u64)> {
-    let mut paths = Vec::new();
-    for shard in checkpoint.shards() {
-        match shard.location() {
-            Location::File(path) => paths.push(path.clone()),
-            other => {
-                let sentence =
-                    format!("{other} is not a local file; only local files can be measured");
-                return Err(Error::new(ErrorKind::Unsupported, sentence).into());
-            }
+    let path = |location: &Location| match location {
+        Location::File(path) => Ok(path.clone()),
+        other => {
+            let why = format!("{other} is not a local file; only local files can be measured");
+            Err(Error::new(ErrorKind::Unsupported, why))
         }
-    }
-    Ok((paths, checkpoint.shards().iter().map(|shard| shard.len_bytes()).sum()))
+    };
+    let paths = checkpoint.shards().iter().map(|shard| path(shard.location()));
+    let bytes = checkpoint.shards().iter().map(|shard| shard.len_bytes()).sum();
+    Ok((paths.collect::<Result<_, _>>()?, bytes))
 }
 
 /// Puts (nearly) all of `files` into this state. Returns the reason where that is not possible.

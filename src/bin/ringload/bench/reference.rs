@@ -12,7 +12,6 @@ use clap::ValueEnum;
 use ringload::Error;
 use ringload::internals::{PAGE_BYTES, Ring, open_regular};
 use ringload_measure::figures::{Figures, Stopwatch};
-use std::ffi::OsString;
 use std::hint::black_box;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -53,19 +52,6 @@ pub struct Args {
     keep: bool,
     #[arg(required = true)]
     files: Vec<PathBuf>,
-}
-
-impl Reference {
-    /// The arguments with which this command runs the measurement over `files`.
-    pub fn arguments(self, options: &[String], files: &[PathBuf]) -> Vec<OsString> {
-        let name = self.to_possible_value().map(|value| value.get_name().to_owned());
-        let mut arguments: Vec<OsString> = vec!["bench-reference".into()];
-        arguments.extend(options.iter().map(OsString::from));
-        arguments.push(name.unwrap_or_default().into());
-        arguments.push("--".into());
-        arguments.extend(files.iter().map(OsString::from));
-        arguments
-    }
 }
 
 /// Runs the subcommand.
@@ -157,11 +143,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn files_are_not_parsed_as_options() {
-        let arguments = Reference::MmapTouch.arguments(&[], &["--help".into()]);
-        assert_eq!(arguments, ["bench-reference", "mmap-touch", "--", "--help"]);
     }
 }

@@ -3,6 +3,7 @@
 use super::rows::{Phase, Row};
 use crate::doctor::file_system;
 use crate::format::{self, Align};
+use ringload_measure::figures::Figures;
 use ringload_measure::system;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -65,7 +66,8 @@ impl Report {
 
     fn table(&self) -> Vec<[String; 8]> {
         let limits = self.rows.iter().filter(|row| row.phase == Phase::Limit);
-        let limit = limits.filter_map(Row::gigabytes_per_second).reduce(f64::max);
+        let limit =
+            limits.filter_map(|row| row.median(Figures::gigabytes_per_second)).reduce(f64::max);
         let header =
             ["FILES", "METHOD", "SECONDS", "GB/S", "CPU-S/GB", "PEAK", "OF LIMIT", "SPREAD"];
         let measured = self.rows.iter().filter(|row| !row.runs.is_empty());
@@ -75,14 +77,14 @@ impl Report {
 }
 
 fn line(row: &Row, limit: Option<f64>) -> [String; 8] {
-    let speed = row.gigabytes_per_second();
+    let speed = row.median(Figures::gigabytes_per_second);
     let share = speed.zip(limit).filter(|_| row.phase == Phase::Cold);
     [
         row.phase.as_str().into(),
         row.name.clone(),
-        number(row.seconds(), 3),
+        number(row.median(|run| run.seconds), 3),
         number(speed, 2),
-        number(row.cpu_seconds_per_gigabyte(), 3),
+        number(row.median(Figures::cpu_seconds_per_gigabyte), 3),
         row.peak_bytes().map_or_else(String::new, format::size),
         share.map_or_else(String::new, |(speed, limit)| percent(speed / limit)),
         row.spread().map_or_else(String::new, percent),

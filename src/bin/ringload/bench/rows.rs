@@ -1,6 +1,5 @@
 //! The rows: what is measured, in the order of each turn, and the results.
 
-use super::reference::Reference;
 use crate::failure::Outcome;
 use crate::format;
 use ringload::Error;
@@ -97,15 +96,15 @@ pub fn all(workload: &Workload, with_fio: bool) -> Vec<Row> {
         let name = format!("auto, at most {}", format::size(cap));
         load(Phase::Cold, &name, &format!("--read-path=auto --memory-limit={cap}"), 0);
     }
-    for (kind, name, times) in [
-        (Reference::Memcpy, "memcpy", 2),
-        (Reference::MemcpyHuge, "memcpy, huge pages", 2),
-        (Reference::MmapTouch, "mmap and touch", 0),
-        (Reference::FreshMemory, "fresh memory", 1),
-        (Reference::PlainRead, "plain read", 1),
+    for (name, kind, times) in [
+        ("memcpy", "memcpy", 2),
+        ("memcpy, huge pages", "memcpy-huge", 2),
+        ("mmap and touch", "mmap-touch", 0),
+        ("fresh memory", "fresh-memory", 1),
+        ("plain read", "plain-read", 1),
     ] {
         let needs_bytes = bytes * times + owned;
-        rows.push(reference(workload, Phase::Floor, name.into(), kind, &[], needs_bytes));
+        rows.push(reference(workload, Phase::Floor, name.into(), kind, needs_bytes));
     }
     rows.sort_by_key(|row| row.phase);
     rows
@@ -120,29 +119,31 @@ fn limits(workload: &Workload, owned: u64, with_fio: bool) -> Vec<Row> {
     let mut rows = Vec::new();
     for (chunk_bytes, depth) in LIMITS {
         let shape = format!("{} x {depth}", format::size(chunk_bytes));
-        let options = [format!("--chunk={chunk_bytes}"), format!("--depth={depth}")];
-        let kept = [&options[..], &["--keep".to_owned()]].concat();
-        let mut limit = |name, kind, options: &[String], needs_bytes| {
-            rows.push(reference(workload, Phase::Limit, name, kind, options, needs_bytes));
+        let options = format!("--chunk={chunk_bytes} --depth={depth}");
+        let mut limit = |name, kind: &str, needs_bytes| {
+            let arguments = format!("{options} {kind}");
+            rows.push(reference(workload, Phase::Limit, name, &arguments, needs_bytes));
         };
-        limit(format!("io_uring {shape}"), Reference::Direct, &options, 0);
-        limit(format!("io_uring {shape}, kept"), Reference::Direct, &kept, owned);
+        limit(format!("io_uring {shape}"), "direct", 0);
+        limit(format!("io_uring {shape}, kept"), "direct --keep", owned);
         if with_fio {
-            limit(format!("fio {shape}"), Reference::Fio, &options, 0);
+            limit(format!("fio {shape}"), "fio", 0);
         }
     }
     rows
 }
 
+/// A reference measurement with these arguments, which are separated by spaces.
 fn reference(
     workload: &Workload,
     phase: Phase,
     name: String,
-    kind: Reference,
-    options: &[String],
+    arguments: &str,
     needs_bytes: u64,
 ) -> Row {
-    let arguments = kind.arguments(options, workload.files);
+    let arguments = ["bench-reference"].into_iter().chain(arguments.split_whitespace());
+    let arguments = arguments.chain(["--"]).map(OsString::from);
+    let arguments = arguments.chain(workload.files.iter().map(OsString::from)).collect();
     Row { phase, name, arguments, needs_bytes, runs: Vec::new() }
 }
 
@@ -157,18 +158,6 @@ impl Row {
         Ok(())
     }
 
-    pub fn seconds(&self) -> Option<f64> {
-        self.median(|run| run.seconds)
-    }
-
-    pub fn gigabytes_per_second(&self) -> Option<f64> {
-        self.median(Figures::gigabytes_per_second)
-    }
-
-    pub fn cpu_seconds_per_gigabyte(&self) -> Option<f64> {
-        self.median(Figures::cpu_seconds_per_gigabyte)
-    }
-
     pub fn peak_bytes(&self) -> Option<u64> {
         self.runs.iter().filter_map(|run| run.peak_rss_bytes).max()
     }
@@ -177,11 +166,12 @@ impl Row {
     pub fn spread(&self) -> Option<f64> {
         let seconds = self.runs.iter().map(|run| run.seconds);
         let (least, most) = (seconds.clone().reduce(f64::min)?, seconds.reduce(f64::max)?);
-        let median = self.seconds()?;
+        let median = self.median(|run| run.seconds)?;
         (median > 0.0).then(|| (most - least) / median)
     }
 
-    fn median(&self, figure: impl Fn(&Figures) -> f64) -> Option<f64> {
+    /// The median of a figure of all runs.
+    pub fn median(&self, figure: impl Fn(&Figures) -> f64) -> Option<f64> {
         median(&self.runs.iter().map(figure).collect::<Vec<_>>())
     }
 }
@@ -224,6 +214,15 @@ pub mod tests {
         assert_eq!(count(Some(1 << 20), false, "auto, at most"), 1);
         assert_eq!((count(None, false, "io_uring"), count(None, false, "fio")), (4, 0));
         assert_eq!(count(None, true, "fio"), 2);
+    }
+
+    #[test]
+    fn files_are_not_parsed_as_options() {
+        let rows = rows(None, false);
+        let row = rows.iter().find(|row| row.name == "mmap and touch").unwrap();
+        assert_eq!(row.arguments, ["bench-reference", "mmap-touch", "--", "/m/a"]);
+        let row = rows.iter().find(|row| row.name == "auto").unwrap();
+        assert!(row.arguments.ends_with(&["--".into(), "/m".into()]), "{row:?}");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The synthetic checkpoint, which is written once and recognised by its manifest.
 //!
 //! ```text
-//! DIR/llama/ringload-bench.json              the manifest: the files, and whether all are written
+//! DIR/llama/ringload-bench.json              the manifest: the files and their lengths
 //!           model-00001-of-00004.safetensors ...
 //!           model.safetensors.index.json
 //! ```
 //!
-//! The manifest is written first, marked as incomplete, and again at the end, marked as complete. A
-//! directory with a manifest may be overwritten, and one whose manifest is incomplete is not used. A
-//! directory with other content is refused.
+//! The manifest is an empty list while the other files are written. A directory with a manifest may be
+//! overwritten, and one that does not hold the files of its manifest is not used. A directory with
+//! other content is refused.
 
 use super::model;
 use crate::failure::{Failure, Outcome};
@@ -17,7 +17,7 @@ use nix::sys::statvfs::statvfs;
 use ringload::internals::read_small;
 use ringload::{Error, ErrorKind};
 use ringload_measure::checkpoint::{self, Tensor};
-use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,48 +27,8 @@ const CARGO_FILE: &str = ".rustc_info.json";
 /// The free space that must remain after the checkpoint is written.
 const SPARE_BYTES: u64 = 256 << 20;
 
-/// The files that the directory holds.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Manifest {
-    /// Incremented when shapes or layout change.
-    version: u32,
-    complete: bool,
-    layers: u64,
-    /// The name and length of each file.
-    files: Vec<(String, u64)>,
-}
-
-impl Manifest {
-    fn of(layers: u64, shards: &[Vec<Tensor>]) -> std::io::Result<Self> {
-        let mut files = Vec::with_capacity(shards.len());
-        for (number, shard) in shards.iter().enumerate() {
-            let bytes = checkpoint::header(shard)?.len() as u64 + checkpoint::data_bytes(shard);
-            files.push((checkpoint::shard_name(number, shards.len()), bytes));
-        }
-        Ok(Self { version: 1, complete: true, layers, files })
-    }
-
-    fn bytes(&self) -> u64 {
-        self.files.iter().map(|(_, bytes)| bytes).sum()
-    }
-
-    fn read(directory: &Path) -> Option<Self> {
-        serde_json::from_slice(&read_small(&directory.join(MANIFEST), "manifest").ok()?).ok()
-    }
-
-    fn write(&self, directory: &Path) -> Outcome {
-        let path = directory.join(MANIFEST);
-        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
-        fs::write(&path, text).map_err(|error| cannot("write", &path, error))
-    }
-
-    /// Whether every file exists with its length.
-    fn is_met(&self, directory: &Path) -> bool {
-        self.files.iter().all(|(name, bytes)| {
-            fs::metadata(directory.join(name)).is_ok_and(|found| found.len() == *bytes)
-        })
-    }
-}
+/// The name and length of each file.
+type Manifest = Vec<(String, u64)>;
 
 /// Returns a directory below `base` with a checkpoint of about `size_bytes`, which is written if
 /// needed; `progress` is called with the bytes written and the total.
@@ -84,22 +44,38 @@ pub fn checkpoint(base: &Path, size_bytes: u64, progress: impl Fn(u64, u64)) -> 
     let layers = model::layers_for(size_bytes);
     let shards = model::shards(model::tensors(layers));
     let directory = base.join("llama");
-    let manifest =
-        Manifest::of(layers, &shards).map_err(|error| cannot("write", &directory, error))?;
-    if Manifest::read(&directory).is_some_and(|found| found == manifest && found.is_met(&directory))
-    {
-        return Ok(directory);
+    let manifest = manifest(&shards).map_err(|error| cannot("write", &directory, error))?;
+    if read_manifest(&directory).as_ref() != Some(&manifest) || !is_met(&manifest, &directory) {
+        clear(&directory)?;
+        check_space(&directory, manifest.iter().map(|(_, bytes)| bytes).sum())?;
+        write(&directory, &manifest, &shards, progress)?;
     }
-    clear(&directory)?;
-    check_space(&directory, manifest.bytes())?;
-    write(&directory, manifest, &shards, progress)?;
     Ok(directory)
+}
+
+fn manifest(shards: &[Vec<Tensor>]) -> std::io::Result<Manifest> {
+    let file = |(number, shard): (usize, &Vec<Tensor>)| {
+        let bytes = checkpoint::header(shard)?.len() as u64 + checkpoint::data_bytes(shard);
+        Ok((checkpoint::shard_name(number, shards.len()), bytes))
+    };
+    shards.iter().enumerate().map(file).collect()
+}
+
+fn read_manifest(directory: &Path) -> Option<Manifest> {
+    serde_json::from_slice(&read_small(&directory.join(MANIFEST), "manifest").ok()?).ok()
+}
+
+/// Whether every file exists with its length.
+fn is_met(manifest: &Manifest, directory: &Path) -> bool {
+    manifest.iter().all(|(name, bytes)| {
+        fs::metadata(directory.join(name)).is_ok_and(|found| found.len() == *bytes)
+    })
 }
 
 /// Creates `directory`, or empties it if it has a manifest.
 fn clear(directory: &Path) -> Outcome {
     let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && Manifest::read(directory).is_none() {
+    if occupied && read_manifest(directory).is_none() {
         let sentence = format!("{} holds other files; give another --dir", directory.display());
         return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
     }
@@ -127,15 +103,18 @@ fn check_space(directory: &Path, bytes: u64) -> Outcome {
 
 fn write(
     directory: &Path,
-    manifest: Manifest,
+    manifest: &Manifest,
     shards: &[Vec<Tensor>],
     progress: impl Fn(u64, u64),
 ) -> Outcome {
-    let total = manifest.bytes();
-    let incomplete = Manifest { complete: false, ..manifest };
-    incomplete.write(directory)?;
+    let save = |name: &str, text: String| {
+        let path = directory.join(name);
+        fs::write(&path, text).map_err(|error| cannot("write", &path, error))
+    };
+    save(MANIFEST, "[]".to_owned())?;
+    let total = shards.iter().map(|shard| checkpoint::data_bytes(shard)).sum();
     let mut done = 0;
-    for ((name, bytes), shard) in incomplete.files.iter().zip(shards) {
+    for ((name, bytes), shard) in manifest.iter().zip(shards) {
         let path = directory.join(name);
         checkpoint::write(&path, shard, *bytes, |tensor, _| {
             done += tensor.bytes();
@@ -143,11 +122,10 @@ fn write(
         })
         .map_err(|error| cannot("write", &path, error))?;
     }
-    let path = directory.join("model.safetensors.index.json");
-    let names = incomplete.files.iter().map(|(name, _)| name.as_str());
-    fs::write(&path, checkpoint::index(names.zip(shards.iter().map(Vec::as_slice))))
-        .map_err(|error| cannot("write", &path, error))?;
-    Manifest { complete: true, ..incomplete }.write(directory)
+    let names = manifest.iter().map(|(name, _)| name.as_str());
+    let index = checkpoint::index(names.zip(shards.iter().map(Vec::as_slice)));
+    save("model.safetensors.index.json", index)?;
+    save(MANIFEST, json!(manifest).to_string())
 }
 
 fn cannot(doing: &str, path: &Path, error: std::io::Error) -> Failure {
@@ -168,15 +146,15 @@ mod tests {
     #[test]
     fn a_manifest_is_met_by_files_of_its_lengths_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let files = vec![("a".to_owned(), 3)];
-        let manifest = Manifest { version: 1, complete: true, layers: 1, files };
-        assert!(!manifest.is_met(directory.path()));
+        let manifest = vec![("a".to_owned(), 3)];
+        let is_met = || is_met(&manifest, directory.path());
+        assert!(!is_met());
         fs::write(directory.path().join("a"), "1234").unwrap();
-        assert!(!manifest.is_met(directory.path()));
+        assert!(!is_met());
         fs::write(directory.path().join("a"), "123").unwrap();
-        assert!(manifest.is_met(directory.path()));
-        manifest.write(directory.path()).unwrap();
-        assert_eq!(Manifest::read(directory.path()), Some(manifest));
+        assert!(is_met());
+        write(directory.path(), &manifest, &[], |_, _| ()).unwrap();
+        assert_eq!(read_manifest(directory.path()), Some(manifest));
     }
 
     #[test]
