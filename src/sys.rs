@@ -1,9 +1,11 @@
-//! Opening files and starting threads safely, and two system calls that have no safe wrapper yet: `cachestat(2)` and
+//! Opening files and starting threads safely, the limits of control groups, and two system calls that have no safe wrapper yet: `cachestat(2)` and
 //! `statx(2)` for the direct-I/O alignment of a file.
 
+mod cgroup;
 mod open;
 mod threads;
 
+pub use cgroup::cgroup_memory;
 pub(crate) use open::open_nonblocking;
 pub use open::{open_output, open_regular, read_regular, read_small, read_small_text};
 pub(crate) use threads::on_own_thread;

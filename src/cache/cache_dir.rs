@@ -150,9 +150,10 @@ impl CacheDir {
             Some((validated, meta.identity()?))
         });
         let (validated, identity) = known.max_by_key(|(validated, _)| *validated)?;
-        // A time in the future is not trusted either: the clock was set back.
-        let age = SystemTime::now().duration_since(validated).ok();
-        Some(KnownObject { identity, age: age.filter(|_| validated != SystemTime::UNIX_EPOCH) })
+        // A date in the future says nothing of the age, except to `never`, which asks for none.
+        let age = SystemTime::now().duration_since(validated).unwrap_or(Duration::MAX);
+        let age = (validated != SystemTime::UNIX_EPOCH).then_some(age);
+        Some(KnownObject { identity, age })
     }
 
     /// Marks the entry with these names as in use. Waits while another process removes it.

@@ -44,13 +44,19 @@ impl Entries {
     ) -> Option<Arc<Entry>> {
         let name = key::of_identity(identity);
         let checksums = PageChecksums::new(address, &name, identity.len_bytes);
+        if checksums.pages() > PAGES_MAX {
+            self.cache.warn(format!(
+                "{uri} is larger than 16 TiB, the most that the cache takes, so it is not cached"
+            ));
+            return None;
+        }
         if identity.is_distinctive(PinBy::Auto) && !identity.is_distinctive(pin) {
             self.cache.warn(format!(
                 "{uri} is not cached, because --pin leaves out the header that identifies it"
             ));
             return None;
         }
-        if !identity.is_distinctive(pin) || checksums.pages() > PAGES_MAX {
+        if !identity.is_distinctive(pin) {
             self.cache.warn(format!(
                 "{uri} cannot be cached, because its server sends neither an ETag nor a \
                  Last-Modified header that identifies the object"

@@ -51,7 +51,9 @@ fn write(root: &CacheRoot, path: &Path, names: &[String]) -> std::io::Result<()>
 /// The age of the listing in `path`, and its names.
 fn read(root: &CacheRoot, path: &Path) -> Option<(Duration, Vec<String>)> {
     let (text, modified) = root.read(path, BYTES_MAX).ok()?;
-    let (age, text) = (modified.elapsed().ok()?, String::from_utf8(text).ok()?);
+    // As for entries: a date in the future says nothing of the age.
+    let age = modified.elapsed().unwrap_or(Duration::MAX);
+    let text = String::from_utf8(text).ok()?;
     let (json, checksum) = text.trim_end().split_once('\n')?;
     (checksum == sha256(json.as_bytes())).then(|| Some((age, serde_json::from_str(json).ok()?)))?
 }

@@ -31,9 +31,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The maximum length of an index in bytes. A million tensors take about 100 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// The maximum number of files that an index may name. Checkpoints of a thousand shards are known.
-const SHARDS_MAX: usize = 50_000;
-
 /// The bytes of an index object that are read at a time. The first read is shorter: its bytes arrive
 /// with the response that opens the object.
 const PIECE_BYTES: usize = 8 << 20;
@@ -76,13 +73,6 @@ impl Index {
         })?;
         let weight_map = json::parse_index(&text)
             .map_err(|error| invalid(&location, format_args!("the index is invalid: {error}")))?;
-        if weight_map.shards.len() > SHARDS_MAX {
-            let count = weight_map.shards.len();
-            let why = format_args!(
-                "the index names {count} files, more than the maximum of {SHARDS_MAX}"
-            );
-            return Err(invalid(&location, why));
-        }
         let index = Index { location, weight_map };
         index.check_file_names()?;
         Ok(index)

@@ -18,6 +18,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+/// The maximum number of files that an index may name. Checkpoints of a thousand shards are known.
+const FILES_MAX: usize = 50_000;
+
 /// A parsed header in the order of the text. Its offsets are not checked.
 #[derive(Default)]
 pub(super) struct Header {
@@ -264,6 +267,10 @@ impl<'de> Visitor<'de> for WeightMap {
                 let free = self.shards.len() as u32;
                 position = *positions.entry(file.as_ref().into()).or_insert(free);
                 if position == free {
+                    if self.shards.len() == FILES_MAX {
+                        let sentence = format_args!("more than {FILES_MAX} files are named");
+                        return Err(A::Error::custom(sentence));
+                    }
                     self.shards.push(file.into_owned().into());
                 }
             }

@@ -56,6 +56,7 @@ const TABLE: &[Row] = &[
     (Errno::EMFILE,      Fail,      Io, "this process has too many open files", "raise the limit with ulimit -n"),
     (Errno::ENFILE,      Fail,      Io, "this machine has too many open files", "raise fs.file-max"),
     (Errno::ENOMEM,      Fail,      OutOfMemory, "out of memory, or over the locked-memory limit", "free memory, raise ulimit -l, or set a smaller --memory-limit"),
+    (Errno::EFBIG,       Fail,      Io, "the file would be larger than is allowed", "raise ulimit -f"),
     (Errno::ENOSPC,      Fail,      Io, "the disk is full", "free space, or use another directory"),
     (Errno::EDQUOT,      Fail,      Io, "the disk quota is used up", "free space, or use another directory"),
     (Errno::EROFS,       Fail,      Io, "the file system is read-only", "use another directory"),

@@ -13,6 +13,7 @@ mod gds;
 mod listing;
 mod loaded;
 mod loader;
+mod memory_check;
 mod numa_affinity;
 mod option_table;
 mod part;

@@ -2,6 +2,7 @@
 
 use super::gds::LoadPath;
 use super::loader::Loader;
+use super::memory_check;
 use super::pinned_pool::PinnedGuard;
 use super::rings::{DestinationSpec, Rings, layout_of};
 use crate::engine::{EngineWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
@@ -46,6 +47,7 @@ impl Loader {
                 EngineWork::Gds(GdsWork::new(extents, sources, gpus, bounce_bytes))
             }
             LoadPath::Ring(downgrade) => {
+                memory_check::check(sizes, reads.engines, &self.options.system_root)?;
                 let rings = Rings::new(self, plan.devices(), sizes, job.affinity.as_deref())?;
                 let destinations = rings.destinations(&DestinationSpec {
                     devices: plan.devices(),

@@ -123,6 +123,8 @@ pub(crate) struct LoadSizes {
     pub host_ring_bytes: u64,
     /// The ring through which GPUs' tensors pass; 0 if there are none.
     pub gpu_ring_bytes: u64,
+    /// The smallest memory limit for these tensors.
+    least_bytes: u64,
 }
 
 /// The caller's settings of a load's reads.
@@ -170,6 +172,7 @@ impl LoadSizes {
             host_slots_bytes: 0,
             host_ring_bytes: 0,
             gpu_ring_bytes: 0,
+            least_bytes: tensors.least_bytes(),
         })
     }
 
@@ -182,6 +185,11 @@ impl LoadSizes {
         };
         let gpu_ring_bytes = gpus.total_bytes.min(self.gpu_ring_bytes_max);
         Self { host_slots_bytes: host.total_bytes, host_ring_bytes, gpu_ring_bytes, ..self }
+    }
+
+    /// The smallest memory limit for the tensors of the load.
+    pub fn least_bytes(&self) -> u64 {
+        self.least_bytes
     }
 
     /// The size of both rings together.
@@ -271,17 +279,20 @@ impl TensorSizes {
                 let slot = largest.max(LIMIT_BYTES_MIN) + 2 * block;
                 Ok(Some(slot.saturating_mul(3).saturating_add(min_slots)))
             }
-            MemoryLimit::Bytes(bytes) if bytes < largest + self.two_slots(PIECE_BYTES_MIN) => {
-                Err(self.too_small(bytes))
-            }
+            MemoryLimit::Bytes(bytes) if bytes < self.least_bytes() => Err(self.too_small(bytes)),
             MemoryLimit::Bytes(bytes) => Ok(Some(bytes)),
         }
+    }
+
+    /// The smallest limit.
+    fn least_bytes(&self) -> u64 {
+        self.host_largest_bytes + self.two_slots(PIECE_BYTES_MIN)
     }
 
     /// The error for a limit of `bytes`.
     fn too_small(&self, bytes: u64) -> Error {
         let (largest, two_slots) = (self.host_largest_bytes, self.two_slots(PIECE_BYTES_MIN));
-        let (least, cast) = (largest + two_slots, self.host_largest_cast_bytes);
+        let (least, cast) = (self.least_bytes(), self.host_largest_cast_bytes);
         let what = match (largest, two_slots) {
             (_, 0) if cast > 0 => format!(
                 "the largest tensor, of {} as stored and {} as it is cast",

@@ -207,8 +207,10 @@ impl Drop for Mapping {
 }
 
 fn out_of_memory(len: usize, errno: nix::Error) -> Error {
-    let sentence =
-        format!("cannot reserve {} of memory; set a smaller memory limit", Size(len as u64));
+    let sentence = format!(
+        "cannot reserve {} of memory; set a smaller memory limit, or raise ulimit -v",
+        Size(len as u64)
+    );
     Error::new(ErrorKind::OutOfMemory, sentence).with_source(io::Error::from(errno))
 }
 

@@ -173,7 +173,7 @@ fn an_index_of_too_many_files_is_refused_at_once() {
     fs::write(&path, text + "}}").unwrap();
     let began = Instant::now();
     let told = run(ringload().arg("load").arg(directory.path())).failure();
-    assert!(told.contains("names 1500000 files, more than the maximum of 50000"), "{told}");
+    assert!(told.contains("more than 50000 files are named"), "{told}");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
@@ -198,6 +198,8 @@ fn a_listing_without_end_is_given_up() {
 #[test]
 fn every_thread_is_started_by_the_same_functions() {
     const CALLS: [&str; 4] = ["thread::spawn(", "scope.spawn(", "spawn_blocking(", "lookup_host("];
-    let offences = calls_in_sources(&CALLS, &["src/sys/threads.rs", "src/test_server.rs"]);
+    // The bench measures bare reads on threads of its own.
+    let allowed = ["src/sys/threads.rs", "src/test_server.rs", "src/bin/ringload/bench/bare.rs"];
+    let offences = calls_in_sources(&CALLS, &allowed);
     assert!(offences.is_empty(), "use sys::spawn:\n{}", offences.join("\n"));
 }

@@ -61,6 +61,8 @@ mod identities;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod pinning;
 #[cfg(feature = "cli")]
+mod process_limits;
+#[cfg(feature = "cli")]
 mod refusals;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod s3;

@@ -363,7 +363,9 @@ pub fn calls_in_sources(calls: &[&str], allowed: &[&str]) -> Vec<String> {
         }
         let text = std::fs::read_to_string(&file).unwrap();
         // Tests are last in a file.
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let tests = ["#[cfg(test)]\nmod tests {", "\n#[test]"];
+        let end = tests.iter().filter_map(|begin| text.find(begin)).min();
+        let code = &text[..end.unwrap_or(text.len())];
         let lines = code.lines().enumerate();
         let is_code = |line: &str| !line.trim_start().starts_with("//");
         let found =

@@ -69,6 +69,7 @@ impl Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.verbose);
+    streams::survive_file_limits();
     match streams::check_output().and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,

@@ -26,6 +26,13 @@ extern "C" fn examine() {
     IS_OUTPUT_CLOSED.store(is_closed, Ordering::Relaxed);
 }
 
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error instead of the end of the
+/// process.
+pub fn survive_file_limits() {
+    // SAFETY: nothing else in the process handles this signal, and ignoring it runs no code.
+    unsafe { nix::libc::signal(nix::libc::SIGXFSZ, nix::libc::SIG_IGN) };
+}
+
 /// Checks that the process was started with an open standard output.
 ///
 /// # Errors

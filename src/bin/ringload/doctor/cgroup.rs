@@ -1,22 +1,12 @@
-//! The limits of the control group (version 2) of this process, for example of a container.
+//! The CPU quota of the control group (version 2) of this process, for example of a container.
 //!
-//! The group and each of its ancestors may have a limit, and the lowest counts. Control groups of
-//! version 1 are not examined.
+//! The group and each of its ancestors may have a quota, and the lowest counts. The library examines
+//! the memory of control groups.
 
 use ringload_measure::system::read_text;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
-
-/// The memory in bytes that is left below the lowest `memory.max`.
-pub fn memory_left_bytes() -> Option<u64> {
-    let left = groups().into_iter().filter_map(|group| {
-        let limit: u64 = read_text(group.join("memory.max"))?.parse().ok()?;
-        let used: u64 = read_text(group.join("memory.current"))?.parse().ok()?;
-        Some(limit.saturating_sub(used))
-    });
-    left.min()
-}
 
 /// The CPU time of the lowest `cpu.max`, in cores.
 pub fn cpu_cores() -> Option<f64> {

@@ -1,10 +1,11 @@
 //! Memory: how much is available, how much may be locked, and whether huge pages are enabled.
 
-use super::cgroup;
 use super::finding::Finding;
 use crate::format;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use ringload::internals::cgroup_memory;
 use ringload_measure::system::{bytes_in, read_text};
+use std::path::Path;
 
 /// The default size of a ring; to register it, the kernel locks its memory.
 const DEFAULT_RING_BYTES: u64 = 256 << 20;
@@ -20,7 +21,7 @@ pub fn examine() -> Vec<Finding> {
     let huge = read_text("/sys/kernel/mm/transparent_hugepage/enabled");
     findings.push(huge_pages(huge.as_deref()));
     let machine = read_text("/proc/meminfo").and_then(|text| bytes_in(&text, "MemAvailable:"));
-    findings.push(available(machine, cgroup::memory_left_bytes()));
+    findings.push(available(machine, cgroup_memory(Path::new("/")).map(|group| group.left_bytes)));
     findings
 }
 
