@@ -11,7 +11,7 @@
 
 use io_uring::{IoUring, opcode, types};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use ringload::internals::{PAGE_BYTES, Ring, Window};
+use ringload::internals::{PAGE_BYTES, Ring, Window, open_regular, spawn_scoped};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
@@ -88,8 +88,11 @@ impl DirectReads {
         };
         thread::scope(|scope| {
             let buffers = self.buffers.iter_mut().take(self.depth).map(Window::unfilled_mut);
-            let threads: Vec<_> =
-                buffers.map(|buffer| scope.spawn(move || read_some(buffer))).collect();
+            let start = |buffer| {
+                let thread = spawn_scoped(scope, "ringload-bench", move || read_some(buffer));
+                thread.map_err(io::Error::other)
+            };
+            let threads = buffers.map(start).collect::<io::Result<Vec<_>>>()?;
             let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
             joined.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).sum()
         })
@@ -169,7 +172,7 @@ impl MappedFiles {
     pub fn touch(paths: &[PathBuf]) -> io::Result<Self> {
         let mut mapped = Self { parts: Vec::with_capacity(paths.len()) };
         for path in paths {
-            let file = File::open(path)?;
+            let file = open_regular(path, "file").map_err(io::Error::other)?;
             let Some(len) = NonZeroUsize::new(file.metadata()?.len() as usize) else { continue };
             // SAFETY: a new read-only mapping at an address of the kernel's choice aliases nothing.
             let base =
