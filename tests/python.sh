@@ -64,6 +64,7 @@ build_wheel() {
     local path=$venv/bin:$PATH
     if [[ -n ${RINGLOAD_TEST_BUILD-} ]]; then
         path=$PWD/tests/support/build-of-tests:$path
+        export RINGLOAD_TEST_PATH=$PATH # of that build
     fi
     rm -rf "$work_dir/dist"
     MATURIN_PEP517_ARGS="--locked --profile $profile" PATH=$path \
@@ -102,6 +103,9 @@ build_stand_in
 build_wheel
 [[ -z ${RINGLOAD_TEST_FULL-} ]] || lint
 step "Python: pytest"
+if (($# == 0)); then
+    set -- --numprocesses 2 --dist loadfile --durations 10 python/tests
+fi
 # `python -m pytest` would import the package from the sources, which have no native module.
 "$venv/bin/pytest" -c python/pyproject.toml --rootdir python -o cache_dir="$work_dir/pytest" \
-    "${@:-python/tests}"
+    "$@"

@@ -1,4 +1,4 @@
-# Installs the tools that tests/run.sh needs; it sources this file.
+# Installs the tools that tests/run.sh and .ci/run need; they source this file.
 
 # The build needs a C compiler for aws-lc-rs, which compiles C and assembly, and a C++ compiler for
 # the stand-in for the CUDA driver, which compiles the kernels.
