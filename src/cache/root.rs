@@ -345,3 +345,39 @@ pub(super) fn is_same_file(a: &File, b: &File) -> bool {
     let identity = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
     identity(a).is_some_and(|a| Some(a) == identity(b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Kernels before 5.6 and some containers have no `openat2`. The same must hold without it.
+    #[test]
+    fn no_link_is_followed_with_openat2_or_without() {
+        for lacks_openat2 in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |name: &str| directory.path().join("cache").join(name);
+            let trust = Trust::new(CacheAccess::Private);
+            let root = CacheRoot::open(&at(""), trust, true).unwrap();
+            root.lacks_openat2.store(lacks_openat2, Ordering::Relaxed);
+            std::fs::create_dir(directory.path().join("elsewhere")).unwrap();
+            std::fs::write(directory.path().join("elsewhere/file"), "x").unwrap();
+            root.create_directory(&at("inside")).unwrap();
+            root.write(&at("inside/file"), b"y").unwrap();
+            assert_eq!(root.read(&at("inside/file"), 9).unwrap().0, b"y");
+            symlink(directory.path().join("elsewhere"), at("link")).unwrap();
+            symlink(at("inside/file"), at("inside/link")).unwrap();
+            for path in ["link/file", "inside/link", "../elsewhere/file", "inside/../link/file"] {
+                assert!(root.file(&at(path), false).is_err(), "{path} {lacks_openat2}");
+            }
+            for path in ["link/new", "../elsewhere/new"] {
+                assert!(root.create_file(&at(path)).is_err(), "{path} {lacks_openat2}");
+                assert!(root.create_directory(&at(path)).is_err(), "{path} {lacks_openat2}");
+                assert!(root.rename(&at("inside/file"), &at(path)).is_err(), "{path}");
+            }
+            root.tag();
+            assert!(root.remove_directory(&at("inside"), &["file"]).is_err(), "there is no tag");
+            assert!(root.has_file(&at("inside/file")));
+        }
+    }
+}

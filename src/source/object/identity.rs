@@ -260,7 +260,8 @@ mod tests {
         const TIME: (&str, &str) = ("last-modified", "then");
         const LATER: (&str, &str) = ("last-modified", "later");
         type Pairs = &'static [(&'static str, &'static str)];
-        let cases: [(Pairs, PinBy, Pairs, Option<u64>, Option<Mismatch>); 19] = [
+        type Case = (Pairs, PinBy, Pairs, Option<u64>, Option<Mismatch>);
+        let cases: [Case; 19] = [
             (&[TAG], PinBy::Auto, &[TAG], Some(9), None),
             (&[TAG], PinBy::Auto, &[TAG], None, None),
             (&[TAG], PinBy::Auto, &[TAG], Some(8), Some(Mismatch::Length)),
