@@ -41,11 +41,14 @@ pub struct Lab {
     watch: Watch,
 }
 
-/// The settings of one case besides its clients.
+/// Called before a run of the client.
+pub type Prepare<'a> = &'a dyn Fn(&Client) -> Result<()>;
+
+/// The settings of one case in addition to its clients.
 #[derive(Default)]
 pub struct Setting<'a> {
     /// Called before every run.
-    pub prepare: Option<&'a dyn Fn(&Client) -> Result<()>>,
+    pub prepare: Option<Prepare<'a>>,
     /// The checksums of the files, if clients report theirs.
     pub sums: Option<&'a Sums>,
     /// The server whose CPU time is measured, too.

@@ -24,6 +24,8 @@ pub struct Invocation {
     program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    /// The words of the programs that run it, which messages leave out.
+    outer_words: usize,
 }
 
 /// The result of a process that succeeded.
@@ -85,7 +87,8 @@ impl Invocation {
     pub fn under(self, words: &[&str]) -> Self {
         let (program, arguments) = words.split_first().unwrap_or((&"env", &[]));
         let outer = Self::new(program).args(arguments).arg(&self.program).args(&self.arguments);
-        Self { environment: self.environment, ..outer }
+        let outer_words = self.outer_words + 1 + arguments.len();
+        Self { environment: self.environment, outer_words, ..outer }
     }
 
     /// Runs it to its end.
@@ -149,7 +152,8 @@ impl Invocation {
 
     /// The program and its first arguments, for messages.
     fn named(&self) -> String {
-        let words = std::iter::once(&self.program).chain(self.arguments.iter().take(12));
+        let words = std::iter::once(&self.program).chain(&self.arguments);
+        let words = words.skip(self.outer_words).take(7);
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 }
@@ -213,6 +217,8 @@ mod tests {
         assert!(
             shell("kill -9 $$").run().unwrap_err().to_string().ends_with("signal: 9 (SIGKILL)")
         );
+        let outer = shell("exit 3").under(&["timeout", "9"]).run().unwrap_err().to_string();
+        assert_eq!(outer, "sh -c exit 3 ended with exit status: 3");
         let missing = Invocation::new("/nowhere").run().unwrap_err().to_string();
         assert!(missing.starts_with("/nowhere cannot be started: "), "{missing}");
     }
