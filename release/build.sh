@@ -13,7 +13,7 @@
 #   library   the C library with its headers and its file for pkg-config
 #   wheel     the Python wheel for CPython 3.9 and later
 #
-# Everything is for x86_64 and glibc 2.17 or later, and is compiled with zig's C compiler, which PyPI
+# Everything is for x86_64 and glibc 2.28 or later, and is compiled with zig's C compiler, which PyPI
 # has. Needs Rust, Python, pkg-config, binutils and a C compiler for the test of the C library.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

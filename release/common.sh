@@ -6,8 +6,8 @@ work=$target_dir/release-work
 tools=$target_dir/tools
 version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
 triple=x86_64-unknown-linux-gnu
-# manylinux_2_17 (manylinux2014) is the oldest: the standard library of Rust needs glibc 2.17.
-glibc=2.17
+# manylinux_2_28 is the oldest: glibc has had `statx`, which ringload calls, since 2.28.
+glibc=2.28
 binaries=$target_dir/$triple/release
 
 source tests/support/steps.sh
@@ -62,11 +62,15 @@ write_third_party() {
 
 # Fails if the program or library $1 needs a newer glibc than $glibc.
 check_glibc() {
-    local newest
+    local newest missing
     newest=$(objdump -T "$1" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
     echo "${1##*/} needs ${newest/_/ }"
     [[ $(printf '%s\n' "$newest" "GLIBC_$glibc" | sort -V | tail -n 1) == "GLIBC_$glibc" ]] ||
         fail "$1 needs $newest, and not $glibc at most"
+    # A function that glibc $glibc lacks has no version, as zig does not find it.
+    missing=$(readelf --wide --dyn-syms "$1" |
+        awk '$5 == "GLOBAL" && $7 == "UND" && $8 !~ /@/ { print $8 }')
+    [[ -z $missing ]] || fail "$1 needs functions that glibc $glibc does not have: $missing"
 }
 
 copy_licences() {
