@@ -179,7 +179,7 @@ def slow(server: Server) -> Server:
     """A server with a file `slow.safetensors`, whose part after 64 KiB it delays by a minute."""
     tensors = {f"t{i:02}": torch.zeros(1 << 18, dtype=torch.uint8) for i in range(32)}
     save_file(tensors, server.directory / "slow.safetensors")
-    server.delay_seconds = lambda start: 60.0 if start > 64 << 10 else 0.0
+    server.delay_seconds = lambda start: 1200.0 if start > 64 << 10 else 0.0
     return server
 
 
@@ -198,7 +198,11 @@ def program(text: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
+# The time after which a test counts as hanging, however busy the machine is.
+HANG_SECONDS = 300.0
+
+
+def finished(process: subprocess.Popen[str], seconds: float = HANG_SECONDS) -> tuple[int, str, str]:
     """Waits for a program; kills it and fails the test if it takes longer than `seconds`."""
     try:
         out, err = process.communicate(timeout=seconds)
@@ -209,14 +213,14 @@ def finished(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, 
     return process.returncode, out, err
 
 
-def run(text: str, seconds: float = 60, **environment: str) -> str:
+def run(text: str, seconds: float = HANG_SECONDS, **environment: str) -> str:
     """Runs a program, which has to exit with status 0; returns its output."""
     status, out, err = finished(program(text, **environment), seconds)
     assert status == 0, f"exit {status}\n{out}\n{err}"
     return out
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = HANG_SECONDS) -> None:
     """Waits until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 #: The time limit of the ranks, which suffices on a busy machine.
-TIMEOUT_SECONDS = 90
+TIMEOUT_SECONDS = 300
 
 CONTEXT = mp.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch.distributed", "safetensors.torch", "ringload", "models"])

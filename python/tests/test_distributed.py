@@ -172,7 +172,7 @@ def test_a_rank_that_fails_in_mid_load_ends_all_with_its_error(tmp_path: Path, w
         whose = "" if rank == who else f"rank {who} failed: "
         assert_failed(outcome, "IoError", f"{whose}the disk is gone; mend it")
         assert_failed(outcome, "ValueError", "")
-        assert outcome.seconds < 30
+        assert outcome.seconds < 120
 
 
 def open_missing_files(rank: int, paths: list[str]) -> None:
@@ -187,7 +187,7 @@ def test_a_rank_that_cannot_open_ends_all_at_once(tmp_path: Path) -> None:
     outcomes = ranks.run(open_missing_files, 3, tmp_path, paths)
     for rank, outcome in enumerate(outcomes):
         assert_failed(outcome, "NotFoundError", "" if rank == 1 else "rank 1 failed: cannot open")
-        assert outcome.seconds < 30
+        assert outcome.seconds < 120
 
 
 def open_with_an_invalid_device(rank: int, paths: list[str]) -> None:
@@ -199,7 +199,7 @@ def test_a_rank_with_a_wrong_device_ends_all_at_once(tmp_path: Path) -> None:
     paths = models.shards(tmp_path, models.of_all_types(), 1)
     for outcome in ranks.run(open_with_an_invalid_device, 2, tmp_path, paths):
         assert_failed(outcome, "InvalidInputError", "'xyz' is not a device")
-        assert outcome.seconds < 30
+        assert outcome.seconds < 120
 
 
 def open_different_files(rank: int, paths: list[str]) -> None:
@@ -240,7 +240,7 @@ def test_a_rank_that_leaves_does_not_keep_others_waiting(tmp_path: Path, how: An
     outcomes = ranks.run(how, 3, tmp_path, paths, at)
     for rank in (0, 2):
         assert_failed(outcomes[rank], "CancelledError", "rank 1 left the load before its end")
-        assert outcomes[rank].seconds < 30
+        assert outcomes[rank].seconds < 120
     if how is raise_in_the_loop:
         assert_failed(outcomes[1], "KeyError", "mine")
     else:
@@ -264,7 +264,7 @@ def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     assert outcomes[2].exit_code == -signal.SIGKILL
     for outcome in outcomes[:2]:
         assert_failed(outcome, "UnreachableError", "another rank has ended")
-        assert outcome.seconds < 30
+        assert outcome.seconds < 120
 
 
 def stop_responding(rank: int, paths: list[str]) -> int:
@@ -282,7 +282,7 @@ def test_a_rank_that_does_not_respond_ends_the_load_after_the_timeout(tmp_path: 
     environment = {"RUNAI_STREAMER_DIST_TIMEOUT": "2"}
     outcomes = ranks.run(stop_responding, 2, tmp_path, paths, environment=environment)
     assert_failed(outcomes[1], "UnreachableError", "did not respond within 2 s")
-    assert outcomes[1].seconds < 20
+    assert outcomes[1].seconds < 120
 
 
 def without_memory(rank: int, paths: list[str]) -> None:
@@ -315,7 +315,7 @@ def test_a_rank_without_memory_for_a_tensor_ends_all(tmp_path: Path) -> None:
     for rank, outcome in enumerate(outcomes):
         whose = "" if rank == 1 else "rank 1 failed: "
         assert_failed(outcome, "MemoryError", f"{whose}no room for so much")
-        assert outcome.seconds < 30
+        assert outcome.seconds < 120
 
 
 def on_hosts(rank: int, paths: list[str]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Each fenced block of Python runs in its own process, unless its info string says `no_run`. In it
 `/models/llama-8b` is a tiny Llama, which is also `s3://bucket/llama-8b/` on a real S3 server and
 `hf://openai-community/gpt2` in a local cache of the Hub; `/mnt/nvme` is an empty directory; and
-`model` is a transformers model that the tensors of this Llama fit. `tests/integration/docs.rs` runs the
-examples in other languages.
+`model` is a transformers model that the tensors of this Llama fit. `tests/integration/docs.rs` runs
+the examples in other languages.
 """
 
 from __future__ import annotations

@@ -237,8 +237,7 @@ time.sleep(0.2)
 {ending}
 time.sleep(0.2)
 print("ending", flush=True)
-""",
-        seconds=20,
+"""
     )
     assert out == "ending\n"
 

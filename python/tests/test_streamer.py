@@ -299,7 +299,7 @@ for name in ("ObjectStorageModel", "SafetensorsStreamer", "list_safetensors", "p
     assert getattr(there, name) is getattr(ringload, name)
 assert S3Credentials is there.S3Credentials
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def theirs(paths: list[str], **options: Any) -> models.Model:

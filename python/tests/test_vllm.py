@@ -57,7 +57,7 @@ def test_importing_it_imports_neither_vllm_nor_torch():
         "import sys, ringload.vllm, ringload.vllm.options; "
         "assert not {'vllm', 'torch'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_pyproject_names_register_as_vllms_plugin():
