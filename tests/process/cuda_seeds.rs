@@ -5,6 +5,7 @@
 //! second test proves that the campaign can fail: it must find a bug that is planted into the
 //! library.
 
+use crate::alone;
 use crate::common::stand_in::stand_in;
 use crate::common::{is_full, is_long, skip};
 use std::env;
@@ -35,6 +36,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn every_byte_arrives_under_many_seeds() {
+    let _alone = alone(); // pipes of children are descriptors of this process
     let seeds = if is_long() {
         20_000
     } else if is_full() {
@@ -54,6 +56,7 @@ fn every_byte_arrives_under_many_seeds() {
 /// finished.
 #[test]
 fn the_campaign_finds_a_slot_that_is_returned_before_its_event() {
+    let _alone = alone();
     if !is_full() {
         return skip("it compiles the library again, which `tests/run.sh --full` does");
     }
