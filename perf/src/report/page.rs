@@ -107,15 +107,15 @@ fn cases_article(cases: &[Case<'_>], palette: &Palette<'_>) -> Result<Value> {
     let compared = compared.map(|case| (point.map(|_| case.title), &case.comparisons));
     let legend = results::clients(cases).into_iter();
     let legend = legend.map(|(name, role)| (palette.css(name, role), name)).collect::<Vec<_>>();
-    let titles = cases.iter().map(|case| case.title).collect::<Vec<_>>().join("; ");
+    let (first, last) = (cases[0].title, cases[cases.len() - 1].title);
     let plots = if point.is_some() {
         plots::curve(cases, palette)?
     } else {
         plots::bars(&cases[0], palette)?
     };
     Ok(context! {
-        title => point.map_or(titles.clone(), |point| format!("By {}", point.curve)),
-        note => point.map(|_| titles),
+        title => point.map_or(first.to_owned(), |point| format!("By {}", point.curve)),
+        note => point.map(|_| format!("From: {first}. To: {last}.")),
         legend => Serde(point.map(|_| legend)),
         plots => Serde(plots),
         table => table(point.map(|point| point.unit.as_str()), cases, palette),
