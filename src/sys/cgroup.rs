@@ -69,7 +69,7 @@ pub fn cgroup_memory(root: &Path) -> Option<CgroupMemory> {
         let ancestors = Path::new(path.trim_start_matches('/')).ancestors();
         let folders = mounts.iter().flat_map(move |mount| {
             let mount = root.join(mount);
-            ancestors.clone().map(move |group| mount.join(group))
+            ancestors.map(move |group| mount.join(group))
         });
         folders.filter_map(move |folder| version.memory(&folder, swap_bytes.unwrap_or(0)))
     });

@@ -133,7 +133,7 @@ mod tests {
             SentSecrets::of(&request.body(()).unwrap().into_parts().0, b"a=b&Token=s3cret-4");
         let cleaned = |text: &str| secrets.removed_from_body(Bytes::from(text.to_owned()));
         let echo = format!("s3cret-1 s3cret%2D2 s3cret-2 s3cret-3 {basic} pass-word s3cret-4");
-        assert_eq!(cleaned(&echo), vec![REMOVED; 7].join(" "));
+        assert_eq!(cleaned(&echo), [REMOVED; 7].join(" "));
         assert_eq!(cleaned("Bearer models plain-text h"), "Bearer models plain-text h");
         let mut headers = HeaderMap::new();
         headers.insert("x-error-message", HeaderValue::from_static("no s3cret-3"));
