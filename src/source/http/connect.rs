@@ -304,8 +304,12 @@ impl TcpConnector {
         Err(last.unwrap_or_else(|| io::Error::other(Unresolved("it has no address".to_owned()))))
     }
 
-    /// All addresses of `host`, each time beginning with the next one.
+    /// All addresses of `host`, each time beginning with the next one. An address needs no thread to
+    /// resolve it, during which a paused clock of a test would go on.
     async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
         let key = format!("{host}:{port}");
         let is_fresh = |known: &Addresses| known.since.elapsed() <= ADDRESSES_FRESH;
         if let Some(known) = self.names.lock().get_mut(&key).filter(|known| is_fresh(known)) {
