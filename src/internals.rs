@@ -11,6 +11,7 @@ pub use crate::fork_guard::ForkGuard;
 pub use crate::plan::{Plan, Selection};
 pub use crate::ring::{PAGE_BYTES, Ring, Window};
 pub use crate::source::resident_bytes;
+pub use crate::sync::{Condvar, Mutex};
 pub use crate::sys::{
     cgroup_memory, open_output, open_regular, read_small, read_small_text, spawn_scoped,
 };

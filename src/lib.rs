@@ -97,6 +97,7 @@ mod plan;
 #[allow(unsafe_code)]
 mod ring;
 mod source;
+mod sync;
 #[allow(unsafe_code)]
 mod sys;
 mod tensor;

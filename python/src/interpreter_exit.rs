@@ -6,9 +6,9 @@
 //! (PyO3 stops Python threads that need the GIL after the exit.)
 
 use crate::shared_load::SharedLoad;
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use ringload::internals::ForkGuard;
+use ringload::internals::Mutex;
 use std::sync::Weak;
 
 /// All loads. Only threads that hold the GIL lock this, so that it is never locked while another

@@ -5,7 +5,7 @@
 
 use crate::interrupts::SIGNAL_INTERVAL;
 use futures_core::Stream as _;
-use parking_lot::{Condvar, Mutex};
+use ringload::internals::{Condvar, Mutex};
 use ringload::{Error, Summary, Tensor, TensorStream};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ impl Wakeups {
 
     /// Waits until the count is no longer `seen`, at most until signals have to be checked.
     fn wait(&self, seen: u64) {
-        let mut count = self.count.lock();
-        self.woken.wait_while_for(&mut count, |count| *count == seen, SIGNAL_INTERVAL);
+        let count = self.count.lock();
+        drop(self.woken.wait_while_for(count, |count| *count == seen, SIGNAL_INTERVAL));
     }
 }
 

@@ -8,7 +8,7 @@ use super::trust::Trust;
 use crate::error::Error;
 use crate::options::CacheAccess;
 use crate::source::ObjectIdentity;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;

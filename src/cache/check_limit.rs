@@ -6,7 +6,7 @@
 //! bursts of 80 MiB and more, and checking a burst cost 2 ms of the disk's time in every 31. But when
 //! nothing is left to be read, as at the end of every load, the load waits for the checks alone.
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use tokio::sync::Notify;
 
 /// Issues permits to check pages.

@@ -10,7 +10,7 @@ use super::pages::{CHECKSUM_BYTES, PageChecksums};
 use crate::location::ObjectUri;
 use crate::options::PinBy;
 use crate::source::ObjectIdentity;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Weak};

@@ -5,7 +5,7 @@ use super::files::{DATA, ENTRY, EntryFiles, PARTIAL, data_path};
 use super::pages::{MISSING, PAGE_BYTES, PageBytes, PageChecksums};
 use crate::ring::Part;
 use crate::source::FileSource;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;

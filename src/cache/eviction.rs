@@ -8,7 +8,7 @@
 
 use super::cache_dir::CacheDir;
 use super::files::{DATA, PAGES, PARTIAL, USED};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;

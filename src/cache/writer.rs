@@ -14,7 +14,7 @@ use super::fetch_lock::FetchLock;
 use super::files::EntryFiles;
 use super::pages::PageBytes;
 use crate::source::LoadCounters;
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -124,7 +124,7 @@ impl Writer {
                 return None;
             }
             // The end of each write notifies `done`.
-            self.shared.done.wait_for(&mut self.shared.queue.lock(), IDLE);
+            drop(self.shared.done.wait_for(self.shared.queue.lock(), IDLE));
         }
         let is_limited = counters.reuses_memory() && !self.waits_for_disk;
         let deadline = Instant::now().checked_add(self.write_delay_max).filter(|_| is_limited);
@@ -155,15 +155,14 @@ impl Writer {
     /// Waits at most `timeout` until everything is written and committed. Returns false on a
     /// timeout.
     pub fn flush(&self, timeout: Option<Duration>) -> bool {
-        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut queue = self.shared.queue.lock();
         queue.flushes += 1;
         self.shared.work.notify_all();
         let unfinished = |queue: &mut WriteQueue| !queue.is_done();
-        match end {
-            Some(end) => drop(self.shared.done.wait_while_until(&mut queue, unfinished, end)),
-            None => self.shared.done.wait_while(&mut queue, unfinished),
-        }
+        let mut queue = match timeout {
+            Some(timeout) => self.shared.done.wait_while_for(queue, unfinished, timeout),
+            None => self.shared.done.wait_while(queue, unfinished),
+        };
         queue.flushes -= 1;
         queue.is_done()
     }
@@ -220,9 +219,9 @@ impl Shared {
                 return None;
             }
             if has_uncommitted {
-                is_idle = self.work.wait_for(&mut queue, IDLE).timed_out();
+                (queue, is_idle) = self.work.wait_for(queue, IDLE);
             } else {
-                self.work.wait(&mut queue);
+                queue = self.work.wait(queue);
                 is_idle = false;
             }
         }

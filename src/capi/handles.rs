@@ -6,7 +6,7 @@
 //! parent.
 
 use crate::fork_guard::ForkGuard;
-use parking_lot::RwLock;
+use crate::sync::RwLock;
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::Arc;

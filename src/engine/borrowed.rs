@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::plan::{Chunk, chunk_ends};
 use crate::ring::Window;
 use crate::source::Source;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;

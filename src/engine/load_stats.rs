@@ -1,8 +1,8 @@
 //! Counts what a load does while it runs.
 
 use crate::source::{BackendKind, Downgrade, LoadCounters, Via};
+use crate::sync::Mutex;
 use crate::timeline::Recorder;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,8 +5,8 @@
 //! one that holds all memory and waits for more.
 
 use crate::error::{Error, Result};
+use crate::sync::{Condvar, Mutex};
 use crate::tensor::LoadedTensors;
-use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ impl CompletionQueue {
             if let Poll::Ready(taken) = state.take() {
                 return taken;
             }
-            self.ready.wait(&mut state);
+            state = self.ready.wait(state);
         }
     }
 

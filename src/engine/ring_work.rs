@@ -21,9 +21,9 @@ use crate::options::Device;
 use crate::plan::{Chunk, Extent, chunk_ends};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
+use crate::sync::Mutex;
 use crate::tensor::{LoadedTensors, Offsets, Storage};
 use crate::timeline::{Recorder, SlotUse, Stage};
-use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 use crate::device::cuda::PinnedRing;
 use crate::error::Result;
 use crate::ring::Ring;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 

@@ -3,8 +3,8 @@
 use super::lending::Lending;
 use super::memory::{HUGE_PAGE_BYTES, Mapping, PAGE_BYTES};
 use crate::error::Result;
+use crate::sync::{Condvar, Mutex};
 use crate::sys::spawn_scoped;
-use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -264,7 +264,7 @@ impl Ring {
     fn wait_for_growth(&self, mark: usize) -> Option<usize> {
         let mut state = self.state.lock();
         while state.high_water < mark && !state.closed {
-            self.grown.wait(&mut state);
+            state = self.grown.wait(state);
         }
         (!state.closed).then_some(state.high_water)
     }

@@ -28,7 +28,7 @@ impl Lending {
     pub fn lend(&self) {
         let mut state = self.state.lock();
         state.lent = true;
-        self.returned.wait_while(&mut state, |state| state.borrows > 0);
+        drop(self.returned.wait_while(state, |state| state.borrows > 0));
     }
 
     /// Whether [`lend`](Self::lend) has nothing to wait for.

@@ -46,10 +46,10 @@ mod lending;
 mod memory;
 mod slot;
 
+use crate::sync;
 pub use allocator::{Ring, RingUsage};
 pub(crate) use lending::copy_lent;
 pub use memory::{Mapping, PAGE_BYTES};
-use parking_lot as sync;
 pub use slot::{FullSlot, Part, Slot, Window};
 
 #[cfg(test)]

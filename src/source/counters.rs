@@ -1,8 +1,8 @@
 //! The counters of a load's readers: retries, bytes read from the local file cache, and bytes of
 //! the load's memory that wait to be written to the cache.
 
+use crate::sync::Mutex;
 use crate::timeline::Recorder;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

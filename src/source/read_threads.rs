@@ -4,8 +4,8 @@
 //! would do the same, but it panics where its first thread cannot be started; here the engine then
 //! makes the read itself.
 
+use crate::sync::{Condvar, Mutex};
 use crate::sys;
-use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -89,7 +89,7 @@ impl SharedQueue {
                 return;
             } else {
                 state.idle += 1;
-                self.changed.wait(&mut state);
+                state = self.changed.wait(state);
                 state.idle -= 1;
             }
         }

@@ -5,7 +5,7 @@
 
 use super::types::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent, Wait};
 use crate::options::Device;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -13,7 +13,7 @@ use syn::visit::{self, Visit};
 /// The declared order. A file or folder of `src/` may import those of earlier lines, and nothing of
 /// its own line or of later ones.
 const ORDER: [&[&str]; 16] = [
-    &["error", "fork_guard", "checksum"],
+    &["error", "fork_guard", "checksum", "sync"],
     &["sys"],
     &["location", "options", "cast", "numa"],
     &["metrics", "timeline"],

@@ -14,53 +14,36 @@ use loom::thread;
 #[path = "../../src/ring/lending.rs"]
 mod lending;
 
-/// loom's types with the methods of parking_lot that the rule calls.
+/// loom's types with the methods of `src/sync.rs` that the rule calls.
 mod sync {
-    use std::ops::{Deref, DerefMut};
+    pub use loom::sync::MutexGuard;
 
     #[derive(Debug, Default)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
-
-    /// Without the inner guard only while it waits.
-    pub struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     #[derive(Debug, Default)]
     pub struct Condvar(loom::sync::Condvar);
 
     impl<T> Mutex<T> {
         pub fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().unwrap()))
+            self.0.lock().unwrap()
         }
     }
 
     impl Condvar {
-        pub fn wait_while<T>(
+        pub fn wait_while<'a, T>(
             &self,
-            guard: &mut MutexGuard<'_, T>,
+            mut guard: MutexGuard<'a, T>,
             mut condition: impl FnMut(&mut T) -> bool,
-        ) {
-            while condition(guard) {
-                let waiting = guard.0.take().unwrap();
-                guard.0 = Some(self.0.wait(waiting).unwrap());
+        ) -> MutexGuard<'a, T> {
+            while condition(&mut guard) {
+                guard = self.0.wait(guard).unwrap();
             }
+            guard
         }
 
         pub fn notify_all(&self) {
             self.0.notify_all();
-        }
-    }
-
-    impl<T> Deref for MutexGuard<'_, T> {
-        type Target = T;
-
-        fn deref(&self) -> &T {
-            self.0.as_ref().unwrap()
-        }
-    }
-
-    impl<T> DerefMut for MutexGuard<'_, T> {
-        fn deref_mut(&mut self) -> &mut T {
-            self.0.as_mut().unwrap()
         }
     }
 }

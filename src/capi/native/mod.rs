@@ -25,7 +25,7 @@ use super::handles::{Handles, InvalidHandle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::{CancelHandle, Loader, Progress, TensorStream};
 use crate::options::invalid;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use range::{location_at, memory, request};
 use status::{Outcome, status_of};
 use std::ffi::{c_char, c_int, c_void};

@@ -11,7 +11,7 @@
 use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::submission::{Range, Submission};
 use crate::load::CancelHandle;
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::thread::JoinHandle;
@@ -100,7 +100,7 @@ impl Queue {
                 return Some(submission);
             }
             state.idle_readers += 1;
-            self.submitted.wait(&mut state);
+            state = self.submitted.wait(state);
             state.idle_readers -= 1;
         }
         None
@@ -121,13 +121,12 @@ impl Queue {
             if let Some(response) = state.ready.pop_front() {
                 return Ok(response);
             }
-            match deadline {
-                Some(deadline) if Instant::now() >= deadline => return Err(Code::TimedOut),
-                Some(deadline) => {
-                    self.responded.wait_until(&mut state, deadline);
-                }
-                None => self.responded.wait(&mut state),
-            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            state = match left {
+                Some(Duration::ZERO) => return Err(Code::TimedOut),
+                Some(left) => self.responded.wait_for(state, left).0,
+                None => self.responded.wait(state),
+            };
         }
     }
 
@@ -143,7 +142,7 @@ impl Queue {
         self.responded.notify_all();
         self.submitted.notify_all();
         loads.iter().for_each(|(_, load)| load.cancel());
-        self.quiet.wait_while(&mut self.state.lock(), |state| state.writing > 0);
+        drop(self.quiet.wait_while(self.state.lock(), |state| state.writing > 0));
     }
 
     /// Whether [`end`](Self::end) was called.

@@ -11,7 +11,7 @@ use crate::checkpoint::parallel::{WAITING_THREADS, try_map};
 use crate::error::Result;
 use crate::location::Location;
 use crate::source::{Opener, Source};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;

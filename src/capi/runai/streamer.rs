@@ -17,7 +17,7 @@ use super::sources::SourceCache;
 use super::submission::Submission;
 use crate::load::Loader;
 use crate::options::{S3Credentials, cores, engines_from, environment, strategy};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;

@@ -7,7 +7,7 @@
 //! is taken back. When the server asks for fewer requests (503 SlowDown, 429), the limit is halved,
 //! at most once a [`THROTTLE_PERIOD`], and then grows by one a window.
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -5,7 +5,7 @@
 //! limits repeated requests to one in twenty, so that a server which is slow altogether does not get
 //! twice the work.
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::time::Duration;
 
 /// How many recent times are kept.

@@ -2,10 +2,10 @@
 
 use super::body::Body;
 use super::socket::Stream;
+use crate::sync::Mutex;
 use http::Uri;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};

@@ -26,9 +26,9 @@ use crate::source::http::{
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Store;
 use crate::source::verify::ChecksumVerifier;
+use crate::sync::Mutex;
 use bytes::Bytes;
 use http::{StatusCode, Uri};
-use parking_lot::Mutex;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};

@@ -13,8 +13,8 @@ use crate::source::stop::Stop;
 use crate::source::store::Store;
 use crate::source::traits::{Access, Reader, Source};
 use crate::source::verify::ChecksumVerifier;
+use crate::sync::Mutex;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 

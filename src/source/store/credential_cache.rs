@@ -5,7 +5,7 @@
 //! are read without credentials, and if the server denies that, the error names these sources.
 
 use crate::error::Result;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use reqsign_core::SigningCredential;
 use reqsign_core::time::Timestamp;
 use std::future::Future;

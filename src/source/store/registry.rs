@@ -11,7 +11,7 @@ use super::{hub, web};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{ObjectUri, Scheme};
 use crate::source::http::Client;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 

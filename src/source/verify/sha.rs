@@ -7,8 +7,8 @@
 //! waits here has its bytes already and holds no connection. Waits of different objects are
 //! independent.
 
+use crate::sync::Mutex;
 use aws_lc_rs::digest::{Context, SHA256};
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// The digest of the object's bytes up to the first gap.

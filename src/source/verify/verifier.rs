@@ -6,10 +6,10 @@ use crate::checksum::Crc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::source::store::Checksum;
+use crate::sync::Mutex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crc_fast::Digest;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

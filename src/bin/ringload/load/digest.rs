@@ -7,8 +7,8 @@
 use super::retention::Retention;
 use crate::format;
 use aws_lc_rs::digest::{SHA256, digest};
-use parking_lot::Mutex;
 use ringload::Tensor;
+use ringload::internals::Mutex;
 use ringload::internals::{Escaped, spawn_scoped};
 use std::collections::BTreeMap;
 use std::io::{self, Write};

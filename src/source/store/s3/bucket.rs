@@ -6,7 +6,7 @@ use super::profiles::Profiles;
 use crate::error::{Error, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::sync::Arc;
 
 /// The region that is tried first where none is configured.
