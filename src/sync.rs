@@ -7,10 +7,10 @@
 //! wait in a table of the process. After a fork the child's table still lists threads of the parent,
 //! and the child would try to wake them.
 
-use std::sync::{self, PoisonError, TryLockError};
+use std::sync::{self, MutexGuard, PoisonError, TryLockError};
+#[cfg(feature = "capi")]
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
-
-pub use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// A [`std::sync::Mutex`].
 #[derive(Debug, Default)]
@@ -101,9 +101,11 @@ impl Condvar {
 }
 
 /// A [`std::sync::RwLock`].
+#[cfg(feature = "capi")]
 #[derive(Debug, Default)]
 pub struct RwLock<T>(sync::RwLock<T>);
 
+#[cfg(feature = "capi")]
 impl<T> RwLock<T> {
     /// A lock that guards `value`.
     pub const fn new(value: T) -> Self {

@@ -76,8 +76,8 @@ lint() {
     step "Python: ruff, mypy and stubtest"
     "$venv/bin/ruff" format --check python
     "$venv/bin/ruff" check python
-    "$venv/bin/ruff" format --check --config python/pyproject.toml examples perf/peers perf/check_report.py
-    "$venv/bin/ruff" check --config python/pyproject.toml examples perf/peers perf/check_report.py
+    "$venv/bin/ruff" format --check --config python/pyproject.toml examples perf/peers tests/report_page.py
+    "$venv/bin/ruff" check --config python/pyproject.toml examples perf/peers tests/report_page.py
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
     # Compares the stubs with the native module.
     (cd "$work_dir" && "$venv/bin/stubtest" --ignore-missing-stub ringload._ringload)

@@ -54,7 +54,8 @@ pub fn read_regular(path: &Path, what: &str, max_bytes: u64) -> Result<Vec<u8>> 
 /// Reads a file of settings, credentials, certificates or kernel facts.
 ///
 /// # Errors
-/// As [`read_regular`].
+/// [`InvalidInput`](ErrorKind::InvalidInput) if it is not a regular file or longer than 16 MiB; the
+/// errors of opening and reading it.
 pub fn read_small(path: &Path, what: &str) -> Result<Vec<u8>> {
     read_regular(path, what, SMALL_FILE_BYTES_MAX)
 }

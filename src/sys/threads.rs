@@ -17,10 +17,10 @@ pub fn spawn<T: Send + 'static>(
     Builder::new().name(name.into()).spawn(body).map_err(refused)
 }
 
-/// As [`spawn`], for a thread that ends with `scope`.
+/// Starts a thread that ends with `scope`.
 ///
 /// # Errors
-/// As [`spawn`].
+/// [`OutOfMemory`](ErrorKind::OutOfMemory), with the remedy, if the system refuses.
 pub fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,

@@ -140,10 +140,13 @@ fn plain_files_of_a_download_have_the_usual_permissions() {
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "the link was followed");
 }
 
+/// A change of a file or directory.
+type Change<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn a_directory_of_other_users_is_not_used_unless_the_cache_is_shared() {
     let store = Store::new();
-    let others: [(&dyn Fn(&Path), &str); 3] = [
+    let others: [(Change, &str); 3] = [
         (&|cache| set_mode(cache, 0o777), "other users may write to it"),
         (&|cache| set_mode(cache, 0o770), "other users may write to it"),
         (&|cache| chown(cache, Some(OTHER_USER), None).unwrap(), "it belongs to user 65534"),
@@ -234,7 +237,7 @@ fn a_forged_entry_of_another_user_is_not_served() {
     store.is_evil.store(true, Ordering::Relaxed);
     let (_forger, forged) = store.cached(0o700, &[]);
     store.is_evil.store(false, Ordering::Relaxed);
-    let ways: [(&dyn Fn(&Path), bool); 2] = [
+    let ways: [(Change, bool); 2] = [
         (&|path| set_mode(path, 0o666), false),
         (&|path| chown(path, Some(OTHER_USER), None).unwrap(), true),
     ];

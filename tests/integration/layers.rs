@@ -4,7 +4,7 @@
 //!
 //! `source_tree` finds the imports. A failure names each offending line.
 
-use crate::source_tree::{self, Import};
+use crate::source_tree::{self, Import, rust_files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use syn::spanned::Spanned;
@@ -184,26 +184,6 @@ impl<'ast> Visit<'ast> for Functions {
         self.add(&function.sig, &function.block);
         visit::visit_impl_item_fn(self, function);
     }
-}
-
-/// The Rust files below `directory`, without those of tests.
-fn rust_files(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        // Lists of cases may be long.
-        let is_for_tests =
-            path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"));
-        if is_for_tests {
-            continue;
-        }
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
 }
 
 /// A check that cannot fail checks nothing: forbidden imports in a small crate are found and named.

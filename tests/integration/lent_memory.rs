@@ -46,7 +46,7 @@ fn attack(model: &Model, url: &str, directory: &std::path::Path) {
             // SAFETY: nobody takes a slice of the tensor's bytes any more, and the thread below
             // writes by atomic stores.
             let export = unsafe { tensor.export_writable(Exporting::default()) }.unwrap();
-            let (start, len) = (tensor.address() as usize, tensor.len_bytes() as usize);
+            let (start, len) = (tensor.address() as usize, tensor.len_bytes());
             let ended = &ended;
             scope.spawn(move || {
                 let first = start.next_multiple_of(8);

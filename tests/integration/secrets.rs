@@ -126,8 +126,11 @@ fn repeating(status: u16, request: &Request) -> Reply {
     reply
 }
 
-/// The ways in which secrets are given: locations, arguments and variables. `{}` is the server.
-fn ways() -> Vec<(String, Vec<String>, Vec<(&'static str, String)>)> {
+/// A location, arguments and variables. `{}` is the server.
+type Given = (String, Vec<String>, Vec<(&'static str, String)>);
+
+/// The ways in which secrets are given.
+fn ways() -> Vec<Given> {
     let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let web =
         format!("http://user:{PASSWORD}@{{}}/m.safetensors?X-Amz-Signature={SIGNATURE}&t={TOKEN}");

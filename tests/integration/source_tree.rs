@@ -353,6 +353,7 @@ pub fn is_for_tests(attributes: &[Attribute]) -> bool {
 
 /// The lines of the code below `src/` that contain one of `calls`, without those of tests and of the
 /// files and folders in `allowed`.
+#[cfg(feature = "cli")]
 pub fn calls_in_sources(calls: &[&str], allowed: &[&str]) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut offences = Vec::new();
@@ -375,11 +376,22 @@ pub fn calls_in_sources(calls: &[&str], allowed: &[&str]) -> Vec<String> {
     offences
 }
 
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let files = entries.flat_map(|path| match path.is_dir() {
-        true => rust_files(&path),
-        false => vec![path],
-    });
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+/// The Rust files below `directory`, without those of tests.
+pub fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        // Lists of cases may be long.
+        let is_for_tests =
+            path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"));
+        if is_for_tests {
+            continue;
+        }
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
 }

@@ -42,6 +42,9 @@ fn an_index_that_is_no_file_is_refused() {
     }
 }
 
+/// The variable, the location, variables that go with it, and whether the message has to say why.
+type NamedFile<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], bool);
+
 #[test]
 fn files_that_variables_name_are_refused() {
     const S3: &str = "s3://bucket/m.safetensors";
@@ -50,8 +53,7 @@ fn files_that_variables_name_are_refused() {
     let full_uri = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", NOTHING);
     let azure = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
     let account = ("AZURE_STORAGE_ACCOUNT_NAME", "account");
-    // The variable, the location, variables that go with it, and whether the message has to say why.
-    let cases: [(&str, &str, &[(&str, &str)], bool); 9] = [
+    let cases: [NamedFile; 9] = [
         ("AWS_CONFIG_FILE", S3, &[], true),
         ("AWS_SHARED_CREDENTIALS_FILE", S3, &[], true),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", S3, &[role], true),

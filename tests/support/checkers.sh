@@ -71,7 +71,7 @@ check_kernels() {
 
 # Opens the report page in headless Chromium. That it is the page of its records is a test of perf/.
 check_report_page() {
-    perf/check_report.py --install perf/results/*.html
+    tests/report_page.py --install perf/results/*.html
 }
 
 # Makes the packages and uses them as a user without Rust would.

@@ -37,11 +37,14 @@ fn assert_close(seconds: f64, expected: f64, tolerance: f64) {
     assert!(error < tolerance, "{seconds} s instead of {expected} s");
 }
 
+/// The source, the GB, the constants that count, the seconds, their tolerance, and the stages that may
+/// be the bottleneck.
+type StageCase = (Source, f64, &'static [(&'static str, f64)], f64, f64, &'static [Stage]);
+
 #[test]
 fn a_stage_alone_takes_what_its_formula_says() {
     let ring = 64.0 * MIB / 1e9;
-    // The source, the GB, the constants that count, the seconds, their tolerance, and the stage.
-    let cases: [(Source, f64, &[(&str, f64)], f64, f64, &[Stage]); 5] = [
+    let cases: [StageCase; 5] = [
         (Source::Disk, 10.0, &[("disk_gb_per_second", 5.0)], 2.0, 1e-6, &["disk"]),
         (Source::Disk, 10.0, &[("gpu_copy_gb_per_second", 50.0)], 0.2, 1e-6, &["GPU copies"]),
         // Little's law: what is on its way is the rate times the latency. The ring takes one latency

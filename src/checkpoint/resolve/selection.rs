@@ -151,10 +151,13 @@ fn select_alike<'a, N>(
     Ok((!shards.is_empty()).then_some(Shards(shards)))
 }
 
+/// By the number of shards that a name tells, the shards with that number.
+type ShardSets<'a, N> = BTreeMap<u64, Vec<(u64, &'a N)>>;
+
 /// Returns the numbered shards among `files`, those of a main stem if there are any.
 fn numbered_shards<'a, N>(directory: &Location, files: &[&Candidate<'a, N>]) -> Result<Vec<&'a N>> {
     // By stem and by count, so that the leftovers of another sharding are a set of their own.
-    let mut stems: BTreeMap<&str, BTreeMap<u64, Vec<(u64, &'a N)>>> = BTreeMap::new();
+    let mut stems: BTreeMap<&str, ShardSets<'_, N>> = BTreeMap::new();
     for file in files {
         if let FileKind::Numbered { number, count } = file.parts.kind {
             let sets = stems.entry(file.parts.stem).or_default();
@@ -190,7 +193,7 @@ fn two_sets(directory: &Location, stem: &str) -> Error {
 }
 
 /// The error for the shards of `stem`, none of whose `sets` is complete.
-fn incomplete<N>(directory: &Location, stem: &str, sets: &BTreeMap<u64, Vec<(u64, &N)>>) -> Error {
+fn incomplete<N>(directory: &Location, stem: &str, sets: &ShardSets<'_, N>) -> Error {
     let most = sets.iter().max_by_key(|(_, set)| set.len());
     let (count, present) = most.map_or((0, 0), |(count, set)| (*count, set.len()));
     let numbers: BTreeSet<_> = most.into_iter().flat_map(|(_, set)| set).map(|(n, _)| *n).collect();

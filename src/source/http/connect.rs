@@ -204,7 +204,7 @@ impl Service<Uri> for ProxyConnector {
             // `http` requests are sent to the proxy itself, in absolute form.
             let connecting = tcp.call(proxy.uri().clone());
             return Box::pin(async move {
-                connecting.await.map_err(|cause| ProxyFailure::new(&proxy, cause))
+                connecting.await.map_err(|cause| ProxyFailure::error(&proxy, cause))
             });
         }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
@@ -212,7 +212,9 @@ impl Service<Uri> for ProxyConnector {
             tunnel = tunnel.with_auth(auth.clone());
         }
         let connecting = tunnel.call(to);
-        Box::pin(async move { connecting.await.map_err(|cause| ProxyFailure::new(&proxy, cause)) })
+        Box::pin(
+            async move { connecting.await.map_err(|cause| ProxyFailure::error(&proxy, cause)) },
+        )
     }
 }
 
@@ -226,7 +228,7 @@ pub(super) struct ProxyFailure {
 }
 
 impl ProxyFailure {
-    fn new(proxy: &Intercept, cause: impl Into<BoxError>) -> io::Error {
+    fn error(proxy: &Intercept, cause: impl Into<BoxError>) -> io::Error {
         let uri = proxy.uri();
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Opens report pages of perf/ in headless Chromium and fails if one is not readable.
 
-    perf/check_report.py [--install] [--screenshots FOLDER] PAGE.html...
+    tests/report_page.py [--install] [--screenshots FOLDER] PAGE.html...
 
 Every page is opened at 400 and at 1200 pixels' width, in light and in dark mode. A page fails if it
 
