@@ -187,7 +187,7 @@ class TestLoader:
 
         save_file({"a": torch.zeros(1 << 20)}, tmp_path / "model.safetensors")
         weights = loader(memory_limit=1 << 20).get_all_weights(vllm.ModelConfig(tmp_path), model())
-        with pytest.raises(ringload.MemoryLimitError, match="1048576"):
+        with pytest.raises(ringload.MemoryLimitError, match="limit of 1 MiB"):
             list(weights)
 
     def test_tensors_that_the_model_does_not_use_are_not_read(self, vllm, loader, tmp_path):

@@ -135,7 +135,8 @@ fn the_gpu_needs_no_more_memory_than_the_tensors() {
     let error = loader().load(checkpoint(&directory)).unwrap_err(); // while the first is there
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     let text = error.to_string();
-    assert!(text.contains(&format!("need {NEEDED} bytes")) && text.contains("and 0 of"), "{text}");
+    let expected = format!("need 1.24 MiB ({NEEDED} bytes) and 0 bytes of");
+    assert!(text.contains(&expected), "{text}");
 }
 
 #[test]

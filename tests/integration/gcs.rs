@@ -55,8 +55,15 @@ impl Emulator {
         assert!(answer.contains(" 200 "), "{answer}");
     }
 
-    /// The command, with this emulator as its endpoint.
+    /// The command, with this emulator as its endpoint. Unlike Google's servers the emulator sends
+    /// neither ETag nor Last-Modified.
     fn ringload(&self, arguments: &[&str]) -> Command {
+        let mut command = self.pinned(arguments);
+        command.arg("--unpinned").env("RINGLOAD_LOG", "error");
+        command
+    }
+
+    fn pinned(&self, arguments: &[&str]) -> Command {
         let mut command = ringload();
         command.args(arguments).env("STORAGE_EMULATOR_HOST", self.host());
         command
@@ -95,6 +102,8 @@ fn objects_load_as_files_do() {
         "min",
     ]);
     assert_eq!(run(&mut capped).quiet_success(), digest_lines(&tensors));
+    let refused = run(&mut emulator.pinned(&["load", "gs://models/x.safetensors"])).failure();
+    assert!(refused.contains("neither an ETag nor") && refused.contains("--unpinned"), "{refused}");
     let mut with_scheme = emulator.ringload(&["load", "gs://models/x.safetensors", "--digest"]);
     with_scheme.env("STORAGE_EMULATOR_HOST", format!("http://{}", emulator.host()));
     assert_eq!(run(&mut with_scheme).quiet_success(), digest_lines(&tensors));

@@ -60,8 +60,8 @@ impl SentSecrets {
         self.add(value);
         for word in value.split([' ', ',']) {
             self.add(word);
-            // `Signature=...`, but also base64, which ends in `=`.
-            word.split('=').for_each(|part| self.add(part));
+            // `Signature=...`, whose name is no secret, but also base64, which ends in `=`.
+            word.split_once('=').into_iter().for_each(|(_, secret)| self.add(secret));
             let decoded =
                 STANDARD.decode(word).ok().and_then(|plain| String::from_utf8(plain).ok());
             if let Some(basic) = decoded.filter(|plain| plain.contains(':')) {

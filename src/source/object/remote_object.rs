@@ -292,10 +292,10 @@ impl Object {
 
     /// The error of a response that does not match the object. A server with another copy of the
     /// object is told apart from a replacement: an object that was replaced does not come back.
-    async fn explained(&self, pool: &Pool, mismatch: &Mismatch) -> Error {
+    async fn explained(&self, pool: &Pool, mismatch: &Mismatch, offset: u64) -> Error {
         for _ in 0..if mismatch.may_be_a_copy() { COPY_REQUESTS } else { 0 } {
             let Ok(uri) = self.store.url(&self.key) else { break };
-            let request = range::request(uri, 0, 1);
+            let request = range::request(uri, offset, 1);
             let Ok(answered) = self.client.attempt(pool, &*self.store, request, true).await else {
                 break;
             };
@@ -342,7 +342,7 @@ impl Object {
         };
         if let Some(mismatch) = mismatch {
             drop(answered); // its body is not read
-            return Err(self.explained(pool, &mismatch).await.into());
+            return Err(self.explained(pool, &mismatch, wanted.offset).await.into());
         }
         match range::fits(&answered.response, wanted.offset, wanted.len) {
             true => Ok(answered),
