@@ -92,6 +92,9 @@ check_that_rust_is_missing
 if is_wanted crate; then
     make_crate
 fi
+if is_wanted command; then
+    step "command: man pages and completions" write_manual # before zig replaces the linker
+fi
 if is_wanted command || is_wanted library || is_wanted wheel; then
     step "tools" install_tools
     use_zig

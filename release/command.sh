@@ -14,7 +14,6 @@ write_manual() {
 # The folders are those of /usr/local: `tar -C /usr/local --strip-components=1 -xf ...` installs it.
 package_command() {
     local root=$work/$command_name
-    write_manual
     empty_directory "$root"
     install -D --mode=755 --target-directory="$root/bin" "$binaries/ringload"
     strip --strip-debug "$root/bin/ringload"

@@ -4,7 +4,7 @@
 package_wheel() {
     local dist=$work/wheel
     empty_directory "$dist"
-    with_tools maturin build --locked --release --auditwheel skip --compatibility linux \
+    with_tools maturin build --locked --release --strip --auditwheel skip --compatibility linux \
         --target "$triple" --manifest-path python/Cargo.toml --out "$dist/built"
     add_licences "$dist"
     with_tools auditwheel show "$dist"/packed/ringload-*.whl

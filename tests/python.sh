@@ -76,8 +76,9 @@ lint() {
     step "Python: ruff, mypy and stubtest"
     "$venv/bin/ruff" format --check python
     "$venv/bin/ruff" check python
-    "$venv/bin/ruff" format --check --config python/pyproject.toml examples perf/peers tests/report_page.py
-    "$venv/bin/ruff" check --config python/pyproject.toml examples perf/peers tests/report_page.py
+    local others=(examples perf/peers tests/report_page.py)
+    "$venv/bin/ruff" format --check --config python/pyproject.toml "${others[@]}"
+    "$venv/bin/ruff" check --config python/pyproject.toml "${others[@]}"
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")
     # Compares the stubs with the native module.
     (cd "$work_dir" && "$venv/bin/stubtest" --ignore-missing-stub ringload._ringload)

@@ -9,7 +9,8 @@
 #   tests/run.sh --full    everything that is checked before a merge: also the benchmarks' tests, the
 #                          examples, AddressSanitizer and Miri, Run:ai's own tests on the C library,
 #                          the linters of Python, vLLM, the report page of perf/ in Chromium,
-#                          licences of dependencies, and the minimum version of Rust
+#                          licences of dependencies, the minimum version of Rust, and the packages
+#                          of a release
 #   tests/run.sh --long    the full size with the long campaigns of random loads
 #
 # Needs Rust, a C and C++ compiler, and Python; missing compilers and Python are installed if that is
@@ -95,6 +96,7 @@ test_everything() {
     step "the report page of perf/ in Chromium" check_report_page
     step "licences and versions of dependencies" release/deny.sh
     step "minimum version of Rust" release/msrv.sh
+    step "packages of a release" make_release_packages
     step "doc tests" cargo test "${workspace[@]}" --doc
     step "unit, property and integration tests" \
         cargo_tests "${workspace[@]}" --lib --bins --tests --examples
