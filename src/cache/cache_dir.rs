@@ -92,6 +92,9 @@ impl CacheDir {
         };
         if cache.writable {
             cache.root.tag();
+            if let Err(untagged) = cache.root.check_tag() {
+                cache.warn(untagged.to_string());
+            }
             cache.remove_leftovers();
         }
         (Arc::new(cache), refusal)

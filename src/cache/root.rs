@@ -62,7 +62,8 @@ impl From<FileStat> for FileStatus {
 }
 
 impl CacheRoot {
-    /// Opens the cache in `path`. A missing directory is created if `create` is set. Symbolic links that lead to the directory are followed, as its path is the user's own.
+    /// Opens the cache in `path`. A missing directory is created if `create` is set. Symbolic links
+    /// that lead to the directory are followed, as its path is the user's own.
     ///
     /// # Errors
     /// The errors of the file system; [`PermissionDenied`](io::ErrorKind::PermissionDenied), saying
@@ -273,12 +274,12 @@ impl CacheRoot {
     }
 
     /// Checks that the directory is marked as a cache.
-    fn check_tag(&self) -> io::Result<()> {
+    pub fn check_tag(&self) -> io::Result<()> {
         match self.read(&self.path.join(TAG_NAME), TAG.len() + 1) {
             Ok((tag, _)) if tag == TAG.as_bytes() => Ok(()),
             _ => Err(io::Error::other(Error::invalid_input(format!(
-                "{} was not empty when it became a cache, so nothing in it is deleted; use an \
-                 empty directory",
+                "{} was not empty when it became a cache, so nothing in it is deleted, and its \
+                 size has no limit; use an empty directory",
                 self.path.display()
             )))),
         }

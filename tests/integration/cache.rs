@@ -465,3 +465,16 @@ fn byte_ranges_come_from_the_cache() {
     assert_eq!(fetched_since(&server, before), 0);
     the(directory.path(), "data.safetensors");
 }
+
+/// Nothing is deleted in a directory that holds files of others, so a cache there grows beyond its size.
+#[test]
+fn a_directory_with_other_files_is_reported() {
+    let (model, directory) = (model(), directory());
+    fs::write(directory.path().join("notes.txt"), "mine").unwrap();
+    let server = serve(&model);
+    let loader = cached(directory.path());
+    model.load(&loader, &server.url()).unwrap();
+    let warning = loader.cache_warning().unwrap();
+    assert!(warning.contains("was not empty when it became a cache"), "{warning}");
+    assert_eq!(fs::read(directory.path().join("notes.txt")).unwrap(), b"mine");
+}

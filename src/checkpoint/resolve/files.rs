@@ -124,7 +124,8 @@ impl Files {
         let first = self.left_out.len();
         let is_left_out =
             |location: &Location| is_shard(location) && !self.known.contains_key(&key_of(location));
-        let left_out: Vec<_> = locations.filter(is_left_out).collect();
+        let is_new = |location: &Location| !self.left_out.contains(location);
+        let left_out: Vec<_> = locations.filter(is_left_out).filter(is_new).collect();
         self.left_out.extend(left_out);
         if let [one, ..] = &self.left_out[first..] {
             let count = self.left_out.len() - first;

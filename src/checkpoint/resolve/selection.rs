@@ -213,9 +213,12 @@ fn other_variants(directory: &Location, wanted: &str, variants: &BTreeSet<&str>)
         variant => format!("of variant {}", Quoted(variant)),
     };
     let there: Vec<_> = variants.iter().take(MAX_VARIANTS_SHOWN).map(shown).collect();
+    let remedy = match variants.contains("") {
+        true => "leave --variant out, or name another one",
+        false => "choose them with --variant",
+    };
     let sentence = format!(
-        "the directory {directory} has no *.safetensors file {}, but files {}; choose them with \
-         --variant",
+        "the directory {directory} has no *.safetensors file {}, but files {}; {remedy}",
         shown(&wanted),
         there.join(", ")
     );

@@ -199,7 +199,10 @@ impl Download {
 
     /// Streams all pieces; returns how many bytes were cached already.
     fn stream(&mut self) -> Result<u64> {
-        let Some(stream) = &mut self.stream else { return Ok(0) };
+        let Some(stream) = &mut self.stream else {
+            self.staging.loader.flush(None); // small files arrived when they were opened
+            return Ok(0);
+        };
         let streamed = stream.by_ref().try_for_each(|piece| {
             let piece = piece?;
             match &self.targets[piece.info().shard()].staged {

@@ -43,6 +43,7 @@ impl Staging {
             memory_limit: Some(MemoryLimit::Bytes(MEMORY_BYTES)),
             engines: loader.options.engines,
             read_bytes: loader.options.read_bytes,
+            checkpoint: loader.options.checkpoint.clone(),
             system_root: loader.options.system_root.clone(),
             ..LoaderOptions::default()
         };

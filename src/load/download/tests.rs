@@ -41,6 +41,27 @@ fn files_are_copied_whole_or_not_at_all() {
     assert_eq!(count(&at("new")), 0);
 }
 
+/// `fetch --to` took only some options of the loader, so that `--variant` got another variant's file.
+#[test]
+fn a_checkpoint_is_chosen_by_the_options_of_the_loader() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = directory.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let header = b"\x02\0\0\0\0\0\0\0{}";
+    for name in ["model.safetensors", "model.fp16.safetensors", "other.safetensors"] {
+        fs::write(from.join(name), header).unwrap();
+    }
+    let fetched = |loader: Loader, to: &str| {
+        let to = directory.path().join(to);
+        let files = loader.download_checkpoint(&from, &to).unwrap().finish().unwrap().files;
+        files.iter().map(|file| file.file_name().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(fetched(Loader::new(), "plain"), ["model.safetensors"]);
+    let of_variant = fetched(Loader::new().variant("fp16"), "variant");
+    assert_eq!(of_variant, ["model.fp16.safetensors"]);
+    assert_eq!(fetched(Loader::new().all_files(true), "all").len(), 3);
+}
+
 #[test]
 fn names_that_collide_or_lead_out_are_refused() {
     let directory = tempfile::tempdir().unwrap();
