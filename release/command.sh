@@ -25,7 +25,7 @@ package_command() {
     install -D --mode=644 --target-directory="$root/share/fish/vendor_completions.d" \
         "$work/manual/ringload.fish"
     mkdir -p "$root/share/doc/ringload"
-    cp README.md CHANGELOG.md "$root/share/doc/ringload"
+    cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs "$root/share/doc/ringload"
     copy_licences "$root/share/doc/ringload"
     pack "$root"
 }
