@@ -70,6 +70,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.verbose);
     streams::survive_file_limits();
+    streams::share_one_arena_if_limited();
     match streams::check_output().and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! The standard streams of the process: whether standard output is open, and the log's way to
-//! standard error.
+//! What the command sets for its process: the standard streams (whether standard output is open, and
+//! the log's way to standard error), and how limits of the process act.
 //!
 //! Rust's runtime opens /dev/null in the place of a standard stream that is closed (`>&-`), so that
 //! later files do not get its number. All output would then vanish and the exit status would be 0. So
@@ -9,6 +9,8 @@
 #![allow(unsafe_code)]
 
 use crate::failure::{Failure, Outcome};
+#[cfg(target_env = "gnu")]
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,6 +33,17 @@ extern "C" fn examine() {
 pub fn survive_file_limits() {
     // SAFETY: nothing else in the process handles this signal, and ignoring it runs no code.
     unsafe { nix::libc::signal(nix::libc::SIGXFSZ, nix::libc::SIG_IGN) };
+}
+
+/// Under a limit of the address space (`ulimit -v`), makes all threads allocate from one arena. glibc
+/// reserves 64 MiB of addresses for each further arena, at moments that depend on timing: the rest of
+/// a load that was found to fit could then allocate nothing.
+pub fn share_one_arena_if_limited() {
+    #[cfg(target_env = "gnu")]
+    if getrlimit(Resource::RLIMIT_AS).is_ok_and(|(limit_bytes, _)| limit_bytes != RLIM_INFINITY) {
+        // SAFETY: mallopt changes a setting of the allocator, and no other thread runs yet.
+        unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+    }
 }
 
 /// Checks that the process was started with an open standard output.
