@@ -4,20 +4,11 @@
 # are already installed are not changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tests/support/tools.sh
 
 servers=${CARGO_TARGET_DIR:-target}/test-servers
 mkdir -p "$servers"
 servers=$(realpath "$servers")
-
-install_packages() {
-    local as_root=()
-    if [[ $(id -u) != 0 ]]; then
-        as_root=(sudo -n)
-    fi
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install --yes -qq --no-install-recommends "$@"
-}
 
 missing=()
 command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] || missing+=(nginx-light)

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::CheckpointOptions;
 use crate::source::Opener;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 
@@ -122,8 +122,13 @@ impl Files {
     /// Adds those of `locations`, the files of `directory`, that are safetensors files and not read.
     fn note_left_out(&mut self, directory: &Location, locations: impl Iterator<Item = Location>) {
         let first = self.left_out.len();
-        let is_left_out =
-            |location: &Location| is_shard(location) && !self.known.contains_key(&key_of(location));
+        // Most files are read by the very name, so that their canonical paths need not be looked up.
+        let read: HashSet<_> = self.shards.iter().map(|shard| &shard.location).collect();
+        let is_left_out = |location: &Location| {
+            is_shard(location)
+                && !read.contains(location)
+                && !self.known.contains_key(&key_of(location))
+        };
         let is_new = |location: &Location| !self.left_out.contains(location);
         let left_out: Vec<_> = locations.filter(is_left_out).filter(is_new).collect();
         self.left_out.extend(left_out);
