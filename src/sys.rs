@@ -6,8 +6,10 @@ mod open;
 mod threads;
 
 pub use cgroup::cgroup_memory;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+pub use open::check_named;
 pub(crate) use open::open_nonblocking;
-pub use open::{open_output, open_regular, read_regular, read_small, read_small_text};
+pub use open::{open_output, open_regular, read_named, read_regular, read_small, read_small_text};
 pub(crate) use threads::on_own_thread;
 pub use threads::{spawn, spawn_scoped};
 

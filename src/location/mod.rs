@@ -8,11 +8,14 @@
 //! [`IntoLocations`] lets one function accept a string, a path, or a list of either. Strings are
 //! parsed; paths ([`Path`], [`PathBuf`]) are used as they are, whatever bytes they hold.
 
+mod access_point;
 pub(crate) mod escape;
 mod object;
 mod text;
 mod uri;
 
+#[cfg(feature = "s3")]
+pub(crate) use access_point::AccessPoint;
 pub use object::{ObjectUri, Scheme};
 pub use text::LocationText;
 

@@ -3,7 +3,7 @@
 //! | scheme | container | key |
 //! | --- | --- | --- |
 //! | `http`, `https` | `[user:password@]host[:port]` | path and query, percent-encoded as given |
-//! | `s3`, `gs` | bucket | as given, never decoded |
+//! | `s3`, `gs` | bucket; for `s3` also the ARN of an access point | as given, never decoded |
 //! | `az` | container, in the account that the environment names | as given |
 //! | `hf` | `[datasets/\|spaces/]owner/repo[@revision]`, `/` in a revision written `%2F` | path in the repository, as given |
 //! | `anyscale` | empty | path below `$ANYSCALE_ARTIFACT_STORAGE` |

@@ -1,5 +1,6 @@
 //! Parses the URIs of objects. Error messages do not repeat the input, which may hold credentials.
 
+use super::access_point;
 use super::object::{ObjectUri, Scheme};
 use crate::error::{Error, Result};
 use http::uri::{Authority, PathAndQuery};
@@ -42,8 +43,16 @@ fn web(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
     Ok(ObjectUri::new(scheme, container, key))
 }
 
-/// `bucket[/key]`
+/// `bucket[/key]`, or the ARN of an access point of S3 in the place of the bucket.
 fn bucket(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
+    let is_arn = scheme == Scheme::S3 && rest.starts_with("arn:");
+    let (container, key) = match is_arn {
+        true => access_point::split(rest)?,
+        false => rest.split_once('/').unwrap_or((rest, "")),
+    };
+    if is_arn && container.contains(':') {
+        return Ok(ObjectUri::new(scheme, container, key));
+    }
     let word = if scheme == Scheme::Az { "container" } else { "bucket" };
     let refuse = |what: String| {
         let scheme = scheme.as_str();
@@ -51,7 +60,6 @@ fn bucket(scheme: Scheme, rest: &str) -> Result<ObjectUri> {
             "the {scheme}:// location {what}; write {scheme}://{word}/path"
         ))
     };
-    let (container, key) = rest.split_once('/').unwrap_or((rest, ""));
     if container.is_empty() {
         return Err(refuse(format!("names no {word}")));
     }

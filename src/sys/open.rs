@@ -60,6 +60,29 @@ pub fn read_small(path: &Path, what: &str) -> Result<Vec<u8>> {
     read_regular(path, what, SMALL_FILE_BYTES_MAX)
 }
 
+/// As [`read_small`], for the file that `named_by` names: a variable or a setting. The error begins with
+/// it.
+///
+/// # Errors
+/// As [`read_small`].
+pub fn read_named(named_by: &str, path: &Path, what: &str) -> Result<Vec<u8>> {
+    read_small(path, what)
+        .map_err(|error| Error::new(error.kind(), format!("{named_by} cannot be used: {error}")))
+}
+
+/// Checks that the file which `named_by` names can be read, if it exists. For files that a crate reads,
+/// whose errors do not say why one cannot be read.
+///
+/// # Errors
+/// As [`read_named`].
+#[cfg(any(feature = "gcs", feature = "azure"))]
+pub fn check_named(named_by: &str, path: &str, what: &str) -> Result<()> {
+    match read_named(named_by, Path::new(path), what) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// As [`read_small`], for text.
 ///
 /// # Errors

@@ -24,6 +24,17 @@ pub(crate) enum AttemptError {
     Final(#[from] Error),
 }
 
+impl AttemptError {
+    /// A connection to `origin` that could not be made. A file of certificates that cannot be used is
+    /// no fault of the server, and is not retried.
+    pub fn connecting(origin: &ServerOrigin, cause: BoxError) -> Self {
+        match cause.downcast::<Error>() {
+            Ok(own) => Self::Final(*own),
+            Err(cause) => TransportError::connecting(origin, cause).into(),
+        }
+    }
+}
+
 /// An attempt without a usable response.
 #[derive(Debug, thiserror::Error)]
 #[error("{sentence}")]
@@ -65,8 +76,7 @@ impl TransportError {
         }
     }
 
-    /// A connection to `origin` that could not be made.
-    pub fn connecting(origin: &ServerOrigin, cause: BoxError) -> Self {
+    fn connecting(origin: &ServerOrigin, cause: BoxError) -> Self {
         let (sentence, retryable) = if let Some(ProxyFailure { proxy, cause }) =
             find::<ProxyFailure>(&*cause)
         {
@@ -100,8 +110,8 @@ impl TransportError {
 fn untrusted(origin: &ServerOrigin, error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(why) => format!(
-            "the certificate of {origin} is not trusted ({why:?}); name the authority that issued \
-             it with SSL_CERT_FILE"
+            "the certificate of {origin} is not trusted ({why:?}); name a file with the authority that \
+             issued it, or with the certificate itself, by SSL_CERT_FILE"
         ),
         other => format!("no TLS with {origin}: {other}"),
     }

@@ -8,7 +8,7 @@
 //!                pool (idle connection) or connect, then send_request
 //! ```
 
-use super::attempt_error::{Attempted, TransportError};
+use super::attempt_error::{AttemptError, Attempted, TransportError};
 use super::body::Body;
 use super::connect::Connector;
 use super::control::ControlThread;
@@ -25,6 +25,8 @@ use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body_util::Full;
 use std::collections::HashMap;
 use std::future::Future;
+#[cfg(feature = "s3")]
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::time::timeout;
 
@@ -78,6 +80,12 @@ impl Client {
         }
     }
 
+    /// Trusts the certificates in the file `bundle`, too, which the AWS profile names.
+    #[cfg(feature = "s3")]
+    pub fn trust_also(&self, bundle: &Path) {
+        self.connector.trust_also(bundle);
+    }
+
     /// The idle connections of the control thread.
     pub fn pool(&self) -> &Pool {
         &self.pool
@@ -110,7 +118,6 @@ impl Client {
     /// When there is no response.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub async fn send_plain(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
-        use super::attempt_error::AttemptError;
         use super::sent_secrets::SentSecrets;
         let (head, body) = request.into_parts();
         let origin = ServerOrigin::of(&head.uri);
@@ -156,7 +163,7 @@ impl Client {
                     let connecting = self.connector.connect(&head.uri);
                     let connected = timeout(limits.connect, connecting).await;
                     let connected = connected.unwrap_or_else(|late| Err(Box::new(late)));
-                    connected.map_err(|cause| TransportError::connecting(origin, cause))?
+                    connected.map_err(|cause| AttemptError::connecting(origin, cause))?
                 }
             };
             let request = self.wire(head, body.clone());

@@ -4,26 +4,24 @@
 //! of a load are spread over all machines behind the name. If an address does not answer, the next
 //! one is tried.
 
-use super::certificates::NamedCertificates;
 use super::socket::{Socket, Stream};
-use crate::error::{Error, ErrorKind, Result};
+use super::tls;
 use crate::options::RemoteOptions;
 use crate::sync::Mutex;
-use crate::sys::{on_own_thread, open_regular, read_small};
+use crate::sys::on_own_thread;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+#[cfg(feature = "s3")]
 use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -36,8 +34,6 @@ const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 /// How long one address of several may take before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
 
-const CERTIFICATES: &str = "file of certificates";
-
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
@@ -47,7 +43,15 @@ type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 pub(super) struct Connector {
     plain: ProxyConnector,
     options: RemoteOptions,
-    secure: OnceLock<HttpsConnector<ProxyConnector>>,
+    secure: Mutex<SecureConnector>,
+}
+
+#[derive(Default)]
+struct SecureConnector {
+    /// The file of certificates that the AWS profile names.
+    bundle: Option<PathBuf>,
+    /// `None` until the first `https` connection.
+    made: Option<HttpsConnector<ProxyConnector>>,
 }
 
 impl Connector {
@@ -55,7 +59,7 @@ impl Connector {
     pub fn new(options: RemoteOptions) -> Self {
         let proxies = Arc::new(proxies(&options));
         let plain = ProxyConnector { tcp: TcpConnector::default(), proxies };
-        Self { plain, options, secure: OnceLock::new() }
+        Self { plain, options, secure: Mutex::default() }
     }
 
     /// The proxy for an `http` request to `to`, which is then sent in absolute form.
@@ -66,21 +70,37 @@ impl Connector {
     /// Connects to the server of `to`, or to its proxy.
     ///
     /// # Errors
-    /// [`Unresolved`], [`rustls::Error`], [`Error`] or an I/O error.
+    /// [`Unresolved`], [`rustls::Error`], an I/O error, or the [`Error`](crate::Error) of a file of
+    /// certificates.
     pub async fn connect(&self, to: &Uri) -> std::result::Result<Stream, BoxError> {
         if to.scheme_str() != Some("https") {
             let stream = self.plain.clone().call(to.clone()).await?;
             return Ok(MaybeHttpsStream::Http(stream));
         }
-        let secure = match self.secure.get() {
-            Some(secure) => secure,
-            None => {
-                let tls = HttpsConnectorBuilder::new().with_tls_config(tls(&self.options)?);
-                let made = tls.https_only().enable_http1().wrap_connector(self.plain.clone());
-                self.secure.get_or_init(|| made)
-            }
-        };
-        secure.clone().call(to.clone()).await
+        let connecting = self.secure()?.call(to.clone());
+        connecting.await
+    }
+
+    /// The connector for `https`, made at the first call.
+    fn secure(&self) -> crate::Result<HttpsConnector<ProxyConnector>> {
+        let mut secure = self.secure.lock();
+        if let Some(made) = &secure.made {
+            return Ok(made.clone());
+        }
+        let configuration = tls::configuration(&self.options, secure.bundle.as_deref())?;
+        let tls = HttpsConnectorBuilder::new().with_tls_config(configuration);
+        let made = tls.https_only().enable_http1().wrap_connector(self.plain.clone());
+        secure.made = Some(made.clone());
+        Ok(made)
+    }
+
+    /// Trusts the certificates in the file `bundle`, too, which the AWS profile names.
+    #[cfg(feature = "s3")]
+    pub fn trust_also(&self, bundle: &Path) {
+        let mut secure = self.secure.lock();
+        if secure.bundle.as_deref() != Some(bundle) {
+            *secure = SecureConnector { bundle: Some(bundle.to_owned()), made: None };
+        }
     }
 }
 
@@ -106,63 +126,6 @@ fn proxies(options: &RemoteOptions) -> Matcher {
         return Matcher::builder().build();
     }
     matcher.no(direct).build()
-}
-
-/// The configuration of TLS 1.2 and 1.3 on aws-lc-rs, with the system's root certificates (or those
-/// of `SSL_CERT_FILE` and `SSL_CERT_DIR`) and those of `AWS_CA_BUNDLE`. The certificate of a server
-/// that is itself in a file which a variable names is trusted like one that such a file's authority
-/// issued.
-fn tls(options: &RemoteOptions) -> Result<ClientConfig> {
-    // The crate opens whatever the variable names, and reports what it cannot open.
-    let named = options.env("SSL_CERT_FILE");
-    let named = named.map_or(Ok(()), |path| open_regular(Path::new(&path), CERTIFICATES).map(drop));
-    if let Some(special) = named.err().filter(|error| error.kind() == ErrorKind::InvalidInput) {
-        return Err(special);
-    }
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    let mut named = match options.env("SSL_CERT_FILE") {
-        Some(_) => native.certs.clone(),
-        None => Vec::new(),
-    };
-    roots.add_parsable_certificates(native.certs);
-    if let Some(bundle) = options.env("AWS_CA_BUNDLE") {
-        let certificates = bundle_certificates(&bundle)?;
-        named.extend(certificates.iter().cloned());
-        roots.add_parsable_certificates(certificates);
-    }
-    for error in native.errors {
-        tracing::warn!(%error, "some root certificates cannot be read");
-    }
-    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    // AES-128 first, as in browsers: as safe as AES-256 against known attacks, and a quarter
-    // cheaper.
-    provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
-    let provider = Arc::new(provider);
-    let verifier = NamedCertificates::verifier(Arc::clone(&provider), roots, named)?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::new(ErrorKind::Unsupported, "TLS cannot be set up").with_source(e))?;
-    let config = config.dangerous().with_custom_certificate_verifier(verifier);
-    Ok(config.with_no_client_auth())
-}
-
-fn is_aes_128(suite: CipherSuite) -> bool {
-    matches!(
-        suite,
-        CipherSuite::TLS13_AES_128_GCM_SHA256
-            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
-    )
-}
-
-fn bundle_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates = read_small(Path::new(path), CERTIFICATES)?;
-    let certificates = CertificateDer::pem_slice_iter(&certificates).collect::<Result<_, _>>();
-    certificates.map_err(|error| {
-        let sentence = format!("AWS_CA_BUNDLE: cannot read certificates from {path:?}; check it");
-        Error::new(ErrorKind::InvalidInput, sentence).with_source(error)
-    })
 }
 
 /// Connects directly or, where a proxy is configured, through the proxy.

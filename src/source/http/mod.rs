@@ -6,10 +6,11 @@
 //! policy         what the client has to know about a store
 //! retry          decides what follows a failed attempt
 //! request, body  one request on one connection; the body is read straight into its memory
-//! connect        names, addresses, proxies, TLS       socket       a connection that may read ahead
+//! connect        names, addresses, proxies            socket       a connection that may read ahead
 //! pool           idle connections of a runtime        server       what is remembered of a server
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
+//! tls            which files of certificates count    certificates the check of a certificate
 //! sent_secrets   removes the secrets of a request from what the server answers
 //! ```
 //!
@@ -36,6 +37,7 @@ mod sent_secrets;
 mod server;
 mod socket;
 mod stall;
+mod tls;
 
 pub(crate) use attempt::ServerResponse;
 pub(crate) use attempt_error::{AttemptError, Attempted, TransportError};

@@ -53,7 +53,13 @@ impl Stores {
             Scheme::Http | Scheme::Https => Arc::new(web::Web::new(uri)),
             Scheme::Hf => Arc::new(hub::Hub::new(options, uri)?),
             #[cfg(feature = "s3")]
-            Scheme::S3 => Arc::new(s3::S3Bucket::new(options, uri, &self.aws)?),
+            Scheme::S3 => {
+                let bucket = s3::S3Bucket::new(options, uri, &self.aws)?;
+                if let Some(bundle) = &bucket.ca_bundle {
+                    client.trust_also(bundle);
+                }
+                Arc::new(bucket)
+            }
             #[cfg(feature = "gcs")]
             Scheme::Gs => Arc::new(gcs::Gcs::new(options, uri)?),
             #[cfg(feature = "azure")]

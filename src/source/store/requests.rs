@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Uri};
 use std::fmt::Display;
 
 /// A request without a body.
-pub(super) fn request(method: Method, uri: Uri) -> Request<Bytes> {
+pub(in crate::source) fn request(method: Method, uri: Uri) -> Request<Bytes> {
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = method;
     *request.uri_mut() = uri;

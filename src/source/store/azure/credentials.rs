@@ -13,6 +13,7 @@ use super::identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::store::credential_cache::Found;
 use crate::source::store::metadata;
+use crate::sys::check_named;
 use reqsign_azure_storage::{
     AzureCliCredentialProvider, ClientSecretCredentialProvider, Credential,
     WorkloadIdentityCredentialProvider,
@@ -26,13 +27,14 @@ const CHASSIS: &str = "7783-7084-3265-9085-8269-3286-77";
 ///
 /// # Errors
 /// [`PermissionDenied`](ErrorKind::PermissionDenied) where there are credentials, but they do not
-/// work.
+/// work; the error of reading the file that `AZURE_FEDERATED_TOKEN_FILE` names.
 pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
     let set = |name: &str| context.env_var(name);
     if let (Some(tenant), Some(client)) = (set("AZURE_TENANT_ID"), set("AZURE_CLIENT_ID")) {
         let authority = set("AZURE_AUTHORITY_HOST")
             .unwrap_or_else(|| "https://login.microsoftonline.com".to_owned());
         if let Some(file) = set("AZURE_FEDERATED_TOKEN_FILE") {
+            check_named("AZURE_FEDERATED_TOKEN_FILE", &file, "token file")?;
             let provider = WorkloadIdentityCredentialProvider::new()
                 .with_tenant_id(tenant)
                 .with_client_id(client)

@@ -11,6 +11,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::store::credential_cache::Found;
 use crate::source::store::metadata;
+use crate::sys::check_named;
 use reqsign_core::{Context, ProvideCredential};
 use reqsign_google::{
     Credential, FileCredentialProvider, ServiceAccountTokenCredentialProvider,
@@ -26,10 +27,11 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 ///
 /// # Errors
 /// [`PermissionDenied`](ErrorKind::PermissionDenied) where there are credentials, but they do not
-/// work.
+/// work; the error of reading the file that a variable names.
 pub(super) async fn search(context: &Context) -> Result<Found<Credential>> {
     for variable in FILE_VARIABLES {
         if let Some(path) = context.env_var(variable) {
+            check_named(variable, &path, "file of credentials")?;
             return token_of_file(context, &path, variable).await.map(Found::Credential);
         }
     }

@@ -5,10 +5,15 @@
 //!   a bucket with dots    https://s3.REGION.amazonaws.com/BUCKET/KEY   (the wildcard of the
 //!                                                                        certificate is one label)
 //! a compatible store      ENDPOINT/BUCKET/KEY; BUCKET. before the host if virtual addressing is set
+//! an access point         https://NAME-ACCOUNT.s3-accesspoint.REGION.amazonaws.com/KEY
 //! ```
+//!
+//! `addressing_style` of the profile's `s3` section (`path`, `virtual` or `auto`) sets the style unless
+//! a variable does.
 
 use super::profiles::Profiles;
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::AccessPoint;
 use crate::location::escape::{path, segment};
 use crate::options::RemoteOptions;
 use crate::source::store::requests::{base_url, url};
@@ -22,6 +27,15 @@ pub(super) struct Address {
     endpoint: Option<Endpoint>,
     /// Whether the bucket is part of the host name.
     in_host: bool,
+    access_point: Option<AccessPointHost>,
+}
+
+/// The parts of an access point's address.
+#[derive(Debug)]
+struct AccessPointHost {
+    /// The first part of the host name.
+    label: String,
+    region: String,
 }
 
 /// The base URL of a compatible store.
@@ -34,17 +48,30 @@ struct Endpoint {
 }
 
 impl Address {
-    /// The address of `bucket`.
+    /// The address of `bucket`, which may be the ARN of an access point.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an invalid bucket name or endpoint;
-    /// [`Unsupported`](ErrorKind::Unsupported) for a directory bucket.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an invalid bucket name, endpoint or addressing
+    /// style; [`Unsupported`](ErrorKind::Unsupported) for a directory bucket and for the alias of
+    /// something that cannot be read.
     pub fn new(bucket: &str, options: &RemoteOptions, profiles: &Profiles) -> Result<Self> {
-        check_name(bucket)?;
+        let access_point = AccessPoint::of_arn(bucket).map(|found| AccessPointHost {
+            label: format!("{}-{}", found.name, found.account),
+            region: found.region.to_owned(),
+        });
+        if access_point.is_none() {
+            check_name(bucket)?;
+        }
         let endpoint = endpoint(options, profiles)?;
-        let in_host = options.env_flag("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING");
+        let of_profile = profiles.has_virtual_addressing()?;
+        let in_host = options.env_flag("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING").or(of_profile);
         let in_host = in_host.unwrap_or(endpoint.is_none()) && fits_in_host(bucket);
-        Ok(Self { bucket: bucket.to_owned(), endpoint, in_host })
+        Ok(Self { bucket: bucket.to_owned(), endpoint, in_host, access_point })
+    }
+
+    /// The region that the bucket's name tells: that of an access point.
+    pub fn region(&self) -> Option<&str> {
+        self.access_point.as_ref().map(|access_point| &*access_point.region)
     }
 
     /// Whether the bucket is at AWS.
@@ -91,15 +118,17 @@ impl Address {
         let Endpoint { scheme, authority, path } = match &self.endpoint {
             Some(endpoint) => endpoint,
             None => {
-                let authority = format!("s3.{region}.{}", domain(region));
+                let service = if self.access_point.is_some() { "s3-accesspoint" } else { "s3" };
+                let authority = format!("{service}.{region}.{}", domain(region));
                 aws = Endpoint { scheme: Scheme::HTTPS, authority, path: String::new() };
                 &aws
             }
         };
         let bucket = &self.bucket;
-        match self.in_host {
-            true => format!("{scheme}://{bucket}.{authority}{path}"),
-            false => format!("{scheme}://{authority}{path}/{bucket}"),
+        match &self.access_point {
+            Some(AccessPointHost { label, .. }) => format!("{scheme}://{label}.{authority}{path}"),
+            None if self.in_host => format!("{scheme}://{bucket}.{authority}{path}"),
+            None => format!("{scheme}://{authority}{path}/{bucket}"),
         }
     }
 }
@@ -131,7 +160,9 @@ fn endpoint(options: &RemoteOptions, profiles: &Profiles) -> Result<Option<Endpo
             .or_else(|| variable("AWS_ENDPOINT_URL"))
             .or_else(|| Some(("the profile's endpoint_url", profiles.s3_endpoint()?.to_owned())))
     };
-    let ignores_aws = options.env_flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == Some(true);
+    let ignores_aws = options
+        .env_flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
+        .unwrap_or_else(|| profiles.ignores_endpoints());
     let option = options.endpoint.clone().map(|url| ("the endpoint", url));
     let configured = option
         .or_else(|| variable("RUNAI_STREAMER_S3_ENDPOINT"))
@@ -173,7 +204,17 @@ fn check_name(bucket: &str) -> Result<()> {
         );
         return Err(Error::new(ErrorKind::Unsupported, sentence));
     }
-    Ok(())
+    let alias = [
+        (".mrap", "a multi-region access point", "name one of its buckets"),
+        ("--op-s3", "an access point of S3 on Outposts", "copy the checkpoint to a bucket"),
+    ];
+    match alias.into_iter().find(|(suffix, ..)| bucket.ends_with(suffix)) {
+        None => Ok(()),
+        Some((_, what, remedy)) => {
+            let sentence = format!("s3://{bucket} is {what}, which cannot be read; {remedy}");
+            Err(Error::new(ErrorKind::Unsupported, sentence))
+        }
+    }
 }
 
 /// Whether the wildcard certificate covers a host name with this bucket.

@@ -57,6 +57,50 @@ fn endpoints_have_an_order_of_precedence() {
 }
 
 #[test]
+fn the_profile_sets_the_addressing_style_unless_a_variable_does() {
+    let with = |style: &str, env: &[(&str, &str)]| {
+        let config = format!("[default]\ns3 =\n  addressing_style = {style}");
+        let profiles = Profiles::of_text("default", &config, "");
+        let address = Address::new("b1", &RemoteOptions::with_variables(env), &profiles).unwrap();
+        address.url("eu-west-1", "k").unwrap().to_string()
+    };
+    let endpoint = ("AWS_ENDPOINT_URL", "http://h");
+    let variable = ("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", "1");
+    assert_eq!(with("path", &[]), "https://s3.eu-west-1.amazonaws.com/b1/k");
+    assert_eq!(with("path", &[variable]), "https://b1.s3.eu-west-1.amazonaws.com/k");
+    assert_eq!(with("virtual", &[endpoint]), "http://b1.h/k");
+    assert_eq!(with("auto", &[endpoint]), "http://h/b1/k");
+    assert_eq!(with("auto", &[]), "https://b1.s3.eu-west-1.amazonaws.com/k");
+}
+
+/// An ARN in the place of the bucket was refused as a location with credentials in it.
+#[test]
+fn access_points_have_hosts_and_regions_of_their_own() {
+    let arn = "arn:aws:s3:us-west-2:123456789012:accesspoint/models";
+    let env = [("AWS_REGION", "eu-west-1")];
+    assert_eq!(
+        url(arn, "us-west-2", "a/b", &env),
+        "https://models-123456789012.s3-accesspoint.us-west-2.amazonaws.com/a/b"
+    );
+    let elsewhere = [("AWS_ENDPOINT_URL", "https://vpce.example.com")];
+    assert_eq!(
+        url(arn, "us-west-2", "k", &elsewhere),
+        "https://models-123456789012.vpce.example.com/k"
+    );
+    let options = RemoteOptions::with_variables(&env);
+    let address = Address::new(arn, &options, &Profiles::default()).unwrap();
+    assert_eq!(address.region(), Some("us-west-2"));
+    assert_eq!(
+        url("models-x7-s3alias", "us-west-2", "k", &[]),
+        "https://models-x7-s3alias.s3.us-west-2.amazonaws.com/k"
+    );
+    for alias in ["abc.mrap", "abc--op-s3"] {
+        let refused = Address::new(alias, &options, &Profiles::default()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    }
+}
+
+#[test]
 fn keys_are_encoded_once() {
     for (key, expected) in [
         ("a b+c", "a%20b%2Bc"),

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::location::ObjectUri;
 use crate::options::RemoteOptions;
 use crate::sync::Mutex;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The region that is tried first where none is configured.
@@ -18,6 +19,8 @@ pub(in crate::source::store) struct S3Bucket {
     region: Mutex<Region>,
     /// `None` for anonymous access.
     pub(super) credentials: Option<Arc<AwsCredentials>>,
+    /// The file of certificates that the profile names.
+    pub(in crate::source::store) ca_bundle: Option<PathBuf>,
 }
 
 struct Region {
@@ -30,15 +33,17 @@ impl S3Bucket {
     /// The bucket that `uri` names.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unusable bucket, region or endpoint.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unusable bucket, region,
+    /// endpoint or profile.
     pub fn new(
         options: &RemoteOptions,
         uri: &ObjectUri,
         credentials: &Arc<AwsCredentials>,
     ) -> Result<Self> {
-        let profiles = Profiles::read(options);
+        let profiles = Profiles::read(options)?;
         let address = Address::new(uri.container(), options, &profiles)?;
-        let configured = profiles.configured_region(options);
+        let of_name = address.region().map(str::to_owned);
+        let configured = of_name.or_else(|| profiles.configured_region(options));
         if let Some(region) = configured.as_ref().filter(|region| !is_usable(region, &address)) {
             return Err(Error::invalid_input(format!(
                 "{region:?} is not the name of a region; write it like us-east-1"
@@ -48,7 +53,8 @@ impl S3Bucket {
         let name = configured.unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let credentials = (!is_anonymous(options)).then(|| Arc::clone(credentials));
         let region = Mutex::new(Region { name, is_configured });
-        Ok(Self { address, region, credentials })
+        let ca_bundle = profiles.ca_bundle(options);
+        Ok(Self { address, region, credentials, ca_bundle })
     }
 
     /// The region that requests are signed for.

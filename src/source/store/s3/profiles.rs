@@ -11,9 +11,9 @@
 //! precedence over those of the config file. A nested setting is stored as `s3.endpoint_url`. There
 //! are no quotes and no escapes; `#` and `;` begin a comment at the start of a line or after a blank.
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
-use crate::sys::read_small;
+use crate::sys::{read_named, read_small};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -34,19 +34,23 @@ pub(super) struct Profiles {
 }
 
 impl Profiles {
-    /// Reads both files; a missing file is empty.
-    pub fn read(options: &RemoteOptions) -> Self {
+    /// Reads both files. A missing file is empty, and so is a default file that cannot be read, which
+    /// is logged.
+    ///
+    /// # Errors
+    /// Those of reading a file that a variable names, except that it does not exist.
+    pub fn read(options: &RemoteOptions) -> Result<Self> {
         let named = options.env("AWS_PROFILE").or_else(|| options.env("AWS_DEFAULT_PROFILE"));
         let mut profiles = Self {
             is_named: named.is_some(),
             name: named.unwrap_or_else(|| "default".to_owned()),
             ..Self::default()
         };
-        let config = profiles.add(options, "AWS_CONFIG_FILE", "~/.aws/config", true);
+        let config = profiles.add(options, "AWS_CONFIG_FILE", "~/.aws/config", true)?;
         let credentials =
-            profiles.add(options, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", false);
+            profiles.add(options, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", false)?;
         profiles.places = format!("{config} and {credentials}");
-        profiles
+        Ok(profiles)
     }
 
     /// Merges a file, and returns its description for messages.
@@ -56,18 +60,27 @@ impl Profiles {
         variable: &str,
         default: &str,
         config: bool,
-    ) -> String {
-        let shown = options.env(variable).unwrap_or_else(|| default.to_owned());
+    ) -> Result<String> {
+        let named = options.env(variable);
+        let shown = named.clone().unwrap_or_else(|| default.to_owned());
         let Some(path) = expand(options, &shown) else {
-            return format!("{shown} (HOME is not set)");
+            return Ok(format!("{shown} (HOME is not set)"));
         };
-        match read_small(&path, "AWS settings") {
+        let read = match named {
+            Some(_) => read_named(variable, &path, "file of AWS settings"),
+            None => read_small(&path, "file of AWS settings"),
+        };
+        match read {
             Ok(text) => {
                 self.merge(&String::from_utf8_lossy(&text), config);
-                shown
+                Ok(shown)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => format!("{shown} (not there)"),
-            Err(error) => format!("{shown} ({error})"),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(format!("{shown} (not there)")),
+            Err(error) if named.is_some() => Err(error),
+            Err(error) => {
+                tracing::warn!("no AWS settings are taken from {shown}: {error}");
+                Ok(format!("{shown} ({error})"))
+            }
         }
     }
 
@@ -116,6 +129,34 @@ impl Profiles {
         services
             .and_then(|services| self.section_get("services", services, "s3.endpoint_url"))
             .or_else(|| self.get(&self.name, "endpoint_url"))
+    }
+
+    /// Whether the active profile says that endpoints in the environment and in the files are ignored.
+    pub fn ignores_endpoints(&self) -> bool {
+        let value = self.get(&self.name, "ignore_configured_endpoint_urls");
+        value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// Whether the active profile wants the bucket in the host name; `None` if it leaves that open.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an unknown style.
+    pub fn has_virtual_addressing(&self) -> Result<Option<bool>> {
+        let of_s3 = self.get(&self.name, "s3.addressing_style");
+        match of_s3.or_else(|| self.get(&self.name, "addressing_style")) {
+            None | Some("auto") => Ok(None),
+            Some("virtual") => Ok(Some(true)),
+            Some("path") => Ok(Some(false)),
+            Some(other) => Err(Error::invalid_input(format!(
+                "the AWS profile {:?} has the addressing_style {other:?}; write auto, path or virtual",
+                self.name
+            ))),
+        }
+    }
+
+    /// The file of certificates that the active profile names.
+    pub fn ca_bundle(&self, options: &RemoteOptions) -> Option<PathBuf> {
+        expand(options, self.get(&self.name, "ca_bundle")?)
     }
 
     #[cfg(test)]
@@ -221,6 +262,43 @@ nonsense
         assert!(profiles.contains("models") && !profiles.contains("work"));
     }
 
+    /// Users of appliances set the style and their own authority in the profile, as the command line of
+    /// AWS reads them. Both were ignored, so that every request failed.
+    #[test]
+    fn the_profile_says_how_buckets_are_addressed_and_who_is_trusted() {
+        let options = RemoteOptions::with_variables(&[("HOME", "/home/u")]);
+        let of = |config: &str| Profiles::of_text("default", config, "");
+        for (config, style) in [
+            ("[default]\ns3 =\n  addressing_style = path", Some(false)),
+            ("[default]\ns3 =\n  addressing_style = virtual", Some(true)),
+            ("[default]\ns3 =\n  addressing_style = auto", None),
+            ("[default]\ns3.addressing_style = path", Some(false)),
+            ("[default]\naddressing_style = virtual", Some(true)),
+            ("[default]\ns3 =\n  addressing_style = path\naddressing_style = virtual", Some(false)),
+            ("[default]\nregion = r", None),
+        ] {
+            assert_eq!(of(config).has_virtual_addressing().unwrap(), style, "{config}");
+        }
+        let wrong = of("[default]\ns3 =\n  addressing_style = dns").has_virtual_addressing();
+        assert_eq!(wrong.unwrap_err().kind(), ErrorKind::InvalidInput);
+        let bundle = of("[default]\nca_bundle = ~/ca.pem").ca_bundle(&options);
+        assert_eq!(bundle.as_deref(), Some(Path::new("/home/u/ca.pem")));
+        assert!(of("[default]\nignore_configured_endpoint_urls = true").ignores_endpoints());
+    }
+
+    /// A FIFO or a directory as a file of settings was taken for an empty file, and the message was
+    /// about missing credentials, or about the server.
+    #[test]
+    fn a_named_file_that_cannot_be_read_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+            let options = RemoteOptions::with_variables(&[(variable, path), ("HOME", "/none")]);
+            let error = Profiles::read(&options).err().unwrap().to_string();
+            assert!(error.starts_with(variable) && error.contains("is a directory"), "{error}");
+        }
+    }
+
     #[test]
     fn missing_files_are_reported() {
         let directory = tempfile::tempdir().unwrap();
@@ -228,11 +306,11 @@ nonsense
         std::fs::create_dir(directory.path().join(".aws")).unwrap();
         std::fs::write(directory.path().join(".aws/config"), "[profile x]\nregion=r1").unwrap();
         let options = RemoteOptions::with_variables(&[("HOME", home), ("AWS_PROFILE", "x")]);
-        let profiles = Profiles::read(&options);
+        let profiles = Profiles::read(&options).unwrap();
         assert_eq!(profiles.configured_region(&options).as_deref(), Some("r1"));
         assert!(profiles.is_named);
         assert_eq!(profiles.places, "~/.aws/config and ~/.aws/credentials (not there)");
         let nothing = RemoteOptions::with_variables(&[]);
-        assert!(Profiles::read(&nothing).places.contains("HOME is not set"));
+        assert!(Profiles::read(&nothing).unwrap().places.contains("HOME is not set"));
     }
 }

@@ -23,7 +23,7 @@ pub(super) async fn find(client: &Client) -> Result<FoundAws> {
     if let Some(given) = &options.s3_credentials {
         return Ok(FoundAws::Credential(given.into()));
     }
-    let profiles = Profiles::read(options);
+    let profiles = Profiles::read(options)?;
     let sources: [BoxFuture<'_, Result<FoundAws>>; 5] = [
         Box::pin(async { Ok(environment(options)) }),
         Box::pin(of_profile(client, &profiles)),

@@ -104,7 +104,7 @@ pub(super) async fn assume_with_token(
     role: &Role,
     token_file: &str,
 ) -> Result<AwsCredential> {
-    let token = read_small_text(Path::new(token_file), "web identity token in")?;
+    let token = read_small_text(Path::new(token_file), "file with the web identity token")?;
     let form = form("AssumeRoleWithWebIdentity", role, ("WebIdentityToken", Some(token.trim())));
     let response = post(client, form_request(sts, &form)).await?;
     credential_of(&response, role)

@@ -1,0 +1,123 @@
+//! The configuration of TLS: which authorities are trusted.
+//!
+//! ```text
+//! SSL_CERT_FILE, SSL_CERT_DIR, else the system's certificates
+//!   + AWS_CA_BUNDLE, else ca_bundle of the AWS profile (once a bucket of S3 is opened)
+//! ```
+//!
+//! A file that one of these names and that cannot be used is an error, which names what named it. The
+//! certificate of a server that is itself in such a file is trusted like one that an authority in the
+//! file has issued.
+
+use super::certificates::NamedCertificates;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::RemoteOptions;
+use crate::sys::read_named;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CipherSuite, ClientConfig, RootCertStore};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The configuration of TLS 1.2 and 1.3 on aws-lc-rs. `of_profile` is the `ca_bundle` of the AWS
+/// profile.
+///
+/// # Errors
+/// Those of reading a named file, and [`InvalidInput`](ErrorKind::InvalidInput) for one without
+/// certificates; [`NotFound`](ErrorKind::NotFound) if no authority is known.
+pub(super) fn configuration(
+    options: &RemoteOptions,
+    of_profile: Option<&Path>,
+) -> Result<ClientConfig> {
+    let mut named = Vec::new();
+    if let Some(path) = options.env("SSL_CERT_FILE") {
+        named.extend(certificates("SSL_CERT_FILE", Path::new(&path))?);
+    }
+    let bundle = options.env("AWS_CA_BUNDLE");
+    let bundle = match &bundle {
+        Some(path) => Some(("AWS_CA_BUNDLE", Path::new(path))),
+        None => of_profile.map(|path| ("the ca_bundle of the AWS profile", path)),
+    };
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    for error in native.errors {
+        tracing::warn!(%error, "some root certificates cannot be read");
+    }
+    if let Some((what, path)) = bundle {
+        named.extend(certificates(what, path)?);
+    }
+    roots.add_parsable_certificates(named.iter().cloned());
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // AES-128 first, as in browsers: as safe as AES-256 against known attacks, and a quarter
+    // cheaper.
+    provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+    let provider = Arc::new(provider);
+    let verifier = NamedCertificates::verifier(Arc::clone(&provider), roots, named)?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::new(ErrorKind::Unsupported, "TLS cannot be set up").with_source(e))?;
+    let config = config.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(config.with_no_client_auth())
+}
+
+fn is_aes_128(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
+/// The certificates in the file at `path`, which `what` names.
+fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let bytes = read_named(what, path, "file of certificates")?;
+    let found = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    let unusable = || {
+        let sentence = format!(
+            "{what} cannot be used: {} holds no certificates in the PEM format (-----BEGIN \
+             CERTIFICATE-----); check the path",
+            path.display()
+        );
+        Error::invalid_input(sentence)
+    };
+    match found {
+        Ok(found) if found.is_empty() => Err(unusable()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(unusable().with_source(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_without_certificates_is_an_error_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let [empty, missing] = ["empty", "missing"].map(|name| directory.path().join(name));
+        std::fs::write(&empty, "no certificate").unwrap();
+        for (path, kind) in [
+            (directory.path(), ErrorKind::InvalidInput),
+            (&empty, ErrorKind::InvalidInput),
+            (&missing, ErrorKind::NotFound),
+        ] {
+            let text = path.to_str().unwrap();
+            for variable in ["SSL_CERT_FILE", "AWS_CA_BUNDLE"] {
+                let options = RemoteOptions::with_variables(&[(variable, text)]);
+                let error = configuration(&options, None).unwrap_err();
+                assert_eq!(error.kind(), kind, "{error}");
+                let error = error.to_string();
+                assert!(error.starts_with(variable) && error.contains(text), "{error}");
+            }
+            let nothing = RemoteOptions::with_variables(&[]);
+            let error = configuration(&nothing, Some(path)).unwrap_err().to_string();
+            assert!(error.starts_with("the ca_bundle of the AWS profile"), "{error}");
+        }
+        // The variable comes before the profile.
+        let options = RemoteOptions::with_variables(&[("AWS_CA_BUNDLE", empty.to_str().unwrap())]);
+        let error = configuration(&options, Some(&missing)).unwrap_err().to_string();
+        assert!(error.starts_with("AWS_CA_BUNDLE"), "{error}");
+    }
+}
