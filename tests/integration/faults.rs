@@ -119,11 +119,28 @@ fn truncated_and_over_long_bodies_are_found_however_they_are_framed() {
 fn answers_with_another_range_are_never_used() {
     let model = Model::small();
     type Change = fn(&Request) -> Reply;
-    let ranges: [(Change, &str); 5] = [
-        (|request| request.right().without("Content-Range"), "none"),
-        (|request| request.right().with("Content-Range", "bytes 0-65535/*"), "from the start"),
-        (|request| request.right().with("Content-Range", "lines 1-2/3"), "no bytes"),
-        (|request| request.right().with("Content-Range", "bytes 5-2/9"), "backwards"),
+    let (another, invalid) = ("another range", "the invalid header Content-Range");
+    let ranges: [(Change, &str, &str); 6] = [
+        (
+            |request| request.right().without("Content-Range"),
+            "none",
+            "without the header Content-Range",
+        ),
+        (
+            |request| {
+                let parts = "multipart/byteranges; boundary=x";
+                request.right().without("Content-Range").with("Content-Type", parts)
+            },
+            "several parts",
+            "with several parts (multipart/byteranges)",
+        ),
+        (
+            |request| request.right().with("Content-Range", "bytes 0-65535/*"),
+            "from the start",
+            another,
+        ),
+        (|request| request.right().with("Content-Range", "lines 1-2/3"), "no bytes", invalid),
+        (|request| request.right().with("Content-Range", "bytes 5-2/9"), "backwards", invalid),
         (
             |request| {
                 let (first, last) = request.range().unwrap();
@@ -134,13 +151,45 @@ fn answers_with_another_range_are_never_used() {
                     .changed(|body| body.truncate(body.len() - 1))
             },
             "one byte less",
+            another,
         ),
     ];
-    for (broken, what) in ranges {
+    for (broken, what, says) in ranges {
         assert_eq!(model.recovers(once(broken)), [("wrong range", 1)].into(), "{what}");
         let (kind, sentence, requests) = model.fails(move |_, request| broken(request));
         assert_eq!((kind, requests), (ErrorKind::Io, 3), "{what}: {sentence}");
-        assert!(sentence.contains("another range"), "{sentence}");
+        assert!(sentence.contains(says), "{what}: {sentence}");
+    }
+}
+
+/// `Content-Range: bytes 0-9/*` is a legal response of a server that does not know the length yet. It
+/// was called "another range", and a broken cache was suspected. A HEAD request tells the length.
+#[test]
+fn a_length_that_ranges_do_not_tell_is_requested_by_head() {
+    let model = Model::small();
+    fn unknown(request: &Request) -> Reply {
+        let (first, last) = request.range().unwrap();
+        let last = last.min(Model::small().file.len() - 1);
+        request.right().with("Content-Range", format!("bytes {first}-{last}/*"))
+    }
+    let serve = |script: fn(&Request) -> Reply| {
+        FaultServer::start(model.file.clone(), move |_, request| match request.method.as_str() {
+            "HEAD" => script(request),
+            _ => unknown(request),
+        })
+    };
+    let server = serve(Request::right);
+    assert!(model.load(&loader(), &server.url()).unwrap().retries.is_empty());
+    assert_eq!(server.seen().iter().filter(|request| request.method == "HEAD").count(), 1);
+    // No length, or that of another version.
+    let replies: [(fn(&Request) -> Reply, &str); 2] = [
+        (|_| Reply::new(405), "does not say how long the object is"),
+        (|request| request.right().with("ETag", "\"two\""), "replaced the object while it was"),
+    ];
+    for (reply, part) in replies {
+        let server = serve(reply);
+        let error = model.load(&loader(), &server.url()).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains(&server.url()), "{error}");
     }
 }
 

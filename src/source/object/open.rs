@@ -4,11 +4,12 @@ use super::body_writer::BodyWriter;
 use super::identity::ObjectIdentity;
 use super::range::{self, ContentRange};
 use super::receive::{NoSocketReader, Receiver};
-use crate::source::http::{Attempted, Client};
+use crate::source::http::{Attempted, Client, TransportError};
 use crate::source::stop::Stop;
 use crate::source::store::Store;
+use crate::source::store::requests::request;
 use bytes::Bytes;
-use http::{StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use std::sync::Arc;
 
 /// An object that was just opened.
@@ -39,21 +40,24 @@ pub(super) async fn open_once(
     known: Option<&ObjectIdentity>,
 ) -> Attempted<Option<Opened>> {
     let (pool, uri) = (client.pool(), store.url(key)?);
-    let mut request = range::request(uri.clone(), 0, first_bytes);
+    let mut asked = range::request(uri.clone(), 0, first_bytes);
     if let Some(known) = known {
-        known.require_changed(request.headers_mut());
+        known.require_changed(asked.headers_mut());
     }
-    let mut answered = client.attempt(pool, store, request, true).await?;
+    let mut answered = client.attempt(pool, store, asked, true).await?;
     let (status, headers) = (answered.response.status(), answered.response.headers());
     let body_bytes = answered.response.body().left();
+    let range = ContentRange::of(headers);
     let total_bytes = match status {
         StatusCode::NOT_MODIFIED if known.is_some() => {
             answered.keep_connection(pool);
             return Ok(None);
         }
-        StatusCode::PARTIAL_CONTENT => ContentRange::of(headers)
-            .and_then(|range| range.total_bytes)
-            .ok_or_else(|| range::wrong_range(&answered.origin))?,
+        StatusCode::PARTIAL_CONTENT => match range {
+            Some(ContentRange { total_bytes: Some(total_bytes), .. }) => total_bytes,
+            Some(_) => length_by_head(client, store, key, headers).await?,
+            None => return Err(range::wrong_range(&answered.origin, headers)),
+        },
         // A server may send the whole object if it is not longer than the range.
         StatusCode::OK => body_bytes
             .filter(|&bytes| bytes <= first_bytes)
@@ -61,14 +65,16 @@ pub(super) async fn open_once(
         StatusCode::RANGE_NOT_SATISFIABLE if range::unsatisfied_total(headers) == Some(0) => {
             return Ok(Some(Opened::without_bytes(ObjectIdentity::of(headers, 0))));
         }
-        StatusCode::RANGE_NOT_SATISFIABLE => return Err(range::wrong_range(&answered.origin)),
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            return Err(range::wrong_range(&answered.origin, headers));
+        }
         _ => return Err(client.error_response(pool, answered).await.into()),
     };
     let identity = ObjectIdentity::of(headers, total_bytes);
     let len = first_bytes.min(total_bytes);
     range::refuse_encoding(headers, &answered.origin)?;
     if !range::fits(&answered.response, 0, len) {
-        return Err(range::wrong_range(&answered.origin));
+        return Err(range::wrong_range(&answered.origin, headers));
     }
     if len == 0 {
         return Ok(Some(Opened::without_bytes(identity)));
@@ -81,4 +87,33 @@ pub(super) async fn open_once(
     let route = answered.redirected_from(&uri);
     answered.keep_connection(pool);
     Ok(Some(Opened { identity, route, first: writer.into_bytes() }))
+}
+
+/// The length of the object by a HEAD request, for a server whose responses to ranges do not tell it
+/// (`Content-Range: bytes 0-9/*`). `first` are the headers of such a response.
+///
+/// # Errors
+/// When the server does not tell it so either, or the object was replaced meanwhile.
+async fn length_by_head(
+    client: &Arc<Client>,
+    store: &dyn Store,
+    key: &str,
+    first: &HeaderMap,
+) -> Attempted<u64> {
+    let (pool, request) = (client.pool(), request(Method::HEAD, store.url(key)?));
+    let answered = client.attempt(pool, store, request, true).await?;
+    let (status, headers) = (answered.response.status(), answered.response.headers());
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(client.error_response(pool, answered).await.into());
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let length = length.and_then(|length| length.parse().ok());
+    let length = length.filter(|_| status == StatusCode::OK);
+    let length = length.ok_or_else(|| range::no_length(&answered.origin))?;
+    if ObjectIdentity::of(headers, length) != ObjectIdentity::of(first, length) {
+        let sentence = format!("{} replaced the object while it was opened", answered.origin);
+        return Err(TransportError::transient("replaced", sentence).into());
+    }
+    answered.keep_connection(pool);
+    Ok(length)
 }

@@ -87,15 +87,47 @@ pub(super) fn fits(response: &Response<Body>, offset: u64, len: u64) -> bool {
         && response.body().left().is_none_or(|bytes| bytes == len)
 }
 
-/// The error of a response with another range than was requested, as some caches send it. It is
-/// retried.
-pub(super) fn wrong_range(origin: &ServerOrigin) -> AttemptError {
-    let sentence = format!(
-        "{origin} answers with another range than it was asked for; is a broken cache or proxy in \
-         between?"
-    );
+/// The error of a response (206) whose `headers` do not say that its body is the requested range, as
+/// some caches and proxies send it. It is retried.
+///
+/// A body of the right length but without `Content-Range` is refused too: nothing says which bytes of
+/// the object it has. The crate object_store does the same.
+pub(super) fn wrong_range(origin: &ServerOrigin, headers: &HeaderMap) -> AttemptError {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_multipart = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/"));
+    let remedy =
+        "check the server, and each cache or proxy in between, or download the object first";
+    let sentence = match headers.get(header::CONTENT_RANGE) {
+        _ if is_multipart => format!(
+            "{origin} answers a request for one range with several parts (multipart/byteranges); \
+             {remedy}"
+        ),
+        None => format!(
+            "{origin} answers a request for a range without the header Content-Range, so nothing \
+             says which bytes it sends; {remedy}"
+        ),
+        Some(range) if ContentRange::of(headers).is_none() => format!(
+            "{origin} answers a request for a range with the invalid header Content-Range {range:?}; \
+             {remedy}"
+        ),
+        Some(range) => format!(
+            "{origin} answers with another range than it was asked for ({range:?}), or with a body of \
+             another length; {remedy}"
+        ),
+    };
     TransportError { attempts_max: Some(3), ..TransportError::transient("wrong range", sentence) }
         .into()
+}
+
+/// The error of a server that does not tell how long an object is. Nothing can be read from the end
+/// of a range alone, since a server may send less than was asked for.
+pub(super) fn no_length(origin: &ServerOrigin) -> AttemptError {
+    let sentence = format!(
+        "{origin} does not say how long the object is: its Content-Range ends in /*, and a HEAD \
+         request gives no Content-Length; serve it from a server that does (nginx and every object \
+         store do), or download it first"
+    );
+    unsupported(sentence)
 }
 
 /// The error of a server that ignores ranges and sends the whole object.
@@ -141,6 +173,23 @@ mod tests {
         }
         assert_eq!(unsatisfied_total(&headers("bytes */10")), Some(10));
         assert_eq!(unsatisfied_total(&headers("bytes 0-9/10")), None);
+    }
+
+    /// All of these were called "another range", and a broken cache was suspected.
+    #[test]
+    fn the_error_of_a_wrong_range_says_what_is_wrong() {
+        let origin = ServerOrigin::of(&Uri::from_static("http://h/"));
+        let told = |pairs: &[(header::HeaderName, &'static str)]| {
+            let pair = |(name, value): &(header::HeaderName, &'static str)| {
+                (name.clone(), HeaderValue::from_static(value))
+            };
+            wrong_range(&origin, &pairs.iter().map(pair).collect()).to_string()
+        };
+        let multipart = (header::CONTENT_TYPE, "multipart/byteranges; boundary=x");
+        assert!(told(&[multipart]).contains("several parts"));
+        assert!(told(&[]).contains("without the header Content-Range"));
+        assert!(told(&[(header::CONTENT_RANGE, "0-9")]).contains("invalid header Content-Range"));
+        assert!(told(&[(header::CONTENT_RANGE, "bytes 0-9/10")]).contains("another range"));
     }
 
     #[test]

@@ -346,7 +346,7 @@ impl Object {
         }
         match range::fits(&answered.response, wanted.offset, wanted.len) {
             true => Ok(answered),
-            false => Err(range::wrong_range(origin)),
+            false => Err(range::wrong_range(origin, headers)),
         }
     }
 }
