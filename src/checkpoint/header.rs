@@ -55,7 +55,8 @@ pub(super) fn read(source: Arc<dyn Source>, shard: u32, keys: &NameKeys) -> Resu
     // At most the file's length, as read_text has checked.
     let data_offset_bytes = LENGTH_BYTES + text.len() as u64;
     let data_bytes = source.len_bytes() - data_offset_bytes;
-    let header = parse(&text, data_bytes).map_err(|reason| invalid(source.as_ref(), reason))?;
+    let header = parse(&text, data_bytes)
+        .map_err(|reason| invalid(source.as_ref(), format_args!("{reason}{}", remedy(&reason))))?;
     let hashes = header.tensors.iter().map(|entry| keys.hash(&entry.name)).collect();
     let tensors = header.tensors.into_iter();
     let tensors = tensors.map(|entry| tensor_info(entry, shard, data_offset_bytes)).collect();
@@ -100,6 +101,18 @@ fn tensor_info(entry: HeaderEntry, shard: u32, data_offset_bytes: u64) -> Tensor
     }
 }
 
+/// What to do about a header that is invalid for `reason`.
+fn remedy(reason: &str) -> &'static str {
+    match reason.ends_with('?') {
+        true => "", // it asks about the download
+        false => REMEDY,
+    }
+}
+
+/// What to do about an invalid header.
+pub(super) const REMEDY: &str =
+    "; download the file again, or write it again with the safetensors library";
+
 fn invalid(source: &dyn Source, reason: impl Display) -> Error {
     Error::new(ErrorKind::InvalidCheckpoint, format!("{}: {reason}", source.location()))
 }
@@ -112,6 +125,7 @@ fn read_text(source: &dyn Source) -> Result<Vec<u8>> {
     }
     let mut length = [0; LENGTH_BYTES as usize];
     read_exact(source, &mut length, 0)?;
+    check_limit(source, length)?;
     let header_bytes =
         checked_length(length, file_bytes).map_err(|reason| invalid(source, reason))?;
     let mut text = Vec::new();
@@ -123,6 +137,27 @@ fn read_text(source: &dyn Source) -> Result<Vec<u8>> {
     text.resize(header_bytes, 0);
     read_exact(source, &mut text, LENGTH_BYTES)?;
     Ok(text)
+}
+
+/// Checks that a header which is too long is none at all: a text that begins like one says that the
+/// file is a safetensors file.
+fn check_limit(source: &dyn Source, length: [u8; 8]) -> Result<()> {
+    const START: &[u8; 2] = b"{\"";
+    let header_bytes = u64::from_le_bytes(length);
+    let mut start = [0; START.len()];
+    if header_bytes <= MAX_HEADER_BYTES || source.len_bytes() < LENGTH_BYTES + start.len() as u64 {
+        return Ok(());
+    }
+    read_exact(source, &mut start, LENGTH_BYTES)?;
+    if start != *START {
+        return Ok(());
+    }
+    let reason = format!(
+        "the header has {header_bytes} bytes, more than the limit of 100 MB ({MAX_HEADER_BYTES} \
+         bytes) that the safetensors format has; write the tensors to several files, or shorten \
+         __metadata__"
+    );
+    Err(invalid(source, reason))
 }
 
 fn read_exact(source: &dyn Source, into: &mut [u8], offset: u64) -> Result<()> {
@@ -180,7 +215,9 @@ fn kind_of_file(bytes: [u8; 8]) -> &'static str {
             "it looks like JSON, not a safetensors file (the name of an index ends in \
              .safetensors.index.json)"
         }
-        [b'<', ..] => "it looks like a web page, not a safetensors file",
+        [b'<', ..] => {
+            "it looks like a web page, not a safetensors file (the URL of a directory ends in /)"
+        }
         _ => "it is not a safetensors file",
     }
 }

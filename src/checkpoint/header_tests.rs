@@ -12,6 +12,16 @@ fn fact(bytes: Vec<u8>) -> String {
     error.to_string().strip_prefix("model.safetensors: ").unwrap().to_owned()
 }
 
+/// As [`fact`], for a header whose text is wrong. The sentence ends with the remedy, which is left out.
+fn fact_of_text(bytes: Vec<u8>) -> String {
+    let fact = fact(bytes);
+    if fact.ends_with("was its download finished?") {
+        return fact;
+    }
+    let remedy = "; download the file again, or write it again with the safetensors library";
+    fact.strip_suffix(remedy).unwrap_or_else(|| panic!("no remedy: {fact}")).to_owned()
+}
+
 fn a(rest: &str) -> String {
     format!(r#"{{"a":{rest}}}"#)
 }
@@ -35,7 +45,11 @@ fn wrong_lengths() {
             "the file has 7 bytes, too few for the 8 bytes that a safetensors file begins with; \
              was its download finished?",
         ),
-        (length(0, 0), "the header is empty; the shortest valid header is {}"),
+        (
+            length(0, 0),
+            "the header is empty; the shortest valid header is {}; download the file again, or \
+             write it again with the safetensors library",
+        ),
         (
             length(3, 2),
             "the first 8 bytes give a header of 3 bytes, but 2 follow; the file is truncated or \
@@ -98,7 +112,7 @@ fn wrong_text() {
             "the header is invalid: \"__metadata__\" occurs twice in the header at line 1 column 33",
         ),
     ] {
-        assert_eq!(fact(file_of(header, 0)), expected);
+        assert_eq!(fact_of_text(file_of(header, 0)), expected);
     }
 }
 
@@ -157,7 +171,7 @@ fn wrong_entries() {
         (r#"{"x":"\ud800"}"#.into(), "unexpected end of hex escape at line 1 column 18"),
     ] {
         let expected = format!("the header is invalid: tensor \"a\": {expected}");
-        assert_eq!(fact(file_of(a(&entry).as_bytes(), 1)), expected);
+        assert_eq!(fact_of_text(file_of(a(&entry).as_bytes(), 1)), expected);
     }
 }
 
@@ -242,7 +256,7 @@ fn wrong_layouts() {
         ),
     ] {
         let header = format!("{{{}}}", entries.join(","));
-        assert_eq!(fact(file_of(header.as_bytes(), data_bytes)), expected);
+        assert_eq!(fact_of_text(file_of(header.as_bytes(), data_bytes)), expected);
     }
 }
 
@@ -282,5 +296,20 @@ fn a_source_that_shrinks_has_changed() {
 #[test]
 fn names_of_any_length_make_short_messages() {
     let header = format!("{{{}}}", entry(&"x".repeat(1 << 20), "U8", "[]", 1, 2));
-    assert!(fact(file_of(header.as_bytes(), 2)).len() < 400);
+    assert!(fact_of_text(file_of(header.as_bytes(), 2)).len() < 400);
+}
+
+/// A file whose header has 108 MB, as trainings with long metadata write them, was "not a safetensors
+/// file".
+#[test]
+fn a_header_that_is_too_long_is_told_apart_from_no_header() {
+    let header = [&100_000_001_u64.to_le_bytes()[..], b"{\"__metadata__\":{"].concat();
+    let told = fact(header);
+    assert!(told.starts_with("the header has 100000001 bytes, more than the limit of 100 MB"));
+    assert!(
+        told.ends_with("write the tensors to several files, or shorten __metadata__"),
+        "{told}"
+    );
+    let other = [&100_000_001_u64.to_le_bytes()[..], b"{ no header"].concat();
+    assert!(fact(other).ends_with("it is not a safetensors file"));
 }

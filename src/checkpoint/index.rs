@@ -114,7 +114,12 @@ impl Index {
             Quoted(&self.weight_map.shards[shard]),
             self.first_tensor_of(shard),
         );
-        Error::new(ErrorKind::NotFound, sentence).with_source(cause)
+        let error = Error::new(ErrorKind::NotFound, sentence);
+        match &self.location {
+            // The cause would say once more that there is no such file.
+            Location::File(_) => error,
+            Location::Object(_) => error.with_source(cause),
+        }
     }
 
     /// Whether the index names no tensor.
@@ -184,10 +189,12 @@ impl Index {
 
     fn not_in(&self, name: &str, shard: usize, reason: impl Display) -> Error {
         let (name, shard) = (Quoted(name), Quoted(&self.weight_map.shards[shard]));
-        invalid(
-            &self.location,
-            format_args!("the index says that tensor {name} is in the shard {shard}, {reason}"),
-        )
+        let sentence = format!(
+            "{}: the index says that tensor {name} is in the shard {shard}, {reason}; load it \
+             without --strict to go by what the shards hold",
+            self.location
+        );
+        Error::new(ErrorKind::InvalidCheckpoint, sentence)
     }
 
     fn check_file_names(&self) -> Result<()> {
@@ -213,7 +220,9 @@ impl Index {
 }
 
 fn invalid(location: &Location, reason: impl Display) -> Error {
-    Error::new(ErrorKind::InvalidCheckpoint, format!("{location}: {reason}"))
+    let sentence =
+        format!("{location}: {reason}; download the index again, or name its shards instead of it");
+    Error::new(ErrorKind::InvalidCheckpoint, sentence)
 }
 
 /// Reads an index object. Memory grows with the bytes received, whatever length the server reports.

@@ -99,7 +99,8 @@ impl Checkpoint {
             let opened = opener.open(&files.shards[number].location);
             opened.map_err(|error| files.explain(number, error))
         };
-        let mut checkpoint = Self::read(files.shards.len(), threads, open, &files.indexes)?;
+        let remedy = if options.all_files { WITHOUT_ALL_FILES } else { ONE_CHECKPOINT };
+        let mut checkpoint = Self::read(files.shards.len(), threads, open, &files.indexes, remedy)?;
         // With `verify`, a source without a checksum is a file that a store maps an object to.
         checkpoint.verifiable = opener.options.verify;
         let (tensors, shards) = (&checkpoint.tensors, &checkpoint.shards);
@@ -119,7 +120,13 @@ impl Checkpoint {
         if sources.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }
-        Self::read(sources.len(), cores(), |number| Ok(sources[number].clone()), &[])
+        Self::read(
+            sources.len(),
+            cores(),
+            |number| Ok(sources[number].clone()),
+            &[],
+            ONE_CHECKPOINT,
+        )
     }
 
     /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source
@@ -136,7 +143,8 @@ impl Checkpoint {
         let pieces = |(shard, (source, start))| {
             header::of_pieces(source, shard as u32, start, piece_bytes, &keys)
         };
-        Self::assemble(sources.into_iter().enumerate().map(pieces).collect(), keys, &[])
+        let headers = sources.into_iter().enumerate().map(pieces).collect();
+        Self::assemble(headers, keys, &[], ONE_CHECKPOINT)
     }
 
     /// Reads the headers of `count` shards, whose sources `open` returns, on up to `threads` threads.
@@ -145,6 +153,7 @@ impl Checkpoint {
         threads: usize,
         open: impl Fn(usize) -> Result<Arc<dyn Source>> + Sync,
         indexes: &[IndexFile],
+        remedy_of_repeated: &str,
     ) -> Result<Checkpoint> {
         if count > MAX_TENSORS {
             return Err(Error::invalid_input(format!("{count} shards are too many")));
@@ -152,10 +161,16 @@ impl Checkpoint {
         let keys = NameKeys::default();
         let read = |number| header::read(open(number)?, number as u32, &keys);
         let headers = parallel::try_map(count, threads, read)?;
-        Self::assemble(headers, keys, indexes)
+        Self::assemble(headers, keys, indexes, remedy_of_repeated)
     }
 
-    fn assemble(headers: Vec<Header>, keys: NameKeys, indexes: &[IndexFile]) -> Result<Checkpoint> {
+    /// The checkpoint of these shards. `remedy_of_repeated` is for a tensor that two of them have.
+    fn assemble(
+        headers: Vec<Header>,
+        keys: NameKeys,
+        indexes: &[IndexFile],
+        remedy_of_repeated: &str,
+    ) -> Result<Checkpoint> {
         let count = headers.iter().map(|header| header.tensors.len()).sum();
         if count > MAX_TENSORS {
             let sentence = format!("the checkpoint has {count} tensors, more than {MAX_TENSORS}");
@@ -177,7 +192,7 @@ impl Checkpoint {
             }
             built => built,
         };
-        let tensors = tensors.map_err(|names| repeated(&shards, &names))?;
+        let tensors = tensors.map_err(|names| repeated(&shards, &names, remedy_of_repeated))?;
         set_ranges(&mut shards, tensors.all());
         let merged_metadata = (shards.len() != 1).then(|| merge_metadata(&shards));
         let verifiable = shards.iter().all(|shard| shard.source.verifier().is_some());
@@ -260,16 +275,20 @@ fn set_ranges(shards: &mut [Shard], tensors: &[TensorInfo]) {
     }
 }
 
+/// The remedies for a tensor that two shards have.
+const ONE_CHECKPOINT: &str = "name only files that belong to one checkpoint";
+const WITHOUT_ALL_FILES: &str = "leave --all-files out, so that one checkpoint of the directory is \
+                                 read, or name the files";
+
 /// The error for two tensors of the same name.
-fn repeated(shards: &[Shard], repeated: &RepeatedName) -> Error {
+fn repeated(shards: &[Shard], repeated: &RepeatedName, remedy: &str) -> Error {
     let [first, second] = repeated.positions.map(|position| &repeated.tensors[position]);
     let of_first = shards[first.shard()].location();
     let sentence = if first.shard == second.shard {
-        format!("{of_first}: {}", header::occurs_twice(&first.name))
+        format!("{of_first}: {}{}", header::occurs_twice(&first.name), header::REMEDY)
     } else {
         format!(
-            "tensor {} is both in {of_first} and in {}; name only files that belong to one \
-             checkpoint",
+            "tensor {} is both in {of_first} and in {}; {remedy}",
             Quoted(&first.name),
             shards[second.shard()].location()
         )

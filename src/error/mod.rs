@@ -54,6 +54,13 @@ impl Error {
         self
     }
 
+    /// Returns this error with `text` at the end of its sentence.
+    #[must_use]
+    pub(crate) fn adding(mut self, text: impl fmt::Display) -> Self {
+        self.context.push_str(&shown(text));
+        self
+    }
+
     /// Creates the error for an I/O error that occurred while `doing` something, for example
     /// `"open model.safetensors"`.
     ///

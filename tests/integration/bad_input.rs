@@ -47,11 +47,17 @@ fn entry(name: &str, begin: u64, end: u64) -> String {
     format!(r#""{name}":{{"dtype":"U8","shape":[{len}],"data_offsets":[{begin},{end}]}}"#)
 }
 
-/// Checks the error for a file with these entries and `data_bytes` after the header.
+/// What follows a fact about a header, and one about an index.
+const OF_HEADER: &str = "; download the file again, or write it again with the safetensors library";
+const OF_INDEX: &str = "; download the index again, or name its shards instead of it";
+
+/// Checks the error for a file with these entries and `data_bytes` after the header. The remedy follows
+/// the `sentence`, unless that asks whether the download was finished.
 #[track_caller]
 fn assert_entries_refused(entries: &[String], data_bytes: usize, sentence: &str) {
     let header = format!("{{{}}}", entries.join(","));
-    assert_bytes_refused(&raw_file(header, &vec![1; data_bytes]), sentence);
+    let remedy = if sentence.ends_with('?') { "" } else { OF_HEADER };
+    assert_bytes_refused(&raw_file(header, &vec![1; data_bytes]), &format!("{sentence}{remedy}"));
 }
 
 #[test]
@@ -203,7 +209,7 @@ fn a_header_that_is_not_a_json_object_of_tensors_is_refused() {
         let directory = directory();
         let path = directory.path().join("a.safetensors");
         fs::write(&path, raw_file(header, b"")).unwrap();
-        let sentence = format!("{}: {fact}", path.display());
+        let sentence = format!("{}: {fact}{OF_HEADER}", path.display());
         let error = Checkpoint::open(&path).unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidCheckpoint, sentence));
         let message = run(ringload().arg("load").arg(&path)).failure();
@@ -331,7 +337,8 @@ fn an_index_that_does_not_fit_its_shards_is_refused() {
     let strictly = |fact: &str| {
         let error = Loader::new().strict(true).open(&index).unwrap_err();
         let sentence = format!(
-            "{}: the index says that tensor \"u\" is in the shard \"b.safetensors\", {fact}",
+            "{}: the index says that tensor \"u\" is in the shard \"b.safetensors\", {fact}; load \
+             it without --strict to go by what the shards hold",
             index.display()
         );
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidCheckpoint, sentence));
@@ -352,7 +359,9 @@ fn an_index_that_does_not_fit_its_shards_is_refused() {
         assert_refused(
             &index,
             ErrorKind::InvalidCheckpoint,
-            &format!("{{}}: the index gives tensor \"t\" the file {file:?}, which {fact}"),
+            &format!(
+                "{{}}: the index gives tensor \"t\" the file {file:?}, which {fact}{OF_INDEX}"
+            ),
         );
     }
     for (text, fact) in [
@@ -365,6 +374,6 @@ fn an_index_that_does_not_fit_its_shards_is_refused() {
     ] {
         fs::write(&index, text).unwrap();
         let error = Checkpoint::open(&index).unwrap_err();
-        assert_eq!(error.to_string(), format!("{}: {fact}", index.display()));
+        assert_eq!(error.to_string(), format!("{}: {fact}{OF_INDEX}", index.display()));
     }
 }

@@ -59,6 +59,8 @@ mod hub;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod identities;
 #[cfg(all(feature = "cli", feature = "s3"))]
+mod naming;
+#[cfg(all(feature = "cli", feature = "s3"))]
 mod pinning;
 #[cfg(feature = "cli")]
 mod process_limits;

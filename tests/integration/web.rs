@@ -116,7 +116,7 @@ fn inspecting_takes_one_small_request_a_shard() {
 
 /// Makes a certificate authority in `directory`, and a certificate of it for this machine.
 /// False where there is no nginx to use it.
-fn certify(directory: &Path) -> bool {
+pub fn certify(directory: &Path) -> bool {
     if crate::common::servers::nginx().is_none() {
         return false;
     }
@@ -134,7 +134,8 @@ fn certify(directory: &Path) -> bool {
     true
 }
 
-fn start_tls(certificates: &Path, protocols: &str) -> Option<Nginx> {
+/// nginx with the certificate in `certificates`.
+pub fn start_tls(certificates: &Path, protocols: &str) -> Option<Nginx> {
     let certificates = certificates.display();
     let body = format!(
         "ssl_certificate {certificates}/server.pem;\nssl_certificate_key {certificates}/server.key;\n\

@@ -1,9 +1,11 @@
 //! The files of a checkpoint, as resolving the locations collects them.
 
-use super::selection::{DirectorySelection, SHARD_SUFFIX, has_suffix, select, usual_names};
+use super::selection::{
+    DirectorySelection, SHARD_SUFFIX, check_variant, has_suffix, is_index, select, usual_names,
+};
 use crate::checkpoint::index::Index;
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::Location;
+use crate::location::{Location, ObjectUri};
 use crate::options::CheckpointOptions;
 use crate::source::Opener;
 use std::collections::{HashMap, HashSet};
@@ -54,10 +56,16 @@ impl Files {
     /// Adds to `error`, with which shard `number` failed to open, the reason why the shard was
     /// expected.
     pub(in crate::checkpoint) fn explain(&self, number: usize, error: Error) -> Error {
+        let ShardFile { location, named_by } = &self.shards[number];
+        if let (ShardNamedBy::User, Location::Object(uri)) = (named_by, location)
+            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+        {
+            return error.adding(web_hint(uri));
+        }
         if error.kind() != ErrorKind::NotFound {
             return error;
         }
-        match &self.shards[number].named_by {
+        match named_by {
             ShardNamedBy::User => error,
             ShardNamedBy::Index(index, position) => {
                 self.indexes[*index].index.missing(*position, error)
@@ -66,6 +74,26 @@ impl Files {
                 not_found_unlisted(directory, self.options.variant.as_deref(), error)
             }
         }
+    }
+
+    /// Checks that the options fit `location`, which is not a directory.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a file of another variant than is wanted, and for
+    /// an index if all files are to be read without it.
+    pub(super) fn check_named(&self, location: &Location) -> Result<()> {
+        let name = match location {
+            Location::File(path) => path.file_name().unwrap_or_default(),
+            Location::Object(uri) => OsStr::new(uri.name()),
+        };
+        if self.options.all_files && is_index(name) {
+            let sentence = format!(
+                "--all-files reads the files of a directory without its index, and {location} is an \
+                 index; leave --all-files out, or name the directory"
+            );
+            return Err(Error::invalid_input(sentence));
+        }
+        check_variant(location, name, self.options.variant.as_deref())
     }
 
     /// Reads the index at `location` and adds its shards.
@@ -166,6 +194,21 @@ fn is_shard(location: &Location) -> bool {
     match location {
         Location::File(path) => has_suffix(path.as_os_str(), SHARD_SUFFIX),
         Location::Object(uri) => has_suffix(OsStr::new(uri.name()), SHARD_SUFFIX),
+    }
+}
+
+/// What a user of a web server may have meant by a URL that names no object; empty for other stores.
+fn web_hint(uri: &ObjectUri) -> &'static str {
+    match uri.name() {
+        _ if !uri.is_url() => "",
+        name if name.contains(['*', '[']) => {
+            "; web servers do not list their files, so patterns do not work there: name the files, \
+             their index, or the directory with a slash at its end"
+        }
+        name if !has_suffix(OsStr::new(name), SHARD_SUFFIX) => {
+            "; the URL of a directory ends in a slash"
+        }
+        _ => "",
     }
 }
 

@@ -40,7 +40,9 @@ use crate::source::Opener;
 /// # Errors
 /// [`NotFound`](crate::ErrorKind::NotFound) for a directory without safetensors files, one that lacks
 /// numbered shards, and a pattern that matches nothing; [`InvalidInput`](crate::ErrorKind::InvalidInput)
-/// if there is no location or a pattern is malformed; the errors of reading directories and indexes.
+/// if there is no location, a pattern is malformed, or an option contradicts another one or a named
+/// file; [`Unsupported`](crate::ErrorKind::Unsupported) if all files of a directory are wanted that a
+/// server does not list; the errors of reading directories and indexes.
 pub(super) fn resolve(
     opener: &Opener,
     options: &CheckpointOptions,
@@ -48,6 +50,10 @@ pub(super) fn resolve(
 ) -> Result<Files> {
     if locations.is_empty() {
         let sentence = "no location was given; name a file, a directory or an index";
+        return Err(Error::invalid_input(sentence));
+    }
+    if options.all_files && options.variant.is_some() {
+        let sentence = "--all-files reads every file and --variant only some; give one of them";
         return Err(Error::invalid_input(sentence));
     }
     let mut files = Files::new(options.clone());

@@ -9,7 +9,7 @@ use super::selection::{
     PATTERN_OPTIONS, SHARD_SUFFIX, has_suffix, is_index, malformed, no_match, usual_names,
 };
 use crate::checkpoint::index::Index;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::source::Opener;
 use std::ffi::OsStr;
@@ -27,6 +27,9 @@ pub(super) fn add(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result
         return add_matches(files, opener, uri, names);
     }
     let name = OsStr::new(uri.name());
+    if is_index(name) || has_suffix(name, SHARD_SUFFIX) {
+        files.check_named(&Location::Object(uri.clone()))?;
+    }
     if is_index(name) {
         return files.add_index(opener, Location::Object(uri.clone()));
     }
@@ -51,13 +54,26 @@ fn add_directory(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result<
             let directory = Location::Object(directory.clone());
             return files.add_directory(opener, &directory, &visible(names), join);
         }
-        _ => add_shard(files, uri),
+        _ => {
+            files.check_named(&Location::Object(uri.clone()))?;
+            add_shard(files, uri);
+        }
     }
     Ok(())
 }
 
 /// Adds the index or shard with the usual name in a directory that the server does not list.
+///
+/// # Errors
+/// [`Unsupported`](ErrorKind::Unsupported) if all files are wanted.
 fn add_unlisted(files: &mut Files, opener: &Opener, directory: &ObjectUri) -> Result<()> {
+    if files.options.all_files {
+        let sentence = format!(
+            "the server of {directory} does not list its files, so --all-files cannot find them; \
+             name the files instead, or leave --all-files out to read the index or model.safetensors"
+        );
+        return Err(Error::new(ErrorKind::Unsupported, sentence));
+    }
     let names = usual_names(files.options.variant.as_deref());
     let [index, file] = names.map(|name| Location::Object(directory.join(&name)));
     match Index::read(opener, index) {
@@ -97,6 +113,7 @@ fn add_matches(
     }
     for name in names {
         let found = uri.join(&name);
+        files.check_named(&Location::Object(found.clone()))?;
         match is_index(OsStr::new(&name)) {
             true => files.add_index(opener, Location::Object(found))?,
             false => add_shard(files, &found),

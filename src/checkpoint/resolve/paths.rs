@@ -27,15 +27,22 @@ pub(super) fn add(files: &mut Files, opener: &Opener, path: &Path) -> Result<()>
 fn add_path(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => add_directory(files, opener, path),
-        Ok(metadata) if metadata.is_file() && path.file_name().is_some_and(is_index) => {
-            files.add_index(opener, path.into())
-        }
+        Ok(metadata) if metadata.is_file() => add_file(files, opener, path),
         // If it is not a file, opening it fails.
         _ => {
             files.add_shard(path.into(), ShardNamedBy::User);
             Ok(())
         }
     }
+}
+
+fn add_file(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
+    files.check_named(&Location::from(path))?;
+    if path.file_name().is_some_and(is_index) {
+        return files.add_index(opener, path.into());
+    }
+    files.add_shard(path.into(), ShardNamedBy::User);
+    Ok(())
 }
 
 fn add_directory(files: &mut Files, opener: &Opener, directory: &Path) -> Result<()> {

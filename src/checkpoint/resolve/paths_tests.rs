@@ -186,11 +186,7 @@ fn a_directory_gives_one_checkpoint() {
             ErrorKind::InvalidCheckpoint,
             "has two complete sets of shards of \"model\"",
         ),
-        (
-            vec![fp16],
-            ErrorKind::NotFound,
-            "of no variant, but files of variant \"fp16\"; choose them with --variant",
-        ),
+        (vec![fp16], ErrorKind::NotFound, "are of a variant (\"fp16\"); choose one with --variant"),
     ] {
         let (got, sentence) = refused(directory(&names).path());
         assert!(got == kind && sentence.contains(part), "{names:?}: {got:?} {sentence}");
@@ -225,7 +221,10 @@ fn a_variant_is_its_index_its_file_or_its_shards() {
     assert_eq!(opened(named), ["model.fp16.safetensors"]);
     let error = open("fp32").unwrap_err().to_string();
     assert!(
-        error.contains("of variant \"fp32\", but files of no variant, of variant \"bf16\""),
+        error.contains(
+            "no *.safetensors file of the variant \"fp32\"; there are files without a variant and \
+             files of other variants (\"bf16\", "
+        ),
         "{error}"
     );
 }

@@ -208,21 +208,56 @@ fn incomplete<N>(directory: &Location, stem: &str, sets: &ShardSets<'_, N>) -> E
 
 /// The error for a directory that has files of other variants only.
 fn other_variants(directory: &Location, wanted: &str, variants: &BTreeSet<&str>) -> Error {
-    let shown = |variant: &&str| match *variant {
-        "" => "of no variant".to_owned(),
-        variant => format!("of variant {}", Quoted(variant)),
+    let named = variants.iter().filter(|variant| !variant.is_empty());
+    let named: Vec<_> =
+        named.take(MAX_VARIANTS_SHOWN).map(|variant| Quoted(variant).to_string()).collect();
+    let named = named.join(", ");
+    let sentence = match (wanted, variants.contains(""), named.as_str()) {
+        ("", ..) => format!(
+            "all *.safetensors files in the directory {directory} are of a variant ({named}); choose \
+             one with --variant"
+        ),
+        (_, true, "") => format!(
+            "the directory {directory} has no *.safetensors file of the variant {}, only files \
+             without a variant; leave --variant out",
+            Quoted(wanted)
+        ),
+        (_, true, _) => format!(
+            "the directory {directory} has no *.safetensors file of the variant {}; there are files \
+             without a variant and files of other variants ({named}); leave --variant out, or name \
+             another one",
+            Quoted(wanted)
+        ),
+        (_, false, _) => format!(
+            "the directory {directory} has no *.safetensors file of the variant {}, only of other \
+             variants ({named}); name one of these with --variant",
+            Quoted(wanted)
+        ),
     };
-    let there: Vec<_> = variants.iter().take(MAX_VARIANTS_SHOWN).map(shown).collect();
-    let remedy = match variants.contains("") {
-        true => "leave --variant out, or name another one",
-        false => "choose them with --variant",
-    };
-    let sentence = format!(
-        "the directory {directory} has no *.safetensors file {}, but files {}; {remedy}",
-        shown(&wanted),
-        there.join(", ")
-    );
     Error::new(ErrorKind::NotFound, sentence)
+}
+
+/// Checks that `name`, a file or index that the user named, is of the `variant` that the user wants.
+/// `--variant` chooses among the files of a directory.
+///
+/// # Errors
+/// [`InvalidInput`](ErrorKind::InvalidInput) if it is not.
+pub(super) fn check_variant(
+    location: &Location,
+    name: &OsStr,
+    variant: Option<&str>,
+) -> Result<()> {
+    let Some(wanted) = variant else { return Ok(()) };
+    let own = name.to_str().and_then(FileName::parse).map(|name| name.variant);
+    if own == Some(wanted) {
+        return Ok(());
+    }
+    let sentence = format!(
+        "--variant chooses among the files of a directory, and {location} is a file that is not of \
+         the variant {}; leave --variant out, or name the directory",
+        Quoted(wanted)
+    );
+    Err(Error::invalid_input(sentence))
 }
 
 /// Whether `name` is that of an index.
