@@ -6,10 +6,11 @@ use super::eviction::{EntryUsage, evict_to, total_bytes, usages};
 use super::files::{DATA, EntryFiles, data_path};
 use super::key;
 use super::pages::{MISSING, PAGE_BYTES, PageChecksums};
+use super::root::CacheRoot;
+use super::trust::Trust;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, LocationText};
 use crate::options::CacheAccess;
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -76,12 +77,21 @@ impl CacheAdmin {
     /// Opens the cache in `directory`.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if the directory does not exist.
+    /// [`NotFound`](ErrorKind::NotFound) if the directory does not exist;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if it holds something other than a cache. An empty
+    /// directory is an empty cache.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         let fail = |e| Error::from_io(format!("open the cache {}", directory.display()), e);
-        if !fs::metadata(&directory).map_err(fail)?.is_dir() {
-            return Err(fail(io::Error::from_raw_os_error(libc::ENOTDIR)));
+        let trust = Trust::new(CacheAccess::Shared);
+        let is_cache = CacheRoot::open(&directory, trust, false).and_then(|root| root.is_cache());
+        if !is_cache.map_err(fail)? {
+            let sentence = format!(
+                "{} is not a cache of ringload: it has files, but neither the CACHEDIR.TAG nor the \
+                 objects of a cache; check --cache-dir and RINGLOAD_CACHE_DIR",
+                directory.display()
+            );
+            return Err(Error::invalid_input(sentence));
         }
         // Nothing is loaded from the entries, so it does not matter who wrote them.
         let (cache, refusal) = CacheDir::open(&directory, CacheAccess::Shared);
@@ -122,6 +132,15 @@ impl CacheAdmin {
     /// Removes all entries, even if they are in use.
     pub(crate) fn discard_all(&self) {
         self.cache.entries().for_each(|entry| self.cache.discard_object(&entry));
+    }
+
+    /// Removes the entries without a single page, even if they are in use. Returns how many bytes the
+    /// others have.
+    pub(crate) fn discard_blank(&self) -> u64 {
+        let (blank, others): (Vec<_>, Vec<_>) =
+            self.entries().into_iter().partition(|entry| entry.present_bytes == 0);
+        blank.iter().for_each(|entry| self.discard_object(&entry.path));
+        others.iter().map(|entry| entry.present_bytes).sum()
     }
 
     /// Removes damaged entries and then the directory, if the cache has no others.

@@ -44,28 +44,8 @@ impl Entries {
     ) -> Option<Arc<Entry>> {
         let name = key::of_identity(identity);
         let checksums = PageChecksums::new(address, &name, identity.len_bytes);
-        if checksums.pages() > PAGES_MAX {
-            self.cache.warn(format!(
-                "{uri} is larger than 16 TiB, the most that the cache takes, so it is not cached"
-            ));
-            return None;
-        }
-        if identity.is_distinctive(PinBy::Auto) && !identity.is_distinctive(pin) {
-            self.cache.warn(format!(
-                "{uri} is not cached, because --pin leaves out the header that identifies it"
-            ));
-            return None;
-        }
-        if !identity.is_distinctive(pin) {
-            self.cache.warn(format!(
-                "{uri} cannot be cached, because its server sends neither an ETag nor a \
-                 Last-Modified header that identifies the object"
-            ));
-            return None;
-        }
-        if self.object_bytes_max.is_some_and(|most| identity.len_bytes > most) {
-            self.cache
-                .warn(format!("{uri} is larger than the cache's size limit, so it is not cached"));
+        if let Some(why) = self.refusal(identity, pin, &checksums) {
+            self.cache.warn(format!("{uri} {why}"));
             return None;
         }
         let mut shared = self.shared.lock();
@@ -90,6 +70,44 @@ impl Entries {
         drop(shared);
         self.mark_used(&entry, validated);
         Some(entry)
+    }
+
+    /// Why an object with `identity` is not cached; `None` if it is.
+    fn refusal(
+        &self,
+        identity: &ObjectIdentity,
+        pin: PinBy,
+        checksums: &PageChecksums,
+    ) -> Option<&'static str> {
+        let (by_pin, by_all) = (identity.is_distinctive(pin), identity.is_distinctive(PinBy::Auto));
+        if checksums.pages() > PAGES_MAX {
+            return Some(
+                "is larger than 16 TiB, the most that the cache takes, so it is not cached",
+            );
+        }
+        if !by_pin && by_all && pin == PinBy::Etag && identity.has_validator(pin) {
+            return Some(
+                "is not cached, because its server marks its ETag as weak (W/), so that the ETag \
+                 alone (--pin etag) does not identify the bytes; --pin auto also takes Last-Modified",
+            );
+        }
+        if !by_pin && by_all {
+            return Some("is not cached, because --pin leaves out the header that identifies it");
+        }
+        if !by_pin && identity.has_validator(PinBy::Auto) {
+            return Some(
+                "cannot be cached, because its server marks its ETag as weak (W/) and sends no \
+                 Last-Modified header, so that nothing identifies its bytes",
+            );
+        }
+        if !by_pin {
+            return Some(
+                "cannot be cached, because its server sends neither an ETag nor a Last-Modified \
+                 header",
+            );
+        }
+        let is_too_large = self.object_bytes_max.is_some_and(|most| identity.len_bytes > most);
+        is_too_large.then_some("is larger than the cache's size limit, so it is not cached")
     }
 
     /// Records that `entry` was used now. With `validated`, also records that its store has

@@ -36,6 +36,8 @@ pub(super) struct Entry {
     pub skips_waiting: AtomicBool,
     /// No page before this one is missing.
     present_up_to: AtomicU64,
+    /// The pages that the store sent when this process opened the object, until a load has read them.
+    sent_at_opening: Mutex<BTreeSet<u64>>,
 }
 
 /// The longest run of pages at the start of a range that are all present or all missing.
@@ -58,7 +60,31 @@ impl Entry {
             fetching: Mutex::default(),
             skips_waiting: AtomicBool::new(false),
             present_up_to: AtomicU64::new(0),
+            sent_at_opening: Mutex::default(),
         }
+    }
+
+    /// Records that the store sent `pages` when the object was opened. The load that follows finds them
+    /// on disk, but does not owe them to the cache.
+    pub fn sent_at_opening(&self, pages: Range<u64>) {
+        self.sent_at_opening.lock().extend(pages);
+    }
+
+    /// How many of the bytes `range`, which a load has read from the disk, were there before this
+    /// process opened the object.
+    pub fn cached_before(&self, range: Range<u64>) -> u64 {
+        let mut sent = self.sent_at_opening.lock();
+        let pages = range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES);
+        let among: Vec<_> = sent.range(pages).copied().collect();
+        let mut bytes = range.end - range.start;
+        for page in among {
+            let (start, end) = (page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+            bytes -= range.end.min(end) - range.start.max(start);
+            if range.end >= end.min(self.checksums.len_bytes) {
+                sent.remove(&page);
+            }
+        }
+        bytes
     }
 
     /// The entry's directory.

@@ -83,6 +83,7 @@ mod entries;
 mod entry;
 mod eviction;
 mod fetch_lock;
+mod file_status;
 mod files;
 mod key;
 mod listing;

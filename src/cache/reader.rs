@@ -107,7 +107,7 @@ impl CachedReader {
         };
         let start = (offset % PAGE_BYTES) as usize;
         window.unfilled_mut()[..bytes].copy_from_slice(&pages[start..start + bytes]);
-        self.access.counters.cached(bytes as u64);
+        self.access.counters.cached(self.entry.cached_before(offset..end));
         (Ok(Attempt { bytes, via: Via::Buffered }), window)
     }
 
@@ -156,8 +156,11 @@ impl CachedReader {
             return (Ok(None), window);
         }
         let bytes = entry.checksums.len_of(&(first..right));
-        self.access.counters.cached(bytes as u64);
-        window.record_path("cache");
+        let cached_bytes = entry.cached_before(offset..offset + bytes as u64);
+        self.access.counters.cached(cached_bytes);
+        if cached_bytes > 0 {
+            window.record_path("cache");
+        }
         (Ok(Some(Attempt { bytes, ..attempt })), window)
     }
 

@@ -6,13 +6,14 @@
 //! does not block, and used only if they are regular files of trusted owners ([`Trust`]). A file that
 //! is written to has no second name, which could be that of another program's file.
 
-use super::trust::Trust;
+use super::file_status::FileStatus;
+use super::trust::{LINK, NOT_REGULAR, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::options::CacheAccess;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
-use nix::sys::stat::{FileStat, Mode, fchmod, fstatat, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -20,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Tells backup programs that the content can be downloaded again (<https://bford.info/cachedir/>), and
 /// ringload that the directory is a cache, in which it may delete.
@@ -39,26 +40,6 @@ pub(super) struct CacheRoot {
     directory: Option<OwnedFd>,
     trust: Trust,
     lacks_openat2: AtomicBool,
-}
-
-/// What a directory has in it.
-#[derive(Debug)]
-pub(super) struct FileStatus {
-    pub is_directory: bool,
-    pub disk_bytes: u64,
-    pub modified: SystemTime,
-}
-
-impl From<FileStat> for FileStatus {
-    fn from(stat: FileStat) -> Self {
-        let seconds = u64::try_from(stat.st_mtime).unwrap_or_default();
-        let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
-        Self {
-            is_directory: stat.st_mode & libc::S_IFMT == libc::S_IFDIR,
-            disk_bytes: u64::try_from(stat.st_blocks).unwrap_or_default() * 512,
-            modified: SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds),
-        }
-    }
 }
 
 impl CacheRoot {
@@ -108,7 +89,16 @@ impl CacheRoot {
     /// anything but a regular file that is to be trusted.
     pub fn file(&self, path: &Path, writable: bool) -> io::Result<File> {
         let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-        let file = File::from(self.open_below(path, access, Mode::empty())?);
+        let file = match self.open_below(path, access, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(error) => {
+                return Err(match error.raw_os_error() {
+                    Some(libc::EISDIR | libc::ENXIO) => refused(path, NOT_REGULAR),
+                    Some(libc::ELOOP) => refused(path, LINK),
+                    _ => error,
+                });
+            }
+        };
         let checked = self.trust.check_file(&file.metadata()?, writable);
         checked.map_err(|why| refused(path, &why))?;
         Ok(file)
@@ -264,11 +254,23 @@ impl CacheRoot {
         std::fs::remove_dir(&self.path)
     }
 
+    /// Whether the directory is a cache: it has the tag or the directory of an object, or it is empty
+    /// and becomes a cache with the first object.
+    ///
+    /// # Errors
+    /// The errors of the file system.
+    pub fn is_cache(&self) -> io::Result<bool> {
+        let names = self.names(&self.path)?;
+        let has_object = names.iter().any(|name| {
+            let name = name.as_os_str().as_encoded_bytes();
+            name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
+        });
+        Ok(has_object || is_blank(&names) || self.check_tag().is_ok())
+    }
+
     /// Marks an empty directory as a cache.
     pub fn tag(&self) {
-        if self.names(&self.path).is_ok_and(|names| {
-            names.iter().all(|name| name == Path::new("lock") || name == Path::new("lost+found"))
-        }) {
+        if self.names(&self.path).is_ok_and(|names| is_blank(&names)) {
             let _ = self.write(&self.path.join(TAG_NAME), TAG.as_bytes());
         }
     }
@@ -331,13 +333,14 @@ impl CacheRoot {
     }
 }
 
-/// The error for a directory or file that is not to be trusted.
+/// Whether a directory with these names is as good as empty.
+fn is_blank(names: &[PathBuf]) -> bool {
+    names.iter().all(|name| name == Path::new("lock") || name == Path::new("lost+found"))
+}
+
+/// The error for a directory or file that is not to be used. `why` ends with the remedy.
 fn refused(path: &Path, why: &str) -> io::Error {
-    let sentence = format!(
-        "{} is not used for the cache: {why}; use a directory of your own, or --cache-shared if you \
-         trust everyone who may write to it",
-        path.display()
-    );
+    let sentence = format!("{} is not used for the cache: {why}", path.display());
     io::Error::other(Error::new(ErrorKind::PermissionDenied, sentence))
 }
 

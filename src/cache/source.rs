@@ -52,6 +52,7 @@ impl CachedSource {
         }
         let mut bytes = vec![0; entry.checksums.len_of(&pages)];
         self.object.read_exact_at(&mut bytes, pages.start * PAGE_BYTES)?;
+        entry.sent_at_opening(pages.clone());
         if let Ok(files) = entry.files() {
             self.write(entry, files, pages.start, &bytes);
         }

@@ -43,10 +43,10 @@ impl Trust {
     /// The reason why it may not.
     pub fn check_file(&self, file: &Metadata, writable: bool) -> Result<(), String> {
         if !file.is_file() {
-            return Err("it is not a regular file".to_owned());
+            return Err(NOT_REGULAR.to_owned());
         }
         if writable && file.nlink() != 1 {
-            return Err("it has another name elsewhere".to_owned());
+            return Err("it has another name elsewhere; remove it here".to_owned());
         }
         match self.access {
             CacheAccess::Shared => Ok(()),
@@ -82,13 +82,23 @@ impl Trust {
     }
 }
 
-const WRITABLE: &str = "other users may write to it (chmod go-w changes that)";
+const WRITABLE: &str = "other users may write to it; change that with chmod go-w, or give \
+                        --cache-shared if you trust everyone who may write to it";
+
+/// The reason against a FIFO, a device, a socket or a directory.
+pub(super) const NOT_REGULAR: &str = "it is not a regular file; remove it";
+
+/// The reason against a symbolic link.
+pub(super) const LINK: &str = "it is a symbolic link, which is not followed; remove it";
 
 /// Checks that a file belongs to this user, or to root, who can do anything anyway.
 fn check_owner(metadata: &Metadata) -> Result<(), String> {
     let (owner, user) = (metadata.uid(), geteuid().as_raw());
     match owner == user || owner == 0 {
         true => Ok(()),
-        false => Err(format!("it belongs to user {owner}, and this process to user {user}")),
+        false => Err(format!(
+            "it belongs to user {owner}, and this process to user {user}; use a directory of your \
+             own, or --cache-shared if you trust everyone who may write to it"
+        )),
     }
 }

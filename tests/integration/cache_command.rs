@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn cache(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = ringload();
@@ -34,8 +35,11 @@ fn a_fetched_object_is_listed_checked_and_removed() {
     let server = FaultServer::start(model.file.clone(), |_, request| request.right());
     let none = run(&mut cache(&directory.path().join("none"), &["ls"])).failure();
     assert!(none.contains("no such file"), "{none}");
-    let nowhere = run(&mut fetch(&[&server.url()])).failure();
-    assert!(nowhere.contains("RINGLOAD_CACHE_DIR"), "{nowhere}");
+    let url = server.url();
+    for arguments in [&["fetch", url.as_str()][..], &["cache", "ls"], &["cache", "prune"]] {
+        let told = run(ringload().args(arguments)).wrong_usage();
+        assert!(told.contains("RINGLOAD_CACHE_DIR"), "{told}");
+    }
 
     let mut command = fetch(&[&server.url(), "--json"]);
     let fetched = run(command.env("RINGLOAD_CACHE_DIR", directory.path())).json();
@@ -146,7 +150,11 @@ fn an_interrupted_fetch_is_resumed() {
         cached_bytes(&directory.path().join(".ringload-download"), "x.safetensors") > 1_000_000
     });
     kept.store(true, Ordering::Relaxed);
-    finish(fetching).failure();
+    let told = finish(fetching).failure();
+    assert!(
+        told.contains(".ringload-download, and the same download goes on from there"),
+        "{told}"
+    );
     assert!(!file.exists(), "an incomplete file has its final name");
     broken.store(false, Ordering::Relaxed);
     let before = server.seen().len();
@@ -201,4 +209,162 @@ fn an_interrupted_fetch_does_not_resume_with_another_query() {
     assert!(!directory.path().join("m").exists());
     finish(to(&[&at("m?v=2")])).quiet_success();
     assert!(fs::read(directory.path().join("m")).unwrap() == second, "this is not version 2");
+}
+
+/// `cache ls` of any directory said "0 objects" and made it a cache, `verify` said that all was well.
+#[test]
+fn only_a_cache_is_taken_for_one() {
+    let directory = directory();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir_all(at("models")).unwrap();
+    fs::write(at("models/model.safetensors"), "x").unwrap();
+    for action in ["ls", "verify", "prune"] {
+        let told = run(&mut cache(&at("models"), &[action])).failure();
+        assert!(told.contains("models is not a cache of ringload"), "{action}: {told}");
+        assert!(told.contains("check --cache-dir"), "{action}: {told}");
+    }
+    assert_eq!(fs::read_dir(at("models")).unwrap().count(), 1, "files were made in it");
+    // Another program's cache.
+    fs::create_dir(at("other")).unwrap();
+    fs::write(at("other/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55\n").unwrap();
+    let told = run(&mut cache(&at("other"), &["ls"])).failure();
+    assert!(told.contains("is not a cache of ringload"), "{told}");
+    // An empty directory is an empty cache, and a file is none.
+    fs::create_dir(at("empty")).unwrap();
+    let listed = run(&mut cache(&at("empty"), &["ls"])).json();
+    assert_eq!(listed["entries"].as_array().unwrap().len(), 0);
+    let told = run(&mut cache(&at("models/model.safetensors"), &["ls"])).failure();
+    assert!(told.contains("not a directory"), "{told}");
+    // A cache in a directory that has other files.
+    let model = Model::new(&[3000]);
+    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
+    let mut command = fetch(&[&server.url()]);
+    run(command.env("RINGLOAD_CACHE_DIR", at("models")));
+    let listed = run(&mut cache(&at("models"), &["ls"]));
+    assert!(listed.status.success() && listed.stdout.contains(&server.url()), "{listed:#?}");
+}
+
+/// The first load with a cache said that the header came from the cache, and the first `fetch` that it
+/// was on disk already: the load finds on disk what opening the object has just downloaded. For small
+/// objects that was all of it, and the time of `fetch` did not include the download.
+#[test]
+fn what_a_command_has_downloaded_itself_is_not_counted_as_cached() {
+    let model = Model::new(&[3_000_000, 300]);
+    let small = Model::new(&[300]);
+    for model in [model, small] {
+        let pause = Duration::from_millis(300);
+        let server = FaultServer::start(model.file.clone(), move |number, request| {
+            if number == 0 { request.right().after(pause) } else { request.right() }
+        });
+        let directory = directory();
+        let [fetched, loaded] = crate::common::paths(directory.path(), ["fetched", "loaded"]);
+        let url = server.url();
+        let mut command = fetch(&[&url, "--json", "--cache-dir"]);
+        let first = run(command.arg(&fetched)).json();
+        assert_eq!(first["cached_bytes"], 0, "{first:#}");
+        assert!(first["seconds"].as_f64().unwrap() >= pause.as_secs_f64(), "{first:#}");
+        let mut command = fetch(&[&url, "--json", "--cache-dir"]);
+        let second = run(command.arg(&fetched)).json();
+        assert!(second["cached_bytes"].as_u64().unwrap() > 0, "{second:#}");
+        let load = || run(ringload().args(["load", &url, "--cache-dir"]).arg(&loaded));
+        let first = load().quiet_success();
+        assert!(!first.contains("from the cache"), "{first}");
+        let second = load().quiet_success();
+        assert!(second.contains("from the cache"), "{second}");
+    }
+}
+
+/// The message was about a file that exists, and named no remedy.
+#[test]
+fn plain_files_go_to_a_directory() {
+    let directory = directory();
+    let [from, to] = crate::common::paths(directory.path(), ["m.safetensors", "file"]);
+    fs::write(&from, &Model::small().file).unwrap();
+    fs::write(&to, "x").unwrap();
+    let told = run(fetch(&[]).arg(&from).arg("--to").arg(&to)).failure();
+    assert!(told.contains("it is a file; name a directory"), "{told}");
+    assert_eq!(fs::read(&to).unwrap(), b"x");
+}
+
+/// A failed download of which nothing had arrived left a lock and the tag of a cache behind.
+#[test]
+fn a_fetch_that_got_nothing_leaves_nothing() {
+    let model = Model::new(&[300_000]);
+    let server = FaultServer::start(model.file.clone(), |_, request| match request.nth {
+        0 => request.right().with("ETag", "W/\"weak\""),
+        _ => Reply::new(403),
+    });
+    let directory = directory();
+    let to = directory.path().join("to");
+    let failed = run(fetch(&[&server.url(), "--to"]).arg(&to));
+    assert_eq!(failed.status.code(), Some(1), "{failed:#?}");
+    let told = failed.stderr;
+    assert!(told.contains("403") && !told.contains("goes on from there"), "{told}");
+    assert!(told.contains("marks its ETag as weak (W/) and sends no Last-Modified"), "{told}");
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "something is left over");
+}
+
+/// With `--pin etag`, an object whose ETag is weak was said to be left out of the cache because --pin
+/// leaves out the header that identifies it. It compares that very header.
+#[test]
+fn a_weak_etag_is_named_as_the_reason_for_not_caching() {
+    let model = Model::small();
+    let server = FaultServer::start(model.file.clone(), |_, request| {
+        request.right().with("ETag", "W/\"one\"").with("Last-Modified", "Mon")
+    });
+    let directory = directory();
+    let mut command = ringload();
+    command.args(["load", &server.url(), "--pin", "etag", "--cache-dir"]).arg(directory.path());
+    let loaded = run(&mut command);
+    assert!(loaded.status.success(), "{loaded:#?}");
+    assert!(loaded.stderr.contains("marks its ETag as weak"), "{loaded:#?}");
+    assert!(!loaded.stderr.contains("leaves out the header"), "{loaded:#?}");
+}
+
+/// A FIFO in the place of a file of the cache was answered with a remedy against other users.
+#[test]
+fn what_stands_in_the_place_of_a_file_of_the_cache_is_named() {
+    let model = Model::small();
+    let server = FaultServer::start(model.file.clone(), |_, request| request.right());
+    type Make = fn(&Path);
+    let kinds: [(Make, &str); 3] = [
+        (
+            |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            "it is not a regular file; remove it",
+        ),
+        (|path| fs::create_dir(path).unwrap(), "it is not a regular file; remove it"),
+        (|path| std::os::unix::fs::symlink("x", path).unwrap(), "it is a symbolic link"),
+    ];
+    for (make, says) in kinds {
+        let directory = directory();
+        make(&directory.path().join("lock"));
+        let mut command = ringload();
+        command.args(["load", &server.url(), "--cache-dir"]).arg(directory.path());
+        let loaded = run(&mut command);
+        assert!(loaded.status.success(), "{loaded:#?}");
+        assert!(
+            loaded.stderr.contains(&format!("lock is not used for the cache: {says}")),
+            "{loaded:#?}"
+        );
+        assert!(!loaded.stderr.contains("--cache-shared"), "{loaded:#?}");
+    }
+}
+
+/// Of an object of more than 16 TiB it was said that its server sends no ETag.
+#[test]
+fn an_object_that_is_too_large_for_the_cache_is_named_as_such() {
+    let model = Model::small();
+    let server = FaultServer::start(model.file.clone(), |_, request| {
+        let (_, last) = request.range().unwrap();
+        let range = format!("bytes 0-{last}/{}", 17_u64 << 40);
+        let mut first = Model::small().file;
+        first.resize(last + 1, 0);
+        Reply::new(206).with("ETag", "\"one\"").with("Content-Range", range).body(&first)
+    });
+    let directory = directory();
+    let mut command = ringload();
+    command.args(["inspect", &server.url(), "--cache-dir"]).arg(directory.path());
+    let told = run(&mut command).stderr;
+    assert!(told.contains("is larger than 16 TiB, the most that the cache takes"), "{told}");
+    assert!(!told.contains("ETag"), "{told}");
 }

@@ -1,6 +1,6 @@
 //! `ringload cache`: lists, checks, shrinks and empties the local file cache.
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::format::{self, Align};
 use crate::output;
 use ringload::internals::Escaped;
@@ -55,10 +55,9 @@ pub fn run(args: Args) -> Outcome {
         Some(directory) => Loader::new().cache_dir(directory),
         None => Loader::new(),
     };
-    let directory = loader.cache_directory()?.ok_or_else(|| {
-        let sentence = "no cache directory is given; give --cache-dir, or set RINGLOAD_CACHE_DIR";
-        Error::new(ErrorKind::InvalidInput, sentence)
-    })?;
+    let directory = loader.cache_directory()?.ok_or(Failure::Usage(
+        "no cache directory is given; give --cache-dir, or set RINGLOAD_CACHE_DIR",
+    ))?;
     let admin = CacheAdmin::open(directory)?;
     match args.action {
         Action::Ls => list(&admin.entries(), args.json),

@@ -3,6 +3,7 @@
 use ringload::internals::shown;
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 
 /// The result of a subcommand.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -13,6 +14,9 @@ pub enum Failure {
     /// The library refused or failed.
     #[error(transparent)]
     Library(#[from] ringload::Error),
+    /// An argument is missing, which the parser of arguments cannot know.
+    #[error("{0}")]
+    Usage(&'static str),
     /// Standard output could not be written to.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
@@ -22,6 +26,14 @@ impl Failure {
     /// Whether the reader of standard output has closed it (`ringload ... | head`).
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The exit status: 2 for wrong usage, or else 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Usage(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
     }
 
     /// The message, and each cause on its own line unless it repeats the one before.

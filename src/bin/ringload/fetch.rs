@@ -3,7 +3,7 @@
 //! Fetching into the cache is a load that drops every tensor and waits for the cache's disk. With
 //! `--to`, the library's download writes plain files.
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::format;
 use crate::load::progress;
 use crate::locations::Locations;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 /// The memory that a fetch into the cache uses, unless a tensor is larger.
 const MEMORY_BYTES: u64 = 256 << 20;
@@ -94,8 +95,9 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     if loader.cache_directory()?.is_none() {
         let sentence = "there is no cache to fetch into; give --cache-dir or set \
                         RINGLOAD_CACHE_DIR, or give --to to write plain files";
-        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+        return Err(Failure::Usage(sentence));
     }
+    let began = Instant::now();
     let loader = loader.cache_waits_for_disk(true);
     let checkpoint = Arc::new(loader.open(locations)?);
     let largest = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes()).max();
@@ -118,7 +120,7 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     Ok(Fetched {
         bytes: shards.iter().map(|shard| shard.len_bytes()).sum(),
         objects: shards.len(),
-        seconds: summary.seconds,
+        seconds: began.elapsed().as_secs_f64(),
         cached_bytes: summary.cached_bytes,
         files: None,
     })

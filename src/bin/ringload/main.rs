@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             // If standard error is closed, the failure cannot be reported.
             let _ = writeln!(io::stderr(), "{}", failure.report());
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }

@@ -37,11 +37,12 @@ const PIECE_BYTES: u64 = 8 << 20;
 /// A running download. Dropping it stops the download; the bytes that have arrived are kept for the
 /// next attempt.
 pub struct Download {
-    staging: Staging,
+    // Dropped in this order: the staging directory is tidied when nothing writes to it any more.
+    stream: Option<TensorStream>,
     /// The files of the download. Those with bytes to stream come first, in the order of the
     /// stream's shards.
     targets: Vec<Target>,
-    stream: Option<TensorStream>,
+    staging: Staging,
     began: Instant,
 }
 
@@ -161,7 +162,7 @@ impl Download {
             }
         };
         staging.is_disposable = false;
-        Ok(Self { staging, targets, stream, began })
+        Ok(Self { stream, targets, staging, began })
     }
 
     /// A handle to watch the download from elsewhere, for a progress bar.
@@ -176,9 +177,11 @@ impl Download {
     /// unless the renaming failed. The next download of the same objects to the same directory
     /// continues where this one stopped.
     pub fn finish(mut self) -> Result<Downloaded> {
-        let cached_bytes = self.stream()?;
-        let complete: Vec<_> =
-            self.targets.iter().map(|target| self.complete(target)).collect::<Result<_>>()?;
+        let streamed = self.stream();
+        let cached_bytes = streamed.map_err(|error| self.staging.explain(error))?;
+        let complete: Result<Vec<_>> =
+            self.targets.iter().map(|target| self.complete(target)).collect();
+        let complete = complete.map_err(|error| self.staging.explain(error))?;
         for (target, from) in self.targets.iter().zip(&complete) {
             let parent = target.path.parent().unwrap_or(&self.staging.directory);
             let placed = fs::create_dir_all(parent)

@@ -2,7 +2,7 @@
 
 use super::names::outside;
 use crate::cache::CacheAdmin;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Size};
 use crate::load::loader::{Loader, LoaderOptions};
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ pub struct Staging {
     pub directory: PathBuf,
     /// The loader whose cache is in the directory.
     pub loader: Loader,
-    /// Whether the staging directory holds nothing that the next download could use.
+    /// Whether the download has not begun and no other one has left anything.
     pub is_disposable: bool,
     /// `None` where the file system has no locks.
     _lock: Option<File>,
@@ -33,6 +33,11 @@ pub struct Staging {
 impl Staging {
     pub fn open(loader: &Loader, directory: &Path) -> Result<Self> {
         loader.check_not_verifying()?;
+        if fs::metadata(directory).is_ok_and(|found| !found.is_dir()) {
+            let shown = directory.display();
+            let sentence = format!("cannot download to {shown}: it is a file; name a directory");
+            return Err(Error::invalid_input(sentence));
+        }
         let fail = |cause| Error::from_io(format_args!("create {}", directory.display()), cause);
         fs::create_dir_all(directory).map_err(fail)?;
         let lock = File::open(directory).and_then(|file| file.lock().map(|()| file)).ok();
@@ -98,6 +103,24 @@ impl Staging {
         }
     }
 
+    /// `error`, with which a download has failed, and how to go on, if a part of it has arrived.
+    pub fn explain(&self, error: Error) -> Error {
+        match self.arrived_bytes() {
+            0 => error,
+            bytes => error.adding(format_args!(
+                "; {} of the download are kept in {}, and the same download goes on from there",
+                Size(bytes),
+                self.path().display()
+            )),
+        }
+    }
+
+    /// How many bytes have arrived. Removes the entries of objects of which nothing has.
+    fn arrived_bytes(&self) -> u64 {
+        self.loader.flush(None);
+        CacheAdmin::open_download(&self.path()).map_or(0, |cache| cache.discard_blank())
+    }
+
     /// Removes the remaining cache entries of the files that were renamed, and the staging
     /// directory unless it holds other objects of an interrupted download.
     pub fn tidy(&self, placed: &[PathBuf]) {
@@ -125,14 +148,19 @@ impl Staging {
 }
 
 impl Drop for Staging {
+    /// Leaves nothing behind of a download of which nothing has arrived.
     fn drop(&mut self) {
-        if self.is_disposable {
-            self.loader.flush(None);
-            if let Ok(cache) = CacheAdmin::open_download(&self.path()) {
-                cache.discard_all();
-            }
-            self.remove_empty();
+        if fs::symlink_metadata(self.path()).is_err() {
+            return; // the download is complete
         }
+        self.loader.flush(None);
+        if let Ok(cache) = CacheAdmin::open_download(&self.path()) {
+            match self.is_disposable {
+                true => cache.discard_all(),
+                false => _ = cache.discard_blank(),
+            }
+        }
+        self.remove_empty();
     }
 }
 
