@@ -28,7 +28,9 @@
 //! | load onto GPUs | [`Loader::device`] with [`Device`] or [`DeviceMap`] |
 //! | cast floats while loading | [`Loader::dtype`], [`cast`] |
 //! | keep remote objects on a local disk | [`Loader::cache_dir`], [`CacheAdmin`] |
-//! | check objects against their stores' checksums | [`Loader::verify`] |
+//! | check files and objects against checksums of their own | [`Loader::verify`] |
+//! | write checksums of files and tensors, and check loads against them | [`Loader::sum`], [`Manifest`] |
+//! | find NaN and infinity | [`Loader::check_finite`] |
 //! | write objects to plain files | [`Loader::download`] |
 //! | see what a load did | [`Summary`], [`Timeline`], [`mod@metrics`], events through `tracing` |
 //! | set options by environment variables | [`options`] |
@@ -74,6 +76,7 @@ mod cache;
 pub mod capi;
 pub mod cast;
 mod checkpoint;
+mod checks;
 mod checksum;
 mod device;
 mod doctor;
@@ -87,6 +90,7 @@ mod fork_guard;
 pub mod internals;
 mod load;
 mod location;
+mod manifest;
 pub mod metrics;
 #[cfg(test)]
 #[path = "../tests/support/no_uring.rs"]
@@ -116,6 +120,7 @@ pub use load::{
     ReadRequest, Summary, TensorStream,
 };
 pub use location::{IntoLocations, Location, LocationText, ObjectUri, Scheme};
+pub use manifest::Manifest;
 pub use options::{
     Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, PinBy, ReadPath,
     RetryLimits, S3Credentials,
@@ -141,4 +146,5 @@ pub use timeline::Timeline;
 #[doc = include_str!("../docs/runai.md")]
 #[doc = include_str!("../docs/rust.md")]
 #[doc = include_str!("../docs/serving.md")]
+#[doc = include_str!("../docs/verification.md")]
 struct Pages;

@@ -14,6 +14,7 @@ __all__ = [
     "InvalidInputError",
     "IoError",
     "MemoryLimitError",
+    "NotFiniteError",
     "NotFoundError",
     "OutOfMemoryError",
     "PermissionDeniedError",
@@ -47,7 +48,11 @@ class ChangedError(Error, OSError):
 
 
 class CorruptError(Error, OSError):
-    """The bytes that were read do not match the checksum that the object store reports."""
+    """The bytes that were read do not match a checksum of their store, file or manifest."""
+
+
+class NotFiniteError(Error, ValueError):
+    """Tensors hold NaN or infinity, and the load was to check that."""
 
 
 class MemoryLimitError(Error, MemoryError):

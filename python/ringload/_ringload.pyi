@@ -113,6 +113,8 @@ class Loader:
         engines: int | None = None,
         hold_timeout_seconds: float | None = None,
         verify: bool = False,
+        manifest: str | PathLike[str] | None = None,
+        check_finite: bool = False,
         region: str | None = None,
         endpoint: str | None = None,
         headers: dict[str, str] | None = None,

@@ -14,6 +14,7 @@ fn class_name(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidCheckpoint => "InvalidCheckpointError",
         ErrorKind::Changed => "ChangedError",
         ErrorKind::Corrupt => "CorruptError",
+        ErrorKind::NotFinite => "NotFiniteError",
         ErrorKind::MemoryLimit => "MemoryLimitError",
         ErrorKind::OutOfMemory => "OutOfMemoryError",
         ErrorKind::Unsupported => "UnsupportedError",

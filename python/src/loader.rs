@@ -32,8 +32,9 @@ use std::time::Duration;
 /// tensor which is not in the shard that it says. order: "completion" (the default) or "file". read_path: "auto", "direct", "buffered", "mapped" or
 /// "gds". read_size: the size of one read or range request: bytes, or text such as "8MiB". engines:
 /// the number of threads that read. hold_timeout_seconds: how long a load waits for a held tensor
-/// when memory is full. verify: whether to check objects against the checksums that their store
-/// keeps. region, endpoint, headers, connections, s3_credentials: how stores are reached. pin: what
+/// when memory is full. verify: whether to check files and objects against the checksums of their
+/// stores or of files beside them. manifest: a file that `ringload sum` wrote; tensors are checked
+/// against its checksums. check_finite: whether tensors with NaN or infinity are an error. region, endpoint, headers, connections, s3_credentials: how stores are reached. pin: what
 /// tells an object from a replacement: "auto", "etag", "length" or "none". unpinned: whether to load
 /// objects that nothing tells from a replacement.
 /// `s3_credentials` are access key id, secret access key, and session token or None. cache_dir: the
@@ -72,7 +73,7 @@ impl Loader {
         *, device=None, memory_limit=None, keep=false, runai_env=false, dtype=None, allocation=None,
         tensors=None, names=None, variant=None, all_files=false, strict=false, order=None,
         read_path=None, read_size=None, engines=None, hold_timeout_seconds=None, verify=false,
-        region=None, endpoint=None, headers=None, connections=None, pin=None, unpinned=false,
+        manifest=None, check_finite=false, region=None, endpoint=None, headers=None, connections=None, pin=None, unpinned=false,
         s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None,
         cache_shared=false
     ))]
@@ -96,6 +97,8 @@ impl Loader {
         engines: Option<usize>,
         hold_timeout_seconds: Option<f64>,
         verify: bool,
+        manifest: Option<PathBuf>,
+        check_finite: bool,
         region: Option<String>,
         endpoint: Option<String>,
         headers: Option<&Bound<'_, PyDict>>,
@@ -128,6 +131,8 @@ impl Loader {
         options.add("engines", engines.map(|engines| engines.to_string()));
         options.add("hold_timeout_seconds", hold_timeout_seconds.map(|s| s.to_string()));
         options.add("verify", Some(verify.to_string()));
+        options.add("manifest", manifest);
+        options.add("check_finite", check_finite.then(|| "true".to_owned()));
         options.add("region", region);
         options.add("endpoint", endpoint);
         options.add_all("header", headers.map(|headers| pairs(headers, ": ")).transpose()?);

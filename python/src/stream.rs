@@ -155,6 +155,8 @@ fn as_dict<'py>(py: Python<'py>, summary: &Summary) -> PyResult<Bound<'py, PyDic
     dict.set_item("downgrades", steps)?;
     dict.set_item("retries", summary.retries.clone())?;
     dict.set_item("verified_objects", summary.verified_objects)?;
+    dict.set_item("verified_against", summary.verified_against.clone())?;
+    dict.set_item("verified_tensors", summary.verified_tensors)?;
     dict.set_item("verified_device_bytes", summary.verified_device_bytes)?;
     dict.set_item("cached_bytes", summary.cached_bytes)?;
     dict.set_item("cache_left_out_bytes", summary.cache_left_out_bytes)?;

@@ -22,6 +22,7 @@ import ringload
         ("InvalidCheckpointError", ValueError),
         ("ChangedError", OSError),
         ("CorruptError", OSError),
+        ("NotFiniteError", ValueError),
         ("MemoryLimitError", MemoryError),
         ("OutOfMemoryError", MemoryError),
         ("UnsupportedError", NotImplementedError),

@@ -119,6 +119,10 @@ impl Source for CachedSource {
         self.object.verifier().filter(|_| self.entry.is_none())
     }
 
+    fn verifies_reads(&self) -> bool {
+        true
+    }
+
     fn cached_file(&self) -> Option<PathBuf> {
         let entry = self.entry.as_ref()?;
         // A process may have been killed after it wrote the last page and before it renamed the file.

@@ -46,7 +46,7 @@ typedef enum RingloadStatus {
    */
   RINGLOAD_STATUS_CHANGED = 6,
   /**
-   * The bytes do not match the checksum that their store keeps.
+   * The bytes do not match their checksum.
    */
   RINGLOAD_STATUS_CORRUPT = 7,
   /**
@@ -81,6 +81,10 @@ typedef enum RingloadStatus {
    * A bug in ringload.
    */
   RINGLOAD_STATUS_BUG = 15,
+  /**
+   * Tensors hold NaN or infinity, and the load was to check that.
+   */
+  RINGLOAD_STATUS_NOT_FINITE = 16,
 } RingloadStatus;
 
 /**
@@ -204,7 +208,10 @@ int ringload_loader_new(struct RingloadLoader **loader);
  * - `read_size`: bytes of one read or range request, such as 8MiB
  * - `engines`: number of threads that read; 0 uses as many as help
  * - `hold_timeout_seconds`: how long a load waits for a held tensor when memory is full
- * - `verify`: true or false; whether objects are checked against their store's checksums
+ * - `verify`: true or false; whether files and objects are checked against a checksum of their store or
+ *   of a file beside them
+ * - `manifest`: a file that `ringload sum` wrote; tensors are checked against its checksums
+ * - `check_finite`: true or false; whether tensors with NaN or infinity are an error
  * - `region`, `endpoint`: of the object store
  * - `header`: a header `Name: value` to send; each call adds one
  * - `connections`: number of connections; 0 uses as many as help
@@ -218,7 +225,9 @@ int ringload_loader_new(struct RingloadLoader **loader);
  *
  * Requires: `key` and `value` are NULL or texts.
  */
-int ringload_loader_set(struct RingloadLoader *loader, const char *key, const char *value);
+int ringload_loader_set(struct RingloadLoader *loader,
+                        const char *key,
+                        const char *value);
 
 /**
  * Frees a loader. Its streams continue. NULL and freed loaders are ignored.

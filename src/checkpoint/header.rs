@@ -17,6 +17,7 @@ use super::json::{self, HeaderEntry};
 use super::shard::{Shard, TensorInfo};
 use super::tensor_table::NameKeys;
 use super::text::{Bytes, Quoted, Shape, first_repeated};
+use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::Source;
 use std::collections::BTreeMap;
@@ -60,7 +61,10 @@ pub(super) fn read(source: Arc<dyn Source>, shard: u32, keys: &NameKeys) -> Resu
     let hashes = header.tensors.iter().map(|entry| keys.hash(&entry.name)).collect();
     let tensors = header.tensors.into_iter();
     let tensors = tensors.map(|entry| tensor_info(entry, shard, data_offset_bytes)).collect();
-    let shard = Shard { source, data_offset_bytes, tensors: 0..0, metadata: header.metadata };
+    let length = (text.len() as u64).to_le_bytes();
+    let parts = [(crc64_nvme(&length), LENGTH_BYTES), (crc64_nvme(&text), text.len() as u64)];
+    let (header_crc, metadata) = (crc64_nvme_of_parts(parts), header.metadata);
+    let shard = Shard { source, data_offset_bytes, header_crc, tensors: 0..0, metadata };
     Ok(Header { shard, tensors, hashes })
 }
 
@@ -84,7 +88,7 @@ pub(super) fn of_pieces(
     let tensors: Vec<_> = tensors.collect();
     let hashes = tensors.iter().map(|tensor| keys.hash(&tensor.name)).collect();
     let metadata = BTreeMap::new();
-    let shard = Shard { source, data_offset_bytes: 0, tensors: 0..0, metadata };
+    let shard = Shard { source, data_offset_bytes: 0, header_crc: 0, tensors: 0..0, metadata };
     Header { shard, tensors, hashes }
 }
 

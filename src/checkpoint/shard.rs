@@ -56,6 +56,7 @@ impl TensorInfo {
 pub struct Shard {
     pub(super) source: Arc<dyn Source>,
     pub(super) data_offset_bytes: u64,
+    pub(super) header_crc: u64,
     pub(super) tensors: Range<usize>,
     pub(super) metadata: BTreeMap<String, String>,
 }
@@ -79,6 +80,11 @@ impl Shard {
     /// The offset of the first tensor's data from the beginning of the file, in bytes.
     pub fn data_offset_bytes(&self) -> u64 {
         self.data_offset_bytes
+    }
+
+    /// The CRC-64/NVME of the header: all bytes before the first tensor's data.
+    pub(crate) fn header_crc(&self) -> u64 {
+        self.header_crc
     }
 
     /// The positions of the shard's tensors in [`Checkpoint::tensors`](super::Checkpoint::tensors).

@@ -62,7 +62,9 @@ impl BorrowedWork {
                 let window = unsafe { Window::lend(part(request.into, start, end)) };
                 let chunk =
                     Chunk { offset_bytes: request.offset + start as u64, want_bytes: end - start };
-                reads.push_back(ChunkRead { source: request.source, chunk, window, ticket });
+                let source = request.source;
+                let (lead_bytes, part_list) = (0, ticket);
+                reads.push_back(ChunkRead { source, chunk, window, lead_bytes, part_list, ticket });
                 start = end;
             }
         }

@@ -8,11 +8,14 @@ use super::queue::Completion;
 use super::runtime;
 use super::shared::Shared;
 use super::work::Work;
+use crate::checks::PartChecks;
 use crate::error::Result;
 #[cfg(test)]
 use crate::ring::Ring;
+use crate::source::ChecksumVerifier;
 use crate::sys;
 use crate::timeline::Recorder;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -112,20 +115,42 @@ impl LoadHandle {
         self.shared.job.recorder.as_ref()
     }
 
-    /// How many objects matched the checksums that their stores keep.
-    pub fn verified_objects(&self) -> usize {
-        self.shared.checks.iter().flatten().filter(|check| check.is_verified()).count()
+    /// The verifiers of whole files and objects.
+    fn verifiers(&self) -> impl Iterator<Item = &Arc<ChecksumVerifier>> {
+        let of_sources = self.shared.checks.iter().flatten();
+        of_sources.chain(self.shared.job.checks.verifiers.iter().flatten())
     }
 
-    /// Fails if an object that was to be verified was not. To be called when everything was read.
+    /// How many objects matched the checksums that their stores keep.
+    pub fn verified_objects(&self) -> usize {
+        let sources = self.shared.job.sources.iter().zip(&self.shared.checks);
+        let is_verified = |check: &Option<Arc<ChecksumVerifier>>| {
+            check.as_ref().is_some_and(|check| check.is_verified())
+        };
+        sources.filter(|(source, check)| source.verifies_reads() && is_verified(check)).count()
+    }
+
+    /// What the files and objects that matched their checksums so far were compared with, by location.
+    pub fn verified_against(&self) -> BTreeMap<String, String> {
+        let verified = self.verifiers().filter(|verifier| verifier.is_verified());
+        verified.map(|verifier| (verifier.location().to_string(), verifier.against())).collect()
+    }
+
+    /// How many parts of files matched their checksums so far.
+    pub fn verified_parts(&self) -> u64 {
+        self.shared.job.checks.parts.as_ref().map_or(0, PartChecks::taken)
+    }
+
+    /// Fails if the load did not pass its checks, or if a file or object that was to be verified was
+    /// not. To be called when everything was read.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming the object.
-    pub fn check_verified(&self) -> Result<()> {
-        let mut checks = self.shared.checks.iter().flatten();
-        checks
-            .find(|check| !check.is_verified())
-            .map_or(Ok(()), |check| Err(check.incomplete_error()))
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), naming the location, and
+    /// [`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite), naming tensors.
+    pub fn check_passed(&self) -> Result<()> {
+        let incomplete = self.verifiers().find(|verifier| !verifier.is_verified());
+        incomplete.map_or(Ok(()), |verifier| Err(verifier.incomplete_error()))?;
+        self.shared.job.checks.result()
     }
 
     /// The first ring of the load, if it has one.

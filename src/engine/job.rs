@@ -1,6 +1,7 @@
 //! The inputs of a load's engines besides their work.
 
 use super::ring_work::Destination;
+use crate::checks::LoadChecks;
 use crate::device::DeviceTransfer;
 use crate::numa::NumaAffinity;
 use crate::options::ReadPath;
@@ -35,6 +36,8 @@ pub(crate) struct Job {
     pub verify: bool,
     /// Whether the load reads every byte of its sources.
     pub is_whole: bool,
+    /// What the load checks of its bytes besides the checksums of its sources.
+    pub checks: Arc<LoadChecks>,
     /// Records the load's timeline, where one was requested.
     pub recorder: Option<Arc<Recorder>>,
 }

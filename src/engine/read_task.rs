@@ -90,10 +90,13 @@ impl Engine {
     }
 
     async fn read(&self, read: ChunkRead) -> Result<()> {
-        let ChunkRead { source: index, chunk, window, ticket } = read;
+        let ChunkRead { source: index, chunk, window, lead_bytes, part_list, ticket } = read;
         let reader = self.reader(index)?;
         let source = &*self.shared.job.sources[index];
         let mut window = fill(&self.shared, source, &*reader, chunk, window).await?;
+        let offset = chunk.offset_bytes + lead_bytes as u64;
+        let bytes = &window.filled_bytes()[lead_bytes..chunk.want_bytes];
+        self.check((index, part_list), offset, bytes).await?;
         reader.filled(&mut window, chunk.offset_bytes);
         if !source.is_remote() {
             self.shared.stats.backend(self.access.backend.kind());
@@ -103,6 +106,19 @@ impl Engine {
         }
         self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Gives the `bytes` of a source from `offset`, which no other read has, to the checks of the load.
+    async fn check(&self, of: (usize, usize), offset: u64, bytes: &[u8]) -> Result<()> {
+        let Shared { job, stop, checks, .. } = &*self.shared;
+        let (source, _) = of;
+        // Readers of objects verify what they receive.
+        if let Some(verifier) = &checks[source]
+            && !job.sources[source].verifies_reads()
+        {
+            verifier.add_read(offset, bytes, stop).await?;
+        }
+        job.checks.add(of, offset, bytes, stop).await
     }
 
     fn reader(&self, index: usize) -> Result<Rc<dyn Reader>> {

@@ -15,6 +15,7 @@
 use super::queue::Completion;
 use super::work::{ChunkRead, NextStep, Work};
 use crate::cast::Cast;
+use crate::checks::FiniteCheck;
 use crate::device::DeviceTransfer;
 use crate::error::Result;
 use crate::options::Device;
@@ -34,6 +35,8 @@ pub(crate) struct RingWork {
     chunk_bytes: u64,
     state: Mutex<RingWorkState>,
     recorder: Option<Arc<Recorder>>,
+    finite: Option<Arc<FiniteCheck>>,
+    first_part_list: usize,
 }
 
 /// Where the slots of an extent come from, and where full ones go.
@@ -65,7 +68,27 @@ impl RingWork {
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let state = Mutex::default();
-        Self { extents, sources, destinations, chunk_bytes, state, recorder }
+        let (finite, first_part_list) = (None, 0);
+        Self {
+            extents,
+            sources,
+            destinations,
+            chunk_bytes,
+            state,
+            recorder,
+            finite,
+            first_part_list,
+        }
+    }
+
+    /// This work, which gives the bytes of full slots to `finite`.
+    pub fn checked_by(self, finite: Option<Arc<FiniteCheck>>) -> Self {
+        Self { finite, ..self }
+    }
+
+    /// This work, whose first source has the list `first` of the parts to check.
+    pub fn with_part_lists_from(self, first: usize) -> Self {
+        Self { first_part_list: first, ..self }
     }
 
     fn block_bytes(&self, extent: &Extent) -> usize {
@@ -88,6 +111,8 @@ impl RingWork {
                     want_bytes: to.min(wanted) - from,
                 },
                 window,
+                lead_bytes: (extent.offset_bytes() - start).saturating_sub(from as u64) as usize,
+                part_list: self.first_part_list + extent.shard(),
                 ticket: index,
             })
             .collect()
@@ -200,7 +225,13 @@ impl Work for RingWork {
         let Some(full) = window.complete() else {
             return Ok(None);
         };
-        self.sources[self.extents[ticket].shard()].check_unchanged()?;
+        let extent = &self.extents[ticket];
+        self.sources[extent.shard()].check_unchanged()?;
+        if let Some(finite) = &self.finite {
+            let from = extent.slot_offset_bytes(self.block_bytes(extent));
+            let start = (extent.offset_bytes() - from) as usize;
+            finite.add(extent, full.bytes(start..start + extent.len_bytes() as usize));
+        }
         Ok(self.deliver(ticket, full))
     }
 

@@ -49,6 +49,10 @@ pub(crate) struct ChunkRead {
     pub source: usize,
     pub chunk: Chunk,
     pub window: Window,
+    /// How many bytes at the beginning are read for alignment alone: they belong to another read.
+    pub lead_bytes: usize,
+    /// The list of the [`PartChecks`](crate::checks::PartChecks) that the bytes belong to.
+    pub part_list: usize,
     /// Identifies the read for [`Work::complete`].
     pub ticket: usize,
 }

@@ -14,8 +14,12 @@ pub enum ErrorKind {
     InvalidCheckpoint,
     /// A source was truncated or replaced while it was being read.
     Changed,
-    /// The received bytes do not match the checksum that the store keeps for them.
+    /// The bytes do not match a checksum: one that the store keeps for them, that was found beside the
+    /// file, or that is in a manifest.
     Corrupt,
+    /// Tensors hold NaN or infinity, and the load was to check that
+    /// ([`Loader::check_finite`](crate::Loader::check_finite)).
+    NotFinite,
     /// The tensors do not fit under the memory limit.
     MemoryLimit,
     /// Memory could not be allocated, mapped or locked.

@@ -88,8 +88,10 @@ impl Loader {
         requested: bool,
     ) -> Result<Vec<GdsGpu>, String> {
         let ordinals = ordinals(plan.devices())?;
-        if self.verifies() {
-            return Err("--verify compares with checksums of host memory".to_owned());
+        if self.checks_bytes() {
+            return Err("--verify compares with checksums of host memory, and --manifest and \
+                        --check-finite look at bytes in host memory"
+                .to_owned());
         }
         if !requested {
             check_worth_probing(plan.total_bytes(), &self.options.system_root)?;

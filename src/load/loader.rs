@@ -2,6 +2,7 @@
 
 use super::pinned_pool::PinnedPool;
 use crate::cache::Cache;
+use crate::manifest::Manifest;
 use crate::options::{Allocation, CheckpointOptions, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::Selection;
 use crate::source::Opener;
@@ -62,6 +63,9 @@ pub(super) struct LoaderOptions {
     pub allocation: Allocation,
     pub dtype: Option<Dtype>,
     pub timeline: bool,
+    pub verify: bool,
+    pub manifest: Option<Manifest>,
+    pub check_finite: bool,
     /// The directory that holds the kernel's /proc and /sys.
     pub system_root: PathBuf,
 }
@@ -83,6 +87,9 @@ impl Default for LoaderOptions {
             allocation: Allocation::default(),
             dtype: None,
             timeline: false,
+            verify: false,
+            manifest: None,
+            check_finite: false,
             system_root: PathBuf::from("/"),
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! Loader::stream:      locations -> Checkpoint -> Plan -> rings + engines -> TensorStream -> Tensor ...
 //! Loader::load:        a stream, collected
+//! Loader::sum:         a load of pieces of files, of which only checksums are kept
 //! Loader::read_tensor: one tensor of an open checkpoint, or a part of it
 //! Loader::read_into:   byte ranges of locations -> engines -> the caller's own memory
 //! ```
@@ -24,7 +25,10 @@ mod rings;
 mod setters;
 mod start;
 mod stream;
+mod sum;
 mod summary;
+mod verify;
+mod verify_ranges;
 
 pub use download::{Download, Downloaded};
 pub use listing::Listed;
@@ -108,12 +112,12 @@ impl Loader {
         options.dtype.map_or(Ok(()), options::check_dtype)?;
         let (selection, devices) = (&options.selection, &options.devices);
         let plan = Arc::new(Plan::new(checkpoint, limit, selection, devices, options.dtype)?);
-        self.check_verifiable(&plan)?;
+        let checks = self.checks(&plan)?;
         let recorder = options.timeline.then(|| Recorder::new(began));
         if let Some(recorder) = &recorder {
             recorder.step("open", None, began);
         }
-        let started = self.start_load(&plan, recorder)?;
+        let started = self.start_load(&plan, checks, recorder)?;
         Ok(TensorStream::new(plan, started, options.order, began))
     }
 }

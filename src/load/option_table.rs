@@ -6,6 +6,7 @@
 
 use super::loader::Loader;
 use crate::error::Result;
+use crate::manifest::Manifest;
 use crate::options::{
     CONNECTIONS_MAX_SET, CacheOptions, Device, ENGINE_VARIABLES, ENGINES_MAX,
     MEMORY_LIMIT_VARIABLES, PartialS3Keys, at_most, compile, invalid, one_of, parse_bytes,
@@ -66,7 +67,7 @@ pub enum OptionKind {
 #[derive(Debug, Clone, Copy)]
 enum Setter {
     Text(fn(Loader, &str) -> Result<Loader>),
-    OnePath(fn(Loader, &Path) -> Loader),
+    OnePath(fn(Loader, &Path) -> Result<Loader>),
     Flag(fn(Loader, bool) -> Loader),
     /// Adds one value to those that were set before.
     Add(fn(Loader, &str) -> Result<Loader>),
@@ -108,8 +109,14 @@ static OPTIONS: &[LoaderOption] = &[
         .read_from(ENGINE_VARIABLES),
     entry(Load, "hold_timeout_seconds", "SECONDS", Text(set_hold_timeout))
         .help("How long a load waits for a held tensor when memory is full [default: 10]"),
-    entry(Load, "verify", "", Flag(Loader::verify))
-        .help("Check every object against the checksum that its store keeps"),
+    entry(Load, "verify", "", Flag(Loader::verify)).help(
+        "Check every file and object against a checksum, of its store or of a file beside it",
+    ),
+    entry(Load, "manifest", "FILE", OnePath(set_manifest)).help(
+        "Check every tensor against the checksums of this manifest, which 'ringload sum' wrote",
+    ),
+    entry(Load, "check_finite", "", Flag(Loader::check_finite))
+        .help("Fail if a tensor holds NaN or infinity"),
     entry(Files, "all_files", "", Flag(Loader::all_files))
         .help("Read every *.safetensors file of a directory, without its index"),
     entry(Files, "variant", "NAME", Text(|loader, text| Ok(loader.variant(text))))
@@ -178,7 +185,7 @@ impl LoaderOption {
 
     fn set_one(&self, loader: Loader, value: &OsStr) -> Result<Loader> {
         if let OnePath(set) = self.setter {
-            return Ok(set(loader, Path::new(value)));
+            return set(loader, Path::new(value));
         }
         let Some(text) = value.to_str() else {
             return invalid("the value is not UTF-8");
@@ -305,8 +312,12 @@ fn set_hold_timeout(loader: Loader, text: &str) -> Result<Loader> {
 }
 
 /// An empty path turns the cache off, even if the environment configures one.
-fn set_cache_dir(loader: Loader, path: &Path) -> Loader {
-    if path.as_os_str().is_empty() { loader.no_cache() } else { loader.cache_dir(path) }
+fn set_cache_dir(loader: Loader, path: &Path) -> Result<Loader> {
+    Ok(if path.as_os_str().is_empty() { loader.no_cache() } else { loader.cache_dir(path) })
+}
+
+fn set_manifest(loader: Loader, path: &Path) -> Result<Loader> {
+    Ok(loader.manifest(Manifest::read(path)?))
 }
 
 fn whole(text: &str) -> Result<usize> {

@@ -5,6 +5,9 @@ use crate::error::ErrorKind;
 
 #[test]
 fn every_option_is_known_and_refusals_keep_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = directory.path().join("manifest.json");
+    std::fs::write(&manifest, Manifest::new(Vec::new()).to_string()).unwrap();
     let values = [
         ("memory_limit", "64MiB"),
         ("device", "cpu"),
@@ -19,6 +22,8 @@ fn every_option_is_known_and_refusals_keep_secrets() {
         ("engines", "2"),
         ("hold_timeout_seconds", "0.5"),
         ("verify", "false"),
+        ("manifest", manifest.to_str().unwrap()),
+        ("check_finite", "true"),
         ("all_files", "true"),
         ("variant", "fp16"),
         ("strict", "true"),
@@ -55,6 +60,7 @@ fn every_option_is_known_and_refusals_keep_secrets() {
         ("hold_timeout_seconds", "-1"),
         ("hold_timeout_seconds", "soon"),
         ("verify", "maybe"),
+        ("check_finite", "maybe"),
         ("header", "s3cret"),
         ("pin", "time"),
         ("colour", "blue"),

@@ -57,6 +57,9 @@ impl Loader {
         if picks.is_none() && !self.options.devices.device_of(name).is_host() {
             return self.read_to_gpu(checkpoint, name);
         }
+        if picks.is_some() {
+            self.check_takes_parts()?;
+        }
         let runs = runs_of(info, picks)?;
         let shape = picks.map(|picks| picks.iter().map(|pick| pick.count).collect());
         let cast = self.options.dtype.and_then(|to| Cast::new(info.dtype(), to));
@@ -65,7 +68,10 @@ impl Loader {
         let block_bytes = tensor.source.block_bytes();
         let first = tensor.start + runs.offsets().next().unwrap_or(0);
         let mut buffer = TensorBuffer::new(runs.len_bytes(), first, block_bytes)?;
-        tensor.read(self, buffer.bytes_mut())?;
+        tensor.read(&self.unchecked(), buffer.bytes_mut())?;
+        if picks.is_none() {
+            self.check_tensor(checkpoint, info, buffer.bytes_mut())?;
+        }
         if let Some(cast) = cast {
             let mut target =
                 TensorBuffer::new(cast.target_bytes(runs.len_bytes()), 0, block_bytes)?;
@@ -81,7 +87,10 @@ impl Loader {
     fn read_to_gpu(&self, checkpoint: &Arc<Checkpoint>, name: &str) -> Result<Tensor> {
         let loader = self.clone().tensors(Vec::<String>::new()).names([name]);
         let mut stream = loader.stream_checkpoint(Arc::clone(checkpoint))?;
-        stream.next().unwrap_or_else(|| Err(stopped()))
+        let tensor = stream.next().unwrap_or_else(|| Err(stopped()))?;
+        // A load that did not pass its checks fails at its end.
+        stream.next().transpose()?;
+        Ok(tensor)
     }
 }
 

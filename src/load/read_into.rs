@@ -7,6 +7,7 @@ use super::loader::Loader;
 use super::rings::{DestinationSpec, Rings};
 use super::start::StartedLoad;
 use super::summary::Summary;
+use super::verify_ranges::RequestedRanges;
 use crate::device::cuda::{Addresses, Layout, LayoutItem};
 use crate::engine::{
     BorrowedBuffer, BorrowedWork, CancelHandle, ChainedWork, Completion, EngineWork, LoadHandle,
@@ -112,6 +113,9 @@ impl Loader {
     /// filled. [`ControlFlow::Break`] cancels the remaining requests. Returns when no read is in
     /// flight any more.
     ///
+    /// With a [`manifest`](Self::manifest), a request has to be for whole tensors or headers of files,
+    /// and is completed only if they have the checksums of the manifest.
+    ///
     /// The loader's read path and number of engines apply. The memory limit applies to the ring
     /// that bytes for GPUs pass through, but not to reads into host memory, which use no ring.
     ///
@@ -143,7 +147,7 @@ impl Loader {
         let opened = OpenedRequests::new(&self.opener.renewed(), requests)?;
         let mut started = self.start_requests(requests, &opened)?;
         on_start(started.handle.cancel_handle());
-        let mut bytes = 0;
+        let (mut bytes, mut is_complete) = (0, true);
         'all: while let Some(completion) = started.handle.pop() {
             let completed = match completion? {
                 Completion::Request { index } => vec![opened.host[index]],
@@ -152,11 +156,15 @@ impl Loader {
             for index in completed {
                 bytes += requests[index].len_bytes();
                 if on_complete(index).is_break() {
+                    is_complete = false;
                     break 'all;
                 }
             }
         }
         started.handle.stop();
+        if is_complete {
+            started.handle.check_passed()?;
+        }
         let seconds = began.elapsed().as_secs_f64();
         Ok(Summary { bytes, seconds, ..Summary::of(&started.handle) })
     }
@@ -176,6 +184,7 @@ impl Loader {
         };
         let reads = ReadSizes::new(self.read_options()?, memory_bytes, total_bytes, sources);
         let mut job = self.job(sources.clone(), reads, &gpu.devices);
+        job.checks = Arc::new(self.checks_of_ranges(sources, &opened.ranges(requests))?);
         if job.read_path == ReadPath::Mapped {
             job.read_path = ReadPath::Buffered; // the caller's memory cannot be a mapping
         }
@@ -198,7 +207,8 @@ impl Loader {
         // engines (also when the callback panics).
         let host = unsafe { BorrowedWork::new(buffers, sources.clone(), chunk_bytes) };
         let extents = Arc::clone(&gpu.extents);
-        let gpus = RingWork::new(extents, sources.clone(), destinations, chunk_bytes, None);
+        let gpus = RingWork::new(extents, sources.clone(), destinations, chunk_bytes, None)
+            .with_part_lists_from(opened.host.len());
         let work = EngineWork::Reads(Arc::new(ChainedWork(host, gpus)));
         let handle = LoadHandle::start(job, work)?;
         handle.stats().counters.hold_at_most(COPIED_BYTES_MAX);
@@ -265,6 +275,18 @@ impl OpenedRequests {
     fn add(&mut self, source: Arc<dyn Source>) -> usize {
         self.sources.push(source);
         self.sources.len() - 1
+    }
+
+    /// The ranges of the requests: of each one for host memory, and of all for GPU memory.
+    fn ranges(&self, requests: &[ReadRequest<'_>]) -> RequestedRanges {
+        let range = |&index: &usize| {
+            let start = requests[index].offset_bytes;
+            (self.source_of[index], start..start + requests[index].len_bytes())
+        };
+        RequestedRanges {
+            host: self.host.iter().map(range).collect(),
+            gpus: self.gpus.iter().map(range).collect(),
+        }
     }
 
     /// Borrows the memory of a request for host memory.

@@ -1,11 +1,10 @@
 //! The loader's options for remote locations.
 
 use super::loader::Loader;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::options::{
     PinBy, RemoteOptions, RetryLimits, RunaiVariables, S3Credentials, environment, parse_header,
 };
-use crate::plan::Plan;
 use crate::source::Opener;
 use std::sync::Arc;
 
@@ -66,18 +65,6 @@ impl Loader {
         })
     }
 
-    /// Sets whether every object is verified, while it is loaded, against the checksum that its
-    /// store keeps (CRC64NVME, CRC32C or CRC32 in S3 and GCS, SHA-256 in the Hugging Face Hub). An
-    /// object without a checksum is an error, and so is loading only some of its tensors.
-    ///
-    /// Each GPU computes a CRC-64/NVME of the tensors that it received, which must equal the CRC of
-    /// the bytes in host memory. Local files have no stored checksum, so verifying them is possible
-    /// only if all their tensors go to GPUs.
-    #[must_use]
-    pub fn verify(self, verify: bool) -> Self {
-        self.remote(|options| options.verify = verify)
-    }
-
     /// Sets what is compared in each response of a server to notice that an object is replaced while it
     /// is read. Objects that are pinned by less than [`PinBy::Etag`] are not cached.
     #[must_use]
@@ -98,41 +85,6 @@ impl Loader {
     #[must_use]
     pub fn retry_limits(self, limits: RetryLimits) -> Self {
         self.remote(|options| options.retries = limits)
-    }
-
-    pub(super) fn verifies(&self) -> bool {
-        self.opener.options.verify
-    }
-
-    /// Fails if verification is enabled and the load of `plan` cannot be verified.
-    pub(super) fn check_verifiable(&self, plan: &Plan) -> Result<()> {
-        let refuse = |sentence| Err(Error::new(ErrorKind::InvalidInput, sentence));
-        if !self.verifies() {
-            return Ok(());
-        }
-        if plan.tensor_count() < plan.checkpoint().tensors().len() {
-            return refuse(
-                "--verify needs all tensors, as a checksum covers the whole object; load all \
-                 tensors, or load without --verify",
-            );
-        }
-        if !plan.checkpoint().is_verifiable() {
-            return refuse(
-                "the checkpoint was opened without its checksums; open it with the loader that is \
-                 to verify it",
-            );
-        }
-        Ok(())
-    }
-
-    /// Fails if verification is enabled: parts of objects cannot be verified.
-    pub(super) fn check_not_verifying(&self) -> Result<()> {
-        if !self.verifies() {
-            return Ok(());
-        }
-        let sentence = "--verify needs whole objects, and ranges of objects were requested; read \
-                        them without it";
-        Err(Error::new(ErrorKind::InvalidInput, sentence))
     }
 
     pub(super) fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {

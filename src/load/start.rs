@@ -5,6 +5,7 @@ use super::loader::Loader;
 use super::memory_check;
 use super::pinned_pool::PinnedGuard;
 use super::rings::{DestinationSpec, Rings, layout_of};
+use crate::checks::LoadChecks;
 use crate::engine::{EngineWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
@@ -23,10 +24,11 @@ pub(super) struct StartedLoad {
 }
 
 impl Loader {
-    /// Starts the load of `plan`.
+    /// Starts the load of `plan`, whose bytes are given to `checks`.
     pub(super) fn start_load(
         &self,
         plan: &Arc<Plan>,
+        checks: LoadChecks,
         recorder: Option<Arc<Recorder>>,
     ) -> Result<StartedLoad> {
         let shards = plan.checkpoint().shards();
@@ -36,6 +38,7 @@ impl Loader {
         let reads = ReadSizes::new(options, sizes.ring_bytes(), plan.total_bytes(), &sources);
         let mut job = self.job(sources.clone(), reads, plan.devices());
         job.recorder = recorder.clone();
+        job.checks = Arc::new(checks);
         job.is_whole = plan.tensor_count() == plan.checkpoint().tensors().len();
         let extents = Arc::clone(plan.extents());
         let (mut ring_bytes, mut pinned, mut downgraded) = (0, None, None);
@@ -54,7 +57,7 @@ impl Loader {
                     extents: &extents,
                     sources: &sources,
                     layout: &|index| layout_of(plan, index, self.options.allocation),
-                    verify: self.verifies(),
+                    verify: self.verifies_on_gpus(),
                 })?;
                 job.use_rings(rings.all(), &destinations);
                 // If there are two rings, the last one is the GPUs' ring, which gains most from
@@ -62,7 +65,8 @@ impl Loader {
                 job.register = job.rings.last().filter(|_| reads.register).cloned();
                 (ring_bytes, pinned, downgraded) = (sizes.ring_bytes(), rings.gpus, downgrade);
                 let chunk_bytes = reads.chunk_bytes;
-                let work = RingWork::new(extents, sources, destinations, chunk_bytes, recorder);
+                let work = RingWork::new(extents, sources, destinations, chunk_bytes, recorder)
+                    .checked_by(job.checks.finite.clone());
                 EngineWork::Reads(Arc::new(work))
             }
         };
@@ -110,7 +114,8 @@ impl Loader {
             ahead_bytes: reads.ahead_bytes,
             hold_timeout: self.options.hold_timeout,
             caller_may_retain_all: self.options.caller_may_retain_all,
-            verify: self.verifies(),
+            verify: self.verifies_sources(),
+            checks: Arc::default(),
             is_whole: false,
             recorder: None,
         }

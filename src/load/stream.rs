@@ -171,7 +171,7 @@ impl TensorStream {
             Some(Completion::Request { .. }) => Ok(true), // only `read_into` makes requests
             None => {
                 if self.ended.is_none() {
-                    self.started.handle.check_verified()?;
+                    self.started.handle.check_passed()?;
                 }
                 Ok(false)
             }

@@ -45,6 +45,12 @@ pub struct Summary {
     pub retries: BTreeMap<&'static str, u64>,
     /// How many objects matched the checksums that their stores keep.
     pub verified_objects: usize,
+    /// What each file and object that was verified as a whole was compared with, by its location:
+    /// `SHA-256 of /models/SHA256SUMS`, `CRC64NVME of its store`.
+    pub verified_against: BTreeMap<String, String>,
+    /// How many tensors matched the checksums of the manifest
+    /// ([`Loader::manifest`](crate::Loader::manifest)). Tensors without bytes do not count.
+    pub verified_tensors: u64,
     /// How many bytes on GPUs had the same checksums as in host memory
     /// ([`Loader::verify`](crate::Loader::verify)).
     pub verified_device_bytes: u64,
@@ -70,6 +76,8 @@ impl Summary {
             downgrades: stats.downgrades(),
             retries: stats.counters.counts(),
             verified_objects: handle.verified_objects(),
+            verified_against: handle.verified_against(),
+            verified_tensors: handle.verified_parts(),
             verified_device_bytes: stats.device_verified_bytes.load(Ordering::Relaxed),
             cached_bytes: stats.counters.cached_bytes(),
             cache_left_out_bytes: stats.counters.left_out_bytes(),

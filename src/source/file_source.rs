@@ -16,6 +16,7 @@
 use super::file::{DirectFile, FileIdentity, OpenFile, SAFETENSORS};
 use super::file_reader::FileReader;
 use super::traits::{Access, Reader, Source};
+use super::verify::{ChecksumVerifier, ExpectedSum};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::options::PinBy;
@@ -35,6 +36,9 @@ pub struct FileSource {
     location: Location,
     identity: FileIdentity,
     block_bytes: usize,
+    /// The verifier, which has seen the bytes that were read at opening. `None` if the file is not
+    /// verified.
+    verifier: Option<Arc<ChecksumVerifier>>,
     /// The open file, shared by its current readers.
     open: Mutex<Weak<OpenFile>>,
 }
@@ -56,6 +60,7 @@ impl FileSource {
             location: Location::from(path),
             identity,
             block_bytes: block_bytes(&file),
+            verifier: None,
             open: Mutex::default(),
         })
     }
@@ -79,6 +84,13 @@ impl FileSource {
             PinBy::Auto | PinBy::Etag => self,
             PinBy::Length | PinBy::None => Self { identity: self.identity.timeless(), ..self },
         }
+    }
+
+    /// This file, whose bytes are compared with `expected`.
+    pub(super) fn verified_by(self, expected: ExpectedSum) -> Self {
+        let (location, len_bytes) = (self.location.clone(), self.identity.len_bytes);
+        let verifier = Arc::new(ChecksumVerifier::new(location, len_bytes, expected));
+        Self { verifier: Some(verifier), ..self }
     }
 
     /// The shared descriptors; opens them if no reader has them open.
@@ -112,7 +124,15 @@ impl Source for FileSource {
 
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         let file = self.opened().map_err(io::Error::other)?;
-        file.buffered.read_exact_at(into, offset)
+        file.buffered.read_exact_at(into, offset)?;
+        match &self.verifier {
+            Some(verifier) => verifier.add(offset, into).map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
+    fn verifier(&self) -> Option<Arc<ChecksumVerifier>> {
+        self.verifier.as_ref().map(|verifier| verifier.for_load())
     }
 
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {

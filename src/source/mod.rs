@@ -17,7 +17,7 @@
 //! cache_layer               the interface to the local file cache
 //! file_source, file_reader  local files           object   objects in stores
 //! traits                    Source, Reader, and what an engine provides to its readers
-//! verify                    compares the bytes of an object with its checksum
+//! verify                    compares the bytes of a file or object with a checksum
 //! store                     S3, GCS, Azure, the Hugging Face Hub, web servers
 //! http                      the HTTP client       file     descriptors of local files
 //! backend, read_threads     reads of files        residency, counters, stop
@@ -57,3 +57,4 @@ pub(crate) use stop::stopped;
 pub(crate) use store::ListDepth;
 pub use traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Source, Via};
 pub use verify::ChecksumVerifier;
+pub(crate) use verify::{ExpectedSum, OrderedSha256};

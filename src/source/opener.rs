@@ -5,9 +5,11 @@ use super::file_source::FileSource;
 use super::http::Client;
 use super::store::{ListDepth, ListEntry, Stores, anyscale};
 use super::traits::Source;
+use super::verify::local_sums;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri, Scheme};
 use crate::options::RemoteOptions;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// Opens sources. The client for remote sources is made when the first of them is opened, so that
@@ -21,7 +23,7 @@ pub(crate) struct Opener {
     client: Arc<OnceLock<Arc<Client>>>,
     stores: Arc<Stores>,
     repositories: Arc<Stores>,
-    /// Whether files may be opened while verification is enabled, although files have no checksum.
+    /// Whether files without a checksum may be opened while verification is enabled.
     allows_unverified_files: bool,
     cache: Option<Arc<dyn CacheLayer>>,
 }
@@ -54,16 +56,31 @@ impl Opener {
     /// The errors of [`FileSource::open`] for a file, those of the store for an object.
     pub fn open(&self, location: &Location) -> Result<Arc<dyn Source>> {
         match location {
-            Location::File(_) if self.options.verify && !self.allows_unverified_files => {
+            Location::File(path) => Ok(Arc::new(self.open_file(path)?)),
+            Location::Object(uri) => self.open_object(uri, self.options.verify),
+        }
+    }
+
+    /// Opens the file at `path`; with `verify`, its bytes are compared with the checksum that was left
+    /// beside it.
+    fn open_file(&self, path: &Path) -> Result<FileSource> {
+        let file = FileSource::open(path)?.pinned_by(self.options.pin);
+        if !self.options.verify {
+            return Ok(file);
+        }
+        match local_sums::find(path)? {
+            Some(expected) => Ok(file.verified_by(expected)),
+            None if self.allows_unverified_files => Ok(file),
+            None => {
+                let location = Location::from(path);
                 let sentence = format!(
-                    "{location} is a file, which has no checksum; load it without --verify"
+                    "{location} is a file without a checksum: there is no {location}.sha256, no line \
+                     in a SHA256SUMS beside it, and no blob of the Hub's cache that is named by its \
+                     SHA-256; load it without --verify, or write a manifest with ringload sum and \
+                     load with --manifest"
                 );
                 Err(Error::new(ErrorKind::Unsupported, sentence))
             }
-            Location::File(path) => {
-                Ok(Arc::new(FileSource::open(path)?.pinned_by(self.options.pin)))
-            }
-            Location::Object(uri) => self.open_object(uri, self.options.verify),
         }
     }
 

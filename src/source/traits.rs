@@ -48,10 +48,16 @@ pub trait Source: Send + Sync {
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// A new verifier for the source's bytes in one load, if the source was opened for
-    /// verification. It has seen the bytes read at opening; readers that are given the verifier
-    /// add the bytes that they read.
+    /// verification. It has seen the bytes read at opening. Where
+    /// [`verifies_reads`](Self::verifies_reads), readers that are given the verifier add the bytes that
+    /// they read; otherwise the engine does.
     fn verifier(&self) -> Option<Arc<ChecksumVerifier>> {
         None
+    }
+
+    /// Whether readers add the bytes that they read to the verifier.
+    fn verifies_reads(&self) -> bool {
+        false
     }
 
     /// A reader for the engine that `access` belongs to.

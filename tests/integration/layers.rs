@@ -12,7 +12,7 @@ use syn::visit::{self, Visit};
 
 /// The declared order. A file or folder of `src/` may import those of earlier lines, and nothing of
 /// its own line or of later ones.
-const ORDER: [&[&str]; 16] = [
+const ORDER: [&[&str]; 17] = [
     &["error", "fork_guard", "checksum", "sync"],
     &["sys"],
     &["location", "options", "cast", "numa"],
@@ -20,7 +20,8 @@ const ORDER: [&[&str]; 16] = [
     &["ring"],
     &["source"],
     &["checkpoint"],
-    &["plan"],
+    &["manifest", "plan"],
+    &["checks"],
     &["tensor"],
     &["device"],
     &["cache"],

@@ -20,6 +20,7 @@ mod kernels;
 mod layers;
 mod lending_model;
 mod lent_memory;
+mod manifests;
 mod public_api;
 mod round_trip;
 mod stand_in;
@@ -76,5 +77,7 @@ mod special_files;
 mod standard_streams;
 #[cfg(feature = "cli")]
 mod trace;
+#[cfg(feature = "cli")]
+mod verification;
 #[cfg(feature = "cli")]
 mod web;

@@ -20,6 +20,7 @@ mod manual;
 mod options;
 mod output;
 mod streams;
+mod sum;
 
 use clap::{Parser, Subcommand};
 use failure::Outcome;
@@ -45,6 +46,7 @@ enum Command {
     Load(load::Args),
     Fetch(fetch::Args),
     Inspect(inspect::Args),
+    Sum(sum::Args),
     Cache(cache::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
@@ -58,6 +60,7 @@ impl Command {
             Command::Load(args) => load::run(args),
             Command::Fetch(args) => fetch::run(args),
             Command::Inspect(args) => inspect::run(args),
+            Command::Sum(args) => sum::run(args),
             Command::Cache(args) => cache::run(args),
             Command::Doctor(args) => doctor::run(args),
             Command::Bench(args) => bench::run(args),

@@ -5,6 +5,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use ringload::{Loader, LoaderOption, OptionGroup, OptionKind};
 use std::ffi::OsString;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,36 +27,78 @@ const NOT_FLAGS: [&str; 7] = [
 /// The option whose values may be secret.
 const HEADER: &str = "header";
 
+/// The options of the group of loads that also count where tensors are not kept.
+const OF_READS: [&str; 4] = ["memory_limit", "read_path", "read_size", "engines"];
+
 /// The flags of all options of a load.
-pub type LoadOptions = LoaderOptions<true>;
+pub type LoadOptions = LoaderOptions<ForLoads>;
+/// The flags of a checkpoint's files, of remote locations and of the local file cache, and of how much
+/// memory and how many threads read, for commands that read files and keep no tensors.
+pub type ReadOptions = LoaderOptions<ForReads>;
 /// The flags of a checkpoint's files, of remote locations and of the local file cache, for commands
 /// that load no tensors.
-pub type StorageOptions = LoaderOptions<false>;
+pub type StorageOptions = LoaderOptions<ForStorage>;
+
+/// The kind of command that flags are for.
+pub trait Purpose {
+    /// Whether commands of this kind have a flag for an option of the group of loads.
+    fn takes(load_option: &LoaderOption) -> bool;
+}
+
+/// Commands that load tensors.
+#[derive(Debug, Default)]
+pub struct ForLoads;
+/// Commands that read files and keep no tensors.
+#[derive(Debug, Default)]
+pub struct ForReads;
+/// Commands that load no tensors.
+#[derive(Debug, Default)]
+pub struct ForStorage;
+
+impl Purpose for ForLoads {
+    fn takes(_: &LoaderOption) -> bool {
+        true
+    }
+}
+
+impl Purpose for ForReads {
+    fn takes(load_option: &LoaderOption) -> bool {
+        OF_READS.contains(&load_option.name)
+    }
+}
+
+impl Purpose for ForStorage {
+    fn takes(_: &LoaderOption) -> bool {
+        false
+    }
+}
 
 /// The values of the flags that were given.
 #[derive(Debug, Default)]
-pub struct LoaderOptions<const LOADS: bool> {
+pub struct LoaderOptions<P> {
     values: Vec<(&'static str, Vec<OsString>)>,
+    purpose: PhantomData<P>,
 }
 
-impl<const LOADS: bool> LoaderOptions<LOADS> {
+impl<P: Purpose> LoaderOptions<P> {
     /// Returns a loader with these options. The library reads the environment for the others.
     ///
     /// # Errors
-    /// When a header or a rule of the device map is invalid.
+    /// When a header or a rule of the device map is invalid, or the manifest cannot be used.
     pub fn loader(&self) -> ringload::Result<Loader> {
         let mut values = self.values.iter();
         values.try_fold(Loader::new(), |loader, (name, values)| loader.set_all(name, values))
     }
 
     fn table() -> impl Iterator<Item = &'static LoaderOption> {
-        let of_command = |option: &&LoaderOption| LOADS || option.group != OptionGroup::Load;
+        let of_command =
+            |option: &&LoaderOption| option.group != OptionGroup::Load || P::takes(option);
         let is_flag = |option: &&LoaderOption| !NOT_FLAGS.contains(&option.name);
         Loader::options().iter().filter(is_flag).filter(of_command)
     }
 }
 
-impl<const LOADS: bool> clap::Args for LoaderOptions<LOADS> {
+impl<P: Purpose> clap::Args for LoaderOptions<P> {
     fn augment_args(command: Command) -> Command {
         command.args(Self::table().map(argument))
     }
@@ -65,7 +108,7 @@ impl<const LOADS: bool> clap::Args for LoaderOptions<LOADS> {
     }
 }
 
-impl<const LOADS: bool> FromArgMatches for LoaderOptions<LOADS> {
+impl<P: Purpose> FromArgMatches for LoaderOptions<P> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |option: &LoaderOption| {
             let values = matches.get_raw(option.name)?;
@@ -73,7 +116,7 @@ impl<const LOADS: bool> FromArgMatches for LoaderOptions<LOADS> {
         };
         let values: Vec<(_, Vec<OsString>)> = Self::table().filter_map(given).collect();
         values.iter().try_for_each(|(name, values)| check_secret(name, values))?;
-        Ok(Self { values })
+        Ok(Self { values, purpose: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -104,12 +147,15 @@ fn argument(option: &'static LoaderOption) -> Arg {
 /// Checks the values of an option whose values may be secret, with a message that does not repeat
 /// them, as those of a value parser do.
 fn check_secret(name: &str, values: &[OsString]) -> Result<(), clap::Error> {
+    if name != HEADER {
+        return Ok(());
+    }
     match Loader::new().set_all(name, values) {
-        Err(error) if name == HEADER => {
+        Err(error) => {
             let sentence = format!("invalid value for '--{HEADER}': {error}\n");
             Err(clap::Error::raw(ErrorKind::ValueValidation, sentence))
         }
-        _ => Ok(()),
+        Ok(_) => Ok(()),
     }
 }
 

@@ -112,7 +112,10 @@ pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -
 /// - `read_size`: bytes of one read or range request, such as 8MiB
 /// - `engines`: number of threads that read; 0 uses as many as help
 /// - `hold_timeout_seconds`: how long a load waits for a held tensor when memory is full
-/// - `verify`: true or false; whether objects are checked against their store's checksums
+/// - `verify`: true or false; whether files and objects are checked against a checksum of their store or
+///   of a file beside them
+/// - `manifest`: a file that `ringload sum` wrote; tensors are checked against its checksums
+/// - `check_finite`: true or false; whether tensors with NaN or infinity are an error
 /// - `region`, `endpoint`: of the object store
 /// - `header`: a header `Name: value` to send; each call adds one
 /// - `connections`: number of connections; 0 uses as many as help

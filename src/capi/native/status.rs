@@ -23,7 +23,7 @@ pub enum RingloadStatus {
     InvalidCheckpoint = 5,
     /// A source changed while it was being read.
     Changed = 6,
-    /// The bytes do not match the checksum that their store keeps.
+    /// The bytes do not match their checksum.
     Corrupt = 7,
     /// The tensors do not fit under the memory limit.
     MemoryLimit = 8,
@@ -41,6 +41,8 @@ pub enum RingloadStatus {
     Cancelled = 14,
     /// A bug in ringload.
     Bug = 15,
+    /// Tensors hold NaN or infinity, and the load was to check that.
+    NotFinite = 16,
 }
 
 /// The outcome of a call that did not fail.
@@ -91,6 +93,7 @@ fn status_of_kind(kind: ErrorKind) -> RingloadStatus {
         ErrorKind::InvalidCheckpoint => RingloadStatus::InvalidCheckpoint,
         ErrorKind::Changed => RingloadStatus::Changed,
         ErrorKind::Corrupt => RingloadStatus::Corrupt,
+        ErrorKind::NotFinite => RingloadStatus::NotFinite,
         ErrorKind::MemoryLimit => RingloadStatus::MemoryLimit,
         ErrorKind::OutOfMemory => RingloadStatus::OutOfMemory,
         ErrorKind::Unsupported => RingloadStatus::Unsupported,

@@ -25,7 +25,7 @@ use crate::source::http::{
 };
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Store;
-use crate::source::verify::ChecksumVerifier;
+use crate::source::verify::{ChecksumVerifier, ExpectedSum};
 use crate::sync::Mutex;
 use bytes::Bytes;
 use http::{StatusCode, Uri};
@@ -153,6 +153,7 @@ impl Object {
             );
             Error::new(ErrorKind::Unsupported, sentence)
         })?;
+        let expected = ExpectedSum::of_store(expected);
         Ok(ChecksumVerifier::new(self.location.clone(), self.identity.len_bytes, expected))
     }
 

@@ -145,6 +145,10 @@ impl Source for ObjectSource {
         self.verifier.as_ref().map(ChecksumVerifier::for_load)
     }
 
+    fn verifies_reads(&self) -> bool {
+        true
+    }
+
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
         // Engines start after the header was read; this drops the first bytes.
         self.among_first(u64::MAX, 1);

@@ -1,4 +1,5 @@
-//! Compares the bytes of a whole object with the checksum that its store keeps.
+//! Compares the bytes of a whole file or object with a checksum: the one that its store keeps, or one
+//! that was found beside a local file (`local_sums`) or in a manifest.
 //!
 //! ```text
 //! opening:   read_exact_at --bytes--> verifier of the opened object: its header
@@ -6,6 +7,9 @@
 //! a load:    receive --> RangeDigest     v
 //!                                 \--> verifier of the load: the header and the ranges read
 //! ```
+//!
+//! For an object, the reader adds the ranges as they arrive. The ranges of a local file are added by the
+//! engine, once each is read.
 //!
 //! Each load has a verifier of its own, which has seen the header that was read at opening. So
 //! every verifying load checks all bytes that it returns, also the second load of an open
@@ -15,9 +19,12 @@
 //! The read of the last missing byte compares the checksum before it completes, so a load of
 //! damaged bytes never completes.
 
-mod crc;
+mod expected;
+pub(in crate::source) mod local_sums;
 mod sha;
 mod verifier;
 
+pub(crate) use expected::ExpectedSum;
+pub(crate) use sha::OrderedSha256;
 pub use verifier::ChecksumVerifier;
 pub(in crate::source) use verifier::RangeDigest;

@@ -7,56 +7,71 @@
 //! waits here has its bytes already and holds no connection. Waits of different objects are
 //! independent.
 
+use crate::error::Result;
+use crate::source::stop::{Stop, stopped};
 use crate::sync::Mutex;
 use aws_lc_rs::digest::{Context, SHA256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// The digest of the object's bytes up to the first gap.
-pub(super) struct OrderedSha256 {
-    state: Mutex<ShaState>,
-    progressed: Notify,
-}
+pub(crate) struct OrderedSha256(Mutex<ShaState>);
 
-#[derive(Clone)]
 struct ShaState {
     digest: Context,
     /// How many bytes the digest covers.
     covered: u64,
     /// Whether a thread is updating the digest outside of the lock.
     busy: bool,
+    /// The ranges that wait, by their offsets. Each is woken when all bytes before it were added.
+    waiting: BTreeMap<u64, Vec<Arc<Notify>>>,
+}
+
+impl ShaState {
+    fn new(digest: Context, covered: u64) -> Self {
+        Self { digest, covered, busy: false, waiting: BTreeMap::new() }
+    }
 }
 
 impl Default for OrderedSha256 {
     fn default() -> Self {
-        let state = ShaState { digest: Context::new(&SHA256), covered: 0, busy: false };
-        Self { state: Mutex::new(state), progressed: Notify::new() }
+        Self(Mutex::new(ShaState::new(Context::new(&SHA256), 0)))
     }
 }
 
 impl Clone for OrderedSha256 {
     fn clone(&self) -> Self {
-        Self { state: Mutex::new(self.state.lock().clone()), progressed: Notify::new() }
+        let state = self.0.lock();
+        Self(Mutex::new(ShaState::new(state.digest.clone(), state.covered)))
     }
 }
 
 impl OrderedSha256 {
     /// Adds the `bytes` at `offset`, once all bytes before them were added.
     pub async fn add(&self, offset: u64, bytes: &[u8]) {
-        loop {
-            let mut progressed = std::pin::pin!(self.progressed.notified());
-            // Registered before the state is checked, so that no notification is missed.
-            progressed.as_mut().enable();
-            if self.try_add(offset, bytes) {
-                return;
+        while !self.try_add(offset, bytes) {
+            if let Some(turn) = self.turn(offset) {
+                turn.notified().await;
             }
-            progressed.await;
         }
+    }
+
+    /// What the range at `offset` waits for, if it has to wait.
+    fn turn(&self, offset: u64) -> Option<Arc<Notify>> {
+        let mut state = self.0.lock();
+        if !state.busy && state.covered >= offset {
+            return None;
+        }
+        let turn = Arc::new(Notify::new());
+        state.waiting.entry(offset).or_default().push(Arc::clone(&turn));
+        Some(turn)
     }
 
     /// As [`add`](Self::add), but returns false if a wait would be needed. Ignores bytes that were
     /// added before.
     pub fn try_add(&self, offset: u64, bytes: &[u8]) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         if state.busy || state.covered < offset {
             return false;
         }
@@ -68,18 +83,34 @@ impl OrderedSha256 {
         let mut digest = state.digest.clone();
         drop(state);
         digest.update(new);
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         state.digest = digest;
         state.covered += new.len() as u64;
         state.busy = false;
+        let beyond = state.covered.saturating_add(1);
+        let later = state.waiting.split_off(&beyond);
+        let ready = std::mem::replace(&mut state.waiting, later);
         drop(state);
-        self.progressed.notify_waiters();
+        // A turn that is taken before it is awaited is not missed.
+        ready.values().flatten().for_each(|turn| turn.notify_one());
         true
+    }
+
+    /// As [`add`](Self::add), until `stop` is set.
+    ///
+    /// # Errors
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) when it is set.
+    pub async fn add_unless_stopped(&self, offset: u64, bytes: &[u8], stop: &Stop) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.add(offset, bytes) => Ok(()),
+            () = stop.stopped() => Err(stopped()),
+        }
     }
 
     /// The digest of all `len_bytes`, if they were all added.
     pub fn complete(&self, len_bytes: u64) -> Option<[u8; 32]> {
-        let state = self.state.lock();
+        let state = self.0.lock();
         let digest = (state.covered == len_bytes && !state.busy).then(|| state.digest.clone())?;
         drop(state);
         digest.finish().as_ref().try_into().ok()

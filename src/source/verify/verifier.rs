@@ -1,24 +1,24 @@
-//! The verifier of an object in one load.
+//! The verifier of a file or object in one load.
 
-use super::crc::CrcSpans;
+use super::expected::ExpectedSum;
 use super::sha::OrderedSha256;
-use crate::checksum::Crc;
+use crate::checksum::{Crc, CrcSpans};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
+use crate::source::stop::{Stop, stopped};
 use crate::source::store::Checksum;
 use crate::sync::Mutex;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use crc_fast::Digest;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tracks which bytes of an object were read in one load. When all have been read, compares their
+/// Tracks which bytes of a file or object were read in one load. When all have been read, compares their
 /// checksum with the expected one.
 pub struct ChecksumVerifier {
     location: Location,
     len_bytes: u64,
-    expected: Checksum,
+    expected: ExpectedSum,
     covered: Covered,
     verified: AtomicBool,
     /// Whether nothing but the checksum tells the object from a replacement.
@@ -35,7 +35,7 @@ enum Covered {
 
 /// The CRC of a range while it arrives, if the object is verified by a CRC.
 #[derive(Clone, Default)]
-pub(in crate::source) struct RangeDigest(Option<Digest>);
+pub(crate) struct RangeDigest(Option<Digest>);
 
 impl RangeDigest {
     /// Adds the next bytes of the range.
@@ -48,9 +48,9 @@ impl RangeDigest {
 
 impl ChecksumVerifier {
     /// A verifier of the object of `len_bytes` at `location`, which has seen no bytes.
-    pub(in crate::source) fn new(location: Location, len_bytes: u64, expected: Checksum) -> Self {
+    pub(crate) fn new(location: Location, len_bytes: u64, expected: ExpectedSum) -> Self {
         let spans = |crc| Covered::Crc(crc, Mutex::new(CrcSpans::new(crc)));
-        let covered = match expected {
+        let covered = match expected.checksum {
             Checksum::Crc64Nvme(_) => spans(Crc::CRC64_NVME),
             Checksum::Crc32c(_) => spans(Crc::CRC32C),
             Checksum::Crc32(_) => spans(Crc::CRC32),
@@ -74,6 +74,7 @@ impl ChecksumVerifier {
         };
         Arc::new(Self {
             location: self.location.clone(),
+            expected: self.expected.clone(),
             covered,
             verified: AtomicBool::new(self.is_verified()),
             ..*self
@@ -91,13 +92,23 @@ impl ChecksumVerifier {
         self.is_needed
     }
 
+    /// The location of the bytes.
+    pub(crate) fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// What the bytes are compared with: `SHA-256 of its store`.
+    pub(crate) fn against(&self) -> String {
+        self.expected.against()
+    }
+
     /// Whether all bytes were seen and have the expected checksum.
     pub(crate) fn is_verified(&self) -> bool {
         self.verified.load(Ordering::Acquire)
     }
 
     /// A digest for a range, to which its bytes are added as they arrive.
-    pub(in crate::source) fn digest(&self) -> RangeDigest {
+    pub(crate) fn digest(&self) -> RangeDigest {
         match &self.covered {
             Covered::Crc(crc, _) => RangeDigest(Some(Digest::new(crc.algorithm))),
             Covered::Sha(_) => RangeDigest(None),
@@ -109,7 +120,7 @@ impl ChecksumVerifier {
     ///
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) if these were the last missing bytes and the checksum differs.
-    pub(in crate::source) fn add(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn add(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut digest = self.digest();
         digest.update(bytes);
         if let Covered::Sha(sha) = &self.covered {
@@ -124,7 +135,7 @@ impl ChecksumVerifier {
     ///
     /// # Errors
     /// As [`add`](Self::add).
-    pub(in crate::source) async fn add_range(
+    pub(crate) async fn add_range(
         &self,
         offset: u64,
         bytes: &[u8],
@@ -136,6 +147,21 @@ impl ChecksumVerifier {
         self.added(offset, bytes.len() as u64, digest)
     }
 
+    /// As [`add_range`](Self::add_range), for a range of which no digest was made while it arrived, and
+    /// until `stop` is set.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add); [`Cancelled`](ErrorKind::Cancelled) when `stop` is set.
+    pub(crate) async fn add_read(&self, offset: u64, bytes: &[u8], stop: &Stop) -> Result<()> {
+        let mut digest = self.digest();
+        digest.update(bytes);
+        tokio::select! {
+            biased;
+            added = self.add_range(offset, bytes, &digest) => added,
+            () = stop.stopped() => Err(stopped()),
+        }
+    }
+
     /// Adds the CRC of a range, if the object is verified by one, and compares the checksum if no
     /// bytes are missing.
     fn added(&self, offset: u64, len: u64, digest: &RangeDigest) -> Result<()> {
@@ -143,23 +169,23 @@ impl ChecksumVerifier {
             (Covered::Crc(_, spans), Some(digest)) => {
                 let mut spans = spans.lock();
                 spans.add(offset, len, digest.finalize());
-                spans.complete(self.len_bytes).map(|crc| self.expected.with_crc(crc))
+                spans.complete(self.len_bytes).map(|crc| self.expected.checksum.with_crc(crc))
             }
             (Covered::Sha(sha), _) => sha.complete(self.len_bytes).map(Checksum::Sha256),
             (Covered::Crc(..), None) => None,
         };
         let Some(seen) = seen else { return Ok(()) };
-        if seen == self.expected {
+        let ExpectedSum { checksum, origin, remedy } = &self.expected;
+        if seen == *checksum {
             self.verified.store(true, Ordering::Release);
             return Ok(());
         }
         let sentence = format!(
-            "{} is corrupt: the {} of its bytes is {}, but its store has {}; load it again, and \
-             if that does not help, upload it again",
+            "{} is corrupt: the {} of its bytes is {}, but {origin} has {}; {remedy}",
             self.location,
             seen.algorithm(),
             seen.text(),
-            self.expected.text()
+            checksum.text()
         );
         Err(Error::new(ErrorKind::Corrupt, sentence))
     }
@@ -174,36 +200,9 @@ impl ChecksumVerifier {
     }
 }
 
-impl Checksum {
-    /// The name of the algorithm.
-    fn algorithm(&self) -> &'static str {
-        match self {
-            Self::Crc64Nvme(_) => "CRC64NVME",
-            Self::Crc32c(_) => "CRC32C",
-            Self::Crc32(_) => "CRC32",
-            Self::Sha256(_) => "SHA-256",
-        }
-    }
-
-    /// The checksum in the notation of the stores: base64 of the big-endian number, or hexadecimal
-    /// for SHA-256.
-    fn text(&self) -> String {
-        match self {
-            Self::Crc64Nvme(crc) => STANDARD.encode(crc.to_be_bytes()),
-            Self::Crc32c(crc) | Self::Crc32(crc) => STANDARD.encode(crc.to_be_bytes()),
-            Self::Sha256(digest) => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-        }
-    }
-
-    /// `crc` as a checksum of this kind.
-    fn with_crc(self, crc: u64) -> Self {
-        match self {
-            Self::Crc64Nvme(_) => Self::Crc64Nvme(crc),
-            // crc-fast returns 32 bits for these.
-            Self::Crc32c(_) => Self::Crc32c(crc as u32),
-            Self::Crc32(_) => Self::Crc32(crc as u32),
-            Self::Sha256(_) => self,
-        }
+impl fmt::Debug for ChecksumVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChecksumVerifier").field(&self.expected).finish()
     }
 }
 

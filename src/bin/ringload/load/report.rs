@@ -6,6 +6,7 @@ use crate::format;
 use ringload::{Downgrade, Error, Summary, TensorStream};
 use ringload_measure::figures::{cpu_seconds, peak_rss_bytes};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// The figures of one load.
@@ -97,6 +98,14 @@ impl Report {
             let objects = format::count(self.summary.verified_objects, "object");
             writeln!(out, "{objects} verified against the checksums of their stores")?;
         }
+        for (against, files) in self.files_verified() {
+            writeln!(out, "{} verified against the {against}", format::count(files, "file"))?;
+        }
+        if self.summary.verified_tensors > 0 {
+            let tensors = self.summary.verified_tensors;
+            let tensors = format::count(usize::try_from(tensors).unwrap_or(usize::MAX), "tensor");
+            writeln!(out, "{tensors} verified against the manifest")?;
+        }
         if self.summary.verified_device_bytes > 0 {
             let size = format::size(self.summary.verified_device_bytes);
             writeln!(out, "{size} verified to be the same on the GPUs as in host memory")?;
@@ -112,6 +121,17 @@ impl Report {
             writeln!(out, "cache: {warning}")?;
         }
         Ok(())
+    }
+
+    /// How many files were verified against each checksum, without the objects of stores.
+    fn files_verified(&self) -> BTreeMap<&str, usize> {
+        let mut files = BTreeMap::new();
+        for against in self.summary.verified_against.values() {
+            if !against.ends_with(" of its store") {
+                *files.entry(&**against).or_default() += 1;
+            }
+        }
+        files
     }
 
     fn headline(&self) -> String {

@@ -25,7 +25,7 @@ fn check(bytes: &[u8], expected: Checksum) -> ChecksumVerifier {
     ChecksumVerifier::new(
         Location::from(std::path::Path::new("object")),
         bytes.len() as u64,
-        expected,
+        ExpectedSum::of_store(expected),
     )
 }
 
@@ -113,7 +113,7 @@ proptest! {
             let error = give(&check, &damaged, last).unwrap_err();
             prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
             prop_assert!(!check.is_verified());
-            for wanted in ["object is corrupt", check.expected.algorithm(), &check.expected.text(), "upload"] {
+            for wanted in ["object is corrupt", check.expected.checksum.algorithm(), &check.expected.checksum.text(), "upload"] {
                 prop_assert!(error.to_string().contains(wanted), "{}", error);
             }
         }

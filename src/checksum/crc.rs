@@ -9,6 +9,7 @@
 //! 0.1 s for each GB that arrives out of order.)
 
 use crc_fast::CrcAlgorithm;
+use std::collections::HashMap;
 
 /// Returns the CRC-64/NVME of `bytes`, which object stores keep as `x-amz-checksum-crc64nvme`.
 ///
@@ -20,7 +21,7 @@ pub fn crc64_nvme(bytes: &[u8]) -> u64 {
 }
 
 /// Returns the CRC-64/NVME of the concatenated `parts`, each given by its CRC and its length in
-/// bytes. This is fastest when most parts have the same length.
+/// bytes. This is fastest when many parts have the same length.
 ///
 /// ```
 /// use ringload::internals::{crc64_nvme, crc64_nvme_of_parts};
@@ -31,9 +32,11 @@ pub fn crc64_nvme(bytes: &[u8]) -> u64 {
 pub fn crc64_nvme_of_parts(parts: impl IntoIterator<Item = (u64, u64)>) -> u64 {
     let crc = Crc::CRC64_NVME;
     let (mut known_bytes, mut power) = (0, crc.x(0));
+    let mut powers: HashMap<u64, u64> = HashMap::new();
     parts.into_iter().fold(0, |left, (right, right_bytes)| {
         if right_bytes != known_bytes {
-            (known_bytes, power) = (right_bytes, crc.power(right_bytes));
+            power = *powers.entry(right_bytes).or_insert_with(|| crc.power(right_bytes));
+            known_bytes = right_bytes;
         }
         crc.product(left, power) ^ right
     })

@@ -1,13 +1,13 @@
-//! Computes the CRC of an object from the CRCs of its ranges, in any order.
+//! Computes the CRC of a whole from the CRCs of its ranges, in any order.
 //!
 //! Adjacent ranges are combined at once, so at most one more span is kept than there are gaps.
 
-use crate::checksum::Crc;
+use super::crc::Crc;
 use std::collections::BTreeMap;
 
-/// The CRCs of the spans of an object that were seen; no two of them touch.
+/// The CRCs of the spans of a whole that were seen; no two of them touch.
 #[derive(Clone)]
-pub(super) struct CrcSpans {
+pub(crate) struct CrcSpans {
     crc: Crc,
     /// The spans by the offset of their first byte.
     spans: BTreeMap<u64, Span>,
