@@ -108,6 +108,8 @@ mod tensor;
 #[cfg(test)]
 mod test_files;
 #[cfg(test)]
+mod test_fuzz;
+#[cfg(test)]
 mod test_server;
 pub mod timeline;
 

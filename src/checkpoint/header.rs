@@ -16,7 +16,7 @@ use super::dtype::{self, Dtype};
 use super::json::{self, HeaderEntry};
 use super::shard::{Shard, TensorInfo};
 use super::tensor_table::NameKeys;
-use super::text::{Bytes, Quoted, Shape, first_repeated};
+use super::text::{Bytes, Quoted, Shape, Shortened, first_repeated};
 use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::Source;
@@ -233,8 +233,8 @@ fn parse(text: &[u8], data_bytes: u64) -> CheckResult<json::Header> {
         format!("the header is not UTF-8 at byte {} of the header", error.valid_up_to())
     })?;
     check_start(text)?;
-    let mut header =
-        json::parse_header(text).map_err(|error| format!("the header is invalid: {error}"))?;
+    let mut header = json::parse_header(text)
+        .map_err(|error| format!("the header is invalid: {}", Shortened(error)))?;
     header.tensors.sort_by_key(|entry| entry.data_offsets);
     match check_layout(&header.tensors, data_bytes) {
         Ok(()) => Ok(header),
@@ -335,3 +335,7 @@ mod tests;
 #[cfg(test)]
 #[path = "header_agreement_tests.rs"]
 mod agreement;
+
+#[cfg(test)]
+#[path = "header_fuzz_tests.rs"]
+mod fuzz;

@@ -17,7 +17,7 @@ use super::json::{self, WeightMap};
 use super::parallel;
 use super::shard::Shard;
 use super::tensor_table::TensorTable;
-use super::text::{Quoted, first_repeated};
+use super::text::{Quoted, Shortened, first_repeated};
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::location::Location;
 use crate::options::cores;
@@ -71,8 +71,9 @@ impl Index {
             let at = error.utf8_error().valid_up_to();
             invalid(&location, format_args!("the index is not UTF-8 at byte {at}"))
         })?;
-        let weight_map = json::parse_index(&text)
-            .map_err(|error| invalid(&location, format_args!("the index is invalid: {error}")))?;
+        let weight_map = json::parse_index(&text).map_err(|error| {
+            invalid(&location, format_args!("the index is invalid: {}", Shortened(error)))
+        })?;
         let index = Index { location, weight_map };
         index.check_file_names()?;
         Ok(index)
@@ -274,3 +275,7 @@ fn check_file_name(name: &str) -> std::result::Result<(), &'static str> {
 #[cfg(test)]
 #[path = "index_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "index_fuzz_tests.rs"]
+mod fuzz;

@@ -112,4 +112,29 @@ mod tests {
             assert_eq!((&*parsed.code, &*parsed.message), (code, message), "{body}");
         }
     }
+
+    #[test]
+    fn any_bytes_are_described_in_a_line() {
+        let examples = [
+            "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>no\nway</Message>\
+             <AuthenticationErrorDetail>x</AuthenticationErrorDetail></Error>",
+            r#"{"error": {"code": 403, "message": "no", "errors": [{"reason": "x"}]}}"#,
+            "<html><title>no</title></html>",
+        ];
+        crate::test_fuzz::never_panics("bodies of errors", &examples, |body| {
+            let told = ErrorBody::parse(body).describe(StatusCode::FORBIDDEN);
+            assert!(told.len() < 4096 && !told.contains('\n'), "{told:?}");
+        });
+    }
+
+    #[test]
+    fn errors_within_errors_do_not_overflow_the_stack() {
+        for element in ["Error", "Code", "x"] {
+            let (open, close) = (format!("<{element}>"), format!("</{element}>"));
+            let body = format!("{}<Code>x</Code>{}", open.repeat(20_000), close.repeat(20_000));
+            assert!(ErrorBody::parse(body.as_bytes()).code.is_empty());
+        }
+        let body = format!("{}{}", "[".repeat(30_000), "{\"error\":".repeat(3000));
+        assert!(ErrorBody::parse(body.as_bytes()).code.is_empty());
+    }
 }

@@ -102,3 +102,22 @@ impl ErrorResponse {
         self.headers.get(name)?.to_str().ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn any_header_is_a_time_or_none() {
+        let examples = ["120", "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"];
+        crate::test_fuzz::never_panics("Retry-After", &examples, |text| {
+            let Ok(value) = HeaderValue::from_bytes(text) else { return };
+            let headers =
+                [(header::RETRY_AFTER, value.clone()), (header::DATE, value)].into_iter().collect();
+            let response = ErrorResponse { status: StatusCode::OK, headers, body: Bytes::new() };
+            response.retry_after(SystemTime::now());
+            response.date();
+        });
+    }
+}

@@ -24,11 +24,10 @@ impl ContentRange {
             number => Some(number.parse().ok()?),
         };
         let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-        (first <= last && total_bytes.is_none_or(|total: u64| last < total)).then_some(Self {
-            first,
-            last,
-            total_bytes,
-        })
+        // No object is so long that its last byte has the greatest number.
+        let is_valid =
+            first <= last && last < u64::MAX && total_bytes.is_none_or(|total: u64| last < total);
+        is_valid.then_some(Self { first, last, total_bytes })
     }
 
     /// The number of bytes.
@@ -196,5 +195,26 @@ mod tests {
     fn a_request_names_its_last_byte() {
         let request = request(Uri::from_static("http://h/p"), 10, 1);
         assert_eq!(request.headers()[header::RANGE], "bytes=10-10");
+    }
+
+    /// The length of `bytes 0-18446744073709551615/*` overflowed.
+    #[test]
+    fn any_header_is_a_range_or_none() {
+        let examples = [
+            "bytes 0-9/10",
+            "bytes */10",
+            "Bytes  5-5/*",
+            "bytes 0-18446744073709551615/*",
+            "bytes 1-18446744073709551615/18446744073709551615",
+        ];
+        crate::test_fuzz::never_panics("Content-Range", &examples, |text| {
+            let Ok(value) = HeaderValue::from_bytes(text) else { return };
+            let headers = HeaderMap::from_iter([(header::CONTENT_RANGE, value)]);
+            unsatisfied_total(&headers);
+            if let Some(range) = ContentRange::of(&headers) {
+                assert!(range.len_bytes() > 0);
+                assert!(range.total_bytes.is_none_or(|total| range.last < total), "{range:?}");
+            }
+        });
     }
 }

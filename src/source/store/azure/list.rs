@@ -102,4 +102,18 @@ mod tests {
         assert!(parse_page(b"\xff", "", ListDepth::Tree).is_err());
         assert_eq!(NOT_A_LISTING.0, ErrorKind::Io);
     }
+
+    #[test]
+    fn any_bytes_are_a_page_or_an_error() {
+        let examples = [
+            "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><EnumerationResults><Blobs><Blob>\
+             <Name Encoded=\"true\">m/%EF%BF%BE</Name><Properties><Content-Length>12\
+             </Content-Length></Properties></Blob><BlobPrefix><Name>m/deep/</Name></BlobPrefix>\
+             </Blobs><NextMarker>2!8!x</NextMarker></EnumerationResults>",
+            "<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>",
+        ];
+        crate::test_fuzz::never_panics("pages of Azure", &examples, |body| {
+            drop(parse_page(body, "m/", ListDepth::Tree));
+        });
+    }
 }

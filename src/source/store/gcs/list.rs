@@ -95,4 +95,16 @@ mod tests {
             assert_eq!(checksum(none.as_bytes()), None, "{none}");
         }
     }
+
+    #[test]
+    fn any_bytes_are_a_page_or_an_error() {
+        let examples = [
+            r#"{"items": [{"name": "a b/x", "size": "12"}, {"name": "a b/"}], "nextPageToken": "t+/="}"#,
+            r#"{"crc32c": "4waSgw=="}"#,
+        ];
+        crate::test_fuzz::never_panics("pages of Google Cloud Storage", &examples, |body| {
+            drop(parse_page(body, "a b/", ListDepth::Directory));
+            checksum(body);
+        });
+    }
 }

@@ -130,4 +130,19 @@ mod tests {
         assert_eq!(of("<http://h/1>; rel=\"prev\""), None);
         assert_eq!(of("nonsense; rel=\"next\""), None);
     }
+
+    #[test]
+    fn any_bytes_are_a_page_or_an_error() {
+        let examples = [
+            r#"[{"type": "file", "path": "a/b.safetensors", "size": 12, "lfs": {"oid": "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}}]"#,
+            r#"[{"type": "directory", "path": "a", "oid": "\u00e9"}]"#,
+        ];
+        crate::test_fuzz::never_panics("pages of the Hub", &examples, |body| {
+            let page: Vec<TreeEntry> = serde_json::from_slice(body).unwrap_or_default();
+            for entry in page {
+                entry.listed_in("a/", ListDepth::Tree);
+                entry.sha256();
+            }
+        });
+    }
 }

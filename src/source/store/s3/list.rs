@@ -145,4 +145,18 @@ mod tests {
         }
         assert_eq!(page(b"\xff\xfe"), None);
     }
+
+    #[test]
+    fn any_bytes_are_a_page_or_an_error() {
+        let examples = [
+            "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
+             <NextContinuationToken>a&amp;b=</NextContinuationToken><Contents><Key>m/a+b%2Bc%C3\
+             </Key><Size>12</Size></Contents><Contents><Key>m/</Key></Contents></ListBucketResult>",
+            "<?xml version=\"1.0\"?><!DOCTYPE a [<!ENTITY b \"c\">]><ListBucketResult/>",
+        ];
+        crate::test_fuzz::never_panics("pages of S3", &examples, |body| {
+            let page = page(body).map(|page| page.into_page("m/", ListDepth::Tree));
+            drop(page);
+        });
+    }
 }
