@@ -11,7 +11,7 @@
 #                          the linters of Python, vLLM, the report page of perf/ in Chromium,
 #                          licences of dependencies, the minimum version of Rust, and the packages
 #                          of a release
-#   tests/run.sh --long    the full size with the long campaigns of random loads
+#   tests/run.sh --long    the full size with the long campaigns of random loads and random headers
 #
 # Needs Rust, a C and C++ compiler, and Python; missing compilers and Python are installed if that is
 # possible, and real servers by tests/servers.sh. cargo-nextest is used where it is installed.
@@ -88,6 +88,7 @@ test_everything() {
     finish_installing
     step "library without the command" cargo check --no-default-features --lib
     step "kernels: is their PTX current?" check_kernels
+    [[ -z ${RINGLOAD_TEST_LONG-} ]] || step "random headers and indexes" tests/fuzz.sh
     step "AddressSanitizer" test_under_address_sanitizer
     step "Miri" test_under_miri
     step "Python package" tests/python.sh

@@ -5,6 +5,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod c_library;
+pub mod certificates;
 pub mod child;
 #[cfg(feature = "cli")]
 pub mod command;

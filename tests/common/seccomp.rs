@@ -169,5 +169,18 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// Makes this thread, and no other one, that of a user without privileges. In Linux credentials belong
+/// to threads; only the C library sets those of all threads.
+pub fn become_nobody() {
+    let no_groups = std::ptr::null::<libc::gid_t>();
+    // SAFETY: the calls take numbers, and a list of no groups.
+    let refused = unsafe {
+        libc::syscall(libc::SYS_setgroups, 0, no_groups)
+            | libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY)
+            | libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY)
+    };
+    assert_eq!(refused, 0, "{}", io::Error::last_os_error());
+}
+
 /// A user without privileges.
 pub const NOBODY: u32 = 65534;

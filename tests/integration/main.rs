@@ -29,6 +29,12 @@ mod stand_in;
 mod capi;
 
 // These run the command.
+#[cfg(feature = "cli")]
+mod attack_plants;
+#[cfg(feature = "cli")]
+mod attack_stage;
+#[cfg(feature = "cli")]
+mod attacks;
 #[cfg(all(feature = "cli", feature = "azure"))]
 mod azure;
 #[cfg(feature = "cli")]
@@ -43,6 +49,12 @@ mod cache_command;
 mod cache_faults;
 #[cfg(feature = "cli")]
 mod casts;
+#[cfg(all(feature = "cli", feature = "s3"))]
+mod chaos;
+#[cfg(all(feature = "cli", feature = "s3"))]
+mod chaos_faults;
+#[cfg(all(feature = "cli", feature = "s3"))]
+mod chaos_scene;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]

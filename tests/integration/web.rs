@@ -114,23 +114,12 @@ fn inspecting_takes_one_small_request_a_shard() {
     assert_eq!(targets, ["/1.safetensors", "/2.safetensors", "/model.safetensors.index.json"]);
 }
 
-/// Makes a certificate authority in `directory`, and a certificate of it for this machine.
-/// False where there is no nginx to use it.
+/// Makes certificates in `directory`. False where there is no nginx to use them.
 pub fn certify(directory: &Path) -> bool {
     if crate::common::servers::nginx().is_none() {
         return false;
     }
-    let script = "
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-            -subj '/CN=ringload test authority' -keyout ca.key -out ca.pem
-        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
-            -subj /CN=localhost -keyout server.key -out server.csr
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > ext
-        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-            -extfile ext -out server.pem";
-    let mut openssl = Command::new("sh");
-    let made = openssl.args(["-ec", script]).current_dir(directory).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
+    crate::common::certificates::make(directory);
     true
 }
 

@@ -1,11 +1,10 @@
 //! The responses of the server of `fault_server.rs`, and their faults.
 
+use super::fault_wire::Wire;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 /// What follows the bytes of a response.
@@ -15,6 +14,8 @@ pub enum End {
     Keep,
     /// The connection is closed.
     Fin,
+    /// The same, but TLS does not announce it.
+    Cut,
     /// The connection is reset.
     Reset,
     /// Nothing, for ever.
@@ -85,6 +86,12 @@ impl Reply {
     /// With this header, instead of any other one of its name.
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self = self.without(name);
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// With this header, even if there is one of its name.
+    pub fn with_another(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
@@ -201,7 +208,7 @@ impl Reply {
     }
 
     /// Sends it; whether the connection serves again.
-    pub(super) async fn send(&self, stream: &mut TcpStream, is_head: bool) -> io::Result<bool> {
+    pub(super) async fn send(&self, wire: &mut Wire, is_head: bool) -> io::Result<bool> {
         sleep(self.before_head).await;
         while self.gate.as_ref().is_some_and(|gate| !gate.load(Ordering::Relaxed)) {
             sleep(Duration::from_millis(2)).await;
@@ -209,40 +216,41 @@ impl Reply {
         let mut head = self.head();
         if let Some(cut @ ..0) = self.cut {
             head.truncate(head.len().saturating_sub(cut.unsigned_abs()));
-            self.write(stream, &head).await?;
-            return self.finish(stream).await;
+            self.write(wire, &head).await?;
+            return self.finish(wire).await;
         }
-        self.write(stream, &head).await?;
+        self.write(wire, &head).await?;
         sleep(self.before_body).await;
         let body = self.wire_body();
         let again = if self.raw_head.is_some() { &head } else { &body };
         if !is_head {
-            self.write(stream, &body).await?;
+            self.write(wire, &body).await?;
         }
         if self.endless {
             loop {
-                self.write(stream, again).await?;
+                self.write(wire, again).await?;
             }
         }
-        self.finish(stream).await
+        self.finish(wire).await
     }
 
-    async fn write(&self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    async fn write(&self, wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
         let Some((most, pause)) = self.drip else {
-            return stream.write_all(bytes).await;
+            return wire.write(bytes).await;
         };
         for piece in bytes.chunks(most) {
-            stream.write_all(piece).await?;
+            wire.write(piece).await?;
             sleep(pause).await;
         }
         Ok(())
     }
 
-    async fn finish(&self, stream: &mut TcpStream) -> io::Result<bool> {
+    async fn finish(&self, wire: &mut Wire) -> io::Result<bool> {
         match self.end {
             End::Keep => return Ok(self.framing != Framing::Close),
-            End::Fin => stream.shutdown().await?,
-            End::Reset => stream.set_zero_linger()?,
+            End::Fin => wire.close().await?,
+            End::Cut => wire.cut().await?,
+            End::Reset => wire.reset()?,
             End::Hang => std::future::pending().await,
         }
         Ok(false)

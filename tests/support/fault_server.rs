@@ -7,23 +7,25 @@
 //! It speaks HTTP/1.1 on a loopback port that the system picks. [`Request::right`] is the
 //! response of a good server (ranges, `ETag`, `If-Match`); a script changes it or returns another
 //! one. Requests are numbered from 0 in the order of their arrival. On a paused clock,
-//! [`serve`] runs as a task of the test's own runtime.
+//! [`serve`] runs as a task of the test's own runtime. [`FaultServer::start_tls`] speaks TLS.
 
 // Not every test uses all of it.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, missing_docs)]
 
 mod fault_reply;
+mod fault_wire;
 
 pub use fault_reply::{End, Framing, Reply};
+use fault_wire::Wire;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 pub const ETAG: &str = "\"one\"";
 
@@ -86,6 +88,7 @@ struct Shared {
     object: Arc<Vec<u8>>,
     script: Box<Script>,
     seen: Mutex<Seen>,
+    tls: Option<TlsAcceptor>,
 }
 
 #[derive(Default)]
@@ -120,7 +123,24 @@ impl FaultServer {
         object: Vec<u8>,
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let (shared, listener, address) = Self::listen(object, script);
+        Self::start_with(None, object, script)
+    }
+
+    /// The same over TLS, with a certificate for 127.0.0.1.
+    pub fn start_tls(
+        tls: TlsAcceptor,
+        object: Vec<u8>,
+        script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Some(tls), object, script)
+    }
+
+    fn start_with(
+        tls: Option<TlsAcceptor>,
+        object: Vec<u8>,
+        script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let (shared, listener, address) = Self::listen(tls, object, script);
         let serving = Arc::clone(&shared);
         let (end, ended) = oneshot::channel();
         let thread = std::thread::spawn(move || {
@@ -140,12 +160,13 @@ impl FaultServer {
         object: Vec<u8>,
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let (shared, listener, address) = Self::listen(object, script);
+        let (shared, listener, address) = Self::listen(None, object, script);
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { address, shared, end: None, thread: None }
     }
 
     fn listen(
+        tls: Option<TlsAcceptor>,
         object: Vec<u8>,
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> (Arc<Shared>, std::net::TcpListener, SocketAddr) {
@@ -153,12 +174,14 @@ impl FaultServer {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (object, script) = (Arc::new(object), Box::new(script));
-        (Arc::new(Shared { object, script, seen: Mutex::default() }), listener, address)
+        let shared = Shared { object, script, seen: Mutex::default(), tls };
+        (Arc::new(shared), listener, address)
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// `http://127.0.0.1:PORT`, or with `https`.
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Where its object is.
@@ -194,13 +217,17 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
 }
 
 /// Answers the requests of one connection.
-async fn serve(mut stream: TcpStream, connection: usize, shared: Arc<Shared>) -> io::Result<()> {
+async fn serve(stream: TcpStream, connection: usize, shared: Arc<Shared>) -> io::Result<()> {
+    let mut wire = match &shared.tls {
+        None => Wire::Plain(stream),
+        Some(tls) => Wire::Tls(Box::new(tls.accept(stream).await?)),
+    };
     let mut early = Vec::new();
-    while let Some(head) = read_head(&mut stream, &mut early).await? {
+    while let Some(head) = read_head(&mut wire, &mut early).await? {
         let mut request = parse(&head, connection, &shared.object);
         let number = shared.note(&mut request);
         let reply = (shared.script)(number, &request);
-        if !reply.send(&mut stream, request.method == "HEAD").await? {
+        if !reply.send(&mut wire, request.method == "HEAD").await? {
             break;
         }
     }
@@ -208,13 +235,13 @@ async fn serve(mut stream: TcpStream, connection: usize, shared: Arc<Shared>) ->
 }
 
 /// The next head, without the empty line; `None` at the end. Requests have no bodies.
-async fn read_head(stream: &mut TcpStream, early: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+async fn read_head(wire: &mut Wire, early: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     loop {
         if let Some(end) = early.windows(4).position(|four| four == b"\r\n\r\n") {
             let rest = early.split_off(end + 4);
             return Ok(Some(std::mem::replace(early, rest)));
         }
-        if stream.read_buf(early).await? == 0 {
+        if wire.read(early).await? == 0 {
             return Ok(None);
         }
     }

@@ -10,9 +10,11 @@
 //! write them to disk. The cache knows an object by its exact location and its identity (ETag or
 //! modification time, and length). A download that broke off, even by a kill, is therefore resumed
 //! where it stopped, and never with bytes of another object. A file gets its name when all its bytes
-//! are on disk.
+//! are on disk. Whatever other users put into the directory meanwhile, only files in the directories
+//! that the download has opened are written and replaced.
 
 mod names;
+mod open_directory;
 mod staging;
 
 use super::loader::Loader;
@@ -22,10 +24,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
 use crate::ring::PAGE_BYTES;
 use crate::source::Source;
+use crate::sys::open_regular;
 use names::{name_of, outside, plain};
-use staging::{Staging, unwritten};
+use staging::{StagedFile, Staging, unwritten};
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,10 +67,10 @@ pub struct Downloaded {
 /// A file of the download.
 struct Target {
     source: Arc<dyn Source>,
-    path: PathBuf,
-    /// The file that the download itself fills; `None` if the cache fills one. It is removed on
-    /// drop, unless it was renamed.
-    staged: Option<PathBuf>,
+    /// Relative to the directory of the download.
+    name: PathBuf,
+    /// The file that the download itself fills; `None` if the cache fills one.
+    staged: Option<StagedFile>,
     /// The offset of the first byte that has to be streamed.
     start: u64,
 }
@@ -139,7 +143,7 @@ impl Download {
         let mut targets = Vec::with_capacity(files.len());
         let mut cached_files = HashSet::new();
         for (number, (source, name, cached)) in files.into_iter().enumerate() {
-            let (path, mut staged, mut start) = (staging.directory.join(name), None, cached);
+            let (mut staged, mut start) = (None, cached);
             // A cached file becomes one target only. Another target of the same object is
             // downloaded by itself.
             if source.cached_file().is_none_or(|file| !cached_files.insert(file)) {
@@ -148,7 +152,7 @@ impl Download {
                 let is_local = matches!(source.location(), Location::File(_));
                 start = if is_local { source.len_bytes() } else { 0 };
             }
-            targets.push(Target { source, path, staged, start });
+            targets.push(Target { source, name, staged, start });
         }
         targets.sort_by_key(|target| target.start >= target.source.len_bytes());
         let incomplete = targets.iter().filter(|target| target.start < target.source.len_bytes());
@@ -183,14 +187,11 @@ impl Download {
             self.targets.iter().map(|target| self.complete(target)).collect();
         let complete = complete.map_err(|error| self.staging.explain(error))?;
         for (target, from) in self.targets.iter().zip(&complete) {
-            let parent = target.path.parent().unwrap_or(&self.staging.directory);
-            let placed = fs::create_dir_all(parent)
-                .and_then(|()| fs::rename(from, &target.path))
-                .and_then(|()| File::open(parent)?.sync_all());
-            placed.map_err(unwritten(&target.path))?;
+            self.staging.place(from, &target.name)?;
         }
         self.staging.tidy(&complete);
-        let mut files: Vec<_> = self.targets.iter().map(|target| target.path.clone()).collect();
+        let path = |target: &Target| self.staging.directory.join(&target.name);
+        let mut files: Vec<_> = self.targets.iter().map(path).collect();
         files.sort();
         Ok(Downloaded {
             files,
@@ -210,11 +211,10 @@ impl Download {
             let piece = piece?;
             match &self.targets[piece.info().shard()].staged {
                 None => Ok(()),
-                Some(path) => File::options()
-                    .write(true)
-                    .open(path)
-                    .and_then(|file| file.write_all_at(piece.bytes(), piece.info().offset_bytes()))
-                    .map_err(unwritten(path)),
+                Some(staged) => staged
+                    .open()?
+                    .write_all_at(piece.bytes(), piece.info().offset_bytes())
+                    .map_err(unwritten(&staged.path)),
             }
         });
         self.staging.loader.flush(None); // writes the bytes that arrived before an error too
@@ -222,36 +222,35 @@ impl Download {
         Ok(stream.summary().cached_bytes)
     }
 
-    /// The path of the file on disk that holds all bytes of `target`.
+    /// The path in the staging directory of the file that holds all bytes of `target`.
     fn complete(&self, target: &Target) -> Result<PathBuf> {
-        if let Some(path) = &target.staged {
-            let source = &*target.source;
-            let copied = match source.location() {
-                Location::File(from) => fs::copy(from, path).map(drop),
-                _ => Ok(()),
-            };
-            let synced = copied.and_then(|()| File::open(path)?.sync_all());
-            synced.map_err(unwritten(path))?;
+        if let Some(staged) = &target.staged {
+            let (source, file) = (&*target.source, staged.open()?);
+            if let Location::File(from) = source.location() {
+                let from = open_regular(from, "file")?;
+                copy(&from, &file).map_err(unwritten(&staged.path))?;
+            }
+            file.sync_all().map_err(unwritten(&staged.path))?;
             source.check_unchanged()?;
-            return Ok(path.clone());
+            return Ok(staged.name.clone().into());
         }
-        target.source.cached_file().filter(|path| path.is_file()).ok_or_else(|| {
+        let cached = target.source.cached_file().filter(|path| path.is_file());
+        let cached = cached.ok_or_else(|| {
             let warning = self.staging.loader.cache_warning();
             let warning = warning.map(|warning| format!(" ({warning})")).unwrap_or_default();
             let location = target.source.location();
             let sentence =
                 format!("{location} was not downloaded completely{warning}; download it again");
             Error::new(ErrorKind::Io, sentence)
-        })
+        })?;
+        self.staging.relative(&cached)
     }
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some(staged) = &self.staged {
-            let _ = fs::remove_file(staged);
-        }
-    }
+/// Copies a file, with its permissions.
+fn copy(mut from: &File, mut to: &File) -> io::Result<()> {
+    io::copy(&mut from, &mut to)?;
+    to.set_permissions(from.metadata()?.permissions())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The directory that a download writes to, and the part of it that holds incomplete files.
 
 use super::names::outside;
+use super::open_directory::{OpenDirectory, relative};
 use crate::cache::CacheAdmin;
 use crate::error::{Error, Result, Size};
 use crate::load::loader::{Loader, LoaderOptions};
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
+use nix::errno::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,9 @@ pub struct Staging {
     pub directory: PathBuf,
     /// The loader whose cache is in the directory.
     pub loader: Loader,
+    /// The staging directory.
+    pub files: Arc<OpenDirectory>,
+    target: OpenDirectory,
     /// Whether the download has not begun and no other one has left anything.
     pub is_disposable: bool,
     /// `None` where the file system has no locks.
@@ -44,6 +49,11 @@ impl Staging {
         let staging = directory.join(STAGING);
         let is_disposable = fs::symlink_metadata(&staging).is_err();
         CacheAdmin::open_download(&staging)?;
+        let opened = OpenDirectory::open(directory).and_then(|target| {
+            let files = target.directory(Path::new(STAGING), false)?.check_owner()?;
+            Ok((target, Arc::new(files)))
+        });
+        let (target, files) = opened.map_err(unwritten(&staging))?;
         let options = LoaderOptions {
             memory_limit: Some(MemoryLimit::Bytes(MEMORY_BYTES)),
             engines: loader.options.engines,
@@ -60,16 +70,43 @@ impl Staging {
             .cache_size(CacheSize::Unlimited)
             .cache_validate(CacheValidate::Always)
             .cache_waits_for_disk(true);
-        Ok(Self { directory: directory.to_owned(), loader, is_disposable, _lock: lock })
+        let directory = directory.to_owned();
+        Ok(Self { directory, loader, files, target, is_disposable, _lock: lock })
     }
 
     /// Creates the empty file that is to become target `number`.
-    pub fn create(&self, number: usize) -> Result<PathBuf> {
-        let file = self.path().join(format!("{FILE}{number}"));
+    pub fn create(&self, number: usize) -> Result<StagedFile> {
+        let name = format!("{FILE}{number}");
+        let path = self.path().join(&name);
         // A file that a killed download left here may have become another file's name.
-        let _ = fs::remove_file(&file);
-        File::create_new(&file).map_err(unwritten(&file))?;
-        Ok(file)
+        let _ = self.files.remove_file(&name);
+        self.files.create_file(&name).map_err(unwritten(&path))?;
+        Ok(StagedFile { directory: Arc::clone(&self.files), name, path })
+    }
+
+    /// The path in the staging directory of a file that the cache has filled.
+    pub fn relative(&self, file: &Path) -> Result<PathBuf> {
+        relative(file, &self.path()).map_err(unwritten(file))
+    }
+
+    /// Gives a file of the staging directory its final `name`.
+    pub fn place(&self, from: &Path, name: &Path) -> Result<()> {
+        let placed = || {
+            let (parent, file) = name.parent().zip(name.file_name()).ok_or(Errno::EINVAL)?;
+            let parent = self.below(parent).ok_or(Errno::EXDEV)?;
+            self.files.place(from, &self.target.directory(&parent, true)?, Path::new(file))
+        };
+        placed().map_err(unwritten(&self.directory.join(name)))
+    }
+
+    /// The path of the directory `path` of the target without symbolic links, relative to the target;
+    /// `None` if it is elsewhere.
+    fn below(&self, path: &Path) -> Option<PathBuf> {
+        let root = fs::canonicalize(&self.directory).ok()?;
+        let (existing, canonical) = path
+            .ancestors()
+            .find_map(|path| Some((path, fs::canonicalize(root.join(path)).ok()?)))?;
+        Some(canonical.strip_prefix(&root).ok()?.join(path.strip_prefix(existing).ok()?))
     }
 
     fn path(&self) -> PathBuf {
@@ -78,13 +115,9 @@ impl Staging {
 
     /// Checks that the files `names` can all be in the directory.
     pub fn check(&self, names: &[PathBuf]) -> Result<()> {
-        let root = fs::canonicalize(&self.directory).map_err(unwritten(&self.directory))?;
         for name in names {
             // A symbolic link in the directory may lead out of it.
-            let mut parents = root.join(name);
-            parents.pop();
-            let existing = parents.ancestors().find_map(|path| fs::canonicalize(path).ok());
-            let stays = existing.is_some_and(|path| path.starts_with(&root));
+            let stays = name.parent().is_some_and(|parent| self.below(parent).is_some());
             if !stays || name.as_os_str().is_empty() || name.starts_with(STAGING) {
                 return Err(outside(name, &self.directory));
             }
@@ -121,27 +154,26 @@ impl Staging {
         CacheAdmin::open_download(&self.path()).map_or(0, |cache| cache.discard_blank())
     }
 
-    /// Removes the remaining cache entries of the files that were renamed, and the staging
+    /// Removes the remaining cache entries of the files that were renamed, whose paths in the staging
+    /// directory are `placed`, and the staging
     /// directory unless it holds other objects of an interrupted download.
     pub fn tidy(&self, placed: &[PathBuf]) {
         if let Ok(cache) = CacheAdmin::open_download(&self.path()) {
-            let cached = placed.iter().filter(|file| file.parent() != Some(&self.path()));
-            cached.for_each(|file| cache.discard_object(file));
+            let cached = placed.iter().filter(|file| file.parent() != Some(Path::new("")));
+            cached.for_each(|file| cache.discard_object(&self.path().join(file)));
         }
         self.remove_empty();
     }
 
     /// Removes the files of killed downloads, and the staging directory unless it holds objects.
     fn remove_empty(&self) {
-        let is_ours = |file: &PathBuf| {
-            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_ours = |name: &String| {
             let number = name.strip_prefix(FILE).unwrap_or_default();
             !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
         };
         let Ok(cache) = CacheAdmin::open_download(&self.path()) else { return };
-        let files = fs::read_dir(self.path()).into_iter().flatten().flatten();
-        for file in files.map(|file| file.path()).filter(is_ours) {
-            let _ = fs::remove_file(file);
+        for name in self.files.names().unwrap_or_default().iter().filter(|name| is_ours(name)) {
+            let _ = self.files.remove_file(name);
         }
         cache.remove_empty();
     }
@@ -161,6 +193,27 @@ impl Drop for Staging {
             }
         }
         self.remove_empty();
+    }
+}
+
+/// A file in the staging directory that the download itself fills. It is removed on drop, unless it was
+/// renamed.
+pub struct StagedFile {
+    directory: Arc<OpenDirectory>,
+    pub name: String,
+    pub path: PathBuf,
+}
+
+impl StagedFile {
+    /// Opens the file to write to it.
+    pub fn open(&self) -> Result<File> {
+        self.directory.file(&self.name).map_err(unwritten(&self.path))
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        let _ = self.directory.remove_file(&self.name);
     }
 }
 

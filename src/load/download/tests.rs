@@ -4,6 +4,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::test_server::{Server, TestResponse};
+use std::fs;
 use std::os::unix::fs::symlink;
 
 fn count(directory: &Path) -> usize {
