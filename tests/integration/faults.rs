@@ -300,3 +300,37 @@ fn an_object_that_is_replaced_is_never_mixed() {
     });
     assert_eq!(kind, ErrorKind::Changed, "{sentence}");
 }
+
+/// Stores that do not know `If-Match` answer 501, and nothing of them could be read. The ETag of each
+/// response is compared all the same.
+#[test]
+fn servers_without_preconditions_are_read_without_them() {
+    let model = Model::small();
+    let refusing = |request: &Request| match request.header("if-match") {
+        Some(_) => Reply::new(501),
+        None => request.right(),
+    };
+    assert_eq!(model.recovers(move |_, request| refusing(request))["no preconditions"], 1);
+    let (kind, sentence, _) = model.fails(move |_, request| match request.header("if-match") {
+        Some(_) => Reply::new(501),
+        None => request.right().with("ETag", "\"two\""),
+    });
+    assert_eq!(kind, ErrorKind::Changed, "{sentence}");
+    let (kind, sentence, requests) = model.fails(|_, _| Reply::new(501));
+    assert_eq!((kind, requests), (ErrorKind::Io, 2), "{sentence}");
+}
+
+/// S3 answers a range of an empty object with 416 and without `Content-Range`, which was taken for the
+/// answer of a broken cache.
+#[test]
+fn an_empty_object_is_named_as_such() {
+    for range in [None, Some("bytes */0")] {
+        let server = FaultServer::start(Vec::new(), move |_, _| match range {
+            Some(range) => Reply::new(416).with("Content-Range", range),
+            None => Reply::new(416),
+        });
+        let error = Model::small().load(&loader(), &server.url()).unwrap_err().to_string();
+        assert!(error.contains("the file is empty; was its download finished?"), "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+}

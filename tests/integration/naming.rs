@@ -141,3 +141,24 @@ fn the_profile_names_the_authority_and_the_style_of_a_store() {
     let style = load(&format!("{bundle}\ns3 =\n  addressing_style = dns")).failure();
     assert!(style.contains("write auto, path or virtual"), "{style}");
 }
+
+/// The words of the store were repeated, and the remedy was about credentials.
+#[test]
+fn refusals_have_the_remedy_that_the_store_asks_for() {
+    let refuse = |code: &str, message: &str| {
+        let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+        FaultServer::start(Vec::new(), move |_, _| Reply::new(403).body(body.as_bytes()))
+    };
+    let style = refuse("SecondLevelDomainForbidden", "Please use virtual hosted style");
+    let mut command = ringload();
+    command.env_clear().env("AWS_NO_SIGN_REQUEST", "true");
+    let command =
+        command.args(["load", "s3://bucket/x.safetensors", "--endpoint", &style.origin()]);
+    let told = run(command).failure();
+    assert!(told.contains("Please use virtual hosted style"), "{told}");
+    assert!(told.contains("set addressing_style = virtual below s3 ="), "{told}");
+    let expired = refuse("AccessDenied", "Request has expired");
+    let told =
+        run(ringload().args(["load", &format!("{}?X-Amz-Expires=1", expired.url())])).failure();
+    assert!(told.contains("(AccessDenied: Request has expired); a signature is too old"), "{told}");
+}

@@ -113,6 +113,9 @@ fn untrusted(origin: &ServerOrigin, error: &rustls::Error) -> String {
             "the certificate of {origin} is not trusted ({why:?}); name a file with the authority that \
              issued it, or with the certificate itself, by SSL_CERT_FILE"
         ),
+        rustls::Error::InvalidMessage(_) => {
+            format!("no TLS with {origin}: {error}; if it speaks plain HTTP, write http://")
+        }
         other => format!("no TLS with {origin}: {other}"),
     }
 }

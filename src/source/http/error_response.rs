@@ -64,6 +64,9 @@ impl ErrorResponse {
             429 | 503 => ErrorAction::Retry { throttled: true },
             400 => fail(ErrorKind::InvalidInput, "it does not understand the request"),
             401 => fail(ErrorKind::PermissionDenied, "it requires credentials; give them"),
+            403 if self.describe().to_ascii_lowercase().contains("expired") => {
+                fail(ErrorKind::PermissionDenied, "a signature is too old: make the URL again")
+            }
             403 => fail(ErrorKind::PermissionDenied, "these credentials do not permit reading it"),
             404 | 410 => fail(ErrorKind::NotFound, "check the location"),
             407 => fail(

@@ -62,7 +62,10 @@ pub(super) async fn open_once(
         StatusCode::OK => body_bytes
             .filter(|&bytes| bytes <= first_bytes)
             .ok_or_else(|| range::no_ranges(&answered.origin))?,
-        StatusCode::RANGE_NOT_SATISFIABLE if range::unsatisfied_total(headers) == Some(0) => {
+        // Of an object that is not empty, the first bytes exist.
+        StatusCode::RANGE_NOT_SATISFIABLE
+            if range::unsatisfied_total(headers).is_none_or(|total| total == 0) =>
+        {
             return Ok(Some(Opened::without_bytes(ObjectIdentity::of(headers, 0))));
         }
         StatusCode::RANGE_NOT_SATISFIABLE => {

@@ -22,6 +22,7 @@ use crate::options::PinBy;
 use crate::source::counters::LoadCounters;
 use crate::source::http::{
     AttemptError, Attempted, Client, Pool, RetryState, ServerOrigin, ServerResponse, ServerState,
+    TransportError,
 };
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Store;
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use http::{StatusCode, Uri};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::{Instant, sleep};
 
 /// A failed attempt counts as progress if at least this many bytes arrived.
@@ -76,6 +78,8 @@ pub(super) struct Object {
     key: String,
     /// The URL on another server to which the store redirected.
     route: Mutex<Option<Uri>>,
+    /// Whether the server has refused preconditions, which then are compared in its responses alone.
+    lacks_preconditions: AtomicBool,
 }
 
 impl Object {
@@ -126,7 +130,8 @@ impl Object {
         identity: ObjectIdentity,
     ) -> Self {
         let (key, location) = (uri.key().to_owned(), Location::Object(uri));
-        Self { client, location, identity, store, key, route: Mutex::default() }
+        let (route, lacks_preconditions) = (Mutex::default(), AtomicBool::default());
+        Self { client, location, identity, store, key, route, lacks_preconditions }
     }
 
     /// The kind of store.
@@ -272,7 +277,9 @@ impl Object {
     async fn request(&self, pool: &Pool, range: RequestedRange) -> Attempted<ServerResponse> {
         let attempt = |uri, trusted| {
             let mut request = range::request(uri, range.offset, range.len);
-            self.identity.require_unchanged(self.pin(), request.headers_mut());
+            if !self.lacks_preconditions.load(Ordering::Relaxed) {
+                self.identity.require_unchanged(self.pin(), request.headers_mut());
+            }
             self.client.attempt(pool, &*self.store, request, trusted)
         };
         let route = self.route.lock().clone();
@@ -339,6 +346,12 @@ impl Object {
             }
             StatusCode::PRECONDITION_FAILED => Some(self.identity.failed_precondition()),
             StatusCode::RANGE_NOT_SATISFIABLE => Some(Mismatch::Length),
+            StatusCode::NOT_IMPLEMENTED
+                if !self.lacks_preconditions.swap(true, Ordering::Relaxed) =>
+            {
+                let sentence = format!("{origin} does not implement If-Match");
+                return Err(TransportError::transient("no preconditions", sentence).into());
+            }
             _ => return Err(self.client.error_response(pool, answered).await.into()),
         };
         if let Some(mismatch) = mismatch {

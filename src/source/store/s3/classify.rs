@@ -84,6 +84,12 @@ fn failure(bucket: &S3Bucket, response: &ErrorResponse, body: &ErrorBody) -> Err
             "the session token is not valid",
             "check AWS_SESSION_TOKEN: it belongs to one access key",
         ),
+        (_, "SecondLevelDomainForbidden" | "VirtualHostDomainRequired") => (
+            ErrorKind::InvalidInput,
+            "the store wants the bucket in the host name",
+            "set addressing_style = virtual below s3 = in the AWS profile, or \
+             RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING=1",
+        ),
         (401 | 403, _) if bucket.credentials.is_none() => (
             ErrorKind::PermissionDenied,
             "anonymous access is refused",
@@ -95,7 +101,8 @@ fn failure(bucket: &S3Bucket, response: &ErrorResponse, body: &ErrorBody) -> Err
         (401 | 403, _) => (
             ErrorKind::PermissionDenied,
             "access is denied",
-            "these credentials need s3:GetObject for objects and s3:ListBucket for directories",
+            "these credentials need s3:GetObject for objects and s3:ListBucket for directories; \
+             RUNAI_STREAMER_S3_UNSIGNED=1 reads a public bucket without credentials",
         ),
         _ => match response.default_action() {
             ErrorAction::Fail(kind, sentence) if !code.is_empty() => {
