@@ -166,13 +166,14 @@ fn answers_with_another_range_are_never_used() {
 /// was called "another range", and a broken cache was suspected. A HEAD request tells the length.
 #[test]
 fn a_length_that_ranges_do_not_tell_is_requested_by_head() {
+    type Script = fn(&Request) -> Reply;
     let model = Model::small();
     fn unknown(request: &Request) -> Reply {
         let (first, last) = request.range().unwrap();
         let last = last.min(Model::small().file.len() - 1);
         request.right().with("Content-Range", format!("bytes {first}-{last}/*"))
     }
-    let serve = |script: fn(&Request) -> Reply| {
+    let serve = |script: Script| {
         FaultServer::start(model.file.clone(), move |_, request| match request.method.as_str() {
             "HEAD" => script(request),
             _ => unknown(request),
@@ -182,7 +183,7 @@ fn a_length_that_ranges_do_not_tell_is_requested_by_head() {
     assert!(model.load(&loader(), &server.url()).unwrap().retries.is_empty());
     assert_eq!(server.seen().iter().filter(|request| request.method == "HEAD").count(), 1);
     // No length, or that of another version.
-    let replies: [(fn(&Request) -> Reply, &str); 2] = [
+    let replies: [(Script, &str); 2] = [
         (|_| Reply::new(405), "does not say how long the object is"),
         (|request| request.right().with("ETag", "\"two\""), "replaced the object while it was"),
     ];
