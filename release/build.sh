@@ -24,10 +24,6 @@ source release/c_library.sh
 source release/wheel.sh
 source release/old_debian.sh
 
-usage() {
-    sed -n '2,/^set / s/^# \{0,1\}//p' release/build.sh
-}
-
 is_wanted() {
     [[ " ${wanted[*]} " == *" $1 "* ]]
 }
@@ -72,14 +68,7 @@ for argument in "$@"; do
     case $argument in
         crate | command | library | wheel) wanted+=("$argument") ;;
         --old-debian) with_old_debian=yes ;;
-        -h | --help)
-            usage
-            exit 0
-            ;;
-        *)
-            usage >&2
-            exit 2
-            ;;
+        *) end_with_usage release/build.sh "$argument" ;;
     esac
 done
 if ((${#wanted[@]} == 0)); then

@@ -13,10 +13,9 @@ package_library() {
     ln -s "libringload.so.$version" "$root/lib/$soname"
     ln -s "$soname" "$root/lib/libringload.so"
     install -D --mode=644 --target-directory="$root/include" src/capi/*.h
-    mkdir -p "$root/lib/pkgconfig" "$root/share/doc/libringload"
+    mkdir -p "$root/lib/pkgconfig"
     sed "s/@VERSION@/$version/" release/ringload.pc.in >"$root/lib/pkgconfig/ringload.pc"
-    cp docs/c.md CHANGELOG.md "$root/share/doc/libringload"
-    copy_licences "$root/share/doc/libringload"
+    copy_documentation "$root" share/doc/libringload
     pack "$root"
 }
 

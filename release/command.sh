@@ -24,9 +24,7 @@ package_command() {
         "$work/manual/_ringload"
     install -D --mode=644 --target-directory="$root/share/fish/vendor_completions.d" \
         "$work/manual/ringload.fish"
-    mkdir -p "$root/share/doc/ringload"
-    cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs "$root/share/doc/ringload"
-    copy_licences "$root/share/doc/ringload"
+    copy_documentation "$root" share/doc/ringload
     pack "$root"
 }
 

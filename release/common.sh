@@ -77,6 +77,13 @@ copy_licences() {
     cp LICENSE-APACHE LICENSE-MIT "$work/THIRD-PARTY.txt" "$1"
 }
 
+# Copies licences and pages to the folder $2 of the directory $1, which has everything else already.
+copy_documentation() {
+    mkdir -p "$1/$2"
+    copy_licences "$1/$2"
+    "${PYTHON:-python3}" release/pages.py "$1" "$2"
+}
+
 # Packs the directory $1 as $packages/NAME.tar.gz, with the same bytes whenever the commit is the same.
 pack() {
     local name=${1##*/}

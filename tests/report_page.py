@@ -77,11 +77,8 @@ return {
 def install():
     """Installs the browser and its driver, and creates the environment of this script."""
     if not all(pathlib.Path("/usr/bin", name).exists() for name in ["chromium", "chromedriver"]):
-        as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-        packages = ["chromium", "chromium-driver", "fonts-dejavu-core"]
-        subprocess.run([*apt, "update", "-q"], check=True)
-        subprocess.run([*apt, "install", "-qy", "--no-install-recommends", *packages], check=True)
+        script = 'source "$0" && install_packages chromium chromium-driver fonts-dejavu-core'
+        subprocess.run(["bash", "-euc", script, ROOT / "tests/support/tools.sh"], check=True)
     if not (ENVIRONMENT / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
     pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "-q"]

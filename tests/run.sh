@@ -32,10 +32,6 @@ quick_modules=(bad_input casts cli kernels layers public_api refusals round_trip
 product=(-p ringload -p ringload-capi -p ringload-python -p cuda-stand-in --features capi)
 workspace=(--workspace --features capi)
 
-usage() {
-    sed -n '2,/^set / s/^# \{0,1\}//p' tests/run.sh
-}
-
 # Runs cargo's tests that the arguments select.
 cargo_tests() {
     if cargo nextest --version &>/dev/null; then
@@ -112,14 +108,7 @@ for argument; do
             size=test_everything
             export RINGLOAD_TEST_LONG=1
             ;;
-        -h | --help)
-            usage
-            exit 0
-            ;;
-        *)
-            usage >&2
-            exit 2
-            ;;
+        *) end_with_usage tests/run.sh "$argument" ;;
     esac
 done
 "$size"

@@ -3,9 +3,21 @@
 #   step NAME COMMAND...    runs a command
 #   begin NAME COMMAND...   starts a command in the background; its output goes to a file
 #   finish NAME             waits for it
+#   end_with_usage SCRIPT ARGUMENT
+#                           ends SCRIPT, which has no such argument, with the comment at its head
 #
 # A step that fails ends the script. When the script ends, the times of the steps are printed as a
 # table. The script sets `target_dir`.
+
+# --help is answered with status 0, and an unknown argument with status 2.
+end_with_usage() {
+    local usage
+    usage=$(sed -n '2,/^set / s/^# \{0,1\}//p' "$1")
+    case $2 in
+        -h | --help) echo "$usage" && exit 0 ;;
+        *) echo "$usage" >&2 && exit 2 ;;
+    esac
+}
 
 step_times=()
 step_name=
