@@ -192,6 +192,11 @@ impl LoadSizes {
         self.least_bytes
     }
 
+    /// The largest size that both rings together have under the smallest memory limit.
+    pub fn least_ring_bytes(&self) -> u64 {
+        self.least_bytes + 2 * self.block_bytes
+    }
+
     /// The size of both rings together.
     pub fn ring_bytes(&self) -> u64 {
         self.host_ring_bytes + self.gpu_ring_bytes

@@ -64,7 +64,8 @@ fn a_limit_of_the_address_space_is_an_error() {
     model(&path, 80);
     let path = path.to_str().unwrap();
     let mut refused = 0;
-    for (kibibytes, options) in (72_000..300_000).step_by(12_000).flat_map(|kibibytes| {
+    let (mut with_limit, mut hopeless) = (0, 0);
+    for (kibibytes, options) in (48_000..300_000).step_by(12_000).flat_map(|kibibytes| {
         [&[][..], &["--memory-limit", "16MiB"]].map(|options| (kibibytes, options))
     }) {
         let arguments = [&["load", path][..], options].concat();
@@ -74,9 +75,55 @@ fn a_limit_of_the_address_space_is_an_error() {
             refused += 1;
             let told = finished.failure();
             assert!(told.contains("ulimit -v"), "{kibibytes}: {told}");
+            // What is named fits, and where nothing is named, nothing does.
+            let remedy = remedy(&told);
+            let least = ["--memory-limit", "min", "--engines", "1"].map(String::from).to_vec();
+            let (is_named, options) =
+                (!remedy.is_empty(), if remedy.is_empty() { least } else { remedy });
+            let arguments = ["load", path].into_iter().chain(options.iter().map(String::as_str));
+            let arguments: Vec<_> = arguments.collect();
+            let tried = run(&mut limited(&format!("ulimit -v {kibibytes}"), &arguments));
+            assert_eq!(tried.status.success(), is_named, "{kibibytes}: {told} {tried:#?}");
+            with_limit += usize::from(is_named);
+            if let Some(bytes) =
+                told.split_once("raise the limit to at least ").map(|(_, size)| bytes_of(size))
+            {
+                let tried =
+                    run(&mut limited(&format!("ulimit -v {}", bytes.div_ceil(1024)), &arguments));
+                assert!(tried.status.success(), "{kibibytes}: {told} {tried:#?}");
+                hopeless += 1;
+            }
         }
     }
     assert!(refused > 3, "only {refused} loads were refused");
+    assert!(with_limit > 0 && hopeless > 0, "{with_limit} and {hopeless} of {refused}");
+}
+
+/// The options that a refusal names: a memory limit, a number of engines, or both.
+fn remedy(told: &str) -> Vec<String> {
+    let mut options = Vec::new();
+    let limit = told.split_once("set a memory limit of ");
+    if let Some((_, size)) = limit {
+        options.extend(["--memory-limit".to_owned(), bytes_of(size).to_string()]);
+    }
+    if let Some((_, engines)) = told.split_once("(--engines ")
+        && (limit.is_none() || told.contains(" and set a memory limit of "))
+    {
+        let engines = engines.split(')').next().unwrap();
+        options.extend(["--engines".to_owned(), engines.to_owned()]);
+    }
+    options
+}
+
+/// The bytes of a size at the start of `text`: `16 MiB`, or `1.50 MiB (1572865 bytes)`.
+fn bytes_of(text: &str) -> u64 {
+    let words: Vec<_> = text.split_whitespace().take(3).collect();
+    if let Some(exact) = words.get(2).and_then(|word| word.strip_prefix('(')) {
+        return exact.parse().unwrap();
+    }
+    let unit = words[1].trim_end_matches([',', ';', '\n']);
+    let unit = ["bytes", "KiB", "MiB", "GiB"].iter().position(|&name| name == unit).unwrap();
+    words[0].parse::<u64>().unwrap() << (10 * unit)
 }
 
 /// Writes the files of a machine below `root`.

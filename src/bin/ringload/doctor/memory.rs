@@ -20,9 +20,16 @@ pub fn examine() -> Vec<Finding> {
     }
     let huge = read_text("/sys/kernel/mm/transparent_hugepage/enabled");
     findings.push(huge_pages(huge.as_deref()));
-    let machine = read_text("/proc/meminfo").and_then(|text| bytes_in(&text, "MemAvailable:"));
-    findings.push(available(machine, cgroup_memory(Path::new("/")).map(|group| group.left_bytes)));
+    findings.push(available_below(Path::new("/")));
     findings
+}
+
+/// The memory that the machine and the control groups of this process leave, as the kernel's files
+/// below `root` have it.
+fn available_below(root: &Path) -> Finding {
+    let machine = read_text(root.join("proc/meminfo"));
+    let machine = machine.and_then(|text| bytes_in(&text, "MemAvailable:"));
+    available(machine, cgroup_memory(root).map(|group| group.left_bytes))
 }
 
 fn locked(soft: u64, hard: u64, may_lock_all: bool) -> Finding {
@@ -129,5 +136,34 @@ mod tests {
             available(Some(4 << 30), Some(1 << 30)).fact,
             "1.00 GiB available under the cgroup limit, 4.00 GiB on the machine"
         );
+    }
+
+    /// In a container, doctor reported the memory of the machine, of which the container could use a
+    /// part; with control groups of version 1 it always did.
+    #[test]
+    fn the_memory_of_a_container_is_that_of_its_control_group() {
+        let v1 = [
+            ("proc/self/cgroup", "4:memory:/docker/abc\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "536870912\n"),
+        ];
+        let v2 = [
+            ("proc/self/cgroup", "0::/pod\n"),
+            ("sys/fs/cgroup/pod/memory.max", "1073741824\n"),
+            ("sys/fs/cgroup/pod/memory.current", "536870912\n"),
+        ];
+        for files in [v1, v2] {
+            let root = tempfile::tempdir().unwrap();
+            let machine = ("proc/meminfo", "MemAvailable: 67108864 kB\nSwapFree: 0 kB\n");
+            for (path, text) in files.into_iter().chain([machine]) {
+                let path = root.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            assert_eq!(
+                available_below(root.path()).fact,
+                "512.00 MiB available under the cgroup limit, 64.00 GiB on the machine"
+            );
+        }
     }
 }
