@@ -13,5 +13,5 @@ pub use crate::ring::{PAGE_BYTES, Ring, Window};
 pub use crate::source::resident_bytes;
 pub use crate::sync::{Condvar, Mutex};
 pub use crate::sys::{
-    cgroup_memory, open_output, open_regular, read_small, read_small_text, spawn_scoped,
+    OutputFile, cgroup_memory, open_regular, read_small, read_small_text, spawn_scoped,
 };

@@ -1,15 +1,17 @@
-//! Opening files and starting threads safely, the limits of control groups, and two system calls that have no safe wrapper yet: `cachestat(2)` and
-//! `statx(2)` for the direct-I/O alignment of a file.
+//! Opening files and starting threads safely, the limits of control groups, and two system calls that
+//! have no safe wrapper yet: `cachestat(2)` and `statx(2)` for the direct-I/O alignment of a file.
 
 mod cgroup;
 mod open;
+mod output;
 mod threads;
 
 pub use cgroup::cgroup_memory;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 pub use open::check_named;
 pub(crate) use open::open_nonblocking;
-pub use open::{open_output, open_regular, read_named, read_regular, read_small, read_small_text};
+pub use open::{open_regular, read_named, read_regular, read_small, read_small_text};
+pub use output::OutputFile;
 pub(crate) use threads::on_own_thread;
 pub use threads::{spawn, spawn_scoped};
 

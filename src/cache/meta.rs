@@ -9,7 +9,7 @@
 //! An entry with any other text is not used.
 
 use super::key::{self, sha256};
-use crate::location::{LocationText, ObjectUri};
+use crate::location::{Location, LocationText, ObjectUri};
 use crate::source::ObjectIdentity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -42,7 +42,7 @@ impl Meta {
         Self {
             address: address.to_owned(),
             scopes: key::scopes(uri),
-            location: LocationText::from(&uri.clone().into()),
+            location: LocationText::from(&Location::from(uri.clone())),
             len_bytes: identity.len_bytes,
             etag: encode(identity.etag()),
             last_modified: encode(identity.last_modified()),

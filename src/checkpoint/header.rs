@@ -16,9 +16,9 @@ use super::dtype::{self, Dtype};
 use super::json::{self, HeaderEntry};
 use super::shard::{Shard, TensorInfo};
 use super::tensor_table::NameKeys;
-use super::text::{Bytes, Quoted, Shape, Shortened, first_repeated};
+use super::text::{Quoted, Shape, Shortened, first_repeated};
 use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::source::Source;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -134,9 +134,9 @@ fn read_text(source: &dyn Source) -> Result<Vec<u8>> {
         checked_length(length, file_bytes).map_err(|reason| invalid(source, reason))?;
     let mut text = Vec::new();
     text.try_reserve_exact(header_bytes).map_err(|cause| {
-        let location = source.location();
-        let doing = format!("cannot allocate {header_bytes} bytes for the header of {location}");
-        Error::new(ErrorKind::OutOfMemory, doing).with_source(cause)
+        let (location, size) = (source.location(), Size(header_bytes as u64));
+        let sentence = format!("cannot allocate {size} for the header of {location}; free memory");
+        Error::new(ErrorKind::OutOfMemory, sentence).with_source(cause)
     })?;
     text.resize(header_bytes, 0);
     read_exact(source, &mut text, LENGTH_BYTES)?;
@@ -182,7 +182,7 @@ fn too_short(file_bytes: u64) -> String {
     format!(
         "the file has {}, too few for the {LENGTH_BYTES} bytes that a safetensors file begins \
          with; was its download finished?",
-        Bytes(file_bytes)
+        Size(file_bytes)
     )
 }
 
@@ -192,16 +192,18 @@ fn checked_length(length: [u8; 8], file_bytes: u64) -> CheckResult<usize> {
     let remaining_bytes = file_bytes.saturating_sub(LENGTH_BYTES);
     if header_bytes > MAX_HEADER_BYTES {
         return Err(format!(
-            "the first 8 bytes give a header of {header_bytes} bytes, above the limit of \
-             {MAX_HEADER_BYTES}; {}",
+            "the first 8 bytes give a header of {}, above the limit of {}; {}",
+            Size(header_bytes),
+            Size(MAX_HEADER_BYTES),
             kind_of_file(length)
         ));
     }
     if header_bytes > remaining_bytes {
         return Err(format!(
-            "the first 8 bytes give a header of {}, but {remaining_bytes} follow; the file is \
-             truncated or not a safetensors file",
-            Bytes(header_bytes)
+            "the first 8 bytes give a header of {}, but {} follow; the file is truncated or not a \
+             safetensors file",
+            Size(header_bytes),
+            Size(remaining_bytes)
         ));
     }
     // Below 2^32, so it fits in a usize.
@@ -269,17 +271,19 @@ fn check_layout(tensors: &[HeaderEntry], data_bytes: u64) -> CheckResult<()> {
     }
     if end_of_last > data_bytes {
         return Err(format!(
-            "the file is truncated: the header describes {} of tensor data, the file has \
-             {data_bytes}: {} missing; was its download finished?",
-            Bytes(end_of_last),
-            Bytes(end_of_last - data_bytes)
+            "the file is truncated: the header describes {} of tensor data, the file has {}: {} \
+             missing; was its download finished?",
+            Size(end_of_last),
+            Size(data_bytes),
+            Size(end_of_last - data_bytes)
         ));
     }
     if end_of_last < data_bytes {
         return Err(format!(
-            "the header describes {} of tensor data, the file has {data_bytes}: {} too many",
-            Bytes(end_of_last),
-            Bytes(data_bytes - end_of_last)
+            "the header describes {} of tensor data, the file has {}: {} too many",
+            Size(end_of_last),
+            Size(data_bytes),
+            Size(data_bytes - end_of_last)
         ));
     }
     Ok(())
@@ -316,8 +320,8 @@ fn check_size(entry: &HeaderEntry) -> CheckResult<()> {
         Ok(len_bytes) if len_bytes == end - begin => return Ok(()),
         Ok(len_bytes) => format!(
             "which is {}, but data_offsets [{begin}, {end}] give {}",
-            Bytes(len_bytes),
-            end - begin
+            Size(len_bytes),
+            Size(end - begin)
         ),
         Err(dtype::SizeError::Overflow) => "whose size does not fit 64 bits".into(),
         Err(dtype::SizeError::PartOfByte(bits)) => {

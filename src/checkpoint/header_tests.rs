@@ -52,28 +52,28 @@ fn wrong_lengths() {
         ),
         (
             length(3, 2),
-            "the first 8 bytes give a header of 3 bytes, but 2 follow; the file is truncated or \
-             not a safetensors file",
+            "the first 8 bytes give a header of 3 bytes, but 2 bytes follow; the file is \
+             truncated or not a safetensors file",
         ),
         (
             length(100_000_001, 2),
-            "the first 8 bytes give a header of 100000001 bytes, above the limit of 100000000; \
-             it is not a safetensors file",
+            "the first 8 bytes give a header of 95.37 MiB (100000001 bytes), above the limit of \
+             95.37 MiB (100000000 bytes); it is not a safetensors file",
         ),
         (
             length(1 << 63, 2),
-            "the first 8 bytes give a header of 9223372036854775808 bytes, above the limit of \
-             100000000; it is not a safetensors file",
+            "the first 8 bytes give a header of 8192 PiB, above the limit of \
+             95.37 MiB (100000000 bytes); it is not a safetensors file",
         ),
         (
             length(u64::MAX, 2),
-            "the first 8 bytes give a header of 18446744073709551615 bytes, above the limit of \
-             100000000; it is not a safetensors file",
+            "the first 8 bytes give a header of 16384.00 PiB (18446744073709551615 bytes), \
+             above the limit of 95.37 MiB (100000000 bytes); it is not a safetensors file",
         ),
         (
             b"version https://git-lfs.github.com/spec/v1".to_vec(),
-            "the first 8 bytes give a header of 2336927755350992246 bytes, above the limit of \
-             100000000; it looks like a Git LFS pointer: fetch the file itself with git lfs pull",
+            "the first 8 bytes give a header of 2075.61 PiB (2336927755350992246 bytes), \
+             above the limit of 95.37 MiB (100000000 bytes); it looks like a Git LFS pointer: fetch the file itself with git lfs pull",
         ),
     ] {
         assert_eq!(fact(bytes), expected);
@@ -186,12 +186,13 @@ fn wrong_layouts() {
             vec![entry("a", "F32", "[2, 3]", 0, 20)],
             20,
             "tensor \"a\" has shape [2, 3] of F32, which is 24 bytes, but data_offsets [0, 20] \
-             give 20",
+             give 20 bytes",
         ),
         (
             vec![entry("a", "U8", "[]", 0, 0)],
             0,
-            "tensor \"a\" has shape [] of U8, which is 1 byte, but data_offsets [0, 0] give 0",
+            "tensor \"a\" has shape [] of U8, which is 1 byte, but data_offsets [0, 0] give 0 \
+             bytes",
         ),
         (
             vec![entry("a", "F4", "[3]", 0, 2)],
@@ -239,15 +240,26 @@ fn wrong_layouts() {
         (
             vec![u8s("a", 0, 4)],
             3,
-            "the file is truncated: the header describes 4 bytes of tensor data, the file has 3: \
-             1 byte missing; was its download finished?",
+            "the file is truncated: the header describes 4 bytes of tensor data, the file has 3 \
+             bytes: 1 byte missing; was its download finished?",
         ),
         (
             vec![u8s("a", 0, 4)],
             6,
-            "the header describes 4 bytes of tensor data, the file has 6: 2 bytes too many",
+            "the header describes 4 bytes of tensor data, the file has 6 bytes: 2 bytes too \
+             many",
         ),
-        (vec![], 1, "the header describes 0 bytes of tensor data, the file has 1: 1 byte too many"),
+        (
+            vec![],
+            1,
+            "the header describes 0 bytes of tensor data, the file has 1 byte: 1 byte too many",
+        ),
+        (
+            vec![u8s("a", 0, (3 << 20) + 5)],
+            1 << 20,
+            "the file is truncated: the header describes 3.00 MiB (3145733 bytes) of tensor data, \
+             the file has 1 MiB: 2.00 MiB (2097157 bytes) missing; was its download finished?",
+        ),
         (vec![u8s("a", 0, 1), u8s("a", 1, 2)], 2, "tensor \"a\" occurs twice in the header"),
         (
             vec![u8s("a", 0, big)],

@@ -54,15 +54,6 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
-/// `"1 byte"`, `"2 bytes"`.
-pub(super) struct Bytes(pub(super) u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
-    }
-}
-
 /// Returns the first name that is equal to an earlier one.
 pub(super) fn first_repeated<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut seen = HashSet::new();
@@ -85,6 +76,5 @@ mod tests {
         let message = Shortened(message).to_string();
         assert!(message.chars().count() == 1003 && message.ends_with(" at line 1"), "{message}");
         assert!(Shape(&[1; 17]).to_string().ends_with("1, 1, ...]"));
-        assert_eq!(format!("{} {}", Bytes(1), Bytes(2)), "1 byte 2 bytes");
     }
 }

@@ -12,6 +12,7 @@ mod size;
 
 pub use escaped::Escaped;
 pub use kind::ErrorKind;
+pub(crate) use redacted::redacted;
 pub use redacted::shown;
 pub(crate) use size::Size;
 

@@ -21,7 +21,7 @@ pub fn shown(value: impl Display) -> String {
 
 /// Returns `text` with the user and password of each URL in it removed, and its query replaced by
 /// `?...`.
-fn redacted(text: &str) -> Cow<'_, str> {
+pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     if !text.contains(":/") {
         return Cow::from(text);
     }

@@ -15,7 +15,7 @@
 use super::loader::Loader;
 use super::rings::layout_of;
 use crate::device::cuda::{CufileDriver, GdsGpu, Layout, PROBE_BYTES, ProbeSample};
-use crate::error::Result;
+use crate::error::{Result, Size};
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
 use crate::source::{DirectFile, Downgrade, Source};
@@ -123,7 +123,7 @@ fn ordinals(devices: &[Device]) -> Result<Vec<u32>, String> {
 /// The checks that `auto` makes before it looks at the checkpoint.
 fn check_worth_probing(total_bytes: u64, system_root: &Path) -> Result<(), String> {
     if total_bytes < AUTO_BYTES_MIN {
-        return Err(format!("{total_bytes} bytes are too few to probe for it"));
+        return Err(format!("{} are too few to probe for it", Size(total_bytes)));
     }
     if !system_root.join(NVIDIA_FS).exists() {
         return Err("the nvidia-fs module is not loaded".to_owned());
@@ -139,9 +139,8 @@ fn check_layouts(plan: &Plan, layouts: &[Layout]) -> Result<(), String> {
     let parts: usize = layouts.iter().enumerate().map(count).sum();
     if parts as u64 * PART_BYTES_MIN > plan.total_bytes().max(PART_BYTES_MIN) {
         return Err(format!(
-            "the tensors would come in {parts} parts of {} bytes on average, too small for a read \
-             each",
-            plan.total_bytes() / parts as u64
+            "the tensors would come in {parts} parts of {} on average, too small for a read each",
+            Size(plan.total_bytes() / parts as u64)
         ));
     }
     Ok(())
@@ -176,7 +175,7 @@ fn sample_files(sources: &[Arc<dyn Source>], requested: bool) -> Result<Vec<Prob
         }
     }
     if resident * RESIDENT_SHARE_MAX > total {
-        return Err(format!("the page cache holds {resident} bytes of the files"));
+        return Err(format!("the page cache holds {} of the files", Size(resident)));
     }
     Ok(samples)
 }

@@ -4,7 +4,7 @@ use super::start::StartedLoad;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Completion;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::{Device, Order};
 use crate::plan::Plan;
 use crate::tensor::{LoadedTensors, Tensor};
@@ -81,8 +81,10 @@ impl TensorStream {
             Some(limit) if sizes.host_ring_bytes < needed => Err(Error::new(
                 ErrorKind::MemoryLimit,
                 format!(
-                    "loading all tensors needs {needed} bytes (in whole blocks) but the memory \
-                     limit is {limit}; stream them, or raise the limit"
+                    "loading all tensors needs {} (in whole blocks) but the memory limit is {}; \
+                     stream them, or raise the limit",
+                    Size(needed),
+                    Size(limit)
                 ),
             )),
             _ => Ok(()),

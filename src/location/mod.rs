@@ -19,12 +19,16 @@ pub(crate) use access_point::AccessPoint;
 pub use object::{ObjectUri, Scheme};
 pub use text::LocationText;
 
-use crate::error::{Error, ErrorKind, Result, shown};
-use percent_encoding::percent_decode_str;
+use crate::error::{Error, ErrorKind, Result, redacted, shown};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{self, Path, PathBuf};
+
+/// The bytes that a `file://` URL does not escape.
+const URL_PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A parsed path or URI.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,7 +95,22 @@ impl fmt::Display for Location {
 
 impl From<&Location> for LocationText {
     fn from(location: &Location) -> Self {
-        Self(location.to_string())
+        match location {
+            Location::File(path) => Self::from(path.as_path()),
+            Location::Object(uri) => Self(uri.without_secrets()),
+        }
+    }
+}
+
+impl From<&Path> for LocationText {
+    fn from(path: &Path) -> Self {
+        let is_path = |text: &&str| matches!(Location::parse(text), Ok(Location::File(parsed)) if parsed == *path);
+        if let Some(text) = path.to_str().filter(is_path) {
+            return Self(redacted(text).into_owned());
+        }
+        // The directory of the process may be gone.
+        let absolute = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self(format!("file://{}", percent_encode(absolute.as_os_str().as_bytes(), URL_PATH)))
     }
 }
 
@@ -211,7 +230,6 @@ fn into_all(items: impl IntoIterator<Item = impl IntoLocations>) -> Result<Vec<L
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::ffi::OsStrExt;
 
     fn file(path: &str) -> Location {
         Location::File(PathBuf::from(path))
@@ -297,5 +315,29 @@ mod tests {
         // A path is used as it is; a string is parsed.
         assert_eq!(Path::new("s3://x").into_locations().unwrap(), vec![file("s3://x")]);
         assert!(["a", "ftp://x"].into_locations().is_err());
+    }
+
+    #[test]
+    fn json_has_the_true_text_and_people_see_it_escaped() {
+        let json = |text: &LocationText| serde_json::to_string(text).unwrap();
+        let text = LocationText::from(Path::new("/m/a\n\u{1b}[31m\"\u{e9}"));
+        assert_eq!(json(&text), "\"/m/a\\n\\u001b[31m\\\"\u{e9}\"");
+        assert_eq!(text.to_string(), "/m/a\\n\\u{1b}[31m\"\u{e9}");
+        let text = LocationText::from(&Location::parse("s3://bucket/a\u{7}b").unwrap());
+        assert_eq!(json(&text), r#""s3://bucket/a\u0007b""#);
+        assert_eq!(text.to_string(), r"s3://bucket/a\u{7}b");
+    }
+
+    #[test]
+    fn every_path_is_found_again_by_its_json() {
+        for bytes in [&b"/m/\xff%2F \n\xc3\xa9"[..], b"/m/a%41", b"/m/s3://x", b"/\xf0\x9f"] {
+            let path = PathBuf::from(OsStr::from_bytes(bytes));
+            let text = LocationText::from(path.as_path()).0;
+            assert_eq!(Location::parse(&text).unwrap(), Location::File(path), "{text}");
+        }
+        let relative = LocationText::from(Path::new("s3://bucket/x")).0;
+        assert!(relative.starts_with("file:///") && relative.ends_with("/s3%3A/bucket/x"));
+        let secret = LocationText::from(Path::new("https:/user:s3cret@host/x?sig=s3cret"));
+        assert_eq!(secret.to_string(), "https:/host/x?...");
     }
 }

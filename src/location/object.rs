@@ -144,10 +144,9 @@ impl ObjectUri {
     pub(crate) fn is_url(&self) -> bool {
         matches!(self.scheme, Scheme::Http | Scheme::Https)
     }
-}
 
-impl fmt::Display for ObjectUri {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The URI without user, password and query.
+    pub(super) fn without_secrets(&self) -> String {
         let scheme = self.scheme.as_str();
         let (path, query) = self.split_key();
         let container = match self.is_url() {
@@ -157,8 +156,13 @@ impl fmt::Display for ObjectUri {
         // Without a container the key follows the scheme.
         let slash = if container.is_empty() { "" } else { "/" };
         let query = if query.is_empty() { "" } else { "?..." };
-        let path = Escaped(path);
-        write!(f, "{scheme}://{container}{slash}{path}{query}")
+        format!("{scheme}://{container}{slash}{path}{query}")
+    }
+}
+
+impl fmt::Display for ObjectUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped(self.without_secrets()).fmt(f)
     }
 }
 

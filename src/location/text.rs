@@ -1,12 +1,18 @@
-//! The text of a location, for people.
+//! The text of a location, for people and for JSON.
 
+use crate::error::Escaped;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What messages and listings show of a location. It leaves out users, passwords and queries, so that
-/// different objects may have the same text.
+/// The text of a location without users, passwords and queries, so that different objects may have
+/// the same text.
 ///
-/// For that reason it cannot be compared or hashed, and nothing is looked up by it:
+/// `Display` is for people and escapes control characters. The serialized form is for programs: it has
+/// every character as it is. A path that is not UTF-8, or that would be read as a URI, is given as an
+/// absolute `file://` URL, so that [`Location::parse`](crate::Location::parse) finds the same file.
+///
+/// As different objects may have the same text, it cannot be compared or hashed, and nothing is looked
+/// up by it:
 ///
 /// ```
 /// let location = ringload::Location::parse("https://user:secret@host/model.safetensors?v=1").unwrap();
@@ -29,7 +35,7 @@ pub struct LocationText(pub(super) String);
 
 impl fmt::Display for LocationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        Escaped(&self.0).fmt(f)
     }
 }
 

@@ -6,11 +6,10 @@
 //! opened and again on the descriptor, because the name may lead elsewhere by then; files are opened
 //! with `O_NONBLOCK`; and files that are read whole have a maximum length.
 //!
-//! Every file that the program reads is opened here, except the files of the local file cache, which
+//! Every file that the program reads is opened here, and every output in `output`, except the files of the local file cache, which
 //! has rules of its own. The test `special_files` searches the sources for other calls.
 
 use crate::error::{Error, ErrorKind, Result, Size};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fmt::Display;
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
@@ -101,21 +100,6 @@ pub(crate) fn open_nonblocking(path: &Path, flags: libc::c_int) -> io::Result<Fi
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// Opens `path` for writing, without changing its content, and creates it if `new`. It may be a
-/// pipe, a terminal or a device. Opening never blocks, and writing does.
-///
-/// # Errors
-/// The errors of open(2): `AlreadyExists` if `new` and the file exists, `ENXIO` for a FIFO that
-/// nobody reads.
-pub fn open_output(path: &Path, new: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(new).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let file = options.open(path)?;
-    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
-    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-    Ok(file)
-}
-
 fn open(path: &Path, doing: impl Display, what: &str) -> Result<File> {
     let refuse = |kind: &str| {
         let sentence = format!("{} is {kind}; name a regular {what}", path.display());
@@ -135,7 +119,7 @@ fn open(path: &Path, doing: impl Display, what: &str) -> Result<File> {
 }
 
 /// The kind of a file that is not regular, with its article.
-fn special(kind: FileType) -> Option<&'static str> {
+pub(super) fn special(kind: FileType) -> Option<&'static str> {
     match () {
         () if kind.is_file() => None,
         () if kind.is_dir() => Some("a directory"),
@@ -160,18 +144,5 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len((1 << 20) + 1).unwrap();
         let refused = read_regular(&path, "key", 1 << 20).unwrap_err().to_string();
         assert!(refused.ends_with("long is longer than the limit of 1 MiB; check the path"));
-    }
-
-    #[test]
-    fn an_output_blocks_again_once_it_is_open() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("trace");
-        let file = open_output(&path, true).unwrap();
-        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).unwrap());
-        assert!(!flags.contains(OFlag::O_NONBLOCK));
-        assert_eq!(open_output(&path, true).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        nix::unistd::mkfifo(&directory.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let unread = open_output(&directory.path().join("fifo"), false).unwrap_err();
-        assert_eq!(unread.raw_os_error(), Some(libc::ENXIO));
     }
 }

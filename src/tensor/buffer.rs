@@ -2,7 +2,7 @@
 
 use super::Storage;
 use super::aligned::Aligned;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::ring::{Ring, Window};
 
 /// Tensors larger than this get a mapping of their own. A process may have some ten thousand
@@ -30,7 +30,8 @@ impl TensorBuffer {
     /// [`ErrorKind::OutOfMemory`] when memory runs out.
     pub fn new(len_bytes: u64, offset_bytes: u64, block_bytes: usize) -> Result<Self> {
         let none = || {
-            let sentence = format!("there is no memory for a tensor of {len_bytes} bytes");
+            let size = Size(len_bytes);
+            let sentence = format!("there is no memory for a tensor of {size}; free memory");
             Error::new(ErrorKind::OutOfMemory, sentence)
         };
         let len = usize::try_from(len_bytes).map_err(|_| none())?;

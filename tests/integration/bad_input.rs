@@ -130,7 +130,8 @@ fn other_schemes_and_bad_urls_are_refused() {
         ("file://x", "\"file://x\" has no path; write file:///absolute/path"),
     ] {
         assert_eq!(Checkpoint::open(location).unwrap_err().to_string(), sentence);
-        let message = run(ringload().args(["load", location])).failure();
+        // An argument that is no location is wrong usage, whatever files there are.
+        let message = run(ringload().args(["load", location])).wrong_usage();
         assert_eq!(message, format!("error: {sentence}\n"));
     }
 }
@@ -147,36 +148,40 @@ fn a_file_that_is_too_short_for_its_header_is_refused() {
     assert_bytes_refused(
         &whole[..30],
         &format!(
-            "{{}}: the first 8 bytes give a header of {} bytes, but 22 follow; the file is \
-             truncated or not a safetensors file",
+            "{{}}: the first 8 bytes give a header of {} bytes, but 22 bytes follow; the file \
+             is truncated or not a safetensors file",
             whole.len() - 18
         ),
     );
     assert_bytes_refused(
         &whole[..whole.len() - 3],
-        "{}: the file is truncated: the header describes 10 bytes of tensor data, the file has 7: \
-         3 bytes missing; was its download finished?",
+        "{}: the file is truncated: the header describes 10 bytes of tensor data, the file has 7 \
+         bytes: 3 bytes missing; was its download finished?",
     );
 }
 
 #[test]
 fn an_impossible_header_length_is_refused_before_memory_is_allocated() {
-    for length in [1_u64 << 63, u64::MAX, 100_000_001] {
+    for (length, size) in [
+        (1_u64 << 63, "8192 PiB"),
+        (u64::MAX, "16384.00 PiB (18446744073709551615 bytes)"),
+        (100_000_001, "95.37 MiB (100000001 bytes)"),
+    ] {
         let directory = directory();
         let path = directory.path().join("a.safetensors");
         fs::write(&path, length.to_le_bytes()).unwrap();
         // A sparse file that is long enough for the header it claims, or for a large part of it.
         File::options().write(true).open(&path).unwrap().set_len(200_000_000).unwrap();
         let sentence = format!(
-            "{{}}: the first 8 bytes give a header of {length} bytes, above the limit of \
-             100000000; it is not a safetensors file"
+            "{{}}: the first 8 bytes give a header of {size}, above the limit of 95.37 MiB \
+             (100000000 bytes); it is not a safetensors file"
         );
         assert_refused(&path, ErrorKind::InvalidCheckpoint, &sentence);
     }
     assert_bytes_refused(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
-        "{}: the first 8 bytes give a header of 2336927755350992246 bytes, above the limit of \
-         100000000; it looks like a Git LFS pointer: fetch the file itself with git lfs pull",
+        "{}: the first 8 bytes give a header of 2075.61 PiB (2336927755350992246 bytes), above \
+         the limit of 95.37 MiB (100000000 bytes); it looks like a Git LFS pointer: fetch the file itself with git lfs pull",
     );
 }
 
@@ -244,13 +249,13 @@ fn offsets_that_do_not_fill_the_file_are_refused() {
     assert_entries_refused(
         &[entry("a", 0, 1 << 60)],
         8,
-        "{}: the file is truncated: the header describes 1152921504606846976 bytes of tensor data, \
-         the file has 8: 1152921504606846968 bytes missing; was its download finished?",
+        "{}: the file is truncated: the header describes 1024 PiB of tensor data, \
+         the file has 8 bytes: 1024.00 PiB (1152921504606846968 bytes) missing; was its download finished?",
     );
     assert_entries_refused(
         &[entry("a", 0, 8)],
         9,
-        "{}: the header describes 8 bytes of tensor data, the file has 9: 1 byte too many",
+        "{}: the header describes 8 bytes of tensor data, the file has 9 bytes: 1 byte too many",
     );
 }
 
@@ -263,7 +268,7 @@ fn shapes_that_do_not_fit_their_offsets_are_refused() {
         &of("F32", "[2,2]", 15),
         15,
         "{}: tensor \"t\" has shape [2, 2] of F32, which is 16 bytes, but data_offsets [0, 15] \
-         give 15",
+         give 15 bytes",
     );
     assert_entries_refused(
         &of("F32", "[4294967296,4294967296]", 0),

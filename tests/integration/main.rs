@@ -71,8 +71,12 @@ mod gcs;
 mod hub;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod identities;
+#[cfg(feature = "cli")]
+mod json_text;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod naming;
+#[cfg(feature = "cli")]
+mod output_files;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod pinning;
 #[cfg(feature = "cli")]

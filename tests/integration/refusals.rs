@@ -141,10 +141,10 @@ fn a_file_that_changes_before_or_during_a_load_is_never_taken_for_whole() {
         drop(first);
         let error = in_time("reading on", move || stream.find_map(Result::err)).unwrap();
         let sentence = format!(
-            "{} changed while it was being loaded: it shrank from {len_bytes} to {} bytes; load it \
-             again when nothing writes to it (replace checkpoints by renaming a finished file)",
-            path.display(),
-            10 << 20
+            "{} changed while it was being loaded: it shrank from 16.00 MiB ({len_bytes} bytes) to \
+             10 MiB; load it again when nothing writes to it (replace checkpoints by renaming a \
+             finished file)",
+            path.display()
         );
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Changed, sentence));
     }

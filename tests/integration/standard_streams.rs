@@ -2,6 +2,7 @@
 //!
 //! A past bug: a log line that could not be written to standard error ended a load with exit status
 //! 101 and without any output, and a load whose standard output was closed (`>&-`) had exit status 0.
+//! The same was true of `--help` and `--version` on a full or closed output.
 
 use crate::common::command::{ringload, run};
 use crate::common::{Expected, directory, write};
@@ -14,15 +15,48 @@ fn model() -> (TempDir, PathBuf) {
     let directory = directory();
     let path = directory.path().join("m.safetensors");
     write(&path, &[Expected::of_bytes("t", 10, 1)], None);
+    std::fs::create_dir(directory.path().join("cache")).unwrap();
     (directory, path)
 }
 
-/// Runs `ringload ARGUMENTS REDIRECTIONS` in a shell.
+/// Runs `ringload ARGUMENTS MODEL REDIRECTIONS` in a shell.
 fn shell(arguments: &str, redirections: &str, model: &Path) -> Output {
+    in_shell(&format!("{arguments} \"$MODEL\" {redirections}"), model).output().unwrap()
+}
+
+/// `ringload LINE` in a shell with the variables `MODEL` and `FOLDER`, its directory.
+fn in_shell(line: &str, model: &Path) -> Command {
     let mut command = Command::new("sh");
-    let line = format!("exec \"$RINGLOAD\" {arguments} \"$MODEL\" {redirections}");
-    command.arg("-c").arg(line).env("MODEL", model).env("RINGLOAD", ringload().get_program());
-    command.env_remove("RINGLOAD_LOG").output().unwrap()
+    command.arg("-c").arg(format!("exec \"$RINGLOAD\" {line}"));
+    command.env("MODEL", model).env("FOLDER", model.parent().unwrap());
+    command.env("RINGLOAD", ringload().get_program()).env_remove("RINGLOAD_LOG");
+    command
+}
+
+/// Everything that the command can be asked for and that it answers on standard output.
+fn answers() -> Vec<String> {
+    let mut answers: Vec<_> = ["--help", "-h", "--version", "-V", "help", "help load"]
+        .into_iter()
+        .map(String::from)
+        .collect();
+    for command in ["load", "fetch", "inspect", "cache", "cache ls", "doctor", "bench"] {
+        answers.extend([format!("{command} --help"), format!("{command} -h")]);
+    }
+    let cache = "cache --cache-dir $FOLDER/cache";
+    for command in [
+        "load $MODEL",
+        "inspect $MODEL",
+        "fetch --to $FOLDER/plain $MODEL",
+        "doctor $MODEL",
+        "bench --runs 1 $MODEL",
+        &format!("{cache} ls"),
+        &format!("{cache} prune"),
+    ] {
+        answers.extend([command.to_owned(), format!("{command} --json")]);
+    }
+    // Without --json nothing is printed for an empty cache.
+    answers.extend([format!("{cache} verify --json"), "load --digest $MODEL".to_owned()]);
+    answers
 }
 
 #[test]
@@ -56,6 +90,32 @@ fn a_closed_output_is_an_error() {
     for redirection in [">/dev/null", "1<>/dev/null", ">/dev/null 2>&- <&-"] {
         let output = shell("load", redirection, &model);
         assert_eq!(output.status.code(), Some(0), "{redirection}: {output:?}");
+    }
+}
+
+#[test]
+fn every_answer_that_cannot_be_written_is_an_error() {
+    let (_directory, model) = model();
+    for (redirection, cause) in [(">/dev/full", "No space left"), (">&-", "Bad file descriptor")] {
+        for answer in answers() {
+            let output = in_shell(&format!("{answer} {redirection}"), &model).output().unwrap();
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{answer} {redirection}: {told}");
+            let begin = format!("error: cannot write to standard output\ncaused by: {cause}");
+            assert!(told.starts_with(&begin), "{answer} {redirection}: {told}");
+        }
+    }
+}
+
+#[test]
+fn every_answer_that_nobody_reads_ends_quietly() {
+    let (_directory, model) = model();
+    for answer in answers() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = in_shell(&answer, &model).stdout(writer).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), &*told), (Some(0), ""), "{answer}");
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::failure::{Failure, Outcome};
 use crate::format::{self, Align};
 use crate::output;
-use ringload::internals::Escaped;
 use ringload::{
-    CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, Pruned,
+    CacheAdmin, CacheEntry, CacheSize, Checked, Error, ErrorKind, Loader, Location, LocationText,
+    Pruned,
 };
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -55,9 +55,9 @@ pub fn run(args: Args) -> Outcome {
         Some(directory) => Loader::new().cache_dir(directory),
         None => Loader::new(),
     };
-    let directory = loader.cache_directory()?.ok_or(Failure::Usage(
-        "no cache directory is given; give --cache-dir, or set RINGLOAD_CACHE_DIR",
-    ))?;
+    let directory = loader.cache_directory()?.ok_or_else(|| {
+        Failure::usage("no cache directory is given; give --cache-dir, or set RINGLOAD_CACHE_DIR")
+    })?;
     let admin = CacheAdmin::open(directory)?;
     match args.action {
         Action::Ls => list(&admin.entries(), args.json),
@@ -69,7 +69,10 @@ pub fn run(args: Args) -> Outcome {
             };
             removed(&admin.prune(most_bytes), args.json)
         }
-        Action::Rm { location } => removed(&admin.remove(&Location::parse(&location)?)?, args.json),
+        Action::Rm { location } => {
+            let location = Location::parse(&location).map_err(Failure::Usage)?;
+            removed(&admin.remove(&location)?, args.json)
+        }
     }
 }
 
@@ -78,7 +81,7 @@ fn entry_json(entry: &CacheEntry) -> Value {
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     json!({
         "location": entry.location,
-        "path": entry.path.display().to_string(),
+        "path": LocationText::from(entry.path.as_path()),
         "bytes": entry.len_bytes,
         "present_bytes": entry.present_bytes,
         "disk_bytes": entry.disk_bytes,
@@ -114,7 +117,7 @@ fn row(entry: &CacheEntry) -> [String; 4] {
         format::size(entry.len_bytes),
         present,
         format!("{} ago", format::duration(age.max(1.0))),
-        Escaped(&entry.location.to_string()).to_string(),
+        entry.location.to_string(),
     ]
 }
 
@@ -149,7 +152,7 @@ fn write_checked(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
         corrupt => format!("{} CORRUPT", format::count(corrupt, "page")),
     };
     let bytes = format::size(checked.checked_bytes);
-    writeln!(out, "{bytes} {result}  {}", Escaped(&checked.entry.location.to_string()))
+    writeln!(out, "{bytes} {result}  {}", checked.entry.location)
 }
 
 fn removed(pruned: &Pruned, json: bool) -> Outcome {

@@ -1,7 +1,8 @@
 //! The error type of the subcommands.
 
 use ringload::internals::shown;
-use std::error::Error;
+use ringload::{Error, ErrorKind};
+use std::error::Error as _;
 use std::io;
 use std::process::ExitCode;
 
@@ -14,15 +15,20 @@ pub enum Failure {
     /// The library refused or failed.
     #[error(transparent)]
     Library(#[from] ringload::Error),
-    /// An argument is missing, which the parser of arguments cannot know.
-    #[error("{0}")]
-    Usage(&'static str),
+    /// An argument is wrong, whatever files and servers there are.
+    #[error(transparent)]
+    Usage(ringload::Error),
     /// Standard output could not be written to.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 }
 
 impl Failure {
+    /// Wrong usage, explained by `sentence`.
+    pub fn usage(sentence: impl Into<String>) -> Self {
+        Failure::Usage(Error::new(ErrorKind::InvalidInput, sentence))
+    }
+
     /// Whether the reader of standard output has closed it (`ringload ... | head`).
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
@@ -58,12 +64,11 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringload::ErrorKind;
 
     #[test]
     fn a_report_names_every_cause_once() {
         let cause = io::Error::other("the disk is on fire");
-        let error = ringload::Error::new(ErrorKind::Io, "cannot read a.safetensors");
+        let error = Error::new(ErrorKind::Io, "cannot read a.safetensors");
         let failure = Failure::from(error.with_source(cause));
         assert_eq!(
             failure.report(),
@@ -76,7 +81,7 @@ mod tests {
         let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(Failure::Output(closed()).is_closed_pipe());
         assert!(!Failure::Output(io::ErrorKind::StorageFull.into()).is_closed_pipe());
-        let other = ringload::Error::from_io("look", closed());
+        let other = Error::from_io("look", closed());
         assert!(!Failure::from(other).is_closed_pipe());
     }
 }

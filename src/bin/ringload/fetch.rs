@@ -6,11 +6,10 @@
 use crate::failure::{Failure, Outcome};
 use crate::format;
 use crate::load::progress;
-use crate::locations::Locations;
+use crate::locations::CheckpointArgs;
 use crate::options::StorageOptions;
 use crate::output;
-use ringload::internals::shown;
-use ringload::{Error, ErrorKind, Loader, Location, MemoryLimit};
+use ringload::{Error, ErrorKind, Loader, Location, LocationText, MemoryLimit};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,15 +23,10 @@ const MEMORY_BYTES: u64 = 256 << 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    locations: Locations,
-    #[command(flatten)]
-    options: StorageOptions,
+    checkpoint: CheckpointArgs<StorageOptions>,
     /// Write plain safetensors files (and their index) to this directory, instead of to the cache
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 /// The answer of `--json`.
@@ -46,7 +40,7 @@ struct Fetched {
     cached_bytes: u64,
     /// The paths of the plain files, with `--to`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    files: Option<Vec<String>>,
+    files: Option<Vec<LocationText>>,
 }
 
 /// Runs the subcommand.
@@ -54,13 +48,13 @@ struct Fetched {
 /// # Errors
 /// When the objects cannot be fetched, or neither a cache nor a directory is given.
 pub fn run(args: Args) -> Outcome {
-    let loader = args.options.loader()?;
-    let locations = args.locations.parse()?;
+    let CheckpointArgs { locations, options, json } = args.checkpoint;
+    let (loader, locations) = (options.loader()?, locations.parse()?);
     let fetched = match &args.to {
         Some(directory) => download(&loader, locations, directory)?,
         None => fill_cache(loader, locations)?,
     };
-    match args.json {
+    match json {
         true => output::print_json(&fetched),
         false => output::print(|out| {
             let files = format::count(fetched.objects, "file");
@@ -69,7 +63,7 @@ pub fn run(args: Args) -> Outcome {
             if fetched.cached_bytes > 0 {
                 writeln!(out, "{} were on disk already", format::size(fetched.cached_bytes))?;
             }
-            fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{}", shown(file)))
+            fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{file}"))
         }),
     }
 }
@@ -81,7 +75,8 @@ fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outc
         let _bar = progress::show(scope, progress);
         download.finish()
     })?;
-    let files: Vec<_> = downloaded.files.iter().map(|file| file.display().to_string()).collect();
+    let files: Vec<_> =
+        downloaded.files.iter().map(|file| LocationText::from(file.as_path())).collect();
     Ok(Fetched {
         bytes: downloaded.bytes,
         objects: files.len(),
@@ -95,7 +90,7 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     if loader.cache_directory()?.is_none() {
         let sentence = "there is no cache to fetch into; give --cache-dir or set \
                         RINGLOAD_CACHE_DIR, or give --to to write plain files";
-        return Err(Failure::Usage(sentence));
+        return Err(Failure::usage(sentence));
     }
     let began = Instant::now();
     let loader = loader.cache_waits_for_disk(true);

@@ -2,11 +2,11 @@
 
 use crate::failure::Outcome;
 use crate::format::{self, Align};
-use crate::locations::Locations;
-use crate::options::{self, StorageOptions};
+use crate::locations::CheckpointArgs;
+use crate::options::{StorageOptions, flush};
 use crate::output;
 use ringload::internals::Escaped;
-use ringload::{Checkpoint, Dtype, Shard, TensorInfo};
+use ringload::{Checkpoint, Dtype, LocationText, Shard, TensorInfo};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,12 +15,7 @@ use std::io::{self, Write};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    locations: Locations,
-    #[command(flatten)]
-    options: StorageOptions,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    checkpoint: CheckpointArgs<StorageOptions>,
 }
 
 /// Runs the subcommand.
@@ -28,10 +23,11 @@ pub struct Args {
 /// # Errors
 /// When the checkpoint cannot be opened or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
-    let loader = args.options.loader()?;
-    let checkpoint = loader.open(args.locations.parse()?)?;
-    options::flush(&loader);
-    if args.json {
+    let Args { checkpoint: CheckpointArgs { locations, options, json } } = args;
+    let loader = options.loader()?;
+    let checkpoint = loader.open(locations.parse()?)?;
+    flush(&loader);
+    if json {
         output::print_json(&Listing::of(&checkpoint))
     } else {
         output::print(|out| print_listing(out, &checkpoint))
@@ -100,12 +96,12 @@ struct Listing<'a> {
     /// The tensors that an index names and no shard contains.
     missing: &'a [String],
     /// The safetensors files of directories that do not belong to the checkpoint.
-    left_out: Vec<String>,
+    left_out: Vec<LocationText>,
 }
 
 #[derive(Serialize)]
 struct ShardEntry<'a> {
-    location: String,
+    location: LocationText,
     /// The length of the whole file.
     bytes: u64,
     /// The offset of the first tensor, after the header.
@@ -134,7 +130,7 @@ impl<'a> Listing<'a> {
             metadata: checkpoint.metadata(),
             tensors: checkpoint.tensors().iter().map(TensorEntry::of).collect(),
             missing: checkpoint.missing(),
-            left_out: checkpoint.left_out().iter().map(ToString::to_string).collect(),
+            left_out: checkpoint.left_out().iter().map(LocationText::from).collect(),
         }
     }
 }
@@ -142,7 +138,7 @@ impl<'a> Listing<'a> {
 impl<'a> ShardEntry<'a> {
     fn of(shard: &'a Shard) -> Self {
         ShardEntry {
-            location: shard.location().to_string(),
+            location: shard.location().into(),
             bytes: shard.len_bytes(),
             data_offset: shard.data_offset_bytes(),
             tensors: shard.tensors().len(),

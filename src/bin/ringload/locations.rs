@@ -1,8 +1,20 @@
-//! The LOCATION arguments that subcommands share.
+//! The arguments that the subcommands on checkpoints share.
 
+use crate::failure::{Failure, Outcome};
 use ringload::{IntoLocations, Location};
 use std::ffi::OsString;
-use std::path::Path;
+
+/// The arguments of a subcommand that reads checkpoints; `Options` are the flags of its loader.
+#[derive(Debug, clap::Args)]
+pub struct CheckpointArgs<Options: clap::Args> {
+    #[command(flatten)]
+    pub locations: Locations,
+    #[command(flatten)]
+    pub options: Options,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// The locations to read.
 #[derive(Debug, clap::Args)]
@@ -17,15 +29,9 @@ impl Locations {
     /// Parses the arguments. An argument that is not UTF-8 is a path.
     ///
     /// # Errors
-    /// When an argument is not a location, for example because its scheme is unknown.
-    pub fn parse(&self) -> ringload::Result<Vec<Location>> {
-        let mut locations = Vec::new();
-        for argument in &self.arguments {
-            locations.extend(match argument.to_str() {
-                Some(text) => text.into_locations()?,
-                None => Path::new(argument).into_locations()?,
-            });
-        }
-        Ok(locations)
+    /// [`Failure::Usage`] when an argument is not a location, for example because its scheme is
+    /// unknown.
+    pub fn parse(&self) -> Outcome<Vec<Location>> {
+        self.arguments.as_slice().into_locations().map_err(Failure::Usage)
     }
 }

@@ -4,7 +4,8 @@
 //! [`output`] and [`locations`]. Results go to standard output. Progress, the log and errors go to
 //! standard error, so that the output can always be piped.
 //!
-//! Exit status: 0 for success, 1 if the command failed, 2 for wrong arguments.
+//! Exit status: 0 for success, 1 if the command failed, 2 if its arguments are wrong, whatever files
+//! and servers there are. A reader of standard output that ends early (`| head -1`) is a success.
 
 mod bench;
 mod cache;
@@ -70,11 +71,8 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log(cli.verbose);
     streams::survive_file_limits();
-    streams::share_one_arena_if_limited();
-    match streams::check_output().and_then(|()| cli.command.run()) {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
@@ -83,6 +81,21 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+fn run() -> Outcome {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(wrong) if wrong.use_stderr() => wrong.exit(),
+        Err(answer) => {
+            streams::check_output()?;
+            return output::print_help(&answer);
+        }
+    };
+    start_log(cli.verbose);
+    streams::share_one_arena_if_limited();
+    streams::check_output()?;
+    cli.command.run()
 }
 
 /// Sends the log to standard error, filtered by `RINGLOAD_LOG` or by the level of `-v`.

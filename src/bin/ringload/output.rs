@@ -13,6 +13,14 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     write(&mut out).and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
+/// Prints the answer to `--help` or `--version`.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_help(answer: &clap::Error) -> Outcome {
+    answer.print().and_then(|()| io::stdout().flush()).map_err(Failure::Output)
+}
+
 /// Prints `value` as one indented JSON object.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use super::context::{Context, Entered};
 use super::stream::copy_out_now;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Size};
 use crate::options::Device;
 use crate::ring::Ring;
 use crate::tensor::GpuMemory;
@@ -29,7 +29,7 @@ impl DeviceMemory {
         let mut address = 0;
         // SAFETY: the pointer is valid for the answer; a context is current.
         let answer = unsafe { sys::cuMemAlloc_v2(&raw mut address, len_bytes.max(1)) };
-        entered.check(answer, format_args!("allocate {len_bytes} bytes"))?;
+        entered.check(answer, format_args!("allocate {}", Size(len_bytes as u64)))?;
         Ok(Arc::new(Self { context: Arc::clone(entered.context()), address, len_bytes }))
     }
 }
@@ -77,8 +77,9 @@ pub(super) fn check_is_of_gpu(entered: &Entered<'_>, address: u64, len_bytes: u6
         return Ok(());
     }
     Err(Error::invalid_input(format!(
-        "{gpu}: the {len_bytes} bytes from address {address:#x} are not memory of this GPU; \
-         pass the address that its allocator returned, and the GPU that it is on"
+        "{gpu}: {} from address {address:#x} are not memory of this GPU; pass the address that its \
+         allocator returned, and the GPU that it is on",
+        Size(len_bytes)
     )))
 }
 
@@ -156,7 +157,7 @@ impl Pin {
     pub fn new(entered: &Entered<'_>, start: usize, len: usize) -> Result<Self> {
         // SAFETY: the range is mapped memory of this process; registration does not change its bytes.
         let answer = unsafe { sys::cuMemHostRegister_v2(start as *mut c_void, len, PORTABLE) };
-        entered.check(answer, format_args!("register {len} bytes of host memory"))?;
+        entered.check(answer, format_args!("register {} of host memory", Size(len as u64)))?;
         Ok(Self { context: Arc::clone(entered.context()), start })
     }
 }

@@ -1,7 +1,7 @@
 //! Streams, which are queues of work for a GPU, and the events in them.
 
 use super::context::{Context, Entered};
-use crate::error::Result;
+use crate::error::{Result, Size};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -62,7 +62,7 @@ impl Stream {
         let source = from.as_ptr().cast::<c_void>();
         // SAFETY: the caller guarantees it.
         let answer = unsafe { sys::cuMemcpyHtoDAsync_v2(to, source, from.len(), self.handle) };
-        entered.check(answer, format_args!("copy {} bytes to it", from.len()))
+        entered.check(answer, format_args!("copy {} to it", Size(from.len() as u64)))
     }
 
     /// Queues a copy of the bytes at `from` on the GPU to `to`, or waits as
@@ -83,7 +83,7 @@ impl Stream {
         let target = to.as_mut_ptr().cast::<c_void>();
         // SAFETY: the caller guarantees it.
         let answer = unsafe { sys::cuMemcpyDtoHAsync_v2(target, from, to.len(), self.handle) };
-        entered.check(answer, format_args!("copy {} bytes from it", to.len()))
+        entered.check(answer, format_args!("copy {} from it", Size(to.len() as u64)))
     }
 
     /// Waits until all queued work has finished.
@@ -113,12 +113,12 @@ impl Stream {
 pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) -> Result<()> {
     // SAFETY: the caller guarantees it; `from` is borrowed for the whole call.
     let answer = unsafe { sys::cuMemcpyHtoD_v2(to, from.as_ptr().cast(), from.len()) };
-    entered.check(answer, format_args!("copy {} bytes to it", from.len()))?;
+    entered.check(answer, format_args!("copy {} to it", Size(from.len() as u64)))?;
     // The call returns once the bytes have left host memory. They have arrived when the legacy
     // default stream has finished ("API synchronization behavior" in the driver API's reference).
     // SAFETY: the legacy default stream always exists.
     let answer = unsafe { sys::cuStreamSynchronize(null_mut()) };
-    entered.check(answer, format_args!("copy {} bytes to it", from.len()))
+    entered.check(answer, format_args!("copy {} to it", Size(from.len() as u64)))
 }
 
 /// Copies the bytes at `from` on the GPU to host memory and waits for the copy.
@@ -131,7 +131,7 @@ pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) ->
 pub(super) unsafe fn copy_out_now(entered: &Entered<'_>, to: &mut [u8], from: u64) -> Result<()> {
     // SAFETY: the caller guarantees it; `to` is exclusive for the whole call.
     let answer = unsafe { sys::cuMemcpyDtoH_v2(to.as_mut_ptr().cast(), from, to.len()) };
-    entered.check(answer, format_args!("copy {} bytes from it", to.len()))
+    entered.check(answer, format_args!("copy {} from it", Size(to.len() as u64)))
 }
 
 impl Drop for Stream {

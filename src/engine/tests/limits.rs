@@ -189,7 +189,10 @@ fn loading_all_under_a_limit_that_cannot_hold_all_is_refused() {
     let error = four().load_checkpoint(Arc::clone(&rig.checkpoint)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::MemoryLimit);
     let text = error.to_string();
-    assert!(text.contains("(in whole blocks) but the memory limit is 160000"), "{text}");
+    assert!(
+        text.contains("(in whole blocks) but the memory limit is 156.25 KiB (160000 bytes)"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! it was made or removed. The kernel's change cookie would tell the cases apart, and is not given to
 //! programs (`statx(2)` masks it, as of Linux 6.18).
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
@@ -97,8 +97,8 @@ impl FileIdentity {
         }
         let (was, is) = (self.len_bytes, now.len_bytes);
         let what = match is.cmp(&was) {
-            Ordering::Less => format!("it shrank from {was} to {is} bytes"),
-            Ordering::Greater => format!("it grew from {was} to {is} bytes"),
+            Ordering::Less => format!("it shrank from {} to {}", Size(was), Size(is)),
+            Ordering::Greater => format!("it grew from {} to {}", Size(was), Size(is)),
             Ordering::Equal if now.inode != self.inode => "it was replaced".to_owned(),
             Ordering::Equal if self.has_modification_time_of(&now) => "its ctime changed and its \
                 modification time did not, so it was written to and the time put back, or its name, \

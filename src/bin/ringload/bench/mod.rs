@@ -25,13 +25,13 @@ mod report;
 mod rows;
 mod synthetic;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::format;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Machine, Report};
 use ringload::internals::{PAGE_BYTES, Ring};
-use ringload::{Checkpoint, Error, ErrorKind};
+use ringload::{Checkpoint, Error, ErrorKind, Location, LocationText};
 use ringload_measure::page_cache::CacheState;
 use ringload_measure::system;
 use rows::Row;
@@ -75,7 +75,8 @@ fn measure(args: &Args) -> Outcome<Report> {
         Some(location) => location.clone(),
         None => synthetic_checkpoint(args)?.into_os_string(),
     };
-    let checkpoint = Checkpoint::open(location.clone())?;
+    let parsed = Location::parse_os(&location).map_err(Failure::Usage)?;
+    let checkpoint = Checkpoint::open(&parsed)?;
     let (files, file_bytes) = files::of(&checkpoint)?;
     let lengths = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes());
     let largest_tensor_bytes = lengths.max().unwrap_or(0);
@@ -101,7 +102,7 @@ fn measure(args: &Args) -> Outcome<Report> {
         version: env!("CARGO_PKG_VERSION"),
         machine: Machine::of(&files[0]),
         checkpoint: report::CheckpointInfo {
-            location: location.display().to_string(),
+            location: LocationText::from(&parsed),
             synthetic: args.location.is_none(),
             bytes,
             shards: checkpoint.shards().len(),

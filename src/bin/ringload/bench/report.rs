@@ -3,6 +3,7 @@
 use super::rows::{Phase, Row};
 use crate::doctor::file_system;
 use crate::format::{self, Align};
+use ringload::LocationText;
 use ringload_measure::figures::Figures;
 use ringload_measure::system;
 use serde::Serialize;
@@ -34,7 +35,7 @@ pub struct Machine {
 /// The checkpoint that was measured.
 #[derive(Debug, Serialize)]
 pub struct CheckpointInfo {
-    pub location: String,
+    pub location: LocationText,
     pub synthetic: bool,
     pub bytes: u64,
     pub shards: usize,
@@ -159,7 +160,7 @@ mod tests {
                 file_system: Some("ext4".into()),
             },
             checkpoint: CheckpointInfo {
-                location: "/m".into(),
+                location: LocationText::from(Path::new("/m")),
                 synthetic: true,
                 bytes: 1 << 30,
                 shards: 4,

@@ -39,7 +39,7 @@ pub fn checkpoint(base: &Path, size_bytes: u64, progress: impl Fn(u64, u64)) -> 
     if size_bytes < model::least_bytes() {
         let least = format::size(model::least_bytes());
         let sentence = format!("--size is too small for a model; give at least {least}");
-        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+        return Err(Failure::usage(sentence));
     }
     let layers = model::layers_for(size_bytes);
     let shards = model::shards(model::tensors(layers));

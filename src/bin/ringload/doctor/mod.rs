@@ -19,7 +19,7 @@ pub use storage::file_system;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use finding::Finding;
-use ringload::{Error, ErrorKind, Location};
+use ringload::{Error, Location, LocationText};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Diagnosis {
     version: &'static str,
-    path: String,
+    path: LocationText,
     findings: Vec<Finding>,
 }
 
@@ -47,17 +47,18 @@ struct Diagnosis {
 /// # Errors
 /// When the path does not exist or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
-    let Location::File(path) = Location::parse_os(args.path.as_os_str())? else {
+    let location = Location::parse_os(args.path.as_os_str()).map_err(Failure::Usage)?;
+    let Location::File(path) = location else {
         let sentence = "doctor examines this machine and a local path, and none of a store or a web \
                         server; name a directory";
-        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+        return Err(Failure::usage(sentence));
     };
     let path = path.canonicalize().map_err(|error| {
         Failure::from(Error::from_io(format!("examine {}", path.display()), error))
     })?;
     let findings = examine(&path);
     if args.json {
-        let path = path.display().to_string();
+        let path = LocationText::from(path.as_path());
         output::print_json(&Diagnosis { version: env!("CARGO_PKG_VERSION"), path, findings })
     } else {
         output::print(|out| finding::write(out, &findings))

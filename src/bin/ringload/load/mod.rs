@@ -17,13 +17,13 @@ mod rows;
 mod trace;
 
 use crate::failure::Outcome;
-use crate::locations::Locations;
-use crate::options::{self, LoadOptions};
+use crate::locations::CheckpointArgs;
+use crate::options::{LoadOptions, flush};
 use crate::output;
 use digest::{Digester, Digests};
 use report::Report;
 use retention::Retention;
-use ringload::{Location, Tensor, TensorStream, Timeline};
+use ringload::{LocationText, Tensor, TensorStream, Timeline};
 use std::path::PathBuf;
 use std::thread;
 use trace::{Trace, TraceFile};
@@ -32,12 +32,7 @@ use trace::{Trace, TraceFile};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    locations: Locations,
-    #[command(flatten)]
-    options: LoadOptions,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    checkpoint: CheckpointArgs<LoadOptions>,
     /// Print the SHA-256 of each tensor's bytes, sorted by name, as sha256sum does
     #[arg(long)]
     digest: bool,
@@ -55,9 +50,10 @@ pub struct Args {
 /// When the checkpoint cannot be loaded or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let trace_file = args.trace.as_deref().map(TraceFile::open).transpose()?;
-    let loader = args.options.loader()?.timeline(trace_file.is_some());
-    let locations: Vec<Location> = args.locations.parse()?;
-    let named = locations.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let CheckpointArgs { locations, options, json } = args.checkpoint;
+    let loader = options.loader()?.timeline(trace_file.is_some());
+    let locations = locations.parse()?;
+    let named: Vec<_> = locations.iter().map(LocationText::from).collect();
     let mut stream = loader.stream(locations)?;
     let outcome = consume(&mut stream, args.digest, args.drop);
     let traced = trace_file.map_or(Ok(()), |file| {
@@ -68,8 +64,8 @@ pub fn run(args: Args) -> Outcome {
         file.write(&Trace::new(&stream, &timeline.unwrap_or_default(), &named))
     });
     drop(stream);
-    options::flush(&loader); // writes the bytes that arrived before an error too
-    outcome?.print(args.json, loader.cache_warning())?;
+    flush(&loader); // writes the bytes that arrived before an error too
+    outcome?.print(json, loader.cache_warning())?;
     traced
 }
 

@@ -3,7 +3,7 @@
 use super::digest::Digests;
 use crate::failure::Outcome;
 use crate::format;
-use ringload::{Downgrade, Error, Summary, TensorStream};
+use ringload::{Downgrade, Error, LocationText, Summary, TensorStream};
 use ringload_measure::figures::{cpu_seconds, peak_rss_bytes};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub struct Report {
     /// The tensors that an index names and no shard contains.
     missing: Vec<String>,
     /// The safetensors files of directories that do not belong to the checkpoint.
-    left_out: Vec<String>,
+    left_out: Vec<LocationText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digests: Option<Digests>,
 }
@@ -39,7 +39,7 @@ impl Report {
         let checkpoint = stream.checkpoint();
         Ok(Report {
             missing: checkpoint.missing().to_vec(),
-            left_out: checkpoint.left_out().iter().map(ToString::to_string).collect(),
+            left_out: checkpoint.left_out().iter().map(LocationText::from).collect(),
             ..Self::new(stream.summary(), cpu_seconds, peak_rss_bytes())
         })
     }
@@ -193,6 +193,7 @@ impl Report {
 mod tests {
     use super::*;
     use ringload::Device;
+    use std::path::Path;
 
     fn summary() -> Summary {
         let mut summary = Summary::default();
@@ -259,7 +260,7 @@ mod tests {
     fn what_was_not_loaded_is_reported() {
         let mut report = report(summary());
         report.missing = vec!["mtp.fc.weight".into(), "x".into()];
-        report.left_out = vec!["/m/consolidated.safetensors".into()];
+        report.left_out = vec![LocationText::from(Path::new("/m/consolidated.safetensors"))];
         let mut text = Vec::new();
         report.write(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();

@@ -11,16 +11,16 @@
 //! written. It is written when the load has ended, even if it failed.
 
 use super::rows::rows;
-use crate::failure::{Failure, Outcome};
-use ringload::internals::open_output;
+use crate::failure::Outcome;
+use ringload::internals::OutputFile;
 use ringload::timeline::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent};
-use ringload::{Device, Error, TensorStream};
+use ringload::{Device, LocationText, TensorStream};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const ENGINES: u32 = 1;
@@ -29,8 +29,7 @@ const LOAD: u32 = 3;
 
 /// The file that a trace will be written to.
 pub struct TraceFile {
-    path: PathBuf,
-    file: File,
+    output: OutputFile,
     /// Whether the file was created and is still empty; it is then removed on drop.
     is_new: bool,
 }
@@ -41,14 +40,8 @@ impl TraceFile {
     /// # Errors
     /// When it cannot be written to.
     pub fn open(path: &Path) -> Outcome<Self> {
-        let new = open_output(path, true);
-        let is_new = new.is_ok();
-        let opened = new.or_else(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => open_output(path, false),
-            _ => Err(error),
-        });
-        let file = opened.map_err(|error| cannot(path, error))?;
-        Ok(Self { path: path.to_owned(), file, is_new })
+        let output = OutputFile::open(path, "trace")?;
+        Ok(Self { is_new: output.is_new, output })
     }
 
     /// Replaces the content of the file with the trace.
@@ -57,15 +50,16 @@ impl TraceFile {
     /// When the file cannot be written.
     pub fn write(mut self, trace: &Trace) -> Outcome {
         self.is_new = false;
-        let mut out = BufWriter::new(&self.file);
+        let file = &self.output.file;
+        let mut out = BufWriter::new(file);
         // Pipes and terminals cannot be truncated.
-        let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
-        let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let emptied = if is_file { file.set_len(0) } else { Ok(()) };
         emptied
             .and_then(|()| serde_json::to_writer(&mut out, trace).map_err(io::Error::from))
             .and_then(|()| writeln!(out))
             .and_then(|()| out.flush())
-            .map_err(|error| cannot(&self.path, error))
+            .map_err(|error| self.output.error(error).into())
     }
 }
 
@@ -73,13 +67,9 @@ impl Drop for TraceFile {
     fn drop(&mut self) {
         if self.is_new {
             // An empty file is not a valid trace.
-            drop(fs::remove_file(&self.path));
+            drop(fs::remove_file(self.output.path()));
         }
     }
-}
-
-fn cannot(path: &Path, error: io::Error) -> Failure {
-    Error::from_io(format_args!("write the trace to {}", path.display()), error).into()
 }
 
 /// The content of the file.
@@ -92,14 +82,15 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The trace of `timeline`, which is that of `stream`; `location` is what the stream loads.
-    pub fn new(stream: &TensorStream, timeline: &Timeline, location: &str) -> Self {
+    /// The trace of `timeline`, which is that of `stream`, which loads `locations`.
+    pub fn new(stream: &TensorStream, timeline: &Timeline, locations: &[LocationText]) -> Self {
         let summary = stream.summary();
         let shards = stream.checkpoint().shards();
-        let shards: Vec<_> = shards.iter().map(|shard| shard.location().to_string()).collect();
+        let shards: Vec<_> =
+            shards.iter().map(|shard| LocationText::from(shard.location())).collect();
         let other_data = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "location": location,
+            "locations": locations,
             "ring_bytes": summary.ring_bytes,
             "memory_limit_bytes": summary.memory_limit_bytes,
             "bytes": summary.bytes,
@@ -112,7 +103,7 @@ impl Trace {
     }
 }
 
-fn events(timeline: &Timeline, shards: &[String], engines: usize) -> Vec<Value> {
+fn events(timeline: &Timeline, shards: &[LocationText], engines: usize) -> Vec<Value> {
     let periods: Vec<_> = timeline.slots.iter().map(lifetime).collect();
     let rows = rows(&periods);
     let row_count = rows.iter().max().map_or(0, |last| last + 1);
@@ -157,7 +148,7 @@ fn lifetime(slot: &SlotSpan) -> Period {
     Period { start, end }
 }
 
-fn stages(slot: &SlotSpan, row: usize, shards: &[String]) -> impl Iterator<Item = Value> {
+fn stages(slot: &SlotSpan, row: usize, shards: &[LocationText]) -> impl Iterator<Item = Value> {
     let event = move |&(stage, period): &(Stage, Period)| {
         let mut args = json!({
             "bytes": slot.bytes,
