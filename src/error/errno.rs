@@ -46,6 +46,7 @@ const TABLE: &[Row] = &[
     (Errno::ETIMEDOUT,   Fail,      Io, "the storage did not answer in time", "check the mount and its server"),
     (Errno::ESTALE,      Fail,      ErrorKind::Changed, "the file was replaced on the file server", "load it again"),
     (Errno::EOVERFLOW,   Fail,      Io, "an offset is too large for the file system", ""),
+    (Errno::EEXIST,      Fail,      InvalidInput, "a file or a link of this name is there already", "remove it, or give another name"),
     (Errno::ENOENT,      Fail,      NotFound, "no such file or directory", "check the path"),
     (Errno::ENOTDIR,     Fail,      NotFound, "a part of the path is not a directory", "check the path"),
     (Errno::EACCES,      Fail,      PermissionDenied, "permission denied", "check the owner and mode of the file and of its directories"),

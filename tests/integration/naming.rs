@@ -51,11 +51,15 @@ fn options_that_contradict_the_named_files_are_refused() {
     for (name, options, part) in [
         ("model.safetensors", &["--variant", "fp16"][..], "--variant chooses among the files of a"),
         ("*.safetensors", &["--variant", "fp16"], "is a file that is not of the variant \"fp16\""),
-        ("", &["--variant", "fp16", "--all-files"], "give one of them"),
     ] {
         let told = load(name, options).failure();
         assert!(told.contains(part), "{name}: {told}");
     }
+    // Two options that contradict each other are wrong usage of the command.
+    let told = load("", &["--variant", "fp16", "--all-files"]).wrong_usage();
+    assert!(told.contains("'--variant <NAME>' cannot be used with '--all-files'"), "{told}");
+    let both = ringload::Loader::new().variant("fp16").all_files(true);
+    assert!(both.load(at("")).unwrap_err().to_string().contains("give one of them"));
     let index = at("model.safetensors.index.json");
     let tensors = [Expected::of_bytes("t1", 100, 1)];
     write_index(&index, [("model.safetensors", &tensors[..])]);

@@ -71,6 +71,29 @@ fn a_trace_that_cannot_be_written_has_its_own_cause_and_remedy() {
     assert!(told.stderr.contains("to /dev/full: the disk is full; free space"), "{told:#?}");
 }
 
+/// The other outputs that a user names are directories.
+#[test]
+fn a_directory_that_cannot_be_made_has_its_own_cause_and_remedy() {
+    let (directory, model) = model();
+    let at = |name: &str| directory.path().join(name);
+    symlink("nowhere", at("link")).unwrap();
+    fs::write(at("file"), "kept").unwrap();
+    mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+    for (to, cause) in [
+        (at("file"), "it is a file; name a directory"),
+        (at("fifo"), "it is a file; name a directory"),
+        (at("link"), "a file or a link of this name is there already; remove it, or give another"),
+        (at("file/below"), "a part of the path is not a directory; check the path"),
+    ] {
+        let told = run(ringload().arg("fetch").arg(&model).arg("--to").arg(&to)).failure();
+        assert!(told.contains(cause), "{told}");
+        let told = run(ringload().args(["bench", "--size", "300MiB", "--dir"]).arg(&to)).failure();
+        let cause = "cannot create ";
+        assert!(told.contains(cause) && !told.contains("operating system reported"), "{told}");
+    }
+    assert_eq!(fs::read(at("file")).unwrap(), b"kept");
+}
+
 #[test]
 fn a_trace_goes_through_links_and_fifos_and_replaces_a_file() {
     let (directory, model) = model();

@@ -218,6 +218,11 @@ fn wrong_arguments_and_failures_have_different_exit_codes() {
         (&["load", "x", "--memory-limit", "0"], "\"0\" is not a memory limit"),
         (&["load", "x", "--read-path", "psychic"], "\"psychic\" is not a read path"),
         (&["load", "x", "--engines", "-1"], "-1"),
+        (&["load", "x", "--all-files", "--variant", "fp16"], "--variant"),
+        (&["inspect", "x", "--all-files", "--variant", "fp16"], "--variant"),
+        (&["doctor", "https://host/"], "name a directory"),
+        (&["bench", "ftp://x"], "ftp:// locations are not supported"),
+        (&["bench", "--size", "1"], "--size is too small"),
         (&["frobnicate"], "frobnicate"),
     ] {
         let told = run(ringload().args(arguments)).wrong_usage();

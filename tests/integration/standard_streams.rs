@@ -55,7 +55,8 @@ fn answers() -> Vec<String> {
         answers.extend([command.to_owned(), format!("{command} --json")]);
     }
     // Without --json nothing is printed for an empty cache.
-    answers.extend([format!("{cache} verify --json"), "load --digest $MODEL".to_owned()]);
+    answers.push(format!("{cache} verify --json"));
+    answers.extend(["load --digest $MODEL", "sum $MODEL", "sum --help"].map(String::from));
     answers
 }
 

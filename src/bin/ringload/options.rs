@@ -135,6 +135,10 @@ fn argument(option: &'static LoaderOption) -> Arg {
         OptionGroup::Cache => argument.help_heading("Options for the local file cache"),
         _ => argument,
     };
+    let argument = match option.name {
+        "all_files" => argument.conflicts_with("variant"),
+        _ => argument,
+    };
     match option.kind() {
         OptionKind::Flag => argument.action(ArgAction::SetTrue),
         kind => argument
