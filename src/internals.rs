@@ -6,7 +6,7 @@ pub use crate::doctor::{
     has_several_nodes, node_of, numbers_in, probe_direct, probe_gds, probe_io_uring,
     probe_registration,
 };
-pub use crate::error::{Escaped, shown};
+pub use crate::error::{Escaped, Interface, shown};
 pub use crate::fork_guard::ForkGuard;
 pub use crate::plan::{Plan, Selection};
 pub use crate::ring::{PAGE_BYTES, Ring, Window};
@@ -14,4 +14,5 @@ pub use crate::source::resident_bytes;
 pub use crate::sync::{Condvar, Mutex};
 pub use crate::sys::{
     OutputFile, cgroup_memory, open_regular, read_small, read_small_text, spawn_scoped,
+    system_memory,
 };

@@ -13,6 +13,7 @@ use super::eviction::{Eviction, evict_to, total_bytes};
 use super::fetch_lock::FetchLock;
 use super::files::EntryFiles;
 use super::pages::PageBytes;
+use crate::error::option;
 use crate::source::LoadCounters;
 use crate::sync::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -238,11 +239,11 @@ impl Shared {
             return;
         }
         if !self.eviction.make_room(len) {
-            self.cache.warn(
+            self.cache.warn(format!(
                 "the cache has reached its size limit and all of its entries are in use, so the \
-                 rest is not cached; raise the limit with --cache-size"
-                    .to_owned(),
-            );
+                 rest is not cached; raise the limit with {}",
+                option("cache_size")
+            ));
             return;
         }
         let write = || entry.write(&files, first_page, &checksums, &bytes);

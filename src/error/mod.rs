@@ -7,12 +7,15 @@
 pub(crate) mod errno;
 mod escaped;
 mod kind;
+mod option;
 mod redacted;
 mod size;
 
 pub use escaped::Escaped;
 pub use kind::ErrorKind;
 pub(crate) use redacted::redacted;
+pub use option::Interface;
+pub(crate) use option::option;
 pub use redacted::shown;
 pub(crate) use size::Size;
 

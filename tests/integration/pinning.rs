@@ -126,7 +126,7 @@ fn a_replacement_is_noticed_by_each_validator() {
         });
         let error = one_error(&server, &loader());
         assert!(error.contains(&format!("the header {header}")), "{error}");
-        assert!(error.contains("--pin length"), "{error}");
+        assert!(error.contains("pin=length"), "{error}");
     }
 }
 
@@ -144,7 +144,7 @@ fn copies_with_other_times_are_no_replacement() {
         });
         let error = one_error(&server, &loader());
         assert!(error.contains("was not replaced") && error.contains(says), "{error}");
-        assert!(error.contains("--pin length"), "{error}");
+        assert!(error.contains("pin=length"), "{error}");
         model.load(&loader().pin(PinBy::Length), &server.url()).unwrap();
     }
 }
@@ -158,7 +158,7 @@ fn the_weak_form_of_a_tag_is_no_replacement() {
         _ => request.right().with("ETag", format!("W/{ETAG}")),
     });
     let error = one_error(&server, &loader());
-    assert!(error.contains("and in a weak form") && error.contains("--pin etag"), "{error}");
+    assert!(error.contains("and in a weak form") && error.contains("pin=etag"), "{error}");
     let server = FaultServer::start(model.file.clone(), |number, request| match number % 2 {
         0 => request.right(),
         _ => request.right().with("ETag", format!("W/{ETAG}")),

@@ -4,7 +4,7 @@
 //! or else its modification time. A validator that is missing from a response does not match. How
 //! much is compared is an option ([`PinBy`]).
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::Location;
 use crate::options::{PinBy, RemoteOptions};
 use http::{HeaderMap, HeaderValue, header};
@@ -91,11 +91,11 @@ impl ObjectIdentity {
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported), naming the remedy.
     pub(super) fn check_pinned(&self, options: &RemoteOptions, location: &Location) -> Result<()> {
-        let pin = options.pin;
+        let pin = options.pin();
         if self.len_bytes == 0 || self.has_validator(pin) {
             return Ok(());
         }
-        if matches!(pin, PinBy::Auto | PinBy::Etag) && !options.unpinned {
+        if matches!(pin, PinBy::Auto | PinBy::Etag) && options.unpinned != Some(true) {
             return Err(unpinned(location, pin));
         }
         let by = if pin == PinBy::None { "nothing" } else { "its length alone" };
@@ -195,16 +195,19 @@ impl Mismatch {
             Self::Modified => replaced("its modification time"),
             Self::NoLength => format!(
                 "the server of {location} does not say how long it is, so a replacement would not \
-                 be noticed; load it with --pin none if nothing writes to it"
+                 be noticed; load it with {} if nothing writes to it",
+                option("pin").set_to("none")
             ),
             Self::WeakEtag => format!(
                 "the server of {location} sends its ETag in a strong and in a weak form (W/), as \
-                 proxies do that may change bytes; if they do not, load it with --pin etag"
+                 proxies do that may change bytes; if they do not, load it with {}",
+                option("pin").set_to("etag")
             ),
             Self::Missing(header) => format!(
                 "the server of {location} sent the header {header} when it was opened and leaves it \
-                 out now, so a replacement would not be noticed; load it with --pin length if \
-                 nothing writes to it"
+                 out now, so a replacement would not be noticed; load it with {} if nothing \
+                 writes to it",
+                option("pin").set_to("length")
             ),
         };
         Error::new(ErrorKind::Changed, sentence)
@@ -219,7 +222,8 @@ impl Mismatch {
         let sentence = format!(
             "{location} was not replaced, but several servers answer for it and send different \
              {what}, as those do that derive them from their own copy's time; give the copies the \
-             same time, or load it with --pin length if their bytes are the same"
+             same time, or load it with {} if their bytes are the same",
+            option("pin").set_to("length")
         );
         Error::new(ErrorKind::Changed, sentence)
     }
@@ -233,8 +237,9 @@ fn unpinned(location: &Location, pin: PinBy) -> Error {
     };
     let sentence = format!(
         "{location} cannot be pinned: its server sends {missing}, so a replacement during the load \
-         would not be noticed; configure the server to send one, or load it with --unpinned if \
-         nothing writes to it"
+         would not be noticed; configure the server to send one, or load it with {} if nothing \
+         writes to it",
+        option("unpinned").on()
     );
     Error::new(ErrorKind::Unsupported, sentence)
 }

@@ -16,7 +16,7 @@ use super::identity::{Mismatch, ObjectIdentity};
 use super::open::{Opened, open_once};
 use super::range::{self, ContentRange};
 use super::receive::{Receiver, SocketReader};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{Location, ObjectUri};
 use crate::options::PinBy;
 use crate::source::counters::LoadCounters;
@@ -152,9 +152,10 @@ impl Object {
     pub async fn verifier(&self) -> Result<ChecksumVerifier> {
         let expected = self.store.checksum(&self.client, &self.key).await?.ok_or_else(|| {
             let sentence = format!(
-                "{} has no checksum of the whole object in its store; load it without --verify, or \
-                 upload it with one (for S3: --checksum-algorithm CRC64NVME)",
-                self.location
+                "{} has no checksum of the whole object in its store; load it without {}, or upload \
+                 it with one (for S3: aws s3 cp --checksum-algorithm CRC64NVME)",
+                self.location,
+                option("verify").on()
             );
             Error::new(ErrorKind::Unsupported, sentence)
         })?;
@@ -319,7 +320,7 @@ impl Object {
     }
 
     fn pin(&self) -> PinBy {
-        self.client.options.pin
+        self.client.options.pin()
     }
 
     /// Returns the response if its body is exactly the requested range of this object.

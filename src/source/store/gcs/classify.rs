@@ -1,7 +1,7 @@
 //! Classifies the error responses of Google Cloud Storage. The XML API describes errors in XML, the
 //! JSON API in JSON.
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, option};
 use crate::source::http::{ErrorAction, ErrorBody, ErrorResponse};
 
 /// Decides what to do after `response` to a request for an object in `bucket`. `without` is the
@@ -21,7 +21,11 @@ pub(super) fn classify(
         400 | 401 | 403 if says(&["RequestTimeTooSkewed"]) => ErrorAction::CorrectClock,
         400 | 403 if says(&["UserProjectMissing", "requester pays", "userProject"]) => fail(
             ErrorKind::PermissionDenied,
-            "the bucket needs a project that pays: give --header 'x-goog-user-project: PROJECT'",
+            &format!(
+                "the bucket needs a project that pays: give its name in the header \
+                 x-goog-user-project by {}",
+                option("header")
+            ),
         ),
         403 if says(&["rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded"]) => {
             ErrorAction::Retry { throttled: true }
