@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::options::{
     CONNECTIONS_MAX_SET, CacheOptions, Device, ENGINE_VARIABLES, ENGINES_MAX,
-    MEMORY_LIMIT_VARIABLES, PartialS3Keys, at_most, compile, invalid, one_of, parse_bytes,
-    parse_dtype, parse_number,
+    MEMORY_LIMIT_VARIABLES, PartialS3Keys, RemoteOptions, at_most, compile, invalid, parse_bytes,
+    parse_dtype, parse_flag, parse_number,
 };
 use OptionGroup::{Cache, Files, Load, Remote};
 use Setter::{Add, Flag, List, OnePath, Text};
@@ -132,9 +132,11 @@ static OPTIONS: &[LoaderOption] = &[
     entry(Remote, "connections", "N", Text(set_connections))
         .help("Number of connections, at most 1024; 0 uses as many as help [default: 0]"),
     entry(Remote, "pin", "BY", parsed!(pin))
-        .help("Notice replaced objects by: auto, etag, length or none [default: auto]"),
+        .help("Notice replaced objects by: auto, etag, length or none [default: auto]")
+        .read_from(&[RemoteOptions::PIN_VARIABLE]),
     entry(Remote, "unpinned", "", Flag(Loader::unpinned))
-        .help("Load objects even if their server sends nothing to notice a replacement by"),
+        .help("Load objects even if their server sends nothing to notice a replacement by")
+        .read_from(&[RemoteOptions::UNPINNED_VARIABLE]),
     entry(Remote, "s3_access_key_id", "ID", Text(set_s3_access_key_id))
         .help("Id of the S3 access key; counts together with s3_secret_access_key"),
     entry(Remote, "s3_secret_access_key", "SECRET", Text(set_s3_secret_access_key))
@@ -191,9 +193,7 @@ impl LoaderOption {
             return invalid("the value is not UTF-8");
         };
         match self.setter {
-            Flag(set) => {
-                Ok(set(loader, one_of(text, "a flag", &[("true", true), ("false", false)])?))
-            }
+            Flag(set) => Ok(set(loader, parse_flag(text)?)),
             List(set) => set(loader, &text.lines().collect::<Vec<_>>()),
             Text(set) | Add(set) => set(loader, text),
             OnePath(_) => Ok(loader),
@@ -321,7 +321,7 @@ fn set_manifest(loader: Loader, path: &Path) -> Result<Loader> {
 }
 
 fn whole(text: &str) -> Result<usize> {
-    parse_number(text, "a whole number")
+    parse_number(text, "a whole number, at least 0")
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Loader {
     /// is read. Objects that are pinned by less than [`PinBy::Etag`] are not cached.
     #[must_use]
     pub fn pin(self, pin: PinBy) -> Self {
-        self.remote(|options| options.pin = pin)
+        self.remote(|options| options.pin = Some(pin))
     }
 
     /// Sets whether objects are read even if their server sends nothing that [`pin`](Self::pin)
@@ -78,7 +78,7 @@ impl Loader {
     /// of it is loaded. By default such an object is an error.
     #[must_use]
     pub fn unpinned(self, unpinned: bool) -> Self {
-        self.remote(|options| options.unpinned = unpinned)
+        self.remote(|options| options.unpinned = Some(unpinned))
     }
 
     /// Sets how often and for how long a request is retried.

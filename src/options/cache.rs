@@ -1,7 +1,7 @@
 //! The local file cache: its directory, its size, and when its entries are validated.
 
-use super::environment::in_variable;
-use super::parse::{invalid, one_of, parse_bytes};
+use super::environment::set_or_variable;
+use super::parse::{invalid, parse_bytes, parse_flag};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::path::PathBuf;
@@ -123,10 +123,9 @@ impl CacheAccess {
 impl FromStr for CacheAccess {
     type Err = Error;
 
-    /// Parses whether the cache is shared: `true` or `1`, `false` or `0`.
+    /// Parses whether the cache is shared, as [`parse_flag`] does.
     fn from_str(text: &str) -> Result<Self> {
-        let flags = [("true", true), ("1", true), ("false", false), ("0", false)];
-        one_of(text, "a flag", &flags).map(Self::shared)
+        parse_flag(text).map(Self::shared)
     }
 }
 
@@ -156,23 +155,10 @@ impl CacheOptions {
             None => env(Self::DIR_VARIABLE).map(PathBuf::from),
         };
         let Some(dir) = dir else { return Ok(None) };
-        let size = set_or_variable(self.size, Self::SIZE_VARIABLE, &env)?;
-        let validate = set_or_variable(self.validate, Self::VALIDATE_VARIABLE, &env)?;
-        let access = set_or_variable(self.access, Self::SHARED_VARIABLE, &env)?;
+        let size = set_or_variable(self.size, Self::SIZE_VARIABLE, str::parse, &env)?;
+        let validate = set_or_variable(self.validate, Self::VALIDATE_VARIABLE, str::parse, &env)?;
+        let access = set_or_variable(self.access, Self::SHARED_VARIABLE, str::parse, &env)?;
         Ok(Some(CacheSettings { dir, size, validate, access, waits_for_disk: self.waits_for_disk }))
-    }
-}
-
-/// Returns the value that was set, else the one in the variable `name`, else the default.
-fn set_or_variable<T: FromStr<Err = Error> + Default>(
-    set: Option<T>,
-    name: &str,
-    env: impl Fn(&str) -> Option<String>,
-) -> Result<T> {
-    match (set, env(name)) {
-        (Some(set), _) => Ok(set),
-        (None, Some(text)) => text.parse().map_err(|error| in_variable(name, &error)),
-        (None, None) => Ok(T::default()),
     }
 }
 

@@ -5,12 +5,14 @@ use crate::error::Result;
 use safetensors::Dtype;
 
 /// Parses the name of a type that tensors can be cast to: `f32`, `f16` or `bf16`, also written
-/// `float32`, `float16` and `bfloat16`, in upper or lower case.
+/// `float32`, `float16` and `bfloat16`, in upper or lower case, and as torch writes its types
+/// (`torch.bfloat16`).
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for any other type.
 pub fn parse_dtype(text: &str) -> Result<Dtype> {
-    match text.to_ascii_lowercase().as_str() {
+    let name = text.to_ascii_lowercase();
+    match name.strip_prefix("torch.").unwrap_or(&name) {
         "f32" | "float32" => Ok(Dtype::F32),
         "f16" | "float16" => Ok(Dtype::F16),
         "bf16" | "bfloat16" => Ok(Dtype::BF16),
@@ -42,11 +44,13 @@ mod tests {
             ("F16", Dtype::F16),
             ("bf16", Dtype::BF16),
             ("BFloat16", Dtype::BF16),
+            ("torch.bfloat16", Dtype::BF16),
+            ("torch.float32", Dtype::F32),
         ] {
             assert_eq!(parse_dtype(text).unwrap(), dtype);
             assert!(check_dtype(dtype).is_ok());
         }
-        for text in ["int4", "f64", "", "f8_e4m3", "half", "bf 16"] {
+        for text in ["int4", "f64", "", "f8_e4m3", "half", "bf 16", "torch.", "torch.int8"] {
             let error = parse_dtype(text).unwrap_err().to_string();
             assert!(error.contains(text) && error.contains("f32, f16 or bf16"), "{error}");
         }

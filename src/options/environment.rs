@@ -101,6 +101,23 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Returns the value that was set, else the one in the variable `name`, else the default.
+///
+/// # Errors
+/// The error of `parse`, naming the variable.
+pub(super) fn set_or_variable<T: Default>(
+    set: Option<T>,
+    name: &str,
+    parse: impl FnOnce(&str) -> Result<T>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<T> {
+    match (set, env(name)) {
+        (Some(set), _) => Ok(set),
+        (None, Some(text)) => parse(&text).map_err(|error| in_variable(name, &error)),
+        (None, None) => Ok(T::default()),
+    }
+}
+
 /// Puts the variable's name before the message of `error`.
 pub(super) fn in_variable(name: &str, error: &Error) -> Error {
     Error::new(error.kind(), format!("{name}: {error}"))

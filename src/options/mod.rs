@@ -12,6 +12,8 @@
 //! | cache size | `RINGLOAD_CACHE_SIZE` (`unlimited`, `200GiB`) | |
 //! | cache validation | `RINGLOAD_CACHE_VALIDATE` (`always`, `never`, `10m`) | |
 //! | shared cache | `RINGLOAD_CACHE_SHARED` (`true`, `false`) | |
+//! | pin | `RINGLOAD_PIN` (`auto`, `etag`, `length`, `none`) | |
+//! | unpinned | `RINGLOAD_UNPINNED` (`true`, `false`) | |
 //!
 //! Remote locations also read the usual variables of their field. Where several variables mean the
 //! same, the first one that is set counts.
@@ -60,7 +62,7 @@ pub(crate) use environment::{
     engines_from, environment, memory_limit_from,
 };
 pub use memory_limit::MemoryLimit;
-pub(crate) use parse::{at_most, invalid, one_of, parse_bytes, parse_number};
+pub(crate) use parse::{at_most, invalid, parse_bytes, parse_flag, parse_number};
 pub use reading::{Order, ReadPath};
 pub(crate) use remote::{PartialS3Keys, RemoteOptions, parse_header};
 pub use remote::{PinBy, RetryLimits, S3Credentials};

@@ -48,6 +48,18 @@ pub(crate) fn one_of<T: Copy>(text: &str, what: &str, choices: &[(&str, T)]) -> 
     invalid(format!("{text:?} is not {what}; use {names}"))
 }
 
+/// Parses a flag: `true`, `1`, `yes` or `on`; `false`, `0`, `no` or `off`; in upper or lower case.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] for any other text.
+pub(crate) fn parse_flag(text: &str) -> Result<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => invalid(format!("{text:?} is not a flag; use true or false")),
+    }
+}
+
 /// Parses `text` as `what`, such as "a number of engines".
 ///
 /// # Errors

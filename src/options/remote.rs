@@ -1,7 +1,7 @@
 //! Options for object stores and web servers.
 
-use super::environment::{Env, environment};
-use super::parse::{invalid, one_of};
+use super::environment::{Env, environment, in_variable, set_or_variable};
+use super::parse::{invalid, one_of, parse_flag};
 use crate::error::{Error, Result};
 use http::{HeaderName, HeaderValue};
 use std::fmt;
@@ -29,10 +29,10 @@ pub(crate) struct RemoteOptions {
     /// Whether whole-object checksums are checked.
     pub verify: bool,
     pub retries: RetryLimits,
-    /// What is compared to notice that an object is replaced while it is read.
-    pub pin: PinBy,
-    /// Whether objects without anything to compare are read all the same.
-    pub unpinned: bool,
+    /// What is compared to notice that an object is replaced while it is read, if it was set.
+    pub pin: Option<PinBy>,
+    /// Whether objects without anything to compare are read all the same, if it was set.
+    pub unpinned: Option<bool>,
     pub env: Env,
 }
 
@@ -169,14 +169,42 @@ impl Default for RemoteOptions {
             connections: None,
             verify: false,
             retries: RetryLimits::default(),
-            pin: PinBy::default(),
-            unpinned: false,
+            pin: None,
+            unpinned: None,
             env: Arc::new(environment),
         }
     }
 }
 
 impl RemoteOptions {
+    pub const PIN_VARIABLE: &str = "RINGLOAD_PIN";
+    pub const UNPINNED_VARIABLE: &str = "RINGLOAD_UNPINNED";
+
+    /// Returns these options, in which the options that were not set have the values of their
+    /// variables.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable that does not parse.
+    pub fn in_force(&self) -> Result<Self> {
+        let pin = self.pin_in_force()?;
+        let (name, env) = (Self::UNPINNED_VARIABLE, |name: &str| self.env(name));
+        let unpinned = set_or_variable(self.unpinned, name, parse_flag, env)?;
+        Ok(Self { pin: Some(pin), unpinned: Some(unpinned), ..self.clone() })
+    }
+
+    /// Returns what replacements are noticed by: the value that was set, else that of the variable.
+    ///
+    /// # Errors
+    /// As [`in_force`](Self::in_force).
+    pub fn pin_in_force(&self) -> Result<PinBy> {
+        set_or_variable(self.pin, Self::PIN_VARIABLE, str::parse, |name: &str| self.env(name))
+    }
+
+    /// Returns what was set to notice replacements by, or the default.
+    pub fn pin(&self) -> PinBy {
+        self.pin.unwrap_or_default()
+    }
+
     /// Returns the variable `name`, or `None` if it is unset or empty.
     pub fn env(&self, name: &str) -> Option<String> {
         (self.env)(name)
@@ -191,7 +219,17 @@ impl RemoteOptions {
         Self { env: Arc::new(env), ..Self::default() }
     }
 
-    /// Returns whether the variable `name` is `1`, `true`, `yes` or `on`; `None` if it is not set.
+    /// Returns the flag in a variable of ringload's own; `None` if it is not set.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if it is not a flag.
+    pub fn own_env_flag(&self, name: &str) -> Result<Option<bool>> {
+        let flag = self.env(name).map(|text| parse_flag(&text));
+        flag.transpose().map_err(|error| in_variable(name, &error))
+    }
+
+    /// Returns whether the variable `name` of another program is `1`, `true`, `yes` or `on`; `None` if
+    /// it is not set. Any other value is false, as for those programs.
     pub fn env_flag(&self, name: &str) -> Option<bool> {
         let value = self.env(name)?;
         Some(["1", "true", "yes", "on"].contains(&value.trim().to_ascii_lowercase().as_str()))

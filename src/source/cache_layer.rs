@@ -91,7 +91,7 @@ impl RemoteObject<'_> {
 
     /// What is compared to notice that the object is replaced.
     pub fn pin(&self) -> PinBy {
-        self.client.options.pin
+        self.client.options.pin()
     }
 
     /// The value of an environment variable.

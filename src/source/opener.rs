@@ -64,7 +64,7 @@ impl Opener {
     /// Opens the file at `path`; with `verify`, its bytes are compared with the checksum that was left
     /// beside it.
     fn open_file(&self, path: &Path) -> Result<FileSource> {
-        let file = FileSource::open(path)?.pinned_by(self.options.pin);
+        let file = FileSource::open(path)?.pinned_by(self.options.pin_in_force()?);
         if !self.options.verify {
             return Ok(file);
         }
@@ -152,7 +152,7 @@ impl Opener {
         uri: &'a ObjectUri,
         verify: bool,
     ) -> Result<RemoteObject<'a>> {
-        let client = self.client();
+        let client = self.client_of_variables()?;
         let store = match uri.scheme() {
             Scheme::Hf => self.repositories.of(client, uri)?,
             _ => self.stores.of(client, uri)?,
@@ -166,8 +166,23 @@ impl Opener {
         &self.stores
     }
 
+    /// The client, made at the first call with the options in force.
+    ///
+    /// # Errors
+    /// The error of a variable that does not parse.
+    fn client_of_variables(&self) -> Result<&Arc<Client>> {
+        match self.client.get() {
+            Some(client) => Ok(client),
+            None => {
+                let options = self.options.in_force()?;
+                Ok(self.client.get_or_init(|| Client::new(options)))
+            }
+        }
+    }
+
     /// The client, made at the first call.
+    #[cfg(test)]
     pub fn client(&self) -> &Arc<Client> {
-        self.client.get_or_init(|| Client::new(self.options.clone()))
+        self.client_of_variables().unwrap()
     }
 }

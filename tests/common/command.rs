@@ -11,11 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The variables that the command reads. They are removed, unless a test sets them.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 11] = [
     "RINGLOAD_CACHE_DIR",
     "RINGLOAD_CACHE_SIZE",
     "RINGLOAD_CACHE_VALIDATE",
     "RINGLOAD_CACHE_SHARED",
+    "RINGLOAD_PIN",
+    "RINGLOAD_UNPINNED",
     "RINGLOAD_MEMORY_LIMIT",
     "RINGLOAD_CONCURRENCY",
     "RUNAI_STREAMER_MEMORY_LIMIT",

@@ -25,11 +25,15 @@ mod sum;
 
 use clap::{Parser, Subcommand};
 use failure::Outcome;
+use ringload::internals::{Interface, shown};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use streams::LossyStderr;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+/// The variable that has a filter of the log.
+const LOG_VARIABLE: &str = "RINGLOAD_LOG";
 
 /// Loads safetensors checkpoints as fast as the hardware allows, under a hard memory limit.
 #[derive(Debug, Parser)]
@@ -71,6 +75,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    Interface::Command.speak();
     streams::survive_file_limits();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,18 +103,51 @@ fn run() -> Outcome {
     cli.command.run()
 }
 
-/// Sends the log to standard error, filtered by `RINGLOAD_LOG` or by the level of `-v`.
+/// Sends the log to standard error, filtered by `RINGLOAD_LOG` or by the level of `-v`. A value that
+/// cannot be used is reported, and no reason to fail.
 fn start_log(verbose: u8) {
-    let filter = EnvFilter::builder()
-        .with_env_var("RINGLOAD_LOG")
-        .with_default_directive(log_level(verbose).into())
-        .from_env_lossy();
+    let text = std::env::var_os(LOG_VARIABLE).unwrap_or_default();
+    let (filter, refused) = match log_filter(&text.to_string_lossy(), verbose) {
+        Ok(filter) => (filter, None),
+        Err(why) => (level_filter(verbose), Some(why)),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(LossyStderr::default)
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .init();
+    if let Some(why) = refused {
+        tracing::warn!("{LOG_VARIABLE}={}: {why}", shown(text.to_string_lossy()));
+    }
+}
+
+/// The filter in `text`, the value of the variable; that of `-v` if it is empty.
+///
+/// # Errors
+/// The reason why the value cannot be used.
+fn log_filter(text: &str, verbose: u8) -> Result<EnvFilter, String> {
+    // tracing takes a single word for the name of a crate and then logs nothing else.
+    let is_usable = |directive: &str| {
+        directive.contains('=')
+            || directive.starts_with(env!("CARGO_PKG_NAME"))
+            || directive.is_empty()
+            || directive.parse::<LevelFilter>().is_ok()
+    };
+    if text.trim().is_empty() {
+        return Ok(level_filter(verbose));
+    }
+    let usual = "use error, warn, info, debug, trace or off, or directives such as ringload=debug";
+    if let Some(wrong) = text.split(',').map(str::trim).find(|directive| !is_usable(directive)) {
+        return Err(format!("{wrong:?} is not a level; {usual}"));
+    }
+    let builder = EnvFilter::builder().with_default_directive(log_level(verbose).into());
+    builder.parse(text).map_err(|why| format!("{why}; {usual}"))
+}
+
+/// The filter for `-v` given `verbose` times.
+fn level_filter(verbose: u8) -> EnvFilter {
+    EnvFilter::default().add_directive(log_level(verbose).into())
 }
 
 /// The log level for `-v` given `verbose` times.
@@ -136,5 +174,19 @@ mod tests {
     fn the_log_gets_louder() {
         assert!([0, 1, 2, 3].map(log_level).is_sorted());
         assert_eq!(log_level(u8::MAX), LevelFilter::TRACE);
+    }
+
+    /// `RINGLOAD_LOG=garbage` was a crate's name to tracing: nothing was logged, not even warnings.
+    #[test]
+    fn a_filter_of_the_log_that_cannot_be_used_is_refused() {
+        for usable in ["", "debug", "WARN", "ringload", "ringload=trace,hyper=info", "off", "info,"]
+        {
+            assert!(log_filter(usable, 0).is_ok(), "{usable}");
+        }
+        for wrong in ["garbage", "loud", "info,garbage", "a=b=c", "ringload=loud"] {
+            let why = log_filter(wrong, 0).unwrap_err();
+            assert!(why.contains("ringload=debug"), "{wrong}: {why}");
+        }
+        assert_eq!(level_filter(2).to_string(), "debug");
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::builder::ValueParser;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use ringload::{Loader, LoaderOption, OptionGroup, OptionKind};
 use std::ffi::OsString;
@@ -111,8 +112,11 @@ impl<P: Purpose> clap::Args for LoaderOptions<P> {
 impl<P: Purpose> FromArgMatches for LoaderOptions<P> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |option: &LoaderOption| {
+            // A flag that was not given must not hide the option's variable.
+            let source = matches.value_source(option.name)?;
             let values = matches.get_raw(option.name)?;
-            Some((option.name, values.map(ToOwned::to_owned).collect()))
+            (source == ValueSource::CommandLine)
+                .then(|| (option.name, values.map(ToOwned::to_owned).collect()))
         };
         let values: Vec<(_, Vec<OsString>)> = Self::table().filter_map(given).collect();
         values.iter().try_for_each(|(name, values)| check_secret(name, values))?;
@@ -200,6 +204,7 @@ mod tests {
             parse(&["--device-map", "a=cpu", "--device-map", "b=cuda", "--verify"]).unwrap();
         assert_eq!(given.values[0], ("device_map", vec!["a=cpu".into(), "b=cuda".into()]));
         assert_eq!(given.values[1], ("verify", vec!["true".into()]));
+        assert_eq!(given.values.len(), 2, "flags that were not given are not set: {given:?}");
         assert!(given.loader().is_ok());
         for wrong in [["--device-map", "a"], ["--engines", "x"], ["--cache-size", "none"]] {
             assert!(parse(&wrong).is_err_and(|error| error.exit_code() == 2), "{wrong:?}");

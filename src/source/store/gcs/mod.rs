@@ -36,8 +36,8 @@ const GOOGLE: &str = "https://storage.googleapis.com";
 /// The variables that name an emulator; the first one that is set counts.
 const EMULATOR_VARIABLES: [&str; 2] = ["STORAGE_EMULATOR_HOST", "CLOUD_STORAGE_EMULATOR_ENDPOINT"];
 /// The variables that disable credentials.
-const ANONYMOUS_VARIABLES: [&str; 2] =
-    ["RINGLOAD_GCS_ANONYMOUS", "RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS"];
+const ANONYMOUS: &str = "RINGLOAD_GCS_ANONYMOUS";
+const ANONYMOUS_OF_RUNAI: &str = "RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS";
 /// The maximal size of a page. Emulators send the whole listing as one page.
 const PAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -63,7 +63,10 @@ impl Gcs {
     pub fn new(options: &RemoteOptions, uri: &ObjectUri) -> Result<Self> {
         let base = base(options)?;
         let is_google = is_google(&base);
-        let chosen = ANONYMOUS_VARIABLES.iter().find(|name| options.env_flag(name) == Some(true));
+        let chosen = match options.own_env_flag(ANONYMOUS)? {
+            Some(true) => Some(ANONYMOUS),
+            _ => Some(ANONYMOUS_OF_RUNAI).filter(|name| options.env_flag(name) == Some(true)),
+        };
         let anonymous = match chosen {
             Some(name) => Some(format!("{name} is set")),
             None if !is_google => Some("they are sent to Google's servers only".to_owned()),

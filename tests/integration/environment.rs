@@ -1,0 +1,99 @@
+//! Environment variables of the command.
+//!
+//! The command set each of its flags that was not given to false, which hid `RINGLOAD_CACHE_SHARED`:
+//! it had no effect, and a wrong value was no error. `RINGLOAD_LOG=garbage` turned off all of the log,
+//! without a word. `--pin` and `--unpinned` had no variables. Every variable now counts where its flag
+//! is not given, and a wrong value is reported with the name of the variable.
+
+use crate::common::command::{Finished, ringload, run};
+use crate::common::fault_server::{FaultServer, Reply, Request};
+use crate::common::model::Model;
+use std::os::unix::fs::PermissionsExt;
+
+/// A server of a checkpoint without any validator.
+fn bare() -> FaultServer {
+    let model = Model::new(&[100_000]);
+    let file = model.file.clone();
+    FaultServer::start(model.file, move |_, request: &Request| {
+        let (first, last) = request.range().unwrap();
+        let last = last.min(file.len() - 1);
+        let range = format!("bytes {first}-{last}/{}", file.len());
+        Reply::new(206).with("Content-Range", range).body(&file[first..=last])
+    })
+}
+
+fn load(location: &str, options: &[&str], variables: &[(&str, &str)]) -> Finished {
+    let mut command = ringload();
+    run(command.args(["load", location]).args(options).envs(variables.iter().copied()))
+}
+
+#[test]
+fn a_variable_counts_where_its_flag_is_not_given() {
+    let server = bare();
+    let url = server.url();
+    assert!(load(&url, &[], &[]).failure().contains("--unpinned"));
+    for variable in [("RINGLOAD_UNPINNED", "true"), ("RINGLOAD_PIN", "length")] {
+        let loaded = load(&url, &[], &[variable]);
+        assert!(loaded.status.success(), "{variable:?}: {loaded:#?}");
+        assert!(loaded.stderr.contains("is pinned by its length alone"), "{loaded:#?}");
+    }
+    assert!(load(&url, &["--pin", "auto"], &[("RINGLOAD_PIN", "length")]).status.code() == Some(1));
+
+    // A directory that others may write to is used only for a shared cache.
+    let cache = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let file = Model::new(&[100_000]).file;
+    let server = FaultServer::start(file, |_, request| request.right());
+    let cache_dir = [("RINGLOAD_CACHE_DIR", cache.path().to_str().unwrap())];
+    let private = load(&server.url(), &[], &cache_dir);
+    assert!(private.stderr.contains("--cache-shared"), "{private:#?}");
+    let shared = load(&server.url(), &[], &[cache_dir[0], ("RINGLOAD_CACHE_SHARED", "yes")]);
+    assert!(shared.status.success() && shared.stderr.is_empty(), "{shared:#?}");
+}
+
+#[test]
+fn a_wrong_value_is_reported_with_its_variable() {
+    let server = bare();
+    let url = server.url();
+    let cache = tempfile::tempdir().unwrap();
+    let cache_dir = ("RINGLOAD_CACHE_DIR", cache.path().to_str().unwrap());
+    for (name, value) in [
+        ("RINGLOAD_MEMORY_LIMIT", "lots"),
+        ("RUNAI_STREAMER_MEMORY_LIMIT", "1GiB"),
+        ("RINGLOAD_CONCURRENCY", "4294967295"),
+        ("RUNAI_STREAMER_CONCURRENCY", "many"),
+        ("RINGLOAD_PIN", "time"),
+        ("RINGLOAD_UNPINNED", "maybe"),
+        ("RINGLOAD_CACHE_SHARED", "maybe"),
+        ("RINGLOAD_CACHE_SIZE", "none"),
+        ("RINGLOAD_CACHE_VALIDATE", "often"),
+    ] {
+        let unpinned: &[&str] = if name.ends_with("PINNED") { &[] } else { &["--unpinned"] };
+        let refused = load(&url, unpinned, &[cache_dir, (name, value)]);
+        assert_eq!(refused.status.code(), Some(1), "{name}: {refused:#?}");
+        let (_, error) = refused.stderr.split_once("error: ").unwrap();
+        assert!(error.contains(name) && error.contains(value), "{name}: {error}");
+    }
+    for (name, location) in [
+        ("RINGLOAD_GCS_ANONYMOUS", "gs://bucket/x.safetensors"),
+        ("RINGLOAD_AZURE_ANONYMOUS", "az://container/x.safetensors"),
+    ] {
+        let account = ("AZURE_STORAGE_ACCOUNT_NAME", "account");
+        let error = load(location, &[], &[account, (name, "maybe")]).failure();
+        assert!(error.contains(name) && error.contains("\"maybe\" is not a flag"), "{error}");
+    }
+}
+
+/// The log never fails a load.
+#[test]
+fn a_wrong_filter_of_the_log_is_reported_and_warnings_are_still_logged() {
+    let server = bare();
+    for wrong in ["garbage", "ringload=loud", "a=b=c"] {
+        let loaded = load(&server.url(), &["--unpinned"], &[("RINGLOAD_LOG", wrong)]);
+        assert!(loaded.status.success(), "{loaded:#?}");
+        assert!(loaded.stderr.contains(&format!("RINGLOAD_LOG={wrong}: ")), "{loaded:#?}");
+        assert!(loaded.stderr.contains("is pinned by"), "{loaded:#?}");
+    }
+    let quiet = load(&server.url(), &["--unpinned"], &[("RINGLOAD_LOG", "off")]);
+    assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:#?}");
+}
