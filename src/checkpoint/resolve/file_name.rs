@@ -7,15 +7,26 @@
 //! model.safetensors.index.fp16.json
 //! ```
 //!
-//! The stem of all these is `model`, and `fp16` is a variant, as diffusers names it. Only the usual
+//! `.sft` is the same as `.safetensors`, except in the name of an index, which has the long form whatever
+//! its shards have. The stem of all these is `model`, and `fp16` is a variant, as diffusers names it. Only the usual
 //! stems have variants, because other names may contain dots (`qwen2.5-7b.safetensors`).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 /// The usual stems of checkpoints that transformers, diffusers and peft write. The first two name
 /// the checkpoint of a directory.
 pub(super) const MAIN_STEMS: [&str; 2] = ["model", "diffusion_pytorch_model"];
 const OTHER_STEMS: [&str; 3] = ["pytorch_model", "consolidated", "adapter_model"];
 
-const SHARD_SUFFIX: &str = ".safetensors";
+const SHARD_SUFFIXES: [&str; 2] = [".safetensors", ".sft"];
+
+/// Whether `name`, which need not be UTF-8, is that of a safetensors file.
+pub(super) fn is_shard(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    let has = |suffix: &str| name.len() > suffix.len() && name.ends_with(suffix.as_bytes());
+    SHARD_SUFFIXES.into_iter().any(has)
+}
 
 /// The name of a safetensors file or index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +56,8 @@ impl<'a> FileName<'a> {
         if let Some(index) = parse_index(name) {
             return Some(index);
         }
-        let base = name.strip_suffix(SHARD_SUFFIX).filter(|base| !base.is_empty())?;
+        let base = SHARD_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
+        let base = base.filter(|base| !base.is_empty())?;
         if let Some((rest, kind)) = numbered(base) {
             let (stem, variant) = split_variant(rest);
             return Some(Self { stem, variant, kind });
@@ -106,6 +118,9 @@ mod tests {
             ("model.safetensors", "model", "", FileKind::Single),
             ("model.fp16.safetensors", "model", "fp16", FileKind::Single),
             ("model.2.safetensors", "model.2", "", FileKind::Single),
+            ("model.sft", "model", "", FileKind::Single),
+            ("model.fp16-00002-of-00002.sft", "model", "fp16", numbered(2, 2)),
+            ("ae.sft", "ae", "", FileKind::Single),
             ("qwen2.5-7b.safetensors", "qwen2.5-7b", "", FileKind::Single),
             ("model-00001-of-000163.safetensors", "model", "", numbered(1, 163)),
             ("a-b-1-of-2.safetensors", "a-b", "", numbered(1, 2)),
@@ -122,6 +137,8 @@ mod tests {
         }
         for name in [
             ".safetensors",
+            ".sft",
+            "model.sft.index.json",
             "model.bin",
             "model.safetensors.incomplete",
             ".safetensors.index.json",

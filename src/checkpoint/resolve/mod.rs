@@ -2,7 +2,7 @@
 //!
 //! | named | read |
 //! | --- | --- |
-//! | a file, an object `*.safetensors` | this file or object |
+//! | a file, an object `*.safetensors` or `*.sft` | this file or object |
 //! | a file or object `*.safetensors.index.json` or `*.safetensors.index.VARIANT.json` | the files that it names, sorted |
 //! | a directory, another object | its index or its shards, by the rule of `selection` |
 //! | a path with `*`, `?` or `[` that does not exist | everything that it matches, sorted, each as if it had been named |

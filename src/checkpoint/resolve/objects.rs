@@ -4,10 +4,9 @@
 //! not have the name of a shard is treated as a directory: the objects that the store lists below it.
 //! A plain web server lists nothing, so for its directories the two usual names are tried.
 
+use super::file_name::is_shard;
 use super::files::{Files, ShardNamedBy};
-use super::selection::{
-    PATTERN_OPTIONS, SHARD_SUFFIX, has_suffix, is_index, malformed, no_match, usual_names,
-};
+use super::selection::{PATTERN_OPTIONS, is_index, malformed, no_match, usual_names};
 use crate::checkpoint::index::Index;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
@@ -33,7 +32,7 @@ pub(super) fn add(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result
     if is_index(name) {
         return files.add_index(opener, Location::Object(uri.clone()));
     }
-    if has_suffix(name, SHARD_SUFFIX) {
+    if is_shard(name) {
         add_shard(files, uri);
         return Ok(());
     }

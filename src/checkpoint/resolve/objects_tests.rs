@@ -91,6 +91,19 @@ fn a_directory_is_its_index_or_its_shards() {
     assert_eq!(repository.opened("hf://o/r/y.safetensors.index.json"), ["b.safetensors"]);
 }
 
+/// As for a local directory.
+#[test]
+fn the_short_suffix_is_that_of_a_safetensors_file() {
+    let repository = Repository::new(&["ae.sft", "b.safetensors", "optimizer.sft"]);
+    assert_eq!(repository.opened("hf://o/r"), ["ae.sft", "b.safetensors"]);
+    assert_eq!(repository.opened("hf://o/r/ae.sft"), ["ae.sft"]);
+    assert_eq!(repository.opened("hf://o/r/*.sft"), ["ae.sft", "optimizer.sft"]);
+    repository.write("model.safetensors.index.json", index(&["optimizer.sft"]));
+    assert_eq!(repository.opened("hf://o/r"), ["optimizer.sft"]);
+    let server = web([("/m/x.sft", file_with(&["x"]))]);
+    assert_eq!(names(&open(&format!("{}/m/x.sft", server.url())).unwrap()), ["x"]);
+}
+
 #[test]
 fn what_is_named_twice_counts_once_and_places_mix() {
     let repository = Repository::new(&["a.safetensors", "b.safetensors"]);
