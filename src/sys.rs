@@ -4,6 +4,7 @@
 mod cgroup;
 mod open;
 mod output;
+mod system_memory;
 mod threads;
 
 pub use cgroup::cgroup_memory;
@@ -12,6 +13,7 @@ pub use open::check_named;
 pub(crate) use open::open_nonblocking;
 pub use open::{open_regular, read_named, read_regular, read_small, read_small_text};
 pub use output::OutputFile;
+pub use system_memory::system_memory;
 pub(crate) use threads::on_own_thread;
 pub use threads::{spawn, spawn_scoped};
 

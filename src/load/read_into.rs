@@ -198,6 +198,7 @@ impl Loader {
             sources,
             layout: &|index| gpu.layout(index, sources.len()),
             verify: false,
+            system_root: &self.options.system_root,
         })?;
         job.use_rings(rings.all(), &destinations);
         let buffers = opened.host.iter().map(|&index| opened.borrow(index, &mut requests[index]));

@@ -12,6 +12,7 @@ use crate::options::{Allocation, Device};
 use crate::plan::{Extent, LoadSizes, Plan};
 use crate::ring::Ring;
 use crate::source::Source;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The rings of a load.
@@ -30,6 +31,8 @@ pub(super) struct DestinationSpec<'a> {
     pub layout: &'a dyn Fn(usize) -> Layout,
     /// Whether GPUs compute checksums of the bytes that they receive.
     pub verify: bool,
+    /// The directory that holds the kernel's /proc and /sys.
+    pub system_root: &'a Path,
 }
 
 impl Rings {
@@ -94,6 +97,7 @@ impl Rings {
                     layout: (spec.layout)(index),
                     destination: index,
                     verify: spec.verify,
+                    system_root: spec.system_root.to_owned(),
                     ring: Arc::clone(pinned.ring()),
                 }));
                 let ring = Arc::clone(pinned.ring().ring());

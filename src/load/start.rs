@@ -58,6 +58,7 @@ impl Loader {
                     sources: &sources,
                     layout: &|index| layout_of(plan, index, self.options.allocation),
                     verify: self.verifies_on_gpus(),
+                    system_root: &self.options.system_root,
                 })?;
                 job.use_rings(rings.all(), &destinations);
                 // If there are two rings, the last one is the GPUs' ring, which gains most from

@@ -10,9 +10,11 @@ use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::Device;
 use crate::plan::Extent;
 use crate::sync::Mutex;
+use crate::sys::system_memory;
 use crate::tensor::{GpuMemory, LoadedTensors, Offsets, Storage};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The allocations of a load on one GPU.
@@ -31,6 +33,10 @@ struct Allocation {
 /// Fails unless the GPU has enough free memory for the tensors of `layout` and `staging_bytes`, and
 /// the caller's memory is on this GPU. Called before anything is copied.
 ///
+/// The driver counts the page cache as used. For a GPU with its own memory that is right. An integrated
+/// GPU gets memory that the page cache gives back, so there the system is asked; its /proc and /sys are
+/// read below `system_root`.
+///
 /// # Errors
 /// [`ErrorKind::OutOfMemory`], naming the required and the free bytes; [`ErrorKind::InvalidInput`]
 /// for memory that is not on this GPU.
@@ -38,12 +44,20 @@ pub(super) fn check_memory(
     entered: &Entered<'_>,
     layout: &Layout,
     staging_bytes: u64,
+    system_root: &Path,
 ) -> Result<()> {
     for &(address, len_bytes) in &layout.caller_memory {
         check_is_of_gpu(entered, address, len_bytes)?;
     }
     let tensors = layout.needed_bytes();
-    let (free, total) = entered.memory_bytes()?;
+    let (mut free, mut total) = entered.memory_bytes()?;
+    let mut is_shared = false;
+    if entered.context().is_integrated()?
+        && let Some(memory) = system_memory(system_root)
+    {
+        (free, total) = (memory.available_bytes, memory.total_bytes);
+        is_shared = true;
+    }
     if tensors + staging_bytes <= free {
         return Ok(());
     }
@@ -51,13 +65,16 @@ pub(super) fn check_memory(
         0 => String::new(),
         bytes => format!(" (and {} for staging)", Size(bytes)),
     };
+    let total = match is_shared {
+        true => format!("the {} that it shares with the system", Size(total)),
+        false => format!("the GPU's {}", Size(total)),
+    };
     let gpu = entered.context().device();
     let sentence = format!(
-        "{gpu}: the tensors need {}{staging} and {} of the GPU's {} are free; free memory on it, \
-         or load fewer tensors to it (a device map spreads them over several GPUs)",
+        "{gpu}: the tensors need {}{staging} and {} of {total} are free; free memory on it, or load \
+         fewer tensors to it (a device map spreads them over several GPUs)",
         Size(tensors),
         Size(free),
-        Size(total)
     );
     Err(Error::new(ErrorKind::OutOfMemory, sentence))
 }

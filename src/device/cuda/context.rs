@@ -60,6 +60,14 @@ impl Context {
         Ok(count.unsigned_abs().max(1))
     }
 
+    /// Whether the GPU has no memory of its own and uses that of the host.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn is_integrated(&self) -> Result<bool> {
+        driver::is_integrated(self.device, self.ordinal)
+    }
+
     /// Makes the context current on this thread until the proof is dropped.
     ///
     /// # Errors

@@ -76,6 +76,20 @@ pub(super) fn device(ordinal: u32) -> Result<sys::CUdevice> {
     Ok(device)
 }
 
+/// Whether the GPU has no memory of its own and uses that of the host, as in Jetson modules and in
+/// GB10. (A GPU of Grace Hopper shares the host's page tables, but has its own memory.)
+///
+/// # Errors
+/// If the driver fails.
+pub(super) fn is_integrated(device: sys::CUdevice, ordinal: u32) -> Result<bool> {
+    let mut value = 0;
+    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED;
+    // SAFETY: the pointer is valid for the answer, and the driver gave the device.
+    let answer = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) };
+    check(answer, ordinal, "query whether it is integrated")?;
+    Ok(value != 0)
+}
+
 /// Loads the library. Fails with a sentence if it is missing or lacks a function.
 fn find() -> Result<Library, String> {
     let open = |name: &'static str| {

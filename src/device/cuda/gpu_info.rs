@@ -19,13 +19,15 @@ pub struct GpuInfo {
     pub memory_bytes: u64,
     /// The GPU's PCI address as in /sys/bus/pci/devices.
     pub pci_address: String,
+    /// Whether the GPU has no memory of its own and uses that of the host.
+    pub is_integrated: bool,
 }
 
 impl GpuInfo {
     /// Creates a description, for tests of the command.
     #[doc(hidden)]
     pub fn new(device: Device, name: String, memory_bytes: u64, pci_address: String) -> Self {
-        Self { device, name, memory_bytes, pci_address }
+        Self { device, name, memory_bytes, pci_address, is_integrated: false }
     }
 }
 
@@ -65,7 +67,9 @@ pub(crate) fn gpu_info(ordinal: u32) -> Result<GpuInfo> {
         check(answer, ordinal, "query its PCI address")
     })?;
     let pci_address = pci_address.to_ascii_lowercase();
-    Ok(GpuInfo::new(Device::cuda(ordinal), name, memory_bytes as u64, pci_address))
+    let is_integrated = driver::is_integrated(device, ordinal)?;
+    let gpu = GpuInfo::new(Device::cuda(ordinal), name, memory_bytes as u64, pci_address);
+    Ok(GpuInfo { is_integrated, ..gpu })
 }
 
 /// Reads a short zero-terminated text that the driver writes into a buffer.

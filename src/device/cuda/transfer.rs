@@ -30,6 +30,7 @@ use crate::sys::spawn_scoped;
 use crate::timeline::Stage;
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -50,6 +51,8 @@ pub(crate) struct TransferSpec {
     pub ring: Arc<PinnedRing>,
     /// Whether the GPU computes checksums of the bytes it received.
     pub verify: bool,
+    /// The directory that holds the kernel's /proc and /sys.
+    pub system_root: PathBuf,
 }
 
 /// The properties of a source that its extents depend on.
@@ -264,7 +267,7 @@ impl DeviceTransfer for CudaTransfer {
         let entered = context.enter()?;
         sink.record_step("context", self.device(), began);
         let staging_bytes = STREAMS as u64 * self.required.bytes_per_stream();
-        check_memory(&entered, &self.spec.layout, staging_bytes)?;
+        check_memory(&entered, &self.spec.layout, staging_bytes, &self.spec.system_root)?;
         let began = Instant::now();
         let pin = self.spec.ring.pin(&entered);
         sink.record_step("pin", self.device(), began);

@@ -9,6 +9,8 @@ use std::ffi::{c_char, c_int, c_uint};
 /// The CUDA version of the driver: 12.2.
 const VERSION: c_int = 12_020;
 
+const INTEGRATED: u32 = 18;
+
 /// Device attributes by the driver's numbers.
 const ATTRIBUTES: &[(u32, c_int)] = &[
     (1, 1024),        // the most threads of a block
@@ -17,7 +19,7 @@ const ATTRIBUTES: &[(u32, c_int)] = &[
     (8, 48 << 10),    // shared memory of a block
     (10, 32),         // threads of a warp
     (16, 132),        // multiprocessors
-    (18, 0),          // not integrated
+    (INTEGRATED, 0),  // has its own memory
     (19, 1),          // can map host memory
     (20, 0),          // may be shared
     (39, 2048),       // the most threads of a multiprocessor
@@ -140,7 +142,10 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(
         let mut call = Call::free("cuDeviceGetAttribute", &[attribute.into(), device as u64])?;
         checked(&mut call, device)?;
         let known = ATTRIBUTES.iter().find(|(known, _)| *known == attribute);
-        let answer = known.ok_or(CUDA_ERROR_INVALID_VALUE)?.1;
+        let mut answer = known.ok_or(CUDA_ERROR_INVALID_VALUE)?.1;
+        if attribute == INTEGRATED && call.state.orders().page_cache_bytes.is_some() {
+            answer = 1;
+        }
         // SAFETY: the driver's contract.
         unsafe { put(value, answer) }
     })

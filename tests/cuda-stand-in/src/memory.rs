@@ -172,7 +172,9 @@ fn check_guards(function: &str, allocation: &Allocation) {
 pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
     answer(|| {
         let mut call = Call::in_context("cuMemGetInfo_v2", &[])?;
-        let free_bytes = call.state.free_bytes(call.context);
+        // An allocation drops page cache; until then the driver counts it as used.
+        let page_cache_bytes = call.state.orders().page_cache_bytes.unwrap_or(0);
+        let free_bytes = call.state.free_bytes(call.context).saturating_sub(page_cache_bytes);
         // SAFETY: the driver's contract, here and below.
         unsafe { put(free, free_bytes)? };
         // SAFETY: as above.

@@ -4,7 +4,7 @@ use super::finding::Finding;
 use crate::format;
 #[cfg(test)]
 use ringload::Device;
-use ringload::internals::{has_several_nodes, node_of, probe_gds};
+use ringload::internals::{has_several_nodes, node_of, probe_gds, system_memory};
 use ringload::{GpuInfo, gpus};
 use ringload_measure::system::read_text;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,14 @@ fn gpu_findings(
     let gpus_found = format::count(gpus.len(), "GPU");
     let fact = format!("{driver}CUDA {major}.{minor}, {gpus_found}");
     let mut findings = vec![Finding::ok("CUDA", fact)];
-    for GpuInfo { device, name, memory_bytes, pci_address, .. } in gpus {
-        let memory = format::size(*memory_bytes);
+    for GpuInfo { device, name, memory_bytes, pci_address, is_integrated, .. } in gpus {
+        let mut memory = format::size(*memory_bytes);
+        if *is_integrated {
+            memory += " shared with the system";
+            if let Some(system) = system_memory(root) {
+                memory += &format!(" ({} available)", format::size(system.available_bytes));
+            }
+        }
         let node = node_of(root, pci_address).filter(|_| has_several_nodes(root));
         let node = node.map_or_else(String::new, |node| format!(", NUMA node {node}"));
         let fact = format!("{device}: {name}, {memory}, at {pci_address}{node}");
@@ -145,5 +151,20 @@ mod tests {
             .collect();
         assert_eq!(facts[0], "driver 580.1, CUDA 13.0, 1 GPU");
         assert_eq!(facts[1], "cuda:0: NVIDIA H200, 141.00 GiB, at 0000:1b:00.0");
+    }
+
+    #[test]
+    fn an_integrated_gpu_has_the_memory_of_the_system() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("proc")).unwrap();
+        let table = "MemTotal: 125829120 kB\nMemAvailable: 104857600 kB\n";
+        std::fs::write(root.path().join("proc/meminfo"), table).unwrap();
+        let (name, address) = ("NVIDIA GB10".into(), "000f:01:00.0".into());
+        let mut gpu = GpuInfo::new(Device::cuda(0), name, 120 << 30, address);
+        gpu.is_integrated = true;
+        let fact = &gpu_findings(None, &[gpu], (13, 0), root.path())[1].fact;
+        let expected = "cuda:0: NVIDIA GB10, 120.00 GiB shared with the system (100.00 GiB \
+                        available), at 000f:01:00.0";
+        assert_eq!(fact, expected);
     }
 }

@@ -40,6 +40,7 @@ use crate::sync::Mutex;
 use crate::tensor::{GpuMemory, LoadedTensors};
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The number of bytes that the probe compares.
@@ -79,12 +80,13 @@ impl GdsGpu {
         self.context.device()
     }
 
-    /// Fails unless the GPU has enough free memory for the tensors.
+    /// Fails unless the GPU has enough free memory for the tensors. The kernel's /proc and /sys are read
+    /// below `system_root`.
     ///
     /// # Errors
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory), naming the required and the free bytes.
-    pub fn check_memory(&self) -> Result<()> {
-        check_memory(&self.context.enter()?, &self.layout, 0)
+    pub fn check_memory(&self, system_root: &Path) -> Result<()> {
+        check_memory(&self.context.enter()?, &self.layout, 0, system_root)
     }
 
     /// Checks that cuFile reads `sample` correctly to this GPU.

@@ -39,6 +39,22 @@ fn pointers_tell_what_they_are() {
 }
 
 #[test]
+fn an_integrated_device_counts_the_page_cache_as_used_and_allocates_it() {
+    let orders = [("MEMORY", "1000000"), ("PAGE_CACHE", "900000")];
+    passes(&orders, || {
+        retain(0);
+        let (mut free, mut total, mut integrated) = (0, 0, 0);
+        ok(unsafe { cuMemGetInfo_v2(&mut free, &mut total) });
+        assert_eq!((free, total), (100_000, 1_000_000));
+        ok(unsafe { cuDeviceGetAttribute(&mut integrated, 18, 0) });
+        assert_eq!(integrated, 1);
+        let memory = allocate(800_000);
+        ok(cuMemFree_v2(memory));
+        release(0);
+    });
+}
+
+#[test]
 fn errors_have_names_and_texts() {
     let mut text = null();
     ok(unsafe { cuGetErrorName(CUDA_ERROR_OUT_OF_MEMORY, &mut text) });
