@@ -12,7 +12,7 @@ use super::loader::Loader;
 use super::read_into::ReadRequest;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::plan::{Pick, RunRead, Runs, position};
 use crate::source::{Source, stopped};
 use crate::tensor::{Tensor, TensorBuffer};
@@ -42,9 +42,9 @@ impl Loader {
     /// limit does not apply to reads into host memory.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if no tensor has this name, [`ErrorKind::InvalidInput`] for picks that
-    /// exceed its shape, [`ErrorKind::Unsupported`] for a part of a tensor whose elements are narrower
-    /// than a byte; otherwise the error of the read.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if no tensor has this name,
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for picks that exceed its shape, or that cut a byte of a tensor whose elements are narrower than a byte;
+    /// otherwise the error of the read.
     pub fn read_tensor(
         &self,
         checkpoint: &Arc<Checkpoint>,
@@ -95,21 +95,15 @@ impl Loader {
 }
 
 fn runs_of(info: &TensorInfo, picks: Option<&[Pick]>) -> Result<Runs> {
-    let refuse = |kind, why: String| {
-        Err(Error::new(kind, format!("cannot read tensor {:?}: {why}", info.name())))
+    let bytes = info.len_bytes() as usize;
+    let runs = match picks {
+        None => Runs::new(&[bytes], 8, &[Pick::all(bytes)]),
+        Some(picks) => Runs::new(info.shape(), info.dtype().bitsize() as u64, picks),
     };
-    let bits = info.dtype().bitsize() as u64;
-    let Some(picks) = picks else {
-        // Also correct for elements narrower than a byte.
-        let bytes = info.len_bytes() as usize;
-        return Runs::new(&[bytes], 1, &[Pick::all(bytes)])
-            .or_else(|why| refuse(ErrorKind::InvalidInput, why));
-    };
-    if !bits.is_multiple_of(8) {
-        let why = format!("elements of {} are narrower than a byte; read all of it", info.dtype());
-        return refuse(ErrorKind::Unsupported, why);
-    }
-    Runs::new(info.shape(), bits / 8, picks).or_else(|why| refuse(ErrorKind::InvalidInput, why))
+    runs.map_err(|why| {
+        let (name, dtype) = (info.name(), info.dtype());
+        Error::invalid_input(format!("cannot read tensor {name:?} of {dtype}: {why}"))
+    })
 }
 
 /// The runs of a tensor's bytes to read.

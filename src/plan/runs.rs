@@ -63,12 +63,12 @@ pub(crate) struct RunRead {
 }
 
 impl Runs {
-    /// The runs that `picks` select of a tensor with this `shape`, whose size in bytes fits 64
-    /// bits.
+    /// The runs that `picks` select of a tensor with this `shape`, whose size in bits fits 64 bits.
     ///
     /// # Errors
-    /// A description of what is wrong with the picks.
-    pub fn new(shape: &[usize], element_bytes: u64, picks: &[Pick]) -> Result<Self, String> {
+    /// A description of what is wrong with the picks: among others, that a run of elements narrower
+    /// than a byte does not begin and end at whole bytes.
+    pub fn new(shape: &[usize], element_bits: u64, picks: &[Pick]) -> Result<Self, String> {
         if picks.len() != shape.len() {
             let (have, want) = (picks.len(), shape.len());
             return Err(format!("{have} dimensions are picked of {want}"));
@@ -82,22 +82,30 @@ impl Runs {
             // An empty selection has no runs. The product of the other dimensions may overflow.
             return Ok(Self { first_bytes: 0, run_bytes: 0, repeats: Vec::new() });
         }
-        let (mut first_bytes, mut run_bytes) = (0, element_bytes);
+        let (mut first_bits, mut run_bits) = (0, element_bits);
         let mut repeats = Vec::new();
-        let mut stride_bytes = element_bytes;
+        let mut stride_bits = element_bits;
         for (pick, &size) in picks.iter().zip(shape).rev() {
-            first_bytes += pick.start as u64 * stride_bytes;
+            first_bits += pick.start as u64 * stride_bits;
             // Whether the run covers all inner dimensions without a gap.
-            let is_run = repeats.is_empty() && run_bytes == stride_bytes;
+            let is_run = repeats.is_empty() && run_bits == stride_bits;
             match (pick.count as u64, pick.step as u64) {
                 (1, _) => {}
-                (count, 1) if is_run => run_bytes *= count,
-                (count, step) => repeats.push((count, step * stride_bytes)),
+                (count, 1) if is_run => run_bits *= count,
+                (count, step) => repeats.push((count, step * stride_bits)),
             }
-            stride_bytes *= size as u64;
+            stride_bits *= size as u64;
         }
-        repeats.reverse();
-        Ok(Self { first_bytes, run_bytes, repeats })
+        let distances = repeats.iter().map(|&(_, distance_bits)| distance_bits);
+        if distances.chain([first_bits, run_bits]).any(|bits| !bits.is_multiple_of(8)) {
+            return Err(format!(
+                "the part would cut a byte, as its elements have {element_bits} bits; choose a \
+                 part that begins and ends at whole bytes, or read all of the tensor"
+            ));
+        }
+        let in_bytes = |(count, distance_bits): (u64, u64)| (count, distance_bits / 8);
+        let repeats = repeats.into_iter().rev().map(in_bytes).collect();
+        Ok(Self { first_bytes: first_bits / 8, run_bytes: run_bits / 8, repeats })
     }
 
     /// The length of each run.
@@ -193,13 +201,41 @@ mod tests {
             element_bytes in prop::sample::select(vec![1_u64, 2, 4, 8]),
         ) {
             let (shape, picks): (Vec<_>, Vec<_>) = dimensions.into_iter().unzip();
-            let runs = Runs::new(&shape, element_bytes, &picks).unwrap();
+            let runs = Runs::new(&shape, 8 * element_bytes, &picks).unwrap();
             let elements = |start: u64| {
                 (0..runs.run_bytes() / element_bytes).map(move |i| start + i * element_bytes)
             };
             let found: Vec<u64> = runs.offsets().flat_map(elements).collect();
             prop_assert_eq!(&found, &naive(&shape, element_bytes, &picks));
             prop_assert_eq!(runs.len_bytes(), found.len() as u64 * element_bytes);
+        }
+
+        /// The bits picked, one by one, are those of whole bytes exactly if the picks are accepted.
+        #[test]
+        fn elements_narrower_than_a_byte_are_picked_in_whole_bytes_only(
+            dimensions in prop::collection::vec(dimension(), 1..4),
+            element_bits in prop::sample::select(vec![4_u64, 6]),
+        ) {
+            let (shape, picks): (Vec<_>, Vec<_>) = dimensions.into_iter().unzip();
+            let bits: Vec<u64> = naive(&shape, element_bits, &picks)
+                .into_iter()
+                .flat_map(|start| start..start + element_bits)
+                .collect();
+            let eight_of_a_byte =
+                |eight: &[u64]| eight[0] % 8 == 0 && eight.iter().zip(eight[0]..).all(|(a, b)| *a == b);
+            let whole = bits.len().is_multiple_of(8) && bits.chunks(8).all(eight_of_a_byte);
+            match Runs::new(&shape, element_bits, &picks) {
+                Ok(runs) => {
+                    prop_assert!(whole, "{shape:?} {picks:?}");
+                    let bytes = runs.offsets().flat_map(|start| start..start + runs.run_bytes());
+                    let found: Vec<_> = bytes.flat_map(|byte| 8 * byte..8 * byte + 8).collect();
+                    prop_assert_eq!(found, bits);
+                }
+                Err(why) => {
+                    prop_assert!(!whole, "{shape:?} {picks:?}");
+                    prop_assert!(why.contains("would cut a byte"), "{}", why);
+                }
+            }
         }
 
         #[test]
@@ -209,7 +245,7 @@ mod tests {
             most in 1_u64..60,
         ) {
             let (shape, picks): (Vec<_>, Vec<_>) = dimensions.into_iter().unzip();
-            let runs = Runs::new(&shape, 2, &picks).unwrap();
+            let runs = Runs::new(&shape, 16, &picks).unwrap();
             let reads: Vec<RunRead> = runs.reads(gap, most).collect();
             let covered: Vec<u64> = reads.iter().flat_map(|read| read.runs.clone()).collect();
             prop_assert_eq!(covered, runs.offsets().collect::<Vec<_>>());
@@ -233,22 +269,22 @@ mod tests {
     #[test]
     fn rows_are_one_run_and_columns_are_many() {
         let rows = [Pick { start: 1, count: 2, step: 1 }, Pick::all(5)];
-        let runs = Runs::new(&[4, 5], 4, &rows).unwrap();
+        let runs = Runs::new(&[4, 5], 32, &rows).unwrap();
         assert_eq!((runs.count(), runs.run_bytes(), runs.first_bytes), (1, 40, 20));
         let columns = [Pick::all(4), Pick { start: 2, count: 2, step: 1 }];
-        let runs = Runs::new(&[4, 5], 4, &columns).unwrap();
+        let runs = Runs::new(&[4, 5], 32, &columns).unwrap();
         assert_eq!(runs.offsets().collect::<Vec<_>>(), [8, 28, 48, 68]);
-        assert_eq!(Runs::new(&[], 4, &[]).unwrap().len_bytes(), 4, "a scalar is one element");
+        assert_eq!(Runs::new(&[], 32, &[]).unwrap().len_bytes(), 4, "a scalar is one element");
     }
 
     #[test]
     fn picks_beyond_the_shape_are_refused() {
         let pick = |start, count, step| [Pick { start, count, step }];
         for wrong in [pick(0, 6, 1), pick(5, 1, 1), pick(0, 2, 0), pick(0, 3, usize::MAX)] {
-            let refused = Runs::new(&[5], 1, &wrong).unwrap_err();
+            let refused = Runs::new(&[5], 8, &wrong).unwrap_err();
             assert!(refused.contains("dimension 0 of size 5"), "{refused}");
         }
-        assert!(Runs::new(&[5], 1, &[]).unwrap_err().contains("0 dimensions are picked of 1"));
-        assert_eq!(Runs::new(&[5], 1, &pick(9, 0, 1)).unwrap().count(), 0);
+        assert!(Runs::new(&[5], 8, &[]).unwrap_err().contains("0 dimensions are picked of 1"));
+        assert_eq!(Runs::new(&[5], 8, &pick(9, 0, 1)).unwrap().count(), 0);
     }
 }

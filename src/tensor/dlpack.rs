@@ -82,7 +82,7 @@ impl Tensor {
     /// As [`export`](Self::export).
     ///
     /// # Safety
-    /// Until the export's deleter is called, nobody has a slice of the tensor's bytes: slices taken
+    /// Until the export is dropped or its deleter is called, nobody has a slice of the tensor's bytes: slices taken
     /// earlier are not used any more, nobody calls [`bytes`](Self::bytes),
     /// [`host_bytes`](Self::host_bytes), [`copy_to`](Self::copy_to) or [`to_vec`](Self::to_vec) of this
     /// tensor or its clones, and nobody reads a read-only export. Further exports are permitted.
@@ -101,7 +101,7 @@ impl Tensor {
     fn exported(&self, how: Exporting, writable: bool) -> Result<Export> {
         let (dtype, shape) = match how.as_integers {
             true => as_integers(self),
-            false => (self.dl_data_type()?, self.shape().iter().map(|&n| n as i64).collect()),
+            false => data_type(self)?,
         };
         let (storage, start, is_copied) = match self.reason_to_copy(how.copy)? {
             None => (self.storage().clone(), self.start, false),
@@ -123,18 +123,6 @@ impl Tensor {
     /// The device of the tensor's exports.
     pub fn dl_device(&self) -> DlDevice {
         self.device().into()
-    }
-
-    fn dl_data_type(&self) -> Result<DlDataType> {
-        data_type(self.dtype()).ok_or_else(|| {
-            let sentence = format!(
-                "tensor {:?} has elements of {}, which are narrower than a byte and cannot be \
-                 exported as such; export them as bytes",
-                self.name(),
-                self.dtype()
-            );
-            Error::new(ErrorKind::Unsupported, sentence)
-        })
     }
 
     fn reason_to_copy(&self, copy: Option<bool>) -> Result<Option<&'static str>> {
@@ -176,6 +164,26 @@ impl Tensor {
 }
 
 impl Export {
+    /// The type of the elements.
+    pub fn dtype(&self) -> DlDataType {
+        self.dtype
+    }
+
+    /// The dimensions, outermost first.
+    pub fn shape(&self) -> &[i64] {
+        &self.shape
+    }
+
+    /// The address of the first element in the address space of the device; 0 without elements.
+    pub fn address(&self) -> u64 {
+        self.data as u64
+    }
+
+    /// Whether the consumer must not write to the memory.
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
     /// The structure for consumers of DLPack before 1.0. The caller passes it to a consumer that calls
     /// its deleter, once.
     ///
@@ -267,8 +275,13 @@ unsafe extern "C" fn delete_versioned(managed: *mut DlManagedTensorVersioned) {
     }
 }
 
-/// The DLPack type of `dtype`; `None` for types narrower than a byte.
-fn data_type(dtype: Dtype) -> Option<DlDataType> {
+/// The DLPack type of the elements of `tensor`, and the shape in that type. Elements narrower than a
+/// byte are packed. Two F4 are one element, as in torch, unless a row has an odd number of them.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for a type that DLPack does not have.
+fn data_type(tensor: &Tensor) -> Result<(DlDataType, Vec<i64>)> {
+    let dtype = tensor.dtype();
     let code = match dtype {
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => INT,
         Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => UINT,
@@ -281,9 +294,27 @@ fn data_type(dtype: Dtype) -> Option<DlDataType> {
         Dtype::F8_E5M2 => 12,
         Dtype::F8_E5M2FNUZ => 13,
         Dtype::F8_E8M0 => 14,
-        _ => return None,
+        Dtype::F6_E2M3 => 15,
+        Dtype::F6_E3M2 => 16,
+        Dtype::F4 => 17,
+        _ => {
+            let name = tensor.name();
+            let sentence = format!(
+                "tensor {name:?} has elements of {dtype}, which DLPack does not have; export them \
+                 as integers"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, sentence));
+        }
     };
-    Some(DlDataType { code, bits: dtype.bitsize() as u8, lanes: 1 })
+    let mut shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
+    let lanes = match shape.last_mut() {
+        Some(last) if dtype == Dtype::F4 && *last % 2 == 0 => {
+            *last /= 2;
+            2
+        }
+        _ => 1,
+    };
+    Ok((DlDataType { code, bits: dtype.bitsize() as u8, lanes }, shape))
 }
 
 /// The integer type of the same width for the elements of `tensor`, and the shape in that type.

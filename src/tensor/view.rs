@@ -77,10 +77,8 @@ impl Tensor {
     pub fn len_bytes(&self) -> usize {
         let info = self.info();
         let stored = match &self.part {
-            // The whole tensor fits into 64 bits, and so does its part.
-            Some(part) => {
-                part.iter().product::<usize>() as u64 * (info.dtype().bitsize() as u64 / 8)
-            }
+            // The bits of the whole tensor are counted by 64 bits, and so are those of its part.
+            Some(part) => part.iter().product::<usize>() as u64 * info.dtype().bitsize() as u64 / 8,
             None => info.len_bytes(),
         };
         let cast = self.cast_to.and_then(|to| Cast::new(info.dtype(), to));

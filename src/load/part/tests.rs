@@ -1,7 +1,7 @@
 use super::*;
-use crate::Dtype;
 use crate::source::memory::{Fault, MemorySource};
 use crate::test_files::checkpoint_of;
+use crate::{Dtype, ErrorKind};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -117,6 +117,45 @@ fn what_cannot_be_read_is_said() {
     let (kind, sentence) = read("t", &[Pick::all(4), beyond]);
     assert_eq!(kind, ErrorKind::InvalidInput);
     assert!(sentence.contains("dimension 1 of size 4"), "{sentence}");
+}
+
+/// Users could load a tensor of F4 with all others, but not read it alone: any part of it was
+/// refused, also one that is all of it. Every part of whole bytes can be read, and no other.
+#[test]
+fn elements_narrower_than_a_byte_are_read_in_whole_bytes() {
+    for (dtype, bits, row) in [("F4", 4, 6), ("F6_E2M3", 6, 8), ("F6_E3M2", 6, 8)] {
+        let bytes: usize = 5 * row * bits / 8;
+        let header = format!(
+            r#"{{"t":{{"dtype":"{dtype}","shape":[5,{row}],"data_offsets":[0,{bytes}]}}}}"#
+        );
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.into_bytes());
+        let data: Vec<u8> = (0..bytes as u8).collect();
+        file.extend(&data);
+        let checkpoint = checkpoint_of(vec![MemorySource::new("t", file)]);
+        let read = |picks: Option<&[Pick]>| Loader::new().read_tensor(&checkpoint, "t", picks);
+        let all = [Pick::all(5), Pick::all(row)];
+        for picks in [None, Some(&all[..])] {
+            let whole = read(picks).unwrap();
+            assert_eq!((whole.bytes(), whole.shape()), (&data[..], &[5, row][..]), "{dtype}");
+        }
+        let row_bytes = row * bits / 8;
+        let rows = read(Some(&[Pick { start: 1, count: 2, step: 3 }, Pick::all(row)])).unwrap();
+        assert_eq!(rows.shape(), [2, row]);
+        assert_eq!(rows.len_bytes(), 2 * row_bytes);
+        let expected = [&data[row_bytes..2 * row_bytes], &data[4 * row_bytes..]].concat();
+        assert_eq!(rows.bytes(), expected);
+        let half = Pick { start: 0, count: row / 2, step: 1 };
+        let half = read(Some(&[Pick::all(5), half]));
+        match row / 2 * bits % 8 {
+            0 => assert_eq!(half.unwrap().len_bytes(), 5 * row_bytes / 2),
+            _ => assert!(half.is_err()),
+        }
+        let error = read(Some(&[Pick::all(5), Pick { start: 1, count: 2, step: 1 }])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let sentence = error.to_string();
+        assert!(sentence.contains(dtype) && sentence.contains("would cut a byte"), "{sentence}");
+    }
 }
 
 #[test]

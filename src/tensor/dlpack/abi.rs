@@ -55,7 +55,7 @@ pub struct DlDataType {
     pub code: u8,
     /// The bits of one element.
     pub bits: u8,
-    /// 1: the elements are scalars.
+    /// The number of values of an element: 1, or 2 for two F4 in one byte.
     pub lanes: u16,
 }
 

@@ -150,19 +150,21 @@ fn every_type_is_also_an_integer_of_the_same_size() {
 }
 
 #[test]
-fn what_is_narrower_than_a_byte_is_given_as_bytes_only() {
-    for (name, shape, plain_shape) in [
-        ("F4", "3,4", &[3, 2][..]),
-        ("F4", "2,3", &[3]),
-        ("F6_E2M3", "2,4", &[2, 3]),
-        ("F6_E3M2", "4,3", &[9]),
-        ("F4", "0,4", &[0, 2]),
+fn what_is_narrower_than_a_byte_is_packed_or_given_as_bytes() {
+    for (name, shape, plain_shape, (code, lanes), packed_shape) in [
+        ("F4", "3,4", &[3, 2][..], (17, 2), &[3, 2][..]),
+        ("F4", "2,3", &[3], (17, 1), &[2, 3]),
+        ("F6_E2M3", "2,4", &[2, 3], (15, 1), &[2, 4]),
+        ("F6_E3M2", "4,3", &[9], (16, 1), &[4, 3]),
+        ("F4", "0,4", &[0, 2], (17, 2), &[0, 2]),
     ] {
         let checkpoint = checkpoint_of(vec![MemorySource::new("f", typed(name, shape))]);
         let room = crate::tensor::aligned::Aligned::zeroed(9).unwrap();
         let tensor = Tensor::new(checkpoint, 0, Storage::own(room), 0);
-        let error = tensor.export(Exporting::default()).unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("as bytes"), "{error}");
+        let packed = tensor.export(Exporting::default()).unwrap();
+        assert_eq!(packed.shape(), packed_shape, "{name} {shape}");
+        let bits = tensor.dtype().bitsize() as u8;
+        assert_eq!(packed.dtype(), DlDataType { code, bits, lanes });
         let plain = tensor.export(Exporting { as_integers: true, copy: None }).unwrap();
         assert_eq!(plain.shape, plain_shape, "{name} {shape}");
         assert_eq!(plain.dtype, DlDataType { code: 1, bits: 8, lanes: 1 });
