@@ -6,9 +6,10 @@
 #   tests/python.sh --install                 only installs what the tests require
 #
 # The wheel is a debug build, which compiles faster; RINGLOAD_PYTHON_PROFILE=release builds the
-# wheel that users get. With RINGLOAD_TEST_FULL, the sources are linted, and the tests of the
-# examples and of vLLM's loader run as well: python/requirements-examples.txt and vLLM (1.1 GB) are
-# installed. Otherwise the plugin for vLLM is only tested with a small stand-in.
+# wheel that users get. With RINGLOAD_TEST_FULL, the sources are linted, old versions of numpy are
+# tried, and the tests of the examples and of vLLM's loader run as well:
+# python/requirements-examples.txt and vLLM (1.1 GB) are installed. Otherwise the plugin for vLLM is
+# only tested with a small stand-in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,6 +18,8 @@ python=${PYTHON:-python3}
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 work_dir=$target_dir/python
 venv=$work_dir/venv
+# Versions that make read-only arrays of DLPack, and the first that does not.
+numpy_versions=(1.24.4 1.26.4 2.0.2 2.1.3)
 
 step() {
     printf '\n== %s\n' "$*"
@@ -84,6 +87,19 @@ lint() {
     (cd "$work_dir" && "$venv/bin/stubtest" --ignore-missing-stub ringload._ringload)
 }
 
+# Checks that arrays are writable with old versions of numpy, of which each has a folder of its own.
+check_numpy_versions() {
+    local version folder
+    for version in "${numpy_versions[@]}"; do
+        folder=$work_dir/numpy/$version
+        step "Python: numpy $version"
+        if [[ ! -d $folder/numpy ]]; then
+            pip install --no-deps --only-binary :all: --target "$folder" "numpy==$version"
+        fi
+        PYTHONPATH=$folder "$venv/bin/python" python/tests/numpy_writable.py
+    done
+}
+
 # Builds the stand-in for the CUDA driver, which tests load through LD_LIBRARY_PATH.
 build_stand_in() {
     if [[ -z ${RINGLOAD_TEST_BUILD-} ]]; then
@@ -103,6 +119,7 @@ install
 build_stand_in
 build_wheel
 [[ -z ${RINGLOAD_TEST_FULL-} ]] || lint
+[[ -z ${RINGLOAD_TEST_FULL-} ]] || check_numpy_versions
 step "Python: pytest"
 if (($# == 0)); then
     set -- --numprocesses 2 --dist loadfile --durations 10 python/tests

@@ -3,19 +3,23 @@
 A framework is imported when a converter for it is requested. The converter is called once for each
 tensor, so everything that can be looked up in advance is looked up when the converter is made.
 
-Tensors are passed to a framework by DLPack. A type that some versions of the framework do not
-accept by DLPack is passed as integers of the same width, and the framework views them as the type.
+Tensors are passed to torch and jax by DLPack, and to numpy by its array interface, because numpy
+before 2.1 makes read-only arrays of DLPack. A type that some versions of the framework do not
+accept in this way is passed as integers of the same width, and the framework views them as the
+type.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from math import prod
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from ._errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
     import torch
@@ -69,6 +73,9 @@ NUMPY_BY_ML_DTYPES = {
     "F8_E8M0": "float8_e8m0fnu",
 }
 
+# Types narrower than a byte, whose elements are packed.
+SUB_BYTE_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+
 JAX_ALIGNMENT_BYTES = 64
 
 
@@ -82,7 +89,7 @@ def converter(framework: str) -> Converter:
         InvalidInputError: `framework` is none of these.
         UnsupportedError: the framework is not installed; the message says what to install.
     """
-    name = NAMES.get(framework)
+    name = NAMES.get(framework) if isinstance(framework, str) else None
     if name == "torch":
         return _torch_converter()
     if name == "numpy":
@@ -174,19 +181,23 @@ def torch_dtype_of(dtype: str, name: str) -> torch.dtype:
     return known
 
 
-class _AsIntegers:
-    """Exports a tensor by DLPack as integers of the same width."""
+def packed_shape(dtype: str, shape: Sequence[int]) -> list[int]:
+    """Returns the shape in which frameworks have a tensor.
 
-    __slots__ = ("_tensor",)
+    It is the shape in the file, except for elements narrower than a byte. Of these the last
+    dimension counts bytes: torch's `float4_e2m1fn_x2` has two F4 in each element. Where rows are
+    not whole bytes, there is only one dimension.
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-
-    def __dlpack__(self, *, max_version: tuple[int, int] | None = None, **_options: object) -> Any:
-        return self._tensor.dlpack_as_integers(max_version=max_version)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._tensor.__dlpack_device__()
+    Args:
+        dtype: the name of the type in safetensors, such as "F4".
+        shape: the shape in the file, or that of a part of the tensor.
+    """
+    bits = SUB_BYTE_BITS.get(dtype)
+    if bits is None:
+        return list(shape)
+    if shape and shape[-1] * bits % 8 == 0:
+        return [*shape[:-1], shape[-1] * bits // 8]
+    return [prod(shape) * bits // 8]
 
 
 def _numpy_converter() -> Converter:
@@ -197,11 +208,11 @@ def _numpy_converter() -> Converter:
     def convert(tensor: Tensor) -> Any:
         dtype = tensor.dtype
         if dtype in direct:
-            return numpy.from_dlpack(tensor)
+            return numpy.asarray(tensor.array())
         numpy_dtype = viewed.get(dtype)
         if numpy_dtype is None:
             numpy_dtype = viewed[dtype] = _ml_dtype(numpy, dtype, tensor.name)
-        return numpy.from_dlpack(_AsIntegers(tensor)).view(numpy_dtype)
+        return numpy.asarray(tensor.array(as_integers=True)).view(numpy_dtype)
 
     def checked(tensor: Tensor) -> Any:
         if tensor.device != "cpu":

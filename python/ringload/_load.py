@@ -89,7 +89,7 @@ def load(
     started = start(locations, device, options, keep_all=True)
     tensors = dict(_pairs(started, convert, progress))
     for name, kept in started.metadata().items():
-        if kept in tensors and name not in tensors and _may_share(name, kept):
+        if kept in tensors and not started.has_tensor(name) and _may_share(name, kept):
             tensors[name] = tensors[kept]
     return tensors
 
@@ -156,16 +156,25 @@ def paths(locations: Locations) -> list[str]:
     """Returns the locations as a list of strings, which the native module takes."""
     if isinstance(locations, (str, os.PathLike)):
         return [_text(locations)]
+    if isinstance(locations, (bytes, bytearray)) or not isinstance(locations, Iterable):
+        raise _not_a_location(locations)
     return [_text(location) for location in locations]
 
 
 def _text(location: str | os.PathLike[str]) -> str:
     """Returns a location as text. `pathlib` makes one slash of the two of a URI."""
-    text = os.fspath(location)
+    if not isinstance(location, (str, os.PathLike)):
+        raise _not_a_location(location)
+    text = os.fsdecode(location)
     if isinstance(location, str) or not PATH_OF_URI.match(text):
         return text
     scheme, rest = text.split(":/", 1)
     return f"{scheme}://{rest}"
+
+
+def _not_a_location(given: object) -> TypeError:
+    kind = type(given).__name__
+    return TypeError(f"a location must be a str or a path, or several of them, not {kind}")
 
 
 def _pairs(started: Stream, convert: Converter, progress: bool | None) -> Iterator[tuple[str, Any]]:

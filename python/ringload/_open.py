@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Union, cast
 
 from . import _cache
 from ._errors import InvalidInputError
-from ._frameworks import Device, converter, device_name, is_host
+from ._frameworks import Device, converter, device_name, is_host, packed_shape
 from ._load import Locations, paths
 from ._ringload import Checkpoint, Loader
 
@@ -118,7 +118,8 @@ class SafeOpen:
         return Slice(self, name)
 
     def _read(self, name: str, ranges: list[DimensionRange], shape: list[int]) -> Any:
-        part = self._convert(self.checkpoint.read(name, ranges)).reshape(shape)
+        native = self.checkpoint.read(name, ranges)
+        part = self._convert(native).reshape(packed_shape(native.dtype, shape))
         if self._device is None:
             return part
         if not hasattr(part, "to"):
@@ -156,13 +157,17 @@ class Slice:
             index: integers (which drop their dimension), slices with steps above 0, and at most one
                 Ellipsis, with numpy's meaning; negative indices count from the end.
 
+        The index counts elements, also of types narrower than a byte (F4), of which torch has
+        several in one of its own elements.
+
         Returns:
             The slice, as a contiguous tensor.
 
         Raises:
             IndexError: the index has more entries than the tensor has dimensions, or an integer is
                 out of range.
-            InvalidInputError: the index is of another kind.
+            InvalidInputError: the index is of another kind, or cuts a byte of a type narrower than
+                a byte.
         """
         shape = self._info["shape"]
         ranges, result_shape = resolve(index, shape)

@@ -45,8 +45,17 @@ class Tensor:
         copy: bool | None = None,
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
+    def array(self, *, as_integers: bool = False) -> Array:
+        """Returns the memory for `numpy.asarray`, whose arrays may be written to."""
     def dlpack_as_integers(self, *, max_version: tuple[int, int] | None = None) -> Any:
         """Exports the tensor as `__dlpack__` does, but as integers of the same width or bytes."""
+
+@final
+class Array:
+    """The memory of a tensor as numpy imports it; arrays of it keep it alive."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
 
 @final
 class Stream(Iterator[Tensor]):
@@ -71,6 +80,8 @@ class Stream(Iterator[Tensor]):
     def tensor_count(self) -> int: ...
     def summary(self) -> dict[str, Any]: ...
     def metadata(self) -> dict[str, str]: ...
+    def has_tensor(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor of this name, which the load may leave out."""
 
 @final
 class Checkpoint:
@@ -100,7 +111,7 @@ class Loader:
         memory_limit: int | str | None = None,
         keep: bool = False,
         runai_env: bool = False,
-        dtype: str | None = None,
+        dtype: str | Any = None,
         allocation: str | None = None,
         tensors: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
@@ -120,12 +131,12 @@ class Loader:
         headers: dict[str, str] | None = None,
         connections: int | None = None,
         pin: str | None = None,
-        unpinned: bool = False,
+        unpinned: bool | None = None,
         s3_credentials: tuple[str, str, str | None] | None = None,
         cache_dir: str | PathLike[str] | None = None,
         cache_size: int | str | None = None,
         cache_validate: str | None = None,
-        cache_shared: bool = False,
+        cache_shared: bool | None = None,
     ) -> Loader: ...
     def stream(self, locations: Sequence[str], *, keep_all: bool = False) -> Stream: ...
     def open(self, locations: Sequence[str]) -> Checkpoint: ...

@@ -9,7 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use ringload::ErrorKind;
-use ringload::dlpack::{DlManagedTensor, DlManagedTensorVersioned, Exporting};
+use ringload::dlpack::{DlManagedTensor, DlManagedTensorVersioned, Export, Exporting};
 use std::ffi::CStr;
 
 const LEGACY: &CStr = c"dltensor";
@@ -23,18 +23,7 @@ pub(crate) fn of_tensor<'py>(
     how: Exporting,
     versioned: bool,
 ) -> PyResult<Bound<'py, PyCapsule>> {
-    // SAFETY: this package makes no slices of tensors: it only exports them, and exports that are
-    // copies are made by atomic loads. The loader keeps no clone of a tensor that it delivered.
-    // Consumers are frameworks: foreign code.
-    let export = || unsafe { tensor.export_writable(how) };
-    let export = match tensor.exports_at_once() {
-        true => export(),
-        false => py.detach(export), // the first export of a load waits for the cache's disk writes
-    };
-    let export = export.map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => buffer_error(error.to_string()),
-        _ => raised(py, &error),
-    })?;
+    let export = exported(py, tensor, how)?;
     if versioned {
         let managed = export.into_versioned().cast();
         let delete = Some(delete_versioned as unsafe extern "C" fn(_));
@@ -47,6 +36,26 @@ pub(crate) fn of_tensor<'py>(
         // SAFETY: as above.
         unsafe { PyCapsule::new_with_pointer_and_destructor(py, managed, LEGACY, delete) }
     }
+}
+
+/// Exports `tensor` to a consumer that may write to it.
+pub(crate) fn exported(
+    py: Python<'_>,
+    tensor: &ringload::Tensor,
+    how: Exporting,
+) -> PyResult<Export> {
+    // SAFETY: this package makes no slices of tensors: it only exports them, and exports that are
+    // copies are made by atomic loads. The loader keeps no clone of a tensor that it delivered.
+    // Consumers are frameworks: foreign code.
+    let export = || unsafe { tensor.export_writable(how) };
+    let export = match tensor.exports_at_once() {
+        true => export(),
+        false => py.detach(export), // the first export of a load waits for the cache's disk writes
+    };
+    export.map_err(|error| match error.kind() {
+        ErrorKind::Unsupported => buffer_error(error.to_string()),
+        _ => raised(py, &error),
+    })
 }
 
 unsafe extern "C" fn delete_legacy(capsule: *mut ffi::PyObject) {

@@ -2,7 +2,7 @@
 
 use crate::error::raised;
 use crate::interrupts::wait_for;
-use crate::options::Size;
+use crate::options::with_limit;
 use crate::stream::Stream;
 use crate::tensor::Tensor;
 use pyo3::prelude::*;
@@ -114,7 +114,7 @@ impl Checkpoint {
         &self,
         py: Python<'_>,
         names: Option<Vec<String>>,
-        memory_limit: Option<Size>,
+        memory_limit: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Stream> {
         let opened = self.opened(py)?;
         let (mut loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
@@ -122,8 +122,7 @@ impl Checkpoint {
             loader = loader.tensors(Vec::<String>::new()).names(names);
         }
         if let Some(limit) = memory_limit {
-            let limited = loader.set("memory_limit", limit.into_limit());
-            loader = limited.map_err(|error| raised(py, &error))?;
+            loader = with_limit(loader, limit, |error| raised(py, error))?;
         }
         wait_for(py, move || loader.stream_checkpoint(checkpoint)).map(Stream::new)
     }

@@ -1,8 +1,8 @@
 //! The native module of the Python package: `ringload._ringload`.
 //!
 //! ```text
-//! Loader (options)  --stream-->  Stream  --next-->  Tensor  --__dlpack__-->  torch, numpy, jax
-//!                   --open---->  Checkpoint  --read-->  Tensor
+//! Loader (options)  --stream-->  Stream  --next-->  Tensor  --__dlpack__-->  torch, jax
+//!                   --open---->  Checkpoint  --read-->  Tensor  --array----->  numpy
 //! ```
 //!
 //! Blocking calls release the GIL and check for signals (`interrupts`). In a child process, a
@@ -12,6 +12,7 @@
 //!
 //! Unsafe code is confined to `capsule`, which exchanges DLPack structures with the interpreter.
 
+mod array;
 #[allow(unsafe_code)]
 mod capsule;
 mod checkpoint;
@@ -30,6 +31,8 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _ringload {
     #[pymodule_export]
+    use crate::array::Array;
+    #[pymodule_export]
     use crate::checkpoint::Checkpoint;
     #[pymodule_export]
     use crate::interpreter_exit::stop_loads;
@@ -40,9 +43,11 @@ mod _ringload {
     #[pymodule_export]
     use crate::tensor::Tensor;
     use pyo3::prelude::*;
+    use ringload::internals::Interface;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        Interface::Python.speak();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

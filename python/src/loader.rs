@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::raised;
 use crate::interrupts::wait_for;
-use crate::options::{Devices, Options, Size, pairs};
+use crate::options::Options;
 use crate::stream::Stream;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -24,7 +24,7 @@ use std::time::Duration;
 /// decides. keep: whether the memory limit leaves out the tensors in host memory that the caller
 /// holds. Otherwise, holding as many as the limit allows is an error. runai_env: whether to read
 /// the variables that only Run:ai's own programs read. dtype: the type that floats are cast to:
-/// "f32", "f16" or "bf16". allocation: whether GPU memory is allocated for each "shard" (the
+/// "f32", "f16" or "bf16", or the type of torch or numpy, such as `torch.bfloat16`. allocation: whether GPU memory is allocated for each "shard" (the
 /// default) or each "tensor". tensors: load only tensors whose name matches one of these globs.
 /// names: load only the tensors of these names. A name that no tensor has is an error. variant:
 /// read the files of this variant in a directory, such as "fp16". all_files: read every
@@ -44,7 +44,8 @@ use std::time::Duration;
 /// decides.
 ///
 /// Raises:
-///     InvalidInputError: if an option cannot be used.
+///     InvalidInputError: if an option cannot be used. The message begins with its name.
+///     TypeError: if an option is unknown, or a value of another type.
 #[pyclass(frozen, module = "ringload")]
 pub(crate) struct Loader {
     options: Options,
@@ -69,85 +70,14 @@ impl Loader {
 #[pymethods]
 impl Loader {
     #[new]
-    #[pyo3(signature = (
-        *, device=None, memory_limit=None, keep=false, runai_env=false, dtype=None, allocation=None,
-        tensors=None, names=None, variant=None, all_files=false, strict=false, order=None,
-        read_path=None, read_size=None, engines=None, hold_timeout_seconds=None, verify=false,
-        manifest=None, check_finite=false, region=None, endpoint=None, headers=None, connections=None, pin=None, unpinned=false,
-        s3_credentials=None, cache_dir=None, cache_size=None, cache_validate=None,
-        cache_shared=false
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
-    fn new(
-        py: Python<'_>,
-        device: Option<Devices>,
-        memory_limit: Option<Size>,
-        keep: bool,
-        runai_env: bool,
-        dtype: Option<String>,
-        allocation: Option<String>,
-        tensors: Option<Vec<String>>,
-        names: Option<Vec<String>>,
-        variant: Option<String>,
-        all_files: bool,
-        strict: bool,
-        order: Option<String>,
-        read_path: Option<String>,
-        read_size: Option<Size>,
-        engines: Option<usize>,
-        hold_timeout_seconds: Option<f64>,
-        verify: bool,
-        manifest: Option<PathBuf>,
-        check_finite: bool,
-        region: Option<String>,
-        endpoint: Option<String>,
-        headers: Option<&Bound<'_, PyDict>>,
-        connections: Option<usize>,
-        pin: Option<String>,
-        unpinned: bool,
-        s3_credentials: Option<(String, String, Option<String>)>,
-        cache_dir: Option<PathBuf>,
-        cache_size: Option<Size>,
-        cache_validate: Option<String>,
-        cache_shared: bool,
-    ) -> PyResult<Self> {
-        let mut options = Options::new(keep, runai_env);
-        match device {
-            Some(Devices::Map(rules)) => options.add_all("device_map", Some(rules)),
-            Some(Devices::One(device)) => options.add("device", Some(device)),
-            None => {}
-        }
-        options.add("memory_limit", memory_limit.map(Size::into_limit));
-        options.add("dtype", dtype);
-        options.add("allocation", allocation);
-        options.add_all("tensors", tensors);
-        options.add_all("names", names);
-        options.add("variant", variant);
-        options.add("all_files", Some(all_files.to_string()));
-        options.add("strict", Some(strict.to_string()));
-        options.add("order", order);
-        options.add("read_path", read_path);
-        options.add("read_size", read_size.map(Size::into_text));
-        options.add("engines", engines.map(|engines| engines.to_string()));
-        options.add("hold_timeout_seconds", hold_timeout_seconds.map(|s| s.to_string()));
-        options.add("verify", Some(verify.to_string()));
-        options.add("manifest", manifest);
-        options.add("check_finite", check_finite.then(|| "true".to_owned()));
-        options.add("region", region);
-        options.add("endpoint", endpoint);
-        options.add_all("header", headers.map(|headers| pairs(headers, ": ")).transpose()?);
-        options.add("connections", connections.map(|connections| connections.to_string()));
-        options.add("pin", pin);
-        options.add("unpinned", unpinned.then(|| "true".to_owned()));
-        if let Some((id, secret, token)) = s3_credentials {
-            options.add("s3_access_key_id", Some(id));
-            options.add("s3_secret_access_key", Some(secret));
-            options.add("s3_session_token", token);
-        }
-        options.add("cache_dir", cache_dir);
-        options.add("cache_size", cache_size.map(Size::into_text));
-        options.add("cache_validate", cache_validate);
-        options.add("cache_shared", cache_shared.then(|| "true".to_owned()));
+    #[pyo3(signature = (**options), text_signature = "(*, device=None, memory_limit=None, keep=False, \
+        runai_env=False, dtype=None, allocation=None, tensors=None, names=None, variant=None, \
+        all_files=False, strict=False, order=None, read_path=None, read_size=None, engines=None, \
+        hold_timeout_seconds=None, verify=False, manifest=None, check_finite=False, region=None, \
+        endpoint=None, headers=None, connections=None, pin=None, unpinned=None, s3_credentials=None, cache_dir=None, \
+        cache_size=None, cache_validate=None, cache_shared=None)")]
+    fn new(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let options = Options::of(options)?;
         let loader = options.loader().map_err(|error| raised(py, &error))?;
         Ok(Self { options, current: Mutex::new(ForkGuard::new(loader)) })
     }

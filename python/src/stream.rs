@@ -118,6 +118,11 @@ impl Stream {
         self.checkpoint.metadata().clone()
     }
 
+    /// Returns whether the checkpoint has a tensor of this name, which the load may leave out.
+    fn has_tensor(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some()
+    }
+
     fn __repr__(&self) -> String {
         let (done, total) = (self.done_bytes(), self.total_bytes());
         format!("<ringload.Stream: {} tensors, {done} of {total} bytes>", self.tensor_count)

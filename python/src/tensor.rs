@@ -1,5 +1,6 @@
 //! A loaded tensor, for any framework that knows DLPack.
 
+use crate::array::Array;
 use crate::capsule;
 use crate::error::buffer_error;
 use pyo3::prelude::*;
@@ -114,6 +115,20 @@ impl Tensor {
     ) -> PyResult<Bound<'py, PyCapsule>> {
         let how = Exporting { as_integers: true, copy: None };
         capsule::of_tensor(py, self.tensor()?, how, is_versioned(max_version))
+    }
+
+    /// Returns the memory of a tensor on the host for `numpy.asarray`, which makes an array that may
+    /// be written to in every version of numpy.
+    ///
+    /// Args:
+    ///     as_integers: whether the elements are integers of the same width, or bytes, as
+    ///         `dlpack_as_integers` has them.
+    ///
+    /// Raises:
+    ///     BufferError: when numpy has no such elements, or the tensor is on a GPU.
+    #[pyo3(signature = (*, as_integers=false))]
+    fn array(&self, py: Python<'_>, as_integers: bool) -> PyResult<Array> {
+        Array::new(py, self.tensor()?, as_integers)
     }
 
     fn __repr__(&self) -> PyResult<String> {

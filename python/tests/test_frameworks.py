@@ -41,6 +41,36 @@ def test_numpy_has_every_type_bit_by_bit(tmp_path: Path) -> None:
         assert found[name].flags.writeable
 
 
+def test_numpy_arrays_may_be_written_to_in_every_way(tmp_path: Path) -> None:
+    """numpy before 2.1 makes read-only arrays of DLPack, so that `x *= 2` failed there."""
+    numpy = pytest.importorskip("numpy")
+    path = tmp_path / "t.safetensors"
+    tensors = {
+        "f": torch.ones(2, 3),
+        "b": torch.ones(3).bool(),
+        "empty": torch.zeros(0, 3),
+        "s": torch.tensor(2.0),
+    }
+    save_file(tensors, path)
+    with ringload.open(path, framework="numpy") as opened:
+        slices = {name: opened.get_slice(name)[...] for name in tensors}
+        read = {name: opened.get_tensor(name) for name in tensors}
+    loaded = ringload.load(path, framework="numpy")
+    for found in [loaded, dict(ringload.stream(path, framework="numpy")), read, slices]:
+        assert found.keys() == tensors.keys()
+        for name, array in found.items():
+            assert type(array) is numpy.ndarray and array.flags.writeable, name
+            assert array.shape == tuple(tensors[name].shape), name
+            array[...] = 0
+    again = ringload.load(path, framework="numpy")
+    assert again["f"].tolist() == [[1, 1, 1], [1, 1, 1]] and loaded["f"].sum() == 0
+    # The array alone keeps the memory.
+    kept = next(array for name, array in ringload.stream(path, framework="numpy") if name == "f")
+    assert kept.tolist() == [[1, 1, 1], [1, 1, 1]]
+    mapped = ringload.load(path, framework="numpy", read_path="mapped")
+    assert not mapped["f"].flags.writeable
+
+
 def test_a_tensor_of_a_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
     save_file({"f4": random_tensor(torch.float4_e2m1fn_x2, 4, 4)}, tmp_path / "f.safetensors")
     with pytest.raises(ringload.UnsupportedError, match="no type for tensor 'f4' of F4"):

@@ -103,6 +103,14 @@ def test_shared_tensors_have_all_their_names(tmp_path: Path) -> None:
     Tied().load_state_dict(found, assign=True)
 
 
+def test_a_name_that_the_file_has_is_no_other_name(tmp_path: Path) -> None:
+    """With `names`, a tensor that was left out got the bytes of another one that metadata names."""
+    tensors = {"a.weight": torch.zeros(2), "b.weight": torch.ones(2)}
+    save_file(tensors, tmp_path / "t.safetensors", metadata={"a.weight": "b.weight"})
+    assert ringload.load(tmp_path / "t.safetensors", names=["b.weight"]).keys() == {"b.weight"}
+    assert_same(ringload.load(tmp_path / "t.safetensors"), tensors)
+
+
 def test_metadata_that_equals_a_name_adds_no_tensor(tmp_path: Path) -> None:
     """A trainer's `step=1` is no record of a shared tensor, even if a tensor is called "1"."""
     path = tmp_path / "m.safetensors"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 from conftest import Server, same, sharded
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import ringload
 
@@ -145,3 +147,81 @@ def test_parts_are_numpy_too(small: Path) -> None:
     with ringload.open(small, framework="numpy") as opened:
         assert numpy.array_equal(opened.get_slice("a")[1:, 2], [6.0, 10.0])
         assert opened.get_slice("a")[0, 0].shape == ()
+
+
+SUB_BYTE = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+
+
+def sub_byte_file(path: Path, dtype: str, shape: list[int]) -> bytes:
+    """Writes a tensor of a type narrower than a byte. Returns its bytes."""
+    data = bytes(range(math.prod(shape) * SUB_BYTE[dtype] // 8))
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}
+    header = json.dumps({"w": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return data
+
+
+def test_f4_is_the_same_by_every_way(tmp_path: Path) -> None:
+    """`load_file` gave a tensor of F4, and `open` refused the same as a slice of all of it."""
+    path = tmp_path / "t.safetensors"
+    for shape in [[3, 8], [8], [2, 3, 4], [0, 4], [4, 0]]:
+        data = sub_byte_file(path, "F4", shape)
+        packed = [*shape[:-1], shape[-1] // 2]
+        expected = load_file(path)["w"]
+        assert list(expected.shape) == packed and expected.dtype == torch.float4_e2m1fn_x2
+        native = next(iter(ringload.Loader().stream([str(path)])))
+        with ringload.open(path) as opened:
+            part = opened.get_slice("w")
+            assert (part.get_shape(), part.get_dtype()) == (shape, "F4")
+            found = {
+                "load_file": ringload.load_file(path)["w"],
+                "load": ringload.load(path)["w"],
+                "stream": dict(ringload.stream(path, memory_limit="min"))["w"],
+                "get_tensor": opened.get_tensor("w"),
+                "...": part[...],
+                ":": part[:],
+                "dlpack": torch.from_dlpack(native),
+            }
+        for way, tensor in found.items():
+            assert same(tensor, expected), (way, shape)
+            assert bytes(tensor.reshape(-1).view(torch.uint8).tolist()) == data, way
+
+
+def test_slices_of_f4_are_of_whole_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    sub_byte_file(path, "F4", [3, 8])
+    with ringload.open(path) as opened:
+        whole, part = opened.get_tensor("w").view(torch.uint8), opened.get_slice("w")
+        for index, expected in [
+            (1, whole[1]),
+            (slice(1, 3), whole[1:]),
+            (slice(0, 3, 2), whole[::2]),
+            ((slice(None), slice(2, 6)), whole[:, 1:3]),
+            ((-1, slice(4, None)), whole[2, 2:]),
+            ((slice(None), slice(2, 2)), whole[:, 1:1]),
+        ]:
+            found = part[index]  # type: ignore[index]
+            assert torch.equal(found.view(torch.uint8), expected), index
+        for cut in [(0, 0), (slice(None), slice(1, 3)), (slice(None), slice(0, 8, 2)), (0, 7)]:
+            with pytest.raises(ringload.InvalidInputError, match=r"of F4: .* would cut a byte"):
+                part[cut]
+
+
+@pytest.mark.parametrize("dtype", ["F6_E2M3", "F6_E3M2"])
+def test_f6_is_refused_by_every_way_that_has_no_type_for_it(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "t.safetensors"
+    data = sub_byte_file(path, dtype, [2, 8])
+    with ringload.open(path) as opened:
+        for call in [
+            lambda: ringload.load_file(path),
+            lambda: list(ringload.stream(path)),
+            lambda: opened.get_tensor("w"),
+            lambda: opened.get_slice("w")[...],
+            lambda: ringload.load(path, framework="numpy"),
+        ]:
+            with pytest.raises(ringload.UnsupportedError, match=f"'w' of {dtype}"):
+                call()
+    native = next(iter(ringload.Loader().stream([str(path)])))
+    assert (native.dtype, native.shape, native.nbytes) == (dtype, (2, 8), len(data))
+    as_bytes = torch.utils.dlpack.from_dlpack(native.dlpack_as_integers())
+    assert as_bytes.shape == (2, 6) and bytes(as_bytes.flatten().tolist()) == data

@@ -8,7 +8,7 @@ use super::key;
 use super::pages::{MISSING, PAGE_BYTES, PageChecksums};
 use super::root::CacheRoot;
 use super::trust::Trust;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{Location, LocationText};
 use crate::options::CacheAccess;
 use std::io;
@@ -88,8 +88,9 @@ impl CacheAdmin {
         if !is_cache.map_err(fail)? {
             let sentence = format!(
                 "{} is not a cache of ringload: it has files, but neither the CACHEDIR.TAG nor the \
-                 objects of a cache; check --cache-dir and RINGLOAD_CACHE_DIR",
-                directory.display()
+                 objects of a cache; check {} and RINGLOAD_CACHE_DIR",
+                directory.display(),
+                option("cache_dir")
             );
             return Err(Error::invalid_input(sentence));
         }

@@ -7,6 +7,7 @@ use super::key;
 use super::locks::PAGES_MAX;
 use super::meta::Meta;
 use super::pages::{CHECKSUM_BYTES, PageChecksums};
+use crate::error::option;
 use crate::location::ObjectUri;
 use crate::options::PinBy;
 use crate::source::ObjectIdentity;
@@ -78,36 +79,34 @@ impl Entries {
         identity: &ObjectIdentity,
         pin: PinBy,
         checksums: &PageChecksums,
-    ) -> Option<&'static str> {
+    ) -> Option<String> {
         let (by_pin, by_all) = (identity.is_distinctive(pin), identity.is_distinctive(PinBy::Auto));
-        if checksums.pages() > PAGES_MAX {
-            return Some(
-                "is larger than 16 TiB, the most that the cache takes, so it is not cached",
-            );
-        }
-        if !by_pin && by_all && pin == PinBy::Etag && identity.has_validator(pin) {
-            return Some(
-                "is not cached, because its server marks its ETag as weak (W/), so that the ETag \
-                 alone (--pin etag) does not identify the bytes; --pin auto also takes Last-Modified",
-            );
-        }
-        if !by_pin && by_all {
-            return Some("is not cached, because --pin leaves out the header that identifies it");
-        }
-        if !by_pin && identity.has_validator(PinBy::Auto) {
-            return Some(
-                "cannot be cached, because its server marks its ETag as weak (W/) and sends no \
-                 Last-Modified header, so that nothing identifies its bytes",
-            );
-        }
-        if !by_pin {
-            return Some(
-                "cannot be cached, because its server sends neither an ETag nor a Last-Modified \
-                 header",
-            );
-        }
         let is_too_large = self.object_bytes_max.is_some_and(|most| identity.len_bytes > most);
-        is_too_large.then_some("is larger than the cache's size limit, so it is not cached")
+        let option = option("pin");
+        let why = if checksums.pages() > PAGES_MAX {
+            "is larger than 16 TiB, the most that the cache takes, so it is not cached"
+        } else if !by_pin && by_all && pin == PinBy::Etag && identity.has_validator(pin) {
+            return Some(format!(
+                "is not cached, because its server marks its ETag as weak (W/), so that the ETag \
+                 alone ({}) does not identify the bytes; {} also takes Last-Modified",
+                option.set_to("etag"),
+                option.set_to("auto")
+            ));
+        } else if !by_pin && by_all {
+            return Some(format!(
+                "is not cached, because {option} leaves out the header that identifies it"
+            ));
+        } else if !by_pin && identity.has_validator(PinBy::Auto) {
+            "cannot be cached, because its server marks its ETag as weak (W/) and sends no \
+             Last-Modified header, so that nothing identifies its bytes"
+        } else if !by_pin {
+            "cannot be cached, because its server sends neither an ETag nor a Last-Modified header"
+        } else if is_too_large {
+            "is larger than the cache's size limit, so it is not cached"
+        } else {
+            return None;
+        };
+        Some(why.to_owned())
     }
 
     /// Records that `entry` was used now. With `validated`, also records that its store has

@@ -4,6 +4,7 @@
 //! beside them. So a cache belongs to one user, and its entries may be read by that user alone, unless
 //! the cache is declared to be shared.
 
+use crate::error::option;
 use crate::options::CacheAccess;
 use nix::unistd::geteuid;
 use std::fs::Metadata;
@@ -31,7 +32,7 @@ impl Trust {
         if self.access != CacheAccess::Shared {
             check_owner(directory)?;
             if directory.mode() & 0o022 != 0 {
-                return Err(WRITABLE.to_owned());
+                return Err(writable_by_others());
             }
         }
         Ok(Self { mode: directory.mode() & 0o777, ..self })
@@ -51,7 +52,7 @@ impl Trust {
         match self.access {
             CacheAccess::Shared => Ok(()),
             CacheAccess::Download => check_owner(file),
-            CacheAccess::Private if file.mode() & 0o022 != 0 => Err(WRITABLE.to_owned()),
+            CacheAccess::Private if file.mode() & 0o022 != 0 => Err(writable_by_others()),
             CacheAccess::Private => check_owner(file),
         }
     }
@@ -82,8 +83,13 @@ impl Trust {
     }
 }
 
-const WRITABLE: &str = "other users may write to it; change that with chmod go-w, or give \
-                        --cache-shared if you trust everyone who may write to it";
+fn writable_by_others() -> String {
+    format!(
+        "other users may write to it; change that with chmod go-w, or give {} if you trust everyone \
+         who may write to it",
+        option("cache_shared").on()
+    )
+}
 
 /// The reason against a FIFO, a device, a socket or a directory.
 pub(super) const NOT_REGULAR: &str = "it is not a regular file; remove it";
@@ -98,7 +104,8 @@ fn check_owner(metadata: &Metadata) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!(
             "it belongs to user {owner}, and this process to user {user}; use a directory of your \
-             own, or --cache-shared if you trust everyone who may write to it"
+             own, or {} if you trust everyone who may write to it",
+            option("cache_shared").on()
         )),
     }
 }

@@ -18,7 +18,7 @@ use super::parallel;
 use super::shard::Shard;
 use super::tensor_table::TensorTable;
 use super::text::{Quoted, Shortened, first_repeated};
-use crate::error::{Error, ErrorKind, Result, Size};
+use crate::error::{Error, ErrorKind, Result, Size, option};
 use crate::location::Location;
 use crate::options::cores;
 use crate::source::{Opener, Source};
@@ -192,8 +192,9 @@ impl Index {
         let (name, shard) = (Quoted(name), Quoted(&self.weight_map.shards[shard]));
         let sentence = format!(
             "{}: the index says that tensor {name} is in the shard {shard}, {reason}; load it \
-             without --strict to go by what the shards hold",
-            self.location
+             without {} to go by what the shards hold",
+            self.location,
+            option("strict").on()
         );
         Error::new(ErrorKind::InvalidCheckpoint, sentence)
     }

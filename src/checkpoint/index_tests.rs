@@ -150,7 +150,7 @@ fn what_is_wrong_is_named() {
         let remedy = match kind {
             ErrorKind::NotFound => "",
             _ if expected.contains(" says that ") => {
-                "; load it without --strict to go by what the shards hold"
+                "; load it without the option strict to go by what the shards hold"
             }
             _ => REMEDY,
         };

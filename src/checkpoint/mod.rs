@@ -24,7 +24,7 @@ mod text;
 
 pub use shard::{Shard, TensorInfo};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{IntoLocations, Location};
 use crate::options::{CheckpointOptions, cores};
 use crate::source::{Opener, Source};
@@ -99,8 +99,12 @@ impl Checkpoint {
             let opened = opener.open(&files.shards[number].location);
             opened.map_err(|error| files.explain(number, error))
         };
-        let remedy = if options.all_files { WITHOUT_ALL_FILES } else { ONE_CHECKPOINT };
-        let mut checkpoint = Self::read(files.shards.len(), threads, open, &files.indexes, remedy)?;
+        let remedy = match options.all_files {
+            true => without_all_files(),
+            false => ONE_CHECKPOINT.to_owned(),
+        };
+        let (count, indexes) = (files.shards.len(), &files.indexes);
+        let mut checkpoint = Self::read(count, threads, open, indexes, &remedy)?;
         // With `verify`, a source without a checksum is a file that a store maps an object to.
         checkpoint.verifiable = opener.options.verify;
         let (tensors, shards) = (&checkpoint.tensors, &checkpoint.shards);
@@ -275,10 +279,16 @@ fn set_ranges(shards: &mut [Shard], tensors: &[TensorInfo]) {
     }
 }
 
-/// The remedies for a tensor that two shards have.
+/// The remedy for a tensor that two shards have.
 const ONE_CHECKPOINT: &str = "name only files that belong to one checkpoint";
-const WITHOUT_ALL_FILES: &str = "leave --all-files out, so that one checkpoint of the directory is \
-                                 read, or name the files";
+
+/// As [`ONE_CHECKPOINT`], where all files of a directory are read.
+fn without_all_files() -> String {
+    let option = option("all_files").on();
+    format!(
+        "leave {option} out, so that one checkpoint of the directory is read, or name the files"
+    )
+}
 
 /// The error for two tensors of the same name.
 fn repeated(shards: &[Shard], repeated: &RepeatedName, remedy: &str) -> Error {

@@ -11,7 +11,7 @@
 //! Values are looked at as they are stored, before a cast. Extents never end within an element of
 //! these types, so each full slot is looked at by itself.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::plan::{Extent, Plan};
 use crate::sync::Mutex;
 use safetensors::Dtype;
@@ -76,9 +76,10 @@ impl NonFinite {
         let more = if count > named.len() { ", and others" } else { "" };
         let tensors = if count == 1 { "1 tensor holds" } else { &format!("{count} tensors hold") };
         let sentence = format!(
-            "{tensors} values that are not finite: {}{more}; load without --check-finite if they are \
-             meant to be there",
-            named.join(", ")
+            "{tensors} values that are not finite: {}{more}; load without {} if they are meant \
+             to be there",
+            named.join(", "),
+            option("check_finite").on()
         );
         Error::new(ErrorKind::NotFinite, sentence)
     }

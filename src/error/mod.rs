@@ -13,9 +13,9 @@ mod size;
 
 pub use escaped::Escaped;
 pub use kind::ErrorKind;
-pub(crate) use redacted::redacted;
 pub use option::Interface;
 pub(crate) use option::option;
+pub(crate) use redacted::redacted;
 pub use redacted::shown;
 pub(crate) use size::Size;
 

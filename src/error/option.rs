@@ -52,6 +52,7 @@ enum Value {
     Any,
     On,
     Text(&'static str),
+    Number(usize),
 }
 
 /// Refers to the option of a loader that is called `name`, whatever its value.
@@ -70,15 +71,22 @@ impl OptionRef {
         Self { value: Value::Text(value), ..self }
     }
 
+    /// Refers to the option with this number.
+    pub const fn set_to_number(self, number: usize) -> Self {
+        Self { value: Value::Number(number), ..self }
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>, interface: Interface) -> fmt::Result {
         let name = self.name;
         match (interface, self.value) {
             (Interface::Library, Value::Text(value)) => write!(f, "the option {name}={value}"),
+            (Interface::Library, Value::Number(value)) => write!(f, "the option {name}={value}"),
             (Interface::Library, _) => write!(f, "the option {name}"),
             (Interface::Command, value) => {
                 write!(f, "--{}", name.replace('_', "-"))?;
                 match value {
                     Value::Text(value) => write!(f, " {value}"),
+                    Value::Number(value) => write!(f, " {value}"),
                     Value::Any | Value::On => Ok(()),
                 }
             }
@@ -88,6 +96,7 @@ impl OptionRef {
                     Value::Any => f.write_str("="),
                     Value::On => f.write_str("=True"),
                     Value::Text(value) => write!(f, "={value:?}"),
+                    Value::Number(value) => write!(f, "={value}"),
                 }
             }
         }
@@ -125,6 +134,9 @@ mod tests {
             assert_eq!([limit, verify, pin].map(|one| As(one, interface).to_string()), texts);
         }
         assert_eq!(As(option("header"), Interface::Python).to_string(), "headers=");
+        let engines = option("engines").set_to_number(3);
+        assert_eq!(As(engines, Interface::Python).to_string(), "engines=3");
+        assert_eq!(As(engines, Interface::Command).to_string(), "--engines 3");
         assert_eq!(limit.to_string(), "the option memory_limit");
     }
 }

@@ -15,7 +15,7 @@
 use super::loader::Loader;
 use super::rings::layout_of;
 use crate::device::cuda::{CufileDriver, GdsGpu, Layout, PROBE_BYTES, ProbeSample};
-use crate::error::{Result, Size};
+use crate::error::{Result, Size, option};
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
 use crate::source::{DirectFile, Downgrade, Source};
@@ -67,7 +67,8 @@ impl Loader {
         };
         match self.gds_gpus(plan, sources, requested) {
             Ok(gpus) => {
-                gpus.iter().try_for_each(GdsGpu::check_memory)?;
+                let root = &self.options.system_root;
+                gpus.iter().try_for_each(|gpu| gpu.check_memory(root))?;
                 Ok(LoadPath::Gds(gpus))
             }
             Err(why) if requested => {
@@ -89,9 +90,13 @@ impl Loader {
     ) -> Result<Vec<GdsGpu>, String> {
         let ordinals = ordinals(plan.devices())?;
         if self.checks_bytes() {
-            return Err("--verify compares with checksums of host memory, and --manifest and \
-                        --check-finite look at bytes in host memory"
-                .to_owned());
+            return Err(format!(
+                "{} compares with checksums of host memory, and {} and {} look at bytes in host \
+                 memory",
+                option("verify").on(),
+                option("manifest"),
+                option("check_finite").on()
+            ));
         }
         if !requested {
             check_worth_probing(plan.total_bytes(), &self.options.system_root)?;
@@ -114,7 +119,10 @@ impl Loader {
 fn ordinals(devices: &[Device]) -> Result<Vec<u32>, String> {
     let ordinals: Vec<u32> = devices.iter().filter_map(|device| device.ordinal()).collect();
     match ordinals.len() {
-        0 => Err("no tensor goes to a GPU; load with --device cuda".to_owned()),
+        0 => {
+            let option = option("device").set_to("cuda");
+            Err(format!("no tensor goes to a GPU; load with {option}"))
+        }
         gpus if gpus < devices.len() => Err("some tensors stay in host memory".to_owned()),
         _ => Ok(ordinals),
     }
@@ -187,7 +195,7 @@ mod tests {
     #[test]
     fn all_tensors_have_to_go_to_gpus() {
         assert_eq!(ordinals(&[Device::cuda(3), Device::cuda(0)]), Ok(vec![3, 0]));
-        assert!(ordinals(&[Device::Host]).unwrap_err().contains("--device cuda"));
+        assert!(ordinals(&[Device::Host]).unwrap_err().contains("the option device=cuda"));
         assert!(ordinals(&[Device::cuda(0), Device::Host]).unwrap_err().contains("host memory"));
     }
 

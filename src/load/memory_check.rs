@@ -6,7 +6,7 @@
 //! The error names what would fit: a memory limit, fewer engines, both, or the limit of the process
 //! that is needed at least. Each is found by the rule that the refused load did not meet.
 
-use crate::error::{Error, ErrorKind, Result, Size};
+use crate::error::{Error, ErrorKind, Result, Size, option};
 use crate::plan::LoadSizes;
 use crate::sys;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
@@ -135,9 +135,10 @@ struct Engines(usize);
 
 impl std::fmt::Display for Engines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let option = option("engines").set_to_number(self.0);
         match self.0 {
-            1 => f.write_str("set 1 engine (--engines 1)"),
-            engines => write!(f, "set at most {engines} engines (--engines {engines})"),
+            1 => write!(f, "set 1 engine ({option})"),
+            engines => write!(f, "set at most {engines} engines ({option})"),
         }
     }
 }

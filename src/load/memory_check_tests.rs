@@ -48,7 +48,8 @@ fn what_is_named_fits_and_nothing_is_denied_that_would_fit() {
             };
             let told = refused.to_string();
             let named_limit = number(&told, "set a memory limit of ").map(|mib| mib * MIB);
-            let named_engines = number(&told, "--engines ").map(|engines| engines as usize);
+            let named_engines =
+                number(&told, "the option engines=").map(|engines| engines as usize);
             let least = sizes(MemoryLimit::Bytes(2 * MIB));
             let limited = |bytes| sizes(MemoryLimit::Bytes(bytes));
             match (named_limit, named_engines) {

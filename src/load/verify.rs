@@ -11,7 +11,7 @@ use super::loader::Loader;
 use crate::checkpoint::{Checkpoint, Shard, TensorInfo};
 use crate::checks::{FiniteCheck, LoadChecks, NonFinite, Part, PartChecks, PartSink};
 use crate::checksum::crc64_nvme;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::Location;
 use crate::manifest::{CheckpointSums, Manifest};
 use crate::options::ReadPath;
@@ -93,11 +93,13 @@ impl Loader {
     /// manifest that does not match.
     pub(super) fn checks(&self, plan: &Arc<Plan>) -> Result<LoadChecks> {
         if self.checks_bytes() && self.options.read_path == ReadPath::Mapped {
-            return Err(Error::invalid_input(
+            return Err(Error::invalid_input(format!(
                 "the mapped read path hands out the file's own pages, which may change after they \
-                 were checked; use another read path, or load without --verify, --manifest and \
-                 --check-finite",
-            ));
+                 were checked; use another read path, or load without {}, {} and {}",
+                option("verify").on(),
+                option("manifest"),
+                option("check_finite").on()
+            )));
         }
         if self.verifies_sources() {
             check_whole(plan)?;
@@ -122,8 +124,11 @@ impl Loader {
         if !self.verifies_sources() {
             return Ok(());
         }
-        let sentence = "--verify needs whole objects, and ranges of objects were requested; read \
-                        them without it, or with a manifest, which has checksums of tensors";
+        let sentence = format!(
+            "{} needs whole objects, and ranges of objects were requested; read them without it, or \
+             with a manifest, which has checksums of tensors",
+            option("verify").on()
+        );
         Err(Error::invalid_input(sentence))
     }
 
@@ -132,8 +137,12 @@ impl Loader {
         if self.options.manifest.is_none() && !self.options.check_finite {
             return Ok(());
         }
-        let sentence = "a part of a tensor was requested, and --manifest and --check-finite need all \
-                        of it; read the whole tensor, or read the part without them";
+        let sentence = format!(
+            "a part of a tensor was requested, and {} and {} need all of it; read the whole tensor, \
+             or read the part without them",
+            option("manifest"),
+            option("check_finite").on()
+        );
         Err(Error::invalid_input(sentence))
     }
 
@@ -175,11 +184,12 @@ pub(super) fn corrupt(what: String, found: u64, expected: u64, origin: &str) -> 
 fn check_whole(plan: &Plan) -> Result<()> {
     let checkpoint = plan.checkpoint();
     if plan.tensor_count() < checkpoint.tensors().len() {
-        return Err(Error::invalid_input(
-            "--verify needs all tensors, as a checksum covers the whole file or object; load all \
-             tensors, load without --verify, or use a manifest with checksums of tensors (ringload \
-             sum, --manifest)",
-        ));
+        let (verify, manifest) = (option("verify").on(), option("manifest"));
+        return Err(Error::invalid_input(format!(
+            "{verify} needs all tensors, as a checksum covers the whole file or object; load all \
+             tensors, load without {verify}, or use a manifest with checksums of tensors (ringload \
+             sum, {manifest})"
+        )));
     }
     if !checkpoint.is_verifiable() {
         return Err(Error::invalid_input(
@@ -191,9 +201,11 @@ fn check_whole(plan: &Plan) -> Result<()> {
     match checkpoint.shards().iter().find(is_part) {
         None => Ok(()),
         Some(shard) => Err(Error::invalid_input(format!(
-            "{} cannot be verified with --verify: the index assigns some of its tensors to another \
-             shard, so not all of its bytes are loaded; use a manifest (ringload sum, --manifest)",
-            shard.location()
+            "{} cannot be verified with {}: the index assigns some of its tensors to another shard, \
+             so not all of its bytes are loaded; use a manifest (ringload sum, {})",
+            shard.location(),
+            option("verify").on(),
+            option("manifest")
         ))),
     }
 }

@@ -4,7 +4,7 @@
 use super::loader::Loader;
 use super::verify::corrupt;
 use crate::checks::{LoadChecks, Part, PartChecks, PartSink};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, option};
 use crate::location::Location;
 use crate::manifest::{Manifest, PartSum};
 use crate::source::Source;
@@ -112,11 +112,12 @@ impl RangeSums {
         }
         Err(Error::invalid_input(format!(
             "bytes {} to {} of {} were requested, and {} has checksums of whole tensors and headers \
-             alone; request whole tensors, or read without --manifest",
+             alone; request whole tensors, or read without {}",
             range.start,
             range.end,
             source.location(),
-            self.origin
+            self.origin,
+            option("manifest")
         )))
     }
 }

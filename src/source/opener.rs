@@ -6,7 +6,7 @@ use super::http::Client;
 use super::store::{ListDepth, ListEntry, Stores, anyscale};
 use super::traits::Source;
 use super::verify::local_sums;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{Location, ObjectUri, Scheme};
 use crate::options::RemoteOptions;
 use std::path::Path;
@@ -76,8 +76,10 @@ impl Opener {
                 let sentence = format!(
                     "{location} is a file without a checksum: there is no {location}.sha256, no line \
                      in a SHA256SUMS beside it, and no blob of the Hub's cache that is named by its \
-                     SHA-256; load it without --verify, or write a manifest with ringload sum and \
-                     load with --manifest"
+                     SHA-256; load it without {}, or write a manifest with ringload sum and load \
+                     with {}",
+                    option("verify").on(),
+                    option("manifest")
                 );
                 Err(Error::new(ErrorKind::Unsupported, sentence))
             }

@@ -14,6 +14,7 @@ mod cache;
 mod capi_headers;
 mod cuda_crate;
 mod cuda_numa;
+mod cuda_unified;
 mod fault_times;
 mod faults;
 mod kernels;
@@ -21,6 +22,7 @@ mod layers;
 mod lending_model;
 mod lent_memory;
 mod manifests;
+mod messages;
 mod public_api;
 mod round_trip;
 mod stand_in;
@@ -63,6 +65,8 @@ mod cuda;
 mod cuda_gds;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod docs;
+#[cfg(feature = "cli")]
+mod environment;
 #[cfg(feature = "cli")]
 mod fallbacks;
 #[cfg(all(feature = "cli", feature = "gcs"))]

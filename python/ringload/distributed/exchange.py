@@ -24,11 +24,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from math import prod
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._errors import CancelledError, Error, IoError
-from .._frameworks import torch_dtype_of
+from .._frameworks import packed_shape, torch_dtype_of
 from . import failure
 from .partition import Item
 
@@ -356,11 +355,7 @@ def _tensor_from_bytes(item: Item, memory: torch.Tensor) -> torch.Tensor:
         UnsupportedError: torch does not have the type.
     """
     elements = memory.view(torch_dtype_of(item.dtype, item.name))
-    shape = list(item.shape)
-    if item.nbytes > 0 and elements.numel() != prod(shape):
-        # torch packs two 4-bit elements into one of its elements.
-        shape[-1] = elements.numel() // prod(shape[:-1])
-    return elements.reshape(shape)
+    return elements.reshape(packed_shape(item.dtype, item.shape))
 
 
 def _aligned(offset: int) -> int:

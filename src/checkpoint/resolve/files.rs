@@ -1,10 +1,9 @@
 //! The files of a checkpoint, as resolving the locations collects them.
 
-use super::selection::{
-    DirectorySelection, SHARD_SUFFIX, check_variant, has_suffix, is_index, select, usual_names,
-};
+use super::file_name;
+use super::selection::{DirectorySelection, check_variant, is_index, select, usual_names};
 use crate::checkpoint::index::Index;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{Location, ObjectUri};
 use crate::options::CheckpointOptions;
 use crate::source::Opener;
@@ -87,9 +86,10 @@ impl Files {
             Location::Object(uri) => OsStr::new(uri.name()),
         };
         if self.options.all_files && is_index(name) {
+            let option = option("all_files").on();
             let sentence = format!(
-                "--all-files reads the files of a directory without its index, and {location} is an \
-                 index; leave --all-files out, or name the directory"
+                "{option} reads the files of a directory without its index, and {location} is an \
+                 index; leave {option} out, or name the directory"
             );
             return Err(Error::invalid_input(sentence));
         }
@@ -164,7 +164,8 @@ impl Files {
             let count = self.left_out.len() - first;
             tracing::info!(
                 "safetensors files in {directory} that are left out: {count}, such as {one}; \
-                 --all-files reads all files"
+                 {} reads all files",
+                option("all_files").on()
             );
         }
     }
@@ -192,8 +193,8 @@ fn key_of(location: &Location) -> Location {
 
 fn is_shard(location: &Location) -> bool {
     match location {
-        Location::File(path) => has_suffix(path.as_os_str(), SHARD_SUFFIX),
-        Location::Object(uri) => has_suffix(OsStr::new(uri.name()), SHARD_SUFFIX),
+        Location::File(path) => path.file_name().is_some_and(file_name::is_shard),
+        Location::Object(uri) => file_name::is_shard(OsStr::new(uri.name())),
     }
 }
 
@@ -205,7 +206,7 @@ fn web_hint(uri: &ObjectUri) -> &'static str {
             "; web servers do not list their files, so patterns do not work there: name the files, \
              their index, or the directory with a slash at its end"
         }
-        name if !has_suffix(OsStr::new(name), SHARD_SUFFIX) => {
+        name if !file_name::is_shard(OsStr::new(name)) => {
             "; the URL of a directory ends in a slash"
         }
         _ => "",

@@ -30,7 +30,7 @@ mod selection;
 
 pub(super) use files::{Files, IndexFile};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, option};
 use crate::location::Location;
 use crate::options::CheckpointOptions;
 use crate::source::Opener;
@@ -53,7 +53,8 @@ pub(super) fn resolve(
         return Err(Error::invalid_input(sentence));
     }
     if options.all_files && options.variant.is_some() {
-        let sentence = "--all-files reads every file and --variant only some; give one of them";
+        let (all, variant) = (option("all_files").on(), option("variant"));
+        let sentence = format!("{all} reads every file and {variant} only some; give one of them");
         return Err(Error::invalid_input(sentence));
     }
     let mut files = Files::new(options.clone());

@@ -8,7 +8,7 @@ use super::file_name::is_shard;
 use super::files::{Files, ShardNamedBy};
 use super::selection::{PATTERN_OPTIONS, is_index, malformed, no_match, usual_names};
 use crate::checkpoint::index::Index;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{Location, ObjectUri};
 use crate::source::Opener;
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ pub(super) fn add(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result
         return add_matches(files, opener, uri, names);
     }
     let name = OsStr::new(uri.name());
-    if is_index(name) || has_suffix(name, SHARD_SUFFIX) {
+    if is_index(name) || is_shard(name) {
         files.check_named(&Location::Object(uri.clone()))?;
     }
     if is_index(name) {
@@ -67,9 +67,10 @@ fn add_directory(files: &mut Files, opener: &Opener, uri: &ObjectUri) -> Result<
 /// [`Unsupported`](ErrorKind::Unsupported) if all files are wanted.
 fn add_unlisted(files: &mut Files, opener: &Opener, directory: &ObjectUri) -> Result<()> {
     if files.options.all_files {
+        let option = option("all_files").on();
         let sentence = format!(
-            "the server of {directory} does not list its files, so --all-files cannot find them; \
-             name the files instead, or leave --all-files out to read the index or model.safetensors"
+            "the server of {directory} does not list its files, so {option} cannot find them; name \
+             the files instead, or leave {option} out to read the index or model.safetensors"
         );
         return Err(Error::new(ErrorKind::Unsupported, sentence));
     }

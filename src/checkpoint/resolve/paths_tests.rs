@@ -186,7 +186,11 @@ fn a_directory_gives_one_checkpoint() {
             ErrorKind::InvalidCheckpoint,
             "has two complete sets of shards of \"model\"",
         ),
-        (vec![fp16], ErrorKind::NotFound, "are of a variant (\"fp16\"); choose one with --variant"),
+        (
+            vec![fp16],
+            ErrorKind::NotFound,
+            "are of a variant (\"fp16\"); choose one with the option variant",
+        ),
     ] {
         let (got, sentence) = refused(directory(&names).path());
         assert!(got == kind && sentence.contains(part), "{names:?}: {got:?} {sentence}");

@@ -1,16 +1,13 @@
 //! Selects the files to read of a directory, and the errors if there are none.
 
-use super::file_name::{FileKind, FileName, MAIN_STEMS};
+use super::file_name::{FileKind, FileName, MAIN_STEMS, is_shard};
 use crate::checkpoint::text::Quoted;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::Location;
 use crate::options::CheckpointOptions;
 use DirectorySelection::{Index, Shards};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-
-pub(super) const SHARD_SUFFIX: &str = ".safetensors";
 
 const MAX_VARIANTS_SHOWN: usize = 8;
 
@@ -83,8 +80,7 @@ pub(super) fn select<'a, N: AsRef<OsStr>>(
     options: &CheckpointOptions,
 ) -> Result<DirectorySelection<'a, N>> {
     if options.all_files {
-        let is_shard = |name: &&N| has_suffix(name.as_ref(), SHARD_SUFFIX);
-        let shards: Vec<_> = names.iter().filter(is_shard).collect();
+        let shards: Vec<_> = names.iter().filter(|name| is_shard(name.as_ref())).collect();
         return if shards.is_empty() { Err(empty(directory)) } else { Ok(Shards(shards)) };
     }
     let variant = options.variant.as_deref().unwrap_or("");
@@ -107,7 +103,7 @@ pub(super) fn select<'a, N: AsRef<OsStr>>(
 fn candidate<N: AsRef<OsStr>>(name: &N) -> Option<Candidate<'_, N>> {
     let parts = match name.as_ref().to_str() {
         Some(text) => FileName::parse(text)?,
-        None if has_suffix(name.as_ref(), SHARD_SUFFIX) => {
+        None if is_shard(name.as_ref()) => {
             FileName { stem: "", variant: "", kind: FileKind::Single }
         }
         None => return None,
@@ -200,8 +196,9 @@ fn incomplete<N>(directory: &Location, stem: &str, sets: &ShardSets<'_, N>) -> E
     let missing = (1..=count).find(|number| !numbers.contains(number)).unwrap_or(0);
     let sentence = format!(
         "the directory {directory} has {present} of the {count} shards of {}; shard {missing} is \
-         missing; finish the download, or load what is there with --all-files",
-        Quoted(stem)
+         missing; finish the download, or load what is there with {}",
+        Quoted(stem),
+        option("all_files").on()
     );
     Error::new(ErrorKind::NotFound, sentence)
 }
@@ -211,26 +208,26 @@ fn other_variants(directory: &Location, wanted: &str, variants: &BTreeSet<&str>)
     let named = variants.iter().filter(|variant| !variant.is_empty());
     let named: Vec<_> =
         named.take(MAX_VARIANTS_SHOWN).map(|variant| Quoted(variant).to_string()).collect();
-    let named = named.join(", ");
+    let (named, option) = (named.join(", "), option("variant"));
     let sentence = match (wanted, variants.contains(""), named.as_str()) {
         ("", ..) => format!(
             "all *.safetensors files in the directory {directory} are of a variant ({named}); choose \
-             one with --variant"
+             one with {option}"
         ),
         (_, true, "") => format!(
             "the directory {directory} has no *.safetensors file of the variant {}, only files \
-             without a variant; leave --variant out",
+             without a variant; leave {option} out",
             Quoted(wanted)
         ),
         (_, true, _) => format!(
             "the directory {directory} has no *.safetensors file of the variant {}; there are files \
-             without a variant and files of other variants ({named}); leave --variant out, or name \
+             without a variant and files of other variants ({named}); leave {option} out, or name \
              another one",
             Quoted(wanted)
         ),
         (_, false, _) => format!(
             "the directory {directory} has no *.safetensors file of the variant {}, only of other \
-             variants ({named}); name one of these with --variant",
+             variants ({named}); name one of these with {option}",
             Quoted(wanted)
         ),
     };
@@ -252,9 +249,10 @@ pub(super) fn check_variant(
     if own == Some(wanted) {
         return Ok(());
     }
+    let option = option("variant");
     let sentence = format!(
-        "--variant chooses among the files of a directory, and {location} is a file that is not of \
-         the variant {}; leave --variant out, or name the directory",
+        "{option} chooses among the files of a directory, and {location} is a file that is not of \
+         the variant {}; leave {option} out, or name the directory",
         Quoted(wanted)
     );
     Err(Error::invalid_input(sentence))
@@ -264,11 +262,6 @@ pub(super) fn check_variant(
 pub(super) fn is_index(name: &OsStr) -> bool {
     let name = name.to_str().and_then(FileName::parse);
     name.is_some_and(|name| name.kind == FileKind::Index)
-}
-
-/// Whether `name` is longer than `suffix` and ends with it.
-pub(super) fn has_suffix(name: &OsStr, suffix: &str) -> bool {
-    name.len() > suffix.len() && name.as_bytes().ends_with(suffix.as_bytes())
 }
 
 /// The error of a directory without shards.
