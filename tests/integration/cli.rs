@@ -342,8 +342,8 @@ fn the_command_c_and_python_have_the_same_options() {
     let typed = typed.map(|(name, _)| name.to_owned()).chain(["device".to_owned()]);
     assert_eq!(typed.collect::<BTreeSet<_>>(), expected);
     let signature = source("python/src/loader.rs").unwrap();
-    let signature = between(&signature, "        *, device", "))]");
-    let named = format!("device{signature}").replace('\n', "");
+    let signature = between(&signature, "text_signature = \"(*, device", ")\")]");
+    let named = format!("device{signature}").replace("\\\n", "");
     let named = named.split(", ").filter_map(|own| own.trim().split_once('='));
     assert_eq!(named.map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>(), expected);
 }
