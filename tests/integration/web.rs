@@ -327,6 +327,18 @@ fn proxies_of_the_environment_are_used() {
     });
     assert_eq!(proxy.served(), of_both);
 
+    // Users name hosts with their ports, as Python and Go programs take them.
+    let port = plain.port();
+    assert_loads(&plain.url(""), |command| {
+        command.env("http_proxy", &address).env("NO_PROXY", format!("x:1, 127.0.0.1:{port}"));
+    });
+    assert_eq!(proxy.served(), of_both);
+    assert_loads(&plain.url(""), |command| {
+        command.env("http_proxy", &address).env("NO_PROXY", format!("127.0.0.1:1,7.0.0.1:{port}"));
+    });
+    let of_others = proxy.served();
+    assert!(of_others > of_both);
+
     // A proxy that refuses connections is named, and not the server.
     let nobody = format!("http://u:s3cret@127.0.0.1:{}", free_port());
     for (name, url) in [("http_proxy", &plain.url("")), ("https_proxy", &tls_url)] {
@@ -346,7 +358,7 @@ fn proxies_of_the_environment_are_used() {
         assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
         assert!(refused.stderr.contains("proxy"), "{refused:#?}");
     }
-    assert_eq!(proxy.served(), of_both);
+    assert_eq!(proxy.served(), of_others);
 }
 
 /// `localhost` has two addresses on most machines, of which only one is listened on here.

@@ -57,7 +57,7 @@ struct SecureConnector {
 impl Connector {
     /// A connector with `options`.
     pub fn new(options: RemoteOptions) -> Self {
-        let proxies = Arc::new(proxies(&options));
+        let proxies = Arc::new(Proxies::of(&options));
         let plain = ProxyConnector { tcp: TcpConnector::default(), proxies };
         Self { plain, options, secure: Mutex::default() }
     }
@@ -104,9 +104,49 @@ impl Connector {
     }
 }
 
+/// The proxies that the environment configures.
+struct Proxies {
+    matcher: Matcher,
+    /// The hosts of `NO_PROXY` that have a port, which the matcher does not know.
+    direct: Vec<(String, u16)>,
+}
+
+impl Proxies {
+    fn of(options: &RemoteOptions) -> Self {
+        let direct = either(options, "NO_PROXY").unwrap_or_default();
+        let direct = direct.split(',').filter_map(|entry| {
+            let (host, port) = entry.trim().rsplit_once(':')?;
+            let host = host.trim_matches(['[', ']']).trim_start_matches('.');
+            Some((host.to_ascii_lowercase(), port.parse().ok()?))
+        });
+        Self { direct: direct.collect(), matcher: matcher(options) }
+    }
+
+    /// Whether `NO_PROXY` names the port of `to`, and its host or a domain that the host is in.
+    fn names_port_of(&self, to: &Uri) -> bool {
+        let host = to.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+        let port = port_of(to);
+        self.direct.iter().any(|(name, direct)| {
+            let before = host.strip_suffix(name.as_str());
+            *direct == port
+                && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        })
+    }
+}
+
+/// The variable `name`, in capitals or else in small letters.
+fn either(options: &RemoteOptions, name: &str) -> Option<String> {
+    options.env(name).or_else(|| options.env(&name.to_ascii_lowercase()))
+}
+
+/// The port of a URL, which the scheme tells where the URL does not.
+fn port_of(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
+}
+
 /// The proxies that the environment configures, with the variables and rules of curl.
-fn proxies(options: &RemoteOptions) -> Matcher {
-    let either = |name: &str| options.env(name).or_else(|| options.env(&name.to_ascii_lowercase()));
+fn matcher(options: &RemoteOptions) -> Matcher {
+    let either = |name| either(options, name);
     let mut matcher = Matcher::builder();
     if let Some(all) = either("ALL_PROXY") {
         matcher = matcher.all(all);
@@ -132,7 +172,7 @@ fn proxies(options: &RemoteOptions) -> Matcher {
 #[derive(Clone)]
 struct ProxyConnector {
     tcp: TcpConnector,
-    proxies: Arc<Matcher>,
+    proxies: Arc<Proxies>,
 }
 
 impl ProxyConnector {
@@ -144,7 +184,8 @@ impl ProxyConnector {
             || host.eq_ignore_ascii_case("[fd00:ec2::254]")
             || host.eq_ignore_ascii_case("[fd00:ec2::23]")
             || host.eq_ignore_ascii_case("metadata.google.internal");
-        if is_metadata { None } else { self.proxies.intercept(to) }
+        let is_direct = is_metadata || self.proxies.names_port_of(to);
+        if is_direct { None } else { self.proxies.matcher.intercept(to) }
     }
 }
 
@@ -236,11 +277,7 @@ impl Service<Uri> for TcpConnector {
         let tcp = self.clone();
         Box::pin(async move {
             let host = to.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            let port = to.port_u16().unwrap_or(match to.scheme_str() {
-                Some("https") => 443,
-                _ => 80,
-            });
-            let stream = tcp.connect(&host, port).await?;
+            let stream = tcp.connect(&host, port_of(&to)).await?;
             stream.set_nodelay(true)?;
             Ok(if tcp.below_tls { Socket::below_tls(stream) } else { Socket::plain(stream) })
         })
