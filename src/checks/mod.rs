@@ -38,6 +38,11 @@ impl LoadChecks {
         self.verifiers.get(source)?.as_ref()
     }
 
+    /// Whether the bytes of the source with this index are taken in their order.
+    pub fn in_order(&self, source: usize) -> bool {
+        self.verifier(source).is_some() || self.digests.get(source).is_some()
+    }
+
     /// Adds the `bytes` of the source with this index from `offset`, which belong to `list` of the
     /// parts. May wait until the bytes before them were added, or until `stop` is set.
     ///

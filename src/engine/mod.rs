@@ -13,6 +13,10 @@
 //! An engine runs [`Job::depth`] read tasks, which is its queue depth. The read tasks of all engines
 //! take reads from one shared [`Work`], so the engines balance by themselves.
 //!
+//! Where a SHA-256 of a file is computed, the bytes of a read wait, in a task of their own, until all
+//! bytes before them were hashed. The read task goes on, as far as the ring has memory, so the files
+//! that follow are read and hashed meanwhile, each by one engine at a time.
+//!
 //! The full slots of a GPU's tensors go to its [`DeviceTransfer`](crate::device::DeviceTransfer),
 //! which has threads of its own, so an engine never waits for a GPU.
 //!

@@ -7,13 +7,14 @@ use super::waits::EngineWaits;
 use super::work::{ChunkRead, NextStep, Work};
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::ring::{Ring, RingUsage};
-use crate::source::{Access, Backend, Reader};
+use crate::source::{Access, Backend, ChecksumVerifier, Reader};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// How many readers an engine keeps open. A checkpoint is read shard by shard, so few sources are in
 /// use at once.
@@ -62,18 +63,22 @@ impl Engine {
         }
     }
 
-    async fn run(&self) -> Result<()> {
+    async fn run(self: &Rc<Self>) -> Result<()> {
+        let mut in_order = JoinSet::new();
         while !self.shared.is_cancelled() {
             let next = match self.next() {
                 NextStep::Wait { ring, .. } => self.wait_for_memory(ring).await?,
                 next => next,
             };
             match next {
-                NextStep::Read(read) => self.read(read).await?,
+                NextStep::Read(read) => self.read(read, &mut in_order).await?,
                 NextStep::Deliver(completion) => self.shared.queue.push(completion),
                 NextStep::Wait { .. } => {}
                 NextStep::Finished => break,
             }
+        }
+        while let Some(ended) = in_order.join_next().await {
+            ended.map_err(|_| Error::new(ErrorKind::Io, "a read panicked; this is a bug"))?;
         }
         Ok(())
     }
@@ -89,16 +94,34 @@ impl Engine {
         next
     }
 
-    async fn read(&self, read: ChunkRead) -> Result<()> {
+    /// Performs a read. Where its bytes may have to wait for those before them, a task of `in_order`
+    /// does the rest, so that other files are read and hashed meanwhile.
+    async fn read(self: &Rc<Self>, read: ChunkRead, in_order: &mut JoinSet<()>) -> Result<()> {
         let ChunkRead { source: index, chunk, window, lead_bytes, part_list, ticket } = read;
         let reader = self.reader(index)?;
         let source = &*self.shared.job.sources[index];
-        let mut window = fill(&self.shared, source, &*reader, chunk, window).await?;
+        let window = fill(&self.shared, source, &*reader, chunk, window).await?;
+        let read = ChunkRead { source: index, chunk, window, lead_bytes, part_list, ticket };
+        if !self.checks_in_order(index) {
+            return self.complete(read, &*reader).await;
+        }
+        let engine = Rc::clone(self);
+        in_order.spawn_local(async move {
+            if let Err(error) = engine.complete(read, &*reader).await {
+                engine.shared.fail(error);
+            }
+        });
+        Ok(())
+    }
+
+    /// Checks the bytes of a read whose window is filled, and delivers what it completes.
+    async fn complete(&self, read: ChunkRead, reader: &dyn Reader) -> Result<()> {
+        let ChunkRead { source: index, chunk, mut window, lead_bytes, part_list, ticket } = read;
         let offset = chunk.offset_bytes + lead_bytes as u64;
         let bytes = &window.filled_bytes()[lead_bytes..chunk.want_bytes];
         self.check((index, part_list), offset, bytes).await?;
         reader.filled(&mut window, chunk.offset_bytes);
-        if !source.is_remote() {
+        if !self.shared.job.sources[index].is_remote() {
             self.shared.stats.backend(self.access.backend.kind());
         }
         if let Some(completion) = self.work.complete(ticket, window)? {
@@ -108,14 +131,21 @@ impl Engine {
         Ok(())
     }
 
+    /// The verifier of a source whose readers do not verify what they receive.
+    fn verifier(&self, source: usize) -> Option<&ChecksumVerifier> {
+        let verifier = self.shared.checks[source].as_deref();
+        verifier.filter(|_| !self.shared.job.sources[source].verifies_reads())
+    }
+
+    /// Whether the bytes of a source are checked in their order.
+    fn checks_in_order(&self, source: usize) -> bool {
+        self.verifier(source).is_some() || self.shared.job.checks.in_order(source)
+    }
+
     /// Gives the `bytes` of a source from `offset`, which no other read has, to the checks of the load.
     async fn check(&self, of: (usize, usize), offset: u64, bytes: &[u8]) -> Result<()> {
-        let Shared { job, stop, checks, .. } = &*self.shared;
-        let (source, _) = of;
-        // Readers of objects verify what they receive.
-        if let Some(verifier) = &checks[source]
-            && !job.sources[source].verifies_reads()
-        {
+        let Shared { job, stop, .. } = &*self.shared;
+        if let Some(verifier) = self.verifier(of.0) {
             verifier.add_read(offset, bytes, stop).await?;
         }
         job.checks.add(of, offset, bytes, stop).await

@@ -8,7 +8,7 @@ use crate::locations::Locations;
 use crate::options::{self, ReadOptions};
 use crate::output;
 
-/// Print a manifest of checksums, for 'load --manifest'.
+/// Print a manifest of checksums, for load --manifest.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
