@@ -132,6 +132,16 @@ impl Loader {
         Err(Error::invalid_input(sentence))
     }
 
+    /// Fails if anything is to be checked: downloads are not.
+    pub(super) fn check_unverified_download(&self) -> Result<()> {
+        if !self.checks_bytes() {
+            return Ok(());
+        }
+        let sentence = "a download cannot be verified; load its files with --verify or --manifest \
+                        when it is complete";
+        Err(Error::invalid_input(sentence))
+    }
+
     /// Fails if tensors are to be checked: parts of them cannot be.
     pub(super) fn check_takes_parts(&self) -> Result<()> {
         if self.options.manifest.is_none() && !self.options.check_finite {

@@ -141,6 +141,25 @@ fn damage_is_found_by_a_manifest_with_sha_256_too() {
     finds_damage(&model, model.path(), &model.files[1], &options, says);
 }
 
+/// The CRCs of a manifest may be right by design of a forger; its SHA-256 is compared, too, where all of
+/// a file is loaded.
+#[test]
+fn another_sha_256_in_a_manifest_is_found_in_whole_loads() {
+    let model = Shards::new();
+    let manifest = model.sum(&["--sha256"]);
+    let right = fs::read_to_string(&manifest).unwrap();
+    let sum = sha256(&fs::read(&model.files[1]).unwrap());
+    let digit = if sum.starts_with('0') { "1" } else { "0" };
+    fs::write(&manifest, right.replace(&sum, &format!("{digit}{}", &sum[1..]))).unwrap();
+    for way in WAYS {
+        let manifest = ["--manifest", manifest.to_str().unwrap()];
+        let told = load(model.path(), &[way, &manifest].concat()).failure().replace('\n', " ");
+        assert!(told.contains("model-00002-of-00002.safetensors is corrupt"), "{told}");
+        assert!(told.contains("the SHA-256 of its bytes is"), "{told}");
+        load(model.path(), &[way, &manifest, &["--tensors", "t2*"]].concat()).quiet_success();
+    }
+}
+
 #[test]
 fn damage_is_found_by_sha256sums_as_the_program_writes_it() {
     for tag in [&[][..], &["--tag"], &["--binary"]] {

@@ -37,7 +37,7 @@ pub struct Staging {
 
 impl Staging {
     pub fn open(loader: &Loader, directory: &Path) -> Result<Self> {
-        loader.check_not_verifying()?;
+        loader.check_unverified_download()?;
         if fs::metadata(directory).is_ok_and(|found| !found.is_dir()) {
             let shown = directory.display();
             let sentence = format!("cannot download to {shown}: it is a file; name a directory");
