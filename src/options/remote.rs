@@ -1,6 +1,6 @@
 //! Options for object stores and web servers.
 
-use super::environment::{Env, environment, in_variable, set_or_variable};
+use super::environment::{Env, environment, set_or_variable};
 use super::parse::{invalid, one_of, parse_flag};
 use crate::error::{Error, Result};
 use http::{HeaderName, HeaderValue};
@@ -187,8 +187,10 @@ impl RemoteOptions {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable that does not parse.
     pub fn in_force(&self) -> Result<Self> {
         let pin = self.pin_in_force()?;
-        let (name, env) = (Self::UNPINNED_VARIABLE, |name: &str| self.env(name));
-        let unpinned = set_or_variable(self.unpinned, name, parse_flag, env)?;
+        let unpinned = match self.unpinned {
+            Some(unpinned) => unpinned,
+            None => self.own_env_flag(Self::UNPINNED_VARIABLE)?,
+        };
         Ok(Self { pin: Some(pin), unpinned: Some(unpinned), ..self.clone() })
     }
 
@@ -219,13 +221,12 @@ impl RemoteOptions {
         Self { env: Arc::new(env), ..Self::default() }
     }
 
-    /// Returns the flag in a variable of ringload's own; `None` if it is not set.
+    /// Returns the flag in a variable of ringload's own; false if it is not set.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if it is not a flag.
-    pub fn own_env_flag(&self, name: &str) -> Result<Option<bool>> {
-        let flag = self.env(name).map(|text| parse_flag(&text));
-        flag.transpose().map_err(|error| in_variable(name, &error))
+    pub fn own_env_flag(&self, name: &str) -> Result<bool> {
+        set_or_variable(None, name, parse_flag, |name: &str| self.env(name))
     }
 
     /// Returns whether the variable `name` of another program is `1`, `true`, `yes` or `on`; `None` if

@@ -222,7 +222,7 @@ mod tests {
                 .flat_map(|start| start..start + element_bits)
                 .collect();
             let eight_of_a_byte =
-                |eight: &[u64]| eight[0] % 8 == 0 && eight.iter().zip(eight[0]..).all(|(a, b)| *a == b);
+                |eight: &[u64]| eight[0].is_multiple_of(8) && eight.iter().zip(eight[0]..).all(|(a, b)| *a == b);
             let whole = bits.len().is_multiple_of(8) && bits.chunks(8).all(eight_of_a_byte);
             match Runs::new(&shape, element_bits, &picks) {
                 Ok(runs) => {

@@ -57,7 +57,7 @@ impl Azure {
     /// unusable one.
     pub fn new(options: &RemoteOptions, uri: &ObjectUri) -> Result<Self> {
         let mut account = Account::of(options)?;
-        let anonymous = if options.own_env_flag(ANONYMOUS)? == Some(true) {
+        let anonymous = if options.own_env_flag(ANONYMOUS)? {
             account.secret = None;
             Some(format!("{ANONYMOUS} is set"))
         } else if account.has_tls() {

@@ -64,8 +64,8 @@ impl Gcs {
         let base = base(options)?;
         let is_google = is_google(&base);
         let chosen = match options.own_env_flag(ANONYMOUS)? {
-            Some(true) => Some(ANONYMOUS),
-            _ => Some(ANONYMOUS_OF_RUNAI).filter(|name| options.env_flag(name) == Some(true)),
+            true => Some(ANONYMOUS),
+            false => Some(ANONYMOUS_OF_RUNAI).filter(|name| options.env_flag(name) == Some(true)),
         };
         let anonymous = match chosen {
             Some(name) => Some(format!("{name} is set")),
