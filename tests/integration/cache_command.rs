@@ -301,6 +301,10 @@ fn a_fetch_that_got_nothing_leaves_nothing() {
     let told = failed.stderr;
     assert!(told.contains("403") && !told.contains("goes on from there"), "{told}");
     assert!(told.contains("marks its ETag as weak (W/) and sends no Last-Modified"), "{told}");
+    assert!(!to.exists(), "something is left over");
+    // A directory that was there stays.
+    fs::create_dir(&to).unwrap();
+    assert_eq!(run(fetch(&[&server.url(), "--to"]).arg(&to)).status.code(), Some(1));
     assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "something is left over");
 }
 

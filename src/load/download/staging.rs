@@ -29,6 +29,8 @@ pub struct Staging {
     /// The staging directory.
     pub files: Arc<OpenDirectory>,
     target: OpenDirectory,
+    /// Whether the directory was made for this download.
+    is_new: bool,
     /// Whether the download has not begun and no other one has left anything.
     pub is_disposable: bool,
     /// `None` where the file system has no locks.
@@ -44,6 +46,7 @@ impl Staging {
             return Err(Error::invalid_input(sentence));
         }
         let fail = |cause| Error::from_io(format_args!("create {}", directory.display()), cause);
+        let is_new = !directory.exists();
         fs::create_dir_all(directory).map_err(fail)?;
         let lock = File::open(directory).and_then(|file| file.lock().map(|()| file)).ok();
         let staging = directory.join(STAGING);
@@ -71,7 +74,7 @@ impl Staging {
             .cache_validate(CacheValidate::Always)
             .cache_waits_for_disk(true);
         let directory = directory.to_owned();
-        Ok(Self { directory, loader, files, target, is_disposable, _lock: lock })
+        Ok(Self { directory, loader, files, target, is_new, is_disposable, _lock: lock })
     }
 
     /// Creates the empty file that is to become target `number`.
@@ -193,6 +196,9 @@ impl Drop for Staging {
             }
         }
         self.remove_empty();
+        if self.is_new {
+            let _ = fs::remove_dir(&self.directory); // unless something is in it
+        }
     }
 }
 
