@@ -117,9 +117,9 @@ fn fragment(rng: &mut Rng, choices: &[&str]) -> String {
 }
 
 impl Draft {
-    /// The draft of a valid file.
+    /// The draft of a file, which mostly is valid.
     fn valid(rng: &mut Rng) -> Self {
-        let (mut entries, mut end) = (Vec::new(), 0);
+        let (mut entries, mut end) = (Vec::new(), 0_usize);
         for number in 0..[0, 1, 1, 2, 2, 3, 4, 7][rng.usize(..8)] {
             let dtype = DTYPES[rng.usize(..DTYPES.len())];
             let mut shape: Vec<_> =
@@ -127,8 +127,13 @@ impl Draft {
             if dtype.bitsize() < 8 {
                 shape.push(4);
             }
-            let begin = end;
-            end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            // A hole or an overlap, after which everything fits again.
+            let begin = match rng.u8(..48) {
+                0 => end + 1,
+                1 => end.saturating_sub(1),
+                _ => end,
+            };
+            end = begin + shape.iter().product::<usize>() * dtype.bitsize() / 8;
             let mut key = fragment(rng, &NAMES[..7]);
             key.insert_str(1, &number.to_string());
             let fields = [

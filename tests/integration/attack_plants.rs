@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::scope;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plant {
@@ -39,8 +40,14 @@ impl Plant {
 
     /// Puts this at `path`; what is there gets another name. False if the kernel refuses it.
     pub fn put(self, path: &Path, victim: &Path) -> bool {
-        let _ = fs::rename(path, path.with_extension("away"));
+        let _ = fs::rename(path, away(path));
         self.make(path, victim)
+    }
+
+    /// Removes what was put at `path`, and puts back what was there.
+    pub fn undo(path: &Path) {
+        let _ = fs::remove_file(path);
+        let _ = fs::rename(away(path), path);
     }
 
     fn make(self, path: &Path, victim: &Path) -> bool {
@@ -63,17 +70,36 @@ impl Plant {
 
     /// Puts this in the place of `path`, and what was there back.
     pub fn alternate(self, path: &Path, victim: &Path) {
-        let away = PathBuf::from(format!("{}.away", path.display()));
-        let _ = fs::rename(path, &away);
-        self.make(path, victim);
-        let _ = fs::remove_file(path);
-        let _ = fs::rename(&away, path);
+        self.put(path, victim);
+        Self::undo(path);
     }
 
     /// Lets two paths change places at once.
     pub fn exchange(one: &Path, two: &Path) {
         let _ = renameat2(AT_FDCWD, one, AT_FDCWD, two, RenameFlags::RENAME_EXCHANGE);
     }
+}
+
+/// The name of what was at `path`.
+fn away(path: &Path) -> PathBuf {
+    let path: PathBuf = path.components().collect();
+    format!("{}.away", path.display()).into()
+}
+
+/// Calls `begin` at some instant of the next download to `directory`, and `end` a little later.
+pub fn during_download(directory: &Path, begin: impl FnOnce(), end: impl FnOnce()) {
+    let began = Instant::now();
+    while !directory.join(".ringload-download").exists() {
+        if began.elapsed() > Duration::from_millis(300) {
+            return; // perhaps there is none any more
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let pause = || std::thread::sleep(Duration::from_millis(fastrand::u64(0..70)));
+    pause();
+    begin();
+    pause();
+    end();
 }
 
 /// Runs `attack` with the credentials of the attacker.

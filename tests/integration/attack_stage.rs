@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The contents that a directory has: permissions, owner, time and content of each path.
@@ -48,23 +49,40 @@ pub struct Shared {
     pub model: Model,
     pub server: FaultServer,
     cache: tempfile::TempDir,
+    /// A cache that ringload itself has made, of other bytes with the same ETag.
+    pub forged: tempfile::TempDir,
 }
 
 pub fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
         let model = Model::new(&[900_000, 17]);
-        let file = model.file.clone();
+        let (file, mut evil) = (model.file.clone(), model.file.clone());
+        let data = model.data_offset();
+        evil[data..].iter_mut().for_each(|byte| *byte = !*byte);
+        let is_evil = Arc::new(AtomicBool::new(true));
+        let serves_evil = Arc::clone(&is_evil);
         let index = r#"{"weight_map":{"t0":"sub/a.safetensors"}}"#;
         let server = FaultServer::start(Vec::new(), move |_, request| {
             let is_index = request.target.ends_with("json");
-            reply(request, if is_index { index.as_bytes() } else { &file })
+            let object = if serves_evil.load(Ordering::Relaxed) { &evil } else { &file };
+            let reply = reply(request, if is_index { index.as_bytes() } else { object });
+            if request.target.contains("bare") { reply.without("ETag") } else { reply }
         });
-        let cache = tempfile::tempdir().unwrap();
-        let mut fetch = ringload();
-        fetch.args(["fetch", &server.url(), "--cache-dir"]).arg(cache.path());
-        run(&mut fetch).quiet_success();
-        Shared { model, server, cache }
+        let fetched = || {
+            let cache = tempfile::tempdir().unwrap();
+            let mut fetch = ringload();
+            fetch.args(["fetch", &server.url(), "--cache-dir"]).arg(cache.path());
+            run(&mut fetch).quiet_success();
+            cache
+        };
+        let forged = fetched();
+        for path in contents(forged.path()).into_keys().chain([forged.path().to_owned()]) {
+            set_mode(&path, 0o755);
+        }
+        is_evil.store(false, Ordering::Relaxed);
+        let cache = fetched();
+        Shared { model, server, cache, forged }
     })
 }
 
@@ -206,10 +224,10 @@ impl Stage {
         }
     }
 
-    pub fn fetch(&self, location: &str) -> Finished {
+    pub fn fetch(&self, location: &str, options: &[&str]) -> Finished {
         let mut command = ringload();
         command.args(["fetch", location, "--to"]).arg(self.open());
-        let fetched = run(&mut command);
+        let fetched = run(command.args(options));
         fetched.assert_no_panic();
         self.assert_unharmed();
         fetched
@@ -217,7 +235,7 @@ impl Stage {
 
     /// Downloads the object, which has to fail or to deliver the file.
     pub fn download(&self, location: &str, name: &str) {
-        let fetched = self.fetch(location);
+        let fetched = self.fetch(location, &[]);
         if !fetched.status.success() {
             fetched.failure();
             return;

@@ -8,7 +8,7 @@
 //!
 //! `tests/run.sh --full` runs all attacks, and the default size some of them. They need root.
 
-use crate::attack_plants::{Plant, as_attacker, race};
+use crate::attack_plants::{Plant, as_attacker, during_download, race};
 use crate::attack_stage::{Stage, cache_paths, set_mode, shared};
 use crate::common::seccomp::is_root;
 use crate::common::{is_full, skip};
@@ -60,6 +60,40 @@ fn what_was_planted_before_the_permissions_were_repaired() {
         stage.assert_private();
         planted
     });
+}
+
+/// The forger knows how entries are made, and has put one into the cache while it was open to everyone.
+#[test]
+fn what_is_forged_is_not_loaded() {
+    let paths = if is_root() { cache_paths() } else { Vec::new() };
+    let modes = [0o700, 0o755, 0o777];
+    let attacks: Vec<_> =
+        modes.iter().flat_map(|mode| paths.iter().map(move |path| (*mode, path))).collect();
+    each("forged entries", &attacks, |&(mode, path)| {
+        let stage = Stage::new(format!("forged {path:?}, {mode:o}"), 0o777);
+        stage.fill_cache();
+        stage.set_modes(0o777, 0o666);
+        let planted = as_attacker(|| {
+            let at = stage.cache().join(path);
+            let _ = fs::rename(&at, stage.open().join("away"));
+            copy(&shared().forged.path().join(path), &at, mode)
+        });
+        set_mode(&stage.open(), 0o755);
+        stage.set_modes(0o755, 0o600);
+        stage.use_cache(&[]);
+        planted
+    });
+}
+
+/// Copies what is at `from` with these permissions, as the user of the thread. False if nothing is there.
+fn copy(from: &Path, to: &Path, mode: u32) -> bool {
+    if !from.is_dir() {
+        let bytes = fs::read(from).unwrap_or_default();
+        return from.exists() && fs::write(to, bytes).map(|()| set_mode(to, mode & 0o666)).is_ok();
+    }
+    let is_made = fs::create_dir(to).map(|()| set_mode(to, mode)).is_ok();
+    let names = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name());
+    is_made && names.fold(true, |all, name| copy(&from.join(&name), &to.join(&name), mode) && all)
 }
 
 /// As in /tmp: everyone may put things there, and remove only their own ones.
@@ -197,14 +231,21 @@ fn races_while_the_victim_works() {
                         plant.alternate(file, &victim);
                     });
                 }),
-                Race::Staging => Plant::exchange(&open.join(".ringload-download"), &own),
+                Race::Staging => {
+                    let swap = || Plant::exchange(&open.join(".ringload-download"), &own);
+                    during_download(&open, swap, swap);
+                }
                 Race::Target => Plant::LinkToFile.alternate(&open.join("x.safetensors"), &victim),
-                Race::Subdirectory => Plant::LinkToDirectory.alternate(&open.join("sub"), &victim),
+                Race::Subdirectory => {
+                    let sub = open.join("sub");
+                    let link = || drop(Plant::LinkToDirectory.put(&sub, &victim));
+                    during_download(&open, link, || Plant::undo(&sub));
+                }
             },
             || work(&stage, kind, is_cache),
         );
         eprintln!("{kind:?}: {changes} changes");
-        changes > 100
+        changes > 3
     });
 }
 
@@ -222,9 +263,15 @@ fn work(stage: &Stage, kind: Race, is_cache: bool) {
             stage.load(options);
             continue;
         }
-        let index = format!("{}/model.safetensors.index.json", shared().server.origin());
+        let origin = shared().server.origin();
         // What the attacker puts in the place of the result later is no success.
-        let location = if kind == Race::Subdirectory { index } else { shared().server.url() };
-        stage.fetch(&location);
+        match kind {
+            Race::Subdirectory => {
+                stage.fetch(&format!("{origin}/model.safetensors.index.json"), &[])
+            }
+            // The cache cannot have an object without validators: the download has a file for it.
+            Race::Staging => stage.fetch(&format!("{origin}/bare.safetensors"), &["--unpinned"]),
+            _ => stage.fetch(&shared().server.url(), &[]),
+        };
     }
 }

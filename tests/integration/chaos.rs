@@ -43,7 +43,7 @@ fn seeds() -> Range<u64> {
     if is_long() {
         0..1000
     } else if is_full() {
-        0..40
+        0..100
     } else {
         0..8
     }
@@ -81,7 +81,7 @@ fn loads_from_a_bad_server_deliver_one_version_or_an_error() {
     });
     let outcomes = outcomes.0.into_inner().unwrap();
     eprintln!("{seeds:?} in {:.0} s: {outcomes:?}", began.elapsed().as_secs_f64());
-    if seeds.end - seeds.start >= 40 {
+    if seeds.end - seeds.start >= 100 {
         // If nearly all loads ended in the same way, the campaign would show little.
         let all: u64 =
             outcomes.iter().filter(|(name, _)| name.starts_with("bad")).map(|(_, n)| n).sum();
@@ -116,7 +116,8 @@ impl<'a> Play<'a> {
         let origin = server.origin();
         for _ in 0..scene.rounds {
             // Most kills come early, when the headers and the first pages are on their way.
-            let kill = scene.kills.then(|| Duration::from_millis(2 << rng.u32(..9)));
+            let kill =
+                (scene.kills && rng.u8(..3) > 0).then(|| Duration::from_millis(2 << rng.u32(..9)));
             self.load(Phase::Bad, &origin, kill.map(|most| most.mul_f64(rng.f64())));
         }
         if scene.cached {
@@ -185,7 +186,10 @@ impl<'a> Play<'a> {
         if files.is_empty() {
             return false;
         }
-        let file = &files[rng.usize(..files.len())];
+        // The largest file has the object's bytes.
+        let largest = files.iter().max_by_key(|file| file.metadata().map_or(0, |file| file.len()));
+        let any = &files[rng.usize(..files.len())];
+        let file = largest.filter(|_| rng.bool()).unwrap_or(any);
         let mut bytes = fs::read(file).unwrap();
         match rng.u8(..4) {
             0 => bytes.truncate(rng.usize(..bytes.len())),

@@ -84,7 +84,7 @@ fn wrong_range(rng: &mut Rng, request: &Request, right: Reply, file: &[u8]) -> R
     };
     let (last, total) = (last.min(file.len() - 1), file.len());
     let header = |reply: Reply, range: String| reply.with("Content-Range", range);
-    match rng.u8(..9) {
+    match rng.u8(..11) {
         0 => right.without("Content-Range"),
         1 => header(right, format!("bytes {first}-{last}/*")),
         2 => header(right, format!("bytes */{total}")),
@@ -92,10 +92,14 @@ fn wrong_range(rng: &mut Rng, request: &Request, right: Reply, file: &[u8]) -> R
         4 => header(right, format!("bytes {first}-{last}/{}", total + 1)),
         5 => header(right, "bytes 0-18446744073709551615/*".to_owned()),
         6 => right.with_another("Content-Range", format!("bytes 0-0/{total}")),
-        7 => {
-            // Another range, as it says itself.
+        7..10 => {
+            // Another range, as it says itself, sometimes of the same length.
             let from = rng.usize(..total);
-            let to = rng.usize(from..total);
+            let to = if rng.bool() {
+                rng.usize(from..total)
+            } else {
+                total.min(from + 1 + last - first) - 1
+            };
             header(right.body(&file[from..=to]), format!("bytes {from}-{to}/{total}"))
         }
         _ => {
