@@ -343,7 +343,7 @@ fn an_index_that_does_not_fit_its_shards_is_refused() {
         let error = Loader::new().strict(true).open(&index).unwrap_err();
         let sentence = format!(
             "{}: the index says that tensor \"u\" is in the shard \"b.safetensors\", {fact}; load \
-             it without --strict to go by what the shards hold",
+             it without the option strict to go by what the shards hold",
             index.display()
         );
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidCheckpoint, sentence));
