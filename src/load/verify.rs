@@ -137,8 +137,11 @@ impl Loader {
         if !self.checks_bytes() {
             return Ok(());
         }
-        let sentence = "a download cannot be verified; load its files with --verify or --manifest \
-                        when it is complete";
+        let sentence = format!(
+            "a download cannot be verified; load its files with {} or {} when it is complete",
+            option("verify").on(),
+            option("manifest")
+        );
         Err(Error::invalid_input(sentence))
     }
 
