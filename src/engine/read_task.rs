@@ -28,6 +28,17 @@ const HOLD_CHECK_INTERVALS: (Duration, Duration) =
 /// The same interval where the caller may retain all memory: a new ring is then created at once.
 const RETAIN_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Ends the load if the task that holds it panics, as others may wait for the task's bytes.
+struct PanicGuard<'a>(&'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::new(ErrorKind::Io, "a read task panicked; this is a bug"));
+        }
+    }
+}
+
 /// The state that the read tasks of one engine share.
 pub(super) struct Engine {
     shared: Arc<Shared>,
@@ -66,6 +77,7 @@ impl Engine {
     async fn run(self: &Rc<Self>) -> Result<()> {
         let mut in_order = JoinSet::new();
         while !self.shared.is_cancelled() {
+            while in_order.try_join_next().is_some() {} // frees those that have ended
             let next = match self.next() {
                 NextStep::Wait { ring, .. } => self.wait_for_memory(ring).await?,
                 next => next,
@@ -77,9 +89,7 @@ impl Engine {
                 NextStep::Finished => break,
             }
         }
-        while let Some(ended) = in_order.join_next().await {
-            ended.map_err(|_| Error::new(ErrorKind::Io, "a read panicked; this is a bug"))?;
-        }
+        while in_order.join_next().await.is_some() {}
         Ok(())
     }
 
@@ -107,6 +117,7 @@ impl Engine {
         }
         let engine = Rc::clone(self);
         in_order.spawn_local(async move {
+            let _guard = PanicGuard(&engine.shared);
             if let Err(error) = engine.complete(read, &*reader).await {
                 engine.shared.fail(error);
             }

@@ -10,6 +10,7 @@ mod casts;
 mod changes;
 mod drops;
 mod faults;
+mod in_order;
 mod limits;
 mod short_reads;
 
