@@ -136,3 +136,57 @@ impl PartSink for RangeSums {
         Err(corrupt(what, crc, *expected, &self.origin))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::crc64_nvme;
+    use crate::error::ErrorKind;
+    use crate::manifest::{FileSums, TensorSum};
+    use crate::source::memory::MemorySource;
+
+    /// Ranges for GPU memory pass through slots, which do not tell one request from another: those of
+    /// one source share a list, so bytes that two requests ask for would be counted once.
+    #[test]
+    fn ranges_for_gpus_that_overlap_are_refused() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let tensor = |name: &str, offset: u64| TensorSum {
+            name: name.into(),
+            offset,
+            bytes: 40,
+            crc: crc64_nvme(&bytes[offset as usize..offset as usize + 40]),
+        };
+        let file = FileSums {
+            name: "m".to_owned(),
+            bytes: 100,
+            sha256: None,
+            header_bytes: 20,
+            header_crc: crc64_nvme(&bytes[..20]),
+            tensors: vec![tensor("a", 20), tensor("b", 60)],
+            crc: crc64_nvme(&bytes),
+        };
+        let loader = Loader::new().manifest(Manifest::new(vec![file]));
+        let sources: [Arc<dyn Source>; 1] = [Arc::new(MemorySource::new("m", bytes.clone()))];
+        let checks = |host: &[Range<u64>], gpus: &[Range<u64>]| {
+            let of =
+                |ranges: &[Range<u64>]| ranges.iter().map(|range| (0, range.clone())).collect();
+            loader.checks_of_ranges(&sources, &RequestedRanges { host: of(host), gpus: of(gpus) })
+        };
+        for overlapping in [[20..60, 20..60], [20..100, 60..100], [60..100, 0..100]] {
+            let refused = checks(&[], &overlapping).err().unwrap();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+            assert!(refused.to_string().contains("overlap"), "{refused}");
+        }
+        // List 0 is that of the range for the host, list 1 that of the source.
+        let (host, gpus) = ([20..60], [60..100, 20..60, 0..20]);
+        let parts = checks(&host, &gpus).unwrap().parts.unwrap();
+        parts.add(0, 20, &bytes[20..60]).unwrap();
+        parts.add(1, 0, &bytes[..70]).unwrap();
+        assert!(parts.result().is_err(), "b is missing");
+        parts.add(1, 70, &bytes[70..]).unwrap();
+        parts.result().unwrap();
+        let wrong = checks(&host, &gpus).unwrap().parts.unwrap().add(1, 20, &[7; 40]).unwrap_err();
+        assert_eq!(wrong.kind(), ErrorKind::Corrupt);
+        assert!(wrong.to_string().starts_with("tensor \"a\" of m is corrupt"), "{wrong}");
+    }
+}
