@@ -92,8 +92,8 @@ fn copy(from: &Path, to: &Path, mode: u32) -> bool {
         return from.exists() && fs::write(to, bytes).map(|()| set_mode(to, mode & 0o666)).is_ok();
     }
     let is_made = fs::create_dir(to).map(|()| set_mode(to, mode)).is_ok();
-    let names = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name());
-    is_made && names.fold(true, |all, name| copy(&from.join(&name), &to.join(&name), mode) && all)
+    let mut names = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name());
+    is_made && names.all(|name| copy(&from.join(&name), &to.join(&name), mode))
 }
 
 /// As in /tmp: everyone may put things there, and remove only their own ones.
@@ -238,7 +238,7 @@ fn races_while_the_victim_works() {
                 Race::Target => Plant::LinkToFile.alternate(&open.join("x.safetensors"), &victim),
                 Race::Subdirectory => {
                     let sub = open.join("sub");
-                    let link = || drop(Plant::LinkToDirectory.put(&sub, &victim));
+                    let link = || _ = Plant::LinkToDirectory.put(&sub, &victim);
                     during_download(&open, link, || Plant::undo(&sub));
                 }
             },
