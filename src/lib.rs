@@ -129,7 +129,7 @@ pub use options::{
 };
 pub use plan::Pick;
 pub use safetensors::Dtype;
-pub use source::Downgrade;
+pub use source::{Downgrade, Verified};
 pub use tensor::{Storage, Tensor, dlpack};
 pub use timeline::Timeline;
 

@@ -146,6 +146,8 @@ fn as_dict<'py>(py: Python<'py>, summary: &Summary) -> PyResult<Bound<'py, PyDic
     let devices: Vec<_> =
         summary.device_bytes.iter().map(|(device, bytes)| (device.to_string(), *bytes)).collect();
     let steps: Vec<_> = summary.downgrades.iter().map(|d| (d.from, d.to, d.why.clone())).collect();
+    let verified: Vec<_> =
+        summary.verified_against.iter().map(|v| (v.location.to_string(), &v.against)).collect();
     dict.set_item("bytes", summary.bytes)?;
     dict.set_item("tensors", summary.tensors)?;
     dict.set_item("cast_tensors", summary.cast_tensors)?;
@@ -160,7 +162,7 @@ fn as_dict<'py>(py: Python<'py>, summary: &Summary) -> PyResult<Bound<'py, PyDic
     dict.set_item("downgrades", steps)?;
     dict.set_item("retries", summary.retries.clone())?;
     dict.set_item("verified_objects", summary.verified_objects)?;
-    dict.set_item("verified_against", summary.verified_against.clone())?;
+    dict.set_item("verified_against", verified)?;
     dict.set_item("verified_tensors", summary.verified_tensors)?;
     dict.set_item("verified_device_bytes", summary.verified_device_bytes)?;
     dict.set_item("cached_bytes", summary.cached_bytes)?;

@@ -12,10 +12,9 @@ use crate::checks::PartChecks;
 use crate::error::Result;
 #[cfg(test)]
 use crate::ring::Ring;
-use crate::source::ChecksumVerifier;
+use crate::source::{ChecksumVerifier, Verified};
 use crate::sys;
 use crate::timeline::Recorder;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -130,10 +129,9 @@ impl LoadHandle {
         sources.filter(|(source, check)| source.verifies_reads() && is_verified(check)).count()
     }
 
-    /// What the files and objects that matched their checksums so far were compared with, by location.
-    pub fn verified_against(&self) -> BTreeMap<String, String> {
-        let verified = self.verifiers().filter(|verifier| verifier.is_verified());
-        verified.map(|verifier| (verifier.location().to_string(), verifier.against())).collect()
+    /// The files and objects that matched their checksums so far.
+    pub fn verified_against(&self) -> Vec<Verified> {
+        self.verifiers().filter_map(|verifier| verifier.verified()).collect()
     }
 
     /// How many parts of files matched their checksums so far.

@@ -2,7 +2,7 @@
 
 use crate::engine::LoadHandle;
 use crate::options::Device;
-use crate::source::{BackendKind, Downgrade};
+use crate::source::{BackendKind, Downgrade, Verified};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -45,9 +45,8 @@ pub struct Summary {
     pub retries: BTreeMap<&'static str, u64>,
     /// How many objects matched the checksums that their stores keep.
     pub verified_objects: usize,
-    /// What each file and object that was verified as a whole was compared with, by its location:
-    /// `SHA-256 of /models/SHA256SUMS`, `CRC64NVME of its store`.
-    pub verified_against: BTreeMap<String, String>,
+    /// The files and objects that were verified as a whole, each with what it was compared with.
+    pub verified_against: Vec<Verified>,
     /// How many tensors matched the checksums of the manifest
     /// ([`Loader::manifest`](crate::Loader::manifest)). Tensors without bytes do not count.
     pub verified_tensors: u64,

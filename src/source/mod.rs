@@ -56,5 +56,5 @@ pub use stop::Stop;
 pub(crate) use stop::stopped;
 pub(crate) use store::ListDepth;
 pub use traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Source, Via};
-pub use verify::ChecksumVerifier;
+pub use verify::{ChecksumVerifier, Verified};
 pub(crate) use verify::{ExpectedSum, OrderedSha256};

@@ -216,8 +216,10 @@ fn a_file_with_an_odd_name_is_found_among_the_checksums() {
         let text = run(sums.current_dir(directory.path()).args(tag).arg(name)).quiet_success();
         fs::write(directory.path().join("SHA256SUMS"), text).unwrap();
         let report = load(&path, &["--verify", "--json"]).json();
-        let against = report["verified_against"].as_object().unwrap();
+        let against = report["verified_against"].as_array().unwrap();
         assert_eq!(against.len(), 1, "{report}");
+        // Programs get the name as it is, not as it is displayed.
+        assert_eq!(against[0]["location"], path.to_str().unwrap(), "{report}");
         assert_eq!(report["verified_objects"], 0);
     }
     fs::write(directory.path().join("SHA256SUMS"), "").unwrap();

@@ -26,5 +26,5 @@ mod verifier;
 
 pub(crate) use expected::ExpectedSum;
 pub(crate) use sha::OrderedSha256;
-pub use verifier::ChecksumVerifier;
 pub(in crate::source) use verifier::RangeDigest;
+pub use verifier::{ChecksumVerifier, Verified};

@@ -4,7 +4,7 @@ use super::expected::ExpectedSum;
 use super::sha::OrderedSha256;
 use crate::checksum::{Crc, CrcSpans};
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::Location;
+use crate::location::{Location, LocationText};
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Checksum;
 use crate::sync::Mutex;
@@ -23,6 +23,15 @@ pub struct ChecksumVerifier {
     verified: AtomicBool,
     /// Whether nothing but the checksum tells the object from a replacement.
     is_needed: bool,
+}
+
+/// A file or object that matched a checksum of all of it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Verified {
+    /// Where the bytes are.
+    pub location: LocationText,
+    /// What they were compared with: `SHA-256 of /models/SHA256SUMS`, `CRC64NVME of its store`.
+    pub against: String,
 }
 
 /// The checksum of the bytes seen so far.
@@ -92,14 +101,11 @@ impl ChecksumVerifier {
         self.is_needed
     }
 
-    /// The location of the bytes.
-    pub(crate) fn location(&self) -> &Location {
-        &self.location
-    }
-
-    /// What the bytes are compared with: `SHA-256 of its store`.
-    pub(crate) fn against(&self) -> String {
-        self.expected.against()
+    /// What the bytes were compared with, if they matched.
+    pub(crate) fn verified(&self) -> Option<Verified> {
+        let location = || LocationText::from(&self.location);
+        self.is_verified()
+            .then(|| Verified { location: location(), against: self.expected.against() })
     }
 
     /// Whether all bytes were seen and have the expected checksum.

@@ -126,9 +126,9 @@ impl Report {
     /// How many files were verified against each checksum, without the objects of stores.
     fn files_verified(&self) -> BTreeMap<&str, usize> {
         let mut files = BTreeMap::new();
-        for against in self.summary.verified_against.values() {
-            if !against.ends_with(" of its store") {
-                *files.entry(&**against).or_default() += 1;
+        for verified in &self.summary.verified_against {
+            if !verified.against.ends_with(" of its store") {
+                *files.entry(&*verified.against).or_default() += 1;
             }
         }
         files
