@@ -121,3 +121,18 @@ fn what_is_not_a_regular_file_is_refused() {
         fs::remove_file(at(name)).unwrap();
     }
 }
+
+#[test]
+fn any_bytes_are_digests_or_none() {
+    let digest = digits(DIGEST);
+    let examples = [
+        format!("{digest}  m.st\n{digest} *./a b\r\n"),
+        format!("SHA256 (m.st) = {digest}\n\\{digest}  a\\\\b\\nm.st\n"),
+        format!(" {digest}\n"),
+    ];
+    let examples: Vec<&str> = examples.iter().map(String::as_str).collect();
+    crate::test_fuzz::never_panics("SHA256SUMS", &examples, |text| {
+        let _ = SumsFile(text).of(b"m.st");
+        let _ = SumsFile(text).of_one(b"m.st");
+    });
+}
