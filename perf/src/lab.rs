@@ -13,12 +13,14 @@
 use crate::client::Client;
 use crate::files::{Checkpoint, Shape, Sums};
 use crate::measured::Measured;
-use crate::nginx::Server;
 use crate::noise::Watch;
-use crate::records::{Case, Comparison, Figure, Record, Role, Skipped};
+use crate::records::{Case, Comparison, Figure, Record, Role, Run, Skipped};
+use crate::server::Server;
+use crate::store::Emulated;
 use crate::targets;
 use crate::tools::Tools;
 use anyhow::{Context, Result, ensure};
+use ringload_measure::figures::Figures;
 use ringload_measure::stats::{self, Estimate};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -53,6 +55,10 @@ pub struct Setting<'a> {
     pub sums: Option<&'a Sums>,
     /// The server whose CPU time is measured, too.
     pub server: Option<&'a Server>,
+    /// The store whose counts are recorded, too.
+    pub counts: Option<&'a Emulated>,
+    /// The name and the seconds of the ideal, which is recorded in each turn as a client is.
+    pub ideal: Option<(&'static str, f64)>,
     /// The turns beyond those of other cases, as a multiple of those, for differences that are small
     /// compared with the noise.
     pub more_turns: usize,
@@ -207,15 +213,19 @@ impl Lab {
         let clients = self.verified(&case.scenario, clients, setting)?;
         let mut clients: Vec<_> = clients.into_iter().map(Some).collect();
         for turn in 0..self.turns * (1 + setting.more_turns) {
+            let mut bytes = 0;
             for place in &mut clients {
                 let Some(client) = place else { continue };
                 setting.prepare(client)?;
                 self.watch.listen();
+                setting.counts.map(Emulated::counts).transpose()?;
                 let served = setting.server.map(Server::cpu_seconds).transpose()?;
                 match client.run(&case, turn) {
                     Ok(mut run) => {
                         let now = setting.server.map(Server::cpu_seconds).transpose()?;
                         run.server_cpu_seconds = now.zip(served).map(|(now, before)| now - before);
+                        run.server = setting.counts.map(Emulated::counts).transpose()?;
+                        bytes = run.bytes;
                         self.record(Record::Run(run.clone()))?;
                         measured.add(run);
                     }
@@ -224,6 +234,12 @@ impl Lab {
                         *place = None;
                     }
                 }
+            }
+            if let Some((name, seconds)) = setting.ideal {
+                let figures = Figures { bytes, seconds, ..Figures::default() };
+                let run = Run::of(&case, name, Role::Limit, turn, figures);
+                self.record(Record::Run(run.clone()))?;
+                measured.add(run);
             }
         }
         self.compare(&case, &measured)?;

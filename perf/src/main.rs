@@ -4,8 +4,8 @@
 //! scenario/*   loads and their clients        peers/*   other loaders, in the versions of peers.toml
 //!     |                                       tools     this repository's binaries; limit: bare limits
 //!     v
-//! lab          turns A B A B: client -> child process; page cache and nginx are prepared, noise is
-//!     |        monitored
+//! lab          turns A B A B: client -> child process; the page cache and the server (nginx, or the
+//!     |        emulated store) are prepared, noise is monitored
 //!     |
 //!     v
 //! records      JSON lines, written at once; results: the same by scenarios and cases
@@ -31,8 +31,10 @@ mod records;
 mod report;
 mod results;
 mod scenario;
+mod server;
 mod session;
 mod simulate;
+mod store;
 mod targets;
 mod tools;
 
@@ -62,6 +64,9 @@ enum Command {
     Figures(figures::Args),
     /// Predict load times on other machines, or check the prediction against records
     Simulate(simulate::Args),
+    /// Run an emulated object store until this process is killed (started by a session)
+    #[command(hide = true)]
+    Store(store::Args),
     /// Measure one limit in this process (started by a session)
     #[command(hide = true, subcommand)]
     Limit(limit::Limit),
@@ -77,6 +82,7 @@ fn main() -> Result<()> {
         }
         Some(Command::Figures(args)) => figures::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
+        Some(Command::Store(args)) => store::run(args),
         Some(Command::Limit(limit)) => limit::run(limit),
     }
 }

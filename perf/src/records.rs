@@ -14,6 +14,7 @@
 //! skipped            what could not be measured, and why
 //! ```
 
+use crate::store::Counts;
 use ringload_measure::figures::Figures;
 pub use ringload_measure::stats::Bound;
 use ringload_measure::stats::Difference;
@@ -112,6 +113,9 @@ pub struct Run {
     pub figures: Figures,
     /// The CPU time of the server during the run.
     pub server_cpu_seconds: Option<f64>,
+    /// What an emulated store counted during the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Counts>,
 }
 
 impl Run {
@@ -119,7 +123,7 @@ impl Run {
     pub fn of(case: &Case, client: &str, role: Role, turn: usize, figures: Figures) -> Self {
         let (scenario, case) = (case.scenario.clone(), case.case.clone());
         let client = client.to_owned();
-        Self { scenario, case, client, role, turn, figures, server_cpu_seconds: None }
+        Self { scenario, case, client, role, turn, figures, server_cpu_seconds: None, server: None }
     }
 }
 

@@ -9,7 +9,7 @@ use super::remote::{CONNECTIONS, Object, allowed_mib};
 use super::{case, prepare, ringload};
 use crate::client::Client;
 use crate::lab::{Lab, Setting};
-use crate::nginx::Server;
+use crate::nginx;
 use crate::peers::Peers;
 use crate::records::Figure;
 use anyhow::{Context, Result, ensure};
@@ -38,7 +38,7 @@ pub fn run(lab: &mut Lab, _: &Peers) -> Result<()> {
     let disk = disk_rate(&lab.tools.keep)?;
     let rate = RATE_MAX.min(disk / 2.0);
     let limit = format!("limit_rate {};", (rate / CONNECTIONS as f64) as u64);
-    let server = Server::start(object.root.path(), None, &limit)?;
+    let server = nginx::start(object.root.path(), None, &limit)?;
     let directory = tempfile::tempdir_in(&lab.tools.keep)?;
     let (url, kept) = (object.url(&server.http), directory.path().join("cache"));
     let cached = Cached { object, url, kept };

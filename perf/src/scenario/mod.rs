@@ -9,6 +9,7 @@ mod memory;
 mod python;
 mod remote;
 mod scaling;
+mod store;
 mod tiny;
 
 use crate::client::{Check, Client};
@@ -56,6 +57,7 @@ pub const ALL: &[Scenario] = &[
     scenario("http", "HTTP over loopback", &[&peers::OBJECT_STORE], remote::http),
     scenario("https", "The same over TLS", &[&peers::OBJECT_STORE], remote::https),
     scenario("s3", "S3 over loopback", remote::S3_PEERS, remote::s3),
+    scenario("store", "An emulated object store, slow and far away", store::PEERS, store::run),
     scenario("verify", "The cost of checksums", &[], remote::verify),
     scenario("remote-memory", "Peak memory of loads over the network", &[], remote::memory),
     scenario("cache", "The local file cache: first and second load", &[], cache::run),

@@ -9,9 +9,10 @@ use crate::client::{Check, Client};
 use crate::files::{Checkpoint, Shape};
 use crate::lab::{Lab, Setting};
 use crate::measured::Measured;
-use crate::nginx::Server;
+use crate::nginx;
 use crate::peers::{self, Peer, Peers};
 use crate::records::{Case, Figure, Role, Run};
+use crate::server::Server;
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use ringload_measure::page_cache::CacheState;
@@ -98,7 +99,18 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
     let own = ringload(&lab.tools, &location, LIMITED);
     let mut clients = vec![own.clone(), own.again()];
     clients.extend(peers.clients(S3_PEERS, &location));
-    for (name, value) in [
+    for (name, value) in s3_environment(&server.http) {
+        clients = clients.into_iter().map(|client| client.env(name, value)).collect();
+    }
+    let results = run(lab, "s3", &object, &server, clients)?;
+    lab.reach("s3.cpu", results.of("ringload", |run| run.cpu_seconds_per_gigabyte()))?;
+    let ratio = results.ratio("ringload", peers::RUNAI_S3.title, Figure::CpuSecondsPerGigabyte);
+    lab.reach("s3.runai", ratio)
+}
+
+/// The variables that lead S3 clients to the server `endpoint`.
+pub fn s3_environment(endpoint: &str) -> [(&'static str, &str); 9] {
+    [
         ("AWS_ACCESS_KEY_ID", "perf"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
         ("AWS_REGION", "us-east-1"),
@@ -106,15 +118,9 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
         ("AWS_ALLOW_HTTP", "true"),
         ("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", "0"),
         ("RUNAI_STREAMER_CONCURRENCY", "16"),
-        ("AWS_ENDPOINT_URL", &server.http),
-        ("RUNAI_STREAMER_S3_ENDPOINT", &server.http),
-    ] {
-        clients = clients.into_iter().map(|client| client.env(name, value)).collect();
-    }
-    let results = run(lab, "s3", &object, &server, clients)?;
-    lab.reach("s3.cpu", results.of("ringload", |run| run.cpu_seconds_per_gigabyte()))?;
-    let ratio = results.ratio("ringload", peers::RUNAI_S3.title, Figure::CpuSecondsPerGigabyte);
-    lab.reach("s3.runai", ratio)
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("RUNAI_STREAMER_S3_ENDPOINT", endpoint),
+    ]
 }
 
 pub fn verify(lab: &mut Lab, _: &Peers) -> Result<()> {
@@ -201,7 +207,7 @@ fn web_clients(
 }
 
 pub fn serve(lab: &Lab, object: &Object, more: &str) -> Result<Server> {
-    Server::start(object.root.path(), lab.tools.server_core(lab.apart), more)
+    nginx::start(object.root.path(), lab.tools.server_core(lab.apart), more)
 }
 
 fn sized(object: &Object) -> String {
