@@ -91,6 +91,14 @@ impl Source for CachedSource {
         !self.complete
     }
 
+    fn connections(&self) -> Option<usize> {
+        self.object.connections().filter(|_| !self.complete)
+    }
+
+    fn range_bytes(&self, memory_bytes: u64, left_bytes: u64) -> Option<u64> {
+        self.object.range_bytes(memory_bytes, left_bytes).filter(|_| !self.complete)
+    }
+
     fn block_bytes(&self) -> usize {
         self.block_bytes
     }

@@ -5,9 +5,9 @@
 //! all full blocks between them directly. Other buffers are filled through the page cache.
 
 use super::queue::Completion;
-use super::work::{ChunkRead, NextStep, Work};
+use super::work::{ChunkRead, ChunkRequest, NextStep, Work};
 use crate::error::Result;
-use crate::plan::{Chunk, chunk_ends};
+use crate::plan::{Chunk, ChunkSize, chunk_ends};
 use crate::ring::Window;
 use crate::source::Source;
 use crate::sync::Mutex;
@@ -42,15 +42,17 @@ impl BorrowedWork {
     pub unsafe fn new(
         requests: Vec<BorrowedBuffer>,
         sources: Vec<Arc<dyn Source>>,
-        chunk_bytes: u64,
+        chunks: ChunkSize,
     ) -> Self {
+        let total_bytes = requests.iter().map(|request| request.into.len() as u64).sum();
         let mut reads = VecDeque::new();
         let mut empty = VecDeque::new();
         let mut left = Vec::with_capacity(requests.len());
         let source_of = requests.iter().map(|request| request.source).collect();
         for (ticket, request) in requests.into_iter().enumerate() {
-            let block = sources[request.source].block_bytes() as u64;
-            let ends = request.ends(block, chunk_bytes);
+            let source = &*sources[request.source];
+            let chunk_bytes = chunks.of(source, total_bytes, total_bytes);
+            let ends = request.ends(source.block_bytes() as u64, chunk_bytes);
             left.push(AtomicUsize::new(ends.len()));
             if ends.is_empty() {
                 empty.push_back(ticket);
@@ -113,6 +115,10 @@ impl Work for BorrowedWork {
         }
         let read = self.reads.lock().pop_front();
         read.map_or(NextStep::Finished, NextStep::Read)
+    }
+
+    fn bind(&self, _engine: usize, _request: ChunkRequest) -> NextStep {
+        NextStep::Finished // its reads have memory, so there is no such range
     }
 
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>> {

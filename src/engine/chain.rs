@@ -1,7 +1,7 @@
 //! Chains two works into one.
 
 use super::queue::Completion;
-use super::work::{NextStep, Work};
+use super::work::{ChunkRequest, NextStep, Work};
 use crate::error::Result;
 use crate::ring::Window;
 
@@ -15,6 +15,10 @@ impl<A: Work, B: Work> Work for ChainedWork<A, B> {
             NextStep::Finished => with_owner(self.1.next(engine), 1),
             next => with_owner(next, 0),
         }
+    }
+
+    fn bind(&self, engine: usize, request: ChunkRequest) -> NextStep {
+        with_owner(self.1.bind(engine, request), 1)
     }
 
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>> {

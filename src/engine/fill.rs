@@ -5,14 +5,14 @@ use crate::error::errno::{ErrnoAction, action};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Chunk;
 use crate::ring::Window;
-use crate::source::{Reader, Source, stopped};
+use crate::source::{RangeAnswer, Reader, Source, stopped};
 use std::io;
 use std::time::{Duration, Instant};
 
 /// How often a read is retried without progress (EINTR, EAGAIN, ECANCELED) before it fails.
 pub(super) const RETRIES_MAX: u32 = 16;
 
-/// Reads until `window` holds `chunk`.
+/// Reads until `window` holds `chunk`, beginning with the `answer` of its server, if there is one.
 ///
 /// # Errors
 /// [`ErrorKind::Changed`] when the source ends early, [`ErrorKind::Cancelled`] when the load was
@@ -23,6 +23,7 @@ pub(super) async fn fill(
     reader: &dyn Reader,
     chunk: Chunk,
     mut window: Window,
+    mut answer: Option<Box<dyn RangeAnswer>>,
 ) -> Result<Window> {
     let (mut retries, mut last_via) = (0, None);
     while window.filled() < chunk.want_bytes {
@@ -32,7 +33,11 @@ pub(super) async fn fill(
         let at = chunk.offset_bytes + window.filled() as u64;
         let began = Instant::now();
         let steps = reader.downgrade_count();
-        let (outcome, returned) = reader.read_at(window, at).await;
+        let reading = match answer.take() {
+            Some(answer) => reader.read_answer(answer, window, at),
+            None => reader.read_at(window, at),
+        };
+        let (outcome, returned) = reading.await;
         window = returned;
         match outcome {
             Ok(attempt) if attempt.bytes == 0 => return Err(ended_early(source, at)),

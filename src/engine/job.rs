@@ -22,8 +22,11 @@ pub(crate) struct Job {
     pub engines: usize,
     /// The NUMA node whose cores the load's threads run on, if they are bound to one.
     pub affinity: Option<Arc<NumaAffinity>>,
-    /// Reads in flight per engine.
+    /// Reads in flight per engine, of files.
     pub depth: usize,
+    /// How many ranges of objects are requested at once at first, by all engines together; 0 if the
+    /// sources are files.
+    pub connections: usize,
     /// The ring whose memory is registered with io_uring, if any.
     pub register: Option<Arc<Ring>>,
     /// How far ahead of the reads, in bytes, the memory of unregistered rings is faulted in.

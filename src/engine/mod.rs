@@ -10,7 +10,9 @@
 //! ```
 //!
 //! A *read task* is a local task of an engine: it takes a read, completes it and takes the next one.
-//! An engine runs [`Job::depth`] read tasks, which is its queue depth. The read tasks of all engines
+//! For files an engine runs [`Job::depth`] read tasks, which is its queue depth; for objects as many as
+//! the server has room for, which changes while the load runs. A range of an object is requested first,
+//! and gets a window when its answer has come ([`Work::bind`](work::Work::bind)). The read tasks of all engines
 //! take reads from one shared [`Work`], so the engines balance by themselves.
 //!
 //! Where a SHA-256 of a file is computed, the bytes of a read wait, in a task of their own, until all

@@ -1,15 +1,20 @@
 //! A read task: takes a read, completes it, and takes the next one.
+//!
+//! An engine starts more read tasks while it runs when the objects' server turns out to have room for
+//! more ranges, and read tasks end when there are too many of them.
 
 use super::fill::fill;
 use super::job::Job;
 use super::shared::Shared;
 use super::waits::EngineWaits;
-use super::work::{ChunkRead, NextStep, Work};
+use super::work::{ChunkRead, ChunkRequest, NextStep, Work};
 use crate::error::{Error, ErrorKind, Result, Size};
+use crate::plan::Chunk;
 use crate::ring::{Ring, RingUsage};
-use crate::source::{Access, Backend, ChecksumVerifier, Reader};
-use std::cell::RefCell;
+use crate::source::{Access, Backend, ChecksumVerifier, RangeAnswer, Reader};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +24,9 @@ use tokio::task::JoinSet;
 /// How many readers an engine keeps open. A checkpoint is read shard by shard, so few sources are in
 /// use at once.
 const READERS_MAX: usize = 4;
+
+/// How many read tasks an engine has at least for ranges, if its share of the connections permits it.
+const TASKS_MIN: usize = 8;
 
 /// How often a read task that waits for memory checks whether the caller holds all of it: an interval
 /// between these bounds.
@@ -46,8 +54,24 @@ pub(super) struct Engine {
     access: Access,
     readers: RefCell<VecDeque<(usize, Rc<dyn Reader>)>>,
     number: usize,
+    /// The read tasks that were started and have not ended.
+    tasks: RefCell<JoinSet<()>>,
+    running: Cell<usize>,
+    /// The read tasks with an answer that waits for memory.
+    waiting: Cell<usize>,
+    /// Whether no read is left to begin.
+    finished: Cell<bool>,
     /// Present where a timeline was requested.
     waits: Option<EngineWaits>,
+}
+
+/// Counts a read task as running until it is dropped.
+struct RunningTask<'a>(&'a Cell<usize>);
+
+impl Drop for RunningTask<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Engine {
@@ -61,56 +85,163 @@ impl Engine {
         let (path, stop) = (shared.job.read_path, Arc::clone(&shared.stop));
         let access = Access::new(backend, path, stop, Arc::clone(&shared.stats.counters));
         let recorder = shared.job.recorder.clone();
-        let tasks = shared.job.depth.max(1);
-        let waits = recorder.map(|recorder| EngineWaits::new(recorder, number, tasks));
-        Rc::new(Self { shared, work, access, readers: RefCell::default(), number, waits })
+        let waits = recorder.map(|recorder| EngineWaits::new(recorder, number, 0));
+        let (readers, tasks) = (RefCell::default(), RefCell::default());
+        let (running, waiting, finished) = (Cell::new(0), Cell::new(0), Cell::new(false));
+        Rc::new(Self {
+            shared,
+            work,
+            access,
+            readers,
+            number,
+            tasks,
+            running,
+            waiting,
+            finished,
+            waits,
+        })
     }
 
-    /// Runs one read task until no read is left or the load is stopped.
-    pub async fn read_task(self: Rc<Self>) {
+    /// Runs read tasks until all of them have ended.
+    pub async fn drive(self: Rc<Self>) {
+        let counters = Arc::clone(&self.shared.stats.counters);
+        loop {
+            let mut changed = std::pin::pin!(counters.connections_changed());
+            // Registered before the number is read, so that no change is missed.
+            changed.as_mut().enable();
+            self.start_tasks();
+            // Joined as they end, not in order: other tasks may wait for memory that a panicked task
+            // held.
+            let joined = poll_fn(|cx| self.tasks.borrow_mut().poll_join_next(cx));
+            tokio::select! {
+                ended = joined => match ended {
+                    None => return,
+                    Some(Ok(())) => {}
+                    Some(Err(_)) => {
+                        let sentence = "a read task panicked; this is a bug";
+                        self.shared.fail(Error::new(ErrorKind::Io, sentence));
+                    }
+                },
+                () = changed => {}
+            }
+        }
+    }
+
+    /// Starts the read tasks that are missing.
+    fn start_tasks(self: &Rc<Self>) {
+        while self.running.get() < self.wanted_tasks() && !self.finished.get() {
+            self.running.set(self.running.get() + 1);
+            self.waits.iter().for_each(EngineWaits::add_task);
+            self.tasks.borrow_mut().spawn_local(Rc::clone(self).read_task());
+        }
+    }
+
+    /// How many read tasks the engine has at present: as many as files need, or its share of the ranges
+    /// that the objects' server can have on the way. While most of the answers wait for memory, fewer
+    /// suffice.
+    fn wanted_tasks(&self) -> usize {
+        let Job { depth, connections, engines, .. } = self.shared.job;
+        let connections = self.shared.stats.counters.connections().unwrap_or(connections);
+        let share = connections.div_ceil(engines.max(1));
+        let moving = self.running.get() - self.waiting.get();
+        depth.max(share.min((2 * moving).max(TASKS_MIN))).max(1)
+    }
+
+    /// Runs one read task until no read is left, the load is stopped, or fewer tasks are wanted.
+    async fn read_task(self: Rc<Self>) {
         let _task = self.waits.as_ref().map(EngineWaits::task);
+        let _running = RunningTask(&self.running);
         if let Err(error) = self.run().await {
+            self.finished.set(true);
             self.shared.fail(error);
         }
     }
 
     async fn run(self: &Rc<Self>) -> Result<()> {
         let mut in_order = JoinSet::new();
-        while !self.shared.is_cancelled() {
+        while self.running.get() <= self.wanted_tasks() {
+            self.start_tasks();
             while in_order.try_join_next().is_some() {} // frees those that have ended
-            let next = match self.next() {
-                NextStep::Wait { ring, .. } => self.wait_for_memory(ring).await?,
-                next => next,
-            };
-            match next {
-                NextStep::Read(read) => self.read(read, &mut in_order).await?,
+            if self.shared.is_cancelled() {
+                self.finished.set(true);
+                break;
+            }
+            let next = || self.work.next(self.number);
+            match self.step(&next).await? {
+                NextStep::Read(read) => self.read(read, None, &mut in_order).await?,
+                NextStep::Request(request) => self.request(request, &mut in_order).await?,
                 NextStep::Deliver(completion) => self.shared.queue.push(completion),
                 NextStep::Wait { .. } => {}
-                NextStep::Finished => break,
+                NextStep::Finished => {
+                    self.finished.set(true);
+                    break;
+                }
             }
         }
         while in_order.join_next().await.is_some() {}
         Ok(())
     }
 
+    /// Takes the next step, after waiting for memory where that is needed.
+    async fn step(&self, next: &dyn Fn() -> NextStep) -> Result<NextStep> {
+        match self.next(next) {
+            NextStep::Wait { ring, .. } => self.wait_for_memory(ring, next).await,
+            next => Ok(next),
+        }
+    }
+
     /// Takes the next step. A read counts as in flight from before it is taken until its completion
     /// was delivered, so no read task sees "nothing in flight" in between.
-    fn next(&self) -> NextStep {
+    fn next(&self, next: &dyn Fn() -> NextStep) -> NextStep {
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        let next = self.work.next(self.number);
+        let next = next();
         if !matches!(next, NextStep::Read(_)) {
             self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         }
         next
     }
 
+    /// Requests a range, binds memory to it when it is answered, and reads it.
+    async fn request(
+        self: &Rc<Self>,
+        request: ChunkRequest,
+        in_order: &mut JoinSet<()>,
+    ) -> Result<()> {
+        let reader = self.reader(request.source)?;
+        let Chunk { offset_bytes, want_bytes } = request.chunk;
+        let mut answer = match reader.request(offset_bytes, want_bytes) {
+            Some(requesting) => Some(requesting.await?),
+            None => None,
+        };
+        let bind = || self.work.bind(self.number, request);
+        let bound = match self.next(&bind) {
+            NextStep::Wait { ring, .. } => {
+                answer.iter_mut().for_each(|answer| answer.wait());
+                self.waiting.set(self.waiting.get() + 1);
+                let bound = self.wait_for_memory(ring, &bind).await;
+                self.waiting.set(self.waiting.get() - 1);
+                bound?
+            }
+            bound => bound,
+        };
+        match bound {
+            NextStep::Read(read) => self.read(read, answer, in_order).await,
+            _ => Ok(()), // the load was stopped
+        }
+    }
+
     /// Performs a read. Where its bytes may have to wait for those before them, a task of `in_order`
     /// does the rest, so that other files are read and hashed meanwhile.
-    async fn read(self: &Rc<Self>, read: ChunkRead, in_order: &mut JoinSet<()>) -> Result<()> {
+    async fn read(
+        self: &Rc<Self>,
+        read: ChunkRead,
+        answer: Option<Box<dyn RangeAnswer>>,
+        in_order: &mut JoinSet<()>,
+    ) -> Result<()> {
         let ChunkRead { source: index, chunk, window, lead_bytes, part_list, ticket } = read;
         let reader = self.reader(index)?;
         let source = &*self.shared.job.sources[index];
-        let window = fill(&self.shared, source, &*reader, chunk, window).await?;
+        let window = fill(&self.shared, source, &*reader, chunk, window, answer).await?;
         let read = ChunkRead { source: index, chunk, window, lead_bytes, part_list, ticket };
         if !self.checks_in_order(index) {
             return self.complete(read, &*reader).await;
@@ -182,7 +313,11 @@ impl Engine {
 
     /// Waits until a step other than waiting for memory of `ring` is possible. Fails if none ever
     /// will be.
-    async fn wait_for_memory(&self, mut ring: Arc<Ring>) -> Result<NextStep> {
+    async fn wait_for_memory(
+        &self,
+        mut ring: Arc<Ring>,
+        step: &dyn Fn() -> NextStep,
+    ) -> Result<NextStep> {
         let _wait = self.waits.as_ref().map(EngineWaits::wait);
         let (shortest, longest) = HOLD_CHECK_INTERVALS;
         let interval = match self.shared.job.caller_may_retain_all {
@@ -194,7 +329,7 @@ impl Engine {
             let mut freed = std::pin::pin!(awaited.freed());
             freed.as_mut().enable();
             // Slots that are freed from here on wake `freed`; `next` sees those freed before.
-            let next = self.next();
+            let next = self.next(step);
             let NextStep::Wait { ring: waits_for, need } = next else {
                 return Ok(next);
             };
@@ -207,7 +342,7 @@ impl Engine {
                 && let Some(usage) = self.held_usage(&ring)
             {
                 // Memory may have been freed after the wait ended.
-                let waits_for = match self.next() {
+                let waits_for = match self.next(step) {
                     NextStep::Wait { ring, .. } => ring,
                     next => return Ok(next),
                 };

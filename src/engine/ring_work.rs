@@ -1,5 +1,17 @@
 //! The work of a load: hands out the reads of the plan's extents as slots become free.
 //!
+//! **Files.** An extent is cut into reads when it gets its slot.
+//!
+//! **Objects.** An extent is cut into ranges before it has a slot, and the ranges are requested. When
+//! the first answer for the extent, or for a later one, has come, the extent is *bound*: it gets its
+//! slot. So a ring has room for bodies, and none is taken for the time to the first byte. An answer
+//! whose extent does not fit the ring yet waits, with its head read.
+//!
+//! ```text
+//! extents:   | bound: have slots    | requested: await answers   | not begun  |
+//!            0                 next_bound                  next_extent      len
+//! ```
+//!
 //! Extents get their slots strictly in plan order. The next extent waits until its slot fits, even if
 //! a later one is smaller and would fit. So a large tensor is never starved, and as the ring holds any
 //! single extent, a consumer that drops its tensors always makes progress. Slots that are on their way
@@ -13,13 +25,13 @@
 //! ring. The memory of the old ring is unmapped when its last tensor is dropped.
 
 use super::queue::Completion;
-use super::work::{ChunkRead, NextStep, Work};
+use super::work::{ChunkRead, ChunkRequest, NextStep, Work};
 use crate::cast::Cast;
 use crate::checks::FiniteCheck;
 use crate::device::DeviceTransfer;
 use crate::error::Result;
 use crate::options::Device;
-use crate::plan::{Chunk, Extent, chunk_ends};
+use crate::plan::{Chunk, ChunkSize, Extent, chunk_ends};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
 use crate::sync::Mutex;
@@ -27,16 +39,19 @@ use crate::tensor::{LoadedTensors, Offsets, Storage};
 use crate::timeline::{Recorder, SlotUse, Stage};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) struct RingWork {
     extents: Arc<[Extent]>,
     sources: Vec<Arc<dyn Source>>,
     destinations: Vec<Destination>,
-    chunk_bytes: u64,
+    chunks: ChunkSize,
     state: Mutex<RingWorkState>,
     recorder: Option<Arc<Recorder>>,
     finite: Option<Arc<FiniteCheck>>,
     first_part_list: usize,
+    /// Windows of bound extents whose answers have not come.
+    unread_windows: AtomicUsize,
 }
 
 /// Where the slots of an extent come from, and where full ones go.
@@ -48,7 +63,17 @@ pub(crate) struct Destination {
 
 #[derive(Default)]
 struct RingWorkState {
+    /// The first extent whose reads were not handed out.
     next_extent: usize,
+    /// The first extent that has no slot; no greater than `next_extent`.
+    next_bound: usize,
+    /// Ranges of the extent before `next_extent` that were not handed out to be requested.
+    ranges: VecDeque<ChunkRequest>,
+    /// The extents that were handed out to be requested and are not bound, or not all of whose windows
+    /// are being read.
+    requested: HashMap<usize, RequestedExtent>,
+    /// The bytes of the extents from the next one on.
+    left_bytes: u64,
     /// Reads of the extent that got its slot last.
     reads: VecDeque<ChunkRead>,
     /// The slots that extents which are being read will be cast into, by the extents' indices.
@@ -57,27 +82,36 @@ struct RingWorkState {
     replacement: Option<Arc<Ring>>,
 }
 
+/// An extent whose ranges were handed out.
+struct RequestedExtent {
+    /// The ends of the ranges in the slot.
+    ends: Vec<usize>,
+    /// The windows of the ranges, without those that are being read. `None` until the extent is bound.
+    windows: Option<Vec<Option<Window>>>,
+}
+
 impl RingWork {
-    /// Extents refer to their source and their destination by index. `chunk_bytes` is a multiple of
-    /// every source's block. The `recorder`, if there is one, records the use of the slots.
+    /// Extents refer to their source and their destination by index. The `recorder`, if there is one, records the use of the slots.
     pub fn new(
         extents: Arc<[Extent]>,
         sources: Vec<Arc<dyn Source>>,
         destinations: Vec<Destination>,
-        chunk_bytes: u64,
+        chunks: ChunkSize,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
-        let state = Mutex::default();
-        let (finite, first_part_list) = (None, 0);
+        let left_bytes = extents.iter().map(Extent::len_bytes).sum();
+        let state = Mutex::new(RingWorkState { left_bytes, ..RingWorkState::default() });
+        let (finite, first_part_list, unread_windows) = (None, 0, AtomicUsize::new(0));
         Self {
             extents,
             sources,
             destinations,
-            chunk_bytes,
+            chunks,
             state,
             recorder,
             finite,
             first_part_list,
+            unread_windows,
         }
     }
 
@@ -95,27 +129,110 @@ impl RingWork {
         self.sources[extent.shard()].block_bytes()
     }
 
-    /// The reads that fill `slot` for extent `index`.
-    fn chunk_reads(&self, index: usize, extent: &Extent, slot: Slot) -> VecDeque<ChunkRead> {
+    /// The ends of the reads of an extent, relative to its slot's start.
+    fn ends(&self, state: &mut RingWorkState, extent: &Extent) -> Vec<usize> {
+        let memory_bytes = self.ring(state, extent.destination()).capacity() as u64;
+        let source = &*self.sources[extent.shard()];
+        let chunk_bytes = self.chunks.of(source, memory_bytes, state.left_bytes);
+        state.left_bytes -= extent.len_bytes();
         let block = self.block_bytes(extent);
         let start = extent.slot_offset_bytes(block);
-        let ends = chunk_ends(start, extent.slot_len_bytes(block), self.chunk_bytes);
-        let starts = std::iter::once(0).chain(ends.iter().copied());
+        chunk_ends(start, extent.slot_len_bytes(block), chunk_bytes)
+    }
+
+    /// The range of read `number` of an extent with these `ends`.
+    fn chunk(&self, extent: &Extent, ends: &[usize], number: usize) -> Chunk {
+        let start = extent.slot_offset_bytes(self.block_bytes(extent));
         let wanted = (extent.end_bytes() - start) as usize;
-        let windows = slot.into_windows(&ends);
-        std::iter::zip(starts.zip(&ends), windows)
-            .map(|((from, &to), window)| ChunkRead {
-                source: extent.shard(),
-                chunk: Chunk {
-                    offset_bytes: start + from as u64,
-                    want_bytes: to.min(wanted) - from,
-                },
-                window,
-                lead_bytes: (extent.offset_bytes() - start).saturating_sub(from as u64) as usize,
-                part_list: self.first_part_list + extent.shard(),
-                ticket: index,
-            })
-            .collect()
+        let from = number.checked_sub(1).map_or(0, |before| ends[before]);
+        Chunk { offset_bytes: start + from as u64, want_bytes: ends[number].min(wanted) - from }
+    }
+
+    /// The read of a `chunk` of extent `index`.
+    fn chunk_read(&self, index: usize, chunk: Chunk, window: Window) -> ChunkRead {
+        let extent = &self.extents[index];
+        ChunkRead {
+            source: extent.shard(),
+            chunk,
+            window,
+            lead_bytes: extent.offset_bytes().saturating_sub(chunk.offset_bytes) as usize,
+            part_list: self.first_part_list + extent.shard(),
+            ticket: index,
+        }
+    }
+
+    /// The reads that fill `slot` for extent `index`.
+    fn chunk_reads(&self, index: usize, ends: &[usize], slot: Slot) -> VecDeque<ChunkRead> {
+        let extent = &self.extents[index];
+        let windows = slot.into_windows(ends).into_iter().enumerate();
+        let read =
+            |(number, window)| self.chunk_read(index, self.chunk(extent, ends, number), window);
+        windows.map(read).collect()
+    }
+
+    /// Allocates the slot of the next extent that has none, and that of its cast. Returns what to wait
+    /// for if they do not fit.
+    fn allocate(&self, state: &mut RingWorkState, engine: usize) -> Result<Slot, NextStep> {
+        let index = state.next_bound;
+        let extent = &self.extents[index];
+        let ring = Arc::clone(self.ring(state, extent.destination()));
+        let len = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
+        let cast_len = extent.cast_bytes() as usize;
+        let slots = match cast_len {
+            0 => ring.allocate(len).map(|slot| (None, slot)),
+            _ => ring.allocate_two([cast_len, len]).map(|[cast, slot]| (Some(cast), slot)),
+        };
+        let need = cast_len + len;
+        let (cast_slot, slot) = slots.ok_or(NextStep::Wait { ring, need })?;
+        let cast_slot = cast_slot.map(|slot| self.traced(slot, engine, extent, Stage::Casting));
+        state.cast_slots.extend(cast_slot.map(|slot| (index, slot)));
+        state.next_bound += 1;
+        Ok(self.traced(slot, engine, extent, Stage::Reading))
+    }
+
+    /// Binds the next extent that was requested.
+    fn bind_next(&self, state: &mut RingWorkState, engine: usize) -> Result<(), NextStep> {
+        let index = state.next_bound;
+        if self.extents[index].len_bytes() == 0 {
+            state.next_bound += 1;
+            return Ok(());
+        }
+        let slot = self.allocate(state, engine)?;
+        if let Some(requested) = state.requested.get_mut(&index) {
+            let windows = slot.into_windows(&requested.ends);
+            self.unread_windows.fetch_add(windows.len(), Ordering::AcqRel);
+            requested.windows = Some(windows.into_iter().map(Some).collect());
+        }
+        Ok(())
+    }
+
+    /// Cuts extent `index` into ranges, of which it returns the first.
+    fn begin_requests(&self, state: &mut RingWorkState, index: usize) -> Option<ChunkRequest> {
+        let extent = &self.extents[index];
+        let ends = self.ends(state, extent);
+        let request = |number| ChunkRequest {
+            source: extent.shard(),
+            chunk: self.chunk(extent, &ends, number),
+            extent: index,
+            number,
+        };
+        state.ranges = (0..ends.len()).map(request).collect();
+        state.requested.insert(index, RequestedExtent { ends, windows: None });
+        state.next_extent += 1;
+        state.ranges.pop_front()
+    }
+
+    /// Ends allocation if all extents have their slots.
+    fn close_rings(&self, state: &mut RingWorkState) {
+        let is_empty = |index: usize| self.extents[index].len_bytes() == 0;
+        while state.next_bound < state.next_extent && is_empty(state.next_bound) {
+            state.next_bound += 1;
+        }
+        if state.next_bound < self.extents.len() {
+            return;
+        }
+        state.replacement.iter().for_each(|ring| ring.close());
+        self.destinations.iter().for_each(|destination| destination.ring.close());
     }
 
     /// Hands the full slot of extent `index` to its destination. Returns the extent's tensors if
@@ -187,38 +304,55 @@ impl Work for RingWork {
         if let Some(read) = state.reads.pop_front() {
             return NextStep::Read(read);
         }
+        if let Some(request) = state.ranges.pop_front() {
+            return NextStep::Request(request);
+        }
         let index = state.next_extent;
         let Some(extent) = self.extents.get(index) else {
-            state.replacement.iter().for_each(|ring| ring.close());
-            drop(state);
-            self.destinations.iter().for_each(|destination| destination.ring.close());
+            self.close_rings(&mut state);
             return NextStep::Finished;
         };
         if extent.len_bytes() == 0 {
             state.next_extent += 1;
             return NextStep::Deliver(self.empty_tensors(extent));
         }
-        let ring = Arc::clone(self.ring(&state, extent.destination()));
-        let len = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
-        let cast_len = extent.cast_bytes() as usize;
-        let slots = match cast_len {
-            0 => ring.allocate(len).map(|slot| (None, slot)),
-            _ => ring.allocate_two([cast_len, len]).map(|[cast, slot]| (Some(cast), slot)),
-        };
-        let need = cast_len + len;
-        let Some((cast_slot, slot)) = slots else {
-            return NextStep::Wait { ring, need };
-        };
-        let slot = self.traced(slot, engine, extent, Stage::Reading);
-        let cast_slot = cast_slot.map(|slot| self.traced(slot, engine, extent, Stage::Casting));
-        state.cast_slots.extend(cast_slot.map(|slot| (index, slot)));
-        state.next_extent += 1;
-        state.reads = self.chunk_reads(index, extent, slot);
-        match state.reads.pop_front() {
-            Some(read) => NextStep::Read(read),
-            // Unreachable: an extent with bytes has at least one read.
-            None => NextStep::Wait { ring, need },
+        if self.sources[extent.shard()].connections().is_some() {
+            let first = self.begin_requests(&mut state, index);
+            return first.map_or(NextStep::Finished, NextStep::Request);
         }
+        while state.next_bound < index {
+            if let Err(wait) = self.bind_next(&mut state, engine) {
+                return wait;
+            }
+        }
+        let slot = match self.allocate(&mut state, engine) {
+            Ok(slot) => slot,
+            Err(wait) => return wait,
+        };
+        let ends = self.ends(&mut state, extent);
+        state.next_extent += 1;
+        state.reads = self.chunk_reads(index, &ends, slot);
+        // An extent with bytes has at least one read.
+        state.reads.pop_front().map_or(NextStep::Finished, NextStep::Read)
+    }
+
+    fn bind(&self, engine: usize, request: ChunkRequest) -> NextStep {
+        let ChunkRequest { chunk, extent: index, number, .. } = request;
+        let mut state = self.state.lock();
+        while state.next_bound <= index {
+            if let Err(wait) = self.bind_next(&mut state, engine) {
+                return wait;
+            }
+        }
+        self.close_rings(&mut state);
+        let Some(requested) = state.requested.get_mut(&index) else { return NextStep::Finished };
+        let window = requested.windows.iter_mut().flatten().nth(number).and_then(Option::take);
+        if requested.windows.iter().flatten().all(Option::is_none) {
+            state.requested.remove(&index);
+        }
+        let Some(window) = window else { return NextStep::Finished };
+        self.unread_windows.fetch_sub(1, Ordering::AcqRel);
+        NextStep::Read(self.chunk_read(index, chunk, window))
     }
 
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>> {
@@ -237,7 +371,8 @@ impl Work for RingWork {
 
     fn in_transfer(&self) -> usize {
         let transfers = self.destinations.iter().filter_map(|to| to.transfer.as_ref());
-        transfers.map(|transfer| transfer.in_flight()).sum()
+        let copying: usize = transfers.map(|transfer| transfer.in_flight()).sum();
+        copying + self.unread_windows.load(Ordering::Acquire)
     }
 
     fn replace_ring(&self, ring: &Arc<Ring>) -> Result<bool> {

@@ -3,16 +3,15 @@
 use super::read_task::Engine;
 use super::shared::Shared;
 use super::work::Work;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::source::{Backend, Downgrade};
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use tokio::runtime::Builder;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::LocalSet;
 
-/// The number of entries of an engine's submission queue. It exceeds the number of read tasks, so
-/// the queue never overflows.
+/// The number of entries of an engine's submission queue. When the queue is full, the runtime submits
+/// its entries first.
 const ENTRIES: u32 = 256;
 
 /// Runs the engine with this number until all of its read tasks have ended.
@@ -41,17 +40,7 @@ async fn drive(
     number: usize,
     backend: impl Future<Output = Backend>,
 ) {
-    let engine = Engine::new(Arc::clone(shared), Arc::clone(work), backend.await, number);
-    let mut tasks = JoinSet::new();
-    for _ in 0..shared.job.depth.max(1) {
-        tasks.spawn_local(Rc::clone(&engine).read_task());
-    }
-    // Joined as they end, not in order: other tasks may wait for memory that a panicked task held.
-    while let Some(ended) = tasks.join_next().await {
-        if ended.is_err() {
-            shared.fail(Error::new(ErrorKind::Io, "a read task panicked; this is a bug"));
-        }
-    }
+    Engine::new(Arc::clone(shared), Arc::clone(work), backend.await, number).drive().await;
 }
 
 /// Returns the io_uring backend. Must run inside the runtime, which registers the memory.

@@ -33,6 +33,12 @@ impl EngineWaits {
         Self { recorder, engine, tasks, waiting, since: Cell::new(None) }
     }
 
+    /// Counts a read task that is started in addition to those of [`new`](Self::new).
+    pub fn add_task(&self) {
+        self.tasks.set(self.tasks.get() + 1);
+        self.update();
+    }
+
     /// Counts a read task as running. Dropping the result counts it as ended.
     pub fn task(&self) -> Counted<'_> {
         Counted { waits: self, count: &self.tasks }

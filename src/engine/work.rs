@@ -11,12 +11,16 @@ pub(crate) trait Work: Send + Sync {
     /// The next step of the engine with number `engine`.
     fn next(&self, engine: usize) -> NextStep;
 
+    /// Binds memory to a range that [`next`](Self::next) told to request, now that its first bytes are
+    /// there. Returns the read, or what to wait for.
+    fn bind(&self, engine: usize, request: ChunkRequest) -> NextStep;
+
     /// Takes back the filled window of the read with this ticket. Returns what it completed, if
     /// anything.
     fn complete(&self, ticket: usize, window: Window) -> Result<Option<Completion>>;
 
-    /// How many full slots the device transfers hold. The transfers return them when their copies
-    /// complete.
+    /// How many windows are bound and not yet read, and how many full slots the device transfers hold.
+    /// The transfers return them when their copies complete.
     fn in_transfer(&self) -> usize {
         0
     }
@@ -35,12 +39,26 @@ pub(crate) trait Work: Send + Sync {
 pub(crate) enum NextStep {
     /// Perform this read.
     Read(ChunkRead),
+    /// Request this range, and bind memory to it when it is answered.
+    Request(ChunkRequest),
     /// Deliver this to the caller; it needs no read.
     Deliver(Completion),
     /// Wait until a slot of this ring is freed: `need` bytes are needed.
     Wait { ring: Arc<Ring>, need: usize },
     /// No read is left to begin.
     Finished,
+}
+
+/// A range to request from a server, which has no memory yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChunkRequest {
+    /// As in [`ChunkRead`].
+    pub source: usize,
+    pub chunk: Chunk,
+    /// The index of the range's extent.
+    pub extent: usize,
+    /// The number of the range in its extent.
+    pub number: usize,
 }
 
 /// One read and the memory it fills.

@@ -202,13 +202,13 @@ impl Loader {
         })?;
         job.use_rings(rings.all(), &destinations);
         let buffers = opened.host.iter().map(|&index| opened.borrow(index, &mut requests[index]));
-        let (buffers, chunk_bytes) = (buffers.flatten().collect(), reads.chunk_bytes);
+        let (buffers, chunks) = (buffers.flatten().collect(), reads.chunks);
         // SAFETY: the requests are borrowed exclusively by `read_into`, which does not touch their
         // memory before `LoadHandle` is dropped; `LoadHandle` is a local there, and its drop joins the
         // engines (also when the callback panics).
-        let host = unsafe { BorrowedWork::new(buffers, sources.clone(), chunk_bytes) };
+        let host = unsafe { BorrowedWork::new(buffers, sources.clone(), chunks) };
         let extents = Arc::clone(&gpu.extents);
-        let gpus = RingWork::new(extents, sources.clone(), destinations, chunk_bytes, None)
+        let gpus = RingWork::new(extents, sources.clone(), destinations, chunks, None)
             .with_part_lists_from(opened.host.len());
         let work = EngineWork::Reads(Arc::new(ChainedWork(host, gpus)));
         let handle = LoadHandle::start(job, work)?;

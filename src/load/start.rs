@@ -10,7 +10,7 @@ use crate::engine::{EngineWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
 use crate::plan::{Plan, ReadSizes};
-use crate::source::Source;
+use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed};
 use crate::timeline::Recorder;
 use std::sync::Arc;
 
@@ -65,8 +65,8 @@ impl Loader {
                 // being registered.
                 job.register = job.rings.last().filter(|_| reads.register).cloned();
                 (ring_bytes, pinned, downgraded) = (sizes.ring_bytes(), rings.gpus, downgrade);
-                let chunk_bytes = reads.chunk_bytes;
-                let work = RingWork::new(extents, sources, destinations, chunk_bytes, recorder)
+                let chunks = reads.chunks;
+                let work = RingWork::new(extents, sources, destinations, chunks, recorder)
                     .checked_by(job.checks.finite.clone());
                 EngineWork::Reads(Arc::new(work))
             }
@@ -76,7 +76,8 @@ impl Loader {
         if let Some(bytes) = sizes.cache_held_bytes().filter(|_| uses_rings) {
             handle.stats().counters.hold_at_most(bytes);
         }
-        downgraded.into_iter().for_each(|downgrade| handle.stats().downgrade(downgrade));
+        let few = few_connections(options.connections, reads.connections);
+        downgraded.into_iter().chain(few).for_each(|it| handle.stats().downgrade(it));
         Ok(StartedLoad { handle, ring_bytes, _pinned: pinned })
     }
 
@@ -111,6 +112,7 @@ impl Loader {
             },
             engines: reads.engines,
             depth: reads.depth,
+            connections: reads.connections,
             register: None,
             ahead_bytes: reads.ahead_bytes,
             hold_timeout: self.options.hold_timeout,
@@ -121,6 +123,17 @@ impl Loader {
             recorder: None,
         }
     }
+}
+
+/// Reports that `ulimit -n` permits fewer connections than are `wanted`, or than an adapting load may
+/// have. `first` is the number at first, 0 without remote sources.
+fn few_connections(wanted: Option<usize>, first: usize) -> Option<Downgrade> {
+    let (wanted, allowed) = (wanted.unwrap_or(CONNECTIONS_MAX), connections_allowed());
+    (first > 0 && allowed < wanted).then(|| Downgrade {
+        from: "many connections",
+        to: "fewer connections",
+        why: format!("ulimit -n permits {allowed} of {wanted} connections; raise it"),
+    })
 }
 
 /// Fails if the mapped read path cannot be used for the load of `plan`.

@@ -1,5 +1,7 @@
 //! Cuts byte ranges into reads.
 
+use crate::source::Source;
+
 /// The range of one read, which fills a part of an extent's slot or of the caller's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
@@ -7,6 +9,25 @@ pub struct Chunk {
     pub offset_bytes: u64,
     /// How many bytes to read. The window may be longer, up to the end of a block.
     pub want_bytes: usize,
+}
+
+/// How long the reads of a load are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkSize {
+    /// The greatest length, a multiple of every source's block.
+    pub bytes_max: u64,
+    /// Whether the ranges of an object are as long as its server makes them best.
+    pub adapts: bool,
+}
+
+impl ChunkSize {
+    /// The length of the next reads of `source`, in a load that reads into `memory_bytes` of memory
+    /// and has `left_bytes` to begin.
+    pub fn of(&self, source: &dyn Source, memory_bytes: u64, left_bytes: u64) -> u64 {
+        let adapted = source.range_bytes(memory_bytes, left_bytes).filter(|_| self.adapts);
+        let bytes = adapted.map_or(self.bytes_max, |bytes| bytes.min(self.bytes_max));
+        bytes.next_multiple_of(source.block_bytes() as u64)
+    }
 }
 
 /// The ends, relative to `offset`, of the reads of `len` bytes from `offset`. All reads but the first

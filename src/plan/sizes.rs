@@ -24,12 +24,14 @@
 //!
 //! **Reads.** A ring holds at least eight reads, or sixteen where each is a request to a server. One
 //! engine per [`ENGINE_BYTES`] runs, up to the number of cores. Together they keep a sixteenth of the
-//! load in flight, within bounds, or one read per connection if that is more, but no more than fit
-//! the ring.
+//! load of files in flight, within bounds, but no more than fit the ring. How many ranges of objects
+//! are on the way, and how long they are, is measured while the load runs
+//! (`src/source/http/concurrency.rs`).
 
+use super::chunk::ChunkSize;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::{MemoryLimit, cores};
-use crate::source::{CONNECTIONS_MAX, Source};
+use crate::source::Source;
 use std::sync::Arc;
 
 /// Small tensors for the host are gathered into extents of about this many bytes, and tensors for
@@ -139,9 +141,11 @@ pub(crate) struct ReadOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReadSizes {
     pub engines: usize,
-    /// Reads in flight per engine.
+    /// Reads in flight per engine, of files.
     pub depth: usize,
-    pub chunk_bytes: u64,
+    /// The number of ranges that are requested at once at first; 0 without objects.
+    pub connections: usize,
+    pub chunks: ChunkSize,
     /// Whether the ring is registered with io_uring.
     pub register: bool,
     /// How far ahead of the reads memory is faulted in.
@@ -231,11 +235,9 @@ impl ReadSizes {
         total_bytes: u64,
         sources: &[Arc<dyn Source>],
     ) -> Self {
-        // Each read task has a connection. The load measures how many of them to use at once.
-        let connections = match sources.iter().any(|source| source.is_remote()) {
-            true => options.connections.unwrap_or(CONNECTIONS_MAX),
-            false => 0,
-        };
+        let connections = sources.iter().filter_map(|source| source.connections()).max();
+        let connections =
+            connections.map_or(0, |now| options.connections.map_or(now, |given| given.min(now)));
         let useful = (total_bytes / ENGINE_BYTES).max(1) as usize;
         let engines = options.engines.unwrap_or_else(|| cores().min(ENGINES_MAX).min(useful));
         let block = sources.iter().map(|source| source.block_bytes() as u64).max().unwrap_or(1);
@@ -246,16 +248,19 @@ impl ReadSizes {
             .read_bytes
             .map(|bytes| bytes.clamp(REQUESTED_CHUNK_BYTES_MIN, REQUESTED_CHUNK_BYTES_MAX));
         let chunk_bytes = requested.unwrap_or(CHUNK_BYTES).min(fitting).next_multiple_of(block);
-        let in_flight_bytes = (total_bytes / 16)
-            .clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX)
-            .max(connections as u64 * chunk_bytes);
+        let in_flight_bytes = (total_bytes / 16).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX);
         let in_flight = in_flight_bytes.min(memory_bytes).div_ceil(chunk_bytes).max(1) as usize;
         // An eighth of the load, within bounds.
         let register_max = (total_bytes / 8).clamp(REGISTER_BYTES_MIN, REGISTER_BYTES_MAX);
         Self {
             engines,
-            depth: in_flight.div_ceil(engines),
-            chunk_bytes,
+            depth: if sources.iter().any(|source| source.connections().is_none()) {
+                in_flight.div_ceil(engines)
+            } else {
+                1
+            },
+            connections,
+            chunks: ChunkSize { bytes_max: chunk_bytes, adapts: options.read_bytes.is_none() },
             register: any_local && memory_bytes < total_bytes && memory_bytes <= register_max,
             ahead_bytes: match any_local {
                 true => (in_flight_bytes / 2) as usize,

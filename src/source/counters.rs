@@ -4,8 +4,10 @@
 use crate::sync::Mutex;
 use crate::timeline::Recorder;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// The counters of a load's readers.
 #[derive(Debug, Default)]
@@ -21,6 +23,9 @@ pub struct LoadCounters {
     left_out_bytes: AtomicU64,
     /// The first problem of the cache.
     warning: Mutex<Option<String>>,
+    /// How many ranges the load's server can have on the way; 0 before it said so.
+    connections: AtomicUsize,
+    connections_changed: Notify,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -37,6 +42,22 @@ impl LoadCounters {
             recorder.retry(reason);
         }
         *self.counts.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Records how many ranges the load should have on the way from now on.
+    pub(crate) fn set_connections(&self, connections: usize) {
+        self.connections.store(connections, Ordering::Relaxed);
+        self.connections_changed.notify_waiters();
+    }
+
+    /// How many ranges the load should have on the way; `None` until the number has changed.
+    pub(crate) fn connections(&self) -> Option<usize> {
+        Some(self.connections.load(Ordering::Relaxed)).filter(|&connections| connections > 0)
+    }
+
+    /// Resolves when the number of [`connections`](Self::connections) changes.
+    pub(crate) fn connections_changed(&self) -> Notified<'_> {
+        self.connections_changed.notified()
     }
 
     /// Counts `bytes` read from the cache.

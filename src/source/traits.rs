@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::ReadPath;
 use crate::ring::{Mapping, Window};
+use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -18,6 +19,18 @@ use std::sync::Arc;
 
 /// One attempt of a [`Reader`], on its engine's thread: the outcome, and the window.
 pub type ReadFuture<'a> = Pin<Box<dyn Future<Output = (io::Result<Attempt>, Window)> + 'a>>;
+
+/// The answer to a request of a range, or the error of the last attempt.
+pub type RequestFuture<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn RangeAnswer>>> + 'a>>;
+
+/// A server's answer to a request of a range, whose bytes were not received yet.
+pub trait RangeAnswer: Any {
+    /// Records that the answer waits for memory.
+    fn wait(&mut self);
+
+    /// The answer as its reader knows it.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
 
 /// A file or object that bytes are read from, such as a shard of a checkpoint.
 pub trait Source: Send + Sync {
@@ -33,6 +46,18 @@ pub trait Source: Send + Sync {
     /// Whether reads spend most of their time waiting for a network.
     fn is_remote(&self) -> bool {
         false
+    }
+
+    /// How many ranges may be requested at once from the source's server at present; `None` for a
+    /// file.
+    fn connections(&self) -> Option<usize> {
+        None
+    }
+
+    /// How long the next range from the source's server should be, of a load that receives into
+    /// `memory_bytes` of memory and has `left_bytes` to request; `None` for a file.
+    fn range_bytes(&self, _memory_bytes: u64, _left_bytes: u64) -> Option<u64> {
+        None
     }
 
     /// The alignment of offsets, lengths and addresses with which reads are fastest: a power of
@@ -177,6 +202,23 @@ pub trait Reader {
     /// The operation owns the window and returns it with the outcome, so that memory which the
     /// kernel may still write to is never freed when a future is dropped.
     fn read_at(&self, window: Window, offset: u64) -> ReadFuture<'_>;
+
+    /// Requests the `len` bytes at `offset`, which lie within the source, from its server, before there
+    /// is memory for them. `None` for a reader that reads when it is told to.
+    fn request(&self, _offset: u64, _len: usize) -> Option<RequestFuture<'_>> {
+        None
+    }
+
+    /// As [`read_at`](Self::read_at), for the bytes of which `answer` is the answer of
+    /// [`request`](Self::request).
+    fn read_answer(
+        &self,
+        _answer: Box<dyn RangeAnswer>,
+        window: Window,
+        offset: u64,
+    ) -> ReadFuture<'_> {
+        self.read_at(window, offset)
+    }
 
     /// The downgrade that took place when this reader was made, if any. The summary reports it
     /// once.

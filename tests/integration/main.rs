@@ -18,6 +18,7 @@ mod cuda_unified;
 mod fault_times;
 mod faults;
 mod kernels;
+mod late_memory;
 mod layers;
 mod lending_model;
 mod lent_memory;

@@ -28,7 +28,7 @@ use std::future::Future;
 #[cfg(feature = "s3")]
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The HTTP client that all requests of a loader share.
 pub(crate) struct Client {
@@ -167,8 +167,12 @@ impl Client {
                 }
             };
             let request = self.wire(head, body.clone());
+            let sent = Instant::now();
             let error = match timeout(limits.first_byte, send_request(stream, request)).await {
-                Ok(Ok(response)) => return Ok(response),
+                Ok(Ok(response)) => {
+                    self.server(origin).concurrency.answered(sent.elapsed());
+                    return Ok(response);
+                }
                 Ok(Err(error)) if error.is_parse() => {
                     transient("no HTTP", format!("{origin} does not speak HTTP")).caused_by(error)
                 }

@@ -1,26 +1,65 @@
-//! The concurrency limit of a server: how many ranges may be requested at once.
+//! The concurrency limit of a server: how many ranges may be requested at once, and how long they are.
 //!
-//! If the number of connections is configured, the limit is that number. Otherwise it starts at
-//! [`START`] and grows while throughput improves. At the end of each [`WINDOW`] in which all
-//! permits were taken, the throughput is compared with that before the last increase. If it is at
-//! least a tenth higher, the increase is kept and the limit grows by half again; else the increase
-//! is taken back. When the server asks for fewer requests (503 SlowDown, 429), the limit is halved,
-//! at most once a [`THROTTLE_PERIOD`], and then grows by one a window.
+//! If the number of connections is configured, the limit is that number. Otherwise it follows what is
+//! measured while bodies arrive:
+//!
+//! - **Start.** A network of [`START_BYTES_PER_SECOND`] has as many ranges of [`RANGE_BYTES`] on the
+//!   way as it delivers in the time to the first byte, which is known from opening the object. So the
+//!   limit starts with that many, within bounds: 4 for a store at 5 ms, 76 at 100 ms.
+//! - **Growth.** In each [`WINDOW`] the rate *of one sending connection* is measured: the bytes that
+//!   arrived, by the time for which bodies were arriving, summed over the connections. Unlike the rate
+//!   of all, it does not depend on how many answers are awaited at the moment. While it is near the best
+//!   one, the network has room: the limit is doubled. When it falls below [`ROOM`] of that, the
+//!   connections take from each other, because the network or the CPU is full, and the limit stays. It
+//!   never grows beyond [`SPARE`] times the number that would suffice for the best rate of all: that
+//!   rate times the duration of a range, by the length of a range. After an increase no window counts until the new connections can have answered.
+//! - **Shrinking.** When the rate of one connection stays below [`CROWDED`] of the best one, a quarter
+//!   of the connections is given up, down to the number of the start: as many bytes arrive over fewer,
+//!   which need less memory.
+//! - **Throttling.** When the server asks for fewer requests (503 SlowDown, 429), the limit is halved,
+//!   at most once a [`THROTTLE_PERIOD`], and ranges become twice as long. The limit then grows by one a
+//!   window.
+//!
+//! **Ranges.** A connection that sends for twice as long as it waits for the first byte is used well:
+//! a range is as long as one connection delivers in that time. All ranges that are being received take
+//! at most half of the memory. With 100 ms, 10 MB/s a connection, 1.2 GB/s in all and 256 MiB, 120
+//! connections send, a range is 1 MiB long, and 240 ranges are on the way.
 
 use crate::sync::Mutex;
+use nix::sys::resource::{Resource, getrlimit};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The initial limit. With one server on loopback, more connections do not help; an object store
-/// delivers 50 to 100 MB/s per connection.
+/// The initial limit for a server that has not answered anything yet.
 const START: usize = 16;
+/// The bounds of the limit with which a server starts that has answered.
+const STARTS: (usize, usize) = (4, 128);
+/// The rate for which the first ranges suffice.
+const START_BYTES_PER_SECOND: f64 = 1.6e9;
 /// The highest limit.
-pub(crate) const CONNECTIONS_MAX: usize = 64;
-const WINDOW: Duration = Duration::from_millis(250);
+pub(crate) const CONNECTIONS_MAX: usize = 512;
+/// The length of ranges before a rate was measured.
+const RANGE_BYTES: u64 = 2 << 20;
+/// The bounds of the length of ranges, which is a multiple of the lower one.
+const RANGE_BOUNDS: (u64, u64) = (256 << 10, 8 << 20);
+/// A range takes at least this time, so that fast connections have few requests.
+const RANGE_SECONDS: f64 = 0.05;
+const WINDOW: Duration = Duration::from_millis(50);
+/// While one connection has at least this share of the best rate, the network has room for more.
+const ROOM: f64 = 0.7;
+/// With at least this share, there is room for twice as many.
+const MUCH_ROOM: f64 = 0.9;
+/// How many times the connections that suffice there may be.
+const SPARE: f64 = 1.5;
+/// Below this share of the best rate there are too many connections.
+const CROWDED: f64 = 0.35;
+/// The number of crowded windows in a row after which connections are given up.
+const CROWDED_WINDOWS: u32 = 4;
+/// What is left of the best rate after a window with a lower one, as networks change.
+const FADING: f64 = 0.998;
 const THROTTLE_PERIOD: Duration = Duration::from_secs(1);
-/// An increase is tried again this many windows after one that did not help, as networks change.
-const REST_WINDOWS: u32 = 20;
 
 /// Limits the concurrent requests to one server.
 #[derive(Debug)]
@@ -34,51 +73,100 @@ struct LimitState {
     permits: usize,
     limit: usize,
     limit_max: usize,
-    /// Whether a request had to wait for a permit in this window.
+    /// Whether the caller gave the number of connections.
+    given: bool,
+    /// Whether all permits were taken in this window.
     full: bool,
-    window_began: Instant,
-    window_bytes: u64,
-    growth: Growth,
+    /// Whether bodies have arrived, so that the limit follows their rate.
+    measured: bool,
+    /// The mean time to the first byte.
+    latency: Option<Duration>,
+    window: Window,
+    /// The mean number of bodies that arrive at a time, in the last window.
+    sending: f64,
+    /// The best rate of one connection, in bytes a second; 0 before the first window.
+    best: f64,
+    /// The best rate of all connections together.
+    best_total: f64,
+    /// The length of the last range.
+    range_bytes: u64,
+    crowded_windows: u32,
+    /// Windows count from here on.
+    counts_from: Instant,
     throttled: Option<Instant>,
+    /// How many times longer ranges are because the server asked for fewer requests.
+    longer: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Growth {
-    /// The limit was raised from `from`, at which `rate` bytes a second were received.
-    Trying { from: usize, rate: f64 },
-    /// No increase is being tried; the last one was taken back `windows` windows ago.
-    Resting { windows: u32 },
+/// What arrived since the window began.
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    bytes: u64,
+    /// The time for which bodies were arriving, summed over the connections, up to `counted`.
+    busy_seconds: f64,
+    counted: Instant,
+    /// How many bodies are arriving.
+    sending: usize,
 }
 
 /// The permission to make one request. Dropping it releases the permit.
-pub(crate) struct Permit<'a>(&'a ConcurrencyLimit);
+pub(crate) struct Permit {
+    limit: Arc<ConcurrencyLimit>,
+    /// Whether the permit is released while its answer waits for memory.
+    paused: bool,
+}
+
+/// A body that is arriving.
+pub(crate) struct Arriving(Arc<ConcurrencyLimit>);
 
 impl ConcurrencyLimit {
     /// A limit of exactly `connections`, or one that adapts.
-    pub fn new(connections: Option<usize>) -> Self {
+    pub fn new(connections: Option<usize>) -> Arc<Self> {
+        let now = Instant::now();
+        let window = Window { began: now, bytes: 0, busy_seconds: 0.0, counted: now, sending: 0 };
+        let allowed = connections_allowed();
         let state = LimitState {
             permits: 0,
-            limit: connections.unwrap_or(START).max(1),
-            limit_max: connections.unwrap_or(CONNECTIONS_MAX).max(1),
+            limit: connections.unwrap_or(START).min(allowed).max(1),
+            limit_max: connections.unwrap_or(CONNECTIONS_MAX).min(allowed).max(1),
+            given: connections.is_some(),
             full: false,
-            window_began: Instant::now(),
-            window_bytes: 0,
-            growth: Growth::Resting { windows: REST_WINDOWS },
+            measured: false,
+            latency: None,
+            window,
+            sending: 0.0,
+            best: 0.0,
+            best_total: 0.0,
+            range_bytes: RANGE_BYTES,
+            crowded_windows: 0,
+            counts_from: now,
             throttled: None,
+            longer: 1,
         };
-        Self { state: Mutex::new(state), released: Notify::new() }
+        Arc::new(Self { state: Mutex::new(state), released: Notify::new() })
     }
 
     /// Waits for a permit.
-    pub async fn acquire(&self) -> Permit<'_> {
+    pub async fn acquire(self: &Arc<Self>) -> Permit {
         loop {
             let mut released = std::pin::pin!(self.released.notified());
             // Registered before the count is checked, so that no release is missed.
             released.as_mut().enable();
             if self.try_acquire() {
-                return Permit(self);
+                return Permit { limit: Arc::clone(self), paused: false };
             }
             released.await;
+        }
+    }
+
+    fn release(&self) {
+        let mut state = self.state.lock();
+        state.permits -= 1;
+        let is_free = state.permits < state.limit;
+        drop(state);
+        if is_free {
+            self.released.notify_one();
         }
     }
 
@@ -87,26 +175,34 @@ impl ConcurrencyLimit {
         let is_free = state.permits < state.limit;
         if is_free {
             state.permits += 1;
-        } else {
-            state.full = true;
         }
+        state.full |= state.permits >= state.limit;
         is_free
     }
 
-    /// Counts `bytes` that were received.
-    pub fn received(&self, bytes: u64) {
+    /// Counts an answer whose first byte took `latency`.
+    pub fn answered(&self, latency: Duration) {
         let mut state = self.state.lock();
-        state.window_bytes += bytes;
-        let took = state.window_began.elapsed();
-        if took < WINDOW {
-            return;
+        let mean = state.latency.map_or(latency, |mean| mean * 7 / 8 + latency / 8);
+        state.latency = Some(mean);
+        if !state.measured && !state.given {
+            state.limit = start(mean);
         }
-        let before = state.limit;
-        let rate = state.window_bytes as f64 / took.as_secs_f64();
-        state.end_window(rate);
-        let more = state.limit.saturating_sub(before);
+    }
+
+    /// Counts a body that begins to arrive.
+    pub fn arriving(self: &Arc<Self>) -> Arriving {
+        let mut state = self.state.lock();
+        state.measured = true;
+        let now = Instant::now();
+        if state.window.sending == 0 {
+            // The time in which nothing was on the way does not count.
+            state.window.restart(now);
+        }
+        state.window.count(now);
+        state.window.sending += 1;
         drop(state);
-        (0..more).for_each(|_| self.released.notify_one());
+        Arriving(Arc::clone(self))
     }
 
     /// Lowers the limit after the server asked for fewer requests.
@@ -115,126 +211,183 @@ impl ConcurrencyLimit {
         if state.throttled.is_none_or(|since| since.elapsed() >= THROTTLE_PERIOD) {
             state.throttled = Some(Instant::now());
             state.limit = (state.limit / 2).max(1);
+            state.longer = (state.longer * 2).min(RANGE_BOUNDS.1 / RANGE_BOUNDS.0);
             tracing::info!(connections = state.limit, "the server asked for fewer requests");
         }
     }
 
     /// The present limit.
-    #[cfg(test)]
     pub fn limit(&self) -> usize {
         self.state.lock().limit
+    }
+
+    /// How long the next range should be, of a load that receives into `memory_bytes` of memory and
+    /// has `left_bytes` to request.
+    ///
+    /// The last ranges are shorter, so that no single connection decides when the load ends.
+    pub fn range_bytes(&self, memory_bytes: u64, left_bytes: u64) -> u64 {
+        let mut state = self.state.lock();
+        let bounded = |bytes: u64| {
+            bytes.clamp(RANGE_BOUNDS.0, RANGE_BOUNDS.1).next_multiple_of(RANGE_BOUNDS.0)
+        };
+        state.range_bytes = bounded(state.best_range_bytes(memory_bytes) * state.longer);
+        state.range_bytes.min(bounded(left_bytes / state.limit as u64))
+    }
+}
+
+/// How many connections the limit of open files (`ulimit -n`) permits: all but a quarter of the files,
+/// or 64, which are left to the rest of the process.
+pub(crate) fn connections_allowed() -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(files - (files / 4).max(64).min(files)).unwrap_or(usize::MAX).max(STARTS.0)
+}
+
+/// The limit with which a server starts whose first byte takes `latency`.
+fn start(latency: Duration) -> usize {
+    let bytes = START_BYTES_PER_SECOND * latency.as_secs_f64();
+    (bytes / RANGE_BYTES as f64).ceil().clamp(STARTS.0 as f64, STARTS.1 as f64) as usize
+}
+
+impl Arriving {
+    /// Counts `bytes` that arrived. Returns the limit if it has changed.
+    pub fn received(&self, bytes: u64) -> Option<usize> {
+        let mut state = self.0.state.lock();
+        state.window.bytes += bytes;
+        let now = Instant::now();
+        if now.duration_since(state.window.began) < WINDOW {
+            return None;
+        }
+        let before = state.limit;
+        state.end_window(now);
+        let limit = state.limit;
+        drop(state);
+        (before..limit).for_each(|_| self.0.released.notify_one());
+        (limit != before).then_some(limit)
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.window.count(Instant::now());
+        state.window.sending -= 1;
+    }
+}
+
+impl Window {
+    /// Adds the time up to now.
+    fn count(&mut self, now: Instant) {
+        let seconds = now.duration_since(self.counted).as_secs_f64();
+        self.busy_seconds += seconds * self.sending as f64;
+        self.counted = now;
+    }
+
+    /// Begins anew; bodies that are arriving go on.
+    fn restart(&mut self, now: Instant) {
+        *self = Self { began: now, bytes: 0, busy_seconds: 0.0, counted: now, ..*self };
     }
 }
 
 impl LimitState {
-    /// Ends a window in which `rate` bytes a second were received.
-    fn end_window(&mut self, rate: f64) {
-        let full = std::mem::take(&mut self.full);
-        self.window_began = Instant::now();
-        self.window_bytes = 0;
+    /// Ends a window.
+    fn end_window(&mut self, now: Instant) {
+        self.window.count(now);
+        let seconds = now.duration_since(self.window.began).as_secs_f64();
+        let (bytes, busy_seconds) = (self.window.bytes as f64, self.window.busy_seconds);
+        self.window.restart(now);
+        if busy_seconds <= 0.0 {
+            return;
+        }
+        self.sending = busy_seconds / seconds;
+        let full = std::mem::take(&mut self.full) || self.permits >= self.limit;
+        self.adapt([bytes / busy_seconds, bytes / seconds], full, now);
+    }
+
+    /// Adapts the limit to the rate of one connection and that of all. `full` says that all permits
+    /// were taken.
+    fn adapt(&mut self, [rate, total]: [f64; 2], full: bool, now: Instant) {
+        self.best_total = total.max(self.best_total * FADING);
+        self.best = match self.best {
+            best if rate <= best => best * FADING,
+            // A window may be an exception.
+            best if best > 0.0 => best + (rate - best).min(best) / 4.0,
+            _ => rate,
+        };
         if let Some(since) = self.throttled {
-            if since.elapsed() >= THROTTLE_PERIOD && self.limit < self.limit_max {
+            if now.duration_since(since) >= THROTTLE_PERIOD && self.limit < self.limit_max {
                 self.limit += 1;
             }
             return;
         }
-        self.growth = match self.growth {
-            Growth::Trying { from, rate: before } if rate < before * 1.1 => {
-                self.limit = from;
-                Growth::Resting { windows: 0 }
-            }
-            Growth::Resting { windows } if windows < REST_WINDOWS => {
-                Growth::Resting { windows: windows + 1 }
-            }
-            _ if full && self.limit < self.limit_max => {
-                let from = self.limit;
-                self.limit = (from + from.div_ceil(2)).min(self.limit_max);
-                tracing::debug!(connections = self.limit, "trying more connections");
-                Growth::Trying { from, rate }
-            }
-            // No request waited for a permit, or the limit is the highest.
-            _ => Growth::Resting { windows: REST_WINDOWS },
-        };
+        if self.given || now < self.counts_from {
+            return;
+        }
+        let share = rate / self.best;
+        self.crowded_windows = if share < CROWDED { self.crowded_windows + 1 } else { 0 };
+        let before = self.limit;
+        if share >= ROOM && full {
+            let more = if share >= MUCH_ROOM { before } else { before.div_ceil(2) };
+            let most = (SPARE * self.sufficient()) as usize;
+            self.limit = (before + more).min(most).min(self.limit_max).max(before);
+        } else if self.crowded_windows >= CROWDED_WINDOWS {
+            self.crowded_windows = 0;
+            let least = self.latency.map_or(START, start);
+            self.limit = (before - before / 4).max(least.min(before));
+        }
+        if self.limit != before {
+            tracing::debug!(
+                connections = self.limit,
+                before,
+                rate,
+                "another number of connections"
+            );
+            let latency = self.latency.unwrap_or_default();
+            self.counts_from = now + latency + latency / 4;
+        }
+    }
+
+    /// The number of connections that suffice for the best rate of all.
+    fn sufficient(&self) -> f64 {
+        let bytes = self.range_bytes as f64;
+        let seconds = self.latency.unwrap_or_default().as_secs_f64() + bytes / self.best;
+        self.best_total * seconds / bytes
+    }
+
+    fn best_range_bytes(&self, memory_bytes: u64) -> u64 {
+        if self.best <= 0.0 {
+            return RANGE_BYTES;
+        }
+        let latency = self.latency.unwrap_or_default().as_secs_f64();
+        let wanted = self.best * (2.0 * latency).max(RANGE_SECONDS);
+        let fitting = memory_bytes as f64 / 2.0 / self.sending.max(1.0);
+        wanted.min(fitting) as u64
     }
 }
 
-impl Drop for Permit<'_> {
+impl Permit {
+    /// Releases the permit while its answer waits for memory: another load may have that memory, and
+    /// need a permit to be done with it.
+    pub fn pause(&mut self) {
+        if !std::mem::replace(&mut self.paused, true) {
+            self.limit.release();
+        }
+    }
+
+    /// Takes the permit again, at once and also beyond the limit: its connection is there already.
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.limit.state.lock().permits += 1;
+        }
+    }
+}
+
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.permits -= 1;
-        let is_free = state.permits < state.limit;
-        drop(state);
-        if is_free {
-            self.0.released.notify_one();
+        if !self.paused {
+            self.limit.release();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ends a window in which every permit was taken and `rate` bytes a second were received.
-    fn window(limit: &ConcurrencyLimit, rate: f64) -> usize {
-        let mut state = limit.state.lock();
-        state.full = true;
-        state.end_window(rate);
-        state.limit
-    }
-
-    #[tokio::test]
-    async fn the_limit_grows_while_throughput_improves_and_shrinks_back_when_not() {
-        let limit = ConcurrencyLimit::new(None);
-        assert_eq!([1e9, 1.4e9, 1.9e9].map(|rate| window(&limit, rate)), [24, 36, 54]);
-        assert_eq!(window(&limit, 1.9e9), 36, "54 connections were no faster than 36");
-        for _ in 0..REST_WINDOWS {
-            assert_eq!(window(&limit, 1.9e9), 36);
-        }
-        assert_eq!(window(&limit, 1.9e9), 54, "tried again after a rest");
-        assert_eq!(window(&limit, 3e9), CONNECTIONS_MAX);
-        assert_eq!(window(&limit, 4e9), CONNECTIONS_MAX);
-    }
-
-    #[tokio::test]
-    async fn a_given_limit_stays() {
-        let limit = ConcurrencyLimit::new(Some(3));
-        assert_eq!([1e9, 2e9, 4e9].map(|rate| window(&limit, rate)), [3, 3, 3]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_throttling_server_gets_half_as_many_once_a_second() {
-        let limit = ConcurrencyLimit::new(None);
-        limit.throttled();
-        limit.throttled();
-        assert_eq!(limit.limit(), 8);
-        tokio::time::advance(THROTTLE_PERIOD).await;
-        limit.throttled();
-        assert_eq!(limit.limit(), 4);
-        assert_eq!(window(&limit, 1e9), 4, "within a second of the throttling");
-        tokio::time::advance(THROTTLE_PERIOD).await;
-        assert_eq!([1e9, 1e9].map(|rate| window(&limit, rate)), [5, 6]);
-    }
-
-    #[tokio::test]
-    async fn no_permit_is_granted_beyond_the_limit_and_all_in_the_end() {
-        use std::sync::Arc;
-        use std::sync::atomic::{AtomicUsize, Ordering};
-        let limit = Arc::new(ConcurrencyLimit::new(Some(2)));
-        let (active, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let tasks: Vec<_> = (0..50)
-            .map(|_| {
-                let (limit, active, most) = (limit.clone(), active.clone(), most.clone());
-                tokio::spawn(async move {
-                    let _permit = limit.acquire().await;
-                    most.fetch_max(active.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-                    tokio::task::yield_now().await;
-                    active.fetch_sub(1, Ordering::Relaxed);
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        assert_eq!(most.load(Ordering::Relaxed), 2);
-    }
-}
+mod tests;

@@ -34,6 +34,13 @@ pub(crate) struct RetryState<'a> {
     granted: Vec<&'static str>,
 }
 
+/// The failed attempts of a range while its answer waits for memory.
+pub(crate) struct PausedRetry {
+    began: Instant,
+    failed: u32,
+    granted: Vec<&'static str>,
+}
+
 /// The wait before a retry, and its cause.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -48,6 +55,23 @@ impl<'a> RetryState<'a> {
     /// such as `read s3://bucket/key`.
     pub fn new(doing: &'a str, limits: RetryLimits, counters: &'a LoadCounters) -> Self {
         Self { doing, limits, counters, began: Instant::now(), failed: 0, granted: Vec::new() }
+    }
+
+    /// The state without its borrows, to be [resumed](Self::resume).
+    pub fn pause(self) -> PausedRetry {
+        PausedRetry { began: self.began, failed: self.failed, granted: self.granted }
+    }
+
+    /// The state that was paused. The time `waited` does not count.
+    pub fn resume(
+        doing: &'a str,
+        limits: RetryLimits,
+        counters: &'a LoadCounters,
+        paused: PausedRetry,
+        waited: Duration,
+    ) -> Self {
+        let PausedRetry { began, failed, granted } = paused;
+        Self { doing, limits, counters, began: began + waited, failed, granted }
     }
 
     /// Records that the last attempt failed, but made progress.

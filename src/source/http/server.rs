@@ -2,6 +2,7 @@
 
 use super::concurrency::ConcurrencyLimit;
 use super::hedging::Hedging;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ const SUCCESS_TOKENS: i64 = 1;
 /// The state that the client keeps for a server.
 #[derive(Debug)]
 pub(crate) struct ServerState {
-    pub concurrency: ConcurrencyLimit,
+    pub concurrency: Arc<ConcurrencyLimit>,
     pub hedging: Hedging,
     retry_tokens: AtomicI64,
     /// How far the server's clock is ahead of this machine's, in seconds.

@@ -6,7 +6,7 @@
 //! it is read is an error, never a mixture of old and new bytes.
 //!
 //! ```text
-//! ObjectSource (one a shard) --> ObjectReader (one an engine) --> Object::read --> windows
+//! ObjectSource (one a shard) --> ObjectReader (one an engine) --> Object --> windows
 //!                                                     |  request: the head is checked
 //!                                                     |  receive: the body, into its window
 //!                                                     |  verify: the checksum, where wanted
@@ -16,6 +16,7 @@ mod body_writer;
 mod identity;
 mod open;
 mod range;
+mod read;
 mod reader;
 mod receive;
 mod remote_object;

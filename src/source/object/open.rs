@@ -83,7 +83,8 @@ pub(super) async fn open_once(
         return Ok(Some(Opened::without_bytes(identity)));
     }
     let (limits, origin) = (&client.options.retries, &answered.origin);
-    let receiver = Receiver { sockets: &NoSocketReader, stop: &Stop::default(), limits, origin };
+    let (sockets, stop, progress) = (&NoSocketReader, &Stop::default(), &|_| ());
+    let receiver = Receiver { sockets, stop, limits, origin, progress };
     let writer = BodyWriter::in_memory(len as usize)?;
     let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
     outcome?;

@@ -1,10 +1,11 @@
 //! An engine's reader of an object.
 
 use super::body_writer::BodyWriter;
-use super::remote_object::{Object, ReadContext};
+use super::read::Answer;
+use super::remote_object::{Object, ReadContext, RequestedRange};
 use crate::error::Result;
 use crate::ring::Window;
-use crate::source::traits::{Access, Attempt, ReadFuture, Reader, Via};
+use crate::source::traits::{Access, Attempt, RangeAnswer, ReadFuture, Reader, RequestFuture, Via};
 use crate::source::verify::ChecksumVerifier;
 use std::io;
 use std::sync::Arc;
@@ -20,14 +21,19 @@ impl ObjectReader {
     }
 
     /// Fills the window, with retries. Ends early when the load is stopped.
-    async fn fill(&self, window: Window, offset: u64) -> (Result<usize>, Window) {
+    async fn fill(
+        &self,
+        window: Window,
+        offset: u64,
+        answer: Option<Answer>,
+    ) -> (Result<usize>, Window) {
         let left = self.object.identity.len_bytes.saturating_sub(offset);
         let len = left.min(window.unfilled_len() as u64) as usize;
         let Access { backend: sockets, pool, counters, stop, verifier, .. } = &self.access;
         let context = ReadContext { sockets, pool, counters, stop };
         let digest = verifier.as_deref().map(ChecksumVerifier::digest).unwrap_or_default();
         let writer = BodyWriter::new(window, len, digest);
-        let (outcome, writer) = self.object.read(&context, offset, writer).await;
+        let (outcome, writer) = self.object.read(&context, offset, writer, answer).await;
         let (mut window, digest) = writer.into_parts();
         let outcome = match (outcome, verifier) {
             (Ok(()), Some(verifier)) => {
@@ -41,12 +47,42 @@ impl ObjectReader {
     }
 }
 
+impl ObjectReader {
+    async fn attempt(
+        &self,
+        window: Window,
+        offset: u64,
+        answer: Option<Answer>,
+    ) -> (io::Result<Attempt>, Window) {
+        let (outcome, window) = self.fill(window, offset, answer).await;
+        let outcome = outcome.map(|bytes| Attempt { bytes, via: Via::Http });
+        (outcome.map_err(io::Error::other), window)
+    }
+}
+
 impl Reader for ObjectReader {
+    fn request(&self, offset: u64, len: usize) -> Option<RequestFuture<'_>> {
+        Some(Box::pin(async move {
+            let Access { backend: sockets, pool, counters, stop, .. } = &self.access;
+            let context = ReadContext { sockets, pool, counters, stop };
+            let range = RequestedRange { offset, len: len as u64 };
+            let answer = self.object.request_range(&context, range).await?;
+            Ok(Box::new(answer) as Box<dyn RangeAnswer>)
+        }))
+    }
+
+    fn read_answer(
+        &self,
+        answer: Box<dyn RangeAnswer>,
+        window: Window,
+        offset: u64,
+    ) -> ReadFuture<'_> {
+        // This reader makes no other answers.
+        let answer = answer.into_any().downcast::<Answer>().ok();
+        Box::pin(self.attempt(window, offset, answer.map(|answer| *answer)))
+    }
+
     fn read_at(&self, window: Window, offset: u64) -> ReadFuture<'_> {
-        Box::pin(async move {
-            let (outcome, window) = self.fill(window, offset).await;
-            let outcome = outcome.map(|bytes| Attempt { bytes, via: Via::Http });
-            (outcome.map_err(io::Error::other), window)
-        })
+        Box::pin(self.attempt(window, offset, None))
     }
 }

@@ -86,6 +86,8 @@ pub(super) struct Receiver<'a, S> {
     pub stop: &'a Stop,
     pub limits: &'a RetryLimits,
     pub origin: &'a ServerOrigin,
+    /// Called with the number of bytes whenever some have arrived.
+    pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
 impl<S: SocketReader> Receiver<'_, S> {
@@ -103,6 +105,7 @@ impl<S: SocketReader> Receiver<'_, S> {
         let before = writer.position();
         while let Some(bytes) = body.early(writer.next(PIECE_BYTES)) {
             writer.advance(bytes);
+            (self.progress)(bytes as u64);
         }
         let by_kernel = self.sockets.is_available() && writer.left() >= KERNEL_BYTES_MIN;
         let outcome = match by_kernel.then(|| body.detach()).flatten() {
@@ -182,6 +185,7 @@ impl<S: SocketReader> Receiver<'_, S> {
             Ok(0) => Err(self.broken("truncated").into()),
             Ok(bytes) => {
                 writer.advance(bytes);
+                (self.progress)(bytes as u64);
                 Ok(())
             }
             Err(error) => match error.kind() {

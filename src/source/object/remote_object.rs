@@ -1,28 +1,22 @@
-//! Reads ranges of an object, with retries, redirects and hedged requests.
+//! Requests ranges of an object, with redirects and hedged requests.
 //!
 //! The target of redirects (a CDN, a signed URL) is remembered and requested directly. When that
 //! server refuses, as happens when a signed URL expires, the redirects are followed again.
 //!
 //! ```text
-//! read: until the range is complete, with retries
-//!   concurrency limit: a permit
-//!     request_hedged: request, repeated on another connection when the response is late
-//!       request: at the remembered URL, else at the store's; the head is checked
-//!     receive: the body, into its window
+//! request_hedged: request, repeated on another connection when the response is late
+//!   request: at the remembered URL, else at the store's; the head is checked
 //! ```
 
-use super::body_writer::BodyWriter;
 use super::identity::{Mismatch, ObjectIdentity};
 use super::open::{Opened, open_once};
 use super::range::{self, ContentRange};
-use super::receive::{Receiver, SocketReader};
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{Location, ObjectUri};
 use crate::options::PinBy;
 use crate::source::counters::LoadCounters;
 use crate::source::http::{
-    AttemptError, Attempted, Client, Pool, RetryState, ServerOrigin, ServerResponse, ServerState,
-    TransportError,
+    Attempted, Client, Pool, RetryState, ServerOrigin, ServerResponse, ServerState, TransportError,
 };
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Store;
@@ -34,9 +28,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::{Instant, sleep};
-
-/// A failed attempt counts as progress if at least this many bytes arrived.
-const PROGRESS_BYTES: usize = 256 << 10;
 
 /// How often a changed object is requested again, to see whether several servers have copies of it.
 const COPY_REQUESTS: usize = 3;
@@ -63,10 +54,11 @@ impl<S> ReadContext<'_, S> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct RequestedRange {
-    offset: u64,
-    len: u64,
+/// A range of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RequestedRange {
+    pub offset: u64,
+    pub len: u64,
 }
 
 /// An object of known length and identity, and how to request it.
@@ -74,7 +66,7 @@ pub(super) struct Object {
     pub client: Arc<Client>,
     pub location: Location,
     pub identity: ObjectIdentity,
-    store: Arc<dyn Store>,
+    pub store: Arc<dyn Store>,
     key: String,
     /// The URL on another server to which the store redirected.
     route: Mutex<Option<Uri>>,
@@ -163,90 +155,17 @@ impl Object {
         Ok(ChecksumVerifier::new(self.location.clone(), self.identity.len_bytes, expected))
     }
 
-    /// Fills `writer` with the bytes from `offset`, which lie within the object, with retries.
+    /// The state of the object's server.
     ///
     /// # Errors
-    /// [`Changed`](ErrorKind::Changed) if the object was replaced; the last failure when retries are
-    /// used up; [`Cancelled`](ErrorKind::Cancelled) when the load is stopped.
-    pub async fn read<S: SocketReader>(
-        &self,
-        context: &ReadContext<'_, S>,
-        offset: u64,
-        mut writer: BodyWriter,
-    ) -> (Result<()>, BodyWriter) {
-        let doing = format!("read {}", self.location);
-        let mut retry = RetryState::new(&doing, self.client.options.retries, context.counters);
-        let start = offset - writer.written() as u64;
-        while writer.left() > 0 {
-            let before = writer.written();
-            let outcome;
-            (outcome, writer) = self.read_once(context, start + before as u64, writer).await;
-            let Err(failure) = outcome else { continue };
-            if writer.written() - before >= PROGRESS_BYTES {
-                retry.progressed();
-            }
-            if let Err(error) = self.recover(context, &mut retry, failure).await {
-                return (Err(error), writer);
-            }
-        }
-        (Ok(()), writer)
-    }
-
-    /// Waits until the next attempt after `failure`.
-    async fn recover<S>(
-        &self,
-        context: &ReadContext<'_, S>,
-        retry: &mut RetryState<'_>,
-        failure: AttemptError,
-    ) -> Result<()> {
-        let server = self.server()?;
-        let backoff = retry.after(failure, &*self.store, &server)?;
-        if backoff.throttled {
-            server.concurrency.throttled();
-        }
-        context.unless_stopped(sleep(backoff.wait)).await
-    }
-
-    /// Makes one attempt to fill `writer`.
-    async fn read_once<S: SocketReader>(
-        &self,
-        context: &ReadContext<'_, S>,
-        offset: u64,
-        writer: BodyWriter,
-    ) -> (Attempted<()>, BodyWriter) {
-        let server = match self.server() {
-            Ok(server) => server,
-            Err(error) => return (Err(error.into()), writer),
-        };
-        let before = writer.written();
-        let range = RequestedRange { offset, len: writer.left() as u64 };
-        let requesting = async {
-            let permit = server.concurrency.acquire().await;
-            Ok((permit, self.request_hedged(context, &server, range).await?))
-        };
-        let answered = context.unless_stopped(requesting).await.map_err(AttemptError::from);
-        let (_permit, mut answered) = match answered.flatten() {
-            Ok(answered) => answered,
-            Err(failure) => return (Err(failure), writer),
-        };
-        let (limits, origin) = (&self.client.options.retries, &answered.origin);
-        let receiver = Receiver { sockets: context.sockets, stop: context.stop, limits, origin };
-        let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
-        server.concurrency.received((writer.written() - before) as u64);
-        if outcome.is_ok() {
-            server.succeeded();
-            answered.keep_connection(context.pool);
-        }
-        (outcome, writer)
-    }
-
-    fn server(&self) -> Result<Arc<ServerState>> {
+    /// When the store cannot name the object's URL.
+    pub fn server(&self) -> Result<Arc<ServerState>> {
         Ok(self.client.server(&ServerOrigin::of(&self.store.url(&self.key)?)))
     }
 
     /// Requests a range, and again on another connection when the response is late. Returns the first
     /// success, and closes the other connection.
-    async fn request_hedged<S>(
+    pub async fn request_hedged<S>(
         &self,
         context: &ReadContext<'_, S>,
         server: &ServerState,

@@ -87,7 +87,7 @@ impl ObjectSource {
             let stop = &Stop::default();
             let context = ReadContext { sockets: &NoSocketReader, pool, counters, stop };
             let (outcome, writer) =
-                object.read(&context, offset, BodyWriter::in_memory(len)?).await;
+                object.read(&context, offset, BodyWriter::in_memory(len)?, None).await;
             outcome.map(|()| writer.into_bytes())
         };
         into.copy_from_slice(&self.object.client.block_on(reading)?);
@@ -124,6 +124,14 @@ impl Source for ObjectSource {
 
     fn is_remote(&self) -> bool {
         true
+    }
+
+    fn connections(&self) -> Option<usize> {
+        Some(self.object.server().ok()?.concurrency.limit())
+    }
+
+    fn range_bytes(&self, memory_bytes: u64, left_bytes: u64) -> Option<u64> {
+        Some(self.object.server().ok()?.concurrency.range_bytes(memory_bytes, left_bytes))
     }
 
     fn block_bytes(&self) -> usize {

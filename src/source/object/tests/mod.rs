@@ -60,7 +60,7 @@ impl Rig {
         let stop = &Stop::default();
         let context = ReadContext { sockets: &NoSocketReader, pool, counters, stop };
         let writer = BodyWriter::in_memory(len)?;
-        let (outcome, writer) = self.object.read(&context, offset, writer).await;
+        let (outcome, writer) = self.object.read(&context, offset, writer, None).await;
         outcome.map(|()| writer.into_bytes())
     }
 }

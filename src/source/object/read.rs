@@ -1,0 +1,206 @@
+//! Reads a range of an object in two steps, so that no memory is bound while an answer is awaited.
+//!
+//! ```text
+//! request_range: until there is an answer, with retries
+//!   concurrency limit: a permit
+//!     request_hedged
+//!        |
+//!     Answer: the head is read and checked; the body is on the socket. It may wait for memory as long
+//!        |    as that takes, without a permit. Nothing is fetched twice unless the server gives up.
+//!        v
+//! read: until the range is complete, with retries
+//!   receive: the body, into its window
+//!   after a failure: request the rest, into the same window
+//! ```
+//!
+//! Both steps share the limits of retries; the time for which an answer waited for memory does not
+//! count. A server that closes a connection on which it waited has not failed: the rest is requested
+//! again at once.
+
+use super::body_writer::BodyWriter;
+use super::receive::{Receiver, SocketReader};
+use super::remote_object::{Object, ReadContext, RequestedRange};
+use crate::error::Result;
+use crate::source::http::{
+    AttemptError, Attempted, PausedRetry, Permit, RetryState, ServerResponse, ServerState,
+};
+use crate::source::traits::RangeAnswer;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// A failed attempt counts as progress if at least this many bytes arrived.
+const PROGRESS_BYTES: usize = 256 << 10;
+
+/// The beginning of the response to a request of a range. Its body was not read yet.
+pub(super) struct Answer {
+    begun: Begun,
+    range: RequestedRange,
+    retry: PausedRetry,
+    /// Since when it waits for memory.
+    waits_since: Option<Instant>,
+}
+
+/// A response whose head was read, and the permit for its request.
+struct Begun {
+    answered: ServerResponse,
+    server: Arc<ServerState>,
+    permit: Permit,
+}
+
+impl RangeAnswer for Answer {
+    fn wait(&mut self) {
+        self.waits_since.get_or_insert_with(Instant::now);
+        self.begun.permit.pause();
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl Object {
+    /// Requests a range, and reads the head of the response, with retries.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn request_range<S: SocketReader>(
+        &self,
+        context: &ReadContext<'_, S>,
+        range: RequestedRange,
+    ) -> Result<Answer> {
+        let doing = self.doing();
+        let mut retry = RetryState::new(&doing, self.client.options.retries, context.counters);
+        loop {
+            match self.begin(context, range).await {
+                Ok(begun) => {
+                    return Ok(Answer { begun, range, retry: retry.pause(), waits_since: None });
+                }
+                Err(failure) => self.recover(context, &mut retry, failure).await?,
+            }
+        }
+    }
+
+    /// Fills `writer` with the bytes from `offset`, which lie within the object, with retries. The
+    /// `answer`, if there is one, is that to a request of these bytes.
+    ///
+    /// # Errors
+    /// [`Changed`](crate::ErrorKind::Changed) if the object was replaced; the last failure when retries
+    /// are used up; [`Cancelled`](crate::ErrorKind::Cancelled) when the load is stopped.
+    pub async fn read<S: SocketReader>(
+        &self,
+        context: &ReadContext<'_, S>,
+        offset: u64,
+        mut writer: BodyWriter,
+        answer: Option<Answer>,
+    ) -> (Result<()>, BodyWriter) {
+        let doing = self.doing();
+        let (limits, counters) = (self.client.options.retries, context.counters);
+        let start = offset - writer.written() as u64;
+        let wanted = RequestedRange { offset, len: writer.left() as u64 };
+        let answer = answer.filter(|answer| answer.range == wanted);
+        let (mut retry, mut begun, mut waited) = match answer {
+            None => (RetryState::new(&doing, limits, counters), None, Duration::ZERO),
+            Some(Answer { begun, retry, waits_since, .. }) => {
+                let waited = waits_since.map_or(Duration::ZERO, |since| since.elapsed());
+                let retry = RetryState::resume(&doing, limits, counters, retry, waited);
+                (retry, Some(begun), waited)
+            }
+        };
+        while writer.left() > 0 {
+            let before = writer.written();
+            let range = RequestedRange { offset: start + before as u64, len: writer.left() as u64 };
+            let has_waited = !std::mem::take(&mut waited).is_zero();
+            let beginning = match begun.take() {
+                Some(begun) => Ok(begun),
+                None => self.begin(context, range).await,
+            };
+            let outcome = match beginning {
+                Ok(begun) => {
+                    let outcome;
+                    (outcome, writer) = self.receive(context, begun, writer, has_waited).await;
+                    outcome
+                }
+                Err(failure) => Err(failure),
+            };
+            let Err(failure) = outcome else { continue };
+            if has_waited && matches!(failure, AttemptError::Transport(_)) {
+                counters.retry("closed while it waited");
+                continue;
+            }
+            if writer.written() - before >= PROGRESS_BYTES {
+                retry.progressed();
+            }
+            if let Err(error) = self.recover(context, &mut retry, failure).await {
+                return (Err(error), writer);
+            }
+        }
+        (Ok(()), writer)
+    }
+
+    fn doing(&self) -> String {
+        format!("read {}", self.location)
+    }
+
+    /// Waits until the next attempt after `failure`.
+    async fn recover<S>(
+        &self,
+        context: &ReadContext<'_, S>,
+        retry: &mut RetryState<'_>,
+        failure: AttemptError,
+    ) -> Result<()> {
+        let server = self.server()?;
+        let backoff = retry.after(failure, &*self.store, &server)?;
+        if backoff.throttled {
+            server.concurrency.throttled();
+            context.counters.set_connections(server.concurrency.limit());
+        }
+        context.unless_stopped(sleep(backoff.wait)).await
+    }
+
+    /// Makes one attempt to request a range.
+    async fn begin<S>(
+        &self,
+        context: &ReadContext<'_, S>,
+        range: RequestedRange,
+    ) -> Attempted<Begun> {
+        let server = self.server()?;
+        let requesting = async {
+            let permit = server.concurrency.acquire().await;
+            Ok((permit, self.request_hedged(context, &server, range).await?))
+        };
+        let answered = context.unless_stopped(requesting).await.map_err(AttemptError::from);
+        let (permit, answered) = answered.flatten()?;
+        Ok(Begun { answered, server, permit })
+    }
+
+    /// Receives the body of a response.
+    async fn receive<S: SocketReader>(
+        &self,
+        context: &ReadContext<'_, S>,
+        begun: Begun,
+        writer: BodyWriter,
+        has_waited: bool,
+    ) -> (Attempted<()>, BodyWriter) {
+        let Begun { mut answered, server, mut permit } = begun;
+        permit.resume();
+        let (limits, origin) = (&self.client.options.retries, &answered.origin);
+        // What arrived while the answer waited is received at once: that says nothing about the network.
+        let arriving = (!has_waited).then(|| server.concurrency.arriving());
+        let progress = |bytes| {
+            let changed = arriving.as_ref().and_then(|arriving| arriving.received(bytes));
+            if let Some(connections) = changed {
+                context.counters.set_connections(connections);
+            }
+        };
+        let (sockets, stop, progress) = (context.sockets, context.stop, &progress);
+        let receiver = Receiver { sockets, stop, limits, origin, progress };
+        let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
+        if outcome.is_ok() {
+            server.succeeded();
+            answered.keep_connection(context.pool);
+        }
+        (outcome, writer)
+    }
+}
