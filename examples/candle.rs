@@ -91,7 +91,7 @@ fn to_candle(tensor: &ringload::Tensor) -> Outcome<Tensor> {
 
 /// Returns candle's type for the elements of a tensor.
 fn dtype_of(info: &ringload::TensorInfo) -> Outcome<DType> {
-    DType::try_from(info.dtype()).map_err(|_| {
+    DType::try_from(safetensors::Dtype::from(info.dtype())).map_err(|_| {
         let (name, dtype) = (info.name(), info.dtype());
         format!("candle has no type for tensor {name} of {dtype:?}").into()
     })

@@ -80,6 +80,7 @@ mod checks;
 mod checksum;
 mod device;
 mod doctor;
+mod dtype;
 mod engine;
 mod error;
 #[cfg(test)]
@@ -116,6 +117,7 @@ pub mod timeline;
 pub use cache::{CacheAdmin, CacheEntry, Checked, Pruned};
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use device::{GpuInfo, gpus};
+pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use load::{
     Download, Downloaded, Listed, Loaded, Loader, LoaderOption, OptionGroup, OptionKind, Progress,
@@ -128,7 +130,6 @@ pub use options::{
     RetryLimits, S3Credentials,
 };
 pub use plan::Pick;
-pub use safetensors::Dtype;
 pub use source::{Downgrade, Verified};
 pub use tensor::{Storage, Tensor, dlpack};
 pub use timeline::Timeline;

@@ -17,8 +17,8 @@
 
 mod format;
 
+use crate::dtype::Dtype;
 use format::{BF16, F8E4M3, F8E5M2, F16, F32, Format, Narrow};
-use safetensors::Dtype;
 
 /// A cast from one element type to another; see the [module documentation](self).
 #[derive(Debug, Clone, Copy)]

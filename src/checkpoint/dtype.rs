@@ -1,20 +1,9 @@
-//! Element types, and the size of a tensor.
+//! The size of a tensor.
 //!
-//! The types and their names are those of the `safetensors` crate, so new types of the crate are
-//! supported without changes here. Sizes are computed in bits, because some types are narrower than a
-//! byte, and with checked arithmetic, because shapes come from a file.
+//! Sizes are computed in bits, because some types are narrower than a byte, and with checked
+//! arithmetic, because shapes come from a file.
 
-pub(super) use safetensors::Dtype;
-
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::{Error as ValueError, StrDeserializer};
-
-/// Returns the type called `name` in a header, e.g. `"BF16"`.
-pub(super) fn from_name(name: &str) -> Option<Dtype> {
-    let name: StrDeserializer<'_, ValueError> = name.into_deserializer();
-    Dtype::deserialize(name).ok()
-}
+use crate::dtype::Dtype;
 
 /// The reason why a tensor has no size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +61,12 @@ mod tests {
     #[test]
     fn every_type_is_known_by_name() {
         for (name, bits) in ALL {
-            let dtype = from_name(name).unwrap();
+            let dtype = Dtype::from_name(name).unwrap();
             assert_eq!(dtype.to_string(), name);
             assert_eq!(len_bytes(dtype, &[2, 4]), Ok(bits), "{name}");
         }
         for name in ["", "f32", "F32 ", "F128", "null"] {
-            assert_eq!(from_name(name), None, "{name}");
+            assert_eq!(Dtype::from_name(name), None, "{name}");
         }
     }
 

@@ -12,12 +12,13 @@
 //!
 //! Memory is linear in the header: its text and the tensors created from it.
 
-use super::dtype::{self, Dtype};
+use super::dtype;
 use super::json::{self, HeaderEntry};
 use super::shard::{Shard, TensorInfo};
 use super::tensor_table::NameKeys;
 use super::text::{Quoted, Shape, Shortened, first_repeated};
 use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::source::Source;
 use std::collections::BTreeMap;

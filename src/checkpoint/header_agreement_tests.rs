@@ -3,12 +3,9 @@
 //! Either both accept a file and read the same tensors and metadata from it, or both refuse it,
 //! except for the [`EXCEPTIONS`].
 
-#[path = "../../tests/support/dtypes.rs"]
-pub(super) mod dtypes;
-
 use super::super::Checkpoint;
 use super::super::tests::{entry, file_of, open_bytes};
-use dtypes::DTYPES;
+use crate::dtype::Dtype;
 use proptest::prelude::*;
 use safetensors::tensor::{Metadata, SafeTensors, TensorView};
 use std::collections::HashMap;
@@ -16,7 +13,7 @@ use std::collections::HashMap;
 /// A file written by the `safetensors` crate.
 fn written_file() -> impl Strategy<Value = Vec<u8>> {
     let shape = prop::collection::vec(0..5usize, 0..4);
-    let tensor = (0..DTYPES.len(), shape);
+    let tensor = (0..Dtype::ALL.len(), shape);
     let tensors = prop::collection::hash_map("\\PC{0,12}", tensor, 0..8);
     // For no tensors and empty metadata the crate (0.8.0) writes a header that it cannot read.
     let metadata = prop::option::of(prop::collection::hash_map(".{0,5}", ".{0,5}", 1..3));
@@ -30,12 +27,12 @@ fn serialize(
     let zeros = vec![0; 1024];
     let mut views = HashMap::new();
     for (name, (dtype, mut shape)) in tensors {
-        let dtype = DTYPES[dtype];
+        let dtype = Dtype::ALL[dtype];
         if dtype.bitsize() < 8 {
             shape.push(4);
         }
         let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
-        let view = TensorView::new(dtype, shape, &zeros[..bytes.min(1024)]);
+        let view = TensorView::new(dtype.into(), shape, &zeros[..bytes.min(1024)]);
         // 4 * 4 * 4 elements of 8 bytes, or 4 times as many of 6 bits, are within the zeros.
         views.insert(name, view.unwrap());
     }
@@ -56,7 +53,7 @@ fn assert_same_header(ours: &Checkpoint, header_bytes: usize, header: &Metadata)
     for tensor in ours.tensors() {
         let info = header.info(tensor.name()).unwrap();
         let (begin, end) = info.data_offsets;
-        assert_eq!((tensor.dtype(), tensor.shape()), (info.dtype, info.shape.as_slice()));
+        assert_eq!((tensor.dtype().into(), tensor.shape()), (info.dtype, info.shape.as_slice()));
         assert_eq!(tensor.offset_bytes(), (8 + header_bytes + begin) as u64);
         assert_eq!(tensor.len_bytes(), (end - begin) as u64);
         assert_eq!(ours.tensor(tensor.name()), Some(tensor));
@@ -162,7 +159,7 @@ proptest! {
     #[test]
     fn rearranged_entries_are_judged_alike(
         entries in prop::collection::vec(
-            ("[ab]", 0..DTYPES.len(), prop::collection::vec(0..3usize, 0..3), 0..9u64, 0..9u64),
+            ("[ab]", 0..Dtype::ALL.len(), prop::collection::vec(0..3usize, 0..3), 0..9u64, 0..9u64),
             0..4,
         ),
         data_bytes in 0..9usize,
@@ -170,7 +167,7 @@ proptest! {
         let entries: Vec<_> = entries
             .iter()
             .map(|(name, dtype, shape, begin, end)| {
-                entry(name, &DTYPES[*dtype].to_string(), &format!("{shape:?}"), *begin, *end)
+                entry(name, &Dtype::ALL[*dtype].to_string(), &format!("{shape:?}"), *begin, *end)
             })
             .collect();
         assert_agreement(&file_of(format!("{{{}}}", entries.join(",")).as_bytes(), data_bytes));

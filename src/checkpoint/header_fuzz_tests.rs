@@ -5,7 +5,8 @@
 //! single bytes, and then of the lengths. One file in four is left valid, and many changes leave it
 //! valid, so that both verdicts are compared.
 
-use super::agreement::{Agreement, assert_agreement, dtypes::DTYPES};
+use super::agreement::{Agreement, assert_agreement};
+use crate::dtype::Dtype;
 use crate::test_fuzz::{campaign, mutate_bytes, pick};
 use fastrand::Rng;
 use std::fmt::Write;
@@ -121,7 +122,7 @@ impl Draft {
     fn valid(rng: &mut Rng) -> Self {
         let (mut entries, mut end) = (Vec::new(), 0_usize);
         for number in 0..[0, 1, 1, 2, 2, 3, 4, 7][rng.usize(..8)] {
-            let dtype = DTYPES[rng.usize(..DTYPES.len())];
+            let dtype = Dtype::ALL[rng.usize(..Dtype::ALL.len())];
             let mut shape: Vec<_> =
                 (0..rng.u8(..4)).map(|_| [0, 1, 1, 2, 3, 4][rng.usize(..6)]).collect();
             if dtype.bitsize() < 8 {

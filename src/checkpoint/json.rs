@@ -10,8 +10,8 @@
 //! repeat a key, a tensor's entry must be an object (not an array of its values), and a dtype must be
 //! a string.
 
-use super::dtype::{self, Dtype};
 use super::text::Quoted;
+use crate::dtype::Dtype;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use std::borrow::Cow;
@@ -179,7 +179,7 @@ impl<'de> Deserialize<'de> for DtypeName {
             }
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<DtypeName, E> {
-                dtype::from_name(name).map(DtypeName).ok_or_else(|| {
+                Dtype::from_name(name).map(DtypeName).ok_or_else(|| {
                     E::custom(format_args!("{} is not a known element type", Quoted(name)))
                 })
             }

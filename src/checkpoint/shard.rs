@@ -1,6 +1,6 @@
 //! A shard of a checkpoint, and the description of a tensor.
 
-use super::dtype::Dtype;
+use crate::dtype::Dtype;
 use crate::location::Location;
 use crate::source::Source;
 use std::collections::BTreeMap;

@@ -117,7 +117,7 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safetensors::Dtype;
+    use crate::dtype::Dtype;
 
     /// A table of empty tensors whose offsets are their positions.
     fn build(names: &[String]) -> Result<TensorTable, RepeatedName> {

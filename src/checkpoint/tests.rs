@@ -1,8 +1,8 @@
 //! Checkpoints as a whole, and the pieces that the other tests build them from.
 
 use super::*;
+use crate::dtype::Dtype;
 use crate::error::ErrorKind;
-use safetensors::Dtype;
 
 use crate::source::memory::MemorySource;
 

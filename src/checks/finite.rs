@@ -11,10 +11,10 @@
 //! Values are looked at as they are stored, before a cast. Extents never end within an element of
 //! these types, so each full slot is looked at by itself.
 
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::plan::{Extent, Plan};
 use crate::sync::Mutex;
-use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -2,11 +2,11 @@
 
 use super::pinned_pool::PinnedPool;
 use crate::cache::Cache;
+use crate::dtype::Dtype;
 use crate::manifest::Manifest;
 use crate::options::{Allocation, CheckpointOptions, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::Selection;
 use crate::source::Opener;
-use safetensors::Dtype;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

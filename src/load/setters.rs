@@ -1,10 +1,10 @@
 //! The loader's options for tensors, devices, memory and reads.
 
 use super::loader::Loader;
+use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::ReadOptions;
-use safetensors::Dtype;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The type that floats are cast to while they are loaded.
 
 use super::parse::invalid;
+use crate::dtype::Dtype;
 use crate::error::Result;
-use safetensors::Dtype;
 
 /// Parses the name of a type that tensors can be cast to: `f32`, `f16` or `bf16`, also written
 /// `float32`, `float16` and `bfloat16`, in upper or lower case, and as torch writes its types

@@ -2,7 +2,7 @@
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
-use safetensors::Dtype;
+use crate::dtype::Dtype;
 use std::ops::Range;
 
 /// An upper bound of the size of an element of any dtype, in bytes.

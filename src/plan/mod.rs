@@ -31,11 +31,11 @@ pub(crate) use sizes::{LoadSizes, ReadOptions, ReadSizes, SlotSizes, TensorSizes
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, DeviceMap, MemoryLimit};
 use crate::ring::PAGE_BYTES;
 use extent::{ExtentShape, Gather};
-use safetensors::Dtype;
 use std::sync::Arc;
 
 /// The plan of a load: its tensors, their devices, and the extents to read.

@@ -25,10 +25,10 @@ pub use abi::{
 use super::aligned::Aligned;
 use super::storage::Storage;
 use super::view::Tensor;
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork_guard::ForkGuard;
 use crate::metrics;
-use safetensors::Dtype;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
@@ -66,9 +66,8 @@ impl Tensor {
     /// Exports the tensor for a consumer that only reads it: marked as read-only, or copied.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a type that DLPack does not have, if a copy is needed and
-    /// forbidden, and for a copy of a tensor on a GPU; [`ErrorKind::OutOfMemory`] when there is no
-    /// memory for a copy.
+    /// [`ErrorKind::Unsupported`] if a copy is needed and forbidden, and for a copy of a tensor on a
+    /// GPU; [`ErrorKind::OutOfMemory`] when there is no memory for a copy.
     pub fn export(&self, how: Exporting) -> Result<Export> {
         self.exported(how, false)
     }
@@ -101,7 +100,7 @@ impl Tensor {
     fn exported(&self, how: Exporting, writable: bool) -> Result<Export> {
         let (dtype, shape) = match how.as_integers {
             true => as_integers(self),
-            false => data_type(self)?,
+            false => data_type(self),
         };
         let (storage, start, is_copied) = match self.reason_to_copy(how.copy)? {
             None => (self.storage().clone(), self.start, false),
@@ -277,10 +276,7 @@ unsafe extern "C" fn delete_versioned(managed: *mut DlManagedTensorVersioned) {
 
 /// The DLPack type of the elements of `tensor`, and the shape in that type. Elements narrower than a
 /// byte are packed. Two F4 are one element, as in torch, unless a row has an odd number of them.
-///
-/// # Errors
-/// [`ErrorKind::Unsupported`] for a type that DLPack does not have.
-fn data_type(tensor: &Tensor) -> Result<(DlDataType, Vec<i64>)> {
+fn data_type(tensor: &Tensor) -> (DlDataType, Vec<i64>) {
     let dtype = tensor.dtype();
     let code = match dtype {
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => INT,
@@ -297,14 +293,6 @@ fn data_type(tensor: &Tensor) -> Result<(DlDataType, Vec<i64>)> {
         Dtype::F6_E2M3 => 15,
         Dtype::F6_E3M2 => 16,
         Dtype::F4 => 17,
-        _ => {
-            let name = tensor.name();
-            let sentence = format!(
-                "tensor {name:?} has elements of {dtype}, which DLPack does not have; export them \
-                 as integers"
-            );
-            return Err(Error::new(ErrorKind::Unsupported, sentence));
-        }
     };
     let mut shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
     let lanes = match shape.last_mut() {
@@ -314,7 +302,7 @@ fn data_type(tensor: &Tensor) -> Result<(DlDataType, Vec<i64>)> {
         }
         _ => 1,
     };
-    Ok((DlDataType { code, bits: dtype.bitsize() as u8, lanes }, shape))
+    (DlDataType { code, bits: dtype.bitsize() as u8, lanes }, shape)
 }
 
 /// The integer type of the same width for the elements of `tensor`, and the shape in that type.

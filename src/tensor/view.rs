@@ -3,9 +3,9 @@
 use super::storage::Storage;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::options::Device;
-use safetensors::Dtype;
 use std::fmt;
 use std::sync::Arc;
 

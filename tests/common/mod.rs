@@ -24,9 +24,6 @@ pub mod trace;
 pub mod fault_server;
 pub mod model;
 
-#[path = "../support/dtypes.rs"]
-pub mod dtypes;
-
 use ringload::Dtype;
 use ringload_measure::page_cache;
 use safetensors::tensor::TensorView;
@@ -87,7 +84,7 @@ pub fn directory() -> TempDir {
 pub fn write(path: &Path, tensors: &[Expected], metadata: Option<HashMap<String, String>>) {
     let views = tensors.iter().map(|tensor| {
         let Expected { name, dtype, shape, bytes } = tensor;
-        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        (name, TensorView::new((*dtype).into(), shape.clone(), bytes).unwrap())
     });
     safetensors::serialize_to_file(views, metadata, path).unwrap();
 }

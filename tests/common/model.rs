@@ -22,7 +22,7 @@ impl Model {
             .map(|(seed, &size)| Expected::of_bytes(format!("t{seed}"), size, seed as u64))
             .collect();
         let views = tensors.iter().map(|tensor| {
-            let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes);
+            let view = TensorView::new(tensor.dtype.into(), tensor.shape.clone(), &tensor.bytes);
             (&tensor.name, view.unwrap())
         });
         let file = safetensors::serialize(views, None).unwrap();

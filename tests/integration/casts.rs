@@ -5,7 +5,6 @@
 //! fits; a target type that is not supported but accepted.
 
 use crate::common::command::{digest_lines, ringload, run};
-use crate::common::dtypes::DTYPES;
 use crate::common::{Expected, directory, in_time, write};
 use proptest::prelude::*;
 use ringload::cast::Cast;
@@ -72,7 +71,7 @@ fn tensors() -> impl Strategy<Value = Vec<Expected>> {
     let floats = vec![Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8_E4M3, Dtype::F8_E5M2];
     let dtype = prop_oneof![
         3 => prop::sample::select(floats),
-        1 => prop::sample::select(DTYPES.to_vec()),
+        1 => prop::sample::select(Dtype::ALL.to_vec()),
     ];
     let elements = prop_oneof![1 => Just(0), 6 => 1_usize..300, 3 => 300_usize..9000];
     proptest::collection::vec((dtype, elements), 1..14).prop_map(|all| {

@@ -14,7 +14,7 @@ use syn::visit::{self, Visit};
 /// its own line or of later ones.
 const ORDER: [&[&str]; 17] = [
     &["error", "fork_guard", "checksum", "sync"],
-    &["sys"],
+    &["dtype", "sys"],
     &["location", "options", "cast", "numa"],
     &["metrics", "timeline"],
     &["ring"],

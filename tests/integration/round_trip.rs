@@ -5,7 +5,6 @@
 //! in flight; a ring so small that every slot is reused many times; races between shards and engines;
 //! files of which the page cache holds a part; memory that is returned while it is in use.
 
-use crate::common::dtypes::DTYPES;
 use crate::common::{Expected, directory, evict, in_time, is_long, warm, write, write_index};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -157,10 +156,10 @@ fn tensor() -> impl Strategy<Value = (usize, Vec<usize>, u64)> {
         // Sizes around one block.
         2 => prop::sample::select(vec![511, 512, 513, 4095, 4096, 4097, 65_536]),
     ];
-    (0..DTYPES.len(), len_bytes, 0..7_usize, any::<u64>()).prop_map(
+    (0..Dtype::ALL.len(), len_bytes, 0..7_usize, any::<u64>()).prop_map(
         |(dtype, len_bytes, form, seed)| {
-            let elements = len_bytes * 8 / DTYPES[dtype].bitsize();
-            (dtype, shape_of(elements, form, DTYPES[dtype]), seed)
+            let elements = len_bytes * 8 / Dtype::ALL[dtype].bitsize();
+            (dtype, shape_of(elements, form, Dtype::ALL[dtype]), seed)
         },
     )
 }
@@ -182,7 +181,7 @@ fn model() -> impl Strategy<Value = Model> {
             let mut named = |kind: usize, (dtype, shape, seed): (usize, Vec<usize>, u64)| {
                 number += 1;
                 let name = format!("{}.{number}.weight", KINDS[kind]);
-                Expected::new(name, DTYPES[dtype], &shape, seed)
+                Expected::new(name, Dtype::ALL[dtype], &shape, seed)
             };
             let shards = shards.into_iter().map(|(tensors, large)| {
                 let large = large.map(|tensor| (0, tensor));

@@ -23,8 +23,8 @@ pub struct Tensor {
 
 impl Tensor {
     /// A tensor of these properties.
-    pub fn new(name: impl Into<String>, dtype: Dtype, shape: &[usize]) -> Self {
-        Self { name: name.into(), dtype, shape: shape.to_vec() }
+    pub fn new(name: impl Into<String>, dtype: impl Into<Dtype>, shape: &[usize]) -> Self {
+        Self { name: name.into(), dtype: dtype.into(), shape: shape.to_vec() }
     }
 
     /// The length of its data.

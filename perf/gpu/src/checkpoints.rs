@@ -113,7 +113,7 @@ impl Written {
             let mut wanted = vec![0; tensor.bytes() as usize];
             file.read_exact_at(&mut wanted, offset)
                 .with_context(|| format!("cannot read {name} again"))?;
-            check_equal(name, &tensors[number].to_vec()?, &change(tensor.dtype, wanted))
+            check_equal(name, &tensors[number].to_vec()?, &change(tensor.dtype.try_into()?, wanted))
         })
     }
 }

@@ -3,11 +3,11 @@
 
 use super::{Rig, loader, without_hanging};
 use crate::cast::Cast;
+use crate::dtype::Dtype;
 use crate::options::{MemoryLimit, Order};
 use crate::source::memory::Fault;
 use crate::tensor::Tensor;
 use crate::test_files::{Random, float_file};
-use safetensors::Dtype;
 use std::sync::Arc;
 use std::time::Duration;
 

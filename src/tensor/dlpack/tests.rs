@@ -174,7 +174,7 @@ fn what_is_narrower_than_a_byte_is_packed_or_given_as_bytes() {
 /// The file of one tensor of this type.
 fn typed(dtype: &str, shape: &str) -> Vec<u8> {
     let elements: usize = shape.split(',').map(|n| n.parse::<usize>().unwrap()).product();
-    let bits = serde_json::from_str::<Dtype>(&format!("{dtype:?}")).unwrap().bitsize();
+    let bits = Dtype::from_name(dtype).unwrap().bitsize();
     let bytes = elements * bits / 8;
     let header =
         format!(r#"{{"t":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[0,{bytes}]}}}}"#);
