@@ -178,14 +178,14 @@ mod tests {
             assert!(refused.to_string().contains("overlap"), "{refused}");
         }
         // List 0 is that of the range for the host, list 1 that of the source.
-        let (host, gpus) = ([20..60], [60..100, 20..60, 0..20]);
-        let parts = checks(&host, &gpus).unwrap().parts.unwrap();
+        let (host, gpus) = (std::slice::from_ref(&(20..60)), [60..100, 20..60, 0..20]);
+        let parts = checks(host, &gpus).unwrap().parts.unwrap();
         parts.add(0, 20, &bytes[20..60]).unwrap();
         parts.add(1, 0, &bytes[..70]).unwrap();
         assert!(parts.result().is_err(), "b is missing");
         parts.add(1, 70, &bytes[70..]).unwrap();
         parts.result().unwrap();
-        let wrong = checks(&host, &gpus).unwrap().parts.unwrap().add(1, 20, &[7; 40]).unwrap_err();
+        let wrong = checks(host, &gpus).unwrap().parts.unwrap().add(1, 20, &[7; 40]).unwrap_err();
         assert_eq!(wrong.kind(), ErrorKind::Corrupt);
         assert!(wrong.to_string().starts_with("tensor \"a\" of m is corrupt"), "{wrong}");
     }
