@@ -35,11 +35,13 @@ impl Loader {
     /// A SHA-256 can only be computed from front to back, by one core, so it takes longer.
     ///
     /// # Errors
-    /// Those of opening and reading the checkpoint.
+    /// Those of opening and reading the checkpoint. [`InvalidInput`](ErrorKind::InvalidInput) for two
+    /// files that would have the same name in the manifest, in which names have no host and no query.
     pub fn sum(&self, locations: impl IntoLocations, sha256: bool) -> Result<Manifest> {
         let began = Instant::now();
         let checkpoint = self.open(locations)?;
         let shards = checkpoint.shards();
+        let names = common_names(&shards.iter().map(Shard::location).collect::<Vec<_>>())?;
         let layouts: Vec<_> = shards.iter().map(|shard| Layout::of(&checkpoint, shard)).collect();
         let sources = shards.iter().map(|shard| (Arc::clone(shard.source()), 0)).collect();
         let pieces = Arc::new(Checkpoint::of_pieces(sources, PIECE_BYTES)?);
@@ -61,7 +63,6 @@ impl Loader {
         for piece in TensorStream::new(plan, started, loader.options.order, began) {
             drop(piece?);
         }
-        let names = common_names(shards.iter().map(Shard::location));
         let files = shards.iter().zip(layouts).zip(names).enumerate();
         let files = files.map(|(number, ((shard, layout), name))| {
             let digest = digests.get(number).map(|digest| digest_of(digest, shard)).transpose()?;
