@@ -125,6 +125,7 @@ impl Connection {
         }
         let piece_bytes = settings.piece_bytes() as u64;
         let mut at = bytes.start;
+        self.pace.iter().for_each(Pace::restart);
         while at < end {
             let next = end.min(at + piece_bytes);
             let granted = |pace: &Pace| pace.grant((next - at) as f64);

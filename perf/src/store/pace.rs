@@ -23,10 +23,16 @@ impl Pace {
     /// Grants `amount`, and returns when it has been used up at this rate.
     pub fn grant(&self, amount: f64) -> Instant {
         let now = Instant::now();
-        let from = now.checked_sub(self.burst).map_or(now, |start| self.used_up.get().max(start));
+        let earliest = now.checked_sub(self.burst).unwrap_or(now);
+        let from = self.used_up.get().max(earliest);
         let until = from + Duration::from_secs_f64(amount / self.rate);
         self.used_up.set(until);
         until
+    }
+
+    /// Ends what may be made up for.
+    pub fn restart(&self) {
+        self.used_up.set(self.used_up.get().max(Instant::now()));
     }
 
     /// Grants one if the rate allows it now.

@@ -10,7 +10,8 @@
 //!   arrived, by the time for which bodies were arriving, summed over the connections. Unlike the rate
 //!   of all, it does not depend on how many answers are awaited at the moment. While it is near the best
 //!   one, the network has room: the limit is doubled. When it falls below [`ROOM`] of that, the
-//!   connections take from each other, because the network or the CPU is full, and the limit stays. It
+//!   connections take from each other, because the network or the CPU is full, and the limit stays. It also
+//!   stays while the last increase has not raised the rate of all by a factor of [`GAIN`]. It
 //!   never grows beyond [`SPARE`] times the number that would suffice for the best rate of all: that
 //!   rate times the duration of a range, by the length of a range. After an increase no window counts until the new connections can have answered.
 //! - **Shrinking.** When the rate of one connection stays below [`CROWDED`] of the best one, a quarter
@@ -25,8 +26,8 @@
 //! at most half of the memory. With 100 ms, 10 MB/s a connection, 1.2 GB/s in all and 256 MiB, 120
 //! connections send, a range is 1 MiB long, and 240 ranges are on the way.
 
+use super::open_files::connections_allowed;
 use crate::sync::Mutex;
-use nix::sys::resource::{Resource, getrlimit};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -46,11 +47,16 @@ const RANGE_BYTES: u64 = 2 << 20;
 const RANGE_BOUNDS: (u64, u64) = (256 << 10, 8 << 20);
 /// A range takes at least this time, so that fast connections have few requests.
 const RANGE_SECONDS: f64 = 0.05;
+/// A window ends after this time, when bodies were arriving for half as long at least.
 const WINDOW: Duration = Duration::from_millis(50);
+/// After this time without bodies a new window begins.
+const IDLE: Duration = Duration::from_secs(1);
 /// While one connection has at least this share of the best rate, the network has room for more.
-const ROOM: f64 = 0.7;
+const ROOM: f64 = 0.5;
 /// With at least this share, there is room for twice as many.
 const MUCH_ROOM: f64 = 0.9;
+/// How many times higher the rate of all is after an increase that is followed by another one.
+const GAIN: f64 = 1.15;
 /// How many times the connections that suffice there may be.
 const SPARE: f64 = 1.5;
 /// Below this share of the best rate there are too many connections.
@@ -88,6 +94,8 @@ struct LimitState {
     best: f64,
     /// The best rate of all connections together.
     best_total: f64,
+    /// The best rate of all since the last increase, and that before it.
+    totals: [f64; 2],
     /// The length of the last range.
     range_bytes: u64,
     crowded_windows: u32,
@@ -138,6 +146,7 @@ impl ConcurrencyLimit {
             sending: 0.0,
             best: 0.0,
             best_total: 0.0,
+            totals: [0.0; 2],
             range_bytes: RANGE_BYTES,
             crowded_windows: 0,
             counts_from: now,
@@ -195,8 +204,7 @@ impl ConcurrencyLimit {
         let mut state = self.state.lock();
         state.measured = true;
         let now = Instant::now();
-        if state.window.sending == 0 {
-            // The time in which nothing was on the way does not count.
+        if state.window.sending == 0 && now.duration_since(state.window.counted) >= IDLE {
             state.window.restart(now);
         }
         state.window.count(now);
@@ -235,13 +243,6 @@ impl ConcurrencyLimit {
     }
 }
 
-/// How many connections the limit of open files (`ulimit -n`) permits: all but a quarter of the files,
-/// or 64, which are left to the rest of the process.
-pub(crate) fn connections_allowed() -> usize {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    usize::try_from(files - (files / 4).max(64).min(files)).unwrap_or(usize::MAX).max(STARTS.0)
-}
-
 /// The limit with which a server starts whose first byte takes `latency`.
 fn start(latency: Duration) -> usize {
     let bytes = START_BYTES_PER_SECOND * latency.as_secs_f64();
@@ -254,7 +255,11 @@ impl Arriving {
         let mut state = self.0.state.lock();
         state.window.bytes += bytes;
         let now = Instant::now();
-        if now.duration_since(state.window.began) < WINDOW {
+        state.window.count(now);
+        // The first bytes of a body may come at once; that is no rate.
+        let busy_min = state.window.sending.max(1) as f64 * WINDOW.as_secs_f64() / 2.0;
+        let is_short = now.duration_since(state.window.began) < WINDOW;
+        if is_short || state.window.busy_seconds < busy_min {
             return None;
         }
         let before = state.limit;
@@ -325,7 +330,10 @@ impl LimitState {
         let share = rate / self.best;
         self.crowded_windows = if share < CROWDED { self.crowded_windows + 1 } else { 0 };
         let before = self.limit;
-        if share >= ROOM && full {
+        let [since, before_that] = self.totals;
+        self.totals = [since.max(total), before_that * FADING];
+        let gained = self.totals[0] >= before_that * GAIN;
+        if share >= ROOM && full && gained {
             let more = if share >= MUCH_ROOM { before } else { before.div_ceil(2) };
             let most = (SPARE * self.sufficient()) as usize;
             self.limit = (before + more).min(most).min(self.limit_max).max(before);
@@ -335,14 +343,10 @@ impl LimitState {
             self.limit = (before - before / 4).max(least.min(before));
         }
         if self.limit != before {
-            tracing::debug!(
-                connections = self.limit,
-                before,
-                rate,
-                "another number of connections"
-            );
+            tracing::debug!(connections = self.limit, before, rate);
             let latency = self.latency.unwrap_or_default();
             self.counts_from = now + latency + latency / 4;
+            self.totals = [0.0, self.totals[0]];
         }
     }
 

@@ -10,6 +10,7 @@
 //! pool           idle connections of a runtime        server       what is remembered of a server
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
+//! open_files     what ulimit -n permits
 //! tls            which files of certificates count    certificates the check of a certificate
 //! sent_secrets   removes the secrets of a request from what the server answers
 //! ```
@@ -28,6 +29,7 @@ mod control;
 mod error_body;
 mod error_response;
 mod hedging;
+mod open_files;
 mod policy;
 mod pool;
 mod redirect;
@@ -43,9 +45,10 @@ pub(crate) use attempt::ServerResponse;
 pub(crate) use attempt_error::{AttemptError, Attempted, TransportError};
 pub(crate) use body::Body;
 pub(crate) use client::Client;
-pub(crate) use concurrency::{CONNECTIONS_MAX, Permit, connections_allowed};
+pub(crate) use concurrency::{CONNECTIONS_MAX, Permit};
 pub(crate) use error_body::ErrorBody;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
+pub(crate) use open_files::connections_allowed;
 pub(crate) use policy::RequestPolicy;
 pub(crate) use pool::{Pool, ServerOrigin};
 pub(crate) use retry::{PausedRetry, RetryState};
