@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file that is open for writing. Its content is unchanged yet.
@@ -41,6 +41,31 @@ impl OutputFile {
         });
         let file = opened.map_err(|error| cannot_write(path, what, error))?;
         Ok(Self { file, is_new, path: path.to_owned(), what })
+    }
+
+    /// Checks that the file, by whatever name it was opened, is none of `inputs`, which are read
+    /// while it is written.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput), naming the input that it is.
+    pub fn check_is_none_of<'a>(
+        &self,
+        inputs: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<(), Error> {
+        let Ok(own) = self.file.metadata() else { return Ok(()) };
+        let is_own = |path: &&Path| {
+            fs::metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == (own.dev(), own.ino()))
+        };
+        let Some(input) = inputs.into_iter().find(is_own).filter(|_| own.is_file()) else {
+            return Ok(());
+        };
+        let sentence = format!(
+            "cannot write the {} to {}: it is the file {}, which is read; name another file",
+            self.what,
+            self.path.display(),
+            input.display()
+        );
+        Err(Error::invalid_input(sentence))
     }
 
     /// The path of the file.

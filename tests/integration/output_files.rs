@@ -6,7 +6,7 @@
 //! now, and no load is begun for a file that cannot be written.
 
 use crate::common::command::{finish, ringload, run, start};
-use crate::common::{Expected, directory, write};
+use crate::common::{Expected, directory, sharded, write};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
 use std::fs::{self, File, Permissions};
@@ -137,4 +137,37 @@ fn a_reader_of_a_trace_that_ends_is_named() {
     let begin =
         format!("error: cannot write the trace to {}: its reader has ended", fifo.display());
     assert!(told.stderr.starts_with(&begin), "{told:#?}");
+}
+
+/// `load m --trace m/model.safetensors` replaced the shard by the trace and reported a success: the
+/// checkpoint was lost. The same went for the index, for a manifest, and for other names of a file.
+#[test]
+fn a_trace_never_replaces_a_file_of_the_load() {
+    let directory = directory();
+    let at = |name: &str| directory.path().join(name);
+    for (name, bytes) in sharded(&["a", "b"].map(|name| Expected::of_bytes(name, 100, 1)), true) {
+        fs::write(at(&name), bytes).unwrap();
+    }
+    let shard = at("one.safetensors");
+    fs::copy(&shard, at("extra.safetensors")).unwrap();
+    let sums = run(ringload().arg("sum").arg(directory.path())).quiet_success();
+    fs::write(at("sums"), sums).unwrap();
+    symlink(&shard, at("link")).unwrap();
+    fs::hard_link(&shard, at("hard")).unwrap();
+    for name in [
+        "one.safetensors",
+        "model.safetensors.index.json",
+        "extra.safetensors",
+        "link",
+        "hard",
+        "sums",
+    ] {
+        let before = fs::read(at(name)).unwrap();
+        let mut command = traced(directory.path(), &at(name));
+        let told = run(command.arg("--manifest").arg(at("sums")));
+        let kept = fs::read(at(name)).unwrap() == before;
+        let told = told.failure();
+        assert!(kept && told.contains("which is read; name another file"), "{name}: {told}");
+    }
+    run(&mut traced(directory.path(), &at("trace"))).quiet_success();
 }

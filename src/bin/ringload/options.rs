@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use ringload::{Loader, LoaderOption, OptionGroup, OptionKind};
 use std::ffi::OsString;
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the command waits at its end until the cache is written.
@@ -89,6 +89,12 @@ impl<P: Purpose> LoaderOptions<P> {
     pub fn loader(&self) -> ringload::Result<Loader> {
         let mut values = self.values.iter();
         values.try_fold(Loader::new(), |loader, (name, values)| loader.set_all(name, values))
+    }
+
+    /// The path that the flag `name` was given.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        let (_, values) = self.values.iter().find(|(option, _)| *option == name)?;
+        values.last().map(Path::new)
     }
 
     fn table() -> impl Iterator<Item = &'static LoaderOption> {

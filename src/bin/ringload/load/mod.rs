@@ -55,6 +55,9 @@ pub fn run(args: Args) -> Outcome {
     let locations = locations.parse()?;
     let named: Vec<_> = locations.iter().map(LocationText::from).collect();
     let mut stream = loader.stream(locations)?;
+    if let Some(file) = &trace_file {
+        file.check(stream.checkpoint(), options.path("manifest"))?;
+    }
     let outcome = consume(&mut stream, args.digest, args.drop);
     let traced = trace_file.map_or(Ok(()), |file| {
         let timeline = match &outcome {

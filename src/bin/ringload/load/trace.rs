@@ -8,13 +8,14 @@
 //! ```
 //!
 //! The file is opened before the load starts, so that no load is wasted when the file cannot be
-//! written. It is written when the load has ended, even if it failed.
+//! written. It is written when the load has ended, even if it failed. A file that the load reads is
+//! refused as soon as the files of the checkpoint are known.
 
 use super::rows::rows;
 use crate::failure::Outcome;
 use ringload::internals::OutputFile;
 use ringload::timeline::{Period, SlotSpan, Stage, Step, Timeline, TraceEvent};
-use ringload::{Device, LocationText, TensorStream};
+use ringload::{Checkpoint, Device, Location, LocationText, TensorStream};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -42,6 +43,22 @@ impl TraceFile {
     pub fn open(path: &Path) -> Outcome<Self> {
         let output = OutputFile::open(path, "trace")?;
         Ok(Self { is_new: output.is_new, output })
+    }
+
+    /// Checks that the file is none of those that a load of `checkpoint` reads, nor its `manifest`.
+    ///
+    /// # Errors
+    /// When it is, so that the trace would destroy the file.
+    pub fn check(&self, checkpoint: &Checkpoint, manifest: Option<&Path>) -> Outcome {
+        // A new file in a directory of the checkpoint is not one that was there.
+        let left_out = checkpoint.left_out().iter().filter(|_| !self.is_new);
+        let shards = checkpoint.shards().iter().map(|shard| shard.location());
+        let locations = shards.chain(checkpoint.indexes()).chain(left_out);
+        let files = locations.filter_map(|location| match location {
+            Location::File(path) => Some(path.as_path()),
+            _ => None,
+        });
+        Ok(self.output.check_is_none_of(files.chain(manifest))?)
     }
 
     /// Replaces the content of the file with the trace.
