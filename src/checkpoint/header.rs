@@ -29,6 +29,10 @@ use std::sync::Arc;
 /// The maximum length of a header in bytes, as in the `safetensors` crate.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
+/// A length above this is damage, or the start of a file of another format, and not metadata that
+/// have grown.
+const PLAUSIBLE_HEADER_BYTES: u64 = 4 << 30;
+
 const LENGTH_BYTES: u64 = 8;
 
 /// The error is a sentence that says why a shard is invalid; the caller prepends the location.
@@ -156,6 +160,14 @@ fn check_limit(source: &dyn Source, length: [u8; 8]) -> Result<()> {
     read_exact(source, &mut start, LENGTH_BYTES)?;
     if start != *START {
         return Ok(());
+    }
+    if header_bytes > PLAUSIBLE_HEADER_BYTES {
+        let reason = format!(
+            "the first 8 bytes give a header of {}, which no safetensors file has; they are damaged, \
+             or the file has another format{REMEDY}",
+            Size(header_bytes)
+        );
+        return Err(invalid(source, reason));
     }
     let reason = format!(
         "the header has {header_bytes} bytes, more than the limit of 100 MB ({MAX_HEADER_BYTES} \

@@ -325,3 +325,13 @@ fn a_header_that_is_too_long_is_told_apart_from_no_header() {
     let other = [&100_000_001_u64.to_le_bytes()[..], b"{ no header"].concat();
     assert!(fact(other).ends_with("it is not a safetensors file"));
 }
+
+/// A length of 2^63 was said to be too much metadata, to be written to several files.
+#[test]
+fn a_length_that_no_header_has_is_damage_or_another_format() {
+    let header = [&(1_u64 << 63).to_le_bytes()[..], b"{\"__metadata__\":{"].concat();
+    let told = fact(header);
+    assert!(told.starts_with("the first 8 bytes give a header of 8192 PiB"), "{told}");
+    assert!(told.contains("they are damaged, or the file has another format"), "{told}");
+    assert!(!told.contains("shorten"), "{told}");
+}

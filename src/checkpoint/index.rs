@@ -123,6 +123,18 @@ impl Index {
         }
     }
 
+    /// The error if the file of `shard` (a position in the index) is no regular file, as `cause` says.
+    pub(super) fn not_regular(&self, shard: usize, cause: Error) -> Error {
+        let sentence = format!(
+            "{} names the shard {} for tensor {}, and this shard is no regular file; put the file \
+             there, or name the files to load instead of the index",
+            self.location,
+            Quoted(&self.weight_map.shards[shard]),
+            self.first_tensor_of(shard),
+        );
+        Error::new(cause.kind(), sentence).with_source(cause)
+    }
+
     /// Whether the index names no tensor.
     pub(super) fn is_empty(&self) -> bool {
         self.weight_map.tensors.is_empty()
@@ -261,16 +273,18 @@ fn check_file_name(name: &str) -> std::result::Result<(), &'static str> {
     if name.contains('\0') {
         return Err("contains a zero byte");
     }
+    let mut is_file = false;
     for component in Path::new(name).components() {
         match component {
-            Component::Normal(_) | Component::CurDir => {}
+            Component::Normal(_) => is_file = true,
+            Component::CurDir => {}
             Component::ParentDir => return Err("leaves the directory of the index with \"..\""),
             Component::RootDir | Component::Prefix(_) => {
                 return Err("is absolute; it must be relative to the directory of the index");
             }
         }
     }
-    Ok(())
+    if is_file { Ok(()) } else { Err("is the directory of the index") }
 }
 
 #[cfg(test)]

@@ -53,7 +53,8 @@ fn matching(checkpoint: &Checkpoint, globs: &[String], count: u32) -> Result<Vec
     let matches = |&i: &u32| set.is_match(checkpoint.tensors()[i as usize].name());
     let selected: Vec<u32> = (0..count).filter(matches).collect();
     if selected.is_empty() {
-        let globs = globs.join(" or ");
+        let quoted = globs.iter().map(|glob| if glob.is_empty() { "''" } else { glob.as_str() });
+        let globs = quoted.collect::<Vec<_>>().join(" or ");
         let sentence = format!("no tensor matches {globs}; `ringload inspect` lists the names");
         return Err(Error::new(ErrorKind::NotFound, sentence));
     }

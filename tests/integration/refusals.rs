@@ -203,6 +203,9 @@ fn a_limit_that_no_tensor_fits_names_both_sizes() {
     assert!(told.contains("the mapped read path uses the page cache"), "{told}");
     let told = run(ringload().arg("load").arg(&path).args(["--tensors", "none.*"])).failure();
     assert!(told.starts_with("error: no tensor matches none.*; "), "{told}");
+    // An empty pattern was "no tensor matches ;".
+    let told = run(ringload().arg("load").arg(&path).args(["--tensors", ""])).failure();
+    assert!(told.starts_with("error: no tensor matches ''; "), "{told}");
     let told = run(ringload().arg("load").arg(&path).args(["--tensors", "[a"]));
     let told = told.wrong_usage();
     assert!(told.contains("'--tensors <GLOB>': \"[a\" is not a valid glob"), "{told}");

@@ -93,6 +93,37 @@ fn files_that_variables_name_are_refused() {
     }
 }
 
+/// An index that named "." or a FIFO as a shard failed with "is a directory" or "is a FIFO", without a
+/// word of the index.
+#[test]
+fn a_shard_that_is_no_file_is_told_with_its_index() {
+    let directory = directory();
+    let index = directory.path().join("model.safetensors.index.json");
+    make("a FIFO", &directory.path().join("fifo.safetensors"));
+    for (shard, told) in [
+        (".", "the index gives tensor \"t\" the file \".\", which is the directory of the index"),
+        (
+            "fifo.safetensors",
+            "names the shard \"fifo.safetensors\" for tensor \"t\", and this shard",
+        ),
+    ] {
+        fs::write(&index, format!(r#"{{"weight_map":{{"t":"{shard}"}}}}"#)).unwrap();
+        let stderr = run(ringload().arg("load").arg(directory.path())).failure();
+        let begin = format!("error: {}", index.display());
+        assert!(stderr.starts_with(&begin) && stderr.contains(told), "{stderr}");
+    }
+}
+
+/// `doctor FIFO` said that direct I/O was refused and advised another file system.
+#[test]
+fn a_doctor_of_no_file_says_that_the_path_is_wrong() {
+    let directory = directory();
+    let path = directory.path().join("fifo");
+    make("a FIFO", &path);
+    let told = run(ringload().arg("doctor").arg(&path)).failure();
+    assert!(told.contains("is neither a directory nor a regular file"), "{told}");
+}
+
 #[test]
 fn a_trace_is_not_written_to_a_pipe_that_nobody_reads() {
     let directory = directory();

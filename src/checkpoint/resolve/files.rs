@@ -61,6 +61,11 @@ impl Files {
         {
             return error.adding(web_hint(uri));
         }
+        if let (ShardNamedBy::Index(index, position), Location::File(_), ErrorKind::InvalidInput) =
+            (named_by, location, error.kind())
+        {
+            return self.indexes[*index].index.not_regular(*position, error);
+        }
         if error.kind() != ErrorKind::NotFound {
             return error;
         }

@@ -19,7 +19,7 @@ pub use storage::file_system;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use finding::Finding;
-use ringload::{Error, Location, LocationText};
+use ringload::{Error, ErrorKind, Location, LocationText};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ struct Diagnosis {
 /// Runs the subcommand. Warnings are not failures.
 ///
 /// # Errors
-/// When the path does not exist or the answer cannot be written.
+/// When the path does not exist or is neither a directory nor a regular file, or the answer cannot be written.
 pub fn run(args: Args) -> Outcome {
     let location = Location::parse_os(args.path.as_os_str()).map_err(Failure::Usage)?;
     let Location::File(path) = location else {
@@ -56,6 +56,14 @@ pub fn run(args: Args) -> Outcome {
     let path = path.canonicalize().map_err(|error| {
         Failure::from(Error::from_io(format!("examine {}", path.display()), error))
     })?;
+    if !path.is_dir() && !path.is_file() {
+        let sentence = format!(
+            "cannot examine {}: it is neither a directory nor a regular file; name the directory \
+             that checkpoints are read from",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::InvalidInput, sentence).into());
+    }
     let findings = examine(&path);
     if args.json {
         let path = LocationText::from(path.as_path());
