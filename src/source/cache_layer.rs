@@ -42,6 +42,8 @@ pub(crate) struct RemoteObject<'a> {
     pub uri: &'a ObjectUri,
     /// Whether the bytes are to be compared with the object's checksum.
     pub verify: bool,
+    /// Whether a local file without a checksum may be opened though it is to be verified.
+    pub(super) allows_unverified_files: bool,
 }
 
 impl RemoteObject<'_> {
@@ -56,17 +58,20 @@ impl RemoteObject<'_> {
         }
     }
 
-    /// The local file in which the store keeps the object already, if there is one and the object is
-    /// not to be verified.
+    /// The local file in which the store keeps the object already, if there is one. If the object is to
+    /// be verified, the file is, by a checksum that others left for it.
     ///
     /// # Errors
-    /// The errors of the store, which is [prepared](Store::prepare) first.
+    /// The errors of the store, which is [prepared](Store::prepare) first, and those of
+    /// [`FileSource::verified`].
     pub fn local(&self) -> Result<Option<Arc<dyn Source>>> {
         self.prepare()?;
-        match self.store.local(self.uri.key()) {
-            Some(path) => Ok(Some(Arc::new(FileSource::open(&path)?.pinned_by(self.pin())))),
-            None => Ok(None),
-        }
+        let Some(path) = self.store.local(self.uri.key()) else { return Ok(None) };
+        let file = FileSource::open(&path)?.pinned_by(self.pin());
+        Ok(Some(Arc::new(match self.verify {
+            true => file.verified(self.allows_unverified_files)?,
+            false => file,
+        })))
     }
 
     /// Opens the object at its store, which must have been [prepared](Self::local). If the object

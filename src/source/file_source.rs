@@ -16,8 +16,8 @@
 use super::file::{DirectFile, FileIdentity, OpenFile, SAFETENSORS};
 use super::file_reader::FileReader;
 use super::traits::{Access, Reader, Source};
-use super::verify::{ChecksumVerifier, ExpectedSum};
-use crate::error::{Error, Result};
+use super::verify::{ChecksumVerifier, ExpectedSum, local_sums};
+use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::Location;
 use crate::options::PinBy;
 use crate::ring::{Mapping, PAGE_BYTES};
@@ -86,8 +86,33 @@ impl FileSource {
         }
     }
 
+    /// This file, whose bytes are compared with the checksum that others left for it (`local_sums`). A
+    /// file without one is not verified if `allows_unverified` is set.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) for a file without a checksum; those of
+    /// [`local_sums::find`].
+    pub(super) fn verified(self, allows_unverified: bool) -> Result<Self> {
+        match local_sums::find(&self.path)? {
+            Some(expected) => Ok(self.verified_by(expected)),
+            None if allows_unverified => Ok(self),
+            None => {
+                let location = &self.location;
+                let sentence = format!(
+                    "{location} is a file without a checksum: there is no {location}.sha256, no line \
+                     in a SHA256SUMS beside it, and no blob of the Hub's cache that is named by its \
+                     SHA-256; load it without {}, or write a manifest with ringload sum and load \
+                     with {}",
+                    option("verify").on(),
+                    option("manifest")
+                );
+                Err(Error::new(ErrorKind::Unsupported, sentence))
+            }
+        }
+    }
+
     /// This file, whose bytes are compared with `expected`.
-    pub(super) fn verified_by(self, expected: ExpectedSum) -> Self {
+    fn verified_by(self, expected: ExpectedSum) -> Self {
         let (location, len_bytes) = (self.location.clone(), self.identity.len_bytes);
         let verifier = Arc::new(ChecksumVerifier::new(location, len_bytes, expected));
         Self { verifier: Some(verifier), ..self }

@@ -5,8 +5,7 @@ use super::file_source::FileSource;
 use super::http::Client;
 use super::store::{ListDepth, ListEntry, Stores, anyscale};
 use super::traits::Source;
-use super::verify::local_sums;
-use crate::error::{Error, ErrorKind, Result, option};
+use crate::error::Result;
 use crate::location::{Location, ObjectUri, Scheme};
 use crate::options::RemoteOptions;
 use std::path::Path;
@@ -68,22 +67,7 @@ impl Opener {
         if !self.options.verify {
             return Ok(file);
         }
-        match local_sums::find(path)? {
-            Some(expected) => Ok(file.verified_by(expected)),
-            None if self.allows_unverified_files => Ok(file),
-            None => {
-                let location = Location::from(path);
-                let sentence = format!(
-                    "{location} is a file without a checksum: there is no {location}.sha256, no line \
-                     in a SHA256SUMS beside it, and no blob of the Hub's cache that is named by its \
-                     SHA-256; load it without {}, or write a manifest with ringload sum and load \
-                     with {}",
-                    option("verify").on(),
-                    option("manifest")
-                );
-                Err(Error::new(ErrorKind::Unsupported, sentence))
-            }
-        }
+        file.verified(self.allows_unverified_files)
     }
 
     /// Opens the object `uri`; with `verify`, its bytes are compared with its checksum.
@@ -159,7 +143,8 @@ impl Opener {
             Scheme::Hf => self.repositories.of(client, uri)?,
             _ => self.stores.of(client, uri)?,
         };
-        Ok(RemoteObject { client, store, uri, verify })
+        let allows_unverified_files = self.allows_unverified_files;
+        Ok(RemoteObject { client, store, uri, verify, allows_unverified_files })
     }
 
     /// All stores except Hub repositories, for tests that replace a store.

@@ -202,6 +202,45 @@ fn damage_is_found_by_the_names_of_blobs_in_the_hubs_cache() {
     finds_damage(&model, &snapshot, &blobs[1], &["--verify"], says);
 }
 
+/// A past fault: without a connection, `hf://` was refused with `--verify`, although the cache was
+/// complete and its blobs are named by their SHA-256. They are verified as they are by their paths.
+#[test]
+fn offline_the_hubs_cache_is_verified_by_the_names_of_its_blobs() {
+    let home = directory();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let repository = home.path().join("models--me--x");
+    let snapshot = repository.join("snapshots").join(commit);
+    for folder in [&snapshot, &repository.join("blobs"), &repository.join("refs")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::write(repository.join("refs/main"), commit).unwrap();
+    let whole = home.path().join("whole");
+    write(&whole, &tensors(1), None);
+    let mut bytes = fs::read(&whole).unwrap();
+    let blob = repository.join("blobs").join(sha256(&bytes));
+    let file = snapshot.join("model.safetensors");
+    fs::rename(&whole, &blob).unwrap();
+    symlink(&blob, &file).unwrap();
+    let load = || {
+        let mut command = ringload();
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", home.path());
+        run(command.args(["load", "hf://me/x", "--verify"]))
+    };
+    let told = load().quiet_success();
+    assert!(told.contains("1 file verified against the SHA-256 of the name of its blob"), "{told}");
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    let told = load().failure();
+    assert!(told.contains("corrupt") && told.contains("model.safetensors"), "{told}");
+    // A file that is not in Git LFS, whose blob has another name.
+    let other = blob.with_file_name("0123456789abcdef0123456789abcdef01234567");
+    fs::rename(&blob, &other).unwrap();
+    fs::remove_file(&file).unwrap();
+    symlink(&other, &file).unwrap();
+    let told = load().failure();
+    assert!(told.contains("is a file without a checksum"), "{told}");
+}
+
 /// Names that sha256sum escapes, and files that it does not know.
 #[test]
 fn a_file_with_an_odd_name_is_found_among_the_checksums() {

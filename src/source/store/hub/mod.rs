@@ -9,7 +9,7 @@
 //! The revision is resolved to a commit once, before the first object is opened, and every request
 //! names that commit, so that all shards of a checkpoint come from the same one. Each checkpoint
 //! has a `Hub` of its own. Files of the commit that are in the local Hub cache are read from there.
-//! `HF_HUB_OFFLINE=1` disables all requests. Where the Hub cannot resolve the revision, the commit
+//! `HF_HUB_OFFLINE=1` disables all requests; files are then verified by the names of their blobs. Where the Hub cannot resolve the revision, the commit
 //! that the cache has for it is used, with a warning.
 //!
 //! Large files are on a CDN, to which the Hub redirects; the token is not sent there.
@@ -52,7 +52,7 @@ pub(super) struct Hub {
     cache: HubCache,
     /// Whether requests to the Hub are disabled.
     offline: bool,
-    /// Whether bytes are verified against the Hub's checksums, so that the cache is not used.
+    /// Whether bytes are verified, against the Hub's checksums unless it is offline.
     verify: bool,
     resolved: OnceCell<ResolvedCommit>,
     /// The entries of the directories that were listed.
@@ -87,14 +87,8 @@ impl Hub {
     }
 
     async fn resolve(&self, client: &Arc<Client>) -> Result<ResolvedCommit> {
-        if self.offline && self.verify {
-            return Err(Error::invalid_input(
-                "HF_HUB_OFFLINE is set, but verification needs checksums of the Hub; unset it, or \
-                 do not verify",
-            ));
-        }
         let revision = &self.repo.revision;
-        let cached = self.cache.commit(revision).filter(|_| !self.verify);
+        let cached = self.cache.commit(revision).filter(|_| self.uses_cache());
         let cached = cached.map(|commit| ResolvedCommit { commit, from_cache: true });
         if self.offline {
             return cached.ok_or_else(|| self.not_cached(""));
@@ -172,6 +166,11 @@ impl Hub {
         self.resolved.get().map_or(&self.repo.revision, |resolved| &resolved.commit)
     }
 
+    /// Whether files of the cache are read: not where the Hub can be asked for their checksums.
+    fn uses_cache(&self) -> bool {
+        self.offline || !self.verify
+    }
+
     fn not_cached(&self, key: &str) -> Error {
         let sentence = format!(
             "HF_HUB_OFFLINE is set, and {} is not in the local Hub cache {}; unset it, or download \
@@ -227,7 +226,7 @@ impl Store for Hub {
     }
 
     fn local(&self, key: &str) -> Option<PathBuf> {
-        if self.verify { None } else { self.cache.file(self.commit(), key) }
+        self.cache.file(self.commit(), key).filter(|_| self.uses_cache())
     }
 
     async fn entries(
