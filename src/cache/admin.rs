@@ -146,7 +146,7 @@ impl CacheAdmin {
 
     /// Removes damaged entries and then the directory, if the cache has no others.
     pub(crate) fn remove_empty(&self) {
-        self.prune(u64::MAX);
+        let _ = self.prune(u64::MAX); // entries that cannot be removed are harmless
         self.cache.remove_empty();
     }
 
@@ -194,13 +194,24 @@ impl CacheAdmin {
 
     /// Removes damaged entries, the remains of killed processes, and then entries that are not in
     /// use, least recently used first, until the cache has at most `most_bytes`.
-    pub fn prune(&self, most_bytes: u64) -> Pruned {
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the directory was not empty when it became a cache,
+    /// so that nothing in it is deleted.
+    pub fn prune(&self, most_bytes: u64) -> Result<Pruned> {
+        self.check_tag()?;
         let before = usages(&self.cache);
         for usage in before.iter().filter(|usage| self.cache.read_meta(&usage.path).is_none()) {
             self.cache.remove(&usage.path);
         }
         evict_to(&self.cache, most_bytes);
-        self.pruned(&before)
+        Ok(self.pruned(&before))
+    }
+
+    /// Checks that entries may be deleted in the directory.
+    fn check_tag(&self) -> Result<()> {
+        let doing = format_args!("delete in {}", self.cache.path().display()).to_string();
+        self.cache.root.check_tag().map_err(|untagged| Error::from_io(doing, untagged))
     }
 
     /// Removes the entries of the object at `location`, or of all objects below it. If `location` is
@@ -208,7 +219,8 @@ impl CacheAdmin {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such entry,
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if one of the entries is in use.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if one of the entries is in use, or if the directory
+    /// was not empty when it became a cache, so that nothing in it is deleted.
     pub fn remove(&self, location: &Location) -> Result<Pruned> {
         let scope = match location {
             Location::Object(uri) => Some(key::scope(uri)),
@@ -223,12 +235,14 @@ impl CacheAdmin {
         let named: Vec<_> = before.iter().filter(is_named).collect();
         if named.is_empty() {
             let sentence = format!(
-                "{location} is not in the cache {}; `ringload cache ls` lists its objects, without \
-                 their users and queries (name both, or leave them out to remove all)",
+                "{location} is not in the cache {}; `ringload cache ls` lists the objects in it, but \
+                 does not show the users and queries of their locations. Give the location with its \
+                 user and query, or without both to remove the objects of all users and queries",
                 self.cache.path().display()
             );
             return Err(Error::new(ErrorKind::NotFound, sentence));
         }
+        self.check_tag()?;
         for usage in named {
             if !self.cache.remove(&usage.path) && self.cache.root.status(&usage.path).is_some() {
                 let sentence = match self.cache.is_writable() {

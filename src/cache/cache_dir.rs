@@ -4,6 +4,7 @@ use super::files::{ENTRY, NAMES};
 use super::locks::{LOCK, LockRange, Locks};
 use super::meta::{self, Meta};
 use super::root::CacheRoot;
+use super::tag::LISTINGS;
 use super::trust::Trust;
 use crate::error::Error;
 use crate::options::CacheAccess;
@@ -16,9 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
-
-/// The directory of the listings.
-pub(super) const LISTINGS: &str = "listings";
 
 /// Temporary directories older than this were left by a process that was killed.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -82,6 +80,8 @@ impl CacheDir {
             (Err(refusal), None) => (Locks::open(&root, false).ok(), Some(refusal)),
             (_, refusal) => (None, refusal),
         };
+        // Without its tag, the cache could never be emptied.
+        let refusal = refusal.or_else(|| root.tag().err().filter(|_| root.check_tag().is_err()));
         let cache = Self {
             root,
             locks,
@@ -91,7 +91,6 @@ impl CacheDir {
             in_use: Mutex::default(),
         };
         if cache.writable {
-            cache.root.tag();
             if let Err(untagged) = cache.root.check_tag() {
                 cache.warn(untagged.to_string());
             }
@@ -194,6 +193,7 @@ impl CacheDir {
 
     /// Makes an entry's directory disappear at once, then removes its files.
     pub fn discard(&self, entry: &Path) -> io::Result<()> {
+        self.root.check_tag()?;
         let temporary = self.temporary_path();
         self.root.rename(entry, &temporary)?;
         self.root.remove_directory(&temporary, &NAMES)

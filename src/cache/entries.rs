@@ -153,7 +153,7 @@ fn create_unless_intact(entry: &Entry, meta: &Meta) -> io::Result<()> {
             root.rename(&temporary, entry.path())
         };
         create().inspect_err(|_| {
-            let _ = root.remove_directory(&temporary, &NAMES);
+            let _ = root.remove_new_directory(&temporary, &NAMES);
         })
     })
 }

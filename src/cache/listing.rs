@@ -1,8 +1,9 @@
 //! Remembers the listings of stores' directories, for loads that do not ask the stores.
 
-use super::cache_dir::{CacheDir, LISTINGS};
+use super::cache_dir::CacheDir;
 use super::key::{hash, sha256};
 use super::root::CacheRoot;
+use super::tag::LISTINGS;
 use crate::error::Result;
 use std::path::Path;
 use std::time::Duration;

@@ -94,6 +94,7 @@ mod pages;
 mod reader;
 mod root;
 mod source;
+mod tag;
 mod trust;
 mod writer;
 

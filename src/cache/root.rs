@@ -23,11 +23,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-/// Tells backup programs that the content can be downloaded again (<https://bford.info/cachedir/>), and
-/// ringload that the directory is a cache, in which it may delete.
-const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
-                   # This is the cache of ringload. `ringload cache` lists, checks and empties it.\n";
-const TAG_NAME: &str = "CACHEDIR.TAG";
+/// The name of the file that marks a directory as a cache.
+pub(super) const TAG_NAME: &str = "CACHEDIR.TAG";
 
 /// Flags of every open.
 const ALWAYS: OFlag = OFlag::O_CLOEXEC.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK);
@@ -210,7 +207,11 @@ impl CacheRoot {
         names.filter(|path| self.status(path).is_some_and(|found| found.is_directory)).collect()
     }
 
-    fn names(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+    /// The names in a directory.
+    ///
+    /// # Errors
+    /// The errors of the file system.
+    pub fn names(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         use std::os::unix::ffi::OsStrExt;
         let mut names = Vec::new();
         for entry in Dir::from_fd(self.directory(path)?)? {
@@ -231,6 +232,15 @@ impl CacheRoot {
     /// cache has no tag.
     pub fn remove_directory(&self, path: &Path, names: &[&str]) -> io::Result<()> {
         self.check_tag()?;
+        self.remove_new_directory(path, names)
+    }
+
+    /// As [`remove_directory`](Self::remove_directory), for a directory that this process has just
+    /// created. The cache needs no tag.
+    ///
+    /// # Errors
+    /// The errors of the file system.
+    pub fn remove_new_directory(&self, path: &Path, names: &[&str]) -> io::Result<()> {
         let directory = self.directory(path)?;
         for name in names {
             match unlinkat(&directory, *name, UnlinkatFlags::NoRemoveDir) {
@@ -252,39 +262,6 @@ impl CacheRoot {
             let _ = unlinkat(self.top()?, *name, UnlinkatFlags::NoRemoveDir);
         }
         std::fs::remove_dir(&self.path)
-    }
-
-    /// Whether the directory is a cache: it has the tag or the directory of an object, or it is empty
-    /// and becomes a cache with the first object.
-    ///
-    /// # Errors
-    /// The errors of the file system.
-    pub fn is_cache(&self) -> io::Result<bool> {
-        let names = self.names(&self.path)?;
-        let has_object = names.iter().any(|name| {
-            let name = name.as_os_str().as_encoded_bytes();
-            name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
-        });
-        Ok(has_object || is_blank(&names) || self.check_tag().is_ok())
-    }
-
-    /// Marks an empty directory as a cache.
-    pub fn tag(&self) {
-        if self.names(&self.path).is_ok_and(|names| is_blank(&names)) {
-            let _ = self.write(&self.path.join(TAG_NAME), TAG.as_bytes());
-        }
-    }
-
-    /// Checks that the directory is marked as a cache.
-    pub fn check_tag(&self) -> io::Result<()> {
-        match self.read(&self.path.join(TAG_NAME), TAG.len() + 1) {
-            Ok((tag, _)) if tag == TAG.as_bytes() => Ok(()),
-            _ => Err(io::Error::other(Error::invalid_input(format!(
-                "{} was not empty when it became a cache, so nothing in it is deleted, and its \
-                 size has no limit; use an empty directory",
-                self.path.display()
-            )))),
-        }
     }
 
     /// The open directory `path`.
@@ -333,11 +310,6 @@ impl CacheRoot {
     }
 }
 
-/// Whether a directory with these names is as good as empty.
-fn is_blank(names: &[PathBuf]) -> bool {
-    names.iter().all(|name| name == Path::new("lock") || name == Path::new("lost+found"))
-}
-
 /// The error for a directory or file that is not to be used. `why` ends with the remedy.
 fn refused(path: &Path, why: &str) -> io::Error {
     let sentence = format!("{} is not used for the cache: {why}", path.display());
@@ -379,7 +351,7 @@ mod tests {
                 assert!(root.create_directory(&at(path)).is_err(), "{path} {lacks_openat2}");
                 assert!(root.rename(&at("inside/file"), &at(path)).is_err(), "{path}");
             }
-            root.tag();
+            root.tag().unwrap();
             assert!(root.remove_directory(&at("inside"), &["file"]).is_err(), "there is no tag");
             assert!(root.has_file(&at("inside/file")));
         }

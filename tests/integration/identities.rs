@@ -101,7 +101,7 @@ fn an_object_is_removed_from_the_cache_by_its_query_and_not_by_its_text() {
     assert_eq!(listed().len(), 3);
     assert_eq!(listed().iter().filter(|entry| entry["location"] == at("?...")).count(), 2);
     let refused = cache(directory.path(), &["rm", &at("?...")]).failure();
-    assert!(refused.contains("without their users and queries"), "{refused}");
+    assert!(refused.contains("does not show the users and queries"), "{refused}");
     assert_eq!(cache(directory.path(), &["rm", &at("?v=1")]).json()["entries"], 1);
     run(ringload()
         .args(["load", "--drop", "--cache-validate", "never", &at("?v=2")])

@@ -51,6 +51,8 @@ mod cache_command;
 #[cfg(feature = "cli")]
 mod cache_faults;
 #[cfg(feature = "cli")]
+mod cache_tag;
+#[cfg(feature = "cli")]
 mod casts;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod chaos;

@@ -67,7 +67,7 @@ pub fn run(args: Args) -> Outcome {
                 Some(CacheSize::Bytes(bytes)) => bytes,
                 _ => u64::MAX,
             };
-            removed(&admin.prune(most_bytes), args.json)
+            removed(&admin.prune(most_bytes)?, args.json)
         }
         Action::Rm { location } => {
             let location = Location::parse(&location).map_err(Failure::Usage)?;
