@@ -41,6 +41,13 @@ pub(super) fn check(sizes: &LoadSizes, engines: usize, root: &Path) -> Result<()
     limits.iter().flatten().try_for_each(|limit| limit.check(sizes, engines))
 }
 
+/// The size of the largest rings that fit the limits of this process beside this many engines; `None`
+/// without a limit.
+pub(super) fn left_bytes(engines: usize, root: &Path) -> Option<u64> {
+    let limits = [ProcessLimit::of_control_groups(root), ProcessLimit::of_address_space(root)];
+    limits.iter().flatten().map(|limit| limit.ring_bytes_max(engines)).min()
+}
+
 impl ProcessLimit {
     fn of_control_groups(root: &Path) -> Option<Self> {
         let memory = sys::cgroup_memory(root)?;
@@ -113,8 +120,8 @@ impl ProcessLimit {
                 format!("{} and {limit}, or raise the limit", Engines(fewer))
             }
             None => format!(
-                "no memory limit would do, since the largest tensor alone needs {}; raise the limit \
-                 to at least {}",
+                "no memory limit would do, since one of at least {} is needed; raise the limit to at \
+                 least {}",
                 Size(sizes.least_bytes()),
                 Size(self.limit_bytes + self.missing_bytes(least_bytes))
             ),
@@ -127,7 +134,8 @@ impl ProcessLimit {
 fn memory_limit(sizes: &LoadSizes, most_bytes: u64) -> String {
     let whole_bytes = (most_bytes / 2) >> 20 << 20;
     let size = Size(whole_bytes.max(sizes.least_bytes()));
-    format!("set a memory limit of {size} and drop tensors as they come")
+    let option = option("memory_limit");
+    format!("set a memory limit of {size} with {option}, so that less is in memory at once")
 }
 
 /// Advises to set this many engines.

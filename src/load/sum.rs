@@ -1,7 +1,7 @@
 //! Computes the manifest of a checkpoint.
 //!
-//! The files are loaded as pieces of at most a few MiB, whatever tensors they hold, so that a small
-//! memory limit suffices for large tensors. The engines compute the checksums as they verify those of
+//! The files are loaded as pieces of at most a few MiB, whatever tensors they hold, into the same memory
+//! again and again: [`MEMORY_BYTES`], half of what a container leaves, or the memory limit. The engines compute the checksums as they verify those of
 //! other loads, and the pieces are dropped.
 //!
 //! ```text
@@ -10,43 +10,54 @@
 //! ```
 
 use super::loader::Loader;
+use super::memory_check;
 use super::stream::TensorStream;
 use crate::checkpoint::{Checkpoint, Shard, TensorInfo};
 use crate::checks::{LoadChecks, Part, PartChecks, PartSink};
 use crate::checksum::crc64_nvme_of_parts;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Size};
 use crate::location::IntoLocations;
 use crate::manifest::{FileSums, Manifest, TensorSum, common_names};
-use crate::options::{DeviceMap, ReadPath};
+use crate::options::{DeviceMap, MemoryLimit, ReadPath, cores};
 use crate::plan::{Plan, Selection};
 use crate::source::OrderedSha256;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// The length of a piece.
-const PIECE_BYTES: u64 = 8 << 20;
+/// The memory of a sum without a limit: as many bytes as a load keeps in flight.
+const MEMORY_BYTES: u64 = 256 << 20;
+/// The memory of a sum with the limit `min`, and the least without a limit.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// The bounds of the length of a piece.
+const PIECE_BYTES_MIN: u64 = 64 << 10;
+const PIECE_BYTES_MAX: u64 = 8 << 20;
 
 impl Loader {
     /// Reads all bytes of the checkpoint at `locations` and returns their checksums: a CRC-64/NVME of
     /// each file and of each tensor and, with `sha256`, the SHA-256 of each file. The memory limit, the
     /// number of engines and the options of reads apply; options of tensors and devices do not.
     ///
+    /// The files are read through at most 256 MiB of memory, or as much as the memory limit says, which
+    /// may be smaller than the tensors: 64 KiB at least.
+    ///
     /// A SHA-256 can only be computed from front to back, by one core, so it takes longer.
     ///
     /// # Errors
-    /// Those of opening and reading the checkpoint. [`InvalidInput`](ErrorKind::InvalidInput) for two
+    /// Those of opening and reading the checkpoint. [`MemoryLimit`](ErrorKind::MemoryLimit) for a limit
+    /// below 64 KiB. [`InvalidInput`](ErrorKind::InvalidInput) for two
     /// files that would have the same name in the manifest, in which names have no host and no query.
     pub fn sum(&self, locations: impl IntoLocations, sha256: bool) -> Result<Manifest> {
         let began = Instant::now();
+        let (limit, piece_bytes) = self.memory_of_sum()?;
         let checkpoint = self.open(locations)?;
         let shards = checkpoint.shards();
         let names = common_names(&shards.iter().map(Shard::location).collect::<Vec<_>>())?;
         let layouts: Vec<_> = shards.iter().map(|shard| Layout::of(&checkpoint, shard)).collect();
         let sources = shards.iter().map(|shard| (Arc::clone(shard.source()), 0)).collect();
-        let pieces = Arc::new(Checkpoint::of_pieces(sources, PIECE_BYTES)?);
+        let pieces = Arc::new(Checkpoint::of_pieces(sources, piece_bytes)?);
         let (all, host) = (Selection::default(), DeviceMap::default());
-        let plan = Arc::new(Plan::new(pieces, self.resolved_memory_limit()?, &all, &host, None)?);
+        let plan = Arc::new(Plan::new(pieces, limit, &all, &host, None)?);
         let crcs = Crcs::of(&layouts);
         let lists = layouts.iter().map(|layout| layout.parts.clone()).collect();
         let digests: Vec<_> = shards.iter().filter(|_| sha256).map(|_| Arc::default()).collect();
@@ -69,6 +80,31 @@ impl Loader {
             layout.sums(&checkpoint, shard, name, &crcs.0[number], digest)
         });
         Ok(Manifest::new(files.collect::<Result<_>>()?))
+    }
+
+    /// The memory limit of a sum, and the length of the pieces: a quarter of it, within bounds.
+    fn memory_of_sum(&self) -> Result<(MemoryLimit, u64)> {
+        let engines = self.read_options()?.engines.unwrap_or_else(cores);
+        let left_bytes = memory_check::left_bytes(engines, &self.options.system_root);
+        let left_bytes = left_bytes.unwrap_or(u64::MAX);
+        let limit_bytes = match self.resolved_memory_limit()? {
+            MemoryLimit::Unlimited => (left_bytes / 2).clamp(MEMORY_BYTES_MIN, MEMORY_BYTES),
+            MemoryLimit::Min | MemoryLimit::MinHoldingOne => MEMORY_BYTES_MIN,
+            MemoryLimit::Bytes(bytes) if bytes < PIECE_BYTES_MIN => {
+                let sentence = format!(
+                    "the memory limit of {} is smaller than the {least} that a sum reads at least \
+                     at once; set the limit to at least {least}, or to \"min\"",
+                    Size(bytes),
+                    least = Size(PIECE_BYTES_MIN)
+                );
+                return Err(Error::new(ErrorKind::MemoryLimit, sentence));
+            }
+            MemoryLimit::Bytes(bytes) => bytes,
+        };
+        // Smaller pieces where the limit does not fit, so that the error can name one that does.
+        let piece_bytes = limit_bytes.min(left_bytes) / 4 / PIECE_BYTES_MIN * PIECE_BYTES_MIN;
+        let piece_bytes = piece_bytes.clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
+        Ok((MemoryLimit::Bytes(limit_bytes), piece_bytes))
     }
 }
 

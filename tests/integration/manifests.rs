@@ -140,6 +140,42 @@ fn ranges_are_verified_where_they_are_whole_tensors() {
     refused(read(&model.loader(), &[last]), ErrorKind::Corrupt, "tensor \"t3\" of ");
 }
 
+/// Past faults: `sum` took as much memory as the checkpoint has, so that one larger than the container was
+/// refused, and a limit below 8 MiB was refused as smaller than a tensor that had another size. Any
+/// limit from 64 KiB on suffices, and without one a sum takes half of what the container leaves.
+#[test]
+fn a_sum_needs_little_memory() {
+    let directory = directory();
+    let file = directory.path().join("m.safetensors");
+    write(&file, &[Expected::of_bytes("big", 50 << 20, 1), Expected::of_bytes("b", 9, 2)], None);
+    let right = Loader::new().sum(&file, true).unwrap();
+    for limit in [MemoryLimit::Bytes(4 << 20), MemoryLimit::Bytes(64 << 10), MemoryLimit::Min] {
+        let summed = Loader::new().memory_limit(limit).engines(2).sum(&file, true);
+        assert!(summed.unwrap() == right, "{limit:?}");
+    }
+    let tight = Loader::new().memory_limit(MemoryLimit::Bytes((64 << 10) - 1));
+    refused(tight.sum(&file, false), ErrorKind::MemoryLimit, "to at least 64 KiB");
+
+    let root = directory.path().join("root");
+    for (path, text) in [
+        ("proc/self/cgroup", "0::/pod\n"),
+        ("sys/fs/cgroup/pod/memory.max", "8388608\n"),
+        ("sys/fs/cgroup/pod/memory.current", "5242880\n"),
+    ] {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let contained = Loader::new().system_root(&root);
+    assert!(contained.sum(&file, false).unwrap().to_string().contains("\"big\""));
+    let too_much = contained.memory_limit(MemoryLimit::Bytes(100 << 20));
+    refused(
+        too_much.sum(&file, false),
+        ErrorKind::OutOfMemory,
+        "set a memory limit of 1 MiB with ",
+    );
+}
+
 /// A cache between the store and the load: its bytes are compared as those of the store are.
 #[test]
 fn bytes_of_servers_and_of_the_cache_are_verified() {
