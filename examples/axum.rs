@@ -74,7 +74,7 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let _ = writeln!(io::stdout(), "listening on http://{}", listener.local_addr()?);
 
     let model = Arc::<Model>::default();
-    load::start(Loader::new(), args.location, Arc::clone(&model))?;
+    load::start(Loader::from_env(), args.location, Arc::clone(&model))?;
     axum::serve(listener, routes::all(Arc::clone(&model), metrics))
         .with_graceful_shutdown(async move {
             tokio::select! {

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome<()> {
-    let loader = Loader::new().memory_limit(args.memory_limit);
+    let loader = Loader::from_env().memory_limit(args.memory_limit);
     let began = Instant::now();
     let tensors = match args.device.ordinal() {
         None => load(&loader, &args.location)?,

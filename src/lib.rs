@@ -33,7 +33,7 @@
 //! | find NaN and infinity | [`Loader::check_finite`] |
 //! | write objects to plain files | [`Loader::download`] |
 //! | see what a load did | [`Summary`], [`Timeline`], [`mod@metrics`], events through `tracing` |
-//! | set options by environment variables | [`options`] |
+//! | set options by environment variables | [`Loader::from_env`], [`options`] |
 //!
 //! Errors are one type, [`Error`], with an [`ErrorKind`].
 //!

@@ -113,7 +113,7 @@ impl Options {
     /// # Errors
     /// The error of the first option that cannot be used, with the name of its argument.
     pub(crate) fn loader(&self) -> Result<Loader> {
-        let loader = Loader::new().consumer_holds_one(true).caller_may_retain_all(self.keep);
+        let loader = Loader::from_env().consumer_holds_one(true).caller_may_retain_all(self.keep);
         let loader = if self.runai_env { loader.runai_env()? } else { loader };
         let mut values = self.values.iter();
         values.try_fold(loader, |loader, (argument, (option, values))| {

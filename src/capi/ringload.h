@@ -184,7 +184,8 @@ const char *ringload_version(void);
 const char *ringload_error(void);
 
 /**
- * Makes a loader with the default options.
+ * Makes a loader. Options that are not set have the values of environment variables such as
+ * `RINGLOAD_MEMORY_LIMIT`, or else the defaults.
  *
  * Requires: `loader` is NULL or points to memory for a pointer.
  */

@@ -67,6 +67,8 @@ impl Checkpoint {
     /// file that is named twice is read once. A tensor of a shard belongs to the checkpoint even if
     /// the index does not name it. If two shards have a tensor, the index decides.
     ///
+    /// All options have their defaults, as those of [`Loader::new`](crate::Loader::new) do.
+    ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound) if a file or a shard of an index does not exist, a directory
     ///   has no shards or not all of its numbered shards, or a pattern matches nothing.

@@ -3,7 +3,7 @@
 use super::loader::Loader;
 use crate::cache::Cache;
 use crate::error::Result;
-use crate::options::{self, CacheAccess, CacheOptions, CacheSize, CacheValidate};
+use crate::options::{CacheAccess, CacheOptions, CacheSize, CacheValidate};
 use crate::source::Opener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 impl Loader {
     /// Caches objects of stores and web servers in `directory` and loads them from there the next time.
-    /// Takes precedence over the environment ([`options`](crate::options)).
+    /// Takes precedence over the environment ([`from_env`](Self::from_env)).
     ///
     /// Objects are written to the cache in the background while they are loaded. The load does not wait
     /// for that; see [`flush`](Self::flush). Any number of loaders and processes may share a directory.
@@ -20,7 +20,7 @@ impl Loader {
         self.cache(|options| options.dir = Some(Some(directory.into())))
     }
 
-    /// Uses no cache, even if the environment configures one.
+    /// Uses no cache, even if the environment configures one ([`from_env`](Self::from_env)).
     #[must_use]
     pub fn no_cache(self) -> Self {
         self.cache(|options| options.dir = Some(None))
@@ -81,7 +81,7 @@ impl Loader {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming a variable that cannot be read.
     pub fn cache_directory(&self) -> Result<Option<PathBuf>> {
-        let settings = self.cache.options.settings(options::environment)?;
+        let settings = self.cache.options.settings(&*self.opener.options.env)?;
         Ok(settings.map(|settings| settings.dir))
     }
 

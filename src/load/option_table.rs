@@ -30,8 +30,8 @@ pub struct LoaderOption {
     pub value_name: &'static str,
     /// A sentence for help texts, without a full stop.
     pub help: &'static str,
-    /// The environment variables that are read where the option is not set. The first one that is
-    /// set counts.
+    /// The environment variables that are read where the option is not set, by a loader that
+    /// [`Loader::from_env`] makes. The first one that is set counts.
     pub variables: &'static [&'static str],
     setter: Setter,
 }

@@ -24,7 +24,7 @@ impl Loader {
     }
 
     /// Sets the base URL of a compatible store (`http://minio:9000`), for `s3://`, `gs://`, `az://`
-    /// and `hf://`. Takes precedence over the environment ([`options`](crate::options)).
+    /// and `hf://`. Takes precedence over variables of stores ([`options`](crate::options)).
     #[must_use]
     pub fn endpoint(self, url: impl Into<String>) -> Self {
         self.remote(|options| options.endpoint = Some(url.into()))
@@ -47,9 +47,10 @@ impl Loader {
         self.remote(|options| options.connections = (connections > 0).then_some(connections))
     }
 
-    /// Honours the variables of the Run:ai Model Streamer that other loads do not: the number of
-    /// connections to a store (`RUNAI_STREAMER_CONCURRENCY` or `RUNAI_STREAMER_OBJ_CONCURRENCY`), and
-    /// how files are read (`RUNAI_STREAMER_FS_STRATEGY`). For programs that replace that streamer.
+    /// Honours the variables of the Run:ai Model Streamer that [`from_env`](Self::from_env) does not:
+    /// the number of connections to a store (`RUNAI_STREAMER_CONCURRENCY` or
+    /// `RUNAI_STREAMER_OBJ_CONCURRENCY`), and how files are read (`RUNAI_STREAMER_FS_STRATEGY`). For
+    /// programs that replace that streamer.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable that is invalid.

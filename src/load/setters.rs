@@ -6,17 +6,39 @@ use crate::error::Result;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::ReadOptions;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Loader {
     /// Creates a loader with the default options: no memory limit, the read path `auto`, an
     /// automatic number of engines, and tensors in completion order in host memory.
+    ///
+    /// No environment variable sets an option of this loader; [`from_env`](Self::from_env) makes one
+    /// whose options variables set. Variables of stores and of the network count, such as
+    /// `AWS_ACCESS_KEY_ID` and `HTTPS_PROXY`.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// Creates a loader whose options, where they are not set, have the values of environment
+    /// variables such as `RINGLOAD_MEMORY_LIMIT`, or else the defaults. [`options`](crate::options)
+    /// lists the variables. They are read when a load needs them, and a load fails with
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable, if its value is invalid.
+    ///
+    /// ```no_run
+    /// # fn main() -> ringload::Result<()> {
+    /// // RINGLOAD_CONCURRENCY and others count, but not RINGLOAD_MEMORY_LIMIT.
+    /// let limit = ringload::MemoryLimit::Bytes(2 << 30);
+    /// let stream = ringload::Loader::from_env().memory_limit(limit).stream("/models/llama-8b")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_env() -> Self {
+        Self::default().remote(|options| options.env = Arc::new(options::environment))
+    }
+
     /// Limits how much host memory tensors may take at once. Takes precedence over the environment
-    /// ([`options`](crate::options)).
+    /// ([`from_env`](Self::from_env)).
     #[must_use]
     pub fn memory_limit(mut self, limit: MemoryLimit) -> Self {
         self.options.memory_limit = Some(limit);
@@ -31,7 +53,7 @@ impl Loader {
     }
 
     /// Sets the number of engines (threads that read), at most 1024; 0 chooses it by the size of the load and the
-    /// number of cores. Takes precedence over the environment.
+    /// number of cores. Takes precedence over the environment ([`from_env`](Self::from_env)).
     #[must_use]
     pub fn engines(mut self, engines: usize) -> Self {
         self.options.engines = engines;
@@ -189,7 +211,7 @@ impl Loader {
     pub(super) fn resolved_memory_limit(&self) -> Result<MemoryLimit> {
         let limit = match self.options.memory_limit {
             Some(limit) => limit,
-            None => options::memory_limit_from(options::environment)?.unwrap_or_default(),
+            None => options::memory_limit_from(&*self.opener.options.env)?.unwrap_or_default(),
         };
         Ok(match limit {
             MemoryLimit::Min if self.options.consumer_holds_one => MemoryLimit::MinHoldingOne,
@@ -200,7 +222,7 @@ impl Loader {
     /// The sizes of reads as set here or by the environment.
     pub(super) fn read_options(&self) -> Result<ReadOptions> {
         let engines = match self.options.engines {
-            0 => options::engines_from(options::environment, options::cores())?,
+            0 => options::engines_from(&*self.opener.options.env, options::cores())?,
             engines => Some(options::at_most(engines, options::ENGINES_MAX, "engines")?),
         };
         let max = options::CONNECTIONS_MAX_SET;

@@ -1,4 +1,9 @@
-//! The environment variables that set options of every load.
+//! The environment variables that set options.
+//!
+//! A loader looks up variables in an [`Env`]. [`environment`] is that of
+//! [`Loader::from_env`](crate::Loader::from_env). [`environment_of_others`] is that of every other
+//! loader: it hides the variables of ringload and of Run:ai's streamer, and leaves those of the stores
+//! and of the network.
 
 use super::MemoryLimit;
 use super::parse::{at_most, invalid};
@@ -94,6 +99,13 @@ pub(super) fn positive(name: &str, text: &str, things: &str) -> Result<usize> {
 pub(crate) fn environment(name: &str) -> Option<String> {
     let value = std::env::var_os(name)?;
     (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
+}
+
+/// Returns a variable of the process's environment as [`environment`] does, except that those that
+/// set options of a loader, `RINGLOAD_*` and `RUNAI_STREAMER_*`, count as unset.
+pub(crate) fn environment_of_others(name: &str) -> Option<String> {
+    let sets_options = ["RINGLOAD_", "RUNAI_STREAMER_"].iter().any(|own| name.starts_with(own));
+    if sets_options { None } else { environment(name) }
 }
 
 /// Returns how many cores this process may use, after affinity and cgroup quota.

@@ -1,5 +1,10 @@
 //! The types of options, and the only place that reads environment variables.
 //!
+//! Variables set options only of a loader that [`Loader::from_env`](crate::Loader::from_env) makes, as
+//! the command, the Python package and the C library do. A loader that
+//! [`Loader::new`](crate::Loader::new) makes ignores all variables whose names begin with `RINGLOAD_`
+//! or `RUNAI_STREAMER_`, so that a program that embeds it is in control.
+//!
 //! An option that was set in code or on the command line wins over ringload's own variable, which
 //! wins over the variable of Run:ai Model Streamer. [`Loader::options`](crate::Loader::options) lists
 //! all options by name.
@@ -15,7 +20,8 @@
 //! | pin | `RINGLOAD_PIN` (`auto`, `etag`, `length`, `none`) | |
 //! | unpinned | `RINGLOAD_UNPINNED` (`true`, `false`) | |
 //!
-//! Remote locations also read the usual variables of their field. Where several variables mean the
+//! Remote locations also read the usual variables of their field, for every loader: without them it
+//! would find neither the proxy nor the credentials that other programs find. Where several variables mean the
 //! same, the first one that is set counts.
 //!
 //! | for | variables |

@@ -1,6 +1,6 @@
 //! Options for object stores and web servers.
 
-use super::environment::{Env, environment, set_or_variable};
+use super::environment::{Env, environment_of_others, set_or_variable};
 use super::parse::{invalid, one_of, parse_flag};
 use crate::error::{Error, Result};
 use http::{HeaderName, HeaderValue};
@@ -33,6 +33,7 @@ pub(crate) struct RemoteOptions {
     pub pin: Option<PinBy>,
     /// Whether objects without anything to compare are read all the same, if it was set.
     pub unpinned: Option<bool>,
+    /// Where variables are looked up, those of other options and of the cache, too.
     pub env: Env,
 }
 
@@ -171,7 +172,7 @@ impl Default for RemoteOptions {
             retries: RetryLimits::default(),
             pin: None,
             unpinned: None,
-            env: Arc::new(environment),
+            env: Arc::new(environment_of_others),
         }
     }
 }

@@ -54,6 +54,18 @@ fn run_ai_s_functions_serve_files_threads_and_lies() {
     assert_eq!(run("runai", &[model.to_str().unwrap()]), "ok\n");
 }
 
+/// The loaders of the C library are those of programs whose users set variables, unlike `Loader::new`.
+#[test]
+fn variables_set_the_options_of_a_loader_of_the_c_library() {
+    let place = directory();
+    let model = place.path().join("model.safetensors");
+    write(&model, &tensors(), None);
+    let mut command = Command::new(compile("native", place.path()));
+    let output = command.arg(model).env("RINGLOAD_MEMORY_LIMIT", "lots").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("RINGLOAD_MEMORY_LIMIT"), "{output:?}");
+}
+
 #[test]
 fn own_functions_stream_tensors_and_read_ranges() {
     let place = directory();

@@ -1,13 +1,15 @@
-//! Environment variables of the command.
+//! Environment variables of the command, and of programs that embed the library.
 //!
 //! The command set each of its flags that was not given to false, which hid `RINGLOAD_CACHE_SHARED`:
 //! it had no effect, and a wrong value was no error. `RINGLOAD_LOG=garbage` turned off all of the log,
 //! without a word. `--pin` and `--unpinned` had no variables. Every variable now counts where its flag
 //! is not given, and a wrong value is reported with the name of the variable.
 
+use crate::common::child::passes_in_a_child;
 use crate::common::command::{Finished, ringload, run};
 use crate::common::fault_server::{FaultServer, Reply, Request};
 use crate::common::model::Model;
+use ringload::{ErrorKind, Loader, RetryLimits};
 use std::os::unix::fs::PermissionsExt;
 
 /// A server of a checkpoint without any validator.
@@ -96,4 +98,75 @@ fn a_wrong_filter_of_the_log_is_reported_and_warnings_are_still_logged() {
     }
     let quiet = load(&server.url(), &["--unpinned"], &[("RINGLOAD_LOG", "off")]);
     assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:#?}");
+}
+
+/// A server that embeds ringload inherited `RINGLOAD_MEMORY_LIMIT` and other variables, which were meant
+/// for the command and for Run:ai's streamer on the same machine. They changed the loads of the server:
+/// its memory, its threads, and a cache that it did not ask for. Now they change only the loader of a
+/// program that asks for them. The proxy of the machine counts for both.
+#[test]
+fn an_embedding_program_is_changed_only_where_it_asks_for_variables() {
+    let variables = [
+        ("RINGLOAD_MEMORY_LIMIT", "1MiB"),
+        ("RUNAI_STREAMER_MEMORY_LIMIT", "0"),
+        ("RINGLOAD_CONCURRENCY", "9"),
+        ("RINGLOAD_CACHE_DIR", "/nowhere/cache"),
+        ("RINGLOAD_UNPINNED", "true"),
+        ("http_proxy", "http://127.0.0.1:1"),
+        ("NO_PROXY", "127.0.0.1,localhost"),
+    ];
+    const NAME: &str =
+        "environment::an_embedding_program_is_changed_only_where_it_asks_for_variables";
+    if !passes_in_a_child(NAME, &variables) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    std::fs::write(&path, Model::new(&[400_000; 8]).file).unwrap();
+    let limit = |loader: Loader| {
+        let mut stream = loader.stream(path.as_path()).unwrap();
+        stream.by_ref().for_each(|tensor| drop(tensor.unwrap()));
+        (stream.summary().memory_limit_bytes, stream.summary().engines)
+    };
+    let (own, asked) = (limit(Loader::new()), limit(Loader::from_env()));
+    assert_eq!((own.0, asked), (None, (Some(1 << 20), 9)));
+    assert_ne!(own.1, 9, "the number of engines is chosen by the cores and the size of the load");
+    assert_eq!(Loader::new().cache_directory().unwrap(), None);
+    assert_eq!(Loader::from_env().cache_directory().unwrap().unwrap(), *"/nowhere/cache");
+
+    let server = bare();
+    let refused = Loader::new().open(server.url().as_str()).unwrap_err();
+    assert!(refused.to_string().contains("unpinned"), "{refused}");
+    Loader::from_env().no_cache().open(server.url().as_str()).unwrap();
+
+    let mut once = RetryLimits::default();
+    once.attempts = 1;
+    for loader in [Loader::new(), Loader::from_env().no_cache()] {
+        let error =
+            loader.retry_limits(once).open("http://host.invalid/m.safetensors").unwrap_err();
+        assert!(error.to_string().contains("proxy"), "{error}");
+    }
+}
+
+/// As above, with wrong values: a variable that had no effect on a server is no error there.
+#[test]
+fn a_wrong_value_is_an_error_only_where_a_program_asks_for_variables() {
+    let variables = [("RINGLOAD_MEMORY_LIMIT", "lots"), ("RINGLOAD_PIN", "time")];
+    const NAME: &str =
+        "environment::a_wrong_value_is_an_error_only_where_a_program_asks_for_variables";
+    if !passes_in_a_child(NAME, &variables) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    std::fs::write(&path, Model::new(&[1000]).file).unwrap();
+    assert_eq!(Loader::new().load(path.as_path()).unwrap().len(), 1);
+    for (set, variable) in
+        [(("pin", "auto"), "RINGLOAD_MEMORY_LIMIT"), (("memory_limit", "1MiB"), "RINGLOAD_PIN")]
+    {
+        let loader = Loader::from_env().set(set.0, set.1).unwrap();
+        let error = loader.load(path.as_path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(variable), "{error}");
+    }
 }

@@ -52,8 +52,8 @@ enum Action {
 /// be written.
 pub fn run(args: Args) -> Outcome {
     let loader = match args.cache_dir {
-        Some(directory) => Loader::new().cache_dir(directory),
-        None => Loader::new(),
+        Some(directory) => Loader::from_env().cache_dir(directory),
+        None => Loader::from_env(),
     };
     let directory = loader.cache_directory()?.ok_or_else(|| {
         Failure::usage("no cache directory is given; give --cache-dir, or set RINGLOAD_CACHE_DIR")

@@ -88,7 +88,7 @@ impl<P: Purpose> LoaderOptions<P> {
     /// When a header or a rule of the device map is invalid, or the manifest cannot be used.
     pub fn loader(&self) -> ringload::Result<Loader> {
         let mut values = self.values.iter();
-        values.try_fold(Loader::new(), |loader, (name, values)| loader.set_all(name, values))
+        values.try_fold(Loader::from_env(), |loader, (name, values)| loader.set_all(name, values))
     }
 
     /// The path that the flag `name` was given.

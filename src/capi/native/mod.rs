@@ -79,7 +79,8 @@ pub extern "C" fn ringload_error() -> *const c_char {
     guarded(c"".as_ptr(), status::last_error)
 }
 
-/// Makes a loader with the default options.
+/// Makes a loader. Options that are not set have the values of environment variables such as
+/// `RINGLOAD_MEMORY_LIMIT`, or else the defaults.
 ///
 /// # Safety
 /// `loader` is NULL or points to memory for a pointer.
@@ -90,7 +91,7 @@ pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -
             return invalid("the pointer to the loader is NULL");
         }
         // SAFETY: not NULL; the rest is this function's contract.
-        unsafe { put(loader, LOADERS.open(Arc::default())) };
+        unsafe { put(loader, LOADERS.open(Arc::new(Mutex::new(Loader::from_env())))) };
         Ok(Outcome::Done)
     })
 }

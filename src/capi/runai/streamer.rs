@@ -50,7 +50,7 @@ impl Streamer {
     pub fn new() -> Result<Self, Failure> {
         let invalid = |error| Failure::of(&error, false).with_code(Code::InvalidParameterError);
         engines_from(environment, cores()).map_err(invalid)?;
-        let loader = Loader::new().runai_env().map_err(invalid)?;
+        let loader = Loader::from_env().runai_env().map_err(invalid)?;
         let settings =
             Settings { loader, credentials: None, strategy: None, last_id: 0, is_used: false };
         Ok(Self {

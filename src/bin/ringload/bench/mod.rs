@@ -31,7 +31,7 @@ use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Machine, Report};
 use ringload::internals::{PAGE_BYTES, Ring};
-use ringload::{Checkpoint, Error, ErrorKind, Location, LocationText};
+use ringload::{Error, ErrorKind, Loader, Location, LocationText};
 use ringload_measure::page_cache::CacheState;
 use ringload_measure::system;
 use rows::Row;
@@ -76,7 +76,7 @@ fn measure(args: &Args) -> Outcome<Report> {
         None => synthetic_checkpoint(args)?.into_os_string(),
     };
     let parsed = Location::parse_os(&location).map_err(Failure::Usage)?;
-    let checkpoint = Checkpoint::open(&parsed)?;
+    let checkpoint = Loader::from_env().open(&parsed)?;
     let (files, file_bytes) = files::of(&checkpoint)?;
     let lengths = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes());
     let largest_tensor_bytes = lengths.max().unwrap_or(0);
