@@ -171,3 +171,17 @@ fn a_trace_never_replaces_a_file_of_the_load() {
     }
     run(&mut traced(directory.path(), &at("trace"))).quiet_success();
 }
+
+/// `bench --size 100TiB` made the list of its tensors in memory until the memory was used up, and
+/// `--size 1TiB` left an empty directory behind.
+#[test]
+fn a_checkpoint_that_fits_no_disk_is_refused_before_it_is_planned() {
+    let directory = directory();
+    let to = directory.path().join("new");
+    for size in ["100TiB", "8000000TiB"] {
+        let mut command = ringload();
+        let told = run(command.args(["bench", "--size", size, "--dir"]).arg(&to)).failure();
+        assert!(told.contains("give a smaller --size"), "{told}");
+        assert!(!to.exists());
+    }
+}

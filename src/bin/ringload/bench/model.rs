@@ -29,6 +29,12 @@ pub fn layers_for(bytes: u64) -> u64 {
     ((rest + layer / 2) / layer).max(1)
 }
 
+/// The bytes of the tensors of a model with `layers`, computed without making the tensors.
+pub fn bytes_of(layers: u64) -> u64 {
+    let more = layers.saturating_sub(1).saturating_mul(data_bytes(&layer(0)));
+    least_bytes().saturating_add(more)
+}
+
 /// All tensors of a model with `layers`, in the order in which they are written.
 pub fn tensors(layers: u64) -> Vec<Tensor> {
     let mut tensors = vec![tensor("model.embed_tokens", &[VOCABULARY, WIDTH])];
@@ -81,6 +87,7 @@ mod tests {
         for asked in [1_u64 << 30, 4 << 30, 15_000_000_000] {
             let got = data_bytes(&tensors(layers_for(asked)));
             assert!(got.abs_diff(asked) <= layer_bytes / 2 + 1, "{got} for {asked}");
+            assert_eq!(bytes_of(layers_for(asked)), got);
         }
         assert_eq!(layers_for(0), 1);
     }

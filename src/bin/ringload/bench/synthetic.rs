@@ -13,6 +13,7 @@
 use super::model;
 use crate::failure::{Failure, Outcome};
 use crate::format;
+use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 use ringload::internals::read_small;
 use ringload::{Error, ErrorKind};
@@ -42,12 +43,14 @@ pub fn checkpoint(base: &Path, size_bytes: u64, progress: impl Fn(u64, u64)) -> 
         return Err(Failure::usage(sentence));
     }
     let layers = model::layers_for(size_bytes);
-    let shards = model::shards(model::tensors(layers));
     let directory = base.join("llama");
+    // Before the tensors are made, whose number grows with the size.
+    check_space(&directory, model::bytes_of(layers), 0)?;
+    let shards = model::shards(model::tensors(layers));
     let manifest = manifest(&shards).map_err(|error| cannot("write", &directory, error))?;
     if read_manifest(&directory).as_ref() != Some(&manifest) || !is_met(&manifest, &directory) {
+        check_space(&directory, bytes_of(&manifest), SPARE_BYTES)?;
         clear(&directory)?;
-        check_space(&directory, manifest.iter().map(|(_, bytes)| bytes).sum())?;
         write(&directory, &manifest, &shards, progress)?;
     }
     Ok(directory)
@@ -85,10 +88,19 @@ fn clear(directory: &Path) -> Outcome {
     fs::create_dir_all(directory).map_err(|error| cannot("create", directory, error))
 }
 
-fn check_space(directory: &Path, bytes: u64) -> Outcome {
-    let disk = statvfs(directory).map_err(|error| cannot("examine", directory, error.into()))?;
-    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-    if free >= bytes.saturating_add(SPARE_BYTES) {
+/// Checks that `bytes` and `spare_bytes` fit where `directory` is or will be. The checkpoint that it
+/// holds is removed first.
+fn check_space(directory: &Path, bytes: u64, spare_bytes: u64) -> Outcome {
+    let held = read_manifest(directory).map_or(0, |manifest| bytes_of(&manifest));
+    let there = directory.ancestors().map(|path| match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    });
+    let disk = there.map(statvfs).find(|disk| !matches!(disk, Err(Errno::ENOENT | Errno::ENOTDIR)));
+    let disk = disk.unwrap_or(Err(Errno::ENOENT));
+    let disk = disk.map_err(|error| cannot("examine", directory, error.into()))?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size()).saturating_add(held);
+    if free >= bytes.saturating_add(spare_bytes) {
         return Ok(());
     }
     let sentence = format!(
@@ -99,6 +111,10 @@ fn check_space(directory: &Path, bytes: u64) -> Outcome {
         format::size(free)
     );
     Err(Error::new(ErrorKind::Io, sentence).into())
+}
+
+fn bytes_of(manifest: &Manifest) -> u64 {
+    manifest.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
 }
 
 fn write(
@@ -168,7 +184,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_reported_before_anything_is_written() {
         let directory = tempfile::tempdir().unwrap();
-        let message = check_space(directory.path(), u64::MAX / 2).unwrap_err().to_string();
+        let message = check_space(directory.path(), u64::MAX / 2, 0).unwrap_err().to_string();
         assert!(message.contains("smaller --size"), "{message}");
     }
 
