@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::options::{
     CONNECTIONS_MAX_SET, CacheOptions, Device, ENGINE_VARIABLES, ENGINES_MAX,
-    MEMORY_LIMIT_VARIABLES, PartialS3Keys, RemoteOptions, at_most, compile, invalid, parse_bytes,
+    MEMORY_LIMIT_VARIABLES, PartialS3Keys, RemoteOptions, compile, count_of, invalid, parse_bytes,
     parse_dtype, parse_flag, parse_number,
 };
 use OptionGroup::{Cache, Files, Load, Remote};
@@ -283,11 +283,11 @@ fn set_device_map(mut loader: Loader, rules: &[&str]) -> Result<Loader> {
 }
 
 fn set_engines(loader: Loader, text: &str) -> Result<Loader> {
-    Ok(loader.engines(at_most(whole(text)?, ENGINES_MAX, "engines")?))
+    Ok(loader.engines(count_of(text, ENGINES_MAX, "engines")?))
 }
 
 fn set_connections(loader: Loader, text: &str) -> Result<Loader> {
-    Ok(loader.connections(at_most(whole(text)?, CONNECTIONS_MAX_SET, "connections")?))
+    Ok(loader.connections(count_of(text, CONNECTIONS_MAX_SET, "connections")?))
 }
 
 /// Checks the patterns, which are otherwise compiled when a load starts.
@@ -297,10 +297,8 @@ fn set_tensors(loader: Loader, globs: &[&str]) -> Result<Loader> {
 }
 
 fn set_read_size(loader: Loader, text: &str) -> Result<Loader> {
-    match parse_bytes(text.trim()) {
-        Some(bytes) => Ok(loader.read_bytes(bytes)),
-        None => invalid(format!("{text:?} is not a size; use bytes such as 8MiB")),
-    }
+    let refuse = || format!("{text:?} is not a size; use bytes such as 8MiB");
+    Ok(loader.read_bytes(parse_bytes(text, refuse)?))
 }
 
 fn set_hold_timeout(loader: Loader, text: &str) -> Result<Loader> {
@@ -318,10 +316,6 @@ fn set_cache_dir(loader: Loader, path: &Path) -> Result<Loader> {
 
 fn set_manifest(loader: Loader, path: &Path) -> Result<Loader> {
     Ok(loader.manifest(Manifest::read(path)?))
-}
-
-fn whole(text: &str) -> Result<usize> {
-    parse_number(text, "a whole number, at least 0")
 }
 
 #[cfg(test)]

@@ -77,12 +77,14 @@ impl FromStr for CacheSize {
 
     /// Parses `unlimited`, or bytes: `200GiB`, `100000000000`.
     fn from_str(text: &str) -> Result<Self> {
-        match (text.trim(), parse_bytes(text.trim())) {
-            ("unlimited", _) => Ok(Self::Unlimited),
-            (_, Some(bytes)) => Ok(Self::Bytes(bytes)),
-            _ => invalid(format!(
+        let refuse = || {
+            format!(
                 "{text:?} is not a size for the cache; use \"unlimited\", or bytes such as 200GiB"
-            )),
+            )
+        };
+        match text.trim() {
+            "unlimited" => Ok(Self::Unlimited),
+            _ => parse_bytes(text, refuse).map(Self::Bytes),
         }
     }
 }
@@ -154,10 +156,11 @@ impl CacheOptions {
             Some(dir) => dir.clone(),
             None => env(Self::DIR_VARIABLE).map(PathBuf::from),
         };
-        let Some(dir) = dir else { return Ok(None) };
         let size = set_or_variable(self.size, Self::SIZE_VARIABLE, str::parse, &env)?;
         let validate = set_or_variable(self.validate, Self::VALIDATE_VARIABLE, str::parse, &env)?;
         let access = set_or_variable(self.access, Self::SHARED_VARIABLE, str::parse, &env)?;
+        // A wrong variable is an error without a cache, too, so that it is seen before there is one.
+        let Some(dir) = dir else { return Ok(None) };
         Ok(Some(CacheSettings { dir, size, validate, access, waits_for_disk: self.waits_for_disk }))
     }
 }
@@ -215,6 +218,8 @@ mod tests {
                 |key: &str| (key == "RINGLOAD_CACHE_DIR" || key == name).then(|| "x".to_owned());
             let error = CacheOptions::default().settings(wrong).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
+            let alone = |key: &str| (key == name).then(|| "x".to_owned());
+            assert!(CacheOptions::default().settings(alone).is_err(), "{name} without a cache");
         }
     }
 }

@@ -6,8 +6,9 @@
 //! and of the network.
 
 use super::MemoryLimit;
-use super::parse::{at_most, invalid};
+use super::parse::{count_of, invalid};
 use crate::error::{Error, Result};
+use std::num::IntErrorKind;
 use std::sync::Arc;
 
 /// The maximum number of engines and of connections that may be set. Each engine is a thread with an
@@ -81,7 +82,7 @@ pub(crate) fn engines_from(
     if name != ENGINE_VARIABLES[0] {
         return Ok(Some(engines.min(cores)));
     }
-    let checked = at_most(engines, ENGINES_MAX, "engines");
+    let checked = count_of(&text, ENGINES_MAX, "engines");
     checked.map(Some).map_err(|error| in_variable(name, &error))
 }
 
@@ -89,6 +90,8 @@ pub(crate) fn engines_from(
 pub(super) fn positive(name: &str, text: &str, things: &str) -> Result<usize> {
     match text.trim().parse() {
         Ok(number @ 1..) => Ok(number),
+        // More than there can be of anything; the caller has its own maximum.
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Ok(usize::MAX),
         _ => invalid(format!("{name}={text}: use a number of {things}, at least 1")),
     }
 }
@@ -174,5 +177,12 @@ mod tests {
         assert!(error.to_string().contains("RINGLOAD_CONCURRENCY"), "{error}");
         let error = engines_from(env(&[("RINGLOAD_CONCURRENCY", "1025")]), 2).unwrap_err();
         assert!(error.to_string().ends_with("1025 engines are more than the maximum of 1024"));
+        // This was told to be "a number of engines, at least 1", without the maximum.
+        let large = "99999999999999999999";
+        let error = engines_from(env(&[("RINGLOAD_CONCURRENCY", large)]), 2).unwrap_err();
+        let told = format!("{large} engines are more than the maximum of 1024");
+        assert!(error.to_string().ends_with(&told), "{error}");
+        let of_others = [("RUNAI_STREAMER_CONCURRENCY", large)];
+        assert_eq!(engines_from(env(&of_others), 2).unwrap(), Some(2));
     }
 }

@@ -1,6 +1,6 @@
 //! How much memory the tensors of a load may take.
 
-use super::parse::{invalid, parse_bytes};
+use super::parse::parse_bytes;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -27,14 +27,16 @@ impl FromStr for MemoryLimit {
 
     /// Parses `unlimited`, `min`, or bytes: `4000000000`, `4GiB`, `512MB`, `1.5GiB`.
     fn from_str(text: &str) -> Result<Self> {
-        match (text.trim(), parse_bytes(text.trim())) {
-            ("unlimited", _) => Ok(Self::Unlimited),
-            ("min", _) => Ok(Self::Min),
-            (_, Some(bytes)) => Ok(Self::Bytes(bytes)),
-            _ => invalid(format!(
+        let refuse = || {
+            format!(
                 "{text:?} is not a memory limit; use \"unlimited\", \"min\", or bytes such as \
                  4000000000, 512MiB or 4GiB"
-            )),
+            )
+        };
+        match text.trim() {
+            "unlimited" => Ok(Self::Unlimited),
+            "min" => Ok(Self::Min),
+            _ => parse_bytes(text, refuse).map(Self::Bytes),
         }
     }
 }

@@ -50,7 +50,7 @@ mod device;
 mod dtype;
 mod environment;
 mod memory_limit;
-mod parse;
+pub(crate) mod parse;
 mod reading;
 mod remote;
 mod runai;
@@ -68,7 +68,7 @@ pub(crate) use environment::{
     engines_from, environment, memory_limit_from,
 };
 pub use memory_limit::MemoryLimit;
-pub(crate) use parse::{at_most, invalid, parse_bytes, parse_flag, parse_number};
+pub(crate) use parse::{at_most, count_of, invalid, parse_bytes, parse_flag, parse_number};
 pub use reading::{Order, ReadPath};
 pub(crate) use remote::{PartialS3Keys, RemoteOptions, parse_header};
 pub use remote::{PinBy, RetryLimits, S3Credentials};

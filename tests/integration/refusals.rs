@@ -220,7 +220,16 @@ fn wrong_arguments_and_failures_have_different_exit_codes() {
         (&["load", "x", "--memory-limit", "lots"], "\"lots\" is not a memory limit"),
         (&["load", "x", "--memory-limit", "0"], "\"0\" is not a memory limit"),
         (&["load", "x", "--read-path", "psychic"], "\"psychic\" is not a read path"),
-        (&["load", "x", "--engines", "-1"], "-1"),
+        // "to pass '-1' as a value, use '-- -1'" was no help.
+        (&["load", "x", "--engines", "-1"], "\"-1\" is not a whole number, at least 0"),
+        (&["load", "x", "--memory-limit", "-4GiB"], "\"-4GiB\" is not a memory limit"),
+        (&["load", "x", "--cache-size", "-1"], "\"-1\" is not a size for the cache"),
+        (&["cache", "prune", "--cache-size", "-1"], "\"-1\" is not a size for the cache"),
+        (&["bench", "--size", "-1"], "'-1' for '--size <BYTES>': use bytes"),
+        (&["bench", "--runs", "-1"], "-1 is not in 1..=1000"),
+        (&["load", "x", "--memory-limit", "16EiB"], "\"16EiB\" is too large; the maximum is"),
+        (&["bench", "--size", "16EiB"], "\"16EiB\" is too large; the maximum is"),
+        (&["load", "x", "--header", "a"], "; write a header as 'Name: value'"),
         (&["load", "x", "--all-files", "--variant", "fp16"], "--variant"),
         (&["inspect", "x", "--all-files", "--variant", "fp16"], "--variant"),
         (&["doctor", "https://host/"], "name a directory"),
@@ -231,6 +240,9 @@ fn wrong_arguments_and_failures_have_different_exit_codes() {
         let told = run(ringload().args(arguments)).wrong_usage();
         assert!(told.contains(word), "{arguments:?}: {told}");
     }
+    // Two empty lines and the usage of another command followed.
+    let told = run(ringload().args(["load", "x", "--header", "a"])).wrong_usage();
+    assert_eq!(told.lines().count(), 1, "{told}");
 }
 
 /// `load --json` of `path` under these variables.

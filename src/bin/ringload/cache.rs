@@ -34,7 +34,7 @@ enum Action {
     /// Remove objects that are not in use, least recently used first, down to a size
     Prune {
         /// The size, such as 200GiB; without it, only damaged entries and leftovers are removed
-        #[arg(long, value_name = "SIZE")]
+        #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
         cache_size: Option<CacheSize>,
     },
     /// Remove an object, or all objects below a location

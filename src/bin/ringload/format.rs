@@ -1,7 +1,6 @@
 //! Readable numbers and tables: sizes in powers of two, speeds in powers of ten.
 
-use ringload::MemoryLimit;
-use ringload::internals::Escaped;
+use ringload::internals::{Escaped, parse_bytes};
 use std::io::{self, Write};
 
 const BYTES_PER_GIGABYTE: f64 = 1e9;
@@ -113,10 +112,8 @@ fn table_line<const N: usize>(columns: [Align; N], widths: [usize; N], row: &[St
 
 /// Parses an option that is a number of bytes, such as `4GiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes),
-        _ => Err("use bytes, such as 4000000000, 512MiB or 4GiB".into()),
-    }
+    let refuse = || "use bytes, such as 4000000000, 512MiB or 4GiB".into();
+    parse_bytes(text, refuse).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ mod streams;
 mod sum;
 
 use clap::{Parser, Subcommand};
-use failure::Outcome;
+use failure::{Failure, Outcome};
 use ringload::internals::{Interface, shown};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -91,6 +91,13 @@ fn main() -> ExitCode {
 fn run() -> Outcome {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        // An error of `options`, to which clap adds the usage of the whole program.
+        Err(wrong) if wrong.use_stderr() && wrong.context().next().is_none() => {
+            let text = wrong.render().to_string();
+            let sentence = text.lines().next().unwrap_or_default();
+            let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);
+            return Err(Failure::usage(sentence));
+        }
         Err(wrong) if wrong.use_stderr() => wrong.exit(),
         Err(answer) => {
             streams::check_output()?;

@@ -154,8 +154,15 @@ fn argument(option: &'static LoaderOption) -> Arg {
         kind => argument
             .value_name(option.value_name)
             .value_parser(parser(option))
+            .allow_hyphen_values(refuses_hyphens(option))
             .action(if kind == OptionKind::Repeated { ArgAction::Append } else { ArgAction::Set }),
     }
+}
+
+/// Whether the option refuses a text that begins with a hyphen. Its error then says what it takes; that
+/// of clap would be a tip that does not work.
+fn refuses_hyphens(option: &LoaderOption) -> bool {
+    option.kind() != OptionKind::Path && Loader::new().set_all(option.name, &["-"]).is_err()
 }
 
 /// Checks the values of an option whose values may be secret, with a message that does not repeat
@@ -166,7 +173,7 @@ fn check_secret(name: &str, values: &[OsString]) -> Result<(), clap::Error> {
     }
     match Loader::new().set_all(name, values) {
         Err(error) => {
-            let sentence = format!("invalid value for '--{HEADER}': {error}\n");
+            let sentence = format!("invalid value for '--{HEADER}': {error}");
             Err(clap::Error::raw(ErrorKind::ValueValidation, sentence))
         }
         Ok(_) => Ok(()),

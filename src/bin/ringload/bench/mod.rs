@@ -48,13 +48,13 @@ pub struct Args {
     #[arg(value_name = "LOCATION")]
     location: Option<OsString>,
     /// The approximate size of the synthetic checkpoint, such as 4GiB
-    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = format::parse_size, conflicts_with = "location")]
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = format::parse_size, allow_hyphen_values = true, conflicts_with = "location")]
     size: u64,
     /// The directory of the synthetic checkpoint [default: cargo's target directory, or the temporary directory]
     #[arg(long, value_name = "DIR", conflicts_with = "location")]
     dir: Option<PathBuf>,
     /// How often each method is measured
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Print one JSON object
     #[arg(long)]
