@@ -60,6 +60,7 @@ impl Loader {
     /// # Errors
     /// The errors of [`Checkpoint::open`].
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
+        self.check_variables()?;
         let opener = self.opener.renewed().for_gpus(self.options.devices.has_only_gpus());
         Checkpoint::open_with(&opener, &self.options.checkpoint, locations.into_locations()?)
     }

@@ -219,6 +219,13 @@ impl Loader {
         })
     }
 
+    /// Checks the variables of options that only some locations need, so that a wrong value fails
+    /// every load and not only some.
+    pub(super) fn check_variables(&self) -> Result<()> {
+        self.opener.options.in_force()?;
+        self.cache.options.settings(options::environment).map(drop)
+    }
+
     /// The sizes of reads as set here or by the environment.
     pub(super) fn read_options(&self) -> Result<ReadOptions> {
         let engines = match self.options.engines {

@@ -9,6 +9,7 @@ use crate::common::child::passes_in_a_child;
 use crate::common::command::{Finished, ringload, run};
 use crate::common::fault_server::{FaultServer, Reply, Request};
 use crate::common::model::Model;
+use crate::common::{Expected, directory, write};
 use ringload::{ErrorKind, Loader, RetryLimits};
 use std::os::unix::fs::PermissionsExt;
 
@@ -58,6 +59,9 @@ fn a_wrong_value_is_reported_with_its_variable() {
     let server = bare();
     let url = server.url();
     let cache = tempfile::tempdir().unwrap();
+    let files = directory();
+    let local = files.path().join("local.safetensors");
+    write(&local, &[Expected::of_bytes("t", 10, 1)], None);
     let cache_dir = ("RINGLOAD_CACHE_DIR", cache.path().to_str().unwrap());
     for (name, value) in [
         ("RINGLOAD_MEMORY_LIMIT", "lots"),
@@ -75,6 +79,9 @@ fn a_wrong_value_is_reported_with_its_variable() {
         assert_eq!(refused.status.code(), Some(1), "{name}: {refused:#?}");
         let (_, error) = refused.stderr.split_once("error: ").unwrap();
         assert!(error.contains(name) && error.contains(value), "{name}: {error}");
+        // Loads of local files ignored wrong values of some variables, as long as there was no cache.
+        let refused = load(local.to_str().unwrap(), &[], &[(name, value)]).failure();
+        assert!(refused.contains(name) && refused.contains(value), "{name}: {refused}");
     }
     for (name, location) in [
         ("RINGLOAD_GCS_ANONYMOUS", "gs://bucket/x.safetensors"),
