@@ -149,9 +149,12 @@ fn check(file: &FileSums) -> Result<(), String> {
     }
     let mut names = HashSet::with_capacity(file.tensors.len());
     let (mut end, mut covered) = (file.header_bytes, file.header_bytes);
-    for TensorSum { name, offset, bytes, .. } in &file.tensors {
+    for TensorSum { name, offset, bytes, crc } in &file.tensors {
         if !names.insert(name) {
             return Err(format!("the tensor {name:?} occurs twice"));
+        }
+        if *bytes == 0 && *crc != 0 {
+            return Err(format!("the tensor {name:?} has no bytes, and a checksum that is not 0"));
         }
         if *offset < end {
             return Err(format!("the tensor {name:?} overlaps what is before it"));

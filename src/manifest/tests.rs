@@ -61,6 +61,7 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     assert!(refused(|file| file.tensors[2].offset -= 1).contains("\"c\" overlaps"));
     assert!(refused(|file| file.tensors[0].offset = 15).contains("\"a\" overlaps"));
     assert!(refused(|file| file.tensors[2].bytes = u64::MAX).contains("\"c\" is too long"));
+    assert!(refused(|file| file.tensors[1].crc = 1).contains("\"b\" has no bytes"));
     assert!(refused(|file| file.bytes -= 1).contains("its parts end at byte"));
     assert!(refused(|file| file.tensors[1].name = "a".into()).contains("\"a\" occurs twice"));
 }

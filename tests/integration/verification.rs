@@ -129,7 +129,7 @@ fn damage_is_found_by_the_checksums_of_a_manifest() {
     let model = Shards::new();
     let manifest = model.sum(&[]);
     let options = ["--manifest", manifest.to_str().unwrap()];
-    finds_damage(&model, model.path(), &model.files[1], &options, "12 tensors verified");
+    finds_damage(&model, model.path(), &model.files[1], &options, "16 tensors verified");
 }
 
 #[test]
