@@ -21,13 +21,14 @@ const VERSION: u32 = 1;
 const FILES_MAX: usize = 50_000;
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object with format, version and files")]
 struct Head {
     format: String,
     version: u32,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct Document {
     #[serde(rename = "format")]
     _format: String,
@@ -37,7 +38,7 @@ struct Document {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the JSON object of a file")]
 struct FileEntry {
     name: String,
     bytes: u64,
@@ -48,14 +49,14 @@ struct FileEntry {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the JSON object of a header")]
 struct HeaderEntry {
     bytes: u64,
     crc64nvme: Digits<8>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the JSON object of a tensor")]
 struct TensorEntry {
     name: Box<str>,
     offset: u64,

@@ -47,7 +47,9 @@ impl Manifest {
         }
         let others = self.files().len().saturating_sub(checkpoint.shards().len());
         if others > 0 {
-            tracing::warn!("{} has {others} files that are not loaded", self.origin());
+            let files =
+                if others == 1 { "1 file that is" } else { &format!("{others} files that are") };
+            tracing::warn!("{} has {files} not loaded", self.origin());
         }
         Ok(CheckpointSums { tensors, sha256, origin: self.origin().into() })
     }

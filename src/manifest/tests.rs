@@ -41,6 +41,22 @@ proptest! {
     }
 }
 
+/// A past fault: for `null`, the message named a type of Rust, `struct Head`.
+#[test]
+fn the_error_of_other_json_has_plain_words() {
+    let files = |files: &str| {
+        format!(r#"{{"format": "ringload-manifest", "version": 1, "files": [{files}]}}"#)
+    };
+    let (file, crc) = (r#"{"name": "m", "bytes": 1"#, r#""crc64nvme": "0000000000000000""#);
+    let header = format!(r#"{file}, {crc}, "header": 7, "tensors": []}}"#);
+    let tensor = format!(r#"{file}, {crc}, "header": {{"bytes": 1, {crc}}}, "tensors": [7]}}"#);
+    for text in ["null", "[]", "7", &files("null"), &files("[]"), &files(&header), &files(&tensor)]
+    {
+        let told = format::parse(text.as_bytes()).unwrap_err();
+        assert!(told.contains("JSON object") && !told.contains("struct"), "{text}: {told}");
+    }
+}
+
 /// A digit that changed in a manifest is noticed when it is read, wherever the parts are all of the file.
 #[test]
 fn a_manifest_that_contradicts_itself_is_refused() {

@@ -102,7 +102,11 @@ pub(crate) fn open_nonblocking(path: &Path, flags: libc::c_int) -> io::Result<Fi
 
 fn open(path: &Path, doing: impl Display, what: &str) -> Result<File> {
     let refuse = |kind: &str| {
-        let sentence = format!("{} is {kind}; name a regular {what}", path.display());
+        let regular = match what.contains("file") {
+            true => what.to_owned(),
+            false => format!("file as the {what}"),
+        };
+        let sentence = format!("{} is {kind}; name a regular {regular}", path.display());
         Error::new(ErrorKind::InvalidInput, sentence)
     };
     let open = || {

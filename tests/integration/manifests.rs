@@ -285,6 +285,7 @@ fn a_malformed_manifest_is_an_error_within_bounds() {
     refused(Manifest::read(&path), ErrorKind::InvalidInput, "longer than the limit of 512 MiB");
     fs::remove_file(&path).unwrap();
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    refused(Manifest::read(&path), ErrorKind::InvalidInput, "is a FIFO");
+    let says = "is a FIFO; name a regular file as the manifest";
+    refused(Manifest::read(&path), ErrorKind::InvalidInput, says);
     refused(Manifest::read(Path::new("/nowhere/m.json")), ErrorKind::NotFound, "/nowhere/m.json");
 }

@@ -143,11 +143,16 @@ impl Object {
     /// of the store.
     pub async fn verifier(&self) -> Result<ChecksumVerifier> {
         let expected = self.store.checksum(&self.client, &self.key).await?.ok_or_else(|| {
+            let upload = match self.kind() {
+                "http" => "", // web servers keep no checksums
+                _ => ", or upload it with one (for S3: aws s3 cp --checksum-algorithm CRC64NVME)",
+            };
             let sentence = format!(
-                "{} has no checksum of the whole object in its store; load it without {}, or upload \
-                 it with one (for S3: aws s3 cp --checksum-algorithm CRC64NVME)",
+                "{} has no checksum of the whole object in its store; load it without {}, or write \
+                 a manifest with ringload sum and load with {}{upload}",
                 self.location,
-                option("verify").on()
+                option("verify").on(),
+                option("manifest")
             );
             Error::new(ErrorKind::Unsupported, sentence)
         })?;

@@ -95,8 +95,12 @@ impl Report {
             writeln!(out, "{}", self.repeated())?;
         }
         if self.summary.verified_objects > 0 {
-            let objects = format::count(self.summary.verified_objects, "object");
-            writeln!(out, "{objects} verified against the checksums of their stores")?;
+            let objects = self.summary.verified_objects;
+            let checksums = match objects {
+                1 => "checksum of its store",
+                _ => "checksums of their stores",
+            };
+            writeln!(out, "{} verified against the {checksums}", format::count(objects, "object"))?;
         }
         for (against, files) in self.files_verified() {
             writeln!(out, "{} verified against the {against}", format::count(files, "file"))?;
@@ -254,6 +258,14 @@ mod tests {
         );
         assert!(text.ends_with("\n3 objects verified against the checksums of their stores\n"));
         assert!(text.contains("3 reads repeated: 2 reset, 1 throttled\n"), "{text}");
+    }
+
+    /// A past fault: `1 object verified against the checksums of their stores`.
+    #[test]
+    fn one_verified_object_has_one_store() {
+        let mut one = summary();
+        one.verified_objects = 1;
+        assert!(printed(one).ends_with("\n1 object verified against the checksum of its store\n"));
     }
 
     #[test]

@@ -233,6 +233,9 @@ fn what_cannot_be_verified_is_refused_before_anything_is_loaded() {
     refused(verifying(&server, None).load(url), unsupported, "has no checksum of the whole object");
     // A web server keeps none.
     refused(Loader::new().verify(true).load(url), unsupported, &uri(&server).to_string());
+    // A past fault: users of a web server were told to upload the file with a checksum.
+    let error = Loader::new().verify(true).load(url).err().unwrap().to_string();
+    assert!(error.contains("the option manifest") && !error.contains("upload"), "{error}");
 
     let some = verifying(&server, checksum).tensors(["t000001"]);
     refused(some.load(url), input, "needs all tensors");
