@@ -81,3 +81,21 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     assert!(refused(|file| file.bytes -= 1).contains("its parts end at byte"));
     assert!(refused(|file| file.tensors[1].name = "a".into()).contains("\"a\" occurs twice"));
 }
+
+/// What is accepted is written as it was read.
+#[test]
+fn any_bytes_are_a_manifest_or_an_error() {
+    let tensors = [("a".to_owned(), 100), ("\u{e9}\"\n".to_owned(), 0), ("c".to_owned(), 7)];
+    let two = Manifest::new(vec![file("m", &tensors, true), file("sub/n", &tensors[..1], false)]);
+    let examples = [two.to_string(), Manifest::new(Vec::new()).to_string()];
+    let examples = examples.each_ref().map(String::as_str);
+    crate::test_fuzz::never_panics("manifests", &examples, |bytes| match format::parse(bytes) {
+        Ok(files) => {
+            let again = Manifest::new(files.clone()).to_string();
+            let mut sorted = files;
+            sorted.sort_by(|a, b| a.name.cmp(&b.name));
+            assert_eq!(format::parse(again.as_bytes()).unwrap(), sorted);
+        }
+        Err(why) => assert!(!why.contains("struct"), "{why}"),
+    });
+}
