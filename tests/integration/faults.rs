@@ -7,6 +7,8 @@
 use crate::common::fault_server::{ETAG, End, FaultServer, Framing, Reply, Request};
 use crate::common::model::{Model, loader, once};
 use ringload::{ErrorKind, MemoryLimit};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 #[test]
@@ -319,6 +321,14 @@ fn servers_without_preconditions_are_read_without_them() {
     assert_eq!(kind, ErrorKind::Changed, "{sentence}");
     let (kind, sentence, requests) = model.fails(|_, _| Reply::new(501));
     assert_eq!((kind, requests), (ErrorKind::Io, 2), "{sentence}");
+
+    // The second range was on its way when the first 501 arrived, and its own 501 ended the load.
+    let second_came = Arc::new(AtomicBool::new(false));
+    let retries = Model::new(&[9 << 20, 9 << 20]).recovers(move |number, request| {
+        second_came.fetch_or(number == 1, Ordering::Relaxed);
+        refusing(request).once_open(&second_came)
+    });
+    assert!(retries["no preconditions"] >= 2, "{retries:?}");
 }
 
 /// S3 answers a range of an empty object with 416 and without `Content-Range`, which was taken for the

@@ -87,10 +87,12 @@ fn parse_index(name: &str) -> Option<FileName<'_>> {
 fn numbered(base: &str) -> Option<(&str, FileKind)> {
     let (rest, count) = base.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = number.parse().ok().filter(|_| digits(number))?;
-    let count = count.parse().ok().filter(|_| digits(count))?;
-    Some((stem, FileKind::Numbered { number, count }))
+    // A number of any length is one: no checkpoint has that many shards, so it is incomplete.
+    let parse = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    Some((stem, FileKind::Numbered { number: parse(number)?, count: parse(count)? }))
 }
 
 /// Splits `STEM.VARIANT` where the stem is a usual one. A variant is not a mere number.
@@ -124,6 +126,8 @@ mod tests {
             ("qwen2.5-7b.safetensors", "qwen2.5-7b", "", FileKind::Single),
             ("model-00001-of-000163.safetensors", "model", "", numbered(1, 163)),
             ("a-b-1-of-2.safetensors", "a-b", "", numbered(1, 2)),
+            ("a-1-of-99999999999999999999.safetensors", "a", "", numbered(1, u64::MAX)),
+            ("a--of-2.safetensors", "a--of-2", "", FileKind::Single),
             ("model.fp16-00002-of-00002.safetensors", "model", "fp16", numbered(2, 2)),
             ("model-00002-of-00002.fp16.safetensors", "model", "fp16", numbered(2, 2)),
             ("model-x-of-2.safetensors", "model-x-of-2", "", FileKind::Single),

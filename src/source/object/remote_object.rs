@@ -200,9 +200,11 @@ impl Object {
 
     /// Requests a range and checks the head of the response.
     async fn request(&self, pool: &Pool, range: RequestedRange) -> Attempted<ServerResponse> {
+        // Other requests may find out meanwhile that the server refuses preconditions.
+        let conditional = !self.lacks_preconditions.load(Ordering::Relaxed);
         let attempt = |uri, trusted| {
             let mut request = range::request(uri, range.offset, range.len);
-            if !self.lacks_preconditions.load(Ordering::Relaxed) {
+            if conditional {
                 self.identity.require_unchanged(self.pin(), request.headers_mut());
             }
             self.client.attempt(pool, &*self.store, request, trusted)
@@ -212,7 +214,7 @@ impl Object {
             let answered = attempt(uri, false).await?;
             let status = answered.response.status();
             if !status.is_client_error() {
-                return self.checked(pool, answered, range).await;
+                return self.checked(pool, answered, range, conditional).await;
             }
             tracing::debug!(location = %self.location, %status, "following the redirects again");
             *self.route.lock() = None;
@@ -220,7 +222,7 @@ impl Object {
         let uri = self.store.url(&self.key)?;
         let answered = attempt(uri.clone(), true).await?;
         *self.route.lock() = answered.redirected_from(&uri);
-        self.checked(pool, answered, range).await
+        self.checked(pool, answered, range, conditional).await
     }
 
     /// The error of a response that does not match the object. A server with another copy of the
@@ -247,12 +249,14 @@ impl Object {
         self.client.options.pin()
     }
 
-    /// Returns the response if its body is exactly the requested range of this object.
+    /// Returns the response if its body is exactly the requested range of this object. The request was
+    /// `conditional` if it required the object to be unchanged.
     async fn checked(
         &self,
         pool: &Pool,
         answered: ServerResponse,
         wanted: RequestedRange,
+        conditional: bool,
     ) -> Attempted<ServerResponse> {
         let (headers, origin) = (answered.response.headers(), &answered.origin);
         let range = ContentRange::of(headers);
@@ -271,9 +275,8 @@ impl Object {
             }
             StatusCode::PRECONDITION_FAILED => Some(self.identity.failed_precondition()),
             StatusCode::RANGE_NOT_SATISFIABLE => Some(Mismatch::Length),
-            StatusCode::NOT_IMPLEMENTED
-                if !self.lacks_preconditions.swap(true, Ordering::Relaxed) =>
-            {
+            StatusCode::NOT_IMPLEMENTED if conditional => {
+                self.lacks_preconditions.store(true, Ordering::Relaxed);
                 let sentence = format!("{origin} does not implement If-Match");
                 return Err(TransportError::transient("no preconditions", sentence).into());
             }
