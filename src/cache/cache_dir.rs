@@ -4,7 +4,7 @@ use super::files::{ENTRY, NAMES};
 use super::locks::{LOCK, LockRange, Locks};
 use super::meta::{self, Meta};
 use super::root::CacheRoot;
-use super::tag::LISTINGS;
+use super::tag::{LISTINGS, is_hash};
 use super::trust::Trust;
 use crate::error::Error;
 use crate::options::CacheAccess;
@@ -257,10 +257,16 @@ impl CacheDir {
         let _ = self.root.remove_directory(address, &[]);
     }
 
-    /// Removes the directory if it has nothing but the files of an empty cache.
+    /// Removes the directory if it has nothing but listings and the files of an empty cache.
     pub fn remove_empty(&self) {
         let listings = self.path().join(LISTINGS);
-        let _ = self.root.remove_directory(&listings, &[]);
+        if self.root.subdirectories(self.path()).iter().any(|path| *path != listings) {
+            return;
+        }
+        let names = self.root.names(&listings).unwrap_or_default();
+        let names = names.iter().filter_map(|name| name.to_str());
+        let names: Vec<_> = names.filter(|name| is_hash(name.as_bytes())).collect();
+        let _ = self.root.remove_directory(&listings, &names);
         if self.root.subdirectories(self.path()).is_empty() {
             let _ = self.root.remove(&[LOCK]);
         }

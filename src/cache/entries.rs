@@ -83,30 +83,36 @@ impl Entries {
         let (by_pin, by_all) = (identity.is_distinctive(pin), identity.is_distinctive(PinBy::Auto));
         let is_too_large = self.object_bytes_max.is_some_and(|most| identity.len_bytes > most);
         let option = option("pin");
+        let is_not_kept = match self.cache.root.is_of_download() {
+            true => "is downloaded from its beginning if the download is interrupted",
+            false => "is not cached",
+        };
         let why = if checksums.pages() > PAGES_MAX {
-            "is larger than 16 TiB, the most that the cache takes, so it is not cached"
+            "is larger than 16 TiB, the most that the cache takes, so it is not cached".to_owned()
         } else if !by_pin && by_all && pin == PinBy::Etag && identity.has_validator(pin) {
-            return Some(format!(
-                "is not cached, because its server marks its ETag as weak (W/), so that the ETag \
+            format!(
+                "{is_not_kept}, because its server marks its ETag as weak (W/), so that the ETag \
                  alone ({}) does not identify the bytes; {} also takes Last-Modified",
                 option.set_to("etag"),
                 option.set_to("auto")
-            ));
+            )
         } else if !by_pin && by_all {
-            return Some(format!(
-                "is not cached, because {option} leaves out the header that identifies it"
-            ));
+            format!("{is_not_kept}, because {option} leaves out the header that identifies it")
         } else if !by_pin && identity.has_validator(PinBy::Auto) {
-            "cannot be cached, because its server marks its ETag as weak (W/) and sends no \
-             Last-Modified header, so that nothing identifies its bytes"
+            format!(
+                "{is_not_kept}, because its server marks its ETag as weak (W/) and sends no \
+                 Last-Modified header, so that nothing identifies its bytes"
+            )
         } else if !by_pin {
-            "cannot be cached, because its server sends neither an ETag nor a Last-Modified header"
+            format!(
+                "{is_not_kept}, because its server sends neither an ETag nor a Last-Modified header"
+            )
         } else if is_too_large {
-            "is larger than the cache's size limit, so it is not cached"
+            "is larger than the cache's size limit, so it is not cached".to_owned()
         } else {
             return None;
         };
-        Some(why.to_owned())
+        Some(why)
     }
 
     /// Records that `entry` was used now. With `validated`, also records that its store has

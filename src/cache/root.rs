@@ -70,6 +70,11 @@ impl CacheRoot {
         Self { path, directory: None, trust, lacks_openat2: AtomicBool::new(false) }
     }
 
+    /// Whether the cache is the part of a download that has arrived.
+    pub fn is_of_download(&self) -> bool {
+        self.trust.is_of_download()
+    }
+
     fn top(&self) -> io::Result<&OwnedFd> {
         Ok(self.directory.as_ref().ok_or(Errno::EACCES)?)
     }

@@ -43,7 +43,7 @@ impl CacheRoot {
     /// The errors of the file system.
     pub fn is_cache(&self) -> io::Result<bool> {
         let names = self.names(self.path())?;
-        let has_object = names.iter().any(|name| is_object(bytes(name)));
+        let has_object = names.iter().any(|name| is_hash(bytes(name)));
         Ok(has_object || is_blank(&names) || self.check_tag().is_ok())
     }
 
@@ -105,12 +105,12 @@ fn is_of_cache(name: &Path) -> bool {
     let known = [LOCK, LISTINGS, TAG_NAME, "lost+found"];
     let is_temporary = |name: &[u8]| name.len() == 16 && name.iter().all(u8::is_ascii_hexdigit);
     known.iter().any(|known| known.as_bytes() == name)
-        || is_object(name)
+        || is_hash(name)
         || name.strip_prefix(b".").is_some_and(is_temporary)
 }
 
-/// Whether the directory of an object has this name.
-fn is_object(name: &[u8]) -> bool {
+/// Whether the directory of an object, or the file of a listing, has this name.
+pub(super) fn is_hash(name: &[u8]) -> bool {
     name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
 }
 

@@ -35,6 +35,19 @@ fn entry_of(cache: &Arc<CacheDir>, len_bytes: u64) -> Arc<Entry> {
     entries.get(&"0".repeat(64), &uri, &identity, PinBy::Auto, true).unwrap()
 }
 
+/// A fetch from a store that lists its directories left the listing, and `.ringload-download` with it.
+#[test]
+fn a_finished_download_leaves_no_listing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("staging");
+    let (cache, refusal) = CacheDir::open(&path, CacheAccess::Download);
+    assert!(refusal.is_none());
+    cache.listing("s3://b/d/", |_| false, &|| Ok(Some(vec!["x".into()]))).unwrap();
+    assert!(path.join("listings").is_dir());
+    cache.remove_empty();
+    assert!(!path.exists());
+}
+
 fn writer(cache: &Arc<CacheDir>) -> Writer {
     Writer::new(Arc::clone(cache), None, false)
 }

@@ -60,7 +60,12 @@ impl Trust {
     /// Whether the directory may be reached by a symbolic link: its path is the user's own, unless
     /// it is inside the target of a download.
     pub fn follows_links(&self) -> bool {
-        self.access != CacheAccess::Download
+        !self.is_of_download()
+    }
+
+    /// Whether the cache is the part of a download that has arrived.
+    pub fn is_of_download(&self) -> bool {
+        self.access == CacheAccess::Download
     }
 
     /// The permissions of new directories.

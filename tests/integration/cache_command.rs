@@ -302,10 +302,29 @@ fn a_fetch_that_got_nothing_leaves_nothing() {
     assert!(told.contains("403") && !told.contains("goes on from there"), "{told}");
     assert!(told.contains("marks its ETag as weak (W/) and sends no Last-Modified"), "{told}");
     assert!(!to.exists(), "something is left over");
+    // The directories above it were created for the download, too.
+    let deep = directory.path().join("above/below");
+    assert_eq!(run(fetch(&[&server.url(), "--to"]).arg(&deep)).status.code(), Some(1));
+    assert!(!directory.path().join("above").exists(), "something is left over");
     // A directory that was there stays.
     fs::create_dir(&to).unwrap();
     assert_eq!(run(fetch(&[&server.url(), "--to"]).arg(&to)).status.code(), Some(1));
     assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "something is left over");
+}
+
+/// `fetch --to` said of an object that it "cannot be cached", though plain files need no cache.
+#[test]
+fn a_download_without_a_cache_does_not_speak_of_one() {
+    let model = Model::small();
+    let server = FaultServer::start(model.file.clone(), |_, request| {
+        request.right().without("ETag").without("Last-Modified")
+    });
+    let directory = directory();
+    let mut command = fetch(&[&server.url(), "--unpinned", "--to"]);
+    let fetched = run(command.arg(directory.path()));
+    assert!(fetched.status.success(), "{fetched:#?}");
+    assert!(!fetched.stderr.contains("cached"), "{fetched:#?}");
+    assert!(fetched.stderr.contains("if the download is interrupted"), "{fetched:#?}");
 }
 
 /// With `--pin etag`, an object whose ETag is weak was said to be left out of the cache because --pin

@@ -29,12 +29,34 @@ pub struct Staging {
     /// The staging directory.
     pub files: Arc<OpenDirectory>,
     target: OpenDirectory,
-    /// Whether the directory was made for this download.
-    is_new: bool,
     /// Whether the download has not begun and no other one has left anything.
     pub is_disposable: bool,
     /// `None` where the file system has no locks.
     _lock: Option<File>,
+    _new: NewDirectories,
+}
+
+/// The directories that were created for a download, the deepest first. Those that are empty are removed
+/// on drop.
+struct NewDirectories(Vec<PathBuf>);
+
+impl NewDirectories {
+    fn create(directory: &Path) -> Result<Self> {
+        let fail = |cause| Error::from_io(format_args!("create {}", directory.display()), cause);
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let missing = directory.ancestors().take_while(is_missing).map(Path::to_owned).collect();
+        let new = Self(missing);
+        fs::create_dir_all(directory).map_err(fail)?;
+        Ok(new)
+    }
+}
+
+impl Drop for NewDirectories {
+    fn drop(&mut self) {
+        for directory in &self.0 {
+            let _ = fs::remove_dir(directory); // unless something is in it
+        }
+    }
 }
 
 impl Staging {
@@ -45,9 +67,7 @@ impl Staging {
             let sentence = format!("cannot download to {shown}: it is a file; name a directory");
             return Err(Error::invalid_input(sentence));
         }
-        let fail = |cause| Error::from_io(format_args!("create {}", directory.display()), cause);
-        let is_new = !directory.exists();
-        fs::create_dir_all(directory).map_err(fail)?;
+        let new = NewDirectories::create(directory)?;
         let lock = File::open(directory).and_then(|file| file.lock().map(|()| file)).ok();
         let staging = directory.join(STAGING);
         let is_disposable = fs::symlink_metadata(&staging).is_err();
@@ -74,7 +94,7 @@ impl Staging {
             .cache_validate(CacheValidate::Always)
             .cache_waits_for_disk(true);
         let directory = directory.to_owned();
-        Ok(Self { directory, loader, files, target, is_new, is_disposable, _lock: lock })
+        Ok(Self { directory, loader, files, target, is_disposable, _lock: lock, _new: new })
     }
 
     /// Creates the empty file that is to become target `number`.
@@ -196,9 +216,6 @@ impl Drop for Staging {
             }
         }
         self.remove_empty();
-        if self.is_new {
-            let _ = fs::remove_dir(&self.directory); // unless something is in it
-        }
     }
 }
 
