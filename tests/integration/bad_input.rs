@@ -113,8 +113,12 @@ fn special_files_are_refused_without_being_read() {
     assert_refused(
         &index,
         ErrorKind::InvalidInput,
-        "{dir}/below.safetensors is a directory; name a regular safetensors file",
+        "{} names the shard \"below.safetensors\" for tensor \"t\", and this shard is no regular file; \
+         put the file there, or name the files to load instead of the index",
     );
+    let told = run(ringload().arg("load").arg(&index)).failure();
+    let cause = "/below.safetensors is a directory; name a regular safetensors file";
+    assert!(told.contains(cause), "{told}");
 }
 
 #[test]
