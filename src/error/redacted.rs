@@ -22,13 +22,11 @@ pub fn shown(value: impl Display) -> String {
 /// Returns `text` with the user and password of each URL in it removed, and its query replaced by
 /// `?...`.
 pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
-    if !text.contains(":/") {
-        return Cow::from(text);
-    }
+    let lower = text.to_ascii_lowercase();
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(colon) = rest.find(":/") {
-        let (before, after) = rest.split_at(colon + 1);
-        let scheme = scheme_at_end(&before[..colon]);
+    while let Some((scheme_end, colon)) = next_url(&lower, text.len() - rest.len()) {
+        let (before, after) = rest.split_at(scheme_end + colon);
+        let scheme = scheme_at_end(&before[..scheme_end]);
         let slashes = after.len() - after.trim_start_matches('/').len();
         out.push_str(before);
         out.push_str(&after[..slashes]);
@@ -53,8 +51,32 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
             rest = &rest[end..];
         }
     }
+    if out.is_empty() {
+        return Cow::from(text);
+    }
     out.push_str(rest);
     Cow::from(out)
+}
+
+/// The next URL in `lower`, a text in lower case, from `from` on: where its scheme ends, counted from
+/// there, and the bytes of the colon. `http` and `https` also count at the start of a word if the colon
+/// or both slashes were forgotten.
+fn next_url(lower: &str, from: usize) -> Option<(usize, usize)> {
+    let rest = &lower[from..];
+    let mistyped = rest.match_indices("http").find_map(|(at, http)| {
+        let before = lower[..from + at].chars().next_back();
+        let starts_word = before.is_none_or(|c| c.is_whitespace() || "\"'`(<=".contains(c));
+        let end = at + http.len();
+        let end = end + usize::from(rest[end..].starts_with('s'));
+        let colon = match rest[end..].strip_prefix(':') {
+            Some(after) if after.starts_with(|c: char| c.is_alphanumeric() || c == '[') => 1,
+            None if rest[end..].starts_with("//") => 0,
+            _ => return None,
+        };
+        starts_word.then_some((end, colon))
+    });
+    let written = rest.find(":/").map(|colon| (colon, 1));
+    [written, mistyped].into_iter().flatten().min()
 }
 
 /// The scheme of a URL at the end of `text`; empty if there is none.
@@ -97,6 +119,10 @@ mod tests {
             ("list http://h/x?... now, http://h?: no", "list http://h/x?... now, http://h?: no"),
             ("hf://o/r@main/x mail a@b", "hf://o/r@main/x mail a@b"),
             ("\u{e9}http://u:\u{e9}@h", "\u{e9}http://h"),
+            // URLs with a forgotten colon or slash were repeated with password and signature.
+            ("\"https//u:p@h/x?sig=s\"; check", "\"https//h/x?...\"; check"),
+            ("HTTP:u:p@h/x?sig=s and https:h?t=1", "HTTP:h/x?... and https:h?..."),
+            ("http: no? HTTP/1.1? /a/http//b?c", "http: no? HTTP/1.1? /a/http//b?c"),
         ] {
             assert_eq!(redacted(text), expected, "{text}");
         }

@@ -142,6 +142,20 @@ fn unknown_scheme(scheme: &str) -> Error {
     Error::new(ErrorKind::Unsupported, sentence)
 }
 
+/// The URL that `path` may be meant as, if it lacks the colon or a slash after the scheme.
+pub(crate) fn intended_url(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let schemes = Scheme::ALL.into_iter().map(Scheme::as_str).chain(["file"]);
+    schemes.into_iter().find_map(|scheme| {
+        let (start, rest) = text.split_at_checked(scheme.len())?;
+        let is_mistyped = start.eq_ignore_ascii_case(scheme)
+            && (rest.starts_with("//") || rest.starts_with(':') && !rest.starts_with("://"));
+        let rest = rest.trim_start_matches([':', '/']);
+        let root = if scheme == "file" { "/" } else { "" };
+        (is_mistyped && !rest.is_empty()).then(|| format!("{scheme}://{root}{rest}"))
+    })
+}
+
 /// Splits `s3://bucket/key` into `("s3", "bucket/key")`; `None` for a path.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
@@ -252,6 +266,22 @@ mod tests {
             ("file:///a%25b", "/a%b"),
         ] {
             assert_eq!(Location::parse(text).unwrap(), file(path), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_with_a_forgotten_colon_or_slash_is_recognised() {
+        for (path, url) in [
+            ("http:/h/x", Some("http://h/x")),
+            ("HTTPS//h/x?s", Some("https://h/x?s")),
+            ("s3:bucket/x", Some("s3://bucket/x")),
+            ("file:/x", Some("file:///x")),
+            ("https/x", None),
+            ("https:", None),
+            ("./http:/x", None),
+            ("/m", None),
+        ] {
+            assert_eq!(intended_url(Path::new(path)).as_deref(), url, "{path}");
         }
     }
 

@@ -284,3 +284,18 @@ fn an_argument_that_is_refused_is_not_repeated_with_its_secrets() {
         assert_says_nothing(&finished, &format!("{arguments:?} {variables:?}"));
     }
 }
+
+/// `load https//user:password@host/x?sig=...`, whose colon was forgotten, was "nothing matches the
+/// pattern", with password and signature, and without a word of the colon.
+#[test]
+fn a_url_with_a_forgotten_colon_or_slash_is_told_without_its_secrets() {
+    for (typed, meant) in [
+        ("https//u:s3cret@host/x?sig=s3cret", "for a URL, write https://host/x?..."),
+        ("http:/u:s3cret@host/x?sig=s3cret", "for a URL, write http://host/x?..."),
+        ("https:u:s3cret@host/x?sig=s3cret", "for a URL, write https://host/x?..."),
+        ("s3:/bucket/x", "for a URL, write s3://bucket/x"),
+    ] {
+        let told = run(ringload().args(["load", typed])).failure();
+        assert!(told.contains(meant) && !told.contains("s3cret"), "{typed}: {told}");
+    }
+}

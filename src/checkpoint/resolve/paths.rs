@@ -2,8 +2,8 @@
 
 use super::files::{Files, ShardNamedBy};
 use super::selection::{PATTERN_OPTIONS, is_index, malformed, no_match};
-use crate::error::{Error, Result};
-use crate::location::Location;
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::{Location, intended_url};
 use crate::source::Opener;
 use std::ffi::OsString;
 use std::fs;
@@ -16,6 +16,12 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// As [`resolve`](super::resolve).
 pub(super) fn add(files: &mut Files, opener: &Opener, path: &Path) -> Result<()> {
+    if let Some(url) = intended_url(path)
+        && fs::symlink_metadata(path).is_err()
+    {
+        let sentence = format!("{} does not exist; for a URL, write {url}", Location::from(path));
+        return Err(Error::new(ErrorKind::NotFound, sentence));
+    }
     match pattern(path) {
         None => add_path(files, opener, path),
         Some(pattern) => {
