@@ -107,8 +107,9 @@ impl CachedReader {
         };
         let start = (offset % PAGE_BYTES) as usize;
         window.unfilled_mut()[..bytes].copy_from_slice(&pages[start..start + bytes]);
-        self.access.counters.cached(self.entry.cached_before(offset..end));
-        (Ok(Attempt { bytes, via: Via::Buffered }), window)
+        let cached_bytes = self.entry.cached_before(offset..end);
+        self.access.counters.cached(cached_bytes);
+        (Ok(Attempt { bytes, via: via(cached_bytes, Via::Buffered) }), window)
     }
 
     /// Reads pages from the file. Returns `None` if the first of them turns out to be missing.
@@ -161,7 +162,7 @@ impl CachedReader {
         if cached_bytes > 0 {
             window.record_path("cache");
         }
-        (Ok(Some(Attempt { bytes, ..attempt })), window)
+        (Ok(Some(Attempt { bytes, via: via(cached_bytes, attempt.via) })), window)
     }
 
     /// The numbers of the pages that do not match their checksums, among the pages from `first` on
@@ -259,6 +260,12 @@ impl CachedReader {
         }
         self.access.counters.note(self.cache.dir.warning());
     }
+}
+
+/// The path of bytes that were read from the file `from_file`, of which `cached_bytes` were there before
+/// the process opened the object. Bytes that the process has just downloaded came from the store.
+fn via(cached_bytes: u64, from_file: Via) -> Via {
+    if cached_bytes > 0 { from_file } else { Via::Http }
 }
 
 impl Reader for CachedReader {

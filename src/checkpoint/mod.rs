@@ -22,6 +22,7 @@ mod shard;
 mod tensor_table;
 mod text;
 
+pub use resolve::UNFINISHED_DOWNLOAD;
 pub use shard::{Shard, TensorInfo};
 
 use crate::error::{Error, ErrorKind, Result, option};

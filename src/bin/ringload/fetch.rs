@@ -9,6 +9,8 @@ use crate::load::progress;
 use crate::locations::CheckpointArgs;
 use crate::options::StorageOptions;
 use crate::output;
+use crate::streams;
+use ringload::internals::{UNFINISHED_DOWNLOAD, shown};
 use ringload::{Error, ErrorKind, Loader, Location, LocationText, MemoryLimit};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,12 @@ struct Fetched {
     /// The paths of the plain files, with `--to`.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<LocationText>>,
+    /// The local files, which are not copied to the cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_copied: Vec<LocationText>,
+    /// The objects of other, unfinished downloads to the directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unfinished: Vec<LocationText>,
 }
 
 /// Runs the subcommand.
@@ -57,18 +65,39 @@ pub fn run(args: Args) -> Outcome {
     match json {
         true => output::print_json(&fetched),
         false => output::print(|out| {
-            let files = format::count(fetched.objects, "file");
-            let (size, time) = (format::size(fetched.bytes), format::duration(fetched.seconds));
-            writeln!(out, "{files}, {size} in {time}")?;
+            let local = fetched.not_copied.len();
+            if local == 0 || fetched.objects > 0 {
+                let files = format::count(fetched.objects, "file");
+                let (size, time) = (format::size(fetched.bytes), format::duration(fetched.seconds));
+                writeln!(out, "{files}, {size} in {time}")?;
+            }
+            if local > 0 {
+                let files = format::count(local, "local file");
+                writeln!(out, "{files} not copied to the cache; loads read local files directly")?;
+            }
             if fetched.cached_bytes > 0 {
                 writeln!(out, "{} were on disk already", format::size(fetched.cached_bytes))?;
             }
-            fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{file}"))
+            fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{file}"))?;
+            if let Some(directory) = args.to.as_ref().filter(|_| !fetched.unfinished.is_empty()) {
+                let kept = directory.join(UNFINISHED_DOWNLOAD);
+                let kept = shown(kept.display());
+                writeln!(out, "the parts of unfinished downloads are kept in {kept}:")?;
+                fetched.unfinished.iter().try_for_each(|object| writeln!(out, "  {object}"))?;
+                writeln!(out, "fetch them to the same directory to finish them, or remove {kept}")?;
+            }
+            Ok(())
         }),
     }
 }
 
 fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outcome<Fetched> {
+    let kept = directory.join(UNFINISHED_DOWNLOAD);
+    let sentence = format!(
+        "\ninterrupted; what has arrived is kept in {}, and the same download goes on from there\n",
+        shown(kept.display())
+    );
+    streams::explain_interrupts(&kept, sentence);
     let download = loader.download_checkpoint(locations, directory)?;
     let progress = download.progress();
     let downloaded = thread::scope(|scope| {
@@ -83,6 +112,8 @@ fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outc
         seconds: downloaded.seconds,
         cached_bytes: downloaded.cached_bytes,
         files: Some(files),
+        not_copied: Vec::new(),
+        unfinished: downloaded.unfinished,
     })
 }
 
@@ -95,6 +126,20 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     let began = Instant::now();
     let loader = loader.cache_waits_for_disk(true);
     let checkpoint = Arc::new(loader.open(locations)?);
+    let (local, remote): (Vec<_>, Vec<_>) = (checkpoint.shards().iter())
+        .partition(|shard| matches!(shard.location(), Location::File(_)));
+    let mut fetched = Fetched {
+        bytes: remote.iter().map(|shard| shard.len_bytes()).sum(),
+        objects: remote.len(),
+        seconds: 0.0,
+        cached_bytes: 0,
+        files: None,
+        not_copied: local.iter().map(|shard| LocationText::from(shard.location())).collect(),
+        unfinished: Vec::new(),
+    };
+    if remote.is_empty() {
+        return Ok(fetched);
+    }
     let largest = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes()).max();
     let limit = MemoryLimit::Bytes(largest.unwrap_or(0).max(MEMORY_BYTES));
     let loader = loader.memory_limit(limit);
@@ -111,12 +156,7 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
         let sentence = format!("not everything was cached: {warning}");
         return Err(Error::new(ErrorKind::Io, sentence).into());
     }
-    let shards = checkpoint.shards();
-    Ok(Fetched {
-        bytes: shards.iter().map(|shard| shard.len_bytes()).sum(),
-        objects: shards.len(),
-        seconds: began.elapsed().as_secs_f64(),
-        cached_bytes: summary.cached_bytes,
-        files: None,
-    })
+    fetched.seconds = began.elapsed().as_secs_f64();
+    fetched.cached_bytes = summary.cached_bytes;
+    Ok(fetched)
 }

@@ -1,5 +1,5 @@
 //! What the command sets for its process: the standard streams (whether standard output is open, and
-//! the log's way to standard error), and how limits of the process act.
+//! the log's way to standard error), and how limits of the process and signals act.
 //!
 //! Rust's runtime opens /dev/null in the place of a standard stream that is closed (`>&-`), so that
 //! later files do not get its number. All output would then vanish and the exit status would be 0. So
@@ -11,7 +11,11 @@
 use crate::failure::{Failure, Outcome};
 #[cfg(target_env = "gnu")]
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use std::ffi::CString;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static IS_OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
@@ -43,6 +47,48 @@ pub fn share_one_arena_if_limited() {
     if getrlimit(Resource::RLIMIT_AS).is_ok_and(|(limit_bytes, _)| limit_bytes != RLIM_INFINITY) {
         // SAFETY: mallopt changes a setting of the allocator, and no other thread runs yet.
         unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+    }
+}
+
+/// What to say when a signal ends the process.
+struct LastWords {
+    /// Nothing is said unless this exists.
+    kept: CString,
+    sentence: String,
+}
+
+static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
+
+/// Makes Ctrl-C and SIGTERM print `sentence` on standard error before they end the process, if `kept`
+/// exists then.
+pub fn explain_interrupts(kept: &Path, sentence: String) {
+    let Ok(kept) = CString::new(kept.as_os_str().as_bytes()) else { return };
+    if LAST_WORDS.set(LastWords { kept, sentence }).is_err() {
+        return;
+    }
+    for signal in [nix::libc::SIGINT, nix::libc::SIGTERM] {
+        let handler = speak_and_end as *const () as nix::libc::sighandler_t;
+        // SAFETY: the handler makes calls only that POSIX permits in a handler, and a signal that was
+        // ignored stays so.
+        unsafe {
+            if nix::libc::signal(signal, handler) == nix::libc::SIG_IGN {
+                nix::libc::signal(signal, nix::libc::SIG_IGN);
+            }
+        }
+    }
+}
+
+extern "C" fn speak_and_end(signal: nix::libc::c_int) {
+    // SAFETY: access, write, signal and raise may be called in a handler. The path ends with a zero,
+    // the length is that of the sentence, and both live as long as the process.
+    unsafe {
+        if let Some(LastWords { kept, sentence }) = LAST_WORDS.get()
+            && nix::libc::access(kept.as_ptr(), nix::libc::F_OK) == 0
+        {
+            nix::libc::write(2, sentence.as_ptr().cast(), sentence.len());
+        }
+        nix::libc::signal(signal, nix::libc::SIG_DFL);
+        nix::libc::raise(signal);
     }
 }
 

@@ -29,6 +29,7 @@ mod paths;
 mod selection;
 
 pub(super) use files::{Files, IndexFile};
+pub use selection::UNFINISHED_DOWNLOAD;
 
 use crate::error::{Error, Result, option};
 use crate::location::Location;

@@ -264,8 +264,21 @@ pub(super) fn is_index(name: &OsStr) -> bool {
     name.is_some_and(|name| name.kind == FileKind::Index)
 }
 
+/// The directory in the target of a download that has what has arrived of incomplete files.
+pub const UNFINISHED_DOWNLOAD: &str = ".ringload-download";
+
 /// The error of a directory without shards.
 pub(super) fn empty(directory: &Location) -> Error {
+    if let Location::File(path) = directory
+        && path.join(UNFINISHED_DOWNLOAD).is_dir()
+    {
+        let sentence = format!(
+            "no *.safetensors file in the directory {directory}, but the part of an unfinished \
+             download in {UNFINISHED_DOWNLOAD}; repeat the download to the directory, which goes on \
+             from there"
+        );
+        return Error::new(ErrorKind::NotFound, sentence);
+    }
     let sentence = format!(
         "no *.safetensors file in the directory {directory}; name the directory that holds the \
          checkpoint, or its files"

@@ -21,7 +21,7 @@ use super::loader::Loader;
 use super::stream::{Progress, TensorStream};
 use crate::checkpoint::{Checkpoint, parallel};
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::{IntoLocations, Location};
+use crate::location::{IntoLocations, Location, LocationText};
 use crate::ring::PAGE_BYTES;
 use crate::source::Source;
 use crate::sys::open_regular;
@@ -62,6 +62,9 @@ pub struct Downloaded {
     pub cached_bytes: u64,
     /// The duration of the download in seconds.
     pub seconds: f64,
+    /// The objects of other, unfinished downloads to the directory. What has arrived of them is in
+    /// `.ringload-download` there.
+    pub unfinished: Vec<LocationText>,
 }
 
 /// A file of the download.
@@ -198,6 +201,7 @@ impl Download {
             bytes: self.targets.iter().map(|target| target.source.len_bytes()).sum(),
             cached_bytes,
             seconds: self.began.elapsed().as_secs_f64(),
+            unfinished: self.staging.unfinished(),
         })
     }
 

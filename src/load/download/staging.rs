@@ -3,17 +3,16 @@
 use super::names::outside;
 use super::open_directory::{OpenDirectory, relative};
 use crate::cache::CacheAdmin;
+use crate::checkpoint::UNFINISHED_DOWNLOAD as STAGING;
 use crate::error::{Error, Result, Size};
 use crate::load::loader::{Loader, LoaderOptions};
+use crate::location::LocationText;
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
 use nix::errno::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The directory inside the target that holds files until they are complete.
-const STAGING: &str = ".ringload-download";
 
 /// The start of the names of files there that the download itself fills.
 const FILE: &str = "file-";
@@ -186,6 +185,15 @@ impl Staging {
             cached.for_each(|file| cache.discard_object(&self.path().join(file)));
         }
         self.remove_empty();
+    }
+
+    /// The objects of other downloads, of which a part is in the staging directory.
+    pub fn unfinished(&self) -> Vec<LocationText> {
+        if fs::symlink_metadata(self.path()).is_err() {
+            return Vec::new();
+        }
+        let entries = CacheAdmin::open_download(&self.path()).map(|cache| cache.entries());
+        entries.unwrap_or_default().into_iter().map(|entry| entry.location).collect()
     }
 
     /// Removes the files of killed downloads, and the staging directory unless it holds objects.
