@@ -18,7 +18,6 @@ mod cuda_unified;
 mod fault_times;
 mod faults;
 mod kernels;
-mod late_memory;
 mod layers;
 mod lending_model;
 mod lent_memory;
@@ -80,6 +79,8 @@ mod hub;
 mod identities;
 #[cfg(feature = "cli")]
 mod json_text;
+#[cfg(feature = "cli")]
+mod late_memory;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod naming;
 #[cfg(feature = "cli")]
