@@ -122,8 +122,10 @@ build_wheel
 [[ -z ${RINGLOAD_TEST_FULL-} ]] || check_numpy_versions
 step "Python: pytest"
 if (($# == 0)); then
-    set -- --numprocesses 2 --dist loadfile --durations 10 python/tests
+    set -- --numprocesses 2 --dist loadfile --durations 10
 fi
+# Without a path, pytest would look for tests everywhere, also below target/.
+[[ $* == *python/tests* ]] || set -- "$@" python/tests
 # `python -m pytest` would import the package from the sources, which have no native module.
 "$venv/bin/pytest" -c python/pyproject.toml --rootdir python -o cache_dir="$work_dir/pytest" \
     "$@"
