@@ -284,7 +284,7 @@ impl Scene {
             limits.total = Duration::from_secs(100);
         }
         let memory = [MemoryLimit::Unlimited, MemoryLimit::Min, MemoryLimit::Bytes(12 << 20)];
-        let mut loader = Loader::new()
+        let mut loader = Loader::from_env()
             .engines(1 + rng.usize(..2))
             .retry_limits(limits)
             .memory_limit(pick(rng, &memory))

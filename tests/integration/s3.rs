@@ -194,7 +194,7 @@ fn errors_say_what_to_do() {
     assert_reports(run(anonymous), &[&x, "anonymous access is refused"]);
     assert_reports(
         run(store.bare(&["load", &x])),
-        &[BUCKET, "no AWS credentials found", "~/.aws/config", "RUNAI_STREAMER_S3_UNSIGNED=1"],
+        &[BUCKET, "no AWS credentials found", "~/.aws/config", "AWS_NO_SIGN_REQUEST=true"],
     );
     let mut no_profile = store.bare(&["load", &x]);
     no_profile.env("AWS_PROFILE", "nobody");

@@ -102,7 +102,7 @@ fn failure(bucket: &S3Bucket, response: &ErrorResponse, body: &ErrorBody) -> Err
             ErrorKind::PermissionDenied,
             "access is denied",
             "these credentials need s3:GetObject for objects and s3:ListBucket for directories; \
-             RUNAI_STREAMER_S3_UNSIGNED=1 reads a public bucket without credentials",
+             AWS_NO_SIGN_REQUEST=true reads a public bucket without credentials",
         ),
         _ => match response.default_action() {
             ErrorAction::Fail(kind, sentence) if !code.is_empty() => {

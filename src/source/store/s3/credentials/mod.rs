@@ -47,7 +47,7 @@ pub(super) async fn get(cache: &AwsCredentials, client: &Arc<Client>) -> Result<
         issued::denied(format!(
             "no AWS credentials found; searched {}; set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or for a public bucket \
-             RUNAI_STREAMER_S3_UNSIGNED=1",
+             AWS_NO_SIGN_REQUEST=true",
             cache.nothing().unwrap_or_default()
         ))
     })

@@ -126,7 +126,7 @@ fn an_unsuccessful_search_lists_the_places_soon() {
         "AWS_WEB_IDENTITY_TOKEN_FILE is not set",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI is not set",
         "EC2 instance metadata (no answer from",
-        "RUNAI_STREAMER_S3_UNSIGNED=1",
+        "AWS_NO_SIGN_REQUEST=true",
     ] {
         assert!(error.to_string().contains(place), "{place}: {error}");
     }
