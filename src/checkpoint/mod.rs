@@ -127,13 +127,10 @@ impl Checkpoint {
         if sources.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }
-        Self::read(
-            sources.len(),
-            cores(),
-            |number| Ok(sources[number].clone()),
-            &[],
-            ONE_CHECKPOINT,
-        )
+        // Asking for the number of cores reads the files of control groups.
+        let threads = if sources.len() > 1 { cores() } else { 1 };
+        let source = |number: usize| Ok(sources[number].clone());
+        Self::read(sources.len(), threads, source, &[], ONE_CHECKPOINT)
     }
 
     /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source
