@@ -20,7 +20,6 @@ use super::tensor_table::TensorTable;
 use super::text::{Quoted, Shortened, first_repeated};
 use crate::error::{Error, ErrorKind, Result, Size, option};
 use crate::location::Location;
-use crate::options::cores;
 use crate::source::{Opener, Source};
 use crate::sys::read_regular;
 use std::collections::HashSet;
@@ -160,7 +159,8 @@ impl Index {
     ) -> Result<Vec<Difference<'_>>> {
         let seen: Vec<_> = tensors.all().iter().map(|_| AtomicBool::new(false)).collect();
         let chunks: Vec<_> = self.weight_map.tensors.chunks(CHUNK_TENSORS).collect();
-        let compared = parallel::try_map(chunks.len(), cores(), |chunk| {
+        let threads = parallel::computing_threads(chunks.len());
+        let compared = parallel::try_map(chunks.len(), threads, |chunk| {
             let (mut distinct, mut differences) = (0, Vec::new());
             for (name, shard) in chunks[chunk] {
                 let found = tensors.position(name);

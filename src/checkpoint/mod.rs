@@ -27,7 +27,7 @@ pub use shard::{Shard, TensorInfo};
 
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{IntoLocations, Location};
-use crate::options::{CheckpointOptions, cores};
+use crate::options::CheckpointOptions;
 use crate::source::{Opener, Source};
 use header::Header;
 use resolve::IndexFile;
@@ -94,9 +94,10 @@ impl Checkpoint {
         let opener = &opener.renewed();
         let files = resolve::resolve(opener, options, &locations)?;
         let mut locations = files.shards.iter().map(|file| &file.location);
+        let count = files.shards.len();
         let threads = match locations.any(|location| matches!(location, Location::Object(_))) {
-            true => cores().max(parallel::WAITING_THREADS),
-            false => cores(),
+            true => parallel::computing_threads(count).max(parallel::WAITING_THREADS),
+            false => parallel::computing_threads(count),
         };
         let open = |number: usize| {
             let opened = opener.open(&files.shards[number].location);
@@ -106,8 +107,7 @@ impl Checkpoint {
             true => without_all_files(),
             false => ONE_CHECKPOINT.to_owned(),
         };
-        let (count, indexes) = (files.shards.len(), &files.indexes);
-        let mut checkpoint = Self::read(count, threads, open, indexes, &remedy)?;
+        let mut checkpoint = Self::read(count, threads, open, &files.indexes, &remedy)?;
         // With `verify`, a source without a checksum is a file that a store maps an object to.
         checkpoint.verifiable = opener.options.verify;
         let (tensors, shards) = (&checkpoint.tensors, &checkpoint.shards);
@@ -127,10 +127,8 @@ impl Checkpoint {
         if sources.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }
-        // Asking for the number of cores reads the files of control groups.
-        let threads = if sources.len() > 1 { cores() } else { 1 };
-        let source = |number: usize| Ok(sources[number].clone());
-        Self::read(sources.len(), threads, source, &[], ONE_CHECKPOINT)
+        let (count, source) = (sources.len(), |number: usize| Ok(sources[number].clone()));
+        Self::read(count, parallel::computing_threads(count), source, &[], ONE_CHECKPOINT)
     }
 
     /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source

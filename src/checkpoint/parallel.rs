@@ -5,6 +5,7 @@
 //! returned, whatever the timing.
 
 use crate::error::Result;
+use crate::options::cores;
 use crate::sys::spawn_scoped;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,12 @@ use std::thread;
 
 /// The number of threads for requests to servers, which is independent of the number of cores.
 pub(crate) const WAITING_THREADS: usize = 16;
+
+/// The number of threads that compute `count` results. The number of cores is only asked for if it
+/// matters, because that reads the files of the control groups.
+pub(crate) fn computing_threads(count: usize) -> usize {
+    if count > 1 { cores() } else { 1 }
+}
 
 type Outcomes<T> = Vec<(usize, Result<T>)>;
 

@@ -12,7 +12,6 @@ use crate::checkpoint::{Checkpoint, Shard, TensorInfo};
 use crate::checks::{FiniteCheck, LoadChecks, NonFinite, Part, PartChecks, PartSink};
 use crate::checksum::crc64_nvme;
 use crate::error::{Error, ErrorKind, Result, option};
-use crate::location::Location;
 use crate::manifest::{CheckpointSums, Manifest};
 use crate::options::ReadPath;
 use crate::plan::Plan;
@@ -168,11 +167,7 @@ impl Loader {
     ) -> Result<()> {
         if let Some(manifest) = &self.options.manifest {
             let (expected, found) = (manifest.sum_of(checkpoint, tensor)?, crc64_nvme(bytes));
-            if expected != found {
-                let location = checkpoint.shards()[tensor.shard()].location();
-                let what = format!("tensor {:?} of {location}", tensor.name());
-                return Err(corrupt(what, found, expected, manifest.origin()));
-            }
+            compare(checkpoint, tensor, found, expected, manifest.origin())?;
         }
         if self.options.check_finite {
             let found = NonFinite::of(tensor.dtype(), bytes);
@@ -182,6 +177,22 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// Compares the CRC `found` of a tensor's bytes with the one that `origin` has.
+fn compare(
+    checkpoint: &Checkpoint,
+    tensor: &TensorInfo,
+    found: u64,
+    expected: u64,
+    origin: &str,
+) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let location = checkpoint.shards()[tensor.shard()].location();
+    let what = format!("tensor {:?} of {location}", tensor.name());
+    Err(corrupt(what, found, expected, origin))
 }
 
 /// The error for the part of a file with the CRC `found`.
@@ -278,13 +289,8 @@ impl PartSink for TensorSums {
     fn take(&self, shard: usize, index: usize, crc: u64) -> Result<()> {
         let tensor = self.tensors[shard][index] as usize;
         let expected = self.sums.tensors[tensor];
-        if crc == expected {
-            return Ok(());
-        }
-        let name = self.checkpoint.tensors()[tensor].name();
-        let location: &Location = self.checkpoint.shards()[shard].location();
-        let what = format!("tensor {name:?} of {location}");
-        Err(corrupt(what, crc, expected, &self.sums.origin))
+        let tensor = &self.checkpoint.tensors()[tensor];
+        compare(&self.checkpoint, tensor, crc, expected, &self.sums.origin)
     }
 }
 

@@ -49,10 +49,8 @@ const V2: Version = Version {
 /// Returns the memory of the control group that leaves least to this process; `None` without a limit.
 /// The kernel's /proc and /sys are read below `root`.
 pub fn cgroup_memory(root: &Path) -> Option<CgroupMemory> {
-    let swap_bytes = text(&root.join("proc/meminfo")).and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("SwapFree:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    });
+    let swap_bytes =
+        text(&root.join("proc/meminfo")).and_then(|text| meminfo_bytes(&text, "SwapFree:"));
     let membership = text(&root.join("proc/self/cgroup"))?;
     let groups = membership.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -94,6 +92,12 @@ impl Version {
         let left_bytes = limit_bytes.saturating_sub(used) + swap_bytes.min(swap_left);
         Some(CgroupMemory { limit_bytes, left_bytes, file })
     }
+}
+
+/// The bytes in the line of /proc/meminfo that begins with `name`, such as `SwapFree:`.
+pub(super) fn meminfo_bytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn text(path: &Path) -> Option<String> {

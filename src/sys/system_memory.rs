@@ -3,7 +3,7 @@
 //! `MemAvailable` counts what the kernel can give without swapping: free memory, and the page cache
 //! that it can drop. A control group may leave less.
 
-use super::cgroup::cgroup_memory;
+use super::cgroup::{cgroup_memory, meminfo_bytes};
 use super::open::read_small_text;
 use std::path::Path;
 
@@ -20,10 +20,7 @@ pub struct SystemMemory {
 /// /proc and /sys are read below `root`.
 pub fn system_memory(root: &Path) -> Option<SystemMemory> {
     let text = read_small_text(&root.join("proc/meminfo"), "table").ok()?;
-    let bytes = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    };
+    let bytes = |name| meminfo_bytes(&text, name);
     let (total_bytes, available_bytes) = (bytes("MemTotal:")?, bytes("MemAvailable:")?);
     let (limit_bytes, left_bytes) = match cgroup_memory(root) {
         Some(group) => (group.limit_bytes, group.left_bytes),
