@@ -2,8 +2,10 @@
 
 crate_size_max_bytes=1500000
 
-# cargo compiles the packages from their archives alone.
+# cargo compiles the packages from their archives alone. It unpacks the archive of ringload-measure
+# below its home directory, and would use what an earlier run unpacked there for the same version.
 package_crate() {
+    rm -rf "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*/"ringload-measure-$version"
     if [[ $(git status --porcelain) ]]; then
         echo "The packages have changes that are not committed: do not publish them."
     fi
