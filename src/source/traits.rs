@@ -3,7 +3,6 @@
 use super::backend::Backend;
 use super::counters::LoadCounters;
 use super::file::DirectFile;
-use super::http::Pool;
 use super::stop::Stop;
 use super::verify::ChecksumVerifier;
 use crate::error::{Error, ErrorKind, Result};
@@ -134,8 +133,6 @@ pub struct Access {
     pub counters: Arc<LoadCounters>,
     /// Receives the bytes that are read, if the source is to be verified.
     pub verifier: Option<Arc<ChecksumVerifier>>,
-    /// The engine's idle connections.
-    pub(crate) pool: Arc<Pool>,
 }
 
 impl Access {
@@ -146,7 +143,7 @@ impl Access {
         stop: Arc<Stop>,
         counters: Arc<LoadCounters>,
     ) -> Self {
-        Self { backend, path, stop, counters, verifier: None, pool: Arc::default() }
+        Self { backend, path, stop, counters, verifier: None }
     }
 
     /// This access for a source whose bytes are added to `verifier`.

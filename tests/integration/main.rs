@@ -12,6 +12,7 @@ mod source_tree;
 
 mod cache;
 mod capi_headers;
+mod connections;
 mod cuda_crate;
 mod cuda_numa;
 mod cuda_unified;

@@ -5,7 +5,7 @@ use super::body::Body;
 use super::client::Client;
 use super::error_response::{BODY_BYTES_MAX, ErrorResponse};
 use super::policy::RequestPolicy;
-use super::pool::{Pool, ServerOrigin};
+use super::pool::ServerOrigin;
 use super::redirect::{redirect, refused};
 use super::retry::RetryState;
 use super::sent_secrets::SentSecrets;
@@ -30,9 +30,9 @@ pub(crate) struct ServerResponse {
 }
 
 impl ServerResponse {
-    /// Keeps the connection for the next request, if it can be reused.
-    pub fn keep_connection(self, pool: &Pool) {
-        pool.keep(&self.origin, self.response.into_body());
+    /// Keeps the connection for the next request of `client`, if it can be reused.
+    pub fn keep_connection(self, client: &Client) {
+        client.keep(&self.origin, self.response.into_body());
     }
 
     /// The URL that a request to `uri` was redirected to successfully, if it is on another server.
@@ -81,11 +81,11 @@ impl Client {
         request: Request<Bytes>,
         max_bytes: usize,
     ) -> Attempted<Response<Bytes>> {
-        let answered = self.attempt(self.pool(), policy, request, true).await?;
+        let answered = self.attempt(policy, request, true).await?;
         if !answered.response.status().is_success() {
-            return Err(self.error_response(self.pool(), answered).await.into());
+            return Err(self.error_response(answered).await.into());
         }
-        self.collect(self.pool(), &answered.origin, answered.response, max_bytes).await
+        self.collect(&answered.origin, answered.response, max_bytes).await
     }
 
     /// Makes one attempt: signs the request, sends it, and follows redirects. Returns the response
@@ -95,7 +95,6 @@ impl Client {
     /// When there is no response.
     pub async fn attempt(
         self: &Arc<Self>,
-        pool: &Pool,
         policy: &dyn RequestPolicy,
         request: Request<Bytes>,
         trusted: bool,
@@ -113,7 +112,7 @@ impl Client {
             policy.authorize(self, &mut head, now).await?;
         }
         for _ in 0..=REDIRECTS_MAX {
-            let mut response = self.send(pool, &origin, &head, &body).await?;
+            let mut response = self.send(&origin, &head, &body).await?;
             let secrets = SentSecrets::of(&head, &body);
             secrets.remove_from_headers(response.headers_mut());
             response.extensions_mut().insert(secrets);
@@ -132,7 +131,7 @@ impl Client {
             if response.status() == StatusCode::SEE_OTHER {
                 head.method = Method::GET;
             }
-            pool.keep(&origin, response.into_body());
+            self.keep(&origin, response.into_body());
             head.uri = target;
             origin = next;
         }
@@ -141,11 +140,11 @@ impl Client {
     }
 
     /// Converts `answered` to an error response, with as much of its body as can be read.
-    pub async fn error_response(&self, pool: &Pool, answered: ServerResponse) -> ErrorResponse {
+    pub async fn error_response(&self, answered: ServerResponse) -> ErrorResponse {
         let ServerResponse { response, origin, .. } = answered;
         let (status, headers) = (response.status(), response.headers().clone());
         let secrets = response.extensions().get::<SentSecrets>().cloned().unwrap_or_default();
-        let collected = self.collect(pool, &origin, response, BODY_BYTES_MAX).await;
+        let collected = self.collect(&origin, response, BODY_BYTES_MAX).await;
         let body = collected.map(Response::into_body).unwrap_or_default();
         ErrorResponse { status, headers, body: secrets.removed_from_body(body) }
     }

@@ -39,7 +39,7 @@ pub(crate) enum Body {
 }
 
 pub(crate) struct Raw {
-    /// `None` while the socket is detached.
+    /// `None` while the socket is detached, and if the body broke off.
     stream: Option<Stream>,
     /// The bytes that hyper had read.
     early: BytesMut,
@@ -79,17 +79,14 @@ fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
 impl Body {
     /// Takes the connection back from hyper, for a body of `length` bytes. See the head of this
     /// module.
-    ///
-    /// # Errors
-    /// The error of hyper, if it failed after the head.
     pub(super) async fn raw(
         head: &response::Parts,
         mut incoming: Incoming,
         connection: HyperConnection,
         length: u64,
-    ) -> hyper::Result<Self> {
+    ) -> Self {
         let mut early = BytesMut::new();
-        poll_fn(|cx| drain(&mut incoming, cx, &mut early)).await?;
+        let drained = poll_fn(|cx| drain(&mut incoming, cx, &mut early)).await;
         drop(incoming);
         let parts = connection.into_parts();
         early.extend_from_slice(&parts.read_buf);
@@ -97,7 +94,9 @@ impl Body {
         early.truncate(length.min(early.len() as u64) as usize);
         let left = length - early.len() as u64;
         let reusable = !beyond && keeps_alive(head.version, &head.headers);
-        Ok(Self::Raw(Box::new(Raw { stream: Some(parts.io), early, left, reusable })))
+        // A body that broke off right after the head ends here.
+        let stream = drained.is_ok().then_some(parts.io);
+        Self::Raw(Box::new(Raw { stream, early, left, reusable }))
     }
 
     /// A body that hyper reads.
@@ -172,7 +171,7 @@ impl Body {
             return None;
         }
         let Some(Stream::Http(socket)) = raw.stream.take() else { return None };
-        let socket = socket.into_inner().into_std().ok()?;
+        let socket = socket.into_std().ok()?;
         socket.set_nonblocking(false).ok()?;
         Some(Arc::new(File::from(OwnedFd::from(socket))))
     }
@@ -200,8 +199,11 @@ impl Raw {
         if !self.early.is_empty() {
             return Poll::Ready(Ok(self.take_early(into)));
         }
-        let Some(stream) = self.stream.as_mut().filter(|_| self.left > 0) else {
+        if self.left == 0 {
             return Poll::Ready(Ok(0));
+        }
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         };
         let most = self.left.min(into.len() as u64) as usize;
         let mut buffer = ReadBuf::new(&mut into[..most]);

@@ -5,7 +5,7 @@
 //!     \                          /
 //!      attempt: authorize -> send -> follow redirects
 //!                              |
-//!                pool (idle connection) or connect, then send_request
+//!                pool (an idle connection) or connect, then send_request
 //! ```
 
 use super::attempt_error::{AttemptError, Attempted, TransportError};
@@ -36,8 +36,7 @@ pub(crate) struct Client {
     connector: Connector,
     servers: Mutex<HashMap<ServerOrigin, Arc<ServerState>>>,
     control: OnceLock<ControlThread>,
-    /// The idle connections of the control thread's runtime.
-    pool: Pool,
+    pool: Arc<Pool>,
     counters: LoadCounters,
 }
 
@@ -49,7 +48,7 @@ impl Client {
             options,
             servers: Mutex::default(),
             control: OnceLock::new(),
-            pool: Pool::default(),
+            pool: Arc::default(),
             counters: LoadCounters::default(),
         })
     }
@@ -86,9 +85,12 @@ impl Client {
         self.connector.trust_also(bundle);
     }
 
-    /// The idle connections of the control thread.
-    pub fn pool(&self) -> &Pool {
-        &self.pool
+    /// Keeps the connection of a response from `origin` for the next request, if it can be reused.
+    pub(super) fn keep(&self, origin: &ServerOrigin, body: Body) {
+        let kept = body.into_connection().is_some_and(|stream| self.pool.keep(origin, stream));
+        if kept && let Ok(control) = self.control() {
+            control.spawn(Pool::close_old(Arc::downgrade(&self.pool)));
+        }
     }
 
     /// Counts the retries of small requests.
@@ -130,8 +132,8 @@ impl Client {
             }
             response
         };
-        let outcome = match self.send(&self.pool, &origin, &head, &body).await {
-            Ok(response) => self.collect(&self.pool, &origin, response, 1 << 20).await.map(clean),
+        let outcome = match self.send(&origin, &head, &body).await {
+            Ok(response) => self.collect(&origin, response, 1 << 20).await.map(clean),
             Err(failure) => Err(failure),
         };
         outcome.map_err(|failure| match failure {
@@ -147,7 +149,6 @@ impl Client {
     /// When there is no response.
     pub(super) async fn send(
         &self,
-        pool: &Pool,
         origin: &ServerOrigin,
         head: &http::request::Parts,
         body: &Bytes,
@@ -155,7 +156,7 @@ impl Client {
         let limits = &self.options.retries;
         let transient = |reason, sentence| TransportError::transient(reason, sentence);
         loop {
-            let idle = pool.take(origin);
+            let idle = self.pool.take(origin);
             let reused = idle.is_some();
             let stream = match idle {
                 Some(stream) => stream,
@@ -225,7 +226,6 @@ impl Client {
     /// When the body is longer, breaks off or stalls.
     pub(super) async fn collect(
         &self,
-        pool: &Pool,
         origin: &ServerOrigin,
         response: Response<Body>,
         max_bytes: usize,
@@ -258,7 +258,7 @@ impl Client {
                 }
             }
         }
-        pool.keep(origin, body);
+        self.keep(origin, body);
         Ok(Response::from_parts(head, bytes.into()))
     }
 }

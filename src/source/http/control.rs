@@ -35,7 +35,6 @@ impl ControlThread {
     }
 
     /// Runs `work` on the thread. The result may be awaited on any runtime.
-    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,

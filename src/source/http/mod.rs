@@ -7,7 +7,7 @@
 //! retry          decides what follows a failed attempt
 //! request, body  one request on one connection; the body is read straight into its memory
 //! connect        names, addresses, proxies            socket       a connection that may read ahead
-//! pool           idle connections of a runtime        server       what is remembered of a server
+//! pool           idle connections                     server       what is remembered of a server
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
 //! open_files     what ulimit -n permits
@@ -50,7 +50,7 @@ pub(crate) use error_body::ErrorBody;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
 pub(crate) use open_files::connections_allowed;
 pub(crate) use policy::RequestPolicy;
-pub(crate) use pool::{Pool, ServerOrigin};
+pub(crate) use pool::ServerOrigin;
 pub(crate) use retry::{PausedRetry, RetryState};
 pub(crate) use sent_secrets::SentSecrets;
 pub(crate) use server::ServerState;

@@ -1,16 +1,17 @@
-//! Idle connections. A pool belongs to one runtime, as its sockets do.
+//! Idle connections. All threads of a client share them: a connection that received headers receives
+//! tensors next. While a connection is idle it belongs to no runtime.
 
-use super::body::Body;
-use super::socket::Stream;
+use super::socket::{Stream, socket_of};
 use crate::sync::Mutex;
 use http::Uri;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
+use std::sync::Weak;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Connections that were idle for longer are not reused, as servers close them (S3 after 20 s).
 const IDLE_MAX: Duration = Duration::from_secs(15);
@@ -40,35 +41,129 @@ impl fmt::Display for ServerOrigin {
 /// its own.
 fn is_quiet(stream: &Stream) -> bool {
     let Stream::Http(tcp) = stream else { return true };
+    let Some(fd) = tcp.fd() else { return false };
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(tcp.as_fd().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+    recv(fd.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
 }
 
-/// The idle connections of one runtime.
+/// The idle connections of a client.
 #[derive(Default)]
-pub(crate) struct Pool {
-    idle: Mutex<HashMap<ServerOrigin, Vec<(Stream, Instant)>>>,
+pub(super) struct Pool {
+    state: Mutex<PoolState>,
+}
+
+#[derive(Default)]
+struct PoolState {
+    idle: HashMap<ServerOrigin, Vec<(Stream, Instant)>>,
+    /// Whether [`Pool::close_old`] runs.
+    watched: bool,
 }
 
 impl Pool {
-    /// Takes the connection to `origin` that was used last, unless it is too old or not quiet.
-    pub(super) fn take(&self, origin: &ServerOrigin) -> Option<Stream> {
-        let mut idle = self.idle.lock();
-        let of_origin = idle.get_mut(origin)?;
-        while let Some((stream, since)) = of_origin.pop() {
+    /// Takes the connection to `origin` that was used last, unless it is too old or not quiet, for the
+    /// runtime of the caller.
+    pub fn take(&self, origin: &ServerOrigin) -> Option<Stream> {
+        let mut state = self.state.lock();
+        let of_origin = state.idle.get_mut(origin)?;
+        while let Some((mut stream, since)) = of_origin.pop() {
             if since.elapsed() >= IDLE_MAX {
                 of_origin.clear(); // all others are older
-            } else if is_quiet(&stream) {
+            } else if is_quiet(&stream) && socket_of(&mut stream).enter_runtime().is_ok() {
                 return Some(stream);
             }
         }
         None
     }
 
-    /// Keeps the connection of a response for the next request, if it can be reused.
-    pub(super) fn keep(&self, origin: &ServerOrigin, body: Body) {
-        if let Some(stream) = body.into_connection() {
-            self.idle.lock().entry(origin.clone()).or_default().push((stream, Instant::now()));
+    /// Keeps a connection for the next request. Returns whether [`close_old`](Self::close_old) is to be
+    /// started.
+    pub fn keep(&self, origin: &ServerOrigin, mut stream: Stream) -> bool {
+        if socket_of(&mut stream).leave_runtime().is_err() {
+            return false;
         }
+        let mut state = self.state.lock();
+        state.idle.entry(origin.clone()).or_default().push((stream, Instant::now()));
+        !std::mem::replace(&mut state.watched, true)
+    }
+
+    /// Closes connections that are too old, until there are none left.
+    pub async fn close_old(pool: Weak<Self>) {
+        loop {
+            sleep(IDLE_MAX).await;
+            let Some(pool) = pool.upgrade() else { return };
+            let mut state = pool.state.lock();
+            state.idle.retain(|_, of_origin| {
+                of_origin.retain(|(_, since)| since.elapsed() < IDLE_MAX);
+                !of_origin.is_empty()
+            });
+            if state.idle.is_empty() {
+                state.watched = false;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::http::socket::Socket;
+    use std::io::Read;
+    use std::sync::Arc;
+    use tokio::net::TcpStream;
+
+    fn connection() -> (Stream, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = Stream::Http(Socket::plain(TcpStream::from_std(stream).unwrap()));
+        (stream, listener.accept().unwrap().0)
+    }
+
+    /// The connections of a load stayed open, on the side of the client, until another load to the same
+    /// server found them closed.
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_are_closed_also_if_nobody_asks_for_them() {
+        let origin = ServerOrigin::of(&Uri::from_static("http://h/"));
+        let pool = Arc::<Pool>::default();
+        let (first, mut first_peer) = connection();
+        let (second, mut second_peer) = connection();
+        assert!(pool.keep(&origin, first));
+        let closing = tokio::spawn(Pool::close_old(Arc::downgrade(&pool)));
+        sleep(IDLE_MAX / 2).await;
+        assert!(!pool.keep(&origin, second));
+        sleep(IDLE_MAX * 2 / 3).await;
+        assert_eq!(first_peer.read(&mut [0]).unwrap(), 0);
+        second_peer.set_nonblocking(true).unwrap();
+        assert!(second_peer.read(&mut [0]).is_err(), "it is not old yet");
+        closing.await.unwrap();
+        assert_eq!(second_peer.read(&mut [0]).unwrap(), 0);
+        assert!(pool.keep(&origin, connection().0), "the next one is watched again");
+    }
+
+    /// A runtime that ended took its connections with it.
+    #[test]
+    fn a_connection_is_used_by_one_runtime_after_the_other() {
+        let origin = ServerOrigin::of(&Uri::from_static("http://h/"));
+        let (pool, mut peer) = (Pool::default(), None);
+        for turn in 0..3_u8 {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let stream = pool.take(&origin).unwrap_or_else(|| {
+                    let (stream, other) = connection();
+                    peer = Some(other);
+                    stream
+                });
+                let mut sent = Box::pin(stream);
+                let bytes = [turn];
+                std::future::poll_fn(|cx| hyper::rt::Write::poll_write(sent.as_mut(), cx, &bytes))
+                    .await
+                    .unwrap();
+                pool.keep(&origin, *std::pin::Pin::into_inner(sent));
+            });
+        }
+        let mut received = [0; 3];
+        peer.unwrap().read_exact(&mut received).unwrap();
+        assert_eq!(received, [0, 1, 2]);
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn send_request(
     let is_bare = is_head || head.status == StatusCode::NOT_MODIFIED;
     let length = if is_bare { Some(0) } else { content_length(&head.headers) };
     let body = match length {
-        Some(length) => Body::raw(&head, incoming, connection, length).await?,
+        Some(length) => Body::raw(&head, incoming, connection, length).await,
         None => Body::framed(incoming, connection),
     };
     Ok(Response::from_parts(head, body))

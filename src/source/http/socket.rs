@@ -3,6 +3,9 @@
 //! TLS reads one record of 16 KiB at a time. Each `recv` costs more than copying as many bytes
 //! within the processor's cache, so a connection under TLS reads [`AHEAD_BYTES`] at a time. Plain
 //! connections read nothing ahead: their bytes go straight to their destination.
+//!
+//! A connection is registered with the runtime of the thread that uses it. While it is idle it is
+//! registered with none, so that the next thread that needs one can take it.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::MaybeHttpsStream;
@@ -12,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::BufReader;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connection, with TLS for `https`.
@@ -22,29 +25,123 @@ pub(super) type Stream = MaybeHttpsStream<Socket>;
 const AHEAD_BYTES: usize = 64 << 10;
 
 /// A TCP connection that may read ahead.
-pub(crate) struct Socket(TokioIo<BufReader<TcpStream>>);
+pub(crate) struct Socket(TokioIo<BufReader<Movable>>);
+
+/// A TCP connection that can move from one runtime to another.
+enum Movable {
+    InRuntime(TcpStream),
+    Idle(std::net::TcpStream),
+    /// It could not be moved.
+    Lost,
+}
 
 impl Socket {
     /// A connection that reads nothing ahead.
     pub fn plain(stream: TcpStream) -> Self {
         // Reads of at least the buffer's size bypass it, and no read is smaller than one byte.
-        Self(TokioIo::new(BufReader::with_capacity(1, stream)))
+        Self::ahead(1, stream)
     }
 
     /// A connection that TLS runs on.
     pub fn below_tls(stream: TcpStream) -> Self {
-        Self(TokioIo::new(BufReader::with_capacity(AHEAD_BYTES, stream)))
+        Self::ahead(AHEAD_BYTES, stream)
+    }
+
+    fn ahead(bytes: usize, stream: TcpStream) -> Self {
+        Self(TokioIo::new(BufReader::with_capacity(bytes, Movable::InRuntime(stream))))
     }
 
     /// The socket of a plain connection.
-    pub fn into_inner(self) -> TcpStream {
-        self.0.into_inner().into_inner()
+    ///
+    /// # Errors
+    /// Those of moving it out of its runtime.
+    pub fn into_std(self) -> io::Result<std::net::TcpStream> {
+        match self.0.into_inner().into_inner() {
+            Movable::InRuntime(stream) => stream.into_std(),
+            Movable::Idle(stream) => Ok(stream),
+            Movable::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The descriptor, if the connection was not lost.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self.0.inner().get_ref() {
+            Movable::InRuntime(stream) => Some(stream.as_fd()),
+            Movable::Idle(stream) => Some(stream.as_fd()),
+            Movable::Lost => None,
+        }
+    }
+
+    /// Moves the connection out of its runtime.
+    ///
+    /// # Errors
+    /// Those of the system. The connection is closed then.
+    pub fn leave_runtime(&mut self) -> io::Result<()> {
+        self.0.inner_mut().get_mut().replace(|socket| match socket {
+            Movable::InRuntime(stream) => Ok(Movable::Idle(stream.into_std()?)),
+            other => Ok(other),
+        })
+    }
+
+    /// Moves the connection to the runtime that this is called in.
+    ///
+    /// # Errors
+    /// Those of the system. The connection is closed then.
+    pub fn enter_runtime(&mut self) -> io::Result<()> {
+        self.0.inner_mut().get_mut().replace(|socket| match socket {
+            Movable::Idle(stream) => Ok(Movable::InRuntime(TcpStream::from_std(stream)?)),
+            other => Ok(other),
+        })
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.inner().get_ref().as_fd()
+/// The TCP connection of `stream`.
+pub(super) fn socket_of(stream: &mut Stream) -> &mut Socket {
+    match stream {
+        Stream::Http(socket) => socket,
+        Stream::Https(tls) => tls.inner_mut().get_mut().0.inner_mut(),
+    }
+}
+
+impl Movable {
+    fn replace(&mut self, by: impl FnOnce(Self) -> io::Result<Self>) -> io::Result<()> {
+        *self = by(std::mem::replace(self, Self::Lost))?;
+        Ok(())
+    }
+
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
+        match self.get_mut() {
+            Self::InRuntime(stream) => Ok(Pin::new(stream)),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl AsyncRead for Movable {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Movable {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
     }
 }
 

@@ -39,18 +39,18 @@ pub(super) async fn open_once(
     first_bytes: u64,
     known: Option<&ObjectIdentity>,
 ) -> Attempted<Option<Opened>> {
-    let (pool, uri) = (client.pool(), store.url(key)?);
+    let uri = store.url(key)?;
     let mut asked = range::request(uri.clone(), 0, first_bytes);
     if let Some(known) = known {
         known.require_changed(asked.headers_mut());
     }
-    let mut answered = client.attempt(pool, store, asked, true).await?;
+    let mut answered = client.attempt(store, asked, true).await?;
     let (status, headers) = (answered.response.status(), answered.response.headers());
     let body_bytes = answered.response.body().left();
     let range = ContentRange::of(headers);
     let total_bytes = match status {
         StatusCode::NOT_MODIFIED if known.is_some() => {
-            answered.keep_connection(pool);
+            answered.keep_connection(client);
             return Ok(None);
         }
         StatusCode::PARTIAL_CONTENT => match range {
@@ -71,7 +71,7 @@ pub(super) async fn open_once(
         StatusCode::RANGE_NOT_SATISFIABLE => {
             return Err(range::wrong_range(&answered.origin, headers));
         }
-        _ => return Err(client.error_response(pool, answered).await.into()),
+        _ => return Err(client.error_response(answered).await.into()),
     };
     let identity = ObjectIdentity::of(headers, total_bytes);
     let len = first_bytes.min(total_bytes);
@@ -89,7 +89,7 @@ pub(super) async fn open_once(
     let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
     outcome?;
     let route = answered.redirected_from(&uri);
-    answered.keep_connection(pool);
+    answered.keep_connection(client);
     Ok(Some(Opened { identity, route, first: writer.into_bytes() }))
 }
 
@@ -104,11 +104,11 @@ async fn length_by_head(
     key: &str,
     first: &HeaderMap,
 ) -> Attempted<u64> {
-    let (pool, request) = (client.pool(), request(Method::HEAD, store.url(key)?));
-    let answered = client.attempt(pool, store, request, true).await?;
+    let request = request(Method::HEAD, store.url(key)?);
+    let answered = client.attempt(store, request, true).await?;
     let (status, headers) = (answered.response.status(), answered.response.headers());
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        return Err(client.error_response(pool, answered).await.into());
+        return Err(client.error_response(answered).await.into());
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let length = length.and_then(|length| length.parse().ok());
@@ -118,6 +118,6 @@ async fn length_by_head(
         let sentence = format!("{} replaced the object while it was opened", answered.origin);
         return Err(TransportError::transient("replaced", sentence).into());
     }
-    answered.keep_connection(pool);
+    answered.keep_connection(client);
     Ok(length)
 }

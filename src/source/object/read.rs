@@ -199,7 +199,7 @@ impl Object {
         let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
         if outcome.is_ok() {
             server.succeeded();
-            answered.keep_connection(context.pool);
+            answered.keep_connection(&self.client);
         }
         (outcome, writer)
     }

@@ -29,8 +29,8 @@ impl ObjectReader {
     ) -> (Result<usize>, Window) {
         let left = self.object.identity.len_bytes.saturating_sub(offset);
         let len = left.min(window.unfilled_len() as u64) as usize;
-        let Access { backend: sockets, pool, counters, stop, verifier, .. } = &self.access;
-        let context = ReadContext { sockets, pool, counters, stop };
+        let Access { backend: sockets, counters, stop, verifier, .. } = &self.access;
+        let context = ReadContext { sockets, counters, stop };
         let digest = verifier.as_deref().map(ChecksumVerifier::digest).unwrap_or_default();
         let writer = BodyWriter::new(window, len, digest);
         let (outcome, writer) = self.object.read(&context, offset, writer, answer).await;
@@ -63,8 +63,8 @@ impl ObjectReader {
 impl Reader for ObjectReader {
     fn request(&self, offset: u64, len: usize) -> Option<RequestFuture<'_>> {
         Some(Box::pin(async move {
-            let Access { backend: sockets, pool, counters, stop, .. } = &self.access;
-            let context = ReadContext { sockets, pool, counters, stop };
+            let Access { backend: sockets, counters, stop, .. } = &self.access;
+            let context = ReadContext { sockets, counters, stop };
             let range = RequestedRange { offset, len: len as u64 };
             let answer = self.object.request_range(&context, range).await?;
             Ok(Box::new(answer) as Box<dyn RangeAnswer>)

@@ -16,7 +16,7 @@ use crate::location::{Location, ObjectUri};
 use crate::options::PinBy;
 use crate::source::counters::LoadCounters;
 use crate::source::http::{
-    Attempted, Client, Pool, RetryState, ServerOrigin, ServerResponse, ServerState, TransportError,
+    Attempted, Client, RetryState, ServerOrigin, ServerResponse, ServerState, TransportError,
 };
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Store;
@@ -35,7 +35,6 @@ const COPY_REQUESTS: usize = 3;
 /// The state with which ranges are read.
 pub(super) struct ReadContext<'a, S> {
     pub sockets: &'a S,
-    pub pool: &'a Pool,
     pub counters: &'a LoadCounters,
     pub stop: &'a Stop,
 }
@@ -176,9 +175,8 @@ impl Object {
         server: &ServerState,
         range: RequestedRange,
     ) -> Attempted<ServerResponse> {
-        let ReadContext { pool, counters, .. } = context;
         let began = Instant::now();
-        let mut first = pin!(self.request(pool, range));
+        let mut first = pin!(self.request(range));
         let answered = match server.hedging.late_after() {
             None => first.await?,
             Some(late) => loop {
@@ -187,8 +185,8 @@ impl Object {
                     answered = first.as_mut() => break answered?,
                     // Other responses may have filled the budget when it is tried again.
                     () = sleep(late) => if server.hedging.try_hedge() {
-                        counters.retry("hedged");
-                        let second = pin!(self.request(pool, range));
+                        context.counters.retry("hedged");
+                        let second = pin!(self.request(range));
                         break first_success(first, second).await?;
                     }
                 }
@@ -199,7 +197,7 @@ impl Object {
     }
 
     /// Requests a range and checks the head of the response.
-    async fn request(&self, pool: &Pool, range: RequestedRange) -> Attempted<ServerResponse> {
+    async fn request(&self, range: RequestedRange) -> Attempted<ServerResponse> {
         // Other requests may find out meanwhile that the server refuses preconditions.
         let conditional = !self.lacks_preconditions.load(Ordering::Relaxed);
         let attempt = |uri, trusted| {
@@ -207,14 +205,14 @@ impl Object {
             if conditional {
                 self.identity.require_unchanged(self.pin(), request.headers_mut());
             }
-            self.client.attempt(pool, &*self.store, request, trusted)
+            self.client.attempt(&*self.store, request, trusted)
         };
         let route = self.route.lock().clone();
         if let Some(uri) = route {
             let answered = attempt(uri, false).await?;
             let status = answered.response.status();
             if !status.is_client_error() {
-                return self.checked(pool, answered, range, conditional).await;
+                return self.checked(answered, range, conditional).await;
             }
             tracing::debug!(location = %self.location, %status, "following the redirects again");
             *self.route.lock() = None;
@@ -222,16 +220,16 @@ impl Object {
         let uri = self.store.url(&self.key)?;
         let answered = attempt(uri.clone(), true).await?;
         *self.route.lock() = answered.redirected_from(&uri);
-        self.checked(pool, answered, range, conditional).await
+        self.checked(answered, range, conditional).await
     }
 
     /// The error of a response that does not match the object. A server with another copy of the
     /// object is told apart from a replacement: an object that was replaced does not come back.
-    async fn explained(&self, pool: &Pool, mismatch: &Mismatch, offset: u64) -> Error {
+    async fn explained(&self, mismatch: &Mismatch, offset: u64) -> Error {
         for _ in 0..if mismatch.may_be_a_copy() { COPY_REQUESTS } else { 0 } {
             let Ok(uri) = self.store.url(&self.key) else { break };
             let request = range::request(uri, offset, 1);
-            let Ok(answered) = self.client.attempt(pool, &*self.store, request, true).await else {
+            let Ok(answered) = self.client.attempt(&*self.store, request, true).await else {
                 break;
             };
             let headers = answered.response.headers();
@@ -253,7 +251,6 @@ impl Object {
     /// `conditional` if it required the object to be unchanged.
     async fn checked(
         &self,
-        pool: &Pool,
         answered: ServerResponse,
         wanted: RequestedRange,
         conditional: bool,
@@ -280,11 +277,11 @@ impl Object {
                 let sentence = format!("{origin} does not implement If-Match");
                 return Err(TransportError::transient("no preconditions", sentence).into());
             }
-            _ => return Err(self.client.error_response(pool, answered).await.into()),
+            _ => return Err(self.client.error_response(answered).await.into()),
         };
         if let Some(mismatch) = mismatch {
             drop(answered); // its body is not read
-            return Err(self.explained(pool, &mismatch, wanted.offset).await.into());
+            return Err(self.explained(&mismatch, wanted.offset).await.into());
         }
         match range::fits(&answered.response, wanted.offset, wanted.len) {
             true => Ok(answered),

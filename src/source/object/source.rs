@@ -83,9 +83,9 @@ impl ObjectSource {
         }
         let (object, len) = (Arc::clone(&self.object), into.len());
         let reading = async move {
-            let (pool, counters) = (object.client.pool(), object.client.counters());
+            let counters = object.client.counters();
             let stop = &Stop::default();
-            let context = ReadContext { sockets: &NoSocketReader, pool, counters, stop };
+            let context = ReadContext { sockets: &NoSocketReader, counters, stop };
             let (outcome, writer) =
                 object.read(&context, offset, BodyWriter::in_memory(len)?, None).await;
             outcome.map(|()| writer.into_bytes())

@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::fault_server::{FaultServer, Reply, Request};
 use crate::location::Location;
 use crate::options::RemoteOptions;
-use crate::source::http::{Client, Pool};
+use crate::source::http::Client;
 use crate::source::store::Stores;
 use crate::source::{LoadCounters, Stop};
 use bytes::Bytes;
@@ -21,7 +21,6 @@ use tokio::time::Instant;
 struct Rig {
     server: FaultServer,
     object: Object,
-    pool: Pool,
     counters: LoadCounters,
 }
 
@@ -51,14 +50,14 @@ impl Rig {
         let client = Client::new(options);
         let store = Stores::default().of(&client, &uri).unwrap();
         let (object, _) = Object::open(client, store, uri, 100, None).await.unwrap();
-        Self { server, object, pool: Pool::default(), counters: LoadCounters::default() }
+        Self { server, object, counters: LoadCounters::default() }
     }
 
     /// Reads `len` bytes from `offset`.
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let Self { pool, counters, .. } = self;
+        let Self { counters, .. } = self;
         let stop = &Stop::default();
-        let context = ReadContext { sockets: &NoSocketReader, pool, counters, stop };
+        let context = ReadContext { sockets: &NoSocketReader, counters, stop };
         let writer = BodyWriter::in_memory(len)?;
         let (outcome, writer) = self.object.read(&context, offset, writer, None).await;
         outcome.map(|()| writer.into_bytes())
