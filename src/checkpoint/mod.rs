@@ -6,8 +6,8 @@
 //!                             +--- apply_indexes: which shard counts, what is missing
 //! ```
 //!
-//! Opening a checkpoint reads only headers, on as many threads as there are CPUs, or on more if the
-//! shards are remote. Threads take shards in order, and the error of the first failed shard in that
+//! Opening a checkpoint reads only headers, on as many threads as there are CPUs. If shards are remote,
+//! each thread waits for a server, and up to 128 headers are read at once. Threads take shards in order, and the error of the first failed shard in that
 //! order is returned, so results and errors do not depend on timing. No content of a file is trusted
 //! (see `header.rs`). Memory is linear in the headers: about 100 bytes plus the name per tensor.
 
@@ -96,7 +96,9 @@ impl Checkpoint {
         let mut locations = files.shards.iter().map(|file| &file.location);
         let count = files.shards.len();
         let threads = match locations.any(|location| matches!(location, Location::Object(_))) {
-            true => parallel::computing_threads(count).max(parallel::WAITING_THREADS),
+            true => {
+                parallel::computing_threads(count).max(parallel::opening_threads(&opener.options))
+            }
             false => parallel::computing_threads(count),
         };
         let open = |number: usize| {

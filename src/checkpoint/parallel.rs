@@ -5,7 +5,8 @@
 //! returned, whatever the timing.
 
 use crate::error::Result;
-use crate::options::cores;
+use crate::options::{RemoteOptions, cores};
+use crate::source::connections_allowed;
 use crate::sys::spawn_scoped;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,6 +14,14 @@ use std::thread;
 
 /// The number of threads for requests to servers, which is independent of the number of cores.
 pub(crate) const WAITING_THREADS: usize = 16;
+
+/// The most threads that open objects, so that the headers of as many shards take one round trip.
+const OPENING_THREADS: usize = 128;
+
+/// The number of threads that open objects: no more than there may be connections.
+pub(crate) fn opening_threads(options: &RemoteOptions) -> usize {
+    options.connections.unwrap_or(OPENING_THREADS).min(connections_allowed())
+}
 
 /// The number of threads that compute `count` results. The number of cores is only asked for if it
 /// matters, because that reads the files of the control groups.

@@ -7,7 +7,7 @@
 //! minute.
 
 use super::code::{Failure, unsupported_scheme};
-use crate::checkpoint::parallel::{WAITING_THREADS, try_map};
+use crate::checkpoint::parallel::{opening_threads, try_map};
 use crate::error::Result;
 use crate::location::Location;
 use crate::source::{Opener, Source};
@@ -39,7 +39,8 @@ impl SourceCache {
         let objects = locations.iter().filter(remote).count();
         let open = |at: usize| Ok(self.open_one(opener, &locations[at]));
         // Each result is that of one file. `try_map` itself never fails.
-        try_map(paths.len(), WAITING_THREADS.min(objects).max(1), open).unwrap_or_default()
+        try_map(paths.len(), opening_threads(&opener.options).min(objects).max(1), open)
+            .unwrap_or_default()
     }
 
     fn open_one(&self, opener: &Opener, location: &Result<Location>) -> OpenResult {

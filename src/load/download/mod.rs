@@ -97,7 +97,8 @@ impl Loader {
         staging.check(&names)?;
         let opener = staging.loader.opener.renewed();
         let open = |number: usize| opener.open(&files[number].0);
-        let sources = parallel::try_map(files.len(), parallel::WAITING_THREADS, open)?;
+        let threads = parallel::opening_threads(&opener.options);
+        let sources = parallel::try_map(files.len(), threads, open)?;
         let files = sources.into_iter().zip(names).map(|(source, name)| (source, name, 0));
         Download::start(staging, files.collect(), began)
     }
