@@ -107,6 +107,10 @@ mod sync;
 mod sys;
 mod tensor;
 #[cfg(test)]
+#[allow(dead_code)]
+#[path = "../tests/common/certificates.rs"]
+mod test_certificates;
+#[cfg(test)]
 mod test_files;
 #[cfg(test)]
 mod test_fuzz;

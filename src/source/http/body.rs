@@ -11,13 +11,13 @@
 //! 3. A connection is reused only if the whole body was read, no byte beyond it had arrived, and the
 //!    server did not send `Connection: close`.
 
-use super::socket::{Socket, Stream};
+use super::socket::Socket;
+use super::stream::Stream;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Version, header, response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::Connection;
-use hyper::rt::{Read, ReadBuf};
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -171,7 +171,7 @@ impl Body {
             return None;
         }
         let Some(Stream::Http(socket)) = raw.stream.take() else { return None };
-        let socket = socket.into_std().ok()?;
+        let socket = socket.into_inner().into_std().ok()?;
         socket.set_nonblocking(false).ok()?;
         Some(Arc::new(File::from(OwnedFd::from(socket))))
     }
@@ -206,9 +206,7 @@ impl Raw {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         };
         let most = self.left.min(into.len() as u64) as usize;
-        let mut buffer = ReadBuf::new(&mut into[..most]);
-        ready!(Pin::new(stream).poll_read(cx, buffer.unfilled()))?;
-        let bytes = buffer.filled().len();
+        let bytes = ready!(stream.poll_fill(cx, &mut into[..most]))?;
         self.left -= bytes as u64;
         match bytes {
             0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),

@@ -4,13 +4,14 @@
 //! of a load are spread over all machines behind the name. If an address does not answer, the next
 //! one is tried.
 
-use super::socket::{Socket, Stream};
+use super::secure::SecureConnector;
+use super::socket::Socket;
+use super::stream::Stream;
 use super::tls;
 use crate::options::RemoteOptions;
 use crate::sync::Mutex;
 use crate::sys::on_own_thread;
 use http::Uri;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use std::collections::HashMap;
@@ -43,15 +44,15 @@ type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 pub(super) struct Connector {
     plain: ProxyConnector,
     options: RemoteOptions,
-    secure: Mutex<SecureConnector>,
+    secure: Mutex<Secure>,
 }
 
 #[derive(Default)]
-struct SecureConnector {
+struct Secure {
     /// The file of certificates that the AWS profile names.
     bundle: Option<PathBuf>,
     /// `None` until the first `https` connection.
-    made: Option<HttpsConnector<ProxyConnector>>,
+    made: Option<Arc<SecureConnector<ProxyConnector>>>,
 }
 
 impl Connector {
@@ -75,22 +76,24 @@ impl Connector {
     pub async fn connect(&self, to: &Uri) -> std::result::Result<Stream, BoxError> {
         if to.scheme_str() != Some("https") {
             let stream = self.plain.clone().call(to.clone()).await?;
-            return Ok(MaybeHttpsStream::Http(stream));
+            return Ok(Stream::Http(stream));
         }
-        let connecting = self.secure()?.call(to.clone());
-        connecting.await
+        let secure = self.secure()?;
+        secure.connect(to).await
     }
 
     /// The connector for `https`, made at the first call.
-    fn secure(&self) -> crate::Result<HttpsConnector<ProxyConnector>> {
+    fn secure(&self) -> crate::Result<Arc<SecureConnector<ProxyConnector>>> {
         let mut secure = self.secure.lock();
         if let Some(made) = &secure.made {
-            return Ok(made.clone());
+            return Ok(Arc::clone(made));
         }
         let configuration = tls::configuration(&self.options, secure.bundle.as_deref())?;
-        let tls = HttpsConnectorBuilder::new().with_tls_config(configuration);
-        let made = tls.https_only().enable_http1().wrap_connector(self.plain.clone());
-        secure.made = Some(made.clone());
+        let mut below_rustls = self.plain.clone();
+        below_rustls.tcp.below_rustls = true;
+        let made = SecureConnector::new(configuration, self.plain.clone(), below_rustls);
+        let made = Arc::new(made);
+        secure.made = Some(Arc::clone(&made));
         Ok(made)
     }
 
@@ -99,7 +102,7 @@ impl Connector {
     pub fn trust_also(&self, bundle: &Path) {
         let mut secure = self.secure.lock();
         if secure.bundle.as_deref() != Some(bundle) {
-            *secure = SecureConnector { bundle: Some(bundle.to_owned()), made: None };
+            *secure = Secure { bundle: Some(bundle.to_owned()), made: None };
         }
     }
 }
@@ -199,12 +202,11 @@ impl Service<Uri> for ProxyConnector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let below_tls = to.scheme_str() == Some("https");
-        let mut tcp = TcpConnector { below_tls, ..self.tcp.clone() };
+        let mut tcp = self.tcp.clone();
         let Some(proxy) = self.proxy(&to) else {
             return tcp.call(to);
         };
-        if !below_tls {
+        if to.scheme_str() != Some("https") {
             // `http` requests are sent to the proxy itself, in absolute form.
             let connecting = tcp.call(proxy.uri().clone());
             return Box::pin(async move {
@@ -243,8 +245,8 @@ impl ProxyFailure {
 /// Connects over TCP, using the addresses of a name in turn.
 #[derive(Clone, Default)]
 struct TcpConnector {
-    /// Whether TLS runs on the connections.
-    below_tls: bool,
+    /// Whether rustls serves the connections.
+    below_rustls: bool,
     names: Arc<Mutex<HashMap<String, Addresses>>>,
 }
 
@@ -279,7 +281,7 @@ impl Service<Uri> for TcpConnector {
             let host = to.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let stream = tcp.connect(&host, port_of(&to)).await?;
             stream.set_nodelay(true)?;
-            Ok(if tcp.below_tls { Socket::below_tls(stream) } else { Socket::plain(stream) })
+            Ok(if tcp.below_rustls { Socket::below_rustls(stream) } else { Socket::plain(stream) })
         })
     }
 }

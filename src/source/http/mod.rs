@@ -7,11 +7,12 @@
 //! retry          decides what follows a failed attempt
 //! request, body  one request on one connection; the body is read straight into its memory
 //! connect        names, addresses, proxies            socket       a connection that may read ahead
-//! pool           idle connections                     server       what is remembered of a server
+//! secure         chooses between tls and rustls       tls          records, opened straight into place
+//! stream         a connection with or without TLS     server       what is remembered of a server
+//! pool           idle connections
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
 //! open_files     what ulimit -n permits
-//! tls            which files of certificates count    certificates the check of a certificate
 //! sent_secrets   removes the secrets of a request from what the server answers
 //! ```
 //!
@@ -21,7 +22,6 @@
 mod attempt;
 mod attempt_error;
 mod body;
-mod certificates;
 mod client;
 mod concurrency;
 mod connect;
@@ -35,10 +35,12 @@ mod pool;
 mod redirect;
 mod request;
 mod retry;
+mod secure;
 mod sent_secrets;
 mod server;
 mod socket;
 mod stall;
+mod stream;
 mod tls;
 
 pub(crate) use attempt::ServerResponse;

@@ -1,7 +1,7 @@
 //! Idle connections. All threads of a client share them: a connection that received headers receives
 //! tensors next. While a connection is idle it belongs to no runtime.
 
-use super::socket::{Stream, socket_of};
+use super::stream::Stream;
 use crate::sync::Mutex;
 use http::Uri;
 use nix::errno::Errno;
@@ -37,11 +37,15 @@ impl fmt::Display for ServerOrigin {
 }
 
 /// Whether the server has neither closed the connection nor sent anything since its last response.
-/// Such bytes would be taken for the next response. Not checked for TLS, which sends messages of
-/// its own.
-fn is_quiet(stream: &Stream) -> bool {
-    let Stream::Http(tcp) = stream else { return true };
-    let Some(fd) = tcp.fd() else { return false };
+/// Such bytes would be taken for the next response. Not checked where rustls serves the connection,
+/// which may have messages of TLS.
+fn is_quiet(stream: &mut Stream) -> bool {
+    let tcp = match stream {
+        Stream::Http(tcp) => tcp,
+        Stream::Https(tls) => return tls.is_quiet(),
+        Stream::Rustls(_) => return true,
+    };
+    let Some(fd) = tcp.inner_mut().fd() else { return false };
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     recv(fd.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
 }
@@ -68,7 +72,7 @@ impl Pool {
         while let Some((mut stream, since)) = of_origin.pop() {
             if since.elapsed() >= IDLE_MAX {
                 of_origin.clear(); // all others are older
-            } else if is_quiet(&stream) && socket_of(&mut stream).enter_runtime().is_ok() {
+            } else if is_quiet(&mut stream) && stream.enter_runtime().is_ok() {
                 return Some(stream);
             }
         }
@@ -78,7 +82,7 @@ impl Pool {
     /// Keeps a connection for the next request. Returns whether [`close_old`](Self::close_old) is to be
     /// started.
     pub fn keep(&self, origin: &ServerOrigin, mut stream: Stream) -> bool {
-        if socket_of(&mut stream).leave_runtime().is_err() {
+        if stream.leave_runtime().is_err() {
             return false;
         }
         let mut state = self.state.lock();

@@ -4,7 +4,7 @@
 //! socket itself: see [`Body`].
 
 use super::body::{Body, HyperConnection};
-use super::socket::Stream;
+use super::stream::Stream;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;

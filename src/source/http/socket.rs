@@ -1,14 +1,13 @@
 //! A TCP connection that may read ahead.
 //!
-//! TLS reads one record of 16 KiB at a time. Each `recv` costs more than copying as many bytes
-//! within the processor's cache, so a connection under TLS reads [`AHEAD_BYTES`] at a time. Plain
-//! connections read nothing ahead: their bytes go straight to their destination.
+//! rustls reads one record of 16 KiB at a time. Each `recv` costs more than copying as many bytes
+//! within the processor's cache, so a connection that rustls serves reads [`AHEAD_BYTES`] at a time.
+//! Other connections read nothing ahead: their bytes go straight to their destination.
 //!
 //! A connection is registered with the runtime of the thread that uses it. While it is idle it is
 //! registered with none, so that the next thread that needs one can take it.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -18,17 +17,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connection, with TLS for `https`.
-pub(super) type Stream = MaybeHttpsStream<Socket>;
-
-/// How many bytes a connection under TLS reads at a time.
+/// How many bytes a connection that rustls serves reads at a time.
 const AHEAD_BYTES: usize = 64 << 10;
 
 /// A TCP connection that may read ahead.
 pub(crate) struct Socket(TokioIo<BufReader<Movable>>);
 
 /// A TCP connection that can move from one runtime to another.
-enum Movable {
+pub(super) enum Movable {
     InRuntime(TcpStream),
     Idle(std::net::TcpStream),
     /// It could not be moved.
@@ -42,8 +38,8 @@ impl Socket {
         Self::ahead(1, stream)
     }
 
-    /// A connection that TLS runs on.
-    pub fn below_tls(stream: TcpStream) -> Self {
+    /// A connection that rustls serves.
+    pub fn below_rustls(stream: TcpStream) -> Self {
         Self::ahead(AHEAD_BYTES, stream)
     }
 
@@ -51,24 +47,36 @@ impl Socket {
         Self(TokioIo::new(BufReader::with_capacity(bytes, Movable::InRuntime(stream))))
     }
 
-    /// The socket of a plain connection.
+    /// The connection, which has read nothing ahead.
+    pub fn into_inner(self) -> Movable {
+        self.0.into_inner().into_inner()
+    }
+
+    /// The connection.
+    pub fn inner_mut(&mut self) -> &mut Movable {
+        self.0.inner_mut().get_mut()
+    }
+}
+
+impl Movable {
+    /// The socket.
     ///
     /// # Errors
     /// Those of moving it out of its runtime.
     pub fn into_std(self) -> io::Result<std::net::TcpStream> {
-        match self.0.into_inner().into_inner() {
-            Movable::InRuntime(stream) => stream.into_std(),
-            Movable::Idle(stream) => Ok(stream),
-            Movable::Lost => Err(io::ErrorKind::NotConnected.into()),
+        match self {
+            Self::InRuntime(stream) => stream.into_std(),
+            Self::Idle(stream) => Ok(stream),
+            Self::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     /// The descriptor, if the connection was not lost.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self.0.inner().get_ref() {
-            Movable::InRuntime(stream) => Some(stream.as_fd()),
-            Movable::Idle(stream) => Some(stream.as_fd()),
-            Movable::Lost => None,
+        match self {
+            Self::InRuntime(stream) => Some(stream.as_fd()),
+            Self::Idle(stream) => Some(stream.as_fd()),
+            Self::Lost => None,
         }
     }
 
@@ -77,8 +85,8 @@ impl Socket {
     /// # Errors
     /// Those of the system. The connection is closed then.
     pub fn leave_runtime(&mut self) -> io::Result<()> {
-        self.0.inner_mut().get_mut().replace(|socket| match socket {
-            Movable::InRuntime(stream) => Ok(Movable::Idle(stream.into_std()?)),
+        self.replace(|socket| match socket {
+            Self::InRuntime(stream) => Ok(Self::Idle(stream.into_std()?)),
             other => Ok(other),
         })
     }
@@ -88,22 +96,12 @@ impl Socket {
     /// # Errors
     /// Those of the system. The connection is closed then.
     pub fn enter_runtime(&mut self) -> io::Result<()> {
-        self.0.inner_mut().get_mut().replace(|socket| match socket {
-            Movable::Idle(stream) => Ok(Movable::InRuntime(TcpStream::from_std(stream)?)),
+        self.replace(|socket| match socket {
+            Self::Idle(stream) => Ok(Self::InRuntime(TcpStream::from_std(stream)?)),
             other => Ok(other),
         })
     }
-}
 
-/// The TCP connection of `stream`.
-pub(super) fn socket_of(stream: &mut Stream) -> &mut Socket {
-    match stream {
-        Stream::Http(socket) => socket,
-        Stream::Https(tls) => tls.inner_mut().get_mut().0.inner_mut(),
-    }
-}
-
-impl Movable {
     fn replace(&mut self, by: impl FnOnce(Self) -> io::Result<Self>) -> io::Result<()> {
         *self = by(std::mem::replace(self, Self::Lost))?;
         Ok(())

@@ -13,22 +13,30 @@ use super::certificates::NamedCertificates;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RemoteOptions;
 use crate::sys::read_named;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{CipherSuite, ClientConfig, RootCertStore};
+use rustls::{CipherSuite, ClientConfig, RootCertStore, SupportedCipherSuite};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The configuration of TLS 1.2 and 1.3 on aws-lc-rs. `of_profile` is the `ca_bundle` of the AWS
-/// profile.
+/// The configurations of TLS 1.2 and 1.3 on aws-lc-rs.
+pub(in super::super) struct TlsConfiguration {
+    /// For connections whose records are opened here: with AES-GCM alone.
+    pub taken_over: Arc<ClientConfig>,
+    /// For connections that rustls serves: with all ciphers.
+    pub by_rustls: ClientConfig,
+}
+
+/// The configurations of TLS. `of_profile` is the `ca_bundle` of the AWS profile.
 ///
 /// # Errors
 /// Those of reading a named file, and [`InvalidInput`](ErrorKind::InvalidInput) for one without
 /// certificates; [`NotFound`](ErrorKind::NotFound) if no authority is known.
-pub(super) fn configuration(
+pub(in super::super) fn configuration(
     options: &RemoteOptions,
     of_profile: Option<&Path>,
-) -> Result<ClientConfig> {
+) -> Result<TlsConfiguration> {
     let mut named = Vec::new();
     if let Some(path) = options.env("SSL_CERT_FILE") {
         named.extend(certificates("SSL_CERT_FILE", Path::new(&path))?);
@@ -54,11 +62,32 @@ pub(super) fn configuration(
     provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
     let provider = Arc::new(provider);
     let verifier = NamedCertificates::verifier(Arc::clone(&provider), roots, named)?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::new(ErrorKind::Unsupported, "TLS cannot be set up").with_source(e))?;
-    let config = config.dangerous().with_custom_certificate_verifier(verifier);
-    Ok(config.with_no_client_auth())
+    let configured = |suites: Vec<SupportedCipherSuite>| {
+        let provider = CryptoProvider { cipher_suites: suites, ..(*provider).clone() };
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| {
+                Error::new(ErrorKind::Unsupported, "TLS cannot be set up").with_source(e)
+            })?;
+        let config = config.dangerous().with_custom_certificate_verifier(Arc::clone(&verifier));
+        Ok::<_, Error>(config.with_no_client_auth())
+    };
+    let all = provider.cipher_suites.clone();
+    let aes = all.iter().copied().filter(|suite| is_aes_gcm(suite.suite())).collect();
+    let mut taken_over = configured(aes)?;
+    taken_over.enable_secret_extraction = true;
+    Ok(TlsConfiguration { taken_over: Arc::new(taken_over), by_rustls: configured(all)? })
+}
+
+/// Whether records of the `suite` can be opened here.
+pub(in super::super) fn is_aes_gcm(suite: CipherSuite) -> bool {
+    is_aes_128(suite)
+        || matches!(
+            suite,
+            CipherSuite::TLS13_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+        )
 }
 
 fn is_aes_128(suite: CipherSuite) -> bool {
@@ -106,18 +135,18 @@ mod tests {
             let text = path.to_str().unwrap();
             for variable in ["SSL_CERT_FILE", "AWS_CA_BUNDLE"] {
                 let options = RemoteOptions::with_variables(&[(variable, text)]);
-                let error = configuration(&options, None).unwrap_err();
+                let error = configuration(&options, None).err().unwrap();
                 assert_eq!(error.kind(), kind, "{error}");
                 let error = error.to_string();
                 assert!(error.starts_with(variable) && error.contains(text), "{error}");
             }
             let nothing = RemoteOptions::with_variables(&[]);
-            let error = configuration(&nothing, Some(path)).unwrap_err().to_string();
+            let error = configuration(&nothing, Some(path)).err().unwrap().to_string();
             assert!(error.starts_with("the ca_bundle of the AWS profile"), "{error}");
         }
         // The variable comes before the profile.
         let options = RemoteOptions::with_variables(&[("AWS_CA_BUNDLE", empty.to_str().unwrap())]);
-        let error = configuration(&options, Some(&missing)).unwrap_err().to_string();
+        let error = configuration(&options, Some(&missing)).err().unwrap().to_string();
         assert!(error.starts_with("AWS_CA_BUNDLE"), "{error}");
     }
 }
