@@ -38,7 +38,7 @@ impl Nginx {
              events {{ worker_connections 256; }}\n\
              http {{\n{temporary}\
              log_format told escape=none '$request_method $request_uri $status [$http_authorization] \
-             [$http_range] [$http_if_match]';\n\
+             [$http_range] [$http_if_match] $ssl_protocol $ssl_cipher $ssl_session_reused';\n\
              access_log {dir}/access.log told;\n\
              server {{\nlisten {listen};\nroot {dir}/root;\n{body}\n}}\n}}\n"
         );

@@ -101,6 +101,7 @@ mod special_files;
 #[cfg(feature = "cli")]
 mod standard_streams;
 #[cfg(feature = "cli")]
+mod tls;
 mod trace;
 #[cfg(feature = "cli")]
 mod verification;

@@ -15,7 +15,9 @@ use crate::error::errno::{ErrnoAction, action};
 use crate::options::RetryLimits;
 use crate::ring::Window;
 use crate::source::backend::{Backend, BackendKind};
-use crate::source::http::{Attempted, Body, ServerOrigin, StallTimeout, TransportError};
+use crate::source::http::{
+    AttemptError, Attempted, Body, ServerOrigin, StallTimeout, TransportError,
+};
 use crate::source::stop::{Stop, stopped};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::fs::File;
@@ -31,6 +33,13 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Bodies with fewer bytes left are read by the runtime, as taking the socket out of it would not
 /// pay off.
 const KERNEL_BYTES_MIN: usize = 256 << 10;
+
+/// The reason when TLS fails: a record is not authentic, or the server reports an error.
+const TLS: &str = "tls";
+
+fn is_tls(failure: &AttemptError) -> bool {
+    matches!(failure, AttemptError::Transport(error) if error.reason == TLS)
+}
 
 /// Reads from sockets into windows by the kernel, without the runtime.
 pub(super) trait SocketReader {
@@ -92,7 +101,7 @@ pub(super) struct Receiver<'a, S> {
 
 impl<S: SocketReader> Receiver<'_, S> {
     /// Reads `body`, which has as many bytes as `writer` expects. After a failure, `writer` keeps the
-    /// bytes that have arrived.
+    /// bytes that have arrived, unless TLS has failed.
     ///
     /// # Errors
     /// When the body breaks off, stalls (delivers fewer than [`RetryLimits::STALLED_BYTES`] within
@@ -121,6 +130,8 @@ impl<S: SocketReader> Receiver<'_, S> {
         };
         let outcome = match outcome {
             Ok(()) => self.expect_end(body).await,
+            // What came before is authentic, but somebody may be changing what this connection brings.
+            Err(failure) if is_tls(&failure) => Err(failure),
             failed => return (failed, writer),
         };
         if outcome.is_err() {
@@ -191,6 +202,7 @@ impl<S: SocketReader> Receiver<'_, S> {
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => Ok(()),
                 io::ErrorKind::UnexpectedEof => Err(self.broken("truncated").into()),
+                io::ErrorKind::InvalidData => Err(self.broken(TLS).caused_by(error).into()),
                 _ => Err(self.broken("reset").caused_by(error).into()),
             },
         }
@@ -213,6 +225,7 @@ impl<S: SocketReader> Receiver<'_, S> {
         let origin = self.origin;
         let sentence = match reason {
             "stalled" => format!("{origin} stopped sending in mid-body"),
+            TLS => format!("TLS with {origin} failed in mid-body"),
             "over-long" => format!("{origin} sends more bytes than it announced"),
             _ => format!("{origin} broke off in mid-body"),
         };

@@ -210,3 +210,8 @@ impl Write for TlsStream {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod openssl_tests;
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use rustls::{
     SupportedProtocolVersion, version,
 };
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, duplex};
@@ -34,6 +35,11 @@ static CERTIFICATES: LazyLock<TempDir> = LazyLock::new(|| {
     directory
 });
 
+/// Where the certificate of the server is.
+pub(super) fn certificates() -> &'static Path {
+    CERTIFICATES.path()
+}
+
 /// The configurations of both sides, which remember sessions.
 pub(super) struct Sides {
     pub client: Arc<ClientConfig>,
@@ -47,7 +53,7 @@ impl Sides {
 
     /// With sessions of the client in `store`.
     pub fn with_store(suite: SupportedCipherSuite, store: Arc<dyn ClientSessionStore>) -> Self {
-        let directory = CERTIFICATES.path();
+        let directory = certificates();
         let pem = |name: &str| CertificateDer::from_pem_file(directory.join(name)).unwrap();
         let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
         let mut provider = default_provider();
