@@ -136,12 +136,14 @@ impl Engine {
         }
     }
 
-    /// How many read tasks the engine has at present: as many as files need, or its share of the ranges
-    /// that the objects' server can have on the way. While most of the answers wait for memory, fewer
+    /// How many read tasks the engine has at present: as many as files need, or its share of the cold
+    /// reads that help, or of the ranges that the objects' server can have on the way. While most of the answers wait for memory, fewer
     /// suffice.
     fn wanted_tasks(&self) -> usize {
         let Job { depth, connections, engines, .. } = self.shared.job;
-        let connections = self.shared.stats.counters.connections().unwrap_or(connections);
+        let counters = &self.shared.stats.counters;
+        let connections = counters.connections().unwrap_or(connections);
+        let depth = depth.max(counters.cold_reads().at_a_time().div_ceil(engines.max(1)));
         let share = connections.div_ceil(engines.max(1));
         let moving = self.running.get() - self.waiting.get();
         depth.max(share.min((2 * moving).max(TASKS_MIN))).max(1)

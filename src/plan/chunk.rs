@@ -16,7 +16,7 @@ pub struct Chunk {
 pub struct ChunkSize {
     /// The greatest length, a multiple of every source's block.
     pub bytes_max: u64,
-    /// Whether the ranges of an object are as long as its server makes them best.
+    /// Whether reads are as long as the server or the file system makes them best.
     pub adapts: bool,
 }
 

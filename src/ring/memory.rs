@@ -73,12 +73,20 @@ impl Mapping {
 
     /// Maps `len` bytes of `file` from `offset`, a multiple of the page size, read-only.
     pub(crate) fn of_file_at(file: &File, offset: u64, len: usize) -> io::Result<Self> {
+        Self::of_file_by(MapFlags::MAP_PRIVATE, file, offset, len)
+    }
+
+    /// The same, where the file system permits a shared mapping: not if reads pass by the page cache.
+    pub(crate) fn of_cached_file_at(file: &File, offset: u64, len: usize) -> io::Result<Self> {
+        Self::of_file_by(MapFlags::MAP_SHARED, file, offset, len)
+    }
+
+    fn of_file_by(flags: MapFlags, file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
-        let (read, private) = (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE);
         // SAFETY: a new read-only mapping at an address of the kernel's choice aliases nothing in
         // this process. That other processes may change the file is stated where the mapped path
         // is documented (`ReadPath::Mapped`).
-        let base = unsafe { mmap(None, bytes, read, private, file, offset as i64) }?;
+        let base = unsafe { mmap(None, bytes, ProtFlags::PROT_READ, flags, file, offset as i64) }?;
         let mapping = Self { base, base_bytes: len, start: base.cast(), len };
         mapping.advise(0..len, MmapAdvise::MADV_HUGEPAGE).ok(); // best effort: file THP
         Ok(mapping)

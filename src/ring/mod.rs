@@ -49,6 +49,7 @@ mod slot;
 use crate::sync;
 pub use allocator::{Ring, RingUsage};
 pub(crate) use lending::copy_lent;
+pub(crate) use memory::HUGE_PAGE_BYTES;
 pub use memory::{Mapping, PAGE_BYTES};
 pub use slot::{FullSlot, Part, Slot, Window};
 

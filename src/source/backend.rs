@@ -5,7 +5,7 @@
 //! and its file until the kernel has finished. With io_uring they belong to the operation, which
 //! the runtime keeps even if the future is dropped; with `pread` they move to the blocking thread.
 
-use super::read_threads::ReadThreads;
+use super::read_threads::{ReadThreads, THREADS_MAX};
 use crate::ring::{Ring, Window};
 use io_uring::{cqueue, opcode, squeue, types};
 use std::cell::Cell;
@@ -117,7 +117,7 @@ impl Backend {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        self.inner.threads.run(work).await
+        self.inner.threads.run(THREADS_MAX, work).await
     }
 
     /// Reads once from `file` at `offset` into `window`'s unfilled part. Returns the number of bytes.
@@ -141,12 +141,30 @@ impl Backend {
     ) -> (io::Result<usize>, Window) {
         if self.kind() == BackendKind::Pread {
             let file = Arc::clone(file);
-            return pread(&self.inner.threads, file, window, offset, len_max).await;
+            let read = move || pread(&file, window, offset, len_max);
+            return self.inner.threads.run(THREADS_MAX, read).await;
         }
         let fd = file.as_raw_fd();
         let entry = self.entry(fd, &mut window, offset, len_max);
         let data = InFlight { window, _file: Arc::clone(file) };
         UnsubmittedOneshot::new(data, Complete, entry).submit().await
+    }
+
+    /// As [`read`](Self::read), on one of at most `threads_max` threads, after `before` has run there.
+    pub(super) async fn read_after(
+        &self,
+        before: impl FnOnce() + Send + 'static,
+        file: &Arc<File>,
+        window: Window,
+        offset: u64,
+        threads_max: usize,
+    ) -> (io::Result<usize>, Window) {
+        let file = Arc::clone(file);
+        let read = move || {
+            before();
+            pread(&file, window, offset, usize::MAX)
+        };
+        self.inner.threads.run(threads_max.max(THREADS_MAX), read).await
     }
 
     fn entry(&self, fd: RawFd, window: &mut Window, offset: u64, len_max: usize) -> squeue::Entry {
@@ -161,20 +179,16 @@ impl Backend {
     }
 }
 
-async fn pread(
-    threads: &ReadThreads,
-    file: Arc<File>,
+fn pread(
+    file: &File,
     mut window: Window,
     offset: u64,
     len_max: usize,
 ) -> (io::Result<usize>, Window) {
-    let read = move || {
-        let len = window.unfilled_len().min(len_max);
-        let into = &mut window.unfilled_mut()[..len];
-        let outcome = nix::sys::uio::pread(&file, into, offset as i64);
-        (outcome.map_err(io::Error::from), window)
-    };
-    threads.run(read).await
+    let len = window.unfilled_len().min(len_max);
+    let into = &mut window.unfilled_mut()[..len];
+    let outcome = nix::sys::uio::pread(file, into, offset as i64);
+    (outcome.map_err(io::Error::from), window)
 }
 
 /// The window and the file of a read, which the kernel may access until the read completes.

@@ -1,6 +1,7 @@
 //! The counters of a load's readers: retries, bytes read from the local file cache, and bytes of
 //! the load's memory that wait to be written to the cache.
 
+use super::file::ColdReads;
 use crate::sync::Mutex;
 use crate::timeline::Recorder;
 use std::collections::BTreeMap;
@@ -25,7 +26,9 @@ pub struct LoadCounters {
     warning: Mutex<Option<String>>,
     /// How many ranges the load's server can have on the way; 0 before it said so.
     connections: AtomicUsize,
+    /// Notified, too, when the number of cold reads changes.
     connections_changed: Notify,
+    cold_reads: ColdReads,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -55,7 +58,17 @@ impl LoadCounters {
         Some(self.connections.load(Ordering::Relaxed)).filter(|&connections| connections > 0)
     }
 
-    /// Resolves when the number of [`connections`](Self::connections) changes.
+    /// The reads of files that are not in the page cache and refuse direct I/O.
+    pub(crate) fn cold_reads(&self) -> &ColdReads {
+        &self.cold_reads
+    }
+
+    /// Wakes the engines after the number of cold reads has changed.
+    pub(crate) fn cold_reads_changed(&self) {
+        self.connections_changed.notify_waiters();
+    }
+
+    /// Resolves when the number of [`connections`](Self::connections) or of cold reads changes.
     pub(crate) fn connections_changed(&self) -> Notified<'_> {
         self.connections_changed.notified()
     }

@@ -1,8 +1,14 @@
 //! An engine's reader of a file, which chooses direct or buffered reads for each attempt.
+//!
+//! A file that refuses direct I/O and is not in the page cache is slow to read: the kernel reads ahead by
+//! 128 KiB only, each of which waits for the file system. Such *cold reads* are made by threads, which
+//! bring the bytes into the page cache in larger parts first ([`bring_in`]), and as many of them at a
+//! time as help ([`ColdReads`](super::file::ColdReads)).
 
 use super::backend::{Backend, BackendKind};
+use super::counters::LoadCounters;
 use super::file::OpenFile;
-use super::residency::resident_bytes;
+use super::residency::{bring_in, resident_bytes};
 use super::traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Via};
 use crate::options::ReadPath;
 use crate::ring::Window;
@@ -10,11 +16,15 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// A read goes through the page cache if the cache holds at least this many eighths of its bytes.
 /// Cached bytes are read two to three times as fast as from a disk of 2.5 GB/s; uncached bytes take
 /// twice as long through the cache as with direct reads. So nearly all of it has to be cached.
 const RESIDENT_EIGHTHS: u64 = 7;
+/// The shortest cold read: what the kernel reads ahead.
+const COLD_BYTES_MIN: u64 = 128 << 10;
 
 pub(super) struct FileReader {
     open: Arc<OpenFile>,
@@ -22,6 +32,15 @@ pub(super) struct FileReader {
     backend: Backend,
     path: ReadPath,
     direct_refused: Cell<bool>,
+    counters: Arc<LoadCounters>,
+}
+
+/// How one attempt reads.
+enum Path<'a> {
+    Direct(&'a Arc<File>),
+    Buffered,
+    /// Buffered, of a file that refuses direct I/O and is not in the page cache.
+    Cold,
 }
 
 impl FileReader {
@@ -29,37 +48,78 @@ impl FileReader {
     pub fn new(open: Arc<OpenFile>, block_bytes: usize, access: &Access) -> Self {
         let (backend, path) = (access.backend.clone(), access.path);
         let direct_refused = Cell::new(path != ReadPath::Buffered && open.direct().is_err());
-        Self { open, block_bytes, backend, path, direct_refused }
+        let counters = Arc::clone(&access.counters);
+        Self { open, block_bytes, backend, path, direct_refused, counters }
     }
 
-    /// The descriptor for direct reads, if this read should be direct.
+    /// Whether the file refuses direct reads.
+    fn is_refused(&self) -> bool {
+        self.direct_refused.get() || self.open.direct().is_err()
+    }
+
+    /// The descriptor for direct reads, if this read can be direct.
     fn direct(&self, window: &mut Window, offset: u64) -> Option<&Arc<File>> {
-        if self.direct_refused.get() || self.path == ReadPath::Buffered {
+        if self.path == ReadPath::Buffered || self.direct_refused.get() {
             return None;
         }
         let file = self.open.direct().ok()?;
         let len = window.unfilled_len() as u64;
         let mask = self.block_bytes as u64 - 1;
         let aligned = (offset | len | window.unfilled_ptr() as u64) & mask == 0;
-        (aligned && !self.is_resident(offset, len)).then_some(file)
+        aligned.then_some(file)
     }
 
-    fn is_resident(&self, offset: u64, len: u64) -> bool {
-        let len = len.min(self.open.identity.len_bytes.saturating_sub(offset));
-        self.path == ReadPath::Auto
-            && resident_bytes(&self.open.buffered, offset, len)
+    /// How to read the `len` bytes from `offset`, for which there may be a descriptor for direct reads.
+    fn choose<'a>(&self, direct: Option<&'a Arc<File>>, offset: u64, len: u64) -> Path<'a> {
+        let is_resident = || {
+            resident_bytes(&self.open.buffered, offset, len)
                 .is_ok_and(|resident| resident * 8 >= len * RESIDENT_EIGHTHS)
+        };
+        match direct {
+            Some(file) if self.path == ReadPath::Direct || !is_resident() => Path::Direct(file),
+            None if len >= COLD_BYTES_MIN && !is_resident() && self.is_refused() => Path::Cold,
+            _ => Path::Buffered,
+        }
+    }
+
+    /// Reads the `len` bytes from `offset` of a file that refuses direct I/O and is not in the page cache.
+    async fn read_cold(
+        &self,
+        window: Window,
+        offset: u64,
+        len: u64,
+    ) -> (io::Result<usize>, Window) {
+        let (file, reads) = (&self.open.buffered, self.counters.cold_reads());
+        self.open.is_cold.store(true, Ordering::Relaxed);
+        if reads.begin(Instant::now()) {
+            self.counters.cold_reads_changed();
+        }
+        let before = {
+            let file = Arc::clone(file);
+            move || bring_in(&file, offset, len)
+        };
+        let read = self.backend.read_after(before, file, window, offset, reads.at_a_time()).await;
+        if reads.end(read.0.as_ref().map_or(0, |&bytes| bytes), Instant::now()) {
+            self.counters.cold_reads_changed();
+        }
+        read
     }
 }
 
 impl Reader for FileReader {
     fn read_at(&self, mut window: Window, offset: u64) -> ReadFuture<'_> {
         Box::pin(async move {
-            let (file, via) = match self.direct(&mut window, offset) {
-                Some(file) => (file, Via::Direct),
-                None => (&self.open.buffered, Via::Buffered),
+            let left = self.open.identity.len_bytes.saturating_sub(offset);
+            let len = left.min(window.unfilled_len() as u64);
+            let direct = self.direct(&mut window, offset);
+            let buffered = &self.open.buffered;
+            let ((outcome, window), via) = match self.choose(direct, offset, len) {
+                Path::Direct(file) => (self.backend.read(file, window, offset).await, Via::Direct),
+                Path::Cold => (self.read_cold(window, offset, len).await, Via::Buffered),
+                Path::Buffered => {
+                    (self.backend.read(buffered, window, offset).await, Via::Buffered)
+                }
             };
-            let (outcome, window) = self.backend.read(file, window, offset).await;
             (outcome.map(|bytes| Attempt { bytes, via }), window)
         })
     }

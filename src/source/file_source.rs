@@ -20,14 +20,19 @@ use super::verify::{ChecksumVerifier, ExpectedSum, local_sums};
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::Location;
 use crate::options::PinBy;
-use crate::ring::{Mapping, PAGE_BYTES};
+use crate::ring::{HUGE_PAGE_BYTES, Mapping, PAGE_BYTES};
 use crate::sync::Mutex;
 use crate::sys;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+/// The length of reads of a file that is not in the page cache and refuses direct I/O: as much as one
+/// page fault brings in at least. Shorter ones than others, as many are made at a time.
+const COLD_READ_BYTES: u64 = HUGE_PAGE_BYTES as u64;
 
 /// A regular file on a local (or mounted) file system.
 #[derive(Debug)]
@@ -145,6 +150,11 @@ impl Source for FileSource {
 
     fn block_bytes(&self) -> usize {
         self.block_bytes
+    }
+
+    fn range_bytes(&self, _memory_bytes: u64, _left_bytes: u64) -> Option<u64> {
+        let open = self.open.lock().upgrade()?;
+        open.is_cold.load(Ordering::Relaxed).then_some(COLD_READ_BYTES)
     }
 
     fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! The threads of blocking reads of one engine.
 //!
-//! They are started as reads need them, up to [`THREADS_MAX`], and end with the engine. tokio's pool
+//! They are started as reads need them, up to a number that each read gives, and end with the engine. tokio's pool
 //! would do the same, but it panics where its first thread cannot be started; here the engine then
 //! makes the read itself.
 
@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// The maximum number of threads of an engine.
-const THREADS_MAX: usize = 16;
+/// The maximum number of threads of an engine, for reads that are fast.
+pub(super) const THREADS_MAX: usize = 16;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -37,26 +37,30 @@ struct QueueState {
 }
 
 impl ReadThreads {
-    /// Runs `read` on one of the threads.
+    /// Runs `read` on one of the threads, of which at most `threads_max` are started.
     ///
     /// # Panics
     /// When `read` panics.
-    pub async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        threads_max: usize,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move || {
             // The receiver is gone if the load was stopped.
             let _ = done.send(read());
         });
-        if let Some(job) = self.queue(job) {
+        if let Some(job) = self.queue(threads_max, job) {
             job();
         }
         result.await.unwrap_or_else(|_| panic!("a read panicked; this is a bug"))
     }
 
     /// Queues `job`; returns it if there is no thread to run it.
-    fn queue(&self, job: Job) -> Option<Job> {
+    fn queue(&self, threads_max: usize, job: Job) -> Option<Job> {
         let mut state = self.shared.state.lock();
-        if state.idle <= state.jobs.len() && state.threads < THREADS_MAX {
+        if state.idle <= state.jobs.len() && state.threads < threads_max {
             let shared = Arc::clone(&self.shared);
             match sys::spawn("ringload-read", move || shared.work()) {
                 Ok(_) => state.threads += 1,
@@ -109,7 +113,7 @@ mod tests {
         let barrier = Arc::new(std::sync::Barrier::new(2));
         let read = |number| {
             let barrier = Arc::clone(&barrier);
-            threads.run(move || {
+            threads.run(THREADS_MAX, move || {
                 barrier.wait();
                 number
             })
@@ -117,7 +121,7 @@ mod tests {
         let numbers = runtime.block_on(async { tokio::join!(read(1), read(2)) });
         assert_eq!(numbers, (1, 2));
         for number in 0..100 {
-            assert_eq!(runtime.block_on(threads.run(move || number)), number);
+            assert_eq!(runtime.block_on(threads.run(THREADS_MAX, move || number)), number);
         }
         assert!(threads.shared.state.lock().threads <= THREADS_MAX);
         drop(threads);

@@ -1,8 +1,10 @@
-//! The identity of a local file, and its open descriptors.
+//! The identity of a local file, its open descriptors, and the number of its reads at a time.
 
+mod cold_reads;
 mod identity;
 mod open;
 
+pub(crate) use cold_reads::ColdReads;
 pub(super) use identity::FileIdentity;
 pub use open::DirectFile;
 pub(super) use open::{OpenFile, SAFETENSORS};

@@ -7,6 +7,7 @@ use crate::sys::{open_nonblocking, open_regular};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// The files of sources, in messages.
@@ -21,6 +22,8 @@ pub(in crate::source) struct OpenFile {
     /// The descriptor for direct reads, opened at the first read. `Err` holds the reason why
     /// O_DIRECT is not used.
     direct: OnceLock<Result<Arc<File>, String>>,
+    /// Whether a read had to wait for a file system that refuses O_DIRECT.
+    pub is_cold: AtomicBool,
 }
 
 impl OpenFile {
@@ -32,7 +35,8 @@ impl OpenFile {
         let buffered = open_regular(path, SAFETENSORS)?;
         identity.check(&buffered, path)?;
         let (path, buffered) = (path.to_owned(), Arc::new(buffered));
-        Ok(Self { path, identity, buffered, direct: OnceLock::new() })
+        let (direct, is_cold) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { path, identity, buffered, direct, is_cold })
     }
 
     /// The descriptor for direct reads, opened at the first call.
