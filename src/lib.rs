@@ -66,9 +66,10 @@
 //! # Unsafe code
 //!
 //! It is denied for the whole crate, and allowed in `ring` (memory and who may access it),
-//! `source::backend` (io_uring operations), `device::cuda` (the driver's functions), `sys` (two
-//! system calls), `engine::borrowed` and `load::read_into` (memory of the caller), `tensor::dlpack`
-//! and `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from C).
+//! `source::backend` (io_uring operations), `device::cuda` (the driver's functions), `sys`
+//! (three system calls), `engine::borrowed` and `load::read_into` (memory of the caller),
+//! `tensor::dlpack` and `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from
+//! C).
 
 mod cache;
 #[cfg(feature = "capi")]

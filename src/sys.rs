@@ -1,13 +1,16 @@
-//! Opening files and starting threads safely, the limits of control groups, and two system calls that
-//! have no safe wrapper yet: `cachestat(2)` and `statx(2)` for the direct-I/O alignment of a file.
+//! Opening files and starting threads safely, the limits of control groups, and system calls that have
+//! no safe wrapper yet: `cachestat(2)`, `statx(2)` for the direct-I/O alignment of a file, and
+//! `setsockopt(2)` for the low-water mark of a socket.
 
 mod cgroup;
+mod low_water;
 mod open;
 mod output;
 mod system_memory;
 mod threads;
 
 pub use cgroup::cgroup_memory;
+pub(crate) use low_water::set_receive_low_water;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 pub use open::check_named;
 pub(crate) use open::open_nonblocking;

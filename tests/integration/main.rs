@@ -8,6 +8,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(unsafe_code)]
+#[path = "../support/no_uring.rs"]
+mod no_uring;
 mod source_tree;
 
 mod cache;
@@ -22,6 +25,7 @@ mod kernels;
 mod layers;
 mod lending_model;
 mod lent_memory;
+mod low_water;
 mod manifests;
 mod messages;
 mod public_api;

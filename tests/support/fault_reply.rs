@@ -48,6 +48,8 @@ pub struct Reply {
     gate: Option<Arc<AtomicBool>>,
     /// After every so many bytes of head and body, so long a pause.
     drip: Option<(usize, Duration)>,
+    /// How many bytes of head and body each are sent without such pauses.
+    fast: usize,
     /// After so many bytes of the body (negative: before the end of the head).
     cut: Option<isize>,
     end: End,
@@ -67,6 +69,7 @@ impl Reply {
             before_body: Duration::ZERO,
             gate: None,
             drip: None,
+            fast: 0,
             cut: None,
             end: End::Keep,
             endless: false,
@@ -156,6 +159,11 @@ impl Reply {
         Self { drip: Some((bytes, pause)), ..self }
     }
 
+    /// The same, from byte `start` of the body on.
+    pub fn dripping_from(self, start: usize, bytes: usize, pause: Duration) -> Self {
+        Self { fast: start, ..self.dripping(bytes, pause) }
+    }
+
     /// Repeats the body (of raw bytes: those) for ever.
     pub fn endless(self) -> Self {
         Self { endless: true, ..self }
@@ -238,7 +246,9 @@ impl Reply {
         let Some((most, pause)) = self.drip else {
             return wire.write(bytes).await;
         };
-        for piece in bytes.chunks(most) {
+        let (fast, slow) = bytes.split_at(self.fast.min(bytes.len()));
+        wire.write(fast).await?;
+        for piece in slow.chunks(most) {
             wire.write(piece).await?;
             sleep(pause).await;
         }

@@ -21,7 +21,7 @@ use hyper::client::conn::http1::Connection;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -158,6 +158,17 @@ impl Body {
             Body::Raw(raw) if !raw.early.is_empty() && !into.is_empty() => {
                 Some(raw.take_early(into))
             }
+            _ => None,
+        }
+    }
+
+    /// The socket, if the rest of the body is exactly the bytes on it.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Body::Raw(raw) if raw.early.is_empty() => match &raw.stream {
+                Some(Stream::Http(socket)) => socket.inner().fd(),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -12,7 +12,7 @@
 //! pool           idle connections
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
-//! open_files     what ulimit -n permits
+//! low_water      wakes the reader of a body rarely    open_files   what ulimit -n permits
 //! sent_secrets   removes the secrets of a request from what the server answers
 //! ```
 //!
@@ -29,6 +29,7 @@ mod control;
 mod error_body;
 mod error_response;
 mod hedging;
+mod low_water;
 mod open_files;
 mod policy;
 mod pool;
@@ -50,6 +51,7 @@ pub(crate) use client::Client;
 pub(crate) use concurrency::{CONNECTIONS_MAX, Permit};
 pub(crate) use error_body::ErrorBody;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
+pub(crate) use low_water::LowWaterMark;
 pub(crate) use open_files::connections_allowed;
 pub(crate) use policy::RequestPolicy;
 pub(crate) use pool::ServerOrigin;

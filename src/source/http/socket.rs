@@ -53,6 +53,11 @@ impl Socket {
     }
 
     /// The connection.
+    pub fn inner(&self) -> &Movable {
+        self.0.inner().get_ref()
+    }
+
+    /// The connection.
     pub fn inner_mut(&mut self) -> &mut Movable {
         self.0.inner_mut().get_mut()
     }

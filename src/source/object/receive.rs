@@ -7,8 +7,10 @@
 //! - *By the runtime*, with TLS, for chunked bodies, and without io_uring: waits until the socket is
 //!   readable, then reads.
 //!
-//! CPU seconds per GB over loopback, bare sockets, 16 connections, medians of 3: readable-then-recv
-//! 0.31, io_uring 0.24.
+//! In both ways the socket has a low-water mark ([`LowWaterMark`]), so that one read gets much.
+//!
+//! CPU seconds per GB over loopback, 16 connections, one core, medians of 3: io_uring 0.29, with the
+//! mark 0.19; by the runtime 0.25, with the mark 0.21. Bare sockets with a mark need 0.15 to 0.17.
 
 use super::body_writer::BodyWriter;
 use crate::error::errno::{ErrnoAction, action};
@@ -16,13 +18,13 @@ use crate::options::RetryLimits;
 use crate::ring::Window;
 use crate::source::backend::{Backend, BackendKind};
 use crate::source::http::{
-    AttemptError, Attempted, Body, ServerOrigin, StallTimeout, TransportError,
+    AttemptError, Attempted, Body, LowWaterMark, ServerOrigin, StallTimeout, TransportError,
 };
 use crate::source::stop::{Stop, stopped};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -146,16 +148,24 @@ impl<S: SocketReader> Receiver<'_, S> {
         mut writer: BodyWriter,
     ) -> (Attempted<()>, BodyWriter) {
         let mut stall = StallTimeout::new(self.limits, writer.written());
+        let mut mark = LowWaterMark::new(self.limits);
         while writer.left() > 0 {
             let (written, left) = (writer.written(), writer.left());
+            mark.set(socket.as_fd(), left);
             let (read, given_up);
             (read, given_up, writer.window) = {
                 let mut reading = pin!(self.sockets.read(socket, writer.window, left));
-                let given_up = tokio::select! {
-                    biased;
-                    (read, window) = reading.as_mut() => Err((read, window)),
-                    () = stall.expired(written) => Ok(self.broken("stalled").into()),
-                    () = self.stop.stopped() => Ok(stopped().into()),
+                let given_up = loop {
+                    break tokio::select! {
+                        biased;
+                        (read, window) = reading.as_mut() => Err((read, window)),
+                        () = mark.overdue() => {
+                            mark.remove(socket.as_fd());
+                            continue;
+                        }
+                        () = stall.expired(written) => Ok(self.broken("stalled").into()),
+                        () = self.stop.stopped() => Ok(stopped().into()),
+                    };
                 };
                 match given_up {
                     Err((read, window)) => (read, None, window),
@@ -167,26 +177,38 @@ impl<S: SocketReader> Receiver<'_, S> {
                     }
                 }
             };
+            mark.arrived(*read.as_ref().unwrap_or(&0));
             let recorded = self.record(read, &mut writer);
             if let Some(failure) = given_up.or(recorded.err()) {
                 return (Err(failure), writer);
             }
         }
+        mark.remove(socket.as_fd());
         (Ok(()), writer)
     }
 
     async fn by_runtime(&self, body: &mut Body, writer: &mut BodyWriter) -> Attempted<()> {
         let mut stall = StallTimeout::new(self.limits, writer.written());
+        let mut mark = LowWaterMark::new(self.limits);
         while writer.left() > 0 {
-            let written = writer.written();
-            let read = tokio::select! {
-                biased;
-                read = body.read(writer.next(PIECE_BYTES)) => read,
-                () = stall.expired(written) => return Err(self.broken("stalled").into()),
-                () = self.stop.stopped() => return Err(stopped().into()),
+            let (written, left) = (writer.written(), writer.left());
+            body.socket().iter().for_each(|socket| mark.set(*socket, left));
+            let read = loop {
+                break tokio::select! {
+                    biased;
+                    read = body.read(writer.next(PIECE_BYTES)) => read,
+                    () = mark.overdue() => {
+                        body.socket().iter().for_each(|socket| mark.remove(*socket));
+                        continue;
+                    }
+                    () = stall.expired(written) => return Err(self.broken("stalled").into()),
+                    () = self.stop.stopped() => return Err(stopped().into()),
+                };
             };
+            mark.arrived(*read.as_ref().unwrap_or(&0));
             self.record(read, writer)?;
         }
+        body.socket().iter().for_each(|socket| mark.remove(*socket));
         Ok(())
     }
 
