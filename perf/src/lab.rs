@@ -27,7 +27,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// A tensor of the large checkpoint, as in a layer of a model of about a billion parameters.
-const TENSOR_BYTES: usize = 14 << 20;
+pub const TENSOR_BYTES: usize = 14 << 20;
 
 /// One measuring session.
 pub struct Lab {

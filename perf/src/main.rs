@@ -24,6 +24,7 @@ mod files;
 mod lab;
 mod limit;
 mod measured;
+mod mount;
 mod nginx;
 mod noise;
 mod peers;
@@ -67,6 +68,9 @@ enum Command {
     /// Run an emulated object store until this process is killed (started by a session)
     #[command(hide = true)]
     Store(store::Args),
+    /// Serve a slow FUSE mount until it is unmounted (started by a session)
+    #[command(hide = true)]
+    Mount(mount::Args),
     /// Measure one limit in this process (started by a session)
     #[command(hide = true, subcommand)]
     Limit(limit::Limit),
@@ -83,6 +87,7 @@ fn main() -> Result<()> {
         Some(Command::Figures(args)) => figures::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Store(args)) => store::run(args),
+        Some(Command::Mount(args)) => mount::run(&args),
         Some(Command::Limit(limit)) => limit::run(limit),
     }
 }

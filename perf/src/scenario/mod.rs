@@ -4,6 +4,7 @@ mod adapter;
 mod cache;
 mod device;
 mod engine;
+mod fuse;
 mod local;
 mod memory;
 mod python;
@@ -58,6 +59,7 @@ pub const ALL: &[Scenario] = &[
     scenario("https", "The same over TLS", &[&peers::OBJECT_STORE], remote::https),
     scenario("s3", "S3 over loopback", remote::S3_PEERS, remote::s3),
     scenario("store", "An emulated object store, slow and far away", store::PEERS, store::run),
+    scenario("fuse", "A slow FUSE mount, with and without direct I/O", fuse::PEERS, fuse::run),
     scenario("verify", "The cost of checksums", &[], remote::verify),
     scenario("remote-memory", "Peak memory of loads over the network", &[], remote::memory),
     scenario("cache", "The local file cache: first and second load", &[], cache::run),
