@@ -139,3 +139,24 @@ fn fewer_connections_are_used_under_a_limit_of_open_files() {
     assert!(finished.status.success(), "{finished:#?}");
     assert!(finished.stdout.contains("ulimit -n permits 192 of 512"), "{finished:#?}");
 }
+
+/// Files that a program opens meanwhile were not counted: the load failed, as no connection could be
+/// opened.
+#[test]
+fn fewer_connections_are_used_when_the_process_has_too_many_files() {
+    let model = Model::new(&[300_000; 40]);
+    let late = Duration::from_millis(100);
+    let server = model.serve(move |_, request| request.right().after(late));
+    let mut command = Command::new("bash");
+    // Of the 192 connections that the limit permits, about 100 can be opened.
+    let script =
+        "for _ in {1..140}; do exec {file}</dev/null; done; ulimit -n 256; exec \"$0\" \"$@\"";
+    command.args(["-c", script]).arg(ringload().get_program());
+    command.args(["load", &server.url(), "--connections", "512", "--read-size", "16KiB"]);
+    let finished = run(&mut command);
+    assert!(finished.status.success(), "{finished:#?}");
+    let warnings = finished.stderr.matches("too many open files").count();
+    assert_eq!(warnings, 1, "{finished:#?}");
+    let connections: HashSet<_> = server.seen().iter().map(|request| request.connection).collect();
+    assert!((30..130).contains(&connections.len()), "{}", connections.len());
+}

@@ -25,6 +25,11 @@ pub(crate) enum AttemptError {
 }
 
 impl AttemptError {
+    /// Whether there was no file for another connection.
+    pub fn is_out_of_files(&self) -> bool {
+        matches!(self, Self::Transport(error) if error.reason == OUT_OF_FILES)
+    }
+
     /// A connection to `origin` that could not be made. A file of certificates that cannot be used is
     /// no fault of the server, and is not retried.
     pub fn connecting(origin: &ServerOrigin, cause: BoxError) -> Self {
@@ -50,6 +55,9 @@ pub(crate) struct TransportError {
     /// The most attempts, if fewer than the limits allow: success is unlikely.
     pub attempts_max: Option<u32>,
 }
+
+/// The reason of a connection for which there was no file.
+const OUT_OF_FILES: &str = "too many open files";
 
 /// The most attempts to connect to a server that does not accept connections.
 const CONNECTS_MAX: u32 = 4;
@@ -97,6 +105,12 @@ impl TransportError {
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented
             );
             (untrusted(origin, tls), !is_certificate)
+        } else if is_out_of_files(&*cause) {
+            let sentence = format!(
+                "no connection to {origin}: {cause}; raise ulimit -n, or open fewer files at a time"
+            );
+            let error = Self::transient(OUT_OF_FILES, sentence);
+            return Self { cause: Some(cause), ..error };
         } else {
             let sentence =
                 format!("no connection to {origin}: {cause}; check that the server runs");
@@ -118,6 +132,12 @@ fn untrusted(origin: &ServerOrigin, error: &rustls::Error) -> String {
         }
         other => format!("no TLS with {origin}: {other}"),
     }
+}
+
+/// Whether this process, or the system, has too many open files for another socket.
+fn is_out_of_files(cause: &(dyn StdError + 'static)) -> bool {
+    let number = find::<io::Error>(cause).and_then(io::Error::raw_os_error);
+    matches!(number, Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// The first error of type `T` among `error` and its causes, also inside of I/O errors.

@@ -102,6 +102,7 @@ struct LimitState {
     /// Windows count from here on.
     counts_from: Instant,
     throttled: Option<Instant>,
+    short_of_files: bool,
     /// How many times longer ranges are because the server asked for fewer requests.
     longer: u64,
 }
@@ -151,6 +152,7 @@ impl ConcurrencyLimit {
             crowded_windows: 0,
             counts_from: now,
             throttled: None,
+            short_of_files: false,
             longer: 1,
         };
         Arc::new(Self { state: Mutex::new(state), released: Notify::new() })
@@ -393,5 +395,6 @@ impl Drop for Permit {
     }
 }
 
+mod shortage;
 #[cfg(test)]
 mod tests;

@@ -151,6 +151,12 @@ impl Object {
         failure: AttemptError,
     ) -> Result<()> {
         let server = self.server()?;
+        if failure.is_out_of_files()
+            && let Some(limit) = server.concurrency.out_of_files()
+        {
+            context.counters.set_connections(limit);
+            return Ok(());
+        }
         let backoff = retry.after(failure, &*self.store, &server)?;
         if backoff.throttled {
             server.concurrency.throttled();
