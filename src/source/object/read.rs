@@ -23,15 +23,35 @@ use super::remote_object::{Object, ReadContext, RequestedRange};
 use crate::error::Result;
 use crate::source::http::{
     AttemptError, Attempted, PausedRetry, Permit, RetryState, ServerResponse, ServerState,
+    TransportError,
 };
+use crate::source::stop::Stop;
 use crate::source::traits::RangeAnswer;
 use std::any::Any;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// A failed attempt counts as progress if at least this many bytes arrived.
 const PROGRESS_BYTES: usize = 256 << 10;
+
+/// The reason for requesting the rest of a body that lags behind others.
+const LAGGING: &str = "slow";
+/// How often the rest of a range is requested because a body lags.
+const LAGGED_MAX: u32 = 3;
+/// How often a body is looked at before it is known what bodies usually deliver.
+const UNKNOWN_PACE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How a body is received.
+#[derive(Debug, Clone, Copy)]
+struct Reception {
+    /// Whether its answer has waited for memory.
+    has_waited: bool,
+    /// Whether it is given up when it lags behind others.
+    may_lag: bool,
+}
 
 /// The beginning of the response to a request of a range. Its body was not read yet.
 pub(super) struct Answer {
@@ -108,6 +128,7 @@ impl Object {
                 (retry, Some(begun), waited)
             }
         };
+        let mut lagged = 0;
         while writer.left() > 0 {
             let before = writer.written();
             let range = RequestedRange { offset: start + before as u64, len: writer.left() as u64 };
@@ -119,15 +140,23 @@ impl Object {
             let outcome = match beginning {
                 Ok(begun) => {
                     let outcome;
-                    (outcome, writer) = self.receive(context, begun, writer, has_waited).await;
+                    let how = Reception { has_waited, may_lag: lagged < LAGGED_MAX };
+                    (outcome, writer) = self.receive(context, begun, writer, how).await;
                     outcome
                 }
                 Err(failure) => Err(failure),
             };
             let Err(failure) = outcome else { continue };
-            if has_waited && matches!(failure, AttemptError::Transport(_)) {
-                counters.retry("closed while it waited");
-                continue;
+            if let AttemptError::Transport(error) = &failure {
+                if error.reason == LAGGING {
+                    lagged += 1;
+                    counters.retry(LAGGING);
+                    continue;
+                }
+                if has_waited {
+                    counters.retry("closed while it waited");
+                    continue;
+                }
             }
             if writer.written() - before >= PROGRESS_BYTES {
                 retry.progressed();
@@ -187,26 +216,75 @@ impl Object {
         context: &ReadContext<'_, S>,
         begun: Begun,
         writer: BodyWriter,
-        has_waited: bool,
+        how: Reception,
     ) -> (Attempted<()>, BodyWriter) {
         let Begun { mut answered, server, mut permit } = begun;
         permit.resume();
         let (limits, origin) = (&self.client.options.retries, &answered.origin);
         // What arrived while the answer waited is received at once: that says nothing about the network.
-        let arriving = (!has_waited).then(|| server.concurrency.arriving());
+        let arriving = (!how.has_waited).then(|| server.concurrency.arriving());
+        let (body, len, received) =
+            (server.hedging.body(), writer.left() as u64, AtomicU64::new(0));
         let progress = |bytes| {
+            received.fetch_add(bytes, Ordering::Relaxed);
             let changed = arriving.as_ref().and_then(|arriving| arriving.received(bytes));
             if let Some(connections) = changed {
                 context.counters.set_connections(connections);
             }
         };
-        let (sockets, stop, progress) = (context.sockets, context.stop, &progress);
+        let (sockets, stop, progress) = (context.sockets, &Stop::default(), &progress);
         let receiver = Receiver { sockets, stop, limits, origin, progress };
-        let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
+        let left = || len - received.load(Ordering::Relaxed);
+        let (outcome, writer) = {
+            let mut receiving = pin!(receiver.receive(answered.response.body_mut(), writer));
+            let lags = tokio::select! {
+                biased;
+                done = receiving.as_mut() => Err(done),
+                () = lags(&server, left), if how.may_lag => Ok(true),
+                () = context.stop.stopped() => Ok(false),
+            };
+            match lags {
+                Err(done) => done,
+                Ok(lags) => {
+                    stop.set();
+                    let (outcome, writer) = receiving.await;
+                    let lagging = outcome.map_err(|failure| match lags {
+                        true => TransportError::transient(LAGGING, "").into(),
+                        false => failure,
+                    });
+                    (lagging, writer)
+                }
+            }
+        };
         if outcome.is_ok() {
+            if !how.has_waited {
+                body.arrived(len);
+            }
             server.succeeded();
             answered.keep_connection(&self.client);
         }
         (outcome, writer)
+    }
+}
+
+/// Completes when the body of which `left` bytes are missing lags behind others, and may be requested
+/// again.
+async fn lags(server: &ServerState, left: impl Fn() -> u64) {
+    let mut silent_since = None;
+    loop {
+        let (before, pace) = (left(), server.hedging.usual_pace());
+        sleep(pace.map_or(UNKNOWN_PACE_INTERVAL, |pace| pace.period())).await;
+        let (Some(pace), left) = (pace, left()) else { continue };
+        if before > left {
+            silent_since = None;
+        }
+        if !pace.lags(before - left, left) {
+            continue;
+        }
+        let (since, others) = *silent_since.get_or_insert((Instant::now() - pace.period(), pace));
+        let has_stopped = pace.is_silent(since.elapsed()) && !others.is_pause(&pace);
+        if server.hedging.try_hedge() || has_stopped && server.take_retry() {
+            return;
+        }
     }
 }

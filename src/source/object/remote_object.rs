@@ -27,10 +27,14 @@ use http::{StatusCode, Uri};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How often a changed object is requested again, to see whether several servers have copies of it.
 const COPY_REQUESTS: usize = 3;
+
+/// How often a request without a response is checked for being late.
+const LATE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The state with which ranges are read.
 pub(super) struct ReadContext<'a, S> {
@@ -176,24 +180,43 @@ impl Object {
         range: RequestedRange,
     ) -> Attempted<ServerResponse> {
         let began = Instant::now();
-        let mut first = pin!(self.request(range));
-        let answered = match server.hedging.late_after() {
-            None => first.await?,
-            Some(late) => loop {
-                tokio::select! {
-                    biased;
-                    answered = first.as_mut() => break answered?,
-                    // Other responses may have filled the budget when it is tried again.
-                    () = sleep(late) => if server.hedging.try_hedge() {
-                        context.counters.retry("hedged");
-                        let second = pin!(self.request(range));
-                        break first_success(first, second).await?;
-                    }
-                }
-            },
-        };
+        let answered = self.hedged(context, server, range).await?;
         server.hedging.record(began.elapsed());
         Ok(answered)
+    }
+
+    async fn hedged<S>(
+        &self,
+        context: &ReadContext<'_, S>,
+        server: &ServerState,
+        range: RequestedRange,
+    ) -> Attempted<ServerResponse> {
+        let began = Instant::now();
+        let mut first = pin!(self.request(range));
+        loop {
+            // Other responses may tell meanwhile what is late, or fill the budget.
+            let late = server.hedging.late_after();
+            let left = late.map(|late| late.saturating_sub(began.elapsed()));
+            tokio::select! {
+                biased;
+                answered = first.as_mut() => return answered,
+                () = sleep(left.unwrap_or_default().max(LATE_CHECK_INTERVAL)) => {}
+            }
+            let Some(late) = late.filter(|&late| began.elapsed() >= late) else { continue };
+            if server.hedging.try_hedge() {
+                context.counters.retry("hedged");
+                let second = Box::pin(async {
+                    let began = Instant::now();
+                    // This response may be late, too.
+                    let answered = self.hedged(context, server, range).await;
+                    if answered.is_ok() && began.elapsed() < late {
+                        server.hedging.helped();
+                    }
+                    answered
+                });
+                return first_success(first, second).await;
+            }
+        }
     }
 
     /// Requests a range and checks the head of the response.
@@ -291,9 +314,9 @@ impl Object {
 }
 
 /// The first success of the two, or the failure of the second to fail.
-async fn first_success<T, F: Future<Output = Attempted<T>>>(
-    mut a: Pin<&mut F>,
-    mut b: Pin<&mut F>,
+async fn first_success<T>(
+    mut a: Pin<&mut impl Future<Output = Attempted<T>>>,
+    mut b: Pin<Box<impl Future<Output = Attempted<T>>>>,
 ) -> Attempted<T> {
     tokio::select! {
         answer = a.as_mut() => match answer {

@@ -4,7 +4,6 @@
 //! both ends and every 16th between, another 16th each time.
 
 use super::*;
-use crate::fault_server::End;
 use crate::source::http::ServerOrigin;
 use crate::test_files::Random;
 

@@ -7,7 +7,7 @@ use super::body_writer::BodyWriter;
 use super::receive::NoSocketReader;
 use super::remote_object::{Object, ReadContext};
 use crate::error::{ErrorKind, Result};
-use crate::fault_server::{FaultServer, Reply, Request};
+use crate::fault_server::{End, FaultServer, Reply, Request};
 use crate::location::Location;
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
@@ -171,4 +171,68 @@ async fn a_late_response_is_hedged_as_soon_as_the_budget_permits() {
     let (took, ()) = tokio::join!(late, others);
     assert!(took.unwrap() < Duration::from_secs(15));
     assert!(rig.counters.counts().into_keys().eq(["hedged"]), "{:?}", rig.counters.counts());
+}
+
+/// The second request was waited for however late it was.
+#[tokio::test(start_paused = true)]
+async fn a_repeated_request_that_is_late_too_is_repeated() {
+    const QUICK: usize = 40; // enough for the budget of two
+    let rig = Rig::open(vec![1; 1000], move |number, request| match number {
+        QUICK | 41 => request.right().after(Duration::from_secs(15)),
+        _ => request.right(),
+    });
+    let rig = rig.await;
+    for _ in 0..QUICK {
+        rig.read(0, 1000).await.unwrap();
+    }
+    let began = Instant::now();
+    rig.read(0, 1000).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(rig.counters.counts(), [("hedged", 2)].into());
+}
+
+/// Of a body that had stopped, the rest was requested after 10 s, however fast others were.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_lags_behind_others_is_requested_elsewhere_from_where_it_stopped() {
+    // With a budget for it, and with too few responses for a budget: soon, and after a second.
+    for (quick, most) in [(30, Duration::from_millis(900)), (16, Duration::from_secs(3))] {
+        let bytes: Vec<_> = (0..=255).cycle().take(100_000).collect();
+        let rig = Rig::open(bytes.clone(), move |number, request| match number {
+            it if it == quick => request.right().cut(70_000, End::Hang),
+            _ => request.right(),
+        });
+        let rig = rig.await;
+        for _ in 0..quick {
+            rig.read(0, 100_000).await.unwrap();
+        }
+        let began = Instant::now();
+        assert!(rig.read(0, 100_000).await.unwrap() == bytes);
+        assert!(began.elapsed() < most, "{:?}", began.elapsed());
+        assert_eq!(rig.counters.counts(), [("slow", 1)].into());
+        let seen = rig.server.seen();
+        let [stopped, rest] = &seen[seen.len() - 2..] else { panic!() };
+        assert_eq!(rest.range(), Some((70_000, 99_999)));
+        assert_ne!(rest.connection, stopped.connection);
+    }
+}
+
+/// A body that lags time and again is left to the timeout in the end.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_always_stops_is_given_up_in_bounded_time() {
+    let rig = Rig::open(vec![1; 100_000], move |number, request| match number {
+        ..30 => request.right(),
+        _ => request.right().cut(0, End::Hang),
+    });
+    let rig = rig.await;
+    for _ in 0..30 {
+        rig.read(0, 100_000).await.unwrap();
+    }
+    let began = Instant::now();
+    let error = rig.read(0, 100_000).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    let limits = rig.object.client.options.retries;
+    let most = limits.total + limits.first_byte + limits.stalled;
+    assert!(began.elapsed() < most, "{:?}", began.elapsed());
+    let counts = rig.counters.counts();
+    assert_eq!((counts["slow"], counts["stalled"]), (3, u64::from(limits.attempts) - 1));
 }
