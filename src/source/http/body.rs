@@ -162,12 +162,14 @@ impl Body {
         }
     }
 
-    /// The socket, if the rest of the body is exactly the bytes on it.
-    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+    /// The socket, and how many bytes come from it at least before `left` more bytes of the body are
+    /// there; if the rest of the body is the bytes on the socket, in records of TLS or as they are.
+    pub fn socket(&self, left: usize) -> Option<(BorrowedFd<'_>, usize)> {
         match self {
-            Body::Raw(raw) if raw.early.is_empty() => match &raw.stream {
-                Some(Stream::Http(socket)) => socket.inner().fd(),
-                _ => None,
+            Body::Raw(raw) if raw.early.is_empty() => match raw.stream.as_ref()? {
+                Stream::Http(socket) => Some((socket.inner().fd()?, left)),
+                Stream::Https(tls) => Some((tls.fd()?, tls.to_come(left))),
+                Stream::Rustls(_) => None,
             },
             _ => None,
         }

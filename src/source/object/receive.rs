@@ -192,13 +192,15 @@ impl<S: SocketReader> Receiver<'_, S> {
         let mut mark = LowWaterMark::new(self.limits);
         while writer.left() > 0 {
             let (written, left) = (writer.written(), writer.left());
-            body.socket().iter().for_each(|socket| mark.set(*socket, left));
+            if let Some((socket, to_come)) = body.socket(left) {
+                mark.set(socket, to_come);
+            }
             let read = loop {
                 break tokio::select! {
                     biased;
                     read = body.read(writer.next(PIECE_BYTES)) => read,
                     () = mark.overdue() => {
-                        body.socket().iter().for_each(|socket| mark.remove(*socket));
+                        body.socket(left).iter().for_each(|(socket, _)| mark.remove(*socket));
                         continue;
                     }
                     () = stall.expired(written) => return Err(self.broken("stalled").into()),
@@ -208,7 +210,7 @@ impl<S: SocketReader> Receiver<'_, S> {
             mark.arrived(*read.as_ref().unwrap_or(&0));
             self.record(read, writer)?;
         }
-        body.socket().iter().for_each(|socket| mark.remove(*socket));
+        body.socket(0).iter().for_each(|(socket, _)| mark.remove(*socket));
         Ok(())
     }
 

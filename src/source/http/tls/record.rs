@@ -33,6 +33,11 @@ impl Version {
         }
     }
 
+    /// The least bytes of a record in addition to its content.
+    pub fn record_overhead_bytes(self) -> usize {
+        HEADER_BYTES + self.payload_bytes().0
+    }
+
     /// The least and the most bytes of a payload. The plaintext of TLS 1.3 ends with a type, and with
     /// padding.
     fn payload_bytes(self) -> (usize, usize) {

@@ -120,6 +120,12 @@ impl Session {
         !matches!(Record::first(self.version, input), Ok(None))
     }
 
+    /// The least bytes of records that bring `content` bytes in addition to those that had no room.
+    pub fn sealed_bytes_min(&self, content: usize) -> usize {
+        let content = content.saturating_sub(self.plain.len() - self.plain_read);
+        content + content.div_ceil(CONTENT_BYTES_MAX) * self.version.record_overhead_bytes()
+    }
+
     /// Opens the records at the beginning of `input` until `into` is full, no complete record is left
     /// or the session has ended. Content beyond `into` is left for [`take_plain`](Self::take_plain).
     pub fn receive(&mut self, input: &[u8], into: &mut [u8]) -> Received {

@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -64,6 +64,16 @@ impl TlsStream {
     /// The connection below.
     pub fn socket_mut(&mut self) -> &mut Movable {
         &mut self.socket
+    }
+
+    /// The descriptor, if the connection was not lost.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.fd()
+    }
+
+    /// How many bytes come from the socket at least before `content` more bytes of content are there.
+    pub fn to_come(&self, content: usize) -> usize {
+        self.session.sealed_bytes_min(content).saturating_sub(self.carry.len())
     }
 
     /// Reads as much as one read of the socket brings into `into`, which is not empty; waits if nothing
