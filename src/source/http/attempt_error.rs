@@ -1,6 +1,7 @@
 //! The ways in which an attempt of a request can fail.
 
-use super::connect::{BoxError, ProxyFailure, Unresolved};
+use super::addresses::Unresolved;
+use super::connect::{BoxError, ProxyFailure};
 use super::error_response::ErrorResponse;
 use super::pool::ServerOrigin;
 use crate::error::{Error, ErrorKind};

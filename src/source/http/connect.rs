@@ -1,23 +1,19 @@
 //! Makes connections: resolves the name, connects to an address, goes through proxies, sets up TLS.
 //!
-//! The addresses of a name are kept for [`ADDRESSES_FRESH`] and used in turn, so that the connections
-//! of a load are spread over all machines behind the name. If an address does not answer, the next
-//! one is tried.
+//! If an address does not answer, the next one is tried.
 
+use super::addresses::Names;
 use super::secure::SecureConnector;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::tls;
 use crate::options::RemoteOptions;
 use crate::sync::Mutex;
-use crate::sys::on_own_thread;
 use http::Uri;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 #[cfg(feature = "s3")]
 use std::path::Path;
 use std::path::PathBuf;
@@ -26,11 +22,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tower_service::Service;
-
-/// How long the addresses of a name are used before it is resolved again.
-const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 
 /// How long one address of several may take before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -247,23 +240,7 @@ impl ProxyFailure {
 struct TcpConnector {
     /// Whether rustls serves the connections.
     below_rustls: bool,
-    names: Arc<Mutex<HashMap<String, Addresses>>>,
-}
-
-struct Addresses {
-    all: Vec<SocketAddr>,
-    next: usize,
-    since: Instant,
-}
-
-impl Addresses {
-    /// All addresses, beginning with the one after the last that was used.
-    fn rotated(&mut self) -> Vec<SocketAddr> {
-        let mut all = self.all.clone();
-        self.next = self.next.wrapping_add(1);
-        all.rotate_left(self.next % self.all.len().max(1));
-        all
-    }
+    names: Arc<Names>,
 }
 
 impl Service<Uri> for TcpConnector {
@@ -288,9 +265,10 @@ impl Service<Uri> for TcpConnector {
 
 impl TcpConnector {
     async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses = self.addresses(host, port).await?;
+        let name = self.names.of(host, port);
+        let addresses = name.addresses().await?;
         let mut last = None;
-        for (tried, address) in addresses.iter().enumerate() {
+        for (tried, &address) in addresses.iter().enumerate() {
             // Only the caller limits the time for the last address.
             let connecting = TcpStream::connect(address);
             let outcome = match tried + 1 < addresses.len() {
@@ -299,48 +277,13 @@ impl TcpConnector {
                     .unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late))),
                 false => connecting.await,
             };
+            name.record(address, outcome.is_ok());
             match outcome {
                 Ok(stream) => return Ok(stream),
                 Err(refusal) => last = Some(refusal),
             }
         }
-        self.names.lock().remove(&format!("{host}:{port}"));
-        Err(last.unwrap_or_else(|| io::Error::other(Unresolved("it has no address".to_owned()))))
-    }
-
-    /// All addresses of `host`, each time beginning with the next one. An address needs no thread to
-    /// resolve it, during which a paused clock of a test would go on.
-    async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(address) = host.parse() {
-            return Ok(vec![SocketAddr::new(address, port)]);
-        }
-        let key = format!("{host}:{port}");
-        let is_fresh = |known: &Addresses| known.since.elapsed() <= ADDRESSES_FRESH;
-        if let Some(known) = self.names.lock().get_mut(&key).filter(|known| is_fresh(known)) {
-            return Ok(known.rotated());
-        }
-        let name = (host.to_owned(), port);
-        let resolved = on_own_thread(move || name.to_socket_addrs()).await;
-        let all: Vec<_> = resolved
-            .map_err(io::Error::other)?
-            .map_err(|error| io::Error::other(Unresolved(error.to_string())))?
-            .collect();
-        let next = fastrand::usize(..1 << 16);
-        let mut resolved = Addresses { all, next, since: Instant::now() };
-        let addresses = resolved.rotated();
-        self.names.lock().insert(key, resolved);
-        Ok(addresses)
-    }
-}
-
-/// A name that does not resolve, with the message of the resolver.
-#[derive(Debug, thiserror::Error)]
-#[error("the name does not resolve: {0}")]
-pub(super) struct Unresolved(String);
-
-impl Unresolved {
-    /// Whether the resolver failed temporarily (EAI_AGAIN), so that a retry may succeed.
-    pub fn is_temporary(&self) -> bool {
-        self.0.contains("Temporary failure")
+        name.forget();
+        Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
     }
 }

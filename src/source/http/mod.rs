@@ -6,7 +6,8 @@
 //! policy         what the client has to know about a store
 //! retry          decides what follows a failed attempt
 //! request, body  one request on one connection; the body is read straight into its memory
-//! connect        names, addresses, proxies            socket       a connection that may read ahead
+//! connect        connections, proxies                 addresses    the addresses of names
+//! socket         a connection that may read ahead
 //! secure         chooses between tls and rustls       tls          records, opened straight into place
 //! stream         a connection with or without TLS     server       what is remembered of a server
 //! pool           idle connections
@@ -19,6 +20,7 @@
 //! HTTP/2 is not used: a connection with many streams has flow control at two levels and is
 //! decrypted by one core at a time, and object stores are built for many connections.
 
+mod addresses;
 mod attempt;
 mod attempt_error;
 mod body;
