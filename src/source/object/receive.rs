@@ -189,7 +189,10 @@ impl<S: SocketReader> Receiver<'_, S> {
 
     async fn by_runtime(&self, body: &mut Body, writer: &mut BodyWriter) -> Attempted<()> {
         let mut stall = StallTimeout::new(self.limits, writer.written());
-        let mut mark = LowWaterMark::new(self.limits);
+        let mut mark = match body.is_tls() {
+            true => LowWaterMark::below_tls(self.limits),
+            false => LowWaterMark::new(self.limits),
+        };
         while writer.left() > 0 {
             let (written, left) = (writer.written(), writer.left());
             if let Some((socket, to_come)) = body.socket(left) {
