@@ -162,11 +162,6 @@ impl Body {
         }
     }
 
-    /// Whether the body comes in records of TLS that are opened here.
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Body::Raw(raw) if matches!(raw.stream, Some(Stream::Https(_))))
-    }
-
     /// The socket, and how many bytes come from it at least before `left` more bytes of the body are
     /// there; if the rest of the body is the bytes on the socket, in records of TLS or as they are.
     pub fn socket(&self, left: usize) -> Option<(BorrowedFd<'_>, usize)> {

@@ -3,7 +3,7 @@
 //!
 //! - **Height.** The mark is what arrives in [`WAKE_INTERVAL`] at the measured rate of this body, as a
 //!   power of two, and at most [`MARK_MAX`], so that the bytes are still in the processor's cache when
-//!   they are copied. It is at most a quarter of the kernel's receive buffer, so that the server can
+//!   they are copied. It is that much before a rate was measured. It is at most a quarter of the kernel's receive buffer, so that the server can
 //!   always send more while the reader is woken. A slow body has no mark.
 //! - **The end of the body.** The mark is never greater than the rest of the body, which would never
 //!   reach it. Afterwards the connection has no mark: the head of its next response is shorter.
@@ -12,6 +12,10 @@
 //!   wait can't last because fewer bytes than expected are there.
 //!
 //! Where the kernel refuses the option, the reader is woken as soon as bytes are there.
+//!
+//! CPU seconds per GB over loopback, client and nginx on one core each, 16 connections into 128 MiB,
+//! medians of 3 to 5: 0.28 to 0.31 without a mark; at most 256 KiB 0.21, 512 KiB 0.19; bare sockets in the
+//! same runs 0.17. With 64 connections 0.21. In 4.3 GB the reader waits 1,100 times instead of 28,000.
 
 use crate::options::RetryLimits;
 use crate::sys::set_receive_low_water;
@@ -29,13 +33,9 @@ const PATIENCE: Duration = Duration::from_millis(25);
 const RATE_INTERVAL: Duration = Duration::from_millis(2);
 /// A lower mark would save little.
 const MARK_MIN: usize = 16 << 10;
-/// The mark of a body whose rate was not measured yet.
-const MARK_START: usize = 128 << 10;
-/// The highest mark.
-const MARK_MAX: usize = 256 << 10;
-/// The highest mark under TLS, whose bytes are copied into memory that is used again and again.
-/// CPU-seconds per GB with 16 connections: 256 KiB 0.39, 512 KiB 0.29 (medians of 3).
-const MARK_MAX_TLS: usize = 512 << 10;
+/// The highest mark. CPU-seconds per GB with 16 connections under TLS: 256 KiB 0.39, 512 KiB 0.29
+/// (medians of 3).
+const MARK_MAX: usize = 512 << 10;
 /// No mark: the reader is woken by any byte.
 const NONE: usize = 1;
 
@@ -43,7 +43,6 @@ const NONE: usize = 1;
 pub(crate) struct LowWaterMark {
     /// As it is set.
     bytes: usize,
-    max: usize,
     refused: bool,
     /// In bytes a second. `None` until it was measured.
     rate: Option<f64>,
@@ -56,17 +55,11 @@ pub(crate) struct LowWaterMark {
 }
 
 impl LowWaterMark {
-    /// Of a socket below TLS that has none yet.
-    pub fn below_tls(limits: &RetryLimits) -> Self {
-        Self { max: MARK_MAX_TLS, ..Self::new(limits) }
-    }
-
     /// Of a socket that has none yet.
     pub fn new(limits: &RetryLimits) -> Self {
         let patience = PATIENCE.min(limits.stalled / 4);
         Self {
             bytes: NONE,
-            max: MARK_MAX,
             refused: false,
             rate: None,
             arrived: 0,
@@ -79,7 +72,7 @@ impl LowWaterMark {
 
     /// Sets the mark for the next read, when the socket has `left` bytes of the body to come at least.
     pub fn set(&mut self, socket: BorrowedFd<'_>, left: usize) {
-        let wanted = wanted(self.rate, self.max);
+        let wanted = wanted(self.rate);
         let fitting = match wanted > self.bytes {
             true => wanted.min(getsockopt(&socket, RcvBuf).unwrap_or_default() / 4),
             false => wanted,
@@ -135,10 +128,10 @@ impl LowWaterMark {
     }
 }
 
-/// The mark for a body of this rate, at most `max`.
-fn wanted(rate: Option<f64>, max: usize) -> usize {
-    let bytes = rate.map_or(MARK_START, |rate| (rate * WAKE_INTERVAL.as_secs_f64()) as usize);
-    match bytes.min(max) {
+/// The mark for a body of this rate.
+fn wanted(rate: Option<f64>) -> usize {
+    let bytes = rate.map_or(MARK_MAX, |rate| (rate * WAKE_INTERVAL.as_secs_f64()) as usize);
+    match bytes.min(MARK_MAX) {
         ..MARK_MIN => NONE,
         bytes => 1 << bytes.ilog2(),
     }
@@ -153,6 +146,7 @@ fn bounded(mark: usize, left: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::setsockopt;
     use std::os::fd::AsFd;
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
@@ -176,11 +170,11 @@ mod tests {
 
     #[test]
     fn the_mark_follows_the_rate() {
-        assert_eq!(wanted(None, MARK_MAX), MARK_START);
+        assert_eq!(wanted(None), MARK_MAX);
         for (rate, mark) in
-            [(0.0, 1), (1e6, 1), (1e7, 64 << 10), (2e7, 128 << 10), (1e9, 256 << 10)]
+            [(0.0, 1), (1e6, 1), (1e7, 64 << 10), (2e7, 128 << 10), (1e9, 512 << 10)]
         {
-            assert_eq!(wanted(Some(rate), MARK_MAX), mark, "{rate}");
+            assert_eq!(wanted(Some(rate)), mark, "{rate}");
         }
     }
 
@@ -188,7 +182,7 @@ mod tests {
     #[test]
     fn the_mark_is_never_above_the_rest_of_the_body() {
         for left in (0..2000).chain((0..1 << 20).step_by(997)) {
-            for mark in [1, MARK_MIN, MARK_START, MARK_MAX] {
+            for mark in [1, MARK_MIN, MARK_MAX] {
                 let mark = bounded(mark, left);
                 assert!((1..=left.max(1)).contains(&mark), "{mark} of {left}");
             }
@@ -222,6 +216,22 @@ mod tests {
         assert!(nothing.is_err(), "there is no mark that could be overdue");
     }
 
+    /// A mark above what the kernel takes for the socket is reached by no sender.
+    #[tokio::test]
+    async fn the_mark_fits_a_small_receive_buffer() {
+        for buffer_bytes in [4 << 10, 64 << 10, 256 << 10] {
+            let (mut sender, receiver) = connection().await;
+            setsockopt(&receiver, RcvBuf, &buffer_bytes).unwrap();
+            let mut mark = mark();
+            mark.set(receiver.as_fd(), 100 << 20);
+            let buffered = getsockopt(&receiver, RcvBuf).unwrap();
+            assert!(mark.bytes <= (buffered / 4).max(NONE), "{} of {buffered}", mark.bytes);
+            let sending = tokio::spawn(async move { sender.write_all(&vec![1; 100 << 20]).await });
+            assert!(is_woken(&receiver, Duration::from_secs(20)).await, "{buffer_bytes}");
+            sending.abort();
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_body_that_slows_down_loses_its_mark() {
         let mut mark = mark();
@@ -231,7 +241,7 @@ mod tests {
                 tokio::time::sleep(pause).await;
                 mark.arrived(bytes);
             }
-            assert_eq!(wanted(mark.rate, mark.max), expected);
+            assert_eq!(wanted(mark.rate), expected);
         }
     }
 }
