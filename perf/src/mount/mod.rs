@@ -15,8 +15,8 @@ pub use process::Mounted;
 use anyhow::Result;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyEntry, ReplyOpen, Request, Session, SessionACL,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr,
+    ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request, Session, SessionACL,
 };
 use nix::libc::{O_DIRECT, c_int};
 use std::ffi::{OsStr, OsString};
@@ -151,6 +151,8 @@ impl SlowFiles {
 
 impl Filesystem for SlowFiles {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // As libfuse does by default: the requests of one direct read are sent side by side.
+        let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
         // Both are within their bounds.
         let _ = config.set_max_background(2 * AT_A_TIME as u16);
         let _ = config.set_max_write(REQUEST_BYTES);
