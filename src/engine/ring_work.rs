@@ -31,7 +31,7 @@ use crate::checks::FiniteCheck;
 use crate::device::DeviceTransfer;
 use crate::error::Result;
 use crate::options::Device;
-use crate::plan::{Chunk, ChunkSize, Extent, chunk_ends};
+use crate::plan::{Chunk, ChunkSize, Extent, chunk_ends, even_ends};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
 use crate::sync::Mutex;
@@ -137,7 +137,10 @@ impl RingWork {
         state.left_bytes -= extent.len_bytes();
         let block = self.block_bytes(extent);
         let start = extent.slot_offset_bytes(block);
-        chunk_ends(start, extent.slot_len_bytes(block), chunk_bytes)
+        match source.connections() {
+            Some(_) => even_ends(extent.slot_len_bytes(block), chunk_bytes, block as u64),
+            None => chunk_ends(start, extent.slot_len_bytes(block), chunk_bytes),
+        }
     }
 
     /// The range of read `number` of an extent with these `ends`.

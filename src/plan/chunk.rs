@@ -47,12 +47,35 @@ pub fn chunk_ends(offset: u64, len: u64, chunk_bytes: u64) -> Vec<usize> {
     ends
 }
 
+/// The ends of the ranges of `len` bytes, which have about `chunk_bytes` each: as many fewer or more as
+/// makes them equally long. They end at multiples of `block`.
+pub fn even_ends(len: u64, chunk_bytes: u64, block: u64) -> Vec<usize> {
+    let ranges = ((len + chunk_bytes / 2) / chunk_bytes).max(1);
+    let each = len.div_ceil(ranges).next_multiple_of(block);
+    (1..=len.div_ceil(each)).map(|number| (number * each).min(len) as usize).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn even_ranges_cover_all_in_order(len in 1_u64..1 << 26, chunk in 1_u64..1 << 24, log in 0_u32..13) {
+            let block = 1_u64 << log;
+            let chunk = chunk.next_multiple_of(block);
+            let ends = even_ends(len, chunk, block);
+            prop_assert_eq!(*ends.last().unwrap() as u64, len);
+            let mut start = 0;
+            for &end in &ends {
+                prop_assert!(end > start);
+                prop_assert!((end - start) as u64 <= (chunk * 3).div_ceil(2).next_multiple_of(block));
+                prop_assert!(end as u64 == len || (end as u64).is_multiple_of(block));
+                start = end;
+            }
+        }
+
         #[test]
         fn chunks_cover_the_range_in_order(offset in 0_u64..1 << 40, len in 1_u64..1 << 26, log in 12_u32..24) {
             let chunk = 1_u64 << log;

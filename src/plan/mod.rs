@@ -20,7 +20,7 @@ mod runs;
 mod select;
 mod sizes;
 
-pub use chunk::{Chunk, ChunkSize, chunk_ends};
+pub use chunk::{Chunk, ChunkSize, chunk_ends, even_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
 pub use runs::Pick;

@@ -3,6 +3,8 @@
 //! Waits double and have full jitter: each is a random part of the whole wait, so that ranks which
 //! fail together do not retry together. `Retry-After` is a lower bound. The number of attempts
 //! without progress, the total time, and the server's retry tokens (see [`ServerState`]) are limited.
+//! A server that asks for fewer requests is not failing, so these retries take no tokens: requests to
+//! it are spaced (see [`ConcurrencyLimit`](super::concurrency::ConcurrencyLimit)).
 
 use super::attempt_error::AttemptError;
 use super::error_response::{ErrorAction, ErrorResponse};
@@ -16,8 +18,6 @@ use tokio::time::Instant;
 
 /// The upper bound of the first wait, which is random.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// The upper bound of the first wait after the server asked for fewer requests.
-const FIRST_WAIT_THROTTLED: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// A wait that a user would take for a hang is logged.
 const LONG_WAIT: Duration = Duration::from_secs(5);
@@ -95,7 +95,7 @@ impl<'a> RetryState<'a> {
             AttemptError::Transport(error) if !error.retryable => Err(error.into_error(self.doing)),
             AttemptError::Transport(error) => {
                 let attempts_max = error.attempts_max.unwrap_or(self.limits.attempts);
-                match self.wait(FIRST_WAIT, Duration::ZERO, attempts_max, server) {
+                match self.wait(Duration::ZERO, attempts_max, Some(server)) {
                     Ok(wait) => {
                         self.counters.retry(error.reason);
                         Ok(Backoff { wait, throttled: false })
@@ -115,7 +115,6 @@ impl<'a> RetryState<'a> {
     ) -> Result<Backoff> {
         match policy.classify(response) {
             ErrorAction::Retry { throttled } => {
-                let first = if throttled { FIRST_WAIT_THROTTLED } else { FIRST_WAIT };
                 let wait_min = response.retry_after(server.now()).unwrap_or_default();
                 if wait_min >= self.time_left() {
                     let (asked, most) = (wait_min.as_secs(), self.limits.total.as_secs());
@@ -127,7 +126,8 @@ impl<'a> RetryState<'a> {
                     let (doing, seconds) = (self.doing, wait_min.as_secs());
                     tracing::warn!("to {doing}, waiting {seconds} s as the server asks to");
                 }
-                let wait = self.wait(first, wait_min, self.limits.attempts, server);
+                let tokens = (!throttled).then_some(server);
+                let wait = self.wait(wait_min, self.limits.attempts, tokens);
                 let wait = wait.map_err(|why| self.gave_up(response, why))?;
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
                 return Ok(Backoff { wait, throttled });
@@ -181,24 +181,24 @@ impl<'a> RetryState<'a> {
         self.limits.total.saturating_sub(self.began.elapsed())
     }
 
-    /// How long to wait before the next attempt; `Err` holds the reason for giving up.
+    /// How long to wait before the next attempt, which takes `tokens` of the server; `Err` holds the
+    /// reason for giving up.
     fn wait(
         &mut self,
-        first: Duration,
         wait_min: Duration,
         attempts_max: u32,
-        server: &ServerState,
+        tokens: Option<&ServerState>,
     ) -> std::result::Result<Duration, &'static str> {
         self.failed += 1;
         if self.failed >= attempts_max {
             return Err("attempts used up");
         }
-        let whole = (first * 2_u32.pow((self.failed - 1).min(16))).min(WAIT_MAX);
+        let whole = (FIRST_WAIT * 2_u32.pow((self.failed - 1).min(16))).min(WAIT_MAX);
         let wait = whole.mul_f64(fastrand::f64()).max(wait_min);
         if wait >= self.time_left() {
             return Err("time used up");
         }
-        if !server.take_retry() {
+        if tokens.is_some_and(|server| !server.take_retry()) {
             return Err("it fails too often");
         }
         Ok(wait)

@@ -92,13 +92,15 @@ impl Object {
     ) -> Result<Answer> {
         let doing = self.doing();
         let mut retry = RetryState::new(&doing, self.client.options.retries, context.counters);
+        let mut repeated = false;
         loop {
-            match self.begin(context, range).await {
+            match self.begin(context, range, repeated).await {
                 Ok(begun) => {
                     return Ok(Answer { begun, range, retry: retry.pause(), waits_since: None });
                 }
                 Err(failure) => self.recover(context, &mut retry, failure).await?,
             }
+            repeated = true;
         }
     }
 
@@ -135,7 +137,7 @@ impl Object {
             let has_waited = !std::mem::take(&mut waited).is_zero();
             let beginning = match begun.take() {
                 Some(begun) => Ok(begun),
-                None => self.begin(context, range).await,
+                None => self.begin(context, range, true).await,
             };
             let outcome = match beginning {
                 Ok(begun) => {
@@ -194,15 +196,17 @@ impl Object {
         context.unless_stopped(sleep(backoff.wait)).await
     }
 
-    /// Makes one attempt to request a range.
+    /// Makes one attempt to request a range. A range that is `repeated`, or that has its memory, is
+    /// requested before others.
     async fn begin<S>(
         &self,
         context: &ReadContext<'_, S>,
         range: RequestedRange,
+        repeated: bool,
     ) -> Attempted<Begun> {
         let server = self.server()?;
         let requesting = async {
-            let permit = server.concurrency.acquire().await;
+            let permit = server.concurrency.acquire(repeated).await;
             Ok((permit, self.request_hedged(context, &server, range).await?))
         };
         let answered = context.unless_stopped(requesting).await.map_err(AttemptError::from);

@@ -14,9 +14,8 @@ impl ConcurrencyLimit {
             return None;
         }
         let is_first = !std::mem::replace(&mut state.short_of_files, true);
-        state.limit_max = state.limit_max.min(others);
-        state.limit = state.limit.min(others);
-        let limit = state.limit;
+        state.adaptive.allow(others);
+        let limit = state.adaptive.limit();
         drop(state);
         if is_first {
             tracing::warn!(
@@ -37,13 +36,13 @@ mod tests {
         let limit = ConcurrencyLimit::new(Some(4));
         let mut permits = Vec::new();
         for _ in 0..4 {
-            permits.push(limit.acquire().await);
+            permits.push(limit.acquire(false).await);
         }
         for expected in [Some(3), Some(2), Some(1), None] {
             permits.pop();
             assert_eq!(limit.out_of_files(), expected);
         }
         assert_eq!(limit.limit(), 1);
-        limit.acquire().await;
+        limit.acquire(false).await;
     }
 }

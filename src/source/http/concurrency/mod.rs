@@ -1,0 +1,203 @@
+//! The concurrency limit of a server: how many ranges may be requested at once, and how long they are.
+//!
+//! ```text
+//! permits: requests that are on the way, or whose bodies arrive     at most Adaptive::limit
+//! Pace:    when the next request may be made, once the server has refused some
+//! Window:  what arrives within 50 ms -> Measured -> Adaptive: the limit, and the length of ranges
+//! ```
+
+mod adaptive;
+mod pace;
+mod shortage;
+mod window;
+
+pub(crate) use adaptive::CONNECTIONS_MAX;
+
+use super::open_files::connections_allowed;
+use crate::sync::Mutex;
+use adaptive::Adaptive;
+use pace::Pace;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use window::Window;
+
+/// Limits the concurrent requests to one server.
+#[derive(Debug)]
+pub(crate) struct ConcurrencyLimit {
+    state: Mutex<LimitState>,
+    released: Notify,
+    /// Held while a request waits for its turn, so that requests which are repeated find few before
+    /// them.
+    queue: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct LimitState {
+    permits: usize,
+    /// Whether all permits were taken in this window.
+    full: bool,
+    /// Whether the process had too many open files for a connection.
+    short_of_files: bool,
+    window: Window,
+    pace: Pace,
+    adaptive: Adaptive,
+}
+
+/// The permission to make one request. Dropping it releases the permit.
+pub(crate) struct Permit {
+    limit: Arc<ConcurrencyLimit>,
+    /// Whether the permit is released while its answer waits for memory.
+    paused: bool,
+}
+
+/// A body that is arriving.
+pub(crate) struct Arriving(Arc<ConcurrencyLimit>);
+
+impl ConcurrencyLimit {
+    /// A limit of exactly `connections`, or one that adapts.
+    pub fn new(connections: Option<usize>) -> Arc<Self> {
+        let now = Instant::now();
+        let state = LimitState {
+            permits: 0,
+            full: false,
+            short_of_files: false,
+            window: Window::new(now),
+            pace: Pace::new(now),
+            adaptive: Adaptive::new(connections, connections_allowed(), now),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            released: Notify::new(),
+            queue: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Waits until a request may be made, and for its permit. A request that is `repeated` goes before
+    /// the others, as memory may be bound for what it reads.
+    pub async fn acquire(self: &Arc<Self>, repeated: bool) -> Permit {
+        self.turn(repeated).await;
+        loop {
+            let mut released = std::pin::pin!(self.released.notified());
+            // Registered before the count is checked, so that no release is missed.
+            released.as_mut().enable();
+            if self.try_acquire() {
+                return Permit { limit: Arc::clone(self), paused: false };
+            }
+            released.await;
+        }
+    }
+
+    async fn turn(&self, repeated: bool) {
+        let is_paced = self.state.lock().pace.rate().is_some();
+        let _queue = if is_paced && !repeated { Some(self.queue.lock().await) } else { None };
+        loop {
+            let next = self.state.lock().pace.try_turn(Instant::now());
+            match next {
+                Some(next) => sleep_until(next).await,
+                None => return,
+            }
+        }
+    }
+
+    fn release(&self) {
+        let mut state = self.state.lock();
+        state.permits -= 1;
+        let is_free = state.permits < state.adaptive.limit();
+        drop(state);
+        if is_free {
+            self.released.notify_one();
+        }
+    }
+
+    fn try_acquire(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_free = state.permits < state.adaptive.limit();
+        if is_free {
+            state.permits += 1;
+        }
+        state.full |= state.permits >= state.adaptive.limit();
+        is_free
+    }
+
+    /// Counts an answer whose first byte took `latency`.
+    pub fn answered(&self, latency: Duration) {
+        self.state.lock().adaptive.answered(latency);
+    }
+
+    /// Counts a body that begins to arrive.
+    pub fn arriving(self: &Arc<Self>) -> Arriving {
+        self.state.lock().window.begin(Instant::now());
+        Arriving(Arc::clone(self))
+    }
+
+    /// Makes fewer requests after the server asked for fewer requests.
+    pub fn throttled(&self) {
+        self.state.lock().pace.refused(Instant::now());
+    }
+
+    /// The present limit.
+    pub fn limit(&self) -> usize {
+        self.state.lock().adaptive.limit()
+    }
+
+    /// How long the next range should be, of a load that receives into `memory_bytes` of memory and
+    /// has `left_bytes` to request.
+    pub fn range_bytes(&self, memory_bytes: u64, left_bytes: u64) -> u64 {
+        let mut state = self.state.lock();
+        let pace = state.pace.rate();
+        state.adaptive.range_bytes(memory_bytes, left_bytes, pace)
+    }
+}
+
+impl Arriving {
+    /// Counts `bytes` that arrived. Returns the limit if it has changed.
+    pub fn received(&self, bytes: u64) -> Option<usize> {
+        let mut state = self.0.state.lock();
+        let LimitState { permits, full, window, adaptive, .. } = &mut *state;
+        let now = Instant::now();
+        let measured = window.received(bytes, now, adaptive.is_measured())?;
+        let before = adaptive.limit();
+        let full = std::mem::take(full) || *permits >= before;
+        adaptive.adapt(measured, full, now);
+        let limit = adaptive.limit();
+        drop(state);
+        (before..limit).for_each(|_| self.0.released.notify_one());
+        (limit != before).then_some(limit)
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.state.lock().window.end(Instant::now());
+    }
+}
+
+impl Permit {
+    /// Releases the permit while its answer waits for memory: another load may have that memory, and
+    /// need a permit to be done with it.
+    pub fn pause(&mut self) {
+        if !std::mem::replace(&mut self.paused, true) {
+            self.limit.release();
+        }
+    }
+
+    /// Takes the permit again, at once and also beyond the limit: its connection is there already.
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.limit.state.lock().permits += 1;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.paused {
+            self.limit.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
