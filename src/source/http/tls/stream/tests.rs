@@ -36,7 +36,8 @@ async fn connected(suite: SupportedCipherSuite) -> (TlsStream, Peer, TcpStream) 
 async fn read(stream: &mut TlsStream, len: usize) -> (Vec<u8>, io::Result<()>) {
     let (mut into, mut filled) = (vec![0; len], 0);
     while filled < len {
-        match poll_fn(|cx| stream.poll_fill(cx, &mut into[filled..])).await {
+        let reading = poll_fn(|cx| stream.poll_fill(cx, &mut into[filled..]));
+        match timeout(Duration::from_secs(20), reading).await.unwrap() {
             Ok(0) => break,
             Ok(bytes) => filled += bytes,
             Err(error) => {
