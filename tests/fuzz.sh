@@ -2,9 +2,10 @@
 # Runs the campaigns of random headers and indexes, and of other text from files and servers, with
 # optimised code that checks for overflow:
 #
-#   tests/fuzz.sh              100,000,000 headers, and a tenth of it of each other kind of text
-#   tests/fuzz.sh N            N headers, and a tenth of it of each other kind
-#   tests/fuzz.sh N headers    N headers alone (or: indexes, text)
+#   tests/fuzz.sh              100,000,000 headers, a tenth of it of each other kind of text, and a
+#                              thousandth of it of connections under TLS
+#   tests/fuzz.sh N            N headers, and the same parts of it of the other kinds
+#   tests/fuzz.sh N headers    N headers alone (or: indexes, text, tls)
 #   tests/fuzz.sh 17..18 text  the seeds from 17 to 18, which repeats seed 17
 #
 # All cores work; `taskset -c 0 nice tests/fuzz.sh` uses one. The rate is printed once a minute.
@@ -34,11 +35,14 @@ text=(any_bytes_are any_header_is)
 case ${2:-all} in
     headers) fuzz "$seeds" "$headers" ;;
     indexes) fuzz "$seeds" "$indexes" ;;
+    tls) fuzz "$seeds" random_connections ;;
     text) fuzz "$seeds" "${text[@]}" ;;
     all)
         fuzz "$seeds" "$headers"
         [[ $seeds == *..* ]] || seeds=$((seeds / 10))
         fuzz "$seeds" "$indexes" "${text[@]}"
+        [[ $seeds == *..* ]] || seeds=$((seeds / 100))
+        fuzz "$seeds" random_connections
         ;;
     *)
         sed -n '2,/^set / s/^# \{0,1\}//p' tests/fuzz.sh >&2
