@@ -35,7 +35,8 @@ fn send(rng: &mut Rng, peer: &mut Peer, wire: &mut Vec<u8>, data: &mut Vec<u8>) 
             right = false;
             match rng.u8(..4) {
                 0 => peer.alert(rng.u8(..), rng.u8(..)),
-                1 => peer.record(rng.u8(..).into(), &content),
+                // Neither data, nor padding whose content would end with a type.
+                1 => peer.record([1, 20, 24, 99, 255][rng.usize(..5)].into(), &content),
                 2 => peer.record(ContentType::Handshake, &content),
                 _ => content,
             }
