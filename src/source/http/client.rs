@@ -171,7 +171,10 @@ impl Client {
             let sent = Instant::now();
             let error = match timeout(limits.first_byte, send_request(stream, request)).await {
                 Ok(Ok(response)) => {
-                    self.server(origin).concurrency.answered(sent.elapsed());
+                    let (server, took) = (self.server(origin), sent.elapsed());
+                    // However late it was, it says no more about the others.
+                    let late = server.hedging.late_after().unwrap_or(took);
+                    server.concurrency.answered(took.min(late));
                     return Ok(response);
                 }
                 Ok(Err(error)) if error.is_parse() => {
