@@ -1,6 +1,6 @@
 //! Hedged requests: what is late, or arrives slowly, is requested again on another connection.
 //!
-//! - *A response is late* when it takes twice as long as three quarters of the recent ones. The request
+//! - *A response is late* when it takes half as long again as three quarters of the recent ones. The request
 //!   is sent again, and the first of the two responses to begin is read.
 //! - *A body lags* when, in a period of twice the time to the first byte, it delivers less than a
 //!   quarter of what the recent bodies have delivered in that time, and a new request for the rest would
@@ -56,7 +56,7 @@ struct HedgingState {
 
 impl HedgingState {
     fn late_after(&self) -> Option<Duration> {
-        Some((self.first_bytes.percentile(75)? * 2).max(LATE_MIN))
+        Some((self.first_bytes.percentile(75)? * 3 / 2).max(LATE_MIN))
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn late_is_twice_what_three_quarters_of_the_recent_responses_take() {
+    fn late_is_half_as_much_again_as_three_quarters_of_the_recent_responses_take() {
         let hedging = Hedging::default();
         (0..RECENT_MIN - 1).for_each(|_| hedging.record(Duration::from_millis(1)));
         assert_eq!(hedging.late_after(), None);
@@ -206,11 +206,11 @@ mod tests {
         assert_eq!(hedging.late_after(), Some(LATE_MIN));
         (0..RECENT as u64).for_each(|i| hedging.record(Duration::from_millis(100 + i)));
         (0..RECENT as u64).for_each(|i| hedging.record(Duration::from_millis(100 + i)));
-        assert_eq!(hedging.late_after(), Some(Duration::from_millis(2 * 148)));
+        assert_eq!(hedging.late_after(), Some(Duration::from_millis(148 * 3 / 2)));
         // A fifth of them being late does not change what is late.
         (0..12).for_each(|_| hedging.record(Duration::from_secs(2)));
         let late = hedging.late_after().unwrap();
-        assert!(late < Duration::from_millis(2 * 164), "{late:?}");
+        assert!(late < Duration::from_millis(164 * 3 / 2), "{late:?}");
     }
 
     #[tokio::test(start_paused = true)]
