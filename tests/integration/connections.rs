@@ -42,3 +42,14 @@ fn a_connection_under_tls_moves_from_thread_to_thread_as_well() {
     let connections = connections(&server);
     assert!(connections.len() > 2 && connections.iter().all(|&it| it == 0), "{connections:?}");
 }
+
+/// Each shard of a few kilobytes took two requests, of which the first had brought all of it.
+#[test]
+fn a_small_object_is_loaded_with_one_request() {
+    let model = Model::new(&[10_000, 0, 20_000]);
+    let server = model.serve(|_, request| request.right());
+    for number in 1..3 {
+        model.load(&loader(), &server.url()).unwrap();
+        assert_eq!(server.seen().len(), number);
+    }
+}

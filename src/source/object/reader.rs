@@ -7,17 +7,20 @@ use crate::error::Result;
 use crate::ring::Window;
 use crate::source::traits::{Access, Attempt, RangeAnswer, ReadFuture, Reader, RequestFuture, Via};
 use crate::source::verify::ChecksumVerifier;
+use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 
 pub(super) struct ObjectReader {
     object: Arc<Object>,
+    /// All bytes of a small object, which came with the response that opened it.
+    whole: Option<Bytes>,
     access: Access,
 }
 
 impl ObjectReader {
-    pub fn new(object: Arc<Object>, access: &Access) -> Self {
-        Self { object, access: access.clone() }
+    pub fn new(object: Arc<Object>, whole: Option<Bytes>, access: &Access) -> Self {
+        Self { object, whole, access: access.clone() }
     }
 
     /// Fills the window, with retries. Ends early when the load is stopped.
@@ -32,8 +35,17 @@ impl ObjectReader {
         let Access { backend: sockets, counters, stop, verifier, .. } = &self.access;
         let context = ReadContext { sockets, counters, stop };
         let digest = verifier.as_deref().map(ChecksumVerifier::digest).unwrap_or_default();
-        let writer = BodyWriter::new(window, len, digest);
-        let (outcome, writer) = self.object.read(&context, offset, writer, answer).await;
+        let mut writer = BodyWriter::new(window, len, digest);
+        let outcome;
+        (outcome, writer) = match &self.whole {
+            Some(bytes) => {
+                let from = bytes.len().min(offset as usize);
+                writer.next(len).copy_from_slice(&bytes[from..from + len]);
+                writer.advance(len);
+                (Ok(()), writer)
+            }
+            None => self.object.read(&context, offset, writer, answer).await,
+        };
         let (mut window, digest) = writer.into_parts();
         let outcome = match (outcome, verifier) {
             (Ok(()), Some(verifier)) => {
@@ -62,6 +74,9 @@ impl ObjectReader {
 
 impl Reader for ObjectReader {
     fn request(&self, offset: u64, len: usize) -> Option<RequestFuture<'_>> {
+        if self.whole.is_some() {
+            return None;
+        }
         Some(Box::pin(async move {
             let Access { backend: sockets, counters, stop, .. } = &self.access;
             let context = ReadContext { sockets, counters, stop };

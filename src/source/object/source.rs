@@ -158,9 +158,10 @@ impl Source for ObjectSource {
     }
 
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
-        // Engines start after the header was read; this drops the first bytes.
-        self.among_first(u64::MAX, 1);
-        Ok(Box::new(ObjectReader::new(Arc::clone(&self.object), access)))
+        // Engines start after the header was read. The first bytes are of use if they are all.
+        let first = std::mem::take(&mut *self.first.lock());
+        let whole = Some(first).filter(|first| first.len() as u64 == self.len_bytes());
+        Ok(Box::new(ObjectReader::new(Arc::clone(&self.object), whole, access)))
     }
 
     fn map(&self) -> Result<Mapping> {
