@@ -108,7 +108,9 @@ impl TlsStream {
     /// Receives, and opens the records that are complete.
     fn poll_records(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         RECEIVED.with_borrow_mut(|buffer| {
-            buffer.resize(RECEIVE_BYTES, 0);
+            if buffer.is_empty() {
+                *buffer = vec![0; RECEIVE_BYTES];
+            }
             let (mut filled, can_receive) =
                 (self.carry.len(), self.session.can_receive(&self.carry));
             if !can_receive {
