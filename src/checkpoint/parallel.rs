@@ -12,9 +12,6 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-/// The number of threads for requests to servers, which is independent of the number of cores.
-pub(crate) const WAITING_THREADS: usize = 16;
-
 /// The most threads that open objects, so that the headers of as many shards take one round trip.
 const OPENING_THREADS: usize = 128;
 

@@ -10,7 +10,7 @@ use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::queue::Queue;
 use super::sources::{OpenResult, SourceCache};
 use super::submission::{Group, Range, Submission, groups};
-use crate::checkpoint::parallel::{WAITING_THREADS, try_map};
+use crate::checkpoint::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::load::{Loader, ReadRequest};
 use crate::options::Device;
@@ -20,6 +20,9 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{ptr, slice};
+
+/// The number of threads for requests to servers, which is independent of the number of cores.
+const WAITING_THREADS: usize = 16;
 
 /// Submissions of files up to this size are read without engines, which take a millisecond to
 /// start.
