@@ -1,6 +1,7 @@
 //! Certificates of an authority that a test makes, and a server that has one.
 
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::Path;
@@ -26,11 +27,15 @@ pub fn make(directory: &Path) {
 
 /// What accepts connections with the certificate that [`make`] has made in `directory`.
 pub fn acceptor(directory: &Path) -> TlsAcceptor {
+    acceptor_by(directory, rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The same, with the cryptography of `provider`.
+pub fn acceptor_by(directory: &Path, provider: CryptoProvider) -> TlsAcceptor {
     let chain = CertificateDer::pem_file_iter(directory.join("server.pem")).unwrap();
     let chain = chain.map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider);
+    let config = ServerConfig::builder_with_provider(Arc::new(provider));
     let config = config.with_safe_default_protocol_versions().unwrap();
     let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
     TlsAcceptor::from(Arc::new(config))

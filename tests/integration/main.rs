@@ -16,6 +16,7 @@ mod source_tree;
 mod cache;
 mod capi_headers;
 mod connections;
+mod crypto_provider;
 mod cuda_crate;
 mod cuda_numa;
 mod cuda_unified;
