@@ -107,6 +107,7 @@ mod special_files;
 mod standard_streams;
 #[cfg(feature = "cli")]
 mod tls;
+#[cfg(feature = "cli")]
 mod trace;
 #[cfg(feature = "cli")]
 mod verification;

@@ -96,3 +96,11 @@ test_embedding() {
     EXPECTED_CUDA_VERSION=$1 cargo test --manifest-path tests/embedding/Cargo.toml \
         --target-dir "$target_dir" --features "$2"
 }
+
+# Type-checks the example for candle with GPUs, for the CUDA version that candle finds by nvcc. A
+# toolkit is not needed for that: tests/support/cuda-toolkit stands in for it.
+check_candle() {
+    local toolkit=$PWD/tests/support/cuda-toolkit
+    PATH=$toolkit/bin:$PATH CUDA_HOME=$toolkit CUDA_COMPUTE_CAP=80 STAND_IN_CUDA_VERSION=13.0 \
+        cargo check -p ringload-examples --features cuda
+}
