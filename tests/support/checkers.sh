@@ -1,5 +1,5 @@
-# Checks of tests/run.sh beside the tests as such: AddressSanitizer, Miri, the kernels' PTX, programs
-# that embed the library, and the report page of perf/.
+# Checks of tests/run.sh beside the tests as such: AddressSanitizer, Miri, the kernels' PTX, and the
+# report page of perf/.
 # tests/run.sh sources this file and sets `target_dir`.
 
 # Runs the tests of `ring` with the given command, and fails if there are none.
@@ -78,29 +78,4 @@ check_report_page() {
 make_release_packages() {
     command -v pkg-config >/dev/null || install_packages pkg-config
     release/build.sh
-}
-
-# Builds a program that has ringload and cudarc, with each way to choose cudarc's version.
-check_embedding() {
-    test_embedding 12020 cuda-12020
-    test_embedding 12080 cuda-12080
-    test_embedding 13000 cuda-13000
-    # Without nvcc, the variable tells cudarc what nvcc would.
-    CUDARC_CUDA_VERSION=13000 test_embedding 13000 cuda-version-from-build-system
-    CUDARC_CUDA_VERSION=12080 test_embedding 12080 cuda-version-from-build-system
-}
-
-# Tests tests/embedding with the given feature, which has to select the given version.
-test_embedding() {
-    cp Cargo.lock tests/embedding/Cargo.lock # the same versions as in the workspace
-    EXPECTED_CUDA_VERSION=$1 cargo test --manifest-path tests/embedding/Cargo.toml \
-        --target-dir "$target_dir" --features "$2"
-}
-
-# Type-checks the example for candle with GPUs, for the CUDA version that candle finds by nvcc. A
-# toolkit is not needed for that: tests/support/cuda-toolkit stands in for it.
-check_candle() {
-    local toolkit=$PWD/tests/support/cuda-toolkit
-    PATH=$toolkit/bin:$PATH CUDA_HOME=$toolkit CUDA_COMPUTE_CAP=80 STAND_IN_CUDA_VERSION=13.0 \
-        cargo check -p ringload-examples --features cuda
 }

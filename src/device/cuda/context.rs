@@ -7,9 +7,9 @@
 
 use super::driver;
 use super::driver_error::check;
-use super::sys;
 use crate::error::Result;
 use crate::options::Device;
+use cudarc::driver::sys;
 use std::marker::PhantomData;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Context {
     /// If the driver fails.
     pub fn multiprocessors(&self) -> Result<u32> {
         let mut count = 0;
-        let attribute = sys::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         // SAFETY: the pointer is valid for the answer, and the driver gave the device.
         let answer = unsafe { sys::cuDeviceGetAttribute(&raw mut count, attribute, self.device) };
         check(answer, self.ordinal, "count its multiprocessors")?;

@@ -3,10 +3,11 @@
 //! Names and meanings follow NVIDIA's CUDA driver API reference, "Data types used by CUDA driver",
 //! `CUresult`.
 
-use super::result_codes::*;
 use crate::error::{Error, ErrorKind, Result};
+use cudarc::driver::sys::CUresult;
 use std::fmt;
 
+use CUresult::*;
 use ErrorKind::{Device, InvalidInput, OutOfMemory, Unsupported};
 
 /// A result code, the kind of its error, its description and its remedy (empty if there is none).

@@ -2,9 +2,9 @@
 
 use super::driver;
 use super::driver_error::check;
-use super::sys;
 use crate::error::Result;
 use crate::options::Device;
+use cudarc::driver::sys;
 use std::ffi::{CStr, c_char};
 
 /// The properties of a GPU.

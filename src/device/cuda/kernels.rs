@@ -6,9 +6,9 @@
 
 use super::context::{Context, Entered};
 use super::stream::Stream;
-use super::sys;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use cudarc::driver::sys;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;

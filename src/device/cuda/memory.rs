@@ -2,11 +2,11 @@
 
 use super::context::{Context, Entered};
 use super::stream::copy_out_now;
-use super::sys;
 use crate::error::{Error, Result, Size};
 use crate::options::Device;
 use crate::ring::Ring;
 use crate::tensor::GpuMemory;
+use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
 
@@ -93,18 +93,19 @@ fn ordinal_of(address: u64) -> Option<u32> {
         [
             sys::cuPointerGetAttribute(
                 (&raw mut kind).cast(),
-                sys::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+                sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
                 address,
             ),
             sys::cuPointerGetAttribute(
                 (&raw mut ordinal).cast(),
-                sys::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+                sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
                 address,
             ),
         ]
     };
-    let known = answers == [sys::CUDA_SUCCESS; 2];
-    (known && kind == sys::CU_MEMORYTYPE_DEVICE).then(|| ordinal.unsigned_abs())
+    let known = answers == [sys::CUresult::CUDA_SUCCESS; 2];
+    (known && kind == sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32)
+        .then(|| ordinal.unsigned_abs())
 }
 
 /// A ring whose memory can be pinned, so that GPUs can read it directly.

@@ -28,10 +28,7 @@ mod kernels;
 mod launch_arguments;
 mod layout;
 mod memory;
-mod result_codes;
-mod shared_library;
 mod stream;
-mod sys;
 mod transfer;
 
 pub(crate) use gds::{CufileDriver, GdsGpu, GdsTarget, PROBE_BYTES, ProbeSample, RegisteredFile};

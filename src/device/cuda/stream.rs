@@ -1,8 +1,8 @@
 //! Streams, which are queues of work for a GPU, and the events in them.
 
 use super::context::{Context, Entered};
-use super::sys;
 use crate::error::{Result, Size};
+use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;

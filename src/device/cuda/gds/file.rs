@@ -1,17 +1,17 @@
 //! cuFile's driver, and the files that are registered with it.
 
-use super::library::{
-    CufileDescription, CufileDescriptor, CufileHandle, CufileLibrary, DriverProperties, OPAQUE_FD,
-    check, cufile, meaning,
-};
+use super::library::{CufileLibrary, DriverProperties, check, cufile, meaning};
 use crate::device::cuda::context::Entered;
 use crate::error::errno::{ErrnoAction, action};
+use cudarc::cufile::sys::{
+    CUfileDescr_t, CUfileDescr_t__bindgen_ty_1, CUfileFileHandleType, CUfileHandle_t,
+};
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 use std::sync::{Arc, OnceLock};
 
 /// `CU_FILE_DRIVER_ALREADY_OPEN`: another user in this process has opened the driver.
@@ -46,7 +46,7 @@ impl CufileDriver {
         let answer = unsafe { (cufile.driver_properties)(properties.as_mut_ptr()) };
         check(answer, "cuFileDriverGetProperties")?;
         // SAFETY: plain numbers, zeroed above and written by the successful call.
-        let served = unsafe { properties.assume_init() }.nvfs.status_flags;
+        let served = unsafe { properties.assume_init() }.known.nvfs.dstatusflags;
         if served == 0 {
             return Err("cuFile is in compatibility mode, in which it reads to host memory and \
                         copies; load the nvidia-fs module (see gdscheck -p)"
@@ -60,7 +60,7 @@ impl CufileDriver {
 /// A file that is registered with cuFile; deregistered on drop.
 pub(crate) struct RegisteredFile {
     driver: &'static CufileDriver,
-    handle: CufileHandle,
+    handle: CUfileHandle_t,
     /// Closed after it was deregistered.
     _file: Arc<File>,
 }
@@ -88,10 +88,12 @@ impl RegisteredFile {
     /// The reason why cuFile cannot read the file.
     pub fn new(file: Arc<File>) -> Result<Self, String> {
         let driver = CufileDriver::open()?;
-        let mut descriptor = CufileDescriptor { pointer: null_mut() }; // zeroes the spare bytes
-        descriptor.descriptor = file.as_raw_fd();
-        let mut description =
-            CufileDescription { kind: OPAQUE_FD, file: descriptor, functions: null() };
+        let mut description = CUfileDescr_t {
+            type_: CUfileFileHandleType::CU_FILE_HANDLE_TYPE_OPAQUE_FD,
+            handle: CUfileDescr_t__bindgen_ty_1 { handle: std::ptr::null_mut() },
+            fs_ops: null(),
+        };
+        description.handle.fd = file.as_raw_fd();
         let mut handle = MaybeUninit::uninit();
         // SAFETY: both pointers are valid during the call; the descriptor stays open as long as the
         // registration, which ends in `drop`, before the file is closed.

@@ -1,11 +1,13 @@
 //! Finds cuFile's library at run time.
 //!
 //! NVIDIA's runtime packages install only `libcufile.so.0`, the development packages also
-//! `libcufile.so`; this module looks for both. Result codes are numbers and not enums, because a
-//! newer library may return codes that enums lack.
+//! `libcufile.so`. `cudarc` looks only for the latter, so this module looks for both names and uses
+//! the library with `cudarc`'s types. Result codes are numbers here instead of `cudarc`'s enums,
+//! because a newer library may return codes that the enums lack.
 
-use crate::device::cuda::shared_library::SharedLibrary;
-use std::ffi::{c_int, c_void};
+use cudarc::cufile::sys::{CUfileDescr_t, CUfileDrvProps_t, CUfileHandle_t};
+use libloading::Library;
+use std::ffi::c_void;
 use std::sync::OnceLock;
 
 const NAMES: [&str; 2] = ["libcufile.so.0", "libcufile.so"];
@@ -18,46 +20,10 @@ pub(super) struct CufileStatus {
     pub cuda: u32,
 }
 
-/// `CU_FILE_HANDLE_TYPE_OPAQUE_FD`: a descriptor of Linux.
-pub(super) const OPAQUE_FD: u32 = 1;
-
-/// `CUfileHandle_t`: a file that is registered.
-pub(super) type CufileHandle = *mut c_void;
-
-/// `CUfileDescr_t`: the file to register.
-#[repr(C)]
-pub(super) struct CufileDescription {
-    /// `CUfileFileHandleType`.
-    pub kind: u32,
-    pub file: CufileDescriptor,
-    /// Functions of a file system in user space.
-    pub functions: *const c_void,
-}
-
-/// The descriptor of a file, in the space of a pointer.
-#[repr(C)]
-pub(super) union CufileDescriptor {
-    pub descriptor: c_int,
-    pub pointer: *mut c_void,
-}
-
-/// The first properties in `CUfileDrvProps_t`, those of the nvidia-fs module.
-#[repr(C)]
-pub(super) struct NvfsProperties {
-    pub major_version: u32,
-    pub minor_version: u32,
-    pub poll_threshold: usize,
-    pub direct_io_max: usize,
-    /// What direct reads are served from; 0 if there are none.
-    pub status_flags: u32,
-    pub control_flags: u32,
-}
-
-/// `CUfileDrvProps_t`: the first properties of the driver, and space for the others, to which later
-/// versions add.
+/// The properties of the driver, with spare space for fields that later versions add.
 #[repr(C)]
 pub(super) struct DriverProperties {
-    pub nvfs: NvfsProperties,
+    pub known: CUfileDrvProps_t,
     pub spare: [u64; 64],
 }
 
@@ -65,11 +31,11 @@ pub(super) struct DriverProperties {
 pub(super) struct CufileLibrary {
     pub driver_open: unsafe extern "C" fn() -> CufileStatus,
     pub driver_properties: unsafe extern "C" fn(*mut DriverProperties) -> CufileStatus,
-    pub register: unsafe extern "C" fn(*mut CufileHandle, *mut CufileDescription) -> CufileStatus,
-    pub deregister: unsafe extern "C" fn(CufileHandle),
-    pub read: unsafe extern "C" fn(CufileHandle, *mut c_void, usize, i64, i64) -> isize,
+    pub register: unsafe extern "C" fn(*mut CUfileHandle_t, *mut CUfileDescr_t) -> CufileStatus,
+    pub deregister: unsafe extern "C" fn(CUfileHandle_t),
+    pub read: unsafe extern "C" fn(CUfileHandle_t, *mut c_void, usize, i64, i64) -> isize,
     /// The library stays loaded until the process ends.
-    _library: SharedLibrary,
+    _library: Library,
 }
 
 /// Returns the library, which the first call loads.
@@ -82,9 +48,14 @@ pub(super) fn cufile() -> Result<&'static CufileLibrary, String> {
 }
 
 fn find() -> Result<CufileLibrary, String> {
-    let missing = "cuFile (libcufile.so.0) was not found; install NVIDIA's libcufile or \
-                   gds-tools package";
-    let library = SharedLibrary::open(&NAMES, missing)?;
+    let open = |name: &'static str| {
+        // SAFETY: loading NVIDIA's library runs its initialisers, as intended.
+        unsafe { Library::new(name) }.ok()
+    };
+    let library = NAMES.into_iter().find_map(open).ok_or(
+        "cuFile (libcufile.so.0) was not found; install NVIDIA's libcufile or \
+         gds-tools package",
+    )?;
     // SAFETY: all types are those of cuFile's API reference, with numbers for enums.
     unsafe {
         Ok(CufileLibrary {
@@ -102,10 +73,10 @@ fn find() -> Result<CufileLibrary, String> {
 ///
 /// # Safety
 /// `F` is the type of the function called `name`, and is not used after the library is unloaded.
-unsafe fn function<F: Copy>(library: &SharedLibrary, name: &str) -> Result<F, String> {
+unsafe fn function<F: Copy>(library: &Library, name: &str) -> Result<F, String> {
     // SAFETY: the caller guarantees the type.
-    let found = unsafe { library.function::<F>(name) };
-    found.ok_or_else(|| {
+    let found = unsafe { library.get::<F>(name) };
+    found.map(|function| *function).map_err(|_| {
         format!("the installed cuFile library lacks {name}; install that of CUDA 12.2 or later")
     })
 }
@@ -153,7 +124,6 @@ pub(super) fn meaning(result: u32, function: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::offset_of;
 
     #[test]
     fn errors_name_the_function_the_number_and_the_meaning() {
@@ -172,38 +142,5 @@ mod tests {
         for (number, (result, _)) in MEANINGS.iter().enumerate() {
             assert!(MEANINGS[..number].iter().all(|(other, _)| other < result), "{result}");
         }
-    }
-
-    #[test]
-    fn the_types_are_laid_out_as_in_cudarc() {
-        use cudarc::cufile::sys::{CUfileDescr_t, CUfileDrvProps_t, CUfileFileHandleType};
-        assert_eq!(
-            [
-                size_of::<CufileDescription>(),
-                offset_of!(CufileDescription, kind),
-                offset_of!(CufileDescription, file),
-                offset_of!(CufileDescription, functions),
-            ],
-            [
-                size_of::<CUfileDescr_t>(),
-                offset_of!(CUfileDescr_t, type_),
-                offset_of!(CUfileDescr_t, handle),
-                offset_of!(CUfileDescr_t, fs_ops),
-            ]
-        );
-        assert_eq!(
-            [
-                offset_of!(DriverProperties, nvfs.direct_io_max),
-                offset_of!(DriverProperties, nvfs.status_flags),
-                offset_of!(DriverProperties, nvfs.control_flags),
-            ],
-            [
-                offset_of!(CUfileDrvProps_t, nvfs.max_direct_io_size),
-                offset_of!(CUfileDrvProps_t, nvfs.dstatusflags),
-                offset_of!(CUfileDrvProps_t, nvfs.dcontrolflags),
-            ]
-        );
-        assert!(size_of::<DriverProperties>() >= size_of::<CUfileDrvProps_t>() + 256);
-        assert_eq!(CUfileFileHandleType::CU_FILE_HANDLE_TYPE_OPAQUE_FD as u32, OPAQUE_FD);
     }
 }
