@@ -136,9 +136,9 @@ impl Engine {
         }
     }
 
-    /// How many read tasks the engine has at present: as many as files need, or its share of the cold
-    /// reads that help, or of the ranges that the objects' server can have on the way. While most of the answers wait for memory, fewer
-    /// suffice.
+    /// How many read tasks the engine has at present: as many as files need, or its share of the
+    /// cold reads that help, or of the ranges that the objects' server can have on the way. While
+    /// most of the answers wait for memory, fewer suffice.
     fn wanted_tasks(&self) -> usize {
         let Job { depth, connections, engines, .. } = self.shared.job;
         let counters = &self.shared.stats.counters;

@@ -91,7 +91,8 @@ struct RequestedExtent {
 }
 
 impl RingWork {
-    /// Extents refer to their source and their destination by index. The `recorder`, if there is one, records the use of the slots.
+    /// Extents refer to their source and their destination by index. The `recorder`, if there is
+    /// one, records the use of the slots.
     pub fn new(
         extents: Arc<[Extent]>,
         sources: Vec<Arc<dyn Source>>,

@@ -1,9 +1,9 @@
 //! An engine's reader of a file, which chooses direct or buffered reads for each attempt.
 //!
-//! A file that refuses direct I/O and is not in the page cache is slow to read: the kernel reads ahead by
-//! 128 KiB only, each of which waits for the file system. Such *cold reads* are made by threads, which
-//! bring the bytes into the page cache in larger parts first ([`bring_in`]), and as many of them at a
-//! time as help ([`ColdReads`](super::file::ColdReads)).
+//! A file that refuses direct I/O and is not in the page cache is slow to read: the kernel reads
+//! ahead by 128 KiB only, each of which waits for the file system. Such *cold reads* are made by
+//! threads, which bring the bytes into the page cache in larger parts first ([`bring_in`]), and as
+//! many of them at a time as help ([`ColdReads`](super::file::ColdReads)).
 
 use super::backend::{Backend, BackendKind};
 use super::counters::LoadCounters;
@@ -82,7 +82,8 @@ impl FileReader {
         }
     }
 
-    /// Reads the `len` bytes from `offset` of a file that refuses direct I/O and is not in the page cache.
+    /// Reads the `len` bytes from `offset` of a file that refuses direct I/O and is not in the page
+    /// cache.
     async fn read_cold(
         &self,
         window: Window,

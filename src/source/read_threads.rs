@@ -1,8 +1,8 @@
 //! The threads of blocking reads of one engine.
 //!
-//! They are started as reads need them, up to a number that each read gives, and end with the engine. tokio's pool
-//! would do the same, but it panics where its first thread cannot be started; here the engine then
-//! makes the read itself.
+//! They are started as reads need them, up to a number that each read gives, and end with the
+//! engine. tokio's pool would do the same, but it panics where its first thread cannot be started;
+//! here the engine then makes the read itself.
 
 use crate::sync::{Condvar, Mutex};
 use crate::sys;

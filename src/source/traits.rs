@@ -54,8 +54,8 @@ pub trait Source: Send + Sync {
     }
 
     /// How long the next range from the source's server should be, of a load that receives into
-    /// `memory_bytes` of memory and has `left_bytes` to request, or the next read of a file; `None` where
-    /// the length does not matter.
+    /// `memory_bytes` of memory and has `left_bytes` to request, or the next read of a file; `None`
+    /// where the length does not matter.
     fn range_bytes(&self, _memory_bytes: u64, _left_bytes: u64) -> Option<u64> {
         None
     }

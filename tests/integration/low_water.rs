@@ -1,8 +1,9 @@
 //! The reader of a body is woken for many bytes at once: its socket has a low-water mark.
 //!
-//! Hazards of a mark: bytes below it that nobody reads, so that a body waits for ever or is taken for
-//! stalled; a body that stalls below it and is taken for alive; the end of a body, which is smaller than
-//! the mark; the head of the next response on the same connection; a load that is dropped meanwhile.
+//! Hazards of a mark: bytes below it that nobody reads, so that a body waits for ever or is taken
+//! for stalled; a body that stalls below it and is taken for alive; the end of a body, which is
+//! smaller than the mark; the head of the next response on the same connection; a load that is
+//! dropped meanwhile.
 
 use crate::common::fault_server::End;
 use crate::common::model::{Model, limits, loader};
@@ -13,7 +14,8 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The bytes of a tensor, for which the socket gets the highest mark. The rest is no multiple of a mark.
+/// The bytes of a tensor, for which the socket gets the highest mark. The rest is no multiple of a
+/// mark.
 const TENSOR_BYTES: usize = (1 << 20) + 4321;
 
 /// The last bytes of a body, which are fewer than the mark.

@@ -1,9 +1,9 @@
 //! How many reads are made at a time of files that are not in the page cache and refuse direct I/O.
 //!
-//! Such a read waits for its file system for most of its time (FUSE, SMB, a sandbox), so more of them
-//! bring more bytes, up to a number that only the file system knows. A window lasts as long as one
-//! round of reads. While the rate of a window is [`GAIN`] times the best one before, the number of reads
-//! is doubled. When it is not, the number stays.
+//! Such a read waits for its file system for most of its time (FUSE, SMB, a sandbox), so more of
+//! them bring more bytes, up to a number that only the file system knows. A window lasts as long as
+//! one round of reads. While the rate of a window is [`GAIN`] times the best one before, the number
+//! of reads is doubled. When it is not, the number stays.
 
 use crate::sync::Mutex;
 use std::time::Instant;

@@ -1,16 +1,17 @@
 //! Hedged requests: what is late, or arrives slowly, is requested again on another connection.
 //!
-//! - *A response is late* when it takes half as long again as three quarters of the recent ones. The request
-//!   is sent again, and the first of the two responses to begin is read.
+//! - *A response is late* when it takes half as long again as three quarters of the recent ones.
+//!   The request is sent again, and the first of the two responses to begin is read.
 //! - *A body lags* when, in a period of twice the time to the first byte, it delivers less than a
-//!   quarter of what the recent bodies have delivered in that time, and a new request for the rest would
-//!   take less than half of the time that the body needs at its present rate. Its connection is closed,
-//!   and the rest of its range is requested again.
+//!   quarter of what the recent bodies have delivered in that time, and a new request for the rest
+//!   would take less than half of the time that the body needs at its present rate. Its connection
+//!   is closed, and the rest of its range is requested again.
 //!
-//! A budget limits repeated requests to one in twenty, so that a server which is slow altogether does
-//! not get twice the work. Those that are answered in the usual time cost half: they show that the server
-//! is not slow altogether. A body that has delivered nothing for several periods has failed, unless all bodies
-//! have: its range is requested again without the budget, and takes the tokens of a retry.
+//! A budget limits repeated requests to one in twenty, so that a server which is slow altogether
+//! does not get twice the work. Those that are answered in the usual time cost half: they show that
+//! the server is not slow altogether. A body that has delivered nothing for several periods has
+//! failed, unless all bodies have: its range is requested again without the budget, and takes the
+//! tokens of a retry.
 
 use crate::sync::Mutex;
 use std::time::Duration;
@@ -37,7 +38,8 @@ const SILENT_MIN: Duration = Duration::from_secs(1);
 /// If no more bodies than these are silent, the server as a whole may have paused or not.
 const FEW: usize = 8;
 
-/// The recent times to first byte and rates of bodies of one server, and the budget of repeated requests.
+/// The recent times to first byte and rates of bodies of one server, and the budget of repeated
+/// requests.
 #[derive(Debug, Default)]
 pub(crate) struct Hedging {
     state: Mutex<HedgingState>,
@@ -137,15 +139,16 @@ impl UsualPace {
         time >= (self.period() * SILENT_PERIODS).max(SILENT_MIN)
     }
 
-    /// Whether all bodies have paused between this and `later`: many are arriving, and none has arrived.
+    /// Whether all bodies have paused between this and `later`: many are arriving, and none has
+    /// arrived.
     pub fn is_pause(&self, later: &Self) -> bool {
         self.arrived == later.arrived && later.arriving > FEW
     }
 }
 
 impl Hedging {
-    /// Records the time to first byte of a response. However late it was, it counts as just late, so that
-    /// some very late ones do not change much.
+    /// Records the time to first byte of a response. However late it was, it counts as just late,
+    /// so that some very late ones do not change much.
     pub fn record(&self, took: Duration) {
         let mut state = self.state.lock();
         state.budget = (state.budget + 1).min(BUDGET_MAX);

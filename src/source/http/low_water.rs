@@ -1,10 +1,11 @@
-//! The low-water mark of a body's socket (`SO_RCVLOWAT`): the kernel wakes the reader of a body for many
-//! bytes at once, as a wake-up costs more than copying 64 KiB.
+//! The low-water mark of a body's socket (`SO_RCVLOWAT`): the kernel wakes the reader of a body for
+//! many bytes at once, as a wake-up costs more than copying 64 KiB.
 //!
-//! - **Height.** The mark is what arrives in [`WAKE_INTERVAL`] at the measured rate of this body, as a
-//!   power of two, and at most [`MARK_MAX`], so that the bytes are still in the processor's cache when
-//!   they are copied. It is that much before a rate was measured. It is at most a quarter of the kernel's receive buffer, so that the server can
-//!   always send more while the reader is woken. A slow body has no mark.
+//! - **Height.** The mark is what arrives in [`WAKE_INTERVAL`] at the measured rate of this body,
+//!   as a power of two, and at most [`MARK_MAX`], so that the bytes are still in the processor's
+//!   cache when they are copied. It is that much before a rate was measured. It is at most a
+//!   quarter of the kernel's receive buffer, so that the server can always send more while the
+//!   reader is woken. A slow body has no mark.
 //! - **The end of the body.** The mark is never greater than the rest of the body, which would never
 //!   reach it. Afterwards the connection has no mark: the head of its next response is shorter.
 //! - **Bodies that slow down.** When nothing has been read for [`PATIENCE`], the mark is removed, which
@@ -13,9 +14,10 @@
 //!
 //! Where the kernel refuses the option, the reader is woken as soon as bytes are there.
 //!
-//! CPU seconds per GB over loopback, client and nginx on one core each, 16 connections into 128 MiB,
-//! medians of 3 to 5: 0.28 to 0.31 without a mark; at most 256 KiB 0.21, 512 KiB 0.19; bare sockets in the
-//! same runs 0.17. With 64 connections 0.21. In 4.3 GB the reader waits 1,100 times instead of 28,000.
+//! CPU seconds per GB over loopback, client and nginx on one core each, 16 connections into 128
+//! MiB, medians of 3 to 5: 0.28 to 0.31 without a mark; at most 256 KiB 0.21, 512 KiB 0.19; bare
+//! sockets in the same runs 0.17. With 64 connections 0.21. In 4.3 GB the reader waits 1,100 times
+//! instead of 28,000.
 
 use crate::options::RetryLimits;
 use crate::sys::set_receive_low_water;

@@ -225,7 +225,8 @@ impl Object {
         let Begun { mut answered, server, mut permit } = begun;
         permit.resume();
         let (limits, origin) = (&self.client.options.retries, &answered.origin);
-        // What arrived while the answer waited is received at once: that says nothing about the network.
+        // What arrived while the answer waited is received at once: that says nothing about the
+        // network.
         let arriving = (!how.has_waited).then(|| server.concurrency.arriving());
         let (body, len, received) =
             (server.hedging.body(), writer.left() as u64, AtomicU64::new(0));

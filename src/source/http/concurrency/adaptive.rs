@@ -5,16 +5,18 @@
 //!   way as it delivers in the time to the first byte, which is known from opening the object. So the
 //!   limit starts with that many, within bounds: 4 for a store at 5 ms, 76 at 100 ms. The first
 //!   window tells the rate of one connection, and the limit becomes the number of connections that
-//!   such a network needs at that rate, at most [`CORRECTION`] times the first one.
-//! - **Growth.** What counts is the rate *of one sending connection*: the bytes that arrived, by the
-//!   time for which bodies were arriving, summed over the connections. Unlike the rate of all, it does not
-//!   depend on how many answers are awaited at the moment. While it is near the best one, the network
-//!   has room: the limit is doubled. When it falls below [`ROOM`] of that, the connections take from
-//!   each other, because the network or the CPU is full, and the limit stays. It also stays while the
-//!   last increase has not raised the rate of all by a factor of [`GAIN`]. It never grows beyond
-//!   [`SPARE`] times the number that would suffice for the best rate of all: that rate times the
-//!   duration of a range, by the length of a range. After an increase no window counts until the new
-//!   connections can have answered.
+//!   such a network needs at that rate, at most [`CORRECTION`] times the first one at 100 ms. Nearby
+//!   stores are measured again so soon that less is lost, and their connections may be fast because
+//!   there are few: at 5 ms the limit stays at first.
+//! - **Growth.** What counts is the rate *of one sending connection*: the bytes that arrived, by
+//!   the time for which bodies were arriving, summed over the connections. Unlike the rate of all,
+//!   it does not depend on how many answers are awaited at the moment. While it is near the best
+//!   one, the network has room: the limit is doubled. When it falls below [`ROOM`] of that, the
+//!   connections take from each other, because the network or the CPU is full, and the limit stays.
+//!   It also stays while the last increase has not raised the rate of all by a factor of [`GAIN`].
+//!   It never grows beyond [`SPARE`] times the number that would suffice for the best rate of all:
+//!   that rate times the duration of a range, by the length of a range. After an increase no window
+//!   counts until the new connections can have answered.
 //! - **Shrinking.** When the rate of one connection stays below [`CROWDED`] of the best one, a quarter
 //!   of the connections is given up, down to the number of the start: as many bytes arrive over fewer,
 //!   which need less memory.
@@ -47,8 +49,10 @@ pub(super) const START: usize = 16;
 const STARTS: (usize, usize) = (4, 128);
 /// The rate for which the first ranges suffice.
 const START_BYTES_PER_SECOND: f64 = 1.6e9;
-/// How many times higher the limit is at most once the rate of one connection is known.
+/// How many times higher the limit is at most once the rate of one connection is known, for a store
+/// that answers after [`FAR`].
 const CORRECTION: f64 = 3.0;
+const FAR: Duration = Duration::from_millis(100);
 /// The highest limit.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// The length of ranges before a rate was measured.
@@ -182,7 +186,7 @@ impl Adaptive {
         let before = self.limit;
         if share >= ROOM && full && total >= self.total_before * GAIN {
             let most = match is_first {
-                true => self.sufficient(START_BYTES_PER_SECOND).min(CORRECTION * before as f64),
+                true => self.sufficient(START_BYTES_PER_SECOND).min(self.corrected()),
                 false => (SPARE * self.sufficient(self.best_total)).min(self.step(share)),
             };
             self.limit = (most as usize).min(self.limit_max).max(before);
@@ -197,6 +201,12 @@ impl Adaptive {
             self.total_before = total;
             self.windows.clear();
         }
+    }
+
+    /// The highest limit after the first window.
+    fn corrected(&self) -> f64 {
+        let far = self.latency.unwrap_or_default().as_secs_f64() / FAR.as_secs_f64();
+        self.limit as f64 * (1.0 + (CORRECTION - 1.0) * far.min(1.0))
     }
 
     /// The limit after an increase, where one connection has this share of the best rate.

@@ -1,10 +1,11 @@
 //! The rate of requests that a server accepts, once it has refused some.
 //!
-//! A store that answers 503 SlowDown counts requests, and a burst of them is refused even if they are
-//! few on average. So after a refusal requests are spaced evenly: at first with half of the rate of
-//! the last [`MEASURED`], after later refusals with a share ([`LOWER`]) of the rate that was refused, at most
-//! once a [`PERIOD`]. While requests wait for their turn the rate rises, to find out whether the server
-//! accepts more: quickly ([`GROWTHS`]) until the second refusal, slowly from then on.
+//! A store that answers 503 SlowDown counts requests, and a burst of them is refused even if they
+//! are few on average. So after a refusal requests are spaced evenly: at first with half of the
+//! rate of the last [`MEASURED`], after later refusals with a share ([`LOWER`]) of the rate that
+//! was refused, at most once a [`PERIOD`]. While requests wait for their turn the rate rises, to
+//! find out whether the server accepts more: quickly ([`GROWTHS`]) until the second refusal, slowly
+//! from then on.
 
 use std::time::Duration;
 use tokio::time::Instant;

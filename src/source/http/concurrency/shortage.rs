@@ -4,9 +4,9 @@
 use super::ConcurrencyLimit;
 
 impl ConcurrencyLimit {
-    /// Lowers the limit for good after a request found no file for its connection, and has released its
-    /// permit: to the number of the other requests, which have connections. Returns the new limit, or `None`
-    /// if there are no others, as nothing would then be released.
+    /// Lowers the limit for good after a request found no file for its connection, and has released
+    /// its permit: to the number of the other requests, which have connections. Returns the new
+    /// limit, or `None` if there are no others, as nothing would then be released.
     pub fn out_of_files(&self) -> Option<usize> {
         let mut state = self.state.lock();
         let others = state.permits;

@@ -95,8 +95,8 @@ impl TlsStream {
             }
             let bytes = ready!(self.poll_records(cx, into))?;
             if !self.session.to_send().is_empty() {
-                // Answers and alerts. What the socket does not take now is sent before the next request,
-                // and an error of the socket is found by then.
+                // Answers and alerts. What the socket does not take now is sent before the next
+                // request, and an error of the socket is found by then.
                 let _ = self.poll_send(cx);
             }
             if bytes > 0 {
@@ -114,8 +114,8 @@ impl TlsStream {
             let (mut filled, can_receive) =
                 (self.carry.len(), self.session.can_receive(&self.carry));
             if !can_receive {
-                // Each record is longer than its content. More than that is not wanted, as it would have
-                // to be kept: nothing is requested before the answer is complete.
+                // Each record is longer than its content. More than that is not wanted, as it would
+                // have to be kept: nothing is requested before the answer is complete.
                 let wanted = into.len() + into.len() / 64;
                 let most = wanted.clamp(RECORD_BYTES_MAX, RECEIVE_BYTES);
                 let mut free = ReadBuf::new(&mut buffer[filled..most]);
