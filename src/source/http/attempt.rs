@@ -60,16 +60,23 @@ impl Client {
         build: impl Fn() -> Result<Request<Bytes>> + Send + Sync,
     ) -> Result<Response<Bytes>> {
         let mut retry = RetryState::new(doing, self.options.retries, self.counters());
+        let mut repeated = false;
         loop {
             let request = build()?;
             let server = self.server(&ServerOrigin::of(request.uri()));
+            server.concurrency.turn(repeated).await;
+            repeated = true;
             match self.fetch_once(policy, request, max_bytes).await {
                 Ok(response) => {
                     server.succeeded();
                     return Ok(response);
                 }
                 Err(failure) => {
-                    tokio::time::sleep(retry.after(failure, policy, &server)?.wait).await;
+                    let backoff = retry.after(failure, policy, &server)?;
+                    if backoff.throttled {
+                        server.concurrency.throttled();
+                    }
+                    tokio::time::sleep(backoff.wait).await;
                 }
             }
         }

@@ -4,7 +4,8 @@
 //! fail together do not retry together. `Retry-After` is a lower bound. The number of attempts
 //! without progress, the total time, and the server's retry tokens (see [`ServerState`]) are limited.
 //! A server that asks for fewer requests is not failing, so these retries take no tokens: requests to
-//! it are spaced (see [`ConcurrencyLimit`](super::concurrency::ConcurrencyLimit)).
+//! it are spaced (see [`ConcurrencyLimit`](super::concurrency::ConcurrencyLimit)). As long as it accepts
+//! others, only the total time is limited.
 
 use super::attempt_error::AttemptError;
 use super::error_response::{ErrorAction, ErrorResponse};
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 /// The upper bound of the first wait, which is random.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// As many failures count of a request that was refused while the server accepted others.
+const FAILED_MAX_THROTTLED: u32 = 2;
 /// A wait that a user would take for a hang is logged.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
@@ -32,6 +35,8 @@ pub(crate) struct RetryState<'a> {
     failed: u32,
     /// The reasons for which a retry was granted, each of which is granted once.
     granted: Vec<&'static str>,
+    /// How many requests the server had accepted when it last refused this one.
+    accepted: Option<u64>,
 }
 
 /// The failed attempts of a range while its answer waits for memory.
@@ -54,7 +59,8 @@ impl<'a> RetryState<'a> {
     /// The state before the first attempt. `doing` completes a sentence that begins with "cannot",
     /// such as `read s3://bucket/key`.
     pub fn new(doing: &'a str, limits: RetryLimits, counters: &'a LoadCounters) -> Self {
-        Self { doing, limits, counters, began: Instant::now(), failed: 0, granted: Vec::new() }
+        let (began, granted) = (Instant::now(), Vec::new());
+        Self { doing, limits, counters, began, failed: 0, granted, accepted: None }
     }
 
     /// The state without its borrows, to be [resumed](Self::resume).
@@ -71,7 +77,7 @@ impl<'a> RetryState<'a> {
         waited: Duration,
     ) -> Self {
         let PausedRetry { began, failed, granted } = paused;
-        Self { doing, limits, counters, began: began + waited, failed, granted }
+        Self { doing, limits, counters, began: began + waited, failed, granted, accepted: None }
     }
 
     /// Records that the last attempt failed, but made progress.
@@ -127,6 +133,10 @@ impl<'a> RetryState<'a> {
                     tracing::warn!("to {doing}, waiting {seconds} s as the server asks to");
                 }
                 let tokens = (!throttled).then_some(server);
+                let accepted = self.accepted.replace(server.successes());
+                if throttled && accepted.is_some_and(|before| before < server.successes()) {
+                    self.failed = self.failed.min(FAILED_MAX_THROTTLED);
+                }
                 let wait = self.wait(wait_min, self.limits.attempts, tokens);
                 let wait = wait.map_err(|why| self.gave_up(response, why))?;
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
@@ -202,5 +212,57 @@ impl<'a> RetryState<'a> {
             return Err("it fails too often");
         }
         Ok(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::http::client::Client;
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    struct Plain;
+
+    #[async_trait]
+    impl RequestPolicy for Plain {
+        async fn authorize(
+            &self,
+            _: &Arc<Client>,
+            _: &mut http::request::Parts,
+            _: SystemTime,
+        ) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// How often a request is repeated that the server refuses with 503, when the server accepts this
+    /// many others between the attempts.
+    fn repeated(others: u64) -> usize {
+        let (counters, server) = (LoadCounters::default(), ServerState::new(None));
+        let limits = RetryLimits { total: Duration::from_secs(3600), ..RetryLimits::default() };
+        let mut retry = RetryState::new("open it", limits, &counters);
+        let refused = || ErrorResponse {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        (0..100)
+            .take_while(|_| {
+                (0..others).for_each(|_| server.succeeded());
+                retry.after(AttemptError::Response(Box::new(refused())), &Plain, &server).is_ok()
+            })
+            .count()
+    }
+
+    /// Of 100 shards that were opened at a store of 20 requests a second, one was refused often enough
+    /// to use up its attempts, and the load failed.
+    #[test]
+    fn a_refused_request_goes_on_while_the_server_accepts_others() {
+        assert_eq!(repeated(1), 100);
+        assert_eq!(repeated(0), RetryLimits::default().attempts as usize - 1);
     }
 }

@@ -3,7 +3,7 @@
 use super::concurrency::ConcurrencyLimit;
 use super::hedging::Hedging;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// The initial and maximum number of a server's retry tokens: enough for a hundred retries.
@@ -19,6 +19,7 @@ pub(crate) struct ServerState {
     pub concurrency: Arc<ConcurrencyLimit>,
     pub hedging: Hedging,
     retry_tokens: AtomicI64,
+    successes: AtomicU64,
     /// How far the server's clock is ahead of this machine's, in seconds.
     skew_seconds: AtomicI64,
 }
@@ -30,6 +31,7 @@ impl ServerState {
             concurrency: ConcurrencyLimit::new(connections),
             hedging: Hedging::default(),
             retry_tokens: AtomicI64::new(TOKENS_MAX),
+            successes: AtomicU64::new(0),
             skew_seconds: AtomicI64::new(0),
         }
     }
@@ -43,8 +45,14 @@ impl ServerState {
 
     /// Counts a success, which gives back some retry tokens.
     pub fn succeeded(&self) {
+        self.successes.fetch_add(1, Ordering::Relaxed);
         let put = |tokens: i64| (tokens < TOKENS_MAX).then_some(tokens + SUCCESS_TOKENS);
         let _ = self.retry_tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, put);
+    }
+
+    /// How many requests have succeeded so far.
+    pub fn successes(&self) -> u64 {
+        self.successes.load(Ordering::Relaxed)
     }
 
     /// The time by the server's clock.

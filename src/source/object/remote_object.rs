@@ -96,8 +96,11 @@ impl Object {
         let key = uri.key().to_owned();
         let counting = Arc::clone(&client);
         let mut retry = RetryState::new(&doing, client.options.retries, counting.counters());
+        let mut repeated = false;
         loop {
             let server = client.server(&ServerOrigin::of(&store.url(&key)?));
+            server.concurrency.turn(repeated).await;
+            repeated = true;
             match open_once(&client, &*store, &key, first_bytes, known.as_ref()).await {
                 Ok(opened) => {
                     server.succeeded();
@@ -111,7 +114,13 @@ impl Object {
                     *object.route.lock() = route;
                     return Ok((object, first));
                 }
-                Err(failure) => sleep(retry.after(failure, &*store, &server)?.wait).await,
+                Err(failure) => {
+                    let backoff = retry.after(failure, &*store, &server)?;
+                    if backoff.throttled {
+                        server.concurrency.throttled();
+                    }
+                    sleep(backoff.wait).await;
+                }
             }
         }
     }

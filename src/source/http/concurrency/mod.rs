@@ -89,7 +89,8 @@ impl ConcurrencyLimit {
         }
     }
 
-    async fn turn(&self, repeated: bool) {
+    /// Waits until a request may be made.
+    pub async fn turn(&self, repeated: bool) {
         let is_paced = self.state.lock().pace.rate().is_some();
         let _queue = if is_paced && !repeated { Some(self.queue.lock().await) } else { None };
         loop {
