@@ -72,11 +72,7 @@ impl Client {
                     return Ok(response);
                 }
                 Err(failure) => {
-                    let backoff = retry.after(failure, policy, &server)?;
-                    if backoff.throttled {
-                        server.concurrency.throttled();
-                    }
-                    tokio::time::sleep(backoff.wait).await;
+                    tokio::time::sleep(retry.after(failure, policy, &server)?).await;
                 }
             }
         }

@@ -46,15 +46,6 @@ pub(crate) struct PausedRetry {
     granted: Vec<&'static str>,
 }
 
-/// The wait before a retry, and its cause.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    /// How long to wait before the next attempt.
-    pub wait: Duration,
-    /// Whether the server asked for fewer requests.
-    pub throttled: bool,
-}
-
 impl<'a> RetryState<'a> {
     /// The state before the first attempt. `doing` completes a sentence that begins with "cannot",
     /// such as `read s3://bucket/key`.
@@ -85,7 +76,8 @@ impl<'a> RetryState<'a> {
         self.failed = 0;
     }
 
-    /// Decides whether a failed attempt is retried, and counts the retry.
+    /// Decides whether a failed attempt is retried, and counts the retry. Returns how long to wait
+    /// before the next attempt. Lowers the pace of requests if the server asked for that.
     ///
     /// # Errors
     /// The error of the request, if it is not retried.
@@ -94,7 +86,7 @@ impl<'a> RetryState<'a> {
         failure: AttemptError,
         policy: &dyn RequestPolicy,
         server: &ServerState,
-    ) -> Result<Backoff> {
+    ) -> Result<Duration> {
         tracing::debug!(doing = self.doing, failure = %failure, "an attempt failed");
         match failure {
             AttemptError::Final(error) => Err(error),
@@ -104,7 +96,7 @@ impl<'a> RetryState<'a> {
                 match self.wait(Duration::ZERO, attempts_max, Some(server)) {
                     Ok(wait) => {
                         self.counters.retry(error.reason);
-                        Ok(Backoff { wait, throttled: false })
+                        Ok(wait)
                     }
                     Err(why) => Err(error.into_error(&format!("{} ({why})", self.doing))),
                 }
@@ -118,7 +110,7 @@ impl<'a> RetryState<'a> {
         response: &ErrorResponse,
         policy: &dyn RequestPolicy,
         server: &ServerState,
-    ) -> Result<Backoff> {
+    ) -> Result<Duration> {
         match policy.classify(response) {
             ErrorAction::Retry { throttled } => {
                 let wait_min = response.retry_after(server.now()).unwrap_or_default();
@@ -140,7 +132,10 @@ impl<'a> RetryState<'a> {
                 let wait = self.wait(wait_min, self.limits.attempts, tokens);
                 let wait = wait.map_err(|why| self.gave_up(response, why))?;
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
-                return Ok(Backoff { wait, throttled });
+                if throttled {
+                    server.concurrency.throttled();
+                }
+                return Ok(wait);
             }
             ErrorAction::RetryOnce(word) if self.grant(word) => {}
             ErrorAction::CorrectClock if self.grant("clock") => {
@@ -164,7 +159,7 @@ impl<'a> RetryState<'a> {
                 return Err(self.gave_up(response, &format!("not even with its {word}")));
             }
         }
-        Ok(Backoff { wait: Duration::ZERO, throttled: false })
+        Ok(Duration::ZERO)
     }
 
     fn error(&self, kind: ErrorKind, sentence: &str) -> Error {

@@ -188,12 +188,8 @@ impl Object {
             context.counters.set_connections(limit);
             return Ok(());
         }
-        let backoff = retry.after(failure, &*self.store, &server)?;
-        if backoff.throttled {
-            server.concurrency.throttled();
-            context.counters.set_connections(server.concurrency.limit());
-        }
-        context.unless_stopped(sleep(backoff.wait)).await
+        let wait = retry.after(failure, &*self.store, &server)?;
+        context.unless_stopped(sleep(wait)).await
     }
 
     /// Makes one attempt to request a range. A range that is `repeated`, or that has its memory, is

@@ -114,13 +114,7 @@ impl Object {
                     *object.route.lock() = route;
                     return Ok((object, first));
                 }
-                Err(failure) => {
-                    let backoff = retry.after(failure, &*store, &server)?;
-                    if backoff.throttled {
-                        server.concurrency.throttled();
-                    }
-                    sleep(backoff.wait).await;
-                }
+                Err(failure) => sleep(retry.after(failure, &*store, &server)?).await,
             }
         }
     }
