@@ -11,6 +11,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+/// The values of metadata are listed up to this length: some hold whole configurations.
+const METADATA_CHARACTERS_MAX: usize = 500;
+
 /// List the tensors of a checkpoint without reading them.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -53,9 +56,20 @@ fn print_listing(out: &mut dyn Write, checkpoint: &Checkpoint) -> io::Result<()>
         writeln!(out, "left out  {location}")?;
     }
     for (key, value) in checkpoint.metadata() {
-        writeln!(out, "metadata  {} = {}", format::name(key), Escaped(value))?;
+        writeln!(out, "metadata  {} = {}", format::name(key), shortened(value))?;
     }
     Ok(())
+}
+
+/// A value of the metadata, of which the answer of `--json` has all.
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(METADATA_CHARACTERS_MAX) {
+        None => Escaped(value).to_string(),
+        Some((end, _)) => {
+            let size = format::size(value.len() as u64);
+            format!("{}... ({size}; --json has all of it)", Escaped(&value[..end]))
+        }
+    }
 }
 
 fn tensor_row(tensor: &TensorInfo) -> [String; 5] {
@@ -157,5 +171,19 @@ impl<'a> TensorEntry<'a> {
             shard: tensor.shard(),
             offset: tensor.offset_bytes(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration of a megabyte scrolled the list of tensors away.
+    #[test]
+    fn a_long_value_of_metadata_is_shortened_between_characters() {
+        let all = "ä".repeat(METADATA_CHARACTERS_MAX);
+        assert_eq!(shortened(&all), all);
+        let longer = shortened(&format!("{all}\u{1b}"));
+        assert_eq!(longer, format!("{all}... (1.0 KB; --json has all of it)"));
     }
 }

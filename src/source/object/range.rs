@@ -44,8 +44,15 @@ pub(super) fn unsatisfied_total(headers: &HeaderMap) -> Option<u64> {
     }
 }
 
+/// The range and the total of the header; `None` also if it is there twice with different values, as
+/// nothing says which of them the body is.
 fn parts(headers: &HeaderMap) -> Option<(&str, &str)> {
-    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    let mut values = headers.get_all(header::CONTENT_RANGE).iter();
+    let first = values.next()?;
+    if values.any(|other| other != first) {
+        return None;
+    }
+    let text = first.to_str().ok()?;
     let (unit, rest) = text.trim().split_once(' ')?;
     let (range, total) = rest.trim().split_once('/')?;
     unit.eq_ignore_ascii_case("bytes").then_some((range, total))
@@ -96,7 +103,8 @@ pub(super) fn wrong_range(origin: &ServerOrigin, headers: &HeaderMap) -> Attempt
     let is_multipart = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/"));
     let remedy =
         "check the server, and each cache or proxy in between, or download the object first";
-    let sentence = match headers.get(header::CONTENT_RANGE) {
+    let ranges: Vec<_> = headers.get_all(header::CONTENT_RANGE).iter().collect();
+    let sentence = match ranges.first() {
         _ if is_multipart => format!(
             "{origin} answers a request for one range with several parts (multipart/byteranges); \
              {remedy}"
@@ -104,6 +112,10 @@ pub(super) fn wrong_range(origin: &ServerOrigin, headers: &HeaderMap) -> Attempt
         None => format!(
             "{origin} answers a request for a range without the header Content-Range, so nothing \
              says which bytes it sends; {remedy}"
+        ),
+        Some(first) if ranges.iter().any(|range| range != first) => format!(
+            "{origin} answers a request for one range with several headers Content-Range, which \
+             differ ({ranges:?}); {remedy}"
         ),
         Some(range) if ContentRange::of(headers).is_none() => format!(
             "{origin} answers a request for a range with the invalid header Content-Range {range:?}; \
@@ -170,6 +182,12 @@ mod tests {
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
+        // The first of two values counted, whatever the second said.
+        let mut two = headers("bytes 0-9/10");
+        two.append(header::CONTENT_RANGE, HeaderValue::from_static("bytes 0-9/10"));
+        assert!(ContentRange::of(&two).is_some());
+        two.append(header::CONTENT_RANGE, HeaderValue::from_static("bytes 5-14/20"));
+        assert_eq!(ContentRange::of(&two), None);
         assert_eq!(unsatisfied_total(&headers("bytes */10")), Some(10));
         assert_eq!(unsatisfied_total(&headers("bytes 0-9/10")), None);
     }
@@ -179,16 +197,19 @@ mod tests {
     fn the_error_of_a_wrong_range_says_what_is_wrong() {
         let origin = ServerOrigin::of(&Uri::from_static("http://h/"));
         let told = |pairs: &[(header::HeaderName, &'static str)]| {
-            let pair = |(name, value): &(header::HeaderName, &'static str)| {
-                (name.clone(), HeaderValue::from_static(value))
-            };
-            wrong_range(&origin, &pairs.iter().map(pair).collect()).to_string()
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            wrong_range(&origin, &headers).to_string()
         };
         let multipart = (header::CONTENT_TYPE, "multipart/byteranges; boundary=x");
         assert!(told(&[multipart]).contains("several parts"));
         assert!(told(&[]).contains("without the header Content-Range"));
         assert!(told(&[(header::CONTENT_RANGE, "0-9")]).contains("invalid header Content-Range"));
-        assert!(told(&[(header::CONTENT_RANGE, "bytes 0-9/10")]).contains("another range"));
+        let range = (header::CONTENT_RANGE, "bytes 0-9/10");
+        assert!(told(std::slice::from_ref(&range)).contains("another range"));
+        assert!(told(&[range, (header::CONTENT_RANGE, "bytes 1-9/10")]).contains("differ"));
     }
 
     #[test]
