@@ -184,6 +184,6 @@ mod tests {
         let all = "ä".repeat(METADATA_CHARACTERS_MAX);
         assert_eq!(shortened(&all), all);
         let longer = shortened(&format!("{all}\u{1b}"));
-        assert_eq!(longer, format!("{all}... (1.0 KB; --json has all of it)"));
+        assert_eq!(longer, format!("{all}... (1001 B; --json has all of it)"));
     }
 }
