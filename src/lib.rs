@@ -125,8 +125,8 @@ pub use device::{GpuInfo, gpus};
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use load::{
-    Download, Downloaded, Listed, Loaded, Loader, LoaderOption, OptionGroup, OptionKind, Progress,
-    ReadRequest, Summary, TensorStream,
+    AsyncCall, AsyncTensorStream, Download, Downloaded, Listed, Loaded, Loader, LoaderOption,
+    OptionGroup, OptionKind, OwnedReadRequest, Progress, ReadRequest, Summary, TensorStream,
 };
 pub use location::{IntoLocations, Location, LocationText, ObjectUri, Scheme};
 pub use manifest::Manifest;
@@ -135,7 +135,7 @@ pub use options::{
     RetryLimits, S3Credentials,
 };
 pub use plan::Pick;
-pub use source::{Downgrade, Verified};
+pub use source::{Cancellation, Downgrade, Verified};
 pub use tensor::{Storage, Tensor, dlpack};
 pub use timeline::Timeline;
 

@@ -6,7 +6,7 @@
 use crate::interrupts::SIGNAL_INTERVAL;
 use futures_core::Stream as _;
 use ringload::internals::{Condvar, Mutex};
-use ringload::{Error, Summary, Tensor, TensorStream};
+use ringload::{AsyncTensorStream, Error, Summary, Tensor, TensorStream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -18,14 +18,14 @@ pub(crate) struct SharedLoad {
 }
 
 enum LoadState {
-    Running(Box<TensorStream>),
+    Running(Box<AsyncTensorStream>),
     /// The load was closed. Its last summary is kept.
     Closed(Box<Summary>),
 }
 
 impl LoadState {
     /// Returns the load, or `None` if it was closed.
-    fn running(&mut self) -> Option<&mut TensorStream> {
+    fn running(&mut self) -> Option<&mut AsyncTensorStream> {
         match self {
             Self::Running(stream) => Some(stream),
             Self::Closed(_) => None,
@@ -71,7 +71,10 @@ pub(crate) enum Next {
 
 impl SharedLoad {
     pub(crate) fn new(stream: TensorStream) -> Self {
-        Self { state: Mutex::new(LoadState::Running(Box::new(stream))), wakeups: Arc::default() }
+        Self {
+            state: Mutex::new(LoadState::Running(Box::new(stream.into_async()))),
+            wakeups: Arc::default(),
+        }
     }
 
     /// Returns a tensor that has completed, without waiting for storage or for other threads.
@@ -105,7 +108,10 @@ impl SharedLoad {
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         if let Some(stream) = state.running() {
-            *state = LoadState::Closed(Box::new(stream.summary()));
+            let closed = LoadState::Closed(Box::new(stream.summary()));
+            if let LoadState::Running(stream) = std::mem::replace(&mut *state, closed) {
+                drop(stream.into_blocking());
+            }
         }
         drop(state);
         self.wakeups.wake_all();

@@ -12,7 +12,7 @@ use super::writer::WriteJob;
 use crate::error::Result;
 use crate::location::Location;
 use crate::ring::Mapping;
-use crate::source::{Access, ChecksumVerifier, ObjectSource, Reader, Source};
+use crate::source::{Access, Cancellation, ChecksumVerifier, ObjectSource, Reader, Source};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -46,12 +46,17 @@ impl CachedSource {
 
     /// Reads `pages` from the disk, or else from the store. Bytes from the store are written to the
     /// cache.
-    fn pages(&self, entry: &Arc<Entry>, pages: Range<u64>) -> io::Result<Vec<u8>> {
+    fn pages(
+        &self,
+        entry: &Arc<Entry>,
+        pages: Range<u64>,
+        cancellation: &Cancellation,
+    ) -> io::Result<Vec<u8>> {
         if let Some(bytes) = entry.read(&pages) {
             return Ok(bytes);
         }
         let mut bytes = vec![0; entry.checksums.len_of(&pages)];
-        self.object.read_exact_at(&mut bytes, pages.start * PAGE_BYTES)?;
+        self.object.read_exact_at(&mut bytes, pages.start * PAGE_BYTES, cancellation)?;
         entry.sent_at_opening(pages.clone());
         if let Ok(files) = entry.files() {
             self.write(entry, files, pages.start, &bytes);
@@ -103,12 +108,18 @@ impl Source for CachedSource {
         self.block_bytes
     }
 
-    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read_exact_at(
+        &self,
+        into: &mut [u8],
+        offset: u64,
+        cancellation: &Cancellation,
+    ) -> io::Result<()> {
         let end = offset.checked_add(into.len() as u64).filter(|&end| end <= self.len_bytes());
         let (Some(end), Some(entry)) = (end, &self.entry) else {
-            return self.object.read_exact_at(into, offset);
+            return self.object.read_exact_at(into, offset, cancellation);
         };
-        let bytes = self.pages(entry, offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES))?;
+        let pages = offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
+        let bytes = self.pages(entry, pages, cancellation)?;
         let start = (offset % PAGE_BYTES) as usize;
         into.copy_from_slice(&bytes[start..start + into.len()]);
         Ok(())

@@ -20,7 +20,7 @@ use super::text::{Quoted, Shape, Shortened, first_repeated};
 use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result, Size};
-use crate::source::Source;
+use crate::source::{Cancellation, Source};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
@@ -56,8 +56,13 @@ pub(super) struct Header {
 /// # Errors
 /// [`InvalidCheckpoint`](ErrorKind::InvalidCheckpoint), naming the location, the tensor and the
 /// reason; the errors of reading the source.
-pub(super) fn read(source: Arc<dyn Source>, shard: u32, keys: &NameKeys) -> Result<Header> {
-    let text = read_text(source.as_ref())?;
+pub(super) fn read(
+    source: Arc<dyn Source>,
+    shard: u32,
+    keys: &NameKeys,
+    cancellation: &Cancellation,
+) -> Result<Header> {
+    let text = read_text(source.as_ref(), cancellation)?;
     // At most the file's length, as read_text has checked.
     let data_offset_bytes = LENGTH_BYTES + text.len() as u64;
     let data_bytes = source.len_bytes() - data_offset_bytes;
@@ -127,14 +132,14 @@ fn invalid(source: &dyn Source, reason: impl Display) -> Error {
 }
 
 /// Reads the bytes of the header.
-fn read_text(source: &dyn Source) -> Result<Vec<u8>> {
+fn read_text(source: &dyn Source, cancellation: &Cancellation) -> Result<Vec<u8>> {
     let file_bytes = source.len_bytes();
     if file_bytes < LENGTH_BYTES {
         return Err(invalid(source, too_short(file_bytes)));
     }
     let mut length = [0; LENGTH_BYTES as usize];
-    read_exact(source, &mut length, 0)?;
-    check_limit(source, length)?;
+    read_exact(source, &mut length, 0, cancellation)?;
+    check_limit(source, length, cancellation)?;
     let header_bytes =
         checked_length(length, file_bytes).map_err(|reason| invalid(source, reason))?;
     let mut text = Vec::new();
@@ -144,20 +149,20 @@ fn read_text(source: &dyn Source) -> Result<Vec<u8>> {
         Error::new(ErrorKind::OutOfMemory, sentence).with_source(cause)
     })?;
     text.resize(header_bytes, 0);
-    read_exact(source, &mut text, LENGTH_BYTES)?;
+    read_exact(source, &mut text, LENGTH_BYTES, cancellation)?;
     Ok(text)
 }
 
 /// Checks that a header which is too long is none at all: a text that begins like one says that the
 /// file is a safetensors file.
-fn check_limit(source: &dyn Source, length: [u8; 8]) -> Result<()> {
+fn check_limit(source: &dyn Source, length: [u8; 8], cancellation: &Cancellation) -> Result<()> {
     const START: &[u8; 2] = b"{\"";
     let header_bytes = u64::from_le_bytes(length);
     let mut start = [0; START.len()];
     if header_bytes <= MAX_HEADER_BYTES || source.len_bytes() < LENGTH_BYTES + start.len() as u64 {
         return Ok(());
     }
-    read_exact(source, &mut start, LENGTH_BYTES)?;
+    read_exact(source, &mut start, LENGTH_BYTES, cancellation)?;
     if start != *START {
         return Ok(());
     }
@@ -177,8 +182,13 @@ fn check_limit(source: &dyn Source, length: [u8; 8]) -> Result<()> {
     Err(invalid(source, reason))
 }
 
-fn read_exact(source: &dyn Source, into: &mut [u8], offset: u64) -> Result<()> {
-    source.read_exact_at(into, offset).map_err(|cause| {
+fn read_exact(
+    source: &dyn Source,
+    into: &mut [u8],
+    offset: u64,
+    cancellation: &Cancellation,
+) -> Result<()> {
+    source.read_exact_at(into, offset, cancellation).map_err(|cause| {
         let location = source.location();
         if cause.kind() == io::ErrorKind::UnexpectedEof {
             let sentence = format!("{location}: the file was truncated while its header was read");

@@ -20,7 +20,7 @@ use super::tensor_table::TensorTable;
 use super::text::{Quoted, Shortened, first_repeated};
 use crate::error::{Error, ErrorKind, Result, Size, option};
 use crate::location::Location;
-use crate::source::{Opener, Source};
+use crate::source::{Cancellation, Opener, Source};
 use crate::sys::read_regular;
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -64,7 +64,9 @@ impl Index {
             Location::File(path) => read_regular(path, "index", MAX_BYTES)?,
             // Opened without verification: stores keep checksums only of large files, and the index
             // is checked against the shards.
-            Location::Object(uri) => read_object(&*opener.open_object(uri, false)?)?,
+            Location::Object(uri) => {
+                read_object(&*opener.open_object(uri, false)?, opener.cancellation())?
+            }
         };
         let text = String::from_utf8(text).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
@@ -240,7 +242,7 @@ fn invalid(location: &Location, reason: impl Display) -> Error {
 }
 
 /// Reads an index object. Memory grows with the bytes received, whatever length the server reports.
-fn read_object(source: &dyn Source) -> Result<Vec<u8>> {
+fn read_object(source: &dyn Source, cancellation: &Cancellation) -> Result<Vec<u8>> {
     let location = source.location();
     if source.len_bytes() > MAX_BYTES {
         return Err(too_long(location));
@@ -255,7 +257,8 @@ fn read_object(source: &dyn Source) -> Result<Vec<u8>> {
         let piece = piece_bytes.min(len_bytes - read_bytes);
         text.try_reserve(piece).map_err(|cause| fail(cause.into()))?;
         text.resize(read_bytes + piece, 0);
-        source.read_exact_at(&mut text[read_bytes..], read_bytes as u64).map_err(fail)?;
+        let into = &mut text[read_bytes..];
+        source.read_exact_at(into, read_bytes as u64, cancellation).map_err(fail)?;
         piece_bytes = PIECE_BYTES;
     }
     Ok(text)

@@ -29,7 +29,7 @@ pub use shard::{Shard, TensorInfo};
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{IntoLocations, Location};
 use crate::options::CheckpointOptions;
-use crate::source::{Opener, Source};
+use crate::source::{Cancellation, Opener, Source};
 use header::Header;
 use resolve::IndexFile;
 use std::collections::BTreeMap;
@@ -110,7 +110,9 @@ impl Checkpoint {
             true => without_all_files(),
             false => ONE_CHECKPOINT.to_owned(),
         };
-        let mut checkpoint = Self::read(count, threads, open, &files.indexes, &remedy)?;
+        let cancellation = opener.cancellation();
+        let mut checkpoint =
+            Self::read(count, threads, open, &files.indexes, &remedy, cancellation)?;
         // With `verify`, a source without a checksum is a file that a store maps an object to.
         checkpoint.verifiable = opener.options.verify;
         let (tensors, shards) = (&checkpoint.tensors, &checkpoint.shards);
@@ -131,7 +133,8 @@ impl Checkpoint {
             return Err(Error::new(ErrorKind::InvalidInput, "no source was given"));
         }
         let (count, source) = (sources.len(), |number: usize| Ok(sources[number].clone()));
-        Self::read(count, parallel::computing_threads(count), source, &[], ONE_CHECKPOINT)
+        let threads = parallel::computing_threads(count);
+        Self::read(count, threads, source, &[], ONE_CHECKPOINT, &Cancellation::new())
     }
 
     /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source
@@ -159,12 +162,13 @@ impl Checkpoint {
         open: impl Fn(usize) -> Result<Arc<dyn Source>> + Sync,
         indexes: &[IndexFile],
         remedy_of_repeated: &str,
+        cancellation: &Cancellation,
     ) -> Result<Checkpoint> {
         if count > MAX_TENSORS {
             return Err(Error::invalid_input(format!("{count} shards are too many")));
         }
         let keys = NameKeys::default();
-        let read = |number| header::read(open(number)?, number as u32, &keys);
+        let read = |number| header::read(open(number)?, number as u32, &keys, cancellation);
         let headers = parallel::try_map(count, threads, read)?;
         Self::assemble(headers, keys, indexes, remedy_of_repeated)
     }

@@ -169,7 +169,8 @@ impl GdsWork {
             let began = Instant::now();
             let len = (bounce.len() as u64).min(target.len_bytes() - done);
             let bytes = &mut bounce[..len as usize];
-            source.read_exact_at(bytes, target.offset_bytes() + done).map_err(|failure| {
+            let (offset, cancellation) = (target.offset_bytes() + done, &shared.job.cancellation);
+            source.read_exact_at(bytes, offset, cancellation).map_err(|failure| {
                 let failed = Error::from_io(format_args!("read {}", source.location()), failure);
                 source.check_unchanged().err().unwrap_or(failed)
             })?;

@@ -12,10 +12,10 @@ use crate::checks::PartChecks;
 use crate::error::Result;
 #[cfg(test)]
 use crate::ring::Ring;
-use crate::source::{ChecksumVerifier, Verified};
+use crate::source::{Cancellable, ChecksumVerifier, Verified};
 use crate::sys;
 use crate::timeline::Recorder;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -57,6 +57,8 @@ impl LoadHandle {
         let work = Arc::new(work);
         let mut handle = Self { shared: Arc::new(Shared::new(job)), threads: Vec::new() };
         let shared = Arc::clone(&handle.shared);
+        let cancellable: Arc<dyn Cancellable> = shared.clone();
+        shared.job.cancellation.attach(&cancellable);
         for transfer in &shared.job.transfers {
             let (shared, transfer) = (Arc::clone(&shared), Arc::clone(transfer));
             handle.spawn(format!("ringload-{}", transfer.device()), move || {
@@ -167,9 +169,19 @@ impl LoadHandle {
         self.shared.job.affinity.as_ref().map(|affinity| affinity.node)
     }
 
-    /// A handle that cancels the load from another thread.
-    pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle { shared: Arc::downgrade(&self.shared) }
+    /// Tells the threads of the load to end, without waiting until they have.
+    pub fn cancel(&self) {
+        self.shared.cancel();
+    }
+
+    /// Whether all threads have ended, so that [`stop`](Self::stop) does not wait.
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Takes the threads out, for another thread to wait for. Those of this handle have then ended.
+    pub fn take(&mut self) -> Self {
+        Self { shared: Arc::clone(&self.shared), threads: std::mem::take(&mut self.threads) }
     }
 
     /// Stops the load and waits until its threads have ended.
@@ -198,22 +210,5 @@ fn fault_in_registered(job: &Job, engines: usize) {
     }
     if let Some(recorder) = &job.recorder {
         recorder.step("fault in", None, began);
-    }
-}
-
-/// Cancels a load from another thread.
-#[derive(Clone)]
-pub(crate) struct CancelHandle {
-    shared: Weak<Shared>,
-}
-
-impl CancelHandle {
-    /// Cancels the load without waiting until its threads have ended. Its caller then gets no
-    /// further tensors.
-    #[cfg_attr(not(feature = "capi"), expect(dead_code, reason = "only the C library cancels"))]
-    pub fn cancel(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.cancel();
-        }
     }
 }

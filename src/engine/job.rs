@@ -6,7 +6,7 @@ use crate::device::DeviceTransfer;
 use crate::numa::NumaAffinity;
 use crate::options::ReadPath;
 use crate::ring::Ring;
-use crate::source::Source;
+use crate::source::{Cancellation, Source};
 use crate::timeline::Recorder;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(crate) struct Job {
     pub is_whole: bool,
     /// What the load checks of its bytes besides the checksums of its sources.
     pub checks: Arc<LoadChecks>,
+    /// Ends the load.
+    pub cancellation: Cancellation,
     /// Records the load's timeline, where one was requested.
     pub recorder: Option<Arc<Recorder>>,
 }

@@ -52,7 +52,7 @@ mod work;
 pub(crate) use borrowed::{BorrowedBuffer, BorrowedWork};
 pub(crate) use chain::ChainedWork;
 pub(crate) use gds::GdsWork;
-pub(crate) use handle::{CancelHandle, EngineWork, LoadHandle};
+pub(crate) use handle::{EngineWork, LoadHandle};
 pub(crate) use job::Job;
 pub(crate) use mapped::MappedWork;
 pub(crate) use queue::Completion;

@@ -5,7 +5,7 @@ use super::load_stats::LoadStats;
 use super::queue::{Completion, CompletionQueue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Extent;
-use crate::source::{ChecksumVerifier, Source, Stop, Via};
+use crate::source::{Cancellable, ChecksumVerifier, Source, Stop, Via, stopped};
 use crate::tensor::LoadedTensors;
 use crate::timeline::{SlotUse, Stage, TraceSpan};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -119,5 +119,13 @@ impl Shared {
         });
         span.record_path(via.as_str());
         Some(span)
+    }
+}
+
+impl Cancellable for Shared {
+    /// Ends the wait of the caller at once, who gets no further tensors.
+    fn cancelled(&self) {
+        self.queue.fail(stopped());
+        self.cancel();
     }
 }

@@ -89,8 +89,8 @@ impl Loader {
         let mut options = self.cache.options.clone();
         change(&mut options);
         self.cache = Arc::new(Cache::new(options));
-        self.opener =
-            Arc::new(Opener::new(self.opener.options.clone()).with_cache(self.cache.clone()));
+        let opener = Opener::new(self.opener.options.clone()).with_cache(self.cache.clone());
+        self.opener = Arc::new(opener.cancelled_by(self.opener.cancellation()));
         self
     }
 }

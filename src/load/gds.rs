@@ -18,7 +18,7 @@ use crate::device::cuda::{CufileDriver, GdsGpu, Layout, PROBE_BYTES, ProbeSample
 use crate::error::{Result, Size, option};
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
-use crate::source::{DirectFile, Downgrade, Source};
+use crate::source::{Cancellation, DirectFile, Downgrade, Source};
 use nix::sys::statfs::{self, FsType, fstatfs};
 use std::path::Path;
 use std::sync::Arc;
@@ -104,7 +104,7 @@ impl Loader {
         let layout = |index| layout_of(plan, index, self.options.allocation);
         let layouts: Vec<Layout> = (0..ordinals.len()).map(layout).collect();
         check_layouts(plan, &layouts)?;
-        let samples = sample_files(sources, requested)?;
+        let samples = sample_files(sources, requested, self.opener.cancellation())?;
         CufileDriver::open()?;
         let new = |(&ordinal, layout)| {
             let gpu = GdsGpu::new(ordinal, layout).map_err(|e| e.to_string())?;
@@ -165,7 +165,11 @@ fn check_file_system(file: &DirectFile) -> Result<(), String> {
 /// Opens the files one after the other and checks that direct reads work and, unless GPUDirect
 /// Storage was requested, that it is faster than reading from the page cache. Returns the first
 /// block of one file of each file system.
-fn sample_files(sources: &[Arc<dyn Source>], requested: bool) -> Result<Vec<ProbeSample>, String> {
+fn sample_files(
+    sources: &[Arc<dyn Source>],
+    requested: bool,
+    cancellation: &Cancellation,
+) -> Result<Vec<ProbeSample>, String> {
     let mut samples: Vec<ProbeSample> = Vec::new();
     let (mut resident, mut total) = (0, 0);
     for source in sources {
@@ -177,7 +181,7 @@ fn sample_files(sources: &[Arc<dyn Source>], requested: bool) -> Result<Vec<Prob
         }
         if samples.iter().all(|sample| sample.file_system != file.file_system()) {
             let mut bytes = vec![0; source.len_bytes().min(PROBE_BYTES) as usize];
-            source.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string())?;
+            source.read_exact_at(&mut bytes, 0, cancellation).map_err(|e| e.to_string())?;
             let (file_system, file) = (file.file_system(), Arc::clone(file.descriptor()));
             samples.push(ProbeSample { file, file_system, bytes });
         }

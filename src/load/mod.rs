@@ -6,8 +6,11 @@
 //! Loader::sum:         a load of pieces of files, of which only checksums are kept
 //! Loader::read_tensor: one tensor of an open checkpoint, or a part of it
 //! Loader::read_into:   byte ranges of locations -> engines -> the caller's own memory
+//! ..._async:           the same, on a thread of its own
 //! ```
 
+mod async_stream;
+mod asynchronous;
 mod caching;
 mod download;
 mod gds;
@@ -30,6 +33,8 @@ mod summary;
 mod verify;
 mod verify_ranges;
 
+pub use async_stream::AsyncTensorStream;
+pub use asynchronous::{AsyncCall, OwnedReadRequest};
 pub use download::{Download, Downloaded};
 pub use listing::Listed;
 pub use loaded::Loaded;
@@ -38,9 +43,6 @@ pub use option_table::{LoaderOption, OptionGroup, OptionKind};
 pub use read_into::ReadRequest;
 pub use stream::{Progress, TensorStream};
 pub use summary::Summary;
-
-#[cfg(feature = "capi")]
-pub(crate) use crate::engine::CancelHandle;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;

@@ -172,7 +172,8 @@ impl TensorRuns<'_> {
         let bytes: u64 = parts.iter().map(|(_, into)| into.len() as u64).sum();
         if parts.len() == 1 && bytes <= SMALL_BYTES {
             for (offset, into) in parts {
-                let read = self.source.read_exact_at(into, self.start + offset);
+                let cancellation = loader.opener.cancellation();
+                let read = self.source.read_exact_at(into, self.start + offset, cancellation);
                 let doing = || format!("read {}", self.source.location());
                 read.map_err(|error| Error::from_io(doing(), error))?;
             }

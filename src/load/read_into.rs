@@ -10,8 +10,7 @@ use super::summary::Summary;
 use super::verify_ranges::RequestedRanges;
 use crate::device::cuda::{Addresses, Layout, LayoutItem};
 use crate::engine::{
-    BorrowedBuffer, BorrowedWork, CancelHandle, ChainedWork, Completion, EngineWork, LoadHandle,
-    RingWork,
+    BorrowedBuffer, BorrowedWork, ChainedWork, Completion, EngineWork, LoadHandle, RingWork,
 };
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -126,27 +125,12 @@ impl Loader {
     pub fn read_into(
         &self,
         requests: &mut [ReadRequest<'_>],
-        on_complete: impl FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<Summary> {
-        self.read_into_cancellable(requests, |_| (), on_complete)
-    }
-
-    /// As [`read_into`](Self::read_into); calls `on_start` with a handle that cancels the load, before
-    /// any request completes.
-    ///
-    /// # Errors
-    /// As `read_into`.
-    pub(crate) fn read_into_cancellable(
-        &self,
-        requests: &mut [ReadRequest<'_>],
-        on_start: impl FnOnce(CancelHandle),
         mut on_complete: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Summary> {
         self.check_not_verifying()?;
         let began = Instant::now();
         let opened = OpenedRequests::new(&self.opener.renewed(), requests)?;
         let mut started = self.start_requests(requests, &opened)?;
-        on_start(started.handle.cancel_handle());
         let (mut bytes, mut is_complete) = (0, true);
         'all: while let Some(completion) = started.handle.pop() {
             let completed = match completion? {
@@ -217,7 +201,7 @@ impl Loader {
             let why = "ranges into the caller's memory are read by engines".to_owned();
             handle.stats().downgrade(Downgrade { from: "gds", to: "ring", why });
         }
-        Ok(StartedLoad { handle, ring_bytes: 0, _pinned: rings.gpus })
+        Ok(StartedLoad::new(handle, 0, rings.gpus))
     }
 }
 

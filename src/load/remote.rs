@@ -91,7 +91,8 @@ impl Loader {
     pub(super) fn remote(mut self, change: impl FnOnce(&mut RemoteOptions)) -> Self {
         let mut options = self.opener.options.clone();
         change(&mut options);
-        self.opener = Arc::new(Opener::new(options).with_cache(self.cache.clone()));
+        let opener = Opener::new(options).with_cache(self.cache.clone());
+        self.opener = Arc::new(opener.cancelled_by(self.opener.cancellation()));
         self
     }
 }

@@ -5,6 +5,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::ReadOptions;
+use crate::source::Cancellation;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,6 +197,15 @@ impl Loader {
     #[must_use]
     pub fn timeline(mut self, timeline: bool) -> Self {
         self.options.timeline = timeline;
+        self
+    }
+
+    /// Lets `cancellation` end the calls of this loader and its loads, from any thread. They then fail
+    /// with [`Cancelled`](crate::ErrorKind::Cancelled). A server sets another cancellation for each
+    /// load on a clone of the loader, which keeps its connections.
+    #[must_use]
+    pub fn cancellation(mut self, cancellation: &Cancellation) -> Self {
+        self.opener = Arc::new(self.opener.cancelled_by(cancellation));
         self
     }
 

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
 use crate::plan::{Plan, ReadSizes};
 use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed};
+use crate::sys;
 use crate::timeline::Recorder;
 use std::sync::Arc;
 
@@ -20,7 +21,26 @@ pub(super) struct StartedLoad {
     pub handle: LoadHandle,
     pub ring_bytes: u64,
     /// Returns the pinned ring to the loader.
-    pub _pinned: Option<PinnedGuard>,
+    pinned: Option<PinnedGuard>,
+    /// Whether dropping it waits until its threads have ended. Otherwise another thread waits.
+    pub waits_at_end: bool,
+}
+
+impl StartedLoad {
+    pub fn new(handle: LoadHandle, ring_bytes: u64, pinned: Option<PinnedGuard>) -> Self {
+        Self { handle, ring_bytes, pinned, waits_at_end: true }
+    }
+}
+
+impl Drop for StartedLoad {
+    fn drop(&mut self) {
+        self.handle.cancel();
+        if !self.waits_at_end && !self.handle.has_ended() {
+            // In this order. If no thread can be started, this one waits for the reads in flight.
+            let left = (self.handle.take(), self.pinned.take());
+            drop(sys::spawn("ringload-end", move || drop(left)));
+        }
+    }
 }
 
 impl Loader {
@@ -78,7 +98,7 @@ impl Loader {
         }
         let few = few_connections(options.connections, reads.connections);
         downgraded.into_iter().chain(few).for_each(|it| handle.stats().downgrade(it));
-        Ok(StartedLoad { handle, ring_bytes, _pinned: pinned })
+        Ok(StartedLoad::new(handle, ring_bytes, pinned))
     }
 
     /// Chooses the read path for the load of `plan`.
@@ -120,6 +140,7 @@ impl Loader {
             verify: self.verifies_sources(),
             checks: Arc::default(),
             is_whole: false,
+            cancellation: self.opener.cancellation().clone(),
             recorder: None,
         }
     }

@@ -9,16 +9,15 @@ use crate::options::{Device, Order};
 use crate::plan::Plan;
 use crate::tensor::{LoadedTensors, Tensor};
 use crate::timeline::Timeline;
-use futures_core::Stream;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-/// The tensors of a load, as an iterator or (with the `futures` traits) a stream.
+/// The tensors of a load, as an iterator. [`into_async`](Self::into_async) makes a stream for async code
+/// of it.
 ///
 /// The stream ends after an error. Dropping it stops the load and waits until no read is in flight,
 /// which takes as long as the storage needs to complete the reads that were already issued
@@ -94,12 +93,6 @@ impl TensorStream {
     /// A handle that reports the load's progress, also from other threads.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
-    }
-
-    /// A handle that cancels the load from another thread.
-    #[cfg(feature = "capi")]
-    pub(crate) fn cancel_handle(&self) -> crate::engine::CancelHandle {
-        self.started.handle.cancel_handle()
     }
 
     /// The statistics of the load so far, which are final once the stream has ended.
@@ -194,7 +187,10 @@ impl TensorStream {
 
     fn end(&mut self) {
         self.ended.get_or_insert_with(Instant::now);
-        self.started.handle.stop();
+        match self.started.waits_at_end {
+            true => self.started.handle.stop(),
+            false => self.started.handle.cancel(),
+        }
     }
 
     /// Handles one completion of the queue. Returns an item or the end, or `Pending` if another
@@ -231,6 +227,26 @@ impl TensorStream {
     }
 }
 
+impl TensorStream {
+    /// The next tensor for an async caller, who is woken when there may be one.
+    pub(super) fn poll_tensor(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tensor>>> {
+        loop {
+            if let Some(tensor) = self.at_hand() {
+                return Poll::Ready(Some(Ok(tensor)));
+            }
+            let completion = ready!(self.started.handle.poll_pop(cx));
+            if let Poll::Ready(item) = self.step(completion) {
+                return Poll::Ready(item);
+            }
+        }
+    }
+
+    /// Sets whether the end of the load, and dropping the stream, wait until no read is in flight.
+    pub(super) fn wait_at_end(&mut self, waits: bool) {
+        self.started.waits_at_end = waits;
+    }
+}
+
 impl Iterator for TensorStream {
     type Item = Result<Tensor>;
 
@@ -242,23 +258,6 @@ impl Iterator for TensorStream {
             let completion = self.started.handle.pop();
             if let Poll::Ready(item) = self.step(completion) {
                 return item;
-            }
-        }
-    }
-}
-
-impl Stream for TensorStream {
-    type Item = Result<Tensor>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        loop {
-            if let Some(tensor) = this.at_hand() {
-                return Poll::Ready(Some(Ok(tensor)));
-            }
-            let completion = ready!(this.started.handle.poll_pop(cx));
-            if let Poll::Ready(item) = this.step(completion) {
-                return Poll::Ready(item);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result, option};
 use crate::manifest::{CheckpointSums, Manifest};
 use crate::options::ReadPath;
 use crate::plan::Plan;
-use crate::source::{ChecksumVerifier, ExpectedSum};
+use crate::source::{Cancellation, ChecksumVerifier, ExpectedSum};
 use std::sync::Arc;
 
 impl Loader {
@@ -109,7 +109,7 @@ impl Loader {
             return Ok(LoadChecks { finite, ..LoadChecks::default() });
         };
         let sums = manifest.sums_of(plan.checkpoint())?;
-        let verifiers = sha256_verifiers(plan, &sums)?;
+        let verifiers = sha256_verifiers(plan, &sums, self.opener.cancellation())?;
         Ok(LoadChecks {
             parts: Some(tensor_checks(plan, sums)),
             verifiers,
@@ -245,6 +245,7 @@ fn is_whole(plan: &Plan, shard: &Shard) -> bool {
 fn sha256_verifiers(
     plan: &Plan,
     sums: &CheckpointSums,
+    cancellation: &Cancellation,
 ) -> Result<Vec<Option<Arc<ChecksumVerifier>>>> {
     if plan.tensor_count() < plan.checkpoint().tensors().len() {
         return Ok(Vec::new());
@@ -255,7 +256,7 @@ fn sha256_verifiers(
         let expected = ExpectedSum::sha256(digest, Arc::clone(&sums.origin));
         let location = shard.location().clone();
         let verifier = ChecksumVerifier::new(location, shard.len_bytes(), expected);
-        verifier.add(0, &header_of(shard)?)?;
+        verifier.add(0, &header_of(shard, cancellation)?)?;
         Ok(Some(Arc::new(verifier)))
     };
     shards.map(verifier).collect()
@@ -265,10 +266,10 @@ fn sha256_verifiers(
 ///
 /// # Errors
 /// [`Changed`](ErrorKind::Changed) if they are not those that were parsed.
-pub(super) fn header_of(shard: &Shard) -> Result<Vec<u8>> {
+pub(super) fn header_of(shard: &Shard, cancellation: &Cancellation) -> Result<Vec<u8>> {
     let location = shard.location();
     let mut bytes = vec![0; shard.data_offset_bytes() as usize];
-    let read = shard.source().read_exact_at(&mut bytes, 0);
+    let read = shard.source().read_exact_at(&mut bytes, 0, cancellation);
     read.map_err(|cause| Error::from_io(format_args!("read the header of {location}"), cause))?;
     if crc64_nvme(&bytes) == shard.header_crc() {
         return Ok(bytes);

@@ -4,6 +4,7 @@
 //! can open the object at its store without a request, with a conditional request, or without a
 //! cache.
 
+use super::cancellation::Cancellation;
 use super::file_source::FileSource;
 use super::http::Client;
 use super::object::{ObjectIdentity, ObjectSource};
@@ -44,6 +45,8 @@ pub(crate) struct RemoteObject<'a> {
     pub verify: bool,
     /// Whether a local file without a checksum may be opened though it is to be verified.
     pub(super) allows_unverified_files: bool,
+    /// Ends the requests for it.
+    pub cancellation: Cancellation,
 }
 
 impl RemoteObject<'_> {
@@ -80,7 +83,8 @@ impl RemoteObject<'_> {
     /// # Errors
     /// The errors of the store.
     pub fn object(&self, known: Option<ObjectIdentity>) -> Result<ObjectSource> {
-        ObjectSource::open(self.client, Arc::clone(&self.store), self.uri, self.verify, known)
+        let (store, cancellation) = (Arc::clone(&self.store), &self.cancellation);
+        ObjectSource::open(self.client, store, self.uri, self.verify, known, cancellation)
     }
 
     /// The object, assumed to have `identity`, without a request.
@@ -106,6 +110,6 @@ impl RemoteObject<'_> {
 
     pub(super) fn prepare(&self) -> Result<()> {
         let (client, store) = (Arc::clone(self.client), Arc::clone(&self.store));
-        self.client.block_on(async move { store.prepare(&client).await })
+        self.client.block_on(&self.cancellation, async move { store.prepare(&client).await })
     }
 }

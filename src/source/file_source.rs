@@ -13,6 +13,7 @@
 //! descriptors. A file that is opened again must be the file whose header was read: device, inode,
 //! length and times are compared, and again when an extent is complete (see `file/identity.rs`).
 
+use super::cancellation::Cancellation;
 use super::file::{DirectFile, FileIdentity, OpenFile, SAFETENSORS};
 use super::file_reader::FileReader;
 use super::traits::{Access, Reader, Source};
@@ -157,7 +158,12 @@ impl Source for FileSource {
         open.is_cold.load(Ordering::Relaxed).then_some(COLD_READ_BYTES)
     }
 
-    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read_exact_at(
+        &self,
+        into: &mut [u8],
+        offset: u64,
+        _cancellation: &Cancellation,
+    ) -> io::Result<()> {
         let file = self.opened().map_err(io::Error::other)?;
         file.buffered.read_exact_at(into, offset)?;
         match &self.verifier {

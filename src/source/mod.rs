@@ -26,6 +26,7 @@
 #[allow(unsafe_code)]
 mod backend;
 mod cache_layer;
+mod cancellation;
 mod counters;
 mod file;
 mod file_reader;
@@ -45,6 +46,8 @@ mod verify;
 
 pub use backend::{Backend, BackendKind};
 pub(crate) use cache_layer::{CacheLayer, RemoteObject};
+pub(crate) use cancellation::Cancellable;
+pub use cancellation::Cancellation;
 pub use counters::LoadCounters;
 pub use file::DirectFile;
 pub use file_source::FileSource;

@@ -1,6 +1,7 @@
 //! Opens local and remote sources for one loader.
 
 use super::cache_layer::{CacheLayer, RemoteObject};
+use super::cancellation::Cancellation;
 use super::file_source::FileSource;
 use super::http::Client;
 use super::store::{ListDepth, ListEntry, Stores, anyscale};
@@ -25,6 +26,7 @@ pub(crate) struct Opener {
     /// Whether files without a checksum may be opened while verification is enabled.
     allows_unverified_files: bool,
     cache: Option<Arc<dyn CacheLayer>>,
+    cancellation: Cancellation,
 }
 
 impl Opener {
@@ -36,6 +38,16 @@ impl Opener {
     /// This opener with `cache` for all objects.
     pub fn with_cache(self, cache: Arc<dyn CacheLayer>) -> Self {
         Self { cache: Some(cache), ..self }
+    }
+
+    /// This opener, with the same client, whose requests end with `cancellation`.
+    pub fn cancelled_by(&self, cancellation: &Cancellation) -> Self {
+        Self { cancellation: cancellation.clone(), ..self.clone() }
+    }
+
+    /// What ends the requests of this opener.
+    pub fn cancellation(&self) -> &Cancellation {
+        &self.cancellation
     }
 
     /// An opener with the same client, which looks up the commits of repositories again.
@@ -54,6 +66,7 @@ impl Opener {
     /// # Errors
     /// The errors of [`FileSource::open`] for a file, those of the store for an object.
     pub fn open(&self, location: &Location) -> Result<Arc<dyn Source>> {
+        self.cancellation.check()?;
         match location {
             Location::File(path) => Ok(Arc::new(self.open_file(path)?)),
             Location::Object(uri) => self.open_object(uri, self.options.verify),
@@ -95,7 +108,8 @@ impl Opener {
             remote.prepare()?;
             let (client, store) = (Arc::clone(remote.client), Arc::clone(&remote.store));
             let key = uri.key().to_owned();
-            remote.client.block_on(async move { store.list(&client, &key).await })
+            let cancellation = &self.cancellation;
+            remote.client.block_on(cancellation, async move { store.list(&client, &key).await })
         };
         match &self.cache {
             Some(cache) => cache.list(&remote, &list),
@@ -118,7 +132,8 @@ impl Opener {
         remote.prepare()?;
         let (client, store) = (Arc::clone(remote.client), Arc::clone(&remote.store));
         let key = uri.key().to_owned();
-        remote.client.block_on(async move { store.entries(&client, &key, depth).await })
+        let listing = async move { store.entries(&client, &key, depth).await };
+        remote.client.block_on(&self.cancellation, listing)
     }
 
     /// The location that `uri` stands for: `anyscale://` names a location in another store.
@@ -144,7 +159,8 @@ impl Opener {
             _ => self.stores.of(client, uri)?,
         };
         let allows_unverified_files = self.allows_unverified_files;
-        Ok(RemoteObject { client, store, uri, verify, allows_unverified_files })
+        let cancellation = self.cancellation.clone();
+        Ok(RemoteObject { client, store, uri, verify, allows_unverified_files, cancellation })
     }
 
     /// All stores except Hub repositories, for tests that replace a store.

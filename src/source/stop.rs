@@ -37,5 +37,5 @@ impl Stop {
 
 /// The error of work that was stopped.
 pub(crate) fn stopped() -> Error {
-    Error::new(ErrorKind::Cancelled, "the load was stopped")
+    Error::new(ErrorKind::Cancelled, "the load was cancelled")
 }

@@ -1,6 +1,7 @@
 //! The traits of sources and readers, and the types that their methods take and return.
 
 use super::backend::Backend;
+use super::cancellation::Cancellation;
 use super::counters::LoadCounters;
 use super::file::DirectFile;
 use super::stop::Stop;
@@ -65,12 +66,18 @@ pub trait Source: Send + Sync {
     /// its offset in the source modulo this.
     fn block_bytes(&self) -> usize;
 
-    /// Fills `into` with the bytes from `offset`, and blocks until that is done. For the small
-    /// reads of opening a checkpoint.
+    /// Fills `into` with the bytes from `offset`, and blocks until that is done or cancelled. For
+    /// the small reads of opening a checkpoint.
     ///
     /// # Errors
+    /// That of a [`Cancellation`] when it is cancelled.
     /// [`io::ErrorKind::UnexpectedEof`] when the source ends before `into` is full.
-    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    fn read_exact_at(
+        &self,
+        into: &mut [u8],
+        offset: u64,
+        cancellation: &Cancellation,
+    ) -> io::Result<()>;
 
     /// A new verifier for the source's bytes in one load, if the source was opened for
     /// verification. It has seen the bytes read at opening. Where

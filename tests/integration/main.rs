@@ -14,6 +14,7 @@ mod no_uring;
 mod source_tree;
 
 mod cache;
+mod cancellation;
 mod capi_headers;
 mod connections;
 mod crypto_provider;

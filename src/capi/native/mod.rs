@@ -23,8 +23,9 @@ pub use tensor::RingloadTensor;
 use super::abi::{guarded, items, put, utf8};
 use super::handles::{Handles, InvalidHandle};
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::{CancelHandle, Loader, Progress, TensorStream};
+use crate::load::{Loader, Progress, TensorStream};
 use crate::options::invalid;
+use crate::source::Cancellation;
 use crate::sync::Mutex;
 use range::{location_at, memory, request};
 use status::{Outcome, status_of};
@@ -40,7 +41,7 @@ pub struct RingloadStream;
 
 struct OpenStream {
     stream: Mutex<TensorStream>,
-    cancel: CancelHandle,
+    cancellation: Cancellation,
     progress: Progress,
 }
 
@@ -172,12 +173,10 @@ pub unsafe extern "C" fn ringload_stream_open(
         if stream.is_null() {
             return invalid("the pointer to the stream is NULL");
         }
-        let opened = loader.stream(location)?;
-        let open = OpenStream {
-            cancel: opened.cancel_handle(),
-            progress: opened.progress(),
-            stream: Mutex::new(opened),
-        };
+        let cancellation = Cancellation::new();
+        let opened = loader.cancellation(&cancellation).stream(location)?;
+        let open =
+            OpenStream { cancellation, progress: opened.progress(), stream: Mutex::new(opened) };
         // SAFETY: not NULL; the rest is this function's contract.
         unsafe { put(stream, STREAMS.open(Arc::new(open))) };
         Ok(Outcome::Done)
@@ -235,7 +234,7 @@ pub unsafe extern "C" fn ringload_stream_progress(
 pub extern "C" fn ringload_stream_free(stream: *mut RingloadStream) {
     guarded((), || {
         if let Some(open) = STREAMS.close(stream) {
-            open.cancel.cancel();
+            open.cancellation.cancel();
         }
     });
 }

@@ -10,7 +10,7 @@
 
 use super::code::{Failure, RunaiFileStreamerResponse as Code};
 use super::submission::{Range, Submission};
-use crate::load::CancelHandle;
+use crate::source::Cancellation;
 use crate::sync::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -41,6 +41,8 @@ pub struct Queue {
     submitted: Condvar,
     /// Notified when no thread writes to memory of requests.
     quiet: Condvar,
+    /// Cancelled when the queue ends.
+    pub cancellation: Cancellation,
 }
 
 #[derive(Default)]
@@ -49,8 +51,6 @@ struct QueueState {
     ready: VecDeque<Response>,
     /// The number of responses that are still to come, by submission.
     outstanding: HashMap<u64, usize>,
-    /// The running loads, by submission.
-    loads: Vec<(u64, CancelHandle)>,
     readers: Vec<JoinHandle<()>>,
     idle_readers: usize,
     /// How many threads run code that writes to memory of requests.
@@ -131,17 +131,15 @@ impl Queue {
     }
 
     /// Ends the queue: wakes all threads that wait, cancels the loads, and returns when no thread
-    /// writes to memory of requests any more. Threads that wait for a server to open an object end
-    /// when it responds.
+    /// writes to memory of requests any more.
     pub fn end(&self) {
         let mut state = self.state.lock();
         state.is_ending = true;
         state.waiting.clear();
-        let loads = std::mem::take(&mut state.loads);
         drop(state);
         self.responded.notify_all();
         self.submitted.notify_all();
-        loads.iter().for_each(|(_, load)| load.cancel());
+        self.cancellation.cancel();
         drop(self.quiet.wait_while(self.state.lock(), |state| state.writing > 0));
     }
 
@@ -188,21 +186,6 @@ impl Queue {
         }
         drop(state);
         self.responded.notify_all();
-    }
-
-    /// Keeps `load`, the load of `submission`, so that [`end`](Self::end) cancels it.
-    pub fn load_started(&self, submission: &Submission, load: CancelHandle) {
-        let mut state = self.state.lock();
-        state.loads.retain(|(id, _)| *id != submission.id);
-        match state.is_ending {
-            true => load.cancel(),
-            false => state.loads.push((submission.id, load)),
-        }
-    }
-
-    /// Forgets the load of `submission`.
-    pub fn load_ended(&self, submission: &Submission) {
-        self.state.lock().loads.retain(|(id, _)| *id != submission.id);
     }
 }
 

@@ -161,11 +161,13 @@ impl Reading<'_> {
         into: &mut [u8],
         offset_bytes: u64,
     ) -> Result<(), Failure> {
-        source.read_exact_at(into, offset_bytes).map_err(|error| {
-            self.sources.forget(source.location());
-            let doing = format_args!("read {}", source.location());
-            Failure::of(&Error::from_io(doing, error), false)
-        })
+        source.read_exact_at(into, offset_bytes, self.loader.opener().cancellation()).map_err(
+            |error| {
+                self.sources.forget(source.location());
+                let doing = format_args!("read {}", source.location());
+                Failure::of(&Error::from_io(doing, error), false)
+            },
+        )
     }
 
     /// Reads the remaining groups for which `which` returns true, and responds to each as it
@@ -188,11 +190,7 @@ impl Reading<'_> {
                 false => ControlFlow::Continue(()),
             }
         };
-        let outcome = self.loader.read_into_cancellable(
-            &mut requests,
-            |load| self.queue.load_started(self.submission, load),
-            on_complete,
-        );
+        let outcome = self.loader.read_into(&mut requests, on_complete);
         let mut done = done.into_iter();
         self.remaining.retain(|_| !done.next().unwrap_or(false));
         outcome.map(drop)

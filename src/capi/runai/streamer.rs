@@ -51,13 +51,11 @@ impl Streamer {
         let invalid = |error| Failure::of(&error, false).with_code(Code::InvalidParameterError);
         engines_from(environment, cores()).map_err(invalid)?;
         let loader = Loader::from_env().runai_env().map_err(invalid)?;
+        let queue = Queue::default();
+        let loader = loader.cancellation(&queue.cancellation);
         let settings =
             Settings { loader, credentials: None, strategy: None, last_id: 0, is_used: false };
-        Ok(Self {
-            queue: Queue::default(),
-            sources: SourceCache::default(),
-            settings: Mutex::new(settings),
-        })
+        Ok(Self { queue, sources: SourceCache::default(), settings: Mutex::new(settings) })
     }
 
     /// Returns a loader with the streamer's settings.
@@ -146,7 +144,6 @@ impl Streamer {
     fn read_submissions(&self) {
         while let Some(submission) = self.queue.take() {
             reading::run(&self.queue, &self.sources, &submission, &self.loader());
-            self.queue.load_ended(&submission);
         }
     }
 }

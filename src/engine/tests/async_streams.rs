@@ -3,7 +3,7 @@
 use super::limits::{equal, four};
 use super::{Rig, capped, loader, without_hanging};
 use crate::error::ErrorKind;
-use crate::load::TensorStream;
+use crate::load::AsyncTensorStream;
 use crate::options::Order;
 use crate::source::memory::Fault;
 use futures_util::StreamExt;
@@ -34,9 +34,9 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-async fn names_of(mut stream: TensorStream, rig: &Rig) -> Vec<String> {
+async fn names_of(mut stream: AsyncTensorStream, rig: &Rig) -> Vec<String> {
     let mut names = Vec::new();
-    while let Some(tensor) = StreamExt::next(&mut stream).await {
+    while let Some(tensor) = stream.next().await {
         let tensor = tensor.unwrap();
         assert!(rig.is_intact(&tensor));
         names.push(tensor.name().to_owned());
@@ -52,9 +52,9 @@ fn the_async_stream_yields_the_same_without_any_runtime() {
         for loader in [loader(), four(), capped().engines(2)] {
             let expected: Vec<_> =
                 rig.checkpoint.tensors().iter().map(|tensor| tensor.name().to_owned()).collect();
-            let stream = rig.stream(&loader.clone().order(Order::File));
+            let stream = rig.stream(&loader.clone().order(Order::File)).into_async();
             assert_eq!(block_on(names_of(stream, &rig)), expected);
-            let mut names = block_on(names_of(rig.stream(&loader), &rig));
+            let mut names = block_on(names_of(rig.stream(&loader).into_async(), &rig));
             names.sort();
             assert_eq!(names, expected);
         }
@@ -70,7 +70,7 @@ fn an_async_stream_that_changes_hands_wakes_who_polled_last() {
             thread::sleep(Duration::from_millis(2));
             Fault::None
         });
-        let mut stream = rig.stream(&four());
+        let mut stream = rig.stream(&four()).into_async();
         let polled = stream.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
         let first = usize::from(matches!(polled, Poll::Ready(Some(Ok(_)))));
         drop(polled);
@@ -82,7 +82,7 @@ fn an_async_stream_that_changes_hands_wakes_who_polled_last() {
 fn an_async_consumer_that_holds_everything_gets_the_error_too() {
     without_hanging(|| {
         let rig = equal();
-        let stream = rig.stream(&four());
+        let stream = rig.stream(&four()).into_async();
         let held: Vec<_> = block_on(StreamExt::collect(stream));
         let (error, tensors) = held.split_last().unwrap();
         assert_eq!(error.as_ref().unwrap_err().kind(), ErrorKind::MemoryLimit);

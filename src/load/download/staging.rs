@@ -8,14 +8,19 @@ use crate::error::{Error, Result, Size};
 use crate::load::loader::{Loader, LoaderOptions};
 use crate::location::LocationText;
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
+use crate::source::Cancellation;
 use nix::errno::Errno;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The start of the names of files there that the download itself fills.
 const FILE: &str = "file-";
+
+/// How often a download looks whether another one has ended.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The memory that a download uses.
 const MEMORY_BYTES: u64 = 256 << 20;
@@ -67,7 +72,7 @@ impl Staging {
             return Err(Error::invalid_input(sentence));
         }
         let new = NewDirectories::create(directory)?;
-        let lock = File::open(directory).and_then(|file| file.lock().map(|()| file)).ok();
+        let lock = locked(directory, loader.opener.cancellation())?;
         let staging = directory.join(STAGING);
         let is_disposable = fs::symlink_metadata(&staging).is_err();
         CacheAdmin::open_download(&staging)?;
@@ -245,6 +250,23 @@ impl StagedFile {
 impl Drop for StagedFile {
     fn drop(&mut self) {
         let _ = self.directory.remove_file(&self.name);
+    }
+}
+
+/// The `directory`, locked as soon as no other download has it; `None` where the file system has no
+/// locks.
+///
+/// # Errors
+/// [`Cancelled`](crate::ErrorKind::Cancelled).
+fn locked(directory: &Path, cancellation: &Cancellation) -> Result<Option<File>> {
+    let Ok(file) = File::open(directory) else { return Ok(None) };
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
+        }
+        cancellation.check()?;
     }
 }
 

@@ -18,6 +18,7 @@ use super::server::ServerState;
 use super::stall::StallTimeout;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::RemoteOptions;
+use crate::source::cancellation::Cancellation;
 use crate::source::counters::LoadCounters;
 use crate::sync::Mutex;
 use bytes::Bytes;
@@ -53,15 +54,16 @@ impl Client {
         })
     }
 
-    /// Runs `work` on the thread for small requests and blocks until it is done.
+    /// Runs `work` on the thread for small requests and blocks until it is done or cancelled.
     ///
     /// # Errors
-    /// The errors of `work`, or of starting the thread.
+    /// The errors of `work`, or of starting the thread; [`Cancelled`](ErrorKind::Cancelled).
     pub fn block_on<T: Send + 'static>(
         &self,
+        cancellation: &Cancellation,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.control()?.block_on(work)
+        self.control()?.block_on(cancellation.ending(work))
     }
 
     /// Runs `work` on the thread for small requests; may be awaited on any runtime.

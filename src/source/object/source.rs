@@ -8,6 +8,7 @@ use super::remote_object::{Object, ReadContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, ObjectUri};
 use crate::ring::Mapping;
+use crate::source::cancellation::Cancellation;
 use crate::source::http::Client;
 use crate::source::stop::Stop;
 use crate::source::store::Store;
@@ -44,9 +45,10 @@ impl ObjectSource {
         uri: &ObjectUri,
         verify: bool,
         known: Option<ObjectIdentity>,
+        cancellation: &Cancellation,
     ) -> Result<Self> {
         let opening = Object::open(Arc::clone(client), store, uri.clone(), FIRST_BYTES, known);
-        let (object, first, verifier) = client.block_on(async move {
+        let (object, first, verifier) = client.block_on(cancellation, async move {
             let (object, first) = opening.await?;
             // If the object is replaced before the checksum is read, the next range is refused.
             let verifier = match verify {
@@ -76,7 +78,7 @@ impl ObjectSource {
     }
 
     /// Reads bytes for opening a checkpoint.
-    fn read_exact(&self, into: &mut [u8], offset: u64) -> Result<()> {
+    fn read_exact(&self, into: &mut [u8], offset: u64, cancellation: &Cancellation) -> Result<()> {
         if let Some(bytes) = self.among_first(offset, into.len()) {
             into.copy_from_slice(&bytes);
             return Ok(());
@@ -90,7 +92,7 @@ impl ObjectSource {
                 object.read(&context, offset, BodyWriter::in_memory(len)?, None).await;
             outcome.map(|()| writer.into_bytes())
         };
-        into.copy_from_slice(&self.object.client.block_on(reading)?);
+        into.copy_from_slice(&self.object.client.block_on(cancellation, reading)?);
         Ok(())
     }
 
@@ -138,14 +140,20 @@ impl Source for ObjectSource {
         1
     }
 
-    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read_exact_at(
+        &self,
+        into: &mut [u8],
+        offset: u64,
+        cancellation: &Cancellation,
+    ) -> io::Result<()> {
         if offset.checked_add(into.len() as u64).is_none_or(|end| end > self.len_bytes()) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let verified = self.read_exact(into, offset).and_then(|()| match &self.verifier {
-            Some(verifier) => verifier.add(offset, into),
-            None => Ok(()),
-        });
+        let verified =
+            self.read_exact(into, offset, cancellation).and_then(|()| match &self.verifier {
+                Some(verifier) => verifier.add(offset, into),
+                None => Ok(()),
+            });
         verified.map_err(io::Error::other)
     }
 

@@ -1,5 +1,6 @@
 //! A source in memory, for tests, whose reads can be made to fail.
 
+use super::cancellation::Cancellation;
 use super::traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Source, Via};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
@@ -100,7 +101,7 @@ impl Source for MemorySource {
         self.block_bytes
     }
 
-    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read_exact_at(&self, into: &mut [u8], offset: u64, _: &Cancellation) -> io::Result<()> {
         let from = usize::try_from(offset).map_err(io::Error::other)?;
         let part = self.bytes.get(from..).and_then(|rest| rest.get(..into.len()));
         into.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);

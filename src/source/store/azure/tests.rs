@@ -4,6 +4,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::location::Scheme;
+use crate::source::Cancellation;
 use crate::source::store::Stores;
 use crate::test_server::{Server, TestRequest};
 use http::Request;
@@ -28,7 +29,7 @@ fn described(variables: &[(&str, &str)]) -> (String, Option<Secret>) {
 fn authorized(variables: &[(&str, &str)]) -> Result<(Option<String>, Authorization)> {
     let client = Client::new(RemoteOptions::with_variables(variables));
     let azure = azure(variables)?;
-    client.clone().block_on(async move {
+    client.clone().block_on(&Cancellation::new(), async move {
         let (mut head, ()) = Request::new(()).into_parts();
         azure.authorize(&client, &mut head, SystemTime::now()).await?;
         assert!(head.headers.contains_key("x-ms-version"));
@@ -90,7 +91,7 @@ fn errors_do_not_repeat_the_secret() {
 fn a_signature_is_added_to_the_query() {
     let client = Client::new(RemoteOptions::with_variables(&[]));
     let azure = azure(&[ACCOUNT, ("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=a%3D")]).unwrap();
-    let uris = client.clone().block_on(async move {
+    let uris = client.clone().block_on(&Cancellation::new(), async move {
         let mut uris = Vec::new();
         for uri in [azure.url("x")?, azure.page_url("m/", ListDepth::Directory, Some("2!"))?] {
             let (mut head, ()) = Request::get(uri).body(()).unwrap().into_parts();
@@ -217,7 +218,7 @@ fn listings_are_read_to_their_end() {
     let host = server.url();
     let variables = [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str())];
     let client = Client::new(RemoteOptions::with_variables(&variables));
-    let names = client.clone().block_on(async move {
+    let names = client.clone().block_on(&Cancellation::new(), async move {
         let store = Stores::default().of(&client, &blob())?;
         store.list(&client, "m/").await
     });
@@ -234,7 +235,7 @@ fn a_wrong_clock_is_corrected_once() {
     let variables =
         [ACCOUNT, ("AZURE_STORAGE_ENDPOINT", host.as_str()), ("AZURE_STORAGE_KEY", "a2V5")];
     let client = Client::new(RemoteOptions::with_variables(&variables));
-    let outcome = client.clone().block_on(async move {
+    let outcome = client.clone().block_on(&Cancellation::new(), async move {
         let store = Stores::default().of(&client, &blob())?;
         store.list(&client, "m/").await
     });

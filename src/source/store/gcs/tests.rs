@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::location::Scheme;
+use crate::source::Cancellation;
 use crate::source::store::Stores;
 use crate::source::store::credential_cache::Found;
 use crate::source::store::metadata;
@@ -33,7 +34,7 @@ fn bucket() -> ObjectUri {
 fn token(variables: &[(&str, &str)]) -> Result<Option<String>> {
     let client = Client::new(RemoteOptions::with_variables(variables));
     let context = context(&client);
-    client.block_on(async move {
+    client.block_on(&Cancellation::new(), async move {
         Ok(match credentials::search(&context).await? {
             Found::Credential(credential) => Some(credential.token.unwrap().access_token),
             Found::Nothing(_) => None,
@@ -130,7 +131,7 @@ fn the_metadata_server_is_asked_as_it_wants() {
             Ok(seen)
         }
     };
-    let seen = client.block_on(work).unwrap();
+    let seen = client.block_on(&Cancellation::new(), work).unwrap();
     assert!(seen.iter().all(|value| value == "Bearer of-the-machine" && value.is_sensitive()));
     assert_eq!(server.requests().len(), 2);
 }
@@ -143,7 +144,7 @@ fn a_server_that_does_not_answer_costs_a_second() {
     let began = Instant::now();
     let client = Client::new(RemoteOptions::with_variables(&[("GCE_METADATA_HOST", &host)]));
     let context = context(&client);
-    let outcome = client.block_on(async move {
+    let outcome = client.block_on(&Cancellation::new(), async move {
         let question = context.http_send(get(url(&format!("http://{host}/"), "a test")?));
         Ok(metadata::request(false, question).await.is_none())
     });
@@ -156,7 +157,9 @@ fn a_server_that_does_not_answer_costs_a_second() {
 fn without_credentials_the_places_are_listed() {
     let client = Client::new(RemoteOptions::with_variables(&[NO_MACHINE, ("HOME", "/nowhere")]));
     let context = context(&client);
-    let found = client.block_on(async move { credentials::search(&context).await }).unwrap();
+    let found = client
+        .block_on(&Cancellation::new(), async move { credentials::search(&context).await })
+        .unwrap();
     let Found::Nothing(places) = found else { panic!("{found:?}") };
     for place in ["GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/.config/gcloud/", "metadata server"] {
         assert!(places.contains(place), "{places}");
@@ -320,7 +323,7 @@ fn with_store<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>
     let client =
         Client::new(RemoteOptions::with_variables(&[("STORAGE_EMULATOR_HOST", &server.host())]));
     let store = Stores::default().of(&client, &bucket()).unwrap();
-    client.block_on(work(Arc::clone(&client), store))
+    client.block_on(&Cancellation::new(), work(Arc::clone(&client), store))
 }
 
 #[test]

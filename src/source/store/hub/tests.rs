@@ -4,8 +4,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
 use crate::options::{CheckpointOptions, RemoteOptions, RetryLimits};
-use crate::source::Opener;
 use crate::source::store::Checksum;
+use crate::source::{Cancellation, Opener};
 use crate::test_files::file_at;
 use crate::test_server::{Server, TestRequest, TestResponse};
 use std::collections::HashMap;
@@ -293,7 +293,7 @@ fn each_checkpoint_is_of_the_commit_at_the_time_that_it_is_opened() {
     names(&open(), "new.");
     // What was opened before still is what it was.
     let mut whole = shard("new.b.safetensors");
-    old.shards()[1].source().read_exact_at(&mut whole, 0).unwrap();
+    old.shards()[1].source().read_exact_at(&mut whole, 0, &Cancellation::new()).unwrap();
     assert_eq!(whole, shard("old.b.safetensors"));
     let request = server.targets().iter().filter(|target| target.contains("/revision/")).count();
     assert_eq!(request, 2, "once a checkpoint");
@@ -310,7 +310,9 @@ fn checksums_are_those_of_the_listing() {
         remote.prepare().unwrap();
         let (client, store) = (remote.client, remote.store);
         let (asking, key) = (Arc::clone(client), uri.key().to_owned());
-        client.block_on(async move { store.checksum(&asking, &key).await }).unwrap()
+        client
+            .block_on(&Cancellation::new(), async move { store.checksum(&asking, &key).await })
+            .unwrap()
     };
     assert_eq!(checksum("hf://o/r/a.safetensors"), Some(Checksum::Sha256([0x5a; 32])));
     assert_eq!(checksum("hf://o/r/sub/b.safetensors"), None);

@@ -3,6 +3,7 @@ use crate::error::ErrorKind;
 use crate::location::ObjectUri;
 use crate::location::Scheme;
 use crate::options::RemoteOptions;
+use crate::source::Cancellation;
 use crate::source::store::Stores;
 use crate::test_server::{Server, TestResponse};
 use http::{HeaderMap, StatusCode};
@@ -249,7 +250,8 @@ fn expired_credentials_are_renewed_once() {
         let store =
             Stores::default().of(&client, &ObjectUri::new(Scheme::S3, "models", "")).unwrap();
         let asking = Arc::clone(&client);
-        let listing = client.block_on(async move { store.list(&asking, "").await });
+        let listing =
+            client.block_on(&Cancellation::new(), async move { store.list(&asking, "").await });
         (listing, server.requests().len())
     };
     let (listing, requests) = listed("Credential=KEY1/");

@@ -1,6 +1,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::options::RemoteOptions;
+use crate::source::Cancellation;
 use crate::test_server::{Server, TestRequest, TestResponse};
 use reqsign_core::time::Timestamp;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ fn client(env: &[(&str, &str)]) -> Arc<Client> {
 
 fn get(client: &Arc<Client>, credentials: &Arc<AwsCredentials>) -> Result<AwsCredential> {
     let (asking, credentials) = (Arc::clone(client), Arc::clone(credentials));
-    client.block_on(async move { super::get(&credentials, &asking).await })
+    client.block_on(&Cancellation::new(), async move { super::get(&credentials, &asking).await })
 }
 
 /// The credentials found with this environment.
