@@ -44,6 +44,7 @@ pub struct Reply {
     framing: Framing,
     before_head: Duration,
     before_body: Duration,
+    before_last_byte: Duration,
     /// Nothing is sent before this is true.
     gate: Option<Arc<AtomicBool>>,
     /// After every so many bytes of head and body, so long a pause.
@@ -67,6 +68,7 @@ impl Reply {
             framing: Framing::Length(None),
             before_head: Duration::ZERO,
             before_body: Duration::ZERO,
+            before_last_byte: Duration::ZERO,
             gate: None,
             drip: None,
             fast: 0,
@@ -154,6 +156,11 @@ impl Reply {
         Self { before_body, ..self }
     }
 
+    /// A pause before the last byte of the body.
+    pub fn last_byte_after(self, before_last_byte: Duration) -> Self {
+        Self { before_last_byte, ..self }
+    }
+
     /// A pause after every `bytes` bytes, head included.
     pub fn dripping(self, bytes: usize, pause: Duration) -> Self {
         Self { drip: Some((bytes, pause)), ..self }
@@ -232,7 +239,11 @@ impl Reply {
         let body = self.wire_body();
         let again = if self.raw_head.is_some() { &head } else { &body };
         if !is_head {
-            self.write(wire, &body).await?;
+            let rest = if self.before_last_byte.is_zero() { 0 } else { 1.min(body.len()) };
+            let (first, last) = body.split_at(body.len() - rest);
+            self.write(wire, first).await?;
+            sleep(self.before_last_byte).await;
+            self.write(wire, last).await?;
         }
         if self.endless {
             loop {

@@ -53,6 +53,7 @@ pub(crate) use client::Client;
 pub(crate) use concurrency::{CONNECTIONS_MAX, Permit};
 pub(crate) use error_body::ErrorBody;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
+pub(crate) use hedging::{ArrivingBody, Repeat};
 pub(crate) use low_water::LowWaterMark;
 pub(crate) use open_files::connections_allowed;
 pub(crate) use policy::RequestPolicy;

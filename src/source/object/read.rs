@@ -22,15 +22,14 @@ use super::receive::{Receiver, SocketReader};
 use super::remote_object::{Object, ReadContext, RequestedRange};
 use crate::error::Result;
 use crate::source::http::{
-    AttemptError, Attempted, PausedRetry, Permit, RetryState, ServerResponse, ServerState,
-    TransportError,
+    ArrivingBody, AttemptError, Attempted, PausedRetry, Permit, Repeat, RetryState, ServerResponse,
+    ServerState,
 };
 use crate::source::stop::Stop;
 use crate::source::traits::RangeAnswer;
 use std::any::Any;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -47,10 +46,17 @@ const UNKNOWN_PACE_INTERVAL: Duration = Duration::from_millis(100);
 /// How a body is received.
 #[derive(Debug, Clone, Copy)]
 struct Reception {
-    /// Whether its answer has waited for memory.
-    has_waited: bool,
+    /// For how long its answer has waited for memory.
+    waited: Duration,
     /// Whether it is given up when it lags behind others.
     may_lag: bool,
+}
+
+/// What has arrived of a body that did not fail.
+enum Received {
+    Whole,
+    /// A part. The body lags behind others, so the rest is requested again.
+    Lagging(Repeat),
 }
 
 /// The beginning of the response to a request of a range. Its body was not read yet.
@@ -65,6 +71,8 @@ pub(super) struct Answer {
 /// A response whose head was read, and the permit for its request.
 struct Begun {
     answered: ServerResponse,
+    /// How the request was repeated, if it was.
+    repeat: Option<Repeat>,
     server: Arc<ServerState>,
     permit: Permit,
 }
@@ -131,35 +139,40 @@ impl Object {
             }
         };
         let mut lagged = 0;
+        let mut rest_repeat = None;
         while writer.left() > 0 {
             let before = writer.written();
             let range = RequestedRange { offset: start + before as u64, len: writer.left() as u64 };
-            let has_waited = !std::mem::take(&mut waited).is_zero();
+            let waited = std::mem::take(&mut waited);
+            let has_waited = !waited.is_zero();
             let beginning = match begun.take() {
                 Some(begun) => Ok(begun),
                 None => self.begin(context, range, true).await,
             };
             let outcome = match beginning {
-                Ok(begun) => {
+                Ok(mut begun) => {
+                    begun.repeat = rest_repeat.take().or(begun.repeat);
                     let outcome;
-                    let how = Reception { has_waited, may_lag: lagged < LAGGED_MAX };
+                    let how = Reception { waited, may_lag: lagged < LAGGED_MAX };
                     (outcome, writer) = self.receive(context, begun, writer, how).await;
                     outcome
                 }
                 Err(failure) => Err(failure),
             };
-            let Err(failure) = outcome else { continue };
-            if let AttemptError::Transport(error) = &failure {
-                if error.reason == LAGGING {
+            let failure = match outcome {
+                Ok(Received::Whole) => continue,
+                Ok(Received::Lagging(repeat)) => {
+                    rest_repeat = Some(repeat);
                     lagged += 1;
                     counters.retry(LAGGING);
                     continue;
                 }
-                if has_waited {
+                Err(AttemptError::Transport(_)) if has_waited => {
                     counters.retry("closed while it waited");
                     continue;
                 }
-            }
+                Err(failure) => failure,
+            };
             if writer.written() - before >= PROGRESS_BYTES {
                 retry.progressed();
             }
@@ -206,8 +219,8 @@ impl Object {
             Ok((permit, self.request_hedged(context, &server, range).await?))
         };
         let answered = context.unless_stopped(requesting).await.map_err(AttemptError::from);
-        let (permit, answered) = answered.flatten()?;
-        Ok(Begun { answered, server, permit })
+        let (permit, (answered, repeat)) = answered.flatten()?;
+        Ok(Begun { answered, repeat, server, permit })
     }
 
     /// Receives the body of a response.
@@ -217,17 +230,18 @@ impl Object {
         begun: Begun,
         writer: BodyWriter,
         how: Reception,
-    ) -> (Attempted<()>, BodyWriter) {
-        let Begun { mut answered, server, mut permit } = begun;
+    ) -> (Attempted<Received>, BodyWriter) {
+        let Begun { mut answered, repeat, server, mut permit } = begun;
         permit.resume();
         let (limits, origin) = (&self.client.options.retries, &answered.origin);
         // What arrived while the answer waited is received at once: that says nothing about the
         // network.
-        let arriving = (!how.has_waited).then(|| server.concurrency.arriving());
-        let (body, len, received) =
-            (server.hedging.body(), writer.left() as u64, AtomicU64::new(0));
+        let has_waited = !how.waited.is_zero();
+        let arriving = (!has_waited).then(|| server.concurrency.arriving());
+        let len = writer.left() as u64;
+        let body = server.hedging.body(len);
         let progress = |bytes| {
-            received.fetch_add(bytes, Ordering::Relaxed);
+            body.received(bytes);
             let changed = arriving.as_ref().and_then(|arriving| arriving.received(bytes));
             if let Some(connections) = changed {
                 context.counters.set_connections(connections);
@@ -235,31 +249,34 @@ impl Object {
         };
         let (sockets, stop, progress) = (context.sockets, &Stop::default(), &progress);
         let receiver = Receiver { sockets, stop, limits, origin, progress };
-        let left = || len - received.load(Ordering::Relaxed);
         let (outcome, writer) = {
             let mut receiving = pin!(receiver.receive(answered.response.body_mut(), writer));
-            let lags = tokio::select! {
+            let given_up = tokio::select! {
                 biased;
                 done = receiving.as_mut() => Err(done),
-                () = lags(&server, left), if how.may_lag => Ok(true),
-                () = context.stop.stopped() => Ok(false),
+                repeat = lags(&server, &body), if how.may_lag => Ok(Some(repeat)),
+                () = context.stop.stopped() => Ok(None),
             };
-            match lags {
-                Err(done) => done,
-                Ok(lags) => {
+            match given_up {
+                Err((outcome, writer)) => (outcome.map(|()| Received::Whole), writer),
+                Ok(repeat) => {
                     stop.set();
                     let (outcome, writer) = receiving.await;
-                    let lagging = outcome.map_err(|failure| match lags {
-                        true => TransportError::transient(LAGGING, "").into(),
-                        false => failure,
-                    });
-                    (lagging, writer)
+                    let outcome = match (outcome, repeat) {
+                        (Ok(()), _) => Ok(Received::Whole),
+                        (Err(_), Some(repeat)) => Ok(Received::Lagging(repeat)),
+                        (Err(failure), None) => Err(failure),
+                    };
+                    (outcome, writer)
                 }
             }
         };
-        if outcome.is_ok() {
-            if !how.has_waited {
-                body.arrived(len);
+        if matches!(outcome, Ok(Received::Whole)) {
+            if !has_waited {
+                body.arrived();
+            }
+            if let Some(repeat) = repeat {
+                server.hedging.finished(&repeat, len, how.waited);
             }
             server.succeeded();
             answered.keep_connection(&self.client);
@@ -268,24 +285,29 @@ impl Object {
     }
 }
 
-/// Completes when the body of which `left` bytes are missing lags behind others, and may be requested
-/// again.
-async fn lags(server: &ServerState, left: impl Fn() -> u64) {
+/// Completes when the body lags behind others, and its rest may be requested again.
+async fn lags(server: &ServerState, body: &ArrivingBody<'_>) -> Repeat {
+    // How other bodies arrived when this one became silent.
     let mut silent_since = None;
     loop {
-        let (before, pace) = (left(), server.hedging.usual_pace());
+        let (before, pace) = (body.left(), server.hedging.usual_pace());
         sleep(pace.map_or(UNKNOWN_PACE_INTERVAL, |pace| pace.period())).await;
-        let (Some(pace), left) = (pace, left()) else { continue };
-        if before > left {
+        let (Some(pace), left, silence) = (pace, body.left(), body.silence()) else { continue };
+        let is_silent = before == left;
+        if !is_silent {
             silent_since = None;
         }
-        if !pace.lags(before - left, left) {
-            continue;
+        if pace.lags(before - left, silence, left)
+            && let Some(repeat) = server.hedging.try_repeat()
+        {
+            return if is_silent { repeat.after(silence) } else { repeat };
         }
-        let (since, others) = *silent_since.get_or_insert((Instant::now() - pace.period(), pace));
-        let has_stopped = pace.is_silent(since.elapsed()) && !others.is_pause(&pace);
-        if server.hedging.try_hedge() || has_stopped && server.take_retry() {
-            return;
+        if is_silent {
+            let others = *silent_since.get_or_insert(pace);
+            let has_stopped = pace.is_silent(silence) && !others.is_pause(&pace);
+            if has_stopped && server.take_retry() {
+                return Repeat::of_silent(silence);
+            }
         }
     }
 }

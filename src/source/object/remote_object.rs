@@ -16,7 +16,8 @@ use crate::location::{Location, ObjectUri};
 use crate::options::PinBy;
 use crate::source::counters::LoadCounters;
 use crate::source::http::{
-    Attempted, Client, RetryState, ServerOrigin, ServerResponse, ServerState, TransportError,
+    Attempted, Client, Repeat, RetryState, ServerOrigin, ServerResponse, ServerState,
+    TransportError,
 };
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Store;
@@ -175,13 +176,13 @@ impl Object {
     }
 
     /// Requests a range, and again on another connection when the response is late. Returns the first
-    /// success, and closes the other connection.
+    /// success, and how it was repeated if it was, and closes the other connection.
     pub async fn request_hedged<S>(
         &self,
         context: &ReadContext<'_, S>,
         server: &ServerState,
         range: RequestedRange,
-    ) -> Attempted<ServerResponse> {
+    ) -> Attempted<(ServerResponse, Option<Repeat>)> {
         let began = Instant::now();
         let answered = self.hedged(context, server, range).await?;
         server.hedging.record(began.elapsed());
@@ -193,9 +194,9 @@ impl Object {
         context: &ReadContext<'_, S>,
         server: &ServerState,
         range: RequestedRange,
-    ) -> Attempted<ServerResponse> {
+    ) -> Attempted<(ServerResponse, Option<Repeat>)> {
         let began = Instant::now();
-        let mut first = pin!(self.request(range));
+        let mut first = pin!(async { Ok((self.request(range).await?, None)) });
         loop {
             // Other responses may tell meanwhile what is late, or fill the budget.
             let late = server.hedging.late_after();
@@ -205,17 +206,15 @@ impl Object {
                 answered = first.as_mut() => return answered,
                 () = sleep(left.unwrap_or_default().max(LATE_CHECK_INTERVAL)) => {}
             }
-            let Some(late) = late.filter(|&late| began.elapsed() >= late) else { continue };
-            if server.hedging.try_hedge() {
+            if late.is_none_or(|late| began.elapsed() < late) {
+                continue;
+            }
+            if let Some(repeat) = server.hedging.try_repeat() {
                 context.counters.retry("hedged");
                 let second = Box::pin(async {
-                    let began = Instant::now();
                     // This response may be late, too.
-                    let answered = self.hedged(context, server, range).await;
-                    if answered.is_ok() && began.elapsed() < late {
-                        server.hedging.helped();
-                    }
-                    answered
+                    let (answered, repeated) = self.hedged(context, server, range).await?;
+                    Ok((answered, repeated.or(Some(repeat))))
                 });
                 return first_success(first, second).await;
             }

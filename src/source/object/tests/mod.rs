@@ -236,3 +236,36 @@ async fn a_body_that_always_stops_is_given_up_in_bounded_time() {
     let counts = rig.counters.counts();
     assert_eq!((counts["slow"], counts["stalled"]), (3, u64::from(limits.attempts) - 1));
 }
+
+/// A server that delays the last byte of each body by 1.5 s got one request in three twice, each time
+/// for that byte, and a load from it took a minute instead of ten seconds.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_pauses_in_every_body_is_not_asked_twice() {
+    let pause = Duration::from_millis(1500);
+    let bytes: Vec<_> = (0..=255).cycle().take(100_000).collect();
+    let rig = Rig::open(bytes.clone(), move |_, request| request.right().last_byte_after(pause));
+    let rig = rig.await;
+    let reads = 100;
+    let began = Instant::now();
+    for _ in 0..reads {
+        assert!(rig.read(0, 100_000).await.unwrap() == bytes);
+    }
+    assert_eq!(rig.counters.counts(), [].into());
+    assert!(began.elapsed() < pause * reads * 11 / 10, "{:?}", began.elapsed());
+}
+
+/// The same of a server that begins with that after it has sent bodies without a pause.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_begins_to_pause_in_every_body_is_soon_not_asked_twice() {
+    let pause = Duration::from_millis(1500);
+    let rig = Rig::open(vec![1; 100_000], move |number, request| match number {
+        ..64 => request.right(),
+        _ => request.right().last_byte_after(pause),
+    });
+    let rig = rig.await;
+    for _ in 0..264 {
+        rig.read(0, 100_000).await.unwrap();
+    }
+    let counts = rig.counters.counts();
+    assert!(counts.keys().eq(&["slow"]) && counts["slow"] <= 40, "{counts:?}");
+}
