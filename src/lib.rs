@@ -71,6 +71,13 @@
 //! `tensor::dlpack` and `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from
 //! C).
 
+// What only a feature uses is unused in a build without it.
+#![cfg_attr(
+    not(all(feature = "s3", feature = "gcs", feature = "azure", feature = "hub")),
+    allow(dead_code, unused_imports, unused_variables)
+)]
+
+#[cfg_attr(not(feature = "http"), path = "cache_left_out.rs")]
 mod cache;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
@@ -84,7 +91,7 @@ mod doctor;
 mod dtype;
 mod engine;
 mod error;
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 #[path = "../tests/support/fault_server.rs"]
 mod fault_server;
 mod fork_guard;
@@ -107,7 +114,7 @@ mod sync;
 #[allow(unsafe_code)]
 mod sys;
 mod tensor;
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 #[allow(dead_code)]
 #[path = "../tests/common/certificates.rs"]
 mod test_certificates;
@@ -115,19 +122,22 @@ mod test_certificates;
 mod test_files;
 #[cfg(test)]
 mod test_fuzz;
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 mod test_server;
 pub mod timeline;
 
+#[cfg(feature = "http")]
 pub use cache::{CacheAdmin, CacheEntry, Checked, Pruned};
 pub use checkpoint::{Checkpoint, Shard, TensorInfo};
 pub use device::{GpuInfo, gpus};
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use load::{
-    AsyncCall, AsyncTensorStream, Download, Downloaded, Listed, Loaded, Loader, LoaderOption,
-    OptionGroup, OptionKind, OwnedReadRequest, Progress, ReadRequest, Summary, TensorStream,
+    AsyncCall, AsyncTensorStream, Listed, Loaded, Loader, LoaderOption, OptionGroup, OptionKind,
+    OwnedReadRequest, Progress, ReadRequest, Summary, TensorStream,
 };
+#[cfg(feature = "http")]
+pub use load::{Download, Downloaded};
 pub use location::{IntoLocations, Location, LocationText, ObjectUri, Scheme};
 pub use manifest::Manifest;
 pub use options::{

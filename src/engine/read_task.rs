@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -112,17 +113,18 @@ impl Engine {
             self.start_tasks();
             // Joined as they end, not in order: other tasks may wait for memory that a panicked task
             // held.
-            let joined = poll_fn(|cx| self.tasks.borrow_mut().poll_join_next(cx));
-            tokio::select! {
-                ended = joined => match ended {
-                    None => return,
-                    Some(Ok(())) => {}
-                    Some(Err(_)) => {
-                        let sentence = "a read task panicked; this is a bug";
-                        self.shared.fail(Error::new(ErrorKind::Io, sentence));
-                    }
-                },
-                () = changed => {}
+            let joined_or_changed =
+                poll_fn(|cx| match self.tasks.borrow_mut().poll_join_next(cx) {
+                    Poll::Ready(joined) => Poll::Ready(Some(joined)),
+                    Poll::Pending => changed.as_mut().poll(cx).map(|()| None),
+                });
+            match joined_or_changed.await {
+                None | Some(Some(Ok(()))) => {}
+                Some(None) => return,
+                Some(Some(Err(_))) => {
+                    let sentence = "a read task panicked; this is a bug";
+                    self.shared.fail(Error::new(ErrorKind::Io, sentence));
+                }
             }
         }
     }

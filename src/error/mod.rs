@@ -28,8 +28,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// `Display` writes one sentence with the location and, where one is known, the remedy. The cause
 /// is available from [`source`](std::error::Error::source) and is not repeated in the sentence.
-#[derive(thiserror::Error)]
-#[error("{context}")]
 pub struct Error {
     kind: ErrorKind,
     context: String,
@@ -46,6 +44,13 @@ impl Error {
     /// An error of kind [`InvalidInput`](ErrorKind::InvalidInput).
     pub(crate) fn invalid_input(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput, context)
+    }
+
+    /// An error for `what`, which needs `feature` of the crate, with which this build was not made.
+    pub(crate) fn needs_feature(what: impl fmt::Display, feature: &str) -> Self {
+        let sentence =
+            format!("{what} needs the feature {feature} of ringload, and this build is without it");
+        Self::new(ErrorKind::Unsupported, sentence)
     }
 
     /// Returns this error with `source` as its cause.
@@ -84,6 +89,18 @@ impl Error {
     /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&**self.source.as_ref()?)
     }
 }
 

@@ -12,6 +12,7 @@
 mod async_stream;
 mod asynchronous;
 mod caching;
+#[cfg(feature = "http")]
 mod download;
 mod gds;
 mod listing;
@@ -35,6 +36,7 @@ mod verify_ranges;
 
 pub use async_stream::AsyncTensorStream;
 pub use asynchronous::{AsyncCall, OwnedReadRequest};
+#[cfg(feature = "http")]
 pub use download::{Download, Downloaded};
 pub use listing::Listed;
 pub use loaded::Loaded;

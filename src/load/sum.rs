@@ -60,7 +60,9 @@ impl Loader {
         let plan = Arc::new(Plan::new(pieces, limit, &all, &host, None)?);
         let crcs = Crcs::of(&layouts);
         let lists = layouts.iter().map(|layout| layout.parts.clone()).collect();
-        let digests: Vec<_> = shards.iter().filter(|_| sha256).map(|_| Arc::default()).collect();
+        let digest = |_| OrderedSha256::new().map(Arc::new);
+        let digests: Vec<_> =
+            shards.iter().filter(|_| sha256).map(digest).collect::<Result<_>>()?;
         let checks = LoadChecks {
             parts: Some(PartChecks::new(lists, Box::new(crcs.clone()))),
             digests: digests.clone(),

@@ -255,7 +255,7 @@ fn sha256_verifiers(
         let Some(digest) = digest.filter(|_| is_whole(plan, shard)) else { return Ok(None) };
         let expected = ExpectedSum::sha256(digest, Arc::clone(&sums.origin));
         let location = shard.location().clone();
-        let verifier = ChecksumVerifier::new(location, shard.len_bytes(), expected);
+        let verifier = ChecksumVerifier::new(location, shard.len_bytes(), expected)?;
         verifier.add(0, &header_of(shard, cancellation)?)?;
         Ok(Some(Arc::new(verifier)))
     };

@@ -12,7 +12,7 @@
 //! characters they hold.
 
 use super::escape;
-use crate::error::Escaped;
+use crate::error::{Error, Escaped};
 use std::fmt;
 
 /// How an object is accessed.
@@ -51,6 +51,22 @@ impl Scheme {
             Self::Hf => "hf",
             Self::Anyscale => "anyscale",
         }
+    }
+
+    /// The feature of the crate without which objects of the scheme cannot be opened.
+    pub(crate) fn feature(self) -> &'static str {
+        match self {
+            Self::Http | Self::Https | Self::Anyscale => "http",
+            Self::S3 => "s3",
+            Self::Gs => "gcs",
+            Self::Az => "azure",
+            Self::Hf => "hub",
+        }
+    }
+
+    /// The error for a location of this scheme in a build without its [feature](Self::feature).
+    pub(crate) fn left_out(self) -> Error {
+        Error::needs_feature(format_args!("{}://", self.as_str()), self.feature())
     }
 }
 

@@ -110,11 +110,8 @@ impl Cancellation {
     ) -> impl Future<Output = Result<T>> + use<T, F> {
         let this = self.clone();
         async move {
-            tokio::select! {
-                biased;
-                () = this.stop().stopped() => Err(stopped()),
-                done = work => done,
-            }
+            this.check()?;
+            this.stop().unless_stopped(work).await?
         }
     }
 }

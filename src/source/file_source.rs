@@ -100,7 +100,7 @@ impl FileSource {
     /// [`local_sums::find`].
     pub(super) fn verified(self, allows_unverified: bool) -> Result<Self> {
         match local_sums::find(&self.path)? {
-            Some(expected) => Ok(self.verified_by(expected)),
+            Some(expected) => self.verified_by(expected),
             None if allows_unverified => Ok(self),
             None => {
                 let location = &self.location;
@@ -118,10 +118,13 @@ impl FileSource {
     }
 
     /// This file, whose bytes are compared with `expected`.
-    fn verified_by(self, expected: ExpectedSum) -> Self {
+    ///
+    /// # Errors
+    /// Those of [`ChecksumVerifier::new`].
+    fn verified_by(self, expected: ExpectedSum) -> Result<Self> {
         let (location, len_bytes) = (self.location.clone(), self.identity.len_bytes);
-        let verifier = Arc::new(ChecksumVerifier::new(location, len_bytes, expected));
-        Self { verifier: Some(verifier), ..self }
+        let verifier = Arc::new(ChecksumVerifier::new(location, len_bytes, expected)?);
+        Ok(Self { verifier: Some(verifier), ..self })
     }
 
     /// The shared descriptors; opens them if no reader has them open.

@@ -25,39 +25,50 @@
 
 #[allow(unsafe_code)]
 mod backend;
+#[cfg(feature = "http")]
 mod cache_layer;
 mod cancellation;
 mod counters;
 mod file;
 mod file_reader;
 mod file_source;
+#[cfg(feature = "http")]
 pub(crate) mod http;
+mod list_entry;
 #[cfg(test)]
 #[path = "tests/memory.rs"]
 pub(crate) mod memory;
+#[cfg(feature = "http")]
 mod object;
+mod open_files;
 mod opener;
 mod read_threads;
+#[cfg_attr(not(feature = "http"), path = "remote_left_out.rs")]
+mod remote;
 mod residency;
 mod stop;
+#[cfg(feature = "http")]
 pub(crate) mod store;
 mod traits;
 mod verify;
 
 pub use backend::{Backend, BackendKind};
-pub(crate) use cache_layer::{CacheLayer, RemoteObject};
+#[cfg(feature = "http")]
+pub(crate) use cache_layer::RemoteObject;
 pub(crate) use cancellation::Cancellable;
 pub use cancellation::Cancellation;
 pub use counters::LoadCounters;
 pub use file::DirectFile;
 pub use file_source::FileSource;
-pub(crate) use http::{CONNECTIONS_MAX, connections_allowed};
+pub(crate) use list_entry::ListDepth;
+#[cfg(feature = "http")]
 pub(crate) use object::{ObjectIdentity, ObjectSource};
+pub(crate) use open_files::{CONNECTIONS_MAX, connections_allowed};
 pub(crate) use opener::Opener;
+pub(crate) use remote::CacheLayer;
 pub use residency::resident_bytes;
 pub use stop::Stop;
 pub(crate) use stop::stopped;
-pub(crate) use store::ListDepth;
 pub use traits::{Access, Attempt, Downgrade, RangeAnswer, ReadFuture, Reader, Source, Via};
 pub use verify::{ChecksumVerifier, Verified};
 pub(crate) use verify::{ExpectedSum, OrderedSha256};

@@ -130,6 +130,6 @@ fn visible(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 #[path = "objects_tests.rs"]
 mod tests;

@@ -10,6 +10,7 @@ mod casts;
 mod changes;
 mod drops;
 mod faults;
+#[cfg(feature = "sha256")]
 mod in_order;
 mod limits;
 mod short_reads;

@@ -13,7 +13,7 @@
 //! pool           idle connections
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
-//! low_water      wakes the reader of a body rarely    open_files   what ulimit -n permits
+//! low_water      wakes the reader of a body rarely
 //! sent_secrets   removes the secrets of a request from what the server answers
 //! ```
 //!
@@ -32,7 +32,6 @@ mod error_body;
 mod error_response;
 mod hedging;
 mod low_water;
-mod open_files;
 mod policy;
 mod pool;
 mod redirect;
@@ -50,12 +49,11 @@ pub(crate) use attempt::ServerResponse;
 pub(crate) use attempt_error::{AttemptError, Attempted, TransportError};
 pub(crate) use body::Body;
 pub(crate) use client::Client;
-pub(crate) use concurrency::{CONNECTIONS_MAX, Permit};
+pub(crate) use concurrency::Permit;
 pub(crate) use error_body::ErrorBody;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
 pub(crate) use hedging::{ArrivingBody, Repeat};
 pub(crate) use low_water::LowWaterMark;
-pub(crate) use open_files::connections_allowed;
 pub(crate) use policy::RequestPolicy;
 pub(crate) use pool::ServerOrigin;
 pub(crate) use retry::{PausedRetry, RetryState};

@@ -164,7 +164,7 @@ impl Object {
             Error::new(ErrorKind::Unsupported, sentence)
         })?;
         let expected = ExpectedSum::of_store(expected);
-        Ok(ChecksumVerifier::new(self.location.clone(), self.identity.len_bytes, expected))
+        ChecksumVerifier::new(self.location.clone(), self.identity.len_bytes, expected)
     }
 
     /// The state of the object's server.

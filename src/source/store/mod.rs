@@ -18,6 +18,7 @@ mod azure;
 mod credential_cache;
 #[cfg(feature = "gcs")]
 mod gcs;
+#[cfg(feature = "hub")]
 mod hub;
 mod listing;
 #[cfg(any(feature = "gcs", feature = "azure"))]
@@ -32,4 +33,4 @@ mod traits;
 mod web;
 
 pub(crate) use registry::Stores;
-pub(crate) use traits::{Checksum, ListDepth, ListEntry, Store};
+pub(crate) use traits::Store;

@@ -4,11 +4,13 @@
 use super::azure;
 #[cfg(feature = "gcs")]
 use super::gcs;
+#[cfg(feature = "hub")]
+use super::hub;
 #[cfg(feature = "s3")]
 use super::s3;
 use super::traits::Store;
-use super::{hub, web};
-use crate::error::{Error, ErrorKind, Result};
+use super::web;
+use crate::error::Result;
 use crate::location::{ObjectUri, Scheme};
 use crate::source::http::Client;
 use crate::sync::Mutex;
@@ -48,27 +50,23 @@ impl Stores {
     }
 
     fn make(&self, client: &Client, uri: &ObjectUri) -> Result<Arc<dyn Store>> {
-        let options = &client.options;
         Ok(match uri.scheme() {
             Scheme::Http | Scheme::Https => Arc::new(web::Web::new(uri)),
-            Scheme::Hf => Arc::new(hub::Hub::new(options, uri)?),
+            #[cfg(feature = "hub")]
+            Scheme::Hf => Arc::new(hub::Hub::new(&client.options, uri)?),
             #[cfg(feature = "s3")]
             Scheme::S3 => {
-                let bucket = s3::S3Bucket::new(options, uri, &self.aws)?;
+                let bucket = s3::S3Bucket::new(&client.options, uri, &self.aws)?;
                 if let Some(bundle) = &bucket.ca_bundle {
                     client.trust_also(bundle);
                 }
                 Arc::new(bucket)
             }
             #[cfg(feature = "gcs")]
-            Scheme::Gs => Arc::new(gcs::Gcs::new(options, uri)?),
+            Scheme::Gs => Arc::new(gcs::Gcs::new(&client.options, uri)?),
             #[cfg(feature = "azure")]
-            Scheme::Az => Arc::new(azure::Azure::new(options, uri)?),
-            scheme => {
-                let scheme = scheme.as_str();
-                let sentence = format!("this build of ringload was made without {scheme}://");
-                return Err(Error::new(ErrorKind::Unsupported, sentence));
-            }
+            Scheme::Az => Arc::new(azure::Azure::new(&client.options, uri)?),
+            scheme => return Err(scheme.left_out()),
         })
     }
 }

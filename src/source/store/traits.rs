@@ -1,5 +1,8 @@
 //! The interface of stores, in addition to the policy for their requests.
 
+pub(crate) use crate::source::list_entry::{ListDepth, ListEntry};
+pub(crate) use crate::source::verify::Checksum;
+
 use crate::error::Result;
 use crate::source::http::{Client, RequestPolicy};
 use async_trait::async_trait;
@@ -59,34 +62,4 @@ pub(crate) trait Store: RequestPolicy {
     async fn checksum(&self, _client: &Arc<Client>, _key: &str) -> Result<Option<Checksum>> {
         Ok(None)
     }
-}
-
-/// The depth to which a directory is listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListDepth {
-    /// The objects directly in the directory.
-    Directory,
-    /// All objects below the directory.
-    Tree,
-}
-
-/// An object in a listing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ListEntry {
-    /// The name relative to the listed directory.
-    pub name: String,
-    pub len_bytes: u64,
-}
-
-/// A checksum of a whole object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Checksum {
-    /// CRC-64/NVME.
-    Crc64Nvme(u64),
-    /// CRC-32C (Castagnoli, as in iSCSI).
-    Crc32c(u32),
-    /// CRC-32 (ISO-HDLC, as in zlib).
-    Crc32(u32),
-    /// SHA-256.
-    Sha256([u8; 32]),
 }

@@ -1,9 +1,6 @@
 //! A checksum that bytes are compared with, and its origin.
 
 use crate::checksum::hex;
-use crate::source::store::Checksum;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 
 /// The checksum of a whole file or object, and where it was found.
@@ -14,25 +11,38 @@ pub(crate) struct ExpectedSum {
     pub(in crate::source) origin: Arc<str>,
     /// What to do about other bytes.
     pub(in crate::source) remedy: &'static str,
+    /// Writes a checksum as its origin does.
+    pub(in crate::source) notation: fn(&Checksum) -> String,
 }
 
 impl ExpectedSum {
-    /// The checksum that a store keeps of an object.
-    pub(in crate::source) fn of_store(checksum: Checksum) -> Self {
-        let remedy = "load it again, and if that does not help, upload it again";
-        Self { checksum, origin: "its store".into(), remedy }
-    }
-
     /// The SHA-256 of a file or object that `origin` has.
     pub(crate) fn sha256(digest: [u8; 32], origin: impl Into<Arc<str>>) -> Self {
         let remedy = "load it again, and if that does not help, replace the file";
-        Self { checksum: Checksum::Sha256(digest), origin: origin.into(), remedy }
+        let notation = |checksum: &Checksum| match checksum {
+            Checksum::Sha256(digest) => hex::encode(digest),
+            other => format!("{other:x?}"),
+        };
+        Self { checksum: Checksum::Sha256(digest), origin: origin.into(), remedy, notation }
     }
 
     /// What the bytes are compared with, for the summary: `SHA-256 of /models/SHA256SUMS`.
     pub(in crate::source) fn against(&self) -> String {
         format!("{} of {}", self.checksum.algorithm(), self.origin)
     }
+}
+
+/// A checksum of a whole object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checksum {
+    /// CRC-64/NVME.
+    Crc64Nvme(u64),
+    /// CRC-32C (Castagnoli, as in iSCSI).
+    Crc32c(u32),
+    /// CRC-32 (ISO-HDLC, as in zlib).
+    Crc32(u32),
+    /// SHA-256.
+    Sha256([u8; 32]),
 }
 
 impl Checksum {
@@ -43,16 +53,6 @@ impl Checksum {
             Self::Crc32c(_) => "CRC32C",
             Self::Crc32(_) => "CRC32",
             Self::Sha256(_) => "SHA-256",
-        }
-    }
-
-    /// The checksum in the notation of the stores: base64 of the big-endian number, or hexadecimal
-    /// for SHA-256.
-    pub(super) fn text(&self) -> String {
-        match self {
-            Self::Crc64Nvme(crc) => STANDARD.encode(crc.to_be_bytes()),
-            Self::Crc32c(crc) | Self::Crc32(crc) => STANDARD.encode(crc.to_be_bytes()),
-            Self::Sha256(digest) => hex::encode(digest),
         }
     }
 

@@ -22,9 +22,11 @@
 mod expected;
 pub(in crate::source) mod local_sums;
 mod sha;
+#[cfg(feature = "http")]
+mod store_sum;
 mod verifier;
 
-pub(crate) use expected::ExpectedSum;
+pub(crate) use expected::{Checksum, ExpectedSum};
 pub(crate) use sha::OrderedSha256;
 pub(in crate::source) use verifier::RangeDigest;
 pub use verifier::{ChecksumVerifier, Verified};

@@ -7,10 +7,10 @@
 //! waits here has its bytes already and holds no connection. Waits of different objects are
 //! independent.
 
-use crate::error::Result;
-use crate::source::stop::{Stop, stopped};
+use crate::checksum::Sha256;
+use crate::error::{Error, Result};
+use crate::source::stop::Stop;
 use crate::sync::Mutex;
-use aws_lc_rs::digest::{Context, SHA256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 pub(crate) struct OrderedSha256(Mutex<ShaState>);
 
 struct ShaState {
-    digest: Context,
+    digest: Sha256,
     /// How many bytes the digest covers.
     covered: u64,
     /// Whether a thread is updating the digest outside of the lock.
@@ -29,14 +29,8 @@ struct ShaState {
 }
 
 impl ShaState {
-    fn new(digest: Context, covered: u64) -> Self {
+    fn new(digest: Sha256, covered: u64) -> Self {
         Self { digest, covered, busy: false, waiting: BTreeMap::new() }
-    }
-}
-
-impl Default for OrderedSha256 {
-    fn default() -> Self {
-        Self(Mutex::new(ShaState::new(Context::new(&SHA256), 0)))
     }
 }
 
@@ -48,6 +42,15 @@ impl Clone for OrderedSha256 {
 }
 
 impl OrderedSha256 {
+    /// The digest of no bytes so far.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) in a build without SHA-256.
+    pub fn new() -> Result<Self> {
+        let digest = Sha256::new().ok_or_else(|| Error::needs_feature("SHA-256", "sha256"))?;
+        Ok(Self(Mutex::new(ShaState::new(digest, 0))))
+    }
+
     /// Adds the `bytes` at `offset`, once all bytes before them were added.
     pub async fn add(&self, offset: u64, bytes: &[u8]) {
         while !self.try_add(offset, bytes) {
@@ -101,11 +104,7 @@ impl OrderedSha256 {
     /// # Errors
     /// [`Cancelled`](crate::ErrorKind::Cancelled) when it is set.
     pub async fn add_unless_stopped(&self, offset: u64, bytes: &[u8], stop: &Stop) -> Result<()> {
-        tokio::select! {
-            biased;
-            () = self.add(offset, bytes) => Ok(()),
-            () = stop.stopped() => Err(stopped()),
-        }
+        stop.unless_stopped(self.add(offset, bytes)).await
     }
 
     /// The digest of all `len_bytes`, if they were all added.
@@ -113,6 +112,6 @@ impl OrderedSha256 {
         let state = self.0.lock();
         let digest = (state.covered == len_bytes && !state.busy).then(|| state.digest.clone())?;
         drop(state);
-        digest.finish().as_ref().try_into().ok()
+        Some(digest.finish())
     }
 }

@@ -1,12 +1,11 @@
 //! The verifier of a file or object in one load.
 
-use super::expected::ExpectedSum;
+use super::expected::{Checksum, ExpectedSum};
 use super::sha::OrderedSha256;
 use crate::checksum::{Crc, CrcSpans};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{Location, LocationText};
-use crate::source::stop::{Stop, stopped};
-use crate::source::store::Checksum;
+use crate::source::stop::Stop;
 use crate::sync::Mutex;
 use crc_fast::Digest;
 use std::fmt;
@@ -57,22 +56,25 @@ impl RangeDigest {
 
 impl ChecksumVerifier {
     /// A verifier of the object of `len_bytes` at `location`, which has seen no bytes.
-    pub(crate) fn new(location: Location, len_bytes: u64, expected: ExpectedSum) -> Self {
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) for a SHA-256 in a build without it.
+    pub(crate) fn new(location: Location, len_bytes: u64, expected: ExpectedSum) -> Result<Self> {
         let spans = |crc| Covered::Crc(crc, Mutex::new(CrcSpans::new(crc)));
         let covered = match expected.checksum {
             Checksum::Crc64Nvme(_) => spans(Crc::CRC64_NVME),
             Checksum::Crc32c(_) => spans(Crc::CRC32C),
             Checksum::Crc32(_) => spans(Crc::CRC32),
-            Checksum::Sha256(_) => Covered::Sha(OrderedSha256::default()),
+            Checksum::Sha256(_) => Covered::Sha(OrderedSha256::new()?),
         };
-        Self {
+        Ok(Self {
             location,
             len_bytes,
             expected,
             covered,
             verified: AtomicBool::new(false),
             is_needed: false,
-        }
+        })
     }
 
     /// The verifier of a load, which has seen the same bytes as this one.
@@ -161,11 +163,7 @@ impl ChecksumVerifier {
     pub(crate) async fn add_read(&self, offset: u64, bytes: &[u8], stop: &Stop) -> Result<()> {
         let mut digest = self.digest();
         digest.update(bytes);
-        tokio::select! {
-            biased;
-            added = self.add_range(offset, bytes, &digest) => added,
-            () = stop.stopped() => Err(stopped()),
-        }
+        stop.unless_stopped(self.add_range(offset, bytes, &digest)).await?
     }
 
     /// Adds the CRC of a range, if the object is verified by one, and compares the checksum if no
@@ -181,7 +179,7 @@ impl ChecksumVerifier {
             (Covered::Crc(..), None) => None,
         };
         let Some(seen) = seen else { return Ok(()) };
-        let ExpectedSum { checksum, origin, remedy } = &self.expected;
+        let ExpectedSum { checksum, origin, remedy, notation } = &self.expected;
         if seen == *checksum {
             self.verified.store(true, Ordering::Release);
             return Ok(());
@@ -190,8 +188,8 @@ impl ChecksumVerifier {
             "{} is corrupt: the {} of its bytes is {}, but {origin} has {}; {remedy}",
             self.location,
             seen.algorithm(),
-            seen.text(),
-            checksum.text()
+            notation(&seen),
+            notation(checksum)
         );
         Err(Error::new(ErrorKind::Corrupt, sentence))
     }
@@ -212,5 +210,5 @@ impl fmt::Debug for ChecksumVerifier {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 mod tests;

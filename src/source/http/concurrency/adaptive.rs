@@ -40,6 +40,7 @@
 //! `p * l`. Both are the same, and the rate is at its best, for `l = sqrt(m * c / p)`.
 
 use super::window::Measured;
+use crate::source::open_files::CONNECTIONS_MAX;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -54,8 +55,6 @@ const START_BYTES_PER_SECOND: f64 = 1.6e9;
 /// that answers after [`FAR`].
 const CORRECTION: f64 = 3.0;
 const FAR: Duration = Duration::from_millis(100);
-/// The highest limit.
-pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// The length of ranges before a rate was measured.
 pub(super) const RANGE_BYTES: u64 = 2 << 20;
 /// The bounds of the length of ranges, which is a multiple of the lower one.

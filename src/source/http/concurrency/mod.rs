@@ -11,9 +11,7 @@ mod pace;
 mod shortage;
 mod window;
 
-pub(crate) use adaptive::CONNECTIONS_MAX;
-
-use super::open_files::connections_allowed;
+use crate::source::open_files::connections_allowed;
 use crate::sync::Mutex;
 use adaptive::Adaptive;
 use pace::Pace;

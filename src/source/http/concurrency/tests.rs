@@ -3,6 +3,7 @@
 use super::adaptive::{RANGE_BYTES, START};
 use super::window::{Measured, WINDOW};
 use super::*;
+use crate::source::CONNECTIONS_MAX;
 
 const MS: Duration = Duration::from_millis(1);
 

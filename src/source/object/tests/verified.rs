@@ -6,7 +6,9 @@ use crate::load::{Loader, ReadRequest, Summary};
 use crate::location::{Location, ObjectUri};
 use crate::options::{MemoryLimit, Order};
 use crate::source::http::{Client, RequestPolicy};
-use crate::source::store::{Checksum, ListDepth, ListEntry, Store};
+use crate::source::list_entry::{ListDepth, ListEntry};
+use crate::source::store::Store;
+use crate::source::verify::Checksum;
 use crate::test_files::file_at;
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -85,7 +87,8 @@ fn uri(server: &FaultServer) -> ObjectUri {
 /// A loader that verifies, and for which the server's store keeps `checksum`.
 fn verifying(server: &FaultServer, checksum: Option<Checksum>) -> Loader {
     let (loader, uri) = (Loader::new().verify(true).connections(1), uri(server));
-    let (client, stores) = (loader.opener().client(), loader.opener().stores());
+    let opener = loader.opener();
+    let (client, stores) = (opener.remote.client(&opener.options).unwrap(), opener.remote.stores());
     let store = stores.of(client, &uri).unwrap();
     stores.replace(&uri, Arc::new(Keeper { store, checksum }));
     loader

@@ -4,7 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{ErrorKind, Result};
 use crate::location::{IntoLocations, Location};
 use crate::options::{CheckpointOptions, RemoteOptions, RetryLimits};
-use crate::source::store::Checksum;
+use crate::source::verify::Checksum;
 use crate::source::{Cancellation, Opener};
 use crate::test_files::file_at;
 use crate::test_server::{Server, TestRequest, TestResponse};
@@ -306,7 +306,7 @@ fn checksums_are_those_of_the_listing() {
     let opener = Opener::new(user.options());
     let checksum = |location: &str| {
         let Location::Object(uri) = Location::parse(location).unwrap() else { panic!() };
-        let remote = opener.remote(&uri, false).unwrap();
+        let remote = opener.remote.object(&opener.options, &uri, false).unwrap();
         remote.prepare().unwrap();
         let (client, store) = (remote.client, remote.store);
         let (asking, key) = (Arc::clone(client), uri.key().to_owned());

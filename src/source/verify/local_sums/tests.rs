@@ -1,7 +1,7 @@
 //! Files of checksums as they are found in the field, and those that are not.
 
 use super::*;
-use crate::source::store::Checksum;
+use crate::source::verify::Checksum;
 use std::fs;
 use std::os::unix::fs::symlink;
 

@@ -1,7 +1,9 @@
-//! How many connections the limit of open files permits.
+//! How many connections a load may have: a constant, and what the limit of open files permits.
 
 use nix::sys::resource::{Resource, getrlimit};
 
+/// The most connections of a load that adapts their number.
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// As many connections are tried under any limit.
 const CONNECTIONS_MIN: usize = 4;
 
