@@ -23,6 +23,8 @@
 //! | --- | --- |
 //! | load all tensors, or stream them | [`Loader::load`], [`Loader::stream`] |
 //! | read a list of names, shapes and metadata | [`Loader::open`], [`Checkpoint`] |
+//! | load only this rank's part of each tensor | [`Loader::slices`] with [`Slices`] |
+//! | load only some tensors | [`Loader::tensors`], [`Loader::names`], [`Loader::filter`] |
 //! | read one tensor or a part of it | [`Loader::read_tensor`] with [`Pick`] |
 //! | fill byte ranges of your own memory | [`Loader::read_into`] with [`ReadRequest`] |
 //! | load onto GPUs | [`Loader::device`] with [`Device`] or [`DeviceMap`] |
@@ -144,7 +146,7 @@ pub use options::{
     Allocation, CacheSize, CacheValidate, Device, DeviceMap, MemoryLimit, Order, PinBy, ReadPath,
     RetryLimits, S3Credentials,
 };
-pub use plan::Pick;
+pub use plan::{Pick, Slice, SliceRange, Slices};
 pub use source::{Cancellation, Downgrade, Verified};
 pub use tensor::{Storage, Tensor, dlpack};
 pub use timeline::Timeline;

@@ -9,7 +9,8 @@
 //! | F4, F6, integers, booleans | no | no |
 //!
 //! Values are looked at as they are stored, before a cast. Extents never end within an element of
-//! these types, so each full slot is looked at by itself.
+//! these types, so each full slot is looked at by itself. Of a tensor of which a part is loaded, the
+//! values of that part are looked at.
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result, option};
@@ -119,20 +120,32 @@ impl FiniteCheck {
 
     /// Looks at the `bytes` of `extent`.
     pub fn add(&self, extent: &Extent, bytes: &[u8]) {
-        for &index in self.plan.tensors_of(extent) {
-            let tensor = &self.plan.checkpoint().tensors()[index as usize];
-            let end = tensor.offset_bytes() + tensor.len_bytes();
-            let from = tensor.offset_bytes().max(extent.offset_bytes());
-            let to = end.min(extent.end_bytes());
-            if from >= to {
+        for position in extent.positions() {
+            if let Some(part) = self.plan.part(position).filter(|_| extent.is_gathered()) {
+                for range in part.within(extent.offset_bytes(), extent.len_bytes()) {
+                    let to = range.offset_bytes + range.len_bytes;
+                    self.add_range(position, extent, bytes, (range.offset_bytes, to));
+                }
                 continue;
             }
-            let start = (from - extent.offset_bytes()) as usize;
-            let bytes = &bytes[start..start + (to - from) as usize];
-            let counts = NonFinite::of(tensor.dtype(), bytes);
-            if !counts.is_zero() {
-                self.found.lock().entry(index).or_default().add(counts);
+            let span = self.plan.span(position);
+            let from = span.offset_bytes.max(extent.offset_bytes());
+            let to = (span.offset_bytes + span.len_bytes).min(extent.end_bytes());
+            if from < to {
+                self.add_range(position, extent, bytes, (from, to));
             }
+        }
+    }
+
+    /// Looks at a range of the shard, which belongs to the tensor at `position`, among the `bytes` of
+    /// `extent`.
+    fn add_range(&self, position: usize, extent: &Extent, bytes: &[u8], (from, to): (u64, u64)) {
+        let index = self.plan.tensors()[position];
+        let tensor = &self.plan.checkpoint().tensors()[index as usize];
+        let start = (from - extent.offset_bytes()) as usize;
+        let counts = NonFinite::of(tensor.dtype(), &bytes[start..start + (to - from) as usize]);
+        if !counts.is_zero() {
+            self.found.lock().entry(index).or_default().add(counts);
         }
     }
 

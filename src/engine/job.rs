@@ -1,6 +1,6 @@
 //! The inputs of a load's engines besides their work.
 
-use super::ring_work::Destination;
+use super::destination::Destination;
 use crate::checks::LoadChecks;
 use crate::device::DeviceTransfer;
 use crate::numa::NumaAffinity;

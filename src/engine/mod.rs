@@ -35,7 +35,9 @@
 mod borrowed;
 mod chain;
 mod completion_sink;
+mod destination;
 mod fill;
+mod gather;
 mod gds;
 mod handle;
 mod job;
@@ -51,12 +53,14 @@ mod work;
 
 pub(crate) use borrowed::{BorrowedBuffer, BorrowedWork};
 pub(crate) use chain::ChainedWork;
+pub(crate) use destination::Destination;
+pub(crate) use gather::GatherWork;
 pub(crate) use gds::GdsWork;
 pub(crate) use handle::{EngineWork, LoadHandle};
 pub(crate) use job::Job;
 pub(crate) use mapped::MappedWork;
 pub(crate) use queue::Completion;
-pub(crate) use ring_work::{Destination, RingWork};
+pub(crate) use ring_work::RingWork;
 
 #[cfg(test)]
 mod tests;

@@ -24,11 +24,11 @@
 //! Where the caller may retain all memory and holds all of a host ring, the load goes on in a new
 //! ring. The memory of the old ring is unmapped when its last tensor is dropped.
 
+use super::destination::Destination;
+use super::gather::{GatherWork, cast_into};
 use super::queue::Completion;
 use super::work::{ChunkRead, ChunkRequest, NextStep, Work};
-use crate::cast::Cast;
 use crate::checks::FiniteCheck;
-use crate::device::DeviceTransfer;
 use crate::error::Result;
 use crate::options::Device;
 use crate::plan::{Chunk, ChunkSize, Extent, chunk_ends, even_ends};
@@ -49,16 +49,10 @@ pub(crate) struct RingWork {
     state: Mutex<RingWorkState>,
     recorder: Option<Arc<Recorder>>,
     finite: Option<Arc<FiniteCheck>>,
+    gather: Option<GatherWork>,
     first_part_list: usize,
     /// Windows of bound extents whose answers have not come.
     unread_windows: AtomicUsize,
-}
-
-/// Where the slots of an extent come from, and where full ones go.
-pub(crate) struct Destination {
-    pub ring: Arc<Ring>,
-    /// `None` for the host, where the slot is the tensors' storage.
-    pub transfer: Option<Arc<dyn DeviceTransfer>>,
 }
 
 #[derive(Default)]
@@ -102,7 +96,6 @@ impl RingWork {
     ) -> Self {
         let left_bytes = extents.iter().map(Extent::len_bytes).sum();
         let state = Mutex::new(RingWorkState { left_bytes, ..RingWorkState::default() });
-        let (finite, first_part_list, unread_windows) = (None, 0, AtomicUsize::new(0));
         Self {
             extents,
             sources,
@@ -110,15 +103,27 @@ impl RingWork {
             chunks,
             state,
             recorder,
-            finite,
-            first_part_list,
-            unread_windows,
+            finite: None,
+            gather: None,
+            first_part_list: 0,
+            unread_windows: AtomicUsize::new(0),
         }
     }
 
     /// This work, which gives the bytes of full slots to `finite`.
     pub fn checked_by(self, finite: Option<Arc<FiniteCheck>>) -> Self {
         Self { finite, ..self }
+    }
+
+    /// This work, which gathers parts of tensors for the host.
+    pub fn gathering(self, gather: Option<GatherWork>) -> Self {
+        Self { gather, ..self }
+    }
+
+    /// What gathers the part that `extent` is a piece of, if it is gathered in host memory.
+    fn gather_of(&self, extent: &Extent) -> Option<&GatherWork> {
+        let is_host = self.destinations[extent.destination()].transfer.is_none();
+        self.gather.as_ref().filter(|_| is_host && extent.is_gathered())
     }
 
     /// This work, whose first source has the list `first` of the parts to check.
@@ -182,14 +187,14 @@ impl RingWork {
         let ring = Arc::clone(self.ring(state, extent.destination()));
         let len = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
         let cast_len = extent.cast_bytes() as usize;
-        let slots = match cast_len {
-            0 => ring.allocate(len).map(|slot| (None, slot)),
+        let traced = |slot| self.traced(slot, engine, extent, Stage::Casting);
+        let slots = match (self.gather_of(extent), cast_len) {
+            (Some(gather), _) => Some((None, gather.allocate(index, &ring, len, &traced)?)),
+            (_, 0) => ring.allocate(len).map(|slot| (None, slot)),
             _ => ring.allocate_two([cast_len, len]).map(|[cast, slot]| (Some(cast), slot)),
         };
-        let need = cast_len + len;
-        let (cast_slot, slot) = slots.ok_or(NextStep::Wait { ring, need })?;
-        let cast_slot = cast_slot.map(|slot| self.traced(slot, engine, extent, Stage::Casting));
-        state.cast_slots.extend(cast_slot.map(|slot| (index, slot)));
+        let (cast_slot, slot) = slots.ok_or(NextStep::Wait { ring, need: cast_len + len })?;
+        state.cast_slots.extend(cast_slot.map(|slot| (index, traced(slot))));
         state.next_bound += 1;
         Ok(self.traced(slot, engine, extent, Stage::Reading))
     }
@@ -236,6 +241,7 @@ impl RingWork {
             return;
         }
         state.replacement.iter().for_each(|ring| ring.close());
+        self.gather.iter().for_each(|gather| gather.ring().close());
         self.destinations.iter().for_each(|destination| destination.ring.close());
     }
 
@@ -248,6 +254,9 @@ impl RingWork {
             return None;
         }
         let from = extent.slot_offset_bytes(self.block_bytes(extent));
+        if let Some(gather) = self.gather_of(extent) {
+            return gather.take(index, &full, (extent.offset_bytes() - from) as usize);
+        }
         let cast_slot = self.state.lock().cast_slots.remove(&index);
         let (storage, starts) = match (extent.cast(), cast_slot) {
             (Some(cast), Some(cast_slot)) => {
@@ -293,13 +302,6 @@ impl RingWork {
         let device = transfer.map_or(Device::Host, |transfer| transfer.device());
         Completion::Tensors(LoadedTensors::empty(extent.positions(), device))
     }
-}
-
-/// Casts `source` into the first `len_bytes` of `slot`.
-fn cast_into(slot: Slot, len_bytes: u64, cast: Cast, source: &[u8]) -> Option<FullSlot> {
-    let mut window = slot.into_windows(&[len_bytes as usize]).pop()?;
-    cast.run(source, window.unfilled_mut());
-    window.complete()
 }
 
 impl Work for RingWork {

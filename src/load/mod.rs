@@ -126,3 +126,6 @@ impl Loader {
         Ok(TensorStream::new(plan, started, options.order, began))
     }
 }
+
+#[cfg(test)]
+mod slices_tests;

@@ -12,6 +12,7 @@ use crate::options::{
     MEMORY_LIMIT_VARIABLES, PartialS3Keys, RemoteOptions, compile, count_of, invalid, parse_bytes,
     parse_dtype, parse_flag, parse_number,
 };
+use crate::plan::Slices;
 use OptionGroup::{Cache, Files, Load, Remote};
 use Setter::{Add, Flag, List, OnePath, Text};
 use std::ffi::OsStr;
@@ -98,6 +99,8 @@ static OPTIONS: &[LoaderOption] = &[
         .help("Load only tensors whose name matches this pattern; may be repeated"),
     entry(Load, "names", "NAME", List(|loader, names| Ok(loader.names(names.iter().copied()))))
         .help("Load only the tensors of these names; a name that no tensor has is an error"),
+    entry(Load, "slice", "RULE", List(set_slices))
+        .help("Load a part: GLOB=DIM:RANK/WORLD, e.g. '*.o_proj.weight=1:0/4'; may be repeated"),
     entry(Load, "order", "ORDER", parsed!(order))
         .help("Order of the tensors: completion or file [default: completion]"),
     entry(Load, "read_path", "PATH", parsed!(read_path))
@@ -288,6 +291,11 @@ fn set_engines(loader: Loader, text: &str) -> Result<Loader> {
 
 fn set_connections(loader: Loader, text: &str) -> Result<Loader> {
     Ok(loader.connections(count_of(text, CONNECTIONS_MAX_SET, "connections")?))
+}
+
+fn set_slices(loader: Loader, rules: &[&str]) -> Result<Loader> {
+    let slices = rules.iter().try_fold(Slices::default(), |slices, rule| slices.with_text(rule))?;
+    Ok(loader.slices(slices))
 }
 
 /// Checks the patterns, which are otherwise compiled when a load starts.

@@ -16,6 +16,7 @@ fn every_option_is_known_and_refusals_keep_secrets() {
         ("allocation", "tensor"),
         ("tensors", "a.*\nb"),
         ("names", "a.w\nb"),
+        ("slice", "a.*=0:1/2\nb=-1:0/4"),
         ("order", "file"),
         ("read_path", "buffered"),
         ("read_size", "4MiB"),
@@ -47,6 +48,8 @@ fn every_option_is_known_and_refusals_keep_secrets() {
     let loader = values.into_iter().try_fold(Loader::new(), set).unwrap();
     assert_eq!(loader.options.devices.to_string(), "a.*=cuda:1, b=cpu, cpu");
     assert_eq!(loader.options.selection.globs, ["a.*", "b"]);
+    let slices = format!("{:?}", loader.options.selection.slices);
+    assert_eq!(slices, "Slices(a.*=0:1/2, b=-1:0/4)");
     for (name, value) in [
         ("memory_limit", "lots"),
         ("device", "gpu"),
@@ -57,6 +60,7 @@ fn every_option_is_known_and_refusals_keep_secrets() {
         ("engines", "1025"),
         ("connections", "4294967295"),
         ("tensors", "["),
+        ("slice", "a=0:2/2"),
         ("hold_timeout_seconds", "-1"),
         ("hold_timeout_seconds", "soon"),
         ("verify", "maybe"),

@@ -13,7 +13,7 @@ use super::read_into::ReadRequest;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};
-use crate::plan::{Pick, RunRead, Runs, position};
+use crate::plan::{Pick, RunRead, Runs, gap_bytes, position};
 use crate::source::{Source, stopped};
 use crate::tensor::{Tensor, TensorBuffer};
 use std::ops::ControlFlow;
@@ -23,10 +23,6 @@ use std::sync::Arc;
 const SMALL_BYTES: u64 = 256 << 10;
 /// Runs of at least this length get a read of their own.
 const LONG_RUN_BYTES: u64 = 256 << 10;
-/// Gaps of up to this many bytes between runs are read along with the runs. That is faster than
-/// another read from a disk; another request over a network costs more.
-const GAP_BYTES: u64 = 64 << 10;
-const GAP_BYTES_REMOTE: u64 = 1 << 20;
 /// The largest read of short runs.
 const READ_BYTES: u64 = 8 << 20;
 /// The largest batch of reads.
@@ -39,7 +35,8 @@ impl Loader {
     /// loader's loads.
     ///
     /// A whole tensor is loaded to the loader's device for it, a part into host memory. The memory
-    /// limit does not apply to reads into host memory.
+    /// limit does not apply to reads into host memory. Without `picks`, the loader's
+    /// [`slices`](Self::slices) say which part of the tensor is read.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) if no tensor has this name,
@@ -57,11 +54,16 @@ impl Loader {
         if picks.is_none() && !self.options.devices.device_of(name).is_host() {
             return self.read_to_gpu(checkpoint, name);
         }
-        if picks.is_some() {
+        let (runs, shape) = match (picks, self.options.selection.slices.part_of(info)?) {
+            (None, Some(part)) => (part.runs().clone(), Some(Arc::clone(part.shape()))),
+            _ => {
+                let shape = picks.map(|picks| picks.iter().map(|pick| pick.count).collect());
+                (runs_of(info, picks)?, shape)
+            }
+        };
+        if shape.is_some() {
             self.check_takes_parts()?;
         }
-        let runs = runs_of(info, picks)?;
-        let shape = picks.map(|picks| picks.iter().map(|pick| pick.count).collect());
         let cast = self.options.dtype.and_then(|to| Cast::new(info.dtype(), to));
         let shard = &checkpoint.shards()[info.shard()];
         let tensor = TensorRuns { source: shard.source(), start: info.offset_bytes(), runs: &runs };
@@ -69,7 +71,7 @@ impl Loader {
         let first = tensor.start + runs.offsets().next().unwrap_or(0);
         let mut buffer = TensorBuffer::new(runs.len_bytes(), first, block_bytes)?;
         tensor.read(&self.unchecked(), buffer.bytes_mut())?;
-        if picks.is_none() {
+        if shape.is_none() {
             self.check_tensor(checkpoint, info, buffer.bytes_mut())?;
         }
         if let Some(cast) = cast {
@@ -125,8 +127,8 @@ impl TensorRuns<'_> {
             let parts = self.runs.offsets().zip(into.chunks_mut(run_bytes));
             return self.read_each(loader, parts.collect());
         }
-        let gap = if self.source.is_remote() { GAP_BYTES_REMOTE } else { GAP_BYTES };
-        let mut reads = self.runs.reads(gap, READ_BYTES).peekable();
+        let gap_bytes = gap_bytes(&**self.source);
+        let mut reads = self.runs.reads(gap_bytes, READ_BYTES).peekable();
         let (mut buffer, mut rest) = (Vec::new(), into);
         while reads.peek().is_some() {
             let batch = batch_of(&mut reads);

@@ -19,6 +19,8 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(super) struct Rings {
     pub host: Option<Arc<Ring>>,
+    /// The ring of pieces from which parts of tensors are gathered for the host.
+    pub gather: Option<Arc<Ring>>,
     pub gpus: Option<PinnedGuard>,
 }
 
@@ -50,7 +52,9 @@ impl Rings {
         let block = sizes.block_bytes as usize;
         let has_gpus = devices.iter().any(|device| !device.is_host());
         let has_host = devices.contains(&Device::Host) || !has_gpus;
-        let new_host = || Ring::new(address_space(sizes.host_ring_bytes, block)?, block);
+        let new_ring = |bytes| Ring::new(address_space(bytes, block)?, block);
+        let new_host = || new_ring(sizes.host_ring_bytes);
+        let gather_bytes = Some(sizes.gather_ring_bytes).filter(|&bytes| bytes > 0);
         let take_pinned = || {
             let least = address_space(sizes.gpu_ring_bytes.max(1), block)?;
             // A limit may be any number; a ring that is kept is of a size that was mapped.
@@ -59,6 +63,7 @@ impl Rings {
         };
         Ok(Self {
             host: has_host.then(new_host).transpose()?,
+            gather: gather_bytes.map(new_ring).transpose()?,
             gpus: has_gpus.then(take_pinned).transpose()?,
         })
     }
@@ -66,7 +71,7 @@ impl Rings {
     /// All rings of the load.
     pub fn all(&self) -> Vec<Arc<Ring>> {
         let gpus = self.gpus.iter().map(|pinned| pinned.ring().ring());
-        self.host.iter().chain(gpus).cloned().collect()
+        self.host.iter().chain(&self.gather).chain(gpus).cloned().collect()
     }
 
     /// The destinations of the load, one per device.
@@ -125,5 +130,5 @@ pub(super) fn layout_of(plan: &Plan, index: usize, allocation: Allocation) -> La
         Allocation::PerTensor => Addresses::PerTensor,
     };
     let shards = plan.checkpoint().shards().len();
-    Layout::new(Layout::items_of(plan), plan.extents(), index, shards, destination)
+    Layout::new(Layout::items_of(plan), plan.extents(), index, shards, destination).gathering(plan)
 }

@@ -1,10 +1,11 @@
 //! The loader's options for tensors, devices, memory and reads.
 
 use super::loader::Loader;
+use crate::checkpoint::TensorInfo;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
-use crate::plan::ReadOptions;
+use crate::plan::{ReadOptions, Slices, TensorFilter};
 use crate::source::Cancellation;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -92,6 +93,32 @@ impl Loader {
     #[must_use]
     pub fn names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.options.selection.names = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Loads only the tensors that `accepts` returns true for, of those that
+    /// [`tensors`](Self::tensors) and [`names`](Self::names) select. It decides by their names, types and
+    /// shapes, for example whether an expert belongs to this rank. The others are not read. Replaces a
+    /// filter that was set before.
+    #[must_use]
+    pub fn filter(mut self, accepts: impl Fn(&TensorInfo) -> bool + Send + Sync + 'static) -> Self {
+        self.options.selection.filter = Some(TensorFilter::new(accepts));
+        self
+    }
+
+    /// Loads only a part of tensors, by rules. Of the first dimension, and wherever the part is contiguous
+    /// in the file, exactly its bytes are read. Of inner dimensions, the parts of rows are read and
+    /// gathered; short gaps between them are read, too. A part takes as much memory as it has bytes, and
+    /// a memory limit counts that. [`Tensor::full_shape`](crate::Tensor::full_shape) has the shape in the
+    /// file.
+    ///
+    /// [`read_tensor`](Self::read_tensor) without picks reads the same part. Checksums of whole
+    /// tensors and files cannot be compared ([`verify`](Self::verify), [`manifest`](Self::manifest)) and
+    /// are an error of the load; [`check_finite`](Self::check_finite) looks at the values of the part.
+    /// Replaces slices that were set before.
+    #[must_use]
+    pub fn slices(mut self, slices: Slices) -> Self {
+        self.options.selection.slices = slices;
         self
     }
 

@@ -6,10 +6,10 @@ use super::memory_check;
 use super::pinned_pool::PinnedGuard;
 use super::rings::{DestinationSpec, Rings, layout_of};
 use crate::checks::LoadChecks;
-use crate::engine::{EngineWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
+use crate::engine::{EngineWork, GatherWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
-use crate::plan::{Plan, ReadSizes};
+use crate::plan::{Extent, Plan, ReadSizes};
 use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed};
 use crate::sys;
 use crate::timeline::Recorder;
@@ -59,7 +59,7 @@ impl Loader {
         let mut job = self.job(sources.clone(), reads, plan.devices());
         job.recorder = recorder.clone();
         job.checks = Arc::new(checks);
-        job.is_whole = plan.tensor_count() == plan.checkpoint().tensors().len();
+        job.is_whole = plan.is_whole();
         let extents = Arc::clone(plan.extents());
         let (mut ring_bytes, mut pinned, mut downgraded) = (0, None, None);
         let work = match path {
@@ -81,13 +81,15 @@ impl Loader {
                     system_root: &self.options.system_root,
                 })?;
                 job.use_rings(rings.all(), &destinations);
+                let gather = rings.gather.map(|ring| GatherWork::new(Arc::clone(plan), ring));
                 // If there are two rings, the last one is the GPUs' ring, which gains most from
                 // being registered.
                 job.register = job.rings.last().filter(|_| reads.register).cloned();
                 (ring_bytes, pinned, downgraded) = (sizes.ring_bytes(), rings.gpus, downgrade);
                 let chunks = reads.chunks;
                 let work = RingWork::new(extents, sources, destinations, chunks, recorder)
-                    .checked_by(job.checks.finite.clone());
+                    .checked_by(job.checks.finite.clone())
+                    .gathering(gather);
                 EngineWork::Reads(Arc::new(work))
             }
         };
@@ -165,6 +167,9 @@ fn check_mappable(plan: &Plan) -> Result<()> {
     } else if plan.has_gpus() {
         "the mapped read path leaves tensors in the page cache and cannot load them to a GPU; use \
          another read path, or load to cpu"
+    } else if plan.extents().iter().any(Extent::is_gathered) {
+        "the mapped read path hands out the file's own pages and cannot gather slices of inner \
+         dimensions; use another read path, or slice the first dimension only"
     } else if plan.dtype().is_some() {
         "the mapped read path hands out the file's own pages and cannot cast them; use another read \
          path, or no dtype"

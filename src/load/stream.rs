@@ -131,10 +131,11 @@ impl TensorStream {
         };
         let index = self.plan.tensors()[position];
         let info = &self.plan.checkpoint().tensors()[index as usize];
-        let start = current.starts.of(position, info);
+        let start = current.starts.of(position, &self.plan.span(position));
         let cast = self.plan.cast_of(info);
         let checkpoint = Arc::clone(self.plan.checkpoint());
-        let tensor = Tensor::new(checkpoint, index, current.storage.clone(), start).cast(cast);
+        let tensor = Tensor::new(checkpoint, index, current.storage.clone(), start);
+        let tensor = tensor.cast(cast).of_shape(self.plan.part_shape(position));
         let bytes = tensor.len_bytes() as u64;
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
         self.delivered_tensors += 1;

@@ -85,6 +85,11 @@ impl Loader {
         self.options.verify || self.options.manifest.is_some() || self.options.check_finite
     }
 
+    /// Whether all bytes of a tensor are compared with checksums.
+    fn needs_whole_tensors(&self) -> bool {
+        self.options.verify || self.options.manifest.is_some()
+    }
+
     /// The checks of the load of `plan`.
     ///
     /// # Errors
@@ -98,6 +103,15 @@ impl Loader {
                 option("verify").on(),
                 option("manifest"),
                 option("check_finite").on()
+            )));
+        }
+        if let Some(tensor) = plan.first_part().filter(|_| self.needs_whole_tensors()) {
+            return Err(Error::invalid_input(format!(
+                "{} and {} compare with checksums of all bytes of a tensor, but the load reads a \
+                 slice of {:?}; verify the checkpoint once without slices, or load without them",
+                option("verify").on(),
+                option("manifest"),
+                tensor.name()
             )));
         }
         if self.verifies_sources() {
@@ -247,7 +261,7 @@ fn sha256_verifiers(
     sums: &CheckpointSums,
     cancellation: &Cancellation,
 ) -> Result<Vec<Option<Arc<ChecksumVerifier>>>> {
-    if plan.tensor_count() < plan.checkpoint().tensors().len() {
+    if !plan.is_whole() {
         return Ok(Vec::new());
     }
     let shards = plan.checkpoint().shards().iter().zip(&sums.sha256);

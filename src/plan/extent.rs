@@ -1,5 +1,6 @@
 //! Gathers small tensors into extents, and cuts large tensors into pieces.
 
+use super::parts::{TensorPart, gap_bytes};
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::dtype::Dtype;
@@ -22,6 +23,8 @@ pub struct Extent {
     len_bytes: u64,
     /// The types that all tensors of the extent are cast from and to. `None` if they are not cast.
     cast: Option<(Dtype, Dtype)>,
+    /// Whether the extent is a piece of one tensor, from which a part is gathered.
+    is_gathered: bool,
 }
 
 impl Extent {
@@ -42,7 +45,24 @@ impl Extent {
             offset_bytes,
             len_bytes,
             cast: None,
+            is_gathered: false,
         }
+    }
+
+    /// A piece of the tensor at `position` of the plan, from which a part of it is gathered.
+    pub(super) fn gathered(
+        shard: usize,
+        destination: u8,
+        position: usize,
+        (offset_bytes, len_bytes): (u64, u64),
+    ) -> Self {
+        let extent = Self::new(shard, destination, position..position + 1, offset_bytes, len_bytes);
+        Self { is_gathered: true, ..extent }
+    }
+
+    /// Whether the extent is a piece of one tensor, from which a part is gathered.
+    pub(crate) fn is_gathered(&self) -> bool {
+        self.is_gathered
     }
 
     /// The cast of the extent's tensors in host memory. Either all of them are cast or none.
@@ -113,6 +133,7 @@ impl Extent {
     /// Whether `span`, which goes to `destination`, continues this extent without a gap.
     fn continues_with(&self, span: &Span, destination: u8) -> bool {
         self.shard() == span.shard
+            && !self.is_gathered
             && self.destination == destination
             && self.end_bytes() == span.offset_bytes
     }
@@ -153,6 +174,10 @@ pub(super) struct Gather<'a> {
     pub tensors: &'a [u32],
     /// The destination of each tensor.
     pub destinations: &'a [u8],
+    /// The parts of the tensors to load; empty if all of them are whole.
+    pub parts: &'a [Option<TensorPart>],
+    /// The most bytes of a piece from which a part is gathered for the host.
+    pub gather_bytes: u64,
     /// The shape of the extents of each destination.
     pub shapes: &'a [ExtentShape],
     /// The type that floats are cast to, or `None`.
@@ -175,7 +200,14 @@ impl Gather<'_> {
             self.tensors.iter().zip(self.destinations).enumerate()
         {
             let tensor = &self.checkpoint.tensors()[index as usize];
-            let span = Span::from(tensor);
+            let mut span = Span::from(tensor);
+            if let Some(part) = self.parts.get(position).and_then(Option::as_ref) {
+                (span.offset_bytes, span.len_bytes) = (part.offset_bytes(), part.len_bytes());
+                if part.is_gathered() {
+                    self.add_gathered(&mut extents, position, part, &span);
+                    continue;
+                }
+            }
             match self.shapes[usize::from(destination)] {
                 ExtentShape::Whole(bytes) => {
                     let (from, to) = (tensor.dtype(), self.dtype);
@@ -190,6 +222,25 @@ impl Gather<'_> {
         }
         extents.shrink_to_fit();
         extents
+    }
+
+    /// Adds the pieces from which `part` of the tensor at `position` is gathered.
+    fn add_gathered(
+        &self,
+        extents: &mut Vec<Extent>,
+        position: usize,
+        part: &TensorPart,
+        span: &Span,
+    ) {
+        let destination = self.destinations[position];
+        let piece_bytes = match self.shapes[usize::from(destination)] {
+            ExtentShape::Whole(_) => self.gather_bytes,
+            ExtentShape::Pieces(bytes) => bytes,
+        };
+        let gap_bytes = gap_bytes(&**self.checkpoint.shards()[span.shard].source());
+        let piece = |range| Extent::gathered(span.shard, destination, position, range);
+        let pieces = part.pieces(piece_bytes, gap_bytes, span.element_bytes);
+        extents.extend(pieces.map(piece));
     }
 }
 

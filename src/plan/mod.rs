@@ -12,30 +12,45 @@
 //! reads are best aligned, also within tensors. Time and memory are linear in the number of tensors,
 //! and an extent takes a few words.
 //!
+//! [`Slices`] load parts of tensors. A part that is contiguous in its tensor takes the place of the
+//! tensor. One that consists of several runs has extents of its own: pieces of the tensor, from which the
+//! runs are copied as each is full. For the host they are copied into a slot of the part's size, and the
+//! pieces pass through a ring of their own.
+//!
 //! [`LoadSizes`] decides how large all of this is.
 
 mod chunk;
 mod extent;
+mod needs;
+mod parts;
 mod runs;
 mod select;
 mod sizes;
+mod slice;
+mod slices;
+mod tensor_sizes;
+mod tp_plan;
 
 pub use chunk::{Chunk, ChunkSize, chunk_ends, even_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
+pub(crate) use parts::{TensorPart, gap_bytes};
 pub use runs::Pick;
 pub(crate) use runs::{RunRead, Runs};
-pub use select::Selection;
 pub(crate) use select::position;
-pub(crate) use sizes::{LoadSizes, ReadOptions, ReadSizes, SlotSizes, TensorSizes};
+pub use select::{Selection, TensorFilter};
+pub(crate) use sizes::{LoadSizes, ReadOptions, ReadSizes, SlotSizes};
+pub use slice::{Slice, SliceRange};
+pub use slices::Slices;
+pub(crate) use tensor_sizes::TensorSizes;
 
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, DeviceMap, MemoryLimit};
-use crate::ring::PAGE_BYTES;
 use extent::{ExtentShape, Gather};
+use needs::{Needs, cast_of};
 use std::sync::Arc;
 
 /// The plan of a load: its tensors, their devices, and the extents to read.
@@ -44,6 +59,8 @@ pub struct Plan {
     checkpoint: Arc<Checkpoint>,
     /// Indices into the checkpoint's tensors. Extents refer to ranges of this list.
     tensors: Vec<u32>,
+    /// The parts of the tensors, by position; empty if all of them are whole.
+    parts: Vec<Option<TensorPart>>,
     /// The devices that tensors go to. Extents refer to them by index.
     devices: Vec<Device>,
     extents: Arc<[Extent]>,
@@ -59,8 +76,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor of the host,
-    /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] when no
-    /// tensor matches a glob or has a name of the selection.
+    /// [`ErrorKind::InvalidInput`] for a glob that does not parse or a slice that does not fit its tensor,
+    /// [`ErrorKind::NotFound`] when no tensor matches a glob or a slice or has a name of the selection.
     pub fn new(
         checkpoint: Arc<Checkpoint>,
         limit: MemoryLimit,
@@ -69,30 +86,18 @@ impl Plan {
         dtype: Option<Dtype>,
     ) -> Result<Self> {
         let tensors = selection.indices(&checkpoint)?;
+        let parts = selection.slices.parts(&checkpoint, &tensors)?;
         let (devices, destinations) = assign(&checkpoint, &tensors, map)?;
-        let is_host = |destination: u8| devices[usize::from(destination)].is_host();
-        let blocks = checkpoint.shards().iter().map(|shard| shard.source().block_bytes());
-        let block_bytes = blocks.fold(PAGE_BYTES, usize::max);
-        let mut needed = TensorSizes { block_bytes: block_bytes as u64, ..TensorSizes::default() };
-        let (mut total_bytes, mut delivered_bytes) = (0, 0);
-        for (&index, &destination) in tensors.iter().zip(&destinations) {
-            let info = &checkpoint.tensors()[index as usize];
-            let bytes = info.len_bytes();
-            let cast_bytes = cast_of(info, dtype).map(|cast| cast.target_bytes(bytes));
-            total_bytes += bytes;
-            delivered_bytes += cast_bytes.unwrap_or(bytes);
-            if is_host(destination) {
-                let cast_bytes = cast_bytes.unwrap_or(0);
-                if bytes + cast_bytes > needed.host_largest_bytes {
-                    needed.host_largest_bytes = bytes + cast_bytes;
-                    needed.host_largest_cast_bytes = cast_bytes;
-                }
-                needed.host_bytes += bytes + cast_bytes;
-            } else {
-                needed.device_bytes += bytes;
-            }
-        }
-        let sizes = LoadSizes::new(limit, needed)?;
+        let needs = Needs {
+            checkpoint: &checkpoint,
+            tensors: &tensors,
+            parts: &parts,
+            devices: &devices,
+            destinations: &destinations,
+            dtype,
+        };
+        let needed = needs.bytes_of_all();
+        let sizes = LoadSizes::new(limit, needed.sizes)?;
         let shape = |device: &Device| match device {
             Device::Host => ExtentShape::Whole(sizes.extent_bytes),
             Device::Cuda(_) => ExtentShape::Pieces(sizes.piece_bytes),
@@ -101,25 +106,23 @@ impl Plan {
             checkpoint: &checkpoint,
             tensors: &tensors,
             destinations: &destinations,
+            parts: &parts,
+            gather_bytes: sizes.gather_bytes,
             shapes: &devices.iter().map(shape).collect::<Vec<_>>(),
             dtype,
         };
         let extents = gather.extents();
-        let (mut host, mut gpus) = (SlotSizes::default(), SlotSizes::default());
-        for extent in &extents {
-            let slots = if devices[extent.destination()].is_host() { &mut host } else { &mut gpus };
-            let slot_bytes = extent.slot_bytes(&checkpoint, block_bytes);
-            slots.total_bytes += slot_bytes;
-            slots.largest_bytes = slots.largest_bytes.max(slot_bytes);
-        }
+        let slots = needs.slots_of(&extents);
+        let sizes = sizes.with_slots(slots.host, slots.gpus).with_gathered(slots.gathered);
         Ok(Self {
             tensors,
+            parts,
             devices,
             extents: extents.into(),
-            sizes: sizes.with_slots(host, gpus),
-            total_bytes,
+            sizes,
+            total_bytes: needed.total,
             dtype,
-            delivered_bytes,
+            delivered_bytes: needed.delivered,
             checkpoint,
         })
     }
@@ -159,6 +162,39 @@ impl Plan {
         self.tensors.len()
     }
 
+    /// The part of the tensor at `position` that is loaded; `None` if it is loaded whole.
+    pub(crate) fn part(&self, position: usize) -> Option<&TensorPart> {
+        self.parts.get(position)?.as_ref()
+    }
+
+    /// The bytes that are loaded of the tensor at `position`; if they are gathered, the span begins with
+    /// the first of them and has as many as they are.
+    pub(crate) fn span(&self, position: usize) -> Span {
+        let span = Span::from(&self.checkpoint.tensors()[self.tensors[position] as usize]);
+        match self.part(position) {
+            None => span,
+            Some(part) => {
+                Span { offset_bytes: part.offset_bytes(), len_bytes: part.len_bytes(), ..span }
+            }
+        }
+    }
+
+    /// The dimensions of the tensor at `position` if it is a part; `None` if it is loaded whole.
+    pub(crate) fn part_shape(&self, position: usize) -> Option<Arc<[usize]>> {
+        self.part(position).map(|part| Arc::clone(part.shape()))
+    }
+
+    /// The first tensor of which a part is loaded.
+    pub(crate) fn first_part(&self) -> Option<&TensorInfo> {
+        let position = self.parts.iter().position(Option::is_some)?;
+        Some(&self.checkpoint.tensors()[self.tensors[position] as usize])
+    }
+
+    /// Whether all bytes of all tensors of the checkpoint are loaded.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.tensor_count() == self.checkpoint.tensors().len() && self.first_part().is_none()
+    }
+
     /// The sum of the loaded tensors' bytes, as stored.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
@@ -183,10 +219,6 @@ impl Plan {
     pub(crate) fn sizes(&self) -> &LoadSizes {
         &self.sizes
     }
-}
-
-fn cast_of(tensor: &TensorInfo, dtype: Option<Dtype>) -> Option<Cast> {
-    dtype.and_then(|to| Cast::new(tensor.dtype(), to))
 }
 
 /// The devices that `map` assigns the tensors to, and the index of each tensor's device.

@@ -113,6 +113,11 @@ impl Runs {
         self.run_bytes
     }
 
+    /// The offset of the first run in the tensor.
+    pub fn first_bytes(&self) -> u64 {
+        self.first_bytes
+    }
+
     /// How many runs there are.
     pub fn count(&self) -> u64 {
         if self.run_bytes == 0 { 0 } else { self.repeats.iter().map(|&(count, _)| count).product() }
@@ -125,15 +130,32 @@ impl Runs {
 
     /// The offset of each run in the tensor.
     pub fn offsets(&self) -> impl Iterator<Item = u64> {
-        (0..self.count()).map(|run| {
-            let mut rest = run;
-            let step = |offset, &(count, distance): &(u64, u64)| {
-                let index = rest % count;
-                rest /= count;
-                offset + index * distance
-            };
-            self.repeats.iter().rev().fold(self.first_bytes, step)
-        })
+        (0..self.count()).map(|run| self.offset(run))
+    }
+
+    /// The numbers and offsets of the runs from the last one on that begins at or before `at`; all of
+    /// them if none does.
+    pub fn from(&self, at: u64) -> impl Iterator<Item = (u64, u64)> {
+        let mut rest = at.saturating_sub(self.first_bytes);
+        let step = |number, &(count, distance): &(u64, u64)| {
+            // The runs of one repetition lie before the next one.
+            let index = (rest / distance).min(count - 1);
+            rest -= index * distance;
+            number * count + index
+        };
+        let first = self.repeats.iter().fold(0, step);
+        (first..self.count()).map(|run| (run, self.offset(run)))
+    }
+
+    /// The offset of the run with this number.
+    fn offset(&self, run: u64) -> u64 {
+        let mut rest = run;
+        let step = |offset, &(count, distance): &(u64, u64)| {
+            let index = rest % count;
+            rest /= count;
+            offset + index * distance
+        };
+        self.repeats.iter().rev().fold(self.first_bytes, step)
     }
 
     /// The reads that cover all runs. Runs with at most `gap_bytes` between them are read together, as

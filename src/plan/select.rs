@@ -1,24 +1,49 @@
 //! Selects the tensors of a checkpoint that are loaded.
 
-use crate::checkpoint::Checkpoint;
+use super::slices::{Slices, TensorPredicate};
+use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::compile;
 use globset::{GlobSet, GlobSetBuilder};
+use std::fmt;
+use std::sync::Arc;
 
 /// Selects the tensors of a checkpoint to load: those that a glob matches and those that are named.
-/// Without globs and names, all tensors are loaded.
+/// Without globs and names, all tensors are loaded. Of those, a filter may leave some out, and slices
+/// say which part of each is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Globs of names. An empty list selects nothing by itself.
     pub globs: Vec<String>,
     /// Names. `Some` of an empty list selects no tensors.
     pub names: Option<Vec<String>>,
+    /// Accepts the tensors to load.
+    pub filter: Option<TensorFilter>,
+    /// The parts of tensors to load.
+    pub slices: Slices,
+}
+
+/// Accepts the tensors to load, by their names, types and shapes.
+#[derive(Clone)]
+pub struct TensorFilter(TensorPredicate);
+
+impl TensorFilter {
+    /// A filter that accepts what `accepts` returns true for.
+    pub fn new(accepts: impl Fn(&TensorInfo) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(accepts))
+    }
+}
+
+impl fmt::Debug for TensorFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TensorFilter")
+    }
 }
 
 impl Selection {
     /// Selects the tensors whose names match one of `globs`, or all tensors if there are no globs.
     pub fn of_globs(globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { globs: globs.into_iter().map(Into::into).collect(), names: None }
+        Self { globs: globs.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// The indices of the selected tensors in [`Checkpoint::tensors`], ascending.
@@ -31,7 +56,7 @@ impl Selection {
             Error::new(ErrorKind::Unsupported, "a checkpoint may hold at most 2^32 tensors")
         })?;
         let mut selected = match (&self.names, &self.globs[..]) {
-            (None, []) => return Ok((0..count).collect()),
+            (None, []) => (0..count).collect(),
             (_, []) => Vec::new(),
             (_, globs) => matching(checkpoint, globs, count)?,
         };
@@ -42,6 +67,9 @@ impl Selection {
         if self.names.is_some() {
             selected.sort_unstable();
             selected.dedup();
+        }
+        if let Some(TensorFilter(accepts)) = &self.filter {
+            selected.retain(|&index| accepts(&checkpoint.tensors()[index as usize]));
         }
         Ok(selected)
     }

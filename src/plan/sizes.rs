@@ -22,6 +22,10 @@
 //! which keeps a GPU busy; pinning more would take longer than it saves. With a limit and tensors for
 //! both, the GPUs' ring gets a quarter of the limit, and the host's ring the rest.
 //!
+//! **Gathered parts.** A part of a tensor that consists of several runs is in the host's ring alone; the
+//! pieces of the tensor that it is copied from pass through a third ring of at most [`GATHER_RING_BYTES`],
+//! or a quarter of the limit. Two slots of it suffice, as only engines hold them.
+//!
 //! **Reads.** A ring holds at least eight reads, or sixteen where each is a request to a server. One
 //! engine per [`ENGINE_BYTES`] runs, up to the number of cores. Together they keep a sixteenth of the
 //! load of files in flight, within bounds, but no more than fit the ring. How many ranges of objects
@@ -29,21 +33,12 @@
 //! (`src/source/http/concurrency.rs`).
 
 use super::chunk::ChunkSize;
-use crate::error::{Error, ErrorKind, Result, Size};
+use super::tensor_sizes::{EXTENT_BYTES, TensorSizes};
+use crate::error::Result;
 use crate::options::{MemoryLimit, cores};
 use crate::source::Source;
 use std::sync::Arc;
 
-/// Small tensors for the host are gathered into extents of about this many bytes, and tensors for
-/// GPUs are cut into pieces of at most this many.
-const EXTENT_BYTES: u64 = 8 << 20;
-/// The memory limits `min` are at least this much. With less, a checkpoint of tiny tensors would be
-/// read one block at a time, for a saving that no process would notice.
-const LIMIT_BYTES_MIN: u64 = 1 << 20;
-/// The size of the GPUs' ring without a limit. Pinning 512 MiB was reported to take 0.5 s.
-const GPU_RING_BYTES: u64 = 256 << 20;
-/// The minimum size of pieces of tensors under a tight limit.
-const PIECE_BYTES_MIN: u64 = 64 << 10;
 /// The size of a read. Direct reads cost this many CPU-seconds per GB by size (medians of 3): 2 MiB
 /// 0.054, 4 MiB 0.043, 8 MiB 0.039, 16 MiB 0.037. The wall times did not differ.
 const CHUNK_BYTES: u64 = 8 << 20;
@@ -82,26 +77,19 @@ const GDS_THREADS: usize = 8;
 /// The bounce buffer through which a thread reads if cuFile refuses a read.
 const BOUNCE_BYTES: u64 = 1 << 20;
 
-/// The tensors of a load, as far as its sizes depend on them. All in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct TensorSizes {
-    /// The largest tensor that stays in host memory, including the result of its cast.
-    pub host_largest_bytes: u64,
-    /// The part of [`host_largest_bytes`](Self::host_largest_bytes) that is the result of a cast.
-    pub host_largest_cast_bytes: u64,
-    /// All tensors that stay in host memory, including the results of casts.
-    pub host_bytes: u64,
-    /// All tensors that go to GPUs.
-    pub device_bytes: u64,
-    /// The largest block of the sources.
-    pub block_bytes: u64,
-}
-
 /// The slots that some extents need. In bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SlotSizes {
     pub total_bytes: u64,
     pub largest_bytes: u64,
+}
+
+impl SlotSizes {
+    /// Adds slots for an extent.
+    pub fn add(&mut self, slot_bytes: u64) {
+        self.total_bytes += slot_bytes;
+        self.largest_bytes = self.largest_bytes.max(slot_bytes);
+    }
 }
 
 /// The sizes of a load's memory and extents. All in bytes. See the module's head.
@@ -117,6 +105,10 @@ pub(crate) struct LoadSizes {
     pub extent_bytes: u64,
     /// Tensors for GPUs are cut at multiples of this.
     pub piece_bytes: u64,
+    /// Parts for the host are gathered from pieces of at most this.
+    pub gather_bytes: u64,
+    /// The ring through which these pieces pass; 0 if there are none.
+    pub gather_ring_bytes: u64,
     /// The alignment of slots: the largest block of the sources.
     pub block_bytes: u64,
     /// The sum of the host's slots, in whole blocks.
@@ -160,8 +152,10 @@ impl LoadSizes {
     /// host and, if tensors go to GPUs, two slots.
     pub fn new(limit: MemoryLimit, tensors: TensorSizes) -> Result<Self> {
         let limit_bytes = tensors.limit_bytes(limit)?;
-        let gpu_ring_bytes_max = tensors.gpu_share_bytes(limit, limit_bytes);
-        let host_limit_bytes = limit_bytes.map(|limit| limit.saturating_sub(gpu_ring_bytes_max));
+        let gather_ring_bytes = tensors.gather_share_bytes(limit, limit_bytes);
+        let rest_bytes = limit_bytes.map(|limit| limit.saturating_sub(gather_ring_bytes));
+        let gpu_ring_bytes_max = tensors.gpu_share_bytes(limit, rest_bytes);
+        let host_limit_bytes = rest_bytes.map(|rest| rest.saturating_sub(gpu_ring_bytes_max));
         let extent_bytes = match host_limit_bytes {
             Some(limit) if limit < tensors.host_bytes => EXTENT_BYTES.min((limit / 4).max(1)),
             _ => EXTENT_BYTES,
@@ -172,6 +166,8 @@ impl LoadSizes {
             gpu_ring_bytes_max,
             extent_bytes,
             piece_bytes: tensors.piece_bytes(gpu_ring_bytes_max),
+            gather_bytes: tensors.piece_bytes(gather_ring_bytes),
+            gather_ring_bytes,
             block_bytes: tensors.block_bytes,
             host_slots_bytes: 0,
             host_ring_bytes: 0,
@@ -191,6 +187,11 @@ impl LoadSizes {
         Self { host_slots_bytes: host.total_bytes, host_ring_bytes, gpu_ring_bytes, ..self }
     }
 
+    /// Limits the ring of gathered pieces to their slots.
+    pub fn with_gathered(self, pieces: SlotSizes) -> Self {
+        Self { gather_ring_bytes: self.gather_ring_bytes.min(pieces.total_bytes), ..self }
+    }
+
     /// The smallest memory limit for the tensors of the load.
     pub fn least_bytes(&self) -> u64 {
         self.least_bytes
@@ -201,18 +202,20 @@ impl LoadSizes {
         self.least_bytes + 2 * self.block_bytes
     }
 
-    /// The size of both rings together.
+    /// The size of all rings together.
     pub fn ring_bytes(&self) -> u64 {
-        self.host_ring_bytes + self.gpu_ring_bytes
+        self.host_ring_bytes + self.gpu_ring_bytes + self.gather_ring_bytes
     }
 
     /// How many bytes of the load's memory may wait to be written to the cache: a share of the
     /// memory that is reused, which is all of it under a limit, and otherwise the ring of GPUs.
     /// `None` if no memory is reused.
     pub fn cache_held_bytes(&self) -> Option<u64> {
-        let reused = match (self.gpu_ring_bytes, self.limit_bytes) {
-            (0, limit) => limit.map(|_| self.ring_bytes()),
-            (gpus, _) => Some(gpus),
+        let reused = match (self.gpu_ring_bytes + self.gather_ring_bytes, self.limit_bytes) {
+            (0, None) => None,
+            (passed, None) => Some(passed),
+            (_, Some(_)) if self.gpu_ring_bytes == 0 => Some(self.ring_bytes()),
+            (_, Some(_)) => Some(self.gpu_ring_bytes),
         };
         reused.map(|bytes| bytes / CACHE_SHARE)
     }
@@ -266,98 +269,6 @@ impl ReadSizes {
                 true => (in_flight_bytes / 2) as usize,
                 false => AHEAD_BYTES_REMOTE,
             },
-        }
-    }
-}
-
-impl TensorSizes {
-    /// The limit in bytes, or an error if it does not suffice.
-    fn limit_bytes(&self, limit: MemoryLimit) -> Result<Option<u64>> {
-        let (largest, block) = (self.host_largest_bytes, self.block_bytes);
-        let min_slots = self.two_slots(LIMIT_BYTES_MIN);
-        match limit {
-            MemoryLimit::Unlimited => Ok(None),
-            MemoryLimit::Min | MemoryLimit::MinHoldingOne
-                if self.host_bytes == 0 && self.device_bytes > 0 =>
-            {
-                Ok(Some(min_slots))
-            }
-            MemoryLimit::Min => Ok(Some(largest.max(LIMIT_BYTES_MIN) + min_slots)),
-            MemoryLimit::MinHoldingOne => {
-                // Of three slots, one is always free, wherever the tensor lies that the caller
-                // holds.
-                let slot = largest.max(LIMIT_BYTES_MIN) + 2 * block;
-                Ok(Some(slot.saturating_mul(3).saturating_add(min_slots)))
-            }
-            MemoryLimit::Bytes(bytes) if bytes < self.least_bytes() => Err(self.too_small(bytes)),
-            MemoryLimit::Bytes(bytes) => Ok(Some(bytes)),
-        }
-    }
-
-    /// The smallest limit.
-    fn least_bytes(&self) -> u64 {
-        self.host_largest_bytes + self.two_slots(PIECE_BYTES_MIN)
-    }
-
-    /// The error for a limit of `bytes`.
-    fn too_small(&self, bytes: u64) -> Error {
-        let (largest, two_slots) = (self.host_largest_bytes, self.two_slots(PIECE_BYTES_MIN));
-        let (least, cast) = (self.least_bytes(), self.host_largest_cast_bytes);
-        let what = match (largest, two_slots) {
-            (_, 0) if cast > 0 => format!(
-                "the largest tensor, of {} as stored and {} as it is cast",
-                Size(largest - cast),
-                Size(cast)
-            ),
-            (_, 0) => format!("the largest tensor of {}", Size(largest)),
-            (0, _) => format!("the two slots of together {} that a GPU needs", Size(two_slots)),
-            _ => format!(
-                "the largest tensor for host memory, of {}, and the two slots of together {} that \
-                 a GPU needs",
-                Size(largest),
-                Size(two_slots)
-            ),
-        };
-        let sentence = format!(
-            "the memory limit of {} is smaller than {what}; set the limit to at least {}, or to \
-             \"min\"",
-            Size(bytes),
-            Size(least)
-        );
-        Error::new(ErrorKind::MemoryLimit, sentence)
-    }
-
-    /// The share of a limit of `limit_bytes` for the ring of GPUs.
-    fn gpu_share_bytes(&self, limit: MemoryLimit, limit_bytes: Option<u64>) -> u64 {
-        let least = self.two_slots(PIECE_BYTES_MIN);
-        match limit_bytes {
-            _ if self.device_bytes == 0 => 0,
-            None => GPU_RING_BYTES.max(least),
-            Some(_) if matches!(limit, MemoryLimit::Min | MemoryLimit::MinHoldingOne) => {
-                self.two_slots(LIMIT_BYTES_MIN)
-            }
-            Some(all) if self.host_bytes == 0 => all,
-            Some(all) => {
-                let most = all - self.host_largest_bytes;
-                (all / 4).min(GPU_RING_BYTES).clamp(least, most)
-            }
-        }
-    }
-
-    /// The pieces for a ring of `ring_bytes`.
-    fn piece_bytes(&self, ring_bytes: u64) -> u64 {
-        let block = self.block_bytes.max(1);
-        let two_fit = (ring_bytes / 2).saturating_sub(2 * block);
-        let most = EXTENT_BYTES.min(two_fit).max(PIECE_BYTES_MIN);
-        let bytes = (ring_bytes / 8).clamp(PIECE_BYTES_MIN, most);
-        (bytes / block * block).max(block)
-    }
-
-    /// The bytes of two slots for pieces of this many bytes; 0 if no tensor goes to a GPU.
-    fn two_slots(&self, piece_bytes: u64) -> u64 {
-        match self.device_bytes {
-            0 => 0,
-            _ => 2 * (piece_bytes.max(self.block_bytes) + 2 * self.block_bytes),
         }
     }
 }

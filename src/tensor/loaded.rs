@@ -2,8 +2,8 @@
 
 use super::Storage;
 use crate::cast::Cast;
-use crate::checkpoint::TensorInfo;
 use crate::options::Device;
+use crate::plan::Span;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,13 +39,13 @@ pub(crate) enum Offsets {
 }
 
 impl Offsets {
-    /// The offset of the tensor at `position` of the plan.
-    pub fn of(&self, position: usize, tensor: &TensorInfo) -> usize {
+    /// The offset of the tensor at `position` of the plan, whose bytes are those of `span`.
+    pub fn of(&self, position: usize, span: &Span) -> usize {
         let start = match self {
             // Empty tensors may be anywhere in the shard, also outside of the storage.
-            _ if tensor.len_bytes() == 0 => 0,
-            Self::Shard(from) => tensor.offset_bytes() - from,
-            Self::Cast(from, cast) => cast.target_bytes(tensor.offset_bytes() - from),
+            _ if span.len_bytes == 0 => 0,
+            Self::Shard(from) => span.offset_bytes - from,
+            Self::Cast(from, cast) => cast.target_bytes(span.offset_bytes - from),
             Self::Listed(starts) => starts[position],
             Self::Zero => 0,
         };

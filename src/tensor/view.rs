@@ -73,6 +73,12 @@ impl Tensor {
         self.part.as_deref().unwrap_or_else(|| self.info().shape())
     }
 
+    /// The dimensions of the tensor in the file, of which this may be a part
+    /// ([`Loader::slices`](crate::Loader::slices)).
+    pub fn full_shape(&self) -> &[usize] {
+        self.info().shape()
+    }
+
     /// The length in bytes.
     pub fn len_bytes(&self) -> usize {
         let info = self.info();

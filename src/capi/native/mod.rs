@@ -105,6 +105,7 @@ pub unsafe extern "C" fn ringload_loader_new(loader: *mut *mut RingloadLoader) -
 /// - `dtype`: cast floats to F32, F16 or BF16
 /// - `allocation`: of GPU memory, per shard or tensor
 /// - `tensors`: globs of names to load, one per line
+/// - `slice`: `GLOB=DIM:RANK/WORLD`, one per line; loads a part of the tensors whose name matches
 /// - `names`: names to load, one per line; a name that no tensor has is an error
 /// - `variant`: read the files of this variant in a directory, such as fp16
 /// - `all_files`: true or false; whether every file of a directory is read, without its index

@@ -10,7 +10,8 @@
 //! Usually one copy covers a whole slot.
 
 use crate::cast::Cast;
-use crate::plan::{Extent, Plan};
+use crate::plan::{Extent, Plan, TensorPart};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -63,6 +64,8 @@ pub(super) struct TensorCopy {
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(super) items: Vec<LayoutItem>,
+    /// By position: the parts of tensors that are gathered. Their items begin with their first run.
+    gathered: HashMap<usize, TensorPart>,
     /// By position: the offset in the source's allocation.
     pub(super) starts: Arc<[u64]>,
     /// By source: the length of its allocation; 0 if none of its items goes to this GPU.
@@ -104,21 +107,30 @@ impl Layout {
             next = next.max(positions.end);
         }
         let starts = starts.into();
-        Self { items, starts, lens_bytes, tensor_bytes, caller_memory, addresses }
+        let gathered = HashMap::new();
+        Self { items, gathered, starts, lens_bytes, tensor_bytes, caller_memory, addresses }
+    }
+
+    /// This layout of the tensors of `plan`, which gathers parts of tensors.
+    pub fn gathering(self, plan: &Plan) -> Self {
+        let part = |position| Some((position, plan.part(position)?.clone()));
+        let parts = (0..self.items.len()).filter_map(part);
+        Self { gathered: parts.filter(|(_, part)| part.is_gathered()).collect(), ..self }
     }
 
     /// The tensors of a plan as items, by position.
     pub fn items_of(plan: &Plan) -> Vec<LayoutItem> {
-        let item = |&index: &u32| {
+        let item = |(position, &index): (usize, &u32)| {
             let tensor = &plan.checkpoint().tensors()[index as usize];
+            let span = plan.span(position);
             LayoutItem {
-                source: tensor.shard() as u32,
-                offset_bytes: tensor.offset_bytes(),
-                len_bytes: tensor.len_bytes(),
+                source: span.shard as u32,
+                offset_bytes: span.offset_bytes,
+                len_bytes: span.len_bytes,
                 cast: plan.cast_of(tensor),
             }
         };
-        plan.tensors().iter().map(item).collect()
+        plan.tensors().iter().enumerate().map(item).collect()
     }
 
     /// Whether any item is cast.
@@ -142,8 +154,27 @@ impl Layout {
 
     /// The number of bytes of the item at `position` that lie in `extent`.
     pub fn overlap_bytes(&self, position: usize, extent: &Extent) -> u64 {
-        let part = self.part(position, extent);
-        part.end - part.start
+        self.parts(position, extent).map(|(part, _)| part.end - part.start).sum()
+    }
+
+    /// The ranges of the source that the item at `position` and `extent` have in common, each with its
+    /// offset in the item.
+    fn parts(&self, position: usize, extent: &Extent) -> impl Iterator<Item = (Range<u64>, u64)> {
+        let gathered = self.gathered.get(&position);
+        let ranges = gathered
+            .map(|part| part.within(extent.offset_bytes(), extent.len_bytes()))
+            .into_iter()
+            .flatten()
+            .map(|range| {
+                let from = range.offset_bytes;
+                (from..from + range.len_bytes, range.target_bytes)
+            });
+        let part = gathered.is_none().then(|| {
+            let part = self.part(position, extent);
+            let before = part.start.saturating_sub(self.items[position].offset_bytes);
+            (part, before)
+        });
+        ranges.chain(part)
     }
 
     /// The range of the source that the item at `position` and `extent` have in common.
@@ -159,11 +190,15 @@ impl Layout {
     pub(super) fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<TensorCopy> {
         let mut copies: Vec<TensorCopy> = Vec::new();
         for position in extent.positions() {
-            let copy = self.copy(position, extent, base(position));
-            match copies.last_mut() {
-                _ if copy.len_bytes == 0 || self.items[position].cast.is_some() => {}
-                Some(last) if last.continues_with(&copy) => last.len_bytes += copy.len_bytes,
-                _ => copies.push(copy),
+            if self.items[position].cast.is_some() {
+                continue;
+            }
+            for copy in self.copies_of(position, extent, base(position)) {
+                match copies.last_mut() {
+                    _ if copy.len_bytes == 0 => {}
+                    Some(last) if last.continues_with(&copy) => last.len_bytes += copy.len_bytes,
+                    _ => copies.push(copy),
+                }
             }
         }
         copies
@@ -175,10 +210,13 @@ impl Layout {
         extent: &Extent,
         base: impl Fn(usize) -> u64,
     ) -> impl Iterator<Item = (TensorCopy, Cast)> {
-        extent.positions().filter_map(move |position| {
-            let cast = self.items[position].cast?;
-            let copy = self.copy(position, extent, base(position));
-            (copy.len_bytes > 0).then_some((copy, cast))
+        extent.positions().flat_map(move |position| {
+            let cast = self.items[position].cast;
+            let copies = cast.map(|cast| {
+                let copies = self.copies_of(position, extent, base(position));
+                copies.filter(|copy| copy.len_bytes > 0).map(move |copy| (copy, cast))
+            });
+            copies.into_iter().flatten()
         })
     }
 
@@ -196,13 +234,19 @@ impl Layout {
         })
     }
 
-    /// The copy of the part of the item at `position` that lies in `extent`.
-    fn copy(&self, position: usize, extent: &Extent, base: u64) -> TensorCopy {
-        let item = &self.items[position];
-        let part = self.part(position, extent);
-        let before = part.start.saturating_sub(item.offset_bytes);
-        let to = base + item.cast.map_or(before, |cast| cast.target_bytes(before));
-        TensorCopy { from: part.start, to, len_bytes: part.end - part.start }
+    /// The copies of the ranges of the item at `position` that lie in `extent`.
+    fn copies_of(
+        &self,
+        position: usize,
+        extent: &Extent,
+        base: u64,
+    ) -> impl Iterator<Item = TensorCopy> {
+        let cast = self.items[position].cast;
+        self.parts(position, extent).map(move |(part, before)| TensorCopy {
+            from: part.start,
+            to: base + cast.map_or(before, |cast| cast.target_bytes(before)),
+            len_bytes: part.end - part.start,
+        })
     }
 
     /// Whether `extent` is copied to a staging buffer, from which kernels copy or cast its items:

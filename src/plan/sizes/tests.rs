@@ -1,7 +1,9 @@
 //! The sizes of memory under a limit.
 
 use super::*;
+use crate::ErrorKind;
 use crate::error::Size;
+use crate::plan::tensor_sizes::{GATHER_RING_BYTES, GPU_RING_BYTES};
 
 fn host(largest: u64, total: u64) -> TensorSizes {
     TensorSizes {
@@ -90,4 +92,24 @@ fn host_and_gpu_share_a_limit() {
         assert_eq!(host_part + sizes.gpu_ring_bytes_max, limit);
         assert!(host_part >= largest && sizes.gpu_ring_bytes_max >= 2 * (72 << 10), "{sizes:?}");
     }
+}
+
+/// Pieces pass through memory that the limit counts, and the tensors get the rest.
+#[test]
+fn gathered_parts_leave_room_for_their_pieces() {
+    let part = 100 << 20;
+    let tensors = TensorSizes { gathered_bytes: 10 * part, ..host(part, 10 * part) };
+    let unlimited = LoadSizes::new(MemoryLimit::Unlimited, tensors).unwrap();
+    assert_eq!((unlimited.gather_ring_bytes, unlimited.gather_bytes), (GATHER_RING_BYTES, 8 << 20));
+    let limit = 400 << 20;
+    let limited = LoadSizes::new(MemoryLimit::Bytes(limit), tensors).unwrap();
+    assert_eq!(limited.gather_ring_bytes + limited.host_limit_bytes.unwrap(), limit);
+    let few = limited.with_gathered(SlotSizes { total_bytes: 4096, largest_bytes: 4096 });
+    assert_eq!(few.gather_ring_bytes, 4096);
+    let least = unlimited.least_bytes();
+    let tight = LoadSizes::new(MemoryLimit::Bytes(least), tensors).unwrap();
+    assert_eq!(tight.host_limit_bytes, Some(part));
+    assert!(2 * (tight.gather_bytes + 2 * tight.block_bytes) <= tight.gather_ring_bytes);
+    let error = LoadSizes::new(MemoryLimit::Bytes(least - 1), tensors).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MemoryLimit);
 }
