@@ -10,7 +10,7 @@ use crate::engine::{EngineWork, GatherWork, GdsWork, Job, LoadHandle, MappedWork
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
 use crate::plan::{Extent, Plan, ReadSizes};
-use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed};
+use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed, open_files_max};
 use crate::sys;
 use crate::timeline::Recorder;
 use std::sync::Arc;
@@ -148,14 +148,21 @@ impl Loader {
     }
 }
 
+/// A limit of open files that suffices for the most connections of several loads.
+const OPEN_FILES_ENOUGH: u64 = 4096;
+
 /// Reports that `ulimit -n` permits fewer connections than are `wanted`, or than an adapting load may
 /// have. `first` is the number at first, 0 without remote sources.
 fn few_connections(wanted: Option<usize>, first: usize) -> Option<Downgrade> {
     let (wanted, allowed) = (wanted.unwrap_or(CONNECTIONS_MAX), connections_allowed());
-    (first > 0 && allowed < wanted).then(|| Downgrade {
-        from: "many connections",
-        to: "fewer connections",
-        why: format!("ulimit -n permits {allowed} of {wanted} connections; raise it"),
+    (first > 0 && allowed < wanted).then(|| {
+        let why = format!(
+            "ulimit -n permits {allowed} of {wanted} connections; it is {}: raise it, for example by \
+             ulimit -n {OPEN_FILES_ENOUGH}",
+            open_files_max()
+        );
+        tracing::warn!("{why}");
+        Downgrade { from: "many connections", to: "fewer connections", why }
     })
 }
 

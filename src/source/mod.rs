@@ -63,7 +63,7 @@ pub use file_source::FileSource;
 pub(crate) use list_entry::ListDepth;
 #[cfg(feature = "http")]
 pub(crate) use object::{ObjectIdentity, ObjectSource};
-pub(crate) use open_files::{CONNECTIONS_MAX, connections_allowed};
+pub(crate) use open_files::{CONNECTIONS_MAX, connections_allowed, open_files_max};
 pub(crate) use opener::Opener;
 pub(crate) use remote::CacheLayer;
 pub use residency::resident_bytes;
