@@ -78,6 +78,8 @@ mod docs;
 mod environment;
 #[cfg(feature = "cli")]
 mod fallbacks;
+#[cfg(feature = "cli")]
+mod few_connections;
 #[cfg(all(feature = "cli", feature = "gcs"))]
 mod gcs;
 #[cfg(feature = "cli")]

@@ -55,6 +55,8 @@ pub(crate) struct TransportError {
     pub retryable: bool,
     /// The most attempts, if fewer than the limits allow: success is unlikely.
     pub attempts_max: Option<u32>,
+    /// Whether the server refused a new connection, or closed it without an answer.
+    pub unanswered: bool,
 }
 
 /// The reason of a connection for which there was no file.
@@ -67,7 +69,13 @@ impl TransportError {
     /// An error that may not occur again.
     pub fn transient(reason: &'static str, sentence: impl Into<String>) -> Self {
         let (sentence, kind) = (sentence.into(), ErrorKind::Io);
-        Self { reason, kind, sentence, cause: None, retryable: true, attempts_max: None }
+        let (cause, retryable, attempts_max, unanswered) = (None, true, None, false);
+        Self { reason, kind, sentence, cause, retryable, attempts_max, unanswered }
+    }
+
+    /// This error of a new connection, which the server refused or closed without an answer.
+    pub fn unanswered(self) -> Self {
+        Self { unanswered: true, ..self }
     }
 
     /// This error with a cause.
@@ -101,11 +109,7 @@ impl TransportError {
         } else if let Some(tls) = find::<rustls::Error>(&*cause) {
             // An overloaded server may send TLS alerts, so a retry may help. A retry does not help
             // against a bad certificate.
-            let is_certificate = matches!(
-                tls,
-                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented
-            );
-            (untrusted(origin, tls), !is_certificate)
+            (tls_failure(origin, tls), !is_about_certificates(tls))
         } else if is_out_of_files(&*cause) {
             let sentence = format!(
                 "no connection to {origin}: {cause}; raise ulimit -n, or open fewer files at a time"
@@ -117,12 +121,46 @@ impl TransportError {
                 format!("no connection to {origin}: {cause}; check that the server runs");
             (sentence, true)
         };
-        let (kind, attempts_max) = (ErrorKind::Unreachable, Some(CONNECTS_MAX));
-        Self { reason: "connect", kind, sentence, cause: Some(cause), retryable, attempts_max }
+        let error =
+            Self { attempts_max: Some(CONNECTS_MAX), ..Self::transient("connect", sentence) };
+        let error = Self { kind: ErrorKind::Unreachable, retryable, ..error };
+        error.unanswered().caused_by(cause)
+    }
+
+    /// A connection to `origin` that broke before the server answered.
+    pub fn closed(origin: &ServerOrigin, cause: BoxError) -> Self {
+        // A server says that it misses a certificate of the client when the handshake is over.
+        if let Some(tls) = find::<rustls::Error>(&*cause).filter(|tls| is_about_certificates(tls)) {
+            let error = Self::transient("connect", tls_failure(origin, tls));
+            let kind = ErrorKind::Unreachable;
+            return Self { kind, retryable: false, ..error }.caused_by(cause);
+        }
+        let sentence = format!("{origin} closed the connection before it answered");
+        Self::transient("reset", sentence).unanswered().caused_by(cause)
     }
 }
 
-fn untrusted(origin: &ServerOrigin, error: &rustls::Error) -> String {
+/// Whether one of the two is not satisfied with the certificates of the other. Retries do not help.
+fn is_about_certificates(error: &rustls::Error) -> bool {
+    use rustls::{AlertDescription as Alert, Error};
+    matches!(
+        error,
+        Error::InvalidCertificate(_)
+            | Error::NoCertificatesPresented
+            | Error::AlertReceived(
+                Alert::CertificateRequired
+                    | Alert::BadCertificate
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+            )
+    )
+}
+
+/// The remedy for a server that requires a certificate of the client.
+pub(super) const CLIENT_CERTIFICATE: &str = "ringload has no client certificates: load through a proxy on this machine that sends one \
+     (stunnel, or nginx with proxy_ssl_certificate), or from an address that requires none";
+
+fn tls_failure(origin: &ServerOrigin, error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(why) => format!(
             "the certificate of {origin} is not trusted ({why:?}); name a file with the authority that \
@@ -130,6 +168,13 @@ fn untrusted(origin: &ServerOrigin, error: &rustls::Error) -> String {
         ),
         rustls::Error::InvalidMessage(_) => {
             format!("no TLS with {origin}: {error}; if it speaks plain HTTP, write http://")
+        }
+        rustls::Error::AlertReceived(rustls::AlertDescription::HandshakeFailure) => format!(
+            "{origin} refuses the TLS handshake (handshake failure); it may require a client \
+             certificate ({CLIENT_CERTIFICATE}), or have no cipher of TLS 1.2 or 1.3 that is safe"
+        ),
+        rustls::Error::AlertReceived(alert) if is_about_certificates(error) => {
+            format!("{origin} requires a client certificate ({alert:?}); {CLIENT_CERTIFICATE}")
         }
         other => format!("no TLS with {origin}: {other}"),
     }

@@ -157,23 +157,32 @@ impl Client {
     ) -> Attempted<Response<Body>> {
         let limits = &self.options.retries;
         let transient = |reason, sentence| TransportError::transient(reason, sentence);
+        let server = self.server(origin);
         loop {
             let idle = self.pool.take(origin);
+            if let Some(most) = server.concurrency.idle_max() {
+                self.pool.close_idle(origin, most);
+            }
             let reused = idle.is_some();
             let stream = match idle {
                 Some(stream) => stream,
                 None => {
-                    let connecting = self.connector.connect(&head.uri);
-                    let connected = timeout(limits.connect, connecting).await;
+                    let connecting = timeout(limits.connect, self.connector.connect(&head.uri));
+                    let connected = self.pool.unless_in_the_way(origin, connecting).await;
                     let connected = connected.unwrap_or_else(|late| Err(Box::new(late)));
                     connected.map_err(|cause| AttemptError::connecting(origin, cause))?
                 }
             };
-            let request = self.wire(head, body.clone());
+            let sending = send_request(stream, self.wire(head, body.clone()));
             let sent = Instant::now();
-            let error = match timeout(limits.first_byte, send_request(stream, request)).await {
+            let answering = timeout(limits.first_byte, sending);
+            let answered = match reused {
+                true => answering.await,
+                false => self.pool.unless_in_the_way(origin, answering).await,
+            };
+            let error = match answered {
                 Ok(Ok(response)) => {
-                    let (server, took) = (self.server(origin), sent.elapsed());
+                    let took = sent.elapsed();
                     // However late it was, it says no more about the others.
                     let late = server.hedging.late_after().unwrap_or(took);
                     server.concurrency.answered(took.min(late));
@@ -184,10 +193,7 @@ impl Client {
                 }
                 // The server closed the idle connection meanwhile, which is no failure.
                 Ok(Err(_)) if reused => continue,
-                Ok(Err(error)) => {
-                    let sentence = format!("{origin} closed the connection before it answered");
-                    transient("reset", sentence).caused_by(error)
-                }
+                Ok(Err(error)) => TransportError::closed(origin, error.into()),
                 Err(_) => {
                     let seconds = limits.first_byte.as_secs_f64();
                     transient("timeout", format!("{origin} did not answer in {seconds} s"))

@@ -1,5 +1,6 @@
 //! Error responses, and what the client does about them.
 
+use super::attempt_error::CLIENT_CERTIFICATE;
 use super::error_body::ErrorBody;
 use crate::error::ErrorKind;
 use bytes::Bytes;
@@ -62,6 +63,10 @@ impl ErrorResponse {
         match self.status.as_u16() {
             408 | 425 | 500 | 502 | 504 => ErrorAction::Retry { throttled: false },
             429 | 503 => ErrorAction::Retry { throttled: true },
+            400 if self.misses_certificate() => fail(
+                ErrorKind::PermissionDenied,
+                &format!("it requires a client certificate: {CLIENT_CERTIFICATE}"),
+            ),
             400 => fail(ErrorKind::InvalidInput, "it does not understand the request"),
             401 => fail(ErrorKind::PermissionDenied, "it requires credentials; give them"),
             403 if self.describe().to_ascii_lowercase().contains("expired") => {
@@ -79,6 +84,14 @@ impl ErrorResponse {
             416 => fail(ErrorKind::Changed, "the object is shorter than it was: load again"),
             _ => fail(ErrorKind::Io, "the status is unexpected"),
         }
+    }
+
+    /// Whether this is nginx's response to a client without a certificate, or with a wrong one.
+    fn misses_certificate(&self) -> bool {
+        let text = String::from_utf8_lossy(&self.body);
+        ["No required SSL certificate was sent", "The SSL certificate error"]
+            .iter()
+            .any(|sentence| text.contains(sentence))
     }
 
     /// The status, and what the body says about it.

@@ -8,13 +8,19 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Connections that were idle for longer are not reused, as servers close them (S3 after 20 s).
 const IDLE_MAX: Duration = Duration::from_secs(15);
+/// After this time without an answer, and then at this interval, a new connection makes way for
+/// itself.
+const UNANSWERED_MIN: Duration = Duration::from_secs(1);
+const UNANSWERED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The server that a connection leads to: scheme, host and port. Its text contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,6 +94,35 @@ impl Pool {
         let mut state = self.state.lock();
         state.idle.entry(origin.clone()).or_default().push((stream, Instant::now()));
         !std::mem::replace(&mut state.watched, true)
+    }
+
+    /// Closes the idle connections to `origin` but for `kept` of them.
+    pub fn close_idle(&self, origin: &ServerOrigin, kept: usize) {
+        let mut state = self.state.lock();
+        if let Some(of_origin) = state.idle.get_mut(origin) {
+            let surplus = of_origin.len().saturating_sub(kept);
+            of_origin.drain(..surplus);
+        }
+    }
+
+    /// Awaits what a new connection to `origin` waits for. When that takes long, idle connections are
+    /// closed: some servers serve one connection after the other, and begin with the next one when
+    /// the client closes one.
+    pub async fn unless_in_the_way<T>(
+        &self,
+        origin: &ServerOrigin,
+        waiting: impl Future<Output = T>,
+    ) -> T {
+        let mut waiting = pin!(waiting);
+        let mut patience = UNANSWERED_MIN;
+        loop {
+            tokio::select! {
+                biased;
+                done = waiting.as_mut() => return done,
+                () = sleep(patience) => self.close_idle(origin, 0),
+            }
+            patience = UNANSWERED_INTERVAL;
+        }
     }
 
     /// Closes connections that are too old, until there are none left.

@@ -5,7 +5,8 @@
 //! without progress, the total time, and the server's retry tokens (see [`ServerState`]) are limited.
 //! A server that asks for fewer requests is not failing, so these retries take no tokens: requests to
 //! it are spaced (see [`ConcurrencyLimit`](super::concurrency::ConcurrencyLimit)). As long as it accepts
-//! others, only the total time is limited.
+//! others, only the total time is limited. The same holds where it closes a new connection without an
+//! answer while it serves others.
 
 use super::attempt_error::AttemptError;
 use super::error_response::{ErrorAction, ErrorResponse};
@@ -93,7 +94,11 @@ impl<'a> RetryState<'a> {
             AttemptError::Transport(error) if !error.retryable => Err(error.into_error(self.doing)),
             AttemptError::Transport(error) => {
                 let attempts_max = error.attempts_max.unwrap_or(self.limits.attempts);
-                match self.wait(Duration::ZERO, attempts_max, Some(server)) {
+                // It has no room for another connection, if it goes on to serve others.
+                let others = error.unanswered && self.accepts_others(server);
+                let lowered = error.unanswered && server.concurrency.connection_refused();
+                let tokens = (!others && !lowered).then_some(server);
+                match self.wait(Duration::ZERO, attempts_max, tokens) {
                     Ok(wait) => {
                         self.counters.retry(error.reason);
                         Ok(wait)
@@ -125,15 +130,14 @@ impl<'a> RetryState<'a> {
                     tracing::warn!("to {doing}, waiting {seconds} s as the server asks to");
                 }
                 let tokens = (!throttled).then_some(server);
-                let accepted = self.accepted.replace(server.successes());
-                if throttled && accepted.is_some_and(|before| before < server.successes()) {
-                    self.failed = self.failed.min(FAILED_MAX_THROTTLED);
+                if throttled {
+                    self.accepts_others(server);
                 }
                 let wait = self.wait(wait_min, self.limits.attempts, tokens);
                 let wait = wait.map_err(|why| self.gave_up(response, why))?;
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
                 if throttled {
-                    server.concurrency.throttled();
+                    server.concurrency.throttled(server.successes());
                 }
                 return Ok(wait);
             }
@@ -160,6 +164,17 @@ impl<'a> RetryState<'a> {
             }
         }
         Ok(Duration::ZERO)
+    }
+
+    /// Whether the server has accepted others since it last refused this request. Few failures count
+    /// then.
+    fn accepts_others(&mut self, server: &ServerState) -> bool {
+        let accepted = self.accepted.replace(server.successes());
+        let others = accepted.is_some_and(|before| before < server.successes());
+        if others {
+            self.failed = self.failed.min(FAILED_MAX_THROTTLED);
+        }
+        others
     }
 
     fn error(&self, kind: ErrorKind, sentence: &str) -> Error {

@@ -3,11 +3,13 @@
 //! ```text
 //! permits: requests that are on the way, or whose bodies arrive     at most Adaptive::limit
 //! Pace:    when the next request may be made, once the server has refused some
+//! Refusals: fewer connections, when the server refuses more
 //! Window:  what arrives within 50 ms -> Measured -> Adaptive: the limit, and the length of ranges
 //! ```
 
 mod adaptive;
 mod pace;
+mod refusals;
 mod shortage;
 mod window;
 
@@ -15,6 +17,7 @@ use crate::source::open_files::connections_allowed;
 use crate::sync::Mutex;
 use adaptive::Adaptive;
 use pace::Pace;
+use refusals::Refusals;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -40,7 +43,15 @@ struct LimitState {
     short_of_files: bool,
     window: Window,
     pace: Pace,
+    refusals: Refusals,
     adaptive: Adaptive,
+}
+
+impl LimitState {
+    fn limit(&self) -> usize {
+        let limit = self.adaptive.limit();
+        self.refusals.most().map_or(limit, |most| most.min(limit))
+    }
 }
 
 /// The permission to make one request. Dropping it releases the permit.
@@ -63,6 +74,7 @@ impl ConcurrencyLimit {
             short_of_files: false,
             window: Window::new(now),
             pace: Pace::new(now),
+            refusals: Refusals::new(now),
             adaptive: Adaptive::new(connections, connections_allowed(), now),
         };
         Arc::new(Self {
@@ -103,20 +115,22 @@ impl ConcurrencyLimit {
     fn release(&self) {
         let mut state = self.state.lock();
         state.permits -= 1;
-        let is_free = state.permits < state.adaptive.limit();
+        let wanted = state.adaptive.limit();
+        let grown = state.refusals.grow(wanted, Instant::now());
+        let is_free = state.permits < state.limit();
         drop(state);
         if is_free {
-            self.released.notify_one();
+            (0..=grown).for_each(|_| self.released.notify_one());
         }
     }
 
     fn try_acquire(&self) -> bool {
         let mut state = self.state.lock();
-        let is_free = state.permits < state.adaptive.limit();
+        let is_free = state.permits < state.limit();
         if is_free {
             state.permits += 1;
         }
-        state.full |= state.permits >= state.adaptive.limit();
+        state.full |= state.permits >= state.limit();
         is_free
     }
 
@@ -131,14 +145,35 @@ impl ConcurrencyLimit {
         Arriving(Arc::clone(self))
     }
 
-    /// Makes fewer requests after the server asked for fewer requests.
-    pub fn throttled(&self) {
-        self.state.lock().pace.refused(Instant::now());
+    /// Makes fewer requests after the server asked for fewer requests, when it had `accepted` so many.
+    pub fn throttled(&self, accepted: u64) {
+        let mut state = self.state.lock();
+        let (now, limit) = (Instant::now(), state.limit());
+        state.pace.refused(now);
+        state.refusals.refused(accepted, limit, now);
+    }
+
+    /// Lowers the limit after the server has closed the connection of a request without an answer, and
+    /// the request has released its permit: to the number of the other requests. Returns whether
+    /// there are any.
+    pub fn connection_refused(&self) -> bool {
+        let mut state = self.state.lock();
+        let others = state.permits.min(state.limit());
+        if others > 0 {
+            state.refusals.lower(others, Instant::now());
+        }
+        others > 0
+    }
+
+    /// How many connections may be idle; `None` if any number.
+    pub fn idle_max(&self) -> Option<usize> {
+        let state = self.state.lock();
+        state.refusals.most().map(|most| most.saturating_sub(state.permits))
     }
 
     /// The present limit.
     pub fn limit(&self) -> usize {
-        self.state.lock().adaptive.limit()
+        self.state.lock().limit()
     }
 
     /// How long the next range should be, of a load that receives into `memory_bytes` of memory and

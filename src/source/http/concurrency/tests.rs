@@ -169,7 +169,7 @@ async fn a_server_that_asks_for_fewer_requests_gets_fewer_and_longer_ones_at_onc
     tokio::time::advance(250 * MS).await;
     assert_eq!(window(&limit, 20e6), 156);
     assert_eq!(limit.range_bytes(256 * MIB, 4096 * MIB), 7 * MIB / 4);
-    limit.throttled();
+    limit.throttled(0);
     let began = Instant::now();
     for _ in 0..31 {
         drop(limit.acquire(false).await);
@@ -186,7 +186,7 @@ async fn a_server_that_asks_for_fewer_requests_gets_fewer_and_longer_ones_at_onc
 async fn a_repeated_request_goes_before_those_that_wait_for_their_turn() {
     let limit = ConcurrencyLimit::new(Some(100));
     drop(limit.acquire(false).await);
-    limit.throttled();
+    limit.throttled(0);
     let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
     let mut tasks = Vec::new();
     for number in 0..10 {
