@@ -52,7 +52,7 @@ pub(crate) use client::Client;
 pub(crate) use concurrency::Permit;
 pub(crate) use error_body::ErrorBody;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
-pub(crate) use hedging::{ArrivingBody, Repeat};
+pub(crate) use hedging::{ArrivingBody, Repeat, UsualPace};
 pub(crate) use low_water::LowWaterMark;
 pub(crate) use policy::RequestPolicy;
 pub(crate) use pool::ServerOrigin;

@@ -23,7 +23,7 @@ use super::remote_object::{Object, ReadContext, RequestedRange};
 use crate::error::Result;
 use crate::source::http::{
     ArrivingBody, AttemptError, Attempted, PausedRetry, Permit, Repeat, RetryState, ServerResponse,
-    ServerState,
+    ServerState, UsualPace,
 };
 use crate::source::stop::Stop;
 use crate::source::traits::RangeAnswer;
@@ -31,7 +31,7 @@ use std::any::Any;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// A failed attempt counts as progress if at least this many bytes arrived.
 const PROGRESS_BYTES: usize = 256 << 10;
@@ -291,9 +291,9 @@ async fn lags(server: &ServerState, body: &ArrivingBody<'_>) -> Repeat {
     let mut silent_since = None;
     loop {
         let (before, pace) = (body.left(), server.hedging.usual_pace());
-        sleep(pace.map_or(UNKNOWN_PACE_INTERVAL, |pace| pace.period())).await;
+        period(pace, body).await;
         let (Some(pace), left, silence) = (pace, body.left(), body.silence()) else { continue };
-        let is_silent = before == left;
+        let is_silent = before == left || silence >= pace.long_pause();
         if !is_silent {
             silent_since = None;
         }
@@ -310,4 +310,21 @@ async fn lags(server: &ServerState, body: &ArrivingBody<'_>) -> Repeat {
             }
         }
     }
+}
+
+/// Completes after the period in which a body is compared with others, or as soon as it pauses for
+/// long.
+async fn period(pace: Option<UsualPace>, body: &ArrivingBody<'_>) {
+    let Some(pace) = pace else { return sleep(UNKNOWN_PACE_INTERVAL).await };
+    let end = Instant::now() + pace.period();
+    let pause_left = || pace.long_pause().saturating_sub(body.silence());
+    let mut left = pause_left();
+    while !left.is_zero() && Instant::now() + left < end {
+        sleep(left).await;
+        left = pause_left();
+        if left.is_zero() {
+            return;
+        }
+    }
+    sleep_until(end).await;
 }

@@ -1,14 +1,16 @@
 //! Hedged requests: what is late, or arrives slowly, is requested again on another connection.
 //!
-//! - *A response is late* when it takes half as long again as three quarters of the recent ones.
-//!   The request is sent again, and the first of the two responses to begin is read.
+//! - *A response is late* when it exceeds the upper quartile of the recent times by [`SPREADS`] times
+//!   the difference between that and their median, within bounds: by an eighth to a half of the
+//!   quartile. The request is sent again, and the first of the two responses to begin is read.
 //! - *A body lags* when, in a period of twice the time to the first byte, it delivers less than a
 //!   quarter of what the recent bodies have delivered in that time, and a new request for the rest
 //!   would take less than half of the time that the body needs at its present rate. Its connection
 //!   is closed, and the rest of its range is requested again.
 //! - *A body is silent* when it has delivered nothing for half as long again as the longest pauses
 //!   of three quarters of the recent bodies. A body that pauses for a shorter time does not lag: a
-//!   server may pause in every body.
+//!   server may pause in every body. One that pauses for longer, and for the time to the first byte,
+//!   lags.
 //!
 //! A budget limits repeated requests to one in twenty, so that a server which is slow altogether
 //! does not get twice the work. Those that are finished in the usual time cost half: they show that
@@ -26,9 +28,14 @@ const RECENT: usize = 64;
 const RECENT_MIN: usize = 16;
 /// No response counts as late before this time.
 const LATE_MIN: Duration = Duration::from_millis(100);
+/// By so many times the difference between the upper quartile and the median do late times exceed the
+/// quartile. Of normally distributed times, one in 300 does.
+const SPREADS: u32 = 3;
 /// A repeated request costs as much of the budget as this many responses add to it.
 const COST: u32 = 20;
 const BUDGET_MAX: u32 = 32 * COST;
+/// With so much of it a server begins: the late ones of the first responses hold memory, too.
+const BUDGET_FIRST: u32 = 8 * COST;
 /// What is given back of it when the repeated request was finished in the usual time.
 const HELPED: u32 = COST / 2;
 /// Bodies of fewer bytes say nothing about rates.
@@ -50,7 +57,7 @@ pub(crate) struct Hedging {
     state: Mutex<HedgingState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct HedgingState {
     first_bytes: Recent<Duration>,
     /// In bytes a second.
@@ -63,9 +70,24 @@ struct HedgingState {
     budget: u32,
 }
 
+impl Default for HedgingState {
+    fn default() -> Self {
+        Self {
+            first_bytes: Recent::default(),
+            rates: Recent::default(),
+            pauses: Recent::default(),
+            arrived: 0,
+            arriving: 0,
+            budget: BUDGET_FIRST,
+        }
+    }
+}
+
 impl HedgingState {
     fn late_after(&self) -> Option<Duration> {
-        Some((self.first_bytes.percentile(75)? * 3 / 2).max(LATE_MIN))
+        let [half, most] = [50, 75].map(|hundredths| self.first_bytes.percentile(hundredths));
+        let (half, most) = (half?, most?);
+        Some((most + (SPREADS * (most - half)).clamp(most / 8, most / 2)).max(LATE_MIN))
     }
 
     fn usual_pace(&self) -> Option<UsualPace> {
@@ -198,6 +220,11 @@ impl UsualPace {
         (2 * self.first_byte).max(PERIOD_MIN)
     }
 
+    /// A body that has delivered nothing for so long lags: a new request would have been answered.
+    pub fn long_pause(&self) -> Duration {
+        self.silence.max(self.first_byte).max(PERIOD_MIN)
+    }
+
     /// Whether a body that has delivered `bytes` in a period, nothing for `silence`, and has `left` to
     /// deliver, lags behind so far that a new request would deliver them sooner.
     pub fn lags(&self, bytes: u64, silence: Duration, left: u64) -> bool {
@@ -205,6 +232,7 @@ impl UsualPace {
         if bytes == 0 && silence < self.silence {
             return false;
         }
+        let bytes = if silence >= self.long_pause() { 0 } else { bytes };
         let rate = bytes as f64 / self.period().as_secs_f64();
         let new_request = self.first_byte.as_secs_f64() + left as f64 / usual;
         rate < LAGGING * usual && left as f64 > 2.0 * new_request * rate

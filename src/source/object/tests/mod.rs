@@ -62,6 +62,12 @@ impl Rig {
         let (outcome, writer) = self.object.read(&context, offset, writer, None).await;
         outcome.map(|()| writer.into_bytes())
     }
+
+    /// Takes the whole budget of repeated requests.
+    fn use_up_budget(&self) {
+        let server = self.object.server().unwrap();
+        while server.hedging.try_repeat().is_some() {}
+    }
 }
 
 /// Lets a second of the paused clock take at least 30 ms. The clock jumps to the next timer when all
@@ -151,7 +157,7 @@ async fn a_server_is_asked_again_when_it_wants_to_be_and_not_later() {
 /// the moment in which it became late.
 #[tokio::test(start_paused = true)]
 async fn a_late_response_is_hedged_as_soon_as_the_budget_permits() {
-    const QUICK: usize = 16; // enough to know what is late, and too few for the budget
+    const QUICK: usize = 16; // enough to know what is late
     let rig = Rig::open(vec![1; 1000], move |number, request| match number {
         QUICK => request.right().after(Duration::from_secs(15)),
         _ => request.right(),
@@ -160,6 +166,7 @@ async fn a_late_response_is_hedged_as_soon_as_the_budget_permits() {
     for _ in 0..QUICK {
         rig.read(0, 1000).await.unwrap();
     }
+    rig.use_up_budget();
     let began = Instant::now();
     let late = async { rig.read(0, 1000).await.map(|_| began.elapsed()) };
     let others = async {
@@ -194,7 +201,7 @@ async fn a_repeated_request_that_is_late_too_is_repeated() {
 /// Of a body that had stopped, the rest was requested after 10 s, however fast others were.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_lags_behind_others_is_requested_elsewhere_from_where_it_stopped() {
-    // With a budget for it, and with too few responses for a budget: soon, and after a second.
+    // With a budget for it, and without one: soon, and after a second.
     for (quick, most) in [(30, Duration::from_millis(900)), (16, Duration::from_secs(3))] {
         let bytes: Vec<_> = (0..=255).cycle().take(100_000).collect();
         let rig = Rig::open(bytes.clone(), move |number, request| match number {
@@ -205,6 +212,9 @@ async fn a_body_that_lags_behind_others_is_requested_elsewhere_from_where_it_sto
         for _ in 0..quick {
             rig.read(0, 100_000).await.unwrap();
         }
+        if quick < 20 {
+            rig.use_up_budget();
+        }
         let began = Instant::now();
         assert!(rig.read(0, 100_000).await.unwrap() == bytes);
         assert!(began.elapsed() < most, "{:?}", began.elapsed());
@@ -214,6 +224,26 @@ async fn a_body_that_lags_behind_others_is_requested_elsewhere_from_where_it_sto
         assert_eq!(rest.range(), Some((70_000, 99_999)));
         assert_ne!(rest.connection, stopped.connection);
     }
+}
+
+/// The rest of a body that had stopped was requested after two periods of comparison, at 100 ms to the
+/// first byte after 200 to 400 ms, and its extent held memory for as long.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_is_requested_again_when_a_new_request_would_have_been_answered() {
+    let first_byte = Duration::from_secs(1);
+    let rig = Rig::open(vec![1; 100_000], move |number, request| match number {
+        30 => request.right().after(first_byte).cut(70_000, End::Hang),
+        _ => request.right().after(first_byte),
+    });
+    let rig = rig.await;
+    for _ in 0..30 {
+        rig.read(0, 100_000).await.unwrap();
+    }
+    let began = Instant::now();
+    rig.read(0, 100_000).await.unwrap();
+    assert_eq!(rig.counters.counts(), [("slow", 1)].into());
+    // The first byte, the pause, and the first byte of the rest.
+    assert!(began.elapsed() < first_byte * 7 / 2, "{:?}", began.elapsed());
 }
 
 /// A body that lags time and again is left to the timeout in the end.
