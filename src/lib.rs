@@ -70,8 +70,8 @@
 //! It is denied for the whole crate, and allowed in `ring` (memory and who may access it),
 //! `source::backend` (io_uring operations), `device::cuda` (the driver's functions), `sys`
 //! (three system calls), `engine::borrowed` and `load::read_into` (memory of the caller),
-//! `tensor::dlpack` and `tensor::aligned` (tensors for other frameworks), and `capi` (arguments from
-//! C).
+//! `tensor::dlpack` and `tensor::aligned` (tensors for other frameworks), `tensor::elements` (bytes as
+//! numbers), and `capi` (arguments from C).
 
 // What only a feature uses is unused in a build without it.
 #![cfg_attr(
@@ -148,7 +148,7 @@ pub use options::{
 };
 pub use plan::{Pick, Slice, SliceRange, Slices};
 pub use source::{Cancellation, Downgrade, Verified};
-pub use tensor::{Storage, Tensor, dlpack};
+pub use tensor::{Element, Storage, Tensor, dlpack};
 pub use timeline::Timeline;
 
 /// The Rust examples of README.md and docs/, which are doc tests.

@@ -40,6 +40,13 @@ impl Pick {
     }
 }
 
+/// The indices of the range, which takes none if it ends before it begins.
+impl From<Range<usize>> for Pick {
+    fn from(range: Range<usize>) -> Self {
+        Self { start: range.start, count: range.len(), step: 1 }
+    }
+}
+
 /// The bytes of a part of a tensor: runs of equal length, in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Runs {

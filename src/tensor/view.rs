@@ -1,11 +1,13 @@
 //! A tensor as a view of a storage.
 
+use super::elements::{Element, elements_of};
 use super::storage::Storage;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::Device;
+use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 
@@ -127,6 +129,22 @@ impl Tensor {
         self.storage.bytes(self.start..self.start + self.len_bytes())
     }
 
+    /// The elements as a slice of numbers. BF16 and F16 are `u16` here, BOOL and floats of 8 bits are
+    /// `u8`: their bits.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `T` is not the type of the elements, if
+    /// they are on a GPU, or if they are not aligned for `T`: in a file they need not be. After a
+    /// cast they always are.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        let Some(bytes) = self.host_bytes() else {
+            let why = format!("{} is on {}, not in host memory", self.name(), self.device());
+            return Err(Error::invalid_input(why));
+        };
+        elements_of(bytes, self.dtype())
+            .map_err(|why| Error::invalid_input(format!("tensor {:?}: {why}", self.name())))
+    }
+
     /// A copy of the elements in host memory.
     ///
     /// # Errors
@@ -151,6 +169,20 @@ impl Tensor {
             None => self.storage.copy_out(self.start, into)?,
         }
         Ok(())
+    }
+}
+
+/// The bytes, as [`Tensor::bytes`] returns them; panics when the tensor is on a GPU.
+impl AsRef<[u8]> for Tensor {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+/// The bytes without a copy: they keep the tensor's memory alive. Panics when the tensor is on a GPU.
+impl From<Tensor> for Bytes {
+    fn from(tensor: Tensor) -> Self {
+        Self::from_owner(tensor)
     }
 }
 

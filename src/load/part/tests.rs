@@ -175,3 +175,22 @@ fn parts_are_cast_as_loads_are() {
     assert_eq!((part.dtype(), part.len_bytes()), (Dtype::F32, 8));
     assert_eq!(part.bytes(), [2.0_f32.to_le_bytes(), (-2.0_f32).to_le_bytes()].concat());
 }
+
+/// A part has its own shape and length, and is handed on as numbers and as `Bytes` without a copy;
+/// `Bytes` keep the memory when the tensor is gone.
+#[test]
+fn a_part_is_a_view_of_its_own_shape() {
+    let (checkpoint, _) = counting(&[4, 6], 1);
+    let picks = [(1..3).into(), Pick::from(2..6)];
+    let part = Loader::new().read_tensor(&checkpoint, "t", Some(&picks)).unwrap();
+    assert_eq!((part.shape(), part.info().shape()), (&[2, 4][..], &[4, 6][..]));
+    assert_eq!(part.as_slice::<u16>().unwrap(), [8, 9, 10, 11, 14, 15, 16, 17]);
+    let why = part.as_slice::<i16>().unwrap_err();
+    assert_eq!((why.kind(), why.to_string().contains("\"t\"")), (ErrorKind::InvalidInput, true));
+    assert_eq!(part.as_ref(), part.bytes());
+    let (address, expected) = (part.address(), part.bytes().to_vec());
+    let bytes = bytes::Bytes::from(part);
+    assert_eq!((bytes.as_ptr() as u64, &bytes[..]), (address, &expected[..]));
+    let backwards = 3..1;
+    assert_eq!(Pick::from(backwards).count, 0);
+}
