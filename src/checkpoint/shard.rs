@@ -77,6 +77,12 @@ impl Shard {
         self.source.len_bytes()
     }
 
+    /// How many bytes of the file are in the page cache; `None` for an object. Reads of a cached file
+    /// are copies from there, and need memory of no particular alignment.
+    pub fn cached_bytes(&self) -> Option<u64> {
+        self.source.cached_bytes()
+    }
+
     /// The offset of the first tensor's data from the beginning of the file, in bytes.
     pub fn data_offset_bytes(&self) -> u64 {
         self.data_offset_bytes

@@ -9,7 +9,7 @@ use super::async_stream::AsyncTensorStream;
 use super::listing::Listed;
 use super::loaded::Loaded;
 use super::loader::Loader;
-use super::read_into::ReadRequest;
+use super::read_request::ReadRequest;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;

@@ -24,6 +24,7 @@ mod option_table;
 mod part;
 mod pinned_pool;
 mod read_into;
+mod read_request;
 mod remote;
 mod rings;
 mod setters;
@@ -42,7 +43,7 @@ pub use listing::Listed;
 pub use loaded::Loaded;
 pub use loader::Loader;
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
-pub use read_into::ReadRequest;
+pub use read_request::ReadRequest;
 pub use stream::{Progress, TensorStream};
 pub use summary::Summary;
 
@@ -108,6 +109,23 @@ impl Loader {
     /// As [`stream`](Self::stream).
     pub fn stream_checkpoint(&self, checkpoint: Arc<Checkpoint>) -> Result<TensorStream> {
         self.start_stream(checkpoint, Instant::now())
+    }
+
+    /// The positions in [`Checkpoint::tensors`] of the tensors that a load of `checkpoint` takes:
+    /// [`names`](Self::names), [`tensors`](Self::tensors). For callers that request them by
+    /// [`read_into`](Self::read_into).
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream), for names and globs.
+    pub fn selected(&self, checkpoint: &Checkpoint) -> Result<Vec<usize>> {
+        let indices = self.options.selection.indices(checkpoint)?;
+        Ok(indices.into_iter().map(|index| index as usize).collect())
+    }
+
+    /// Whether a load gives the bytes of whole tensors as they are, without checks:
+    /// [`read_into`](Self::read_into) of the [selected](Self::selected) tensors then gives the same.
+    pub fn is_plain(&self) -> bool {
+        !self.checks_bytes() && self.options.selection.slices.is_empty()
     }
 
     /// Starts a load of `checkpoint` that began at `began`.

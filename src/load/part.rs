@@ -9,7 +9,7 @@
 //! A small read is done by the calling thread, others by engines as in [`Loader::read_into`].
 
 use super::loader::Loader;
-use super::read_into::ReadRequest;
+use super::read_request::ReadRequest;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, Result};

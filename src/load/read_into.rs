@@ -4,6 +4,7 @@
 //! the tensors of a load do.
 
 use super::loader::Loader;
+use super::read_request::{ReadRequest, RequestOrigin, RequestTarget};
 use super::rings::{DestinationSpec, Rings};
 use super::start::StartedLoad;
 use super::summary::Summary;
@@ -21,91 +22,13 @@ use crate::plan::{
 use crate::ring::PAGE_BYTES;
 use crate::source::{Downgrade, Opener, Source};
 use std::collections::HashMap;
-use std::fmt;
 use std::ops::ControlFlow;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The maximum number of bytes that wait to be written to the cache. They are copies, as the memory
 /// belongs to the caller.
 const COPIED_BYTES_MAX: u64 = 64 << 20;
-
-/// A range of a location, and the memory to read it into.
-#[derive(Debug)]
-pub struct ReadRequest<'a> {
-    from: RequestOrigin,
-    offset_bytes: u64,
-    into: RequestTarget<'a>,
-}
-
-enum RequestOrigin {
-    /// A location that is opened by the call.
-    Location(Location),
-    /// An open source.
-    Source(Arc<dyn Source>),
-}
-
-#[derive(Debug)]
-enum RequestTarget<'a> {
-    Host(&'a mut [u8]),
-    Gpu { ordinal: u32, address: u64, len_bytes: u64 },
-}
-
-impl fmt::Debug for RequestOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Location(location) => write!(f, "{location}"),
-            Self::Source(source) => write!(f, "{}", source.location()),
-        }
-    }
-}
-
-impl<'a> ReadRequest<'a> {
-    /// Requests `into.len()` bytes of `location` from `offset_bytes`.
-    ///
-    /// Memory whose address is congruent to the offset modulo 4096 can be read into directly. Other
-    /// memory is filled through the page cache.
-    pub fn new(location: impl Into<Location>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
-        let from = RequestOrigin::Location(location.into());
-        Self { from, offset_bytes, into: RequestTarget::Host(into) }
-    }
-
-    /// As [`new`](Self::new), for an open source, such as the source of a shard.
-    pub(crate) fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
-        Self::new(source.location().clone(), offset_bytes, into).open_as(source)
-    }
-
-    /// Reads from the open `source` instead of opening the location.
-    pub(crate) fn open_as(self, source: &Arc<dyn Source>) -> Self {
-        Self { from: RequestOrigin::Source(Arc::clone(source)), ..self }
-    }
-
-    /// Requests `len_bytes` bytes of `location` from `offset_bytes`, into the memory of GPU `ordinal`
-    /// at `address`. Before it is written, the address is checked to be memory of that GPU.
-    ///
-    /// # Safety
-    /// From the call of [`read_into`](Loader::read_into) until it returns, the memory stays allocated
-    /// and nothing else accesses it, including work that was queued on the GPU before.
-    #[allow(unsafe_code)]
-    pub unsafe fn on_device(
-        location: impl Into<Location>,
-        offset_bytes: u64,
-        ordinal: u32,
-        address: u64,
-        len_bytes: u64,
-    ) -> Self {
-        let from = RequestOrigin::Location(location.into());
-        Self { from, offset_bytes, into: RequestTarget::Gpu { ordinal, address, len_bytes } }
-    }
-
-    fn len_bytes(&self) -> u64 {
-        match &self.into {
-            RequestTarget::Host(into) => into.len() as u64,
-            RequestTarget::Gpu { len_bytes, .. } => *len_bytes,
-        }
-    }
-}
 
 impl Loader {
     /// Reads all `requests` and calls `on_complete` with the index of each as soon as its memory is
@@ -280,7 +203,7 @@ impl OpenedRequests {
         Some(BorrowedBuffer {
             source: self.source_of[index],
             offset: request.offset_bytes,
-            into: NonNull::from(&mut **into),
+            into: into.bytes(),
         })
     }
 

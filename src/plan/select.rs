@@ -51,7 +51,7 @@ impl Selection {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a glob that does not parse, [`ErrorKind::NotFound`] for a name
     /// that no tensor has, and if no tensor matches any glob.
-    pub(super) fn indices(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>> {
+    pub(crate) fn indices(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>> {
         let count = u32::try_from(checkpoint.tensors().len()).map_err(|_| {
             Error::new(ErrorKind::Unsupported, "a checkpoint may hold at most 2^32 tensors")
         })?;

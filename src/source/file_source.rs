@@ -16,6 +16,7 @@
 use super::cancellation::Cancellation;
 use super::file::{DirectFile, FileIdentity, OpenFile, SAFETENSORS};
 use super::file_reader::FileReader;
+use super::residency::resident_bytes;
 use super::traits::{Access, Reader, Source};
 use super::verify::{ChecksumVerifier, ExpectedSum, local_sums};
 use crate::error::{Error, ErrorKind, Result, option};
@@ -159,6 +160,10 @@ impl Source for FileSource {
     fn range_bytes(&self, _memory_bytes: u64, _left_bytes: u64) -> Option<u64> {
         let open = self.open.lock().upgrade()?;
         open.is_cold.load(Ordering::Relaxed).then_some(COLD_READ_BYTES)
+    }
+
+    fn cached_bytes(&self) -> Option<u64> {
+        resident_bytes(&self.opened().ok()?.buffered, 0, self.identity.len_bytes).ok()
     }
 
     fn read_exact_at(

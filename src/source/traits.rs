@@ -66,6 +66,12 @@ pub trait Source: Send + Sync {
     /// its offset in the source modulo this.
     fn block_bytes(&self) -> usize;
 
+    /// How many bytes of the source are in the page cache; `None` if it is not a file, or the system
+    /// does not tell.
+    fn cached_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Fills `into` with the bytes from `offset`, and blocks until that is done or cancelled. For
     /// the small reads of opening a checkpoint.
     ///
