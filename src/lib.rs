@@ -69,7 +69,7 @@
 //!
 //! It is denied for the whole crate, and allowed in `ring` (memory and who may access it),
 //! `source::backend` (io_uring operations), `device::cuda` (the driver's functions), `sys`
-//! (three system calls), `engine::borrowed` and `load::read_into` (memory of the caller),
+//! (three system calls), `engine::borrowed`, `load::read_into` and `load::read_request` (memory of the caller),
 //! `tensor::dlpack` and `tensor::aligned` (tensors for other frameworks), `tensor::elements` (bytes as
 //! numbers), and `capi` (arguments from C).
 
