@@ -51,9 +51,25 @@ install_requirements() {
     fi
 }
 
+# Downloads the source distribution of the installed safetensors, for its tests.
+download_safetensors() {
+    local version folder
+    version=$(sed -n 's/^safetensors==//p' python/requirements-test.txt)
+    folder=$work_dir/safetensors-$version
+    if [[ ! -d $folder ]]; then
+        step "Python: the tests of safetensors $version"
+        PATH=$venv/bin:$PATH pip download --no-deps --no-binary :all: --no-build-isolation \
+            --dest "$work_dir" "safetensors==$version"
+        tar --extract --gzip --directory "$work_dir" --file "$folder.tar.gz"
+    fi
+    export RINGLOAD_TEST_SAFETENSORS=$folder/bindings/python/tests
+}
+
 install() {
     create_environment
     install_requirements python/requirements-test.txt
+    install_requirements python/requirements-safetensors.txt --no-deps
+    download_safetensors
     if [[ -n ${RINGLOAD_TEST_FULL-} ]]; then
         install_requirements python/requirements-examples.txt
         # Without its dependencies, which are for GPUs and include another version of torch.

@@ -12,6 +12,9 @@
 tensors and slices that you ask for. They return tensors of torch, numpy or jax; the framework is
 imported by the first call that needs it. `Loader` is the native layer below these functions: its
 tensors can be imported by any framework that supports DLPack. All errors derive from `Error`.
+
+`ringload.safetensors` has the interface of the package safetensors, and `patch` makes programs that
+use that package use ringload.
 """
 
 import atexit
@@ -37,6 +40,7 @@ from ._errors import (
 )
 from ._load import load, load_file, stream
 from ._open import SafeOpen, Slice, open
+from ._patch import patch, unpatch
 from ._ringload import Checkpoint, Loader, Stream, Tensor, __version__
 from .runai_model_streamer import (
     ObjectStorageModel,
@@ -76,9 +80,11 @@ __all__ = [
     "load",
     "load_file",
     "open",
+    "patch",
     "pull_files",
     "set_local_cache_dir",
     "stream",
+    "unpatch",
 ]
 
 # atexit runs the last registered function first: loads are stopped before their cache is flushed.

@@ -15,6 +15,7 @@ class _TensorInfo(TypedDict):
     shape: tuple[int, ...]
     nbytes: int
     shard: str
+    data_offset: int
     """The location of the file that contains the tensor."""
 
 @final
@@ -90,8 +91,18 @@ class Checkpoint:
     def keys(self) -> list[str]: ...
     def info(self, name: str) -> _TensorInfo: ...
     def metadata(self) -> dict[str, str]: ...
-    def read(self, name: str, slices: Sequence[tuple[int, int, int]] | None = None) -> Tensor:
+    def read(
+        self,
+        name: str,
+        slices: Sequence[tuple[int, int, int]] | None = None,
+        *,
+        at_once: bool = False,
+    ) -> Tensor:
         """Reads a tensor, or the slice given by (start, count, step) for each dimension."""
+    def keep_open(self) -> None:
+        """Keeps the local files open, so that they can be renamed and removed."""
+    def map(self) -> Mapped:
+        """Maps the files, which have to be local."""
     def stream(
         self,
         *,
@@ -99,6 +110,21 @@ class Checkpoint:
         memory_limit: int | str | None = None,
     ) -> Stream: ...
     def __len__(self) -> int: ...
+
+@final
+class Mapped:
+    """A checkpoint whose files are mapped. A forked child can use it, too."""
+
+    def keys(self) -> list[str]: ...
+    def info(self, name: str) -> _TensorInfo: ...
+    def metadata(self) -> dict[str, str]: ...
+    def tensor(self, name: str, *, read_ahead: bool = True) -> Tensor:
+        """Returns a tensor at once; other threads read it, and what follows it."""
+    def expect(self, name: str, start: int, count: int) -> None:
+        """Lets other threads read bytes of a tensor, and what follows them."""
+    def prefetch(self, names: Sequence[str] | None = None) -> None:
+        """Lets other threads read tensors, in this order; all of them for None."""
+    def check_unchanged(self) -> None: ...
 
 @final
 class Loader:

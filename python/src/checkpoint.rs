@@ -2,15 +2,19 @@
 
 use crate::error::raised;
 use crate::interrupts::wait_for;
+use crate::mapped::Mapped;
 use crate::options::with_limit;
 use crate::stream::Stream;
 use crate::tensor::Tensor;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use ringload::internals::ForkGuard;
-use ringload::{Error, ErrorKind, Pick, TensorInfo};
+use ringload::internals::{ForkGuard, MappedCheckpoint, Mutex, OpenFiles};
+use ringload::{Error, ErrorKind, Location, Pick, TensorInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Tensors of up to this many bytes are read by the calling thread if the caller wants that.
+const SHORT_BYTES: u64 = 256 << 10;
 
 /// An open checkpoint. It keeps its files open until it is dropped.
 #[pyclass(frozen, module = "ringload")]
@@ -21,11 +25,14 @@ pub(crate) struct Checkpoint {
 struct Opened {
     loader: ringload::Loader,
     checkpoint: Arc<ringload::Checkpoint>,
+    /// Only threads that hold the GIL lock this.
+    kept_open: Mutex<Option<OpenFiles>>,
 }
 
 impl Checkpoint {
     pub(crate) fn new(loader: ringload::Loader, checkpoint: ringload::Checkpoint) -> Self {
-        Self { opened: ForkGuard::new(Opened { loader, checkpoint: Arc::new(checkpoint) }) }
+        let (checkpoint, kept_open) = (Arc::new(checkpoint), Mutex::new(None));
+        Self { opened: ForkGuard::new(Opened { loader, checkpoint, kept_open }) }
     }
 
     fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {
@@ -38,12 +45,36 @@ impl Checkpoint {
 
     fn tensor<'a>(&'a self, py: Python<'_>, name: &str) -> PyResult<(&'a Opened, &'a TensorInfo)> {
         let opened = self.opened(py)?;
-        let info = opened.checkpoint.tensor(name).ok_or_else(|| {
-            let sentence = format!("the checkpoint has no tensor called {name:?}");
-            raised(py, &Error::new(ErrorKind::NotFound, sentence))
-        })?;
-        Ok((opened, info))
+        Ok((opened, found(py, &opened.checkpoint, name)?))
     }
+}
+
+/// The tensor called `name`.
+pub(crate) fn found<'a>(
+    py: Python<'_>,
+    checkpoint: &'a ringload::Checkpoint,
+    name: &str,
+) -> PyResult<&'a TensorInfo> {
+    checkpoint.tensor(name).ok_or_else(|| {
+        let sentence = format!("the checkpoint has no tensor called {name:?}");
+        raised(py, &Error::new(ErrorKind::NotFound, sentence))
+    })
+}
+
+/// What a header says about a tensor, as Python has it.
+pub(crate) fn described<'py>(
+    py: Python<'py>,
+    checkpoint: &ringload::Checkpoint,
+    info: &TensorInfo,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let shard = &checkpoint.shards()[info.shard()];
+    dict.set_item("dtype", info.dtype().to_string())?;
+    dict.set_item("shape", PyTuple::new(py, info.shape())?)?;
+    dict.set_item("nbytes", info.len_bytes())?;
+    dict.set_item("shard", shard.location().to_string())?;
+    dict.set_item("data_offset", info.offset_bytes() - shard.data_offset_bytes())?;
+    Ok(dict)
 }
 
 #[pymethods]
@@ -53,19 +84,14 @@ impl Checkpoint {
         PyList::new(py, self.opened(py)?.checkpoint.tensors().iter().map(TensorInfo::name))
     }
 
-    /// Returns the `dtype`, `shape` and `nbytes` of a tensor, and `shard`, the file that holds it.
+    /// Returns the `dtype`, `shape` and `nbytes` of a tensor, `shard`, the file that holds it, and
+    /// `data_offset`, where the tensor begins in that file's tensor data.
     ///
     /// Raises:
     ///     NotFoundError: if no tensor has this name.
     fn info<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
         let (opened, info) = self.tensor(py, name)?;
-        let dict = PyDict::new(py);
-        dict.set_item("dtype", info.dtype().to_string())?;
-        dict.set_item("shape", PyTuple::new(py, info.shape())?)?;
-        dict.set_item("nbytes", info.len_bytes())?;
-        let shard = &opened.checkpoint.shards()[info.shard()];
-        dict.set_item("shard", shard.location().to_string())?;
-        Ok(dict)
+        described(py, &opened.checkpoint, info)
     }
 
     /// Returns the `__metadata__` of the files. Where several have the same key, the first file's
@@ -81,22 +107,31 @@ impl Checkpoint {
     /// Args:
     ///     name: the name of the tensor.
     ///     slices: (start, count, step) of each dimension. None reads the whole tensor.
+    ///     at_once: whether this thread reads what is short and in a local file, which signals do not
+    ///         interrupt. Use it for loads to host memory only.
     ///
     /// Raises:
     ///     NotFoundError: if no tensor has this name.
     ///     InvalidInputError: if the slices exceed the shape.
-    #[pyo3(signature = (name, slices=None))]
+    #[pyo3(signature = (name, slices=None, *, at_once=false))]
     fn read(
         &self,
         py: Python<'_>,
         name: &str,
         slices: Option<Vec<(usize, usize, usize)>>,
+        at_once: bool,
     ) -> PyResult<Tensor> {
-        let opened = self.opened(py)?;
-        let (loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
-        let name = name.to_owned();
+        let (opened, info) = self.tensor(py, name)?;
         let pick = |(start, count, step)| Pick { start, count, step };
         let picks: Option<Vec<_>> = slices.map(|slices| slices.into_iter().map(pick).collect());
+        let shard = &opened.checkpoint.shards()[info.shard()];
+        let is_file = matches!(shard.location(), Location::File(_));
+        if at_once && is_file && info.len_bytes() <= SHORT_BYTES {
+            let read = || opened.loader.read_tensor(&opened.checkpoint, name, picks.as_deref());
+            return py.detach(read).map(Tensor::new).map_err(|error| raised(py, &error));
+        }
+        let (loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
+        let name = name.to_owned();
         let read = move || loader.read_tensor(&checkpoint, &name, picks.as_deref());
         wait_for(py, read).map(Tensor::new)
     }
@@ -125,6 +160,28 @@ impl Checkpoint {
             loader = with_limit(loader, limit, |error| raised(py, error))?;
         }
         wait_for(py, move || loader.stream_checkpoint(checkpoint)).map(Stream::new)
+    }
+
+    /// Keeps the local files open as long as this object lives, so that they can be renamed and
+    /// removed meanwhile.
+    ///
+    /// Raises:
+    ///     ChangedError: if a file is not the one that was opened.
+    fn keep_open(&self, py: Python<'_>) -> PyResult<()> {
+        let opened = self.opened(py)?;
+        let files = OpenFiles::of(&opened.checkpoint).map_err(|error| raised(py, &error))?;
+        *opened.kept_open.lock() = Some(files);
+        Ok(())
+    }
+
+    /// Maps the files, which have to be local.
+    ///
+    /// Raises:
+    ///     UnsupportedError: if a file is in a store or on a web server.
+    ///     ChangedError: if a file is not the one that was opened.
+    fn map(&self, py: Python<'_>) -> PyResult<Mapped> {
+        let mapped = MappedCheckpoint::new(Arc::clone(&self.opened(py)?.checkpoint));
+        mapped.map(Mapped::new).map_err(|error| raised(py, &error))
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {

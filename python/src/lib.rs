@@ -20,6 +20,7 @@ mod error;
 mod interpreter_exit;
 mod interrupts;
 mod loader;
+mod mapped;
 mod options;
 mod shared_load;
 mod stream;
@@ -38,6 +39,8 @@ mod _ringload {
     use crate::interpreter_exit::stop_loads;
     #[pymodule_export]
     use crate::loader::{Loader, environment_memory_limit};
+    #[pymodule_export]
+    use crate::mapped::Mapped;
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]

@@ -5,6 +5,7 @@
 //! Loader::load:        a stream, collected
 //! Loader::sum:         a load of pieces of files, of which only checksums are kept
 //! Loader::read_tensor: one tensor of an open checkpoint, or a part of it
+//! MappedCheckpoint:    tensors that are views of private mappings of local files
 //! Loader::read_into:   byte ranges of locations -> engines -> the caller's own memory
 //! ..._async:           the same, on a thread of its own
 //! ```
@@ -18,11 +19,13 @@ mod gds;
 mod listing;
 mod loaded;
 mod loader;
+mod mapped;
 mod memory_check;
 mod numa_affinity;
 mod option_table;
 mod part;
 mod pinned_pool;
+mod read_ahead;
 mod read_into;
 mod read_request;
 mod remote;
@@ -42,6 +45,7 @@ pub use download::{Download, Downloaded};
 pub use listing::Listed;
 pub use loaded::Loaded;
 pub use loader::Loader;
+pub use mapped::{MappedCheckpoint, OpenFiles};
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
 pub use read_request::ReadRequest;
 pub use stream::{Progress, TensorStream};

@@ -4,6 +4,7 @@
 //! is plain address space; [`super::slot`] controls who may write to which part of it.
 //! Sources: mmap(2), madvise(2), mbind(2).
 
+use super::lending::copy_lent;
 use crate::error::{Error, ErrorKind, Result, Size};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
@@ -73,20 +74,35 @@ impl Mapping {
 
     /// Maps `len` bytes of `file` from `offset`, a multiple of the page size, read-only.
     pub(crate) fn of_file_at(file: &File, offset: u64, len: usize) -> io::Result<Self> {
-        Self::of_file_by(MapFlags::MAP_PRIVATE, file, offset, len)
+        Self::of_file_by(ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, offset, len)
+    }
+
+    /// Maps the first `len` bytes of `file`, so that foreign code may write to the memory: the kernel
+    /// then copies the page for this process, and the file stays as it is.
+    pub(crate) fn private_of_file(file: &File, len: usize) -> io::Result<Self> {
+        let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // Memory for copies of pages is not reserved: few programs write to weights.
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        Self::of_file_by(writable, flags, file, 0, len)
     }
 
     /// The same, where the file system permits a shared mapping: not if reads pass by the page cache.
     pub(crate) fn of_cached_file_at(file: &File, offset: u64, len: usize) -> io::Result<Self> {
-        Self::of_file_by(MapFlags::MAP_SHARED, file, offset, len)
+        Self::of_file_by(ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, offset, len)
     }
 
-    fn of_file_by(flags: MapFlags, file: &File, offset: u64, len: usize) -> io::Result<Self> {
+    fn of_file_by(
+        protection: ProtFlags,
+        flags: MapFlags,
+        file: &File,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new read-only mapping at an address of the kernel's choice aliases nothing in
-        // this process. That other processes may change the file is stated where the mapped path
-        // is documented (`ReadPath::Mapped`).
-        let base = unsafe { mmap(None, bytes, ProtFlags::PROT_READ, flags, file, offset as i64) }?;
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing in this process.
+        // That other processes may change the file is stated where the mapped path is documented
+        // (`ReadPath::Mapped`).
+        let base = unsafe { mmap(None, bytes, protection, flags, file, offset as i64) }?;
         let mapping = Self { base, base_bytes: len, start: base.cast(), len };
         mapping.advise(0..len, MmapAdvise::MADV_HUGEPAGE).ok(); // best effort: file THP
         Ok(mapping)
@@ -201,8 +217,19 @@ impl Mapping {
     /// access to the lost part kills this process (SIGBUS). That is the known price of mmap, and why
     /// [`ReadPath::Auto`](crate::ReadPath::Auto) never maps.
     pub(crate) fn file_bytes(&self, range: Range<usize>) -> &[u8] {
-        // SAFETY: a file mapping is read-only in this process (no windows are made over it).
+        // SAFETY: no windows are made over a file mapping. Most are read-only; into a private one only
+        // consumers of writable exports write, and then nobody reads slices (`Tensor::export_writable`).
         unsafe { self.bytes(range) }
+    }
+
+    /// Copies the bytes from `start` on, which foreign code may be changing meanwhile.
+    ///
+    /// # Panics
+    /// When the mapping has fewer bytes.
+    pub(crate) fn copy_to(&self, start: usize, into: &mut [u8]) {
+        assert!(start <= self.len && into.len() <= self.len - start, "beyond the mapping's end");
+        // SAFETY: in bounds and alive as long as `self`; no Rust code writes to a file mapping.
+        unsafe { copy_lent(self.start.add(start), into) }
     }
 }
 

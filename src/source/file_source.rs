@@ -14,7 +14,7 @@
 //! length and times are compared, and again when an extent is complete (see `file/identity.rs`).
 
 use super::cancellation::Cancellation;
-use super::file::{DirectFile, FileIdentity, OpenFile, SAFETENSORS};
+use super::file::{DirectFile, FileIdentity, MappedFile, OpenFile, SAFETENSORS};
 use super::file_reader::FileReader;
 use super::residency::resident_bytes;
 use super::traits::{Access, Reader, Source};
@@ -25,6 +25,7 @@ use crate::options::PinBy;
 use crate::ring::{HUGE_PAGE_BYTES, Mapping, PAGE_BYTES};
 use crate::sync::Mutex;
 use crate::sys;
+use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -192,6 +193,14 @@ impl Source for FileSource {
         let open = self.opened()?;
         Mapping::of_file(&open.buffered, self.identity.len_bytes as usize)
             .map_err(|e| Error::from_io(format_args!("map {}", self.path.display()), e))
+    }
+
+    fn map_private(&self) -> Result<MappedFile> {
+        MappedFile::new(self.opened()?)
+    }
+
+    fn keep_open(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
+        Ok(Some(self.opened()?))
     }
 
     fn direct_file(&self) -> Result<DirectFile> {

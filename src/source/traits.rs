@@ -3,7 +3,7 @@
 use super::backend::Backend;
 use super::cancellation::Cancellation;
 use super::counters::LoadCounters;
-use super::file::DirectFile;
+use super::file::{DirectFile, MappedFile};
 use super::stop::Stop;
 use super::verify::ChecksumVerifier;
 use crate::error::{Error, ErrorKind, Result};
@@ -115,6 +115,25 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) for a source that cannot be mapped.
     fn map(&self) -> Result<Mapping>;
+
+    /// Keeps the source's file open and maps it, so that the caller may write to the memory but not to
+    /// the file.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) for a source that is no file or cannot be mapped.
+    fn map_private(&self) -> Result<MappedFile> {
+        let sentence = format!("{} is not a local file, and cannot be mapped", self.location());
+        Err(Error::new(ErrorKind::Unsupported, sentence))
+    }
+
+    /// Keeps the descriptor of a file open until the returned value is dropped, so that its name may
+    /// lead elsewhere meanwhile. `None` for a source that is no file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    fn keep_open(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
+        Ok(None)
+    }
 
     /// Opens the source anew as a file that a device reads by itself, with direct reads.
     ///

@@ -18,6 +18,8 @@ pub struct Storage {
 enum StorageKind {
     Slot(FullSlot),
     Mapped(Arc<Mapping>, Range<usize>),
+    /// The same, of a mapping that may be written to.
+    Private(Arc<Mapping>, Range<usize>),
     Gpu(Arc<dyn GpuMemory>),
     Own(Arc<Aligned>),
     Empty(Device),
@@ -53,6 +55,11 @@ impl Storage {
         Self { kind: StorageKind::Mapped(mapping, range) }
     }
 
+    /// A range of a file that is mapped so that the memory may be written to.
+    pub(crate) fn private(mapping: Arc<Mapping>, range: Range<usize>) -> Self {
+        Self { kind: StorageKind::Private(mapping, range) }
+    }
+
     /// GPU memory.
     pub(crate) fn gpu(memory: Arc<dyn GpuMemory>) -> Self {
         Self { kind: StorageKind::Gpu(memory) }
@@ -71,7 +78,10 @@ impl Storage {
     /// The device that has the memory.
     pub fn device(&self) -> Device {
         match &self.kind {
-            StorageKind::Slot(_) | StorageKind::Mapped(..) | StorageKind::Own(_) => Device::Host,
+            StorageKind::Slot(_)
+            | StorageKind::Mapped(..)
+            | StorageKind::Private(..)
+            | StorageKind::Own(_) => Device::Host,
             StorageKind::Gpu(memory) => memory.device(),
             StorageKind::Empty(device) => *device,
         }
@@ -81,7 +91,7 @@ impl Storage {
     pub fn len_bytes(&self) -> usize {
         match &self.kind {
             StorageKind::Slot(slot) => slot.len(),
-            StorageKind::Mapped(_, range) => range.len(),
+            StorageKind::Mapped(_, range) | StorageKind::Private(_, range) => range.len(),
             StorageKind::Gpu(memory) => memory.len_bytes(),
             StorageKind::Own(bytes) => bytes.len(),
             StorageKind::Empty(_) => 0,
@@ -95,7 +105,9 @@ impl Storage {
     pub(crate) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
         match &self.kind {
             StorageKind::Slot(slot) => Some(slot.bytes(range)),
-            StorageKind::Mapped(mapping, all) => Some(&mapping.file_bytes(all.clone())[range]),
+            StorageKind::Mapped(mapping, all) | StorageKind::Private(mapping, all) => {
+                Some(&mapping.file_bytes(all.clone())[range])
+            }
             StorageKind::Own(bytes) => Some(bytes.bytes(range)),
             StorageKind::Empty(_) => Some(&[][range]),
             StorageKind::Gpu(_) => None,
@@ -114,7 +126,9 @@ impl Storage {
     pub(crate) fn as_ptr(&self) -> *const u8 {
         match &self.kind {
             StorageKind::Slot(slot) => slot.as_ptr(),
-            StorageKind::Mapped(mapping, range) => mapping.file_bytes(range.clone()).as_ptr(),
+            StorageKind::Mapped(mapping, range) | StorageKind::Private(mapping, range) => {
+                mapping.file_bytes(range.clone()).as_ptr()
+            }
             StorageKind::Own(bytes) => bytes.as_ptr(),
             StorageKind::Gpu(_) | StorageKind::Empty(_) => std::ptr::null(),
         }
@@ -149,6 +163,7 @@ impl Storage {
         match &self.kind {
             StorageKind::Slot(slot) => slot.copy_to(start, into),
             StorageKind::Own(bytes) => bytes.copy_to(start, into),
+            StorageKind::Private(mapping, range) => mapping.copy_to(range.start + start, into),
             StorageKind::Mapped(mapping, range) => {
                 into.copy_from_slice(&mapping.file_bytes(range.clone())[start..][..into.len()]);
             }
@@ -167,6 +182,7 @@ impl fmt::Debug for Storage {
         let kind = match &self.kind {
             StorageKind::Slot(_) => "slot",
             StorageKind::Mapped(..) => "mapped file",
+            StorageKind::Private(..) => "privately mapped file",
             StorageKind::Gpu(_) => "gpu",
             StorageKind::Own(_) => "own memory",
             StorageKind::Empty(_) => "empty",

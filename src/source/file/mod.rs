@@ -2,9 +2,11 @@
 
 mod cold_reads;
 mod identity;
+mod mapped;
 mod open;
 
 pub(crate) use cold_reads::ColdReads;
 pub(super) use identity::FileIdentity;
+pub(crate) use mapped::MappedFile;
 pub use open::DirectFile;
 pub(super) use open::{OpenFile, SAFETENSORS};

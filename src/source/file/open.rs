@@ -39,6 +39,19 @@ impl OpenFile {
         Ok(Self { path, identity, buffered, direct, is_cold })
     }
 
+    /// The path that the file was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fails if the file was written to since it was opened.
+    ///
+    /// # Errors
+    /// [`Changed`](ErrorKind::Changed), naming what changed.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.identity.check(&self.buffered, &self.path)
+    }
+
     /// The descriptor for direct reads, opened at the first call.
     ///
     /// # Errors
