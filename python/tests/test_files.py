@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,14 @@ def test_safetensors_of_a_directory_are_listed(moto: Moto, tmp_path: Path) -> No
     assert list_safetensors(str(tmp_path / "lo[c]al")) == paths
     assert list_safetensors(tmp_path / "lo[c]al") == paths
     assert list_safetensors("no such directory") == []
+    for other in ["consolidated", "adapter_model", "optimizer", "tmp_7"]:
+        # vLLM loaded a Mistral model twice, by the names of both formats.
+        shutil.copy(paths[0], tmp_path / "lo[c]al" / f"{other}.safetensors")
+    assert list_safetensors(tmp_path / "lo[c]al") == paths
+    for path in paths:
+        os.unlink(path)
+    [only] = list_safetensors(tmp_path / "lo[c]al")
+    assert only.endswith("/consolidated.safetensors")
 
 
 def test_listed_files_are_streamed(moto: Moto) -> None:

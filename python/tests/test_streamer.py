@@ -54,6 +54,19 @@ def test_every_tensor_is_loaded_once_with_its_type_shape_and_bytes(
     assert all(tensor.is_contiguous() for _, tensor in got)
 
 
+def test_a_generator_is_an_error_after_its_with_block(
+    files: tuple[list[str], models.Model],
+) -> None:
+    """It ended without an error, as if it had yielded all tensors."""
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(files[0])
+        begun, unused = streamer.get_tensors(), streamer.get_tensors()
+        next(begun)
+    for generator in [begun, unused]:
+        with pytest.raises(ValueError, match="not active"):
+            list(generator)
+
+
 def test_one_file_and_paths_of_any_class(files: tuple[list[str], models.Model]) -> None:
     paths, model = files
     with SafetensorsStreamer() as streamer:

@@ -18,12 +18,23 @@ from .credentials import loader_options
 
 _SAFETENSORS = "*.safetensors"
 
+#: The beginnings of names of files that are not the model itself, by what they are, as the loads of
+#: directories know them: `src/checkpoint/resolve/selection.rs`.
+_PURPOSES: tuple[tuple[str, ...], ...] = (
+    ("consolidated",),
+    ("adapter",),
+    ("optimizer", "scheduler", "training", "random_states", "rng_state", "tmp_"),
+)
+
 #: One pattern or several.
 Patterns = Union[str, Sequence[str], None]
 
 
 def list_safetensors(path: str | os.PathLike[str], s3_credentials: Any | None = None) -> list[str]:
-    """Lists the safetensors files in a directory, without its subdirectories.
+    """Lists the safetensors files of a model in a directory, without its subdirectories.
+
+    Files that frameworks leave out are left out: those in the format of the authors
+    (`consolidated`), adapters, and the state of a training, where there are files of the model itself.
 
     Args:
         path: a local directory, or a directory in a store: `s3://`, `gs://`, `az://`, `hf://`.
@@ -37,9 +48,10 @@ def list_safetensors(path: str | os.PathLike[str], s3_credentials: Any | None = 
     """
     directory = os.fsdecode(path)
     if "://" not in directory:
-        return sorted(glob.glob(os.path.join(glob.escape(directory), _SAFETENSORS)))
+        found = sorted(glob.glob(os.path.join(glob.escape(directory), _SAFETENSORS)))
+        return _of_the_model(found)
     listed = _loader(directory, s3_credentials).list(_as_directory(directory))
-    return [file for file, _ in listed if fnmatch(file, _SAFETENSORS)]
+    return _of_the_model([file for file, _ in listed if fnmatch(file, _SAFETENSORS)])
 
 
 def pull_files(
@@ -89,6 +101,21 @@ def pull_files(
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb"):
                 pass
+
+
+def _of_the_model(files: list[str]) -> list[str]:
+    """Returns the files of the first purpose that any of `files` has, by the order of `_PURPOSES`."""
+    purposes = [_purpose(file) for file in files]
+    first = min(purposes, default=0)
+    return [file for file, purpose in zip(files, purposes) if purpose == first]
+
+
+def _purpose(file: str) -> int:
+    name = file.rpartition("/")[2]
+    for number, prefixes in enumerate(_PURPOSES, 1):
+        if name.startswith(prefixes):
+            return number
+    return 0
 
 
 def _loader(location: str, s3_credentials: Any | None) -> Loader:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("ringload")
 
+NOT_ACTIVE = "the streamer is not active; call it in its with block"
+
 
 class SafetensorsStreamer:
     """Streams the tensors of safetensors files to host memory or a GPU.
@@ -123,7 +125,7 @@ class SafetensorsStreamer:
         """
         with as_value_errors():
             if not self._is_entered:
-                raise InvalidInputError("the streamer is not active; call it in its with block")
+                raise InvalidInputError(NOT_ACTIVE)
             if self._tensors is not None and not self._tensors.is_finished:
                 raise InvalidInputError(
                     "cannot start a new stream before the previous one has finished; "
@@ -175,7 +177,7 @@ class SafetensorsStreamer:
         """
         with as_value_errors():
             if not self._is_entered:
-                raise InvalidInputError("the streamer is not active; call it in its with block")
+                raise InvalidInputError(NOT_ACTIVE)
         tensors, device = self._tensors, self._device
         if tensors is None or device is None or tensors.is_finished:
             return
@@ -187,6 +189,9 @@ class SafetensorsStreamer:
                         yield name, device.copy(tensor)
                 else:
                     yield from pairs
+                if not self._is_entered:
+                    # The session was over before the load was.
+                    raise InvalidInputError(NOT_ACTIVE)
                 self._log()
         finally:
             tensors.close()
