@@ -47,6 +47,12 @@ def resolve(index: Any, shape: list[int]) -> tuple[list[DimensionRange], list[in
     return ranges[::-1], selected[::-1]
 
 
+def dropped(index: Any, dimensions: int) -> set[int]:
+    """Returns the dimensions that a valid index selects one position of."""
+    indexers = _indexers(index, [1 << 62] * dimensions)
+    return {number for number, one in enumerate(indexers) if not isinstance(one, slice)}
+
+
 def _indexers(index: Any, shape: list[int]) -> list[Indexer]:
     if isinstance(index, list):
         if index:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from .. import _cache
-from .._errors import Error, UnsupportedError
+from .._errors import Error, IoError, UnsupportedError
 from .._frameworks import SUB_BYTE_BITS
 from .._load import paths
 from .._ringload import Loader
@@ -230,7 +230,7 @@ def _opened(
     if is_mapped and is_local and framework == "pytorch" and target.load == HOST.load:
         try:
             return MappedFile(checkpoint.map(), convert, framework, target)
-        except UnsupportedError:
+        except (IoError, UnsupportedError):
             pass  # a file system that does not map files
     if is_local:
         checkpoint.keep_open()

@@ -96,7 +96,12 @@ class ReadFile:
             native = checkpoint.read(name, ranges, at_once=self._is_host)
         except InvalidInputError as error:
             raise SafetensorError(f"Error during slicing: {error}") from error
-        part = self._convert(native).reshape(packed_shape(info["dtype"], shape))
+        part = self._convert(native)
+        if hasattr(part, "reshape"):
+            part = part.reshape(packed_shape(info["dtype"], shape))
+        elif len(shape) < len(ranges):
+            dropped = _index.dropped(index, len(ranges))
+            part = part[tuple(0 if one in dropped else slice(None) for one in range(len(ranges)))]
         move = self._target.move if self._is_host else self._target.load
         return part if move is None or self.framework == "numpy" else _moved(part, move)
 
