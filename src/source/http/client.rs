@@ -111,7 +111,13 @@ impl Client {
     /// The state that is kept for the server at `origin`.
     pub fn server(&self, origin: &ServerOrigin) -> Arc<ServerState> {
         let mut servers = self.servers.lock();
-        let made = || Arc::new(ServerState::new(self.options.connections));
+        let made = || {
+            let server = ServerState::new(self.options.connections);
+            if origin.is_encrypted() {
+                server.concurrency.encrypt();
+            }
+            Arc::new(server)
+        };
         Arc::clone(servers.entry(origin.clone()).or_insert_with(made))
     }
 

@@ -34,6 +34,11 @@ impl ServerOrigin {
         let host = uri.host().unwrap_or_default().to_ascii_lowercase();
         Self(format!("{scheme}://{host}:{port}"))
     }
+
+    /// Whether connections to it are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.0.starts_with("https:")
+    }
 }
 
 impl fmt::Display for ServerOrigin {

@@ -84,6 +84,11 @@ impl ConcurrencyLimit {
         })
     }
 
+    /// Makes this the limit of a server whose connections are encrypted.
+    pub fn encrypt(&self) {
+        self.state.lock().adaptive.encrypt();
+    }
+
     /// Waits until a request may be made, and for its permit. A request that is `repeated` goes before
     /// the others, as memory may be bound for what it reads.
     pub async fn acquire(self: &Arc<Self>, repeated: bool) -> Permit {

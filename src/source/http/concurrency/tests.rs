@@ -140,15 +140,21 @@ async fn ranges_are_as_long_as_latency_rate_memory_and_the_rest_of_the_load_say(
 #[tokio::test(start_paused = true)]
 async fn ranges_of_nearby_stores_are_short_enough_for_the_cache_of_the_processor() {
     const MIB: u64 = 1 << 20;
-    for (connections, latency, mib) in
-        [(4, MS / 10, 4), (16, MS / 10, 1), (64, MS / 10, 1), (16, 8 * MS, 2), (16, 60 * MS, 4)]
-    {
+    for (connections, latency, mib, encrypted_mib) in [
+        (4, MS / 10, 4, 8),
+        (16, MS / 10, 1, 4),
+        (64, MS / 10, 1, 1),
+        (16, 8 * MS, 2, 4),
+        (16, 60 * MS, 4, 4),
+    ] {
         let limit = ConcurrencyLimit::new(Some(connections));
         limit.answered(latency);
         window(&limit, 250e6);
         limit.answered(100 * MS); // by a client whose processor was busy
-        let (range, of) = (limit.range_bytes(128 * MIB, 4096 * MIB), (connections, latency));
-        assert_eq!(range, mib * MIB, "{of:?}");
+        let (range, of) = (|| limit.range_bytes(128 * MIB, 4096 * MIB), (connections, latency));
+        assert_eq!(range(), mib * MIB, "{of:?}");
+        limit.encrypt(); // requests cost more then
+        assert_eq!(range(), encrypted_mib * MIB, "{of:?}");
     }
 }
 
