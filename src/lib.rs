@@ -136,7 +136,7 @@ pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use load::{
     AsyncCall, AsyncTensorStream, Listed, Loaded, Loader, LoaderOption, OptionGroup, OptionKind,
-    OwnedReadRequest, Progress, ReadRequest, Summary, TensorStream,
+    OwnedReadRequest, PlannedTensor, Progress, ReadRequest, Summary, TensorStream,
 };
 #[cfg(feature = "http")]
 pub use load::{Download, Downloaded};

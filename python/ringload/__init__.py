@@ -42,6 +42,7 @@ from ._load import load, load_file, stream
 from ._open import SafeOpen, Slice, open
 from ._patch import patch, unpatch
 from ._ringload import Checkpoint, Loader, Stream, Tensor, __version__
+from ._slices import Share
 from .runai_model_streamer import (
     ObjectStorageModel,
     S3Credentials,
@@ -70,6 +71,7 @@ __all__ = [
     "S3Credentials",
     "SafeOpen",
     "SafetensorsStreamer",
+    "Share",
     "Slice",
     "Stream",
     "Tensor",

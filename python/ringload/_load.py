@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Union
 
-from . import _cache
+from . import _cache, _slices
 from ._frameworks import Converter, Device, converter, device_name
 from ._progress import Bar
 from ._ringload import Loader, Stream
@@ -76,7 +76,13 @@ def load(
         framework: "torch", "numpy" or "jax".
         device: the device that tensors are loaded to; see `load_file`.
         progress: whether to show a progress bar; see `load_file`.
-        **options: the options of `Loader`. `names` selects tensors by name, `tensors` by globs.
+        **options: the options of `Loader`. `names` selects tensors by name, `tensors` by globs, and
+            `filter`, a callable of name, type and shape, of those the ones that it returns true
+            for. `slices` says which part of tensors to load, by a dict of globs: a dimension that
+            is divided among the ranks, a `ringload.Share`, or an index as a slice or a tuple of
+            slices. The first glob that matches counts. `tp_plan` is the plan of tensor parallelism
+            of a model of transformers (`model.tp_plan`). `rank` and `world`, or `group`, a process
+            group of torch, say which rank loads its part.
 
     Returns:
         The tensors by name, in the order in which they completed. Shared tensors have all their
@@ -145,9 +151,13 @@ def start(
     keep_all: bool = False,
 ) -> Stream:
     """Starts a load with the cache directory of the process."""
-    options = _cache.with_cache(options)
-    loader = Loader(device=device_name(device), **options)
-    started = loader.stream(paths(locations), keep_all=keep_all)
+    parts, options = _slices.take(_cache.with_cache(options))
+    loader = Loader(device=device_name(device), slices=parts.rules, **options)
+    if parts.accepts is None:
+        started = loader.stream(paths(locations), keep_all=keep_all)
+    else:
+        opened = loader.open(paths(locations))
+        started = opened.stream(names=parts.names(opened), keep_all=keep_all)
     _cache.flush_at_exit(loader)
     return started
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, Union, cast
 
-from . import _cache
+from . import _cache, _slices
 from ._errors import InvalidInputError
 from ._frameworks import Device, converter, device_name, is_host, packed_shape
 from ._load import Locations, paths
-from ._ringload import Checkpoint, Loader
+from ._ringload import Checkpoint, Loader, Stream, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import EllipsisType
 
     Index = Union[int, slice, EllipsisType]
@@ -46,9 +47,11 @@ def open(
         Error: one of its subclasses; the message says what to do.
     """
     convert = converter(framework)
-    options = _cache.with_cache(options)
+    parts, options = _slices.take(_cache.with_cache(options))
+    if parts.accepts is not None:
+        raise InvalidInputError("filter is for load and stream; an open checkpoint reads by name")
     name = device_name(device)
-    loader = Loader(device=name, **options)
+    loader = Loader(device=name, slices=parts.rules, **options)
     opened = loader.open(paths(location))
     _cache.flush_at_exit(loader)
     return SafeOpen(opened, convert, None if is_host(name) else device)
@@ -71,6 +74,7 @@ class SafeOpen:
         self._checkpoint: Checkpoint | None = checkpoint
         self._convert = convert
         self._device = device
+        self._prefetch: _Prefetch | None = None
 
     def __enter__(self) -> SafeOpen:
         return self
@@ -81,6 +85,9 @@ class SafeOpen:
     def close(self) -> None:
         """Closes the files of the checkpoint. Tensors that were read stay valid."""
         self._checkpoint = None
+        if self._prefetch is not None:
+            self._prefetch.stream.close()
+            self._prefetch = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -117,8 +124,39 @@ class SafeOpen:
         """
         return Slice(self, name)
 
+    def prefetch(self, plan: Mapping[str, Index | tuple[Index, ...]]) -> None:
+        """Declares slices that `get_slice` will read, and starts to read them, in any order.
+
+        `get_slice(name)[index]` with a declared index waits for that slice only. A slice that was
+        declared is kept in host memory until it is read once; others are read as without this
+        call. A further call replaces what was declared before and not read.
+
+        Args:
+            plan: an index for each name, as `get_slice` takes it. Integers and empty slices are
+                not read ahead.
+
+        Raises:
+            NotFoundError: the checkpoint has no tensor of one of the names.
+            IndexError: an index is out of range.
+            InvalidInputError: an index is of another kind.
+        """
+        checkpoint = self.checkpoint
+        rules, declared = [], {}
+        for name, index in plan.items():
+            shape = checkpoint.info(name)["shape"]
+            ranges, _ = resolve(index, shape)
+            if ranges and all(count > 0 for _, count, _ in ranges):
+                stops = [(start, start + (n - 1) * step + 1, step) for start, n, step in ranges]
+                rules.append((escaped(name), stops))
+                declared[name] = ranges
+        if self._prefetch is not None:
+            self._prefetch.stream.close()
+        stream = checkpoint.stream(names=list(declared), memory_limit="none", slices=rules)
+        self._prefetch = _Prefetch(stream, declared)
+
     def _read(self, name: str, ranges: list[DimensionRange], shape: list[int]) -> Any:
-        native = self.checkpoint.read(name, ranges)
+        ahead = None if self._prefetch is None else self._prefetch.take(name, ranges)
+        native = self.checkpoint.read(name, ranges) if ahead is None else ahead
         part = self._convert(native).reshape(packed_shape(native.dtype, shape))
         if self._device is None:
             return part
@@ -131,6 +169,30 @@ class SafeOpen:
 
     def __contains__(self, name: object) -> bool:
         return name in self.keys()
+
+
+class _Prefetch:
+    """Slices that are being read ahead."""
+
+    def __init__(self, stream: Stream, declared: dict[str, list[DimensionRange]]) -> None:
+        self.stream = stream
+        self._declared = declared
+        self._arrived: dict[str, Tensor] = {}
+
+    def take(self, name: str, ranges: list[DimensionRange]) -> Tensor | None:
+        """Returns the slice `ranges` of a tensor, if it was declared and not taken before."""
+        if self._declared.get(name) != ranges:
+            return None
+        del self._declared[name]
+        while name not in self._arrived:
+            tensor = next(self.stream)
+            self._arrived[tensor.name] = tensor
+        return self._arrived.pop(name)
+
+
+def escaped(name: str) -> str:
+    """Returns a glob that matches `name` alone."""
+    return "".join("\\" + one if one in "*?[]{}\\" else one for one in name)
 
 
 class Slice:

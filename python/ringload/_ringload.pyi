@@ -108,7 +108,10 @@ class Checkpoint:
         *,
         names: Sequence[str] | None = None,
         memory_limit: int | str | None = None,
+        slices: Sequence[tuple[Any, ...]] | None = None,
+        keep_all: bool = False,
     ) -> Stream: ...
+    def planned(self) -> list[tuple[str, list[int], int, int]]: ...
     def __len__(self) -> int: ...
 
 @final
@@ -141,6 +144,7 @@ class Loader:
         allocation: str | None = None,
         tensors: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
+        slices: Sequence[tuple[Any, ...]] | None = None,
         variant: str | None = None,
         all_files: bool = False,
         strict: bool = False,

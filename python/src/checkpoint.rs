@@ -4,6 +4,7 @@ use crate::error::raised;
 use crate::interrupts::wait_for;
 use crate::mapped::Mapped;
 use crate::options::with_limit;
+use crate::slices::Rules;
 use crate::stream::Stream;
 use crate::tensor::Tensor;
 use pyo3::prelude::*;
@@ -141,15 +142,20 @@ impl Checkpoint {
     /// Args:
     ///     names: the tensors to load, instead of the loader's selection.
     ///     memory_limit: the memory limit, instead of the loader's.
+    ///     slices: the rules of slices, instead of the loader's.
+    ///     keep_all: whether the caller keeps all tensors. If they exceed the memory limit, this
+    ///         call raises the error, and not the stream.
     ///
     /// Raises:
     ///     Error: if the load cannot be started.
-    #[pyo3(signature = (*, names=None, memory_limit=None))]
+    #[pyo3(signature = (*, names=None, memory_limit=None, slices=None, keep_all=false))]
     fn stream(
         &self,
         py: Python<'_>,
         names: Option<Vec<String>>,
         memory_limit: Option<&Bound<'_, PyAny>>,
+        slices: Option<&Bound<'_, PyAny>>,
+        keep_all: bool,
     ) -> PyResult<Stream> {
         let opened = self.opened(py)?;
         let (mut loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
@@ -159,7 +165,34 @@ impl Checkpoint {
         if let Some(limit) = memory_limit {
             loader = with_limit(loader, limit, |error| raised(py, error))?;
         }
-        wait_for(py, move || loader.stream_checkpoint(checkpoint)).map(Stream::new)
+        if let Some(rules) = slices {
+            let slices = Rules::of(rules)?.slices();
+            loader = loader.slices(slices.map_err(|error| raised(py, &error))?);
+        }
+        let start = move || {
+            let stream = loader.stream_checkpoint(checkpoint)?;
+            if keep_all {
+                stream.check_holds_all()?;
+            }
+            Ok(stream)
+        };
+        wait_for(py, start).map(Stream::new)
+    }
+
+    /// Returns the name and the shape of the part of each tensor that a load with the options of the
+    /// loader would read, and how many bytes the part has and how many are read for it.
+    ///
+    /// Raises:
+    ///     Error: if such a load could not be started.
+    fn planned(&self, py: Python<'_>) -> PyResult<Vec<(String, Vec<usize>, u64, u64)>> {
+        let opened = self.opened(py)?;
+        let planned = opened.loader.planned(&opened.checkpoint);
+        let planned = planned.map_err(|error| raised(py, &error))?;
+        let name = |index: usize| opened.checkpoint.tensors()[index].name().to_owned();
+        let part = |part: ringload::PlannedTensor| {
+            (name(part.index), part.shape, part.bytes, part.read_bytes)
+        };
+        Ok(planned.into_iter().map(part).collect())
     }
 
     /// Keeps the local files open as long as this object lives, so that they can be renamed and

@@ -23,6 +23,7 @@ mod loader;
 mod mapped;
 mod options;
 mod shared_load;
+mod slices;
 mod stream;
 mod tensor;
 

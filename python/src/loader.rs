@@ -26,7 +26,8 @@ use std::time::Duration;
 /// the variables that only Run:ai's own programs read. dtype: the type that floats are cast to:
 /// "f32", "f16" or "bf16", or the type of torch or numpy, such as `torch.bfloat16`. allocation: whether GPU memory is allocated for each "shard" (the
 /// default) or each "tensor". tensors: load only tensors whose name matches one of these globs.
-/// names: load only the tensors of these names. A name that no tensor has is an error. variant:
+/// names: load only the tensors of these names. A name that no tensor has is an error. slices: rules of
+/// the parts of tensors to load, as `ringload.load` makes them. variant:
 /// read the files of this variant in a directory, such as "fp16". all_files: read every
 /// *.safetensors file of a directory, without its index. strict: refuse an index that names a
 /// tensor which is not in the shard that it says. order: "completion" (the default) or "file". read_path: "auto", "direct", "buffered", "mapped" or
@@ -71,7 +72,7 @@ impl Loader {
 impl Loader {
     #[new]
     #[pyo3(signature = (**options), text_signature = "(*, device=None, memory_limit=None, keep=False, \
-        runai_env=False, dtype=None, allocation=None, tensors=None, names=None, variant=None, \
+        runai_env=False, dtype=None, allocation=None, tensors=None, names=None, slices=None, variant=None, \
         all_files=False, strict=False, order=None, read_path=None, read_size=None, engines=None, \
         hold_timeout_seconds=None, verify=False, manifest=None, check_finite=False, region=None, \
         endpoint=None, headers=None, connections=None, pin=None, unpinned=None, s3_credentials=None, cache_dir=None, \

@@ -4,6 +4,7 @@
 //! flag. [`ARGUMENTS`] has the kinds of all arguments: a value of another type is a `TypeError`, and
 //! one that the library refuses is its error. Both begin with the name of the argument.
 
+use crate::slices::Rules;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyType};
@@ -74,6 +75,7 @@ type Values = (&'static str, Vec<OsString>);
 pub(crate) struct Options {
     keep: bool,
     runai_env: bool,
+    slices: Rules,
     /// With the name of the argument.
     values: Vec<(&'static str, Values)>,
 }
@@ -95,6 +97,7 @@ impl Options {
                     let values = kind.values(known, &given)?;
                     options.values.extend(values.into_iter().map(|values| (known, values)));
                 }
+                ("slices", None) => options.slices = Rules::of(&given)?,
                 ("keep", None) => options.keep = flag("keep", &given)?,
                 ("runai_env", None) => options.runai_env = flag("runai_env", &given)?,
                 _ => {
@@ -115,6 +118,10 @@ impl Options {
     pub(crate) fn loader(&self) -> Result<Loader> {
         let loader = Loader::from_env().consumer_holds_one(true).caller_may_retain_all(self.keep);
         let loader = if self.runai_env { loader.runai_env()? } else { loader };
+        let loader = match self.slices.is_empty() {
+            true => loader,
+            false => loader.slices(self.slices.slices()?),
+        };
         let mut values = self.values.iter();
         values.try_fold(loader, |loader, (argument, (option, values))| {
             loader.set_all(option, values).map_err(|error| named(argument, &error))

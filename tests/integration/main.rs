@@ -11,6 +11,7 @@ mod common;
 #[allow(unsafe_code)]
 #[path = "../support/no_uring.rs"]
 mod no_uring;
+mod slices;
 mod source_tree;
 
 mod cache;

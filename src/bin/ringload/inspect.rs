@@ -3,13 +3,14 @@
 use crate::failure::Outcome;
 use crate::format::{self, Align};
 use crate::locations::CheckpointArgs;
-use crate::options::{StorageOptions, flush};
+use crate::options::{ListingOptions, flush};
 use crate::output;
 use ringload::internals::Escaped;
-use ringload::{Checkpoint, Dtype, LocationText, Shard, TensorInfo};
+use ringload::{Checkpoint, Dtype, LocationText, PlannedTensor, Shard, TensorInfo};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 /// The values of metadata are listed up to this length: some hold whole configurations.
 const METADATA_CHARACTERS_MAX: usize = 500;
@@ -18,7 +19,7 @@ const METADATA_CHARACTERS_MAX: usize = 500;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    checkpoint: CheckpointArgs<StorageOptions>,
+    checkpoint: CheckpointArgs<ListingOptions>,
 }
 
 /// Runs the subcommand.
@@ -28,19 +29,26 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let Args { checkpoint: CheckpointArgs { locations, options, json } } = args;
     let loader = options.loader()?;
-    let checkpoint = loader.open(locations.parse()?)?;
+    let checkpoint = Arc::new(loader.open(locations.parse()?)?);
+    let planned = options.has("slice").then(|| loader.planned(&checkpoint)).transpose()?;
+    let planned = planned.unwrap_or_default();
     flush(&loader);
     if json {
-        output::print_json(&Listing::of(&checkpoint))
+        output::print_json(&Listing::of(&checkpoint, &planned))
     } else {
-        output::print(|out| print_listing(out, &checkpoint))
+        output::print(|out| print_listing(out, &checkpoint, &planned))
     }
 }
 
-fn print_listing(out: &mut dyn Write, checkpoint: &Checkpoint) -> io::Result<()> {
+fn print_listing(
+    out: &mut dyn Write,
+    checkpoint: &Checkpoint,
+    planned: &[PlannedTensor],
+) -> io::Result<()> {
     use Align::{Left, Right};
     let header = ["NAME", "DTYPE", "SHAPE", "SIZE", "SHARD"].map(String::from);
-    let tensors = checkpoint.tensors().iter().map(tensor_row);
+    let tensors = checkpoint.tensors().iter().enumerate();
+    let tensors = tensors.map(|(number, tensor)| tensor_row(tensor, planned.get(number)));
     let rows: Vec<_> = std::iter::once(header).chain(tensors).collect();
     format::table(out, [Left, Left, Left, Right, Right], &rows)?;
 
@@ -49,6 +57,12 @@ fn print_listing(out: &mut dyn Write, checkpoint: &Checkpoint) -> io::Result<()>
     format::table(out, [Left, Right, Left, Right], &shards.collect::<Vec<_>>())?;
 
     writeln!(out, "\n{}", totals(checkpoint))?;
+    if !planned.is_empty() {
+        let bytes = planned.iter().map(|part| part.bytes).sum();
+        let read_bytes = planned.iter().map(|part| part.read_bytes).sum();
+        let (loaded, read) = (format::size(bytes), format::size(read_bytes));
+        writeln!(out, "slices    {loaded} loaded, {read} read")?;
+    }
     for name in checkpoint.missing() {
         writeln!(out, "missing   {}", name.escape_debug())?;
     }
@@ -72,12 +86,20 @@ fn shortened(value: &str) -> String {
     }
 }
 
-fn tensor_row(tensor: &TensorInfo) -> [String; 5] {
+/// The row of a tensor, with the part that a load would read.
+fn tensor_row(tensor: &TensorInfo, planned: Option<&PlannedTensor>) -> [String; 5] {
+    let (full, bytes) = (format::shape(tensor.shape()), tensor.len_bytes());
+    let (shape, bytes) = match planned {
+        Some(part) if part.shape != tensor.shape() => {
+            (format!("{} of {full}", format::shape(&part.shape)), part.bytes)
+        }
+        _ => (full, bytes),
+    };
     [
         format::name(tensor.name()),
         tensor.dtype().to_string(),
-        format::shape(tensor.shape()),
-        format::size(tensor.len_bytes()),
+        shape,
+        format::size(bytes),
         tensor.shard().to_string(),
     ]
 }
@@ -134,15 +156,27 @@ struct TensorEntry<'a> {
     shard: usize,
     /// The offset of the tensor in the file of its shard, in bytes.
     offset: u64,
+    /// What a load with the slices would read of the tensor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slice: Option<SliceEntry<'a>>,
+}
+
+#[derive(Serialize)]
+struct SliceEntry<'a> {
+    shape: &'a [usize],
+    bytes: u64,
+    /// With the gaps that are read along.
+    read_bytes: u64,
 }
 
 impl<'a> Listing<'a> {
-    fn of(checkpoint: &'a Checkpoint) -> Self {
+    fn of(checkpoint: &'a Checkpoint, planned: &'a [PlannedTensor]) -> Self {
+        let tensors = checkpoint.tensors().iter().enumerate();
         Listing {
             bytes: checkpoint.data_bytes(),
             shards: checkpoint.shards().iter().map(ShardEntry::of).collect(),
             metadata: checkpoint.metadata(),
-            tensors: checkpoint.tensors().iter().map(TensorEntry::of).collect(),
+            tensors: tensors.map(|(i, tensor)| TensorEntry::of(tensor, planned.get(i))).collect(),
             missing: checkpoint.missing(),
             left_out: checkpoint.left_out().iter().map(LocationText::from).collect(),
         }
@@ -162,8 +196,14 @@ impl<'a> ShardEntry<'a> {
 }
 
 impl<'a> TensorEntry<'a> {
-    fn of(tensor: &'a TensorInfo) -> Self {
+    fn of(tensor: &'a TensorInfo, planned: Option<&'a PlannedTensor>) -> Self {
+        let slice = |part: &'a PlannedTensor| SliceEntry {
+            shape: &part.shape,
+            bytes: part.bytes,
+            read_bytes: part.read_bytes,
+        };
         TensorEntry {
+            slice: planned.map(slice),
             name: tensor.name(),
             dtype: tensor.dtype(),
             shape: tensor.shape(),

@@ -40,6 +40,9 @@ pub type ReadOptions = LoaderOptions<ForReads>;
 /// that load no tensors.
 pub type StorageOptions = LoaderOptions<ForStorage>;
 
+/// As [`StorageOptions`], with the flags that say which parts of tensors a load would read.
+pub type ListingOptions = LoaderOptions<ForListing>;
+
 /// The kind of command that flags are for.
 pub trait Purpose {
     /// Whether commands of this kind have a flag for an option of the group of loads.
@@ -55,6 +58,16 @@ pub struct ForReads;
 /// Commands that load no tensors.
 #[derive(Debug, Default)]
 pub struct ForStorage;
+
+/// Commands that load no tensors and list what a load would read.
+#[derive(Debug, Default)]
+pub struct ForListing;
+
+impl Purpose for ForListing {
+    fn takes(load_option: &LoaderOption) -> bool {
+        load_option.name == "slice"
+    }
+}
 
 impl Purpose for ForLoads {
     fn takes(_: &LoaderOption) -> bool {
@@ -89,6 +102,11 @@ impl<P: Purpose> LoaderOptions<P> {
     pub fn loader(&self) -> ringload::Result<Loader> {
         let mut values = self.values.iter();
         values.try_fold(Loader::from_env(), |loader, (name, values)| loader.set_all(name, values))
+    }
+
+    /// Whether the flag `name` was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.iter().any(|(option, _)| *option == name)
     }
 
     /// The path that the flag `name` was given.

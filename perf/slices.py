@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Measures what slices promise: N processes load one file, each only its share, by a plan.
+
+    perf/slices.py RINGLOAD FILE [--world 4] [--http]
+
+RINGLOAD is the command (`target/release/ringload`). FILE is made with the shapes of a Llama layer by
+layer, if it does not exist (`--size`). The figures, each the median of `--turns` turns that alternate:
+
+    plain      one load of the whole file: seconds, and bytes read from the disk (or sent by the server)
+    rows       N loads at the same time, of dimension 0 of every matrix: the same, and the peak memory
+               of the largest process beyond its share
+    plan       N loads by the styles of a Llama's tp_plan (rows, and columns of o_proj and down_proj)
+    per byte   one stream of dimension 0 of half the file against one of the whole file
+
+Before each turn the file is dropped from the page cache. Bytes are the blocks that the processes read (getrusage), or
+with `--http` from a server of this script that counts what it sends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+HIDDEN, INNER, KEYS = 4096, 14336, 1024
+LAYER = {
+    "self_attn.q_proj": (HIDDEN, HIDDEN),
+    "self_attn.k_proj": (KEYS, HIDDEN),
+    "self_attn.v_proj": (KEYS, HIDDEN),
+    "self_attn.o_proj": (HIDDEN, HIDDEN),
+    "mlp.gate_proj": (INNER, HIDDEN),
+    "mlp.up_proj": (INNER, HIDDEN),
+    "mlp.down_proj": (HIDDEN, INNER),
+    "input_layernorm": (HIDDEN,),
+}
+ROWS = ["*_proj.weight=0:{rank}/{world}"]
+PLAN = ["*.o_proj.weight=1:{rank}/{world}", "*.down_proj.weight=1:{rank}/{world}", *ROWS]
+
+
+def make(path: Path, size: int) -> None:
+    """Writes a file of about `size` bytes."""
+    header, end, layer = {}, 0, 0
+    while end < size:
+        for name, shape in LAYER.items():
+            begin, end = end, end + 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+            entry = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+            header[f"model.layers.{layer}.{name}.weight"] = entry
+        layer += 1
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 4096 - 8)
+    noise = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for at in range(0, end, len(noise)):
+            file.write(noise[: end - at])
+        os.fsync(file.fileno())
+
+
+def evict(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class Counting(BaseHTTPRequestHandler):
+    """Serves one file in ranges and counts the bytes of bodies."""
+
+    protocol_version = "HTTP/1.1"
+    path_of_file = Path()
+    sent = 0
+    lock = threading.Lock()
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        size = self.path_of_file.stat().st_size
+        start, end = 0, size
+        wanted = self.headers.get("Range")
+        if wanted:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(size, int(last) + 1 if last else size)
+        self.send_response(206 if wanted else 200)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(end - start))
+        self.end_headers()
+        if not body:
+            return
+        self.wfile.flush()
+        with self.path_of_file.open("rb") as file:
+            while start < end:
+                done = os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)
+                start += done
+                with Counting.lock:
+                    Counting.sent += done
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def run(command: str, location: str, slices: list[list[str]], flags: list[str]) -> dict[str, float]:
+    """Runs a load for each list of slices at the same time."""
+    began, sent = time.monotonic(), Counting.sent
+    processes = []
+    for rules in slices:
+        arguments = [command, "load", location, "--json", *flags]
+        for rule in rules:
+            arguments += ["--slice", rule]
+        processes.append(subprocess.Popen(arguments, stdout=subprocess.PIPE))
+    answers = []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock
+    for process in processes:
+        answers.append(json.loads(process.communicate()[0]))
+        if process.returncode:
+            sys.exit(f"a load failed with {process.returncode}")
+    seconds = time.monotonic() - began
+    read = 512.0 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock - before)
+    if Counting.sent > sent:
+        read = Counting.sent - sent
+    peak = max(answer["peak_rss_bytes"] - answer["bytes"] for answer in answers)
+    loaded = sum(answer["bytes"] for answer in answers)
+    return {"seconds": seconds, "read": read, "loaded": loaded, "beyond_share": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--world", type=int, default=4)
+    parser.add_argument("--size", type=int, default=4_000_000_000)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--http", action="store_true")
+    given = parser.parse_args()
+    if not given.file.exists():
+        make(given.file, given.size)
+    size, location = given.file.stat().st_size, str(given.file)
+    if given.http:
+        Counting.path_of_file = given.file
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        location = f"http://127.0.0.1:{server.server_port}/{given.file.name}"
+
+    def ranks(rules: list[str]) -> list[list[str]]:
+        return [
+            [rule.format(rank=rank, world=given.world) for rule in rules]
+            for rank in range(given.world)
+        ]
+
+    half = [[rule.format(rank=0, world=2) for rule in ROWS]]
+    stream = ["--drop", "--memory-limit", "1GiB"]
+    rows = {
+        "plain": ([[]], []),
+        "rows": (ranks(ROWS), []),
+        "plan": (ranks(PLAN), []),
+        "stream": ([[]], stream),
+        "stream of rows": (half, stream),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    for _ in range(given.turns):
+        for name, (slices, flags) in rows.items():
+            if not given.http:
+                evict(given.file)
+            found[name].append(run(given.command, location, slices, flags))
+
+    def median(name: str, key: str) -> float:
+        return statistics.median(turn[key] for turn in found[name])
+
+    for name in rows:
+        print(
+            f"{name:15} {median(name, 'seconds'):6.2f} s, read {median(name, 'read') / size:5.3f} x "
+            f"the file, loaded {median(name, 'loaded') / size:5.3f} x, "
+            f"{median(name, 'beyond_share') / 2**20:6.1f} MiB beyond the share"
+        )
+    print(f"rows / plain: {median('rows', 'seconds') / median('plain', 'seconds'):.2f} of the time")
+    print(f"plan / plain: {median('plan', 'seconds') / median('plain', 'seconds'):.2f} of the time")
+
+    def per_byte(name: str) -> float:
+        return median(name, "seconds") / median(name, "loaded")
+
+    print(f"stream of rows / stream: {per_byte('stream of rows') / per_byte('stream'):.2f} per byte")
+
+
+if __name__ == "__main__":
+    main()
