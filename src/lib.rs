@@ -75,7 +75,13 @@
 
 // What only a feature uses is unused in a build without it.
 #![cfg_attr(
-    not(all(feature = "s3", feature = "gcs", feature = "azure", feature = "hub")),
+    not(all(
+        feature = "s3",
+        feature = "gcs",
+        feature = "azure",
+        feature = "hub",
+        feature = "cuda"
+    )),
     allow(dead_code, unused_imports, unused_variables)
 )]
 

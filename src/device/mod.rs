@@ -4,8 +4,11 @@
 //! a `DeviceTransfer`, which accepts full slots from the engines and copies them on its own threads,
 //! so that no engine ever waits for the GPU. It passes loaded tensors to a `CompletionSink`.
 
+#[cfg_attr(not(feature = "cuda"), path = "cuda_left_out.rs")]
 pub(crate) mod cuda;
+mod gpu_info;
 mod transfer;
 
-pub use cuda::{GpuInfo, gpus};
+pub use cuda::gpus;
+pub use gpu_info::GpuInfo;
 pub(crate) use transfer::{CompletionSink, DeviceTransfer};

@@ -8,8 +8,8 @@ use super::loader::Loader;
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::options::{
-    CONNECTIONS_MAX_SET, CacheOptions, Device, ENGINE_VARIABLES, ENGINES_MAX,
-    MEMORY_LIMIT_VARIABLES, PartialS3Keys, RemoteOptions, compile, count_of, invalid, parse_bytes,
+    CONNECTIONS_MAX_SET, CacheOptions, Device, ENGINE_VARIABLES, ENGINES_MAX, Glob,
+    MEMORY_LIMIT_VARIABLES, PartialS3Keys, RemoteOptions, count_of, invalid, parse_bytes,
     parse_dtype, parse_flag, parse_number,
 };
 use crate::plan::Slices;
@@ -300,7 +300,7 @@ fn set_slices(loader: Loader, rules: &[&str]) -> Result<Loader> {
 
 /// Checks the patterns, which are otherwise compiled when a load starts.
 fn set_tensors(loader: Loader, globs: &[&str]) -> Result<Loader> {
-    globs.iter().try_for_each(|glob| compile(glob).map(drop))?;
+    globs.iter().try_for_each(|glob| Glob::new(glob).map(drop))?;
     Ok(loader.tensors(globs.iter().copied()))
 }
 

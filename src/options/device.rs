@@ -1,8 +1,8 @@
 //! Devices, and the map from tensor names to devices.
 
+use super::glob::Glob;
 use super::parse::{invalid, one_of};
-use crate::error::{Error, ErrorKind, Result};
-use globset::{Glob, GlobMatcher};
+use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
@@ -112,7 +112,7 @@ impl FromStr for Allocation {
 /// ```
 #[derive(Clone, Default)]
 pub struct DeviceMap {
-    rules: Vec<(GlobMatcher, Device)>,
+    rules: Vec<(Glob, Device)>,
     rest: Device,
 }
 
@@ -122,7 +122,7 @@ impl DeviceMap {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if `glob` is not a valid glob.
     pub fn with(mut self, glob: &str, device: Device) -> Result<Self> {
-        self.rules.push((compile(glob)?.compile_matcher(), device));
+        self.rules.push((Glob::new(glob)?, device));
         Ok(self)
     }
 
@@ -169,7 +169,7 @@ impl From<Device> for DeviceMap {
 impl fmt::Display for DeviceMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (glob, device) in &self.rules {
-            write!(f, "{}={device}, ", glob.glob())?;
+            write!(f, "{glob}={device}, ")?;
         }
         write!(f, "{}", self.rest)
     }
@@ -179,17 +179,6 @@ impl fmt::Debug for DeviceMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DeviceMap({self})")
     }
-}
-
-/// Compiles a glob of tensor names.
-///
-/// # Errors
-/// [`ErrorKind::InvalidInput`], with the glob.
-pub(crate) fn compile(glob: &str) -> Result<Glob> {
-    Glob::new(glob).map_err(|error| {
-        Error::new(ErrorKind::InvalidInput, format!("{glob:?} is not a valid glob"))
-            .with_source(error)
-    })
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ mod checkpoint_files;
 mod device;
 mod dtype;
 mod environment;
+mod glob;
 mod memory_limit;
 pub(crate) mod parse;
 mod reading;
@@ -58,7 +59,6 @@ mod runai;
 pub(crate) use cache::{CacheAccess, CacheOptions, CacheSettings};
 pub use cache::{CacheSize, CacheValidate};
 pub(crate) use checkpoint_files::CheckpointOptions;
-pub(crate) use device::compile;
 pub use device::{Allocation, Device, DeviceMap};
 pub(crate) use dtype::check_dtype;
 pub use dtype::parse_dtype;
@@ -67,6 +67,7 @@ pub(crate) use environment::{
     CONNECTIONS_MAX_SET, ENGINE_VARIABLES, ENGINES_MAX, MEMORY_LIMIT_VARIABLES, cores,
     engines_from, environment, memory_limit_from,
 };
+pub(crate) use glob::Glob;
 pub use memory_limit::MemoryLimit;
 pub(crate) use parse::{at_most, count_of, invalid, parse_bytes, parse_flag, parse_number};
 pub use reading::{Order, ReadPath};

@@ -3,8 +3,7 @@
 use super::slices::{Slices, TensorPredicate};
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::compile;
-use globset::{GlobSet, GlobSetBuilder};
+use crate::options::Glob;
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,8 +76,11 @@ impl Selection {
 
 /// The tensors whose names match one of `globs`.
 fn matching(checkpoint: &Checkpoint, globs: &[String], count: u32) -> Result<Vec<u32>> {
-    let set = compile_all(globs)?;
-    let matches = |&i: &u32| set.is_match(checkpoint.tensors()[i as usize].name());
+    let compiled = globs.iter().map(|glob| Glob::new(glob)).collect::<Result<Vec<_>>>()?;
+    let matches = |&i: &u32| {
+        let name = checkpoint.tensors()[i as usize].name();
+        compiled.iter().any(|glob| glob.is_match(name))
+    };
     let selected: Vec<u32> = (0..count).filter(matches).collect();
     if selected.is_empty() {
         let quoted = globs.iter().map(|glob| if glob.is_empty() { "''" } else { glob.as_str() });
@@ -96,16 +98,5 @@ pub(crate) fn position(checkpoint: &Checkpoint, name: &str) -> Result<usize> {
             "the checkpoint has no tensor called {name:?}; `ringload inspect` lists the names"
         );
         Error::new(ErrorKind::NotFound, sentence)
-    })
-}
-
-fn compile_all(globs: &[String]) -> Result<GlobSet> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(compile(glob)?);
-    }
-    set.build().map_err(|error| {
-        Error::new(ErrorKind::InvalidInput, format!("{} are no valid globs", globs.join(" ")))
-            .with_source(error)
     })
 }

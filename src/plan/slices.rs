@@ -10,8 +10,7 @@ use super::slice::Slice;
 use super::tp_plan::TpPlan;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::compile;
-use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
+use crate::options::Glob;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -55,7 +54,7 @@ struct SliceRule {
 #[derive(Clone)]
 enum SliceMatcher {
     Name(String),
-    Glob(GlobMatcher),
+    Glob(Glob),
     Predicate(String, TensorPredicate),
     /// Finds the slices of tensors by itself.
     Plan(TpPlan),
@@ -69,7 +68,7 @@ impl Slices {
     /// [`ErrorKind::InvalidInput`] if `glob` is not a valid glob, or no tensor can have the slice.
     pub fn with(self, glob: &str, slice: Slice) -> Result<Self> {
         let matcher = if glob.contains(GLOB_CHARACTERS) {
-            SliceMatcher::Glob(compile(glob)?.compile_matcher())
+            SliceMatcher::Glob(Glob::new(glob)?)
         } else {
             SliceMatcher::Name(glob.to_owned())
         };
@@ -170,7 +169,7 @@ impl Slices {
         if self.is_empty() {
             return Ok(Vec::new());
         }
-        let index = RuleIndex::new(&self.rules)?;
+        let index = RuleIndex::new(&self.rules);
         let mut is_used = vec![false; self.rules.len()];
         let mut selected = tensors.iter().peekable();
         let mut parts = Vec::with_capacity(tensors.len());
@@ -249,7 +248,7 @@ impl fmt::Display for SliceRule {
             SliceMatcher::Name(text) | SliceMatcher::Predicate(text, _) => {
                 write!(f, "{text}={}", self.slice)
             }
-            SliceMatcher::Glob(glob) => write!(f, "{}={}", glob.glob(), self.slice),
+            SliceMatcher::Glob(glob) => write!(f, "{glob}={}", self.slice),
             SliceMatcher::Plan(plan) => plan.fmt(f),
         }
     }
@@ -258,31 +257,23 @@ impl fmt::Display for SliceRule {
 /// Finds the rules of a tensor without trying each.
 struct RuleIndex<'a> {
     by_name: HashMap<&'a str, Vec<usize>>,
-    globs: GlobSet,
-    /// The rule of each glob.
-    glob_rules: Vec<usize>,
     /// The rules that are tried one by one.
     others: Vec<usize>,
 }
 
 impl<'a> RuleIndex<'a> {
-    fn new(rules: &'a [SliceRule]) -> Result<Self> {
+    fn new(rules: &'a [SliceRule]) -> Self {
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-        let (mut set, mut glob_rules, mut others) = (GlobSetBuilder::new(), Vec::new(), Vec::new());
+        let mut others = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
             match &rule.matcher {
                 SliceMatcher::Name(name) => by_name.entry(name).or_default().push(number),
-                SliceMatcher::Glob(glob) => {
-                    set.add(glob.glob().clone());
-                    glob_rules.push(number);
+                SliceMatcher::Glob(_) | SliceMatcher::Predicate(..) | SliceMatcher::Plan(_) => {
+                    others.push(number);
                 }
-                SliceMatcher::Predicate(..) | SliceMatcher::Plan(_) => others.push(number),
             }
         }
-        let globs = set.build().map_err(|error| {
-            Error::invalid_input("the globs of the slices are too many").with_source(error)
-        })?;
-        Ok(Self { by_name, globs, glob_rules, others })
+        Self { by_name, others }
     }
 
     /// The first rule that matches `tensor`. All that match it are marked as used.
@@ -293,13 +284,8 @@ impl<'a> RuleIndex<'a> {
         is_used: &mut [bool],
     ) -> Option<&'a SliceRule> {
         let by_name = self.by_name.get(tensor.name()).into_iter().flatten().copied();
-        let globs = match self.glob_rules.is_empty() {
-            true => Vec::new(),
-            false => self.globs.matches(tensor.name()),
-        };
-        let globs = globs.into_iter().map(|glob| self.glob_rules[glob]);
         let others = self.others.iter().copied().filter(|&rule| rules[rule].is_match(tensor));
-        let matching = by_name.chain(globs).chain(others);
+        let matching = by_name.chain(others);
         let first = matching.inspect(|&rule| is_used[rule] = true).min();
         first.map(|rule| &rules[rule])
     }

@@ -6,7 +6,7 @@
 use super::code::Failure;
 use crate::load::Loader;
 use crate::location::Location;
-use globset::{GlobBuilder, GlobMatcher};
+use crate::options::Glob;
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -41,8 +41,8 @@ impl Listing<'_> {
                 Location::File(path) => path.into_os_string().into_vec(),
                 Location::Object(uri) => uri.to_string().into_bytes(),
             };
-            let matches = |pattern: &Option<GlobMatcher>| {
-                pattern.as_ref().is_some_and(|pattern| pattern.is_match(OsStr::from_bytes(&path)))
+            let matches = |pattern: &Option<Glob>| {
+                pattern.as_ref().is_some_and(|pattern| pattern.is_match(&path))
             };
             let is_allowed = allow.is_empty() || allow.iter().any(matches);
             if is_allowed
@@ -57,12 +57,12 @@ impl Listing<'_> {
 }
 
 /// Compiles the patterns. A pattern that matches nothing, such as `[a`, is `None`.
-fn matchers(patterns: &[&OsStr]) -> Vec<Option<GlobMatcher>> {
+fn matchers(patterns: &[&OsStr]) -> Vec<Option<Glob>> {
     patterns.iter().map(|pattern| matcher(pattern.to_str()?)).collect()
 }
 
 /// Compiles one pattern of fnmatch(3), where braces are literal and `**` is the same as `*`.
-fn matcher(pattern: &str) -> Option<GlobMatcher> {
+fn matcher(pattern: &str) -> Option<Glob> {
     let mut globs = String::with_capacity(pattern.len());
     let mut characters = pattern.chars().peekable();
     while let Some(character) = characters.next() {
@@ -73,9 +73,7 @@ fn matcher(pattern: &str) -> Option<GlobMatcher> {
             other => globs.push(other),
         }
     }
-    let mut builder = GlobBuilder::new(&globs);
-    let glob = builder.literal_separator(false).backslash_escape(true).build();
-    glob.ok().map(|glob| glob.compile_matcher())
+    Glob::new(&globs).ok()
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 //! context current and returns an [`Entered`], the proof that the other calls require. The proof
 //! cannot leave its thread.
 
+use super::answer::Answer;
 use super::driver;
 use super::driver_error::check;
+use super::functions::call;
 use crate::error::Result;
 use crate::options::Device;
 use cudarc::driver::sys;
@@ -37,7 +39,7 @@ impl Context {
         let device = driver::device(ordinal)?;
         let mut handle = null_mut();
         // SAFETY: the pointer is valid for the answer, and the driver gave the device.
-        let answer = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut handle, device) };
+        let answer = unsafe { call!(cuDevicePrimaryCtxRetain(&raw mut handle, device)) };
         check(answer, ordinal, "create a context")?;
         Ok(Arc::new(Self { ordinal, device, handle }))
     }
@@ -55,7 +57,7 @@ impl Context {
         let mut count = 0;
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         // SAFETY: the pointer is valid for the answer, and the driver gave the device.
-        let answer = unsafe { sys::cuDeviceGetAttribute(&raw mut count, attribute, self.device) };
+        let answer = unsafe { call!(cuDeviceGetAttribute(&raw mut count, attribute, self.device)) };
         check(answer, self.ordinal, "count its multiprocessors")?;
         Ok(count.unsigned_abs().max(1))
     }
@@ -74,14 +76,14 @@ impl Context {
     /// If the driver fails.
     pub fn enter(self: &Arc<Self>) -> Result<Entered<'_>> {
         // SAFETY: the context is retained as long as `self` lives.
-        let answer = unsafe { sys::cuCtxPushCurrent_v2(self.handle) };
+        let answer = unsafe { call!(cuCtxPushCurrent_v2(self.handle)) };
         check(answer, self.ordinal, "enter its context")?;
         Ok(Entered { context: self, _thread: PhantomData })
     }
 
     /// Calls the driver with this context current, and logs a failure instead of returning it, as
     /// `drop` cannot return errors.
-    pub fn release(self: &Arc<Self>, doing: &str, call: impl FnOnce() -> sys::CUresult) {
+    pub fn release(self: &Arc<Self>, doing: &str, call: impl FnOnce() -> Answer) {
         log(self.enter().and_then(|entered| entered.check(call(), doing)));
     }
 }
@@ -90,7 +92,7 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: this reference was retained once and is released once; everything created in the
         // context holds its own reference.
-        let answer = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
+        let answer = unsafe { call!(cuDevicePrimaryCtxRelease_v2(self.device)) };
         log(check(answer, self.ordinal, "release its context"));
     }
 }
@@ -112,7 +114,7 @@ impl Entered<'_> {
     ///
     /// # Errors
     /// For every answer except success.
-    pub fn check(&self, answer: sys::CUresult, doing: impl std::fmt::Display) -> Result<()> {
+    pub fn check(&self, answer: Answer, doing: impl std::fmt::Display) -> Result<()> {
         check(answer, self.context.ordinal, doing)
     }
 
@@ -123,7 +125,7 @@ impl Entered<'_> {
     pub fn memory_bytes(&self) -> Result<(u64, u64)> {
         let (mut free, mut total) = (0_usize, 0_usize);
         // SAFETY: both pointers are valid for the answer; a context is current.
-        let answer = unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) };
+        let answer = unsafe { call!(cuMemGetInfo_v2(&raw mut free, &raw mut total)) };
         self.check(answer, "query its free memory")?;
         Ok((free as u64, total as u64))
     }
@@ -134,7 +136,7 @@ impl Drop for Entered<'_> {
         let mut popped = null_mut();
         // SAFETY: the pointer is valid for the answer. The call pops the context that `enter`
         // pushed, because the proofs of one thread are dropped in reverse order of their creation.
-        let answer = unsafe { sys::cuCtxPopCurrent_v2(&raw mut popped) };
+        let answer = unsafe { call!(cuCtxPopCurrent_v2(&raw mut popped)) };
         log(self.check(answer, "leave its context"));
     }
 }

@@ -3,6 +3,7 @@
 //! Names and meanings follow NVIDIA's CUDA driver API reference, "Data types used by CUDA driver",
 //! `CUresult`.
 
+use super::answer::Answer;
 use crate::error::{Error, ErrorKind, Result};
 use cudarc::driver::sys::CUresult;
 use std::fmt;
@@ -48,12 +49,13 @@ const TABLE: &[Row] = &[
 ///
 /// # Errors
 /// For every answer except success.
-pub(super) fn check(answer: CUresult, ordinal: u32, doing: impl fmt::Display) -> Result<()> {
-    if answer == CUDA_SUCCESS {
+pub(super) fn check(answer: Answer, ordinal: u32, doing: impl fmt::Display) -> Result<()> {
+    if answer == Answer::SUCCESS {
         return Ok(());
     }
-    let unknown = (answer, Device, "the driver failed", "");
-    let &(_, kind, what, remedy) = TABLE.iter().find(|row| row.0 == answer).unwrap_or(&unknown);
+    let row = TABLE.iter().find(|row| Answer::of(row.0) == answer);
+    let (kind, what, remedy) = row
+        .map_or((Device, "the driver failed", ""), |&(_, kind, what, remedy)| (kind, what, remedy));
     let mut context = format!("cuda:{ordinal}: cannot {doing}: {what} ({answer:?})");
     if !remedy.is_empty() {
         context += "; ";
@@ -71,15 +73,15 @@ mod tests {
         for (number, row) in TABLE.iter().enumerate() {
             assert!(TABLE[..number].iter().all(|other| other.0 != row.0), "{:?}", row.0);
         }
-        let known = check(CUDA_ERROR_OUT_OF_MEMORY, 1, "allocate 5 bytes").unwrap_err();
+        let known = check(Answer::of(CUDA_ERROR_OUT_OF_MEMORY), 1, "allocate 5 bytes").unwrap_err();
         assert_eq!(known.kind(), OutOfMemory);
         assert_eq!(
             known.to_string(),
             "cuda:1: cannot allocate 5 bytes: the GPU has too little free memory \
              (CUDA_ERROR_OUT_OF_MEMORY); free memory on it, or load fewer tensors to it"
         );
-        let unknown = check(CUDA_ERROR_ASSERT, 0, "copy").unwrap_err().to_string();
+        let unknown = check(Answer::of(CUDA_ERROR_ASSERT), 0, "copy").unwrap_err().to_string();
         assert!(unknown.contains("CUDA_ERROR_ASSERT"), "{unknown}");
-        assert!(check(CUDA_SUCCESS, 0, "copy").is_ok());
+        assert!(check(Answer::SUCCESS, 0, "copy").is_ok());
     }
 }

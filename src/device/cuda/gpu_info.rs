@@ -2,34 +2,11 @@
 
 use super::driver;
 use super::driver_error::check;
+use super::functions::call;
+use crate::device::gpu_info::GpuInfo;
 use crate::error::Result;
 use crate::options::Device;
-use cudarc::driver::sys;
 use std::ffi::{CStr, c_char};
-
-/// The properties of a GPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GpuInfo {
-    /// The GPU.
-    pub device: Device,
-    /// The GPU's name, e.g. `NVIDIA H200`.
-    pub name: String,
-    /// The size of the GPU's memory in bytes.
-    pub memory_bytes: u64,
-    /// The GPU's PCI address as in /sys/bus/pci/devices.
-    pub pci_address: String,
-    /// Whether the GPU has no memory of its own and uses that of the host.
-    pub is_integrated: bool,
-}
-
-impl GpuInfo {
-    /// Creates a description, for tests of the command.
-    #[doc(hidden)]
-    pub fn new(device: Device, name: String, memory_bytes: u64, pci_address: String) -> Self {
-        Self { device, name, memory_bytes, pci_address, is_integrated: false }
-    }
-}
 
 /// Returns the GPUs that this process can use, and the driver's CUDA version as (major, minor).
 ///
@@ -39,9 +16,9 @@ pub fn gpus() -> Result<(Vec<GpuInfo>, (u32, u32))> {
     driver::initialise(0)?;
     let (mut count, mut version) = (0, 0);
     // SAFETY: the pointer is valid for the answer.
-    check(unsafe { sys::cuDeviceGetCount(&raw mut count) }, 0, "count GPUs")?;
+    check(unsafe { call!(cuDeviceGetCount(&raw mut count)) }, 0, "count GPUs")?;
     // SAFETY: the pointer is valid for the answer.
-    check(unsafe { sys::cuDriverGetVersion(&raw mut version) }, 0, "query the driver's version")?;
+    check(unsafe { call!(cuDriverGetVersion(&raw mut version)) }, 0, "query the driver's version")?;
     let gpus = (0..count.unsigned_abs()).map(gpu_info).collect::<Result<_>>()?;
     let version = version.unsigned_abs();
     Ok((gpus, (version / 1000, version % 1000 / 10)))
@@ -55,15 +32,15 @@ pub(crate) fn gpu_info(ordinal: u32) -> Result<GpuInfo> {
     let device = driver::device(ordinal)?;
     let mut memory_bytes = 0_usize;
     // SAFETY: the pointer is valid for the answer, and the driver gave the device.
-    let answer = unsafe { sys::cuDeviceTotalMem_v2(&raw mut memory_bytes, device) };
+    let answer = unsafe { call!(cuDeviceTotalMem_v2(&raw mut memory_bytes, device)) };
     check(answer, ordinal, "query its memory size")?;
     let name = text(|buffer, len| {
         // SAFETY: the buffer holds `len` bytes.
-        check(unsafe { sys::cuDeviceGetName(buffer, len, device) }, ordinal, "query its name")
+        check(unsafe { call!(cuDeviceGetName(buffer, len, device)) }, ordinal, "query its name")
     })?;
     let pci_address = text(|buffer, len| {
         // SAFETY: the buffer holds `len` bytes.
-        let answer = unsafe { sys::cuDeviceGetPCIBusId(buffer, len, device) };
+        let answer = unsafe { call!(cuDeviceGetPCIBusId(buffer, len, device)) };
         check(answer, ordinal, "query its PCI address")
     })?;
     let pci_address = pci_address.to_ascii_lowercase();

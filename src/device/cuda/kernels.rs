@@ -5,6 +5,7 @@
 //! its own, and only the needed ones are loaded.
 
 use super::context::{Context, Entered};
+use super::functions::call;
 use super::stream::Stream;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -145,7 +146,7 @@ impl Kernels {
         // SAFETY: the function belongs to a module that `self` keeps loaded; the arguments have the
         // types of its parameters and are copied by the call; the caller guarantees the rest.
         let answer = unsafe {
-            sys::cuLaunchKernel(
+            call!(cuLaunchKernel(
                 function,
                 grid,
                 1,
@@ -157,7 +158,7 @@ impl Kernels {
                 stream.handle(),
                 arguments.as_mut_ptr(),
                 null_mut(),
-            )
+            ))
         };
         entered.check(answer, format_args!("launch {}", kernel.name()))
     }
@@ -173,7 +174,7 @@ impl Module {
     fn load(entered: &Entered<'_>, ptx: &str) -> Result<Self> {
         let (text, mut handle) = (zero_terminated(ptx)?, null_mut());
         // SAFETY: the pointer is valid for the answer; the text ends with a zero and is copied.
-        let answer = unsafe { sys::cuModuleLoadData(&raw mut handle, text.as_ptr().cast()) };
+        let answer = unsafe { call!(cuModuleLoadData(&raw mut handle, text.as_ptr().cast())) };
         entered.check(answer, "load the kernels")?;
         Ok(Self { context: Arc::clone(entered.context()), handle })
     }
@@ -183,7 +184,7 @@ impl Module {
         // SAFETY: the pointer is valid for the answer, the module is loaded, and the name ends with a
         // zero.
         let answer =
-            unsafe { sys::cuModuleGetFunction(&raw mut function, self.handle, text.as_ptr()) };
+            unsafe { call!(cuModuleGetFunction(&raw mut function, self.handle, text.as_ptr())) };
         entered.check(answer, format_args!("find the kernel {name}"))?;
         Ok(function)
     }
@@ -196,7 +197,8 @@ fn zero_terminated(text: &str) -> Result<CString> {
 impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: loaded once, unloaded once, after a wait for every launch.
-        self.context.release("unload the kernels", || unsafe { sys::cuModuleUnload(self.handle) });
+        self.context
+            .release("unload the kernels", || unsafe { call!(cuModuleUnload(self.handle)) });
     }
 }
 

@@ -1,6 +1,8 @@
 //! Memory of a GPU, and host memory that a GPU may read.
 
+use super::answer::Answer;
 use super::context::{Context, Entered};
+use super::functions::call;
 use super::stream::copy_out_now;
 use crate::error::{Error, Result, Size};
 use crate::options::Device;
@@ -28,7 +30,7 @@ impl DeviceMemory {
     pub fn new(entered: &Entered<'_>, len_bytes: usize) -> Result<Arc<Self>> {
         let mut address = 0;
         // SAFETY: the pointer is valid for the answer; a context is current.
-        let answer = unsafe { sys::cuMemAlloc_v2(&raw mut address, len_bytes.max(1)) };
+        let answer = unsafe { call!(cuMemAlloc_v2(&raw mut address, len_bytes.max(1))) };
         entered.check(answer, format_args!("allocate {}", Size(len_bytes as u64)))?;
         Ok(Arc::new(Self { context: Arc::clone(entered.context()), address, len_bytes }))
     }
@@ -38,7 +40,7 @@ impl Drop for DeviceMemory {
     fn drop(&mut self) {
         // SAFETY: allocated once, freed once, in the same context. No copy of this load writes to the
         // memory any more, because copies hold it until they have finished.
-        self.context.release("free memory", || unsafe { sys::cuMemFree_v2(self.address) });
+        self.context.release("free memory", || unsafe { call!(cuMemFree_v2(self.address)) });
     }
 }
 
@@ -91,19 +93,19 @@ fn ordinal_of(address: u64) -> Option<u32> {
     // queried.
     let answers = unsafe {
         [
-            sys::cuPointerGetAttribute(
+            call!(cuPointerGetAttribute(
                 (&raw mut kind).cast(),
                 sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
                 address,
-            ),
-            sys::cuPointerGetAttribute(
+            )),
+            call!(cuPointerGetAttribute(
                 (&raw mut ordinal).cast(),
                 sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
                 address,
-            ),
+            )),
         ]
     };
-    let known = answers == [sys::CUresult::CUDA_SUCCESS; 2];
+    let known = answers == [Answer::SUCCESS; 2];
     (known && kind == sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32)
         .then(|| ordinal.unsigned_abs())
 }
@@ -156,7 +158,7 @@ impl Pin {
     /// If the driver fails; some containers and virtual machines do not permit registration.
     pub fn new(entered: &Entered<'_>, start: usize, len: usize) -> Result<Self> {
         // SAFETY: the range is mapped memory of this process; registration does not change its bytes.
-        let answer = unsafe { sys::cuMemHostRegister_v2(start as *mut c_void, len, PORTABLE) };
+        let answer = unsafe { call!(cuMemHostRegister_v2(start as *mut c_void, len, PORTABLE)) };
         entered.check(answer, format_args!("register {} of host memory", Size(len as u64)))?;
         Ok(Self { context: Arc::clone(entered.context()), start })
     }
@@ -166,7 +168,7 @@ impl Drop for Pin {
     fn drop(&mut self) {
         // SAFETY: registered once, unregistered once; device transfers end only after their copies.
         self.context.release("unregister host memory", || unsafe {
-            sys::cuMemHostUnregister(self.start as *mut c_void)
+            call!(cuMemHostUnregister(self.start as *mut c_void))
         });
     }
 }

@@ -16,11 +16,13 @@
 #![allow(unsafe_code)]
 
 mod allocations;
+mod answer;
 mod completion_tracker;
 mod context;
 mod copy_stream;
 mod driver;
 mod driver_error;
+mod functions;
 mod gds;
 mod gpu_info;
 mod in_flight_copy;
@@ -33,7 +35,7 @@ mod transfer;
 
 pub(crate) use gds::{CufileDriver, GdsGpu, GdsTarget, PROBE_BYTES, ProbeSample, RegisteredFile};
 pub(crate) use gpu_info::gpu_info;
-pub use gpu_info::{GpuInfo, gpus};
+pub use gpu_info::gpus;
 pub(crate) use layout::{Addresses, Layout, LayoutItem};
 pub(crate) use memory::PinnedRing;
 pub(crate) use transfer::{CudaTransfer, ExtentSource, TransferSpec};

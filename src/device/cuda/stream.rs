@@ -1,6 +1,7 @@
 //! Streams, which are queues of work for a GPU, and the events in them.
 
 use super::context::{Context, Entered};
+use super::functions::call;
 use crate::error::{Result, Size};
 use cudarc::driver::sys;
 use std::ffi::c_void;
@@ -33,7 +34,7 @@ impl Stream {
     pub fn new(entered: &Entered<'_>, pinned: bool) -> Result<Arc<Self>> {
         let mut handle = null_mut();
         // SAFETY: the pointer is valid for the answer; a context is current.
-        let answer = unsafe { sys::cuStreamCreate(&raw mut handle, NON_BLOCKING) };
+        let answer = unsafe { call!(cuStreamCreate(&raw mut handle, NON_BLOCKING)) };
         entered.check(answer, "create a stream")?;
         Ok(Arc::new(Self { context: Arc::clone(entered.context()), handle, pinned }))
     }
@@ -61,7 +62,7 @@ impl Stream {
         }
         let source = from.as_ptr().cast::<c_void>();
         // SAFETY: the caller guarantees it.
-        let answer = unsafe { sys::cuMemcpyHtoDAsync_v2(to, source, from.len(), self.handle) };
+        let answer = unsafe { call!(cuMemcpyHtoDAsync_v2(to, source, from.len(), self.handle)) };
         entered.check(answer, format_args!("copy {} to it", Size(from.len() as u64)))
     }
 
@@ -82,7 +83,7 @@ impl Stream {
         }
         let target = to.as_mut_ptr().cast::<c_void>();
         // SAFETY: the caller guarantees it.
-        let answer = unsafe { sys::cuMemcpyDtoHAsync_v2(target, from, to.len(), self.handle) };
+        let answer = unsafe { call!(cuMemcpyDtoHAsync_v2(target, from, to.len(), self.handle)) };
         entered.check(answer, format_args!("copy {} from it", Size(to.len() as u64)))
     }
 
@@ -92,14 +93,14 @@ impl Stream {
     /// If the driver fails.
     pub fn wait(&self, entered: &Entered<'_>) -> Result<()> {
         // SAFETY: the stream lives, and its context is current.
-        entered.check(unsafe { sys::cuStreamSynchronize(self.handle) }, "wait for its work")
+        entered.check(unsafe { call!(cuStreamSynchronize(self.handle)) }, "wait for its work")
     }
 
     /// Waits as [`wait`](Self::wait) does, but logs a failure instead of returning it.
     pub fn drain(&self) {
         // SAFETY: the stream lives, and its context is current during the call.
         self.context
-            .release("wait for its work", || unsafe { sys::cuStreamSynchronize(self.handle) });
+            .release("wait for its work", || unsafe { call!(cuStreamSynchronize(self.handle)) });
     }
 }
 
@@ -112,12 +113,12 @@ impl Stream {
 /// The target lies within memory of the current context, and nothing else uses it meanwhile.
 pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) -> Result<()> {
     // SAFETY: the caller guarantees it; `from` is borrowed for the whole call.
-    let answer = unsafe { sys::cuMemcpyHtoD_v2(to, from.as_ptr().cast(), from.len()) };
+    let answer = unsafe { call!(cuMemcpyHtoD_v2(to, from.as_ptr().cast(), from.len())) };
     entered.check(answer, format_args!("copy {} to it", Size(from.len() as u64)))?;
     // The call returns once the bytes have left host memory. They have arrived when the legacy
     // default stream has finished ("API synchronization behavior" in the driver API's reference).
     // SAFETY: the legacy default stream always exists.
-    let answer = unsafe { sys::cuStreamSynchronize(null_mut()) };
+    let answer = unsafe { call!(cuStreamSynchronize(null_mut())) };
     entered.check(answer, format_args!("copy {} to it", Size(from.len() as u64)))
 }
 
@@ -130,7 +131,7 @@ pub(super) unsafe fn copy_in_now(entered: &Entered<'_>, to: u64, from: &[u8]) ->
 /// The source lies within memory of the current context, and nothing else writes to it meanwhile.
 pub(super) unsafe fn copy_out_now(entered: &Entered<'_>, to: &mut [u8], from: u64) -> Result<()> {
     // SAFETY: the caller guarantees it; `to` is exclusive for the whole call.
-    let answer = unsafe { sys::cuMemcpyDtoH_v2(to.as_mut_ptr().cast(), from, to.len()) };
+    let answer = unsafe { call!(cuMemcpyDtoH_v2(to.as_mut_ptr().cast(), from, to.len())) };
     entered.check(answer, format_args!("copy {} from it", Size(to.len() as u64)))
 }
 
@@ -138,7 +139,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // SAFETY: created once, destroyed once.
         self.context
-            .release("destroy a stream", || unsafe { sys::cuStreamDestroy_v2(self.handle) });
+            .release("destroy a stream", || unsafe { call!(cuStreamDestroy_v2(self.handle)) });
     }
 }
 
@@ -159,11 +160,11 @@ impl Event {
     pub fn record(entered: &Entered<'_>, stream: &Stream) -> Result<Self> {
         let mut handle = null_mut();
         // SAFETY: the pointer is valid for the answer; a context is current.
-        let answer = unsafe { sys::cuEventCreate(&raw mut handle, BLOCKING_SYNC_WITHOUT_TIMING) };
+        let answer = unsafe { call!(cuEventCreate(&raw mut handle, BLOCKING_SYNC_WITHOUT_TIMING)) };
         entered.check(answer, "create an event")?;
         let event = Self { context: Arc::clone(entered.context()), handle };
         // SAFETY: event and stream live and are of the current context.
-        entered.check(unsafe { sys::cuEventRecord(handle, stream.handle) }, "record an event")?;
+        entered.check(unsafe { call!(cuEventRecord(handle, stream.handle)) }, "record an event")?;
         Ok(event)
     }
 
@@ -173,13 +174,14 @@ impl Event {
     /// If the driver fails.
     pub fn wait(&self, entered: &Entered<'_>) -> Result<()> {
         // SAFETY: the event lives, and its context is current.
-        entered.check(unsafe { sys::cuEventSynchronize(self.handle) }, "wait for its copies")
+        entered.check(unsafe { call!(cuEventSynchronize(self.handle)) }, "wait for its copies")
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: created once, destroyed once.
-        self.context.release("destroy an event", || unsafe { sys::cuEventDestroy_v2(self.handle) });
+        self.context
+            .release("destroy an event", || unsafe { call!(cuEventDestroy_v2(self.handle)) });
     }
 }
