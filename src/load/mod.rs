@@ -60,6 +60,7 @@ use crate::options;
 use crate::plan::Plan;
 #[cfg(any(feature = "capi", test))]
 use crate::source::Opener;
+use crate::source::Purpose;
 use crate::timeline::Recorder;
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,8 +72,13 @@ impl Loader {
     /// # Errors
     /// The errors of [`Checkpoint::open`].
     pub fn open(&self, locations: impl IntoLocations) -> Result<Checkpoint> {
+        self.open_for(Purpose::Header, locations)
+    }
+
+    fn open_for(&self, purpose: Purpose, locations: impl IntoLocations) -> Result<Checkpoint> {
         self.check_variables()?;
         let opener = self.opener.renewed().for_gpus(self.options.devices.has_only_gpus());
+        let opener = opener.opening_for(purpose);
         Checkpoint::open_with(&opener, &self.options.checkpoint, locations.into_locations()?)
     }
 
@@ -106,7 +112,7 @@ impl Loader {
     /// See [`ErrorKind`](crate::ErrorKind). Errors that occur while reading are items of the stream.
     pub fn stream(&self, locations: impl IntoLocations) -> Result<TensorStream> {
         let began = Instant::now();
-        self.start_stream(Arc::new(self.open(locations)?), began)
+        self.start_stream(Arc::new(self.open_for(Purpose::Load, locations)?), began)
     }
 
     /// As [`stream`](Self::stream), for an open checkpoint.

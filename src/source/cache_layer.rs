@@ -8,6 +8,7 @@ use super::cancellation::Cancellation;
 use super::file_source::FileSource;
 use super::http::Client;
 use super::object::{ObjectIdentity, ObjectSource};
+use super::purpose::Purpose;
 use super::store::Store;
 use super::traits::Source;
 use crate::error::Result;
@@ -45,6 +46,8 @@ pub(crate) struct RemoteObject<'a> {
     pub verify: bool,
     /// Whether a local file without a checksum may be opened though it is to be verified.
     pub(super) allows_unverified_files: bool,
+    /// What it is opened for.
+    pub(super) purpose: Purpose,
     /// Ends the requests for it.
     pub cancellation: Cancellation,
 }
@@ -84,7 +87,8 @@ impl RemoteObject<'_> {
     /// The errors of the store.
     pub fn object(&self, known: Option<ObjectIdentity>) -> Result<ObjectSource> {
         let (store, cancellation) = (Arc::clone(&self.store), &self.cancellation);
-        ObjectSource::open(self.client, store, self.uri, self.verify, known, cancellation)
+        let how = (self.purpose, cancellation);
+        ObjectSource::open(self.client, store, self.uri, self.verify, known, how)
     }
 
     /// The object, assumed to have `identity`, without a request.

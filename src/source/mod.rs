@@ -42,6 +42,7 @@ pub(crate) mod memory;
 mod object;
 mod open_files;
 mod opener;
+mod purpose;
 mod read_threads;
 #[cfg_attr(not(feature = "http"), path = "remote_left_out.rs")]
 mod remote;
@@ -66,6 +67,7 @@ pub(crate) use list_entry::ListDepth;
 pub(crate) use object::{ObjectIdentity, ObjectSource};
 pub(crate) use open_files::{CONNECTIONS_MAX, connections_allowed, open_files_max};
 pub(crate) use opener::Opener;
+pub(crate) use purpose::Purpose;
 pub(crate) use remote::CacheLayer;
 pub use residency::resident_bytes;
 pub use stop::Stop;

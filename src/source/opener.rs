@@ -3,6 +3,7 @@
 use super::cancellation::Cancellation;
 use super::file_source::FileSource;
 use super::list_entry::{ListDepth, ListEntry};
+use super::purpose::Purpose;
 use super::remote::{CacheLayer, RemoteOpener};
 use super::traits::Source;
 use crate::error::Result;
@@ -58,6 +59,11 @@ impl Opener {
     /// then covers the copy from host memory to the GPU, so it is useful for files, too.
     pub fn for_gpus(self, only_gpus: bool) -> Self {
         Self { allows_unverified_files: only_gpus, ..self }
+    }
+
+    /// This opener for this purpose.
+    pub fn opening_for(self, purpose: Purpose) -> Self {
+        Self { remote: self.remote.opening_for(purpose), ..self }
     }
 
     /// Opens the source at `location`.

@@ -8,6 +8,7 @@ use super::cache_layer::RemoteObject;
 use super::cancellation::Cancellation;
 use super::http::Client;
 use super::list_entry::{ListDepth, ListEntry};
+use super::purpose::Purpose;
 use super::store::{Stores, anyscale};
 use super::traits::Source;
 use crate::error::Result;
@@ -23,6 +24,7 @@ pub(super) struct RemoteOpener {
     stores: Arc<Stores>,
     repositories: Arc<Stores>,
     cache: Option<Arc<dyn CacheLayer>>,
+    purpose: Purpose,
     cancellation: Cancellation,
 }
 
@@ -35,6 +37,11 @@ impl RemoteOpener {
     /// As [`Opener::cancelled_by`](super::Opener::cancelled_by).
     pub fn cancelled_by(&self, cancellation: &Cancellation) -> Self {
         Self { cancellation: cancellation.clone(), ..self.clone() }
+    }
+
+    /// As [`Opener::opening_for`](super::Opener::opening_for).
+    pub fn opening_for(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
     }
 
     /// As [`Opener::renewed`](super::Opener::renewed).
@@ -129,9 +136,17 @@ impl RemoteOpener {
             Scheme::Hf => self.repositories.of(client, uri)?,
             _ => self.stores.of(client, uri)?,
         };
-        let cancellation = self.cancellation.clone();
+        let (purpose, cancellation) = (self.purpose, self.cancellation.clone());
         let allows_unverified_files = false;
-        Ok(RemoteObject { client, store, uri, verify, allows_unverified_files, cancellation })
+        Ok(RemoteObject {
+            client,
+            store,
+            uri,
+            verify,
+            allows_unverified_files,
+            purpose,
+            cancellation,
+        })
     }
 
     /// All stores except Hub repositories, for tests that replace a store.

@@ -3,6 +3,7 @@
 
 use super::cancellation::Cancellation;
 use super::list_entry::{ListDepth, ListEntry};
+use super::purpose::Purpose;
 use super::traits::Source;
 use crate::error::Result;
 use crate::location::ObjectUri;
@@ -23,6 +24,10 @@ impl RemoteOpener {
 
     pub fn cancelled_by(&self, _: &Cancellation) -> Self {
         Self
+    }
+
+    pub fn opening_for(self, _: Purpose) -> Self {
+        self
     }
 
     pub fn renewed(&self) -> Self {

@@ -12,8 +12,9 @@
 //! bodies are sent with sendfile(2), so that a store of 1 GB/s takes a small part of a core and leaves
 //! the rest to the client. Random choices come from a fixed seed.
 //!
-//! The store differs from a real one in two ways: connecting takes no time, and a rate is kept in
-//! pieces of some milliseconds, not in packets.
+//! The store differs from a real one in two ways: the kernel accepts connections at once (`--connect`
+//! delays what is answered on them, the handshake of TLS at first), and a rate is kept in pieces of
+//! some milliseconds, not in packets.
 
 mod answer;
 mod connection;
@@ -40,8 +41,10 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 /// What the connections share.
@@ -129,6 +132,7 @@ async fn accept(store: Rc<Store>, listener: TcpListener, tls: Option<TlsAcceptor
         let _ = stream.set_nodelay(true);
         let (store, tls) = (Rc::clone(&store), tls.clone());
         tokio::task::spawn_local(async move {
+            sleep(Duration::from_secs_f64(store.settings.connect / 1e3)).await;
             let wire = match tls {
                 None => Wire::Plain(stream),
                 Some(tls) => match tls.accept(stream).await {

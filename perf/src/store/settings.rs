@@ -22,6 +22,9 @@ pub struct Settings {
     /// Time to the first byte of an answer, in milliseconds; each takes between 0.8 and 1.2 of it
     #[arg(long, default_value_t = 0.0)]
     pub first_byte: f64,
+    /// How long a new connection takes, in milliseconds: nothing is answered on it before
+    #[arg(long, default_value_t = 0.0)]
+    pub connect: f64,
     /// The share of answers that are late
     #[arg(long, default_value_t = 0.0)]
     pub late: f64,
@@ -86,9 +89,9 @@ impl Settings {
 
     /// As arguments of the process that runs the store.
     pub fn words(&self) -> String {
-        let Self { first_byte, late, late_times, stalled, cut, .. } = self;
+        let Self { first_byte, connect, late, late_times, stalled, cut, .. } = self;
         let mut words = format!(
-            "--first-byte={first_byte} --late={late} --late-times={late_times} \
+            "--first-byte={first_byte} --connect={connect} --late={late} --late-times={late_times} \
              --stalled={stalled} --cut={cut}"
         );
         for (name, rate) in
@@ -114,6 +117,7 @@ mod tests {
 
     const STORE: Settings = Settings {
         first_byte: 100.0,
+        connect: 30.0,
         late: 0.05,
         late_times: 20.0,
         each: Some(10.0),

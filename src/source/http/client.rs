@@ -5,9 +5,10 @@
 //!     \                          /
 //!      attempt: authorize -> send -> follow redirects
 //!                              |
-//!                pool (an idle connection) or connect, then send_request
+//!                pool (an idle connection), ahead or connect, then send_request
 //! ```
 
+use super::ahead::AHEAD_MAX;
 use super::attempt_error::{AttemptError, Attempted, TransportError};
 use super::body::Body;
 use super::connect::Connector;
@@ -29,12 +30,12 @@ use std::future::Future;
 #[cfg(feature = "s3")]
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The HTTP client that all requests of a loader share.
 pub(crate) struct Client {
     pub options: RemoteOptions,
-    connector: Connector,
+    connector: Arc<Connector>,
     servers: Mutex<HashMap<ServerOrigin, Arc<ServerState>>>,
     control: OnceLock<ControlThread>,
     pool: Arc<Pool>,
@@ -45,7 +46,7 @@ impl Client {
     /// A client with `options`.
     pub fn new(options: RemoteOptions) -> Arc<Self> {
         Arc::new(Self {
-            connector: Connector::new(options.clone()),
+            connector: Arc::new(Connector::new(options.clone())),
             options,
             servers: Mutex::default(),
             control: OnceLock::new(),
@@ -92,6 +93,30 @@ impl Client {
         let kept = body.into_connection().is_some_and(|stream| self.pool.keep(origin, stream));
         if kept && let Ok(control) = self.control() {
             control.spawn(Pool::close_old(Arc::downgrade(&self.pool)));
+        }
+    }
+
+    /// Opens connections to the server of `uri` ahead, as many as the requests for `bytes` will use of
+    /// those that are not open yet.
+    pub fn open_ahead(&self, uri: &Uri, bytes: u64) {
+        let origin = ServerOrigin::of(uri);
+        let server = self.server(&origin);
+        let wanted = server.concurrency.connections_of(bytes);
+        let open = server.opening() + self.pool.idle(&origin);
+        let Ok(control) = self.control() else { return };
+        for made in self.pool.ahead.add(&origin, wanted.saturating_sub(open)) {
+            let (connector, uri) = (Arc::clone(&self.connector), uri.clone());
+            let (pool, limit) = (Arc::downgrade(&self.pool), self.options.retries.connect);
+            control.spawn(async move {
+                // A failure is left to the request that finds no connection, and makes its own.
+                if let Ok(Ok(mut stream)) = timeout(limit, connector.connect(&uri)).await
+                    && stream.leave_runtime().is_ok()
+                    && made.send(stream).is_ok()
+                {
+                    sleep(AHEAD_MAX).await;
+                    pool.upgrade().iter().for_each(|pool| pool.ahead.close_old());
+                }
+            });
         }
     }
 
@@ -165,7 +190,12 @@ impl Client {
         let transient = |reason, sentence| TransportError::transient(reason, sentence);
         let server = self.server(origin);
         loop {
-            let idle = self.pool.take(origin);
+            let mut idle = self.pool.take(origin);
+            let has_answered = idle.is_some();
+            if idle.is_none() {
+                let made = self.pool.ahead.take(origin);
+                idle = self.pool.unless_in_the_way(origin, made).await;
+            }
             if let Some(most) = server.concurrency.idle_max() {
                 self.pool.close_idle(origin, most);
             }
@@ -182,7 +212,7 @@ impl Client {
             let sending = send_request(stream, self.wire(head, body.clone()));
             let sent = Instant::now();
             let answering = timeout(limits.first_byte, sending);
-            let answered = match reused {
+            let answered = match has_answered {
                 true => answering.await,
                 false => self.pool.unless_in_the_way(origin, answering).await,
             };

@@ -10,7 +10,7 @@
 //! socket         a connection that may read ahead
 //! secure         chooses between tls and rustls       tls          records, opened straight into place
 //! stream         a connection with or without TLS     server       what is remembered of a server
-//! pool           idle connections
+//! pool           idle connections                     ahead        connections opened ahead
 //! concurrency    limits the ranges requested at once  hedging      repeats late requests
 //! stall          detects bodies that stall            control      a thread for small requests
 //! low_water      wakes the reader of a body rarely
@@ -21,6 +21,7 @@
 //! decrypted by one core at a time, and object stores are built for many connections.
 
 mod addresses;
+mod ahead;
 mod attempt;
 mod attempt_error;
 mod body;

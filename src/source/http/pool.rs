@@ -1,15 +1,13 @@
 //! Idle connections. All threads of a client share them: a connection that received headers receives
 //! tensors next. While a connection is idle it belongs to no runtime.
 
+use super::ahead::Ahead;
 use super::stream::Stream;
 use crate::sync::Mutex;
 use http::Uri;
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Weak;
 use std::time::Duration;
@@ -47,24 +45,11 @@ impl fmt::Display for ServerOrigin {
     }
 }
 
-/// Whether the server has neither closed the connection nor sent anything since its last response.
-/// Such bytes would be taken for the next response. Not checked where rustls serves the connection,
-/// which may have messages of TLS.
-fn is_quiet(stream: &mut Stream) -> bool {
-    let tcp = match stream {
-        Stream::Http(tcp) => tcp,
-        Stream::Https(tls) => return tls.is_quiet(),
-        Stream::Rustls(_) => return true,
-    };
-    let Some(fd) = tcp.inner_mut().fd() else { return false };
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(fd.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
-}
-
 /// The idle connections of a client.
 #[derive(Default)]
 pub(super) struct Pool {
     state: Mutex<PoolState>,
+    pub ahead: Ahead,
 }
 
 #[derive(Default)]
@@ -83,7 +68,7 @@ impl Pool {
         while let Some((mut stream, since)) = of_origin.pop() {
             if since.elapsed() >= IDLE_MAX {
                 of_origin.clear(); // all others are older
-            } else if is_quiet(&mut stream) && stream.enter_runtime().is_ok() {
+            } else if stream.is_quiet() && stream.enter_runtime().is_ok() {
                 return Some(stream);
             }
         }
@@ -101,8 +86,14 @@ impl Pool {
         !std::mem::replace(&mut state.watched, true)
     }
 
-    /// Closes the idle connections to `origin` but for `kept` of them.
+    /// The number of idle connections to `origin`.
+    pub fn idle(&self, origin: &ServerOrigin) -> usize {
+        self.state.lock().idle.get(origin).map_or(0, Vec::len)
+    }
+
+    /// Closes the idle connections to `origin` but for `kept` of them, and those opened ahead.
     pub fn close_idle(&self, origin: &ServerOrigin, kept: usize) {
+        self.ahead.close(origin);
         let mut state = self.state.lock();
         if let Some(of_origin) = state.idle.get_mut(origin) {
             let surplus = of_origin.len().saturating_sub(kept);

@@ -3,7 +3,7 @@
 use super::concurrency::ConcurrencyLimit;
 use super::hedging::Hedging;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// The initial and maximum number of a server's retry tokens: enough for a hundred retries.
@@ -20,8 +20,19 @@ pub(crate) struct ServerState {
     pub hedging: Hedging,
     retry_tokens: AtomicI64,
     successes: AtomicU64,
+    /// How many objects are being opened.
+    opening: AtomicUsize,
     /// How far the server's clock is ahead of this machine's, in seconds.
     skew_seconds: AtomicI64,
+}
+
+/// An object that is being opened.
+pub(crate) struct OpeningObject<'a>(&'a ServerState);
+
+impl Drop for OpeningObject<'_> {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ServerState {
@@ -32,6 +43,7 @@ impl ServerState {
             hedging: Hedging::default(),
             retry_tokens: AtomicI64::new(TOKENS_MAX),
             successes: AtomicU64::new(0),
+            opening: AtomicUsize::new(0),
             skew_seconds: AtomicI64::new(0),
         }
     }
@@ -53,6 +65,17 @@ impl ServerState {
     /// How many requests have succeeded so far.
     pub fn successes(&self) -> u64 {
         self.successes.load(Ordering::Relaxed)
+    }
+
+    /// Counts an object that is being opened, which takes a connection.
+    pub fn open_object(&self) -> OpeningObject<'_> {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        OpeningObject(self)
+    }
+
+    /// How many objects are being opened.
+    pub fn opening(&self) -> usize {
+        self.opening.load(Ordering::Relaxed)
     }
 
     /// The time by the server's clock.

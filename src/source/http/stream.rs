@@ -4,7 +4,10 @@ use super::socket::{Movable, Socket};
 use super::tls::TlsStream;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_rustls::MaybeHttpsStream;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -31,6 +34,20 @@ impl Stream {
     /// Those of the system. The connection is closed then.
     pub fn leave_runtime(&mut self) -> io::Result<()> {
         self.socket().leave_runtime()
+    }
+
+    /// Whether the server has neither closed the connection nor sent anything since its last response.
+    /// Such bytes would be taken for the next response. Not checked where rustls serves the connection,
+    /// which may have messages of TLS.
+    pub fn is_quiet(&mut self) -> bool {
+        let tcp = match self {
+            Self::Http(tcp) => tcp,
+            Self::Https(tls) => return tls.is_quiet(),
+            Self::Rustls(_) => return true,
+        };
+        let Some(fd) = tcp.inner_mut().fd() else { return false };
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(fd.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
     fn socket(&mut self) -> &mut Movable {

@@ -5,6 +5,7 @@ use super::identity::ObjectIdentity;
 use super::range::{self, ContentRange};
 use super::receive::{NoSocketReader, Receiver};
 use crate::source::http::{Attempted, Client, TransportError};
+use crate::source::purpose::Purpose;
 use crate::source::stop::Stop;
 use crate::source::store::Store;
 use crate::source::store::requests::request;
@@ -28,7 +29,8 @@ impl Opened {
 }
 
 /// Makes one attempt to read the first `first_bytes` of the object `key`. Returns `None` if the object
-/// still has the identity `known`.
+/// still has the identity `known`. For a load, connections for the rest of the object are opened
+/// meanwhile.
 ///
 /// # Errors
 /// When there is no usable response.
@@ -38,6 +40,7 @@ pub(super) async fn open_once(
     key: &str,
     first_bytes: u64,
     known: Option<&ObjectIdentity>,
+    purpose: Purpose,
 ) -> Attempted<Option<Opened>> {
     let uri = store.url(key)?;
     let mut asked = range::request(uri.clone(), 0, first_bytes);
@@ -78,6 +81,9 @@ pub(super) async fn open_once(
     range::refuse_encoding(headers, &answered.origin)?;
     if !range::fits(&answered.response, 0, len) {
         return Err(range::wrong_range(&answered.origin, headers));
+    }
+    if purpose == Purpose::Load && len < total_bytes {
+        client.open_ahead(&answered.uri, total_bytes - len);
     }
     if len == 0 {
         return Ok(Some(Opened::without_bytes(identity)));

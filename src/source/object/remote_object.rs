@@ -19,6 +19,7 @@ use crate::source::http::{
     Attempted, Client, Repeat, RetryState, ServerOrigin, ServerResponse, ServerState,
     TransportError,
 };
+use crate::source::purpose::Purpose;
 use crate::source::stop::{Stop, stopped};
 use crate::source::store::Store;
 use crate::source::verify::{ChecksumVerifier, ExpectedSum};
@@ -92,6 +93,7 @@ impl Object {
         uri: ObjectUri,
         first_bytes: u64,
         known: Option<ObjectIdentity>,
+        purpose: Purpose,
     ) -> Result<(Self, Bytes)> {
         let doing = format!("open {uri}");
         let key = uri.key().to_owned();
@@ -102,7 +104,11 @@ impl Object {
             let server = client.server(&ServerOrigin::of(&store.url(&key)?));
             server.concurrency.turn(repeated).await;
             repeated = true;
-            match open_once(&client, &*store, &key, first_bytes, known.as_ref()).await {
+            let opening = server.open_object();
+            let opened =
+                open_once(&client, &*store, &key, first_bytes, known.as_ref(), purpose).await;
+            drop(opening);
+            match opened {
                 Ok(opened) => {
                     server.succeeded();
                     let opened = opened.or(known.map(Opened::without_bytes));

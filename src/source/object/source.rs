@@ -10,6 +10,7 @@ use crate::location::{Location, ObjectUri};
 use crate::ring::Mapping;
 use crate::source::cancellation::Cancellation;
 use crate::source::http::Client;
+use crate::source::purpose::Purpose;
 use crate::source::stop::Stop;
 use crate::source::store::Store;
 use crate::source::traits::{Access, Reader, Source};
@@ -45,9 +46,10 @@ impl ObjectSource {
         uri: &ObjectUri,
         verify: bool,
         known: Option<ObjectIdentity>,
-        cancellation: &Cancellation,
+        (purpose, cancellation): (Purpose, &Cancellation),
     ) -> Result<Self> {
-        let opening = Object::open(Arc::clone(client), store, uri.clone(), FIRST_BYTES, known);
+        let (client, uri) = (Arc::clone(client), uri.clone());
+        let opening = Object::open(Arc::clone(&client), store, uri, FIRST_BYTES, known, purpose);
         let (object, first, verifier) = client.block_on(cancellation, async move {
             let (object, first) = opening.await?;
             // If the object is replaced before the checksum is read, the next range is refused.

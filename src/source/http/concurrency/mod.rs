@@ -15,7 +15,7 @@ mod window;
 
 use crate::source::open_files::connections_allowed;
 use crate::sync::Mutex;
-use adaptive::Adaptive;
+use adaptive::{Adaptive, RANGE_BYTES};
 use pace::Pace;
 use refusals::Refusals;
 use std::sync::Arc;
@@ -179,6 +179,12 @@ impl ConcurrencyLimit {
     /// The present limit.
     pub fn limit(&self) -> usize {
         self.state.lock().limit()
+    }
+
+    /// How many connections a load of so many `bytes` begins with.
+    pub fn connections_of(&self, bytes: u64) -> usize {
+        let ranges = usize::try_from(bytes.div_ceil(RANGE_BYTES)).unwrap_or(usize::MAX);
+        self.limit().min(ranges)
     }
 
     /// How long the next range should be, of a load that receives into `memory_bytes` of memory and

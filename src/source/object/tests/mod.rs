@@ -11,6 +11,7 @@ use crate::fault_server::{End, FaultServer, Reply, Request};
 use crate::location::Location;
 use crate::options::RemoteOptions;
 use crate::source::http::Client;
+use crate::source::purpose::Purpose;
 use crate::source::store::Stores;
 use crate::source::{LoadCounters, Stop};
 use bytes::Bytes;
@@ -49,7 +50,8 @@ impl Rig {
         };
         let client = Client::new(options);
         let store = Stores::default().of(&client, &uri).unwrap();
-        let (object, _) = Object::open(client, store, uri, 100, None).await.unwrap();
+        let (object, _) =
+            Object::open(client, store, uri, 100, None, Purpose::Header).await.unwrap();
         Self { server, object, counters: LoadCounters::default() }
     }
 
