@@ -19,7 +19,7 @@
 
 use super::body_writer::BodyWriter;
 use super::receive::{Receiver, SocketReader};
-use super::remote_object::{Object, ReadContext, RequestedRange};
+use super::remote_object::{Object, ReadContext, RequestedRange, overslept};
 use crate::error::Result;
 use crate::source::http::{
     ArrivingBody, AttemptError, Attempted, PausedRetry, Permit, Repeat, RetryState, ServerResponse,
@@ -31,7 +31,7 @@ use std::any::Any;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 /// A failed attempt counts as progress if at least this many bytes arrived.
 const PROGRESS_BYTES: usize = 256 << 10;
@@ -291,7 +291,9 @@ async fn lags(server: &ServerState, body: &ArrivingBody<'_>) -> Repeat {
     let mut silent_since = None;
     loop {
         let (before, pace) = (body.left(), server.hedging.usual_pace());
-        period(pace, body).await;
+        if !period(pace, body).await {
+            continue; // the client had no processor, and what arrived was not received yet
+        }
         let (Some(pace), left, silence) = (pace, body.left(), body.silence()) else { continue };
         let is_silent = before == left || silence >= pace.long_pause();
         if !is_silent {
@@ -313,18 +315,21 @@ async fn lags(server: &ServerState, body: &ArrivingBody<'_>) -> Repeat {
 }
 
 /// Completes after the period in which a body is compared with others, or as soon as it pauses for
-/// long.
-async fn period(pace: Option<UsualPace>, body: &ArrivingBody<'_>) {
-    let Some(pace) = pace else { return sleep(UNKNOWN_PACE_INTERVAL).await };
+/// long. Returns false if that took longer because the client had no processor.
+async fn period(pace: Option<UsualPace>, body: &ArrivingBody<'_>) -> bool {
+    let in_time = async |time| overslept(time).await.is_zero();
+    let Some(pace) = pace else { return in_time(UNKNOWN_PACE_INTERVAL).await };
     let end = Instant::now() + pace.period();
     let pause_left = || pace.long_pause().saturating_sub(body.silence());
     let mut left = pause_left();
     while !left.is_zero() && Instant::now() + left < end {
-        sleep(left).await;
+        if !in_time(left).await {
+            return false;
+        }
         left = pause_left();
         if left.is_zero() {
-            return;
+            return true;
         }
     }
-    sleep_until(end).await;
+    in_time(end.saturating_duration_since(Instant::now())).await
 }

@@ -38,6 +38,9 @@ const COPY_REQUESTS: usize = 3;
 /// How often a request without a response is checked for being late.
 const LATE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// A timer that is so late has waited for a processor.
+const OVERSLEPT_MIN: Duration = Duration::from_millis(10);
+
 /// The state with which ranges are read.
 pub(super) struct ReadContext<'a, S> {
     pub sockets: &'a S,
@@ -203,14 +206,22 @@ impl Object {
     ) -> Attempted<(ServerResponse, Option<Repeat>)> {
         let began = Instant::now();
         let mut first = pin!(async { Ok((self.request(range).await?, None)) });
+        // For how long the client had no processor, and so did not look at the socket.
+        let mut starved = Duration::ZERO;
         loop {
             // Other responses may tell meanwhile what is late, or fill the budget.
-            let late = server.hedging.late_after();
+            let late = server.hedging.late_after().map(|late| late + starved);
             let left = late.map(|late| late.saturating_sub(began.elapsed()));
-            tokio::select! {
+            let nap = left.unwrap_or_default().max(LATE_CHECK_INTERVAL);
+            let overslept = tokio::select! {
                 biased;
                 answered = first.as_mut() => return answered,
-                () = sleep(left.unwrap_or_default().max(LATE_CHECK_INTERVAL)) => {}
+                overslept = overslept(nap) => overslept,
+            };
+            if !overslept.is_zero() {
+                // The answer may have come, or may be delayed by what the client did not do.
+                starved += overslept + late.unwrap_or_default().saturating_sub(starved) / 2;
+                continue;
             }
             if late.is_none_or(|late| began.elapsed() < late) {
                 continue;
@@ -319,6 +330,15 @@ impl Object {
             false => Err(range::wrong_range(origin, headers)),
         }
     }
+}
+
+/// Sleeps for `time`. Returns how much longer that took because the client had no processor, if it is
+/// more than a timer may be late.
+pub(super) async fn overslept(time: Duration) -> Duration {
+    let began = Instant::now();
+    sleep(time).await;
+    let overslept = began.elapsed().saturating_sub(time);
+    if overslept < OVERSLEPT_MIN { Duration::ZERO } else { overslept }
 }
 
 /// The first success of the two, or the failure of the second to fail.

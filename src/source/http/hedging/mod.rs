@@ -12,6 +12,9 @@
 //!   server may pause in every body. One that pauses for longer, and for the time to the first byte,
 //!   lags.
 //!
+//! Neither is said of a client that had no processor, as its timers are late then: it has not looked
+//! at its sockets, and what it waits for may be there.
+//!
 //! A budget limits repeated requests to one in twenty, so that a server which is slow altogether
 //! does not get twice the work. Those that are finished in the usual time cost half: they show that
 //! the server is not slow altogether. A body that was silent for several periods has failed, unless

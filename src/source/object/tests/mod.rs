@@ -45,6 +45,11 @@ impl Rig {
         let server = FaultServer::spawn(bytes, move |number, request| {
             number.checked_sub(1).map_or_else(|| request.right(), |number| script(number, request))
         });
+        Self::of(options, server).await
+    }
+
+    /// The object of this server.
+    async fn of(options: RemoteOptions, server: FaultServer) -> Self {
         let Location::Object(uri) = Location::parse(&server.url()).unwrap() else {
             panic!("no object")
         };
@@ -300,4 +305,27 @@ async fn a_server_that_begins_to_pause_in_every_body_is_soon_not_asked_twice() {
     }
     let counts = rig.counters.counts();
     assert!(counts.keys().eq(&["slow"]) && counts["slow"] <= 40, "{counts:?}");
+}
+
+/// A client that had no processor for a second took the response for late, although it had sent the
+/// request only just before, and requested the range twice.
+#[tokio::test]
+async fn a_response_is_not_late_because_the_client_had_no_processor() {
+    const QUICK: usize = 32; // enough to know what is late, and for the budget
+    let (quick, second) = (Duration::from_millis(200), Duration::from_secs(1));
+    let server = FaultServer::start(vec![1; 1000], move |number, request| match number {
+        ..=QUICK => request.right().after(quick),
+        _ => request.right().after(second + quick / 4),
+    });
+    let rig = Rig::of(RemoteOptions::with_variables(&[]), server).await;
+    let read = async || rig.read(0, 1000).await.unwrap();
+    for _ in 0..QUICK / 8 {
+        tokio::join!(read(), read(), read(), read(), read(), read(), read(), read());
+    }
+    let busy = async {
+        tokio::time::sleep(quick / 8).await;
+        std::thread::sleep(second);
+    };
+    tokio::join!(read(), busy);
+    assert_eq!(rig.counters.counts(), [].into());
 }
