@@ -82,7 +82,9 @@ test_everything() {
     begin_installing
     compile "${workspace[@]}" --lib --bins --tests --examples
     finish_installing
-    step "library without the command" cargo check --no-default-features --lib
+    step "features of the crate, each by itself" check_features
+    step "programs that embed the library and select a version of cudarc" check_embedding
+    step "the example for candle with GPUs" check_candle
     step "kernels: is their PTX current?" check_kernels
     [[ -z ${RINGLOAD_TEST_LONG-} ]] || step "random headers and indexes" tests/fuzz.sh
     step "AddressSanitizer" test_under_address_sanitizer

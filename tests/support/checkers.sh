@@ -79,3 +79,60 @@ make_release_packages() {
     command -v pkg-config >/dev/null || install_packages pkg-config
     release/build.sh
 }
+
+# Each feature by itself, without warnings, and the tests of builds with fewer features.
+check_features() {
+    local feature
+    for feature in http cuda-12020 s3 gcs azure hub; do
+        cargo clippy --lib --test features --no-default-features --features "$feature" -- -D warnings
+        cargo test --test features --no-default-features --features "$feature"
+    done
+    cargo clippy --lib --tests --no-default-features -- -D warnings
+    cargo test --lib --test features --no-default-features
+    check_crate_count 45
+    check_crate_count 118 --features s3
+}
+
+# Fails if the library has more crates than the first argument says, itself and the crates of build
+# scripts and macros included. The other arguments select features.
+check_crate_count() {
+    local most=$1 found
+    shift
+    found=$(cargo tree --package ringload --no-default-features --edges normal,build --prefix none \
+        --target x86_64-unknown-linux-gnu --locked "$@" | sed 's/ (.*//' | sort -u | wc -l)
+    echo "crates with ${*:-no features}: $found, at most $most"
+    ((found <= most))
+}
+
+# Runs a program that has ringload and cudarc on the stand-in for the driver, with each way to select
+# the version of cudarc's bindings.
+check_embedding() {
+    local toolkit=$PWD/tests/support/cuda-toolkit
+    run_embedding 12020 cuda-12020
+    run_embedding 12080 cuda-12080
+    run_embedding 13000 cuda-13000
+    PATH=$toolkit/bin:$PATH STAND_IN_CUDA_VERSION=12.8 run_embedding 12080 cuda-version-from-build-system
+    CUDARC_CUDA_VERSION=13000 run_embedding 13000 cuda-12020
+}
+
+# Runs tests/embedding with the given feature, which has to select the given version.
+run_embedding() {
+    local folder=$target_dir/embedding-libraries name
+    cargo build --package cuda-stand-in --lib
+    mkdir -p "$folder"
+    for name in libcuda.so libcuda.so.1; do
+        ln -sf "$(realpath "$target_dir/debug/libcuda_stand_in.so")" "$folder/$name"
+    done
+    cp Cargo.lock tests/embedding/Cargo.lock # the same versions as in the workspace
+    EXPECTED_CUDA_VERSION=$1 cargo build --manifest-path tests/embedding/Cargo.toml \
+        --target-dir "$target_dir/embedding" --features "$2"
+    LD_LIBRARY_PATH=$(realpath "$folder") "$target_dir/embedding/debug/embedding"
+}
+
+# Type-checks the example for candle with GPUs, for the CUDA version that candle finds by nvcc. A
+# toolkit is not needed for that: tests/support/cuda-toolkit stands in for it.
+check_candle() {
+    local toolkit=$PWD/tests/support/cuda-toolkit
+    PATH=$toolkit/bin:$PATH CUDA_HOME=$toolkit CUDA_COMPUTE_CAP=80 STAND_IN_CUDA_VERSION=13.0 \
+        cargo check -p ringload-examples --features cuda
+}

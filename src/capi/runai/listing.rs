@@ -8,7 +8,7 @@ use crate::load::Loader;
 use crate::location::Location;
 use crate::options::Glob;
 use std::ffi::{CStr, CString, OsStr, c_char, c_void};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 
 /// Called with each file: its path, its size in bytes, and the caller's `user_data`.
 pub type RunaiFileStreamerFileListCallback =
