@@ -18,10 +18,10 @@ fn checkpoint(directory: &tempfile::TempDir) -> PathBuf {
 #[test]
 fn files_are_loaded_with_any_features() {
     let directory = tempfile::tempdir().unwrap();
-    let model = Loader::new().tensors(["[a-c]"]).load(&checkpoint(&directory)).unwrap();
+    let model = Loader::new().tensors(["[a-c]"]).load(checkpoint(&directory)).unwrap();
     assert_eq!(model.get("a").unwrap().bytes(), b"weights");
-    let manifest = Loader::new().sum(&checkpoint(&directory), false).unwrap();
-    Loader::new().manifest(manifest).load(&checkpoint(&directory)).unwrap();
+    let manifest = Loader::new().sum(checkpoint(&directory), false).unwrap();
+    Loader::new().manifest(manifest).load(checkpoint(&directory)).unwrap();
 }
 
 /// An error that says nothing of features looks like a wrong location.
@@ -56,12 +56,9 @@ fn a_gpu_or_a_sha256_that_was_left_out_names_its_feature() {
         assert!(error.to_string().contains("cuda:1 needs the feature cuda of ringload"), "{error}");
         assert_eq!(ringload::gpus().unwrap_err().kind(), ErrorKind::Unsupported);
     }
-    match sum {
-        Ok(_) => assert!(cfg!(feature = "sha256")),
-        Err(error) => {
-            assert!(cfg!(not(feature = "sha256")), "{error}");
-            let named = "SHA-256 needs the feature sha256 of ringload";
-            assert!(error.to_string().contains(named), "{error}");
-        }
+    assert_eq!(sum.is_ok(), cfg!(feature = "sha256"));
+    if let Err(error) = sum {
+        let named = "SHA-256 needs the feature sha256 of ringload";
+        assert!(error.to_string().contains(named), "{error}");
     }
 }
