@@ -190,6 +190,28 @@ class TestLoader:
         with pytest.raises(ringload.MemoryLimitError, match="limit of 1 MiB"):
             list(weights)
 
+    def test_experts_that_other_ranks_own_are_not_read(self, vllm, loader, tmp_path):
+        """vLLM decides; without its filter, and in a load that ranks share, all experts come."""
+        names = [f"layers.0.experts.{i}.up.weight" for i in range(4)]
+        scale = "layers.0.experts.3.up.scale"
+        write(tmp_path / "model.safetensors", **dict.fromkeys([*names, scale, "router"], 1))
+        read = []
+
+        class Model:
+            secondary_weights = ()
+
+            def load_weights(self, weights):
+                read.extend(name for name, _ in weights)
+
+        for owned, expected in [
+            ({0, 2}, {names[0], names[2], scale, "router"}),
+            (None, {*names, scale, "router"}),
+        ]:
+            vllm.default_loader.owned = owned
+            read.clear()
+            loader().load_weights(Model(), vllm.ModelConfig(tmp_path))
+            assert set(read) == expected
+
     def test_tensors_that_the_model_does_not_use_are_not_read(self, vllm, loader, tmp_path):
         write(tmp_path / "model.safetensors", a=1, mtp=2)
         made = model("a", is_unused_checkpoint_weight=lambda name: name == "mtp")

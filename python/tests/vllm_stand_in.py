@@ -68,6 +68,25 @@ class ModelConfig:
         self.model_weights = model_weights
 
 
+class DefaultModelLoader:
+    """vLLM's loader, which decides which experts this rank owns; `owned` is its decision."""
+
+    owned = None
+
+    def _init_ep_weight_filter(self, model_config):
+        assert isinstance(model_config, ModelConfig)
+        self.local_expert_ids = DefaultModelLoader.owned
+
+
+def should_skip_weight(weight_name, local_expert_ids):
+    """As in vLLM: skips the weights of experts that are not local, but not their scales."""
+    parts = weight_name.split(".")
+    if "experts" not in parts or not weight_name.endswith(".weight"):
+        return False
+    expert = parts[parts.index("experts") + 1]
+    return expert.isdigit() and int(expert) not in local_expert_ids
+
+
 class StandIn:
     """The modules of vLLM, which `install` adds to `sys.modules`."""
 
@@ -110,3 +129,8 @@ class StandIn:
             download_weights_from_hf=self.hub.weights,
             download_safetensors_index_file_from_hf=self.hub.index,
         )
+        loaders = "vllm.model_executor.model_loader"
+        monkeypatch.setattr(DefaultModelLoader, "owned", None)
+        self.default_loader = DefaultModelLoader
+        module(f"{loaders}.default_loader", DefaultModelLoader=DefaultModelLoader)
+        module(f"{loaders}.ep_weight_filter", should_skip_weight=should_skip_weight)

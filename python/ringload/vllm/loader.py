@@ -2,7 +2,8 @@
 
     load_weights -> get_all_weights -> for each source of weights:
         locations    a local folder or a store location; repositories are downloaded by vLLM
-        names        all tensors except those that the model does not use
+        names        all tensors except those that the model does not use, and those of experts that
+                     other ranks own (`experts`)
         tensors      ringload.stream; with `distributed`, a load that the ranks share
     -> model.load_weights -> check that all parameters were loaded
 
@@ -29,6 +30,7 @@ from vllm.platforms import current_platform
 import ringload
 
 from .._errors import InvalidInputError, NotFoundError
+from .experts import skipped_experts
 from .options import Options
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
         """
         super().__init__(load_config)
         self.options = Options.of(load_config.model_loader_extra_config or {})
+        self._is_skipped: Callable[[str], bool] | None = None
 
     def download_model(self, model_config: Any) -> None:
         """Downloads the weights if they are in a repository of the Hub.
@@ -82,6 +85,8 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
             ringload.Error: the weights could not be loaded; the message says why.
             ValueError: the checkpoint lacks weights of the model.
         """
+        # The ranks of a shared load send each other the same tensors.
+        self._is_skipped = None if self.options.distributed else skipped_experts(model_config)
         # mypy takes attributes of modules for tensors.
         loaded = cast("Any", model).load_weights(self.get_all_weights(model_config, model))
         if loaded is not None and getattr(model_config, "quantization", None) is None:
@@ -120,7 +125,7 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
     def _weights(self, source: WeightSource) -> Iterator[tuple[str, torch.Tensor]]:
         locations = self._locations(source)
         logger.info("Loading the weights of %s from %s with ringload", source.name, locations)
-        names = None if source.is_unused is None else used_names(locations, source.is_unused)
+        names = used_names(locations, source.is_unused, self._is_skipped)
         for name, tensor in self._tensors(locations, names):
             yield source.prefix + name, tensor
 
@@ -203,14 +208,18 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
         return str(folder)
 
 
-def used_names(locations: list[str], is_unused: Callable[[str], bool]) -> list[str] | None:
+def used_names(locations: list[str], *are_unused: Callable[[str], bool] | None) -> list[str] | None:
     """Returns the names of the tensors that a model uses; the others are not read.
 
-    If the model uses none of them, the result is None, which loads all tensors as vLLM's own
-    loaders do.
+    If nothing says that a tensor is unused, or if the model uses none of them, the result is None,
+    which loads all tensors as vLLM's own loaders do.
     """
+    tests = [is_unused for is_unused in are_unused if is_unused is not None]
+    if not tests:
+        return None
     with ringload.open(locations) as checkpoint:
-        names = [name for name in checkpoint.keys() if not is_unused(name)]  # noqa: SIM118
+        keys = checkpoint.keys()
+        names = [name for name in keys if not any(is_unused(name) for is_unused in tests)]
     return names or None
 
 
