@@ -23,6 +23,9 @@ pub(crate) struct Checkpoint {
     opened: ForkGuard<Opened>,
 }
 
+/// The name of a tensor; the shape of the part that is loaded, its bytes, and those that are read for it.
+type PlannedPart = (String, Vec<usize>, u64, u64);
+
 struct Opened {
     loader: ringload::Loader,
     checkpoint: Arc<ringload::Checkpoint>,
@@ -184,7 +187,7 @@ impl Checkpoint {
     ///
     /// Raises:
     ///     Error: if such a load could not be started.
-    fn planned(&self, py: Python<'_>) -> PyResult<Vec<(String, Vec<usize>, u64, u64)>> {
+    fn planned(&self, py: Python<'_>) -> PyResult<Vec<PlannedPart>> {
         let opened = self.opened(py)?;
         let planned = opened.loader.planned(&opened.checkpoint);
         let planned = planned.map_err(|error| raised(py, &error))?;
