@@ -1,9 +1,14 @@
 //! An engine's reader of a file, which chooses direct or buffered reads for each attempt.
 //!
-//! A file that refuses direct I/O and is not in the page cache is slow to read: the kernel reads
-//! ahead by 128 KiB only, each of which waits for the file system. Such *cold reads* are made by
-//! threads, which bring the bytes into the page cache in larger parts first ([`bring_in`]), and as
-//! many of them at a time as help ([`ColdReads`](super::file::ColdReads)).
+//! Reads that wait for a file system in their system call are made by threads, and as many of them at a
+//! time as help ([`ColdReads`](super::file::ColdReads)). These *cold reads* are:
+//!
+//! - Those of a file that refuses direct I/O and is not in the page cache. The kernel reads ahead by
+//!   128 KiB only, each of which waits for the file system. So the threads bring the bytes into the
+//!   page cache in larger parts first ([`bring_in`]).
+//! - Direct reads through FUSE. Where the file system does not permit `FUSE_ASYNC_DIO`, io_uring waits
+//!   for each of them when it is submitted, so one is made after the other. 1 GiB with 20 ms a request
+//!   took 11.5 s.
 
 use super::backend::{Backend, BackendKind};
 use super::counters::LoadCounters;
@@ -38,6 +43,8 @@ pub(super) struct FileReader {
 /// How one attempt reads.
 enum Path<'a> {
     Direct(&'a Arc<File>),
+    /// Direct, of a file system that may make the caller wait.
+    ColdDirect(&'a Arc<File>),
     Buffered,
     /// Buffered, of a file that refuses direct I/O and is not in the page cache.
     Cold,
@@ -76,29 +83,30 @@ impl FileReader {
                 .is_ok_and(|resident| resident * 8 >= len * RESIDENT_EIGHTHS)
         };
         match direct {
-            Some(file) if self.path == ReadPath::Direct || !is_resident() => Path::Direct(file),
+            Some(file) if self.path == ReadPath::Direct || !is_resident() => {
+                match len >= COLD_BYTES_MIN && self.open.is_fuse() {
+                    true => Path::ColdDirect(file),
+                    false => Path::Direct(file),
+                }
+            }
             None if len >= COLD_BYTES_MIN && !is_resident() && self.is_refused() => Path::Cold,
             _ => Path::Buffered,
         }
     }
 
-    /// Reads the `len` bytes from `offset` of a file that refuses direct I/O and is not in the page
-    /// cache.
+    /// Reads from `file` at `offset` on a thread, after `before` has run there.
     async fn read_cold(
         &self,
+        file: &Arc<File>,
+        before: impl FnOnce() + Send + 'static,
         window: Window,
         offset: u64,
-        len: u64,
     ) -> (io::Result<usize>, Window) {
-        let (file, reads) = (&self.open.buffered, self.counters.cold_reads());
+        let reads = self.counters.cold_reads();
         self.open.is_cold.store(true, Ordering::Relaxed);
         if reads.begin(Instant::now()) {
             self.counters.cold_reads_changed();
         }
-        let before = {
-            let file = Arc::clone(file);
-            move || bring_in(&file, offset, len)
-        };
         let read = self.backend.read_after(before, file, window, offset, reads.at_a_time()).await;
         if reads.end(read.0.as_ref().map_or(0, |&bytes| bytes), Instant::now()) {
             self.counters.cold_reads_changed();
@@ -116,7 +124,14 @@ impl Reader for FileReader {
             let buffered = &self.open.buffered;
             let ((outcome, window), via) = match self.choose(direct, offset, len) {
                 Path::Direct(file) => (self.backend.read(file, window, offset).await, Via::Direct),
-                Path::Cold => (self.read_cold(window, offset, len).await, Via::Buffered),
+                Path::ColdDirect(file) => {
+                    (self.read_cold(file, || (), window, offset).await, Via::Direct)
+                }
+                Path::Cold => {
+                    let file = Arc::clone(buffered);
+                    let before = move || bring_in(&file, offset, len);
+                    (self.read_cold(buffered, before, window, offset).await, Via::Buffered)
+                }
                 Path::Buffered => {
                     (self.backend.read(buffered, window, offset).await, Via::Buffered)
                 }

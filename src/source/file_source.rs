@@ -33,8 +33,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-/// The length of reads of a file that is not in the page cache and refuses direct I/O: as much as one
-/// page fault brings in at least. Shorter ones than others, as many are made at a time.
+/// The length of reads that threads make: of a file that refuses direct I/O, one page fault brings in
+/// as much at least. Shorter ones than others, as many are made at a time.
 const COLD_READ_BYTES: u64 = HUGE_PAGE_BYTES as u64;
 
 /// A regular file on a local (or mounted) file system.

@@ -43,6 +43,9 @@ pub struct Settings {
     /// Refuse O_DIRECT for files whose names end in this
     #[arg(long)]
     pub refuse: Option<String>,
+    /// Let each direct read wait in its system call (no `FUSE_ASYNC_DIO`)
+    #[arg(long)]
+    pub waits: bool,
 }
 
 /// The arguments of the process that serves the mount.
@@ -151,8 +154,10 @@ impl SlowFiles {
 
 impl Filesystem for SlowFiles {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // As libfuse does by default: the requests of one direct read are sent side by side.
-        let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
+        if !self.settings.waits {
+            // As libfuse does by default: the requests of one direct read are sent side by side.
+            let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
+        }
         // Both are within their bounds.
         let _ = config.set_max_background(2 * AT_A_TIME as u16);
         let _ = config.set_max_write(REQUEST_BYTES);

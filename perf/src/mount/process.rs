@@ -27,6 +27,7 @@ impl Mounted {
         command.arg("mount").arg(root).arg(point.path());
         command.arg(format!("--latency={}", settings.latency));
         command.args(settings.refuse.iter().map(|end| format!("--refuse={end}")));
+        command.args(settings.waits.then_some("--waits"));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         while fs::metadata(point.path())?.dev() == device {
             if let Some(status) = child.try_wait()? {

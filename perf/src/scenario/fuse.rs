@@ -21,15 +21,17 @@ struct Row {
     /// The size that its target is about, whatever the size of other checkpoints.
     bytes: u64,
     refuses: bool,
+    waits: bool,
     peers: &'static [&'static Peer],
     target: Option<&'static str>,
 }
 
-const ROWS: [Row; 3] = [
+const ROWS: [Row; 4] = [
     Row {
         case: "buffered",
         bytes: 1 << 30,
         refuses: true,
+        waits: false,
         peers: &[&peers::RUNAI],
         target: Some("fuse.buffered"),
     },
@@ -37,11 +39,20 @@ const ROWS: [Row; 3] = [
         case: "direct",
         bytes: 1 << 30,
         refuses: false,
+        waits: false,
         peers: &[&peers::RUNAI],
         target: Some("fuse.direct"),
     },
+    Row {
+        case: "waiting",
+        bytes: 1 << 30,
+        refuses: false,
+        waits: true,
+        peers: &[&peers::RUNAI],
+        target: None,
+    },
     // safetensors takes most of a minute for 1 GiB.
-    Row { case: "small", bytes: 64 << 20, refuses: true, peers: PEERS, target: None },
+    Row { case: "small", bytes: 64 << 20, refuses: true, waits: false, peers: PEERS, target: None },
 ];
 
 pub fn run(lab: &mut Lab, peers: &Peers) -> Result<()> {
@@ -53,7 +64,7 @@ fn measure(lab: &mut Lab, peers: &Peers, row: &Row) -> Result<()> {
     let root = tempfile::tempdir_in(&lab.tools.keep)?;
     std::fs::hard_link(&checkpoint.path, root.path().join(checkpoint.name()))?;
     let refuse = row.refuses.then(|| ".safetensors".to_owned());
-    let settings = Settings { latency: LATENCY, refuse };
+    let settings = Settings { latency: LATENCY, refuse, waits: row.waits };
     let mounted = match Mounted::start(root.path(), &settings) {
         Ok(mounted) => mounted,
         Err(error) => return lab.skip(SCENARIO, row.case, &format!("{error:#}")),
@@ -64,7 +75,11 @@ fn measure(lab: &mut Lab, peers: &Peers, row: &Row) -> Result<()> {
         ringload(&lab.tools, &file, "--memory-limit=64MiB").named("ringload, 64 MiB"),
     ];
     clients.extend(peers.clients(row.peers, &file));
-    let refuses = if row.refuses { ", which refuses direct I/O" } else { "" };
+    let refuses = match (row.refuses, row.waits) {
+        (true, _) => ", which refuses direct I/O",
+        (false, true) => ", where each direct read waits in its system call",
+        (false, false) => "",
+    };
     let title = format!(
         "{:.2} GB from a FUSE mount of {LATENCY} ms a request{refuses}",
         checkpoint.shape.gigabytes()

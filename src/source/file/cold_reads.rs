@@ -1,4 +1,5 @@
-//! How many reads are made at a time of files that are not in the page cache and refuse direct I/O.
+//! How many reads are made at a time by threads, of files that are not in the page cache and refuse
+//! direct I/O, or are read directly through FUSE.
 //!
 //! Such a read waits for its file system for most of its time (FUSE, SMB, a sandbox), so more of
 //! them bring more bytes, up to a number that only the file system knows. A window lasts as long as

@@ -4,6 +4,7 @@ use super::identity::FileIdentity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::residency::resident_bytes;
 use crate::sys::{open_nonblocking, open_regular};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,10 @@ pub(in crate::source) struct OpenFile {
     /// The descriptor for direct reads, opened at the first read. `Err` holds the reason why
     /// O_DIRECT is not used.
     direct: OnceLock<Result<Arc<File>, String>>,
-    /// Whether a read had to wait for a file system that refuses O_DIRECT.
+    /// Whether a read was made by a thread, as it waits for the file system.
     pub is_cold: AtomicBool,
+    /// Whether the file system is one of FUSE, once that was asked for.
+    is_fuse: OnceLock<bool>,
 }
 
 impl OpenFile {
@@ -36,7 +39,14 @@ impl OpenFile {
         identity.check(&buffered, path)?;
         let (path, buffered) = (path.to_owned(), Arc::new(buffered));
         let (direct, is_cold) = (OnceLock::new(), AtomicBool::new(false));
-        Ok(Self { path, identity, buffered, direct, is_cold })
+        Ok(Self { path, identity, buffered, direct, is_cold, is_fuse: OnceLock::new() })
+    }
+
+    /// Whether the file system is one of FUSE.
+    pub fn is_fuse(&self) -> bool {
+        let ask =
+            || fstatfs(&self.buffered).is_ok_and(|of| of.filesystem_type() == FUSE_SUPER_MAGIC);
+        *self.is_fuse.get_or_init(ask)
     }
 
     /// The path that the file was opened by.
