@@ -148,3 +148,24 @@ fn bytes_that_were_changed_on_the_way_are_requested_again() {
         }
     }
 }
+
+/// nginx answers 400 to a client without a certificate, and the load was told that the server did not
+/// understand the request.
+#[test]
+fn a_server_that_requires_a_client_certificate_is_named_as_such() {
+    let certificates = directory();
+    if !certify(certificates.path()) {
+        return;
+    }
+    let authority = certificates.path().join("ca.pem");
+    let settings =
+        format!("ssl_client_certificate {};\nssl_verify_client on;", authority.display());
+    let Some(nginx) = start(certificates.path(), &settings) else { return };
+    let mut command = ringload();
+    command
+        .env_clear()
+        .args(["load", &format!("https://127.0.0.1:{}/1.safetensors", nginx.port())]);
+    let told = run(command.env("SSL_CERT_FILE", &authority)).stderr;
+    assert!(told.contains("400") && told.contains("requires a client certificate"), "{told}");
+    assert!(told.contains("proxy_ssl_certificate"), "{told}");
+}

@@ -207,3 +207,32 @@ impl From<ErrorResponse> for AttemptError {
         Self::Response(Box::new(response))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Uri;
+    use rustls::AlertDescription as Alert;
+
+    /// These alerts were reported by their names alone, and retried as if the server was overloaded.
+    #[test]
+    fn alerts_about_a_missing_client_certificate_are_explained() {
+        let origin = ServerOrigin::of(&Uri::from_static("https://h/"));
+        let alert =
+            |alert| -> BoxError { io::Error::other(rustls::Error::AlertReceived(alert)).into() };
+        // At the end of the handshake, or when the request was sent (TLS 1.3).
+        for error in [
+            TransportError::connecting(&origin, alert(Alert::CertificateRequired)),
+            TransportError::closed(&origin, alert(Alert::CertificateRequired)),
+            TransportError::closed(&origin, alert(Alert::BadCertificate)),
+        ] {
+            assert!(error.sentence.contains("requires a client certificate"), "{error}");
+            assert!(error.sentence.contains("load through a proxy"), "{error}");
+            assert!(!error.retryable, "{error}");
+        }
+        let refused = TransportError::connecting(&origin, alert(Alert::HandshakeFailure));
+        assert!(refused.sentence.contains("may require a client certificate"), "{refused}");
+        let closed = TransportError::closed(&origin, alert(Alert::InternalError));
+        assert!(closed.retryable && closed.unanswered, "{closed}");
+    }
+}
