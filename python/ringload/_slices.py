@@ -7,7 +7,7 @@ first rule that matches a tensor counts; those of `slices` go before those of `t
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -86,16 +86,15 @@ def take(options: dict[str, Any]) -> tuple[Parts, dict[str, Any]]:
     return Parts(rules, accepts), rest
 
 
-def slice_rules(
-    slices: Mapping[str, Any] | Iterable[tuple[str, Any]], ranks: tuple[int, int] | None = None
-) -> list[Rule]:
-    """Returns the rules of a dict, or pairs, of globs and slices.
+def slice_rules(slices: Mapping[str, Any], ranks: tuple[int, int] | None = None) -> list[Rule]:
+    """Returns the rules of a dict of globs to slices.
 
     A slice is a dimension, which is divided among the ranks; a `Share`; or an index: a `slice`, or
     a tuple of them for the first dimensions.
     """
-    pairs = slices.items() if isinstance(slices, Mapping) else slices
-    return [(str(glob), _slice(str(glob), one, ranks)) for glob, one in pairs]
+    if not isinstance(slices, Mapping) or not all(isinstance(glob, str) for glob in slices):
+        raise TypeError(f"slices must be a dict of globs to slices, not {type(slices).__name__}")
+    return [(glob, _slice(glob, one, ranks)) for glob, one in slices.items()]
 
 
 def _slice(glob: str, one: Any, ranks: tuple[int, int] | None) -> Any:

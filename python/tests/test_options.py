@@ -61,6 +61,7 @@ WRONG: dict[str, list[Any]] = {
     "dtype": [5, 1.5, True, [torch.float16]],
     "tensors": ["a*", 5, [5]],
     "names": ["a", 5, [None]],
+    "slices": [5, "a", ["a"], {5: 0}],
     "order": [5, True],
     "read_path": [5],
     "allocation": [5],
