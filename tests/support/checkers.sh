@@ -112,10 +112,10 @@ check_embedding() {
     run_embedding 12080 cuda-12080
     run_embedding 13000 cuda-13000
     PATH=$toolkit/bin:$PATH STAND_IN_CUDA_VERSION=12.8 run_embedding 12080 cuda-version-from-build-system
-    CUDARC_CUDA_VERSION=13000 run_embedding 13000 cuda-12020
+    CUDARC_CUDA_VERSION=13000 run_embedding 13000 ""
 }
 
-# Runs tests/embedding with the given feature, which has to select the given version.
+# Runs tests/embedding with the given feature, if any, or else with the variable, which has to select the given version.
 run_embedding() {
     local folder=$target_dir/embedding-libraries name
     cargo build --package cuda-stand-in --lib
