@@ -72,9 +72,11 @@ install() {
     download_safetensors
     if [[ -n ${RINGLOAD_TEST_FULL-} ]]; then
         install_requirements python/requirements-examples.txt
+        install_requirements python/requirements-flows.txt
         # Without its dependencies, which are for GPUs and include another version of torch.
         install_requirements python/requirements-vllm.txt --no-deps
         export RINGLOAD_TEST_EXAMPLES=require RINGLOAD_TEST_VLLM=require
+        export RINGLOAD_TEST_FLOWS=require
     fi
 }
 
@@ -95,7 +97,7 @@ lint() {
     step "Python: ruff, mypy and stubtest"
     "$venv/bin/ruff" format --check python
     "$venv/bin/ruff" check python
-    local others=(examples perf/peers perf/safetensors.py tests/report_page.py)
+    local others=(examples perf/peers perf/compare_safetensors.py tests/report_page.py)
     "$venv/bin/ruff" format --check --config python/pyproject.toml "${others[@]}"
     "$venv/bin/ruff" check --config python/pyproject.toml "${others[@]}"
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")

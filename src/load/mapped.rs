@@ -31,7 +31,7 @@ use std::sync::Arc;
 pub struct MappedCheckpoint {
     checkpoint: Arc<Checkpoint>,
     /// The file of each shard.
-    files: Vec<(Arc<MappedFile>, ReadAhead)>,
+    files: Vec<(MappedFile, ReadAhead)>,
 }
 
 /// Keeps the files of a checkpoint open, so that their names may lead elsewhere later.
@@ -60,7 +60,7 @@ impl MappedCheckpoint {
     /// [`Changed`](crate::ErrorKind::Changed) for a file that is not the one that was opened.
     pub fn new(checkpoint: Arc<Checkpoint>) -> Result<Self> {
         let mapped = checkpoint.shards().iter().map(|shard| {
-            let file = Arc::new(shard.source().map_private()?);
+            let file = shard.source().map_private()?;
             let ahead = ReadAhead::new(&file, shard.data_offset_bytes()..shard.len_bytes());
             Ok((file, ahead))
         });

@@ -17,13 +17,13 @@
 use crate::error::{Error, Result};
 use crate::fork_guard::ForkGuard;
 use crate::metrics;
-use crate::source::{MappedFile, Via};
+use crate::source::{MappedFile, Via, WeakMappedFile};
 use crate::sync::Mutex;
 use crate::sys;
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ pub(super) struct ReadAhead {
 
 #[derive(Debug)]
 struct Queue {
-    file: Weak<MappedFile>,
+    file: WeakMappedFile,
     state: Mutex<QueueState>,
 }
 
@@ -65,14 +65,14 @@ struct QueueState {
 
 impl ReadAhead {
     /// Reads nothing yet. `data` is where the file has its tensors.
-    pub fn new(file: &Arc<MappedFile>, data: Range<u64>) -> Self {
+    pub fn new(file: &MappedFile, data: Range<u64>) -> Self {
         let state = QueueState {
             ranges: VecDeque::new(),
             threads: 0,
             last_end: data.start,
             requested: data.start..data.start,
         };
-        let queue = Arc::new(Queue { file: Arc::downgrade(file), state: Mutex::new(state) });
+        let queue = Arc::new(Queue { file: file.downgrade(), state: Mutex::new(state) });
         Self { queue: ForkGuard::new(queue), data }
     }
 
@@ -157,7 +157,7 @@ impl Queue {
                 block
             };
             let Some(block) = block else { return };
-            // Dropping the mapping ends the reading.
+            // The reading ends when neither a tensor nor the checkpoint has the mapping any more.
             let read = self.file.upgrade().map(|file| read(&file, block));
             if !matches!(read, Some(Ok(()))) {
                 // What cannot be read is reported by the access to it.

@@ -60,7 +60,7 @@ pub(crate) use cancellation::Cancellable;
 pub use cancellation::Cancellation;
 pub use counters::LoadCounters;
 pub use file::DirectFile;
-pub(crate) use file::MappedFile;
+pub(crate) use file::{MappedFile, WeakMappedFile};
 pub use file_source::FileSource;
 pub(crate) use list_entry::ListDepth;
 #[cfg(feature = "http")]

@@ -33,8 +33,8 @@ Patterns = Union[str, Sequence[str], None]
 def list_safetensors(path: str | os.PathLike[str], s3_credentials: Any | None = None) -> list[str]:
     """Lists the safetensors files of a model in a directory, without its subdirectories.
 
-    Files that frameworks leave out are left out: those in the format of the authors
-    (`consolidated`), adapters, and the state of a training, where there are files of the model itself.
+    Files that frameworks leave out are left out where there are files of the model itself: those in
+    the format of the authors (`consolidated`), adapters, and the state of a training.
 
     Args:
         path: a local directory, or a directory in a store: `s3://`, `gs://`, `az://`, `hf://`.
@@ -104,7 +104,7 @@ def pull_files(
 
 
 def _of_the_model(files: list[str]) -> list[str]:
-    """Returns the files of the first purpose that any of `files` has, by the order of `_PURPOSES`."""
+    """Returns the files of the first purpose that any of `files` has, as `_PURPOSES` orders them."""
     purposes = [_purpose(file) for file in files]
     first = min(purposes, default=0)
     return [file for file, purpose in zip(files, purposes) if purpose == first]

@@ -15,7 +15,7 @@ fn ranges_are_cut_into_blocks_once_and_in_order() {
 
 /// The ranges that are queued after the program asked for these, by a queue that no thread empties.
 fn queued(data: u64, expected: &[Range<u64>]) -> Vec<Range<u64>> {
-    let ahead = ReadAhead::new(&Arc::new_cyclic(|_| unused()), 0..data);
+    let ahead = ReadAhead::new(&unused(), 0..data);
     let queue = ahead.queue.get().unwrap();
     queue.state.lock().threads = THREADS_MAX; // as if they were all busy
     expected.iter().cloned().for_each(|range| ahead.expect(range));
@@ -50,4 +50,15 @@ fn tensors_in_order_are_read_ahead_by_a_window_and_others_alone() {
         queued(data, &[there..there + 2, there + 2..there + 4]),
         [there + 2..there + 4 + window]
     );
+}
+
+/// A program that closed its file and kept the tensors was read ahead no further.
+#[test]
+fn the_file_is_read_ahead_for_tensors_whose_checkpoint_was_closed() {
+    let file = unused();
+    let (weak, mapping) = (file.downgrade(), Arc::clone(file.mapping()));
+    drop(file);
+    assert!(weak.upgrade().is_some());
+    drop(mapping);
+    assert!(weak.upgrade().is_none());
 }

@@ -9,7 +9,21 @@ use crate::error::{Error, Result};
 use crate::ring::Mapping;
 use crate::sys;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+/// A mapped file that does not keep its mapping: tensors do, also when its checkpoint was closed.
+#[derive(Debug)]
+pub(crate) struct WeakMappedFile {
+    open: Arc<OpenFile>,
+    mapping: Weak<Mapping>,
+}
+
+impl WeakMappedFile {
+    /// The file, as long as anybody has its mapping.
+    pub fn upgrade(&self) -> Option<MappedFile> {
+        Some(MappedFile { open: Arc::clone(&self.open), mapping: self.mapping.upgrade()? })
+    }
+}
 
 /// A mapped file. It keeps its descriptor, so the name may lead elsewhere later.
 #[derive(Debug)]
@@ -25,6 +39,11 @@ impl MappedFile {
         let mapping = Mapping::private_of_file(&open.buffered, len)
             .map_err(|e| Error::from_io(format_args!("map {}", open.path().display()), e))?;
         Ok(Self { open, mapping: Arc::new(mapping) })
+    }
+
+    /// The file, without keeping its mapping.
+    pub fn downgrade(&self) -> WeakMappedFile {
+        WeakMappedFile { open: Arc::clone(&self.open), mapping: Arc::downgrade(&self.mapping) }
     }
 
     /// The mapping of the file.

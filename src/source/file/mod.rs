@@ -7,6 +7,6 @@ mod open;
 
 pub(crate) use cold_reads::ColdReads;
 pub(super) use identity::FileIdentity;
-pub(crate) use mapped::MappedFile;
+pub(crate) use mapped::{MappedFile, WeakMappedFile};
 pub use open::DirectFile;
 pub(super) use open::{OpenFile, SAFETENSORS};

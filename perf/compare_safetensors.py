@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares `ringload.safetensors` with the package safetensors on this machine.
 
-    perf/safetensors.py [--runs 5] [--directory DIR] [ROW ...]
+    perf/compare_safetensors.py [--runs 5] [--directory DIR] [ROW ...]
 
 It needs torch, safetensors and ringload, as a release build. A row is measured in turns, each time
 in a process of its own; the figures are medians. "cold" means that the file was dropped from the
@@ -162,7 +162,9 @@ def main() -> None:
                         times.append(seconds(row, package, files))
                 theirs, ours = (statistics.median(times) for times in found.values())
                 label = f"{row}, {'cold' if cold else 'warm'}"
-                print(f"| {label} | {theirs:.3f} s | {ours:.3f} s | {ours / theirs:.2f} |", flush=True)
+                print(
+                    f"| {label} | {theirs:.3f} s | {ours:.3f} s | {ours / theirs:.2f} |", flush=True
+                )
         if not arguments.rows or "memory" in arguments.rows:
             theirs, ours = (shared_memory(each, files) for each in ("safetensors", "ringload"))
             label = "two processes that hold one model: memory"
