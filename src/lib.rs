@@ -141,8 +141,8 @@ pub use device::{GpuInfo, gpus};
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use load::{
-    AsyncCall, AsyncTensorStream, Listed, Loaded, Loader, LoaderOption, OptionGroup, OptionKind,
-    OwnedReadRequest, PlannedTensor, Progress, ReadRequest, Summary, TensorStream,
+    AsyncCall, AsyncTensorStream, Listed, Loaded, Loader, LoaderOption, NamedTensors, OptionGroup,
+    OptionKind, OwnedReadRequest, PlannedTensor, Progress, ReadRequest, Summary, TensorStream,
 };
 #[cfg(feature = "http")]
 pub use load::{Download, Downloaded};

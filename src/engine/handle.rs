@@ -10,7 +10,6 @@ use super::shared::Shared;
 use super::work::Work;
 use crate::checks::PartChecks;
 use crate::error::Result;
-#[cfg(test)]
 use crate::ring::Ring;
 use crate::source::{Cancellable, ChecksumVerifier, Verified};
 use crate::sys;
@@ -153,8 +152,20 @@ impl LoadHandle {
         self.shared.job.checks.result()
     }
 
+    /// Fails if the tensors that were read so far hold NaN or infinity and the load checks that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite).
+    pub fn check_finite(&self) -> Result<()> {
+        self.shared.job.checks.finite.as_ref().map_or(Ok(()), |finite| finite.result())
+    }
+
+    /// Drops the completions that were not taken.
+    pub fn discard(&self) {
+        self.shared.queue.discard();
+    }
+
     /// The first ring of the load, if it has one.
-    #[cfg(test)]
     pub fn ring(&self) -> Option<&Arc<Ring>> {
         self.shared.job.rings.first()
     }
@@ -186,6 +197,9 @@ impl LoadHandle {
 
     /// Stops the load and waits until its threads have ended.
     pub fn stop(&mut self) {
+        if self.threads.is_empty() {
+            return; // another load may use the ring by now
+        }
         self.shared.cancel();
         for thread in self.threads.drain(..) {
             // A panic was already reported by `Shared::guard`.

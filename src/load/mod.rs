@@ -3,6 +3,7 @@
 //! ```text
 //! Loader::stream:      locations -> Checkpoint -> Plan -> rings + engines -> TensorStream -> Tensor ...
 //! Loader::load:        a stream, collected
+//! Loader::by_name:     a load whose tensors are asked for by name
 //! Loader::sum:         a load of pieces of files, of which only checksums are kept
 //! Loader::read_tensor: one tensor of an open checkpoint, or a part of it
 //! MappedCheckpoint:    tensors that are views of private mappings of local files
@@ -15,12 +16,15 @@ mod asynchronous;
 mod caching;
 #[cfg(feature = "http")]
 mod download;
+mod early;
 mod gds;
 mod listing;
 mod loaded;
 mod loader;
 mod mapped;
 mod memory_check;
+mod named;
+mod named_state;
 mod numa_affinity;
 mod option_table;
 mod part;
@@ -47,6 +51,7 @@ pub use listing::Listed;
 pub use loaded::Loaded;
 pub use loader::Loader;
 pub use mapped::{MappedCheckpoint, OpenFiles};
+pub use named::NamedTensors;
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
 pub use planned::PlannedTensor;
 pub use read_request::ReadRequest;
@@ -56,8 +61,9 @@ pub use summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::location::IntoLocations;
-use crate::options;
-use crate::plan::Plan;
+use crate::options::{self, MemoryLimit};
+use crate::plan::{Plan, Selection};
+use crate::ring::Ring;
 #[cfg(any(feature = "capi", test))]
 use crate::source::Opener;
 use crate::source::Purpose;
@@ -142,18 +148,41 @@ impl Loader {
 
     /// Starts a load of `checkpoint` that began at `began`.
     fn start_stream(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
-        let options = &self.options;
         let limit = self.resolved_memory_limit()?;
+        let selection = self.selection(&checkpoint);
+        self.start_selected(checkpoint, limit, &selection, None, began)
+    }
+
+    /// Starts another load of a checkpoint, in a `ring` that another load has used.
+    fn stream_again(
+        &self,
+        checkpoint: Arc<Checkpoint>,
+        limit: MemoryLimit,
+        selection: &Selection,
+        ring: &Arc<Ring>,
+    ) -> Result<TensorStream> {
+        self.start_selected(checkpoint, limit, selection, Some(ring), Instant::now())
+    }
+
+    fn start_selected(
+        &self,
+        checkpoint: Arc<Checkpoint>,
+        limit: MemoryLimit,
+        selection: &Selection,
+        ring: Option<&Arc<Ring>>,
+        began: Instant,
+    ) -> Result<TensorStream> {
+        let options = &self.options;
         options.dtype.map_or(Ok(()), options::check_dtype)?;
-        let (selection, devices) = (&options.selection, &options.devices);
-        let plan = Arc::new(Plan::new(checkpoint, limit, selection, devices, options.dtype)?);
+        let plan = Plan::new(checkpoint, limit, selection, &options.devices, options.dtype)?;
+        let plan = Arc::new(plan);
         let checks = self.checks(&plan)?;
         let recorder = options.timeline.then(|| Recorder::new(began));
         if let Some(recorder) = &recorder {
             recorder.step("open", None, began);
         }
-        let started = self.start_load(&plan, checks, recorder)?;
-        Ok(TensorStream::new(plan, started, options.order, began))
+        let started = self.start_load(&plan, checks, recorder, ring)?;
+        Ok(TensorStream::new(plan, started, &options.order, began))
     }
 }
 

@@ -97,7 +97,7 @@ impl Loader {
         }
         let rings = match gpu.devices.is_empty() {
             true => Rings::default(),
-            false => Rings::new(self, &gpu.devices, &gpu.sizes, job.affinity.as_deref())?,
+            false => Rings::new(self, &gpu.devices, &gpu.sizes, job.affinity.as_deref(), None)?,
         };
         let destinations = rings.destinations(&DestinationSpec {
             devices: &gpu.devices,

@@ -39,7 +39,7 @@ pub(super) struct DestinationSpec<'a> {
 
 impl Rings {
     /// Rings for a load by `loader` to `devices`. The ring for GPUs prefers the NUMA node of
-    /// `affinity`. A load without tensors has a ring for the host.
+    /// `affinity`. A load without tensors has a ring for the host, which is `host` if it is given.
     ///
     /// # Errors
     /// When the address space is too small.
@@ -48,12 +48,16 @@ impl Rings {
         devices: &[Device],
         sizes: &LoadSizes,
         affinity: Option<&NumaAffinity>,
+        host: Option<&Arc<Ring>>,
     ) -> Result<Self> {
         let block = sizes.block_bytes as usize;
         let has_gpus = devices.iter().any(|device| !device.is_host());
         let has_host = devices.contains(&Device::Host) || !has_gpus;
         let new_ring = |bytes| Ring::new(address_space(bytes, block)?, block);
-        let new_host = || new_ring(sizes.host_ring_bytes);
+        let new_host = || match host {
+            Some(ring) => Ok(Arc::clone(ring)),
+            None => new_ring(sizes.host_ring_bytes),
+        };
         let gather_bytes = Some(sizes.gather_ring_bytes).filter(|&bytes| bytes > 0);
         let take_pinned = || {
             let least = address_space(sizes.gpu_ring_bytes.max(1), block)?;

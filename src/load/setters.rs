@@ -1,11 +1,11 @@
 //! The loader's options for tensors, devices, memory and reads.
 
 use super::loader::Loader;
-use crate::checkpoint::TensorInfo;
+use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
-use crate::plan::{ReadOptions, Slices, TensorFilter};
+use crate::plan::{ReadOptions, Selection, Slices, TensorFilter, YieldOrder};
 use crate::source::Cancellation;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -242,6 +242,16 @@ impl Loader {
     pub fn system_root(mut self, root: impl Into<PathBuf>) -> Self {
         self.options.system_root = root.into();
         self
+    }
+
+    /// The tensors to load of `checkpoint`, and the order in which they are yielded.
+    pub(super) fn selection(&self, checkpoint: &Checkpoint) -> Selection {
+        let mut selection = self.options.selection.clone();
+        if let Order::Names(names) = &self.options.order {
+            let reads_in_file_order = self.reads_in_file_order(checkpoint);
+            selection.order = Some(YieldOrder { names: Arc::clone(names), reads_in_file_order });
+        }
+        selection
     }
 
     /// The memory limit as set here or by the environment.

@@ -10,6 +10,7 @@ use crate::engine::{EngineWork, GatherWork, GdsWork, Job, LoadHandle, MappedWork
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
 use crate::plan::{Extent, Plan, ReadSizes};
+use crate::ring::Ring;
 use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed, open_files_max};
 use crate::sys;
 use crate::timeline::Recorder;
@@ -34,8 +35,8 @@ impl StartedLoad {
 
 impl Drop for StartedLoad {
     fn drop(&mut self) {
-        self.handle.cancel();
         if !self.waits_at_end && !self.handle.has_ended() {
+            self.handle.cancel();
             // In this order. If no thread can be started, this one waits for the reads in flight.
             let left = (self.handle.take(), self.pinned.take());
             drop(sys::spawn("ringload-end", move || drop(left)));
@@ -44,12 +45,14 @@ impl Drop for StartedLoad {
 }
 
 impl Loader {
-    /// Starts the load of `plan`, whose bytes are given to `checks`.
+    /// Starts the load of `plan`, whose bytes are given to `checks`. Tensors stay in `ring`, if there is
+    /// one, which another load has used.
     pub(super) fn start_load(
         &self,
         plan: &Arc<Plan>,
         checks: LoadChecks,
         recorder: Option<Arc<Recorder>>,
+        ring: Option<&Arc<Ring>>,
     ) -> Result<StartedLoad> {
         let shards = plan.checkpoint().shards();
         let sources: Vec<_> = shards.iter().map(|shard| Arc::clone(shard.source())).collect();
@@ -71,7 +74,8 @@ impl Loader {
             }
             LoadPath::Ring(downgrade) => {
                 memory_check::check(sizes, reads.engines, &self.options.system_root)?;
-                let rings = Rings::new(self, plan.devices(), sizes, job.affinity.as_deref())?;
+                let affinity = job.affinity.as_deref();
+                let rings = Rings::new(self, plan.devices(), sizes, affinity, ring)?;
                 let destinations = rings.destinations(&DestinationSpec {
                     devices: plan.devices(),
                     extents: &extents,

@@ -1,5 +1,6 @@
 //! The stream of tensors: takes the completions of the engines and yields their tensors one by one.
 
+use super::early::EarlyTensors;
 use super::start::StartedLoad;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
@@ -7,7 +8,8 @@ use crate::engine::Completion;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::{Device, Order};
 use crate::plan::Plan;
-use crate::tensor::{LoadedTensors, Tensor};
+use crate::ring::Ring;
+use crate::tensor::{LoadedTensors, Offsets, Storage, Tensor};
 use crate::timeline::Timeline;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,9 +27,11 @@ use std::time::Instant;
 pub struct TensorStream {
     plan: Arc<Plan>,
     started: StartedLoad,
-    order: Order,
-    /// Tensors that are loaded but not yet due (in file order only), by their first position.
-    early: BTreeMap<usize, LoadedTensors>,
+    /// Whether tensors are yielded in the order of the checkpoint.
+    in_file_order: bool,
+    /// Tensors that are loaded but not yet due.
+    early: EarlyTensors,
+    /// The position that is due in file order; how many tensors were yielded in an order of names.
     next_position: usize,
     /// The tensors that are being yielded.
     current: Option<LoadedTensors>,
@@ -40,13 +44,18 @@ pub struct TensorStream {
 }
 
 impl TensorStream {
-    pub(super) fn new(plan: Arc<Plan>, started: StartedLoad, order: Order, began: Instant) -> Self {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        started: StartedLoad,
+        order: &Order,
+        began: Instant,
+    ) -> Self {
         let progress = Progress { done: Arc::default(), total_bytes: plan.delivered_bytes() };
         Self {
             plan,
             started,
-            order,
-            early: BTreeMap::new(),
+            in_file_order: *order == Order::File,
+            early: EarlyTensors::default(),
             next_position: 0,
             current: None,
             progress,
@@ -118,8 +127,8 @@ impl TensorStream {
 
     /// The load's first ring, for tests that look for leaks.
     #[cfg(test)]
-    pub(crate) fn ring(&self) -> std::sync::Weak<crate::ring::Ring> {
-        self.started.handle.ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
+    pub(crate) fn ring(&self) -> std::sync::Weak<Ring> {
+        self.first_ring().map_or_else(std::sync::Weak::new, Arc::downgrade)
     }
 
     /// Takes the next tensor from the current loaded tensors.
@@ -129,20 +138,32 @@ impl TensorStream {
             self.current = None; // the storage lives on in its tensors alone
             return None;
         };
+        let (storage, starts) = (current.storage.clone(), current.starts.clone());
+        Some(self.deliver(position, storage, &starts))
+    }
+
+    /// Takes the tensor at `position` of the plan, if it is loaded and was not taken before.
+    pub(super) fn take_at(&mut self, position: usize) -> Option<Tensor> {
+        let (storage, starts) = self.early.take(position)?;
+        Some(self.deliver(position, storage, &starts))
+    }
+
+    /// The tensor at `position` of the plan, which is handed to the caller.
+    fn deliver(&mut self, position: usize, storage: Storage, starts: &Offsets) -> Tensor {
         let index = self.plan.tensors()[position];
         let info = &self.plan.checkpoint().tensors()[index as usize];
-        let start = current.starts.of(position, &self.plan.span(position));
+        let start = starts.of(position, &self.plan.span(position));
         let cast = self.plan.cast_of(info);
         let checkpoint = Arc::clone(self.plan.checkpoint());
-        let tensor = Tensor::new(checkpoint, index, current.storage.clone(), start);
-        let tensor = tensor.cast(cast).of_shape(self.plan.part_shape(position));
+        let tensor = Tensor::new(checkpoint, index, storage, start).cast(cast);
+        let tensor = tensor.of_shape(self.plan.part_shape(position));
         let bytes = tensor.len_bytes() as u64;
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
         self.delivered_tensors += 1;
         self.record_delivery();
         self.cast_tensors += usize::from(cast.is_some());
         *self.device_bytes.entry(tensor.device()).or_default() += bytes;
-        Some(tensor)
+        tensor
     }
 
     /// Records when the first and the last tensor are yielded.
@@ -158,10 +179,10 @@ impl TensorStream {
     }
 
     /// Takes a completion or an error of the engines. Returns false when the load has ended.
-    fn accept(&mut self, completion: Option<Result<Completion>>) -> Result<bool> {
+    fn take_completion(&mut self, completion: Option<Result<Completion>>) -> Result<bool> {
         match completion.transpose()? {
             Some(Completion::Tensors(ready)) => {
-                self.early.insert(ready.positions.start, ready);
+                self.early.insert(ready);
                 Ok(true)
             }
             Some(Completion::Request { .. }) => Ok(true), // only `read_into` makes requests
@@ -176,11 +197,11 @@ impl TensorStream {
 
     /// Makes the next loaded tensors the current ones, if they are due.
     fn advance(&mut self) {
-        let next = match self.order {
-            Order::Completion => self.early.pop_first(),
-            Order::File => self.early.remove_entry(&self.next_position),
+        let next = match self.in_file_order {
+            false => self.early.pop_first(),
+            true => self.early.pop(self.next_position),
         };
-        if let Some((_, ready)) = next {
+        if let Some(ready) = next {
             self.next_position = ready.positions.end;
             self.current = Some(ready);
         }
@@ -197,10 +218,9 @@ impl TensorStream {
     /// Handles one completion of the queue. Returns an item or the end, or `Pending` if another
     /// completion is needed.
     fn step(&mut self, completion: Option<Result<Completion>>) -> Poll<Option<Result<Tensor>>> {
-        match self.accept(completion) {
+        match self.take_completion(completion) {
             Ok(true) => {
-                self.advance();
-                self.take().map_or(Poll::Pending, |tensor| Poll::Ready(Some(Ok(tensor))))
+                self.at_hand().map_or(Poll::Pending, |tensor| Poll::Ready(Some(Ok(tensor))))
             }
             Ok(false) => {
                 self.end();
@@ -218,6 +238,12 @@ impl TensorStream {
     ///
     /// In contrast to `next`, this does not count as waiting for the load.
     pub fn at_hand(&mut self) -> Option<Tensor> {
+        if let Some(yielded) = self.plan.yielded() {
+            let position = *yielded.get(self.next_position)? as usize;
+            let tensor = self.take_at(position)?;
+            self.next_position += 1;
+            return Some(tensor);
+        }
         loop {
             if let Some(tensor) = self.take() {
                 return Some(tensor);
@@ -240,6 +266,54 @@ impl TensorStream {
                 return Poll::Ready(item);
             }
         }
+    }
+
+    /// Takes one completion of the engines, for a caller that takes tensors by position. Returns whether
+    /// there may be others.
+    pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        let completion = ready!(self.started.handle.poll_pop(cx));
+        let accepted = self.take_completion(completion);
+        if !matches!(accepted, Ok(true)) {
+            self.end();
+        }
+        Poll::Ready(accepted)
+    }
+
+    /// Drops the tensors that were not taken, and waits for others. Returns whether there may be any.
+    pub(super) fn accept(&mut self) -> Result<bool> {
+        self.early.clear();
+        let completion = self.started.handle.pop();
+        let accepted = self.take_completion(completion);
+        if !matches!(accepted, Ok(true)) {
+            self.end();
+        }
+        accepted
+    }
+
+    /// Whether the tensor at `position` is loaded and was not taken.
+    pub(super) fn has_loaded(&self, position: usize) -> bool {
+        self.early.has(position)
+    }
+
+    /// Ends the load, waits until no read is in flight, and frees what was not taken.
+    pub(super) fn end_now(&mut self) {
+        self.started.handle.stop();
+        (self.early, self.current) = (EarlyTensors::default(), None);
+        self.started.handle.discard();
+    }
+
+    /// Fails if the tensors that were loaded so far hold NaN or infinity and the load checks that.
+    pub(super) fn check_finite(&self) -> Result<()> {
+        self.started.handle.check_finite()
+    }
+
+    pub(super) fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The first ring of the load, if it has one.
+    pub(super) fn first_ring(&self) -> Option<&Arc<Ring>> {
+        self.started.handle.ring()
     }
 
     /// Sets whether the end of the load, and dropping the stream, wait until no read is in flight.

@@ -18,7 +18,7 @@ use crate::checksum::crc64_nvme_of_parts;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::location::IntoLocations;
 use crate::manifest::{FileSums, Manifest, TensorSum, common_names};
-use crate::options::{DeviceMap, MemoryLimit, ReadPath, cores};
+use crate::options::{DeviceMap, MemoryLimit, Order, ReadPath, cores};
 use crate::plan::{Plan, Selection};
 use crate::source::OrderedSha256;
 use std::sync::Arc;
@@ -72,8 +72,8 @@ impl Loader {
         if loader.options.read_path == ReadPath::Mapped {
             loader.options.read_path = ReadPath::Buffered; // pages could change after they were read
         }
-        let started = loader.start_load(&plan, checks, None)?;
-        for piece in TensorStream::new(plan, started, loader.options.order, began) {
+        let started = loader.start_load(&plan, checks, None, None)?;
+        for piece in TensorStream::new(plan, started, &Order::Completion, began) {
             drop(piece?);
         }
         let files = shards.iter().zip(layouts).zip(names).enumerate();

@@ -85,6 +85,28 @@ impl Summary {
         }
     }
 
+    /// Adds the statistics of a load that continues this one. Its engines and its backend count.
+    pub(super) fn add(&mut self, next: &Self) {
+        let before = std::mem::replace(self, next.clone());
+        self.bytes += before.bytes;
+        self.tensors += before.tensors;
+        self.cast_tensors += before.cast_tensors;
+        add_each(&mut self.device_bytes, before.device_bytes);
+        self.seconds += before.seconds;
+        add_each(&mut self.read_bytes, before.read_bytes);
+        self.ring_bytes = self.ring_bytes.max(before.ring_bytes);
+        self.memory_limit_bytes = self.memory_limit_bytes.or(before.memory_limit_bytes);
+        let later = std::mem::replace(&mut self.downgrades, before.downgrades);
+        let new: Vec<_> = later.into_iter().filter(|it| !self.downgrades.contains(it)).collect();
+        self.downgrades.extend(new);
+        add_each(&mut self.retries, before.retries);
+        self.verified_tensors += before.verified_tensors;
+        self.verified_device_bytes += before.verified_device_bytes;
+        self.cached_bytes += before.cached_bytes;
+        self.cache_left_out_bytes += before.cache_left_out_bytes;
+        self.cache_warning = before.cache_warning.or(self.cache_warning.take());
+    }
+
     /// The throughput in gigabytes (10^9 bytes) of tensors per second.
     pub fn gigabytes_per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.bytes as f64 / self.seconds / 1e9 } else { 0.0 }
@@ -99,5 +121,12 @@ impl Summary {
             return "none".to_owned();
         }
         paths.into_iter().map(|(path, _)| *path).collect::<Vec<_>>().join("+")
+    }
+}
+
+/// Adds the numbers of `others` to those of the same keys.
+fn add_each<K: Ord>(numbers: &mut BTreeMap<K, u64>, others: BTreeMap<K, u64>) {
+    for (key, number) in others {
+        *numbers.entry(key).or_default() += number;
     }
 }

@@ -85,6 +85,12 @@ impl Loader {
         self.options.verify || self.options.manifest.is_some() || self.options.check_finite
     }
 
+    /// Whether a load of all of `checkpoint` computes checksums of whole files, from front to back.
+    pub(super) fn reads_in_file_order(&self, checkpoint: &Checkpoint) -> bool {
+        let mut shards = checkpoint.shards().iter();
+        self.options.manifest.is_some() || shards.any(|shard| shard.source().verifier().is_some())
+    }
+
     /// Whether all bytes of a tensor are compared with checksums.
     fn needs_whole_tensors(&self) -> bool {
         self.options.verify || self.options.manifest.is_some()
@@ -315,6 +321,7 @@ fn tensor_checks(plan: &Plan, sums: CheckpointSums) -> PartChecks {
     for &index in plan.tensors() {
         tensors[checkpoint.tensors()[index as usize].shard()].push(index);
     }
+    tensors.iter_mut().for_each(|of_shard| of_shard.sort_unstable()); // parts ascend
     let part = |&index: &u32| {
         let tensor = &checkpoint.tensors()[index as usize];
         Part { offset: tensor.offset_bytes(), bytes: tensor.len_bytes() }

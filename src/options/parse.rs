@@ -55,9 +55,9 @@ fn bytes_in(text: &str) -> Option<Option<u64>> {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`]; the message says that `text` is not `what` and lists the choices.
-pub(crate) fn one_of<T: Copy>(text: &str, what: &str, choices: &[(&str, T)]) -> Result<T> {
+pub(crate) fn one_of<T: Clone>(text: &str, what: &str, choices: &[(&str, T)]) -> Result<T> {
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
-        return Ok(*value);
+        return Ok(value.clone());
     }
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
     let names = match names.split_last() {

@@ -4,6 +4,7 @@ use super::parse::one_of;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// How local files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -60,7 +61,7 @@ impl fmt::Display for ReadPath {
 }
 
 /// The order in which a stream yields tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Order {
     /// In the order in which they complete.
@@ -68,6 +69,23 @@ pub enum Order {
     Completion,
     /// In the order of the checkpoint: shard by shard, by offset.
     File,
+    /// In the order of these names, followed by the tensors that are not named, in the order of the
+    /// checkpoint. The bytes are read in this order, so that it costs neither memory nor requests.
+    ///
+    /// A name of no tensor that is loaded is an error
+    /// ([`NotFound`](crate::ErrorKind::NotFound)), and so is a name that is there twice
+    /// ([`InvalidInput`](crate::ErrorKind::InvalidInput)). Loads that verify checksums of whole files,
+    /// and loads to GPUs, are read in the order of the file. If the memory limit does not hold what
+    /// comes before its turn then, the load fails before it reads anything
+    /// ([`MemoryLimit`](crate::ErrorKind::MemoryLimit)).
+    Names(Arc<[String]>),
+}
+
+impl Order {
+    /// The order of these names.
+    pub fn names(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::Names(names.into_iter().map(Into::into).collect())
+    }
 }
 
 impl FromStr for Order {

@@ -21,7 +21,9 @@
 
 mod chunk;
 mod extent;
+mod load_plan;
 mod needs;
+mod order;
 mod parts;
 mod runs;
 mod select;
@@ -30,10 +32,14 @@ mod slice;
 mod slices;
 mod tensor_sizes;
 mod tp_plan;
+mod yield_order;
 
 pub use chunk::{Chunk, ChunkSize, chunk_ends, even_ends};
 pub use extent::Extent;
 pub(crate) use extent::{Span, pieces_of};
+pub use load_plan::Plan;
+pub(crate) use load_plan::destination_among;
+pub(crate) use order::not_loaded;
 pub(crate) use parts::{TensorPart, gap_bytes};
 pub use runs::Pick;
 pub(crate) use runs::{RunRead, Runs};
@@ -43,209 +49,7 @@ pub(crate) use sizes::{LoadSizes, ReadOptions, ReadSizes, SlotSizes};
 pub use slice::{Slice, SliceRange};
 pub use slices::Slices;
 pub(crate) use tensor_sizes::TensorSizes;
-
-use crate::cast::Cast;
-use crate::checkpoint::{Checkpoint, TensorInfo};
-use crate::dtype::Dtype;
-use crate::error::{Error, ErrorKind, Result};
-use crate::options::{Device, DeviceMap, MemoryLimit};
-use extent::{ExtentShape, Gather};
-use needs::{Needs, cast_of};
-use std::sync::Arc;
-
-/// The plan of a load: its tensors, their devices, and the extents to read.
-#[derive(Debug)]
-pub struct Plan {
-    checkpoint: Arc<Checkpoint>,
-    /// Indices into the checkpoint's tensors. Extents refer to ranges of this list.
-    tensors: Vec<u32>,
-    /// The parts of the tensors, by position; empty if all of them are whole.
-    parts: Vec<Option<TensorPart>>,
-    /// The devices that tensors go to. Extents refer to them by index.
-    devices: Vec<Device>,
-    extents: Arc<[Extent]>,
-    sizes: LoadSizes,
-    total_bytes: u64,
-    dtype: Option<Dtype>,
-    delivered_bytes: u64,
-}
-
-impl Plan {
-    /// Plans a load of the tensors in `selection` to the devices that `map` assigns to them. Floats
-    /// are cast to `dtype`, if it is set.
-    ///
-    /// # Errors
-    /// [`ErrorKind::MemoryLimit`] when the limit is below the largest tensor of the host,
-    /// [`ErrorKind::InvalidInput`] for a glob that does not parse or a slice that does not fit its tensor,
-    /// [`ErrorKind::NotFound`] when no tensor matches a glob or a slice or has a name of the selection.
-    pub fn new(
-        checkpoint: Arc<Checkpoint>,
-        limit: MemoryLimit,
-        selection: &Selection,
-        map: &DeviceMap,
-        dtype: Option<Dtype>,
-    ) -> Result<Self> {
-        let tensors = selection.indices(&checkpoint)?;
-        let parts = selection.slices.parts(&checkpoint, &tensors)?;
-        let (devices, destinations) = assign(&checkpoint, &tensors, map)?;
-        let needs = Needs {
-            checkpoint: &checkpoint,
-            tensors: &tensors,
-            parts: &parts,
-            devices: &devices,
-            destinations: &destinations,
-            dtype,
-        };
-        let needed = needs.bytes_of_all();
-        let sizes = LoadSizes::new(limit, needed.sizes)?;
-        let shape = |device: &Device| match device {
-            Device::Host => ExtentShape::Whole(sizes.extent_bytes),
-            Device::Cuda(_) => ExtentShape::Pieces(sizes.piece_bytes),
-        };
-        let gather = Gather {
-            checkpoint: &checkpoint,
-            tensors: &tensors,
-            destinations: &destinations,
-            parts: &parts,
-            gather_bytes: sizes.gather_bytes,
-            shapes: &devices.iter().map(shape).collect::<Vec<_>>(),
-            dtype,
-        };
-        let extents = gather.extents();
-        let slots = needs.slots_of(&extents);
-        let sizes = sizes.with_slots(slots.host, slots.gpus).with_gathered(slots.gathered);
-        Ok(Self {
-            tensors,
-            parts,
-            devices,
-            extents: extents.into(),
-            sizes,
-            total_bytes: needed.total,
-            dtype,
-            delivered_bytes: needed.delivered,
-            checkpoint,
-        })
-    }
-
-    /// The checkpoint that the plan was made for.
-    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
-        &self.checkpoint
-    }
-
-    /// The extents, in the order of the checkpoint.
-    pub fn extents(&self) -> &Arc<[Extent]> {
-        &self.extents
-    }
-
-    /// The devices that tensors go to. Extents refer to them by index.
-    pub fn devices(&self) -> &[Device] {
-        &self.devices
-    }
-
-    /// Whether any tensor goes to a GPU.
-    pub fn has_gpus(&self) -> bool {
-        self.devices.iter().any(|device| !device.is_host())
-    }
-
-    /// The tensors that are loaded, as indices into [`Checkpoint::tensors`].
-    pub fn tensors(&self) -> &[u32] {
-        &self.tensors
-    }
-
-    /// The tensors of one extent, as indices into [`Checkpoint::tensors`].
-    pub fn tensors_of(&self, extent: &Extent) -> &[u32] {
-        &self.tensors[extent.positions()]
-    }
-
-    /// How many tensors are loaded.
-    pub fn tensor_count(&self) -> usize {
-        self.tensors.len()
-    }
-
-    /// The part of the tensor at `position` that is loaded; `None` if it is loaded whole.
-    pub(crate) fn part(&self, position: usize) -> Option<&TensorPart> {
-        self.parts.get(position)?.as_ref()
-    }
-
-    /// The bytes that are loaded of the tensor at `position`; if they are gathered, the span begins with
-    /// the first of them and has as many as they are.
-    pub(crate) fn span(&self, position: usize) -> Span {
-        let span = Span::from(&self.checkpoint.tensors()[self.tensors[position] as usize]);
-        match self.part(position) {
-            None => span,
-            Some(part) => {
-                Span { offset_bytes: part.offset_bytes(), len_bytes: part.len_bytes(), ..span }
-            }
-        }
-    }
-
-    /// The dimensions of the tensor at `position` if it is a part; `None` if it is loaded whole.
-    pub(crate) fn part_shape(&self, position: usize) -> Option<Arc<[usize]>> {
-        self.part(position).map(|part| Arc::clone(part.shape()))
-    }
-
-    /// The first tensor of which a part is loaded.
-    pub(crate) fn first_part(&self) -> Option<&TensorInfo> {
-        let position = self.parts.iter().position(Option::is_some)?;
-        Some(&self.checkpoint.tensors()[self.tensors[position] as usize])
-    }
-
-    /// Whether all bytes of all tensors of the checkpoint are loaded.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.tensor_count() == self.checkpoint.tensors().len() && self.first_part().is_none()
-    }
-
-    /// The sum of the loaded tensors' bytes, as stored.
-    pub fn total_bytes(&self) -> u64 {
-        self.total_bytes
-    }
-
-    /// The sum of the loaded tensors' bytes, after casting.
-    pub fn delivered_bytes(&self) -> u64 {
-        self.delivered_bytes
-    }
-
-    /// The cast of `tensor`, or `None` if it is not cast.
-    pub(crate) fn cast_of(&self, tensor: &TensorInfo) -> Option<Cast> {
-        cast_of(tensor, self.dtype)
-    }
-
-    /// The type that floats are cast to, or `None`.
-    pub(crate) fn dtype(&self) -> Option<Dtype> {
-        self.dtype
-    }
-
-    /// The sizes of the load's memory and extents.
-    pub(crate) fn sizes(&self) -> &LoadSizes {
-        &self.sizes
-    }
-}
-
-/// The devices that `map` assigns the tensors to, and the index of each tensor's device.
-fn assign(
-    checkpoint: &Checkpoint,
-    tensors: &[u32],
-    map: &DeviceMap,
-) -> Result<(Vec<Device>, Vec<u8>)> {
-    let mut devices = Vec::new();
-    let device_of = |&index: &u32| map.device_of(checkpoint.tensors()[index as usize].name());
-    let indices = tensors.iter().map(|index| destination_among(&mut devices, device_of(index)));
-    let indices = indices.collect::<Result<_>>()?;
-    Ok((devices, indices))
-}
-
-/// The index of `device` among `devices`, to which it is added if it is missing.
-///
-/// # Errors
-/// [`ErrorKind::Unsupported`] for more than 256 devices.
-pub(crate) fn destination_among(devices: &mut Vec<Device>, device: Device) -> Result<u8> {
-    let index = devices.iter().position(|&known| known == device).unwrap_or(devices.len());
-    if index == devices.len() {
-        devices.push(device);
-    }
-    u8::try_from(index)
-        .map_err(|_| Error::new(ErrorKind::Unsupported, "a load may have at most 256 devices"))
-}
+pub use yield_order::YieldOrder;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,14 @@
 //! Extents for GPUs: every byte of every tensor exactly once, in pieces that suit the reads.
 
 use super::*;
+use crate::checkpoint::Checkpoint;
+use crate::error::ErrorKind;
+use crate::options::{Device, DeviceMap, MemoryLimit};
 use crate::source::memory::{Fault, MemorySource};
 use crate::test_files::{checkpoint_of, file_at};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn shards(sizes: &[Vec<usize>], data_offset: usize, block_bytes: usize) -> Arc<Checkpoint> {
     let shard = |(number, sizes): (usize, &Vec<usize>)| {

@@ -1,6 +1,7 @@
 //! Selects the tensors of a checkpoint that are loaded.
 
 use super::slices::{Slices, TensorPredicate};
+use super::yield_order::YieldOrder;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Glob;
@@ -20,6 +21,8 @@ pub struct Selection {
     pub filter: Option<TensorFilter>,
     /// The parts of tensors to load.
     pub slices: Slices,
+    /// The order in which the tensors are yielded; `None` for any order.
+    pub order: Option<YieldOrder>,
 }
 
 /// Accepts the tensors to load, by their names, types and shapes.

@@ -1,11 +1,15 @@
 //! Plans: every selected tensor exactly once, whole, in order, in as little memory as promised.
 
 use super::*;
-use crate::error::Result;
+use crate::checkpoint::Checkpoint;
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{DeviceMap, MemoryLimit};
 use crate::ring::PAGE_BYTES;
 use crate::source::memory::{Fault, MemorySource};
 use crate::test_files::{Random, checkpoint_of, file_at};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const MIB: usize = 1 << 20;
 

@@ -39,6 +39,8 @@ pub(super) struct RingState {
     pub high_water: usize,
     last_freed: Instant,
     closed: bool,
+    /// Whether free memory may have been returned to the kernel, after which it is zero.
+    has_discarded: bool,
 }
 
 /// The allocations of a ring at one moment.
@@ -88,6 +90,7 @@ impl Ring {
             high_water: 0,
             last_freed: Instant::now(),
             closed: false,
+            has_discarded: false,
         };
         let memory = Mapping::anonymous(capacity)?;
         if let Some(node) = node
@@ -132,7 +135,7 @@ impl Ring {
     fn record_taken(&self, state: &mut RingState, range: &Range<usize>) {
         state.used_bytes += range.len();
         state.slots += 1;
-        self.check_poison(range.start..range.end.min(state.high_water));
+        self.check_poison(state, range.start..range.end.min(state.high_water));
         if range.end > state.high_water {
             state.high_water = range.end;
             self.grown.notify_all();
@@ -178,6 +181,13 @@ impl Ring {
         free
     }
 
+    /// Reopens a closed ring, of which slots may be in use, for another load of the same caller.
+    pub(crate) fn resume(&self) {
+        let mut state = self.state.lock();
+        state.closed = false;
+        state.has_discarded = true;
+    }
+
     /// The NUMA node on which the ring's pages are allocated if possible.
     pub(crate) fn node(&self) -> Option<usize> {
         self.node
@@ -193,7 +203,7 @@ impl Ring {
         for (&start, &len) in &state.free {
             let touched = start..(start + len).min(state.high_water);
             if touched.start < touched.end {
-                self.check_poison(touched.clone());
+                self.check_poison(state, touched.clone());
                 self.memory.discard(touched);
             }
         }
@@ -279,13 +289,15 @@ impl Ring {
         }
     }
 
-    fn check_poison(&self, range: Range<usize>) {
+    fn check_poison(&self, state: &RingState, range: Range<usize>) {
         if cfg!(debug_assertions) && !range.is_empty() {
             // SAFETY: called under the lock for a free range; nobody else has access to it.
             let bytes = unsafe { self.memory.bytes(range) };
             assert!(
                 // Whole pages; comparing pages is fast in debug builds too.
-                bytes.chunks(PAGE_BYTES).all(|page| page == [POISON; PAGE_BYTES]),
+                bytes.chunks(PAGE_BYTES).all(|page| {
+                    page == [POISON; PAGE_BYTES] || state.has_discarded && page == [0; PAGE_BYTES]
+                }),
                 "memory was written to after its slot was returned"
             );
         }

@@ -113,7 +113,7 @@ proptest! {
         ];
         for limit in limits {
             let loader = Loader::new().dtype(to).memory_limit(limit).engines(engines);
-            check(&loader.order(order).read_path(path), &file, &tensors, to);
+            check(&loader.order(order.clone()).read_path(path), &file, &tensors, to);
         }
     }
 }

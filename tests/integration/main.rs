@@ -31,6 +31,7 @@ mod lent_memory;
 mod low_water;
 mod manifests;
 mod messages;
+mod named;
 mod public_api;
 mod round_trip;
 mod stand_in;

@@ -74,7 +74,7 @@ fn a_damaged_tensor_is_never_handed_out() {
     model.damage("t0");
     for order in [Order::Completion, Order::File] {
         for limit in [MemoryLimit::Unlimited, MemoryLimit::Min] {
-            let loader = model.loader().order(order).memory_limit(limit).engines(2);
+            let loader = model.loader().order(order.clone()).memory_limit(limit).engines(2);
             let items: Vec<_> = loader.stream(&model.file).unwrap().collect();
             assert!(items.iter().flatten().all(|tensor| tensor.name() != "t0"), "{order:?}");
             let error = items.into_iter().find_map(Result::err);

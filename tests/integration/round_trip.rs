@@ -84,7 +84,7 @@ impl Subset {
 }
 
 /// How to load.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Way {
     path: ReadPath,
     /// The limit: `None` for none, else its position between the largest tensor (0) and a quarter
@@ -225,7 +225,7 @@ fn load_and_check(location: &Path, model: &Model, way: Way) -> TestCaseResult {
     let loader = Loader::new()
         .read_path(way.path)
         .memory_limit(limit)
-        .order(way.order)
+        .order(way.order.clone())
         .engines(way.engines)
         .tensors(way.subset.globs().iter().copied());
 
@@ -292,7 +292,7 @@ proptest! {
             if way.cold {
                 model.evict(directory.path());
             }
-            load_and_check(&location, &model, way)
+            load_and_check(&location, &model, way.clone())
                 .map_err(|error| TestCaseError::fail(format!("{way:?}: {error}")))?;
         }
     }
@@ -419,7 +419,7 @@ fn what_is_held_under_a_limit_is_never_overwritten() {
     write(&path, &tensors, None);
     let limit = MemoryLimit::Bytes(1_500_000);
     for order in [Order::Completion, Order::File] {
-        let stream = Loader::new().memory_limit(limit).order(order).stream(&path).unwrap();
+        let stream = Loader::new().memory_limit(limit).order(order.clone()).stream(&path).unwrap();
         let mut held = std::collections::VecDeque::new();
         for tensor in stream {
             held.push_back(tensor.unwrap());

@@ -112,7 +112,7 @@ fn scene<'a>(seed: u64, draw: &mut Draw, models: &'a [Model]) -> Scene<'a> {
     order(seed, if failing { failure(draw) } else { String::new() });
     let loader = Loader::new()
         .engines(1 + draw.below(3) as usize)
-        .order(*draw.of(&[Order::Completion, Order::File]))
+        .order(draw.of(&[Order::Completion, Order::File]).clone())
         .allocation(*draw.of(&[Allocation::PerShard, Allocation::PerTensor]))
         .memory_limit(limit)
         .read_path(*draw.of(&[ReadPath::Auto, ReadPath::Auto, ReadPath::Gds]))

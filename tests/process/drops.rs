@@ -91,10 +91,10 @@ fn leave_early(path: &Path, seed: u64) {
     if limit != MemoryLimit::Unlimited && read_path == ReadPath::Mapped {
         read_path = ReadPath::Direct;
     }
-    let order = [Order::Completion, Order::File][(random >> 4) as usize % 2];
+    let order = [Order::Completion, Order::File][(random >> 4) as usize % 2].clone();
     let loader = Loader::new().engines(1 + (random >> 5) as usize % 2);
     let mut stream =
-        loader.memory_limit(limit).read_path(read_path).order(order).stream(path).unwrap();
+        loader.memory_limit(limit).read_path(read_path).order(order.clone()).stream(path).unwrap();
     let mut last = None;
     for _ in 0..(random >> 6) as usize % (TENSORS + 10) {
         last = None;

@@ -60,7 +60,8 @@ fn reads_that_come_in_parts_are_cast_as_a_whole() {
     });
     for order in [Order::Completion, Order::File] {
         for limit in [MemoryLimit::Unlimited, MemoryLimit::Min] {
-            let loader = loader().dtype(Dtype::BF16).memory_limit(limit).order(order).engines(2);
+            let loader =
+                loader().dtype(Dtype::BF16).memory_limit(limit).order(order.clone()).engines(2);
             let mut stream = rig.stream(&loader);
             let mut count = 0;
             for tensor in stream.by_ref() {

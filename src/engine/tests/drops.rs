@@ -36,7 +36,7 @@ fn pick(random: &mut Random) -> Loader {
     loader()
         .memory_limit(limit)
         .read_path(paths[random.below(paths.len())])
-        .order([Order::Completion, Order::File][random.below(2)])
+        .order([Order::Completion, Order::File][random.below(2)].clone())
         .engines(1 + random.below(2))
 }
 

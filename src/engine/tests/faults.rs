@@ -163,7 +163,7 @@ fn a_panic_in_a_read_task_ends_the_load_with_an_error_not_a_hang() {
     for order in [Order::Completion, Order::File] {
         for loader in [loader(), capped(), capped().engines(2)] {
             for n in [0, 1, 5] {
-                let loader = loader.clone().order(order);
+                let loader = loader.clone().order(order.clone());
                 let rig = Rig::mixed(4096);
                 rig.script(move |number, _, _| {
                     assert_ne!(number, n, "planted");

@@ -40,7 +40,7 @@ fn any_limit_from_the_smallest_on_brings_every_tensor_in_either_order() {
     for limit in limits {
         for order in [Order::Completion, Order::File] {
             for engines in [1, 2] {
-                let loader = loader().memory_limit(limit).order(order).engines(engines);
+                let loader = loader().memory_limit(limit).order(order.clone()).engines(engines);
                 let summary = rig.load_well(&loader);
                 let named = summary.memory_limit_bytes.unwrap();
                 assert!(summary.ring_bytes <= named + 2 * 4096, "{limit}: {summary:?}");
@@ -78,7 +78,7 @@ fn file_order_is_kept_however_reads_complete() {
 fn a_consumer_that_holds_everything_gets_an_error_and_keeps_its_tensors_intact() {
     for order in [Order::Completion, Order::File] {
         let rig = equal();
-        let mut stream = rig.stream(&four().order(order));
+        let mut stream = rig.stream(&four().order(order.clone()));
         let began = Instant::now();
         let mut held: Vec<Tensor> = Vec::new();
         let error = loop {
@@ -200,7 +200,7 @@ fn a_caller_that_may_keep_all_keeps_all_and_nothing_is_overwritten() {
     for order in [Order::Completion, Order::File] {
         for engines in [1, 2] {
             let rig = equal();
-            let loader = four().caller_may_retain_all(true).order(order).engines(engines);
+            let loader = four().caller_may_retain_all(true).order(order.clone()).engines(engines);
             let loader = loader.hold_timeout(HANG_LIMIT);
             let began = Instant::now();
             let held: Vec<Tensor> = rig.stream(&loader).map(|tensor| tensor.unwrap()).collect();

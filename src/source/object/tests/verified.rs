@@ -116,7 +116,7 @@ fn a_right_object_is_verified_however_it_is_read() {
             for limit in [MemoryLimit::Unlimited, MemoryLimit::Min, MemoryLimit::Bytes(2 << 20)] {
                 for engines in [1, 3] {
                     let loader = verifying(&server, Some(checksum));
-                    let loader = loader.order(order).memory_limit(limit).engines(engines);
+                    let loader = loader.order(order.clone()).memory_limit(limit).engines(engines);
                     let summary = drain(&loader, &server.url()).unwrap();
                     assert_eq!(summary.verified_objects, 1, "{checksum:?} {order:?} {limit:?}");
                 }

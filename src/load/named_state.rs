@@ -1,0 +1,293 @@
+//! The state of a load whose tensors are asked for by name (see [`named`](super::named)).
+
+use super::loader::Loader;
+use super::stream::{Progress, TensorStream};
+use super::summary::Summary;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, ErrorKind, Result, Size};
+use crate::options::MemoryLimit;
+use crate::plan::{Selection, YieldOrder, not_loaded};
+use crate::ring::Ring;
+use crate::source::stopped;
+use crate::sync::Mutex;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+/// After this many jumps in a row nothing is read ahead.
+const JUMPS_MAX: u32 = 2;
+/// How long a load waits for memory before it is restarted with the tensor that is asked for. The caller
+/// waits as long as the hold timeout says.
+const STUCK_AFTER: Duration = Duration::from_millis(250);
+
+/// The load, and what is known of its tensors.
+pub(super) struct NamedState {
+    loader: Loader,
+    load: TensorStream,
+    /// The position in the plan of the load of each tensor of the checkpoint; `ABSENT` if it has none.
+    positions: Vec<u32>,
+    /// The tensors, as indices into those of the checkpoint, in the order that is foreseen.
+    foreseen: Vec<u32>,
+    /// The place in `foreseen` of each tensor of the checkpoint; `ABSENT` if it is not loaded.
+    ranks: Vec<u32>,
+    handed_out: Vec<bool>,
+    /// The ring, if it does not hold all tensors.
+    tight: Option<TightRing>,
+    /// The statistics of the loads before this one.
+    before: Summary,
+    /// The tensor for which the load was restarted last.
+    target: Option<u32>,
+    /// How often it was restarted since a tensor was on its way.
+    jumps: u32,
+    /// Since when the caller asks for a tensor that does not fit beside what it holds.
+    stuck_since: Option<Instant>,
+    /// Whether the load has failed.
+    failed: bool,
+}
+
+struct TightRing {
+    ring: Arc<Ring>,
+    limit_bytes: u64,
+    hold_timeout: Duration,
+}
+
+const ABSENT: u32 = u32::MAX;
+
+/// The callers that wait for tensors of one load.
+#[derive(Default)]
+pub(super) struct WaitingCallers(Mutex<Vec<Waker>>);
+
+impl Wake for WaitingCallers {
+    fn wake(self: Arc<Self>) {
+        let wakers = std::mem::take(&mut *self.0.lock());
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl WaitingCallers {
+    /// Adds a caller, who is woken once.
+    pub fn add(&self, caller: &Waker) {
+        let mut callers = self.0.lock();
+        if !callers.iter().any(|other| other.will_wake(caller)) {
+            callers.push(caller.clone());
+        }
+    }
+}
+
+impl NamedState {
+    /// Starts a load of `checkpoint` by `loader`.
+    pub fn start(mut loader: Loader, checkpoint: Arc<Checkpoint>) -> Result<Self> {
+        let hold_timeout = loader.options.hold_timeout;
+        loader.options.hold_timeout = hold_timeout.min(STUCK_AFTER);
+        let load = loader.stream_checkpoint(Arc::clone(&checkpoint))?;
+        let plan = load.plan();
+        let sizes = plan.sizes();
+        let is_tight = sizes.host_ring_bytes < sizes.host_slots_bytes;
+        let tight = load.first_ring().zip(sizes.limit_bytes).filter(|_| is_tight);
+        let tight = tight.map(|(ring, limit_bytes)| TightRing {
+            ring: Arc::clone(ring),
+            limit_bytes,
+            hold_timeout,
+        });
+        let foreseen: Vec<u32> = match plan.yielded() {
+            Some(yielded) => yielded.iter().map(|&at| plan.tensors()[at as usize]).collect(),
+            None => plan.tensors().to_vec(),
+        };
+        let count = checkpoint.tensors().len();
+        Ok(Self {
+            positions: places_of(plan.tensors(), count),
+            ranks: places_of(&foreseen, count),
+            foreseen,
+            handed_out: vec![false; count],
+            tight,
+            before: Summary::default(),
+            target: None,
+            jumps: 0,
+            stuck_since: None,
+            failed: false,
+            loader,
+            load,
+        })
+    }
+
+    /// Looks for the tensor `index`, and lets the load go on.
+    pub fn poll(
+        &mut self,
+        index: u32,
+        cx: &mut Context<'_>,
+        waiting: &Arc<WaitingCallers>,
+    ) -> Poll<Result<Tensor>> {
+        if self.ranks[index as usize] == ABSENT {
+            return Poll::Ready(Err(not_loaded(self.name(index))));
+        }
+        if self.handed_out[index as usize] {
+            return Poll::Ready(Err(self.handed_out_before(index)));
+        }
+        loop {
+            if let Some(tensor) = self.take(index) {
+                Arc::clone(waiting).wake(); // others may wait for the turn of this one
+                return Poll::Ready(Ok(tensor));
+            }
+            if self.failed {
+                return Poll::Ready(Err(stopped()));
+            }
+            if self.awaits_another(index) {
+                // Its arrival is what this call waits for, too.
+            } else if self.is_out_of_reach(index) {
+                if let Err(error) = self.restart(index) {
+                    return Poll::Ready(Err(error));
+                }
+                continue;
+            }
+            match self.load.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(outcome) => {
+                    if let Err(error) = outcome.map(drop).or_else(|error| self.is_stuck(error)) {
+                        self.failed = true;
+                        return Poll::Ready(Err(error));
+                    }
+                    // The load has ended without the tensor, and is restarted for it.
+                    if let Err(error) = self.restart(index) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, index: u32) -> Option<Tensor> {
+        let position = self.positions[index as usize];
+        let tensor = self.load.take_at(position as usize).filter(|_| position != ABSENT)?;
+        self.handed_out[index as usize] = true;
+        self.stuck_since = None;
+        if self.target != Some(index) {
+            self.jumps = 0;
+        }
+        Some(tensor)
+    }
+
+    /// Whether the load was restarted for another tensor that has not come yet.
+    fn awaits_another(&self, index: u32) -> bool {
+        let Some(target) = self.target.filter(|&target| target != index) else { return false };
+        let position = self.positions[target as usize];
+        !self.handed_out[target as usize] && !self.load.has_loaded(position as usize)
+    }
+
+    /// Whether the ring cannot hold the tensor beside those that come before it and were not asked for.
+    fn is_out_of_reach(&self, index: u32) -> bool {
+        let Some(tight) = &self.tight else { return false };
+        let position = self.positions[index as usize];
+        if position == ABSENT {
+            return true;
+        }
+        let is_kept = |index: u32| !self.handed_out[index as usize];
+        let needed = self.load.plan().bytes_until(position as usize, is_kept);
+        needed > tight.ring.capacity() as u64
+    }
+
+    /// Decides about a load that has failed: with `Ok`, it is to be restarted, as it waited for memory.
+    fn is_stuck(&mut self, error: Error) -> Result<()> {
+        let Some(tight) = self.tight.as_ref().filter(|_| error.kind() == ErrorKind::MemoryLimit)
+        else {
+            return Err(error);
+        };
+        let since = *self.stuck_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < tight.hold_timeout { Ok(()) } else { Err(error) }
+    }
+
+    /// Begins another load, with the tensor `index` first.
+    fn restart(&mut self, index: u32) -> Result<()> {
+        let Some(tight) = &self.tight else {
+            return Err(Error::new(ErrorKind::Io, "a tensor was not loaded; this is a bug"));
+        };
+        let loader = &self.loader;
+        if loader.verifies_sources() {
+            return Err(self.beyond_limit(index, tight.limit_bytes));
+        }
+        self.load.check_finite()?;
+        let rank = self.ranks[index as usize] as usize;
+        let follows = |last: u32| self.ranks[last as usize] as usize + 1 == rank;
+        if self.stuck_since.is_none() {
+            let in_sequence = self.target.is_some_and(follows);
+            self.jumps = if in_sequence { 0 } else { self.jumps + 1 };
+        }
+        let (before, after) = self.foreseen.split_at(rank);
+        let left = after.iter().chain(before).filter(|&&it| !self.handed_out[it as usize]);
+        let count = if self.jumps > JUMPS_MAX { 1 } else { usize::MAX };
+        let tensors = self.load.checkpoint().tensors();
+        let names = left.take(count).map(|&it| tensors[it as usize].name().to_owned());
+        let names: Arc<[String]> = names.collect();
+        let (limit, ring) = (MemoryLimit::Bytes(tight.limit_bytes), Arc::clone(&tight.ring));
+        let selection = Selection {
+            names: Some(names.to_vec()),
+            order: Some(YieldOrder { names, reads_in_file_order: false }),
+            slices: loader.options.selection.slices.clone(),
+            ..Selection::default()
+        };
+        tracing::debug!(tensor = self.name(index), "restarting the load with this tensor");
+        self.before.add(&self.load.summary());
+        let checkpoint = Arc::clone(self.load.checkpoint());
+        self.load.end_now();
+        ring.resume();
+        self.load = loader.stream_again(checkpoint, limit, &selection, &ring)?;
+        self.positions = places_of(self.load.plan().tensors(), self.positions.len());
+        self.target = Some(index);
+        Ok(())
+    }
+
+    fn name(&self, index: u32) -> &str {
+        self.load.checkpoint().tensors()[index as usize].name()
+    }
+
+    /// Ends the load, after its checks if it has some.
+    pub fn finish(mut self) -> Result<Summary> {
+        if self.failed {
+            return Err(stopped());
+        }
+        if self.loader.checks_bytes() {
+            while self.load.accept()? {}
+        }
+        Ok(self.summary())
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.load.progress()
+    }
+
+    pub fn summary(&self) -> Summary {
+        let mut summary = self.before.clone();
+        summary.add(&self.load.summary());
+        summary
+    }
+
+    fn handed_out_before(&self, index: u32) -> Error {
+        let name = self.name(index);
+        let sentence = format!(
+            "the tensor {name:?} was handed out before, and each is handed out once; keep a clone of it"
+        );
+        Error::new(ErrorKind::InvalidInput, sentence)
+    }
+
+    fn beyond_limit(&self, index: u32, limit_bytes: u64) -> Error {
+        let position = self.positions[index as usize] as usize;
+        let is_kept = |index: u32| !self.handed_out[index as usize];
+        let sentence = format!(
+            "the tensor {:?} is beyond what the memory limit of {} holds beside the tensors before it \
+             that were not asked for, and checksums of whole files allow no other order; set a limit \
+             of at least {}, or ask in the order of the files",
+            self.name(index),
+            Size(limit_bytes),
+            Size(self.load.plan().bytes_until(position, is_kept))
+        );
+        Error::new(ErrorKind::MemoryLimit, sentence)
+    }
+}
+
+/// The place in `list` of each of `count` tensors.
+fn places_of(list: &[u32], count: usize) -> Vec<u32> {
+    let mut places = vec![ABSENT; count];
+    (0..).zip(list).for_each(|(place, &index)| places[index as usize] = place);
+    places
+}
