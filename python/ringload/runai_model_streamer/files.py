@@ -104,7 +104,7 @@ def pull_files(
 
 
 def _of_the_model(files: list[str]) -> list[str]:
-    """Returns the files of the first purpose that any of `files` has, as `_PURPOSES` orders them."""
+    """Returns the files of the first purpose, in the order of `_PURPOSES`, that any file has."""
     purposes = [_purpose(file) for file in files]
     first = min(purposes, default=0)
     return [file for file, purpose in zip(files, purposes) if purpose == first]
