@@ -1,3 +1,9 @@
+#![allow(
+    clippy::single_range_in_vec_init,
+    clippy::reversed_empty_ranges,
+    reason = "a slice takes an array of ranges, and refuses reversed ones"
+)]
+
 use super::*;
 
 fn of(slice: &Slice, shape: &[usize]) -> Result<(Vec<usize>, Vec<u64>), String> {

@@ -1,3 +1,9 @@
+#![allow(
+    clippy::single_range_in_vec_init,
+    clippy::reversed_empty_ranges,
+    reason = "a slice takes an array of ranges, and refuses reversed ones"
+)]
+
 use super::*;
 use crate::source::memory::MemorySource;
 use crate::test_files::checkpoint_of;
