@@ -127,6 +127,7 @@ class Mapped:
         """Lets other threads read bytes of a tensor, and what follows them."""
     def prefetch(self, names: Sequence[str] | None = None) -> None:
         """Lets other threads read tensors, in this order; all of them for None."""
+    def is_reading(self) -> bool: ...
     def check_unchanged(self) -> None: ...
 
 @final

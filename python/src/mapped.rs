@@ -94,6 +94,11 @@ impl Mapped {
         }
     }
 
+    /// Returns whether other threads are still reading what was requested.
+    fn is_reading(&self) -> bool {
+        self.mapped.is_reading()
+    }
+
     /// Raises an error if a file was written to since it was opened.
     ///
     /// Raises:

@@ -142,6 +142,11 @@ impl MappedCheckpoint {
         }
     }
 
+    /// Whether threads are still reading what was requested.
+    pub fn is_reading(&self) -> bool {
+        self.files.iter().any(|(_, ahead)| ahead.is_reading())
+    }
+
     /// Fails if a file was written to since it was opened.
     ///
     /// # Errors

@@ -117,6 +117,11 @@ impl ReadAhead {
         queue.start_threads(&mut state);
     }
 
+    /// Whether threads are reading. In a child none are.
+    pub fn is_reading(&self) -> bool {
+        self.queue.get().is_some_and(|queue| queue.state.lock().threads > 0)
+    }
+
     /// Reads all tensors of the file.
     pub fn request_all(&self) {
         let Some(queue) = self.queue.get() else { return };

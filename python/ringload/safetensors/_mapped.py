@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from .._errors import NotFoundError
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from .._frameworks import Converter
     from .._ringload import Mapped, _TensorInfo
     from ._devices import Target
+
+
+POLL_SECONDS = 0.0005
+"""How often a load of all tensors looks whether they were read."""
 
 
 class MappedFile:
@@ -56,6 +61,9 @@ class MappedFile:
         """Returns all tensors by name, in the order of the file."""
         self._mapped.prefetch()
         tensors = {name: self.get_tensor(name) for name in self.names}
+        # A program that touches pages while they are being read slows the reading down.
+        while self._mapped.is_reading():
+            time.sleep(POLL_SECONDS)
         self._mapped.check_unchanged()
         return tensors
 
