@@ -1,4 +1,5 @@
-//! A server that loads its model in the background, with progress, metrics and a graceful stop.
+//! A server that loads its model in the background, with progress, metrics, reloads and a graceful stop.
+//! A Llama (a local directory with `config.json`) also answers requests, with candle.
 //!
 //! ```text
 //! cargo run --release -p ringload-examples --bin axum -- s3://bucket/llama-8b/ --listen 0.0.0.0:8000
@@ -8,6 +9,8 @@
 //! | --- | --- |
 //! | `/healthz` | 200; 500 after the load has failed, when the process should be restarted |
 //! | `/ready` | 503 and the progress of the load in JSON; 200 after the model is loaded |
+//! | `POST /generate` | `{"tokens": [1, 20], "count": 8}`: the most probable next tokens |
+//! | `POST /reload` | `{"location": ...}`: loads another checkpoint; the present one answers until then |
 //! | `/metrics` | the metrics of `ringload` and of this server, for Prometheus |
 //! | `/tensors` | name, type, shape and length of every tensor |
 //! | `/tensors/{name}` | the same for one tensor, with its mean, minimum and maximum |
@@ -15,7 +18,7 @@
 //! ```text
 //! main: recorder -> listen -> serve until SIGINT or SIGTERM -> exit status
 //!                     |
-//!                     +-- a thread: Loader::stream -> tensors    (load.rs)
+//!                     +-- a thread: ringload_candle -> Llama, or Loader::stream -> tensors (load.rs)
 //!                                       |
 //!                             model: Opening -> Loading -> Ready | Failed   (read by all handlers)
 //! ```
@@ -24,6 +27,8 @@
 //! has its own thread; handlers only read its state. Exit status: 0 after a signal, 1 if the model
 //! could not be loaded (which `/ready` reports) or the server could not listen, 2 for wrong usage.
 
+#[path = "axum/generate.rs"]
+mod generate;
 #[path = "axum/load.rs"]
 mod load;
 #[path = "axum/routes.rs"]
@@ -40,6 +45,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// A result whose error is only shown.
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Serves a checkpoint's tensors over HTTP, and reports the progress of their load.
 #[derive(Debug, Parser)]

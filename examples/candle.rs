@@ -5,21 +5,11 @@
 //! cargo run --release -p ringload-examples --bin candle --features cuda -- /models/llama-8b --device cuda
 //! ```
 //!
-//! **On the CPU** a candle tensor owns a `Vec` of elements, so ringload cannot load into it
-//! directly. Tensors stream through a small ring, and all cores copy tensors from it into candle's
-//! memory, so the model is never in memory twice. The copy takes about as long as a warm load; a
-//! server that does not need candle can use `ringload::Tensor` without the copy.
-//!
-//! **On a GPU** (feature `cuda`) there is no copy: candle allocates the tensors, and ringload loads
-//! the bytes directly into them (`candle/gpu.rs`).
-
-#[cfg(feature = "cuda")]
-#[path = "candle/gpu.rs"]
-mod gpu;
+//! `ringload_candle::load` reads into the memory of candle's tensors, on the CPU and on a GPU (feature
+//! `cuda`). `ringload_candle::var_builder` loads a model in the same way; `axum.rs` shows that.
 
 use candle_core::{DType, Device as CandleDevice, Tensor};
 use clap::Parser;
-use rayon::iter::{ParallelBridge, ParallelIterator};
 use ringload::{Device, Loader, MemoryLimit};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -27,8 +17,6 @@ use std::time::Instant;
 
 /// A result whose error is only printed.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-type Tensors = BTreeMap<String, Tensor>;
 
 /// Loads a checkpoint into candle tensors, and prints the name, type, shape, mean, minimum and
 /// maximum of each.
@@ -39,7 +27,7 @@ struct Args {
     /// The device of the tensors: cpu, cuda or cuda:N.
     #[arg(long, default_value_t)]
     device: Device,
-    /// The limit of the host memory that tensors pass through: bytes such as 256MiB, or min.
+    /// The limit of the host memory that tensors for a GPU pass through: bytes such as 256MiB, or min.
     #[arg(long, default_value = "256MiB")]
     memory_limit: MemoryLimit,
 }
@@ -57,54 +45,24 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Outcome<()> {
     let loader = Loader::from_env().memory_limit(args.memory_limit);
     let began = Instant::now();
-    let tensors = match args.device.ordinal() {
-        None => load(&loader, &args.location)?,
-        Some(ordinal) => load_on_gpu(&loader, &args.location, ordinal)?,
-    };
+    let device = candle_device(args.device)?;
+    let tensors = ringload_candle::load(&loader, args.location.as_str(), None, &device)?;
     let seconds = began.elapsed().as_secs_f64();
-    for (name, tensor) in &tensors {
+    for (name, tensor) in &BTreeMap::from_iter(&tensors) {
         println!("{name}  {}", figures(tensor)?);
     }
     eprintln!("{} tensors on {} in {seconds:.3} s", tensors.len(), args.device);
     Ok(())
 }
 
-/// Loads all tensors of the checkpoint into candle's memory.
-fn load(loader: &Loader, location: &str) -> Outcome<Tensors> {
-    let stream = loader.stream(location)?;
-    // Each core takes the next complete tensor, copies it, and drops it, which releases its memory
-    // in the ring.
-    stream
-        .par_bridge()
-        .map(|tensor| {
-            let tensor = tensor?;
-            Ok((tensor.name().to_owned(), to_candle(&tensor)?))
-        })
-        .collect()
-}
-
-/// Copies a tensor in host memory into a candle tensor.
-fn to_candle(tensor: &ringload::Tensor) -> Outcome<Tensor> {
-    let dtype = dtype_of(tensor.info())?;
-    Ok(Tensor::from_raw_buffer(tensor.bytes(), dtype, tensor.shape(), &CandleDevice::Cpu)?)
-}
-
-/// Returns candle's type for the elements of a tensor.
-fn dtype_of(info: &ringload::TensorInfo) -> Outcome<DType> {
-    DType::try_from(safetensors::Dtype::from(info.dtype())).map_err(|_| {
-        let (name, dtype) = (info.name(), info.dtype());
-        format!("candle has no type for tensor {name} of {dtype:?}").into()
-    })
-}
-
-#[cfg(feature = "cuda")]
-fn load_on_gpu(loader: &Loader, location: &str, ordinal: u32) -> Outcome<Tensors> {
-    gpu::load(loader, location, ordinal)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn load_on_gpu(_: &Loader, _: &str, _: u32) -> Outcome<Tensors> {
-    Err("this example was built without CUDA support; build it with --features cuda".into())
+fn candle_device(device: Device) -> Outcome<CandleDevice> {
+    match device.ordinal() {
+        None => Ok(CandleDevice::Cpu),
+        Some(ordinal) if cfg!(feature = "cuda") => Ok(CandleDevice::new_cuda(ordinal as usize)?),
+        Some(_) => {
+            Err("this example was built without CUDA support; build it with --features cuda".into())
+        }
+    }
 }
 
 /// Returns the statistics, computed by candle: `F32 [2, 3]  mean 0.5  least 0  greatest 1`.

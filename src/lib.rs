@@ -163,6 +163,7 @@ pub use timeline::Timeline;
 #[doc = include_str!("../docs/benchmarks.md")]
 #[doc = include_str!("../docs/c.md")]
 #[doc = include_str!("../docs/cache.md")]
+#[doc = include_str!("../docs/candle.md")]
 #[doc = include_str!("../docs/command-line.md")]
 #[doc = include_str!("../docs/design.md")]
 #[doc = include_str!("../docs/gpus.md")]

@@ -77,6 +77,12 @@ test_product() {
     step "unit, property and integration tests" cargo_tests "${product[@]}" --lib --bins --tests
 }
 
+# The crates for candle 0.10 and burn are workspaces of their own.
+test_candle_0_10() {
+    cargo test --manifest-path src/glue/candle-0.10/Cargo.toml --target-dir "$target_dir/glue"
+    tests/mistral.sh ${RINGLOAD_TEST_LONG:+--long}
+}
+
 test_everything() {
     export RINGLOAD_TEST_FULL=1
     begin_installing
@@ -96,6 +102,8 @@ test_everything() {
     step "licences and versions of dependencies" release/deny.sh
     step "minimum version of Rust" release/msrv.sh
     step "packages of a release" make_release_packages
+    step "candle 0.10, and the patch of mistral.rs" test_candle_0_10
+    step "burn" cargo test --manifest-path src/glue/burn/Cargo.toml --target-dir "$target_dir/burn"
     step "doc tests" cargo test "${workspace[@]}" --doc
     step "unit, property and integration tests" \
         cargo_tests "${workspace[@]}" --lib --bins --tests --examples

@@ -1,10 +1,21 @@
 //! The load, on its own thread, and the state that the handlers read.
+//!
+//! A checkpoint with a `config.json` beside it is a Llama, which candle builds from the tensors that
+//! `ringload_candle` loads. Of any other checkpoint, the tensors are kept as ringload loads them.
+//!
+//! ```text
+//! Opening -> Loading -> Ready | Failed         a reload changes `Ready` only when it has succeeded
+//! ```
 
-use ringload::{Loader, Progress, Result, Summary, Tensor};
+use crate::Outcome;
+use crate::generate::{Generator, configuration};
+use ringload::{Checkpoint, Loader, Tensor};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
+use std::time::Instant;
 
 /// The state of the model.
 #[derive(Debug, Clone, Default)]
@@ -13,28 +24,73 @@ pub enum State {
     #[default]
     Opening,
     /// Tensors are being loaded.
-    Loading(Progress),
+    Loading(Arc<LoadedBytes>),
     /// All tensors are loaded.
-    Ready(Arc<Tensors>),
+    Ready(Arc<Loaded>),
     /// The load has failed with this message.
     Failed(String),
 }
 
-/// The loaded tensors of the model, and the summary of their load.
-#[derive(Debug)]
-pub struct Tensors {
-    pub by_name: BTreeMap<String, Tensor>,
-    pub summary: Summary,
+/// How far a load is.
+#[derive(Debug, Default)]
+pub struct LoadedBytes {
+    done: AtomicU64,
+    total: AtomicU64,
 }
 
-/// The model's state, shared by the load and the handlers. The lock is held only to copy the state.
+impl LoadedBytes {
+    /// The bytes that are loaded.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of all tensors.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, done: u64, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        // Threads report in any order.
+        self.done.fetch_max(done, Ordering::Relaxed);
+    }
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Loaded {
+    pub location: String,
+    pub loader: Loader,
+    pub checkpoint: Arc<Checkpoint>,
+    pub weights: Weights,
+    /// How long the load took.
+    pub seconds: f64,
+}
+
+/// The weights of a model.
+#[derive(Debug)]
+pub enum Weights {
+    Llama(Generator),
+    Plain(BTreeMap<String, Tensor>),
+}
+
+/// The model's state, shared by the loads and the handlers. The locks are held only to copy the state.
 #[derive(Debug, Default)]
-pub struct Model(RwLock<State>);
+pub struct Model {
+    state: RwLock<State>,
+    /// The state of a reload, while a model is ready.
+    reload: RwLock<Option<State>>,
+}
 
 impl Model {
     /// Returns the current state.
     pub fn state(&self) -> State {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the state of a reload that is running or has failed.
+    pub fn reload(&self) -> Option<State> {
+        self.reload.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the error message if the load has failed.
@@ -45,8 +101,30 @@ impl Model {
         }
     }
 
+    /// Begins a reload. Returns false if one is running, or no model is ready.
+    pub fn begin_reload(&self) -> bool {
+        let mut reload = self.reload.write().unwrap_or_else(PoisonError::into_inner);
+        let is_running = matches!(*reload, Some(State::Opening | State::Loading(_)));
+        if is_running || !matches!(self.state(), State::Ready(_)) {
+            return false;
+        }
+        *reload = Some(State::Opening);
+        true
+    }
+
+    /// Sets the state of the first load, or of the reload if a model is ready.
     fn set(&self, state: State) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
+        let mut reload = self.reload.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match (&*current, state) {
+            (State::Ready(_), State::Ready(model)) => {
+                // Requests that use the former model keep it until they are answered.
+                *current = State::Ready(model);
+                *reload = None;
+            }
+            (State::Ready(_), state) => *reload = Some(state),
+            (_, state) => *current = state,
+        }
     }
 }
 
@@ -57,9 +135,9 @@ impl Model {
 pub fn start(loader: Loader, location: String, model: Arc<Model>) -> io::Result<()> {
     let body = move || {
         let (state, log_line) = match load(&loader, &location, &model) {
-            Ok(tensors) => {
-                let log_line = format!("ready: {} tensors", tensors.by_name.len());
-                (State::Ready(Arc::new(tensors)), log_line)
+            Ok(loaded) => {
+                let log_line = format!("ready: {} tensors", loaded.checkpoint.tensors().len());
+                (State::Ready(Arc::new(loaded)), log_line)
             }
             Err(error) => (State::Failed(error.to_string()), format!("error: {error}")),
         };
@@ -70,13 +148,36 @@ pub fn start(loader: Loader, location: String, model: Arc<Model>) -> io::Result<
     thread::Builder::new().name("load".to_owned()).spawn(body).map(drop)
 }
 
-fn load(loader: &Loader, location: &str, model: &Model) -> Result<Tensors> {
-    let mut stream = loader.stream(location)?;
-    model.set(State::Loading(stream.progress()));
-    let mut by_name = BTreeMap::new();
+fn load(loader: &Loader, location: &str, model: &Model) -> Outcome<Loaded> {
+    let began = Instant::now();
+    let checkpoint = Arc::new(loader.open(location)?);
+    let bytes = Arc::<LoadedBytes>::default();
+    bytes.set(0, checkpoint.data_bytes());
+    model.set(State::Loading(Arc::clone(&bytes)));
+    let weights = match configuration(location) {
+        Some(configuration) => {
+            let progress = |done, total| bytes.set(done, total);
+            Weights::Llama(Generator::load(loader, location, &configuration, progress)?)
+        }
+        None => Weights::Plain(load_tensors(loader, &checkpoint, &bytes)?),
+    };
+    let (location, loader, seconds) =
+        (location.to_owned(), loader.clone(), began.elapsed().as_secs_f64());
+    Ok(Loaded { location, loader, checkpoint, weights, seconds })
+}
+
+fn load_tensors(
+    loader: &Loader,
+    checkpoint: &Arc<Checkpoint>,
+    bytes: &LoadedBytes,
+) -> Outcome<BTreeMap<String, Tensor>> {
+    let mut stream = loader.stream_checkpoint(Arc::clone(checkpoint))?;
+    let progress = stream.progress();
+    let mut tensors = BTreeMap::new();
     for tensor in &mut stream {
         let tensor = tensor?;
-        by_name.insert(tensor.name().to_owned(), tensor);
+        tensors.insert(tensor.name().to_owned(), tensor);
+        bytes.set(progress.done_bytes(), progress.total_bytes());
     }
-    Ok(Tensors { by_name, summary: stream.summary() })
+    Ok(tensors)
 }

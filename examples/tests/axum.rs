@@ -5,6 +5,8 @@
 
 #[path = "../../tests/support/fault_server.rs"]
 mod fault_server;
+#[path = "../../src/glue/candle/tests/support/llama.rs"]
+mod llama;
 
 use fault_server::FaultServer;
 use nix::sys::signal::{Signal, kill};
@@ -48,6 +50,23 @@ impl Server {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         connection.set_read_timeout(Some(TIMEOUT)).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Sends a POST request with a body of JSON; returns the status and the body.
+    fn post(&self, path: &str, body: &Value) -> (u16, String) {
+        let body = body.to_string();
+        let mut connection = TcpStream::connect(&self.address).unwrap();
+        connection.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         connection.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
@@ -213,4 +232,51 @@ fn an_address_that_is_taken_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains(&format!("cannot listen at {address}")), "{errors}");
+}
+
+/// Writes a Llama with weights of its own and the configuration of transformers.
+fn write_llama(directory: &Path, hidden: usize) {
+    let config = llama::config(hidden, 2 * hidden, 300, 2);
+    llama::write(directory, &config, Dtype::BF16, 2).unwrap();
+    let config = json!({
+        "hidden_size": hidden, "intermediate_size": 2 * hidden, "vocab_size": 300,
+        "num_hidden_layers": 2, "num_attention_heads": hidden / 64, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 64,
+    });
+    std::fs::write(directory.join("config.json"), config.to_string()).unwrap();
+}
+
+/// A server answers while it loads another checkpoint, then answers with that one; a checkpoint that
+/// cannot be loaded leaves the present one in place.
+#[test]
+fn a_model_answers_and_is_replaced_without_a_stop() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    write_llama(one.path(), 64);
+    write_llama(two.path(), 128);
+    let server = Server::start(one.path().to_str().unwrap());
+    server.poll(|status, _| status == 200);
+    let prompt = json!({"tokens": [1, 20, 30], "count": 8});
+    let answer = || {
+        let (status, body) = server.post("/generate", &prompt);
+        assert_eq!(status, 200, "{body}");
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["tokens"].as_array().unwrap().len(), 8);
+        answer
+    };
+    let first = answer();
+    assert_eq!(answer(), first);
+    assert_eq!(server.post("/generate", &json!({"tokens": [300], "count": 1})).0, 400);
+
+    let missing = json!({"location": one.path().join("none.safetensors")});
+    assert_eq!(server.post("/reload", &missing).0, 202);
+    let failed = server.poll(|_, ready| ready["reload"]["state"] == "failed");
+    assert!(failed["reload"]["error"].as_str().unwrap().contains("none.safetensors"), "{failed}");
+    assert_eq!((&failed["state"], answer()), (&json!("ready"), first.clone()));
+
+    assert_eq!(server.post("/reload", &json!({"location": two.path()})).0, 202);
+    let is_two = |ready: &Value| ready["location"] == json!(two.path());
+    server.poll(|status, ready| status == 200 && is_two(ready));
+    assert_ne!(answer(), first);
+    assert_eq!(server.get_json("/tensors/model.norm.weight").1["shape"], json!([128]));
+    assert_eq!(server.stop(), Some(0));
 }

@@ -240,7 +240,7 @@ impl Checkpoint {
     }
 
     /// The position in [`tensors`](Self::tensors) of the tensor called `name`.
-    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+    pub fn position(&self, name: &str) -> Option<usize> {
         self.tensors.position(name)
     }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Error, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 use ringload::{Checkpoint, IntoLocations, Loader, Pick, TensorInfo};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The weights of a checkpoint: a backend of [`VarBuilder`](candle_nn::VarBuilder), for builders that
@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct Weights {
     loader: Loader,
     checkpoint: Arc<Checkpoint>,
+    /// The tensors that the loader selects: the others are not there.
+    selected: HashSet<usize>,
     /// The type that floats were cast to.
     held_type: Option<DType>,
     held: HashMap<String, Tensor>,
@@ -31,9 +33,18 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let weights = Self::lazy(loader, location)?;
-        let held = eager::load(loader, &weights.checkpoint, Some(dtype), device)?;
-        Ok(Self { held_type: Some(dtype), held, ..weights })
+        Self::lazy(loader, location)?.loaded(dtype, device, &|_, _| ())
+    }
+
+    /// These weights with all tensors loaded.
+    pub(crate) fn loaded(
+        self,
+        dtype: DType,
+        device: &Device,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Self> {
+        let held = eager::load(&self.loader, &self.checkpoint, Some(dtype), device, progress)?;
+        Ok(Self { held_type: Some(dtype), held, ..self })
     }
 
     /// Opens the checkpoint at `location`; each tensor is read when it is asked for.
@@ -42,8 +53,9 @@ impl Weights {
     /// Those of opening.
     pub fn lazy(loader: &Loader, location: impl IntoLocations) -> Result<Self> {
         let checkpoint = Arc::new(loader.open(location).map_err(error)?);
+        let selected = loader.selected(&checkpoint).map_err(error)?.into_iter().collect();
         let loader = loader.clone().device(ringload::Device::Host);
-        Ok(Self { loader, checkpoint, held_type: None, held: HashMap::new() })
+        Ok(Self { loader, checkpoint, selected, held_type: None, held: HashMap::new() })
     }
 
     /// The checkpoint.
@@ -53,7 +65,12 @@ impl Weights {
 
     pub(crate) fn info(&self, name: &str) -> Result<&TensorInfo> {
         let missing = || Error::CannotFindTensor { path: name.to_owned() }.bt();
-        self.checkpoint.tensor(name).ok_or_else(missing)
+        self.find(name).ok_or_else(missing)
+    }
+
+    fn find(&self, name: &str) -> Option<&TensorInfo> {
+        let position = self.checkpoint.position(name)?;
+        self.selected.contains(&position).then(|| &self.checkpoint.tensors()[position])
     }
 
     /// Reads the tensor, or the part of it that `picks` take.
@@ -102,12 +119,12 @@ impl SimpleBackend for Weights {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.checkpoint.tensor(name).is_some()
+        self.find(name).is_some()
     }
 }
 
 /// The error for a tensor whose type candle does not have.
 pub(crate) fn no_type(info: &TensorInfo) -> Error {
     let (name, dtype) = (info.name(), info.dtype());
-    Error::msg(format!("candle has no type for tensor {name} of {dtype}"))
+    Error::Msg(format!("candle has no type for tensor {name} of {dtype}"))
 }

@@ -20,6 +20,7 @@ pub(crate) fn load(
     checkpoint: &Arc<Checkpoint>,
     dtype: Option<DType>,
     device: &Device,
+    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Tensors> {
     let mut wanted = Vec::new();
     for index in loader.selected(checkpoint).map_err(error)? {
@@ -30,12 +31,12 @@ pub(crate) fn load(
     }
     #[cfg(feature = "cuda")]
     if let (Device::Cuda(gpu), false) = (device, !loader.is_plain()) {
-        return crate::gpu::load(loader, checkpoint, &wanted, gpu, device);
+        return crate::gpu::load(loader, checkpoint, &wanted, gpu, device, progress);
     }
     if !loader.is_plain() {
-        return load_through_ring(loader, checkpoint, dtype, device);
+        return load_through_ring(loader, checkpoint, dtype, device, progress);
     }
-    load_into_place(loader, checkpoint, &wanted, device)
+    load_into_place(loader, checkpoint, &wanted, device, progress)
 }
 
 /// The first tensor that the loader selects and candle has no type for.
@@ -53,6 +54,7 @@ fn load_into_place(
     checkpoint: &Checkpoint,
     wanted: &[(&TensorInfo, Elements)],
     device: &Device,
+    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Tensors> {
     let direct: Vec<bool> = checkpoint.shards().iter().map(is_read_from_disk).collect();
     let mut memory: Vec<Option<HostTensor>> = wanted
@@ -65,11 +67,14 @@ fn load_into_place(
         requests.push(request(checkpoint, info, tensor));
     }
     let finished = Mutex::new(Vec::with_capacity(wanted.len()));
+    let (mut done_bytes, total_bytes) = (0, wanted.iter().map(|(info, _)| info.len_bytes()).sum());
     let read = rayon::in_place_scope(|tasks| {
         loader.read_into(&mut requests, |index| {
             let (Some(tensor), finished) = (memory[index].take(), &finished) else {
                 return ControlFlow::Continue(());
             };
+            done_bytes += wanted[index].0.len_bytes();
+            progress(done_bytes, total_bytes);
             tasks.spawn(move |_| {
                 let tensor = tensor.finish(device);
                 let name = wanted[index].0.name().to_owned();
@@ -106,12 +111,15 @@ fn load_through_ring(
     checkpoint: &Arc<Checkpoint>,
     dtype: Option<DType>,
     device: &Device,
+    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Tensors> {
     let loader = loader.clone().device(ringload::Device::Host);
     let stream = loader.stream_checkpoint(Arc::clone(checkpoint)).map_err(error)?;
+    let loaded = stream.progress();
     // Each core takes the next complete tensor, copies it, and drops it, which frees its memory.
     let tensors = stream.par_bridge().map(|tensor| {
         let tensor = tensor.map_err(error)?;
+        progress(loaded.done_bytes(), loaded.total_bytes());
         let elements = Elements::new(tensor.dtype(), dtype);
         let Some(elements) = elements else { return Ok(None) };
         let copy = HostTensor::copied(tensor.bytes(), tensor.shape(), elements);

@@ -22,6 +22,7 @@ pub(crate) fn load(
     wanted: &[(&TensorInfo, Elements)],
     gpu: &CudaDevice,
     device: &Device,
+    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<HashMap<String, Tensor>> {
     let mut tensors = Vec::with_capacity(wanted.len());
     for (info, elements) in wanted {
@@ -30,12 +31,20 @@ pub(crate) fn load(
     }
     device.synchronize()?; // the zeros have to be written before the bytes
     let mut requests = Vec::new();
+    let mut lengths = Vec::new();
     for ((info, _), tensor) in wanted.iter().zip(&tensors) {
         if info.len_bytes() > 0 {
+            lengths.push(info.len_bytes());
             requests.push(request(checkpoint, info, tensor, ordinal(gpu)?)?);
         }
     }
-    loader.read_into(&mut requests, |_| ControlFlow::Continue(())).map_err(error)?;
+    let (mut done_bytes, total_bytes) = (0, lengths.iter().sum());
+    let count = |index: usize| {
+        done_bytes += lengths[index];
+        progress(done_bytes, total_bytes);
+        ControlFlow::Continue(())
+    };
+    loader.read_into(&mut requests, count).map_err(error)?;
     let cast = |((info, elements), tensor): (&(&TensorInfo, Elements), Tensor)| {
         Ok((info.name().to_owned(), tensor.to_dtype(elements.held())?))
     };
@@ -46,7 +55,7 @@ fn ordinal(gpu: &CudaDevice) -> Result<u32> {
     use candle_core::backend::BackendDevice;
     match gpu.location() {
         DeviceLocation::Cuda { gpu_id } => u32::try_from(gpu_id).map_err(Error::wrap),
-        other => Err(Error::msg(format!("{other:?} is not a GPU"))),
+        other => Err(Error::Msg(format!("{other:?} is not a GPU"))),
     }
 }
 
@@ -69,7 +78,7 @@ fn address_of(tensor: &Tensor) -> Result<u64> {
     use CudaStorageSlice::{BF16, F8E4M3, F16, F32, F64, I16, I32, I64, U8, U32};
     let (storage, _) = tensor.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else {
-        return Err(Error::msg("candle created a tensor that is not on the GPU"));
+        return Err(Error::Msg("candle created a tensor that is not on the GPU".to_owned()));
     };
     let stream = storage.device.cuda_stream();
     Ok(match &storage.slice {
@@ -83,6 +92,6 @@ fn address_of(tensor: &Tensor) -> Result<u64> {
         F32(slice) => slice.device_ptr(&stream).0,
         F64(slice) => slice.device_ptr(&stream).0,
         F8E4M3(slice) => slice.device_ptr(&stream).0,
-        _ => return Err(Error::msg(format!("{:?} is not supported on GPUs", tensor.dtype()))),
+        _ => return Err(Error::Msg(format!("{:?} is not supported on GPUs", tensor.dtype()))),
     })
 }

@@ -16,7 +16,7 @@
 //!
 //! | to | use |
 //! | --- | --- |
-//! | build a model | [`var_builder`] |
+//! | build a model | [`var_builder`], [`var_builder_with_progress`] |
 //! | read each tensor when the model asks for it | [`lazy_var_builder`] |
 //! | build one rank of a tensor-parallel model | [`sharded`] |
 //! | have all tensors by name | [`load`] |
@@ -46,6 +46,7 @@ mod memory;
 mod sharded;
 
 pub use builder::Weights;
+pub use ringload;
 pub use sharded::{ShardedVarBuilder, ShardedWeights};
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -70,7 +71,7 @@ pub fn load(
     if let Some(info) = eager::without_a_type(loader, &checkpoint)? {
         return Err(builder::no_type(info));
     }
-    eager::load(loader, &checkpoint, dtype, device)
+    eager::load(loader, &checkpoint, dtype, device, &|_, _| ())
 }
 
 /// Loads the checkpoint at `location` for a model whose weights have the type `dtype`. It takes the
@@ -85,6 +86,22 @@ pub fn var_builder(
     device: &Device,
 ) -> Result<VarBuilder<'static>> {
     let weights = Weights::eager(loader, location, dtype, device)?;
+    Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
+}
+
+/// As [`var_builder`]; calls `progress` with the bytes of the file that are loaded and those of all
+/// tensors, whenever a tensor is complete, from any thread.
+///
+/// # Errors
+/// As [`var_builder`].
+pub fn var_builder_with_progress(
+    loader: &Loader,
+    location: impl IntoLocations,
+    dtype: DType,
+    device: &Device,
+    progress: impl Fn(u64, u64) + Sync,
+) -> Result<VarBuilder<'static>> {
+    let weights = Weights::lazy(loader, location)?.loaded(dtype, device, &progress)?;
     Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
 }
 
@@ -121,5 +138,5 @@ pub fn sharded(
 
 /// An error of ringload as one of candle.
 fn error(error: ringload::Error) -> candle_core::Error {
-    candle_core::Error::wrap(error)
+    candle_core::Error::Wrapped(Box::new(error))
 }

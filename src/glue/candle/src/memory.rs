@@ -256,7 +256,7 @@ impl HostTensor {
             (Words::Eight(words), DType::I64) => {
                 Tensor::from_vec(bits::<_, i64>(words), shape, cpu)
             }
-            (_, dtype) => Err(Error::msg(format!("{dtype:?} is not loaded on the CPU"))),
+            (_, dtype) => Err(Error::Msg(format!("{dtype:?} is not loaded on the CPU"))),
         }
     }
 }

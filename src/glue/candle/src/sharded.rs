@@ -55,10 +55,10 @@ impl Backend for ShardedWeights {
 fn picks_of(name: &str, shape: &[usize], shard: Shard) -> Result<Vec<Pick>> {
     let Shard { dim, rank, world_size } = shard;
     let Some(&size) = shape.get(dim) else {
-        return Err(Error::msg(format!("tensor {name} of {shape:?} has no dimension {dim}")));
+        return Err(Error::Msg(format!("tensor {name} of {shape:?} has no dimension {dim}")));
     };
     if rank >= world_size {
-        return Err(Error::msg(format!("there is no rank {rank} among {world_size} ranks")));
+        return Err(Error::Msg(format!("there is no rank {rank} among {world_size} ranks")));
     }
     if !size.is_multiple_of(world_size) {
         let shape = shape.into();

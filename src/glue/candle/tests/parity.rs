@@ -135,6 +135,11 @@ fn checks_and_selections_of_the_loader_count() {
     let some = Loader::new().tensors(["model.layers.1.mlp.*"]);
     let some = ringload_candle::load(&some, directory.path(), None, &CPU).unwrap();
     assert_eq!(some.len(), 3);
+    let head = Loader::new().names(["lm_head.weight"]);
+    let head = ringload_candle::var_builder(&head, directory.path(), DType::F32, &CPU).unwrap();
+    assert!(head.contains_tensor("lm_head.weight") && !head.contains_tensor("model.norm.weight"));
+    let left_out = head.get(128, "model.norm.weight").unwrap_err();
+    assert!(left_out.to_string().contains("cannot find tensor model.norm.weight"), "{left_out}");
 
     let path = directory.path().join("nan.safetensors");
     let bytes = f32::NAN.to_le_bytes();
