@@ -2,7 +2,7 @@
 
 use super::addresses::Unresolved;
 use super::connect::{BoxError, ProxyFailure};
-use super::error_response::ErrorResponse;
+use super::error_response::{CLIENT_CERTIFICATE, ErrorResponse};
 use super::pool::ServerOrigin;
 use crate::error::{Error, ErrorKind};
 use std::error::Error as StdError;
@@ -155,10 +155,6 @@ fn is_about_certificates(error: &rustls::Error) -> bool {
             )
     )
 }
-
-/// The remedy for a server that requires a certificate of the client.
-pub(super) const CLIENT_CERTIFICATE: &str = "ringload has no client certificates: load through a proxy on this machine that sends one \
-     (stunnel, or nginx with proxy_ssl_certificate), or from an address that requires none";
 
 fn tls_failure(origin: &ServerOrigin, error: &rustls::Error) -> String {
     match error {

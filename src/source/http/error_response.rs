@@ -1,11 +1,14 @@
 //! Error responses, and what the client does about them.
 
-use super::attempt_error::CLIENT_CERTIFICATE;
 use super::error_body::ErrorBody;
 use crate::error::ErrorKind;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use std::time::{Duration, SystemTime};
+
+/// The remedy for a server that requires a certificate of the client.
+pub(super) const CLIENT_CERTIFICATE: &str = "ringload has no client certificates: load through a proxy on this machine that sends one \
+     (stunnel, or nginx with proxy_ssl_certificate), or from an address that requires none";
 
 /// What the client does after an error response. Only stores with credentials use all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
