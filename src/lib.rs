@@ -99,7 +99,8 @@ mod doctor;
 mod dtype;
 mod engine;
 mod error;
-#[cfg(all(test, feature = "http"))]
+#[cfg(test)]
+#[cfg(feature = "http")]
 #[path = "../tests/support/fault_server.rs"]
 mod fault_server;
 mod fork_guard;
@@ -122,7 +123,8 @@ mod sync;
 #[allow(unsafe_code)]
 mod sys;
 mod tensor;
-#[cfg(all(test, feature = "http"))]
+#[cfg(test)]
+#[cfg(feature = "http")]
 #[allow(dead_code)]
 #[path = "../tests/common/certificates.rs"]
 mod test_certificates;
@@ -130,7 +132,8 @@ mod test_certificates;
 mod test_files;
 #[cfg(test)]
 mod test_fuzz;
-#[cfg(all(test, feature = "http"))]
+#[cfg(test)]
+#[cfg(feature = "http")]
 mod test_server;
 pub mod timeline;
 

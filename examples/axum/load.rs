@@ -70,7 +70,7 @@ pub struct Loaded {
 /// The weights of a model.
 #[derive(Debug)]
 pub enum Weights {
-    Llama(Generator),
+    Llama(Box<Generator>),
     Plain(BTreeMap<String, Tensor>),
 }
 
@@ -157,7 +157,7 @@ fn load(loader: &Loader, location: &str, model: &Model) -> Outcome<Loaded> {
     let weights = match configuration(location) {
         Some(configuration) => {
             let progress = |done, total| bytes.set(done, total);
-            Weights::Llama(Generator::load(loader, location, &configuration, progress)?)
+            Weights::Llama(Box::new(Generator::load(loader, location, &configuration, progress)?))
         }
         None => Weights::Plain(load_tensors(loader, &checkpoint, &bytes)?),
     };

@@ -360,6 +360,7 @@ fn check_size(entry: &HeaderEntry) -> CheckResult<()> {
 mod tests;
 
 #[cfg(test)]
+#[cfg(feature = "safetensors")]
 #[path = "header_agreement_tests.rs"]
 mod agreement;
 

@@ -120,7 +120,7 @@ impl DeviceMap {
     /// Adds a rule after the present ones: tensors whose name matches `glob` go to `device`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if `glob` is not a valid glob.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `glob` is not a valid glob.
     pub fn with(mut self, glob: &str, device: Device) -> Result<Self> {
         self.rules.push((Glob::new(glob)?, device));
         Ok(self)

@@ -24,7 +24,6 @@ use super::select::position;
 use super::yield_order::YieldOrder;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result, Size};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// How many tensors are looked at to find those that are one range of a file. Layers have fewer.
@@ -144,7 +143,7 @@ impl Plan {
     fn first_range(&self, positions: &[u32]) -> usize {
         let info = |at: usize| &self.checkpoint.tensors()[self.tensors[at] as usize];
         let first = positions[0] as usize;
-        let mut range = range_of(&self.span(first));
+        let (mut start, mut end) = range_of(&self.span(first));
         let (mut whole, mut bytes) = (1, 0);
         for (count, &at) in (1..).zip(positions.iter().take(GATHERED_MAX)) {
             let (at, tensor) = (at as usize, info(at as usize));
@@ -159,8 +158,8 @@ impl Plan {
                 break;
             }
             let next = range_of(&span);
-            range = range.start.min(next.start)..range.end.max(next.end);
-            if range.end.checked_sub(range.start) == Some(bytes) {
+            (start, end) = (start.min(next.0), end.max(next.1));
+            if end.checked_sub(start) == Some(bytes) {
                 whole = count;
             }
         }
@@ -220,10 +219,11 @@ impl Plan {
     }
 }
 
-/// The range of a tensor's bytes in its file. One without bytes has its place nowhere.
-fn range_of(span: &Span) -> Range<u64> {
+/// Where the bytes of a tensor begin and end in its file. A tensor without bytes has its place nowhere: it
+/// begins after all others, and ends before them.
+fn range_of(span: &Span) -> (u64, u64) {
     match span.len_bytes {
-        0 => u64::MAX..0,
-        bytes => span.offset_bytes..span.offset_bytes + bytes,
+        0 => (u64::MAX, 0),
+        bytes => (span.offset_bytes, span.offset_bytes + bytes),
     }
 }

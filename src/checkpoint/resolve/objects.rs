@@ -130,6 +130,7 @@ fn visible(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-#[cfg(all(test, feature = "http"))]
+#[cfg(test)]
+#[cfg(feature = "http")]
 #[path = "objects_tests.rs"]
 mod tests;

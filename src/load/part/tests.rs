@@ -191,6 +191,6 @@ fn a_part_is_a_view_of_its_own_shape() {
     let (address, expected) = (part.address(), part.bytes().to_vec());
     let bytes = bytes::Bytes::from(part);
     assert_eq!((bytes.as_ptr() as u64, &bytes[..]), (address, &expected[..]));
-    let backwards = 3..1;
+    let backwards = std::ops::Range { start: 3, end: 1 };
     assert_eq!(Pick::from(backwards).count, 0);
 }

@@ -1,3 +1,6 @@
+// A single range in a list is meant as it stands.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::*;
 
 fn blocks(ranges: &[Range<u64>]) -> Vec<Range<u64>> {

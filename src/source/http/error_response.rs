@@ -33,7 +33,8 @@ pub(crate) enum ErrorAction {
     Fail(ErrorKind, String),
 }
 
-#[cfg(all(test, any(feature = "gcs", feature = "azure")))]
+#[cfg(test)]
+#[cfg(any(feature = "gcs", feature = "azure"))]
 impl ErrorAction {
     /// The kind and sentence of a failure; panics on any other action.
     #[track_caller]

@@ -210,5 +210,6 @@ impl fmt::Debug for ChecksumVerifier {
     }
 }
 
-#[cfg(all(test, feature = "http"))]
+#[cfg(test)]
+#[cfg(feature = "http")]
 mod tests;
