@@ -175,6 +175,7 @@ pub use timeline::Timeline;
 #[doc = include_str!("../docs/python.md")]
 #[doc = include_str!("../docs/runai.md")]
 #[doc = include_str!("../docs/rust.md")]
+#[doc = include_str!("../docs/safetensors.md")]
 #[doc = include_str!("../docs/serving.md")]
 #[doc = include_str!("../docs/verification.md")]
 struct Pages;

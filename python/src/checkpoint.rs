@@ -1,5 +1,6 @@
 //! An open checkpoint, whose headers were read and whose tensors are read on request.
 
+use crate::description::{described, found};
 use crate::error::raised;
 use crate::interrupts::wait_for;
 use crate::mapped::Mapped;
@@ -8,7 +9,7 @@ use crate::slices::Rules;
 use crate::stream::Stream;
 use crate::tensor::Tensor;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList};
 use ringload::internals::{ForkGuard, MappedCheckpoint, Mutex, OpenFiles};
 use ringload::{Error, ErrorKind, Location, Pick, TensorInfo};
 use std::collections::BTreeMap;
@@ -51,34 +52,6 @@ impl Checkpoint {
         let opened = self.opened(py)?;
         Ok((opened, found(py, &opened.checkpoint, name)?))
     }
-}
-
-/// The tensor called `name`.
-pub(crate) fn found<'a>(
-    py: Python<'_>,
-    checkpoint: &'a ringload::Checkpoint,
-    name: &str,
-) -> PyResult<&'a TensorInfo> {
-    checkpoint.tensor(name).ok_or_else(|| {
-        let sentence = format!("the checkpoint has no tensor called {name:?}");
-        raised(py, &Error::new(ErrorKind::NotFound, sentence))
-    })
-}
-
-/// What a header says about a tensor, as Python has it.
-pub(crate) fn described<'py>(
-    py: Python<'py>,
-    checkpoint: &ringload::Checkpoint,
-    info: &TensorInfo,
-) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    let shard = &checkpoint.shards()[info.shard()];
-    dict.set_item("dtype", info.dtype().to_string())?;
-    dict.set_item("shape", PyTuple::new(py, info.shape())?)?;
-    dict.set_item("nbytes", info.len_bytes())?;
-    dict.set_item("shard", shard.location().to_string())?;
-    dict.set_item("data_offset", info.offset_bytes() - shard.data_offset_bytes())?;
-    Ok(dict)
 }
 
 #[pymethods]

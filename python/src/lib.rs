@@ -16,6 +16,7 @@ mod array;
 #[allow(unsafe_code)]
 mod capsule;
 mod checkpoint;
+mod description;
 mod error;
 mod interpreter_exit;
 mod interrupts;

@@ -1,6 +1,6 @@
 //! A checkpoint of local files whose tensors are views of private mappings.
 
-use crate::checkpoint::{described, found};
+use crate::description::{described, found};
 use crate::error::raised;
 use crate::tensor::Tensor;
 use pyo3::prelude::*;

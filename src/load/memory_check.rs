@@ -16,7 +16,8 @@ use std::path::Path;
 const BESIDE_BYTES: u64 = 32 << 20;
 /// The address space of an engine: its stack, and the memory of its allocator.
 const ENGINE_BYTES: u64 = 3 << 20;
-/// How much more than the smallest rings has to fit with the number of engines that is named.
+/// How much more than the smallest rings has to fit with what is named: a number of engines, or the
+/// limit of a process, whose next run may need some pages more.
 const MARGIN_BYTES: u64 = 4 << 20;
 
 /// A limit of the memory of this process.
@@ -123,7 +124,7 @@ impl ProcessLimit {
                 "no memory limit would do, since one of at least {} is needed; raise the limit to at \
                  least {}",
                 Size(sizes.least_bytes()),
-                Size(self.limit_bytes + self.missing_bytes(least_bytes))
+                Size(self.limit_bytes + self.missing_bytes(least_bytes + MARGIN_BYTES))
             ),
         }
     }

@@ -327,15 +327,17 @@ fn the_command_c_and_python_have_the_same_options() {
     let listed = listed.flat_map(|(names, _)| names.split(", "));
     assert_eq!(listed.map(|name| name.replace('`', "")).collect::<BTreeSet<_>>(), without(&[]));
 
-    // In Python the device map and the headers are dicts, and the keys are a tuple.
+    // In Python the device map, the headers and the slices are dicts, and the keys are a tuple.
     let mut expected = without(&[
         "device_map",
         "header",
         "s3_access_key_id",
         "s3_secret_access_key",
         "s3_session_token",
+        "slice",
     ]);
-    expected.extend(["headers", "s3_credentials", "keep", "runai_env"].map(str::to_owned));
+    expected
+        .extend(["headers", "slices", "s3_credentials", "keep", "runai_env"].map(str::to_owned));
     let stub = source("python/ringload/_ringload.pyi").unwrap();
     let stub = between(&stub, "        *,\n        device:", ") -> Loader");
     let typed = stub.lines().filter_map(|line| line.trim().split_once(": "));

@@ -16,7 +16,8 @@ fn library_files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let is_library = |path: &PathBuf| {
         let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-        !name.starts_with("bin/") && !name.ends_with("tests.rs") && !name.contains("tests/")
+        let is_other = name.starts_with("bin/") || name.contains("benches/");
+        !is_other && !name.ends_with("tests.rs") && !name.contains("tests/")
     };
     rust_files(&root).into_iter().filter(is_library).collect()
 }

@@ -5,7 +5,7 @@
 //! made. Those that nobody takes are closed after [`AHEAD_MAX`], with the client, or when they are in
 //! the way of others.
 
-use super::pool::ServerOrigin;
+use super::origin::ServerOrigin;
 use super::stream::Stream;
 use crate::sync::Mutex;
 use std::collections::HashMap;

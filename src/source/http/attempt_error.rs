@@ -3,7 +3,7 @@
 use super::addresses::Unresolved;
 use super::connect::{BoxError, ProxyFailure};
 use super::error_response::{CLIENT_CERTIFICATE, ErrorResponse};
-use super::pool::ServerOrigin;
+use super::origin::ServerOrigin;
 use crate::error::{Error, ErrorKind};
 use std::error::Error as StdError;
 use std::io;

@@ -2,11 +2,10 @@
 //! tensors next. While a connection is idle it belongs to no runtime.
 
 use super::ahead::Ahead;
+use super::origin::ServerOrigin;
 use super::stream::Stream;
 use crate::sync::Mutex;
-use http::Uri;
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Weak;
@@ -19,31 +18,6 @@ const IDLE_MAX: Duration = Duration::from_secs(15);
 /// itself.
 const UNANSWERED_MIN: Duration = Duration::from_secs(1);
 const UNANSWERED_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The server that a connection leads to: scheme, host and port. Its text contains no secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct ServerOrigin(String);
-
-impl ServerOrigin {
-    /// The origin of an absolute `uri`.
-    pub fn of(uri: &Uri) -> Self {
-        let scheme = uri.scheme_str().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-        Self(format!("{scheme}://{host}:{port}"))
-    }
-
-    /// Whether connections to it are encrypted.
-    pub fn is_encrypted(&self) -> bool {
-        self.0.starts_with("https:")
-    }
-}
-
-impl fmt::Display for ServerOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The idle connections of a client.
 #[derive(Default)]
@@ -143,6 +117,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::source::http::socket::Socket;
+    use http::Uri;
     use std::io::Read;
     use std::sync::Arc;
     use tokio::net::TcpStream;

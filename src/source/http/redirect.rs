@@ -2,7 +2,7 @@
 
 use super::attempt_error::{AttemptError, Attempted, TransportError};
 use super::body::Body;
-use super::pool::ServerOrigin;
+use super::origin::ServerOrigin;
 use http::{Response, Uri, header};
 
 /// The URL that a response from `from` redirects to; `None` if the response is not a redirect.
