@@ -5,7 +5,7 @@
 //! without progress, the total time, and the server's retry tokens (see [`ServerState`]) are limited.
 //! A server that asks for fewer requests is not failing, so these retries take no tokens: requests to
 //! it are spaced (see [`ConcurrencyLimit`](super::concurrency::ConcurrencyLimit)). As long as it accepts
-//! others, only the total time is limited. The same holds where it closes a new connection without an
+//! others, or it was not tried yet with fewer connections, only the total time is limited. The same holds where it closes a new connection without an
 //! answer while it serves others.
 
 use super::attempt_error::AttemptError;
@@ -21,7 +21,8 @@ use tokio::time::Instant;
 /// The upper bound of the first wait, which is random.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// As many failures count of a request that was refused while the server accepted others.
+/// As many failures count of a request that was refused while the server accepted others, or may
+/// have room for fewer connections.
 const FAILED_MAX_THROTTLED: u32 = 2;
 /// A wait that a user would take for a hang is logged.
 const LONG_WAIT: Duration = Duration::from_secs(5);
@@ -96,6 +97,9 @@ impl<'a> RetryState<'a> {
                 let attempts_max = error.attempts_max.unwrap_or(self.limits.attempts);
                 // It has no room for another connection, if it goes on to serve others.
                 let others = error.unanswered && self.accepts_others(server);
+                if others {
+                    self.failed = self.failed.min(FAILED_MAX_THROTTLED);
+                }
                 let lowered = error.unanswered && server.concurrency.connection_refused();
                 let tokens = (!others && !lowered).then_some(server);
                 match self.wait(Duration::ZERO, attempts_max, tokens) {
@@ -131,14 +135,14 @@ impl<'a> RetryState<'a> {
                 }
                 let tokens = (!throttled).then_some(server);
                 if throttled {
-                    self.accepts_others(server);
+                    let with_fewer = server.concurrency.throttled(server.successes());
+                    if self.accepts_others(server) || with_fewer {
+                        self.failed = self.failed.min(FAILED_MAX_THROTTLED);
+                    }
                 }
                 let wait = self.wait(wait_min, self.limits.attempts, tokens);
                 let wait = wait.map_err(|why| self.gave_up(response, why))?;
                 self.counters.retry(if throttled { "throttled" } else { "server error" });
-                if throttled {
-                    server.concurrency.throttled(server.successes());
-                }
                 return Ok(wait);
             }
             ErrorAction::RetryOnce(word) if self.grant(word) => {}
@@ -166,15 +170,10 @@ impl<'a> RetryState<'a> {
         Ok(Duration::ZERO)
     }
 
-    /// Whether the server has accepted others since it last refused this request. Few failures count
-    /// then.
+    /// Whether the server has accepted others since it last refused this request.
     fn accepts_others(&mut self, server: &ServerState) -> bool {
         let accepted = self.accepted.replace(server.successes());
-        let others = accepted.is_some_and(|before| before < server.successes());
-        if others {
-            self.failed = self.failed.min(FAILED_MAX_THROTTLED);
-        }
-        others
+        accepted.is_some_and(|before| before < server.successes())
     }
 
     fn error(&self, kind: ErrorKind, sentence: &str) -> Error {
@@ -249,21 +248,21 @@ mod tests {
         }
     }
 
+    fn refused() -> AttemptError {
+        let (status, headers) = (StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new());
+        AttemptError::Response(Box::new(ErrorResponse { status, headers, body: Bytes::new() }))
+    }
+
     /// How often a request is repeated that the server refuses with 503, when the server accepts this
     /// many others between the attempts.
     fn repeated(others: u64) -> usize {
         let (counters, server) = (LoadCounters::default(), ServerState::new(None));
         let limits = RetryLimits { total: Duration::from_secs(3600), ..RetryLimits::default() };
         let mut retry = RetryState::new("open it", limits, &counters);
-        let refused = || ErrorResponse {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        };
         (0..100)
             .take_while(|_| {
                 (0..others).for_each(|_| server.succeeded());
-                retry.after(AttemptError::Response(Box::new(refused())), &Plain, &server).is_ok()
+                retry.after(refused(), &Plain, &server).is_ok()
             })
             .count()
     }
@@ -274,5 +273,26 @@ mod tests {
     fn a_refused_request_goes_on_while_the_server_accepts_others() {
         assert_eq!(repeated(1), 100);
         assert_eq!(repeated(0), RetryLimits::default().attempts as usize - 1);
+    }
+    /// A server with room for one connection refused four that were open at once, and the attempts of
+    /// one were used up before it was tried with fewer.
+    #[tokio::test(start_paused = true)]
+    async fn attempts_count_when_fewer_connections_were_tried() {
+        let attempts = RetryLimits::default().attempts;
+        for others in [false, true] {
+            let (counters, server) = (LoadCounters::default(), ServerState::new(None));
+            let limits = RetryLimits { total: Duration::from_secs(3600), ..RetryLimits::default() };
+            let mut retry = RetryState::new("read it", limits, &counters);
+            let permit = server.concurrency.acquire(false).await;
+            let _held = others.then_some(permit);
+            let mut repeated = 0;
+            while retry.after(refused(), &Plain, &server).is_ok() {
+                repeated += 1;
+                tokio::time::advance(Duration::from_millis(300)).await;
+            }
+            assert_eq!(repeated > attempts - 1, others, "{repeated}");
+            assert!(repeated < 30, "a server that accepts nothing is given up");
+            assert!(!others || server.concurrency.limit() == 1);
+        }
     }
 }

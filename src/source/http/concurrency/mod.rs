@@ -151,11 +151,14 @@ impl ConcurrencyLimit {
     }
 
     /// Makes fewer requests after the server asked for fewer requests, when it had `accepted` so many.
-    pub fn throttled(&self, accepted: u64) {
+    /// Returns whether it may have room for fewer connections: others are on the way, and it was not
+    /// found out yet.
+    pub fn throttled(&self, accepted: u64) -> bool {
         let mut state = self.state.lock();
         let (now, limit) = (Instant::now(), state.limit());
         state.pace.refused(now);
         state.refusals.refused(accepted, limit, now);
+        state.limit() > 1 && state.permits > 0 && !state.refusals.has_relapsed()
     }
 
     /// Lowers the limit after the server has closed the connection of a request without an answer, and

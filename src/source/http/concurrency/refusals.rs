@@ -39,6 +39,11 @@ impl Refusals {
         self.most
     }
 
+    /// Whether the server has refused again what was added.
+    pub fn has_relapsed(&self) -> bool {
+        self.kept > KEPT_MIN
+    }
+
     /// Records that a request was refused under this `limit`, when so many had been `accepted`.
     pub fn refused(&mut self, accepted: u64, limit: usize, now: Instant) {
         match self.refused {
