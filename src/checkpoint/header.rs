@@ -365,5 +365,6 @@ mod tests;
 mod agreement;
 
 #[cfg(test)]
+#[cfg(feature = "safetensors")]
 #[path = "header_fuzz_tests.rs"]
 mod fuzz;
