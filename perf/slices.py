@@ -197,7 +197,9 @@ def main() -> None:
     def per_byte(name: str) -> float:
         return median(name, "seconds") / median(name, "loaded")
 
-    print(f"stream of rows / stream: {per_byte('stream of rows') / per_byte('stream'):.2f} per byte")
+    print(
+        f"stream of rows / stream: {per_byte('stream of rows') / per_byte('stream'):.2f} per byte"
+    )
 
 
 if __name__ == "__main__":

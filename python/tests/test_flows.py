@@ -106,20 +106,6 @@ again = PeftModel.from_pretrained(
 show(again.state_dict(), logits(again), logits(again.merge_and_unload()))
 """
 
-DIFFUSERS = """
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-sizes = dict(sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
-unet = UNet2DModel(
-    **sizes, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-    up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=4)
-folder = os.path.join({scratch!r}, "pipeline")
-DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=10)).save_pretrained(folder)
-pipeline = DDPMPipeline.from_pretrained(folder)
-images = pipeline(
-    num_inference_steps=2, generator=torch.Generator().manual_seed(1), output_type="np").images
-show(pipeline.unet.state_dict(), {{"images": torch.from_numpy(images)}})
-"""
-
 SENTENCES = """
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel, BertTokenizer
@@ -185,7 +171,6 @@ def test_workers_of_a_data_loader_use_a_handle_of_their_parent(tmp_path: Path) -
         pytest.param(DISK_OFFLOAD, ["transformers", "accelerate"], id="disk offload"),
         pytest.param(ACCELERATE, ["accelerate"], id="accelerate"),
         pytest.param(PEFT, ["transformers", "peft"], id="peft"),
-        pytest.param(DIFFUSERS, ["diffusers"], id="diffusers"),
         pytest.param(SENTENCES, ["sentence_transformers"], id="sentence-transformers"),
     ],
 )
