@@ -132,9 +132,8 @@ impl NamedState {
             if self.failed {
                 return Poll::Ready(Err(stopped()));
             }
-            if self.awaits_another(index) {
-                // Its arrival is what this call waits for, too.
-            } else if self.is_out_of_reach(index) {
+            // The arrival of another one that was asked for is what this call waits for, too.
+            if !self.awaits_another(index) && self.is_out_of_reach(index) {
                 if let Err(error) = self.restart(index) {
                     return Poll::Ready(Err(error));
                 }

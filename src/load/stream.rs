@@ -252,9 +252,7 @@ impl TensorStream {
             self.current.as_ref()?;
         }
     }
-}
 
-impl TensorStream {
     /// The next tensor for an async caller, who is woken when there may be one.
     pub(super) fn poll_tensor(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tensor>>> {
         loop {
@@ -272,17 +270,17 @@ impl TensorStream {
     /// there may be others.
     pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         let completion = ready!(self.started.handle.poll_pop(cx));
-        let accepted = self.take_completion(completion);
-        if !matches!(accepted, Ok(true)) {
-            self.end();
-        }
-        Poll::Ready(accepted)
+        Poll::Ready(self.accept_completion(completion))
     }
 
     /// Drops the tensors that were not taken, and waits for others. Returns whether there may be any.
     pub(super) fn accept(&mut self) -> Result<bool> {
         self.early.clear();
         let completion = self.started.handle.pop();
+        self.accept_completion(completion)
+    }
+
+    fn accept_completion(&mut self, completion: Option<Result<Completion>>) -> Result<bool> {
         let accepted = self.take_completion(completion);
         if !matches!(accepted, Ok(true)) {
             self.end();

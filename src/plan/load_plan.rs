@@ -1,6 +1,6 @@
 //! The plan of a load, made from its checkpoint and its options.
 
-use super::extent::{Extent, ExtentShape, Gather, Span};
+use super::extent::{Extent, Span};
 use super::needs::{Needs, cast_of};
 use super::parts::TensorPart;
 use super::select::Selection;
@@ -59,23 +59,7 @@ impl Plan {
             dtype,
         };
         let needed = needs.bytes_of_all();
-        let sizes = LoadSizes::new(limit, needed.sizes)?;
-        let shape = |device: &Device| match device {
-            Device::Host => ExtentShape::Whole(sizes.extent_bytes),
-            Device::Cuda(_) => ExtentShape::Pieces(sizes.piece_bytes),
-        };
-        let gather = Gather {
-            checkpoint: &checkpoint,
-            tensors: &tensors,
-            destinations: &destinations,
-            parts: &parts,
-            gather_bytes: sizes.gather_bytes,
-            shapes: &devices.iter().map(shape).collect::<Vec<_>>(),
-            dtype,
-        };
-        let extents = gather.extents();
-        let slots = needs.slots_of(&extents);
-        let sizes = sizes.with_slots(slots.host, slots.gpus).with_gathered(slots.gathered);
+        let (extents, sizes) = needs.extents(LoadSizes::new(limit, needed.sizes)?);
         let plan = Self {
             tensors,
             parts,

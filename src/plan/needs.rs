@@ -1,8 +1,8 @@
-//! Counts the memory that the tensors and the extents of a plan need.
+//! Counts the memory that the tensors of a plan need, and makes the extents that fit it.
 
-use super::extent::Extent;
+use super::extent::{Extent, ExtentShape, Gather};
 use super::parts::TensorPart;
-use super::sizes::SlotSizes;
+use super::sizes::{LoadSizes, SlotSizes};
 use super::tensor_sizes::TensorSizes;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
@@ -35,10 +35,10 @@ pub(super) struct NeededBytes {
 
 /// The slots of the extents of a plan, by the rings that they are in.
 #[derive(Default)]
-pub(super) struct NeededSlots {
-    pub host: SlotSizes,
-    pub gpus: SlotSizes,
-    pub gathered: SlotSizes,
+struct NeededSlots {
+    host: SlotSizes,
+    gpus: SlotSizes,
+    gathered: SlotSizes,
 }
 
 impl Needs<'_> {
@@ -92,8 +92,28 @@ impl Needs<'_> {
         needed
     }
 
-    /// The slots of `extents`.
-    pub fn slots_of(&self, extents: &[Extent]) -> NeededSlots {
+    /// The extents of all tensors in a load of these `sizes`, and the sizes with the rings for them.
+    pub fn extents(&self, sizes: LoadSizes) -> (Vec<Extent>, LoadSizes) {
+        let shape = |device: &Device| match device {
+            Device::Host => ExtentShape::Whole(sizes.extent_bytes),
+            Device::Cuda(_) => ExtentShape::Pieces(sizes.piece_bytes),
+        };
+        let gather = Gather {
+            checkpoint: self.checkpoint,
+            tensors: self.tensors,
+            destinations: self.destinations,
+            parts: self.parts,
+            gather_bytes: sizes.gather_bytes,
+            shapes: &self.devices.iter().map(shape).collect::<Vec<_>>(),
+            dtype: self.dtype,
+        };
+        let extents = gather.extents();
+        let slots = self.slots_of(&extents);
+        let sizes = sizes.with_slots(slots.host, slots.gpus).with_gathered(slots.gathered);
+        (extents, sizes)
+    }
+
+    fn slots_of(&self, extents: &[Extent]) -> NeededSlots {
         let block_bytes = self.block_bytes();
         let mut needed = NeededSlots::default();
         let mut last_gathered = None;

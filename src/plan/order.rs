@@ -16,7 +16,7 @@
 //! which are computed from front to back, and one to GPUs, whose layout follows the file. Under a limit
 //! that does not hold all tensors they cannot yield another order, which is an error of the plan.
 
-use super::extent::{ExtentShape, Gather, Span};
+use super::extent::Span;
 use super::load_plan::Plan;
 use super::needs::Needs;
 use super::parts::TensorPart;
@@ -114,16 +114,6 @@ impl Plan {
             false => moved.iter().map(|&at| self.parts[at as usize].clone()).collect(),
         };
         let destinations = vec![0; tensors.len()];
-        let gather = Gather {
-            checkpoint: &self.checkpoint,
-            tensors: &tensors,
-            destinations: &destinations,
-            parts: &parts,
-            gather_bytes: self.sizes.gather_bytes,
-            shapes: &[ExtentShape::Whole(self.sizes.extent_bytes)],
-            dtype: self.dtype,
-        };
-        let extents = gather.extents();
         let needs = Needs {
             checkpoint: &self.checkpoint,
             tensors: &tensors,
@@ -132,9 +122,9 @@ impl Plan {
             destinations: &destinations,
             dtype: self.dtype,
         };
-        let slots = needs.slots_of(&extents);
-        self.sizes = self.sizes.with_slots(slots.host, slots.gpus).with_gathered(slots.gathered);
-        (self.extents, self.tensors, self.parts) = (extents.into(), tensors, parts);
+        let (extents, sizes) = needs.extents(self.sizes);
+        (self.extents, self.sizes) = (extents.into(), sizes);
+        (self.tensors, self.parts) = (tensors, parts);
         self.yielded = Some(yielded.into());
         self
     }

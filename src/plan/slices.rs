@@ -1,8 +1,8 @@
 //! Rules that say which slice of each tensor is loaded.
 //!
 //! The first rule that matches a tensor counts, as in a [`DeviceMap`](crate::DeviceMap); a tensor that
-//! no rule matches is loaded whole. Rules of exact names are found by a hash table and all globs are
-//! matched at once, so that a hundred thousand tensors with as many rules take well below a second.
+//! no rule matches is loaded whole. Rules of exact names are found by a hash table, so that a hundred
+//! thousand tensors with as many of them take well below a second; the others are tried one by one.
 //! Every rule has to match a tensor of the checkpoint, also if an earlier rule counts for it.
 
 use super::parts::TensorPart;

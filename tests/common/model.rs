@@ -21,6 +21,11 @@ impl Model {
         let tensors: Vec<_> = (sizes.iter().enumerate())
             .map(|(seed, &size)| Expected::of_bytes(format!("t{seed}"), size, seed as u64))
             .collect();
+        Self::of(&tensors)
+    }
+
+    /// A file with these tensors.
+    pub fn of(tensors: &[Expected]) -> Self {
         let views = tensors.iter().map(|tensor| {
             let view = TensorView::new(tensor.dtype.into(), tensor.shape.clone(), &tensor.bytes);
             (&tensor.name, view.unwrap())

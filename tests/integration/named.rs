@@ -10,11 +10,9 @@ use crate::common::model::{Model, loader};
 use crate::common::{Expected, in_time};
 use futures_util::FutureExt;
 use ringload::{Error, ErrorKind, Loader, MemoryLimit, NamedTensors, Order, Tensor};
-use safetensors::tensor::TensorView;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::thread;
@@ -33,13 +31,7 @@ fn model() -> Model {
     let tensors: Vec<_> = (sizes().into_iter().enumerate())
         .map(|(number, size)| Expected::of_bytes(name_of(number), size, number as u64))
         .collect();
-    let views = tensors.iter().map(|tensor| {
-        let view = TensorView::new(tensor.dtype.into(), tensor.shape.clone(), &tensor.bytes);
-        (&tensor.name, view.unwrap())
-    });
-    let file = safetensors::serialize(views, None).unwrap();
-    let tensors = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.clone()));
-    Model { file, tensors: Arc::new(tensors.collect()) }
+    Model::of(&tensors)
 }
 
 fn name_of(number: usize) -> String {

@@ -22,6 +22,9 @@ pub(crate) fn load(
     device: &Device,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Tensors> {
+    if !loader.is_plain() {
+        return load_through_ring(loader, checkpoint, dtype, device, progress);
+    }
     let mut wanted = Vec::new();
     for index in loader.selected(checkpoint).map_err(error)? {
         let info = &checkpoint.tensors()[index];
@@ -30,11 +33,8 @@ pub(crate) fn load(
         }
     }
     #[cfg(feature = "cuda")]
-    if let (Device::Cuda(gpu), false) = (device, !loader.is_plain()) {
+    if let Device::Cuda(gpu) = device {
         return crate::gpu::load(loader, checkpoint, &wanted, gpu, device, progress);
-    }
-    if !loader.is_plain() {
-        return load_through_ring(loader, checkpoint, dtype, device, progress);
     }
     load_into_place(loader, checkpoint, &wanted, device, progress)
 }
