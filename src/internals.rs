@@ -9,7 +9,9 @@ pub use crate::doctor::{
 };
 pub use crate::error::{Escaped, Interface, shown};
 pub use crate::fork_guard::ForkGuard;
-pub use crate::load::{MappedCheckpoint, OpenFiles};
+pub use crate::load::{
+    MappedCheckpoint, OpenFiles, PlannedRuns, checkpoint_of_ranges, planned_runs,
+};
 pub use crate::options::parse::parse_bytes;
 pub use crate::plan::{Plan, Selection};
 pub use crate::ring::{PAGE_BYTES, Ring, Window};

@@ -112,6 +112,12 @@ class Checkpoint:
         keep_all: bool = False,
     ) -> Stream: ...
     def planned(self) -> list[tuple[str, list[int], int, int]]: ...
+    def runs(
+        self,
+    ) -> list[tuple[str, str, list[int], tuple[int, int, list[tuple[int, int]]]]]:
+        """Returns name, type, shape and runs (first, length, repeats) of each part of a load."""
+    def ranges(self, ranges: Sequence[tuple[str, int, int]]) -> Checkpoint:
+        """Returns a checkpoint whose tensors are ranges (name, start, end) of bytes of tensors."""
     def __len__(self) -> int: ...
 
 @final
@@ -182,6 +188,9 @@ class Loader:
 
 def environment_memory_limit() -> int | str | None:
     """Returns the environment's memory limit: bytes, "min", "none"; None if it sets no limit."""
+
+def parsed_memory_limit(text: str) -> int | str:
+    """Returns the memory limit in a text: bytes, "min" or "none"."""
 
 def stop_loads() -> None:
     """Stops all loads of the process. The package registers this with `atexit`."""

@@ -141,10 +141,9 @@ def _ranks(rank: int | None, world: int | None, group: Any) -> tuple[int, int] |
     if group is not None:
         if rank is not None or world is not None:
             raise InvalidInputError("give either group=, or rank= and world=")
-        # torch gives processes that are not in a group a number, and not a group.
-        if not hasattr(group, "rank") or not hasattr(group, "size") or group.rank() < 0:
-            raise InvalidInputError("group: this rank is not in the group; load on its ranks only")
-        return group.rank(), group.size()
+        from .distributed.group import check_member
+
+        return check_member(group)
     if rank is None and world is None:
         return None
     if rank is None or world is None:

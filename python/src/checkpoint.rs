@@ -10,7 +10,9 @@ use crate::stream::Stream;
 use crate::tensor::Tensor;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use ringload::internals::{ForkGuard, MappedCheckpoint, Mutex, OpenFiles};
+use ringload::internals::{
+    ForkGuard, MappedCheckpoint, Mutex, OpenFiles, PlannedRuns, checkpoint_of_ranges, planned_runs,
+};
 use ringload::{Error, ErrorKind, Location, Pick, TensorInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +28,11 @@ pub(crate) struct Checkpoint {
 
 /// The name of a tensor; the shape of the part that is loaded, its bytes, and those that are read for it.
 type PlannedPart = (String, Vec<usize>, u64, u64);
+
+/// The name and the type of a tensor as it is loaded, the shape of its part, and the bytes of the part in
+/// the tensor: the offset of the first run, the length of a run, and how often runs repeat at which
+/// distance, outermost dimension first.
+type PartRuns = (String, String, Vec<usize>, (u64, u64, Vec<(u64, u64)>));
 
 struct Opened {
     loader: ringload::Loader,
@@ -169,6 +176,44 @@ impl Checkpoint {
             (name(part.index), part.shape, part.bytes, part.read_bytes)
         };
         Ok(planned.into_iter().map(part).collect())
+    }
+
+    /// Returns the name, the type after a cast, and the shape of the part of each tensor that a load with
+    /// the options of the loader would read, and the runs of bytes that the part consists of.
+    ///
+    /// Raises:
+    ///     Error: if such a load could not be started.
+    fn runs(&self, py: Python<'_>) -> PyResult<Vec<PartRuns>> {
+        let opened = self.opened(py)?;
+        let planned = planned_runs(&opened.loader, &opened.checkpoint);
+        let planned = planned.map_err(|error| raised(py, &error))?;
+        let part = |part: PlannedRuns| {
+            let name = opened.checkpoint.tensors()[part.index].name().to_owned();
+            let runs = (part.first_bytes, part.run_bytes, part.repeats);
+            (name, part.dtype.to_string(), part.shape, runs)
+        };
+        Ok(planned.into_iter().map(part).collect())
+    }
+
+    /// Returns a checkpoint whose tensors are ranges of bytes of tensors of this one. Its streams yield
+    /// them in this order and in host memory, each with its position in `ranges` as its name.
+    ///
+    /// Args:
+    ///     ranges: (name, start, end) in bytes from the beginning of the tensor, in the order of the files.
+    ///
+    /// Raises:
+    ///     InvalidInputError: if a range exceeds its tensor or is out of order.
+    fn ranges(&self, py: Python<'_>, ranges: Vec<(String, u64, u64)>) -> PyResult<Self> {
+        let opened = self.opened(py)?;
+        let position = |(name, start, end): &(String, u64, u64)| {
+            // A name that no tensor has exceeds the checkpoint.
+            let index = opened.checkpoint.position(name).unwrap_or(usize::MAX);
+            (index, *start..*end)
+        };
+        let ranges: Vec<_> = ranges.iter().map(position).collect();
+        let of_ranges = checkpoint_of_ranges(&opened.loader, &opened.checkpoint, &ranges);
+        let (loader, checkpoint) = of_ranges.map_err(|error| raised(py, &error))?;
+        Ok(Self::new(loader, checkpoint))
     }
 
     /// Keeps the local files open as long as this object lives, so that they can be renamed and

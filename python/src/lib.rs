@@ -40,7 +40,7 @@ mod _ringload {
     #[pymodule_export]
     use crate::interpreter_exit::stop_loads;
     #[pymodule_export]
-    use crate::loader::{Loader, environment_memory_limit};
+    use crate::loader::{Loader, environment_memory_limit, parsed_memory_limit};
     #[pymodule_export]
     use crate::mapped::Mapped;
     #[pymodule_export]

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use ringload::internals::ForkGuard;
 use ringload::internals::Mutex;
-use ringload::{Location, MemoryLimit};
+use ringload::{Error, Location, MemoryLimit};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -194,10 +194,25 @@ impl Loader {
 #[pyfunction]
 pub(crate) fn environment_memory_limit(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let limit = ringload::options::environment_memory_limit();
-    Ok(match limit.map_err(|error| raised(py, &error))? {
-        None => None,
-        Some(MemoryLimit::Bytes(bytes)) => Some(bytes.into_pyobject(py)?.into_any()),
-        Some(MemoryLimit::Unlimited) => Some("none".into_pyobject(py)?.into_any()),
-        Some(limit) => Some(limit.to_string().into_pyobject(py)?.into_any()),
+    limit.map_err(|error| raised(py, &error))?.map(|limit| of_limit(py, limit)).transpose()
+}
+
+/// Returns the memory limit in a text: bytes, "min", or "none" (as much as needed).
+///
+/// Raises:
+///     InvalidInputError: if the text is not a limit.
+#[pyfunction]
+pub(crate) fn parsed_memory_limit<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    let limit = text.parse().map_err(|error: Error| {
+        raised(py, &Error::new(error.kind(), format!("memory_limit: {error}")))
+    });
+    of_limit(py, limit?)
+}
+
+fn of_limit(py: Python<'_>, limit: MemoryLimit) -> PyResult<Bound<'_, PyAny>> {
+    Ok(match limit {
+        MemoryLimit::Bytes(bytes) => bytes.into_pyobject(py)?.into_any(),
+        MemoryLimit::Unlimited => "none".into_pyobject(py)?.into_any(),
+        limit => limit.to_string().into_pyobject(py)?.into_any(),
     })
 }

@@ -102,6 +102,20 @@ pub(super) fn of_pieces(
     Header { shard, tensors, hashes }
 }
 
+/// The header of `shard` with no tensors and no metadata.
+pub(super) fn without_tensors(shard: &Shard) -> Header {
+    let shard = Shard { tensors: 0..0, metadata: BTreeMap::new(), ..shard.clone() };
+    Header { shard, tensors: Vec::new(), hashes: Vec::new() }
+}
+
+impl Header {
+    /// Adds a tensor, whose name has a hash under `keys`.
+    pub(super) fn add(&mut self, tensor: TensorInfo, keys: &NameKeys) {
+        self.hashes.push(keys.hash(&tensor.name));
+        self.tensors.push(tensor);
+    }
+}
+
 /// The tensor of a checked `entry`.
 fn tensor_info(entry: HeaderEntry, shard: u32, data_offset_bytes: u64) -> TensorInfo {
     let [begin, end] = entry.data_offsets;

@@ -34,6 +34,7 @@ use header::Header;
 use resolve::IndexFile;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use tensor_table::{MAX_TENSORS, NameKeys, RepeatedName, TensorTable};
 use text::Quoted;
@@ -152,6 +153,33 @@ impl Checkpoint {
             header::of_pieces(source, shard as u32, start, piece_bytes, &keys)
         };
         let headers = sources.into_iter().enumerate().map(pieces).collect();
+        Self::assemble(headers, keys, &[], ONE_CHECKPOINT)
+    }
+
+    /// Creates a checkpoint of byte ranges of this one's tensors. A range is the index of a tensor, and
+    /// bytes from its beginning; it becomes a tensor of U8 whose name is its position in `ranges`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if ranges exceed their tensors, or are not in the order
+    /// of the checkpoint.
+    pub(crate) fn of_ranges(&self, ranges: &[(usize, Range<u64>)]) -> Result<Checkpoint> {
+        let keys = NameKeys::default();
+        let mut headers: Vec<_> = self.shards.iter().map(header::without_tensors).collect();
+        let mut last = (0, 0);
+        for (number, (index, range)) in ranges.iter().enumerate() {
+            let tensor = self.tensors().get(*index).filter(|tensor| {
+                range.start < range.end
+                    && range.end <= tensor.len_bytes
+                    && (tensor.shard, tensor.offset_bytes + range.start) >= last
+            });
+            let Some(tensor) = tensor else {
+                let sentence =
+                    format!("range {range:?} of tensor {index} is invalid or out of order");
+                return Err(Error::invalid_input(sentence));
+            };
+            last = (tensor.shard, tensor.offset_bytes + range.end);
+            headers[tensor.shard()].add(tensor.range(number, range), &keys);
+        }
         Self::assemble(headers, keys, &[], ONE_CHECKPOINT)
     }
 

@@ -49,6 +49,19 @@ impl TensorInfo {
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
+
+    /// The bytes `range` of this tensor as a tensor called `number`.
+    pub(super) fn range(&self, number: usize, range: &Range<u64>) -> Self {
+        let len_bytes = range.end - range.start;
+        Self {
+            name: number.to_string().into(),
+            shape: [len_bytes as usize].into(),
+            offset_bytes: self.offset_bytes + range.start,
+            len_bytes,
+            shard: self.shard,
+            dtype: Dtype::U8,
+        }
+    }
 }
 
 /// One file of a checkpoint.

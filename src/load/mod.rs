@@ -53,7 +53,7 @@ pub use loader::Loader;
 pub use mapped::{MappedCheckpoint, OpenFiles};
 pub use named::NamedTensors;
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
-pub use planned::PlannedTensor;
+pub use planned::{PlannedRuns, PlannedTensor, checkpoint_of_ranges, planned_runs};
 pub use read_request::ReadRequest;
 pub use stream::{Progress, TensorStream};
 pub use summary::Summary;

@@ -1,9 +1,12 @@
-//! Tells which tensors a load would read, without reading them.
+//! Tells which tensors a load would read, and which bytes of them, without reading them.
 
 use super::loader::Loader;
 use crate::checkpoint::Checkpoint;
+use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::plan::Plan;
+use crate::options::{DeviceMap, MemoryLimit, Order};
+use crate::plan::{Plan, Selection};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A tensor that a load would read, or the part of it.
@@ -56,4 +59,67 @@ impl Loader {
         }
         Ok(tensors)
     }
+}
+
+/// The bytes of a tensor that a load would read: runs of equal length, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedRuns {
+    /// The tensor's index in [`Checkpoint::tensors`].
+    pub index: usize,
+    /// The type after the cast, if there is one.
+    pub dtype: Dtype,
+    /// The dimensions of the part that is loaded.
+    pub shape: Vec<usize>,
+    /// The offset of the first run in the tensor.
+    pub first_bytes: u64,
+    /// The length of each run.
+    pub run_bytes: u64,
+    /// How often runs repeat, and at which distance in bytes, over each dimension, outermost first.
+    pub repeats: Vec<(u64, u64)>,
+}
+
+/// The bytes that a load of `checkpoint` with the options of `loader` would read, in the order of the
+/// checkpoint, under no memory limit.
+///
+/// # Errors
+/// Those of [`Loader::planned`], except for the memory limit.
+pub fn planned_runs(loader: &Loader, checkpoint: &Arc<Checkpoint>) -> Result<Vec<PlannedRuns>> {
+    let (selection, devices) = (&loader.options.selection, &loader.options.devices);
+    let (limit, dtype) = (MemoryLimit::Unlimited, loader.options.dtype);
+    let plan = Plan::new(Arc::clone(checkpoint), limit, selection, devices, dtype)?;
+    let runs = |(position, &index): (usize, &u32)| {
+        let tensor = &checkpoint.tensors()[index as usize];
+        let cast = plan.cast_of(tensor).and(plan.dtype());
+        let part = plan.part(position);
+        PlannedRuns {
+            index: index as usize,
+            dtype: cast.unwrap_or(tensor.dtype()),
+            shape: part.map_or(tensor.shape(), |part| part.shape()).to_vec(),
+            first_bytes: part.map_or(0, |part| part.runs().first_bytes()),
+            run_bytes: part.map_or(tensor.len_bytes(), |part| part.runs().run_bytes()),
+            repeats: part.map_or_else(Vec::new, |part| part.runs().repeats().to_vec()),
+        }
+    };
+    Ok(plan.tensors().iter().enumerate().map(runs).collect())
+}
+
+/// Byte ranges of the tensors of `checkpoint` as tensors of a checkpoint of their own, and a loader that
+/// yields them in this order, in host memory, with all other options of `loader`. A range is the index
+/// of a tensor, and bytes from its beginning; it becomes a tensor of U8 whose name is its position in
+/// `ranges`.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) if ranges exceed their tensors, or are not in the
+/// order of the checkpoint.
+pub fn checkpoint_of_ranges(
+    loader: &Loader,
+    checkpoint: &Checkpoint,
+    ranges: &[(usize, Range<u64>)],
+) -> Result<(Loader, Checkpoint)> {
+    let mut loader = loader.clone();
+    loader.options.selection = Selection::default();
+    loader.options.devices = DeviceMap::default();
+    loader.options.dtype = None;
+    loader.options.order = Order::File;
+    Ok((loader.caller_may_retain_all(false), checkpoint.of_ranges(ranges)?))
 }

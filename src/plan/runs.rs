@@ -125,6 +125,11 @@ impl Runs {
         self.first_bytes
     }
 
+    /// The dimensions over which runs repeat, outermost first: how often, and at which distance in bytes.
+    pub fn repeats(&self) -> &[(u64, u64)] {
+        &self.repeats
+    }
+
     /// How many runs there are.
     pub fn count(&self) -> u64 {
         if self.run_bytes == 0 { 0 } else { self.repeats.iter().map(|&(count, _)| count).product() }

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from .._errors import CancelledError, Error, IoError
 from .._frameworks import packed_shape, torch_dtype_of
 from . import failure
+from .group import left
 from .partition import Item
 
 if TYPE_CHECKING:
@@ -267,9 +268,7 @@ class Exchange:
         text = bytes(message[_HEADER_LENGTH:].view(torch.uint8)[:length].tolist())
         rank = self._group.ranks[sender]
         if state == _LEFT:
-            raise CancelledError(
-                f"rank {rank} left the load before its end, which ends the load on all ranks"
-            )
+            raise left(rank)
         raise failure.decode(text, rank)
 
     def _transfer(self, broadcast: _Broadcast, *, keep: bool) -> list[tuple[int, torch.Tensor]]:

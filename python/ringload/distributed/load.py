@@ -1,0 +1,270 @@
+"""`load` and `stream` with `is_distributed`: ranks that load different parts read them once.
+
+    every rank:  opens the files, resolves its slices -> agrees with the others -> the schedule
+                 reads its pieces                     -> exchange, in rounds    -> has its parts
+
+Whatever is wrong with the arguments of a rank is an error of all ranks before anything is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import _cache, _slices
+from .._errors import InvalidInputError
+from .._frameworks import NAMES, converter, device_name
+from .._ringload import Checkpoint, Loader, Stream, environment_memory_limit, parsed_memory_limit
+from .group import Group, check_member, find_group
+from .parts import PartExchange, PartItem
+from .runs import Runs
+from .schedule import Schedule
+
+if TYPE_CHECKING:
+    import torch
+
+#: The ring that pieces pass through, without a memory limit, and the least of it.
+_RING_BYTES, _RING_BYTES_MIN = 64 << 20, 2 << 20
+
+#: A batch is at most this, and at most the ring divided by the divisor, as its pieces are held.
+_BATCH_BYTES_MAX, _BATCH_DIVISOR = 8 << 20, 8
+
+#: Options of loads that look at whole tensors or files.
+_REFUSED = ("verify", "manifest", "check_finite")
+
+
+class SharedParts:
+    """This rank's part in a load, with what `load` asks a native stream for."""
+
+    def __init__(
+        self, group: Group, exchange: PartExchange, stream: Stream, checkpoint: Checkpoint
+    ) -> None:
+        self._group, self._exchange, self._checkpoint = group, exchange, checkpoint
+        #: The stream of the pieces that this rank reads.
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields the names and tensors that this rank keeps."""
+        try:
+            yield from self._exchange
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leaves the group. If the load has not finished, it ends on all ranks."""
+        self._exchange.leave()
+        self._group.close()
+
+    def metadata(self) -> dict[str, str]:
+        """Returns the metadata of the checkpoint."""
+        return self._checkpoint.metadata()
+
+    def has_tensor(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor of this name."""
+        return name in self._checkpoint.keys()  # noqa: SIM118 - it is a native method
+
+
+class _Opened(NamedTuple):
+    """What a rank has prepared before it agrees with the others."""
+
+    checkpoint: Checkpoint
+    #: What this rank keeps, by the positions of tensors in the checkpoint.
+    items: dict[int, PartItem]
+    #: The runs of the parts of `items`; None for a whole tensor.
+    parts: dict[int, tuple[Any, ...] | None]
+    device: torch.device
+    ring_bytes: int
+
+
+def take(options: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Takes the argument `is_distributed`.
+
+    Returns:
+        Whether the ranks of `group` share the load, and the other options.
+
+    Raises:
+        InvalidInputError: no group is given, or this rank is not in it.
+        TypeError: it is not a bool.
+    """
+    rest = dict(options)
+    is_distributed = rest.pop("is_distributed", False)
+    if not isinstance(is_distributed, bool):
+        raise TypeError(f"is_distributed must be a bool, not {type(is_distributed).__name__}")
+    if is_distributed:
+        if rest.get("group") is None:
+            raise InvalidInputError(
+                "is_distributed needs the ranks that share the load; give group=, such as "
+                "torch.distributed.group.WORLD"
+            )
+        check_member(rest["group"])
+    return is_distributed, rest
+
+
+def start(
+    locations: Sequence[str], framework: str, device: Any, options: dict[str, Any]
+) -> SharedParts | None:
+    """Starts a load that the ranks of `options["group"]` share. This is a collective call.
+
+    Returns:
+        The load; None if there are no other ranks to share it with.
+
+    Raises:
+        InvalidInputError: the ranks load different checkpoints, or an argument of a rank is wrong.
+        Error: a rank failed to open its files.
+    """
+    try:
+        device_type = _device(device).type
+    except InvalidInputError:
+        device_type = "cpu"  # `_open` raises the error, which all ranks get
+    group = find_group(device_type, options["group"])
+    if group is None:
+        return None
+    try:
+        return _start(group, locations, framework, device, options)
+    except BaseException:
+        group.close()
+        raise
+
+
+def _start(
+    group: Group, locations: Sequence[str], framework: str, device: Any, options: dict[str, Any]
+) -> SharedParts:
+    opened: _Opened | None = None
+    failure: BaseException | None = None
+    about: Any = None
+    try:
+        opened = _open(locations, framework, device, options)
+        about = (_digest(opened.checkpoint), opened.device.type, opened.ring_bytes, opened.parts)
+    except BaseException as error:  # `agree` reports it to the other ranks
+        failure = error
+    answers = group.agree(about, failure)
+    assert opened is not None
+    for rank, answer in zip(group.ranks, answers):
+        for ours, theirs, what in zip(
+            answers[0], answer[:2], ("another checkpoint", "to another type of device")
+        ):
+            if ours != theirs:
+                raise InvalidInputError(
+                    f"rank {rank} loads {what} than rank {group.ranks[0]}; all ranks that share a "
+                    "load have to name the same checkpoint, and the same type of device"
+                )
+    names = opened.checkpoint.keys()
+    ring_bytes = min(ring_bytes for _, _, ring_bytes, _ in answers)
+    parts = [_parts(opened.checkpoint, names, of_rank) for *_, of_rank in answers]
+    batch_bytes = min(ring_bytes // _BATCH_DIVISOR, _BATCH_BYTES_MAX)
+    schedule = Schedule(parts, batch_bytes // 2, batch_bytes)
+    stream: Stream | None = None
+    try:
+        pieces = schedule.pieces_of(group.rank)
+        ranges = [(names[piece.tensor], piece.begin, piece.end) for piece in pieces]
+        stream = opened.checkpoint.ranges(ranges).stream(memory_limit=opened.ring_bytes)
+    except BaseException as error:
+        failure = error
+    try:
+        group.confirm(failure)
+    except BaseException:
+        if stream is not None:
+            stream.close()
+        raise
+    assert stream is not None
+    exchange = PartExchange(group, opened.items, schedule, _Pieces(stream), device=opened.device)
+    return SharedParts(group, exchange, stream, opened.checkpoint)
+
+
+class _Pieces:
+    """The pieces of a native stream as torch tensors."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._convert = stream, converter("torch")
+
+    def __next__(self) -> torch.Tensor:
+        converted: torch.Tensor = self._convert(next(self._stream))
+        return converted
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _open(
+    locations: Sequence[str], framework: str, device: Any, options: dict[str, Any]
+) -> _Opened:
+    if NAMES.get(framework) != "torch":
+        raise InvalidInputError(f"is_distributed loads tensors of torch, not of {framework}")
+    for name in _REFUSED:
+        if options.get(name):
+            raise InvalidInputError(
+                f"{name} needs whole tensors or files on one rank; leave it or is_distributed out"
+            )
+    target = _device(device)
+    parts, options = _slices.take(_cache.with_cache(options))
+    ring_bytes = _ring_bytes(options.pop("memory_limit", None))
+    loader = Loader(slices=parts.rules, **options)
+    opened = loader.open(locations)
+    _cache.flush_at_exit(loader)
+    positions = {name: position for position, name in enumerate(opened.keys())}
+    items, runs = {}, {}
+    for name, loaded_dtype, shape, (first, length, repeats) in opened.runs():
+        info = opened.info(name)
+        if parts.accepts is not None and not parts.accepts(name, info["dtype"], info["shape"]):
+            continue
+        part = Runs(first, length, tuple(repeats))
+        position = positions[name]
+        items[position] = PartItem(name, info["dtype"], loaded_dtype, tuple(shape), part.nbytes)
+        runs[position] = None if part.nbytes == info["nbytes"] else tuple(part)
+    return _Opened(opened, items, runs, target, ring_bytes)
+
+
+def _device(device: Any) -> torch.device:
+    import torch
+
+    name = device_name(device)
+    if isinstance(name, dict):
+        raise InvalidInputError("is_distributed loads to one device; give one, not a dict of globs")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInputError(f"{name!r} is not a device of torch: {error}") from error
+
+
+def _ring_bytes(limit: Any) -> int:
+    """Returns the size of the ring of a memory limit: bytes, text, or None.
+
+    Raises:
+        InvalidInputError: the limit is no size, or too small.
+    """
+    size: int | str | None
+    if limit is None or limit == "none":
+        size = environment_memory_limit() if limit is None else None
+    else:
+        size = parsed_memory_limit(str(limit))
+    if size is None or size == "none":
+        return _RING_BYTES
+    if not isinstance(size, int):
+        return _RING_BYTES_MIN
+    if size < _RING_BYTES_MIN:
+        raise InvalidInputError(
+            f"memory_limit: {size} bytes are fewer than {_RING_BYTES_MIN >> 20} MiB, the least "
+            "with which ranks share a load"
+        )
+    return size
+
+
+def _digest(checkpoint: Checkpoint) -> bytes:
+    """Returns a hash of the names, types and shapes of the tensors."""
+    digest = hashlib.sha256()
+    for name in checkpoint.keys():  # noqa: SIM118 - it is a native method
+        info = checkpoint.info(name)
+        digest.update(repr((name, info["dtype"], info["shape"])).encode())
+    return digest.digest()
+
+
+def _parts(checkpoint: Checkpoint, names: Sequence[str], of_rank: dict[int, Any]) -> list[Any]:
+    """Returns the runs of a rank's part of each tensor."""
+    parts: list[Runs | None] = [None] * len(names)
+    for position, part in of_rank.items():
+        if part is None:
+            parts[position] = Runs(0, checkpoint.info(names[position])["nbytes"], ())
+        else:
+            parts[position] = Runs(*part)
+    return parts
