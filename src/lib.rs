@@ -145,7 +145,7 @@ pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use load::{
     AsyncCall, AsyncTensorStream, Listed, Loaded, Loader, LoaderOption, NamedTensors, OptionGroup,
-    OptionKind, OwnedReadRequest, PlannedTensor, Progress, ReadRequest, Summary, TensorStream,
+    OptionKind, OwnedReadRequest, PlannedTensor, ReadRequest, Summary, TensorStream,
 };
 #[cfg(feature = "http")]
 pub use load::{Download, Downloaded};
@@ -156,7 +156,7 @@ pub use options::{
     RetryLimits, S3Credentials,
 };
 pub use plan::{Pick, Slice, SliceRange, Slices};
-pub use source::{Cancellation, Downgrade, Verified};
+pub use source::{Cancellation, Downgrade, Progress, Verified};
 pub use tensor::{Element, Storage, Tensor, dlpack};
 pub use timeline::Timeline;
 
@@ -172,6 +172,7 @@ pub use timeline::Timeline;
 #[doc = include_str!("../docs/gpus.md")]
 #[doc = include_str!("../docs/locations.md")]
 #[doc = include_str!("../docs/memory-limit.md")]
+#[doc = include_str!("../docs/observability.md")]
 #[doc = include_str!("../docs/python.md")]
 #[doc = include_str!("../docs/runai.md")]
 #[doc = include_str!("../docs/rust.md")]

@@ -41,7 +41,7 @@ from ._errors import (
 from ._load import load, load_file, stream
 from ._open import SafeOpen, Slice, open
 from ._patch import patch, unpatch
-from ._ringload import Checkpoint, Loader, Stream, Tensor, __version__
+from ._ringload import Checkpoint, Loader, Progress, Stream, Tensor, __version__
 from ._slices import Share
 from .runai_model_streamer import (
     ObjectStorageModel,
@@ -68,6 +68,7 @@ __all__ = [
     "ObjectStorageModel",
     "OutOfMemoryError",
     "PermissionDeniedError",
+    "Progress",
     "S3Credentials",
     "SafeOpen",
     "SafetensorsStreamer",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Union
 
 from . import _cache, _slices
 from ._frameworks import Converter, Device, converter, device_name
-from ._progress import Bar
-from ._ringload import Loader, Stream
+from ._progress import Bar, Shown
+from ._ringload import Loader, Progress, Stream
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ def load_file(
     region: str | None = None,
     *,
     framework: str = "torch",
-    progress: bool | None = None,
+    progress: Shown = None,
     **options: Any,
 ) -> dict[str, torch.Tensor]:
     """Loads a checkpoint from disk, an object store or a web server.
@@ -47,7 +48,8 @@ def load_file(
         region: the region of the bucket of an `s3://` URI, if the environment does not set it.
         framework: "torch", "numpy" or "jax".
         progress: whether to show a progress bar on stderr. By default it is shown if stderr is a
-            terminal or a notebook and the load takes longer than a second.
+            terminal or a notebook and the load takes longer than a second. A `ringload.Progress`
+            shows no bar: any thread can ask it how many bytes have arrived.
         **options: the options of `Loader`, such as `memory_limit` (a number of bytes, or text such
             as "256MiB"; for loads to a GPU it may be smaller than the largest tensor), `headers`
             and `s3_credentials`.
@@ -68,7 +70,7 @@ def load(
     *,
     framework: str = "torch",
     device: Device | dict[str, Device] = "cpu",
-    progress: bool | None = None,
+    progress: Shown = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Loads all tensors of a checkpoint, or those that the options `names` and `tensors` select.
@@ -98,8 +100,9 @@ def load(
         Error: one of its subclasses; the message says what to do.
     """
     convert = converter(framework)
-    started = _start(locations, framework, device, options, keep_all=True)
-    tensors = dict(_pairs(started, convert, progress))
+    with Bar(progress) as bar:
+        started = _start(locations, framework, device, options, bar.progress, keep_all=True)
+        tensors = dict(_pairs(started, convert))
     for name, kept in started.metadata().items():
         if kept in tensors and not started.has_tensor(name) and _may_share(name, kept):
             tensors[name] = tensors[kept]
@@ -122,7 +125,7 @@ def stream(
     *,
     framework: str = "torch",
     device: Device | dict[str, Device] = "cpu",
-    progress: bool | None = None,
+    progress: Shown = None,
     **options: Any,
 ) -> Iterator[tuple[str, Any]]:
     """Loads the tensors of a checkpoint and yields each one when it is complete.
@@ -146,7 +149,8 @@ def stream(
             the iterator.
     """
     convert = converter(framework)
-    return _pairs(_start(locations, framework, device, options), convert, progress)
+    bar = Bar(progress)
+    return _pairs(_start(locations, framework, device, options, bar.progress), convert, bar)
 
 
 def _start(
@@ -154,6 +158,7 @@ def _start(
     framework: str,
     device: Device | dict[str, Device],
     options: dict[str, Any],
+    progress: Progress,
     *,
     keep_all: bool = False,
 ) -> Stream | SharedParts:
@@ -163,10 +168,10 @@ def _start(
 
         is_distributed, options = shared.take(options)
         if is_distributed:
-            started = shared.start(paths(locations), framework, device, options)
+            started = shared.start(paths(locations), framework, device, options, progress)
             if started is not None:
                 return started
-    return start(locations, device, options, keep_all=keep_all)
+    return start(locations, device, options, keep_all=keep_all, progress=progress)
 
 
 def start(
@@ -175,15 +180,17 @@ def start(
     options: dict[str, Any],
     *,
     keep_all: bool = False,
+    progress: Progress | None = None,
 ) -> Stream:
     """Starts a load with the cache directory of the process."""
     parts, options = _slices.take(_cache.with_cache(options))
     loader = Loader(device=device_name(device), slices=parts.rules, **options)
     if parts.accepts is None:
-        started = loader.stream(paths(locations), keep_all=keep_all)
+        started = loader.stream(paths(locations), keep_all=keep_all, progress=progress)
     else:
-        opened = loader.open(paths(locations))
-        started = opened.stream(names=parts.names(opened), keep_all=keep_all)
+        opened = loader.open(paths(locations), progress=progress)
+        names = parts.names(opened)
+        started = opened.stream(names=names, keep_all=keep_all, progress=progress)
     _cache.flush_at_exit(loader)
     return started
 
@@ -214,13 +221,13 @@ def _not_a_location(given: object) -> TypeError:
 
 
 def _pairs(
-    started: Stream | SharedParts, convert: Converter, progress: bool | None
+    started: Stream | SharedParts, convert: Converter, bar: Bar | None = None
 ) -> Iterator[tuple[str, Any]]:
     if not isinstance(started, Stream):
-        with Bar(started.stream, progress):
+        with bar or nullcontext():
             yield from started
         return
-    with started, Bar(started, progress):
+    with started, bar or nullcontext():
         for tensor in started:
             name, value = tensor.name, convert(tensor)
             del tensor

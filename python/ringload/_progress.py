@@ -1,8 +1,8 @@
 """The progress bar: one line on stderr, for terminals and notebooks.
 
 A thread draws the bar, because a load may wait for a large tensor for a long time. The bar appears
-once the load has taken a second. It needs no other package: the line is overwritten in place, which
-terminals and notebooks both support.
+once the load has taken a second, also while it reads headers. It needs no other package: the line is
+overwritten in place, which terminals and notebooks both support.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import sys
 import time
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import Union
 from weakref import WeakSet
 
-if TYPE_CHECKING:
-    from ._ringload import Stream
+from ._ringload import Progress
+
+Shown = Union[bool, Progress, None]
+"""Whether to show a bar, or a handle that the caller watches instead of it."""
 
 DELAY_SECONDS = 1.0
 """Loads that take less time than this show no bar."""
@@ -23,8 +25,10 @@ REDRAW_SECONDS = 0.2
 WIDTH = 24
 
 
-def is_enabled(progress: bool | None) -> bool:
+def is_enabled(progress: Shown) -> bool:
     """Returns whether to show a bar; None shows it if stderr is a terminal or a notebook."""
+    if isinstance(progress, Progress):
+        return False
     return progress if progress is not None else _is_terminal() or _is_notebook()
 
 
@@ -38,6 +42,11 @@ def _is_terminal() -> bool:
 def _is_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def opening(header_bytes: int) -> str:
+    """Returns the text of the bar while headers are read."""
+    return f"loading, {header_bytes / 1e6:.2f} MB of headers so far"
 
 
 def line(done_bytes: int, total_bytes: int, seconds: float) -> str:
@@ -62,11 +71,14 @@ def stop_all() -> None:
 
 
 class Bar:
-    """A context manager that shows the progress of a stream."""
+    """A context manager that shows the progress of a load.
 
-    def __init__(self, stream: Stream, progress: bool | None = None) -> None:
-        """Prepares a bar for `stream` if `is_enabled(progress)`."""
-        self._stream = stream
+    Its `progress` is the handle that the load has to be given.
+    """
+
+    def __init__(self, progress: Shown = None) -> None:
+        """Prepares a bar if `is_enabled(progress)`."""
+        self.progress = progress if isinstance(progress, Progress) else Progress()
         self._done = Event()
         self._began = time.monotonic()
         self._thread: Thread | None = None
@@ -96,8 +108,11 @@ class Bar:
         self._write("\r", "\n")
 
     def _write(self, before: str, after: str = "") -> None:
-        stream = self._stream
-        text = line(stream.done_bytes, stream.total_bytes, time.monotonic() - self._began)
+        done, total = self.progress.done_bytes, self.progress.total_bytes
+        if total or after:
+            text = line(done, total, time.monotonic() - self._began)
+        else:
+            text = opening(self.progress.header_bytes)
         try:
             print(f"{before}{text}\x1b[K", end=after, file=sys.stderr, flush=True)
         except (OSError, ValueError):  # stderr is closed; the load goes on without a bar

@@ -59,6 +59,21 @@ class Array:
     def __array_interface__(self) -> dict[str, Any]: ...
 
 @final
+class Progress:
+    """Shows the progress of loads while they run, from any thread."""
+
+    def __new__(cls) -> Progress: ...
+    @property
+    def done_bytes(self) -> int:
+        """The bytes that have arrived."""
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all tensors; 0 until the headers were read."""
+    @property
+    def header_bytes(self) -> int:
+        """The bytes of headers that were read."""
+
+@final
 class Stream(Iterator[Tensor]):
     """An iterator over the tensors of a load, in the order in which they complete."""
 
@@ -110,6 +125,7 @@ class Checkpoint:
         memory_limit: int | str | None = None,
         slices: Sequence[tuple[Any, ...]] | None = None,
         keep_all: bool = False,
+        progress: Progress | None = None,
     ) -> Stream: ...
     def planned(self) -> list[tuple[str, list[int], int, int]]: ...
     def runs(
@@ -175,8 +191,16 @@ class Loader:
         cache_validate: str | None = None,
         cache_shared: bool | None = None,
     ) -> Loader: ...
-    def stream(self, locations: Sequence[str], *, keep_all: bool = False) -> Stream: ...
-    def open(self, locations: Sequence[str]) -> Checkpoint: ...
+    def stream(
+        self,
+        locations: Sequence[str],
+        *,
+        keep_all: bool = False,
+        progress: Progress | None = None,
+    ) -> Stream: ...
+    def open(
+        self, locations: Sequence[str], *, progress: Progress | None = None
+    ) -> Checkpoint: ...
     def list(self, location: str, *, recursive: bool = False) -> list[tuple[str, int]]:
         """Lists the files in a directory, each with its length in bytes."""
     def download(

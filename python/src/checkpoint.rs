@@ -5,6 +5,7 @@ use crate::error::raised;
 use crate::interrupts::wait_for;
 use crate::mapped::Mapped;
 use crate::options::with_limit;
+use crate::progress::{Progress, watched};
 use crate::slices::Rules;
 use crate::stream::Stream;
 use crate::tensor::Tensor;
@@ -114,10 +115,11 @@ impl Checkpoint {
             let read = || opened.loader.read_tensor(&opened.checkpoint, name, picks.as_deref());
             return py.detach(read).map(Tensor::new).map_err(|error| raised(py, &error));
         }
-        let (loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
-        let name = name.to_owned();
-        let read = move || loader.read_tensor(&checkpoint, &name, picks.as_deref());
-        wait_for(py, read).map(Tensor::new)
+        let (name, checkpoint) = (name.to_owned(), Arc::clone(&opened.checkpoint));
+        let read = move |loader: ringload::Loader| {
+            loader.read_tensor(&checkpoint, &name, picks.as_deref())
+        };
+        wait_for(py, &opened.loader, read).map(Tensor::new)
     }
 
     /// Starts a load of the tensors, with the options of the loader that opened the checkpoint.
@@ -128,10 +130,11 @@ impl Checkpoint {
     ///     slices: the rules of slices, instead of the loader's.
     ///     keep_all: whether the caller keeps all tensors. If they exceed the memory limit, this
     ///         call raises the error, and not the stream.
+    ///     progress: shows the progress of the load.
     ///
     /// Raises:
     ///     Error: if the load cannot be started.
-    #[pyo3(signature = (*, names=None, memory_limit=None, slices=None, keep_all=false))]
+    #[pyo3(signature = (*, names=None, memory_limit=None, slices=None, keep_all=false, progress=None))]
     fn stream(
         &self,
         py: Python<'_>,
@@ -139,9 +142,11 @@ impl Checkpoint {
         memory_limit: Option<&Bound<'_, PyAny>>,
         slices: Option<&Bound<'_, PyAny>>,
         keep_all: bool,
+        progress: Option<&Progress>,
     ) -> PyResult<Stream> {
         let opened = self.opened(py)?;
-        let (mut loader, checkpoint) = (opened.loader.clone(), Arc::clone(&opened.checkpoint));
+        let checkpoint = Arc::clone(&opened.checkpoint);
+        let mut loader = watched(opened.loader.clone(), progress);
         if let Some(names) = names {
             loader = loader.tensors(Vec::<String>::new()).names(names);
         }
@@ -152,14 +157,14 @@ impl Checkpoint {
             let slices = Rules::of(rules)?.slices();
             loader = loader.slices(slices.map_err(|error| raised(py, &error))?);
         }
-        let start = move || {
+        let start = move |loader: ringload::Loader| {
             let stream = loader.stream_checkpoint(checkpoint)?;
             if keep_all {
                 stream.check_holds_all()?;
             }
             Ok(stream)
         };
-        wait_for(py, start).map(Stream::new)
+        wait_for(py, &loader, start).map(Stream::new)
     }
 
     /// Returns the name and the shape of the part of each tensor that a load with the options of the

@@ -5,7 +5,7 @@
 //!                   --open---->  Checkpoint  --read-->  Tensor  --array----->  numpy
 //! ```
 //!
-//! Blocking calls release the GIL and check for signals (`interrupts`). In a child process, a
+//! Blocking calls release the GIL and check for signals, which cancel them (`interrupts`). In a child process, a
 //! loader starts anew, and a stream of the parent raises an error
 //! (`ringload::internals::ForkGuard`). The rest of the package is written in Python, in
 //! `ringload/*.py`.
@@ -23,6 +23,7 @@ mod interrupts;
 mod loader;
 mod mapped;
 mod options;
+mod progress;
 mod shared_load;
 mod slices;
 mod stream;
@@ -43,6 +44,8 @@ mod _ringload {
     use crate::loader::{Loader, environment_memory_limit, parsed_memory_limit};
     #[pymodule_export]
     use crate::mapped::Mapped;
+    #[pymodule_export]
+    use crate::progress::Progress;
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]

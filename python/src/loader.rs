@@ -4,6 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::raised;
 use crate::interrupts::wait_for;
 use crate::options::Options;
+use crate::progress::{Progress, watched};
 use crate::stream::Stream;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -89,30 +90,43 @@ impl Loader {
     ///     locations: paths and URIs of files, directories, indexes and patterns.
     ///     keep_all: whether the caller keeps all tensors. If they exceed the memory limit, this
     ///         call raises the error, and not the stream.
+    ///     progress: shows the progress of the load, from the opening on.
     ///
     /// Raises:
     ///     Error: if the load cannot be started.
-    #[pyo3(signature = (locations, *, keep_all=false))]
-    fn stream(&self, py: Python<'_>, locations: Vec<OsString>, keep_all: bool) -> PyResult<Stream> {
-        let loader = self.current(py)?;
-        let start = move || {
+    #[pyo3(signature = (locations, *, keep_all=false, progress=None))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        locations: Vec<OsString>,
+        keep_all: bool,
+        progress: Option<&Progress>,
+    ) -> PyResult<Stream> {
+        let loader = watched(self.current(py)?, progress);
+        let start = move |loader: ringload::Loader| {
             let stream = loader.stream(locations)?;
             if keep_all {
                 stream.check_holds_all()?;
             }
             Ok(stream)
         };
-        wait_for(py, start).map(Stream::new)
+        wait_for(py, &loader, start).map(Stream::new)
     }
 
     /// Opens the checkpoint at `locations`, reading only its headers.
     ///
     /// Raises:
     ///     Error: if the checkpoint cannot be opened.
-    fn open(&self, py: Python<'_>, locations: Vec<OsString>) -> PyResult<Checkpoint> {
+    #[pyo3(signature = (locations, *, progress=None))]
+    fn open(
+        &self,
+        py: Python<'_>,
+        locations: Vec<OsString>,
+        progress: Option<&Progress>,
+    ) -> PyResult<Checkpoint> {
         let loader = self.current(py)?;
-        let opening = loader.clone();
-        let opened = wait_for(py, move || opening.open(locations))?;
+        let opening = watched(loader.clone(), progress);
+        let opened = wait_for(py, &opening, move |opening| opening.open(locations))?;
         Ok(Checkpoint::new(loader, opened))
     }
 
@@ -129,7 +143,9 @@ impl Loader {
         recursive: bool,
     ) -> PyResult<Vec<(OsString, u64)>> {
         let loader = self.current(py)?;
-        let listed = wait_for(py, move || loader.list(&Location::parse_os(&location)?, recursive))?;
+        let list =
+            move |loader: ringload::Loader| loader.list(&Location::parse_os(&location)?, recursive);
+        let listed = wait_for(py, &loader, list)?;
         let name = |location| match location {
             Location::File(path) => path.into_os_string(),
             other => other.to_string().into(),
@@ -153,7 +169,7 @@ impl Loader {
         files: Vec<(OsString, PathBuf)>,
     ) -> PyResult<u64> {
         let loader = self.current(py)?;
-        wait_for(py, move || {
+        wait_for(py, &loader, move |loader| {
             let files = files.into_iter().map(|(from, to)| Ok((Location::parse_os(&from)?, to)));
             let files = files.collect::<ringload::Result<Vec<_>>>()?;
             Ok(loader.download(&files, &directory)?.finish()?.bytes)
@@ -170,7 +186,7 @@ impl Loader {
         let Some(loader) = self.in_this_process() else { return Ok(true) };
         // A number of seconds that a Duration cannot hold means no limit.
         let timeout = seconds.and_then(|s| Duration::try_from_secs_f64(s.max(0.0)).ok());
-        wait_for(py, move || Ok(loader.flush(timeout)))
+        wait_for(py, &loader, move |loader| Ok(loader.flush(timeout)))
     }
 
     /// Returns the first problem of the local file cache, or None if there is none.

@@ -93,7 +93,7 @@ impl Stream {
         self.progress.total_bytes()
     }
 
-    /// The bytes of the tensors handed out so far.
+    /// The bytes that have arrived.
     #[getter]
     fn done_bytes(&self) -> u64 {
         self.progress.done_bytes()

@@ -254,7 +254,7 @@ int ringload_stream_open(struct RingloadLoader *loader,
 int ringload_stream_next(struct RingloadStream *stream, struct RingloadTensor *tensor);
 
 /**
- * Returns how many bytes of tensors were handed out, and the bytes of all tensors of the load.
+ * Returns how many bytes of tensors have arrived, and the bytes of all tensors of the load.
  *
  * Requires: `done_bytes` and `total_bytes` are NULL or point to memory for a number.
  */

@@ -29,7 +29,7 @@ pub use shard::{Shard, TensorInfo};
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{IntoLocations, Location};
 use crate::options::CheckpointOptions;
-use crate::source::{Cancellation, Opener, Source};
+use crate::source::{Opener, Source};
 use header::Header;
 use resolve::IndexFile;
 use std::collections::BTreeMap;
@@ -111,9 +111,7 @@ impl Checkpoint {
             true => without_all_files(),
             false => ONE_CHECKPOINT.to_owned(),
         };
-        let cancellation = opener.cancellation();
-        let mut checkpoint =
-            Self::read(count, threads, open, &files.indexes, &remedy, cancellation)?;
+        let mut checkpoint = Self::read(count, threads, open, &files.indexes, &remedy, opener)?;
         // With `verify`, a source without a checksum is a file that a store maps an object to.
         checkpoint.verifiable = opener.options.verify;
         let (tensors, shards) = (&checkpoint.tensors, &checkpoint.shards);
@@ -135,7 +133,7 @@ impl Checkpoint {
         }
         let (count, source) = (sources.len(), |number: usize| Ok(sources[number].clone()));
         let threads = parallel::computing_threads(count);
-        Self::read(count, threads, source, &[], ONE_CHECKPOINT, &Cancellation::new())
+        Self::read(count, threads, source, &[], ONE_CHECKPOINT, &Opener::default())
     }
 
     /// Creates a checkpoint from `sources` of any content. Its tensors are the bytes of each source
@@ -190,13 +188,20 @@ impl Checkpoint {
         open: impl Fn(usize) -> Result<Arc<dyn Source>> + Sync,
         indexes: &[IndexFile],
         remedy_of_repeated: &str,
-        cancellation: &Cancellation,
+        opener: &Opener,
     ) -> Result<Checkpoint> {
         if count > MAX_TENSORS {
             return Err(Error::invalid_input(format!("{count} shards are too many")));
         }
         let keys = NameKeys::default();
-        let read = |number| header::read(open(number)?, number as u32, &keys, cancellation);
+        let span = tracing::Span::current();
+        let read = |number| {
+            let _entered = span.enter();
+            let header = header::read(open(number)?, number as u32, &keys, opener.cancellation())?;
+            let bytes = header.shard.data_offset_bytes();
+            opener.progress().into_iter().for_each(|progress| progress.header_read(bytes));
+            Ok(header)
+        };
         let headers = parallel::try_map(count, threads, read)?;
         Self::assemble(headers, keys, indexes, remedy_of_repeated)
     }

@@ -86,8 +86,9 @@ impl LoadHandle {
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
-        let affinity = self.shared.job.affinity.clone();
+        let (affinity, span) = (self.shared.job.affinity.clone(), self.shared.job.span.clone());
         let bound = move || {
+            let _entered = span.enter();
             affinity.iter().for_each(|affinity| affinity.bind_thread());
             body();
         };

@@ -6,10 +6,11 @@ use crate::device::DeviceTransfer;
 use crate::numa::NumaAffinity;
 use crate::options::ReadPath;
 use crate::ring::Ring;
-use crate::source::{Cancellation, Source};
+use crate::source::{Arrivals, Cancellation, Source};
 use crate::timeline::Recorder;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Span;
 
 /// The inputs of a load's engines besides their work.
 pub(crate) struct Job {
@@ -45,6 +46,10 @@ pub(crate) struct Job {
     pub cancellation: Cancellation,
     /// Records the load's timeline, where one was requested.
     pub recorder: Option<Arc<Recorder>>,
+    /// Counts the bytes of the load for those who watch it.
+    pub arrivals: Option<Arrivals>,
+    /// The span of the reads, which the load's threads enter.
+    pub span: Span,
 }
 
 impl Job {

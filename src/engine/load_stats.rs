@@ -1,6 +1,6 @@
 //! Counts what a load does while it runs.
 
-use crate::source::{BackendKind, Downgrade, LoadCounters, Via};
+use crate::source::{Arrivals, BackendKind, Downgrade, LoadCounters, Via};
 use crate::sync::Mutex;
 use crate::timeline::Recorder;
 use std::collections::BTreeMap;
@@ -29,12 +29,13 @@ struct Fallbacks {
 }
 
 impl LoadStats {
-    /// Counts that start at zero. Downgrades and retries are also recorded by `recorder`.
-    pub fn new(recorder: Option<Arc<Recorder>>) -> Self {
+    /// Counts that start at zero. Downgrades and retries are also recorded by `recorder`, and bytes
+    /// counted by `arrivals`.
+    pub fn new(recorder: Option<Arc<Recorder>>, arrivals: Option<Arrivals>) -> Self {
         Self {
             read_bytes: Default::default(),
             device_verified_bytes: AtomicU64::new(0),
-            counters: Arc::new(LoadCounters::recorded(recorder.clone())),
+            counters: Arc::new(LoadCounters::new(recorder.clone(), arrivals)),
             fallbacks: Mutex::default(),
             recorder,
         }
@@ -42,6 +43,7 @@ impl LoadStats {
 
     pub fn read(&self, via: Via, bytes: u64) {
         self.read_bytes[via as usize].fetch_add(bytes, Ordering::Relaxed);
+        self.counters.arrived(bytes);
     }
 
     pub fn backend(&self, backend: BackendKind) {

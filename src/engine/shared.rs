@@ -28,7 +28,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub fn new(job: Job) -> Self {
+    pub fn new(mut job: Job) -> Self {
+        let arrivals = job.arrivals.take();
         let engines = job.engines.max(1);
         let is_checked =
             |check: &Arc<ChecksumVerifier>| job.verify || job.is_whole && check.is_needed();
@@ -36,7 +37,7 @@ impl Shared {
         Self {
             checks: job.sources.iter().map(check).collect(),
             queue: CompletionQueue::default(),
-            stats: LoadStats::new(job.recorder.clone()),
+            stats: LoadStats::new(job.recorder.clone(), arrivals),
             in_flight: AtomicUsize::new(0),
             stop: Arc::default(),
             engines_left: AtomicUsize::new(engines),

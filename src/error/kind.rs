@@ -36,3 +36,25 @@ pub enum ErrorKind {
     /// The load was cancelled before it completed.
     Cancelled,
 }
+
+impl ErrorKind {
+    /// The name, as a label for metrics: `not_found`, `memory_limit`, `cancelled` and so on.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::PermissionDenied => "permission_denied",
+            Self::InvalidInput => "invalid_input",
+            Self::InvalidCheckpoint => "invalid_checkpoint",
+            Self::Changed => "changed",
+            Self::Corrupt => "corrupt",
+            Self::NotFinite => "not_finite",
+            Self::MemoryLimit => "memory_limit",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Unsupported => "unsupported",
+            Self::Unreachable => "unreachable",
+            Self::Io => "io",
+            Self::Device => "device",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! The stream of tensors for async code.
 
-use super::stream::{Progress, TensorStream};
+use super::stream::TensorStream;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::source::Progress;
 use crate::tensor::Tensor;
 use crate::timeline::Timeline;
 use futures_core::Stream;
@@ -61,7 +62,8 @@ impl AsyncTensorStream {
         self.stream.tensor_count()
     }
 
-    /// A handle that reports the load's progress, also from other threads.
+    /// The handle that shows the load's progress: that of the [loader](crate::Loader::progress), or one
+    /// of this load alone.
     pub fn progress(&self) -> Progress {
         self.stream.progress()
     }

@@ -90,6 +90,7 @@ impl Loader {
         change(&mut options);
         self.cache = Arc::new(Cache::new(options));
         let opener = Opener::new(self.opener.options.clone()).with_cache(self.cache.clone());
+        let opener = opener.watched_by(self.opener.progress());
         self.opener = Arc::new(opener.cancelled_by(self.opener.cancellation()));
         self
     }

@@ -21,7 +21,7 @@ pub struct Loaded {
 
 impl Loaded {
     pub(super) fn collect(mut stream: TensorStream) -> Result<Self> {
-        stream.check_holds_all()?;
+        stream.check_holds_all().map_err(|error| stream.report().fail(error))?;
         let mut tensors = Vec::with_capacity(stream.tensor_count());
         for tensor in &mut stream {
             tensors.push(tensor?);

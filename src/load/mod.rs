@@ -34,6 +34,7 @@ mod read_ahead;
 mod read_into;
 mod read_request;
 mod remote;
+mod report;
 mod rings;
 mod setters;
 mod start;
@@ -55,10 +56,11 @@ pub use named::NamedTensors;
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
 pub use planned::{PlannedRuns, PlannedTensor, checkpoint_of_ranges, planned_runs};
 pub use read_request::ReadRequest;
-pub use stream::{Progress, TensorStream};
+pub use stream::TensorStream;
 pub use summary::Summary;
 
 use crate::checkpoint::Checkpoint;
+use crate::checks::LoadChecks;
 use crate::error::Result;
 use crate::location::IntoLocations;
 use crate::options::{self, MemoryLimit};
@@ -68,8 +70,10 @@ use crate::ring::Ring;
 use crate::source::Opener;
 use crate::source::Purpose;
 use crate::timeline::Recorder;
+use report::LoadReport;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::info_span;
 
 impl Loader {
     /// Opens the checkpoint at `locations` with this loader's options for remote locations. Only its
@@ -85,7 +89,10 @@ impl Loader {
         self.check_variables()?;
         let opener = self.opener.renewed().for_gpus(self.options.devices.has_only_gpus());
         let opener = opener.opening_for(purpose);
-        Checkpoint::open_with(&opener, &self.options.checkpoint, locations.into_locations()?)
+        let locations = locations.into_locations()?;
+        let first = locations.first().map(tracing::field::display);
+        let _entered = info_span!("open", location = first).entered();
+        Checkpoint::open_with(&opener, &self.options.checkpoint, locations)
     }
 
     /// Opens sources with this loader's options.
@@ -117,8 +124,10 @@ impl Loader {
     /// # Errors
     /// See [`ErrorKind`](crate::ErrorKind). Errors that occur while reading are items of the stream.
     pub fn stream(&self, locations: impl IntoLocations) -> Result<TensorStream> {
-        let began = Instant::now();
-        self.start_stream(Arc::new(self.open_for(Purpose::Load, locations)?), began)
+        let report = LoadReport::begin(self, info_span!("load"));
+        let opened = report.span().in_scope(|| self.open_for(Purpose::Load, locations));
+        let checkpoint = opened.map_err(|error| report.fail(error))?;
+        self.start_stream(Arc::new(checkpoint), report)
     }
 
     /// As [`stream`](Self::stream), for an open checkpoint.
@@ -126,7 +135,7 @@ impl Loader {
     /// # Errors
     /// As [`stream`](Self::stream).
     pub fn stream_checkpoint(&self, checkpoint: Arc<Checkpoint>) -> Result<TensorStream> {
-        self.start_stream(checkpoint, Instant::now())
+        self.start_stream(checkpoint, LoadReport::begin(self, info_span!("load")))
     }
 
     /// The positions in [`Checkpoint::tensors`] of the tensors that a load of `checkpoint` takes:
@@ -146,22 +155,29 @@ impl Loader {
         !self.checks_bytes() && self.options.selection.slices.is_empty()
     }
 
-    /// Starts a load of `checkpoint` that began at `began`.
-    fn start_stream(&self, checkpoint: Arc<Checkpoint>, began: Instant) -> Result<TensorStream> {
-        let limit = self.resolved_memory_limit()?;
-        let selection = self.selection(&checkpoint);
-        self.start_selected(checkpoint, limit, &selection, None, began)
+    /// Starts a load of `checkpoint`, whose report has begun.
+    fn start_stream(
+        &self,
+        checkpoint: Arc<Checkpoint>,
+        report: Arc<LoadReport>,
+    ) -> Result<TensorStream> {
+        let limit = self.resolved_memory_limit().map_err(|error| report.fail(error))?;
+        let (selection, began) = (self.selection(&checkpoint), report.began);
+        self.start_selected(checkpoint, limit, &selection, None, began, report)
     }
 
-    /// Starts another load of a checkpoint, in a `ring` that another load has used.
+    /// Starts another load of a checkpoint, in a `ring` that another load has used, whose report it
+    /// continues.
     fn stream_again(
         &self,
         checkpoint: Arc<Checkpoint>,
         limit: MemoryLimit,
         selection: &Selection,
         ring: &Arc<Ring>,
+        report: Arc<LoadReport>,
     ) -> Result<TensorStream> {
-        self.start_selected(checkpoint, limit, selection, Some(ring), Instant::now())
+        let began = Instant::now();
+        self.start_selected(checkpoint, limit, selection, Some(ring), began, report)
     }
 
     fn start_selected(
@@ -171,7 +187,28 @@ impl Loader {
         selection: &Selection,
         ring: Option<&Arc<Ring>>,
         began: Instant,
+        report: Arc<LoadReport>,
     ) -> Result<TensorStream> {
+        let entered = report.span().enter();
+        let started = self.planned_load(checkpoint, limit, selection, began).and_then(|planned| {
+            let (plan, checks, recorder) = planned;
+            let started = self.start_load(&plan, checks, recorder, ring, &report)?;
+            Ok((plan, started))
+        });
+        let (plan, started) = started.map_err(|error| report.fail(error))?;
+        drop(entered);
+        Ok(TensorStream::new(plan, started, &self.options.order, began, report))
+    }
+
+    /// Plans a load that began at `began`.
+    fn planned_load(
+        &self,
+        checkpoint: Arc<Checkpoint>,
+        limit: MemoryLimit,
+        selection: &Selection,
+        began: Instant,
+    ) -> Result<(Arc<Plan>, LoadChecks, Option<Arc<Recorder>>)> {
+        let _entered = info_span!("plan").entered();
         let options = &self.options;
         options.dtype.map_or(Ok(()), options::check_dtype)?;
         let plan = Plan::new(checkpoint, limit, selection, &options.devices, options.dtype)?;
@@ -181,8 +218,7 @@ impl Loader {
         if let Some(recorder) = &recorder {
             recorder.step("open", None, began);
         }
-        let started = self.start_load(&plan, checks, recorder, ring)?;
-        Ok(TensorStream::new(plan, started, &options.order, began))
+        Ok((plan, checks, recorder))
     }
 }
 

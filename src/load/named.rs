@@ -19,12 +19,12 @@
 
 use super::loader::Loader;
 use super::named_state::{NamedState, WaitingCallers};
-use super::stream::Progress;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::location::IntoLocations;
 use crate::plan::position;
+use crate::source::Progress;
 use crate::sync::Mutex;
 use crate::tensor::Tensor;
 use std::fmt;
@@ -123,7 +123,8 @@ impl NamedTensors {
         &self.checkpoint
     }
 
-    /// A handle that reports the load's progress, also from other threads.
+    /// The handle that shows the load's progress: that of the [loader](crate::Loader::progress), or one
+    /// of this load alone. Bytes that are read again, after a restart, are not counted again.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }

@@ -1,14 +1,14 @@
 //! The state of a load whose tensors are asked for by name (see [`named`](super::named)).
 
 use super::loader::Loader;
-use super::stream::{Progress, TensorStream};
+use super::stream::TensorStream;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::MemoryLimit;
 use crate::plan::{Selection, YieldOrder, not_loaded};
 use crate::ring::Ring;
-use crate::source::stopped;
+use crate::source::{Progress, stopped};
 use crate::sync::Mutex;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ impl NamedState {
                 Poll::Ready(outcome) => {
                     if let Err(error) = outcome.map(drop).or_else(|error| self.is_stuck(error)) {
                         self.failed = true;
-                        return Poll::Ready(Err(error));
+                        return Poll::Ready(Err(self.load.report().fail(error)));
                     }
                     // The load has ended without the tensor, and is restarted for it.
                     if let Err(error) = self.restart(index) {
@@ -230,7 +230,8 @@ impl NamedState {
         let checkpoint = Arc::clone(self.load.checkpoint());
         self.load.end_now();
         ring.resume();
-        self.load = loader.stream_again(checkpoint, limit, &selection, &ring)?;
+        let report = Arc::clone(self.load.report());
+        self.load = loader.stream_again(checkpoint, limit, &selection, &ring, report)?;
         self.positions = places_of(self.load.plan().tensors(), self.positions.len());
         self.target = Some(index);
         Ok(())
@@ -246,8 +247,9 @@ impl NamedState {
             return Err(stopped());
         }
         if self.loader.checks_bytes() {
-            while self.load.accept()? {}
+            while self.load.accept().map_err(|error| self.load.report().fail(error))? {}
         }
+        self.load.report().succeed();
         Ok(self.summary())
     }
 

@@ -183,7 +183,7 @@ impl TensorRuns<'_> {
         }
         let request = |(offset, into)| ReadRequest::of(self.source, self.start + offset, into);
         let mut requests: Vec<_> = parts.into_iter().map(request).collect();
-        loader.read_into(&mut requests, |_| ControlFlow::Continue(())).map(drop)
+        loader.read_requests(&mut requests, |_| ControlFlow::Continue(()), None).map(drop)
     }
 }
 

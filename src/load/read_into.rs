@@ -5,6 +5,7 @@
 
 use super::loader::Loader;
 use super::read_request::{ReadRequest, RequestOrigin, RequestTarget};
+use super::report::LoadReport;
 use super::rings::{DestinationSpec, Rings};
 use super::start::StartedLoad;
 use super::summary::Summary;
@@ -25,6 +26,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::info_span;
 
 /// The maximum number of bytes that wait to be written to the cache. They are copies, as the memory
 /// belongs to the caller.
@@ -48,12 +50,27 @@ impl Loader {
     pub fn read_into(
         &self,
         requests: &mut [ReadRequest<'_>],
+        on_complete: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Summary> {
+        let report = LoadReport::begin(self, info_span!("read_into"));
+        let read = self.read_requests(requests, on_complete, Some(&report));
+        read.map_err(|error| report.fail(error))
+    }
+
+    /// As [`read_into`](Self::read_into), with the report of the call, if it is to be reported.
+    pub(super) fn read_requests(
+        &self,
+        requests: &mut [ReadRequest<'_>],
         mut on_complete: impl FnMut(usize) -> ControlFlow<()>,
+        report: Option<&LoadReport>,
     ) -> Result<Summary> {
         self.check_not_verifying()?;
         let began = Instant::now();
-        let opened = OpenedRequests::new(&self.opener.renewed(), requests)?;
-        let mut started = self.start_requests(requests, &opened)?;
+        let entered = report.map(|report| report.span().enter());
+        let opened = info_span!("open")
+            .in_scope(|| OpenedRequests::new(&self.opener.renewed(), requests))?;
+        let mut started = self.start_requests(requests, &opened, report)?;
+        drop(entered);
         let (mut bytes, mut is_complete) = (0, true);
         'all: while let Some(completion) = started.handle.pop() {
             let completed = match completion? {
@@ -61,7 +78,9 @@ impl Loader {
                 Completion::Tensors(ready) => opened.gpus[ready.positions].to_vec(),
             };
             for index in completed {
-                bytes += requests[index].len_bytes();
+                let len_bytes = requests[index].len_bytes();
+                bytes += len_bytes;
+                report.into_iter().for_each(|report| report.deliver(len_bytes));
                 if on_complete(index).is_break() {
                     is_complete = false;
                     break 'all;
@@ -71,6 +90,7 @@ impl Loader {
         started.handle.stop();
         if is_complete {
             started.handle.check_passed()?;
+            report.into_iter().for_each(LoadReport::succeed);
         }
         let seconds = began.elapsed().as_secs_f64();
         Ok(Summary { bytes, seconds, ..Summary::of(&started.handle) })
@@ -81,6 +101,7 @@ impl Loader {
         &self,
         requests: &mut [ReadRequest<'_>],
         opened: &OpenedRequests,
+        report: Option<&LoadReport>,
     ) -> Result<StartedLoad> {
         let sources = &opened.sources;
         let total_bytes = requests.iter().map(ReadRequest::len_bytes).sum();
@@ -91,6 +112,10 @@ impl Loader {
         };
         let reads = ReadSizes::new(self.read_options()?, memory_bytes, total_bytes, sources);
         let mut job = self.job(sources.clone(), reads, &gpu.devices);
+        if let Some(report) = report {
+            job.arrivals = Some(report.expect(total_bytes, requests.len(), total_bytes, sources));
+            job.span = report.span_of_reads();
+        }
         job.checks = Arc::new(self.checks_of_ranges(sources, &opened.ranges(requests))?);
         if job.read_path == ReadPath::Mapped {
             job.read_path = ReadPath::Buffered; // the caller's memory cannot be a mapping

@@ -92,6 +92,7 @@ impl Loader {
         let mut options = self.opener.options.clone();
         change(&mut options);
         let opener = Opener::new(options).with_cache(self.cache.clone());
+        let opener = opener.watched_by(self.opener.progress());
         self.opener = Arc::new(opener.cancelled_by(self.opener.cancellation()));
         self
     }

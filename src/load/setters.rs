@@ -6,7 +6,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::options::{self, Allocation, DeviceMap, MemoryLimit, Order, ReadPath};
 use crate::plan::{ReadOptions, Selection, Slices, TensorFilter, YieldOrder};
-use crate::source::Cancellation;
+use crate::source::{Cancellation, Progress};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,6 +233,15 @@ impl Loader {
     #[must_use]
     pub fn cancellation(mut self, cancellation: &Cancellation) -> Self {
         self.opener = Arc::new(self.opener.cancelled_by(cancellation));
+        self
+    }
+
+    /// Shows the progress of this loader's calls in `progress`, from their beginning on: of loads and
+    /// streams, of [`open`](Self::open), [`read_into`](Self::read_into) and downloads, and of their async
+    /// forms. A server sets another one for each load on a clone of the loader.
+    #[must_use]
+    pub fn progress(mut self, progress: &Progress) -> Self {
+        self.opener = Arc::new(self.opener.watched_by(Some(progress)));
         self
     }
 

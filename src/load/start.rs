@@ -4,6 +4,7 @@ use super::gds::LoadPath;
 use super::loader::Loader;
 use super::memory_check;
 use super::pinned_pool::PinnedGuard;
+use super::report::LoadReport;
 use super::rings::{DestinationSpec, Rings, layout_of};
 use crate::checks::LoadChecks;
 use crate::engine::{EngineWork, GatherWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
@@ -15,6 +16,7 @@ use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed, ope
 use crate::sys;
 use crate::timeline::Recorder;
 use std::sync::Arc;
+use tracing::Span;
 
 /// A load that was started.
 pub(super) struct StartedLoad {
@@ -53,6 +55,7 @@ impl Loader {
         checks: LoadChecks,
         recorder: Option<Arc<Recorder>>,
         ring: Option<&Arc<Ring>>,
+        report: &LoadReport,
     ) -> Result<StartedLoad> {
         let shards = plan.checkpoint().shards();
         let sources: Vec<_> = shards.iter().map(|shard| Arc::clone(shard.source())).collect();
@@ -60,7 +63,8 @@ impl Loader {
         let (sizes, options) = (plan.sizes(), self.read_options()?);
         let reads = ReadSizes::new(options, sizes.ring_bytes(), plan.total_bytes(), &sources);
         let mut job = self.job(sources.clone(), reads, plan.devices());
-        job.recorder = recorder.clone();
+        (job.recorder, job.span) = (recorder.clone(), report.span_of_reads());
+        job.arrivals = Some(report.plan(plan, &sources));
         job.checks = Arc::new(checks);
         job.is_whole = plan.is_whole();
         let extents = Arc::clone(plan.extents());
@@ -148,6 +152,8 @@ impl Loader {
             is_whole: false,
             cancellation: self.opener.cancellation().clone(),
             recorder: None,
+            arrivals: None,
+            span: Span::none(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The stream of tensors: takes the completions of the engines and yields their tensors one by one.
 
 use super::early::EarlyTensors;
+use super::report::LoadReport;
 use super::start::StartedLoad;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
@@ -9,12 +10,12 @@ use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::{Device, Order};
 use crate::plan::Plan;
 use crate::ring::Ring;
+use crate::source::Progress;
 use crate::tensor::{LoadedTensors, Offsets, Storage, Tensor};
 use crate::timeline::Timeline;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -35,7 +36,8 @@ pub struct TensorStream {
     next_position: usize,
     /// The tensors that are being yielded.
     current: Option<LoadedTensors>,
-    progress: Progress,
+    report: Arc<LoadReport>,
+    delivered_bytes: u64,
     delivered_tensors: usize,
     cast_tensors: usize,
     device_bytes: BTreeMap<Device, u64>,
@@ -49,8 +51,8 @@ impl TensorStream {
         started: StartedLoad,
         order: &Order,
         began: Instant,
+        report: Arc<LoadReport>,
     ) -> Self {
-        let progress = Progress { done: Arc::default(), total_bytes: plan.delivered_bytes() };
         Self {
             plan,
             started,
@@ -58,7 +60,8 @@ impl TensorStream {
             early: EarlyTensors::default(),
             next_position: 0,
             current: None,
-            progress,
+            report,
+            delivered_bytes: 0,
             delivered_tensors: 0,
             cast_tensors: 0,
             device_bytes: BTreeMap::new(),
@@ -99,16 +102,17 @@ impl TensorStream {
         }
     }
 
-    /// A handle that reports the load's progress, also from other threads.
+    /// The handle that shows the load's progress: that of the [loader](crate::Loader::progress), or one
+    /// of this load alone.
     pub fn progress(&self) -> Progress {
-        self.progress.clone()
+        self.report.progress().clone()
     }
 
     /// The statistics of the load so far, which are final once the stream has ended.
     pub fn summary(&self) -> Summary {
         let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
         Summary {
-            bytes: self.progress.done_bytes(),
+            bytes: self.delivered_bytes,
             tensors: self.delivered_tensors,
             cast_tensors: self.cast_tensors,
             device_bytes: self.device_bytes.clone(),
@@ -158,7 +162,8 @@ impl TensorStream {
         let tensor = Tensor::new(checkpoint, index, storage, start).cast(cast);
         let tensor = tensor.of_shape(self.plan.part_shape(position));
         let bytes = tensor.len_bytes() as u64;
-        self.progress.done.fetch_add(bytes, Ordering::Relaxed);
+        self.report.deliver(bytes);
+        self.delivered_bytes += bytes;
         self.delivered_tensors += 1;
         self.record_delivery();
         self.cast_tensors += usize::from(cast.is_some());
@@ -224,12 +229,13 @@ impl TensorStream {
             }
             Ok(false) => {
                 self.end();
+                self.report.succeed();
                 Poll::Ready(None)
             }
             Err(error) => {
                 self.early.clear();
                 self.end();
-                Poll::Ready(Some(Err(error)))
+                Poll::Ready(Some(Err(self.report.fail(error))))
             }
         }
     }
@@ -305,6 +311,11 @@ impl TensorStream {
         self.started.handle.check_finite()
     }
 
+    /// The report of the load, which a load that continues it takes over.
+    pub(super) fn report(&self) -> &Arc<LoadReport> {
+        &self.report
+    }
+
     pub(super) fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
@@ -342,24 +353,5 @@ impl fmt::Debug for TensorStream {
             .field("tensors", &self.tensor_count())
             .field("delivered", &self.delivered_tensors)
             .finish_non_exhaustive()
-    }
-}
-
-/// The progress of a load.
-#[derive(Debug, Clone, Default)]
-pub struct Progress {
-    done: Arc<AtomicU64>,
-    total_bytes: u64,
-}
-
-impl Progress {
-    /// The bytes of the tensors that were yielded so far.
-    pub fn done_bytes(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-
-    /// The bytes of all tensors of the load.
-    pub fn total_bytes(&self) -> u64 {
-        self.total_bytes
     }
 }

@@ -11,6 +11,7 @@
 
 use super::loader::Loader;
 use super::memory_check;
+use super::report::LoadReport;
 use super::stream::TensorStream;
 use crate::checkpoint::{Checkpoint, Shard, TensorInfo};
 use crate::checks::{LoadChecks, Part, PartChecks, PartSink};
@@ -23,7 +24,6 @@ use crate::plan::{Plan, Selection};
 use crate::source::OrderedSha256;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 /// The memory of a sum without a limit: as many bytes as a load keeps in flight.
 const MEMORY_BYTES: u64 = 256 << 20;
@@ -48,7 +48,7 @@ impl Loader {
     /// below 64 KiB. [`InvalidInput`](ErrorKind::InvalidInput) for two
     /// files that would have the same name in the manifest, in which names have no host and no query.
     pub fn sum(&self, locations: impl IntoLocations, sha256: bool) -> Result<Manifest> {
-        let began = Instant::now();
+        let report = LoadReport::begin(self, tracing::info_span!("sum"));
         let (limit, piece_bytes) = self.memory_of_sum()?;
         let checkpoint = self.open(locations)?;
         let shards = checkpoint.shards();
@@ -72,8 +72,9 @@ impl Loader {
         if loader.options.read_path == ReadPath::Mapped {
             loader.options.read_path = ReadPath::Buffered; // pages could change after they were read
         }
-        let started = loader.start_load(&plan, checks, None, None)?;
-        for piece in TensorStream::new(plan, started, &Order::Completion, began) {
+        let started = loader.start_load(&plan, checks, None, None, &report)?;
+        let began = report.began;
+        for piece in TensorStream::new(plan, started, &Order::Completion, began, report) {
             drop(piece?);
         }
         let files = shards.iter().zip(layouts).zip(names).enumerate();

@@ -2,6 +2,7 @@
 //! the load's memory that wait to be written to the cache.
 
 use super::file::ColdReads;
+use super::progress::{Arrivals, Arriving};
 use crate::sync::Mutex;
 use crate::timeline::Recorder;
 use std::collections::BTreeMap;
@@ -30,12 +31,24 @@ pub struct LoadCounters {
     connections_changed: Notify,
     cold_reads: ColdReads,
     recorder: Option<Arc<Recorder>>,
+    /// Counts the load's bytes as they arrive.
+    arrivals: Option<Arrivals>,
 }
 
 impl LoadCounters {
-    /// Counters that also report retries to `recorder`.
-    pub(crate) fn recorded(recorder: Option<Arc<Recorder>>) -> Self {
-        Self { recorder, ..Self::default() }
+    /// Counters that also report retries to `recorder`, and bytes to `arrivals`.
+    pub(crate) fn new(recorder: Option<Arc<Recorder>>, arrivals: Option<Arrivals>) -> Self {
+        Self { recorder, arrivals, ..Self::default() }
+    }
+
+    /// Counts the bytes of a read that has ended.
+    pub(crate) fn arrived(&self, bytes: u64) {
+        self.arrivals.iter().for_each(|arrivals| arrivals.settle(bytes));
+    }
+
+    /// Counts the bytes of a read while it lasts.
+    pub(crate) fn arriving(&self) -> Arriving<'_> {
+        Arriving::new(self.arrivals.as_ref())
     }
 
     /// Counts a retry.

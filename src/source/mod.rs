@@ -20,7 +20,7 @@
 //! verify                    compares the bytes of a file or object with a checksum
 //! store                     S3, GCS, Azure, the Hugging Face Hub, web servers
 //! http                      the HTTP client       file     descriptors of local files
-//! backend, read_threads     reads of files        residency, counters, stop
+//! backend, read_threads     reads of files        residency, counters, stop, progress
 //! ```
 
 #[allow(unsafe_code)]
@@ -42,6 +42,7 @@ pub(crate) mod memory;
 mod object;
 mod open_files;
 mod opener;
+mod progress;
 mod purpose;
 mod read_threads;
 #[cfg_attr(not(feature = "http"), path = "remote_left_out.rs")]
@@ -67,6 +68,8 @@ pub(crate) use list_entry::ListDepth;
 pub(crate) use object::{ObjectIdentity, ObjectSource};
 pub(crate) use open_files::{CONNECTIONS_MAX, connections_allowed, open_files_max};
 pub(crate) use opener::Opener;
+pub use progress::Progress;
+pub(crate) use progress::{Arrivals, ProgressPart};
 pub(crate) use purpose::Purpose;
 pub(crate) use remote::CacheLayer;
 pub use residency::resident_bytes;

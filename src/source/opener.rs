@@ -3,6 +3,7 @@
 use super::cancellation::Cancellation;
 use super::file_source::FileSource;
 use super::list_entry::{ListDepth, ListEntry};
+use super::progress::Progress;
 use super::purpose::Purpose;
 use super::remote::{CacheLayer, RemoteOpener};
 use super::traits::Source;
@@ -23,6 +24,8 @@ pub(crate) struct Opener {
     /// Whether files without a checksum may be opened while verification is enabled.
     allows_unverified_files: bool,
     cancellation: Cancellation,
+    /// What counts the calls of this opener's loader, if its caller watches them.
+    progress: Option<Progress>,
 }
 
 impl Opener {
@@ -48,6 +51,16 @@ impl Opener {
     /// What ends the requests of this opener.
     pub fn cancellation(&self) -> &Cancellation {
         &self.cancellation
+    }
+
+    /// This opener, with the same client, whose calls `progress` counts.
+    pub fn watched_by(&self, progress: Option<&Progress>) -> Self {
+        Self { progress: progress.cloned(), ..self.clone() }
+    }
+
+    /// What counts the calls of this opener's loader, if its caller watches them.
+    pub fn progress(&self) -> Option<&Progress> {
+        self.progress.as_ref()
     }
 
     /// An opener with the same client, which looks up the commits of repositories again.

@@ -95,6 +95,8 @@ mod late_memory;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod naming;
 #[cfg(feature = "cli")]
+mod observability;
+#[cfg(feature = "cli")]
 mod output_files;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod pinning;

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import _cache, _slices
 from .._errors import InvalidInputError
 from .._frameworks import NAMES, converter, device_name
-from .._ringload import Checkpoint, Loader, Stream, environment_memory_limit, parsed_memory_limit
+from .._ringload import (
+    Checkpoint,
+    Loader,
+    Progress,
+    Stream,
+    environment_memory_limit,
+    parsed_memory_limit,
+)
 from .group import Group, check_member, find_group
 from .parts import PartExchange, PartItem
 from .runs import Runs
@@ -102,7 +109,11 @@ def take(options: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
 
 
 def start(
-    locations: Sequence[str], framework: str, device: Any, options: dict[str, Any]
+    locations: Sequence[str],
+    framework: str,
+    device: Any,
+    options: dict[str, Any],
+    progress: Progress,
 ) -> SharedParts | None:
     """Starts a load that the ranks of `options["group"]` share. This is a collective call.
 
@@ -121,14 +132,19 @@ def start(
     if group is None:
         return None
     try:
-        return _start(group, locations, framework, device, options)
+        return _start(group, locations, framework, device, options, progress)
     except BaseException:
         group.close()
         raise
 
 
 def _start(
-    group: Group, locations: Sequence[str], framework: str, device: Any, options: dict[str, Any]
+    group: Group,
+    locations: Sequence[str],
+    framework: str,
+    device: Any,
+    options: dict[str, Any],
+    progress: Progress,
 ) -> SharedParts:
     opened: _Opened | None = None
     failure: BaseException | None = None
@@ -158,7 +174,8 @@ def _start(
     try:
         pieces = schedule.pieces_of(group.rank)
         ranges = [(names[piece.tensor], piece.begin, piece.end) for piece in pieces]
-        stream = opened.checkpoint.ranges(ranges).stream(memory_limit=opened.ring_bytes)
+        pieces = opened.checkpoint.ranges(ranges)
+        stream = pieces.stream(memory_limit=opened.ring_bytes, progress=progress)
     except BaseException as error:
         failure = error
     try:

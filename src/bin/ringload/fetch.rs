@@ -11,7 +11,7 @@ use crate::options::StorageOptions;
 use crate::output;
 use crate::streams;
 use ringload::internals::{UNFINISHED_DOWNLOAD, shown};
-use ringload::{Error, ErrorKind, Loader, Location, LocationText, MemoryLimit};
+use ringload::{Error, ErrorKind, Loader, Location, LocationText, MemoryLimit, Progress};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,11 +98,11 @@ fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outc
         shown(kept.display())
     );
     streams::explain_interrupts(&kept, sentence);
-    let download = loader.download_checkpoint(locations, directory)?;
-    let progress = download.progress();
+    let progress = Progress::new();
+    let loader = loader.clone().progress(&progress);
     let downloaded = thread::scope(|scope| {
-        let _bar = progress::show(scope, progress);
-        download.finish()
+        let _bar = progress::show(scope, &progress);
+        loader.download_checkpoint(locations, directory)?.finish()
     })?;
     let files: Vec<_> =
         downloaded.files.iter().map(|file| LocationText::from(file.as_path())).collect();
@@ -146,7 +146,7 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     let mut stream = loader.stream_checkpoint(Arc::clone(&checkpoint))?;
     let progress = stream.progress();
     let outcome = thread::scope(|scope| {
-        let _bar = progress::show(scope, progress);
+        let _bar = progress::show(scope, &progress);
         stream.by_ref().try_for_each(|tensor| tensor.map(drop))
     });
     loader.flush(None); // writes the bytes that arrived before an error too

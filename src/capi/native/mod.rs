@@ -23,9 +23,9 @@ pub use tensor::RingloadTensor;
 use super::abi::{guarded, items, put, utf8};
 use super::handles::{Handles, InvalidHandle};
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::{Loader, Progress, TensorStream};
+use crate::load::{Loader, TensorStream};
 use crate::options::invalid;
-use crate::source::Cancellation;
+use crate::source::{Cancellation, Progress};
 use crate::sync::Mutex;
 use range::{location_at, memory, request};
 use status::{Outcome, status_of};
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn ringload_stream_next(
     })
 }
 
-/// Returns how many bytes of tensors were handed out, and the bytes of all tensors of the load.
+/// Returns how many bytes of tensors have arrived, and the bytes of all tensors of the load.
 ///
 /// # Safety
 /// `done_bytes` and `total_bytes` are NULL or point to memory for a number.

@@ -18,12 +18,12 @@ mod open_directory;
 mod staging;
 
 use super::loader::Loader;
-use super::stream::{Progress, TensorStream};
+use super::stream::TensorStream;
 use crate::checkpoint::{Checkpoint, parallel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location, LocationText};
 use crate::ring::PAGE_BYTES;
-use crate::source::Source;
+use crate::source::{Progress, Source};
 use crate::sys::open_regular;
 use names::{name_of, outside, plain};
 use staging::{StagedFile, Staging, unwritten};
@@ -173,9 +173,11 @@ impl Download {
         Ok(Self { stream, targets, staging, began })
     }
 
-    /// A handle to watch the download from elsewhere, for a progress bar.
+    /// The handle that shows the download's progress: that of the [loader](Loader::progress), or one of
+    /// this download alone. Files on disk, which are copied, do not count.
     pub fn progress(&self) -> Progress {
-        self.stream.as_ref().map(TensorStream::progress).unwrap_or_default()
+        let watched = || self.staging.loader.opener.progress().cloned().unwrap_or_default();
+        self.stream.as_ref().map_or_else(watched, TensorStream::progress)
     }
 
     /// Waits until all files are complete and have their final names.

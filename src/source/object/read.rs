@@ -25,6 +25,7 @@ use crate::source::http::{
     ArrivingBody, AttemptError, Attempted, PausedRetry, Permit, Repeat, RetryState, ServerResponse,
     ServerState, UsualPace,
 };
+use crate::source::progress::Arriving;
 use crate::source::stop::Stop;
 use crate::source::traits::RangeAnswer;
 use std::any::Any;
@@ -44,12 +45,14 @@ const LAGGED_MAX: u32 = 3;
 const UNKNOWN_PACE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How a body is received.
-#[derive(Debug, Clone, Copy)]
-struct Reception {
+#[derive(Clone, Copy)]
+struct Reception<'a> {
     /// For how long its answer has waited for memory.
     waited: Duration,
     /// Whether it is given up when it lags behind others.
     may_lag: bool,
+    /// Counts its bytes for those who watch the load.
+    counted: &'a Arriving<'a>,
 }
 
 /// What has arrived of a body that did not fail.
@@ -138,7 +141,7 @@ impl Object {
                 (retry, Some(begun), waited)
             }
         };
-        let mut lagged = 0;
+        let (mut lagged, counted) = (0, counters.arriving());
         let mut rest_repeat = None;
         while writer.left() > 0 {
             let before = writer.written();
@@ -153,7 +156,7 @@ impl Object {
                 Ok(mut begun) => {
                     begun.repeat = rest_repeat.take().or(begun.repeat);
                     let outcome;
-                    let how = Reception { waited, may_lag: lagged < LAGGED_MAX };
+                    let how = Reception { waited, may_lag: lagged < LAGGED_MAX, counted: &counted };
                     (outcome, writer) = self.receive(context, begun, writer, how).await;
                     outcome
                 }
@@ -229,7 +232,7 @@ impl Object {
         context: &ReadContext<'_, S>,
         begun: Begun,
         writer: BodyWriter,
-        how: Reception,
+        how: Reception<'_>,
     ) -> (Attempted<Received>, BodyWriter) {
         let Begun { mut answered, repeat, server, mut permit } = begun;
         permit.resume();
@@ -242,6 +245,7 @@ impl Object {
         let body = server.hedging.body(len);
         let progress = |bytes| {
             body.received(bytes);
+            how.counted.arrive(bytes);
             let changed = arriving.as_ref().and_then(|arriving| arriving.received(bytes));
             if let Some(connections) = changed {
                 context.counters.set_connections(connections);

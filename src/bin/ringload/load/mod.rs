@@ -16,16 +16,16 @@ mod retention;
 mod rows;
 mod trace;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::locations::CheckpointArgs;
 use crate::options::{LoadOptions, flush};
 use crate::output;
 use digest::{Digester, Digests};
 use report::Report;
 use retention::Retention;
-use ringload::{LocationText, Tensor, TensorStream, Timeline};
+use ringload::{LocationText, Progress, Tensor, TensorStream, Timeline};
 use std::path::PathBuf;
-use std::thread;
+use std::thread::{self, Scope};
 use trace::{Trace, TraceFile};
 
 /// Load a checkpoint into memory and report bytes, time and speed.
@@ -51,14 +51,19 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let trace_file = args.trace.as_deref().map(TraceFile::open).transpose()?;
     let CheckpointArgs { locations, options, json } = args.checkpoint;
-    let loader = options.loader()?.timeline(trace_file.is_some());
+    let progress = Progress::new();
+    let loader = options.loader()?.timeline(trace_file.is_some()).progress(&progress);
     let locations = locations.parse()?;
     let named: Vec<_> = locations.iter().map(LocationText::from).collect();
-    let mut stream = loader.stream(locations)?;
-    if let Some(file) = &trace_file {
-        file.check(stream.checkpoint(), options.path("manifest"))?;
-    }
-    let outcome = consume(&mut stream, args.digest, args.drop);
+    let (stream, outcome) = thread::scope(|scope| {
+        let _bar = progress::show(scope, &progress);
+        let mut stream = loader.stream(locations)?;
+        if let Some(file) = &trace_file {
+            file.check(stream.checkpoint(), options.path("manifest"))?;
+        }
+        let outcome = consume(scope, &mut stream, args.digest, args.drop);
+        Ok::<_, Failure>((stream, outcome))
+    })?;
     let traced = trace_file.map_or(Ok(()), |file| {
         let timeline = match &outcome {
             Ok(results) => results.timeline.clone(),
@@ -94,27 +99,28 @@ impl LoadResults {
     }
 }
 
-/// Takes every tensor of the stream while a progress bar is shown, and hashes them if `digest`.
-fn consume(stream: &mut TensorStream, digest: bool, drop: bool) -> Outcome<LoadResults> {
+/// Takes every tensor of the stream, and hashes them if `digest`.
+fn consume<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    stream: &mut TensorStream,
+    digest: bool,
+    drop: bool,
+) -> Outcome<LoadResults> {
     // The memory limit applies to host memory only.
     let host = !drop && stream.summary().memory_limit_bytes.is_none();
     let retention = Retention { host, gpus: !drop };
-    let progress = stream.progress();
-    thread::scope(|scope| {
-        let _bar = progress::show(scope, progress);
-        if digest {
-            let digester = Digester::start(scope, retention)?;
-            // On an error the digester is dropped: its workers empty the queue and end with the scope.
-            for tensor in stream.by_ref() {
-                digester.take(tensor?);
-            }
-            let (digests, _tensors) = digester.finish()?;
-            LoadResults::of(stream, Some(digests))
-        } else {
-            let _tensors = keep_or_drop(stream, retention)?;
-            LoadResults::of(stream, None)
+    if digest {
+        let digester = Digester::start(scope, retention)?;
+        // On an error the digester is dropped: its workers empty the queue and end with the scope.
+        for tensor in stream.by_ref() {
+            digester.take(tensor?);
         }
-    })
+        let (digests, _tensors) = digester.finish()?;
+        LoadResults::of(stream, Some(digests))
+    } else {
+        let _tensors = keep_or_drop(stream, retention)?;
+        LoadResults::of(stream, None)
+    }
 }
 
 /// Runs the stream to its end and returns the tensors that are kept.

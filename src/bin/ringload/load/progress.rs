@@ -1,7 +1,7 @@
 //! The progress bar of a load: bytes, GB/s and time left, on standard error if it is a terminal.
 //!
-//! A separate thread reads the stream's counters ten times a second, so that the bar moves while the
-//! consumer waits for a large tensor, and the load is not slowed down.
+//! A separate thread reads the counters of the load's [`Progress`] ten times a second, so that the bar
+//! moves while headers are read and while a large tensor arrives, and the load is not slowed down.
 
 use crate::format;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -22,14 +22,15 @@ pub struct Bar {
 
 /// Shows the bar until the returned value is dropped; `None` if standard error is not a terminal
 /// or no thread can be started.
-pub fn show<'scope>(scope: &'scope Scope<'scope, '_>, progress: Progress) -> Option<Bar> {
+pub fn show<'scope>(scope: &'scope Scope<'scope, '_>, progress: &Progress) -> Option<Bar> {
     if !io::stderr().is_terminal() {
         return None;
     }
-    let bar = ProgressBar::new(progress.total_bytes()).with_style(style());
-    let (stop, stopped) = mpsc::channel::<()>();
+    let bar = ProgressBar::new(0).with_style(style());
+    let (progress, (stop, stopped)) = (progress.clone(), mpsc::channel::<()>());
     let shown = move || {
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            bar.set_length(progress.total_bytes());
             bar.set_position(progress.done_bytes());
         }
         bar.finish_and_clear();
