@@ -10,7 +10,8 @@ pub use crate::doctor::{
 pub use crate::error::{Escaped, Interface, shown};
 pub use crate::fork_guard::ForkGuard;
 pub use crate::load::{
-    MappedCheckpoint, OpenFiles, PlannedRuns, checkpoint_of_ranges, planned_runs,
+    HeldCheckpoint, HeldFile, MappedCheckpoint, OpenFiles, PlannedRuns, checkpoint_of_ranges,
+    planned_runs,
 };
 pub use crate::options::parse::parse_bytes;
 pub use crate::plan::{Plan, Selection};
@@ -18,6 +19,6 @@ pub use crate::ring::{PAGE_BYTES, Ring, Window};
 pub use crate::source::resident_bytes;
 pub use crate::sync::{Condvar, Mutex};
 pub use crate::sys::{
-    OutputFile, cgroup_memory, open_regular, read_small, read_small_text, spawn_scoped,
+    OutputFile, cgroup_memory, open_regular, read_small, read_small_text, spawn, spawn_scoped,
     system_memory,
 };

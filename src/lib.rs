@@ -170,6 +170,7 @@ pub use timeline::Timeline;
 #[doc = include_str!("../docs/command-line.md")]
 #[doc = include_str!("../docs/design.md")]
 #[doc = include_str!("../docs/gpus.md")]
+#[doc = include_str!("../docs/hold.md")]
 #[doc = include_str!("../docs/locations.md")]
 #[doc = include_str!("../docs/memory-limit.md")]
 #[doc = include_str!("../docs/observability.md")]

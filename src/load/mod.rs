@@ -18,6 +18,7 @@ mod caching;
 mod download;
 mod early;
 mod gds;
+mod held;
 mod listing;
 mod loaded;
 mod loader;
@@ -48,6 +49,7 @@ pub use async_stream::AsyncTensorStream;
 pub use asynchronous::{AsyncCall, OwnedReadRequest};
 #[cfg(feature = "http")]
 pub use download::{Download, Downloaded};
+pub use held::{HeldCheckpoint, HeldFile};
 pub use listing::Listed;
 pub use loaded::Loaded;
 pub use loader::Loader;

@@ -2,11 +2,13 @@
 //!
 //! A [`Mapping`] is either anonymous (ring memory) or the pages of a file (the mapped read path). It
 //! is plain address space; [`super::slot`] controls who may write to which part of it.
-//! Sources: mmap(2), madvise(2), mbind(2).
+//! Sources: mmap(2), madvise(2), mlock(2), mbind(2).
 
 use super::lending::copy_lent;
 use crate::error::{Error, ErrorKind, Result, Size};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use nix::sys::mman::{
+    MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap,
+};
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
@@ -162,6 +164,22 @@ impl Mapping {
     /// before 5.14.
     pub fn populate_read(&self, range: Range<usize>) -> io::Result<()> {
         self.advise(range, MmapAdvise::MADV_POPULATE_READ)
+    }
+
+    /// Faults `range` in for reading, and keeps its pages in memory until the mapping is dropped. Of a
+    /// file, these are the pages of the page cache. A mapping that is private and writable gets copies.
+    ///
+    /// # Errors
+    /// ENOMEM beyond the limit of locked memory or past the end of a file that shrank, EPERM where
+    /// nothing may be locked, EAGAIN where memory ran out.
+    pub(crate) fn lock(&self, range: Range<usize>) -> io::Result<()> {
+        // All reads begin before the lock waits for the first of them; without this, the kernel reads
+        // ahead by a short length.
+        self.advise(range.clone(), MmapAdvise::MADV_WILLNEED).ok();
+        // SAFETY: the pages lie within this mapping, as `advise` has checked, and a lock changes neither
+        // addresses nor contents. The kernel rounds the address down to a page.
+        unsafe { mlock(self.start.add(range.start).cast(), range.end - range.start) }?;
+        Ok(())
     }
 
     /// The number of pages in memory, by mincore(2). For a file mapping these are the pages in the

@@ -10,6 +10,7 @@ use crate::common::command::{Finished, ringload, run};
 use crate::common::directory;
 use crate::common::fault_server::FaultServer;
 use crate::common::model::Model;
+use crate::common::seccomp::is_root;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,6 @@ const SECRET: &[u8] = b"a file of the victim";
 
 /// A user that is neither this one nor root; its files can be made by root alone.
 const OTHER_USER: u32 = 65_534;
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();

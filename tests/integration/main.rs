@@ -85,6 +85,8 @@ mod few_connections;
 #[cfg(all(feature = "cli", feature = "gcs"))]
 mod gcs;
 #[cfg(feature = "cli")]
+mod hold;
+#[cfg(feature = "cli")]
 mod hub;
 #[cfg(all(feature = "cli", feature = "s3"))]
 mod identities;

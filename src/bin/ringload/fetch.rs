@@ -11,7 +11,9 @@ use crate::options::StorageOptions;
 use crate::output;
 use crate::streams;
 use ringload::internals::{UNFINISHED_DOWNLOAD, shown};
-use ringload::{Error, ErrorKind, Loader, Location, LocationText, MemoryLimit, Progress};
+use ringload::{
+    Checkpoint, Error, ErrorKind, Loader, Location, LocationText, MemoryLimit, Progress,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,13 +120,8 @@ fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outc
 }
 
 fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
-    if loader.cache_directory()?.is_none() {
-        let sentence = "there is no cache to fetch into; give --cache-dir or set \
-                        RINGLOAD_CACHE_DIR, or give --to to write plain files";
-        return Err(Failure::usage(sentence));
-    }
     let began = Instant::now();
-    let loader = loader.cache_waits_for_disk(true);
+    let loader = filling(loader)?;
     let checkpoint = Arc::new(loader.open(locations)?);
     let (local, remote): (Vec<_>, Vec<_>) = (checkpoint.shards().iter())
         .partition(|shard| matches!(shard.location(), Location::File(_)));
@@ -140,10 +137,34 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     if remote.is_empty() {
         return Ok(fetched);
     }
+    fetched.cached_bytes = fill(loader, &checkpoint)?;
+    fetched.seconds = began.elapsed().as_secs_f64();
+    Ok(fetched)
+}
+
+/// A loader that fills its cache, with which checkpoints for [`fill`] are opened.
+///
+/// # Errors
+/// When it has no cache.
+pub fn filling(loader: Loader) -> Outcome<Loader> {
+    if loader.cache_directory()?.is_none() {
+        let sentence = "there is no cache to fetch into; give --cache-dir or set \
+                        RINGLOAD_CACHE_DIR, or give --to to write plain files";
+        return Err(Failure::usage(sentence));
+    }
+    Ok(loader.cache_waits_for_disk(true))
+}
+
+/// Brings all of a checkpoint into the cache of the loader that opened it. Returns how many bytes were
+/// there already.
+///
+/// # Errors
+/// When the objects cannot be read or not all of them could be cached.
+pub fn fill(loader: Loader, checkpoint: &Arc<Checkpoint>) -> Outcome<u64> {
     let largest = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes()).max();
     let limit = MemoryLimit::Bytes(largest.unwrap_or(0).max(MEMORY_BYTES));
     let loader = loader.memory_limit(limit);
-    let mut stream = loader.stream_checkpoint(Arc::clone(&checkpoint))?;
+    let mut stream = loader.stream_checkpoint(Arc::clone(checkpoint))?;
     let progress = stream.progress();
     let outcome = thread::scope(|scope| {
         let _bar = progress::show(scope, &progress);
@@ -156,7 +177,5 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
         let sentence = format!("not everything was cached: {warning}");
         return Err(Error::new(ErrorKind::Io, sentence).into());
     }
-    fetched.seconds = began.elapsed().as_secs_f64();
-    fetched.cached_bytes = summary.cached_bytes;
-    Ok(fetched)
+    Ok(summary.cached_bytes)
 }

@@ -13,9 +13,11 @@ mod doctor;
 mod failure;
 mod fetch;
 mod format;
+mod hold;
 mod inspect;
 mod load;
 mod locations;
+mod locked_memory;
 #[cfg(test)]
 mod manual;
 mod options;
@@ -50,6 +52,7 @@ struct Cli {
 enum Command {
     Load(load::Args),
     Fetch(fetch::Args),
+    Hold(hold::Args),
     Inspect(inspect::Args),
     Sum(sum::Args),
     Cache(cache::Args),
@@ -64,6 +67,7 @@ impl Command {
         match self {
             Command::Load(args) => load::run(args),
             Command::Fetch(args) => fetch::run(args),
+            Command::Hold(args) => hold::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Sum(args) => sum::run(args),
             Command::Cache(args) => cache::run(args),

@@ -39,6 +39,18 @@ pub fn survive_file_limits() {
     unsafe { nix::libc::signal(nix::libc::SIGXFSZ, nix::libc::SIG_IGN) };
 }
 
+/// Whether the process was started to ignore `signal`, as `nohup` and shells' background jobs do.
+pub fn is_ignored(signal: nix::libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<nix::libc::sigaction>::zeroed();
+    // SAFETY: without a new action, the call only writes the present one to memory of its type, of
+    // which zeroes are a value, too.
+    let action = unsafe {
+        nix::libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == nix::libc::SIG_IGN
+}
+
 /// Under a limit of the address space (`ulimit -v`), makes all threads allocate from one arena. glibc
 /// reserves 64 MiB of addresses for each further arena, at moments that depend on timing: the rest of
 /// a load that was found to fit could then allocate nothing.

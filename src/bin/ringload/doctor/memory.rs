@@ -2,21 +2,19 @@
 
 use super::finding::Finding;
 use crate::format;
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use crate::locked_memory::{REMEDIES, limit_text, limits, may_lock_all};
 use ringload::internals::cgroup_memory;
 use ringload_measure::system::{bytes_in, read_text};
 use std::path::Path;
 
 /// The default size of a ring; to register it, the kernel locks its memory.
 const DEFAULT_RING_BYTES: u64 = 256 << 20;
-const CAP_IPC_LOCK_BIT: u32 = 14;
 
 /// Examines the locked-memory limit, huge pages and available memory.
 pub fn examine() -> Vec<Finding> {
-    let may_lock_all = read_text("/proc/self/status").is_some_and(|status| may_lock_all(&status));
     let mut findings = Vec::new();
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
-        findings.push(locked(soft, hard, may_lock_all));
+    if let Some((soft, hard)) = limits() {
+        findings.push(locked(soft, hard, may_lock_all()));
     }
     let huge = read_text("/sys/kernel/mm/transparent_hugepage/enabled");
     findings.push(huge_pages(huge.as_deref()));
@@ -42,24 +40,8 @@ fn locked(soft: u64, hard: u64, may_lock_all: bool) -> Finding {
     } else {
         let ring = format::size(DEFAULT_RING_BYTES);
         let fact = format!("limit {limit}, less than the {ring} of a registered ring");
-        let remedies = [
-            "shell: ulimit -l unlimited (up to the hard limit; raise that in limits.conf)",
-            "docker: --ulimit memlock=-1",
-            "systemd: LimitMEMLOCK=infinity",
-        ];
-        Finding::warn(TOPIC, fact, remedies)
+        Finding::warn(TOPIC, fact, REMEDIES)
     }
-}
-
-fn limit_text(bytes: u64) -> String {
-    if bytes == RLIM_INFINITY { "unlimited".into() } else { format::size(bytes) }
-}
-
-/// Whether the `CapEff` line of /proc/self/status has CAP_IPC_LOCK.
-fn may_lock_all(status: &str) -> bool {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let mask = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> CAP_IPC_LOCK_BIT & 1 == 1)
 }
 
 fn huge_pages(enabled: Option<&str>) -> Finding {
@@ -103,6 +85,7 @@ fn available(machine: Option<u64>, cgroup: Option<u64>) -> Finding {
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use nix::sys::resource::RLIM_INFINITY;
 
     #[test]
     fn a_small_locked_memory_limit_is_a_shortfall() {
@@ -111,13 +94,6 @@ mod tests {
         assert_eq!(locked(DEFAULT_RING_BYTES, RLIM_INFINITY, false).level, Level::Ok);
         let unlimited = locked(RLIM_INFINITY, RLIM_INFINITY, false);
         assert_eq!(unlimited.fact, "limit unlimited (hard limit unlimited)");
-    }
-
-    #[test]
-    fn the_capability_is_bit_14() {
-        assert!(may_lock_all("Name:\tx\nCapEff:\t0000000000004000\n"));
-        assert!(!may_lock_all("CapEff:\t0000000000003fff\n"));
-        assert!(!may_lock_all("CapPrm:\t0000000000004000\n"));
     }
 
     #[test]
