@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what slices promise: N processes load one file, each only its share, by a plan.
 
-    perf/slices.py RINGLOAD FILE [--world 4] [--http]
+    perf/slices.py RINGLOAD FILE [--world 4] [--http] [--exchange]
 
 RINGLOAD is the command (`target/release/ringload`). FILE is made with the shapes of a Llama layer by
 layer, if it does not exist (`--size`). The figures, each the median of `--turns` turns that alternate:
@@ -11,6 +11,13 @@ layer, if it does not exist (`--size`). The figures, each the median of `--turns
                of the largest process beyond its share
     plan       N loads by the styles of a Llama's tp_plan (rows, and columns of o_proj and down_proj)
     per byte   one stream of dimension 0 of half the file against one of the whole file
+
+With `--exchange`, two other rows instead, for which this script has to run in a Python that has ringload
+and torch. Their time begins when all processes have imported torch and joined their group.
+
+    plain      one `ringload.load` of the whole file
+    exchange   N processes that load by the plan with `is_distributed=True`, over gloo; CPU seconds are
+               those of all of them, and memory is beyond the share and includes the ring of 64 MiB
 
 Before each turn the file is dropped from the page cache. Bytes are the blocks that the processes read (getrusage), or
 with `--http` from a server of this script that counts what it sends.
@@ -26,6 +33,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,6 +149,58 @@ def run(command: str, location: str, slices: list[list[str]], flags: list[str]) 
     return {"seconds": seconds, "read": read, "loaded": loaded, "beyond_share": peak}
 
 
+def run_ranks(location: str, file: Path | None, world: int) -> dict[str, float]:
+    """Runs a plain load in Python, or with `world` above 1 the ranks of an exchange."""
+    program = str(Path(__file__).with_name("slices_rank.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, program, location, f"{folder}/store", str(rank), str(world)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        for process in processes:
+            process.stdout.readline()
+        if file is not None:
+            evict(file)
+        sent = Counting.sent
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for process in processes]
+        for process in processes:
+            process.wait()
+    began = min(answer["began"] for answer in answers)
+    return {
+        "seconds": max(answer["ended"] for answer in answers) - began,
+        "read": Counting.sent - sent or sum(answer["read"] for answer in answers),
+        "loaded": sum(answer["loaded"] for answer in answers),
+        "beyond_share": max(answer["beyond_share"] for answer in answers),
+        "cpu": sum(answer["cpu"] for answer in answers),
+    }
+
+
+def exchange(file: Path, location: str, world: int, turns: int, *, is_local: bool) -> None:
+    """Measures and prints the rows of `--exchange`."""
+    size, found = file.stat().st_size, {"plain": [], "exchange": []}
+    for _ in range(turns):
+        for name, count in (("plain", 1), ("exchange", world)):
+            found[name].append(run_ranks(location, file if is_local else None, count))
+    seconds = {}
+    for name, answers in found.items():
+        row = {key: statistics.median(turn[key] for turn in answers) for key in answers[0]}
+        seconds[name] = row["seconds"]
+        print(
+            f"{name:10} {row['seconds']:6.2f} s, {row['cpu']:5.2f} CPU s, read "
+            f"{row['read'] / size:5.3f} x the file, loaded {row['loaded'] / size:5.3f} x, "
+            f"{row['beyond_share'] / 2**20:.1f} MiB beyond the share"
+        )
+    print(f"exchange / plain: {seconds['exchange'] / seconds['plain']:.2f} of the time")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command")
@@ -149,6 +209,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4_000_000_000)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--http", action="store_true")
+    parser.add_argument("--exchange", action="store_true")
     given = parser.parse_args()
     if not given.file.exists():
         make(given.file, given.size)
@@ -158,6 +219,9 @@ def main() -> None:
         server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         location = f"http://127.0.0.1:{server.server_port}/{given.file.name}"
+    if given.exchange:
+        exchange(given.file, location, given.world, given.turns, is_local=not given.http)
+        return
 
     def ranks(rules: list[str]) -> list[list[str]]:
         return [

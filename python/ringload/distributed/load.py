@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 _RING_BYTES, _RING_BYTES_MIN = 64 << 20, 2 << 20
 
 #: A batch is at most this, and at most the ring divided by the divisor, as its pieces are held.
-_BATCH_BYTES_MAX, _BATCH_DIVISOR = 8 << 20, 8
+_BATCH_BYTES_MAX, _BATCH_DIVISOR = 16 << 20, 4
+
+#: A batch has at least as many pieces as this.
+_PIECES_MIN = 4
 
 #: Options of loads that look at whole tensors or files.
 _REFUSED = ("verify", "manifest", "check_finite")
@@ -169,7 +172,7 @@ def _start(
     ring_bytes = min(ring_bytes for _, _, ring_bytes, _ in answers)
     parts = [_parts(opened.checkpoint, names, of_rank) for *_, of_rank in answers]
     batch_bytes = min(ring_bytes // _BATCH_DIVISOR, _BATCH_BYTES_MAX)
-    schedule = Schedule(parts, batch_bytes // 2, batch_bytes)
+    schedule = Schedule(parts, batch_bytes // _PIECES_MIN, batch_bytes)
     stream: Stream | None = None
     try:
         pieces = schedule.pieces_of(group.rank)

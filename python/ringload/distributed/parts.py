@@ -6,10 +6,9 @@
             3. each rank sends its messages and receives those of the others. While they are on
                their way, it prepares the next round
 
-A take of a piece (`schedule`) that is long is a message of its own: it is received at its place in
-the final tensor, and sent from the slot of the ring if it is contiguous there. What is short is
-sent together, through staging buffers. Every rank knows the schedule of all ranks, so messages have
-no headers.
+What is long is received at its place in the final tensor, and sent from the slot of the ring if it
+is contiguous there; what is short is sent together, through staging buffers. Every rank knows the
+schedule of all ranks, so messages have no headers.
 
 A rank needs memory for the tensors that its caller holds or that are being received, the ring of
 its load, and staging: two buffers to send from and one to receive to, each at most as long as a
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._errors import Error, IoError
 from .._frameworks import packed_shape, torch_dtype_of
+from .memory import new_memory
 from .runs import gather, view
 from .schedule import Batch, Schedule
 
@@ -66,7 +66,7 @@ class _Round(NamedTuple):
     sends: list[tuple[int, torch.Tensor]]
     receives: list[tuple[int, torch.Tensor]]
     #: What was received into the staging buffer: where it belongs, in order.
-    small: list[tuple[torch.Tensor, torch.Tensor]]
+    short: list[tuple[torch.Tensor, torch.Tensor]]
     #: The position of a tensor, and how many of its bytes the round brings.
     arriving: list[tuple[int, int]]
 
@@ -161,7 +161,7 @@ class PartExchange:
                 transfers = self._group.start_transfers(upcoming.sends, upcoming.receives)
                 current, (upcoming, error) = upcoming, self._prepared(number + 1)
                 transfers.wait()
-                for incoming, place in current.small:
+                for incoming, place in current.short:
                     place.copy_(incoming)
             except BaseException:
                 # The state of the others is unknown: the exchange cannot go on.
@@ -226,69 +226,72 @@ class PartExchange:
 
     def _place(self, position: int, start: int, end: int) -> torch.Tensor:
         """Returns the place of bytes of the part at `position`."""
-        import torch
-
         memory = self._memory.get(position)
         if memory is None:
             nbytes = self._items[position].nbytes
-            memory = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-            self._memory[position] = memory
+            memory = self._memory[position] = new_memory(nbytes, self._device)
         return memory[start:end]
 
     def _receive(self, sender: int, batch: Batch, prepared: _Round, begin: int) -> int:
-        """Adds what this rank receives of a batch, with short takes at `begin` of the buffer.
+        """Adds what this rank receives of a batch, with what is short at `begin` of the buffer.
 
         Returns:
-            The end of the short takes in the buffer.
+            The end of what is short in the buffer.
         """
         assert self._incoming is not None
         rank, end = self._group.rank, begin
+        gathered: dict[int, int] = {}
         for piece in batch.pieces:
             for take in piece.takes:
                 if take.rank != rank:
                     continue
-                place = self._place(piece.tensor, take.start, take.end)
                 prepared.arriving.append((piece.tensor, take.nbytes))
-                if take.is_direct:
+                place = self._place(piece.tensor, take.start, take.end)
+                if self._schedule.is_contiguous(piece, take):
                     prepared.receives.append((sender, place))
+                elif (rank, piece.tensor) in batch.gathered:
+                    gathered.setdefault(piece.tensor, take.start)
                 else:
-                    prepared.small.append((self._incoming[end : end + take.nbytes], place))
+                    prepared.short.append((self._incoming[end : end + take.nbytes], place))
                     end += take.nbytes
+        for tensor, start in gathered.items():
+            place = self._place(tensor, start, start + batch.gathered[rank, tensor])
+            prepared.receives.append((sender, place))
         if end > begin:
             prepared.receives.append((sender, self._incoming[begin:end]))
         return end
 
     def _send(self, batch: Batch, buffer: torch.Tensor, prepared: _Round) -> None:
         """Reads a batch, keeps this rank's bytes of it, and adds what others receive."""
-        rank = self._group.rank
-        # The short takes of each rank come first in the buffer.
-        small, end = {}, 0
-        for peer, nbytes in batch.small.items():
-            small[peer] = end
+        messages: list[tuple[int, torch.Tensor]] = []
+        # The rest of each message that is copied to the buffer.
+        gathered, short, end = {}, {}, 0
+        for (peer, tensor), nbytes in batch.gathered.items():
+            gathered[peer, tensor] = buffer[end : end + nbytes]
+            messages.append((peer, gathered[peer, tensor]))
             end += nbytes
-        begins = dict(small)
+        for peer, nbytes in batch.short.items():
+            short[peer] = buffer[end : end + nbytes]
+            messages.append((peer, short[peer]))
+            end += nbytes
         for piece in batch.pieces:
             content = next(self._source).to(self._device)
             for take in piece.takes:
                 part = self._schedule.part(piece, take)
-                if take.rank == rank:
+                message = take.rank, piece.tensor
+                if take.rank == self._group.rank:
                     place = self._place(piece.tensor, take.start, take.end)
-                    gather(part, content, piece.begin, place)
                     prepared.arriving.append((piece.tensor, take.nbytes))
-                elif not take.is_direct:
-                    at = small[take.rank]
-                    gather(part, content, piece.begin, buffer[at : at + take.nbytes])
-                    small[take.rank] = at + take.nbytes
-                elif part.repeats:
-                    message = buffer[end : end + take.nbytes]
-                    gather(part, content, piece.begin, message)
-                    prepared.sends.append((take.rank, message))
-                    end += take.nbytes
-                else:
+                elif self._schedule.is_contiguous(piece, take):
                     block = next(part.within(piece.begin, piece.end))
                     prepared.sends.append((take.rank, view(block, content, piece.begin)))
-        for peer, begin in begins.items():
-            prepared.sends.append((peer, buffer[begin : small[peer]]))
+                    continue
+                elif message in gathered:
+                    place, gathered[message] = _split(gathered[message], take.nbytes)
+                else:
+                    place, short[take.rank] = _split(short[take.rank], take.nbytes)
+                gather(part, content, piece.begin, place)
+        prepared.sends.extend(messages)
 
     def _completed(self, arriving: Sequence[tuple[int, int]]) -> list[tuple[int, torch.Tensor]]:
         """Counts what a round has brought; returns the tensors that are complete."""
@@ -307,3 +310,8 @@ class PartExchange:
         if item.loaded_dtype != item.dtype:
             tensor = tensor.to(torch_dtype_of(item.loaded_dtype, item.name))
         return tensor
+
+
+def _split(message: torch.Tensor, nbytes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the next `nbytes` of a message, and the rest."""
+    return message[:nbytes], message[nbytes:]

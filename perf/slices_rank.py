@@ -1,0 +1,68 @@
+"""One process of the rows of `slices.py` that run in Python: a rank of an exchange, or a plain load.
+
+    slices_rank.py LOCATION STORE RANK WORLD
+
+It imports torch and joins the group, prints a line, waits for one, loads, and prints the figures. So
+only loads are measured, and they begin at the same time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+import torch
+import torch.distributed as dist
+
+import ringload
+
+PLAN = {
+    "layers.*.self_attn.q_proj": "colwise",
+    "layers.*.self_attn.k_proj": "colwise",
+    "layers.*.self_attn.v_proj": "colwise",
+    "layers.*.self_attn.o_proj": "rowwise",
+    "layers.*.mlp.gate_proj": "colwise",
+    "layers.*.mlp.up_proj": "colwise",
+    "layers.*.mlp.down_proj": "rowwise",
+}
+
+
+def status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def main() -> None:
+    location, store, rank, world = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    torch.set_num_threads(1)
+    options = {}
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+        options = {"tp_plan": PLAN, "group": dist.group.WORLD, "is_distributed": True}
+    print("ready", flush=True)
+    sys.stdin.readline()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    memory, used, began = status("VmRSS"), resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+    tensors = ringload.load(location, **options)
+    ended, end = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+    loaded = sum(tensor.nbytes for tensor in tensors.values())
+    answer = {
+        "began": began,
+        "ended": ended,
+        "read": 512 * (end.ru_inblock - used.ru_inblock),
+        "cpu": end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime,
+        "loaded": loaded,
+        "beyond_share": status("VmHWM") - memory - loaded,
+    }
+    print(json.dumps(answer), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
