@@ -51,7 +51,7 @@ pub(crate) use attempt::ServerResponse;
 pub(crate) use attempt_error::{AttemptError, Attempted, TransportError};
 pub(crate) use body::Body;
 pub(crate) use client::Client;
-pub(crate) use concurrency::Permit;
+pub(crate) use concurrency::{BodyTime, Permit};
 pub(crate) use error_body::ErrorBody;
 pub(crate) use error_response::{ErrorAction, ErrorResponse};
 pub(crate) use hedging::{ArrivingBody, Repeat, UsualPace};

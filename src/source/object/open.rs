@@ -4,14 +4,16 @@ use super::body_writer::BodyWriter;
 use super::identity::ObjectIdentity;
 use super::range::{self, ContentRange};
 use super::receive::{NoSocketReader, Receiver};
-use crate::source::http::{Attempted, Client, TransportError};
+use crate::source::http::{Attempted, BodyTime, Client, TransportError};
 use crate::source::purpose::Purpose;
 use crate::source::stop::Stop;
 use crate::source::store::Store;
 use crate::source::store::requests::request;
+use crate::sync::Mutex;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// An object that was just opened.
 pub(super) struct Opened {
@@ -89,11 +91,14 @@ pub(super) async fn open_once(
         return Ok(Some(Opened::without_bytes(identity)));
     }
     let (limits, origin) = (&client.options.retries, &answered.origin);
-    let (sockets, stop, progress) = (&NoSocketReader, &Stop::default(), &|_| ());
+    let time = Mutex::new(BodyTime::new(Instant::now()));
+    let progress = &|_| _ = time.lock().received(Instant::now());
+    let (sockets, stop) = (&NoSocketReader, &Stop::default());
     let receiver = Receiver { sockets, stop, limits, origin, progress };
     let writer = BodyWriter::in_memory(len as usize)?;
     let (outcome, writer) = receiver.receive(answered.response.body_mut(), writer).await;
     outcome?;
+    client.server(origin).concurrency.arrived(&time.lock());
     let route = answered.redirected_from(&uri);
     answered.keep_connection(client);
     Ok(Some(Opened { identity, route, first: writer.into_bytes() }))

@@ -276,7 +276,10 @@ impl Object {
             }
         };
         if matches!(outcome, Ok(Received::Whole)) {
-            if !has_waited {
+            if let Some(arriving) = &arriving {
+                if let Some(connections) = arriving.arrived() {
+                    context.counters.set_connections(connections);
+                }
                 body.arrived();
             }
             if let Some(repeat) = repeat {

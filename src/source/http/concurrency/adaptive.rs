@@ -23,6 +23,9 @@
 //! - **Outliers.** A client that did not get the processor for a moment finds the bytes of several
 //!   windows in its sockets. So rates are medians of the windows since the last change, and at least
 //!   two windows precede an increase.
+//! - **Pauses.** A server may take its time not only before the first byte. What most bodies pause for
+//!   is a part of the latency (see [`Pauses`]), and does not lower the rate of a connection. When
+//!   such a pause is noticed, everything is measured anew.
 //! - **Throttling.** When the server asks for fewer requests (503 SlowDown, 429), they are spaced (see
 //!   [`Pace`](super::pace::Pace)). The limit does not grow then, as not all of its permits are taken.
 //!
@@ -30,15 +33,17 @@
 //! a range is as long as one connection delivers in that time. All ranges that are being received take
 //! at most half of the memory. How many these are follows from the rate of the network, which is at
 //! least taken to be [`START_BYTES_PER_SECOND`], and not from how many arrive at present: these are
-//! few where long ranges wait for memory. With 100 ms, 10 MB/s a connection and 256 MiB, 160
+//! few where long ranges wait for memory. A range holds its memory while its body pauses, too. With 100 ms, 10 MB/s a connection and 256 MiB, 160
 //! connections can send, a range is 0.75 MiB long, and 330 ranges are on the way. A nearby store needs
 //! no long ranges: there all of them fit into the cache of the processor.
 //!
 //! Where requests are spaced, ranges are longer, so that the rate of all stays: as long as the network
 //! delivers between two requests. There the memory limits the rate, too: `m` bytes hold `m / l`
 //! ranges of length `l`, each at the rate `c` of a connection, while `p` requests a second deliver
-//! `p * l`. Both are the same, and the rate is at its best, for `l = sqrt(m * c / p)`.
+//! `p * l`. Both are the same, and the rate is at its best, for `l = sqrt(m * c / p)`; with a pause `d`
+//! in each body, for `l = c / 2 * (sqrt(d * d + 4 * m / (c * p)) - d)`.
 
+use super::pauses::Pauses;
 use super::window::Measured;
 use crate::source::open_files::CONNECTIONS_MAX;
 use std::collections::VecDeque;
@@ -103,9 +108,10 @@ pub(super) struct Adaptive {
     /// Whether the caller gave the number of connections.
     given: bool,
     /// The mean time to the first byte.
-    latency: Option<Duration>,
+    first_byte: Option<Duration>,
     /// The shortest time to the first byte.
-    latency_min: Duration,
+    first_byte_min: Duration,
+    pauses: Pauses,
     /// Whether the connections are encrypted.
     encrypted: bool,
     /// The rates of one connection and of all in the windows since the limit last changed, the latest
@@ -123,7 +129,7 @@ pub(super) struct Adaptive {
     counts_from: Instant,
 }
 
-/// The limit with which a server starts whose first byte takes `latency`.
+/// The limit with which a server of this latency starts.
 fn start(latency: Duration) -> usize {
     let bytes = START_BYTES_PER_SECOND * latency.as_secs_f64();
     (bytes / RANGE_BYTES as f64).ceil().clamp(STARTS.0 as f64, STARTS.1 as f64) as usize
@@ -136,8 +142,9 @@ impl Adaptive {
             limit: connections.unwrap_or(START).min(allowed).max(1),
             limit_max: connections.unwrap_or(CONNECTIONS_MAX).min(allowed).max(1),
             given: connections.is_some(),
-            latency: None,
-            latency_min: Duration::MAX,
+            first_byte: None,
+            first_byte_min: Duration::MAX,
+            pauses: Pauses::default(),
             encrypted: false,
             windows: VecDeque::new(),
             best: 0.0,
@@ -175,14 +182,38 @@ impl Adaptive {
         self.best
     }
 
-    /// Counts an answer whose first byte took `latency`.
-    pub fn answered(&mut self, latency: Duration) {
-        let mean = self.latency.map_or(latency, |mean| mean * 7 / 8 + latency / 8);
-        self.latency = Some(mean);
-        self.latency_min = self.latency_min.min(latency);
+    /// Counts an answer whose first byte took so long.
+    pub fn answered(&mut self, first_byte: Duration) {
+        let mean = self.first_byte.map_or(first_byte, |mean| mean * 7 / 8 + first_byte / 8);
+        self.first_byte = Some(mean);
+        self.first_byte_min = self.first_byte_min.min(first_byte);
         if !self.is_measured() && !self.given {
-            self.limit = start(mean).min(self.limit_max);
+            self.limit = start(self.latency()).min(self.limit_max);
         }
+    }
+
+    /// Counts a body that has paused for so long.
+    pub fn paused(&mut self, pause: Duration) {
+        let before = self.usual_pause();
+        self.pauses.record(pause);
+        if before.is_zero() && !self.usual_pause().is_zero() {
+            tracing::debug!(pause = ?self.usual_pause(), "the server pauses in its bodies");
+            (self.best, self.best_total, self.total_before) = (0.0, 0.0, 0.0);
+            self.windows.clear();
+            if !self.given {
+                self.limit = start(self.latency()).max(self.limit).min(self.limit_max);
+            }
+        }
+    }
+
+    /// For how long a body usually pauses.
+    pub fn usual_pause(&self) -> Duration {
+        self.pauses.usual()
+    }
+
+    /// The time of an answer that does not depend on the length of its body.
+    fn latency(&self) -> Duration {
+        self.first_byte.unwrap_or_default() + self.usual_pause()
     }
 
     /// Adapts the limit to a window. `full` says that all permits were taken in it.
@@ -214,12 +245,12 @@ impl Adaptive {
             };
             self.limit = (most as usize).min(self.limit_max).max(before);
         } else if share < CROWDED && self.windows.len() >= CROWDED_WINDOWS {
-            let least = self.latency.map_or(START, start);
+            let least = self.first_byte.map_or(START, |_| start(self.latency()));
             self.limit = (before - before / 4).max(least.min(before));
         }
         if self.limit != before {
             tracing::debug!(connections = self.limit, before, rate);
-            let latency = self.latency.unwrap_or_default();
+            let latency = self.latency();
             self.counts_from = now + latency + latency / 4;
             self.total_before = total;
             self.windows.clear();
@@ -228,7 +259,7 @@ impl Adaptive {
 
     /// The highest limit after the first window.
     fn corrected(&self) -> f64 {
-        let far = self.latency.unwrap_or_default().as_secs_f64() / FAR.as_secs_f64();
+        let far = self.latency().as_secs_f64() / FAR.as_secs_f64();
         self.limit as f64 * (1.0 + (CORRECTION - 1.0) * far.min(1.0))
     }
 
@@ -248,7 +279,7 @@ impl Adaptive {
     /// The number of connections that suffice for a rate of all of `bytes_per_second`.
     fn sufficient(&self, bytes_per_second: f64) -> f64 {
         let bytes = self.range_bytes as f64;
-        let seconds = self.latency.unwrap_or_default().as_secs_f64() + bytes / self.best;
+        let seconds = self.latency().as_secs_f64() + bytes / self.best;
         bytes_per_second * seconds / bytes
     }
 
@@ -270,26 +301,31 @@ impl Adaptive {
 
     /// The greatest length of ranges of a nearby store.
     fn near_range_bytes(&self) -> f64 {
-        if self.latency_min > NEAR || self.encrypted {
+        let latency_min = self.first_byte_min.saturating_add(self.usual_pause());
+        if latency_min > NEAR || self.encrypted {
             return f64::MAX;
         }
         let in_cache = (NEAR_BYTES / self.limit as f64).max(NEAR_RANGE_BYTES_MIN);
-        in_cache.max(self.best * self.latency_min.as_secs_f64())
+        in_cache.max(self.best * latency_min.as_secs_f64())
     }
 
     fn best_range_bytes(&self, memory_bytes: f64, pace: Option<f64>) -> f64 {
         if !self.is_measured() {
             return RANGE_BYTES as f64 * if pace.is_some() { 2.0 } else { 1.0 };
         }
-        let latency = self.latency.unwrap_or_default().as_secs_f64();
+        let (latency, best) = (self.latency().as_secs_f64(), self.best);
+        let pause = self.usual_pause().as_secs_f64();
         let network = self.best_total.max(START_BYTES_PER_SECOND);
-        let sending = (network / self.best).max(1.0);
-        let wanted = self.best * (2.0 * latency).max(RANGE_SECONDS);
-        let wanted = wanted.min(self.near_range_bytes()).min(memory_bytes / 2.0 / sending);
+        let wanted = (best * (2.0 * latency).max(RANGE_SECONDS)).min(self.near_range_bytes());
+        // Less is left for each of the ranges that are received where these pause.
+        let receiving = best * (memory_bytes / 2.0 / network.max(best) - pause);
+        let least = if pause > 0.0 { memory_bytes / self.limit_max as f64 } else { 0.0 };
         let spaced = |pace: f64| {
-            let fitting = (SPACED_MEMORY * memory_bytes * self.best / pace).sqrt();
+            let memory_bytes = SPACED_MEMORY * memory_bytes;
+            let fitting =
+                best / 2.0 * ((pause * pause + 4.0 * memory_bytes / best / pace).sqrt() - pause);
             (network / pace).min(fitting)
         };
-        wanted.max(pace.map_or(0.0, spaced))
+        wanted.min(receiving.max(least)).max(pace.map_or(0.0, spaced))
     }
 }

@@ -5,10 +5,12 @@
 //! Pace:    when the next request may be made, once the server has refused some
 //! Refusals: fewer connections, when the server refuses more
 //! Window:  what arrives within 50 ms -> Measured -> Adaptive: the limit, and the length of ranges
+//! Pauses:  for how long each body pauses, which is a part of the latency
 //! ```
 
 mod adaptive;
 mod pace;
+mod pauses;
 mod refusals;
 mod shortage;
 mod window;
@@ -17,6 +19,7 @@ use crate::source::open_files::connections_allowed;
 use crate::sync::Mutex;
 use adaptive::{Adaptive, RANGE_BYTES};
 use pace::Pace;
+pub(crate) use pauses::BodyTime;
 use refusals::Refusals;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +65,10 @@ pub(crate) struct Permit {
 }
 
 /// A body that is arriving.
-pub(crate) struct Arriving(Arc<ConcurrencyLimit>);
+pub(crate) struct Arriving {
+    limit: Arc<ConcurrencyLimit>,
+    time: Mutex<BodyTime>,
+}
 
 impl ConcurrencyLimit {
     /// A limit of exactly `connections`, or one that adapts.
@@ -146,8 +152,20 @@ impl ConcurrencyLimit {
 
     /// Counts a body that begins to arrive.
     pub fn arriving(self: &Arc<Self>) -> Arriving {
-        self.state.lock().window.begin(Instant::now());
-        Arriving(Arc::clone(self))
+        let now = Instant::now();
+        self.state.lock().window.begin(now);
+        Arriving { limit: Arc::clone(self), time: Mutex::new(BodyTime::new(now)) }
+    }
+
+    /// Counts the pauses of a body that has arrived. Returns the limit if it has changed.
+    pub fn arrived(&self, body: &BodyTime) -> Option<usize> {
+        let mut state = self.state.lock();
+        let before = state.adaptive.limit();
+        state.adaptive.paused(body.paused());
+        let limit = state.adaptive.limit();
+        drop(state);
+        (before..limit).for_each(|_| self.released.notify_one());
+        (limit != before).then_some(limit)
     }
 
     /// Makes fewer requests after the server asked for fewer requests, when it had `accepted` so many.
@@ -202,23 +220,35 @@ impl ConcurrencyLimit {
 impl Arriving {
     /// Counts `bytes` that arrived. Returns the limit if it has changed.
     pub fn received(&self, bytes: u64) -> Option<usize> {
-        let mut state = self.0.state.lock();
+        let mut state = self.limit.state.lock();
         let LimitState { permits, full, window, adaptive, .. } = &mut *state;
         let now = Instant::now();
-        let measured = window.received(bytes, now, adaptive.is_measured())?;
+        window.add(bytes, self.time.lock().received(now), now);
+        let measured = window.end(adaptive.usual_pause(), now, adaptive.is_measured())?;
         let before = adaptive.limit();
         let full = std::mem::take(full) || *permits >= before;
         adaptive.adapt(measured, full, now);
         let limit = adaptive.limit();
         drop(state);
-        (before..limit).for_each(|_| self.0.released.notify_one());
+        (before..limit).for_each(|_| self.limit.released.notify_one());
         (limit != before).then_some(limit)
+    }
+
+    /// Counts the pauses of the body, all of which has arrived. Returns the limit if it has changed.
+    pub fn arrived(&self) -> Option<usize> {
+        self.limit.arrived(&self.time.lock())
     }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        self.0.state.lock().window.end(Instant::now());
+        let now = Instant::now();
+        let mut state = self.limit.state.lock();
+        let mut time = self.time.lock();
+        let busy = time.received(now);
+        // Longer pauses than the usual one count as time for which it was arriving.
+        let unusual = time.paused().saturating_sub(state.adaptive.usual_pause());
+        state.window.end_body(busy + unusual, now);
     }
 }
 

@@ -102,6 +102,61 @@ async fn the_rate_of_one_connection_is_measured_by_the_time_for_which_it_sends()
     assert!((best - 10e6).abs() < 1e5, "{best}");
 }
 
+/// Receives bodies over all connections, of `pieces` pieces each of 1 MB in 10 ms, with a pause before
+/// the piece `at`. Returns the limit.
+async fn receive(limit: &Arc<ConcurrencyLimit>, pieces: u32, pause: Duration, at: u32) -> usize {
+    let connections = limit.limit();
+    assert!((0..connections).all(|_| limit.try_acquire()));
+    let bodies: Vec<_> = (0..connections).map(|_| limit.arriving()).collect();
+    for piece in 0..pieces {
+        tokio::time::advance(10 * MS + if piece == at { pause } else { Duration::ZERO }).await;
+        for body in &bodies {
+            body.received(1_000_000);
+        }
+    }
+    bodies.iter().for_each(|body| _ = body.arrived());
+    drop(bodies);
+    (0..connections).for_each(|_| limit.release());
+    limit.limit()
+}
+
+/// A server that sent the last byte of each answer 1.5 s late was read over 4 connections, 256 KiB at
+/// a time: the pause was taken for a low rate.
+#[tokio::test(start_paused = true)]
+async fn a_pause_in_every_body_is_latency_wherever_it_is() {
+    const MIB: u64 = 1 << 20;
+    for at in [0, 10, 19] {
+        let limit = limit_at(MS);
+        let pause = 1500 * MS;
+        assert_eq!(limit.limit(), 4);
+        assert_eq!(receive(&limit, 20, pause, at).await, 128, "as if all had answered late");
+        for _ in 0..3 {
+            receive(&limit, 20, pause, at).await;
+        }
+        assert!(limit.limit() >= 300, "{at}: {}", limit.limit());
+        let best = limit.state.lock().adaptive.best();
+        assert!((90e6..140e6).contains(&best), "{at}: {best}");
+        assert_eq!(limit.range_bytes(8192 * MIB, 8192 * MIB), 8 * MIB, "{at}");
+        assert_eq!(limit.range_bytes(256 * MIB, 8192 * MIB), MIB / 2, "one on each of 512");
+    }
+}
+
+/// A window of many slow bodies says how slow they are, and not that they pause.
+#[tokio::test(start_paused = true)]
+async fn pauses_of_a_few_bodies_are_a_low_rate() {
+    let limit = limit_at(MS);
+    for _ in 0..4 {
+        receive(&limit, 20, Duration::ZERO, 0).await;
+    }
+    let best = limit.state.lock().adaptive.best();
+    receive(&limit, 20, 1500 * MS, 1).await;
+    let state = limit.state.lock();
+    assert_eq!(
+        (state.adaptive.usual_pause(), state.adaptive.best() > best / 2.0),
+        (Duration::ZERO, true)
+    );
+}
+
 /// Bodies that took less than a window, with pauses between them, were never measured: a load of
 /// fast answers kept the number of connections that it started with.
 #[tokio::test(start_paused = true)]
@@ -116,7 +171,7 @@ async fn bodies_that_are_shorter_than_a_window_are_measured() {
         grown.extend(bodies.iter().filter_map(|body| body.received(2 << 20)));
         drop(bodies);
         (0..4).for_each(|_| limit.release());
-        tokio::time::advance(5 * MS).await;
+        tokio::time::advance(4 * MS).await;
     }
     assert_eq!(grown, [6], "only four permits were taken afterwards");
 }

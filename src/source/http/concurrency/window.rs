@@ -24,7 +24,7 @@ pub(super) struct Measured {
 pub(super) struct Window {
     began: Instant,
     bytes: u64,
-    /// The time for which bodies were arriving, summed over the connections, up to `counted`.
+    /// The time for which bodies were arriving, without their pauses, summed over the connections.
     busy_seconds: f64,
     counted: Instant,
     /// How many bodies are arriving.
@@ -42,37 +42,37 @@ impl Window {
         if self.sending == 0 && now.duration_since(self.counted) >= IDLE {
             *self = Self::new(now);
         }
-        self.count(now);
+        self.counted = now;
         self.sending += 1;
     }
 
-    /// Counts a body that does not arrive any more.
-    pub fn end(&mut self, now: Instant) {
-        self.count(now);
+    /// Counts a body that does not arrive any more, after the time `busy`.
+    pub fn end_body(&mut self, busy: Duration, now: Instant) {
+        self.add(0, busy, now);
         self.sending -= 1;
     }
 
-    /// Counts `bytes` that arrived. Returns what the window has measured if this ends it.
-    pub fn received(&mut self, bytes: u64, now: Instant, after_first: bool) -> Option<Measured> {
+    /// Counts `bytes` that arrived on a connection in the time `busy`.
+    pub fn add(&mut self, bytes: u64, busy: Duration, now: Instant) {
         self.bytes += bytes;
-        self.count(now);
+        self.busy_seconds += busy.as_secs_f64();
+        self.counted = now;
+    }
+
+    /// Ends the window if it has lasted long enough, of bodies with this usual `pause`. Returns what it
+    /// has measured.
+    pub fn end(&mut self, pause: Duration, now: Instant, after_first: bool) -> Option<Measured> {
         // The first bytes of a body may come at once; that is no rate.
         let busy_min = self.sending.max(1) as f64 * WINDOW.as_secs_f64() / 2.0;
         let bytes_min = if after_first { 0 } else { FIRST_BYTES * self.sending as u64 };
         let seconds = now.duration_since(self.began).as_secs_f64();
-        let is_short = seconds < WINDOW.as_secs_f64() || self.busy_seconds < busy_min;
+        // Bodies that began together pause together. The rate of all is that of the whole time.
+        let is_short = seconds < WINDOW.max(pause).as_secs_f64() || self.busy_seconds < busy_min;
         if is_short || self.bytes < bytes_min {
             return None;
         }
         let (bytes, busy_seconds) = (self.bytes as f64, self.busy_seconds);
         *self = Self { sending: self.sending, ..Self::new(now) };
         Some(Measured { rate: bytes / busy_seconds, total: bytes / seconds })
-    }
-
-    /// Adds the time up to now.
-    fn count(&mut self, now: Instant) {
-        let seconds = now.duration_since(self.counted).as_secs_f64();
-        self.busy_seconds += seconds * self.sending as f64;
-        self.counted = now;
     }
 }
