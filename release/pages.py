@@ -2,10 +2,14 @@
 """Copies the documentation into the directory of a package, so that every relative link works there.
 
     release/pages.py ROOT FOLDER
+    release/pages.py --plain FILE
 
 ROOT is the directory that becomes the archive, with all its other files already in it, and FOLDER, such
 as share/doc/ringload, is where the pages go. A link to a header leads to ROOT/include. A link to a file
 that the package does not have becomes plain text.
+
+--plain makes plain text of every link to a file in FILE: the description of a wheel is shown where no file
+of the repository is.
 """
 
 import os
@@ -55,6 +59,11 @@ def with_links(root, folder, page, text):
     return LINK.sub(link, text)
 
 
+def without_links(text):
+    """The text without links to files."""
+    return LINK.sub(lambda match: match[0] if match[2].startswith("#") else match[1], text)
+
+
 def main(root, folder):
     """Copies all pages to `folder` of the package in `root`."""
     for page in pages():
@@ -67,4 +76,8 @@ def main(root, folder):
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
+    if sys.argv[1] == "--plain":
+        path = pathlib.Path(sys.argv[2])
+        path.write_text(without_links(path.read_text(encoding="utf-8")), encoding="utf-8")
+        sys.exit()
     main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

@@ -5,6 +5,8 @@
 With --torch, the drop-in for Run:ai Model Streamer loads it; otherwise numpy does.
 """
 
+import importlib.metadata
+import re
 import sys
 
 import ringload
@@ -20,3 +22,7 @@ else:
     tensors = ringload.load(location, framework="numpy")
 assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"weight": [1.0, 2.0]}
 print("loaded", ", ".join(tensors), "by", ringload.__file__)
+# The links to files of the repository led nowhere in the description of the package.
+metadata = importlib.metadata.distribution("ringload").read_text("METADATA")
+links = re.findall(r"\]\(([^()\s:#]+)", metadata)
+assert metadata.count("# ringload") and not links, links

@@ -6,16 +6,19 @@ package_wheel() {
     empty_directory "$dist"
     with_tools maturin build --locked --release --strip --auditwheel skip --compatibility linux \
         --target "$triple" --manifest-path python/Cargo.toml --out "$dist/built"
-    add_licences "$dist"
+    complete_metadata "$dist"
     with_tools auditwheel show "$dist"/packed/ringload-*.whl
     with_tools auditwheel repair --plat "manylinux_${glibc/./_}_x86_64" --wheel-dir "$packages" \
         "$dist"/packed/ringload-*.whl
 }
 
-add_licences() {
+# Adds the licences, and takes the links to files from the description, which is README.md.
+complete_metadata() {
+    local metadata=$1/unpacked/ringload-$version/ringload-$version.dist-info
     with_tools wheel unpack --dest "$1/unpacked" "$1"/built/ringload-*.whl
-    mkdir -p "$1/packed" "$1/unpacked/ringload-$version/ringload-$version.dist-info/licenses"
-    copy_licences "$1/unpacked/ringload-$version/ringload-$version.dist-info/licenses"
+    mkdir -p "$1/packed" "$metadata/licenses"
+    copy_licences "$metadata/licenses"
+    python3 release/pages.py --plain "$metadata/METADATA"
     with_tools wheel pack --dest-dir "$1/packed" "$1/unpacked/ringload-$version"
 }
 

@@ -39,20 +39,16 @@ pub(crate) struct FiniteCheck {
 impl NonFinite {
     /// The values of `bytes`, which are whole elements of `dtype`.
     pub fn of(dtype: Dtype, bytes: &[u8]) -> Self {
-        let byte = |nan: fn(u8) -> bool, infinite: fn(u8) -> bool| Self {
-            nan: count(bytes.iter().copied(), nan),
-            infinite: count(bytes.iter().copied(), infinite),
-        };
-        let none = |_| false;
+        let nan = |is: fn(u8) -> bool| Self { nan: count(bytes, is), infinite: 0 };
         match dtype {
             Dtype::F64 => of_floats(bytes, u64::from_le_bytes, 0x7FF0_0000_0000_0000),
             Dtype::F32 | Dtype::C64 => of_floats(bytes, u32::from_le_bytes, 0x7F80_0000),
             Dtype::F16 => of_floats(bytes, u16::from_le_bytes, 0x7C00),
             Dtype::BF16 => of_floats(bytes, u16::from_le_bytes, 0x7F80),
-            Dtype::F8_E5M2 => byte(|value| value & 0x7F > 0x7C, |value| value & 0x7F == 0x7C),
-            Dtype::F8_E4M3 => byte(|value| value & 0x7F == 0x7F, none),
-            Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => byte(|value| value == 0x80, none),
-            Dtype::F8_E8M0 => byte(|value| value == 0xFF, none),
+            Dtype::F8_E5M2 => of_e5m2(bytes),
+            Dtype::F8_E4M3 => nan(|value| value & 0x7F == 0x7F),
+            Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => nan(|value| value == 0x80),
+            Dtype::F8_E8M0 => nan(|value| value == 0xFF),
             _ => Self::default(),
         }
     }
@@ -108,8 +104,18 @@ where
     NonFinite { nan: all - infinite, infinite }
 }
 
-fn count(values: impl Iterator<Item = u8>, is: fn(u8) -> bool) -> u64 {
-    values.filter(|&value| is(value)).count() as u64
+/// As [`of_floats`], of F8_E5M2.
+fn of_e5m2(bytes: &[u8]) -> NonFinite {
+    let all = count(bytes, |value| value & 0x7C == 0x7C);
+    if all == 0 {
+        return NonFinite::default();
+    }
+    let infinite = count(bytes, |value| value & 0x7F == 0x7C);
+    NonFinite { nan: all - infinite, infinite }
+}
+
+fn count(bytes: &[u8], is: fn(u8) -> bool) -> u64 {
+    bytes.iter().filter(|&&value| is(value)).count() as u64
 }
 
 impl FiniteCheck {

@@ -117,10 +117,12 @@ impl<'a> ReadRequest<'a> {
 
     /// As [`new`](Self::new), for an open source, such as the source of a shard.
     pub(crate) fn of(source: &Arc<dyn Source>, offset_bytes: u64, into: &'a mut [u8]) -> Self {
-        Self::new(source.location().clone(), offset_bytes, into).open_as(source)
+        let from = RequestOrigin::Source(Arc::clone(source));
+        Self { from, offset_bytes, into: host(NonNull::from(into)) }
     }
 
     /// Reads from the open `source` instead of opening the location.
+    #[cfg(feature = "capi")]
     pub(crate) fn open_as(self, source: &Arc<dyn Source>) -> Self {
         Self { from: RequestOrigin::Source(Arc::clone(source)), ..self }
     }

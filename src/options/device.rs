@@ -62,8 +62,14 @@ impl FromStr for Device {
             None if text == "cpu" => Some(Self::Host),
             None if text == "cuda" => Some(Self::Cuda(0)),
             // `parse` alone would accept "+1".
-            Some(("cuda", n)) if n.bytes().all(|b| b.is_ascii_digit()) => {
-                n.parse().ok().map(Self::Cuda)
+            Some(("cuda", n)) if !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => {
+                let Ok(ordinal) = n.parse() else {
+                    return invalid(format!(
+                        "{text:?}: the number is out of range; use at most {}",
+                        u32::MAX
+                    ));
+                };
+                Some(Self::Cuda(ordinal))
             }
             _ => None,
         };
@@ -192,11 +198,17 @@ mod tests {
             assert_eq!(parse(&device.to_string()), Some(device));
         }
         assert_eq!(parse("cuda"), Some(Device::cuda(0)));
-        for wrong in
-            ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cpu:0", "CUDA", "cuda:4294967296"]
-        {
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cpu:0", "CUDA"] {
             let error = wrong.parse::<Device>().map_err(|e| e.to_string());
             assert!(error.is_err_and(|e| e.contains("use cpu, cuda or cuda:N")), "{wrong}");
+        }
+        // Of a number that is too large it was said that it is not a device.
+        for wrong in ["cuda:4294967296", "cuda:99999999999"] {
+            let error = wrong.parse::<Device>().map_err(|e| e.to_string());
+            assert!(
+                error.is_err_and(|e| e.contains("out of range; use at most 4294967295")),
+                "{wrong}"
+            );
         }
     }
 

@@ -105,11 +105,15 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 }
 
 /// Returns a variable of the process's environment as [`environment`] does, except that those that
-/// set options of a loader, `RINGLOAD_*` and `RUNAI_STREAMER_*`, count as unset.
+/// set options of a loader, `RINGLOAD_*` and `RUNAI_STREAMER_*`, and those that are meant for certain
+/// other programs, [`CA_BUNDLES`], count as unset.
 pub(crate) fn environment_of_others(name: &str) -> Option<String> {
     let sets_options = ["RINGLOAD_", "RUNAI_STREAMER_"].iter().any(|own| name.starts_with(own));
-    if sets_options { None } else { environment(name) }
+    if sets_options || CA_BUNDLES.contains(&name) { None } else { environment(name) }
 }
+
+/// The files of certificates that Python's requests and curl trust.
+pub(crate) const CA_BUNDLES: [&str; 2] = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
 
 /// Returns how many cores this process may use, after affinity and cgroup quota.
 pub(crate) fn cores() -> usize {

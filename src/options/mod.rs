@@ -27,7 +27,7 @@
 //! | for | variables |
 //! | --- | --- |
 //! | proxies | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, also in lower case; `HTTP_PROXY` is ignored if `REQUEST_METHOD` is set, as web servers do for CGI scripts |
-//! | trusted certificates | `SSL_CERT_FILE`, `SSL_CERT_DIR` instead of the system's; `AWS_CA_BUNDLE` in addition |
+//! | trusted certificates | `SSL_CERT_FILE`, `SSL_CERT_DIR` instead of the system's; `AWS_CA_BUNDLE` in addition; for a loader of `from_env` also `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` in addition |
 //! | `s3://` region and endpoint | `AWS_REGION`, `AWS_DEFAULT_REGION`; `RUNAI_STREAMER_S3_ENDPOINT`, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`; `RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING` |
 //! | `s3://` without credentials | `RUNAI_STREAMER_S3_UNSIGNED`, `AWS_NO_SIGN_REQUEST` |
 //! | `s3://` keys and profiles | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; `AWS_PROFILE`, `AWS_DEFAULT_PROFILE`, `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, `HOME`; `AWS_ENDPOINT_URL_SSO` |
@@ -64,7 +64,7 @@ pub(crate) use dtype::check_dtype;
 pub use dtype::parse_dtype;
 pub use environment::environment_memory_limit;
 pub(crate) use environment::{
-    CONNECTIONS_MAX_SET, ENGINE_VARIABLES, ENGINES_MAX, MEMORY_LIMIT_VARIABLES, cores,
+    CA_BUNDLES, CONNECTIONS_MAX_SET, ENGINE_VARIABLES, ENGINES_MAX, MEMORY_LIMIT_VARIABLES, cores,
     engines_from, environment, memory_limit_from,
 };
 pub(crate) use glob::Glob;

@@ -83,6 +83,8 @@ fn where_nothing_is_deleted_nothing_is_said_to_be_freed() {
     fs::write(directory.path().join("notes.txt"), "mine").unwrap();
     let fetched = fetch(&server.url(), "--cache-dir", directory.path());
     assert!(fetched.stderr.contains("was not empty when it became a cache"), "{fetched:#?}");
+    // The fetch itself said "not everything was cached" and failed, although it was.
+    assert_eq!(fetched.status.code(), Some(0), "{fetched:#?}");
     let before = names(directory.path());
     for action in [&["prune", "--cache-size", "1"][..], &["rm", &server.url()]] {
         let mut command = ringload();

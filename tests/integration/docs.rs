@@ -273,6 +273,19 @@ fn relative_links_lead_somewhere_in_the_archives_of_a_release() {
     }
 }
 
+/// The description of the wheel is README.md, whose links led nowhere on the page of the package.
+#[test]
+fn the_description_of_the_wheel_has_no_links_to_files() {
+    let directory = directory();
+    let page = directory.path().join("README.md");
+    fs::write(&page, read("README.md")).unwrap();
+    assert!(links(directory.path(), "README.md").len() > 20);
+    let mut change = Command::new("python3");
+    run(change.arg(root().join("release/pages.py")).arg("--plain").arg(&page)).quiet_success();
+    let left = links(directory.path(), "README.md");
+    assert!(!left.is_empty() && left.iter().all(|link| link.starts_with('#')), "{left:?}");
+}
+
 /// The links of the pages below `root` that lead nowhere.
 fn broken_links(root: &Path) -> Vec<String> {
     let others = ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(String::from);

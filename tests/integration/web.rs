@@ -181,6 +181,8 @@ fn a_server_s_own_certificate_is_trusted_from_a_named_file_only() {
     };
     assert_loads(&url, with("SSL_CERT_FILE", "server.pem"));
     assert_loads(&url, with("AWS_CA_BUNDLE", "server.pem"));
+    assert_loads(&url, with("REQUESTS_CA_BUNDLE", "server.pem"));
+    assert_loads(&url, with("CURL_CA_BUNDLE", "server.pem"));
     // Another certificate of the same name, and another name for the same certificate.
     for (url, file) in
         [(url.clone(), "other.pem"), (url.replace("127.0.0.1", "localhost"), "server.pem")]

@@ -12,7 +12,7 @@ use crate::output;
 use crate::streams;
 use ringload::internals::{UNFINISHED_DOWNLOAD, shown};
 use ringload::{
-    Checkpoint, Error, ErrorKind, Loader, Location, LocationText, MemoryLimit, Progress,
+    CacheAdmin, Checkpoint, Error, ErrorKind, Loader, Location, LocationText, MemoryLimit, Progress,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -173,9 +173,28 @@ pub fn fill(loader: Loader, checkpoint: &Arc<Checkpoint>) -> Outcome<u64> {
     loader.flush(None); // writes the bytes that arrived before an error too
     outcome?;
     let summary = stream.summary();
-    if let Some(warning) = loader.cache_warning().or(summary.cache_warning) {
+    let warning = loader.cache_warning().or(summary.cache_warning);
+    if let Some(warning) = warning.filter(|_| !is_cached(&loader, checkpoint)) {
         let sentence = format!("not everything was cached: {warning}");
         return Err(Error::new(ErrorKind::Io, sentence).into());
     }
     Ok(summary.cached_bytes)
+}
+
+/// Whether the loader's cache has all of the checkpoint's objects. A directory that also holds other files
+/// is a cause of a warning, and not of an incomplete fetch.
+fn is_cached(loader: &Loader, checkpoint: &Checkpoint) -> bool {
+    let Ok(Some(directory)) = loader.cache_directory() else { return false };
+    let Ok(entries) = CacheAdmin::open(directory).map(|cache| cache.entries()) else {
+        return false;
+    };
+    let shards = checkpoint.shards().iter();
+    shards.filter(|shard| !matches!(shard.location(), Location::File(_))).all(|shard| {
+        let location = LocationText::from(shard.location()).to_string();
+        let mut of_object =
+            entries.iter().filter(|entry| entry.location.to_string() == location).peekable();
+        // There may be one of an object that was replaced, too.
+        of_object.peek().is_some()
+            && of_object.all(|entry| entry.is_complete && entry.len_bytes == shard.len_bytes())
+    })
 }

@@ -97,9 +97,7 @@ impl<'a> RetryState<'a> {
                 let attempts_max = error.attempts_max.unwrap_or(self.limits.attempts);
                 // It has no room for another connection, if it goes on to serve others.
                 let others = error.unanswered && self.accepts_others(server);
-                if others {
-                    self.failed = self.failed.min(FAILED_MAX_THROTTLED);
-                }
+                self.forgive_if(others);
                 let lowered = error.unanswered && server.concurrency.connection_refused();
                 let tokens = (!others && !lowered).then_some(server);
                 match self.wait(Duration::ZERO, attempts_max, tokens) {
@@ -136,9 +134,8 @@ impl<'a> RetryState<'a> {
                 let tokens = (!throttled).then_some(server);
                 if throttled {
                     let with_fewer = server.concurrency.throttled(server.successes());
-                    if self.accepts_others(server) || with_fewer {
-                        self.failed = self.failed.min(FAILED_MAX_THROTTLED);
-                    }
+                    let others = self.accepts_others(server);
+                    self.forgive_if(others || with_fewer);
                 }
                 let wait = self.wait(wait_min, self.limits.attempts, tokens);
                 let wait = wait.map_err(|why| self.gave_up(response, why))?;
@@ -168,6 +165,13 @@ impl<'a> RetryState<'a> {
             }
         }
         Ok(Duration::ZERO)
+    }
+
+    /// Counts as few failed attempts where another one is `likely` to succeed.
+    fn forgive_if(&mut self, likely: bool) {
+        if likely {
+            self.failed = self.failed.min(FAILED_MAX_THROTTLED);
+        }
     }
 
     /// Whether the server has accepted others since it last refused this request.
@@ -274,6 +278,7 @@ mod tests {
         assert_eq!(repeated(1), 100);
         assert_eq!(repeated(0), RetryLimits::default().attempts as usize - 1);
     }
+
     /// A server with room for one connection refused four that were open at once, and the attempts of
     /// one were used up before it was tried with fewer.
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! SSL_CERT_FILE, SSL_CERT_DIR, else the system's certificates
+//!   + REQUESTS_CA_BUNDLE, else CURL_CA_BUNDLE (for a loader that follows the environment)
 //!   + AWS_CA_BUNDLE, else ca_bundle of the AWS profile (once a bucket of S3 is opened)
 //! ```
 //!
@@ -11,7 +12,7 @@
 
 use super::certificates::NamedCertificates;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::RemoteOptions;
+use crate::options::{CA_BUNDLES, RemoteOptions};
 use crate::sys::read_named;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -51,6 +52,12 @@ pub(in super::super) fn configuration(
     roots.add_parsable_certificates(native.certs);
     for error in native.errors {
         tracing::warn!(%error, "some root certificates cannot be read");
+    }
+    let of_requests = CA_BUNDLES.iter().find_map(|name| Some((*name, options.env(name)?)));
+    if let Some((name, path)) = &of_requests {
+        // requests takes a directory, too, which SSL_CERT_DIR names for all programs.
+        let is_directory = Path::new(path).is_dir();
+        named.extend(if is_directory { Vec::new() } else { certificates(name, Path::new(path))? });
     }
     if let Some((what, path)) = bundle {
         named.extend(certificates(what, path)?);
@@ -143,6 +150,12 @@ mod tests {
             let nothing = RemoteOptions::with_variables(&[]);
             let error = configuration(&nothing, Some(path)).err().unwrap().to_string();
             assert!(error.starts_with("the ca_bundle of the AWS profile"), "{error}");
+        }
+        // requests and curl take no other file than these.
+        for variable in CA_BUNDLES {
+            let options = RemoteOptions::with_variables(&[(variable, empty.to_str().unwrap())]);
+            let error = configuration(&options, None).err().unwrap().to_string();
+            assert!(error.starts_with(variable), "{error}");
         }
         // The variable comes before the profile.
         let options = RemoteOptions::with_variables(&[("AWS_CA_BUNDLE", empty.to_str().unwrap())]);

@@ -56,7 +56,7 @@ async fn token_of_file(context: &Context, path: &str, from: &str) -> Result<Cred
     let fail = |why: &str| {
         let sentence = format!(
             "the Google credentials in {path} (from {from}) {why}; renew them, or set \
-             RINGLOAD_GCS_ANONYMOUS=1 to read without"
+             RINGLOAD_GCS_ANONYMOUS=1 to read without (in Rust, with Loader::from_env)"
         );
         Error::new(ErrorKind::PermissionDenied, sentence)
     };
