@@ -1,4 +1,4 @@
-"""Ctrl-C interrupts calls that wait, and so does `close` from another thread."""
+"""Ctrl-C cancels calls that wait, and so does `close` from another thread."""
 
 from __future__ import annotations
 
@@ -82,6 +82,69 @@ except KeyboardInterrupt:
     began, words = interrupted(text, requested.is_set)
     assert words[0] == "interrupted"
     assert float(words[1]) - began < 60
+
+
+CALLS = {
+    "load": "ringload.load(url)",
+    "stream": "list(ringload.stream(url))",
+    "open": "ringload.open(url)",
+    "download": "ringload.Loader().download(sys.argv[0] + '.to', [(url, 'model.safetensors')])",
+}
+
+# Interrupted at this moment, the call waits for the answer to its first request.
+SILENT = """
+import os, signal, socket, sys, threading, time
+import ringload, torch
+silent = socket.create_server(("127.0.0.1", 0))
+url = "http://127.0.0.1:%d/model.safetensors" % silent.getsockname()[1]
+sys.argv[0] = {argv0!r}
+
+def name_of(task):
+    try:
+        return open(f"/proc/self/task/{{task}}/comm").read()
+    except OSError:  # it has ended
+        return ""
+
+def threads():
+    names = map(name_of, os.listdir("/proc/self/task"))
+    return [name for name in names if name.startswith("ringload-call")]
+
+def interrupt():
+    silent.accept()
+    time.sleep(0.1)
+    global sent
+    sent = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+
+best = 1000.0
+for attempt in range(5):
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    try:
+        {call}
+    except KeyboardInterrupt:
+        best = min(best, time.monotonic() - sent)
+    interrupting.join()
+    ended = time.monotonic() + 60
+    while threads() and time.monotonic() < ended:
+        time.sleep(0.01)
+    if best < 0.1:
+        break
+print(best, len(threads()))
+"""
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_server_that_never_answers_delays_ctrl_c_by_at_most_100_ms(
+    tmp_path: Path, call: str
+) -> None:
+    """Past hang: the call raised at once, and its thread went on for 122 s, with all it had."""
+    process = program(SILENT.format(call=CALLS[call], argv0=str(tmp_path / "silent")))
+    status, out, err = finished(process)
+    assert status == 0, err
+    seconds, threads = out.split()
+    assert float(seconds) <= 0.1, f"{call} went on for {seconds} s"
+    assert threads == "0", "the thread of the call goes on"
 
 
 def test_a_handler_that_does_not_raise_ends_nothing(tmp_path: Path, server: Server) -> None:

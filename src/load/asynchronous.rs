@@ -6,6 +6,8 @@
 //! that reads write to stays allocated until then, whatever the caller drops or forgets.
 
 use super::async_stream::AsyncTensorStream;
+#[cfg(feature = "http")]
+use super::download::Downloaded;
 use super::listing::Listed;
 use super::loaded::Loaded;
 use super::loader::Loader;
@@ -21,12 +23,27 @@ use crate::tensor::Tensor;
 use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
+#[cfg(feature = "http")]
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// A range of a location, and the buffer to read it into, which
 /// [`read_into_async`](Loader::read_into_async) gives back.
+///
+/// ```no_run
+/// # async fn run() -> ringload::Result<()> {
+/// use ringload::{Loader, Location, OwnedReadRequest};
+///
+/// let from = Location::parse("s3://bucket/llama-8b/model.safetensors")?;
+/// let request = OwnedReadRequest::new(from, 4096, vec![0; 1 << 20]);
+/// let (buffers, outcome) = Loader::new().read_into_async(vec![request]).await?;
+/// outcome?;
+/// println!("{:?}", &buffers[0][..8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct OwnedReadRequest<B> {
     /// The location to read.
@@ -47,6 +64,15 @@ impl<B: AsMut<[u8]> + Send + 'static> OwnedReadRequest<B> {
 
 /// A call that runs while this future is polled or kept. It begins when it is polled first. Dropping it
 /// cancels the call without waiting for it.
+///
+/// ```no_run
+/// # async fn run() -> ringload::Result<()> {
+/// let loading = ringload::Loader::new().load_async("s3://bucket/llama-8b/");
+/// let model = loading.await?; // in a `select!`, the load ends when another branch is first
+/// println!("{} tensors", model.len());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a future does nothing unless it is polled"]
 pub struct AsyncCall<T>(Pin<Box<dyn Future<Output = Result<T>> + Send>>);
 
@@ -199,6 +225,51 @@ impl Loader {
             };
             Ok((requests.into_iter().map(|request| request.into).collect(), outcome))
         })
+    }
+
+    /// Downloads the objects of `files` to `directory` as [`download`](Self::download) does, and waits
+    /// until they have their final names, without blocking. Dropping the future stops the download; what
+    /// has arrived is kept for the next attempt.
+    ///
+    /// ```no_run
+    /// # async fn start() -> ringload::Result<()> {
+    /// use ringload::{Loader, Location, Progress};
+    ///
+    /// let from = Location::parse("s3://bucket/llama-8b/tokenizer.json")?;
+    /// let progress = Progress::new();
+    /// let loader = Loader::new().progress(&progress);
+    /// let done = loader.download_async(&[(from, "tokenizer.json".into())], "/models/llama-8b").await?;
+    /// println!("{} bytes in {:?}", done.bytes, done.files);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`download`](Self::download) and [`Download::finish`](crate::Download::finish).
+    #[cfg(feature = "http")]
+    pub fn download_async(
+        &self,
+        files: &[(Location, PathBuf)],
+        directory: impl Into<PathBuf>,
+    ) -> AsyncCall<Downloaded> {
+        let (files, directory) = (files.to_vec(), directory.into());
+        self.call(move |loader| loader.download(&files, &directory)?.finish())
+    }
+
+    /// As [`download_async`](Self::download_async), of the files of a checkpoint, as
+    /// [`download_checkpoint`](Self::download_checkpoint) does.
+    ///
+    /// # Errors
+    /// As [`download_checkpoint`](Self::download_checkpoint) and
+    /// [`Download::finish`](crate::Download::finish).
+    #[cfg(feature = "http")]
+    pub fn download_checkpoint_async(
+        &self,
+        locations: impl IntoLocations,
+        directory: impl Into<PathBuf>,
+    ) -> AsyncCall<Downloaded> {
+        let (locations, directory) = (locations.into_locations(), directory.into());
+        self.call(move |loader| loader.download_checkpoint(locations?, &directory)?.finish())
     }
 
     /// As [`list`](Self::list), without blocking.

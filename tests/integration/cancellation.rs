@@ -18,7 +18,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,11 @@ fn read_into(loader: &Loader, url: &str) -> Result<()> {
     loader.read_into(&mut requests, |_| ControlFlow::Continue(())).map(drop)
 }
 
+fn download(loader: &Loader, url: &str) -> Result<()> {
+    let directory = tempfile::tempdir().unwrap();
+    loader.download_checkpoint(url, directory.path())?.finish().map(drop)
+}
+
 fn list(loader: &Loader, url: &str) -> Result<()> {
     loader.list(&Location::parse(url)?, true).map(drop)
 }
@@ -79,13 +84,25 @@ fn read_into_async(loader: &Loader, url: &str) -> Pin<Box<dyn Future<Output = Re
     loader.read_into_async(vec![request]).map(|done| done?.1.map(drop)).boxed()
 }
 
-const BLOCKING: [(&str, Blocking); 4] =
-    [("open", open), ("load", load), ("stream", stream), ("read_into", read_into)];
-const ASYNC: [(&str, Async); 4] = [
+fn download_async(loader: &Loader, url: &str) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
+    let directory = tempfile::tempdir().unwrap();
+    let downloading = loader.download_checkpoint_async(url, directory.path());
+    downloading.map(move |done| (done.map(drop), directory).0).boxed()
+}
+
+const BLOCKING: [(&str, Blocking); 5] = [
+    ("open", open),
+    ("load", load),
+    ("stream", stream),
+    ("read_into", read_into),
+    ("download", download),
+];
+const ASYNC: [(&str, Async); 5] = [
     ("open_async", open_async),
     ("load_async", load_async),
     ("stream_async", stream_async),
     ("read_into_async", read_into_async),
+    ("download_async", download_async),
 ];
 
 struct Unpark(Thread);
@@ -106,6 +123,16 @@ fn poll_until<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>, until: I
         match until.checked_duration_since(Instant::now()) {
             None => return false,
             Some(left) => thread::park_timeout(left),
+        }
+    }
+}
+
+fn block_on<T>(mut future: Pin<Box<dyn Future<Output = T> + Send>>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(outcome) => return outcome,
+            Poll::Pending => thread::park(),
         }
     }
 }
@@ -202,6 +229,19 @@ fn a_server_that_stops_in_mid_load_delays_no_shutdown() {
     gate.store(true, Ordering::Release);
     let stops = model.serve(|_, request| request.right().cut(10_000, End::Hang));
     all_end_soon("in a body", &Loader::new(), &stops.url(), calls);
+}
+
+/// A download whose future is polled to its end has its files in their places.
+#[test]
+fn a_download_without_blocking_writes_its_files() {
+    let model = Model::small();
+    let server = model.serve(|_, request| request.right());
+    let directory = tempfile::tempdir().unwrap();
+    let files = [(Location::parse(&server.url()).unwrap(), "model.safetensors".into())];
+    let download = Loader::new().download_async(&files, directory.path());
+    let done = in_time("a download", move || block_on(download.boxed())).unwrap();
+    assert_eq!(done.bytes, model.file.len() as u64);
+    assert_eq!(std::fs::read(&done.files[0]).unwrap(), model.file);
 }
 
 /// The caller holds all memory, and its load waits for the next tensor to be dropped.

@@ -40,6 +40,18 @@ const PIECE_BYTES: u64 = 8 << 20;
 
 /// A running download. Dropping it stops the download; the bytes that have arrived are kept for the
 /// next attempt.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use std::path::Path;
+///
+/// let loader = ringload::Loader::new();
+/// let download = loader.download_checkpoint("hf://openai-community/gpt2", Path::new("/models/gpt2"))?;
+/// let done = download.finish()?; // resumes what an earlier attempt left
+/// println!("{} bytes, of which {} were there", done.bytes, done.cached_bytes);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Download {
     // Dropped in this order: the staging directory is tidied when nothing writes to it any more.
     stream: Option<TensorStream>,
@@ -231,6 +243,7 @@ impl Download {
 
     /// The path in the staging directory of the file that holds all bytes of `target`.
     fn complete(&self, target: &Target) -> Result<PathBuf> {
+        self.staging.loader.opener.cancellation().check()?;
         if let Some(staged) = &target.staged {
             let (source, file) = (&*target.source, staged.open()?);
             if let Location::File(from) = source.location() {
