@@ -1,17 +1,37 @@
 //! Loads safetensors checkpoints into host memory or onto NVIDIA GPUs, as fast as the hardware
-//! allows and under a hard memory limit.
+//! allows and under a hard memory limit: from disks, object stores and web servers.
 //!
-//! ```no_run
+//! # Load all tensors
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("model.safetensors");
+//! # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+//! # safetensors::serialize_to_file([("model.norm.weight", norm)], None, &path)?;
+//! use ringload::Loader;
+//!
+//! let model = Loader::new().load(&path)?; // or "s3://bucket/llama-8b/", "hf://openai-community/gpt2", ...
+//! let norm = model.get("model.norm.weight").ok_or("the checkpoint has no norm")?;
+//! println!("{} {:?}: {:?}", norm.dtype(), norm.shape(), norm.as_slice::<f32>()?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Stream tensors under a memory limit
+//!
+//! Each tensor is yielded when it is complete, and its memory is used again when it is dropped.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("model.safetensors");
+//! # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+//! # safetensors::serialize_to_file([("model.norm.weight", norm)], None, &path)?;
 //! use ringload::{Loader, MemoryLimit};
 //!
-//! # fn main() -> ringload::Result<()> {
-//! // All tensors; each stays valid as long as it is kept.
-//! let model = Loader::new().load("/models/llama-8b")?;
-//! println!("{:?}", model.get("model.norm.weight").map(|norm| norm.shape().to_vec()));
-//!
-//! // Tensors as they complete, through 2 GiB of memory that is reused when they are dropped.
 //! let loader = Loader::new().memory_limit(MemoryLimit::Bytes(2 << 30));
-//! for tensor in loader.stream("s3://bucket/llama-8b/")? {
+//! for tensor in loader.stream(&path)? {
 //!     let tensor = tensor?;
 //!     println!("{}: {} bytes", tensor.name(), tensor.bytes().len());
 //! }
@@ -19,51 +39,79 @@
 //! # }
 //! ```
 //!
+//! A program that builds a model in an order of its own asks by name ([`Loader::by_name`]), under the same
+//! limit.
+//!
+//! # Load in an async server
+//!
+//! Any executor can run it. Dropping the future cancels the load, which the server need not wait for.
+//!
+//! ```no_run
+//! use ringload::{Cancellation, Loaded, Loader, Progress};
+//!
+//! async fn load(progress: &Progress, shutdown: &Cancellation) -> ringload::Result<Loaded> {
+//!     // Any task can ask `progress.done_bytes()`, and `shutdown.cancel()` ends the load.
+//!     let loader = Loader::new().progress(progress).cancellation(shutdown);
+//!     loader.load_async("s3://bucket/llama-8b/").await
+//! }
+//! ```
+//!
+//! # Load parts of tensors
+//!
+//! Only the bytes of the parts are read: here of the rank 1 of 2 under tensor parallelism.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("model.safetensors");
+//! # let view = |shape| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &[0; 32]);
+//! # let (up, down) = (view(vec![4, 2])?, view(vec![2, 4])?);
+//! # safetensors::serialize_to_file([("mlp.up_proj.weight", up), ("mlp.down_proj.weight", down)], None, &path)?;
+//! use ringload::{Loader, Slice, Slices};
+//!
+//! let slices = Slices::default()
+//!     .with("*.up_proj.weight", Slice::share(0, 1, 2))? // half of the rows
+//!     .with("*.down_proj.weight", Slice::share(1, 1, 2))?; // half of the columns
+//! let model = Loader::new().slices(slices).load(&path)?;
+//! assert_eq!(model.get("mlp.up_proj.weight").map(|it| it.shape()), Some(&[2, 2][..]));
+//! assert_eq!(model.get("mlp.down_proj.weight").map(|it| it.shape()), Some(&[2, 2][..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Load onto a GPU
+//!
+//! ```no_run
+//! use ringload::{Device, Dtype, Loader};
+//!
+//! # fn main() -> ringload::Result<()> {
+//! let model = Loader::new().device(Device::cuda(0)).dtype(Dtype::BF16).load("/models/llama-8b")?;
+//! for tensor in &model {
+//!     println!("{} at {:#x} of {}", tensor.name(), tensor.address(), tensor.device());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
 //! | to | use |
 //! | --- | --- |
-//! | load all tensors, or stream them | [`Loader::load`], [`Loader::stream`] |
 //! | read a list of names, shapes and metadata | [`Loader::open`], [`Checkpoint`] |
-//! | load only this rank's part of each tensor | [`Loader::slices`] with [`Slices`] |
 //! | load only some tensors | [`Loader::tensors`], [`Loader::names`], [`Loader::filter`] |
 //! | read one tensor or a part of it | [`Loader::read_tensor`] with [`Pick`] |
 //! | fill byte ranges of your own memory | [`Loader::read_into`] with [`ReadRequest`] |
-//! | load onto GPUs | [`Loader::device`] with [`Device`] or [`DeviceMap`] |
 //! | cast floats while loading | [`Loader::dtype`], [`cast`] |
 //! | keep remote objects on a local disk | [`Loader::cache_dir`], [`CacheAdmin`] |
 //! | check files and objects against checksums of their own | [`Loader::verify`] |
 //! | write checksums of files and tensors, and check loads against them | [`Loader::sum`], [`Manifest`] |
 //! | find NaN and infinity | [`Loader::check_finite`] |
 //! | write objects to plain files | [`Loader::download`] |
-//! | see what a load did | [`Summary`], [`Timeline`], [`mod@metrics`], events through `tracing` |
+//! | see what a load does and did | [`Progress`], [`Summary`], [`Timeline`], [`mod@metrics`], events through `tracing` |
 //! | set options by environment variables | [`Loader::from_env`], [`options`] |
 //!
-//! Errors are one type, [`Error`], with an [`ErrorKind`].
-//!
-//! # How a load works
-//!
-//! ```text
-//! location -> source -> checkpoint (headers, index) -> plan (extents)
-//!                                                         |
-//!                                  engine (at most one per core) takes the next extent
-//!                                                         |
-//!       file: O_DIRECT io_uring reads     HTTP: range requests     into the extent's slot of the ring
-//!                                                         |
-//!             host: tensors are views of the slot, which is free when the last one is dropped
-//!             GPU: copies on a stream, an event, and the slot is free for a later extent
-//! ```
-//!
-//! | word | meaning |
-//! | --- | --- |
-//! | checkpoint | one or more safetensors files (shards), with or without an index |
-//! | source | a file, or an object in a store, from which the bytes of a shard are read |
-//! | extent | a contiguous byte range of a source that fills one slot |
-//! | plan | the ordered list of extents of a load |
-//! | ring, slot | the memory that tensors pass through; a page-aligned range of it |
-//! | engine | one thread on one core that drives reads |
-//! | device transfer | the component that copies full slots to a GPU |
-//! | storage | an allocation that tensors are views of; it lives as long as any of them |
-//!
-//! `docs/design.md` has the rest of the words, the fallback chains and the order of the layers.
+//! Errors are one type, [`Error`], with an [`ErrorKind`]. `docs/design.md` says how a load works, and has
+//! the project's own words.
 //!
 //! # Unsafe code
 //!

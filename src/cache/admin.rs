@@ -21,6 +21,17 @@ use std::time::SystemTime;
 const PAGES_AT_ONCE: u64 = 1024;
 
 /// Lists, checks and empties a cache directory.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// let cache = ringload::CacheAdmin::open("/var/cache/ringload")?;
+/// for entry in cache.entries() {
+///     println!("{}: {} of {} bytes", entry.location, entry.present_bytes, entry.len_bytes);
+/// }
+/// cache.prune(100 << 30)?; // keeps 100 GiB of what was used last
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct CacheAdmin {
     cache: Arc<CacheDir>,

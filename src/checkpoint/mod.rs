@@ -40,6 +40,23 @@ use tensor_table::{MAX_TENSORS, NameKeys, RepeatedName, TensorTable};
 use text::Quoted;
 
 /// One or more safetensors files whose headers were read and checked.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::Loader;
+///
+/// let checkpoint = Loader::new().open(&path)?; // reads only the headers
+/// for tensor in checkpoint.tensors() {
+///     println!("{} {} {:?}: {} bytes", tensor.name(), tensor.dtype(), tensor.shape(), tensor.len_bytes());
+/// }
+/// assert_eq!(checkpoint.tensor("norm").map(|norm| norm.shape()), Some(&[2, 3][..]));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Checkpoint {
     shards: Vec<Shard>,
     tensors: TensorTable,

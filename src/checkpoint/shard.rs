@@ -9,6 +9,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The description of one tensor, as checked from its header.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let checkpoint = ringload::Loader::new().open(&path)?;
+/// let norm = checkpoint.tensor("norm").ok_or("no norm")?;
+/// let file = checkpoint.shards()[norm.shard()].location();
+/// println!("{}: {} bytes from {} of {file}", norm.name(), norm.len_bytes(), norm.offset_bytes());
+/// assert_eq!((norm.dtype(), norm.shape()), (ringload::Dtype::F32, &[2, 3][..]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     pub(super) name: Box<str>,
@@ -65,6 +80,21 @@ impl TensorInfo {
 }
 
 /// One file of a checkpoint.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let checkpoint = ringload::Loader::new().open(&path)?;
+/// for shard in checkpoint.shards() {
+///     let tensors = &checkpoint.tensors()[shard.tensors()];
+///     println!("{}: {} bytes, {} tensors", shard.location(), shard.len_bytes(), tensors.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Shard {
     pub(super) source: Arc<dyn Source>,

@@ -3,6 +3,17 @@
 use crate::options::Device;
 
 /// The properties of a GPU.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// let (gpus, (major, minor)) = ringload::gpus()?;
+/// println!("the driver is for CUDA {major}.{minor}");
+/// for gpu in gpus {
+///     println!("{}: {}, {} bytes", gpu.device, gpu.name, gpu.memory_bytes);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GpuInfo {

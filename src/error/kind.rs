@@ -1,6 +1,17 @@
 //! The kinds of errors.
 
 /// The broad class of an error, by which a caller can decide what to do next.
+///
+/// ```
+/// use ringload::{ErrorKind, Loader};
+///
+/// match Loader::new().load("/models/absent").map_err(|error| error.kind()) {
+///     Ok(model) => println!("{} tensors", model.len()),
+///     Err(ErrorKind::Unreachable | ErrorKind::Io) => println!("try again later"),
+///     Err(ErrorKind::MemoryLimit) => println!("stream the tensors instead"),
+///     Err(kind) => assert_eq!(kind.as_str(), "not_found"),
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -26,6 +26,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The error of a failed call.
 ///
+/// ```
+/// use ringload::{ErrorKind, Loader};
+///
+/// let error = Loader::new().load("/models/absent").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// println!("{error}"); // what failed, where, and what helps
+/// ```
+///
 /// `Display` writes one sentence with the location and, where one is known, the remedy. The cause
 /// is available from [`source`](std::error::Error::source) and is not repeated in the sentence.
 pub struct Error {

@@ -17,6 +17,17 @@ use std::task::{Context, Poll};
 /// The tensors of a load, for async code on any executor: by [`next`](Self::next), or as a `futures`
 /// `Stream`.
 ///
+/// ```no_run
+/// # async fn run() -> ringload::Result<()> {
+/// let mut stream = ringload::Loader::new().stream_async("s3://bucket/llama-8b/").await?;
+/// while let Some(tensor) = stream.next().await {
+///     let tensor = tensor?;
+///     println!("{}: {} bytes", tensor.name(), tensor.bytes().len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// The stream ends after an error. Dropping it cancels the load without waiting for it: another thread
 /// waits until no read is in flight, and returns the memory then. Tensors that were already yielded stay
 /// valid.

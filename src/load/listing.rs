@@ -8,6 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A file or object that was found in a directory.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use ringload::{Loader, Location};
+///
+/// for listed in Loader::new().list(&Location::parse("s3://bucket/models/")?, true)? {
+///     println!("{}: {} bytes", listed.location, listed.len_bytes);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listed {

@@ -9,6 +9,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The tensors of a checkpoint, resident in memory.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let model = ringload::Loader::new().load(&path)?;
+/// let norm = model.get("norm").ok_or("no norm")?;
+/// assert_eq!(norm.as_slice::<f32>()?, [0.0; 6]);
+/// for tensor in &model {
+///     println!("{} on {}", tensor.name(), tensor.device());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Loaded {
     checkpoint: Arc<Checkpoint>,

@@ -37,6 +37,21 @@ use std::thread::{self, Thread};
 /// The tensors of a running load by their names, for programs that build a model in an order of their
 /// own. [`Loader::by_name`] makes it.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let tensors = ringload::Loader::new().by_name(&path)?; // reads ahead from now on
+/// let norm = tensors.get("norm")?;
+/// assert_eq!(norm.shape(), [2, 3]);
+/// let summary = tensors.finish()?;
+/// assert_eq!(summary.bytes, 24);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Each tensor is handed out once: a clone of a [`Tensor`] is cheap, and nothing is kept here of what
 /// was handed out. Any number of threads may ask.
 pub struct NamedTensors {

@@ -20,6 +20,23 @@ use std::path::Path;
 use std::time::Duration;
 
 /// One option of a [`Loader`], as [`Loader::set`] takes it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::Loader;
+///
+/// for option in Loader::options() {
+///     println!("{} {}: {}", option.name, option.value_name, option.help);
+/// }
+/// let loader = Loader::new().set("memory_limit", "2GiB")?;
+/// # assert_eq!(loader.load(&path)?.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct LoaderOption {

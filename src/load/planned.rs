@@ -10,6 +10,25 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// A tensor that a load would read, or the part of it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, Slice, Slices};
+/// use std::sync::Arc;
+///
+/// let half = Slices::default().with("norm", Slice::share(0, 1, 2))?;
+/// let loader = Loader::new().slices(half);
+/// let checkpoint = Arc::new(loader.open(&path)?);
+/// for tensor in loader.planned(&checkpoint)? {
+///     println!("{:?}: {} bytes", tensor.shape, tensor.bytes);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlannedTensor {

@@ -11,6 +11,26 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A range of a location, and the memory to read it into.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, ReadRequest};
+/// use std::ops::ControlFlow;
+///
+/// let loader = Loader::new();
+/// let checkpoint = loader.open(&path)?;
+/// let norm = checkpoint.tensor("norm").ok_or("no norm")?;
+/// let mut memory = vec![1; norm.len_bytes() as usize]; // of the caller
+/// let mut requests = [ReadRequest::tensor(&checkpoint, norm, &mut memory)];
+/// loader.read_into(&mut requests, |_done| ControlFlow::Continue(()))?;
+/// assert_eq!(memory, [0; 24]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ReadRequest<'a> {
     pub(super) from: RequestOrigin,

@@ -22,6 +22,25 @@ use std::time::Instant;
 /// The tensors of a load, as an iterator. [`into_async`](Self::into_async) makes a stream for async code
 /// of it.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, MemoryLimit};
+///
+/// let loader = Loader::new().memory_limit(MemoryLimit::Bytes(64 << 20));
+/// let mut stream = loader.stream(&path)?;
+/// for tensor in stream.by_ref() {
+///     let tensor = tensor?; // its memory is used again when it is dropped
+///     println!("{} {:?}: {} bytes", tensor.name(), tensor.shape(), tensor.bytes().len());
+/// }
+/// assert_eq!(stream.summary().tensors, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// The stream ends after an error. Dropping it stops the load and waits until no read is in flight,
 /// which takes as long as the storage needs to complete the reads that were already issued
 /// (milliseconds on a disk). Tensors that were already yielded stay valid.

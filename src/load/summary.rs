@@ -8,6 +8,22 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 /// The statistics of a load.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let model = ringload::Loader::new().load(&path)?;
+/// let summary = model.summary();
+/// println!("{} bytes in {:.3} s by {}", summary.bytes, summary.seconds, summary.read_path());
+/// for downgrade in &summary.downgrades {
+///     println!("{} instead of {}: {}", downgrade.to, downgrade.from, downgrade.why);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Summary {

@@ -31,6 +31,13 @@ const URL_PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A parsed path or URI.
+///
+/// ```
+/// use ringload::Location;
+///
+/// assert!(matches!(Location::parse("/models/llama-8b").unwrap(), Location::File(_)));
+/// assert!(matches!(Location::parse("s3://bucket/llama-8b/").unwrap(), Location::Object(_)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Location {

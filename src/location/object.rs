@@ -72,6 +72,13 @@ impl Scheme {
 
 /// An object, or a directory of objects: `scheme://container/key`.
 ///
+/// ```
+/// use ringload::{Location, Scheme};
+///
+/// let Location::Object(uri) = Location::parse("s3://bucket/llama-8b/").unwrap() else { panic!() };
+/// assert_eq!((uri.scheme(), uri.to_string()), (Scheme::S3, "s3://bucket/llama-8b/".into()));
+/// ```
+///
 /// `Display` and `Debug` omit the parts that may be secret: a user and password, and the query,
 /// which may hold a signature.
 #[derive(Clone, PartialEq, Eq, Hash)]

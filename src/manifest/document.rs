@@ -14,6 +14,24 @@ const MAX_BYTES: u64 = 512 << 20;
 /// The checksums of the files of a checkpoint and of their tensors.
 /// [`Loader::sum`](crate::Loader::sum) makes a manifest, [`Loader::manifest`](crate::Loader::manifest)
 /// compares loads with it. Cheap to clone.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, Manifest};
+///
+/// let sums = Loader::new().sum(&path, false)?; // when the checkpoint is published
+/// std::fs::write(directory.path().join("MANIFEST"), sums.to_string())?;
+///
+/// let manifest = Manifest::read(&directory.path().join("MANIFEST"))?;
+/// let model = Loader::new().manifest(manifest).load(&path)?; // an error if a tensor differs
+/// assert_eq!(model.summary().verified_tensors, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Manifest {
     content: Arc<ManifestContent>,

@@ -9,6 +9,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// When to ask a store whether a cached object is still current.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use ringload::{CacheValidate, Loader};
+/// use std::time::Duration;
+///
+/// let validate = CacheValidate::Age(Duration::from_secs(600));
+/// let loader = Loader::new().cache_dir("/var/cache/ringload").cache_validate(validate);
+/// let model = loader.load("s3://bucket/llama-8b/")?;
+/// # drop(model);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum CacheValidate {
@@ -62,6 +75,17 @@ fn parse_age(text: &str) -> Option<Duration> {
 }
 
 /// How large the cache may get on disk.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use ringload::{CacheSize, Loader};
+///
+/// let size: CacheSize = "200GiB".parse()?;
+/// let model = Loader::new().cache_dir("/var/cache/ringload").cache_size(size).load("s3://bucket/llama-8b/")?;
+/// # drop(model);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum CacheSize {

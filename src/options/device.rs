@@ -7,6 +7,17 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The device whose memory holds a tensor.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use ringload::{Device, Loader};
+///
+/// let model = Loader::new().device(Device::cuda(1)).load("/models/llama-8b")?;
+/// assert_eq!("cuda:1".parse::<Device>()?, Device::cuda(1));
+/// # drop(model);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Device {
@@ -81,6 +92,18 @@ impl FromStr for Device {
 }
 
 /// How GPU memory is allocated for tensors.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use ringload::{Allocation, Device, Loader};
+///
+/// // Each tensor can be freed by itself.
+/// let loader = Loader::new().device(Device::cuda(0)).allocation(Allocation::PerTensor);
+/// let model = loader.load("/models/llama-8b")?;
+/// # drop(model);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Allocation {

@@ -6,6 +6,23 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How much host memory the tensors of a load may take at once.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, MemoryLimit};
+///
+/// let limit = MemoryLimit::Bytes(2 << 30);
+/// assert_eq!("2GiB".parse::<MemoryLimit>()?, limit);
+/// for tensor in Loader::new().memory_limit(limit).stream(&path)? {
+///     drop(tensor?); // the load goes on in its memory
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MemoryLimit {

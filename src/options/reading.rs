@@ -7,6 +7,20 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// How local files are read.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, ReadPath};
+///
+/// let model = Loader::new().read_path(ReadPath::Buffered).load(&path)?;
+/// assert_eq!(model.summary().read_path(), "buffered");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ReadPath {
@@ -61,6 +75,22 @@ impl fmt::Display for ReadPath {
 }
 
 /// The order in which a stream yields tensors.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, Order};
+///
+/// // In the order in which the program uses them; those that are not named follow.
+/// let stream = Loader::new().order(Order::names(["norm"])).stream(&path)?;
+/// let names: Result<Vec<_>, _> = stream.map(|it| it.map(|it| it.name().to_owned())).collect();
+/// assert_eq!(names?, ["norm"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Order {

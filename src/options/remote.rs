@@ -38,6 +38,17 @@ pub(crate) struct RemoteOptions {
 }
 
 /// What is compared in each response to notice that an object is replaced while it is read.
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use ringload::{Loader, PinBy};
+///
+/// // A mirror whose copies of an object have different ETags.
+/// let model = Loader::new().pin(PinBy::Length).load("https://mirror.example/model.safetensors")?;
+/// # drop(model);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PinBy {
@@ -69,6 +80,17 @@ impl FromStr for PinBy {
 
 /// S3 keys that the caller gives, instead of those that the environment or the configuration files
 /// give ([`Loader::s3_credentials`](crate::Loader::s3_credentials)).
+///
+/// ```no_run
+/// # fn main() -> ringload::Result<()> {
+/// use ringload::{Loader, S3Credentials};
+///
+/// let keys = S3Credentials::new("AKIAIOSFODNN7EXAMPLE", "secret");
+/// let model = Loader::new().s3_credentials(keys).region("us-east-1").load("s3://bucket/llama-8b/")?;
+/// # drop(model);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct S3Credentials {

@@ -14,6 +14,24 @@
 use std::ops::Range;
 
 /// The indices to take of one dimension: `count` indices from `start`, `step` apart.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, Pick};
+/// use std::sync::Arc;
+///
+/// let loader = Loader::new();
+/// let checkpoint = Arc::new(loader.open(&path)?);
+/// let picks = [Pick::all(2), Pick::from(1..3)]; // all rows, and two of three columns
+/// let part = loader.read_tensor(&checkpoint, "norm", Some(&picks))?;
+/// assert_eq!(part.shape(), [2, 2]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pick {
     /// The first index.

@@ -15,6 +15,22 @@ use std::ops::{Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToIncl
 
 /// Which indices of each dimension of a tensor are loaded; used by [`Slices`](super::Slices).
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, Slice, Slices};
+///
+/// // The second of three ranks: a third of the columns.
+/// let share = Slices::default().with("norm", Slice::share(1, 1, 3))?;
+/// let model = Loader::new().slices(share).load(&path)?;
+/// assert_eq!(model.get("norm").map(|norm| norm.shape()), Some(&[2, 1][..]));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// A slice outside of the tensor's shape is an error, as is one without elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
@@ -31,6 +47,23 @@ enum SliceKind {
 
 /// The indices of one dimension: from `start` to before `end`, `step` apart. A negative bound counts
 /// from the end of the dimension.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// use ringload::{Loader, Slice, SliceRange, Slices};
+///
+/// let every_row = SliceRange::from(..);
+/// let last_two = SliceRange::new(Some(-2), None);
+/// let slices = Slices::default().with("norm", Slice::new([every_row, last_two]))?;
+/// let model = Loader::new().slices(slices).load(&path)?;
+/// assert_eq!(model.get("norm").map(|norm| norm.shape()), Some(&[2, 2][..]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SliceRange {
     /// The first index; 0 for `None`.

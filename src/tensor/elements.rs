@@ -6,6 +6,20 @@ use std::any::type_name;
 
 /// A type of elements, for [`Tensor::as_slice`](super::Tensor::as_slice): the integers of 8 to 64
 /// bits, `f32` and `f64`. No other crate can implement it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let model = ringload::Loader::new().load(&path)?;
+/// let norm = model.get("norm").ok_or("no norm")?;
+/// assert_eq!(norm.as_slice::<f32>()?.len(), 6);
+/// assert!(norm.as_slice::<u8>().is_err(), "the elements are F32");
+/// # Ok(())
+/// # }
+/// ```
 pub trait Element: sealed::Plain {}
 
 mod sealed {

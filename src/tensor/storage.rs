@@ -9,6 +9,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// An allocation that tensors are views of. It lives as long as any of them; clones share it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let model = ringload::Loader::new().load(&path)?;
+/// let norm = model.get("norm").ok_or("no norm")?;
+/// let storage = norm.storage().clone(); // keeps the memory, without the tensor
+/// println!("{} bytes at {:#x} of {}", storage.len_bytes(), storage.address(), storage.device());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Storage {
     kind: StorageKind,

@@ -15,6 +15,21 @@ use std::sync::Arc;
 /// as any clone lives, also after the load has ended. They do not change unless the tensor is
 /// [exported as writable](Self::export_writable), or the file of a load with
 /// [`ReadPath::Mapped`](crate::ReadPath::Mapped) does.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let model = ringload::Loader::new().load(&path)?;
+/// let norm = model.get("norm").ok_or("no norm")?.clone();
+/// drop(model);
+/// assert_eq!((norm.name(), norm.shape(), norm.bytes().len()), ("norm", &[2, 3][..], 24));
+/// assert_eq!(norm.as_slice::<f32>()?, [0.0; 6]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Tensor {
     checkpoint: Arc<Checkpoint>,

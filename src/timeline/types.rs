@@ -4,6 +4,24 @@ use crate::options::Device;
 use std::time::Duration;
 
 /// How the memory of a load was used, and when. All times are relative to the start of the load.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("model.safetensors");
+/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
+/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
+/// let mut stream = ringload::Loader::new().timeline(true).stream(&path)?;
+/// for tensor in stream.by_ref() {
+///     drop(tensor?);
+/// }
+/// let timeline = stream.timeline().unwrap_or_default();
+/// for slot in &timeline.slots {
+///     println!("{} bytes by {:?}: {:?}", slot.bytes, slot.paths, slot.stages);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeline {
