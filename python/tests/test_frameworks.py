@@ -155,6 +155,20 @@ def test_the_bar_is_shown_only_if_it_is_enabled(
     assert not _progress.is_enabled(None)
 
 
+def test_a_handle_shows_the_progress_of_a_load_to_any_thread(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = ringload.Progress()
+    assert (progress.done_bytes, progress.total_bytes, progress.header_bytes) == (0, 0, 0)
+    tensors = ringload.load(small, progress=progress)
+    loaded = sum(tensor.nbytes for tensor in tensors.values())
+    assert progress.done_bytes == progress.total_bytes == loaded
+    assert progress.header_bytes > 8
+    next(ringload.stream(small, progress=progress))
+    assert progress.total_bytes == 2 * loaded, "calls add up"
+    assert not capsys.readouterr().err, "no bar is drawn"
+
+
 def test_the_bar_has_progress_speed_and_remaining_time() -> None:
     assert _progress.line(0, 10**9, 1.0).endswith("0.00 of 1.00 GB, 0.00 GB/s, waiting")
     half = _progress.line(2 * 10**9, 4 * 10**9, 2.0)
