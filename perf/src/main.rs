@@ -18,6 +18,7 @@
 //! independent of the records.
 
 mod blocks;
+mod by_name;
 mod client;
 mod figures;
 mod files;
@@ -65,6 +66,8 @@ enum Command {
     Figures(figures::Args),
     /// Predict load times on other machines, or check the prediction against records
     Simulate(simulate::Args),
+    /// Compare a program that asks for tensors by name with a plain stream, from an emulated store
+    ByName(by_name::Args),
     /// Run an emulated object store until this process is killed (started by a session)
     #[command(hide = true)]
     Store(store::Args),
@@ -86,6 +89,7 @@ fn main() -> Result<()> {
         }
         Some(Command::Figures(args)) => figures::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
+        Some(Command::ByName(args)) => by_name::run(&args),
         Some(Command::Store(args)) => store::run(args),
         Some(Command::Mount(args)) => mount::run(&args),
         Some(Command::Limit(limit)) => limit::run(limit),
