@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from needs import need
@@ -20,7 +19,7 @@ CHILD_SECONDS_MAX = 300
 
 class TestOptions:
     def test_none_are_the_defaults(self):
-        assert Options.of({}) == Options({}, None, None, "cpu", False)
+        assert Options.of({}) == Options({}, None, None, "cpu", False, None)
 
     @pytest.mark.parametrize(
         ("given", "meant"),
@@ -41,6 +40,7 @@ class TestOptions:
             ({"concurrency": "4"}, "concurrency must be"),
             ({"device": "cuda:1"}, "the GPU of the rank"),
             ({"distributed": "yes"}, "true or false"),
+            ({"enable_weights_track": 1}, "true or false"),
             ({"locations": "s3://bucket/"}, "locations must be"),
             ({"locations": {"model": 1}}, "locations must be"),
             ({"locations": {"model": ""}}, "locations must be"),
@@ -147,11 +147,9 @@ class TestLoader:
         vllm.hub.folder = str(tmp_path)
         made, config = model("a"), vllm.ModelConfig("owner/repository", revision="main")
         loader().download_model(config)
-        calls = [
-            ("owner/repository", "/cache", ["*.safetensors"], "main", None, ["original/**/*"]),
-            ("owner/repository", "model.safetensors.index.json", "/cache", None, "main"),
-        ]
-        assert vllm.hub.calls == calls
+        patterns = ["*.safetensors", "*.bin"]
+        call = ("owner/repository", "/cache", patterns, "main", None, ["original/**/*"])
+        assert vllm.hub.calls == [call]
         loader().load_weights(made, config)
         assert values(made) == {"a": 3.0}
 
@@ -225,7 +223,7 @@ class TestLoader:
         write(tmp_path / "model.safetensors", a=1)
         write(tmp_path / "heads" / "head.safetensors", weight=2)
         write(tmp_path / "heads" / "other.safetensors", weight=9)
-        source = SimpleNamespace(
+        source = vllm.default_loader.Source(
             model_or_path=str(tmp_path),
             revision=None,
             subfolder="heads",
@@ -236,19 +234,40 @@ class TestLoader:
         loader().load_weights(made, vllm.ModelConfig(tmp_path))
         assert values(made) == {"a": 1.0, "head_weight": 2.0}
 
-    def test_files_other_than_safetensors_are_refused(self, vllm, loader, tmp_path):
+    def test_what_is_not_safetensors_is_read_by_vllm(self, vllm, loader, tmp_path):
+        (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+        [(name, source)] = loader().get_all_weights(vllm.ModelConfig(tmp_path), model())
+        assert (name, source.model_or_path) == ("from vLLM's own iterator", str(tmp_path))
+        # In a store nothing but safetensors is read.
         made = model(allow_patterns_overrides=["*.gguf"])
+        stored = loader(locations={"model": "s3://bucket/model/"})
         with pytest.raises(NotFoundError, match=r"requires \*\.gguf"):
-            list(loader().get_all_weights(vllm.ModelConfig(tmp_path), made))
+            list(stored.get_all_weights(vllm.ModelConfig("model"), made))
 
-    def test_a_missing_weight_is_an_error(self, vllm, loader, tmp_path):
+    def test_what_torchao_has_serialized_is_read_by_vllm(self, vllm, loader, tmp_path):
         write(tmp_path / "model.safetensors", a=1)
-        with pytest.raises(ValueError, match="lacks 1 weights of the model: b"):
+        loads = loader()
+        loads.load_config.safetensors_load_strategy = "torchao"
+        [(name, _)] = loads.get_all_weights(vllm.ModelConfig(tmp_path), model())
+        assert name == "from vLLM's own iterator"
+
+    def test_files_without_weights_of_the_encoder_are_not_read(self, vllm, loader, tmp_path):
+        write(tmp_path / "language.safetensors", a=1)
+        write(tmp_path / "vision.safetensors", b=2)
+        loads = loader()
+        loads._encoder_only_lm_prefixes = ("language",)
+        weights = dict(loads.get_all_weights(vllm.ModelConfig(tmp_path), model()))
+        assert weights.keys() == {"b"}
+        loads._encoder_only_lm_prefixes = ("language", "vision")
+        with pytest.raises(NotFoundError, match="weights of the multimodal encoder"):
+            list(loads.get_all_weights(vllm.ModelConfig(tmp_path), model()))
+
+    def test_whether_a_missing_weight_is_an_error_is_vllms_option(self, vllm, loader, tmp_path):
+        write(tmp_path / "model.safetensors", a=1)
+        with pytest.raises(ValueError, match=r"not initialized: \{'b'\}"):
             loader().load_weights(model("a", "b"), vllm.ModelConfig(tmp_path))
-        # Parameters that quantization creates are not in the checkpoint.
-        loader().load_weights(model("a", "b"), vllm.ModelConfig(tmp_path, quantization="fp8"))
-        scaled = model("a", "b", quant_method=SimpleNamespace(process_weights_after_loading=print))
-        loader().load_weights(scaled, vllm.ModelConfig(tmp_path))
+        relaxed = loader(enable_weights_track=False)
+        relaxed.load_weights(model("a", "b"), vllm.ModelConfig(tmp_path))
 
     def test_tensors_are_loaded_to_the_gpu_of_the_rank(self, vllm, loader, tmp_path, monkeypatch):
         write(tmp_path / "model.safetensors", a=1)
@@ -260,7 +279,7 @@ class TestLoader:
         list(loader(concurrency=3).get_all_weights(config, model()))
         vllm.platform.ordinal = 5
         list(loader(device="cuda", memory_limit="1GiB").get_all_weights(config, model()))
-        assert [locations for locations, _ in seen] == [[str(tmp_path)]] * 2
+        assert [locations for locations, _ in seen] == [[str(tmp_path / "model.safetensors")]] * 2
         assert [how["device"] for _, how in seen] == ["cpu", "cuda:5"]
         assert [how["engines"] for _, how in seen] == [3, None]
         assert [how["memory_limit"] for _, how in seen] == [None, "1GiB"]
@@ -289,10 +308,11 @@ class TestLoader:
 
         monkeypatch.setattr(ringload, "SafetensorsStreamer", Streamer, raising=False)
         vllm.platform.ordinal = ordinal
+        write(tmp_path / "model.safetensors", a=1)
         weights = loader(distributed=True).get_all_weights(vllm.ModelConfig(tmp_path), model())
         assert list(weights) == [("a", 1)]
         how = {"device": device, "is_distributed": True, "tensor_names": None}
-        assert seen == [([str(tmp_path)], how)]
+        assert seen == [([str(tmp_path / "model.safetensors")], how)]
 
 
 class TestInVllm:
@@ -321,7 +341,25 @@ class TestInVllm:
         if ranks == 2:
             assert answers[0] != answers[1]  # each rank has its own part of the model
 
-    def run(self, folder, scratch, ranks):
+    def test_weights_that_are_not_safetensors_are_loaded_too(self, tmp_path):
+        need("RINGLOAD_TEST_VLLM", "vllm", "transformers")
+        import torch
+        from safetensors.torch import load_file
+        from tiny_models import write_llama
+
+        folder = write_llama(tmp_path / "model", shard="100KB")
+        weights = {}
+        for file in folder.glob("*.safetensors*"):
+            if file.suffix == ".safetensors":
+                weights.update(load_file(file))
+            file.unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+        cases = [{"load_format": "hf"}, {"load_format": "ringload"}]
+        [[theirs, ours]] = self.run(folder, tmp_path, 1, cases)
+        assert theirs["model"] == "LlamaForCausalLM"
+        assert ours == theirs
+
+    def run(self, folder, scratch, ranks, cases=CASES):
         """Returns the results of the cases for each rank."""
         logs = [scratch / f"log{rank}" for rank in range(ranks)]
         results = [scratch / f"result{rank}.json" for rank in range(ranks)]
@@ -339,7 +377,7 @@ class TestInVllm:
                         text=True,
                     )
                 children.append(child)
-                child.stdin.write(json.dumps(self.CASES))
+                child.stdin.write(json.dumps(cases))
                 child.stdin.close()
             for child, log in zip(children, logs):
                 assert child.wait(CHILD_SECONDS_MAX) == 0, log.read_text()[-4000:]

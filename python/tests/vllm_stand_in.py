@@ -4,13 +4,13 @@ The modules have the names and signatures of those in vLLM 0.33.0. `test_vllm.py
 the real vLLM, too, if it is installed.
 """
 
+import dataclasses
+import glob
+import json
+import os
 import sys
 import types
-
-
-class BaseModelLoader:
-    def __init__(self, load_config):
-        self.load_config = load_config
+from collections.abc import Callable
 
 
 class Platform:
@@ -32,29 +32,18 @@ class Hub:
         self.folder = None
         self.calls = []
 
-    def weights(
-        self,
-        model_name_or_path,
-        cache_dir,
-        allow_patterns,
-        revision=None,
-        subfolder=None,
-        ignore_patterns=None,
-    ):
-        self.calls.append(
-            (model_name_or_path, cache_dir, allow_patterns, revision, subfolder, ignore_patterns)
-        )
+    def weights(self, *arguments):
+        self.calls.append(arguments)
         return self.folder
-
-    def index(self, model_name_or_path, index_file, cache_dir, subfolder=None, revision=None):
-        self.calls.append((model_name_or_path, index_file, cache_dir, subfolder, revision))
 
 
 class LoadConfig:
     """The fields that loaders read."""
 
     def __init__(self, **extra):
+        self.load_format = "ringload"
         self.model_loader_extra_config = extra
+        self.safetensors_load_strategy = None
         self.download_dir = "/cache"
         self.ignore_patterns = ["original/**/*"]
         self.use_tqdm_on_load = False
@@ -69,13 +58,83 @@ class ModelConfig:
 
 
 class DefaultModelLoader:
-    """vLLM's loader, which decides which experts this rank owns; `owned` is its decision."""
+    """vLLM's loader. `owned` is its decision which experts this rank owns, and `hub` its Hub."""
 
     owned = None
+    hub = None
 
-    def _init_ep_weight_filter(self, model_config):
+    @dataclasses.dataclass
+    class Source:
+        model_or_path: str
+        revision: str | None
+        subfolder: str | None = None
+        prefix: str = ""
+        fall_back_to_pt: bool = True
+        allow_patterns_overrides: list[str] | None = None
+        is_unused_weight: Callable[[str], bool] | None = None
+
+    counter_before_loading_weights = 0.0
+    _encoder_only_weights_mapper = None
+
+    def __init__(self, load_config):
+        assert load_config.load_format == "auto"
+        unexpected = load_config.model_loader_extra_config.keys() - {"enable_weights_track"}
+        assert not unexpected, unexpected
+        self.load_config = load_config
+        self.local_expert_ids = None
+        self._encoder_only_lm_prefixes = None
+        self.track = load_config.model_loader_extra_config.get("enable_weights_track")
+
+    def _prepare_weights(self, name, subfolder, revision, fall_back_to_pt, patterns):
+        index = "model.safetensors.index.json"
+        folder = name
+        if not os.path.isdir(name):
+            config = self.load_config
+            patterns = patterns or ["*.safetensors", "*.bin"]
+            ignored = config.ignore_patterns
+            folder = self.hub.weights(
+                name, config.download_dir, patterns, revision, subfolder, ignored
+            )
+        folder = os.path.join(folder, subfolder or "")
+        for pattern in patterns or ["*.safetensors", "*.bin"]:
+            files = glob.glob(os.path.join(folder, pattern))
+            if files:
+                break
+        else:
+            raise RuntimeError("Cannot find any model weights")
+        if patterns is None and os.path.exists(os.path.join(folder, index)):
+            with open(os.path.join(folder, index)) as file:
+                listed = set(json.load(file)["weight_map"].values())
+            files = [file for file in files if os.path.basename(file) in listed]
+        return folder, files, pattern.endswith(".safetensors"), index
+
+    def _get_weights_iterator(self, source):
+        yield "from vLLM's own iterator", source
+
+    def get_all_weights(self, model_config, model):
+        primary = self.Source(
+            model_config.model,
+            model_config.revision,
+            allow_patterns_overrides=getattr(model, "allow_patterns_overrides", None),
+            is_unused_weight=getattr(model, "is_unused_checkpoint_weight", None),
+        )
+        yield from self._get_weights_iterator(primary)
+        for source in getattr(model, "secondary_weights", ()):
+            yield from self._get_weights_iterator(source)
+
+    def load_weights(self, model, model_config):
         assert isinstance(model_config, ModelConfig)
         self.local_expert_ids = DefaultModelLoader.owned
+        loaded = model.load_weights(self.get_all_weights(model_config, model))
+        if self.track if self.track is not None else loaded is not None:
+            missing = {name for name, _ in model.named_parameters()} - loaded
+            if missing:
+                raise ValueError(f"Following weights were not initialized: {missing}")
+
+
+def filter_encoder(files, folder, index_file, prefixes, weights_mapper=None):
+    """Keeps the files whose names begin with none of the prefixes of language models."""
+    return [file for file in files if not os.path.basename(file).startswith(prefixes)]
 
 
 def should_skip_weight(weight_name, local_expert_ids):
@@ -97,7 +156,7 @@ class StandIn:
 
     def register(self, load_format):
         def decorate(cls):
-            assert issubclass(cls, BaseModelLoader)
+            assert issubclass(cls, DefaultModelLoader)
             self.formats.setdefault(load_format, []).append(cls)
             self.model_loader._LOAD_FORMAT_TO_MODEL_LOADER[load_format] = cls
             return cls
@@ -123,14 +182,10 @@ class StandIn:
         module("vllm.model_executor", model_loader=self.model_loader)
         module("vllm.platforms", current_platform=self.platform)
         module("vllm.logger", init_logger=__import__("logging").getLogger)
-        module("vllm.model_executor.model_loader.base_loader", BaseModelLoader=BaseModelLoader)
-        module(
-            "vllm.model_executor.model_loader.weight_utils",
-            download_weights_from_hf=self.hub.weights,
-            download_safetensors_index_file_from_hf=self.hub.index,
-        )
         loaders = "vllm.model_executor.model_loader"
+        module(f"{loaders}.weight_utils", filter_mm_encoder_only_safetensors_files=filter_encoder)
         monkeypatch.setattr(DefaultModelLoader, "owned", None)
+        monkeypatch.setattr(DefaultModelLoader, "hub", self.hub)
         self.default_loader = DefaultModelLoader
         module(f"{loaders}.default_loader", DefaultModelLoader=DefaultModelLoader)
         module(f"{loaders}.ep_weight_filter", should_skip_weight=should_skip_weight)

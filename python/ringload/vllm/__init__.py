@@ -5,12 +5,13 @@
 vLLM finds `register` by its entry point (group `vllm.general_plugins`) and calls it in each of its
 processes. If `VLLM_PLUGINS` is set, it has to include `ringload`. Checked against vLLM 0.33.0.
 
-How it works: vLLM builds the model, and the loader (`loader.py`) yields the names and tensors of
-the checkpoint in the order in which they complete. The model copies the part of each tensor that
-its rank needs into its parameters on the GPU. As with vLLM's own `runai_streamer`, the tensors are
-in host memory, and each rank reads the whole checkpoint. With `distributed`, each rank reads a part
-and sends it to the others, and the tensors are on the rank's GPU. A tensor is not overwritten while
-the model holds it, so no other copy is needed.
+How it works: vLLM builds the model. The loader (`loader.py`) is vLLM's default loader with another
+iterator, which yields the names and tensors of the checkpoint in the order in which they complete.
+The model copies the part of each tensor that its rank needs into its parameters on the GPU. As with
+vLLM's own `runai_streamer`, the tensors are in host memory, and each rank reads the whole
+checkpoint. With `distributed`, each rank reads a part and sends it to the others, and the tensors
+are on the rank's GPU. A tensor is not overwritten while the model holds it, so no other copy is
+needed.
 
 Options are the keys of `--model-loader-extra-config` (checked in `options.py`):
 
@@ -21,6 +22,8 @@ Options are the keys of `--model-loader-extra-config` (checked in `options.py`):
     device         "cpu" (default), or "cuda": tensors are loaded to the rank's GPU, in addition to
                    the memory of the model
     distributed    whether each rank reads a part and sends it to the others; default false
+    enable_weights_track
+                   vLLM's own: whether a weight that the checkpoint lacks is an error
     locations      maps the name of a model, as given to vLLM, to the location of its weights
 
 By default the weights are where vLLM expects them: in a local folder, or in a repository of the

@@ -1,64 +1,52 @@
 """`RingloadModelLoader`: loads the weights of a model that vLLM has built.
 
-    load_weights -> get_all_weights -> for each source of weights:
-        locations    a local folder or a store location; repositories are downloaded by vLLM
-        names        all tensors except those that the model does not use, and those of experts that
-                     other ranks own (`experts`)
-        tensors      ringload.stream; with `distributed`, a load that the ranks share
-    -> model.load_weights -> check that all parameters were loaded
+It is vLLM's default loader, of which it replaces the iterator over the weights of a source:
 
-This module uses `BaseModelLoader`, `download_weights_from_hf`,
-`download_safetensors_index_file_from_hf` and `current_platform` of vLLM, and the attributes of
-models that vLLM's own loaders use: `secondary_weights`, `allow_patterns_overrides` and
-`is_unused_checkpoint_weight`. It imports vLLM, so only `register` imports it.
+    get_all_weights (vLLM's) -> for each source of weights:
+        files        as vLLM finds, downloads and filters them; or a location in a store
+        names        all tensors except those that the model does not use, and those of experts that
+                     other ranks own, as vLLM decides
+        tensors      ringload.stream; with `distributed`, a load that the ranks share
+    -> model.load_weights -> vLLM's check that all parameters were loaded
+
+Files that are not safetensors, and checkpoints that torchao has serialized, go through vLLM's own
+iterators.
+
+This module uses, of vLLM's `DefaultModelLoader`: `Source`, `_prepare_weights`,
+`_get_weights_iterator`, `local_expert_ids`, `_encoder_only_lm_prefixes` and
+`_encoder_only_weights_mapper`. It imports vLLM, so only `register` imports it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from vllm.logger import init_logger
-from vllm.model_executor.model_loader.base_loader import BaseModelLoader
-from vllm.model_executor.model_loader.weight_utils import (
-    download_safetensors_index_file_from_hf,
-    download_weights_from_hf,
-)
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from vllm.model_executor.model_loader.ep_weight_filter import should_skip_weight
+from vllm.model_executor.model_loader.weight_utils import filter_mm_encoder_only_safetensors_files
 from vllm.platforms import current_platform
 
 import ringload
 
 from .._errors import InvalidInputError, NotFoundError
-from .experts import skipped_experts
 from .options import Options
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_INDEX = "model.safetensors.index.json"
-
 logger = init_logger("vllm.ringload")
 
 
-class WeightSource(NamedTuple):
-    """A checkpoint that contains weights of a model."""
+class RingloadModelLoader(DefaultModelLoader):  # type: ignore[misc]  # mypy does not see vLLM
+    """The loader for `load_format="ringload"`."""
 
-    name: str
-    """A folder, a location, or a repository of the Hub."""
-    revision: str | None
-    subfolder: str | None = None
-    patterns: Sequence[str] | None = None
-    """The patterns of the files; None for the files in the index, or all without an index."""
-    prefix: str = ""
-    """The prefix that the model expects before the names of the tensors."""
-    is_unused: Callable[[str], bool] | None = None
-    """Returns whether the model does not use the tensor of a name (without the prefix)."""
-
-
-class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does not see vLLM
-    """The loader for `load_format="ringload"`, which reads safetensors checkpoints."""
+    counter_before_loading_weights: float
 
     def __init__(self, load_config: Any) -> None:
         """Reads the options in `load_config.model_loader_extra_config`.
@@ -66,9 +54,13 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
         Raises:
             InvalidInputError: an option has an unknown key or an invalid value.
         """
-        super().__init__(load_config)
         self.options = Options.of(load_config.model_loader_extra_config or {})
-        self._is_skipped: Callable[[str], bool] | None = None
+        config = copy.copy(load_config)
+        # vLLM then looks for files as it does by default.
+        config.load_format = "auto"
+        config.model_loader_extra_config = self.options.of_vllm()
+        super().__init__(config)
+        self._model_weights: dict[str, str] = {}
 
     def download_model(self, model_config: Any) -> None:
         """Downloads the weights if they are in a repository of the Hub.
@@ -76,21 +68,10 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
         Raises:
             ringload.Error, OSError: the weights cannot be found or downloaded.
         """
-        self._locations(self._primary(model_config, None))
-
-    def load_weights(self, model: nn.Module, model_config: Any) -> None:
-        """Loads the weights into a model.
-
-        Raises:
-            ringload.Error: the weights could not be loaded; the message says why.
-            ValueError: the checkpoint lacks weights of the model.
-        """
-        # The ranks of a shared load send each other the same tensors.
-        self._is_skipped = None if self.options.distributed else skipped_experts(model_config)
-        # mypy takes attributes of modules for tensors.
-        loaded = cast("Any", model).load_weights(self.get_all_weights(model_config, model))
-        if loaded is not None and getattr(model_config, "quantization", None) is None:
-            check_all_loaded(model, loaded)
+        self._remember(model_config)
+        name = self._location(model_config.model)
+        if not _is_remote(name):
+            self._prepare_weights(name, None, model_config.revision, True, None)
 
     def get_all_weights(
         self, model_config: Any, model: nn.Module
@@ -102,32 +83,72 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
         Raises:
             ringload.Error: the weights could not be loaded; the message says why.
         """
-        yield from self._weights(self._primary(model_config, model))
-        for source in getattr(model, "secondary_weights", ()):
-            secondary = WeightSource(
-                source.model_or_path,
-                source.revision,
-                getattr(source, "subfolder", None),
-                getattr(source, "allow_patterns_overrides", None),
-                getattr(source, "prefix", ""),
-                getattr(source, "is_unused_weight", None),
-            )
-            yield from self._weights(secondary)
+        self._remember(model_config)
+        yield from super().get_all_weights(model_config, model)
 
-    def _primary(self, model_config: Any, model: nn.Module | None) -> WeightSource:
-        return WeightSource(
-            getattr(model_config, "model_weights", None) or model_config.model,
-            model_config.revision,
-            patterns=getattr(model, "allow_patterns_overrides", None),
-            is_unused=getattr(model, "is_unused_checkpoint_weight", None),
+    def _remember(self, model_config: Any) -> None:
+        """Where vLLM says that the weights of a model are not where its configuration is."""
+        weights = getattr(model_config, "model_weights", None)
+        if weights:
+            self._model_weights[model_config.model] = weights
+
+    def _location(self, name: str) -> str:
+        """Returns the folder, repository or location of the weights of the model `name`."""
+        name = self._model_weights.get(name, name)
+        return self.options.locations.get(name, name)
+
+    def _get_weights_iterator(self, source: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields the weights of a source, in the order in which they complete."""
+        name = self._location(source.model_or_path)
+        if _is_remote(name):
+            locations = _remote_locations(name, source)
+        else:
+            source = dataclasses.replace(source, model_or_path=name)
+            files = self._safetensors_files(source)
+            if files is None:
+                return super()._get_weights_iterator(source)  # type: ignore[no-any-return]
+            locations = files
+        if self.counter_before_loading_weights == 0.0:
+            self.counter_before_loading_weights = time.perf_counter()
+        logger.info("Loading the weights of %s from %s with ringload", source.model_or_path, name)
+        names = used_names(locations, source.is_unused_weight, self._is_of_other_ranks())
+        tensors = self._tensors(locations, names)
+        return ((source.prefix + name, tensor) for name, tensor in tensors)
+
+    def _safetensors_files(self, source: Any) -> list[str] | None:
+        """Returns the files of a source as vLLM finds them; None if vLLM has to read them."""
+        if self.load_config.safetensors_load_strategy == "torchao":
+            return None
+        folder, files, are_safetensors, index = self._prepare_weights(
+            source.model_or_path,
+            source.subfolder,
+            source.revision,
+            source.fall_back_to_pt,
+            source.allow_patterns_overrides,
         )
+        if not are_safetensors:
+            return None
+        if self._encoder_only_lm_prefixes is not None:
+            files = filter_mm_encoder_only_safetensors_files(
+                files,
+                folder,
+                index,
+                self._encoder_only_lm_prefixes,
+                weights_mapper=self._encoder_only_weights_mapper,
+            )
+            if not files:
+                raise NotFoundError(
+                    f"{source.model_or_path}: no file has weights of the multimodal encoder"
+                )
+        return list(files)
 
-    def _weights(self, source: WeightSource) -> Iterator[tuple[str, torch.Tensor]]:
-        locations = self._locations(source)
-        logger.info("Loading the weights of %s from %s with ringload", source.name, locations)
-        names = used_names(locations, source.is_unused, self._is_skipped)
-        for name, tensor in self._tensors(locations, names):
-            yield source.prefix + name, tensor
+    def _is_of_other_ranks(self) -> Callable[[str], bool] | None:
+        """Returns whether the tensor of a name belongs to an expert of another rank."""
+        local = self.local_expert_ids
+        # The ranks of a shared load send each other the same tensors.
+        if local is None or self.options.distributed:
+            return None
+        return lambda name: bool(should_skip_weight(name, local))
 
     def _tensors(
         self, locations: list[str], names: list[str] | None
@@ -165,47 +186,29 @@ class RingloadModelLoader(BaseModelLoader):  # type: ignore[misc]  # mypy does n
             )
         return default
 
-    def _locations(self, source: WeightSource) -> list[str]:
-        """Returns the locations of a source's files, for `ringload.stream`.
 
-        Raises:
-            NotFoundError: the model requires files that are not safetensors.
-        """
-        name = self.options.locations.get(source.name, source.name)
-        if "://" not in name and not os.path.exists(name):
-            name = self._download(name, source)
-        if source.subfolder:
-            name = f"{name.rstrip('/')}/{source.subfolder}"
-        if source.patterns is None:
-            return [name]
-        patterns = [pattern for pattern in source.patterns if pattern.endswith(".safetensors")]
-        if not patterns:
-            raise NotFoundError(
-                f"{source.name}: the model requires {', '.join(source.patterns)}, but ringload "
-                "loads only safetensors; use another load format"
-            )
-        return [f"{name.rstrip('/')}/{pattern}" for pattern in patterns]
+def _is_remote(name: str) -> bool:
+    return "://" in name
 
-    def _download(self, name: str, source: WeightSource) -> str:
-        """Downloads a repository of the Hub as vLLM does; returns its local folder."""
-        config = self.load_config
-        folder = download_weights_from_hf(
-            name,
-            config.download_dir,
-            list(source.patterns or ["*.safetensors"]),
-            source.revision,
-            subfolder=source.subfolder,
-            ignore_patterns=config.ignore_patterns,
+
+def _remote_locations(name: str, source: Any) -> list[str]:
+    """Returns the locations of a source's files in a store, for `ringload.stream`.
+
+    Raises:
+        NotFoundError: the model requires files that are not safetensors.
+    """
+    if source.subfolder:
+        name = f"{name.rstrip('/')}/{source.subfolder}"
+    if source.allow_patterns_overrides is None:
+        return [name]
+    patterns = source.allow_patterns_overrides
+    safetensors = [pattern for pattern in patterns if pattern.endswith(".safetensors")]
+    if not safetensors:
+        raise NotFoundError(
+            f"{name}: the model requires {', '.join(patterns)}, but ringload loads only "
+            "safetensors from a store; use another load format"
         )
-        if source.patterns is None:
-            download_safetensors_index_file_from_hf(
-                name,
-                _INDEX,
-                cache_dir=config.download_dir,
-                subfolder=source.subfolder,
-                revision=source.revision,
-            )
-        return str(folder)
+    return [f"{name.rstrip('/')}/{pattern}" for pattern in safetensors]
 
 
 def used_names(locations: list[str], *are_unused: Callable[[str], bool] | None) -> list[str] | None:
@@ -221,33 +224,3 @@ def used_names(locations: list[str], *are_unused: Callable[[str], bool] | None) 
         keys = checkpoint.keys()
         names = [name for name in keys if not any(is_unused(name) for is_unused in tests)]
     return names or None
-
-
-def check_all_loaded(model: nn.Module, loaded: set[str]) -> None:
-    """Checks that all parameters of an unquantized model were loaded.
-
-    The check skips modules that create parameters after loading (such as the scales of the KV
-    cache), as vLLM's own loader does.
-
-    Raises:
-        ValueError: parameters were not loaded; the message has their names.
-    """
-    created = {
-        f"{name}.{parameter}" if name else parameter
-        for name, module in model.named_modules()
-        if _creates_parameters(module)
-        for parameter, _ in module.named_parameters()
-    }
-    missing = sorted({name for name, _ in model.named_parameters()} - loaded - created)
-    if missing:
-        raise ValueError(
-            f"the checkpoint lacks {len(missing)} weights of the model: {', '.join(missing[:10])}"
-        )
-
-
-def _creates_parameters(module: nn.Module) -> bool:
-    method = getattr(module, "quant_method", None)
-    return bool(
-        getattr(method, "uses_meta_device", False)
-        or getattr(method, "process_weights_after_loading", None)
-    )

@@ -22,6 +22,13 @@ class Options:
     concurrency: int | None = None
     device: str = "cpu"
     distributed: bool = False
+    enable_weights_track: bool | None = None
+
+    def of_vllm(self) -> dict[str, Any]:
+        """Returns the options that are those of vLLM's default loader."""
+        if self.enable_weights_track is None:
+            return {}
+        return {"enable_weights_track": self.enable_weights_track}
 
     @classmethod
     def of(cls, extra: object) -> Options:
@@ -75,7 +82,7 @@ def _device(key: str, value: Any) -> str:
     return str(value)
 
 
-def _distributed(key: str, value: Any) -> bool:
+def _flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _invalid(f"{key} must be true or false", value)
     return value
@@ -86,7 +93,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "memory_limit": _memory_limit,
     "concurrency": _concurrency,
     "device": _device,
-    "distributed": _distributed,
+    "distributed": _flag,
+    "enable_weights_track": _flag,
 }
 
 
