@@ -8,7 +8,7 @@
 #   release/build.sh --old-debian     all of them, and runs them in Debian 11 too (needs root and
 #                                     debootstrap, and 310 MB of disk for what Debian's mirror has)
 #
-#   crate     the packages for crates.io, compiled from their archives alone
+#   crate     the packages for crates.io, compiled from their archives alone; those for candle and burn too
 #   command   the command with man pages and completions of bash, zsh and fish
 #   library   the C library with its headers and its file for pkg-config
 #   wheel     the Python wheel for CPython 3.9 and later
@@ -29,8 +29,9 @@ is_wanted() {
 }
 
 make_crate() {
-    step "crate: package and compile" package_crate
-    step "crate: test" test_crate
+    step "crates: package and compile" package_crate
+    step "crates for candle 0.10 and burn: package and compile" package_glue
+    step "crates: test" test_crate
 }
 
 # Both in one go, as they have the same dependencies.
