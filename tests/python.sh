@@ -73,9 +73,10 @@ install() {
     if [[ -n ${RINGLOAD_TEST_FULL-} ]]; then
         install_requirements python/requirements-examples.txt
         install_requirements python/requirements-flows.txt
-        # Without its dependencies, which are for GPUs and include another version of torch.
+        # Without their dependencies, which are for GPUs and include another version of torch.
         install_requirements python/requirements-vllm.txt --no-deps
-        export RINGLOAD_TEST_EXAMPLES=require RINGLOAD_TEST_VLLM=require
+        install_requirements python/requirements-sglang.txt --no-deps
+        export RINGLOAD_TEST_EXAMPLES=require RINGLOAD_TEST_VLLM=require RINGLOAD_TEST_SGLANG=require
         export RINGLOAD_TEST_FLOWS=require
     fi
 }
