@@ -3,9 +3,10 @@
 
     perf/compare_safetensors.py [--runs 5] [--directory DIR] [ROW ...]
 
-It needs torch, safetensors and ringload, as a release build. A row is measured in turns, each time
-in a process of its own; the figures are medians. "cold" means that the file was dropped from the
-page cache before, "warm" that it was read. Every row uses every byte that it has loaded.
+It needs torch, safetensors and ringload, as a release build, and transformers for its row. A row is
+measured in turns, each time in a process of its own; the figures are medians. "cold" means that the
+file was dropped from the page cache before, "warm" that it was read. Every row uses every byte that
+it has loaded, but for the one that says otherwise.
 """
 
 from __future__ import annotations
@@ -17,19 +18,47 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-START = """
-import os, sys, time, torch
-path, small = sys.argv[1:3]
+SETTLE_BYTES = 3 << 30
+"""More than a client uses."""
+
+START = f"""
+import mmap, os, sys, time, torch
+path, small, model, state = sys.argv[1:5]
 if os.environ["PACKAGE"] == "ringload":
+    import ringload
     from ringload.safetensors import safe_open
     from ringload.safetensors.torch import load_file
+    ringload.patch()
 else:
     from safetensors import safe_open
     from safetensors.torch import load_file
+if USES_TRANSFORMERS:
+    from transformers import AutoModelForCausalLM
+    from transformers.models.llama import LlamaForCausalLM
 def use(tensor):
     return tensor.view(torch.int64).sum()
 torch.ones(1 << 20).sum()
+files = [path, small]
+if model:
+    files += [os.path.join(model, name) for name in os.listdir(model) if name.endswith("tensors")]
+for name in files:
+    with open(name, "rb") as file:
+        os.fsync(file.fileno())
+        if state == "cold":
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+# Memory that was free for two seconds may have gone back to the host of a virtual machine.
+memory = mmap.mmap(-1, {SETTLE_BYTES}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_HUGEPAGE)
+torch.frombuffer(memory, dtype=torch.uint8).fill_(1)
+del memory
+if state == "warm":
+    buffer = bytearray(16 << 20)
+    for name in files:
+        with open(name, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
 began = time.perf_counter()
 """
 
@@ -62,7 +91,21 @@ with safe_open(small, framework="pt", backend="pread") as opened:
     for name in opened.keys():
         use(opened.get_tensor(name))
 """,
+    "transformers from_pretrained": """
+loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+for tensor in loaded.parameters(): use(tensor)
+""",
 }
+
+MODEL = """
+import sys, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.set_default_dtype(torch.bfloat16)
+sizes = dict(hidden_size=2048, intermediate_size=5504, num_hidden_layers=16, vocab_size=32000)
+config = LlamaConfig(**sizes, num_attention_heads=16, dtype=torch.bfloat16)
+LlamaForCausalLM(config).save_pretrained(sys.argv[1])
+"""
+"""Writes a Llama of 1.9 GB."""
 
 END = "\nprint(time.perf_counter() - began)\n"
 
@@ -75,8 +118,16 @@ sys.stdin.readline()
 """
 
 
-def write_files(directory: Path) -> tuple[Path, Path]:
-    """Writes a file of 1.7 GB with 686 tensors, and one with 20,000."""
+class Files(NamedTuple):
+    """What is loaded."""
+
+    big: Path
+    small: Path
+    model: Path
+
+
+def write_files(directory: Path, rows: list[str]) -> Files:
+    """Writes a file of 1.7 GB with 686 tensors, one with 20,000, and a model if a row needs it."""
     import torch
     from safetensors.torch import save_file
 
@@ -87,19 +138,15 @@ def write_files(directory: Path) -> tuple[Path, Path]:
         save_file(tensors, big)
     if not small.exists():
         save_file({f"t.{n:05}": torch.randn(8192).bfloat16() for n in range(20_000)}, small)
-    return big, small
+    model = directory / "model"
+    if any(uses_transformers(row) for row in rows) and not model.exists():
+        subprocess.run([sys.executable, "-c", MODEL, model], check=True)
+    return Files(big, small, model)
 
 
-def settle(files: tuple[Path, Path], *, cold: bool) -> None:
-    """Drops the files from the page cache, or reads them into it."""
-    for path in files:
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-            if cold:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            else:
-                while file.read(16 << 20):
-                    pass
+def uses_transformers(row: str) -> bool:
+    """Whether a row needs transformers."""
+    return row.startswith("transformers")
 
 
 def environment(package: str) -> dict[str, str]:
@@ -107,21 +154,29 @@ def environment(package: str) -> dict[str, str]:
     return {**os.environ, "PACKAGE": package}
 
 
-def seconds(row: str, package: str, files: tuple[Path, Path]) -> float:
+def command(row: str, body: str, files: Files, state: str) -> list[str]:
+    """Returns the command of a client."""
+    needs = uses_transformers(row)
+    program = START.replace("USES_TRANSFORMERS", str(needs)) + body
+    model = str(files.model) if needs else ""
+    return [sys.executable, "-c", program, str(files.big), str(files.small), model, state]
+
+
+def seconds(row: str, package: str, files: Files, state: str) -> float:
     """Runs a row once."""
-    command = [sys.executable, "-c", START + ROWS[row] + END, *map(str, files)]
+    arguments = command(row, ROWS[row] + END, files, state)
     done = subprocess.run(
-        command, check=True, text=True, stdout=subprocess.PIPE, env=environment(package)
+        arguments, check=True, text=True, stdout=subprocess.PIPE, env=environment(package)
     )
     return float(done.stdout)
 
 
-def shared_memory(package: str, files: tuple[Path, Path]) -> float:
+def shared_memory(package: str, files: Files) -> float:
     """Returns the proportional memory of two processes that hold one model, in GB."""
-    command = [sys.executable, "-c", START + MEMORY, *map(str, files)]
+    arguments = command("", MEMORY, files, "warm")
     clients = [
         subprocess.Popen(
-            command,
+            arguments,
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -148,22 +203,22 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help="where the files are, or are written to")
     parser.add_argument("rows", nargs="*", help="the beginnings of rows; all by default")
     arguments = parser.parse_args()
+    chosen = tuple(arguments.rows) or ("",)
+    rows = [row for row in ROWS if row.startswith(chosen)]
     with tempfile.TemporaryDirectory() as scratch:
-        files = write_files(arguments.directory or Path(scratch))
+        files = write_files(arguments.directory or Path(scratch), rows)
         print("| | safetensors | ringload | ratio |\n| --- | --- | --- | --- |")
-        for row in ROWS:
-            if arguments.rows and not row.startswith(tuple(arguments.rows)):
-                continue
-            for cold in (True, False):
+        for row in rows:
+            for state in ("cold", "warm"):
                 found: dict[str, list[float]] = {"safetensors": [], "ringload": []}
-                for _ in range(arguments.runs):
-                    for package, times in found.items():
-                        settle(files, cold=cold)
-                        times.append(seconds(row, package, files))
+                for number in range(arguments.runs):
+                    turns = list(found.items())
+                    for package, times in turns if number % 2 else reversed(turns):
+                        times.append(seconds(row, package, files, state))
                 theirs, ours = (statistics.median(times) for times in found.values())
-                label = f"{row}, {'cold' if cold else 'warm'}"
                 print(
-                    f"| {label} | {theirs:.3f} s | {ours:.3f} s | {ours / theirs:.2f} |", flush=True
+                    f"| {row}, {state} | {theirs:.3f} s | {ours:.3f} s | {ours / theirs:.2f} |",
+                    flush=True,
                 )
         if not arguments.rows or "memory" in arguments.rows:
             theirs, ours = (shared_memory(each, files) for each in ("safetensors", "ringload"))

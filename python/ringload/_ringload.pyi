@@ -173,6 +173,7 @@ class Loader:
         strict: bool = False,
         order: str | None = None,
         read_path: str | None = None,
+        immutable: bool = False,
         read_size: int | str | None = None,
         engines: int | None = None,
         hold_timeout_seconds: float | None = None,

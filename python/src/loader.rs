@@ -32,7 +32,8 @@ use std::time::Duration;
 /// read the files of this variant in a directory, such as "fp16". all_files: read every
 /// *.safetensors file of a directory, without its index. strict: refuse an index that names a
 /// tensor which is not in the shard that it says. order: "completion" (the default) or "file". read_path: "auto", "direct", "buffered", "mapped" or
-/// "gds". read_size: the size of one read or range request: bytes, or text such as "8MiB". engines:
+/// "gds". immutable: whether nothing writes to the local files as long as tensors of them live, which may
+/// then be views of the files' pages. read_size: the size of one read or range request: bytes, or text such as "8MiB". engines:
 /// the number of threads that read. hold_timeout_seconds: how long a load waits for a held tensor
 /// when memory is full. verify: whether to check files and objects against the checksums of their
 /// stores or of files beside them. manifest: a file that `ringload sum` wrote; tensors are checked
@@ -74,7 +75,7 @@ impl Loader {
     #[new]
     #[pyo3(signature = (**options), text_signature = "(*, device=None, memory_limit=None, keep=False, \
         runai_env=False, dtype=None, allocation=None, tensors=None, names=None, slices=None, variant=None, \
-        all_files=False, strict=False, order=None, read_path=None, read_size=None, engines=None, \
+        all_files=False, strict=False, order=None, read_path=None, immutable=False, read_size=None, engines=None, \
         hold_timeout_seconds=None, verify=False, manifest=None, check_finite=False, region=None, \
         endpoint=None, headers=None, connections=None, pin=None, unpinned=None, s3_credentials=None, cache_dir=None, \
         cache_size=None, cache_validate=None, cache_shared=None)")]

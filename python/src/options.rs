@@ -48,6 +48,7 @@ const ARGUMENTS: &[(&str, Kind)] = &[
     ("strict", Kind::Flag),
     ("order", Kind::Text),
     ("read_path", Kind::Text),
+    ("immutable", Kind::Flag),
     ("read_size", Kind::Size),
     ("engines", Kind::Number),
     ("hold_timeout_seconds", Kind::Seconds),

@@ -69,6 +69,13 @@ def test_numpy_arrays_may_be_written_to_in_every_way(tmp_path: Path) -> None:
     assert kept.tolist() == [[1, 1, 1], [1, 1, 1]]
     mapped = ringload.load(path, framework="numpy", read_path="mapped")
     assert not mapped["f"].flags.writeable
+    # The pages of an immutable file are copied when they are written to, and the file stays.
+    mapped = ringload.load(path, framework="numpy", immutable=True)
+    assert mapped["f"].flags.writeable
+    mapped["f"][...] = 0
+    assert mapped["f"].sum() == 0
+    assert ringload.load(path, framework="numpy", immutable=True)["f"].sum() == 6
+    assert ringload.load(path, framework="numpy")["f"].sum() == 6
 
 
 def test_a_tensor_of_a_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ WRONG: dict[str, list[Any]] = {
     "slices": [5, "a", ["a"], {5: 0}],
     "order": [5, True],
     "read_path": [5],
+    "immutable": ["yes", 1],
     "allocation": [5],
     "pin": [5, False],
     "region": [5],

@@ -207,6 +207,8 @@ int ringload_loader_new(struct RingloadLoader **loader);
  * - `strict`: true or false; whether an index must name only tensors that are where it says
  * - `order`: completion or file
  * - `read_path`: auto, direct, buffered, mapped or gds
+ * - `immutable`: true or false; whether nothing writes to the local files, so that tensors may be views
+ *   of their pages
  * - `read_size`: bytes of one read or range request, such as 8MiB
  * - `engines`: number of threads that read; 0 uses as many as help
  * - `hold_timeout_seconds`: how long a load waits for a held tensor when memory is full

@@ -1,6 +1,8 @@
 //! The mapped read path: extents are faulted in from the page cache, and tensors are views of the
 //! mapped pages.
 //!
+//! The mappings are read-only, or private ones that may be written to (`Loader::immutable`).
+//!
 //! This path has no ring and no read operation. Each thread takes an extent and asks the kernel to
 //! map its pages, and to read those that are not cached, in steps, so that a load can be stopped
 //! quickly. A file that shrank is reported as EFAULT by madvise(2), not as a signal.
@@ -24,13 +26,26 @@ const STEP_BYTES: usize = 8 << 20;
 pub(crate) struct MappedWork {
     plan: Arc<Plan>,
     mappings: Vec<OnceLock<Arc<Mapping>>>,
+    /// Whether the mappings may be written to.
+    is_private: bool,
+    /// Whether pages are touched after they were read (`ring/touch.rs`).
+    touches: bool,
     next_extent: AtomicUsize,
 }
 
 impl MappedWork {
     pub fn new(plan: Arc<Plan>) -> Self {
         let mappings = plan.checkpoint().shards().iter().map(|_| OnceLock::new()).collect();
-        Self { plan, mappings, next_extent: AtomicUsize::new(0) }
+        let next_extent = AtomicUsize::new(0);
+        Self { plan, mappings, is_private: false, touches: false, next_extent }
+    }
+
+    /// As [`new`](Self::new), with `mappings` of the shards that may be written to. `is_cold` is whether
+    /// the page cache lacks a part of them.
+    pub fn private(plan: Arc<Plan>, mappings: Vec<Arc<Mapping>>, is_cold: bool) -> Self {
+        let mappings = mappings.into_iter().map(OnceLock::from).collect();
+        let next_extent = AtomicUsize::new(0);
+        Self { plan, mappings, is_private: true, touches: is_cold, next_extent }
     }
 
     /// Works until no extent is left or the load is stopped.
@@ -54,10 +69,17 @@ impl MappedWork {
             if shared.is_cancelled() {
                 return Err(stopped());
             }
-            populate(shared, source, &mapping, from..(from + STEP_BYTES).min(end))?;
+            let step = from..(from + STEP_BYTES).min(end);
+            populate(shared, source, &mapping, step.clone())?;
+            if self.touches {
+                mapping.touch(step);
+            }
         }
         source.check_unchanged()?;
-        let storage = Storage::mapped(mapping, start..end);
+        let storage = match self.is_private {
+            true => Storage::private(mapping, start..end),
+            false => Storage::mapped(mapping, start..end),
+        };
         Ok(LoadedTensors { positions, storage, starts: Offsets::Shard(start as u64) })
     }
 

@@ -18,6 +18,7 @@ use crate::device::cuda::{CufileDriver, GdsGpu, Layout, PROBE_BYTES, ProbeSample
 use crate::error::{Result, Size, option};
 use crate::options::{Device, ReadPath};
 use crate::plan::Plan;
+use crate::ring::Mapping;
 use crate::source::{Cancellation, DirectFile, Downgrade, Source};
 use nix::sys::statfs::{self, FsType, fstatfs};
 use std::path::Path;
@@ -48,6 +49,12 @@ const FILE_SYSTEMS: [FsType; 4] = [
 pub(super) enum LoadPath {
     /// The files are mapped.
     Mapped,
+    /// The files are mapped in this way, so that the caller may write to the tensors.
+    Private {
+        mappings: Vec<Arc<Mapping>>,
+        /// Whether the page cache lacks a part of them.
+        is_cold: bool,
+    },
     /// The GPUs read the files.
     Gds(Vec<GdsGpu>),
     /// Engines read into rings. The downgrade is reported if the caller requested another path.

@@ -50,6 +50,7 @@ pub struct Loader {
 pub(super) struct LoaderOptions {
     pub memory_limit: Option<MemoryLimit>,
     pub read_path: ReadPath,
+    pub immutable: bool,
     /// The number of engines; 0 lets the loader choose.
     pub engines: usize,
     pub read_bytes: Option<u64>,
@@ -75,6 +76,7 @@ impl Default for LoaderOptions {
         Self {
             memory_limit: None,
             read_path: ReadPath::default(),
+            immutable: false,
             engines: 0,
             read_bytes: None,
             order: Order::default(),

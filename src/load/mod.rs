@@ -225,4 +225,6 @@ impl Loader {
 }
 
 #[cfg(test)]
+mod immutable_tests;
+#[cfg(test)]
 mod slices_tests;

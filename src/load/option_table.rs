@@ -122,6 +122,8 @@ static OPTIONS: &[LoaderOption] = &[
         .help("Order of the tensors: completion or file [default: completion]"),
     entry(Load, "read_path", "PATH", parsed!(read_path))
         .help("How to read files: auto, direct, buffered, mapped or gds [default: auto]"),
+    entry(Load, "immutable", "", Flag(Loader::immutable))
+        .help("Nothing writes to the local files: tensors may be views of their pages"),
     entry(Load, "read_size", "BYTES", Text(set_read_size))
         .help("Bytes of one read or range request [default: 8MiB; less under a small limit]"),
     entry(Load, "engines", "N", Text(set_engines))

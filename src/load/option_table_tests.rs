@@ -19,6 +19,7 @@ fn every_option_is_known_and_refusals_keep_secrets() {
         ("slice", "a.*=0:1/2\nb=-1:0/4"),
         ("order", "file"),
         ("read_path", "buffered"),
+        ("immutable", "true"),
         ("read_size", "4MiB"),
         ("engines", "2"),
         ("hold_timeout_seconds", "0.5"),

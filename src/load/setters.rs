@@ -54,6 +54,23 @@ impl Loader {
         self
     }
 
+    /// Says that nothing writes to the local files, or truncates them, as long as tensors of them live.
+    /// Files may be removed, and replaced by renaming others over them.
+    ///
+    /// With [`ReadPath::Auto`], tensors in host memory are then views of the files' pages: processes share
+    /// them until they write to them, and a load of what is in the page cache takes no time. Loads with a
+    /// memory limit, checks of bytes, casts or gathered slices read the files as without this option, and
+    /// so do loads from mounted servers. The load fails with
+    /// [`Changed`](crate::ErrorKind::Changed) if a file changed before it ended. If one changes later,
+    /// so do the tensors, and access to pages beyond a new end kills the process (SIGBUS).
+    ///
+    /// Blobs of the Hugging Face Hub's cache, which are named by their SHA-256, need no such word.
+    #[must_use]
+    pub fn immutable(mut self, immutable: bool) -> Self {
+        self.options.immutable = immutable;
+        self
+    }
+
     /// Sets the number of engines (threads that read), at most 1024; 0 chooses it by the size of the load and the
     /// number of cores. Takes precedence over the environment ([`from_env`](Self::from_env)).
     #[must_use]

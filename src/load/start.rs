@@ -11,7 +11,7 @@ use crate::engine::{EngineWork, GatherWork, GdsWork, Job, LoadHandle, MappedWork
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
 use crate::plan::{Extent, Plan, ReadSizes};
-use crate::ring::Ring;
+use crate::ring::{Mapping, Ring};
 use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed, open_files_max};
 use crate::sys;
 use crate::timeline::Recorder;
@@ -71,6 +71,9 @@ impl Loader {
         let (mut ring_bytes, mut pinned, mut downgraded) = (0, None, None);
         let work = match path {
             LoadPath::Mapped => EngineWork::Mapped(MappedWork::new(Arc::clone(plan))),
+            LoadPath::Private { mappings, is_cold } => {
+                EngineWork::Mapped(MappedWork::private(Arc::clone(plan), mappings, is_cold))
+            }
             LoadPath::Gds(gpus) => {
                 let (threads, bounce_bytes) = sizes.gds_threads(options, extents.len());
                 job.engines = threads;
@@ -121,7 +124,34 @@ impl Loader {
             check_mappable(plan)?;
             return Ok(LoadPath::Mapped);
         }
-        self.gds_or_ring(plan, sources)
+        match self.private_mappings(plan, sources) {
+            Some(mappings) => {
+                let is_cached = |source: &Arc<dyn Source>| {
+                    source.cached_bytes().is_some_and(|bytes| bytes == source.len_bytes())
+                };
+                Ok(LoadPath::Private { mappings, is_cold: !sources.iter().all(is_cached) })
+            }
+            None => self.gds_or_ring(plan, sources),
+        }
+    }
+
+    /// Maps the files of a load whose bytes do not change, by the word of the caller or by their names,
+    /// if that is as fast as reading them. `None` where the tensors have to have memory of their own.
+    fn private_mappings(
+        &self,
+        plan: &Plan,
+        sources: &[Arc<dyn Source>],
+    ) -> Option<Vec<Arc<Mapping>>> {
+        let options = &self.options;
+        let is_mapped = options.read_path == ReadPath::Auto
+            && sources.iter().all(|source| options.immutable || source.is_immutable())
+            && !sources.is_empty()
+            && check_mappable(plan).is_ok()
+            && !self.checks_bytes()
+            && sources.iter().all(|source| source.maps_fast());
+        let map = |source: &Arc<dyn Source>| source.map_private().ok();
+        let files = is_mapped.then(|| sources.iter().map(map).collect::<Option<Vec<_>>>())??;
+        Some(files.iter().map(|file| Arc::clone(file.mapping())).collect())
     }
 
     /// The job of engines that read `sources`, without rings.

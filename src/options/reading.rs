@@ -24,7 +24,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ReadPath {
-    /// Reads cached pages from the page cache, and the rest with O_DIRECT. Files that go to GPUs
+    /// Reads cached pages from the page cache, and the rest with O_DIRECT. Files whose bytes do not
+    /// change ([`Loader::immutable`](crate::Loader::immutable)) are mapped. Files that go to GPUs
     /// are read as with [`Gds`](Self::Gds) if a probe shows that it works, and if the load is large
     /// enough to gain from it.
     #[default]

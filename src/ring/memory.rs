@@ -233,7 +233,7 @@ impl Mapping {
     ///
     /// If another process rewrites the file in place, the bytes change. If it truncates the file,
     /// access to the lost part kills this process (SIGBUS). That is the known price of mmap, and why
-    /// [`ReadPath::Auto`](crate::ReadPath::Auto) never maps.
+    /// [`ReadPath::Auto`](crate::ReadPath::Auto) maps only files that do not change.
     pub(crate) fn file_bytes(&self, range: Range<usize>) -> &[u8] {
         // SAFETY: no windows are made over a file mapping. Most are read-only; into a private one only
         // consumers of writable exports write, and then nobody reads slices (`Tensor::export_writable`).

@@ -45,6 +45,7 @@ mod allocator;
 mod lending;
 mod memory;
 mod slot;
+mod touch;
 
 use crate::sync;
 pub use allocator::{Ring, RingUsage};

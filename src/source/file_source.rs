@@ -199,6 +199,18 @@ impl Source for FileSource {
         MappedFile::new(self.opened()?)
     }
 
+    fn is_immutable(&self) -> bool {
+        local_sums::of_hub_cache(&self.path).is_some()
+    }
+
+    /// Pages of a mounted server come in one request after the other, and reads side by side.
+    fn maps_fast(&self) -> bool {
+        let Ok(open) = self.opened() else { return false };
+        let is_cached =
+            || self.cached_bytes().is_some_and(|bytes| bytes == self.identity.len_bytes);
+        (!open.is_fuse() && open.direct().is_ok()) || is_cached()
+    }
+
     fn keep_open(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
         Ok(Some(self.opened()?))
     }

@@ -126,6 +126,17 @@ pub trait Source: Send + Sync {
         Err(Error::new(ErrorKind::Unsupported, sentence))
     }
 
+    /// Whether the bytes of the source are known never to change: those of a file that is named by its
+    /// checksum.
+    fn is_immutable(&self) -> bool {
+        false
+    }
+
+    /// Whether touching the source's pages brings in bytes as fast as reading them does.
+    fn maps_fast(&self) -> bool {
+        false
+    }
+
     /// Keeps the descriptor of a file open until the returned value is dropped, so that its name may
     /// lead elsewhere meanwhile. `None` for a source that is no file.
     ///

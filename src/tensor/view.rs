@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 /// A loaded tensor: a read-only view of its [`Storage`]. Cheap to clone. The bytes stay valid as long
 /// as any clone lives, also after the load has ended. They do not change unless the tensor is
-/// [exported as writable](Self::export_writable), or the file of a load with
-/// [`ReadPath::Mapped`](crate::ReadPath::Mapped) does.
+/// [exported as writable](Self::export_writable), or the mapped file
+/// ([`ReadPath::Mapped`](crate::ReadPath::Mapped), [`Loader::immutable`](crate::Loader::immutable)) does.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -246,7 +246,11 @@ fn a_file_replaced_or_removed_between_opening_and_reading_is_an_error() {
 /// answers EFAULT where a touch would kill the process.
 #[test]
 fn a_mapped_file_that_shrank_is_an_error_not_a_signal() {
-    for keep in [0, 4096 * 100 + 1] {
+    let mapped = || loader().read_path(ReadPath::Mapped);
+    let immutable = || loader().immutable(true);
+    for (mapped, keep) in
+        [(mapped(), 0), (mapped(), 4096 * 100 + 1), (immutable(), 0), (immutable(), 4096 * 100 + 1)]
+    {
         let disk = on_disk();
         let source = Arc::new(FileSource::open(&disk.path).unwrap());
         let checkpoint = Arc::new(
@@ -257,7 +261,6 @@ fn a_mapped_file_that_shrank_is_an_error_not_a_signal() {
             Access::new(Backend::pread(), ReadPath::Buffered, Arc::default(), Arc::default());
         let _open = source.reader(&access).unwrap();
         open_to_write(&disk.path).set_len(keep).unwrap();
-        let mapped = loader().read_path(ReadPath::Mapped);
         let items: Vec<_> = mapped.stream_checkpoint(checkpoint).unwrap().collect();
         let error = items.into_iter().find_map(Result::err).unwrap();
         assert_eq!(error.kind(), ErrorKind::Changed, "{error:?}");

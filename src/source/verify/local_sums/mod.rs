@@ -83,8 +83,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The SHA-256 that names the blob which `path` leads to.
-fn of_hub_cache(path: &Path) -> Option<[u8; 32]> {
+/// The SHA-256 that names the blob of a Hugging Face cache which `path` leads to.
+pub(in crate::source) fn of_hub_cache(path: &Path) -> Option<[u8; 32]> {
     let blob = std::fs::canonicalize(path).ok()?;
     let is_blob = blob.parent()?.file_name() == Some(OsStr::new("blobs"));
     is_blob.then(|| hex::decode(blob.file_name()?.as_bytes()))?
