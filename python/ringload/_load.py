@@ -153,7 +153,7 @@ def stream(
     return _pairs(_start(locations, framework, device, options, bar.progress), convert, bar)
 
 
-def _start(
+def _start(  # noqa: PLR0913 - those of `load`
     locations: Locations,
     framework: str,
     device: Device | dict[str, Device],

@@ -199,9 +199,7 @@ class Loader:
         keep_all: bool = False,
         progress: Progress | None = None,
     ) -> Stream: ...
-    def open(
-        self, locations: Sequence[str], *, progress: Progress | None = None
-    ) -> Checkpoint: ...
+    def open(self, locations: Sequence[str], *, progress: Progress | None = None) -> Checkpoint: ...
     def list(self, location: str, *, recursive: bool = False) -> list[tuple[str, int]]:
         """Lists the files in a directory, each with its length in bytes."""
     def download(

@@ -16,7 +16,7 @@ import ranks
 import torch
 from ranks import Outcome
 
-from ringload import IoError
+from ringload import InvalidInputError, IoError
 from ringload.runai_model_streamer import SafetensorsStreamer, session
 
 
@@ -368,3 +368,41 @@ def test_memory_stays_within_the_limit(tmp_path: Path) -> None:
     peaks = values(ranks.run(in_little_memory, 2, tmp_path, paths, environment=environment))
     # Of 240 MB: the rank's share of the limit, and the memory that any load needs.
     assert max(peaks) < 16_000_000 + 40_000_000, peaks
+
+
+def load_in_groups(rank: int, paths: list[str]) -> Any:
+    """Ranks 0 and 2 share one load, ranks 1 and 3 another; each tries the other group, too."""
+    import torch.distributed as dist
+
+    pairs = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+    own, other = pairs[rank % 2], pairs[1 - rank % 2]
+    with SafetensorsStreamer() as streamer:
+        try:
+            streamer.stream_files(["/none"], is_distributed=True, group=other)
+        except InvalidInputError as error:
+            refused = str(error)
+    found = load(rank, paths, group=own)
+    found["read"] = list(found["read"])  # the recorder sees later loads, too
+    # A pair of groups, for host memory and GPUs, counts as one.
+    assert load(rank, paths, group=(own, own))["digests"] == found["digests"]
+    return found, refused
+
+
+def test_a_group_of_some_ranks_shares_a_load(tmp_path: Path) -> None:
+    model = mixed()
+    paths = models.shards(tmp_path, model, 2)
+    results = values(ranks.run(load_in_groups, 4, tmp_path, paths))
+    for rank, (found, refused) in enumerate(results):
+        assert found["digests"] == models.digests(model)
+        assert "this rank is not in the group" in refused
+        peer = results[(rank + 2) % 4][0]
+        assert Counter(found["read"] + peer["read"]) == Counter(list(model))
+
+
+def test_a_group_without_sharing_is_an_error(tmp_path: Path) -> None:
+    path = models.write(tmp_path / "m.safetensors", models.of_all_types())
+    with (
+        SafetensorsStreamer() as streamer,
+        pytest.raises(InvalidInputError, match="is_distributed"),
+    ):
+        streamer.stream_files([path], group=object())

@@ -311,7 +311,9 @@ class TestLoader:
         write(tmp_path / "model.safetensors", a=1)
         weights = loader(distributed=True).get_all_weights(vllm.ModelConfig(tmp_path), model())
         assert list(weights) == [("a", 1)]
-        how = {"device": device, "is_distributed": True, "tensor_names": None}
+        # The ranks that divide this rank's layers, and not all ranks of the world.
+        groups = ("cpu group", "device group")
+        how = {"device": device, "is_distributed": True, "tensor_names": None, "group": groups}
         assert seen == [([str(tmp_path / "model.safetensors")], how)]
 
 

@@ -180,6 +180,9 @@ class StandIn:
         )
         module("vllm", __path__=[])
         module("vllm.model_executor", model_loader=self.model_loader)
+        self.tp_group = types.SimpleNamespace(cpu_group="cpu group", device_group="device group")
+        module("vllm.distributed", __path__=[])
+        module("vllm.distributed.parallel_state", get_tp_group=lambda: self.tp_group)
         module("vllm.platforms", current_platform=self.platform)
         module("vllm.logger", init_logger=__import__("logging").getLogger)
         loaders = "vllm.model_executor.model_loader"

@@ -141,7 +141,7 @@ def start(
         raise
 
 
-def _start(
+def _start(  # noqa: PLR0913, PLR0917 - those of `start`, and the group
     group: Group,
     locations: Sequence[str],
     framework: str,
@@ -177,8 +177,8 @@ def _start(
     try:
         pieces = schedule.pieces_of(group.rank)
         ranges = [(names[piece.tensor], piece.begin, piece.end) for piece in pieces]
-        pieces = opened.checkpoint.ranges(ranges)
-        stream = pieces.stream(memory_limit=opened.ring_bytes, progress=progress)
+        ranged = opened.checkpoint.ranges(ranges)
+        stream = ranged.stream(memory_limit=opened.ring_bytes, progress=progress)
     except BaseException as error:
         failure = error
     try:

@@ -44,22 +44,23 @@ class SharedLoad:
 
 
 def start_shared_load(
-    open_files: Callable[[], tuple[OpenedFiles, TargetDevice]], device: Any
+    open_files: Callable[[], tuple[OpenedFiles, TargetDevice]], device: Any, given: Any = None
 ) -> SharedLoad | None:
     """Starts a shared load. This is a collective call.
 
     Args:
         open_files: opens this rank's files.
         device: the device that tensors are loaded to.
+        given: the process group whose ranks share the load; None for the default group.
 
     Returns:
         The load; None if there are no other ranks to share it with.
 
     Raises:
-        InvalidInputError: the ranks name different files.
+        InvalidInputError: the ranks name different files, or this rank is not in the group.
         Error: a rank failed to open its files.
     """
-    group = find_group(_device_type(device))
+    group = find_group(_device_type(device), given)
     if group is None:
         return None
     try:

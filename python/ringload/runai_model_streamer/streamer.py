@@ -86,6 +86,8 @@ class SafetensorsStreamer:
         is_distributed: bool = False,
         tensor_names: Collection[str] | None = None,
         owned: bool = True,
+        *,
+        group: Any = None,
     ) -> None:
         """Starts to load the tensors of one file; see `stream_files`."""
         self.stream_files(
@@ -95,6 +97,7 @@ class SafetensorsStreamer:
             is_distributed=is_distributed,
             tensor_names=tensor_names,
             owned=owned,
+            group=group,
         )
 
     def stream_files(  # noqa: PLR0913, PLR0917 - Run:ai's signature
@@ -105,6 +108,8 @@ class SafetensorsStreamer:
         is_distributed: bool = False,
         tensor_names: Collection[str] | None = None,
         owned: bool = True,
+        *,
+        group: Any = None,
     ) -> None:
         """Starts to load the tensors of files; `get_tensors` yields them.
 
@@ -112,15 +117,19 @@ class SafetensorsStreamer:
             paths: files, directories, patterns or URIs, which may be in different stores.
             s3_credentials: the credentials for `s3://`; None for those that the AWS SDKs would use.
             device: the device that tensors are loaded to: "cpu", "cuda:N", or a `torch.device`.
-            is_distributed: whether each rank of the `torch.distributed` group reads a part of the
-                tensors and sends it to the others. All ranks have to make this call.
+            is_distributed: whether each rank of the group reads a part of the tensors and sends it
+                to the others. All ranks have to make this call.
             tensor_names: the names of the tensors to load; None for all.
             owned: whether tensors that the caller holds are exempt from the memory limit. If not,
                 holding more than the limit allows is an error. Tensors are never overwritten.
+            group: the process group of torch whose ranks share the load, which Run:ai's package
+                does not have. By default, as in that package, the ranks of the default group that
+                are on the same host.
 
         Raises:
             InvalidInputError: `tensor_names` is a `str` or empty, or a name is in no file or in
-                several; the device does not exist; or the previous load has not finished.
+                several; the device does not exist; this rank is not in the group; or the previous
+                load has not finished.
             Error: the files cannot be opened.
         """
         with as_value_errors():
@@ -137,7 +146,11 @@ class SafetensorsStreamer:
             def open_files() -> tuple[OpenedFiles, TargetDevice]:
                 return self._open(paths, s3_credentials, device, tensor_names, owned)
 
-            shared = start_shared_load(open_files, device) if is_distributed else None
+            if group is not None and not is_distributed:
+                raise InvalidInputError(
+                    "group is for is_distributed=True; leave it out, or set that"
+                )
+            shared = start_shared_load(open_files, device, group) if is_distributed else None
             if shared is None:
                 opened, target = open_files()
                 self._tensors = opened.tensors(limits.single_limit(is_gpu=target.is_gpu))

@@ -21,7 +21,8 @@ Options are the keys of `--model-loader-extra-config` (checked in `options.py`):
     concurrency    the number of threads that read; by default it grows while throughput improves
     device         "cpu" (default), or "cuda": tensors are loaded to the rank's GPU, in addition to
                    the memory of the model
-    distributed    whether each rank reads a part and sends it to the others; default false
+    distributed    whether each rank of the tensor-parallel group reads a part and sends it to the
+                   others; default false
     enable_weights_track
                    vLLM's own: whether a weight that the checkpoint lacks is an error
     locations      maps the name of a model, as given to vLLM, to the location of its weights

@@ -6,7 +6,8 @@ It is vLLM's default loader, of which it replaces the iterator over the weights 
         files        as vLLM finds, downloads and filters them; or a location in a store
         names        all tensors except those that the model does not use, and those of experts that
                      other ranks own, as vLLM decides
-        tensors      ringload.stream; with `distributed`, a load that the ranks share
+        tensors      ringload.stream; with `distributed`, a load that the ranks of the
+                     tensor-parallel group share
     -> model.load_weights -> vLLM's check that all parameters were loaded
 
 Files that are not safetensors, and checkpoints that torchao has serialized, go through vLLM's own
@@ -14,7 +15,7 @@ iterators.
 
 This module uses, of vLLM's `DefaultModelLoader`: `Source`, `_prepare_weights`,
 `_get_weights_iterator`, `local_expert_ids`, `_encoder_only_lm_prefixes` and
-`_encoder_only_weights_mapper`. It imports vLLM, so only `register` imports it.
+`_encoder_only_weights_mapper`, and `get_tp_group`. It imports vLLM, so only `register` imports it.
 """
 
 from __future__ import annotations
@@ -156,7 +157,11 @@ class RingloadModelLoader(DefaultModelLoader):  # type: ignore[misc]  # mypy doe
         if self.options.distributed:
             with ringload.SafetensorsStreamer() as streamer:
                 streamer.stream_files(
-                    locations, device=self._gpu("cpu"), is_distributed=True, tensor_names=names
+                    locations,
+                    device=self._gpu("cpu"),
+                    is_distributed=True,
+                    tensor_names=names,
+                    group=tensor_parallel_group(),
                 )
                 yield from streamer.get_tensors()
             return
@@ -209,6 +214,17 @@ def _remote_locations(name: str, source: Any) -> list[str]:
             "safetensors from a store; use another load format"
         )
     return [f"{name.rstrip('/')}/{pattern}" for pattern in safetensors]
+
+
+def tensor_parallel_group() -> tuple[Any, Any]:
+    """Returns the ranks that divide this rank's layers among them: the groups for CPUs and GPUs.
+
+    Other ranks of the world have other layers, or replicas of the model that load at another time.
+    """
+    from vllm.distributed.parallel_state import get_tp_group
+
+    group = get_tp_group()
+    return group.cpu_group, group.device_group
 
 
 def used_names(locations: list[str], *are_unused: Callable[[str], bool] | None) -> list[str] | None:
