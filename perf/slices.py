@@ -149,13 +149,14 @@ def run(command: str, location: str, slices: list[list[str]], flags: list[str]) 
     return {"seconds": seconds, "read": read, "loaded": loaded, "beyond_share": peak}
 
 
-def run_ranks(location: str, file: Path | None, world: int) -> dict[str, float]:
+def run_ranks(location: str, file: Path, world: int, is_local: bool) -> dict[str, float]:
     """Runs a plain load in Python, or with `world` above 1 the ranks of an exchange."""
+    size = file.stat().st_size
     program = str(Path(__file__).with_name("slices_rank.py"))
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             subprocess.Popen(
-                [sys.executable, program, location, f"{folder}/store", str(rank), str(world)],
+                [sys.executable, program, location, f"{folder}/store", *map(str, (rank, world, size))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -164,7 +165,7 @@ def run_ranks(location: str, file: Path | None, world: int) -> dict[str, float]:
         ]
         for process in processes:
             process.stdout.readline()
-        if file is not None:
+        if is_local:
             evict(file)
         sent = Counting.sent
         for process in processes:
@@ -188,7 +189,7 @@ def exchange(file: Path, location: str, world: int, turns: int, *, is_local: boo
     size, found = file.stat().st_size, {"plain": [], "exchange": []}
     for _ in range(turns):
         for name, count in (("plain", 1), ("exchange", world)):
-            found[name].append(run_ranks(location, file if is_local else None, count))
+            found[name].append(run_ranks(location, file, count, is_local))
     seconds = {}
     for name, answers in found.items():
         row = {key: statistics.median(turn[key] for turn in answers) for key in answers[0]}

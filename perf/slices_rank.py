@@ -1,14 +1,17 @@
 """One process of the rows of `slices.py` that run in Python: a rank of an exchange, or a plain load.
 
-    slices_rank.py LOCATION STORE RANK WORLD
+    slices_rank.py LOCATION STORE RANK WORLD BYTES
 
 It imports torch and joins the group, prints a line, waits for one, loads, and prints the figures. So
-only loads are measured, and they begin at the same time.
+only loads are measured, and they begin at the same time. Before, it touches as much memory as the load
+takes and frees it: a virtual machine may get memory that it has not used for some time at less than
+1 GB/s from its host, which is not what is measured.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import resource
 import sys
@@ -38,6 +41,14 @@ def status(name: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
+def touch(nbytes: int) -> None:
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    for at in range(0, nbytes, 4096):
+        memory[at] = 1
+    memory.close()
+
+
 def main() -> None:
     location, store, rank, world = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
@@ -47,6 +58,9 @@ def main() -> None:
         options = {"tp_plan": PLAN, "group": dist.group.WORLD, "is_distributed": True}
     print("ready", flush=True)
     sys.stdin.readline()
+    touch(int(sys.argv[5]) // world + (256 << 20))
+    if world > 1:
+        dist.barrier()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     memory, used, began = status("VmRSS"), resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     tensors = ringload.load(location, **options)
