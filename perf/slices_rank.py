@@ -41,12 +41,12 @@ def status(name: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def touch(nbytes: int) -> None:
+def touch(nbytes: int) -> mmap.mmap:
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     for at in range(0, nbytes, 4096):
         memory[at] = 1
-    memory.close()
+    return memory
 
 
 def main() -> None:
@@ -58,11 +58,19 @@ def main() -> None:
         options = {"tp_plan": PLAN, "group": dist.group.WORLD, "is_distributed": True}
     print("ready", flush=True)
     sys.stdin.readline()
-    touch(int(sys.argv[5]) // world + (256 << 20))
+    touched = touch(int(sys.argv[5]) // world + (256 << 20))
+    if world > 1:
+        dist.barrier()
+    # Just before the load: the host takes freed memory back after a second or two.
+    touched.close()
     if world > 1:
         dist.barrier()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    memory, used, began = status("VmRSS"), resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+    memory, used, began = (
+        status("VmRSS"),
+        resource.getrusage(resource.RUSAGE_SELF),
+        time.monotonic(),
+    )
     tensors = ringload.load(location, **options)
     ended, end = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
     loaded = sum(tensor.nbytes for tensor in tensors.values())
