@@ -89,7 +89,8 @@ mod tests {
         assert!(late.contains("took more than"), "{late}");
         assert!(began.elapsed() < Duration::from_secs(10));
         let began = Instant::now();
-        let held = output("sleep 5 2>/dev/null & printf x", Duration::from_millis(500)).unwrap_err();
+        let held =
+            output("sleep 5 2>/dev/null & printf x", Duration::from_millis(500)).unwrap_err();
         assert!(held.to_string().contains("took more than"), "{held}");
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
