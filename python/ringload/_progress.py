@@ -1,8 +1,8 @@
 """The progress bar: one line on stderr, for terminals and notebooks.
 
 A thread draws the bar, because a load may wait for a large tensor for a long time. The bar appears
-once the load has taken a second, also while it reads headers. It needs no other package: the line is
-overwritten in place, which terminals and notebooks both support.
+once the load has taken a second, also while it reads headers. It needs no other package: the line
+is overwritten in place, which terminals and notebooks both support.
 """
 
 from __future__ import annotations
