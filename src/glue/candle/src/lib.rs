@@ -131,7 +131,7 @@ pub fn sharded(
     location: impl IntoLocations,
     dtype: DType,
     device: &Device,
-) -> Result<ShardedVarBuilder> {
+) -> Result<ShardedVarBuilder<'static>> {
     let weights = ShardedWeights::new(Weights::lazy(loader, location)?);
     Ok(ShardedVarBuilder::new_with_args(weights, dtype, device))
 }

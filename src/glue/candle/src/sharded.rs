@@ -6,8 +6,8 @@ use candle_nn::Init;
 use candle_nn::var_builder::{Backend, Shard, SimpleBackend, VarBuilderArgs};
 use ringload::Pick;
 
-/// A builder whose hints are [`Shard`]s, as candle's type of this name.
-pub type ShardedVarBuilder = VarBuilderArgs<'static, ShardedWeights>;
+/// A builder whose hints are [`Shard`]s. It takes the place of candle's type of this name.
+pub type ShardedVarBuilder<'a> = VarBuilderArgs<'a, ShardedWeights>;
 
 /// The weights of a checkpoint, of which each rank reads its part.
 ///

@@ -182,7 +182,9 @@ fn every_rank_has_its_part() {
     // SAFETY: nobody changes the files.
     let theirs = unsafe { ShardedSafeTensors::var_builder(&files, DType::F32, &CPU).unwrap() };
     let loader = Loader::new();
-    let ours = ringload_candle::sharded(&loader, directory.path(), DType::F32, &CPU).unwrap();
+    // Models name this type with a lifetime, as they name candle's.
+    let ours: ringload_candle::ShardedVarBuilder<'_> =
+        ringload_candle::sharded(&loader, directory.path(), DType::F32, &CPU).unwrap();
     for tensor in llama::tensors(&config, Dtype::BF16) {
         for world_size in [1, 2, 4] {
             for (dim, rank) in
