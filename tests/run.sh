@@ -80,7 +80,7 @@ test_product() {
 # The crates for candle 0.10 and burn are workspaces of their own.
 test_candle_0_10() {
     cargo test --manifest-path src/glue/candle-0.10/Cargo.toml --target-dir "$target_dir/glue"
-    tests/mistral.sh ${RINGLOAD_TEST_LONG:+--long}
+    tests/mistral.sh
 }
 
 test_everything() {

@@ -1,5 +1,5 @@
 //! `mistralrs-core/src/utils/varbuilder_utils.rs` with the patch of docs/candle.md, and what it needs of
-//! its crate: the rest of mistralrs-core takes a quarter of an hour to build.
+//! its crate, as the function is not public there.
 #![allow(dead_code)]
 
 mod lora {
@@ -21,7 +21,7 @@ mod utils {
 }
 
 // tests/mistral.sh puts the patched file there.
-#[path = "../target/patched/varbuilder_utils.rs"]
+#[path = "../target/patched/core/src/utils/varbuilder_utils.rs"]
 mod varbuilder_utils;
 
 #[cfg(test)]
