@@ -28,8 +28,6 @@ pub(crate) struct MappedWork {
     mappings: Vec<OnceLock<Arc<Mapping>>>,
     /// Whether the mappings may be written to.
     is_private: bool,
-    /// Whether pages are touched after they were read (`ring/touch.rs`).
-    touches: bool,
     next_extent: AtomicUsize,
 }
 
@@ -37,15 +35,14 @@ impl MappedWork {
     pub fn new(plan: Arc<Plan>) -> Self {
         let mappings = plan.checkpoint().shards().iter().map(|_| OnceLock::new()).collect();
         let next_extent = AtomicUsize::new(0);
-        Self { plan, mappings, is_private: false, touches: false, next_extent }
+        Self { plan, mappings, is_private: false, next_extent }
     }
 
-    /// As [`new`](Self::new), with `mappings` of the shards that may be written to. `is_cold` is whether
-    /// the page cache lacks a part of them.
-    pub fn private(plan: Arc<Plan>, mappings: Vec<Arc<Mapping>>, is_cold: bool) -> Self {
+    /// As [`new`](Self::new), with `mappings` of the shards that may be written to.
+    pub fn private(plan: Arc<Plan>, mappings: Vec<Arc<Mapping>>) -> Self {
         let mappings = mappings.into_iter().map(OnceLock::from).collect();
         let next_extent = AtomicUsize::new(0);
-        Self { plan, mappings, is_private: true, touches: is_cold, next_extent }
+        Self { plan, mappings, is_private: true, next_extent }
     }
 
     /// Works until no extent is left or the load is stopped.
@@ -70,10 +67,7 @@ impl MappedWork {
                 return Err(stopped());
             }
             let step = from..(from + STEP_BYTES).min(end);
-            populate(shared, source, &mapping, step.clone())?;
-            if self.touches {
-                mapping.touch(step);
-            }
+            populate(shared, source, &mapping, step)?;
         }
         source.check_unchanged()?;
         let storage = match self.is_private {

@@ -50,11 +50,7 @@ pub(super) enum LoadPath {
     /// The files are mapped.
     Mapped,
     /// The files are mapped in this way, so that the caller may write to the tensors.
-    Private {
-        mappings: Vec<Arc<Mapping>>,
-        /// Whether the page cache lacks a part of them.
-        is_cold: bool,
-    },
+    Private(Vec<Arc<Mapping>>),
     /// The GPUs read the files.
     Gds(Vec<GdsGpu>),
     /// Engines read into rings. The downgrade is reported if the caller requested another path.

@@ -10,8 +10,7 @@
 //! a plan, or all                       every block of it
 //! ```
 //!
-//! A thread waits for the disk in most of a block, and then touches its pages (`ring/touch.rs`), so there
-//! are more threads than cores. Blocks that are in the page cache are skipped. The threads end when the queue is empty, or when
+//! Blocks that are in the page cache are skipped. The threads end when the queue is empty, or when
 //! nobody has the mapping any more. Pages that were read ahead count as page cache, which the kernel
 //! takes back when memory is short.
 
@@ -22,8 +21,10 @@ use crate::source::{MappedFile, Via, WeakMappedFile};
 use crate::sync::Mutex;
 use crate::sys;
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 /// How far tensors are read ahead that are requested in the order of the file.
@@ -34,8 +35,7 @@ const BLOCK_BYTES: u64 = 8 << 20;
 const SHORT_BYTES: u64 = 1 << 20;
 /// Tensors of a file lie next to each other, but for gaps of at most this.
 const GAP_BYTES: u64 = 4 << 10;
-/// Two keep a disk busy, and two others touch what was read.
-const THREADS: usize = 4;
+const THREADS_MAX: usize = 4;
 
 /// The reading ahead of one file.
 #[derive(Debug)]
@@ -138,9 +138,10 @@ impl Queue {
     /// Starts threads for what is queued. One that cannot be started is not missed: pages are read when
     /// they are touched.
     fn start_threads(self: &Arc<Self>, state: &mut QueueState) {
+        let cores = available_parallelism().map_or(2, NonZero::get);
         let blocks: u64 =
             state.ranges.iter().map(|range| (range.end - range.start).div_ceil(BLOCK_BYTES)).sum();
-        let wanted = THREADS.min(blocks as usize);
+        let wanted = cores.clamp(2, THREADS_MAX).min(blocks as usize);
         while state.threads < wanted {
             let queue = Arc::clone(self);
             if sys::spawn("ringload-ahead", move || queue.work()).is_err() {
@@ -194,9 +195,8 @@ fn read(file: &MappedFile, block: Range<u64>) -> Result<()> {
     let began = Instant::now();
     let range = block.start as usize..block.end as usize;
     file.mapping()
-        .populate_read(range.clone())
+        .populate_read(range)
         .map_err(|e| Error::from_io("read a mapped file ahead", e))?;
-    file.mapping().touch(range);
     let bytes = block.end - block.start;
     metrics::read("file", Via::Mapped.as_str(), bytes, began.elapsed());
     Ok(())

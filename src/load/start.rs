@@ -71,8 +71,8 @@ impl Loader {
         let (mut ring_bytes, mut pinned, mut downgraded) = (0, None, None);
         let work = match path {
             LoadPath::Mapped => EngineWork::Mapped(MappedWork::new(Arc::clone(plan))),
-            LoadPath::Private { mappings, is_cold } => {
-                EngineWork::Mapped(MappedWork::private(Arc::clone(plan), mappings, is_cold))
+            LoadPath::Private(mappings) => {
+                EngineWork::Mapped(MappedWork::private(Arc::clone(plan), mappings))
             }
             LoadPath::Gds(gpus) => {
                 let (threads, bounce_bytes) = sizes.gds_threads(options, extents.len());
@@ -125,12 +125,7 @@ impl Loader {
             return Ok(LoadPath::Mapped);
         }
         match self.private_mappings(plan, sources) {
-            Some(mappings) => {
-                let is_cached = |source: &Arc<dyn Source>| {
-                    source.cached_bytes().is_some_and(|bytes| bytes == source.len_bytes())
-                };
-                Ok(LoadPath::Private { mappings, is_cold: !sources.iter().all(is_cached) })
-            }
+            Some(mappings) => Ok(LoadPath::Private(mappings)),
             None => self.gds_or_ring(plan, sources),
         }
     }

@@ -45,7 +45,6 @@ mod allocator;
 mod lending;
 mod memory;
 mod slot;
-mod touch;
 
 use crate::sync;
 pub use allocator::{Ring, RingUsage};

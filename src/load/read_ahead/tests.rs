@@ -20,7 +20,7 @@ fn ranges_are_cut_into_blocks_once_and_in_order() {
 fn queued(data: u64, expected: &[Range<u64>]) -> Vec<Range<u64>> {
     let ahead = ReadAhead::new(&unused(), 0..data);
     let queue = ahead.queue.get().unwrap();
-    queue.state.lock().threads = THREADS; // as if they were all busy
+    queue.state.lock().threads = THREADS_MAX; // as if they were all busy
     expected.iter().cloned().for_each(|range| ahead.expect(range));
     queue.state.lock().ranges.iter().cloned().collect()
 }
