@@ -73,7 +73,11 @@ fn bytes_that_a_consumer_changes_and_restores_never_get_into_the_cache() {
     let model = Model::new(&[9_000_000, 9_000_000, 17, 9_000_000]);
     let server = FaultServer::start(model.file.clone(), |_, request| request.right());
     let mut partial = 0;
-    for _ in 0..7 {
+    // Whether the consumer changes bytes just while the cache copies them is a matter of luck.
+    for round in 0..100 {
+        if round >= 7 && partial > 0 {
+            break;
+        }
         let directory = directory();
         attack(&model, &server.url(), directory.path());
         partial += usize::from(!is_complete_and_right(directory.path(), &model.file));

@@ -113,7 +113,7 @@ fn restarts_of_a_load_by_names_count_nothing_twice() {
     }
     let summary = tensors.finish().unwrap();
     let read: u64 = summary.read_bytes.values().sum();
-    assert!(read > summary.bytes + 1_000_000, "it was restarted: {summary:?}");
+    assert!(read > summary.bytes, "it was restarted: {summary:?}");
     assert_eq!(counts(&progress), (3_600_000, 3_600_000));
 }
 
