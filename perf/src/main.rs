@@ -69,7 +69,7 @@ enum Command {
     /// Compare a program that asks for tensors by name with a plain stream, from an emulated store
     ByName(by_name::Args),
     /// Run an emulated object store until this process is killed (started by a session)
-    #[command(hide = true)]
+    #[command(name = "emulated-store", hide = true)]
     Store(store::Args),
     /// Serve a slow FUSE mount until it is unmounted (started by a session)
     #[command(hide = true)]
@@ -93,5 +93,21 @@ fn main() -> Result<()> {
         Some(Command::Store(args)) => store::run(args),
         Some(Command::Mount(args)) => mount::run(&args),
         Some(Command::Limit(limit)) => limit::run(limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    /// The scenario `store` could not be measured by its name, as there was a command `store`.
+    #[test]
+    fn no_scenario_has_the_name_of_a_command() {
+        let command = Args::command();
+        command.clone().debug_assert();
+        for scenario in scenario::ALL {
+            assert!(command.find_subcommand(scenario.name).is_none(), "{}", scenario.name);
+        }
     }
 }

@@ -21,7 +21,7 @@ impl Emulated {
     pub fn start(root: &Path, core: Option<usize>, settings: &Settings) -> Result<Self> {
         let places = Places::new()?;
         let mut command = on_core(core, &std::env::current_exe()?);
-        command.arg("store").arg(root);
+        command.arg("emulated-store").arg(root);
         command.args(["--http", &places.http.to_string(), "--https", &places.https.to_string()]);
         command.arg("--tls").arg(&places.key).arg(&places.certificate);
         command.args(settings.words().split(' '));
