@@ -93,11 +93,14 @@ fn bulk(lab: &mut Lab, peers: &Peers, row: &Row) -> Result<()> {
     let settings = Settings { addresses: Vec::new(), ..row.settings.clone() };
     let title =
         format!("{:.2} GB from a store: {}", checkpoint.shape.gigabytes(), settings.words());
-    let setting = Setting {
-        prepare: Some(&|_| super::prepare(CacheState::Warm, &checkpoint.path)),
-        sums: Some(&checkpoint.sums),
-        ..Setting::default()
+    // Memory that was idle is slow to use again, which a load without a limit would pay for.
+    let settle = super::own_limit(&format!("settle {}", checkpoint.shape.bytes()))?;
+    let ready = |_: &Client| {
+        settle.run()?;
+        super::prepare(CacheState::Warm, &checkpoint.path)
     };
+    let setting =
+        Setting { prepare: Some(&ready), sums: Some(&checkpoint.sums), ..Setting::default() };
     let ideal = row.settings.ideal_seconds(checkpoint.shape.bytes());
     let measured = from_store(lab, (row.case, title), clients, setting, (&store, ideal))?;
     for limit in row.limits_mib {
