@@ -64,6 +64,21 @@ def run(
             process.join()
 
 
+def values(outcomes: list[Outcome]) -> list[Any]:
+    """Returns what each rank returned; none of them has failed."""
+    for outcome in outcomes:
+        assert outcome.error is None, outcome.error
+    return [outcome.value for outcome in outcomes]
+
+
+def assert_failed(outcome: Outcome, kind: str, text: str) -> None:
+    """Checks that a rank has raised an error of a class that is called `kind`, with `text`."""
+    assert outcome.error is not None, outcome
+    classes, message = outcome.error
+    assert kind in classes, outcome.error
+    assert text in message, message
+
+
 def _outcomes(processes: list[Any], pipes: list[Connection]) -> list[Outcome]:
     answers: dict[int, Any] = {}
     deadline = time.monotonic() + TIMEOUT_SECONDS

@@ -14,7 +14,7 @@ import models
 import pytest
 import ranks
 import torch
-from ranks import Outcome
+from ranks import assert_failed, values
 
 from ringload import InvalidInputError, IoError
 from ringload.runai_model_streamer import SafetensorsStreamer, session
@@ -54,19 +54,6 @@ def load(_rank: int, paths: list[str], **options: Any) -> dict[str, Any]:
         "digests": models.digests(dict(got)),
         "read": recorder.names,
     }
-
-
-def values(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    for outcome in outcomes:
-        assert outcome.error is None, outcome.error
-    return [outcome.value for outcome in outcomes]
-
-
-def assert_failed(outcome: Outcome, kind: str, text: str) -> None:
-    assert outcome.error is not None, outcome
-    classes, message = outcome.error
-    assert kind in classes, outcome.error
-    assert text in message, message
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -13,7 +13,7 @@ import models
 import pytest
 import ranks
 import torch
-from ranks import Outcome
+from ranks import Outcome, values
 
 import ringload
 
@@ -71,17 +71,8 @@ def world() -> Any:
     return torch.distributed.group.WORLD
 
 
-def values(outcomes: list[Outcome]) -> list[Any]:
-    for outcome in outcomes:
-        assert outcome.error is None, outcome.error
-    return [outcome.value for outcome in outcomes]
-
-
 def assert_failed(outcome: Outcome, kind: str, text: str) -> None:
-    assert outcome.error is not None, outcome
-    classes, message = outcome.error
-    assert kind in classes, outcome.error
-    assert text in message, message
+    ranks.assert_failed(outcome, kind, text)
     assert outcome.seconds < 120
 
 

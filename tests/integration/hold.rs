@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -68,16 +68,24 @@ fn resident(path: &Path) -> u64 {
     resident_bytes(&file, 0, file.metadata().unwrap().len()).unwrap()
 }
 
-#[test]
-fn what_is_held_stays_in_memory_until_the_end() {
-    let (model, directory) = (Model::new(&[9_000_000, 3_000_000]), directory());
-    let path = directory.path().join("m.safetensors");
+/// A file with the model that is not in the page cache; `None`, and the test is skipped, where the file
+/// system keeps its files in memory.
+fn cold_file(directory: &Path, model: &Model) -> Option<PathBuf> {
+    let path = directory.join("m.safetensors");
     fs::write(&path, &model.file).unwrap();
     File::open(&path).unwrap().sync_all().unwrap();
     evict(&path);
     if resident(&path) > 0 {
-        return skip("the file system keeps its files in memory");
+        skip("the file system keeps its files in memory");
+        return None;
     }
+    Some(path)
+}
+
+#[test]
+fn what_is_held_stays_in_memory_until_the_end() {
+    let (model, directory) = (Model::new(&[9_000_000, 3_000_000]), directory());
+    let Some(path) = cold_file(directory.path(), &model) else { return };
     let len_bytes = model.file.len() as u64;
     let notified = UnixDatagram::bind(directory.path().join("notify")).unwrap();
     let socket = directory.path().join("notify");
@@ -106,13 +114,7 @@ fn what_is_held_stays_in_memory_until_the_end() {
 #[test]
 fn nothing_stays_locked_after_the_end() {
     let (model, directory) = (Model::small(), directory());
-    let path = directory.path().join("m.safetensors");
-    fs::write(&path, &model.file).unwrap();
-    File::open(&path).unwrap().sync_all().unwrap();
-    evict(&path);
-    if resident(&path) > 0 {
-        return skip("the file system keeps its files in memory");
-    }
+    let Some(path) = cold_file(directory.path(), &model) else { return };
     let holder = Holder::start(|command| command.arg(&path));
     holder.stop();
     evict(&path);

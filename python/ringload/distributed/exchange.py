@@ -27,9 +27,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._errors import CancelledError, Error, IoError
-from .._frameworks import packed_shape, torch_dtype_of
 from . import failure
-from .group import left
+from .group import FAILED, LEFT, RUNNING, left
+from .memory import tensor_of
 from .partition import Item
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ _COUNT_MAX = 512
 #: and the length their number; or the encoded error, and the length that of its text in bytes.
 _HEADER_LENGTH = 3
 _PAYLOAD_LENGTH = _COUNT_MAX
-
-_RUNNING, _FAILED, _LEFT = range(3)
 
 
 class TensorSource(Protocol):
@@ -148,7 +146,7 @@ class Exchange:
             while self._pending:
                 self._transfer(self._pending.popleft(), keep=False)
             if self._exchanged < len(self._items):
-                self._group.all_gather(self._status_message(_LEFT, (), None))
+                self._group.all_gather(self._status_message(LEFT, (), None))
         except Error:
             # The other ranks have ended, so none of them waits for this one.
             pass
@@ -188,7 +186,7 @@ class Exchange:
                 packed, large = self._fill()
             except BaseException as error:  # the status message reports it to the other ranks
                 self._error, packed, large = error, (), None
-        state = _RUNNING if self._error is None else _FAILED
+        state = RUNNING if self._error is None else FAILED
         messages = self._group.all_gather(self._status_message(state, packed, large))
         if self._error is not None:
             raise self._error
@@ -241,7 +239,7 @@ class Exchange:
         import torch
 
         message = torch.zeros(_HEADER_LENGTH + _PAYLOAD_LENGTH, dtype=torch.int64)
-        if state == _RUNNING:
+        if state == RUNNING:
             content = torch.tensor([state, len(packed), -1 if large is None else large, *packed])
             message[: len(content)] = content
             return message
@@ -262,12 +260,12 @@ class Exchange:
         import torch
 
         state, length, large = message[:_HEADER_LENGTH].tolist()
-        if state == _RUNNING:
+        if state == RUNNING:
             packed = tuple(message[_HEADER_LENGTH : _HEADER_LENGTH + length].tolist())
             return _Broadcast(sender, packed, None if large < 0 else large)
         text = bytes(message[_HEADER_LENGTH:].view(torch.uint8)[:length].tolist())
         rank = self._group.ranks[sender]
-        if state == _LEFT:
+        if state == LEFT:
             raise left(rank)
         raise failure.decode(text, rank)
 
@@ -301,7 +299,9 @@ class Exchange:
         try:
             for position, start, stop in ranges if keep else ():
                 memory = buffer[start:stop].clone()
-                tensors.append((position, _tensor_from_bytes(self._items[position], memory)))
+                item = self._items[position]
+                tensor = tensor_of(item.name, item.dtype, item.shape, memory)
+                tensors.append((position, tensor))
         except Exception as error:
             self._error = self._error or error
         return tensors
@@ -330,7 +330,7 @@ class Exchange:
 
         try:
             memory = torch.empty(item.nbytes, dtype=torch.uint8, device=self._device)
-            return _tensor_from_bytes(item, memory)
+            return tensor_of(item.name, item.dtype, item.shape, memory)
         except Exception as error:
             self._error = self._error or error
             return None
@@ -341,20 +341,6 @@ def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     import torch
 
     return tensor.reshape(-1).view(torch.uint8)
-
-
-def _tensor_from_bytes(item: Item, memory: torch.Tensor) -> torch.Tensor:
-    """Returns a view of `memory` as the tensor that `item` describes.
-
-    Args:
-        item: the header entry of the tensor.
-        memory: the bytes of the tensor, one-dimensional.
-
-    Raises:
-        UnsupportedError: torch does not have the type.
-    """
-    elements = memory.view(torch_dtype_of(item.dtype, item.name))
-    return elements.reshape(packed_shape(item.dtype, item.shape))
 
 
 def _aligned(offset: int) -> int:

@@ -38,7 +38,8 @@ _ERROR_BYTES_MAX = 16 << 10
 #: The length of a status message of `Group.confirm`: the state, and an encoded error.
 _STATUS_BYTES = 4 << 10
 
-_RUNNING, _FAILED, _LEFT = range(3)
+#: The states of a rank in status messages.
+RUNNING, FAILED, LEFT = range(3)
 
 
 def check_member(group: Any) -> tuple[int, int]:
@@ -214,18 +215,18 @@ class Group:
 
         message = torch.zeros(_STATUS_BYTES, dtype=torch.uint8)
         if is_leaving:
-            message[0] = _LEFT
+            message[0] = LEFT
         elif error is not None:
             text = failure.encode(error, _STATUS_BYTES - 1)
-            message[: 1 + len(text)] = torch.tensor([_FAILED, *text], dtype=torch.uint8)
+            message[: 1 + len(text)] = torch.tensor([FAILED, *text], dtype=torch.uint8)
         messages = self.all_gather(message)
         if error is not None:
             raise error
         for rank, message in () if is_leaving else zip(self.ranks, messages):
             state = int(message[0])
-            if state == _FAILED:
+            if state == FAILED:
                 raise failure.decode(bytes(message[1:].tolist()).rstrip(b"\0"), rank)
-            if state == _LEFT:
+            if state == LEFT:
                 raise left(rank)
 
     def start_transfers(

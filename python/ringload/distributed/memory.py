@@ -1,4 +1,4 @@
-"""The memory of the tensors that an exchange receives.
+"""The memory of the tensors that an exchange receives, and their views of it.
 
 In host memory, long tensors are in huge pages where the kernel has them, as in the ring of a load:
 filling 4 KiB pages for the first time takes three times as long as the copy into them. What does
@@ -10,6 +10,8 @@ from __future__ import annotations
 import mmap
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from .._frameworks import packed_shape, torch_dtype_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,3 +30,19 @@ def new_memory(nbytes: int, device: torch.device) -> torch.Tensor:
     with suppress(OSError):  # a kernel without huge pages
         memory.madvise(advice, 0, nbytes // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES)
     return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def tensor_of(name: str, dtype: str, shape: tuple[int, ...], memory: torch.Tensor) -> torch.Tensor:
+    """Returns a view of `memory` as a tensor.
+
+    Args:
+        name: the name of the tensor.
+        dtype: its element type in safetensors, such as "BF16".
+        shape: its shape, or that of the part of it.
+        memory: its bytes, one-dimensional.
+
+    Raises:
+        UnsupportedError: torch does not have the type.
+    """
+    elements = memory.view(torch_dtype_of(dtype, name))
+    return elements.reshape(packed_shape(dtype, shape))

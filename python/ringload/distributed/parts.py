@@ -25,8 +25,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._errors import Error, IoError
-from .._frameworks import packed_shape, torch_dtype_of
-from .memory import new_memory
+from .._frameworks import torch_dtype_of
+from .memory import new_memory, tensor_of
 from .runs import gather, view
 from .schedule import Batch, Schedule
 
@@ -305,8 +305,7 @@ class PartExchange:
     def _finished(self, position: int, memory: torch.Tensor) -> torch.Tensor:
         """Returns the bytes of a part as the tensor that the caller gets."""
         item = self._items[position]
-        elements = memory.view(torch_dtype_of(item.dtype, item.name))
-        tensor = elements.reshape(packed_shape(item.dtype, item.shape)).to(self._target)
+        tensor = tensor_of(item.name, item.dtype, item.shape, memory).to(self._target)
         if item.loaded_dtype != item.dtype:
             tensor = tensor.to(torch_dtype_of(item.loaded_dtype, item.name))
         return tensor

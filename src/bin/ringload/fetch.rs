@@ -6,7 +6,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::format;
 use crate::load::progress;
-use crate::locations::CheckpointArgs;
+use crate::locations::{CheckpointArgs, is_local};
 use crate::options::StorageOptions;
 use crate::output;
 use crate::streams;
@@ -121,10 +121,12 @@ fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outc
 
 fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     let began = Instant::now();
-    let loader = filling(loader)?;
+    let no_cache = "there is no cache to fetch into; give --cache-dir or set RINGLOAD_CACHE_DIR, or \
+                    give --to to write plain files";
+    let loader = filling(loader, no_cache)?;
     let checkpoint = Arc::new(loader.open(locations)?);
-    let (local, remote): (Vec<_>, Vec<_>) = (checkpoint.shards().iter())
-        .partition(|shard| matches!(shard.location(), Location::File(_)));
+    let (local, remote): (Vec<_>, Vec<_>) =
+        checkpoint.shards().iter().partition(|shard| is_local(shard.location()));
     let mut fetched = Fetched {
         bytes: remote.iter().map(|shard| shard.len_bytes()).sum(),
         objects: remote.len(),
@@ -142,15 +144,14 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     Ok(fetched)
 }
 
-/// A loader that fills its cache, with which checkpoints for [`fill`] are opened.
+/// A loader that fills its cache, with which checkpoints for [`fill`] are opened. The sentence `no_cache`
+/// says what to do without one.
 ///
 /// # Errors
-/// When it has no cache.
-pub fn filling(loader: Loader) -> Outcome<Loader> {
+/// [`Failure::Usage`] when it has no cache.
+pub fn filling(loader: Loader, no_cache: &str) -> Outcome<Loader> {
     if loader.cache_directory()?.is_none() {
-        let sentence = "there is no cache to fetch into; give --cache-dir or set \
-                        RINGLOAD_CACHE_DIR, or give --to to write plain files";
-        return Err(Failure::usage(sentence));
+        return Err(Failure::usage(no_cache));
     }
     Ok(loader.cache_waits_for_disk(true))
 }
@@ -189,7 +190,7 @@ fn is_cached(loader: &Loader, checkpoint: &Checkpoint) -> bool {
         return false;
     };
     let shards = checkpoint.shards().iter();
-    shards.filter(|shard| !matches!(shard.location(), Location::File(_))).all(|shard| {
+    shards.filter(|shard| !is_local(shard.location())).all(|shard| {
         let location = LocationText::from(shard.location()).to_string();
         let mut of_object =
             entries.iter().filter(|entry| entry.location.to_string() == location).peekable();

@@ -35,3 +35,8 @@ impl Locations {
         self.arguments.as_slice().into_locations().map_err(Failure::Usage)
     }
 }
+
+/// Whether a location is a local file, or files.
+pub fn is_local(location: &Location) -> bool {
+    matches!(location, Location::File(_))
+}

@@ -15,8 +15,8 @@ mod lock;
 mod status;
 mod stop;
 
-use crate::failure::{Failure, Outcome};
-use crate::locations::CheckpointArgs;
+use crate::failure::Outcome;
+use crate::locations::{CheckpointArgs, is_local};
 use crate::options::StorageOptions;
 use crate::{fetch, format, output};
 use huge::Copies;
@@ -141,21 +141,14 @@ fn hold(args: Args, stop: &Stop) -> Outcome<Held> {
     Ok(Held { checkpoint, shares, _copies: copies })
 }
 
-fn is_local(location: &Location) -> bool {
-    matches!(location, Location::File(_))
-}
-
 /// The loader, which fills its cache with the objects among `locations`.
 fn with_cache(loader: Loader, locations: &[Location]) -> Outcome<Loader> {
     if locations.iter().all(is_local) {
         return Ok(loader);
     }
-    if loader.cache_directory()?.is_none() {
-        let sentence = "files are held, and there is no cache for those of a store; give \
-                        --cache-dir, set RINGLOAD_CACHE_DIR, or copy them with --huge";
-        return Err(Failure::usage(sentence));
-    }
-    fetch::filling(loader)
+    let no_cache = "files are held, and there is no cache for those of a store; give --cache-dir, set \
+                    RINGLOAD_CACHE_DIR, or copy them with --huge";
+    fetch::filling(loader, no_cache)
 }
 
 impl Held {
