@@ -71,7 +71,7 @@ enum Command {
     /// Run an emulated object store until this process is killed (started by a session)
     #[command(name = "emulated-store", hide = true)]
     Store(store::Args),
-    /// Serve a slow FUSE mount until it is unmounted (started by a session)
+    /// Serve a slow FUSE mount until the input ends (started by a session)
     #[command(hide = true)]
     Mount(mount::Args),
     /// Measure one limit in this process (started by a session)

@@ -29,8 +29,10 @@ def passed(tests: Path, directory: Path, *, patched: bool) -> tuple[set[str], st
     shutil.copytree(tests, directory / "tests")
     (directory / "plugin_of_suite.py").write_text(PLUGIN)
     ignored = [f"--ignore=tests/test_{name}_comparison.py" for name in OTHER_FRAMEWORKS]
-    command = [sys.executable, "-m", "pytest", "-p", "plugin_of_suite", "-q", "-c", os.devnull]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir=.", "--junitxml=junit.xml"]
+    # A file of settings of its own: pytest looks into no directory above it.
+    (directory / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "plugin_of_suite", "-q"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--junitxml=junit.xml"]
     environment = {**os.environ, "PYTHONPATH": str(directory), "PATCHED": str(int(patched))}
     done = subprocess.run(
         [*command, *ignored, "tests"],

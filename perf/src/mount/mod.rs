@@ -19,6 +19,7 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request, Session, SessionACL,
 };
 use nix::libc::{O_DIRECT, c_int};
+use nix::mount::{MntFlags, umount2};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
@@ -73,12 +74,16 @@ impl Settings {
     }
 }
 
-/// Serves the mount until it is unmounted.
+/// Serves the mount until the standard input ends, which it does, too, when the session is killed.
 ///
 /// # Errors
-/// When it cannot be mounted.
+/// When it cannot be mounted, or unmounted.
 pub fn run(args: &Args) -> Result<()> {
-    mount(&args.root, &args.point, args.settings.clone())?.join()?;
+    let _session = mount(&args.root, &args.point, args.settings.clone())?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    // Also while a client has a file open.
+    umount2(&args.point, MntFlags::MNT_DETACH)?;
+    let _ = fs::remove_dir(&args.point);
     Ok(())
 }
 

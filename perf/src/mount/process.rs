@@ -1,9 +1,8 @@
 //! The mount as a process of its own, which a session starts.
 
 use super::Settings;
-use anyhow::{Context, Result, bail};
-use nix::mount::{MntFlags, umount2};
-use std::os::unix::fs::MetadataExt;
+use anyhow::{Result, bail};
+use std::os::unix::{fs::MetadataExt, process::CommandExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::{fs, thread, time::Duration};
@@ -28,7 +27,9 @@ impl Mounted {
         command.arg(format!("--latency={}", settings.latency));
         command.args(settings.refuse.iter().map(|end| format!("--refuse={end}")));
         command.args(settings.waits.then_some("--waits"));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        // Ctrl-C ends the session, and with it this process's input.
+        command.process_group(0);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
         while fs::metadata(point.path())?.dev() == device {
             if let Some(status) = child.try_wait()? {
                 bail!("cannot mount a FUSE file system ({status}); this needs root and /dev/fuse");
@@ -46,9 +47,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let unmounted = umount2(self.point.path(), MntFlags::MNT_DETACH).context("unmount");
-        unmounted.unwrap_or_else(|error| eprintln!("{error:#}"));
-        let _ = self.child.kill();
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
