@@ -24,7 +24,7 @@ impl Request {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Request::new(&mut headers);
         let httparse::Status::Complete(len) = parsed.parse(bytes)? else { return Ok(None) };
-        let target = parsed.path.unwrap_or("/");
+        let target = origin_form(parsed.path.unwrap_or("/"));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let method = parsed.method.unwrap_or_default();
         let header = |name: &str| {
@@ -66,6 +66,14 @@ impl Request {
     }
 }
 
+/// The target from its path on, as the SDK for C++ sends the scheme and the host with it.
+fn origin_form(target: &str) -> &str {
+    let Some((_, rest)) = target.split_once("://").filter(|_| !target.starts_with('/')) else {
+        return target;
+    };
+    rest.find('/').map_or("/", |at| &rest[at..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +92,8 @@ mod tests {
         assert_eq!(range("bytes=4-99").bytes(10), Some(4..10));
         assert_eq!(range("bytes=10-11").bytes(10), None);
         assert!(Request::parse(b"\0\0\0").is_err());
+        let absolute = b"GET http://host:80/b/key?prefix=http://a HTTP/1.1\r\n\r\n";
+        let (request, _) = Request::parse(absolute).unwrap().unwrap();
+        assert_eq!((request.path.as_str(), request.query.as_str()), ("/b/key", "prefix=http://a"));
     }
 }
