@@ -102,6 +102,11 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
     for (name, value) in s3_environment(&server.http) {
         clients = clients.into_iter().map(|client| client.env(name, value)).collect();
     }
+    let concurrency = CONNECTIONS.to_string();
+    clients = clients
+        .into_iter()
+        .map(|client| client.env("RUNAI_STREAMER_CONCURRENCY", &concurrency))
+        .collect();
     let results = run(lab, "s3", &object, &server, clients)?;
     lab.reach("s3.cpu", results.of("ringload", |run| run.cpu_seconds_per_gigabyte()))?;
     let ratio = results.ratio("ringload", peers::RUNAI_S3.title, Figure::CpuSecondsPerGigabyte);
@@ -109,7 +114,7 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
 }
 
 /// The variables that lead S3 clients to the server `endpoint`.
-pub fn s3_environment(endpoint: &str) -> [(&'static str, &str); 9] {
+pub fn s3_environment(endpoint: &str) -> [(&'static str, &str); 8] {
     [
         ("AWS_ACCESS_KEY_ID", "perf"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
@@ -117,7 +122,6 @@ pub fn s3_environment(endpoint: &str) -> [(&'static str, &str); 9] {
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_ALLOW_HTTP", "true"),
         ("RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", "0"),
-        ("RUNAI_STREAMER_CONCURRENCY", "16"),
         ("AWS_ENDPOINT_URL", endpoint),
         ("RUNAI_STREAMER_S3_ENDPOINT", endpoint),
     ]

@@ -17,12 +17,13 @@ use ringload_measure::process::Invocation;
 use std::fs;
 use std::path::Path;
 
-pub const PEERS: &[&Peer] = &[&peers::RUNAI_S3, &peers::OBJECT_STORE];
+pub const PEERS: &[&Peer] = &[&peers::RUNAI, &peers::OBJECT_STORE];
 
 const SCENARIO: &str = "store";
 /// The name of the ideal among the clients.
 const IDEAL: &str = "ideal";
-const CURL_CONNECTIONS: usize = 200;
+/// Of clients that are told how many connections they use: curl and object_store.
+const PEER_CONNECTIONS: &str = "200";
 const CURL_RANGE_BYTES: u64 = 8 << 20;
 const SHARDS: usize = 100;
 
@@ -173,7 +174,8 @@ fn from_store(
     (store, ideal_seconds): (&Emulated, f64),
 ) -> Result<Measured> {
     let mut clients = clients;
-    for (name, value) in super::remote::s3_environment(&store.server.http) {
+    let variables = super::remote::s3_environment(&store.server.http);
+    for (name, value) in variables.into_iter().chain([("CONNECTIONS", PEER_CONNECTIONS)]) {
         clients = clients.into_iter().map(|client| client.env(name, value)).collect();
     }
     let server = Some(&store.server);
@@ -193,14 +195,13 @@ fn bucket(keep: &Path, file: &Path) -> Result<tempfile::TempDir> {
 
 /// curl, loading ranges of 8 MiB on many connections.
 fn curl(url: &str, bytes: u64) -> Client {
-    let most = CURL_CONNECTIONS.to_string();
     let mut curl = Invocation::new("curl").words("--parallel --parallel-immediate --parallel-max");
-    curl = curl.arg(most);
+    curl = curl.arg(PEER_CONNECTIONS);
     for (number, start) in (0..bytes).step_by(CURL_RANGE_BYTES as usize).enumerate() {
         let next = if number > 0 { "--next" } else { "" };
         let range = format!("{start}-{}", (start + CURL_RANGE_BYTES).min(bytes) - 1);
         let options = format!("{next} --silent --fail --range {range} --output /dev/null");
         curl = curl.words(&options).arg(url);
     }
-    silent(&format!("curl, {CURL_CONNECTIONS} connections"), curl, bytes)
+    silent(&format!("curl, {PEER_CONNECTIONS} connections"), curl, bytes)
 }

@@ -1,7 +1,8 @@
 //! One object by the crate `object_store`: GETs of ranges, on several connections at once.
 //!
 //! The URL is `http(s)://...` or `s3://BUCKET/KEY`; for the latter the variables of the AWS SDKs apply
-//! (`AWS_ENDPOINT_URL` among them). Ranges are RANGE_BYTES long, and CONNECTIONS of them are in flight.
+//! (`AWS_ENDPOINT_URL` among them). Ranges are RANGE_BYTES long, and `--connections` of
+//! them are in flight.
 //! Their bytes are dropped frame by frame as they arrive, which is the least that the crate can do.
 //! Prints the figures as one JSON object. With `--digest` the bytes are kept, and the object has the
 //! SHA-256 of each tensor; the times are not comparable then. Certificates are those of the system, or
@@ -23,11 +24,13 @@ use std::sync::{Arc, OnceLock};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const RANGE_BYTES: u64 = 8 << 20;
-const CONNECTIONS: usize = 16;
 
 #[derive(Parser)]
 struct Options {
     url: String,
+    /// How many ranges are in flight
+    #[arg(long, env, default_value_t = 16)]
+    connections: usize,
     /// Print the SHA-256 of every tensor
     #[arg(long)]
     digest: bool,
@@ -53,7 +56,7 @@ async fn load(options: &Options) -> Result<serde_json::Value> {
     let first = OnceLock::new();
     let mut pieces: Vec<(u64, Vec<u8>)> = stream::iter(ranges)
         .map(|range| get(&store, &path, range, options.digest, &first))
-        .buffer_unordered(CONNECTIONS)
+        .buffer_unordered(options.connections)
         .try_collect()
         .await?;
     let last_tensor_seconds = since_start_seconds();
