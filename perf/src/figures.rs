@@ -24,6 +24,8 @@ use std::path::Path;
 const TEMPLATES: &str = include_str!("../figures.md");
 /// The records that the figures come from.
 const RECORDS: &str = "perf/results/2026-11-22-2-cores.jsonl";
+/// Those of the emulated stores and slow mounts: `stores` in perf/figures.md.
+const STORES: &str = "perf/results/2026-11-27-stores.jsonl";
 
 /// What to do with the blocks.
 #[derive(Debug, clap::Args)]
@@ -36,7 +38,9 @@ pub struct Args {
 /// Compares the blocks with the records, or writes them.
 pub fn run(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (page, blocks) in pages(&results::read(&root.join(RECORDS))?)? {
+    let records = results::read(&root.join(RECORDS))?;
+    let stores = results::read(&root.join(STORES))?;
+    for (page, blocks) in pages(&records, &stores)? {
         if args.write {
             blocks::rewrite(&root.join(page), &blocks)?;
         }
@@ -49,17 +53,19 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.write {
         report::render(&root.join(RECORDS))?;
+        report::render(&root.join(STORES))?;
     }
     Ok(())
 }
 
 /// The blocks of each page.
-fn pages(records: &[Record]) -> Result<BTreeMap<&'static str, Vec<Block>>> {
+fn pages(records: &[Record], stores: &[Record]) -> Result<BTreeMap<&'static str, Vec<Block>>> {
     let mut environment = report::environment()?;
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.add_filter("short", short);
     environment.add_filter("memory", memory);
-    let content = content(&Results::of(records));
+    let stores = content(&Results::of(stores));
+    let content = context! { stores, ..content(&Results::of(records)) };
     let mut texts = TEMPLATES.split("\n=== ");
     let common = texts.next().unwrap_or_default();
     let mut pages: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
@@ -133,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_figure_that_the_records_do_not_have_is_an_error() {
-        let error = format!("{:#}", pages(&[]).unwrap_err());
+        let error = format!("{:#}", pages(&[], &[]).unwrap_err());
         assert!(error.contains("perf/figures.md"), "{error}");
     }
 

@@ -36,12 +36,14 @@ impl Measured {
         self.over(own, &[other], figure)
     }
 
-    /// The same, over the lowest of several clients in each turn.
+    /// The same, over the lowest of several clients in each turn. `None` as well if their figures are
+    /// zero, such as the CPU time of a computed ideal.
     pub fn over(&self, own: &str, others: &[&str], figure: Figure) -> Option<Estimate> {
         let figures =
             |client| self.runs(client).iter().map(|run| figure.of(run)).collect::<Vec<_>>();
         let mut least: Option<Vec<f64>> = None;
-        for other in others.iter().map(|other| figures(other)).filter(|other| !other.is_empty()) {
+        let is_comparable = |other: &Vec<f64>| other.iter().any(|figure| *figure > 0.0);
+        for other in others.iter().map(|other| figures(other)).filter(is_comparable) {
             least = Some(match least {
                 Some(least) => std::iter::zip(least, other).map(|(a, b)| a.min(b)).collect(),
                 None => other,
@@ -103,6 +105,7 @@ mod tests {
         ]);
         let ratio = it.over("own", &["a", "b", "absent"], Figure::Seconds).unwrap();
         assert_eq!((ratio.median, ratio.low, ratio.high), (1.0, 0.5, 2.0));
+        assert_eq!(it.ratio("own", "a", Figure::CpuSecondsPerGigabyte), None);
         assert!((it.noise(Figure::Seconds) - 0.1).abs() < 1e-9);
         assert_eq!(it.more("b", "a", |run| run.seconds).unwrap().median, 1.0);
         assert_eq!(it.peak_mib("a"), Some(2.0));
