@@ -1,13 +1,15 @@
 // The project's kernels on the host: the real .cu files, compiled as C++ with a shim.
 //
-//   stand_in_launch(name, grid, block, ...)
+//   stand_in_launch(name, grid, block, ..., seed)
 //     for each block:  threads one after the other, or, where a kernel waits for its block
 //                      (__syncthreads), each as a fiber that is switched at every wait
 //
 // Memory that a block shares belongs to the calling thread, which runs one block at a time: launches
-// from several threads do not meet. Fibers run in turn forwards and backwards, so that a kernel
-// which leans on an order of its threads is found out; one that waits for threads which have ended
-// aborts.
+// from several threads do not meet. The seed orders the blocks, and anew after each wait the
+// threads: forwards, backwards, warp by warp, or all of them at random. So a kernel that leans on
+// an order, or lacks a wait, has wrong results with some seeds; one that waits for threads which have
+// ended aborts. A load or store at an address that is not a multiple of its size traps, as it does on
+// a GPU (build.rs has the option of the compiler).
 #pragma GCC optimize("O2")
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <ucontext.h>
 
 // What a kernel sees of the language that CUDA adds.
@@ -97,21 +100,68 @@ const Kernel KERNELS[] = {
     CAST(ringload_cast_f8_e5m2_bf16),
 };
 
+// Numbers from a seed (SplitMix64).
+class Random {
+  public:
+    explicit Random(uint64_t seed = 0) : state_(seed) {}
+
+    // Below `end`.
+    unsigned below(unsigned end) {
+        state_ += 0x9e3779b97f4a7c15;
+        uint64_t mixed = state_;
+        mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9;
+        mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111eb;
+        return (unsigned)((mixed ^ mixed >> 31) % end);
+    }
+
+  private:
+    uint64_t state_;
+};
+
+constexpr unsigned WARP_THREADS = 32;
+constexpr unsigned BLOCK_THREADS_MAX = 256;
+static_assert(scatter::BLOCK_THREADS <= BLOCK_THREADS_MAX && cast::BLOCK_THREADS <= BLOCK_THREADS_MAX,
+              "there is a place for each thread of a block");
+
+// Orders `count` threads: forwards, backwards, by warps in any order, or at random.
+void order(Random &random, unsigned *threads, unsigned count) {
+    const unsigned kind = random.below(4);
+    const unsigned together = kind == 2 && count % WARP_THREADS == 0 ? WARP_THREADS : 1;
+    for (unsigned i = 0; i < count; i++) {
+        threads[i] = kind == 1 ? count - 1 - i : i;
+    }
+    if (kind < 2) {
+        return;
+    }
+    for (unsigned i = count / together; i > 1; i--) {
+        const unsigned other = random.below(i);
+        for (unsigned lane = 0; lane < together; lane++) {
+            std::swap(threads[(i - 1) * together + lane], threads[other * together + lane]);
+        }
+    }
+}
+
+// The wait that tests leave out: the first and the second of a kernel are 0 and 1; of those after
+// them, which its loop repeats, the even ones are 2 and the odd ones 3. -1: none.
+thread_local int left_out = -1;
+
 // The threads of one block, as fibers of the calling thread.
 class Fibers {
   public:
     // Runs `kernel` for each thread of the current block.
-    void run_block(const Kernel &kernel, void **arguments) {
+    void run_block(const Kernel &kernel, void **arguments, Random &random) {
         kernel_ = &kernel;
         arguments_ = arguments;
         for (unsigned i = 0; i < kernel.block_threads; i++) {
             prepare(i);
         }
         // One round goes from one wait of the block to the next.
-        for (unsigned running = kernel.block_threads, round = 0; running > 0; round++) {
+        unsigned threads[THREADS_MAX];
+        for (unsigned running = kernel.block_threads; running > 0;) {
             const unsigned before = running;
+            order(random, threads, kernel.block_threads);
             for (unsigned i = 0; i < kernel.block_threads; i++) {
-                const unsigned thread = round % 2 == 0 ? i : kernel.block_threads - 1 - i;
+                const unsigned thread = threads[i];
                 if (!fibers_[thread].ended) {
                     resume(thread);
                     running -= fibers_[thread].ended;
@@ -126,6 +176,10 @@ class Fibers {
 
     // Called by a fiber: lets the others go on until all have come here.
     void wait() {
+        const unsigned number = fibers_[current_].waits++;
+        if (left_out == (int)(number < 2 ? number : 2 + number % 2)) {
+            return;
+        }
         swapcontext(&fibers_[current_].context, &scheduler_);
         threadIdx.x = current_;
     }
@@ -137,6 +191,7 @@ class Fibers {
     struct Fiber {
         ucontext_t context;
         bool ended;
+        unsigned waits;
         std::unique_ptr<char[]> stack;
     };
 
@@ -150,6 +205,7 @@ class Fibers {
         fiber.context.uc_stack.ss_size = STACK_BYTES;
         fiber.context.uc_link = &scheduler_;
         fiber.ended = false;
+        fiber.waits = 0;
         makecontext(&fiber.context, enter, 0);
     }
 
@@ -182,15 +238,18 @@ void wait_for_block() {
     fibers->wait();
 }
 
-void run_block(const Kernel &kernel, void **arguments) {
+void run_block(const Kernel &kernel, void **arguments, Random &random) {
     if (kernel.waits) {
         if (!fibers) {
             fibers.reset(new Fibers);
         }
-        fibers->run_block(kernel, arguments);
+        fibers->run_block(kernel, arguments, random);
         return;
     }
-    for (threadIdx.x = 0; threadIdx.x < kernel.block_threads; threadIdx.x++) {
+    unsigned threads[BLOCK_THREADS_MAX];
+    order(random, threads, kernel.block_threads);
+    for (unsigned i = 0; i < kernel.block_threads; i++) {
+        threadIdx.x = threads[i];
         kernel.run(arguments);
     }
 }
@@ -201,7 +260,7 @@ void run_block(const Kernel &kernel, void **arguments) {
 // pointer to each of its arguments. 0: done; 1: there is no such kernel; 2: not as it wants to be
 // launched (its block size, a grid of at least one block, no dynamic shared memory).
 extern "C" int stand_in_launch(const char *name, uint32_t grid_x, uint32_t block_x,
-                               uint32_t shared_bytes, void **arguments) {
+                               uint32_t shared_bytes, void **arguments, uint64_t seed) {
     for (const Kernel &kernel : KERNELS) {
         if (std::strcmp(kernel.name, name) != 0) {
             continue;
@@ -210,10 +269,18 @@ extern "C" int stand_in_launch(const char *name, uint32_t grid_x, uint32_t block
             return 2;
         }
         gridDim.x = grid_x;
-        for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++) {
-            run_block(kernel, arguments);
+        Random random(seed);
+        const bool backwards = random.below(2) == 1;
+        for (unsigned i = 0; i < grid_x; i++) {
+            blockIdx.x = backwards ? grid_x - 1 - i : i;
+            run_block(kernel, arguments, random);
         }
         return 0;
     }
     return 1;
+}
+
+// Leaves a wait of the block out of the launches of the calling thread, for tests: see `left_out`.
+extern "C" void stand_in_leave_out_wait(int number) {
+    left_out = number;
 }

@@ -180,7 +180,7 @@ pub(crate) fn began_nanoseconds() -> Option<u64> {
 
 /// Makes the kernel kill the process of `command` when the thread that starts it ends.
 #[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command) {
+pub fn die_with_parent(command: &mut Command) {
     // SAFETY: runs between fork and exec; prctl(2) is one system call, takes no lock and no memory.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {

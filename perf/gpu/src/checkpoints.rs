@@ -27,8 +27,7 @@ impl Written {
     /// # Errors
     /// If the disk is full or fails.
     pub fn new(directory: &Path, name: &str, shards: Vec<Vec<Tensor>>) -> Result<Self> {
-        let file = |number| directory.join(format!("{name}-{number}.safetensors"));
-        let files: Vec<_> = (0..shards.len()).map(file).collect();
+        let files = Self::paths(directory, name, shards.len());
         in_parallel(files.len(), |number| {
             let path = &files[number];
             write(path, &shards[number], number as u64, |_, _| ())
@@ -37,27 +36,30 @@ impl Written {
         Ok(Self { files, shards })
     }
 
-    /// The same files, copied into another directory.
+    /// The paths of `count` files.
+    pub fn paths(directory: &Path, name: &str, count: usize) -> Vec<PathBuf> {
+        (0..count).map(|number| directory.join(format!("{name}-{number}.safetensors"))).collect()
+    }
+
+    /// Files that were written before, of these tensors.
+    pub fn of(files: Vec<PathBuf>, shards: Vec<Vec<Tensor>>) -> Self {
+        Self { files, shards }
+    }
+
+    /// The same files, copied into another directory in parallel.
     ///
     /// # Errors
     /// If the disk is full.
     pub fn copied(&self, directory: &Path) -> Result<Self> {
-        let copy = |from: &PathBuf| {
-            let to = directory.join(from.file_name().unwrap_or_default());
-            std::fs::copy(from, &to)
+        let to = |from: &PathBuf| directory.join(from.file_name().unwrap_or_default());
+        let files: Vec<_> = self.files.iter().map(to).collect();
+        in_parallel(files.len(), |number| {
+            let (from, to) = (&self.files[number], &files[number]);
+            std::fs::copy(from, to)
                 .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-            Ok(to)
-        };
-        let files = self.files.iter().map(copy).collect::<Result<_>>()?;
+            Ok(())
+        })?;
         Ok(Self { files, shards: self.shards.clone() })
-    }
-
-    /// Removes the files, as far as possible.
-    pub fn remove(&self) {
-        for file in &self.files {
-            // Remaining files are removed with the directory.
-            let _ = std::fs::remove_file(file);
-        }
     }
 
     /// The bytes of all tensors.

@@ -1,10 +1,11 @@
 //! Measurements that begin with a process. Each process is a child of this executable, so that both
 //! sides include the cost of its start.
 
+use crate::checkpoints::check_equal;
 use crate::gpu::{Gpu, Memory};
 use crate::places::Places;
-use anyhow::{Context, Result};
-use ringload::{Device, Loader, MemoryLimit};
+use anyhow::{Context, Result, ensure};
+use ringload::{Device, Loader, MemoryLimit, Tensor};
 use ringload_measure::figures::{Figures, Stopwatch, since_start_seconds};
 use ringload_measure::process::Invocation;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ pub enum Command {
     Load {
         #[arg(long)]
         device: u32,
+        /// Compare the tensors with those that are loaded to host memory, after the measurement
+        #[arg(long)]
+        compare: bool,
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -60,14 +64,13 @@ impl Run {
 /// If the load or the copy fails.
 pub fn run(command: Command) -> Result<()> {
     match command {
-        Command::Load { device, files } => {
+        Command::Load { device, compare, files } => {
             let loader = Loader::new().device(Device::cuda(device));
             let loader = loader.memory_limit(MemoryLimit::Unlimited);
             let mut stream = loader.stream(&files)?;
             let tensors = stream.by_ref().collect::<ringload::Result<Vec<_>>>()?;
             report(stream.summary().bytes, Parts::default())?;
-            drop(tensors);
-            Ok(())
+            if compare { compare_with_host(&tensors, &files) } else { Ok(()) }
         }
         Command::Plain { device, file } => plain(device, &file),
     }
@@ -93,12 +96,24 @@ fn report(bytes: u64, parts: Parts) -> Result<()> {
     Ok(())
 }
 
-/// Runs a load of `files` in a separate process.
+fn compare_with_host(tensors: &[Tensor], files: &[PathBuf]) -> Result<()> {
+    let host = Loader::new().load(files)?;
+    ensure!(host.len() == tensors.len(), "{} of {} tensors came", tensors.len(), host.len());
+    for tensor in tensors {
+        let name = tensor.name();
+        let wanted = host.get(name).with_context(|| format!("{name} is not in the files"))?;
+        check_equal(name, &tensor.to_vec()?, wanted.bytes())?;
+    }
+    Ok(())
+}
+
+/// Runs a load of `files` in a separate process, which compares the tensors if `compare` is set.
 ///
 /// # Errors
 /// If it fails, with its output.
-pub fn run_load(places: &Places, files: &[PathBuf]) -> Result<Run> {
-    Ok(child("load", places)?.args(files).run()?.json()?)
+pub fn run_load(places: &Places, files: &[PathBuf], compare: bool) -> Result<Run> {
+    let compare = compare.then_some("--compare");
+    Ok(child("load", places)?.args(compare).args(files).run()?.json()?)
 }
 
 /// Creates a context, reads and copies `file` in a separate process.

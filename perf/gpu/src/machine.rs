@@ -3,13 +3,14 @@
 use crate::places;
 use anyhow::{Context, Result};
 use ringload::gpus;
+use ringload_measure::process::Invocation;
 use ringload_measure::system::{cores, cpu_model, memory_bytes, read_text};
 use ringload_measure::table::markdown;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// The machine.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Machine {
     /// The name that the user gives it.
     description: Option<String>,
@@ -77,6 +78,32 @@ impl Machine {
         ];
         markdown(&["", ""], &rows.map(|(name, value)| vec![name.to_owned(), value]))
     }
+}
+
+/// What else explains figures: what `ringload doctor` and `nvidia-smi` print, and the file systems.
+pub fn notes(places: &places::Places) -> Vec<String> {
+    let commands = [
+        Invocation::new(&places.ringload).arg("doctor").arg(places.disk()),
+        Invocation::new("nvidia-smi").words(
+            "--query-gpu=name,driver_version,vbios_version,memory.total,memory.used,clocks.sm,\
+             clocks.mem,pcie.link.gen.current,pcie.link.width.current,power.limit,ecc.mode.current \
+             --format=csv",
+        ),
+        Invocation::new("df").args(["--human-readable", "--print-type"]).args(places.both()),
+        Invocation::new("python3").args([
+            "-c",
+            "import torch, safetensors; print('torch', torch.__version__, torch.version.cuda, \
+             'safetensors', safetensors.__version__)",
+        ]),
+    ];
+    let said = commands.iter().map(|command| match command.run() {
+        Ok(ended) => String::from_utf8_lossy(&ended.output).trim().to_owned(),
+        Err(error) => error.to_string(),
+    });
+    let lines: Vec<String> =
+        said.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let runtime = read_text("/proc/version").map(|version| format!("kernel: {version}"));
+    lines.into_iter().chain(runtime).collect()
 }
 
 /// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug ...`

@@ -23,7 +23,8 @@ pub struct PlacesArgs {
     ringload: Option<PathBuf>,
 }
 
-/// Directories of this process alone, removed on drop.
+/// Directories of this process alone, removed on drop. (The large checkpoint is in their parents,
+/// because several steps load it.)
 #[derive(Debug)]
 pub struct Places {
     pub device: Device,
@@ -43,13 +44,26 @@ impl Places {
             let directory = tempfile::Builder::new().prefix("ringload-gpu-").tempdir_in(parent);
             directory.with_context(|| format!("cannot make a directory in {}", parent.display()))
         };
-        let beside = std::env::current_exe().context("cannot find this executable")?;
         Ok(Self {
             device: Device::cuda(args.device),
-            ringload: args.ringload.clone().unwrap_or_else(|| beside.with_file_name("ringload")),
+            ringload: Self::ringload(args)?,
             disk: below(&args.dir)?,
             tmpfs: below(&args.tmpfs)?,
         })
+    }
+
+    /// The ringload command.
+    ///
+    /// # Errors
+    /// If the path of this executable is not known.
+    pub fn ringload(args: &PlacesArgs) -> Result<PathBuf> {
+        let beside = std::env::current_exe().context("cannot find this executable")?;
+        Ok(args.ringload.clone().unwrap_or_else(|| beside.with_file_name("ringload")))
+    }
+
+    /// The disk and tmpfs.
+    pub fn both(&self) -> [&Path; 2] {
+        [self.disk(), self.tmpfs()]
     }
 
     /// On the disk.

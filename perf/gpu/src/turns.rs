@@ -16,13 +16,6 @@ impl Clock {
         Self { turns, end: Instant::now() + time }
     }
 
-    /// The clock of one of `parts` remaining parts, which may use its share of the remaining time.
-    pub fn share(&self, parts: u32) -> Self {
-        let now = Instant::now();
-        let left = self.end.saturating_duration_since(now);
-        Self { end: now + left / parts.max(1), ..*self }
-    }
-
     /// The turns of one part, until the time is up; number 0 warms up.
     pub fn take(&self) -> impl Iterator<Item = usize> + use<> {
         let end = self.end;
@@ -39,6 +32,5 @@ mod tests {
         let clock = Clock::new(2, Duration::from_secs(60));
         assert!(clock.take().eq([0, 1, 2]));
         assert_eq!(Clock::new(2, Duration::ZERO).take().count(), 0);
-        assert!(clock.share(3).end < clock.end && clock.share(1).end == clock.end);
     }
 }

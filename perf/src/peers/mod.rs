@@ -41,6 +41,8 @@ struct List {
     python: Versions,
     /// Packages that override those, for one client.
     python_next: Versions,
+    /// Packages that `perf/gpu.sh pack` takes to a machine with a GPU.
+    gpu: Versions,
 }
 
 /// The peers that are ready.

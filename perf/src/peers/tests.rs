@@ -115,7 +115,13 @@ fn the_lists_of_the_repository_are_read() {
     assert_eq!(list.python["safetensors"], "0.8.0");
     assert_eq!(list.python_next["safetensors"], "0.9.0rc1");
     assert!(toml::from_str::<List>("python = {}").is_err());
-    assert!(toml::from_str::<List>("python = {}\npython-next = {}\nruby = {}").is_err());
+    let whole = "python = {}\npython-next = {}\ngpu = {}";
+    assert!(toml::from_str::<List>(whole).is_ok());
+    assert!(toml::from_str::<List>(&format!("{whole}\nruby = {{}}")).is_err());
+    // On a machine with a GPU, the same versions are compared.
+    let host = |name: &String| list.python_next.get(name).or(list.python.get(name));
+    let others: Vec<_> = list.gpu.iter().filter(|(name, of)| host(name) != Some(of)).collect();
+    assert_eq!(others.len(), 1, "InstantTensor alone is for GPUs only: {others:?}");
     let manifest = include_str!("../../peers/object-store/Cargo.toml");
     assert_eq!(crate_version(manifest).unwrap(), "0.14.2");
 }

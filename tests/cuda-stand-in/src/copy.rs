@@ -16,8 +16,8 @@ const NOT_YET: u8 = 0xB7;
 /// The most bytes that are staged; a larger copy waits.
 const STAGED_BYTES: u64 = 1 << 20;
 
-/// Whether the next copy to a device is the one that flips a bit.
-fn flips(call: &mut Call) -> bool {
+/// Whether the next copy to a device, or read of cuFile, is the one that flips a bit.
+pub(crate) fn flips(call: &mut Call) -> bool {
     call.state.copies_to_device += 1;
     call.state.orders().flip == Some(call.state.copies_to_device)
 }

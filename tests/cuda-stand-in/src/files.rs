@@ -1,5 +1,6 @@
 //! cuFile's functions.
 
+use crate::copy::flips;
 use crate::file::{Buffer, CUfileError, Handle, answer, enter, enter_in_context};
 use crate::orders::Gds;
 use crate::random::Random;
@@ -8,6 +9,7 @@ use crate::result::{
     CU_FILE_INVALID_VALUE, CU_FILE_MEMORY_ALREADY_REGISTERED,
 };
 use crate::state::{Kind, lock};
+use crate::work::flip_bit;
 use std::ffi::{c_int, c_uint, c_void};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -236,9 +238,13 @@ fn read(
     let allocation = call.state.device_range(function, call.context, base + inner, bytes);
     call.state.files.reading.push(allocation);
     call.state.files.reads += 1;
+    let flip = flips(&mut call);
     let mut random = Random::new(call.state.orders().seed, 1 << 32 | call.state.files.reads);
     drop(call);
     let result = fill(&file, base + inner, shortened(bytes, &mut random), offset, &mut random);
+    if let (true, Ok(done @ 1..)) = (flip, &result) {
+        flip_bit(base + inner + random.below(*done));
+    }
     let reading = &mut lock().files.reading;
     if let Some(place) = reading.iter().position(|known| *known == allocation) {
         reading.swap_remove(place);

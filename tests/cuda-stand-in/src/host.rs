@@ -1,14 +1,18 @@
 //! Host memory registered with the driver: the only kind that asynchronous copies may use.
 
 use crate::call::{Call, answer};
-use crate::mapping::is_mapped;
-use crate::result::{CUDA_ERROR_INVALID_VALUE, CUresult};
+use crate::mapping::{is_mapped, is_writable};
+use crate::result::{CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_OUT_OF_MEMORY, CUresult};
 use crate::state::{Owned, State};
 use crate::stream;
 use std::ffi::{c_uint, c_void};
 
 /// The registration serves every context.
 pub const CU_MEMHOSTREGISTER_PORTABLE: c_uint = 1;
+/// The memory is only readable, also for the device.
+pub const CU_MEMHOSTREGISTER_READ_ONLY: c_uint = 8;
+/// The memory is that of a device, such as of a network card, and no memory of the host.
+const CU_MEMHOSTREGISTER_IOMEMORY: c_uint = 4;
 /// All valid flags.
 const FLAGS: c_uint = 0xF;
 
@@ -71,9 +75,14 @@ pub extern "C" fn cuMemHostRegister_v2(
         let mut call = Call::in_context("cuMemHostRegister_v2", &[bytes as u64, flags.into()])?;
         let (start, bytes) = (pointer as u64, bytes as u64);
         let end = start.checked_add(bytes).filter(|end| *end > start && start > 0);
-        let Some(end) = end.filter(|_| flags & !FLAGS == 0 && is_mapped(start, bytes)) else {
+        let valid = flags & !(FLAGS & !CU_MEMHOSTREGISTER_IOMEMORY) == 0;
+        let Some(end) = end.filter(|_| valid && is_mapped(start, bytes)) else {
             return Err(CUDA_ERROR_INVALID_VALUE);
         };
+        // The driver pins pages for writing, unless the flag says that nobody writes.
+        if flags & CU_MEMHOSTREGISTER_READ_ONLY == 0 && !is_writable(start, bytes) {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
         if call.state.allocation_at(start).is_some() {
             alarm!("{}: the range is device memory", call.function);
         }
@@ -81,6 +90,10 @@ pub extern "C" fn cuMemHostRegister_v2(
             || call.state.registration_at(start).is_some();
         if overlaps {
             alarm!("{}: the range overlaps one that is registered", call.function);
+        }
+        let pinned: u64 = call.state.registrations.values().map(|one| one.bytes).sum();
+        if call.state.orders().pinned_bytes.is_some_and(|most| pinned + bytes > most) {
+            return Err(CUDA_ERROR_OUT_OF_MEMORY);
         }
         let portable = flags & CU_MEMHOSTREGISTER_PORTABLE != 0;
         let registration = Registration { owned: Owned::by(call.context), bytes, portable };

@@ -24,6 +24,7 @@ unsafe extern "C" {
         block_x: u32,
         shared_bytes: u32,
         arguments: *mut *mut c_void,
+        seed: u64,
     ) -> c_int;
 }
 
@@ -62,14 +63,33 @@ impl Launch {
         }
     }
 
+    /// Raises the alarm for an address that the kernel would access as words although it is not a
+    /// multiple of their size.
+    fn check_aligned(&self, function: &str, what: &str, address: u64, unit: u64) {
+        if !address.is_multiple_of(unit) {
+            alarm!("{function}: {what} at {address:#x} is not a multiple of {unit}");
+        }
+    }
+
+    /// The size of the elements that the kernel writes to the targets of pieces, from its name.
+    fn target_unit(&self) -> u64 {
+        match self.name.rsplit('_').next() {
+            Some("f32") => 4,
+            Some("f16" | "bf16") => 2,
+            _ => 1,
+        }
+    }
+
     /// The memory that the submission knows the kernel uses: the pieces and the results.
     fn arrays(&self, function: &str) -> Vec<(u64, u64)> {
         let (pieces, count) = self.pieces(function);
+        self.check_aligned(function, "the list of pieces", pieces, align_of::<Piece>() as u64);
         let mut arrays = vec![(pieces, count * size_of::<Piece>() as u64)];
         if self.name.contains("crc64") {
             let Some(results) = self.argument(2) else {
                 alarm!("{function}: {} does not take the place of its results", self.name);
             };
+            self.check_aligned(function, "the list of results", results, size_of::<u64>() as u64);
             arrays.push((results, count * size_of::<u64>() as u64));
         }
         arrays.retain(|(_, bytes)| *bytes > 0);
@@ -97,6 +117,7 @@ impl Launch {
             // SAFETY: the array is inside a live allocation, as checked above.
             let piece = unsafe { place.read_unaligned() };
             if piece.length > 0 {
+                self.check_aligned(function, "a target", piece.target, self.target_unit());
                 uses.extend(self.ranges(piece).into_iter().map(range));
             }
         }
@@ -115,10 +136,11 @@ impl Launch {
             trace.uses.extend(uses);
         }
         drop(state);
-        self.call(&function);
+        self.call(&function, operation.random.clone().below(u64::MAX));
     }
 
-    fn call(&self, function: &str) {
+    /// Runs the kernel; the seed orders its blocks and threads.
+    fn call(&self, function: &str, seed: u64) {
         let Ok(name) = CString::new(self.name.as_str()) else { return };
         let mut copies = self.arguments.clone();
         let mut arguments: Vec<*mut c_void> =
@@ -127,7 +149,8 @@ impl Launch {
         // pieces are inside live allocations, which stay until the launch is known to be complete.
         let code = unsafe {
             let arguments = arguments.as_mut_ptr();
-            stand_in_launch(name.as_ptr(), self.grid, self.block, self.shared_bytes, arguments)
+            let (grid, block, shared) = (self.grid, self.block, self.shared_bytes);
+            stand_in_launch(name.as_ptr(), grid, block, shared, arguments, seed)
         };
         if code != 0 {
             alarm!("{function}: kernels.cpp cannot run it (it answered {code})");

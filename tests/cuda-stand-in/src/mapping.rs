@@ -6,6 +6,7 @@
 //! An allocation is aligned to exactly 512 bytes. A write just outside of it is detected when the
 //! allocation is freed, and an access further outside faults.
 
+use std::fs;
 use std::io;
 use std::ptr;
 
@@ -101,4 +102,18 @@ pub(crate) fn is_mapped(start: u64, bytes: u64) -> bool {
     let len = (start + bytes - page) as usize;
     // SAFETY: the call queries the pages without changing them.
     unsafe { libc::msync(page as *mut libc::c_void, len, libc::MS_ASYNC) == 0 }
+}
+
+/// Whether this process may write to all of the range, as far as the kernel tells.
+pub(crate) fn is_writable(start: u64, bytes: u64) -> bool {
+    let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return true };
+    // 7f0c8a000000-7f0c8a021000 rw-p 00000000 00:00 0
+    let read_only = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (first, last) = words.next()?.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let inside = number(first)? < start + bytes && start < number(last)?;
+        (inside && !words.next()?.contains('w')).then_some(())
+    };
+    maps.lines().find_map(read_only).is_none()
 }

@@ -2,7 +2,9 @@
 
 use crate::call::{Call, answer, put};
 use crate::result::{
-    CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_FOUND, CUresult,
+    CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_INVALID_PTX, CUDA_ERROR_INVALID_VALUE,
+    CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_NOT_FOUND, CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+    CUresult,
 };
 use crate::state::{Kind, Owned};
 use crate::stream;
@@ -36,12 +38,36 @@ pub(crate) struct Function {
     pub(crate) shared_bytes: u32,
 }
 
-/// The kernels that PTX defines; `None` if the text is not PTX.
-fn kernels(text: &str) -> Option<BTreeMap<String, Vec<usize>>> {
-    if !text.contains(".version") || !text.contains(".target") {
-        return None;
+/// The newest version of PTX that a driver for CUDA 12.2 compiles, and the compute capability of the
+/// devices.
+const PTX_VERSION: (u32, u32) = (8, 2);
+const CAPABILITY: u32 = 90;
+
+/// The kernels that PTX defines.
+///
+/// # Errors
+/// If the text is not PTX, or is for a newer driver or a newer GPU.
+fn kernels(text: &str) -> Result<BTreeMap<String, Vec<usize>>, CUresult> {
+    let word_after = |directive: &str| {
+        let (_, rest) = text.split_once(directive)?;
+        rest.split_whitespace().next().map(|word| word.trim_end_matches(','))
+    };
+    let version = || {
+        let (major, minor) = word_after(".version")?.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    let target = || word_after(".target")?.strip_prefix("sm_")?.parse::<u32>().ok();
+    let (Some(version), Some(target)) = (version(), target()) else {
+        return Err(CUDA_ERROR_INVALID_IMAGE);
+    };
+    if version > PTX_VERSION {
+        return Err(CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
     }
-    text.split(".entry").skip(1).map(kernel).collect()
+    if target > CAPABILITY {
+        return Err(CUDA_ERROR_NO_BINARY_FOR_GPU);
+    }
+    let kernels: Option<_> = text.split(".entry").skip(1).map(kernel).collect();
+    kernels.ok_or(CUDA_ERROR_INVALID_PTX)
 }
 
 /// The kernel at the beginning of the text after `.entry`.
@@ -81,7 +107,7 @@ pub unsafe extern "C" fn cuModuleLoadData(module: *mut usize, image: *const c_vo
         }
         // SAFETY: the driver's contract: text that ends with NUL.
         let text = unsafe { CStr::from_ptr(image.cast()) };
-        let kernels = text.to_str().ok().and_then(kernels).ok_or(CUDA_ERROR_INVALID_IMAGE)?;
+        let kernels = kernels(text.to_str().map_err(|_| CUDA_ERROR_INVALID_IMAGE)?)?;
         let handle = Kind::Module.new_handle();
         let owned = Owned::by(call.context);
         call.state.modules.insert(handle, Module { owned, kernels });
@@ -194,6 +220,18 @@ mod tests {
 
     #[test]
     fn what_is_no_ptx_is_refused() {
-        assert!(kernels("\u{7f}ELF").is_none());
+        assert_eq!(kernels("\u{7f}ELF"), Err(CUDA_ERROR_INVALID_IMAGE));
+    }
+
+    #[test]
+    fn what_a_driver_or_gpu_is_too_old_for_is_refused() {
+        let of = |version: &str, target: &str| {
+            kernels(&format!(".version {version}\n.target {target}\n")).map(drop)
+        };
+        assert_eq!(of("8.2", "sm_70"), Ok(()));
+        assert_eq!(of("8.2", "sm_90, debug"), Ok(()));
+        assert_eq!(of("8.3", "sm_70"), Err(CUDA_ERROR_UNSUPPORTED_PTX_VERSION));
+        assert_eq!(of("9.0", "sm_70"), Err(CUDA_ERROR_UNSUPPORTED_PTX_VERSION));
+        assert_eq!(of("8.2", "sm_100"), Err(CUDA_ERROR_NO_BINARY_FOR_GPU));
     }
 }

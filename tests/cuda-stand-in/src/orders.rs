@@ -28,6 +28,8 @@ pub(crate) struct Orders {
     pub(crate) memory_bytes: usize,
     /// For devices that share the memory of the host: how much of it is page cache.
     pub(crate) page_cache_bytes: Option<usize>,
+    /// How many bytes of host memory may be registered at once.
+    pub(crate) pinned_bytes: Option<u64>,
     pub(crate) context_time: Duration,
     /// The file that has to exist before the creation of a context ends.
     pub(crate) context_after: Option<PathBuf>,
@@ -58,6 +60,7 @@ impl Orders {
             devices: number("CUDA_STAND_IN_DEVICES").unwrap_or(2).min(64) as i32,
             memory_bytes: number("CUDA_STAND_IN_MEMORY").unwrap_or(1 << 30) as usize,
             page_cache_bytes: number("CUDA_STAND_IN_PAGE_CACHE").map(|bytes| bytes as usize),
+            pinned_bytes: number("CUDA_STAND_IN_PINNED"),
             context_time: Duration::from_millis(milliseconds),
             context_after: text("CUDA_STAND_IN_CONTEXT_AFTER").map(PathBuf::from),
             failures: text("CUDA_STAND_IN_FAIL").map(|list| failures(&list)).unwrap_or_default(),

@@ -106,7 +106,8 @@ fn fill(target: u64, bytes: u64, value: u8) {
     unsafe { ptr::write_bytes(target as *mut u8, value, bytes as usize) };
 }
 
-fn flip_bit(place: u64) {
+/// Flips a bit of device memory that was just written.
+pub(crate) fn flip_bit(place: u64) {
     // SAFETY: the byte is one of those just copied to.
     unsafe { *(place as *mut u8) ^= 1 };
 }

@@ -1,10 +1,10 @@
 //! Compares the kernels bit for bit with the library's references, on random and special input, and
 //! checks that they write only to their targets.
 
-use super::{CheckArgs, row};
+use super::CheckArgs;
 use crate::checkpoints::check_equal;
 use crate::gpu::{Batch, Gpu, Kernel, Kernels, Memory, Piece};
-use crate::report::Check;
+use crate::record::Recorder;
 use anyhow::{Result, ensure};
 use fastrand::Rng;
 use ringload::Dtype;
@@ -18,17 +18,17 @@ const LENGTHS: [usize; 24] = [
     38912, 65535, 65536,
 ];
 
-pub fn all(gpu: &Gpu, args: &CheckArgs, checks: &mut Vec<Check>) {
+pub fn all(gpu: &Gpu, args: &CheckArgs, recorder: &mut Recorder) {
     let kernels = match Kernels::load(gpu) {
         Ok(kernels) => kernels,
-        Err(error) => return row(checks, "the kernels load", || Err(error)),
+        Err(error) => return recorder.check("the kernels load", || Err(error)),
     };
     let len = args.check_bytes as usize;
     let mut rng = Rng::with_seed(args.seed);
     let mut random = vec![0; len];
     rng.fill(&mut random);
     for kernel in Kernel::all() {
-        row(checks, format!("{} against the reference", kernel.name()), || match kernel {
+        recorder.check(format!("{} against the reference", kernel.name()), || match kernel {
             Kernel::Scatter => check(&kernels, kernel, &random, &mut rng),
             Kernel::Crc64 => {
                 let alike = |byte| vec![byte; len.min(8 << 20)];

@@ -1,10 +1,10 @@
 //! Compares loads byte for byte with their files: every read path, limit and kind of destination.
 
-use super::{CheckArgs, row};
+use super::CheckArgs;
 use crate::checkpoints::{Written, check_equal};
 use crate::gpu::{Gpu, Memory};
 use crate::places::Places;
-use crate::report::Check;
+use crate::record::Recorder;
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use ringload::cast::Cast;
@@ -25,20 +25,21 @@ struct Subject<'a> {
     gpu: &'a Gpu,
 }
 
-pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>) {
+pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs, recorder: &mut Recorder) {
     let mut rng = Rng::with_seed(args.seed);
     let subject = match Subject::write(gpu, places, args.check_bytes, &mut rng) {
         Ok(subject) => subject,
-        Err(error) => return row(checks, "checkpoints to load", || Err(error)),
+        Err(error) => return recorder.check("checkpoints to load", || Err(error)),
     };
     let Subject { disk, tmpfs, small, .. } = &subject;
     let loader = || subject.loader();
-    row(checks, "load, every read path", || {
+    recorder.check("load, every read path", || {
         let paths = ReadPath::ALL.into_iter().filter(|path| *path != ReadPath::Mapped);
         compare(&[disk, tmpfs], paths.map(|path| loader().read_path(path)))
     });
-    row(checks, "load, every memory limit", || {
-        let bytes = [1 << 20, 3 << 20, 16 << 20, 512 << 20].map(MemoryLimit::Bytes);
+    recorder.check("load, every memory limit", || {
+        let sizes = [144 << 10, 1 << 20, 3 << 20, 16 << 20, 256 << 20, 512 << 20];
+        let bytes = sizes.map(MemoryLimit::Bytes);
         let limits = [MemoryLimit::Unlimited, MemoryLimit::Min].into_iter().chain(bytes);
         let limited = limits.map(|limit| loader().memory_limit(limit));
         let paths = [ReadPath::Auto, ReadPath::Direct];
@@ -47,23 +48,35 @@ pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs, checks: &mut Vec<Check>
             limited.flat_map(|loader| paths.map(|path| loader.clone().read_path(path))),
         )
     });
-    row(checks, "load, an allocation for each tensor", || {
+    recorder.check("load, an allocation for each tensor", || {
         compare(&[disk], [loader().allocation(Allocation::PerTensor)])
     });
-    row(checks, "load, verified", || {
+    recorder.check("load, verified", || {
         let verified = loader().verify(true);
         compare(&[disk], [verified.clone(), verified.memory_limit(MemoryLimit::Bytes(3 << 20))])
     });
     for dtype in [Dtype::BF16, Dtype::F16, Dtype::F32] {
-        row(checks, format!("load, cast to {dtype:?}"), || subject.casts(dtype));
+        recorder.check(format!("load, cast to {dtype:?}"), || subject.casts(dtype));
     }
-    row(checks, "load, small tensors of odd sizes", || {
+    recorder.check("load, small tensors of odd sizes", || {
         compare(&[small], [loader(), loader().memory_limit(MemoryLimit::Min)])
     });
-    row(checks, "load, some tensors stay on the host", || subject.device_map());
-    row(checks, "load, one loader again and again, tensors kept", || subject.again());
-    row(checks, "load, two at a time", || subject.two_at_a_time());
-    row(checks, "read_into memory on the GPU", || subject.read_into(&mut rng));
+    recorder.check("load, some tensors stay on the host", || subject.device_map());
+    recorder.check("load, one loader again and again, tensors kept", || subject.again());
+    recorder.check("load, two at a time", || subject.two_at_a_time());
+    recorder.check("read_into memory on the GPU", || subject.read_into(&mut rng));
+}
+
+/// Loads one small checkpoint, and compares it.
+///
+/// # Errors
+/// The first difference, or the failure.
+pub fn one_load(gpu: &Gpu, places: &Places) -> Result<usize> {
+    let free_bytes = gpu.free_bytes()?;
+    let written =
+        Written::new(places.disk(), "one", vec![tensors(1 << 20, 0, &mut Rng::with_seed(0))])?;
+    let loader = Loader::new().device(places.device);
+    compare(&[&written], [loader]).with_context(|| format!("{} MiB were free", free_bytes >> 20))
 }
 
 /// Loads all of `checkpoints` with each loader and compares; returns the number of tensors.
@@ -79,15 +92,17 @@ fn compare(checkpoints: &[&Written], loaders: impl IntoIterator<Item = Loader>) 
     Ok(tensors)
 }
 
-/// Tensors of all types with odd sizes, some empty, some scalars, and two large tensors.
+/// Tensors of every type with odd sizes, some empty, some scalars, and two large tensors.
 fn tensors(bytes: u64, shard: usize, rng: &mut Rng) -> Vec<Tensor> {
-    let types = [Dtype::U8, Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F8_E4M3, Dtype::I64];
     let mut tensors =
         vec![Tensor::new(format!("s{shard}.large"), Dtype::U8, &[bytes as usize / 4])];
     let mut left = bytes / 2;
     while left > 0 {
-        let dtype = types[rng.usize(0..types.len())];
+        // Every type comes, also in a small checkpoint.
+        let dtype = Dtype::ALL[tensors.len() % Dtype::ALL.len()];
         let dimensions = match rng.usize(0..12) {
+            // Elements that are narrower than a byte fill whole bytes.
+            _ if dtype.bitsize() < 8 => vec![rng.usize(0..70), 4 * rng.usize(1..20)],
             0 => vec![],
             1 => vec![3, 0, 5],
             2 => vec![rng.usize(1..left as usize / 8 + 2)],

@@ -4,10 +4,8 @@
 mod kernels;
 mod loads;
 
-use crate::gpu::Gpu;
-use crate::places::Places;
-use crate::report::Check;
-use anyhow::Result;
+pub use kernels::all as kernels;
+pub use loads::{all as loads, one_load};
 
 /// The amount of checks.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,22 +18,9 @@ pub struct CheckArgs {
     seed: u64,
 }
 
-/// Checks everything.
-pub fn all(gpu: &Gpu, places: &Places, args: &CheckArgs) -> Vec<Check> {
-    let mut checks = Vec::new();
-    kernels::all(gpu, args, &mut checks);
-    loads::all(gpu, places, args, &mut checks);
-    checks
-}
-
-/// Adds a row; `work` returns the number of passed cases.
-fn row(checks: &mut Vec<Check>, name: impl Into<String>, work: impl FnOnce() -> Result<usize>) {
-    let name = name.into();
-    let (cases, error) = match work() {
-        Ok(cases) => (cases, None),
-        Err(error) => (0, Some(format!("{error:#}"))),
-    };
-    let outcome = error.as_ref().map_or("right".to_owned(), |error| format!("WRONG: {error}"));
-    eprintln!("check: {name}: {outcome}");
-    checks.push(Check { name, cases, error });
+impl CheckArgs {
+    /// The bytes that each kernel is given.
+    pub fn bytes(&self) -> u64 {
+        self.check_bytes
+    }
 }

@@ -8,7 +8,7 @@
 use super::{Large, Loaded, Part, each, load, loader, note};
 use crate::checkpoints::Written;
 use crate::places::Places;
-use crate::report::Report;
+use crate::record::Recorder;
 use anyhow::{Result, anyhow, ensure};
 use ringload::MemoryLimit;
 use ringload::internals::resident_bytes;
@@ -57,8 +57,15 @@ impl Bare {
     }
 }
 
-pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
-    let (shapes, written) = probe(part, large, report)?;
+pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
+    let large = Large::open(part)?;
+    let (shapes, written) = match probe(part, &large, recorder) {
+        Ok(found) => found,
+        Err(error) => {
+            recorder.skip(format!("loads from the disk: {error:#}"));
+            return Ok(());
+        }
+    };
     let loader = loader(part, MemoryLimit::Unlimited);
     let (mut limit, mut loads) = (Vec::new(), Vec::new());
     for turn in part.clock.take() {
@@ -69,26 +76,32 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         limit.push(best);
         make_cold(&written)?;
         loads.push(load(&loader, &written, part.places.device, turn == 0)?);
+        record(recorder, &shapes, &written, &limit, &loads);
     }
-    note(report, "from the disk", &loads);
-    let speeds = each(&loads, Loaded::speed);
-    let what = super::size(written.bytes());
-    let shapes = shapes.iter().map(Bare::to_string).collect::<Vec<_>>().join(" and ");
-    report.add(format!("direct reads of {what}, the better of {shapes}"), "GB/s", &limit, None);
-    report.add(format!("{what} from the disk"), "GB/s", &speeds, None);
-    report.add(
-        format!("{what} from the disk: CPU time"),
-        "CPU-s/GB",
-        &each(&loads, Loaded::cpu),
-        None,
-    );
-    let name = format!("{what} from the disk / direct reads");
-    report.add(name, "", &ratios(&speeds, &limit), (Bound::AtLeast, LEAST));
     Ok(())
 }
 
+fn record(
+    recorder: &mut Recorder,
+    shapes: &[Bare],
+    written: &Written,
+    limit: &[f64],
+    loads: &[Loaded],
+) {
+    note(recorder, "from the disk", loads);
+    let speeds = each(loads, Loaded::speed);
+    let what = super::size(written.bytes());
+    let shapes = shapes.iter().map(Bare::to_string).collect::<Vec<_>>().join(" and ");
+    recorder.add(format!("direct reads of {what}, the better of {shapes}"), "GB/s", limit, None);
+    recorder.add(format!("{what} from the disk"), "GB/s", &speeds, None);
+    let cpu = each(loads, Loaded::cpu);
+    recorder.add(format!("{what} from the disk: CPU time"), "CPU-s/GB", &cpu, None);
+    let name = format!("{what} from the disk / direct reads");
+    recorder.add(name, "", &ratios(&speeds, limit), (Bound::AtLeast, LEAST));
+}
+
 /// The faster half of the shapes that work here, and as many files as can be read in a short time.
-fn probe(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<(Vec<Bare>, Written)> {
+fn probe(part: &Part<'_>, large: &Large, recorder: &mut Recorder) -> Result<(Vec<Bare>, Written)> {
     let first = large.disk.first(1);
     let mut working = Vec::new();
     let mut refused = anyhow!("no direct reads work here");
@@ -96,7 +109,7 @@ fn probe(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<(Vec<Bar
         match shape.gigabytes_per_second(part.places, &first) {
             Ok(speed) => working.push((speed, shape)),
             Err(error) => {
-                report.notes.push(format!("direct reads, {shape}: {error:#}"));
+                recorder.note(format!("direct reads, {shape}: {error:#}"));
                 refused = error;
             }
         }

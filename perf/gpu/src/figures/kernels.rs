@@ -8,7 +8,7 @@
 
 use super::Part;
 use crate::gpu::{Batch, Kernel, Kernels, Memory, device_to_device_seconds};
-use crate::report::Report;
+use crate::record::Recorder;
 use anyhow::Result;
 use ringload_measure::stats::{Bound, ratios};
 
@@ -16,7 +16,7 @@ use ringload_measure::stats::{Bound, ratios};
 const REPEATS: u32 = 8;
 const LEAST: f64 = 0.5;
 
-pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
+pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     let len = part.args.buffer as usize;
     let source = Memory::new(part.gpu, len)?;
     // A cast turns one byte into at most four.
@@ -31,6 +31,10 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
         let batch = Batch::new(&kernels, kernel, &source, &target, &kernel.pieces(len))?;
         subjects.push((kernel, batch, Vec::new()));
     }
+    recorder.note(
+        "kernels and copies within the GPU are counted by the bytes they move, read and written: \
+         a copy of n bytes moves 2n, crc64 of n bytes n, a cast to half as many 1.5n",
+    );
     let mut copies = Vec::new();
     for _ in part.clock.take() {
         let seconds = device_to_device_seconds(&source, &target, len, REPEATS)?;
@@ -38,19 +42,14 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
         for (kernel, batch, speeds) in &mut subjects {
             speeds.push(moved_bytes(*kernel, len) as f64 / batch.seconds(REPEATS)? / 1e9);
         }
-    }
-    report.add("copy within the GPU, read and written", "GB/s", &copies, None);
-    report.notes.push(
-        "kernels and copies within the GPU are counted by the bytes they move, read and written: \
-         a copy of n bytes moves 2n, crc64 of n bytes n, a cast to half as many 1.5n"
-            .into(),
-    );
-    for (kernel, _, speeds) in &subjects {
-        let name = kernel.name();
-        report.add(format!("{name}, read and written"), "GB/s", speeds, None);
-        let target = (!matches!(kernel, Kernel::Scatter)).then_some((Bound::AtLeast, LEAST));
-        let ratio = ratios(speeds, &copies);
-        report.add(format!("{name} / copy within the GPU"), "", &ratio, target);
+        recorder.add("copy within the GPU, read and written", "GB/s", &copies, None);
+        for (kernel, _, speeds) in &subjects {
+            let name = kernel.name();
+            recorder.add(format!("{name}, read and written"), "GB/s", speeds, None);
+            let target = (!matches!(kernel, Kernel::Scatter)).then_some((Bound::AtLeast, LEAST));
+            let ratio = ratios(speeds, &copies);
+            recorder.add(format!("{name} / copy within the GPU"), "", &ratio, target);
+        }
     }
     Ok(())
 }

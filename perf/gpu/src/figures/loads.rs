@@ -9,7 +9,7 @@
 use super::{Large, Loaded, Part, each, load, loader, make_warm, note, size};
 use crate::checkpoints::Written;
 use crate::gpu::{Memory, Pinned, host_to_device_seconds};
-use crate::report::Report;
+use crate::record::Recorder;
 use anyhow::Result;
 use ringload::{Loader, MemoryLimit};
 use ringload_measure::stats::{Bound, ratios};
@@ -31,7 +31,29 @@ struct Subject<'a> {
     loads: Vec<Loaded>,
 }
 
-pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
+pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
+    let large = Large::open(part)?;
+    let mut subjects = subjects(part, &large);
+    recorder.note(
+        "loads of cached files run in a process whose context is there, by a loader that keeps its \
+         pinned ring from load to load, except where a new one is said; each opens the checkpoint \
+         and allocates on the GPU",
+    );
+    let mut limits = Vec::new();
+    for turn in part.clock.take() {
+        limits.push(pinned_speeds(part, large.disk.bytes() as usize)?);
+        make_warm(&large.disk.files)?;
+        for subject in &mut subjects {
+            let new = loader(part, MemoryLimit::Unlimited);
+            let loader = subject.kept.as_ref().unwrap_or(&new);
+            subject.loads.push(load(loader, subject.written, part.places.device, turn == 0)?);
+        }
+        record(recorder, &limits, &subjects);
+    }
+    Ok(())
+}
+
+fn subjects<'a>(part: &Part<'_>, large: &'a Large) -> Vec<Subject<'a>> {
     let what = size(large.disk.bytes());
     // Clones share a loader's pinned ring.
     let default = loader(part, MemoryLimit::Unlimited);
@@ -41,7 +63,6 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
         let variants = [
             ("", Some(default.clone()), true),
             (", --memory-limit 512MiB", Some(capped.clone()), true),
-            (", --verify", Some(default.clone().verify(true)), false),
             (", a new loader each time", None, false),
         ];
         subjects.extend(variants.map(|(variant, kept, judged)| {
@@ -49,60 +70,40 @@ pub fn measure(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()
             Subject { name, written, kept, judged, loads: Vec::new() }
         }));
     }
-    let limits = take_turns(part, large, &mut subjects)?;
-    report.notes.push(
-        "loads of cached files run in a process whose context is there, by a loader that keeps its \
-         pinned ring from load to load, except where a new one is said; each opens the checkpoint \
-         and allocates on the GPU"
-            .into(),
-    );
-    for (index, chunk) in CHUNKS.into_iter().enumerate() {
-        let name = format!("pinned memory to the GPU, {} copies", size(chunk as u64));
-        report.add(name, "GB/s", &each(&limits, |speeds| speeds[index]), None);
-    }
-    let limit = each(&limits, |[one, other]| one.max(*other));
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for Subject { name, loads, judged, .. } in &subjects {
-        note(report, name, loads);
-        let speeds = each(loads, Loaded::speed);
-        report.add(name.clone(), "GB/s", &speeds, None);
-        report.add(format!("{name}: CPU time"), "CPU-s/GB", &each(loads, Loaded::cpu), None);
-        let of_limit = format!("{name} / pinned memory to the GPU");
-        let least = judged.then_some((Bound::AtLeast, LEAST));
-        report.add(of_limit, "", &ratios(&speeds, &limit), least);
-        let pinned = each(loads, |loaded| mebibytes(loaded.ring_bytes));
-        let most = judged.then_some((Bound::AtMost, mebibytes(PINNED_MOST_BYTES)));
-        report.add(format!("{name}: pinned"), "MiB", &pinned, most);
-    }
-    Ok(())
+    subjects
 }
 
-/// Measures everything once per turn; returns the speeds of the bare copies, by turn and chunk size.
-fn take_turns(
-    part: &Part<'_>,
-    large: &Large,
-    subjects: &mut [Subject<'_>],
-) -> Result<Vec<[f64; CHUNKS.len()]>> {
-    let bytes = large.disk.bytes() as usize;
-    let mut limits = Vec::new();
-    for turn in part.clock.take() {
-        // Freed before the loads, so that they have the machine to themselves.
-        let mut from = Pinned::new(part.gpu, PINNED_BYTES.min(bytes))?;
-        from.bytes_mut().fill(0x5A);
-        let total = COPIED_BYTES.min(bytes);
-        let to = Memory::new(part.gpu, total)?;
-        let mut speeds = [0.0; CHUNKS.len()];
-        for (chunk, speed) in std::iter::zip(CHUNKS, &mut speeds) {
-            *speed = total as f64 / host_to_device_seconds(&mut from, &to, chunk, total)? / 1e9;
-        }
-        limits.push(speeds);
-        drop((from, to));
-        make_warm(&large.disk.files)?;
-        for subject in &mut *subjects {
-            let new = loader(part, MemoryLimit::Unlimited);
-            let loader = subject.kept.as_ref().unwrap_or(&new);
-            subject.loads.push(load(loader, subject.written, part.places.device, turn == 0)?);
-        }
+fn record(recorder: &mut Recorder, limits: &[[f64; CHUNKS.len()]], subjects: &[Subject<'_>]) {
+    for (index, chunk) in CHUNKS.into_iter().enumerate() {
+        let name = format!("pinned memory to the GPU, {} copies", size(chunk as u64));
+        recorder.add(name, "GB/s", &each(limits, |speeds| speeds[index]), None);
     }
-    Ok(limits)
+    let limit = each(limits, |[one, other]| one.max(*other));
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    for Subject { name, loads, judged, .. } in subjects {
+        note(recorder, name, loads);
+        let speeds = each(loads, Loaded::speed);
+        recorder.add(name.clone(), "GB/s", &speeds, None);
+        recorder.add(format!("{name}: CPU time"), "CPU-s/GB", &each(loads, Loaded::cpu), None);
+        let of_limit = format!("{name} / pinned memory to the GPU");
+        let least = judged.then_some((Bound::AtLeast, LEAST));
+        recorder.add(of_limit, "", &ratios(&speeds, &limit), least);
+        let pinned = each(loads, |loaded| mebibytes(loaded.ring_bytes));
+        let most = judged.then_some((Bound::AtMost, mebibytes(PINNED_MOST_BYTES)));
+        recorder.add(format!("{name}: pinned"), "MiB", &pinned, most);
+    }
+}
+
+/// The speeds of bare copies, by chunk size. The memory is freed before the loads, so that they have the
+/// machine to themselves.
+fn pinned_speeds(part: &Part<'_>, bytes: usize) -> Result<[f64; CHUNKS.len()]> {
+    let mut from = Pinned::new(part.gpu, PINNED_BYTES.min(bytes))?;
+    from.bytes_mut().fill(0x5A);
+    let total = COPIED_BYTES.min(bytes);
+    let to = Memory::new(part.gpu, total)?;
+    let mut speeds = [0.0; CHUNKS.len()];
+    for (chunk, speed) in std::iter::zip(CHUNKS, &mut speeds) {
+        *speed = total as f64 / host_to_device_seconds(&mut from, &to, chunk, total)? / 1e9;
+    }
+    Ok(speeds)
 }

@@ -1,27 +1,40 @@
 //! The targets, part by part; the head of each part describes its comparison.
 //!
-//! The context of the measured GPU stays open (children create their own), so that loads in this
-//! process find it and the driver's kernel module stays active.
+//! Each part is a step. It records its figures after every turn. The context of the measured GPU stays
+//! open meanwhile (children create their own), so that loads in this process find it and the driver's
+//! kernel module stays active.
 
+mod copies;
 mod disk;
+mod gds;
 mod kernels;
+mod large;
 mod loads;
 mod processes;
 mod tiny;
+mod verify;
 
-use crate::checkpoints::{Written, llama};
+pub use copies::measure as copies;
+pub use disk::measure as disk;
+pub use gds::measure as gds;
+pub use kernels::measure as kernels;
+pub use large::{Large, LargeSpec, write as write_large};
+pub use loads::measure as cached;
+pub use processes::{adapter, large as processes};
+pub use tiny::measure as small;
+pub use verify::measure as verify;
+
+use crate::checkpoints::Written;
 use crate::gpu::Gpu;
-use crate::places::{Places, check_room};
-use crate::report::Report;
+use crate::places::Places;
+use crate::record::Recorder;
 use crate::turns::Clock;
 use anyhow::{Result, ensure};
 use ringload::internals::resident_bytes;
 use ringload::{Device, Loader, MemoryLimit};
-use ringload_measure::checkpoint::data_bytes;
 use ringload_measure::figures::{Figures, Stopwatch};
 use ringload_measure::page_cache::CacheState;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 /// The amount of measurements.
 #[derive(Debug, Clone, clap::Args)]
@@ -41,9 +54,6 @@ pub struct FiguresArgs {
     /// How many turns measure everything; results are medians
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1000))]
     turns: u64,
-    /// No turn begins after so many minutes of measuring
-    #[arg(long, value_name = "MINUTES", default_value_t = 6.0)]
-    minutes: f64,
 }
 
 /// A size in the format of a memory limit.
@@ -57,93 +67,32 @@ pub fn size_bytes(text: &str) -> std::result::Result<u64, String> {
 /// The number of turns that suffices for a figure if time is short.
 const TURNS_LEAST: usize = 5;
 
+impl FiguresArgs {
+    pub fn turns(&self) -> usize {
+        self.turns as usize
+    }
+
+    /// The number of turns that a target needs.
+    pub fn enough(&self) -> usize {
+        self.turns().min(TURNS_LEAST)
+    }
+
+    /// The large checkpoint.
+    pub fn large(&self) -> LargeSpec {
+        LargeSpec::new(self.size)
+    }
+}
+
 /// The common input of all parts.
-struct Part<'a> {
-    gpu: &'a Gpu,
-    places: &'a Places,
-    args: &'a FiguresArgs,
-    clock: Clock,
+pub struct Part<'a> {
+    pub gpu: &'a Gpu,
+    pub places: &'a Places,
+    pub args: &'a FiguresArgs,
+    pub clock: Clock,
 }
 
-type Measure = fn(&Part<'_>, &mut Report) -> Result<()>;
-
-/// Measures all parts, each in its share of the time; the report is written to `out` after each.
-///
-/// # Errors
-/// If something fails that the other parts need.
-pub fn all(
-    gpu: &Gpu,
-    places: &Places,
-    args: &FiguresArgs,
-    report: &mut Report,
-    out: &Path,
-) -> Result<()> {
-    let time = Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX / 4);
-    let clock = Clock::new(args.turns as usize, time.min(Duration::from_secs(1 << 30)));
-    report.turns = (args.turns as usize).min(TURNS_LEAST);
-    let part = |left| Part { gpu, places, args, clock: clock.share(left) };
-    let small: [(&str, Measure); 3] = [
-        ("kernels", kernels::measure),
-        ("an adapter", processes::adapter),
-        ("small tensors", tiny::measure),
-    ];
-    for (left, (what, measure)) in (4..=6).rev().zip(small) {
-        take(report, what, |report| measure(&part(left), report));
-        report.write(out)?;
-    }
-    eprintln!("writing a checkpoint");
-    let large = match Large::write(&part(1)) {
-        Ok(large) => large,
-        Err(error) => {
-            report.skip(format!("large loads: {error:#}"));
-            return Ok(());
-        }
-    };
-    take(report, "loads of cached files", |report| loads::measure(&part(3), &large, report));
-    report.write(out)?;
-    take(report, "whole processes", |report| processes::large(&part(2), &large, report));
-    report.write(out)?;
-    large.tmpfs.remove(); // it is memory
-    take(report, "loads from the disk", |report| disk::measure(&part(1), &large, report));
-    Ok(())
-}
-
-/// Measures a part. A failure is recorded and does not stop the other parts.
-fn take(report: &mut Report, what: &str, work: impl FnOnce(&mut Report) -> Result<()>) {
-    eprintln!("measuring: {what}");
-    if let Err(error) = work(report) {
-        report.skip(format!("{what}: {error:#}"));
-    }
-}
-
-/// The large checkpoint: the same files on the disk and on tmpfs.
-struct Large {
-    disk: Written,
-    tmpfs: Written,
-}
-
-/// The number of files, which are written in parallel; some parts use only the first few.
-const SHARDS: usize = 8;
-
-impl Large {
-    fn write(part: &Part<'_>) -> Result<Self> {
-        let shards = llama(part.args.size, SHARDS);
-        let bytes: u64 = shards.iter().map(|tensors| data_bytes(tensors)).sum();
-        let needed = bytes + bytes / 16 + (1 << 20);
-        check_room(part.places.disk(), needed)?;
-        check_room(part.places.tmpfs(), needed)?;
-        let free = part.gpu.free_bytes()?;
-        ensure!(
-            free >= needed,
-            "the GPU has {} MiB free and {} are needed; measure less (--size)",
-            free >> 20,
-            needed >> 20
-        );
-        let disk = Written::new(part.places.disk(), "large", shards)?;
-        let tmpfs = disk.copied(part.places.tmpfs())?;
-        Ok(Self { disk, tmpfs })
-    }
-}
+/// Measures a part, and records its figures after each turn.
+pub type Measure = fn(&Part<'_>, &mut Recorder) -> Result<()>;
 
 /// The result of one load in this process.
 struct Loaded {
@@ -202,9 +151,10 @@ fn make_warm(files: &[PathBuf]) -> Result<()> {
 }
 
 /// Notes the read path and the fallbacks of the first load.
-fn note(report: &mut Report, name: &str, loads: &[Loaded]) {
-    let notes = loads.iter().take(1).flat_map(|loaded| &loaded.notes);
-    report.notes.extend(notes.map(|note| format!("{name}: {note}")));
+fn note(recorder: &mut Recorder, name: &str, loads: &[Loaded]) {
+    for note in loads.iter().take(1).flat_map(|loaded| &loaded.notes) {
+        recorder.note(format!("{name}: {note}"));
+    }
 }
 
 /// A size for people.

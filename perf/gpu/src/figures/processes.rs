@@ -7,7 +7,7 @@
 use super::{Large, Part, each, make_warm, size};
 use crate::checkpoints::Written;
 use crate::children::{Of, Run, run_load, run_plain};
-use crate::report::Report;
+use crate::record::Recorder;
 use anyhow::Result;
 use ringload::Dtype;
 use ringload_measure::checkpoint::Tensor;
@@ -17,30 +17,34 @@ const MOST: f64 = 1.25;
 /// The rank of the adapter, and the width of the model to which it belongs.
 const DIMENSIONS: [usize; 2] = [64, 4096];
 
-pub fn adapter(part: &Part<'_>, report: &mut Report) -> Result<()> {
+pub fn adapter(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     let written = Written::new(part.places.disk(), "adapter", vec![tensors(part.args.adapter)])?;
     make_warm(&written.files)?;
-    let (mut loads, mut plains) = (Vec::new(), Vec::new());
-    for _ in part.clock.take() {
-        loads.push(run_load(part.places, &written.files)?);
-        plains.push(run_plain(part.places, &written.files[0])?);
-    }
     let what = format!("an adapter of {}", size(written.bytes()));
+    let (mut loads, mut plains) = (Vec::new(), Vec::new());
+    for turn in part.clock.take() {
+        loads.push(run_load(part.places, &written.files, turn == 0)?);
+        plains.push(run_plain(part.places, &written.files[0])?);
+        record_adapter(recorder, &what, &loads, &plains);
+    }
+    Ok(())
+}
+
+fn record_adapter(recorder: &mut Recorder, what: &str, loads: &[Run], plains: &[Run]) {
     let of = |runs: &[Run], figure: Of| each(runs, |run| figure(run) * 1e3);
-    let (load, plain) = (of(&loads, Run::seconds), of(&plains, Run::seconds));
-    report.add(format!("process start to last tensor of {what}"), "ms", &load, None);
-    report.add("process start to plain copy", "ms", &plain, None);
+    let (load, plain) = (of(loads, Run::seconds), of(plains, Run::seconds));
+    recorder.add(format!("process start to last tensor of {what}"), "ms", &load, None);
+    recorder.add("process start to plain copy", "ms", &plain, None);
     let parts: [(&str, Of); 3] = [
         ("context creation, from main()", |run| run.parts.context_seconds),
         ("plain read", |run| run.parts.read_seconds),
         ("plain copy", |run| run.parts.copy_seconds),
     ];
     for (name, figure) in parts {
-        report.add(name, "ms", &of(&plains, figure), None);
+        recorder.add(name, "ms", &of(plains, figure), None);
     }
     let name = format!("{what}: process start to last tensor / to plain copy");
-    report.add(name, "", &ratios(&load, &plain), (Bound::AtMost, MOST));
-    Ok(())
+    recorder.add(name, "", &ratios(&load, &plain), (Bound::AtMost, MOST));
 }
 
 fn tensors(bytes: u64) -> Vec<Tensor> {
@@ -52,11 +56,8 @@ fn tensors(bytes: u64) -> Vec<Tensor> {
     (0..bytes.div_ceil(tensor(0).bytes())).map(tensor).collect()
 }
 
-pub fn large(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> {
-    let mut runs = Vec::new();
-    for _ in part.clock.take() {
-        runs.push(run_load(part.places, &large.tmpfs.files)?);
-    }
+pub fn large(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
+    let large = Large::open(part)?;
     let figures: [(&str, &str, Of); 3] = [
         ("seconds from its start to the last tensor", "s", Run::seconds),
         ("peak of host memory, the driver's included", "MiB", |run| {
@@ -67,9 +68,13 @@ pub fn large(part: &Part<'_>, large: &Large, report: &mut Report) -> Result<()> 
         }),
     ];
     let what = size(large.tmpfs.bytes());
-    for (name, unit, figure) in figures {
-        let name = format!("a process that loads {what} from tmpfs: {name}");
-        report.add(name, unit, &each(&runs, figure), None);
+    let mut runs = Vec::new();
+    for turn in part.clock.take() {
+        runs.push(run_load(part.places, &large.tmpfs.files, turn == 0)?);
+        for (name, unit, figure) in figures {
+            let name = format!("a process that loads {what} from tmpfs: {name}");
+            recorder.add(name, unit, &each(&runs, figure), None);
+        }
     }
     Ok(())
 }

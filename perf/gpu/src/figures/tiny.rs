@@ -8,7 +8,7 @@ use super::{Part, each, load, loader, size};
 use crate::checkpoints::Written;
 use crate::children::run_load;
 use crate::places::check_room;
-use crate::report::Report;
+use crate::record::Recorder;
 use anyhow::Result;
 use ringload::{Dtype, Loader, MemoryLimit};
 use ringload_measure::checkpoint::Tensor;
@@ -32,7 +32,7 @@ struct Subject {
     seconds: [Vec<f64>; WAYS.len()],
 }
 
-pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
+pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     let count = part.args.tiny;
     let total = count * BYTES_EACH;
     check_room(part.places.tmpfs(), 4 * total as u64)?;
@@ -56,35 +56,32 @@ pub fn measure(part: &Part<'_>, report: &mut Report) -> Result<()> {
         let loader = loader(part, MemoryLimit::Unlimited);
         subjects.push(Subject { name, written, loader, seconds: Default::default() });
     }
-    let taken = take_turns(part, &mut subjects);
-    subjects.iter().for_each(|subject| subject.written.remove());
-    taken?;
-    let (one, many) = subjects.split_at(1);
-    let millis = |turns: &[f64]| each(turns, |seconds| seconds * 1e3);
-    let bytes = size(total as u64);
-    report.add(format!("{bytes} as one tensor"), "ms", &millis(&one[0].seconds[0]), None);
-    for subject in many {
-        let name = format!("{count} tensors of {}", subject.name);
-        report.add(name.clone(), "ms", &millis(&subject.seconds[0]), None);
-        for (way, what) in WAYS.into_iter().enumerate() {
-            let ratio = ratios(&subject.seconds[way], &one[0].seconds[way]);
-            let name = format!("{name} / {what}");
-            report.add(name, "", &ratio, (way == 0).then_some((Bound::AtMost, MOST)));
-        }
-    }
-    Ok(())
-}
-
-fn take_turns(part: &Part<'_>, subjects: &mut [Subject]) -> Result<()> {
     for turn in part.clock.take() {
         for way in 0..WAYS.len() {
-            for subject in &mut *subjects {
+            for subject in &mut subjects {
                 let seconds = subject.load(part, way, turn == 0)?;
                 subject.seconds[way].push(seconds);
             }
         }
+        record(recorder, count, &subjects);
     }
     Ok(())
+}
+
+fn record(recorder: &mut Recorder, count: usize, subjects: &[Subject]) {
+    let (one, many) = subjects.split_at(1);
+    let millis = |turns: &[f64]| each(turns, |seconds| seconds * 1e3);
+    let bytes = size((count * BYTES_EACH) as u64);
+    recorder.add(format!("{bytes} as one tensor"), "ms", &millis(&one[0].seconds[0]), None);
+    for subject in many {
+        let name = format!("{count} tensors of {}", subject.name);
+        recorder.add(name.clone(), "ms", &millis(&subject.seconds[0]), None);
+        for (way, what) in WAYS.into_iter().enumerate() {
+            let ratio = ratios(&subject.seconds[way], &one[0].seconds[way]);
+            let name = format!("{name} / {what}");
+            recorder.add(name, "", &ratio, (way == 0).then_some((Bound::AtMost, MOST)));
+        }
+    }
 }
 
 impl Subject {
@@ -99,7 +96,7 @@ impl Subject {
                 let _loaded = loader.load_checkpoint(checkpoint)?;
                 began.elapsed().as_secs_f64()
             }
-            _ => run_load(part.places, &written.files)?.seconds(),
+            _ => run_load(part.places, &written.files, compare)?.seconds(),
         })
     }
 }

@@ -79,6 +79,93 @@ fn modules_are_read_and_kernels_found() {
     });
 }
 
+/// A page that is only readable, as one of a mapped checkpoint is.
+#[test]
+fn memory_that_is_only_readable_is_registered_as_such() {
+    passes(&[], || {
+        retain(0);
+        let path = std::env::current_exe().unwrap();
+        let file = fs::File::open(path).unwrap();
+        // SAFETY: a new mapping of a file that nobody truncates.
+        let page = unsafe {
+            let flags = libc::MAP_PRIVATE;
+            libc::mmap(null::<c_void>().cast_mut(), 8192, libc::PROT_READ, flags, fd(&file), 0)
+        };
+        assert_ne!(page, libc::MAP_FAILED);
+        assert_eq!(cuMemHostRegister_v2(page, 4096, 0), CUDA_ERROR_INVALID_VALUE);
+        ok(cuMemHostRegister_v2(page, 4096, CU_MEMHOSTREGISTER_READ_ONLY));
+        let (device, stream) = (allocate(4096), stream());
+        ok(cuMemcpyHtoDAsync_v2(device, page, 4096, stream));
+        ok(cuStreamSynchronize(stream));
+        ok(cuMemHostUnregister(page));
+        ok(cuMemFree_v2(device));
+        ok(cuStreamDestroy_v2(stream));
+        release(0);
+    });
+}
+
+fn fd(file: &fs::File) -> i32 {
+    use std::os::fd::AsRawFd;
+    file.as_raw_fd()
+}
+
+#[test]
+fn only_so_much_memory_can_be_registered() {
+    passes(&[("PINNED", "10000")], || {
+        retain(0);
+        let (one, two) = (registered(6000), vec![0; 6000].leak());
+        assert_eq!(register(two, 0), CUDA_ERROR_OUT_OF_MEMORY);
+        unregister(one);
+        ok(register(two, 0));
+        unregister(two);
+        release(0);
+    });
+}
+
+#[test]
+fn newer_ptx_than_the_driver_s_is_refused() {
+    passes(&[], || {
+        retain(0);
+        let load = |text: &CStr| {
+            let mut module = 0;
+            unsafe { cuModuleLoadData(&mut module, text.as_ptr().cast()) }
+        };
+        let newer = c".version 8.3\n.target sm_70\n";
+        assert_eq!(load(newer), CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
+        let for_newer = c".version 8.2\n.target sm_100\n";
+        assert_eq!(load(for_newer), CUDA_ERROR_NO_BINARY_FOR_GPU);
+        release(0);
+    });
+}
+
+#[test]
+fn a_bit_that_cufile_gets_wrong_is_one() {
+    passes(&[("GDS", "on"), ("FLIP", "1")], || {
+        assert_eq!(cuFileDriverOpen(), CUfileError::SUCCESS);
+        retain(0);
+        let path = std::env::current_exe().unwrap();
+        let (bytes, file) = (fs::read(&path).unwrap(), fs::File::open(&path).unwrap());
+        let (kind, handle) = (CU_FILE_HANDLE_TYPE_OPAQUE_FD, fd(&file) as u64);
+        let mut description = CUfileDescr { kind, handle, operations: null() };
+        let mut handle = 0;
+        let result = unsafe { cuFileHandleRegister(&mut handle, &mut description) };
+        assert_eq!(result, CUfileError::SUCCESS);
+        let memory = allocate(4096);
+        let wrong_bits = || {
+            assert_eq!(cuFileRead(handle, memory as *mut c_void, 4096, 0, 0), 4096);
+            let found = read(memory, 4096);
+            let differ =
+                std::iter::zip(found, &bytes).map(|(one, other)| (one ^ other).count_ones());
+            differ.sum::<u32>()
+        };
+        assert_eq!((wrong_bits(), wrong_bits()), (1, 0));
+        cuFileHandleDeregister(handle);
+        ok(cuMemFree_v2(memory));
+        release(0);
+        assert_eq!(cuFileDriverClose(), CUfileError::SUCCESS);
+    });
+}
+
 fn properties() -> CUfileDrvProps {
     let mut properties = CUfileDrvProps::default();
     let result = unsafe { cuFileDriverGetProperties(&mut properties) };

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use ringload::Dtype;
 use ringload::cast::Cast;
 use ringload::internals::crc64_nvme;
+use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 
 unsafe extern "C" {
@@ -17,7 +18,9 @@ unsafe extern "C" {
         block_x: u32,
         shared_bytes: u32,
         arguments: *mut *mut c_void,
+        seed: u64,
     ) -> c_int;
+    fn stand_in_leave_out_wait(number: c_int);
 }
 
 /// As `Piece` of `kernels/pieces.cuh`.
@@ -44,6 +47,11 @@ const FROM: [(Dtype, &str, usize); 5] = [
 const TO: [(Dtype, &str, usize); 3] =
     [(Dtype::F32, "f32", 4), (Dtype::F16, "f16", 2), (Dtype::BF16, "bf16", 2)];
 
+thread_local! {
+    /// The seed of the next launch of the test: each has another order of blocks and threads.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Launches a kernel on pieces, and where results are numbers, on those.
 fn launch(name: &str, grid: u32, threads: u32, pieces: &[Piece], results: &mut [u64]) -> c_int {
     let name = CString::new(name).unwrap();
@@ -56,7 +64,10 @@ fn launch(name: &str, grid: u32, threads: u32, pieces: &[Piece], results: &mut [
     ];
     // SAFETY: the arguments are those of every kernel (`crc64` alone takes the third), and the
     // tests hand in pieces of memory that lives until this returns.
-    unsafe { stand_in_launch(name.as_ptr(), grid, threads, 0, arguments.as_mut_ptr()) }
+    unsafe {
+        let seed = SEED.replace(SEED.get() + 1);
+        stand_in_launch(name.as_ptr(), grid, threads, 0, arguments.as_mut_ptr(), seed)
+    }
 }
 
 /// Bytes at a chosen alignment: `skip` bytes from a multiple of 16.
@@ -149,6 +160,15 @@ fn check_cast(
 }
 
 fn check_crc64(parts: &[&[u8]], skip: usize, grid: u32) {
+    let results = crc64(parts, skip, grid);
+    for (part, result) in parts.iter().zip(&results) {
+        assert_eq!(*result, crc64_nvme(part), "{} bytes, {skip} from a line", part.len());
+    }
+    assert_eq!(results.last(), Some(&0), "wrote beyond its results");
+}
+
+/// What the kernel computes of `parts`, one piece each, and the number after its results.
+fn crc64(parts: &[&[u8]], skip: usize, grid: u32) -> Vec<u64> {
     let mut sources: Vec<_> = parts.iter().map(|part| Placed::new(skip, part)).collect();
     let piece = |source: &mut Placed| Piece {
         source: source.address(),
@@ -158,10 +178,7 @@ fn check_crc64(parts: &[&[u8]], skip: usize, grid: u32) {
     let pieces: Vec<_> = sources.iter_mut().map(piece).collect();
     let mut results = vec![0; parts.len() + 1];
     assert_eq!(launch("ringload_crc64", grid, CRC64_THREADS, &pieces, &mut results), 0);
-    for (part, result) in parts.iter().zip(&results) {
-        assert_eq!(*result, crc64_nvme(part), "{} bytes, {skip} from a line", part.len());
-    }
-    assert_eq!(results.last(), Some(&0), "wrote beyond its results");
+    results
 }
 
 /// Bytes that look random and have no period worth speaking of.
@@ -319,4 +336,36 @@ fn what_is_no_kernel_or_not_launched_as_one_is_refused() {
     assert_eq!(launch("ringload_scatter", 1, 128, &[], &mut []), 2);
     assert_eq!(launch("ringload_crc64", 0, 64, &[], &mut []), 2);
     assert_eq!(launch("ringload_crc64", 3, 64, &[], &mut []), 0, "no pieces are no error");
+}
+
+/// The results of pieces that one block takes one after the other, on a thread whose blocks find no
+/// memory of earlier ones. `left_out` is the barrier that the block goes through without waiting.
+fn crcs_without(left_out: c_int, seed: u64, parts: &[&[u8]]) -> Vec<u64> {
+    std::thread::scope(|scope| {
+        let launched = scope.spawn(|| {
+            // SAFETY: the call sets a variable of the thread.
+            unsafe { stand_in_leave_out_wait(left_out) };
+            SEED.set(seed);
+            crc64(parts, 0, 1)
+        });
+        launched.join().unwrap()
+    })
+}
+
+/// The emulation has to find a kernel that does not wait where it must: each of the four barriers of
+/// `crc64` is left out, and some order of the threads has to make its results wrong.
+#[test]
+fn a_barrier_that_is_missing_is_found() {
+    const SEEDS: u64 = 40;
+    let parts: Vec<_> = [3000, 40_000, 500].map(noise).to_vec();
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let mut right: Vec<_> = parts.iter().map(|part| crc64_nvme(part)).collect();
+    right.push(0);
+    for seed in 0..SEEDS {
+        assert_eq!(crcs_without(-1, seed, &parts), right, "seed {seed}");
+    }
+    for barrier in 0..4 {
+        let wrong = (0..SEEDS).filter(|seed| crcs_without(barrier, *seed, &parts) != right);
+        assert!(wrong.count() > 0, "barrier {barrier} is not needed, or no order shows it");
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use cuda_stand_in::*;
+use std::ffi::CString;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -287,5 +288,33 @@ fn a_kernel_that_nobody_wrote() {
         let stream = stream();
         ok(launch(kernel, piece(memory, memory, 64), 1, stream));
         cuStreamSynchronize(stream);
+    });
+}
+
+/// A GPU faults at a word whose address is not a multiple of its size; a processor does not.
+#[test]
+fn a_list_of_pieces_that_is_not_aligned() {
+    rings("the list of pieces at", || {
+        retain(0);
+        let (_, kernel) = module();
+        ok(launch(kernel, allocate(64) + 4, 1, stream()));
+    });
+}
+
+#[test]
+fn a_target_of_a_cast_that_is_not_aligned() {
+    rings("a target at", || {
+        retain(0);
+        let text = CString::new(
+            ".version 8.0\n.target sm_70\n\
+             .visible .entry ringload_cast_f16_f32(.param .u64 a, .param .u32 b) { ret; }",
+        );
+        let text = text.unwrap();
+        let module = got(|module| unsafe { cuModuleLoadData(module, text.as_ptr().cast()) });
+        let name = c"ringload_cast_f16_f32".as_ptr();
+        let kernel = got(|kernel| unsafe { cuModuleGetFunction(kernel, module, name) });
+        let memory = allocate(4096);
+        ok(launch(kernel, piece(memory, memory + 1026, 8), 1, stream()));
+        ok(cuCtxSynchronize());
     });
 }
