@@ -3,8 +3,9 @@
 
     kernels/build.py           writes scatter.ptx, cast.ptx and crc64.ptx
     kernels/build.py --check   builds them and fails if they differ from the files; then assembles
-                               them for three generations of GPUs and prints the resources they use;
-                               spilled registers fail the check too
+                               them for all generations of GPUs, by the assemblers of three releases
+                               of CUDA, and prints the resources they use; spilled registers fail
+                               the check too
 
 Neither a GPU nor CUDA is needed. The compiler's release decides which drivers accept the PTX: CUDA
 12.2 writes PTX 8.2, which drivers from 535 on accept. Each file begins with a hash of its sources
@@ -19,6 +20,7 @@ import re
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -26,11 +28,20 @@ MODULES = ["scatter", "cast", "crc64"]
 SHARED = ["build.py", "pieces.cuh"]
 FLAGS = ["--gpu-architecture=compute_70", "--std=c++17"]
 PTX_VERSION = ".version 8.2"
-ASSEMBLED_FOR = ["sm_75", "sm_80", "sm_90"]
 REQUIREMENTS = """\
 nvidia-cuda-nvrtc-cu12==12.2.140 --hash=sha256:b1cdcae6443cb7cdcfb5d1bf51896a148c9f82f9e65b27db9ab095eaed689aa7
-nvidia-cuda-nvcc-cu12==12.2.140 --hash=sha256:c6ff4ae7a636eb6cab7621191e19ac3779690686bbcf52c04d8b1ca2944e1e27
 """
+# The assemblers, each with the GPUs that it is asked for. CUDA 13 has dropped Volta.
+ASSEMBLERS = {
+    "nvidia-cuda-nvcc-cu12==12.2.140 "
+    "--hash=sha256:c6ff4ae7a636eb6cab7621191e19ac3779690686bbcf52c04d8b1ca2944e1e27": "70 80 90",
+    "nvidia-cuda-nvcc-cu12==12.9.86 "
+    "--hash=sha256:5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0": "70 72 75",
+    "nvidia-cuda-nvcc==13.0.88 "
+    "--hash=sha256:56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03": (
+        "75 80 86 87 88 89 90 100 103 110 120 121"
+    ),
+}
 
 
 def main():
@@ -50,21 +61,46 @@ def main():
     if stale:
         sys.exit(f"error: {' and '.join(stale)} is stale; run kernels/build.py")
     if check:
-        assemble_all(tools / "cuda_nvcc" / "bin" / "ptxas")
+        for requirement, models in ASSEMBLERS.items():
+            assemble_all(assembler(requirement), [f"sm_{model}" for model in models.split()])
 
 
 def install():
     """Returns the folder of NVIDIA's packages, installed in a virtual environment under target/."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
-    root = target / "kernels"
+    root = root_folder()
     done, wanted = root / "requirements.done", root / "requirements.txt"
     if not done.exists() or done.read_text() != REQUIREMENTS:
         venv.create(root, clear=True, with_pip=True)
         wanted.write_text(REQUIREMENTS)
-        pip = [root / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", wanted], check=True)
+        pip("install", "--require-hashes", "-r", wanted)
         done.write_text(REQUIREMENTS)
     return next(root.glob("lib/python3*/site-packages/nvidia"))
+
+
+def root_folder():
+    target = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
+    return target / "kernels"
+
+
+def pip(command, *arguments):
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([root_folder() / "bin" / "pip", command, *options, *arguments], check=True)
+
+
+def assembler(requirement):
+    """Returns ptxas of a release of CUDA, unpacked from its package."""
+    folder = root_folder() / "ptxas" / requirement.split()[0]
+    if not (folder / "ptxas").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = folder / "requirements.txt"
+        wanted.write_text(requirement + "\n")
+        pip("download", "--require-hashes", "--dest", folder, "-r", wanted)
+        (archive,) = folder.glob("*.whl")
+        with zipfile.ZipFile(archive) as wheel:
+            (name,) = [name for name in wheel.namelist() if name.endswith("/bin/ptxas")]
+            (folder / "ptxas").write_bytes(wheel.read(name))
+        archive.unlink()
+    return folder / "ptxas"
 
 
 def build(compiler, module):
@@ -109,16 +145,16 @@ class Compiler:
             sys.exit(f"error: nvrtc{function} failed with {failed}")
 
 
-def assemble_all(ptxas):
+def assemble_all(ptxas, architectures):
     ptxas.chmod(0o755)  # wheels do not keep file modes
-    print(f"{'kernel':<28}" + "".join(f"{arch:>24}" for arch in ASSEMBLED_FOR))
+    print(f"{ptxas.parent.name:<32}" + "".join(f"{arch:>18}" for arch in architectures))
     rows = {}
     for module in MODULES:
-        for arch in ASSEMBLED_FOR:
+        for arch in architectures:
             for kernel, taken in assemble(ptxas, module, arch).items():
                 rows.setdefault(kernel, []).append(taken)
     for kernel, columns in rows.items():
-        print(f"{kernel:<28}" + "".join(f"{taken:>24}" for taken in columns))
+        print(f"{kernel:<32}" + "".join(f"{taken:>18}" for taken in columns))
 
 
 def assemble(ptxas, module, arch):
