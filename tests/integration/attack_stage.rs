@@ -44,13 +44,43 @@ fn reply(request: &Request, file: &[u8]) -> Reply {
     reply.body(&file[first..=last]).dripping(100_000, Duration::from_millis(5))
 }
 
+/// What a directory had: the permissions of each path, which is relative to it, and its content if it is a
+/// file. The directory itself is first.
+pub struct Saved(BTreeMap<PathBuf, (u32, Option<Vec<u8>>)>);
+
+impl Saved {
+    fn of(directory: &Path) -> Self {
+        let relative = |(path, (mode, _, _, content)): (PathBuf, (_, _, _, _))| {
+            (path.strip_prefix(directory).unwrap().to_owned(), (mode, content))
+        };
+        let root = (PathBuf::new(), (0o755, None));
+        Self(contents(directory).into_iter().map(relative).chain([root]).collect())
+    }
+
+    /// Writes what was at `path` to `to`, with these permissions. False if nothing was there.
+    pub fn copy(&self, path: &Path, to: &Path, mode: u32) -> bool {
+        let mut found = self.0.iter().filter(|(other, _)| other.starts_with(path)).peekable();
+        found.peek().is_some()
+            && found.all(|(other, (_, content))| {
+                let below = other.strip_prefix(path).unwrap();
+                let to = if below == Path::new("") { to.to_owned() } else { to.join(below) };
+                match content {
+                    None => fs::create_dir(&to).map(|()| set_mode(&to, mode)).is_ok(),
+                    Some(bytes) => {
+                        fs::write(&to, bytes).map(|()| set_mode(&to, mode & 0o666)).is_ok()
+                    }
+                }
+            })
+    }
+}
+
 /// What all attacks share: the object, its server, and a cache that has it.
 pub struct Shared {
     pub model: Model,
     pub server: FaultServer,
-    cache: tempfile::TempDir,
+    cache: Saved,
     /// A cache that ringload itself has made, of other bytes with the same ETag.
-    pub forged: tempfile::TempDir,
+    pub forged: Saved,
 }
 
 pub fn shared() -> &'static Shared {
@@ -74,12 +104,9 @@ pub fn shared() -> &'static Shared {
             let mut fetch = ringload();
             fetch.args(["fetch", &server.url(), "--cache-dir"]).arg(cache.path());
             run(&mut fetch).quiet_success();
-            cache
+            Saved::of(cache.path())
         };
         let forged = fetched();
-        for path in contents(forged.path()).into_keys().chain([forged.path().to_owned()]) {
-            set_mode(&path, 0o755);
-        }
         is_evil.store(false, Ordering::Relaxed);
         let cache = fetched();
         Shared { model, server, cache, forged }
@@ -88,11 +115,7 @@ pub fn shared() -> &'static Shared {
 
 /// The paths of a cache, and of what it may have, relative to it; the cache itself is first.
 pub fn cache_paths() -> Vec<PathBuf> {
-    let cache = shared().cache.path();
-    let mut paths = vec![PathBuf::new()];
-    paths.extend(
-        contents(cache).into_keys().map(|path| path.strip_prefix(cache).unwrap().to_owned()),
-    );
+    let mut paths: Vec<_> = shared().cache.0.keys().cloned().collect();
     let entry = paths.iter().find(|path| path.ends_with("entry")).unwrap().clone();
     paths.extend([entry.with_file_name("partial"), ".0123456789abcdef".into()]);
     paths
@@ -147,12 +170,14 @@ impl Stage {
     /// Copies the cache that has the object.
     pub fn fill_cache(&self) {
         let cache = self.cache();
-        for path in cache_paths() {
-            let (from, to) = (shared().cache.path().join(&path), cache.join(&path));
-            if from.is_dir() {
-                fs::create_dir(&to).unwrap();
-            } else if from.exists() {
-                fs::copy(&from, &to).unwrap();
+        for (path, (mode, content)) in &shared().cache.0 {
+            let to = cache.join(path);
+            match content {
+                None => fs::create_dir(&to).unwrap(),
+                Some(bytes) => {
+                    fs::write(&to, bytes).unwrap();
+                    set_mode(&to, mode & 0o777);
+                }
             }
         }
     }

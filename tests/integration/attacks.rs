@@ -78,24 +78,13 @@ fn what_is_forged_is_not_loaded() {
         let planted = as_attacker(|| {
             let at = stage.cache().join(path);
             let _ = fs::rename(&at, stage.open().join("away"));
-            copy(&shared().forged.path().join(path), &at, mode)
+            shared().forged.copy(path, &at, mode)
         });
         set_mode(&stage.open(), 0o755);
         stage.set_modes(0o755, 0o600);
         stage.use_cache(&[]);
         planted
     });
-}
-
-/// Copies what is at `from` with these permissions, as the user of the thread. False if nothing is there.
-fn copy(from: &Path, to: &Path, mode: u32) -> bool {
-    if !from.is_dir() {
-        let bytes = fs::read(from).unwrap_or_default();
-        return from.exists() && fs::write(to, bytes).map(|()| set_mode(to, mode & 0o666)).is_ok();
-    }
-    let is_made = fs::create_dir(to).map(|()| set_mode(to, mode)).is_ok();
-    let mut names = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name());
-    is_made && names.all(|name| copy(&from.join(&name), &to.join(&name), mode))
 }
 
 /// As in /tmp: everyone may put things there, and remove only their own ones.

@@ -177,3 +177,37 @@ fn a_wrong_value_is_an_error_only_where_a_program_asks_for_variables() {
         assert!(error.to_string().contains(variable), "{error}");
     }
 }
+
+/// The files of certificates of Python's requests and of curl: a loader of `from_env` trusts them, as those
+/// programs on the machine do, and no other loader reads them. The first one that is set counts.
+#[test]
+fn certificates_of_other_programs_count_only_where_a_program_asks_for_variables() {
+    const NAME: &str =
+        "environment::certificates_of_other_programs_count_only_where_a_program_asks_for_variables";
+    for (variables, named) in [
+        (&[("REQUESTS_CA_BUNDLE", "/absent/a.pem"), ("CURL_CA_BUNDLE", "/absent/b.pem")][..], "a"),
+        (&[("REQUESTS_CA_BUNDLE", ""), ("CURL_CA_BUNDLE", "/absent/b.pem")], "b"),
+    ] {
+        if !passes_in_a_child(NAME, &[variables, &[("RINGLOAD_TEST_NAMED", named)]].concat()) {
+            continue;
+        }
+        let named = match std::env::var("RINGLOAD_TEST_NAMED").unwrap().as_str() {
+            "a" => {
+                "REQUESTS_CA_BUNDLE cannot be used: cannot read the file of certificates /absent/a.pem"
+            }
+            _ => {
+                "CURL_CA_BUNDLE cannot be used: cannot read the file of certificates /absent/b.pem"
+            }
+        };
+        let mut once = RetryLimits::default();
+        once.attempts = 1;
+        let failure = |loader: Loader| {
+            let opened = loader.retry_limits(once).open("https://127.0.0.1:1/x.safetensors");
+            opened.unwrap_err().to_string()
+        };
+        let (own, asked) = (failure(Loader::new()), failure(Loader::from_env()));
+        assert!(asked.contains(named), "{asked}");
+        assert!(!own.contains("CA_BUNDLE") && own.contains("127.0.0.1"), "{own}");
+        return; // each child has its own variables
+    }
+}

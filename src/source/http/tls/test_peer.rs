@@ -16,7 +16,6 @@ use rustls::{
     SupportedProtocolVersion, version,
 };
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, duplex};
@@ -29,15 +28,27 @@ pub(super) static SUITES: [SupportedCipherSuite; 4] = [
     cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
 ];
 
-static CERTIFICATES: LazyLock<TempDir> = LazyLock::new(|| {
+/// The authority, and the certificate of the server with its key, each with the name of its file. They
+/// are made once, and not left in a directory: what is static is never dropped.
+static CERTIFICATES: LazyLock<[(&str, Vec<u8>); 3]> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
     test_certificates::make(directory.path());
-    directory
+    ["ca.pem", "server.pem", "server.key"]
+        .map(|name| (name, std::fs::read(directory.path().join(name)).unwrap()))
 });
 
-/// Where the certificate of the server is.
-pub(super) fn certificates() -> &'static Path {
-    CERTIFICATES.path()
+/// The content of a file of certificates.
+fn pem(name: &str) -> &'static [u8] {
+    &CERTIFICATES.iter().find(|(of, _)| *of == name).unwrap().1
+}
+
+/// A directory with the certificates.
+pub(super) fn certificates() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, content) in &*CERTIFICATES {
+        std::fs::write(directory.path().join(name), content).unwrap();
+    }
+    directory
 }
 
 /// The configurations of both sides, which remember sessions.
@@ -53,9 +64,8 @@ impl Sides {
 
     /// With sessions of the client in `store`.
     pub fn with_store(suite: SupportedCipherSuite, store: Arc<dyn ClientSessionStore>) -> Self {
-        let directory = certificates();
-        let pem = |name: &str| CertificateDer::from_pem_file(directory.join(name)).unwrap();
-        let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
+        let certificate = |name: &str| CertificateDer::from_pem_slice(pem(name)).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(pem("server.key")).unwrap();
         let mut provider = default_provider();
         provider.cipher_suites = vec![suite];
         let provider = Arc::new(provider);
@@ -64,7 +74,7 @@ impl Sides {
             SupportedCipherSuite::Tls13(_) => &[&version::TLS13],
         };
         let mut roots = RootCertStore::empty();
-        roots.add(pem("ca.pem")).unwrap();
+        roots.add(certificate("ca.pem")).unwrap();
         let client = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let client = client.with_protocol_versions(versions).unwrap();
         let mut client = client.with_root_certificates(roots).with_no_client_auth();
@@ -72,7 +82,7 @@ impl Sides {
         client.resumption = Resumption::store(store);
         let server = ServerConfig::builder_with_provider(provider);
         let server = server.with_protocol_versions(versions).unwrap().with_no_client_auth();
-        let mut server = server.with_single_cert(vec![pem("server.pem")], key).unwrap();
+        let mut server = server.with_single_cert(vec![certificate("server.pem")], key).unwrap();
         server.enable_secret_extraction = true;
         Self { client: Arc::new(client), server: Arc::new(server) }
     }

@@ -52,7 +52,8 @@ fn openssl_s_server_is_understood() {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let address = format!("127.0.0.1:{port}");
             let mut server = Command::new("openssl");
-            let pem = |name: &str| certificates().join(name);
+            let certificates = certificates();
+            let pem = |name: &str| certificates.path().join(name);
             server.args(["s_server", "-quiet", "-WWW", "-accept", &address]).args(options);
             server.arg("-cert").arg(pem("server.pem")).arg("-key").arg(pem("server.key"));
             let silent = server.current_dir(directory.path()).stdin(Stdio::null());
