@@ -13,6 +13,8 @@ pub use crate::load::{
     HeldCheckpoint, HeldFile, MappedCheckpoint, OpenFiles, PlannedRuns, checkpoint_of_ranges,
     planned_runs,
 };
+#[cfg(feature = "http")]
+pub use crate::load::{discard_corrupt, is_cached, stream_into_cache, unverified};
 pub use crate::options::parse::parse_bytes;
 pub use crate::plan::{Plan, Selection};
 pub use crate::ring::{PAGE_BYTES, Ring, Window};

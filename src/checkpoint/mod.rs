@@ -264,6 +264,13 @@ impl Checkpoint {
         &self.shards
     }
 
+    /// Whether the header and the tensors of `shard` are all of its bytes.
+    pub(crate) fn is_whole(&self, shard: &Shard) -> bool {
+        let tensors = &self.tensors()[shard.tensors()];
+        let bytes: u64 = tensors.iter().map(TensorInfo::len_bytes).sum();
+        shard.data_offset_bytes() + bytes == shard.len_bytes()
+    }
+
     /// The locations of the indexes that named shards.
     pub fn indexes(&self) -> &[Location] {
         &self.indexes

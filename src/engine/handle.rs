@@ -14,6 +14,8 @@ use crate::ring::Ring;
 use crate::source::{Cancellable, ChecksumVerifier, Verified};
 use crate::sys;
 use crate::timeline::Recorder;
+#[cfg(feature = "http")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -136,6 +138,16 @@ impl LoadHandle {
         self.verifiers().filter_map(|verifier| verifier.verified()).collect()
     }
 
+    /// The complete files of the cache whose bytes do not have the checksums that the load compares
+    /// them with.
+    #[cfg(feature = "http")]
+    pub fn corrupt_files(&self) -> Vec<PathBuf> {
+        let verifiers = self.shared.job.checks.verifiers.iter().zip(&self.shared.job.sources);
+        let is_corrupt = |of: &Option<Arc<ChecksumVerifier>>| of.iter().any(|it| it.is_corrupt());
+        let corrupt = verifiers.filter(|(verifier, _)| is_corrupt(verifier));
+        corrupt.filter_map(|(_, source)| source.cached_file()).collect()
+    }
+
     /// How many parts of files matched their checksums so far.
     pub fn verified_parts(&self) -> u64 {
         self.shared.job.checks.parts.as_ref().map_or(0, PartChecks::taken)
@@ -159,11 +171,6 @@ impl LoadHandle {
     /// [`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite).
     pub fn check_finite(&self) -> Result<()> {
         self.shared.job.checks.finite.as_ref().map_or(Ok(()), |finite| finite.result())
-    }
-
-    /// Drops the completions that were not taken.
-    pub fn discard(&self) {
-        self.shared.queue.discard();
     }
 
     /// The first ring of the load, if it has one.

@@ -56,12 +56,6 @@ impl CompletionQueue {
         });
     }
 
-    /// Drops the completions that were not taken yet.
-    pub fn discard(&self) {
-        let discarded = std::mem::take(&mut self.state.lock().completions);
-        drop(discarded);
-    }
-
     /// Ends the queue: nothing is pushed from now on.
     pub fn close(&self) {
         self.change(|state| state.closed = true);

@@ -58,6 +58,17 @@ impl EarlyTensors {
         })
     }
 
+    /// Takes all tensors: their positions, their storages, and the offsets in these.
+    pub fn take_all(&mut self) -> impl Iterator<Item = (usize, Storage, Offsets)> + use<> {
+        let all = std::mem::take(&mut self.0).into_values();
+        all.flat_map(|Early { tensors, taken, .. }| {
+            let LoadedTensors { positions, storage, starts } = tensors;
+            let is_here = move |at: &usize| !taken.get(*at).is_some_and(|&taken| taken);
+            let left = (0..positions.len()).filter(is_here);
+            left.map(move |at| (positions.start + at, storage.clone(), starts.clone()))
+        })
+    }
+
     pub fn clear(&mut self) {
         self.0.clear();
     }

@@ -17,8 +17,10 @@ mod caching;
 #[cfg(feature = "http")]
 mod download;
 mod early;
+mod expected_order;
 mod gds;
 mod held;
+mod kept_tensors;
 mod listing;
 mod loaded;
 mod loader;
@@ -42,6 +44,8 @@ mod start;
 mod stream;
 mod sum;
 mod summary;
+#[cfg(feature = "http")]
+mod verified_files;
 mod verify;
 mod verify_ranges;
 
@@ -60,12 +64,14 @@ pub use planned::{PlannedRuns, PlannedTensor, checkpoint_of_ranges, planned_runs
 pub use read_request::ReadRequest;
 pub use stream::TensorStream;
 pub use summary::Summary;
+#[cfg(feature = "http")]
+pub use verified_files::{discard_corrupt, is_cached, stream_into_cache, unverified};
 
 use crate::checkpoint::Checkpoint;
 use crate::checks::LoadChecks;
 use crate::error::Result;
 use crate::location::IntoLocations;
-use crate::options::{self, MemoryLimit};
+use crate::options::{self, DeviceMap, MemoryLimit, Order};
 use crate::plan::{Plan, Selection};
 use crate::ring::Ring;
 #[cfg(any(feature = "capi", test))]
@@ -200,6 +206,21 @@ impl Loader {
         let (plan, started) = started.map_err(|error| report.fail(error))?;
         drop(entered);
         Ok(TensorStream::new(plan, started, &self.options.order, began, report))
+    }
+
+    /// Loads all tensors of `checkpoint` to host memory under `limit`, with `checks` and no others.
+    fn stream_checked(
+        &self,
+        checkpoint: Arc<Checkpoint>,
+        limit: MemoryLimit,
+        checks: LoadChecks,
+        report: Arc<LoadReport>,
+    ) -> Result<TensorStream> {
+        let (all, host) = (Selection::default(), DeviceMap::default());
+        let plan = Arc::new(Plan::new(checkpoint, limit, &all, &host, None)?);
+        let started = self.start_load(&plan, checks, None, None, &report)?;
+        let began = report.began;
+        Ok(TensorStream::new(plan, started, &Order::Completion, began, report))
     }
 
     /// Plans a load that began at `began`.

@@ -6,16 +6,19 @@
 //!             beyond the ring?     -> the load is restarted, with this tensor first
 //! ```
 //!
-//! The load runs ahead of its caller: it reads the tensors in an order that is foreseen, that of the
-//! checkpoint or of [`Order::Names`](crate::Order::Names), and keeps those that were not asked for yet.
-//! Without a memory limit the ring holds all tensors, so each of them is loaded sooner or later.
+//! The load runs ahead of its caller, and keeps the tensors that were not asked for yet. Without a memory
+//! limit it reads them in the order of the checkpoint or of [`Order::Names`](crate::Order::Names). The
+//! ring then holds all tensors, so each of them is loaded sooner or later.
 //!
-//! Under a limit, the ring may be full of tensors that were not asked for while the one that is asked
-//! for comes after them. The load then ends, what it has read ahead is freed, and another load begins
-//! in the same ring: with that tensor, those that follow it, and then the others that are left. A caller
-//! that goes through the tensors in sequences pays for a restart at each jump: a round trip, and reading
-//! again what was read ahead. After several jumps in a row nothing is read ahead, until two tensors in
-//! sequence are asked for. The limit is kept throughout, as there is one ring.
+//! Under a limit, the load reads ahead in the order in which the tensors are expected to be asked for
+//! (`expected_order.rs`). The ring may be full of tensors that were not asked for while the one that is
+//! asked for comes after them. The load then ends, and another one begins in the same ring: with that
+//! tensor, those that are expected after it, and then the others that are left. What was read ahead is
+//! kept as far as it leaves room for that tensor (`kept_tensors.rs`); what is given up is read again. So a
+//! jump costs a round trip, the reads that were in flight, and what is read again. After several jumps
+//! in a row nothing is read ahead, until a tensor is asked for that was expected next. No order of reading helps a caller
+//! whose order cannot be foreseen: of a checkpoint of `n` bytes, a ring of `r` bytes holds the next tensor
+//! with a probability of at most `r / n`. The limit is kept throughout, as there is one ring.
 
 use super::loader::Loader;
 use super::named_state::{NamedState, WaitingCallers};
@@ -77,12 +80,14 @@ impl Loader {
     /// # }
     /// ```
     ///
-    /// The load reads ahead in the order of the checkpoint, or in that of [`Order::Names`](crate::Order::Names), and keeps
-    /// tensors until they are asked for. Without a memory limit, or with one that holds all tensors, any
-    /// order costs no more requests than a stream. Under a smaller limit, an order that was not foreseen
-    /// costs requests: the load is restarted where a tensor is asked for that is beyond what the limit
-    /// holds. It does not fail for that reason, unless [`verify`](Self::verify) computes checksums of
-    /// whole files or objects: then the error names the tensor and a limit that suffices.
+    /// The load reads ahead and keeps tensors until they are asked for. Without a memory limit, or with one
+    /// that holds all tensors, any order costs no more requests than a stream. Under a smaller limit, the
+    /// load reads layers by their numbers, and learns from the first ones in which order the tensors of a
+    /// layer are asked for; with [`Order::File`](crate::Order::File) or
+    /// [`Order::Names`](crate::Order::Names) it reads in that order. A tensor that is asked for earlier
+    /// than expected, and is beyond what the limit holds, restarts the load, which costs requests. It does
+    /// not fail for that reason, unless [`verify`](Self::verify) computes checksums of whole files or
+    /// objects: then the error names the tensor and a limit that suffices.
     ///
     /// # Errors
     /// As [`stream`](Self::stream).

@@ -1,11 +1,13 @@
 //! The state of a load whose tensors are asked for by name (see [`named`](super::named)).
 
+use super::expected_order::{ABSENT, ExpectedOrder, places_of};
+use super::kept_tensors::KeptTensors;
 use super::loader::Loader;
 use super::stream::TensorStream;
 use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result, Size};
-use crate::options::MemoryLimit;
+use crate::options::{MemoryLimit, Order};
 use crate::plan::{Selection, YieldOrder, not_loaded};
 use crate::ring::Ring;
 use crate::source::{Progress, stopped};
@@ -27,11 +29,10 @@ pub(super) struct NamedState {
     load: TensorStream,
     /// The position in the plan of the load of each tensor of the checkpoint; `ABSENT` if it has none.
     positions: Vec<u32>,
-    /// The tensors, as indices into those of the checkpoint, in the order that is foreseen.
-    foreseen: Vec<u32>,
-    /// The place in `foreseen` of each tensor of the checkpoint; `ABSENT` if it is not loaded.
-    ranks: Vec<u32>,
+    expected: ExpectedOrder,
     handed_out: Vec<bool>,
+    /// What loads before this one have read ahead.
+    kept: KeptTensors,
     /// The ring, if it does not hold all tensors.
     tight: Option<TightRing>,
     /// The statistics of the loads before this one.
@@ -51,8 +52,6 @@ struct TightRing {
     limit_bytes: u64,
     hold_timeout: Duration,
 }
-
-const ABSENT: u32 = u32::MAX;
 
 /// The callers that wait for tensors of one load.
 #[derive(Default)]
@@ -80,6 +79,11 @@ impl NamedState {
     pub fn start(mut loader: Loader, checkpoint: Arc<Checkpoint>) -> Result<Self> {
         let hold_timeout = loader.options.hold_timeout;
         loader.options.hold_timeout = hold_timeout.min(STUCK_AFTER);
+        let guessed = loader.guessed_order(&checkpoint);
+        if let Some(guessed) = &guessed {
+            let name = |index: u32| checkpoint.tensors()[index as usize].name();
+            loader.options.order = Order::names(guessed.all().into_iter().map(name));
+        }
         let load = loader.stream_checkpoint(Arc::clone(&checkpoint))?;
         let plan = load.plan();
         let sizes = plan.sizes();
@@ -90,16 +94,16 @@ impl NamedState {
             limit_bytes,
             hold_timeout,
         });
-        let foreseen: Vec<u32> = match plan.yielded() {
+        let count = checkpoint.tensors().len();
+        let told = || match plan.yielded() {
             Some(yielded) => yielded.iter().map(|&at| plan.tensors()[at as usize]).collect(),
             None => plan.tensors().to_vec(),
         };
-        let count = checkpoint.tensors().len();
         Ok(Self {
             positions: places_of(plan.tensors(), count),
-            ranks: places_of(&foreseen, count),
-            foreseen,
+            expected: guessed.unwrap_or_else(|| ExpectedOrder::told(&told(), count)),
             handed_out: vec![false; count],
+            kept: KeptTensors::default(),
             tight,
             before: Summary::default(),
             target: None,
@@ -118,7 +122,7 @@ impl NamedState {
         cx: &mut Context<'_>,
         waiting: &Arc<WaitingCallers>,
     ) -> Poll<Result<Tensor>> {
-        if self.ranks[index as usize] == ABSENT {
+        if !self.expected.contains(index) {
             return Poll::Ready(Err(not_loaded(self.name(index))));
         }
         if self.handed_out[index as usize] {
@@ -137,6 +141,7 @@ impl NamedState {
                 if let Err(error) = self.restart(index) {
                     return Poll::Ready(Err(error));
                 }
+                Arc::clone(waiting).wake(); // what others wait for may be kept
                 continue;
             }
             match self.load.poll_accept(cx) {
@@ -158,8 +163,15 @@ impl NamedState {
 
     fn take(&mut self, index: u32) -> Option<Tensor> {
         let position = self.positions[index as usize];
-        let tensor = self.load.take_at(position as usize).filter(|_| position != ABSENT)?;
+        let tensor = match self.kept.take(index) {
+            Some(tensor) => {
+                self.load.hand_out(&tensor);
+                tensor
+            }
+            None => self.load.take_at(position as usize).filter(|_| position != ABSENT)?,
+        };
         self.handed_out[index as usize] = true;
+        self.expected.note(index);
         self.stuck_since = None;
         if self.target != Some(index) {
             self.jumps = 0;
@@ -174,7 +186,8 @@ impl NamedState {
         !self.handed_out[target as usize] && !self.load.has_loaded(position as usize)
     }
 
-    /// Whether the ring cannot hold the tensor beside those that come before it and were not asked for.
+    /// Whether the ring cannot hold the tensor beside those that come before it and were not asked for,
+    /// and those that are kept.
     fn is_out_of_reach(&self, index: u32) -> bool {
         let Some(tight) = &self.tight else { return false };
         let position = self.positions[index as usize];
@@ -183,7 +196,7 @@ impl NamedState {
         }
         let is_kept = |index: u32| !self.handed_out[index as usize];
         let needed = self.load.plan().bytes_until(position as usize, is_kept);
-        needed > tight.ring.capacity() as u64
+        needed + self.kept.bytes() > tight.ring.capacity() as u64
     }
 
     /// Decides about a load that has failed: with `Ok`, it is to be restarted, as it waited for memory.
@@ -206,17 +219,26 @@ impl NamedState {
             return Err(self.beyond_limit(index, tight.limit_bytes));
         }
         self.load.check_finite()?;
-        let rank = self.ranks[index as usize] as usize;
-        let follows = |last: u32| self.ranks[last as usize] as usize + 1 == rank;
+        tracing::debug!(tensor = self.name(index), "restarting the load with this tensor");
+        tight.ring.pause(); // its memory is used again at once
+        self.kept.add(self.load.end_now());
+        self.before.add(&self.load.summary());
+        let is_left = |index: u32| !self.handed_out[index as usize];
+        let is_next = self.expected.jump(index, is_left);
         if self.stuck_since.is_none() {
-            let in_sequence = self.target.is_some_and(follows);
-            self.jumps = if in_sequence { 0 } else { self.jumps + 1 };
+            self.jumps = if is_next { 0 } else { self.jumps + 1 };
         }
-        let (before, after) = self.foreseen.split_at(rank);
-        let left = after.iter().chain(before).filter(|&&it| !self.handed_out[it as usize]);
-        let count = if self.jumps > JUMPS_MAX { 1 } else { usize::MAX };
+        let free_bytes = match self.stuck_since {
+            Some(_) => u64::MAX,
+            None if self.kept.has(index) => 0,
+            None => self.slot_bytes_max(index),
+        };
+        self.kept.give_up(&tight.ring, free_bytes, self.expected.key_from(index));
+        let reads_ahead = self.jumps <= JUMPS_MAX;
+        let is_wanted = |it| is_left(it) && !self.kept.has(it) && (reads_ahead || it == index);
+        let left = self.expected.left_from(index, is_wanted);
         let tensors = self.load.checkpoint().tensors();
-        let names = left.take(count).map(|&it| tensors[it as usize].name().to_owned());
+        let names = left.iter().map(|&it| tensors[it as usize].name().to_owned());
         let names: Arc<[String]> = names.collect();
         let (limit, ring) = (MemoryLimit::Bytes(tight.limit_bytes), Arc::clone(&tight.ring));
         let selection = Selection {
@@ -225,16 +247,22 @@ impl NamedState {
             slices: loader.options.selection.slices.clone(),
             ..Selection::default()
         };
-        tracing::debug!(tensor = self.name(index), "restarting the load with this tensor");
-        self.before.add(&self.load.summary());
         let checkpoint = Arc::clone(self.load.checkpoint());
-        self.load.end_now();
         ring.resume();
         let report = Arc::clone(self.load.report());
         self.load = loader.stream_again(checkpoint, limit, &selection, &ring, report)?;
         self.positions = places_of(self.load.plan().tensors(), self.positions.len());
         self.target = Some(index);
         Ok(())
+    }
+
+    /// The most bytes of the ring that the slots with this tensor take.
+    fn slot_bytes_max(&self, index: u32) -> u64 {
+        let (plan, sizes) = (self.load.plan(), self.load.plan().sizes());
+        let info = &plan.checkpoint().tensors()[index as usize];
+        let stored = info.len_bytes();
+        let cast = plan.cast_of(info).map_or(0, |cast| cast.target_bytes(stored));
+        (stored + cast).max(sizes.extent_bytes) + 4 * sizes.block_bytes
     }
 
     fn name(&self, index: u32) -> &str {
@@ -247,10 +275,30 @@ impl NamedState {
             return Err(stopped());
         }
         if self.loader.checks_bytes() {
-            while self.load.accept().map_err(|error| self.load.report().fail(error))? {}
+            self.check_the_rest()?;
         }
         self.load.report().succeed();
         Ok(self.summary())
+    }
+
+    /// Reads the tensors that were not read yet, so that they are checked.
+    fn check_the_rest(&mut self) -> Result<()> {
+        loop {
+            let known = 0..self.handed_out.len() as u32;
+            for index in known.clone().filter(|&index| self.kept.has(index)) {
+                self.handed_out[index as usize] = true;
+            }
+            self.kept = KeptTensors::default();
+            while self.load.accept().map_err(|error| self.load.report().fail(error))? {}
+            for (is_read, position) in self.handed_out.iter_mut().zip(&self.positions) {
+                *is_read |= *position != ABSENT;
+            }
+            let is_left = |index: u32| !self.handed_out[index as usize];
+            let mut left = known.filter(|&it| self.expected.contains(it) && is_left(it));
+            let Some(next) = left.next() else { return Ok(()) };
+            self.jumps = 0;
+            self.restart(next)?;
+        }
     }
 
     pub fn progress(&self) -> Progress {
@@ -286,9 +334,27 @@ impl NamedState {
     }
 }
 
-/// The place in `list` of each of `count` tensors.
-fn places_of(list: &[u32], count: usize) -> Vec<u32> {
-    let mut places = vec![ABSENT; count];
-    (0..).zip(list).for_each(|(place, &index)| places[index as usize] = place);
-    places
+impl Loader {
+    /// The order in which the tensors of `checkpoint` are expected to be asked for. `None` if the caller
+    /// told one, if the tensors have to be read in the order of the file, or if the memory holds all.
+    fn guessed_order(&self, checkpoint: &Checkpoint) -> Option<ExpectedOrder> {
+        let reads_in_file_order = self.verifies_sources() || self.reads_in_file_order(checkpoint);
+        if reads_in_file_order || self.options.order != Order::Completion {
+            return None;
+        }
+        let limit_bytes = match self.resolved_memory_limit().ok()? {
+            MemoryLimit::Unlimited => return None,
+            MemoryLimit::Min | MemoryLimit::MinHoldingOne => 0,
+            MemoryLimit::Bytes(bytes) => bytes,
+        };
+        let tensors = checkpoint.tensors();
+        let named =
+            |index: usize| (index as u32, tensors[index].name(), tensors[index].len_bytes());
+        // Its errors are those of the load, too.
+        let loaded: Vec<_> = self.selected(checkpoint).ok()?.into_iter().map(named).collect();
+        let is_tight = limit_bytes < loaded.iter().map(|(.., bytes)| bytes).sum::<u64>();
+        let is_for_host = |name: &str| self.options.devices.device_of(name).is_host();
+        let is_guessed = is_tight && loaded.iter().all(|(_, name, _)| is_for_host(name));
+        is_guessed.then(|| ExpectedOrder::by_module(&loaded, tensors.len(), limit_bytes))
+    }
 }

@@ -16,7 +16,7 @@ use crate::timeline::Timeline;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 /// The tensors of a load, as an iterator. [`into_async`](Self::into_async) makes a stream for async code
@@ -173,21 +173,30 @@ impl TensorStream {
 
     /// The tensor at `position` of the plan, which is handed to the caller.
     fn deliver(&mut self, position: usize, storage: Storage, starts: &Offsets) -> Tensor {
+        let tensor = self.tensor_at(position, storage, starts);
+        self.hand_out(&tensor);
+        tensor
+    }
+
+    /// The tensor at `position` of the plan.
+    fn tensor_at(&self, position: usize, storage: Storage, starts: &Offsets) -> Tensor {
         let index = self.plan.tensors()[position];
         let info = &self.plan.checkpoint().tensors()[index as usize];
         let start = starts.of(position, &self.plan.span(position));
-        let cast = self.plan.cast_of(info);
         let checkpoint = Arc::clone(self.plan.checkpoint());
-        let tensor = Tensor::new(checkpoint, index, storage, start).cast(cast);
-        let tensor = tensor.of_shape(self.plan.part_shape(position));
+        let tensor = Tensor::new(checkpoint, index, storage, start).cast(self.plan.cast_of(info));
+        tensor.of_shape(self.plan.part_shape(position))
+    }
+
+    /// Counts a tensor that is handed to the caller.
+    pub(super) fn hand_out(&mut self, tensor: &Tensor) {
         let bytes = tensor.len_bytes() as u64;
         self.report.deliver(bytes);
         self.delivered_bytes += bytes;
         self.delivered_tensors += 1;
         self.record_delivery();
-        self.cast_tensors += usize::from(cast.is_some());
+        self.cast_tensors += usize::from(self.plan.cast_of(tensor.info()).is_some());
         *self.device_bytes.entry(tensor.device()).or_default() += bytes;
-        tensor
     }
 
     /// Records when the first and the last tensor are yielded.
@@ -318,16 +327,29 @@ impl TensorStream {
         self.early.has(position)
     }
 
-    /// Ends the load, waits until no read is in flight, and frees what was not taken.
-    pub(super) fn end_now(&mut self) {
+    /// Ends the load, waits until no read is in flight, and returns what was loaded and not taken.
+    pub(super) fn end_now(&mut self) -> Vec<Tensor> {
         self.started.handle.stop();
-        (self.early, self.current) = (EarlyTensors::default(), None);
-        self.started.handle.discard();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(Ok(completion))) = self.started.handle.poll_pop(&mut cx) {
+            if let Completion::Tensors(ready) = completion {
+                self.early.insert(ready);
+            }
+        }
+        self.current = None;
+        let left = self.early.take_all();
+        left.map(|(position, storage, starts)| self.tensor_at(position, storage, &starts)).collect()
     }
 
     /// Fails if the tensors that were loaded so far hold NaN or infinity and the load checks that.
     pub(super) fn check_finite(&self) -> Result<()> {
         self.started.handle.check_finite()
+    }
+
+    /// The files of the cache that the load has found to be corrupt.
+    #[cfg(feature = "http")]
+    pub(super) fn corrupt_files(&self) -> Vec<std::path::PathBuf> {
+        self.started.handle.corrupt_files()
     }
 
     /// The report of the load, which a load that continues it takes over.

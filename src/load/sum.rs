@@ -12,15 +12,13 @@
 use super::loader::Loader;
 use super::memory_check;
 use super::report::LoadReport;
-use super::stream::TensorStream;
 use crate::checkpoint::{Checkpoint, Shard, TensorInfo};
 use crate::checks::{LoadChecks, Part, PartChecks, PartSink};
 use crate::checksum::crc64_nvme_of_parts;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::location::IntoLocations;
 use crate::manifest::{FileSums, Manifest, TensorSum, common_names};
-use crate::options::{DeviceMap, MemoryLimit, Order, ReadPath, cores};
-use crate::plan::{Plan, Selection};
+use crate::options::{MemoryLimit, ReadPath, cores};
 use crate::source::OrderedSha256;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,8 +54,6 @@ impl Loader {
         let layouts: Vec<_> = shards.iter().map(|shard| Layout::of(&checkpoint, shard)).collect();
         let sources = shards.iter().map(|shard| (Arc::clone(shard.source()), 0)).collect();
         let pieces = Arc::new(Checkpoint::of_pieces(sources, piece_bytes)?);
-        let (all, host) = (Selection::default(), DeviceMap::default());
-        let plan = Arc::new(Plan::new(pieces, limit, &all, &host, None)?);
         let crcs = Crcs::of(&layouts);
         let lists = layouts.iter().map(|layout| layout.parts.clone()).collect();
         let digest = |_| OrderedSha256::new().map(Arc::new);
@@ -72,9 +68,7 @@ impl Loader {
         if loader.options.read_path == ReadPath::Mapped {
             loader.options.read_path = ReadPath::Buffered; // pages could change after they were read
         }
-        let started = loader.start_load(&plan, checks, None, None, &report)?;
-        let began = report.began;
-        for piece in TensorStream::new(plan, started, &Order::Completion, began, report) {
+        for piece in loader.stream_checked(pieces, limit, checks, report)? {
             drop(piece?);
         }
         let files = shards.iter().zip(layouts).zip(names).enumerate();

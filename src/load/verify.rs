@@ -151,16 +151,15 @@ impl Loader {
         Err(Error::invalid_input(sentence))
     }
 
-    /// Fails if anything is to be checked: downloads are not.
-    pub(super) fn check_unverified_download(&self) -> Result<()> {
-        if !self.checks_bytes() {
+    /// Fails if the values of tensors are to be checked: a download does not look at them.
+    #[cfg(feature = "http")]
+    pub(super) fn check_download(&self) -> Result<()> {
+        if !self.options.check_finite {
             return Ok(());
         }
-        let sentence = format!(
-            "a download cannot be verified; load its files with {} or {} when it is complete",
-            option("verify").on(),
-            option("manifest")
-        );
+        let check_finite = option("check_finite").on();
+        let sentence =
+            format!("a download does not look for {check_finite}; load its files with it instead");
         Err(Error::invalid_input(sentence))
     }
 
@@ -241,7 +240,8 @@ fn check_whole(plan: &Plan) -> Result<()> {
              verify it",
         ));
     }
-    let is_part = |shard: &&Shard| shard.source().verifier().is_some() && !is_whole(plan, shard);
+    let is_part =
+        |shard: &&Shard| shard.source().verifier().is_some() && !checkpoint.is_whole(shard);
     match checkpoint.shards().iter().find(is_part) {
         None => Ok(()),
         Some(shard) => Err(Error::invalid_input(format!(
@@ -252,13 +252,6 @@ fn check_whole(plan: &Plan) -> Result<()> {
             option("manifest")
         ))),
     }
-}
-
-/// Whether the load reads all bytes of `shard`, if it loads all tensors of the checkpoint.
-fn is_whole(plan: &Plan, shard: &Shard) -> bool {
-    let tensors = &plan.checkpoint().tensors()[shard.tensors()];
-    let bytes: u64 = tensors.iter().map(TensorInfo::len_bytes).sum();
-    shard.data_offset_bytes() + bytes == shard.len_bytes()
 }
 
 /// The verifiers of the shards that are loaded whole and whose SHA-256 is known.
@@ -272,7 +265,9 @@ fn sha256_verifiers(
     }
     let shards = plan.checkpoint().shards().iter().zip(&sums.sha256);
     let verifier = |(shard, digest): (&Shard, &Option<[u8; 32]>)| {
-        let Some(digest) = digest.filter(|_| is_whole(plan, shard)) else { return Ok(None) };
+        let Some(digest) = digest.filter(|_| plan.checkpoint().is_whole(shard)) else {
+            return Ok(None);
+        };
         let expected = ExpectedSum::sha256(digest, Arc::clone(&sums.origin));
         let location = shard.location().clone();
         let verifier = ChecksumVerifier::new(location, shard.len_bytes(), expected)?;

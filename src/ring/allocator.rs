@@ -39,6 +39,8 @@ pub(super) struct RingState {
     pub high_water: usize,
     last_freed: Instant,
     closed: bool,
+    /// Whether a closed ring keeps its memory, as another load will use it.
+    paused: bool,
     /// Whether free memory may have been returned to the kernel, after which it is zero.
     has_discarded: bool,
 }
@@ -90,6 +92,7 @@ impl Ring {
             high_water: 0,
             last_freed: Instant::now(),
             closed: false,
+            paused: false,
             has_discarded: false,
         };
         let memory = Mapping::anonymous(capacity)?;
@@ -150,7 +153,7 @@ impl Ring {
         state.used_bytes -= range.len();
         state.slots -= 1;
         state.last_freed = Instant::now();
-        if state.closed && !self.keeps_memory {
+        if state.closed && !state.paused && !self.keeps_memory {
             self.memory.discard(range.clone());
         }
         state.merge_free(range);
@@ -181,11 +184,26 @@ impl Ring {
         free
     }
 
+    /// Ends allocation as [`close`](Self::close) does until the ring is [resumed](Self::resume), and
+    /// keeps the memory.
+    pub(crate) fn pause(&self) {
+        let mut state = self.state.lock();
+        (state.closed, state.paused) = (true, true);
+        drop(state);
+        self.freed.notify_waiters();
+        self.grown.notify_all();
+    }
+
     /// Reopens a closed ring, of which slots may be in use, for another load of the same caller.
     pub(crate) fn resume(&self) {
         let mut state = self.state.lock();
-        state.closed = false;
+        (state.closed, state.paused) = (false, false);
         state.has_discarded = true;
+    }
+
+    /// The length in bytes of the longest range that is free.
+    pub(crate) fn longest_free_bytes(&self) -> usize {
+        self.state.lock().free.values().max().copied().unwrap_or(0)
     }
 
     /// The NUMA node on which the ring's pages are allocated if possible.

@@ -81,6 +81,7 @@ mod environment;
 #[cfg(feature = "cli")]
 mod fallbacks;
 #[cfg(feature = "cli")]
+mod fetch_verified;
 mod few_connections;
 #[cfg(all(feature = "cli", feature = "gcs"))]
 mod gcs;

@@ -1,20 +1,25 @@
 //! `ringload fetch`: downloads objects ahead of the loads that need them.
 //!
 //! Fetching into the cache is a load that drops every tensor and waits for the cache's disk. With
-//! `--to`, the library's download writes plain files.
+//! `--to`, the library's download writes plain files. Both compare what they fetch with checksums, if
+//! that is asked for.
 
 use crate::failure::{Failure, Outcome};
 use crate::format;
 use crate::load::progress;
 use crate::locations::{CheckpointArgs, is_local};
-use crate::options::StorageOptions;
+use crate::options::FetchOptions;
 use crate::output;
 use crate::streams;
-use ringload::internals::{UNFINISHED_DOWNLOAD, shown};
+use ringload::internals::{
+    UNFINISHED_DOWNLOAD, discard_corrupt, is_cached, shown, stream_into_cache, unverified,
+};
 use ringload::{
-    CacheAdmin, Checkpoint, Error, ErrorKind, Loader, Location, LocationText, MemoryLimit, Progress,
+    Checkpoint, Error, ErrorKind, Loader, Location, LocationText, MemoryLimit, Progress, Summary,
+    Verified,
 };
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -27,7 +32,7 @@ const MEMORY_BYTES: u64 = 256 << 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    checkpoint: CheckpointArgs<StorageOptions>,
+    checkpoint: CheckpointArgs<FetchOptions>,
     /// Write plain safetensors files (and their index) to this directory, instead of to the cache
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
@@ -51,6 +56,9 @@ struct Fetched {
     /// The objects of other, unfinished downloads to the directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unfinished: Vec<LocationText>,
+    /// The files that were verified, each with what it was compared with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    verified_against: Vec<Verified>,
 }
 
 /// Runs the subcommand.
@@ -80,6 +88,9 @@ pub fn run(args: Args) -> Outcome {
             if fetched.cached_bytes > 0 {
                 writeln!(out, "{} were on disk already", format::size(fetched.cached_bytes))?;
             }
+            for (against, files) in fetched.verified() {
+                writeln!(out, "{} verified against the {against}", format::count(files, "file"))?;
+            }
             fetched.files.iter().flatten().try_for_each(|file| writeln!(out, "{file}"))?;
             if let Some(directory) = args.to.as_ref().filter(|_| !fetched.unfinished.is_empty()) {
                 let kept = directory.join(UNFINISHED_DOWNLOAD);
@@ -90,6 +101,19 @@ pub fn run(args: Args) -> Outcome {
             }
             Ok(())
         }),
+    }
+}
+
+impl Fetched {
+    /// How many files were verified against each checksum.
+    fn verified(&self) -> BTreeMap<String, usize> {
+        let of_store = |against: &str| against.strip_suffix(" of its store").map(str::to_owned);
+        let mut files = BTreeMap::new();
+        for Verified { against, .. } in &self.verified_against {
+            let of_store = of_store(against).map(|checksum| format!("{checksum} of the store"));
+            *files.entry(of_store.unwrap_or_else(|| against.clone())).or_default() += 1;
+        }
+        files
     }
 }
 
@@ -116,6 +140,7 @@ fn download(loader: &Loader, locations: Vec<Location>, directory: &Path) -> Outc
         files: Some(files),
         not_copied: Vec::new(),
         unfinished: downloaded.unfinished,
+        verified_against: downloaded.verified_against,
     })
 }
 
@@ -123,7 +148,8 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
     let began = Instant::now();
     let no_cache = "there is no cache to fetch into; give --cache-dir or set RINGLOAD_CACHE_DIR, or \
                     give --to to write plain files";
-    let loader = filling(loader, no_cache)?;
+    let verifying = filling(loader, no_cache)?;
+    let loader = unverified(&verifying);
     let checkpoint = Arc::new(loader.open(locations)?);
     let (local, remote): (Vec<_>, Vec<_>) =
         checkpoint.shards().iter().partition(|shard| is_local(shard.location()));
@@ -135,11 +161,14 @@ fn fill_cache(loader: Loader, locations: Vec<Location>) -> Outcome<Fetched> {
         files: None,
         not_copied: local.iter().map(|shard| LocationText::from(shard.location())).collect(),
         unfinished: Vec::new(),
+        verified_against: Vec::new(),
     };
     if remote.is_empty() {
         return Ok(fetched);
     }
-    fetched.cached_bytes = fill(loader, &checkpoint)?;
+    let filled = fill(&verifying, &loader, &checkpoint)?;
+    (fetched.cached_bytes, fetched.verified_against) =
+        (filled.cached_bytes, filled.verified_against);
     fetched.seconds = began.elapsed().as_secs_f64();
     Ok(fetched)
 }
@@ -156,46 +185,39 @@ pub fn filling(loader: Loader, no_cache: &str) -> Outcome<Loader> {
     Ok(loader.cache_waits_for_disk(true))
 }
 
-/// Brings all of a checkpoint into the cache of the loader that opened it. Returns how many bytes were
-/// there already.
+/// Brings all of a checkpoint into the cache of the loader that opened it, with the checks that
+/// `verifying` has. Returns the statistics of the load.
 ///
 /// # Errors
-/// When the objects cannot be read or not all of them could be cached.
-pub fn fill(loader: Loader, checkpoint: &Arc<Checkpoint>) -> Outcome<u64> {
+/// When the objects cannot be read, not all of them could be cached, or one is corrupt.
+pub fn fill(verifying: &Loader, loader: &Loader, checkpoint: &Arc<Checkpoint>) -> Outcome<Summary> {
     let largest = checkpoint.tensors().iter().map(|tensor| tensor.len_bytes()).max();
     let limit = MemoryLimit::Bytes(largest.unwrap_or(0).max(MEMORY_BYTES));
-    let loader = loader.memory_limit(limit);
-    let mut stream = loader.stream_checkpoint(Arc::clone(checkpoint))?;
+    let loader = loader.clone().memory_limit(limit);
+    let mut stream = stream_into_cache(verifying, &loader, Arc::clone(checkpoint))?;
     let progress = stream.progress();
     let outcome = thread::scope(|scope| {
         let _bar = progress::show(scope, &progress);
         stream.by_ref().try_for_each(|tensor| tensor.map(drop))
     });
     loader.flush(None); // writes the bytes that arrived before an error too
+    if outcome.is_err() {
+        let directory = loader.cache_directory()?;
+        directory.iter().for_each(|directory| discard_corrupt(&stream, directory));
+    }
     outcome?;
     let summary = stream.summary();
-    let warning = loader.cache_warning().or(summary.cache_warning);
-    if let Some(warning) = warning.filter(|_| !is_cached(&loader, checkpoint)) {
+    let warning = loader.cache_warning().or_else(|| summary.cache_warning.clone());
+    if let Some(warning) = warning.filter(|_| !is_all_cached(checkpoint)) {
         let sentence = format!("not everything was cached: {warning}");
         return Err(Error::new(ErrorKind::Io, sentence).into());
     }
-    Ok(summary.cached_bytes)
+    Ok(summary)
 }
 
-/// Whether the loader's cache has all of the checkpoint's objects. A directory that also holds other files
-/// is a cause of a warning, and not of an incomplete fetch.
-fn is_cached(loader: &Loader, checkpoint: &Checkpoint) -> bool {
-    let Ok(Some(directory)) = loader.cache_directory() else { return false };
-    let Ok(entries) = CacheAdmin::open(directory).map(|cache| cache.entries()) else {
-        return false;
-    };
+/// Whether the loader's cache has all of the checkpoint's objects, in the versions that were opened. A
+/// directory that also holds other files is a cause of a warning, and not of an incomplete fetch.
+fn is_all_cached(checkpoint: &Checkpoint) -> bool {
     let shards = checkpoint.shards().iter();
-    shards.filter(|shard| !is_local(shard.location())).all(|shard| {
-        let location = LocationText::from(shard.location()).to_string();
-        let mut of_object =
-            entries.iter().filter(|entry| entry.location.to_string() == location).peekable();
-        // There may be one of an object that was replaced, too.
-        of_object.peek().is_some()
-            && of_object.all(|entry| entry.is_complete && entry.len_bytes == shard.len_bytes())
-    })
+    shards.filter(|shard| !is_local(shard.location())).all(is_cached)
 }

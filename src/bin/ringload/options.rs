@@ -43,6 +43,9 @@ pub type StorageOptions = LoaderOptions<ForStorage>;
 /// As [`StorageOptions`], with the flags that say which parts of tensors a load would read.
 pub type ListingOptions = LoaderOptions<ForListing>;
 
+/// As [`StorageOptions`], with the flags that say what the bytes of files are compared with.
+pub type FetchOptions = LoaderOptions<ForFetches>;
+
 /// The kind of command that flags are for.
 pub trait Purpose {
     /// Whether commands of this kind have a flag for an option of the group of loads.
@@ -62,6 +65,16 @@ pub struct ForStorage;
 /// Commands that load no tensors and list what a load would read.
 #[derive(Debug, Default)]
 pub struct ForListing;
+
+/// Commands that fetch files.
+#[derive(Debug, Default)]
+pub struct ForFetches;
+
+impl Purpose for ForFetches {
+    fn takes(load_option: &LoaderOption) -> bool {
+        matches!(load_option.name, "verify" | "manifest")
+    }
+}
 
 impl Purpose for ForListing {
     fn takes(load_option: &LoaderOption) -> bool {

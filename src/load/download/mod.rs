@@ -10,7 +10,7 @@
 //! write them to disk. The cache knows an object by its exact location and its identity (ETag or
 //! modification time, and length). A download that broke off, even by a kill, is therefore resumed
 //! where it stopped, and never with bytes of another object. A file gets its name when all its bytes
-//! are on disk. Whatever other users put into the directory meanwhile, only files in the directories
+//! are on disk and, with a loader that verifies, have the right checksum. Whatever other users put into the directory meanwhile, only files in the directories
 //! that the download has opened are written and replaced.
 
 mod names;
@@ -18,17 +18,18 @@ mod open_directory;
 mod staging;
 
 use super::loader::Loader;
+use super::report::LoadReport;
 use super::stream::TensorStream;
 use crate::checkpoint::{Checkpoint, parallel};
+use crate::checks::LoadChecks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{IntoLocations, Location, LocationText};
 use crate::ring::PAGE_BYTES;
-use crate::source::{Progress, Source};
+use crate::source::{ChecksumVerifier, Progress, Source, Verified};
 use crate::sys::open_regular;
 use names::{name_of, outside, plain};
 use staging::{StagedFile, Staging, unwritten};
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,8 @@ pub struct Download {
     /// The files of the download. Those with bytes to stream come first, in the order of the
     /// stream's shards.
     targets: Vec<Target>,
+    /// The verifiers of the first targets.
+    verifiers: Vec<Option<Arc<ChecksumVerifier>>>,
     staging: Staging,
     began: Instant,
 }
@@ -77,6 +80,18 @@ pub struct Downloaded {
     /// The objects of other, unfinished downloads to the directory. What has arrived of them is in
     /// `.ringload-download` there.
     pub unfinished: Vec<LocationText>,
+    /// The files that were verified, each with what it was compared with.
+    pub verified_against: Vec<Verified>,
+}
+
+/// A file that is to be downloaded.
+struct Wanted {
+    source: Arc<dyn Source>,
+    name: PathBuf,
+    /// How many bytes at its beginning were cached when it was opened.
+    cached_bytes: u64,
+    /// Whether it is verified, if the loader verifies.
+    is_checked: bool,
 }
 
 /// A file of the download.
@@ -88,6 +103,9 @@ struct Target {
     staged: Option<StagedFile>,
     /// The offset of the first byte that has to be streamed.
     start: u64,
+    /// How many bytes are streamed though they were cached when the file was opened.
+    again_bytes: u64,
+    is_checked: bool,
 }
 
 impl Loader {
@@ -98,9 +116,13 @@ impl Loader {
     /// The loader's options for remote locations apply. The local file cache is not used. While
     /// another download to the same directory runs, the call waits.
     ///
+    /// With [`verify`](Self::verify) or a [`manifest`](Self::manifest), each file is compared with its
+    /// checksum, also what an earlier attempt has left of it, and gets its name only if all files are
+    /// right. Of a file that is not, the next attempt begins anew.
+    ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when a name leads out of the directory, two files
-    /// have the same name, or the loader verifies checksums; otherwise those of opening the objects.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when a name leads out of the directory, or two files
+    /// have the same name; otherwise those of opening the objects, and of finding their checksums.
     pub fn download(&self, files: &[(Location, PathBuf)], directory: &Path) -> Result<Download> {
         let began = Instant::now();
         let plain = |(_, name): &(_, PathBuf)| plain(name).ok_or_else(|| outside(name, directory));
@@ -111,12 +133,14 @@ impl Loader {
         let open = |number: usize| opener.open(&files[number].0);
         let threads = parallel::opening_threads(&opener.options);
         let sources = parallel::try_map(files.len(), threads, open)?;
-        let files = sources.into_iter().zip(names).map(|(source, name)| (source, name, 0));
+        let wanted = |(source, name)| Wanted { source, name, cached_bytes: 0, is_checked: true };
+        let files = sources.into_iter().zip(names).map(wanted);
         Download::start(staging, files.collect(), began)
     }
 
     /// Downloads the files of the checkpoint at `locations` and its indexes to `directory`. Shards
-    /// of an index keep their paths below the index; other files keep their names.
+    /// of an index keep their paths below the index; other files keep their names. Indexes, which have no
+    /// checksums, are not verified.
     ///
     /// # Errors
     /// The errors of [`open`](Self::open) and of [`download`](Self::download).
@@ -134,55 +158,68 @@ impl Loader {
         for shard in checkpoint.shards() {
             // The pages of the header were cached when the checkpoint was opened.
             let header_bytes = shard.data_offset_bytes().next_multiple_of(PAGE_BYTES as u64);
-            let start = header_bytes.min(shard.len_bytes());
-            files.push((Arc::clone(shard.source()), name_of(shard.location(), bases), start));
+            files.push(Wanted {
+                source: Arc::clone(shard.source()),
+                name: name_of(shard.location(), bases),
+                cached_bytes: header_bytes.min(shard.len_bytes()),
+                is_checked: true,
+            });
         }
         for index in bases {
-            let source = opener.open(index)?;
-            let start = source.len_bytes();
-            files.push((source, name_of(index, bases), start));
+            let (source, name) = (opener.open(index)?, name_of(index, bases));
+            let cached_bytes = source.len_bytes();
+            files.push(Wanted { source, name, cached_bytes, is_checked: false });
         }
-        let names: Vec<_> = files.iter().map(|(_, name, _)| name.clone()).collect();
+        let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
         staging.check(&names)?;
         Download::start(staging, files, began)
     }
 }
 
 impl Download {
-    /// Starts to download `files`, each given by its source, its name, and the number of bytes that
-    /// are cached already.
-    fn start(
-        mut staging: Staging,
-        files: Vec<(Arc<dyn Source>, PathBuf, u64)>,
-        began: Instant,
-    ) -> Result<Self> {
+    /// Starts to download `files`.
+    fn start(mut staging: Staging, files: Vec<Wanted>, began: Instant) -> Result<Self> {
         let mut targets = Vec::with_capacity(files.len());
         let mut cached_files = HashSet::new();
-        for (number, (source, name, cached)) in files.into_iter().enumerate() {
-            let (mut staged, mut start) = (None, cached);
+        for (number, wanted) in files.into_iter().enumerate() {
+            let Wanted { source, name, cached_bytes, .. } = wanted;
+            let is_checked = wanted.is_checked && staging.verifying.is_some();
+            // All of what is in the cache is streamed again to be verified, but for whole pages.
+            let start = match is_checked {
+                true => cached_bytes.saturating_sub(1) / PAGE_BYTES as u64 * PAGE_BYTES as u64,
+                false => cached_bytes,
+            };
+            let again_bytes = cached_bytes - start;
+            let mut target = Target { source, name, staged: None, start, again_bytes, is_checked };
             // A cached file becomes one target only. Another target of the same object is
             // downloaded by itself.
-            if source.cached_file().is_none_or(|file| !cached_files.insert(file)) {
-                staged = Some(staging.create(number)?);
-                // Local files are copied at the end.
-                let is_local = matches!(source.location(), Location::File(_));
-                start = if is_local { source.len_bytes() } else { 0 };
+            let cached = target.source.cached_file();
+            if cached.is_none_or(|file| !cached_files.insert(file)) {
+                target.staged = Some(staging.create(number)?);
+                (target.start, target.again_bytes) = (target.first_byte(), 0);
             }
-            targets.push(Target { source, name, staged, start });
+            targets.push(target);
         }
         targets.sort_by_key(|target| target.start >= target.source.len_bytes());
         let incomplete = targets.iter().filter(|target| target.start < target.source.len_bytes());
         let sources: Vec<_> =
             incomplete.map(|target| (Arc::clone(&target.source), target.start)).collect();
+        let verifiers = verifiers_of(&staging, &targets)?;
         let stream = match sources.is_empty() {
             true => None,
             false => {
+                let checks = LoadChecks {
+                    verifiers: verifiers.iter().take(sources.len()).cloned().collect(),
+                    ..LoadChecks::default()
+                };
                 let pieces = Arc::new(Checkpoint::of_pieces(sources, PIECE_BYTES)?);
-                Some(staging.loader.stream_checkpoint(pieces)?)
+                let report = LoadReport::begin(&staging.loader, tracing::info_span!("load"));
+                let limit = staging.loader.resolved_memory_limit()?;
+                Some(staging.loader.stream_checked(pieces, limit, checks, report)?)
             }
         };
         staging.is_disposable = false;
-        Ok(Self { stream, targets, staging, began })
+        Ok(Self { stream, targets, verifiers, staging, began })
     }
 
     /// The handle that shows the download's progress: that of the [loader](Loader::progress), or one of
@@ -199,8 +236,14 @@ impl Download {
     /// unless the renaming failed. The next download of the same objects to the same directory
     /// continues where this one stopped.
     pub fn finish(mut self) -> Result<Downloaded> {
-        let streamed = self.stream();
-        let cached_bytes = streamed.map_err(|error| self.staging.explain(error))?;
+        let cached_bytes = self.stream().map_err(|error| {
+            self.stream.iter().for_each(|stream| self.staging.discard(&stream.corrupt_files()));
+            self.staging.explain(error)
+        })?;
+        let verifiers = || self.verifiers.iter().flatten();
+        if let Some(unverified) = verifiers().find(|verifier| !verifier.is_verified()) {
+            return Err(unverified.incomplete_error());
+        }
         let complete: Result<Vec<_>> =
             self.targets.iter().map(|target| self.complete(target)).collect();
         let complete = complete.map_err(|error| self.staging.explain(error))?;
@@ -217,6 +260,7 @@ impl Download {
             cached_bytes,
             seconds: self.began.elapsed().as_secs_f64(),
             unfinished: self.staging.unfinished(),
+            verified_against: verifiers().filter_map(|verifier| verifier.verified()).collect(),
         })
     }
 
@@ -238,7 +282,8 @@ impl Download {
         });
         self.staging.loader.flush(None); // writes the bytes that arrived before an error too
         streamed?;
-        Ok(stream.summary().cached_bytes)
+        let again_bytes = self.targets.iter().map(|target| target.again_bytes).sum();
+        Ok(stream.summary().cached_bytes.saturating_sub(again_bytes))
     }
 
     /// The path in the staging directory of the file that holds all bytes of `target`.
@@ -248,7 +293,13 @@ impl Download {
             let (source, file) = (&*target.source, staged.open()?);
             if let Location::File(from) = source.location() {
                 let from = open_regular(from, "file")?;
-                copy(&from, &file).map_err(unwritten(&staged.path))?;
+                let copied = match target.is_checked {
+                    true => Ok(0), // it was streamed
+                    false => io::copy(&mut &from, &mut &file),
+                };
+                let permitted =
+                    copied.and_then(|_| file.set_permissions(from.metadata()?.permissions()));
+                permitted.map_err(unwritten(&staged.path))?;
             }
             file.sync_all().map_err(unwritten(&staged.path))?;
             source.check_unchanged()?;
@@ -267,10 +318,26 @@ impl Download {
     }
 }
 
-/// Copies a file, with its permissions.
-fn copy(mut from: &File, mut to: &File) -> io::Result<()> {
-    io::copy(&mut from, &mut to)?;
-    to.set_permissions(from.metadata()?.permissions())
+/// The verifiers of `targets` whose files are verified.
+fn verifiers_of(
+    staging: &Staging,
+    targets: &[Target],
+) -> Result<Vec<Option<Arc<ChecksumVerifier>>>> {
+    let Some(loader) = &staging.verifying else { return Ok(Vec::new()) };
+    let checked = targets.iter().filter(|target| target.is_checked);
+    let checked: Vec<_> = checked.map(|it| (Arc::clone(&it.source), it.start)).collect();
+    let mut verifiers = loader.file_verifiers(&checked)?.into_iter();
+    let next = |target: &Target| if target.is_checked { verifiers.next() } else { None };
+    Ok(targets.iter().map(next).collect())
+}
+
+impl Target {
+    /// The first byte to stream of a file that the cache does not fill. Local files are copied at the
+    /// end, unless they are verified.
+    fn first_byte(&self) -> u64 {
+        let is_copied = matches!(self.source.location(), Location::File(_)) && !self.is_checked;
+        if is_copied { self.source.len_bytes() } else { 0 }
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::cache::CacheAdmin;
 use crate::checkpoint::UNFINISHED_DOWNLOAD as STAGING;
 use crate::error::{Error, Result, Size};
 use crate::load::loader::{Loader, LoaderOptions};
+use crate::load::verified_files::unverified;
 use crate::location::LocationText;
 use crate::options::{CacheSize, CacheValidate, MemoryLimit};
 use crate::source::Cancellation;
@@ -30,6 +31,8 @@ pub struct Staging {
     pub directory: PathBuf,
     /// The loader whose cache is in the directory.
     pub loader: Loader,
+    /// The loader of the caller, if it verifies files.
+    pub verifying: Option<Loader>,
     /// The staging directory.
     pub files: Arc<OpenDirectory>,
     target: OpenDirectory,
@@ -65,7 +68,7 @@ impl Drop for NewDirectories {
 
 impl Staging {
     pub fn open(loader: &Loader, directory: &Path) -> Result<Self> {
-        loader.check_unverified_download()?;
+        loader.check_download()?;
         if fs::metadata(directory).is_ok_and(|found| !found.is_dir()) {
             let shown = directory.display();
             let sentence = format!("cannot download to {shown}: it is a file; name a directory");
@@ -89,7 +92,8 @@ impl Staging {
             system_root: loader.options.system_root.clone(),
             ..LoaderOptions::default()
         };
-        let opener = Arc::clone(&loader.opener);
+        let verifying = loader.verifies_files().then(|| loader.clone());
+        let opener = unverified(loader).opener;
         let loader = Loader { options, opener, ..Loader::new() };
         let loader = loader
             .cache_dir(staging)
@@ -98,7 +102,16 @@ impl Staging {
             .cache_validate(CacheValidate::Always)
             .cache_waits_for_disk(true);
         let directory = directory.to_owned();
-        Ok(Self { directory, loader, files, target, is_disposable, _lock: lock, _new: new })
+        Ok(Self {
+            directory,
+            loader,
+            verifying,
+            files,
+            target,
+            is_disposable,
+            _lock: lock,
+            _new: new,
+        })
     }
 
     /// Creates the empty file that is to become target `number`.
@@ -109,6 +122,13 @@ impl Staging {
         let _ = self.files.remove_file(&name);
         self.files.create_file(&name).map_err(unwritten(&path))?;
         Ok(StagedFile { directory: Arc::clone(&self.files), name, path })
+    }
+
+    /// Removes the objects of which these would be the complete files.
+    pub fn discard(&self, files: &[PathBuf]) {
+        if let Ok(cache) = CacheAdmin::open_download(&self.path()) {
+            files.iter().for_each(|file| cache.discard_object(file));
+        }
     }
 
     /// The path in the staging directory of a file that the cache has filled.

@@ -18,12 +18,22 @@ pub(crate) struct ExpectedSum {
 impl ExpectedSum {
     /// The SHA-256 of a file or object that `origin` has.
     pub(crate) fn sha256(digest: [u8; 32], origin: impl Into<Arc<str>>) -> Self {
+        Self::in_hexadecimal(Checksum::Sha256(digest), origin.into())
+    }
+
+    /// The CRC-64/NVME of a file or object that `origin` has.
+    pub(crate) fn crc64_nvme(crc: u64, origin: impl Into<Arc<str>>) -> Self {
+        Self::in_hexadecimal(Checksum::Crc64Nvme(crc), origin.into())
+    }
+
+    fn in_hexadecimal(checksum: Checksum, origin: Arc<str>) -> Self {
         let remedy = "load it again, and if that does not help, replace the file";
         let notation = |checksum: &Checksum| match checksum {
             Checksum::Sha256(digest) => hex::encode(digest),
-            other => format!("{other:x?}"),
+            Checksum::Crc64Nvme(crc) => format!("{crc:016x}"),
+            Checksum::Crc32c(crc) | Checksum::Crc32(crc) => format!("{crc:08x}"),
         };
-        Self { checksum: Checksum::Sha256(digest), origin: origin.into(), remedy, notation }
+        Self { checksum, origin, remedy, notation }
     }
 
     /// What the bytes are compared with, for the summary: `SHA-256 of /models/SHA256SUMS`.

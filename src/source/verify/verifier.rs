@@ -20,6 +20,7 @@ pub struct ChecksumVerifier {
     expected: ExpectedSum,
     covered: Covered,
     verified: AtomicBool,
+    corrupt: AtomicBool,
     /// Whether nothing but the checksum tells the object from a replacement.
     is_needed: bool,
 }
@@ -73,6 +74,7 @@ impl ChecksumVerifier {
             expected,
             covered,
             verified: AtomicBool::new(false),
+            corrupt: AtomicBool::new(false),
             is_needed: false,
         })
     }
@@ -88,6 +90,7 @@ impl ChecksumVerifier {
             expected: self.expected.clone(),
             covered,
             verified: AtomicBool::new(self.is_verified()),
+            corrupt: AtomicBool::new(self.is_corrupt()),
             ..*self
         })
     }
@@ -113,6 +116,11 @@ impl ChecksumVerifier {
     /// Whether all bytes were seen and have the expected checksum.
     pub(crate) fn is_verified(&self) -> bool {
         self.verified.load(Ordering::Acquire)
+    }
+
+    /// Whether all bytes were seen and have another checksum.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.corrupt.load(Ordering::Acquire)
     }
 
     /// A digest for a range, to which its bytes are added as they arrive.
@@ -184,6 +192,7 @@ impl ChecksumVerifier {
             self.verified.store(true, Ordering::Release);
             return Ok(());
         }
+        self.corrupt.store(true, Ordering::Release);
         let sentence = format!(
             "{} is corrupt: the {} of its bytes is {}, but {origin} has {}; {remedy}",
             self.location,

@@ -130,7 +130,7 @@ fn hold(args: Args, stop: &Stop) -> Outcome<Held> {
         }
         None => {
             if opened.shards().iter().any(|shard| !is_local(shard.location())) {
-                fetch::fill(loader, &opened)?;
+                fetch::fill(&loader, &loader, &opened)?;
             }
             (opened, None)
         }
