@@ -26,18 +26,12 @@ pub fn configuration(location: &str) -> Option<PathBuf> {
 }
 
 impl Generator {
-    /// Loads the model at `location`, and reports the bytes that are loaded, and all.
-    pub fn load(
-        loader: &Loader,
-        location: &str,
-        configuration: &Path,
-        progress: impl Fn(u64, u64) + Sync,
-    ) -> Outcome<Self> {
+    /// Loads the model at `location`.
+    pub fn load(loader: &Loader, location: &str, configuration: &Path) -> Outcome<Self> {
         let config: LlamaConfig = serde_json::from_slice(&fs::read(configuration)?)?;
         let config = config.into_config(false);
         let (dtype, device) = (DType::F32, Device::Cpu);
-        let weights =
-            ringload_candle::var_builder_with_progress(loader, location, dtype, &device, progress)?;
+        let weights = ringload_candle::var_builder(loader, location, dtype, &device)?;
         Ok(Self { model: Llama::load(weights, &config)?, config })
     }
 

@@ -9,10 +9,9 @@
 
 use crate::Outcome;
 use crate::generate::{Generator, configuration};
-use ringload::{Checkpoint, Loader, Tensor};
+use ringload::{Checkpoint, Loader, Progress, Tensor};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Instant;
@@ -23,37 +22,12 @@ pub enum State {
     /// Headers are being read.
     #[default]
     Opening,
-    /// Tensors are being loaded.
-    Loading(Arc<LoadedBytes>),
+    /// Tensors are being loaded, as far as this shows.
+    Loading(Progress),
     /// All tensors are loaded.
     Ready(Arc<Loaded>),
     /// The load has failed with this message.
     Failed(String),
-}
-
-/// How far a load is.
-#[derive(Debug, Default)]
-pub struct LoadedBytes {
-    done: AtomicU64,
-    total: AtomicU64,
-}
-
-impl LoadedBytes {
-    /// The bytes that are loaded.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-
-    /// The bytes of all tensors.
-    pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, done: u64, total: u64) {
-        self.total.store(total, Ordering::Relaxed);
-        // Threads report in any order.
-        self.done.fetch_max(done, Ordering::Relaxed);
-    }
 }
 
 /// A loaded model.
@@ -151,15 +125,14 @@ pub fn start(loader: Loader, location: String, model: Arc<Model>) -> io::Result<
 fn load(loader: &Loader, location: &str, model: &Model) -> Outcome<Loaded> {
     let began = Instant::now();
     let checkpoint = Arc::new(loader.open(location)?);
-    let bytes = Arc::<LoadedBytes>::default();
-    bytes.set(0, checkpoint.data_bytes());
-    model.set(State::Loading(Arc::clone(&bytes)));
+    let progress = Progress::new();
+    let watched = loader.clone().progress(&progress);
+    model.set(State::Loading(progress));
     let weights = match configuration(location) {
         Some(configuration) => {
-            let progress = |done, total| bytes.set(done, total);
-            Weights::Llama(Box::new(Generator::load(loader, location, &configuration, progress)?))
+            Weights::Llama(Box::new(Generator::load(&watched, location, &configuration)?))
         }
-        None => Weights::Plain(load_tensors(loader, &checkpoint, &bytes)?),
+        None => Weights::Plain(load_tensors(&watched, &checkpoint)?),
     };
     let (location, loader, seconds) =
         (location.to_owned(), loader.clone(), began.elapsed().as_secs_f64());
@@ -169,15 +142,11 @@ fn load(loader: &Loader, location: &str, model: &Model) -> Outcome<Loaded> {
 fn load_tensors(
     loader: &Loader,
     checkpoint: &Arc<Checkpoint>,
-    bytes: &LoadedBytes,
 ) -> Outcome<BTreeMap<String, Tensor>> {
-    let mut stream = loader.stream_checkpoint(Arc::clone(checkpoint))?;
-    let progress = stream.progress();
     let mut tensors = BTreeMap::new();
-    for tensor in &mut stream {
+    for tensor in loader.stream_checkpoint(Arc::clone(checkpoint))? {
         let tensor = tensor?;
         tensors.insert(tensor.name().to_owned(), tensor);
-        bytes.set(progress.done_bytes(), progress.total_bytes());
     }
     Ok(tensors)
 }

@@ -109,10 +109,10 @@ fn not_ready(state: &State) -> Response {
 
 fn description_of(state: &State) -> Value {
     match state {
-        State::Loading(bytes) => json!({
+        State::Loading(progress) => json!({
             "state": "loading",
-            "done_bytes": bytes.done(),
-            "total_bytes": bytes.total(),
+            "done_bytes": progress.done_bytes(),
+            "total_bytes": progress.total_bytes(),
         }),
         State::Failed(message) => json!({ "state": "failed", "error": message }),
         State::Opening | State::Ready(_) => json!({ "state": "opening" }),
@@ -174,7 +174,7 @@ fn statistics_of(loaded: &Loaded, name: &str) -> Outcome<Value> {
 fn render(model: &Model, metrics: &PrometheusHandle) -> String {
     let state = model.state();
     let (done_bytes, total_bytes) = match &state {
-        State::Loading(bytes) => (bytes.done(), bytes.total()),
+        State::Loading(progress) => (progress.done_bytes(), progress.total_bytes()),
         State::Ready(loaded) => {
             let bytes = loaded.checkpoint.data_bytes();
             (bytes, bytes)

@@ -33,18 +33,9 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        Self::lazy(loader, location)?.loaded(dtype, device, &|_, _| ())
-    }
-
-    /// These weights with all tensors loaded.
-    pub(crate) fn loaded(
-        self,
-        dtype: DType,
-        device: &Device,
-        progress: &(dyn Fn(u64, u64) + Sync),
-    ) -> Result<Self> {
-        let held = eager::load(&self.loader, &self.checkpoint, Some(dtype), device, progress)?;
-        Ok(Self { held_type: Some(dtype), held, ..self })
+        let weights = Self::lazy(loader, location)?;
+        let held = eager::load(&weights.loader, &weights.checkpoint, Some(dtype), device)?;
+        Ok(Self { held_type: Some(dtype), held, ..weights })
     }
 
     /// Opens the checkpoint at `location`; each tensor is read when it is asked for.

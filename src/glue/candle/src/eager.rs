@@ -20,10 +20,9 @@ pub(crate) fn load(
     checkpoint: &Arc<Checkpoint>,
     dtype: Option<DType>,
     device: &Device,
-    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Tensors> {
     if !loader.is_plain() {
-        return load_through_ring(loader, checkpoint, dtype, device, progress);
+        return load_through_ring(loader, checkpoint, dtype, device);
     }
     let mut wanted = Vec::new();
     for index in loader.selected(checkpoint).map_err(error)? {
@@ -34,9 +33,9 @@ pub(crate) fn load(
     }
     #[cfg(feature = "cuda")]
     if let Device::Cuda(gpu) = device {
-        return crate::gpu::load(loader, checkpoint, &wanted, gpu, device, progress);
+        return crate::gpu::load(loader, checkpoint, &wanted, gpu, device);
     }
-    load_into_place(loader, checkpoint, &wanted, device, progress)
+    load_into_place(loader, checkpoint, &wanted, device)
 }
 
 /// The first tensor that the loader selects and candle has no type for.
@@ -54,7 +53,6 @@ fn load_into_place(
     checkpoint: &Checkpoint,
     wanted: &[(&TensorInfo, Elements)],
     device: &Device,
-    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Tensors> {
     let direct: Vec<bool> = checkpoint.shards().iter().map(is_read_from_disk).collect();
     let mut memory: Vec<Option<HostTensor>> = wanted
@@ -67,14 +65,11 @@ fn load_into_place(
         requests.push(request(checkpoint, info, tensor));
     }
     let finished = Mutex::new(Vec::with_capacity(wanted.len()));
-    let (mut done_bytes, total_bytes) = (0, wanted.iter().map(|(info, _)| info.len_bytes()).sum());
     let read = rayon::in_place_scope(|tasks| {
         loader.read_into(&mut requests, |index| {
             let (Some(tensor), finished) = (memory[index].take(), &finished) else {
                 return ControlFlow::Continue(());
             };
-            done_bytes += wanted[index].0.len_bytes();
-            progress(done_bytes, total_bytes);
             tasks.spawn(move |_| {
                 let tensor = tensor.finish(device);
                 let name = wanted[index].0.name().to_owned();
@@ -111,15 +106,12 @@ fn load_through_ring(
     checkpoint: &Arc<Checkpoint>,
     dtype: Option<DType>,
     device: &Device,
-    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Tensors> {
     let loader = loader.clone().device(ringload::Device::Host);
     let stream = loader.stream_checkpoint(Arc::clone(checkpoint)).map_err(error)?;
-    let loaded = stream.progress();
     // Each core takes the next complete tensor, copies it, and drops it, which frees its memory.
     let tensors = stream.par_bridge().map(|tensor| {
         let tensor = tensor.map_err(error)?;
-        progress(loaded.done_bytes(), loaded.total_bytes());
         let elements = Elements::new(tensor.dtype(), dtype);
         let Some(elements) = elements else { return Ok(None) };
         let copy = HostTensor::copied(tensor.bytes(), tensor.shape(), elements);

@@ -22,7 +22,6 @@ pub(crate) fn load(
     wanted: &[(&TensorInfo, Elements)],
     gpu: &CudaDevice,
     device: &Device,
-    progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<HashMap<String, Tensor>> {
     let mut tensors = Vec::with_capacity(wanted.len());
     for (info, elements) in wanted {
@@ -31,20 +30,12 @@ pub(crate) fn load(
     }
     device.synchronize()?; // the zeros have to be written before the bytes
     let mut requests = Vec::new();
-    let mut lengths = Vec::new();
     for ((info, _), tensor) in wanted.iter().zip(&tensors) {
         if info.len_bytes() > 0 {
-            lengths.push(info.len_bytes());
             requests.push(request(checkpoint, info, tensor, ordinal(gpu)?)?);
         }
     }
-    let (mut done_bytes, total_bytes) = (0, lengths.iter().sum());
-    let count = |index: usize| {
-        done_bytes += lengths[index];
-        progress(done_bytes, total_bytes);
-        ControlFlow::Continue(())
-    };
-    loader.read_into(&mut requests, count).map_err(error)?;
+    loader.read_into(&mut requests, |_| ControlFlow::Continue(())).map_err(error)?;
     let cast = |((info, elements), tensor): (&(&TensorInfo, Elements), Tensor)| {
         Ok((info.name().to_owned(), tensor.to_dtype(elements.held())?))
     };

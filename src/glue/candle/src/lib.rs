@@ -16,7 +16,7 @@
 //!
 //! | to | use |
 //! | --- | --- |
-//! | build a model | [`var_builder`], [`var_builder_with_progress`] |
+//! | build a model | [`var_builder`] |
 //! | read each tensor when the model asks for it | [`lazy_var_builder`] |
 //! | build one rank of a tensor-parallel model | [`sharded`] |
 //! | have all tensors by name | [`load`] |
@@ -32,7 +32,9 @@
 //! memory once, and the page cache keeps nothing that was not in it before. On a GPU (feature `cuda`),
 //! candle allocates the tensors and ringload reads into them.
 //!
-//! The options of the loader apply, apart from its `device` and `dtype`, which the arguments give.
+//! The options of the loader apply, apart from its `device` and `dtype`, which the arguments give. A load
+//! shows how far it is in the [`Progress`](ringload::Progress) that its loader was given
+//! ([`Loader::progress`](ringload::Loader::progress)).
 //! A loader that checks bytes (`verify`, `manifest`, `check_finite`) or loads parts (`slices`) passes the
 //! tensors through its ring, whose size is the loader's memory limit.
 //!
@@ -71,7 +73,7 @@ pub fn load(
     if let Some(info) = eager::without_a_type(loader, &checkpoint)? {
         return Err(builder::no_type(info));
     }
-    eager::load(loader, &checkpoint, dtype, device, &|_, _| ())
+    eager::load(loader, &checkpoint, dtype, device)
 }
 
 /// Loads the checkpoint at `location` for a model whose weights have the type `dtype`. It takes the
@@ -86,22 +88,6 @@ pub fn var_builder(
     device: &Device,
 ) -> Result<VarBuilder<'static>> {
     let weights = Weights::eager(loader, location, dtype, device)?;
-    Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
-}
-
-/// As [`var_builder`]; calls `progress` with the bytes of the file that are loaded and those of all
-/// tensors, whenever a tensor is complete, from any thread.
-///
-/// # Errors
-/// As [`var_builder`].
-pub fn var_builder_with_progress(
-    loader: &Loader,
-    location: impl IntoLocations,
-    dtype: DType,
-    device: &Device,
-    progress: impl Fn(u64, u64) + Sync,
-) -> Result<VarBuilder<'static>> {
-    let weights = Weights::lazy(loader, location)?.loaded(dtype, device, &progress)?;
     Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
 }
 

@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::{Shard, ShardedSafeTensors};
 use candle_transformers::models::llama::{Cache, Llama};
-use ringload::{Loader, MemoryLimit};
+use ringload::{Loader, MemoryLimit, Progress};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::path::{Path, PathBuf};
@@ -147,6 +147,22 @@ fn checks_and_selections_of_the_loader_count() {
     safetensors::serialize_to_file(views, None, &path).unwrap();
     let refused = ringload_candle::var_builder(&loader, &path, DType::F32, &CPU).err().unwrap();
     assert!(refused.to_string().contains("NaN"), "{refused}");
+}
+
+/// The handle of the loader counts the bytes of the file once, whichever way they take.
+#[test]
+fn the_loader_shows_the_progress_of_a_load() {
+    let directory = TempDir::new().unwrap();
+    let config = llama::config(128, 192, 1000, 2);
+    llama::write(directory.path(), &config, Dtype::BF16, 3).unwrap();
+    let tensors = llama::tensors(&config, Dtype::BF16);
+    let bytes = ringload_measure::checkpoint::data_bytes(&tensors);
+    for loader in [Loader::new(), Loader::new().check_finite(true)] {
+        let progress = Progress::new();
+        let loader = loader.progress(&progress);
+        ringload_candle::var_builder(&loader, directory.path(), DType::F32, &CPU).unwrap();
+        assert_eq!((progress.done_bytes(), progress.total_bytes()), (bytes, bytes));
+    }
 }
 
 /// candle's Llama has the same logits, bit by bit, of both types of files.
