@@ -20,8 +20,8 @@ mod utils {
     }
 }
 
-// tests/mistral.sh puts the patched file there.
-#[path = "../target/patched/core/src/utils/varbuilder_utils.rs"]
+// tests/mistral.sh copies this file beside the patched sources.
+#[path = "../../core/src/utils/varbuilder_utils.rs"]
 mod varbuilder_utils;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Generates greedy text on the CPU with the patched mistralrs-core.
+//! Generates greedy text on the CPU with mistralrs-core, with or without the patch of docs/candle.md.
 //!
-//! `patched-mistral DIRECTORY` writes a tiny random Llama to the directory, if there is none, loads it
-//! and continues a prompt. It prints the log of mistral.rs, the text, and each token with the bits of
-//! its logit. tests/mistral.sh compares the text and the tokens of both ways to load.
+//! `patched-mistral DIRECTORY` (or `own-mistral`) writes a tiny random Llama to the directory, if there is
+//! none, loads it and continues a prompt. It prints the log of mistral.rs, the text, and each token with
+//! the bits of its logit. tests/mistral.sh makes packages of this file and compares what they print.
 
 mod checkpoint;
 
@@ -19,7 +19,7 @@ const TOKENS: usize = 24;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let directory = std::env::args().nth(1).context("usage: patched-mistral DIRECTORY")?;
+    let directory = std::env::args().nth(1).context("the argument is missing: a directory")?;
     if !Path::new(&directory).exists() {
         std::fs::create_dir_all(&directory)?;
         checkpoint::write(Path::new(&directory))?;
