@@ -46,7 +46,7 @@ pub const STEPS: [Step; 17] = [
     own("adapter", 25, 5, false),
     own("small", 30, 8, false),
     own("kernels", 25, 5, false),
-    own("copies", 15, 4, false),
+    own("copies", 25, 4, false),
     own("processes", 30, 8, true),
     python("web", 40, 10, true),
     own("gds", 30, 5, true),

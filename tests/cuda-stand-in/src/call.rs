@@ -42,7 +42,7 @@ impl Call {
     /// A call that needs no context.
     pub(crate) fn free(function: &'static str, sizes: &[u64]) -> Result<Self, CUresult> {
         let mut call = Self::begin(function, sizes);
-        if !call.state.initialised && !matches!(function, "cuInit" | "cuDriverGetVersion") {
+        if call.state.process == 0 && !matches!(function, "cuInit" | "cuDriverGetVersion") {
             return Err(CUDA_ERROR_NOT_INITIALIZED);
         }
         match call.ordered_failure() {
@@ -72,6 +72,10 @@ impl Call {
     /// Counts and logs the call.
     pub(crate) fn begin(function: &'static str, sizes: &[u64]) -> Self {
         let mut state = lock();
+        // The real driver does not work in a child of its process, and says so at best.
+        if ![0, std::process::id()].contains(&state.process) && function != "cuInit" {
+            alarm!("{function}: called in a child of the process that started the driver");
+        }
         if let Some(log) = &state.orders().log {
             // SAFETY: the call only returns a number.
             let thread = unsafe { libc::gettid() };

@@ -2,7 +2,8 @@
 
 use crate::call::{Call, answer, put};
 use crate::result::{
-    CUDA_ERROR_INVALID_DEVICE, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NO_DEVICE, CUresult,
+    CUDA_ERROR_INVALID_DEVICE, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NO_DEVICE,
+    CUDA_ERROR_NOT_INITIALIZED, CUresult,
 };
 use std::ffi::{c_char, c_int, c_uint};
 
@@ -65,10 +66,16 @@ unsafe fn put_text(place: *mut c_char, len: c_int, text: &str) -> Result<(), CUr
 pub extern "C" fn cuInit(flags: c_uint) -> CUresult {
     answer(|| {
         let mut call = Call::free("cuInit", &[flags.into()])?;
+        if flags != 0 {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        if ![0, std::process::id()].contains(&call.state.process) {
+            return Err(CUDA_ERROR_NOT_INITIALIZED);
+        }
         if call.state.orders().devices == 0 {
             return Err(CUDA_ERROR_NO_DEVICE);
         }
-        call.state.initialised = true;
+        call.state.process = std::process::id();
         Ok(())
     })
 }

@@ -114,6 +114,9 @@ pub extern "C" fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
         if registration.owned.context != context && !registration.portable {
             alarm!("{function}: the registration belongs to another context than the current one");
         }
+        if !is_mapped(start, registration.bytes) {
+            alarm!("{function}: the memory was unmapped before");
+        }
         registration.owned.given_up = true;
         let mut call = call.unless_failing()?;
         stream::check_unused(&call.state, function, start);

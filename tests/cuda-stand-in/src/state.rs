@@ -24,7 +24,8 @@ pub(crate) type Locked = MutexGuard<'static, State>;
 
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) initialised: bool,
+    /// The process that started the driver; 0 before.
+    pub(crate) process: u32,
     pub(crate) orders: Option<Arc<Orders>>,
     /// The number of calls of each function, and of submissions of its work.
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -125,7 +126,7 @@ impl Kind {
 impl State {
     const fn new() -> Self {
         State {
-            initialised: false,
+            process: 0,
             orders: None,
             counts: BTreeMap::new(),
             submissions: BTreeMap::new(),

@@ -1,12 +1,17 @@
 //! Copies from pinned memory to the GPU in chunks of many sizes, on two streams: from which size on a
 //! copy is as fast as the largest, and so how small a slot may be.
 //!
-//! A load copies 8 MiB at a time. Smaller copies would let it do with a smaller ring, and a target that
-//! is reached with them says so. Copies of a few KiB show what a copy costs by itself, which decides
-//! from how many tensors of a slot on a kernel scatters them.
+//! A load copies 8 MiB at a time. Where smaller copies are as fast, a smaller ring suffices.
+//!
+//! Then a slot that holds many small tensors: a copy for each, or one copy to a staging buffer and a
+//! kernel that scatters them. A load takes single copies for up to 8 of them; the two are as fast as each
+//! other where that number should be.
 
-use super::{Part, size};
-use crate::gpu::{Memory, Pinned, host_to_device_seconds};
+use super::{Part, each, size};
+use crate::gpu::{
+    Batch, Kernel, Kernels, Memory, Piece, Pinned, host_to_device_seconds, single_copies_seconds,
+    staged_copy_seconds,
+};
 use crate::record::Recorder;
 use anyhow::Result;
 use ringload_measure::stats::{Bound, ratios};
@@ -22,27 +27,125 @@ const COPIED_BYTES: usize = 2 << 30;
 /// The most copies of a turn: of the smallest chunks, fewer bytes are copied.
 const COPIES_MOST: usize = 4096;
 
+/// How many tensors a slot holds.
+const PIECES: [usize; 6] = [2, 4, 8, 16, 64, 1024];
+const PIECE_BYTES_LEAST: usize = 8 << 10;
+/// The alignment of tensors.
+const ALIGNMENT_BYTES: usize = 256;
+/// Transfers of a slot in a row.
+const REPEATS: u32 = 8;
+
 pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     let bytes = part.args.buffer as usize;
-    let pinned = PINNED_BYTES.min(bytes);
-    let mut from = Pinned::new(part.gpu, pinned)?;
+    let mut from = Pinned::new(part.gpu, PINNED_BYTES.min(bytes))?;
     from.bytes_mut().fill(0x5A);
     let to = Memory::new(part.gpu, COPIED_BYTES.min(bytes))?;
-    let chunks: Vec<_> = CHUNKS.into_iter().filter(|chunk| *chunk <= pinned).collect();
-    let mut speeds = vec![Vec::new(); chunks.len()];
+    let mut chunks = Chunks::new(PINNED_BYTES.min(bytes));
+    let kernels = Kernels::load(part.gpu)?;
+    let slot = OF_LOADS.min(bytes);
+    let staging = Memory::new(part.gpu, slot)?;
+    let scattered = Memory::new(part.gpu, slot + PIECES[PIECES.len() - 1] * ALIGNMENT_BYTES)?;
+    let mut slots = Vec::new();
+    for count in PIECES.into_iter().filter(|count| slot / count >= PIECE_BYTES_LEAST) {
+        slots.push(Slot::new(&kernels, &staging, &scattered, count, slot)?);
+    }
     for _ in part.clock.take() {
-        for (&chunk, speeds) in std::iter::zip(&chunks, &mut speeds) {
-            let total = COPIED_BYTES.min(bytes).min(chunk * COPIES_MOST) / chunk * chunk;
-            let seconds = host_to_device_seconds(&mut from, &to, chunk, total)?;
-            speeds.push(total as f64 / seconds / 1e9);
-        }
-        for (&chunk, turns) in std::iter::zip(&chunks, &speeds) {
-            let name = format!("copies of {} from pinned memory", size(chunk as u64));
-            recorder.add(name.clone(), "GB/s", turns, None);
-            let Some(largest) = speeds.last() else { continue };
-            let target = (chunk == OF_LOADS).then_some((Bound::AtLeast, LEAST));
-            recorder.add(format!("{name} / of the largest"), "", &ratios(turns, largest), target);
+        chunks.take(&mut from, &to, COPIED_BYTES.min(bytes))?;
+        chunks.record(recorder);
+        for slot in &mut slots {
+            slot.take(&mut from, &staging, &scattered)?;
+            slot.record(recorder);
         }
     }
     Ok(())
+}
+
+/// The speeds of copies, by the length of a copy.
+struct Chunks(Vec<(usize, Vec<f64>)>);
+
+impl Chunks {
+    fn new(most: usize) -> Self {
+        let fitting = CHUNKS.into_iter().filter(|chunk| *chunk <= most);
+        Self(fitting.map(|chunk| (chunk, Vec::new())).collect())
+    }
+
+    fn take(&mut self, from: &mut Pinned<'_>, to: &Memory<'_>, bytes: usize) -> Result<()> {
+        for (chunk, speeds) in &mut self.0 {
+            let total = bytes.min(*chunk * COPIES_MOST) / *chunk * *chunk;
+            let seconds = host_to_device_seconds(from, to, *chunk, total)?;
+            speeds.push(total as f64 / seconds / 1e9);
+        }
+        Ok(())
+    }
+
+    fn record(&self, recorder: &mut Recorder) {
+        let Some((_, largest)) = self.0.last() else { return };
+        for (chunk, speeds) in &self.0 {
+            let name = format!("copies of {} from pinned memory", size(*chunk as u64));
+            recorder.add(name.clone(), "GB/s", speeds, None);
+            let target = (*chunk == OF_LOADS).then_some((Bound::AtLeast, LEAST));
+            recorder.add(format!("{name} / of the largest"), "", &ratios(speeds, largest), target);
+        }
+    }
+}
+
+/// A slot of some tensors, and the times of both ways.
+struct Slot<'a> {
+    bytes: usize,
+    pieces: Vec<Piece>,
+    scatter: Batch<'a>,
+    single: Vec<f64>,
+    staged: Vec<f64>,
+}
+
+impl<'a> Slot<'a> {
+    fn new(
+        kernels: &'a Kernels<'a>,
+        staging: &'a Memory<'a>,
+        scattered: &'a Memory<'a>,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Self> {
+        let length = bytes / count;
+        // Tensors end anywhere, and the next one begins at a multiple of the alignment.
+        let piece = |index: usize| Piece {
+            source: index * length,
+            target: index * (length.next_multiple_of(ALIGNMENT_BYTES)),
+            length: length - 1,
+        };
+        let pieces: Vec<_> = (0..count).map(piece).collect();
+        // The kernel takes shorter pieces.
+        let longest = Kernel::Scatter.longest_piece();
+        let parts = pieces.iter().flat_map(|piece| {
+            (0..piece.length).step_by(longest).map(|start| Piece {
+                source: piece.source + start,
+                target: piece.target + start,
+                length: longest.min(piece.length - start),
+            })
+        });
+        let parts: Vec<_> = parts.collect();
+        let scatter = Batch::new(kernels, Kernel::Scatter, staging, scattered, &parts)?;
+        Ok(Self { bytes, pieces, scatter, single: Vec::new(), staged: Vec::new() })
+    }
+
+    fn take(
+        &mut self,
+        from: &mut Pinned<'_>,
+        staging: &Memory<'_>,
+        scattered: &Memory<'_>,
+    ) -> Result<()> {
+        self.single.push(single_copies_seconds(from, scattered, &self.pieces, REPEATS)?);
+        let staged = staged_copy_seconds(from, staging, &self.scatter, self.bytes, REPEATS)?;
+        self.staged.push(staged);
+        Ok(())
+    }
+
+    fn record(&self, recorder: &mut Recorder) {
+        let name = format!("{} in {} tensors", size(self.bytes as u64), self.pieces.len());
+        let micros = |seconds: &[f64]| each(seconds, |seconds| seconds * 1e6);
+        recorder.add(format!("{name}: single copies"), "us", &micros(&self.single), None);
+        recorder.add(format!("{name}: one copy and a kernel"), "us", &micros(&self.staged), None);
+        let ratio = ratios(&self.staged, &self.single);
+        recorder.add(format!("{name}: one copy and a kernel / single copies"), "", &ratio, None);
+    }
 }

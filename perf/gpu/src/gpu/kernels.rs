@@ -192,7 +192,8 @@ impl<'a> Batch<'a> {
         Ok(seconds / f64::from(repeats))
     }
 
-    fn launch(&self, stream: &CudaStream) -> Result<()> {
+    /// Queues a launch, which the caller waits for.
+    pub(super) fn launch(&self, stream: &CudaStream) -> Result<()> {
         let (mut pieces, mut count) = (self.pieces.address(), self.count);
         let mut results = self.target.address();
         let mut all: [*mut c_void; 3] =

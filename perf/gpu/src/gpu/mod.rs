@@ -248,6 +248,68 @@ pub fn host_to_device_seconds(
     Ok(began.elapsed().as_secs_f64())
 }
 
+/// The time of each of `repeats` transfers of `pieces` from `from` to `to`, each piece by a copy of its
+/// own.
+///
+/// # Errors
+/// If the driver fails.
+pub fn single_copies_seconds(
+    from: &mut Pinned<'_>,
+    to: &Memory<'_>,
+    pieces: &[Piece],
+    repeats: u32,
+) -> Result<f64> {
+    let gpu = from.gpu;
+    let bytes = &*from.bytes_mut();
+    transfers_seconds(gpu, repeats, |stream| {
+        pieces.iter().try_for_each(|piece| {
+            let target = to.address_of(&(piece.target..piece.target + piece.length));
+            let source = &bytes[piece.source..][..piece.length];
+            // SAFETY: registered memory of `from`, and a range of `to`, which are borrowed until
+            // the stream was waited for.
+            let answer = unsafe { result::memcpy_htod_async(target, source, stream.cu_stream()) };
+            driver("copy registered bytes in", answer)
+        })
+    })
+}
+
+/// The time of each of `repeats` transfers of the first `len` bytes of `from`: one copy to `staging`,
+/// from which `scatter` copies the pieces.
+///
+/// # Errors
+/// If the driver fails.
+pub fn staged_copy_seconds(
+    from: &mut Pinned<'_>,
+    staging: &Memory<'_>,
+    scatter: &Batch<'_>,
+    len: usize,
+    repeats: u32,
+) -> Result<f64> {
+    let gpu = from.gpu;
+    let bytes = &from.bytes_mut()[..len];
+    let target = staging.address_of(&(0..len));
+    transfers_seconds(gpu, repeats, |stream| {
+        // SAFETY: as in `single_copies_seconds`.
+        let answer = unsafe { result::memcpy_htod_async(target, bytes, stream.cu_stream()) };
+        driver("copy registered bytes in", answer)?;
+        scatter.launch(stream)
+    })
+}
+
+/// The time of each of `repeats` transfers that `queue` queues, one after the other in a stream.
+fn transfers_seconds(
+    gpu: &Gpu,
+    repeats: u32,
+    queue: impl Fn(&CudaStream) -> Result<()>,
+) -> Result<f64> {
+    let stream = gpu.stream()?;
+    let began = Instant::now();
+    let queued = (0..repeats).try_for_each(|_| queue(&stream));
+    gpu.synchronize()?;
+    queued?;
+    Ok(began.elapsed().as_secs_f64() / f64::from(repeats))
+}
+
 /// The time of each of `repeats` copies of `len` bytes from `from` to `to`, one after the other.
 ///
 /// # Errors

@@ -318,3 +318,43 @@ fn a_target_of_a_cast_that_is_not_aligned() {
         ok(cuCtxSynchronize());
     });
 }
+
+#[test]
+fn memory_that_is_unmapped_while_it_is_registered() {
+    rings("the memory was unmapped before", || {
+        retain(0);
+        // SAFETY: a new mapping, which nothing but this test uses.
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let memory = libc::mmap(std::ptr::null_mut(), 8192, protection, flags, -1, 0);
+            assert_ne!(memory, libc::MAP_FAILED);
+            ok(cuMemHostRegister_v2(memory, 8192, 0));
+            libc::munmap(memory, 8192);
+            cuMemHostUnregister(memory);
+        }
+    });
+}
+
+/// The driver does not survive a fork. The child of a program may only learn that.
+#[test]
+fn a_call_in_a_child_of_the_process() {
+    rings("cuMemAlloc_v2: called in a child of the process that started the driver", || {
+        retain(0);
+        // SAFETY: the child calls nothing but the stand-in, whose lock no other thread holds.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                assert_eq!(cuInit(0), CUDA_ERROR_NOT_INITIALIZED);
+                let mut memory = 0;
+                cuMemAlloc_v2(&mut memory, 16);
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            libc::waitpid(child, &mut status, 0);
+            if libc::WIFSIGNALED(status) {
+                libc::raise(libc::WTERMSIG(status)); // the child's end is that of the test
+            }
+        }
+    });
+}
