@@ -18,6 +18,7 @@ use burn_core::tensor::Device;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
 use model::Chain;
 use ringload::Loader;
+use ringload::internals::{PAGE_BYTES, Ring};
 use ringload_burn::RingloadStore;
 use ringload_measure::checkpoint;
 use ringload_measure::figures::Stopwatch;
@@ -54,11 +55,11 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Touches and frees this much memory, so that a virtual machine has it.
+/// Touches and frees this much memory, in huge pages where the system has them: a virtual machine may
+/// return memory that was free for a while to its host, and the next process that touches it pays for that.
 fn settle(bytes: usize) {
-    let mut memory = vec![0_u8; bytes];
-    memory.iter_mut().step_by(4096).for_each(|page| *page = 1);
-    std::hint::black_box(&memory);
+    let ring = Ring::new(bytes, PAGE_BYTES).unwrap();
+    ring.populate(bytes, 2).unwrap();
 }
 
 /// Loads the module in this process, and prints the figures and the module's result.
