@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what slices promise: N processes load one file, each only its share, by a plan.
 
-    perf/slices.py RINGLOAD FILE [--world 4] [--http] [--exchange]
+    perf/slices.py RINGLOAD FILE [--world 4] [--http] [--exchange [--nodes 2]]
 
 RINGLOAD is the command (`target/release/ringload`). FILE is made with the shapes of a Llama layer by
 layer, if it does not exist (`--size`). The figures, each the median of `--turns` turns that alternate:
@@ -19,6 +19,11 @@ and torch. Their time begins when all processes have imported torch and joined t
     exchange   N processes that load by the plan with `is_distributed=True`, over gloo; CPU seconds are
                those of all of them, and memory is beyond the share and includes the ring of 64 MiB
 
+With `--nodes 2`, which needs root, the processes of the exchange are on two nodes, half on each: namespaces
+of this machine that a network connects (`two_nodes.py`). Then there is a row for processes that keep all
+tensors, too, and each has what the nodes sent to each other. At least that are, of what a process keeps,
+the bytes that were read on the other node, once for each node.
+
 Before each turn the file is dropped from the page cache. Bytes are the blocks that the processes read (getrusage), or
 with `--http` from a server of this script that counts what it sends.
 """
@@ -26,6 +31,7 @@ with `--http` from a server of this script that counts what it sends.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -38,6 +44,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from two_nodes import DEVICE, TwoNodes
 
 HIDDEN, INNER, KEYS = 4096, 14336, 1024
 LAYER = {
@@ -149,25 +157,26 @@ def run(command: str, location: str, slices: list[list[str]], flags: list[str]) 
     return {"seconds": seconds, "read": read, "loaded": loaded, "beyond_share": peak}
 
 
-def run_ranks(location: str, file: Path, world: int, is_local: bool) -> dict[str, float]:
+def run_ranks(
+    location: str, file: Path, world: int, is_local: bool, what: str = "plan", nodes: TwoNodes | None = None
+) -> dict[str, float]:
     """Runs a plain load in Python, or with `world` above 1 the ranks of an exchange."""
     size = file.stat().st_size
     program = str(Path(__file__).with_name("slices_rank.py"))
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": DEVICE if nodes else "lo"}
     with tempfile.TemporaryDirectory() as folder:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, program, location, f"{folder}/store", *map(str, (rank, world, size))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(world)
-        ]
+        processes = []
+        for rank in range(world):
+            command = [sys.executable, program, location, f"{folder}/store", *map(str, (rank, world, size)), what]
+            if nodes:
+                command = nodes.command(rank * 2 // world, command)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            processes.append(subprocess.Popen(command, env=environment, **pipes))
         for process in processes:
             process.stdout.readline()
         if is_local:
             evict(file)
-        sent = Counting.sent
+        sent, crossed = Counting.sent, nodes.sent_bytes() if nodes else 0
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
@@ -181,22 +190,30 @@ def run_ranks(location: str, file: Path, world: int, is_local: bool) -> dict[str
         "loaded": sum(answer["loaded"] for answer in answers),
         "beyond_share": max(answer["beyond_share"] for answer in answers),
         "cpu": sum(answer["cpu"] for answer in answers),
+        "crossed": nodes.sent_bytes() - crossed if nodes else 0,
     }
 
 
-def exchange(file: Path, location: str, world: int, turns: int, *, is_local: bool) -> None:
+def exchange(
+    file: Path, location: str, world: int, turns: int, *, is_local: bool, nodes: TwoNodes | None
+) -> None:
     """Measures and prints the rows of `--exchange`."""
-    size, found = file.stat().st_size, {"plain": [], "exchange": []}
+    size = file.stat().st_size
+    rows = {"plain": (1, "plan", None), "exchange": (world, "plan", nodes)}
+    if nodes:
+        rows["whole"] = (world, "whole", nodes)
+    found = {name: [] for name in rows}
     for _ in range(turns):
-        for name, count in (("plain", 1), ("exchange", world)):
-            found[name].append(run_ranks(location, file, count, is_local))
+        for name, (count, what, where) in rows.items():
+            found[name].append(run_ranks(location, file, count, is_local, what, where))
     seconds = {}
     for name, answers in found.items():
         row = {key: statistics.median(turn[key] for turn in answers) for key in answers[0]}
         seconds[name] = row["seconds"]
+        crossed = f", {row['crossed'] / size:5.3f} x between nodes" if rows[name][2] else ""
         print(
             f"{name:10} {row['seconds']:6.2f} s, {row['cpu']:5.2f} CPU s, read "
-            f"{row['read'] / size:5.3f} x the file, loaded {row['loaded'] / size:5.3f} x, "
+            f"{row['read'] / size:5.3f} x the file, loaded {row['loaded'] / size:5.3f} x{crossed}, "
             f"{row['beyond_share'] / 2**20:.1f} MiB beyond the share"
         )
     print(f"exchange / plain: {seconds['exchange'] / seconds['plain']:.2f} of the time")
@@ -211,7 +228,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--http", action="store_true")
     parser.add_argument("--exchange", action="store_true")
+    parser.add_argument("--nodes", type=int, choices=[1, 2], default=1)
     given = parser.parse_args()
+    if given.nodes == 2 and (given.http or not given.exchange):
+        parser.error("--nodes 2 goes with --exchange, and not with --http")
     if not given.file.exists():
         make(given.file, given.size)
     size, location = given.file.stat().st_size, str(given.file)
@@ -221,7 +241,9 @@ def main() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         location = f"http://127.0.0.1:{server.server_port}/{given.file.name}"
     if given.exchange:
-        exchange(given.file, location, given.world, given.turns, is_local=not given.http)
+        measured = {"world": given.world, "turns": given.turns, "is_local": not given.http}
+        with TwoNodes() if given.nodes == 2 else contextlib.nullcontext() as nodes:
+            exchange(given.file, location, **measured, nodes=nodes)
         return
 
     def ranks(rules: list[str]) -> list[list[str]]:

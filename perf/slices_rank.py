@@ -1,6 +1,6 @@
 """One process of the rows of `slices.py` that run in Python: a rank of an exchange, or a plain load.
 
-    slices_rank.py LOCATION STORE RANK WORLD BYTES
+    slices_rank.py LOCATION STORE RANK WORLD BYTES plan|whole
 
 It imports torch and joins the group, prints a line, waits for one, loads, and prints the figures. So
 only loads are measured, and they begin at the same time. Before, it touches as much memory as the load
@@ -55,10 +55,13 @@ def main() -> None:
     options = {}
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-        options = {"tp_plan": PLAN, "group": dist.group.WORLD, "is_distributed": True}
+        options = {"group": dist.group.WORLD, "is_distributed": True}
+        if sys.argv[6] == "plan":
+            options["tp_plan"] = PLAN
     print("ready", flush=True)
     sys.stdin.readline()
-    touched = touch(int(sys.argv[5]) // world + (256 << 20))
+    kept = int(sys.argv[5]) // (world if sys.argv[6] == "plan" else 1)
+    touched = touch(kept + (256 << 20))
     if world > 1:
         dist.barrier()
     # Just before the load: the host takes freed memory back after a second or two.

@@ -413,6 +413,81 @@ def test_a_server_sends_each_byte_once(tmp_path: Path, server: Any) -> None:
     assert sent <= path.stat().st_size + 4 * (1 << 20), sent
 
 
+def load_from_store(_rank: int, endpoint: str) -> dict[str, str]:
+    options = {"group": world(), "is_distributed": True, "endpoint": endpoint}
+    return models.digests(ringload.load("s3://bucket/m.safetensors", tp_plan=PLAN, **options))
+
+
+def test_a_store_sends_each_byte_once(tmp_path: Path, server: Any) -> None:
+    model = llama()
+    (server.directory / "bucket").mkdir()
+    path = Path(models.write(server.directory / "bucket" / "m.safetensors", model))
+    keys = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }
+    results = values(ranks.run(load_from_store, 4, tmp_path, server.url(""), environment=keys))
+    for rank, digests in enumerate(results):
+        expected = {name: part(name, one, rank, 4) for name, one in model.items()}
+        assert digests == models.digests(expected)
+    sent = sum(end - start for start, end in server.ranges)
+    assert sent <= path.stat().st_size + 4 * (1 << 20), sent
+
+
+#: Values that are not finite, as integers of the size of the type.
+NOT_FINITE = {
+    torch.float64: (0x7FF8 << 48, 0x7FF0 << 48),
+    torch.float32: (0x7FC00001, -0x00800000),
+    torch.complex64: (0x7F800001, 0x7F800000),
+    torch.float16: (-0x0200, 0x7C00),
+    torch.bfloat16: (0x7FC0, -0x0080),
+    torch.float8_e5m2: (0xFD, 0x7C),
+    torch.float8_e4m3fn: (0xFF, None),
+    torch.float8_e8m0fnu: (0xFF, None),
+}
+
+
+def load_finite(_rank: int, path: str, options: dict[str, Any]) -> Any:
+    options = {"group": world(), "is_distributed": True, "check_finite": True, **options}
+    try:
+        return len(ringload.load(path, slices={"*": 0}, **options))
+    except ringload.NotFiniteError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("dtype", list(NOT_FINITE))
+def test_values_that_are_not_finite_are_found_where_they_are_kept(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    nan, infinite = NOT_FINITE[dtype]
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    kind = (
+        torch.int32
+        if dtype is torch.complex64
+        else integer[torch.empty(0, dtype=dtype).element_size()]
+    )
+    values_of = torch.zeros(2000 * 900, dtype=kind)
+    per_row = 900 if dtype is not torch.complex64 else 1800
+    model = {"a": values_of.view(-1, per_row).view(dtype), "b": torch.zeros(4, 4)}
+    path = models.write(tmp_path / "fine.safetensors", model)
+    assert values(ranks.run(load_finite, 2, tmp_path, path, {})) == [2, 2]
+    values_of[-3] = nan
+    if infinite is not None:
+        values_of[-700] = infinite
+    path = models.write(tmp_path / "m.safetensors", model)
+    count = 0 if infinite is None else 1
+    text = f'1 tensor holds values that are not finite: "a" (1 NaN, {count} infinite)'
+    # They are looked at before a cast.
+    options = {"dtype": "float32"} if dtype is torch.bfloat16 else {}
+    answers = values(ranks.run(load_finite, 2, tmp_path, path, options))
+    assert answers[1].startswith(text)
+    assert answers[0].startswith(f"rank 1 failed: {text}")
+    with pytest.raises(ringload.NotFiniteError) as alone:
+        ringload.load(path, check_finite=True)
+    assert str(alone.value) == answers[1]
+
+
 def test_ranges_of_bytes_are_checked(tmp_path: Path) -> None:
     model = {"a": models.noise(1, (100, 3)), "b": models.noise(2, (50,), torch.float32)}
     path = models.write(tmp_path / "m.safetensors", model)

@@ -4,15 +4,15 @@
                buffer, up to the first large tensor
             2. all ranks exchange status messages (a small all-gather): which tensors they send in
                this round, or that they have failed or left
-            3. one rank after the other broadcasts: its packed tensors in one piece, its large
-               tensor in pieces of the size of a staging buffer
+            3. one rank after the other broadcasts (`broadcast`): its packed tensors in one piece,
+               its large tensor in pieces of the size of a staging buffer
 
-Small tensors are copied out of the staging buffers. A large tensor is sent from the memory that it
-was loaded to, and received directly into its final memory. So every tensor that an exchange yields
-has its own memory, which is never written to again. All ranks yield the tensors in the same order.
+Small tensors are copied out of the staging buffers, and large ones received into their final
+memory. So every tensor that an exchange yields has its own memory, which is never written to again.
+All ranks yield the tensors in the same order.
 
-A rank needs memory for the tensors that its caller holds, the ring of its load, two staging
-buffers, and the large tensor that it is receiving.
+A rank needs memory for the tensors that its caller holds, the ring of its load, three staging
+buffers (one for packing, and two of broadcasts), and the large tensor that it is receiving.
 
 To keep the collectives matched, each rank has to iterate to the end or call `leave`. A rank that
 leaves or fails takes part in the broadcasts of the current round without keeping tensors; its next
@@ -35,6 +35,7 @@ from .partition import Item
 if TYPE_CHECKING:
     import torch
 
+    from .broadcast import Broadcast
     from .group import Group
 
 #: Tensors are packed if their size is at most that of a staging buffer divided by this.
@@ -81,9 +82,9 @@ class Exchange:
         group: Group,
         items: Sequence[Item],
         source: TensorSource,
+        broadcast: Broadcast,
         *,
         device: torch.device,
-        staging_bytes: int,
     ) -> None:
         """Prepares an exchange.
 
@@ -91,14 +92,14 @@ class Exchange:
             group: the ranks.
             items: all tensors of the load, the same on all ranks.
             source: this rank's span of the tensors, in any order.
+            broadcast: the transport of the bytes of each rank to all others.
             device: the device that tensors are loaded to.
-            staging_bytes: the size of each of the two staging buffers, the same on all ranks.
         """
         self._group, self._items = group, items
-        self._source, self._device = source, device
-        self._staging_bytes = max(staging_bytes, _ALIGNMENT_BYTES)
-        #: The outgoing and the incoming staging buffer.
-        self._staging: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._source, self._broadcast, self._device = source, broadcast, device
+        self._staging_bytes = broadcast.buffer_bytes
+        #: The buffer that small tensors are packed into.
+        self._packing: torch.Tensor | None = None
         #: The broadcasts of this round that are still to be done.
         self._pending: deque[_Broadcast] = deque()
         #: A tensor that was read but did not fit into this round.
@@ -139,6 +140,7 @@ class Exchange:
         Takes part in the rest of the current round, which lasts up to the group's timeout.
         """
         if self._is_finished:
+            self._broadcast.close()
             return
         self._error = CancelledError("left the load before its end")
         try:
@@ -155,9 +157,10 @@ class Exchange:
 
     def _end(self) -> None:
         self._is_finished = True
-        self._carried_over = self._large = self._staging = None
+        self._carried_over = self._large = self._packing = None
         self._pending.clear()
         self._source.close()
+        self._broadcast.close()
 
     def _step(self) -> list[tuple[int, torch.Tensor]]:
         """Does the next broadcast, and begins a round first if the last one is complete."""
@@ -204,7 +207,7 @@ class Exchange:
         """
         packed: list[int] = []
         end = 0
-        outgoing, _ = self._buffers()
+        outgoing = self._packing_buffer()
         while len(packed) < _COUNT_MAX:
             taken = self._carried_over or next(self._source, None)
             self._carried_over = None
@@ -225,15 +228,13 @@ class Exchange:
             end = start + size
         return tuple(packed), None
 
-    def _buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the staging buffers, which the first call allocates."""
+    def _packing_buffer(self) -> torch.Tensor:
+        """Returns the buffer that small tensors are packed into, which the first call allocates."""
         import torch
 
-        if self._staging is None:
-            shape = (2, self._staging_bytes)
-            memory = torch.empty(shape, dtype=torch.uint8, device=self._device)
-            self._staging = memory[0], memory[1]
-        return self._staging
+        if self._packing is None:
+            self._packing = torch.empty(self._staging_bytes, dtype=torch.uint8, device=self._device)
+        return self._packing
 
     def _status_message(self, state: int, packed: Sequence[int], large: int | None) -> torch.Tensor:
         import torch
@@ -286,19 +287,20 @@ class Exchange:
     def _transfer_packed(
         self, broadcast: _Broadcast, *, keep: bool
     ) -> list[tuple[int, torch.Tensor]]:
-        outgoing, incoming = self._buffers()
-        buffer = outgoing if broadcast.sender == self._group.rank else incoming
         ranges, end = [], 0
         for position in broadcast.packed:
             start = _aligned(end)
             end = start + self._items[position].nbytes
             ranges.append((position, start, end))
+        is_here = end == 0 or broadcast.sender == self._group.rank
+        packed = self._packing_buffer()[:end] if is_here else None
         if end > 0:
-            self._group.broadcast(buffer[:end], broadcast.sender)
+            packed = self._broadcast(broadcast.sender, end, packed)
+        assert packed is not None
         tensors = []
         try:
             for position, start, stop in ranges if keep else ():
-                memory = buffer[start:stop].clone()
+                memory = packed[start:stop].to(self._device, copy=True)
                 item = self._items[position]
                 tensor = tensor_of(item.name, item.dtype, item.shape, memory)
                 tensors.append((position, tensor))
@@ -308,7 +310,6 @@ class Exchange:
 
     def _transfer_large(self, sender: int, position: int, *, keep: bool) -> torch.Tensor | None:
         item = self._items[position]
-        _, incoming = self._buffers()
         tensor: torch.Tensor | None = None
         memory: torch.Tensor | None = None
         if sender == self._group.rank:
@@ -320,8 +321,8 @@ class Exchange:
             memory = None if tensor is None else _bytes_of(tensor)
         for start in range(0, item.nbytes, self._staging_bytes):
             size = min(self._staging_bytes, item.nbytes - start)
-            piece = incoming[:size] if memory is None else memory[start : start + size]
-            self._group.broadcast(piece, sender)
+            piece = None if memory is None else memory[start : start + size]
+            self._broadcast(sender, size, piece)
         return tensor if keep else None
 
     def _allocate(self, item: Item) -> torch.Tensor | None:

@@ -23,10 +23,12 @@ from .._ringload import (
     environment_memory_limit,
     parsed_memory_limit,
 )
+from .finite import FiniteCheck
 from .group import Group, check_member, find_group
 from .parts import PartExchange, PartItem
 from .runs import Runs
 from .schedule import Schedule
+from .segment import Neighbours, hosts_of
 
 if TYPE_CHECKING:
     import torch
@@ -34,14 +36,15 @@ if TYPE_CHECKING:
 #: The ring that pieces pass through, without a memory limit, and the least of it.
 _RING_BYTES, _RING_BYTES_MIN = 64 << 20, 2 << 20
 
-#: A batch is at most this, and at most the ring divided by the divisor, as its pieces are held.
-_BATCH_BYTES_MAX, _BATCH_DIVISOR = 16 << 20, 4
+#: A batch is at most this, on one host and on several, where messages take memory, too; and at most
+#: the ring divided by the divisor, as its pieces are held.
+_BATCH_BYTES_MAX, _BATCH_DIVISOR = (16 << 20, 8 << 20), 4
 
 #: A batch has at least as many pieces as this.
 _PIECES_MIN = 4
 
-#: Options of loads that look at whole tensors or files.
-_REFUSED = ("verify", "manifest", "check_finite")
+#: Options of loads that compare checksums of whole tensors or files, which no rank reads.
+_REFUSED = ("verify", "manifest")
 
 
 class SharedParts:
@@ -85,6 +88,8 @@ class _Opened(NamedTuple):
     parts: dict[int, tuple[Any, ...] | None]
     device: torch.device
     ring_bytes: int
+    #: Looks at the values of what this rank keeps, if they have to be finite.
+    finite: FiniteCheck | None
 
 
 def take(options: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
@@ -134,15 +139,19 @@ def start(
     group = find_group(device_type, options["group"])
     if group is None:
         return None
+    # Tensors that are exchanged between GPUs do not pass through host memory.
+    neighbours = Neighbours(are_wanted=group.device_type == "cpu")
     try:
-        return _start(group, locations, framework, device, options, progress)
+        return _start(group, neighbours, locations, framework, device, options, progress)
     except BaseException:
+        neighbours.close()
         group.close()
         raise
 
 
-def _start(  # noqa: PLR0913, PLR0917 - those of `start`, and the group
+def _start(  # noqa: PLR0913, PLR0917 - those of `start`, and the ranks
     group: Group,
+    neighbours: Neighbours,
     locations: Sequence[str],
     framework: str,
     device: Any,
@@ -157,28 +166,17 @@ def _start(  # noqa: PLR0913, PLR0917 - those of `start`, and the group
         about = (_digest(opened.checkpoint), opened.device.type, opened.ring_bytes, opened.parts)
     except BaseException as error:  # `agree` reports it to the other ranks
         failure = error
-    answers = group.agree(about, failure)
+    answers = group.agree((about, neighbours.address), failure)
     assert opened is not None
-    for rank, answer in zip(group.ranks, answers):
-        for ours, theirs, what in zip(
-            answers[0], answer[:2], ("another checkpoint", "to another type of device")
-        ):
-            if ours != theirs:
-                raise InvalidInputError(
-                    f"rank {rank} loads {what} than rank {group.ranks[0]}; all ranks that share a "
-                    "load have to name the same checkpoint, and the same type of device"
-                )
-    names = opened.checkpoint.keys()
-    ring_bytes = min(ring_bytes for _, _, ring_bytes, _ in answers)
-    parts = [_parts(opened.checkpoint, names, of_rank) for *_, of_rank in answers]
-    batch_bytes = min(ring_bytes // _BATCH_DIVISOR, _BATCH_BYTES_MAX)
-    schedule = Schedule(parts, batch_bytes // _PIECES_MIN, batch_bytes)
+    abouts = [of_rank for of_rank, _ in answers]
+    _check_alike(group, abouts)
+    reached = neighbours.find(group.rank, [address for _, address in answers])
+    hosts = hosts_of(group.agree(reached, None))
+    neighbours.keep(hosts, group.rank)
+    schedule = _schedule(opened.checkpoint, abouts, hosts)
     stream: Stream | None = None
     try:
-        pieces = schedule.pieces_of(group.rank)
-        ranges = [(names[piece.tensor], piece.begin, piece.end) for piece in pieces]
-        ranged = opened.checkpoint.ranges(ranges)
-        stream = ranged.stream(memory_limit=opened.ring_bytes, progress=progress)
+        stream = _stream(opened, schedule, neighbours, group.rank, progress)
     except BaseException as error:
         failure = error
     try:
@@ -188,8 +186,57 @@ def _start(  # noqa: PLR0913, PLR0917 - those of `start`, and the group
             stream.close()
         raise
     assert stream is not None
-    exchange = PartExchange(group, opened.items, schedule, _Pieces(stream), device=opened.device)
+    pieces = _Pieces(stream)
+    exchange = PartExchange(
+        group,
+        opened.items,
+        schedule,
+        pieces,
+        neighbours,
+        device=opened.device,
+        finite=opened.finite,
+    )
     return SharedParts(group, exchange, stream, opened.checkpoint)
+
+
+def _check_alike(group: Group, abouts: Sequence[Any]) -> None:
+    """Checks that all ranks load the same checkpoint to the same type of device.
+
+    Raises:
+        InvalidInputError: they do not, on all ranks.
+    """
+    for rank, about in zip(group.ranks, abouts):
+        for ours, theirs, what in zip(
+            abouts[0], about[:2], ("another checkpoint", "to another type of device")
+        ):
+            if ours != theirs:
+                raise InvalidInputError(
+                    f"rank {rank} loads {what} than rank {group.ranks[0]}; all ranks that share a "
+                    "load have to name the same checkpoint, and the same type of device"
+                )
+
+
+def _schedule(checkpoint: Checkpoint, abouts: Sequence[Any], hosts: Sequence[int]) -> Schedule:
+    names = checkpoint.keys()
+    ring_bytes = min(ring_bytes for _, _, ring_bytes, _ in abouts)
+    parts = [_parts(checkpoint, names, of_rank) for *_, of_rank in abouts]
+    has_messages = len(set(hosts)) > 1
+    batch_bytes = min(ring_bytes // _BATCH_DIVISOR, _BATCH_BYTES_MAX[has_messages])
+    # A rank receives at most its share of the batch of each sender at once.
+    pieces = max(_PIECES_MIN, len(hosts)) if has_messages else _PIECES_MIN
+    return Schedule(parts, hosts, batch_bytes // pieces, batch_bytes)
+
+
+def _stream(
+    opened: _Opened, schedule: Schedule, neighbours: Neighbours, rank: int, progress: Progress
+) -> Stream:
+    """Starts to read the pieces of this rank, and sizes the memory for its neighbours."""
+    names = opened.checkpoint.keys()
+    pieces = schedule.pieces_of(rank)
+    ranges = [(names[piece.tensor], piece.begin, piece.end) for piece in pieces]
+    ranged = opened.checkpoint.ranges(ranges)
+    neighbours.resize([schedule.sizes(r) for r in range(len(schedule.batches))], rank)
+    return ranged.stream(memory_limit=opened.ring_bytes, progress=progress)
 
 
 class _Pieces:
@@ -214,11 +261,13 @@ def _open(
     for name in _REFUSED:
         if options.get(name):
             raise InvalidInputError(
-                f"{name} needs whole tensors or files on one rank; leave it or is_distributed out"
+                f"{name} needs whole tensors or files on one rank, as checksums cover all of them; "
+                "leave it or is_distributed out"
             )
     target = _device(device)
     parts, options = _slices.take(_cache.with_cache(options))
     ring_bytes = _ring_bytes(options.pop("memory_limit", None))
+    finite = FiniteCheck() if options.pop("check_finite", False) else None
     loader = Loader(slices=parts.rules, **options)
     opened = loader.open(locations)
     _cache.flush_at_exit(loader)
@@ -232,7 +281,7 @@ def _open(
         position = positions[name]
         items[position] = PartItem(name, info["dtype"], loaded_dtype, tuple(shape), part.nbytes)
         runs[position] = None if part.nbytes == info["nbytes"] else tuple(part)
-    return _Opened(opened, items, runs, target, ring_bytes)
+    return _Opened(opened, items, runs, target, ring_bytes, finite)
 
 
 def _device(device: Any) -> torch.device:

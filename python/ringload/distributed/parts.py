@@ -1,18 +1,27 @@
-"""The exchange of parts: each rank sends every other what that one keeps of what it has read.
+"""The exchange of parts: each rank gets what it keeps of what the others have read.
 
-    round:  1. each rank takes its batch of pieces from its own load, copies what other ranks keep
-               of them into messages, and allocates the tensors that it receives for the first time
+    round:  1. each rank takes its batch of pieces from its own load, and copies what it keeps of
+               them to its tensors, the pieces that other ranks of its host keep into memory that
+               they share, and what ranks of other hosts keep into messages
             2. all ranks exchange status messages: whether they go on, or have failed or left
-            3. each rank sends its messages and receives those of the others. While they are on
-               their way, it prepares the next round
+            3. each rank copies what it keeps out of the pieces of the other ranks of its host,
+               sends its messages to other hosts, and receives theirs
 
-What is long is received at its place in the final tensor, and sent from the slot of the ring if it
-is contiguous there; what is short is sent together, through staging buffers. Every rank knows the
-schedule of all ranks, so messages have no headers.
+Shared memory has two buffers for pieces, which rounds use in turn. So a buffer is written to again
+when the status messages of the next round have told that all ranks have copied from it. Tensors are
+yielded only then, too: of a rank that has failed meanwhile, nothing is seen. Files are read into
+the ring, and not into shared memory, as the pages of that are small, and direct reads into small
+pages take up to three times as long.
+
+Of the messages between hosts, what is long and for one rank is received at its place in the final
+tensor, and sent from the slot of the ring if it is contiguous there. The rest is received into
+shared staging memory, out of which all ranks of the host that keep it copy it in the next round.
+Every rank knows the schedule of all ranks, so messages have no headers.
 
 A rank needs memory for the tensors that its caller holds or that are being received, the ring of
-its load, and staging: two buffers to send from and one to receive to, each at most as long as a
-batch. No rank has more than pieces of a tensor of which it keeps a part.
+its load, and two buffers of shared memory, each as long as a batch; and with ranks on several hosts
+two buffers to send from and two to receive to, each at most as long as a batch. No rank has more
+than pieces of a tensor of which it keeps a part.
 
 Whatever can fail on one rank happens before the status messages of a round, so that all ranks
 learn of it and none waits for a message that nobody sends. Each rank has to iterate to the end or
@@ -28,12 +37,14 @@ from .._errors import Error, IoError
 from .._frameworks import torch_dtype_of
 from .memory import new_memory, tensor_of
 from .runs import gather, view
-from .schedule import Batch, Schedule
+from .schedule import Batch, Piece, Schedule
 
 if TYPE_CHECKING:
     import torch
 
+    from .finite import FiniteCheck
     from .group import Group
+    from .segment import Neighbours
 
 
 class PartItem(NamedTuple):
@@ -61,27 +72,27 @@ class PieceSource(Protocol):
 
 
 class _Round(NamedTuple):
-    """The messages of a round that are ready to be sent and received."""
+    """The messages of a round between hosts that are ready to be sent and received."""
 
     sends: list[tuple[int, torch.Tensor]]
     receives: list[tuple[int, torch.Tensor]]
-    #: What was received into the staging buffer: where it belongs, in order.
-    short: list[tuple[torch.Tensor, torch.Tensor]]
-    #: The position of a tensor, and how many of its bytes the round brings.
+    #: The position of a tensor, and how many of its bytes are received at their place.
     arriving: list[tuple[int, int]]
 
 
 class PartExchange:
     """One rank's part in a load of which each rank keeps something else: an iterator over that."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what `load` has made
         self,
         group: Group,
         items: dict[int, PartItem],
         schedule: Schedule,
         source: PieceSource,
+        neighbours: Neighbours,
         *,
         device: torch.device,
+        finite: FiniteCheck | None,
     ) -> None:
         """Prepares an exchange.
 
@@ -90,20 +101,24 @@ class PartExchange:
             items: what this rank keeps, by the positions of the tensors in the schedule.
             schedule: the schedule, the same on all ranks.
             source: this rank's pieces.
+            neighbours: the ranks of this host. The exchange closes it.
             device: the device that tensors are loaded to.
+            finite: looks at the values of what this rank keeps, before a cast.
         """
         import torch
 
         self._group, self._items, self._schedule = group, items, schedule
-        self._source, self._target = source, device
+        self._source, self._neighbours, self._target = source, neighbours, device
+        self._finite = finite
         #: The device that messages are on.
         self._device = device if group.device_type == device.type else torch.device("cpu")
         self._missing = {position: item.nbytes for position, item in items.items()}
         #: The bytes of the tensors that are being received.
         self._memory: dict[int, torch.Tensor] = {}
-        #: The buffers that rounds send from in turn, and the one that they receive to.
+        #: The tensors that are complete, and not confirmed yet.
+        self._completed: list[tuple[int, torch.Tensor]] = []
+        #: The buffers that rounds send from in turn.
         self._outgoing: list[torch.Tensor] = []
-        self._incoming: torch.Tensor | None = None
         self._is_finished = False
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -146,83 +161,81 @@ class PartExchange:
 
     def _end(self) -> None:
         self._is_finished = True
-        self._memory.clear()
-        self._outgoing, self._incoming = [], None
         self._source.close()
+        self._memory.clear()
+        self._outgoing = []
+        self._neighbours.close()
 
     def _rounds(self) -> Iterator[list[tuple[int, torch.Tensor]]]:
-        """Does one round after the other; yields the tensors that each of them has completed."""
+        """Does one round after the other; yields the tensors that are complete and confirmed."""
         upcoming, error = self._prepared(0)
-        completed: list[tuple[int, torch.Tensor]] = []
-        for number in range(self._schedule.rounds + 1):
-            self._confirm(error)
-            assert upcoming is not None
+        for number in range(self._schedule.all_rounds):
+            confirmed = self._confirm(error)
+            # This frees the slots of the pieces that were sent.
+            current, upcoming = upcoming, None
+            assert current is not None
             try:
-                transfers = self._group.start_transfers(upcoming.sends, upcoming.receives)
-                current, (upcoming, error) = upcoming, self._prepared(number + 1)
+                transfers = self._group.start_transfers(current.sends, current.receives)
+                upcoming, error = self._prepared(number + 1)
                 transfers.wait()
-                for incoming, place in current.short:
-                    place.copy_(incoming)
             except BaseException:
                 # The state of the others is unknown: the exchange cannot go on.
                 self._end()
                 raise
-            completed += self._completed(current.arriving)
-            # Frees the slots of the pieces that were sent.
-            del current, transfers
-            # What the last messages complete is yielded when no rank waits for another any more.
-            if number != self._schedule.rounds - 1:
-                if number == self._schedule.rounds:
-                    self._end()
-                yield completed
+            for position, nbytes in current.arriving:
+                self._count(position, nbytes)
+            yield confirmed
+        if self._finite is not None:
+            error = error or self._finite.error()
+        confirmed = self._confirm(error)
+        # No rank waits for another any more.
+        self._end()
+        yield confirmed
 
-    def _confirm(self, error: BaseException | None) -> None:
+    def _confirm(self, error: BaseException | None) -> list[tuple[int, torch.Tensor]]:
+        """Learns that all ranks go on; returns the tensors that were complete before."""
         try:
             self._group.confirm(error)
         except BaseException:
             self._end()
             raise
+        confirmed, self._completed = self._completed, []
+        return confirmed
 
     def _prepared(self, number: int) -> tuple[_Round | None, BaseException | None]:
-        """Returns the messages of a round, or the error for which there are none."""
+        """Prepares a round; returns it, or the error for which there is none."""
         try:
             return self._prepare(number), None
         except BaseException as error:  # the status message reports it to the other ranks
             return None, error
 
     def _prepare(self, number: int) -> _Round:
-        prepared = _Round([], [], [], [])
-        if number > self._schedule.rounds:
-            return prepared
         if number == 0:
-            self._begin(prepared)
-        received = 0
-        for sender in range(self._group.size):
-            batch = self._schedule.batch(sender, number)
-            if batch is not None and sender != self._group.rank:
-                received = self._receive(sender, batch, prepared, received)
+            self._begin()
+        else:
+            self._copy_from_neighbours(number - 1)
+        prepared = _Round([], [], [])
+        self._receive(number, prepared)
         batch = self._schedule.batch(self._group.rank, number)
         if batch is not None:
-            self._send(batch, self._outgoing[number % 2], prepared)
-        if number == self._schedule.rounds and next(self._source, None) is not None:
+            self._send(batch, self._read(batch, number), self._outgoing[number % 2], prepared)
+        elif number == self._schedule.rounds and next(self._source, None) is not None:
             raise IoError("the load has more pieces than its schedule; this is a bug")
         return prepared
 
-    def _begin(self, prepared: _Round) -> None:
-        """Allocates the staging buffers, and notes the tensors without elements as arriving."""
+    def _begin(self) -> None:
+        """Maps and allocates memory, and completes the tensors without elements."""
         import torch
 
-        def buffer(nbytes: int) -> torch.Tensor:
-            return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-
-        rank = self._group.rank
-        send_bytes = self._schedule.send_bytes(rank)
-        self._outgoing = [buffer(send_bytes), buffer(send_bytes)]
-        self._incoming = buffer(self._schedule.receive_bytes(rank))
+        self._neighbours.map(self._group.rank, self._device)
+        send_bytes = self._schedule.send_bytes(self._group.rank)
+        for _ in range(2):
+            buffer = torch.empty(send_bytes, dtype=torch.uint8, device=self._device)
+            self._outgoing.append(buffer)
         for position, item in self._items.items():
             if item.nbytes == 0:
                 self._place(position, 0, 0)
-                prepared.arriving.append((position, 0))
+                self._count(position, 0)
 
     def _place(self, position: int, start: int, end: int) -> torch.Tensor:
         """Returns the place of bytes of the part at `position`."""
@@ -232,75 +245,108 @@ class PartExchange:
             memory = self._memory[position] = new_memory(nbytes, self._device)
         return memory[start:end]
 
-    def _receive(self, sender: int, batch: Batch, prepared: _Round, begin: int) -> int:
-        """Adds what this rank receives of a batch, with what is short at `begin` of the buffer.
+    def _count(self, position: int, nbytes: int) -> None:
+        """Counts bytes that are at their place in the part at `position`."""
+        self._missing[position] -= nbytes
+        if self._missing[position] > 0:
+            return
+        memory = self._memory.pop(position)
+        if self._finite is not None:
+            self._finite.look(self._items[position].name, self._items[position].dtype, memory)
+        self._completed.append((position, memory))
+
+    def _read(self, batch: Batch, number: int) -> list[torch.Tensor]:
+        """Reads a batch, and copies what this rank and its neighbours keep.
 
         Returns:
-            The end of what is short in the buffer.
+            The pieces of which other hosts get something, at their positions.
         """
-        assert self._incoming is not None
-        rank, end = self._group.rank, begin
-        gathered: dict[int, int] = {}
-        for piece in batch.pieces:
-            for take in piece.takes:
-                if take.rank != rank:
-                    continue
-                prepared.arriving.append((piece.tensor, take.nbytes))
-                place = self._place(piece.tensor, take.start, take.end)
-                if self._schedule.is_contiguous(piece, take):
-                    prepared.receives.append((sender, place))
-                elif (rank, piece.tensor) in batch.gathered:
-                    gathered.setdefault(piece.tensor, take.start)
-                else:
-                    prepared.short.append((self._incoming[end : end + take.nbytes], place))
-                    end += take.nbytes
-        for tensor, start in gathered.items():
-            place = self._place(tensor, start, start + batch.gathered[rank, tensor])
-            prepared.receives.append((sender, place))
-        if end > begin:
-            prepared.receives.append((sender, self._incoming[begin:end]))
-        return end
-
-    def _send(self, batch: Batch, buffer: torch.Tensor, prepared: _Round) -> None:
-        """Reads a batch, keeps this rank's bytes of it, and adds what others receive."""
-        messages: list[tuple[int, torch.Tensor]] = []
-        # The rest of each message that is copied to the buffer.
-        gathered, short, end = {}, {}, 0
-        for (peer, tensor), nbytes in batch.gathered.items():
-            gathered[peer, tensor] = buffer[end : end + nbytes]
-            messages.append((peer, gathered[peer, tensor]))
-            end += nbytes
-        for peer, nbytes in batch.short.items():
-            short[peer] = buffer[end : end + nbytes]
-            messages.append((peer, short[peer]))
-            end += nbytes
-        for piece in batch.pieces:
+        rank, pieces = self._group.rank, []
+        shared = {id(piece): place for place, piece in self._schedule.shared(rank, number)}
+        sent = {one.number for message in batch.messages for one in message.deliveries}
+        for position, piece in enumerate(batch.pieces):
             content = next(self._source).to(self._device)
-            for take in piece.takes:
-                part = self._schedule.part(piece, take)
-                message = take.rank, piece.tensor
-                if take.rank == self._group.rank:
-                    place = self._place(piece.tensor, take.start, take.end)
-                    prepared.arriving.append((piece.tensor, take.nbytes))
-                elif self._schedule.is_contiguous(piece, take):
-                    block = next(part.within(piece.begin, piece.end))
-                    prepared.sends.append((take.rank, view(block, content, piece.begin)))
-                    continue
-                elif message in gathered:
-                    place, gathered[message] = _split(gathered[message], take.nbytes)
-                else:
-                    place, short[take.rank] = _split(short[take.rank], take.nbytes)
-                gather(part, content, piece.begin, place)
-        prepared.sends.extend(messages)
+            self._copy(piece, content)
+            place = shared.get(id(piece))
+            if place is not None:
+                memory = self._neighbours.pieces(rank, number)
+                memory[place : place + content.numel()].copy_(content)
+            pieces.append(content if position in sent else content[:0])
+            del content
+        return pieces
 
-    def _completed(self, arriving: Sequence[tuple[int, int]]) -> list[tuple[int, torch.Tensor]]:
-        """Counts what a round has brought; returns the tensors that are complete."""
-        completed = []
-        for position, nbytes in arriving:
-            self._missing[position] -= nbytes
-            if self._missing[position] == 0 and position in self._memory:
-                completed.append((position, self._memory.pop(position)))
-        return completed
+    def _copy(self, piece: Piece, content: torch.Tensor) -> None:
+        """Copies what this rank keeps of a piece."""
+        for take in piece.takes:
+            if take.rank == self._group.rank:
+                place = self._place(piece.tensor, take.start, take.end)
+                gather(self._schedule.part(piece, take), content, piece.begin, place)
+                self._count(piece.tensor, take.nbytes)
+
+    def _copy_from_neighbours(self, number: int) -> None:
+        """Copies what the other ranks of this host have read for a round, or received before it."""
+        for rank in self._neighbours.others:
+            for place, piece in self._schedule.shared(rank, number):
+                memory = self._neighbours.pieces(rank, number)
+                self._copy(piece, memory[place : place + piece.end - piece.begin])
+            if number > 0:
+                self._copy_staged(rank, number - 1)
+            self._neighbours.release(rank)
+        if number > 0:
+            self._copy_staged(self._group.rank, number - 1)
+
+    def _copy_staged(self, rank: int, number: int) -> None:
+        """Copies what a rank of this host has received from others into its staging memory."""
+        for _, message, at in self._schedule.staged(rank, number):
+            rest = self._neighbours.incoming(rank, number)[at : at + message.nbytes]
+            for one in message.deliveries:
+                received, rest = rest[: one.take.nbytes], rest[one.take.nbytes :]
+                if self._group.rank in one.takers:
+                    place = self._place(one.piece.tensor, one.take.start, one.take.end)
+                    place.copy_(received)
+                    self._count(one.piece.tensor, one.take.nbytes)
+
+    def _receive(self, number: int, prepared: _Round) -> None:
+        """Adds the messages that this rank receives from other hosts."""
+        rank = self._group.rank
+        places = {id(message): at for _, message, at in self._schedule.staged(rank, number)}
+        for sender in range(self._group.size):
+            batch = self._schedule.batch(sender, number)
+            for message in () if batch is None else batch.messages:
+                if message.receiver != rank:
+                    continue
+                if message.is_staged:
+                    start = places[id(message)]
+                    incoming = self._neighbours.incoming(rank, number)
+                    place = incoming[start : start + message.nbytes]
+                else:
+                    first, last = message.deliveries[0], message.deliveries[-1]
+                    tensor = first.piece.tensor
+                    place = self._place(tensor, first.take.start, last.take.end)
+                    prepared.arriving.append((tensor, message.nbytes))
+                prepared.receives.append((sender, place))
+
+    def _send(
+        self,
+        batch: Batch,
+        pieces: Sequence[torch.Tensor],
+        buffer: torch.Tensor,
+        prepared: _Round,
+    ) -> None:
+        """Adds the messages that this rank sends to other hosts."""
+        end = 0
+        for message in batch.messages:
+            start = end
+            for number, piece, take, _ in message.deliveries:
+                part, content = self._schedule.part(piece, take), pieces[number]
+                if not message.is_copied:
+                    block = next(part.within(piece.begin, piece.end))
+                    prepared.sends.append((message.receiver, view(block, content, piece.begin)))
+                    continue
+                gather(part, content, piece.begin, buffer[end : end + take.nbytes])
+                end += take.nbytes
+            if message.is_copied:
+                prepared.sends.append((message.receiver, buffer[start:end]))
 
     def _finished(self, position: int, memory: torch.Tensor) -> torch.Tensor:
         """Returns the bytes of a part as the tensor that the caller gets."""
@@ -309,8 +355,3 @@ class PartExchange:
         if item.loaded_dtype != item.dtype:
             tensor = tensor.to(torch_dtype_of(item.loaded_dtype, item.name))
         return tensor
-
-
-def _split(message: torch.Tensor, nbytes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the next `nbytes` of a message, and the rest."""
-    return message[:nbytes], message[nbytes:]

@@ -5,17 +5,23 @@
     ranks     | rank 0     | rank 1      | rank 2    each reads a span of adjacent pieces
     rounds      1  2  3      1  2  3       1  2  3   in each round a rank sends one batch
 
-Every rank computes the same schedule from the parts of all ranks. So only the state of a rank has
-to be sent in a round, and the sizes of all buffers are known before anything is read.
+Ranks of the same host read the pieces of each other where they are. To other hosts a rank sends
+messages: what several ranks of a host keep is sent to one of them, in turn, and its neighbours copy
+it from there. So each byte crosses once between two hosts if their ranks keep the same part of the
+tensor or parts that do not overlap.
+
+Every rank computes the same schedule from the parts and hosts of all ranks. So only the state of a
+rank has to be sent in a round, and the sizes of all buffers are known before anything is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from .partition import spans
 from .runs import Runs
+from .segment import Sizes
 
 #: Tensors are cut at multiples of this, which is a multiple of the size of every element.
 _CUT_BYTES = 4096
@@ -57,38 +63,67 @@ class Piece(NamedTuple):
     """What ranks keep of it, in the order of the ranks."""
 
 
-class Batch(NamedTuple):
-    """The pieces that a rank sends in a round.
+class Delivery(NamedTuple):
+    """What is sent of a piece to another host: once, also if several of its ranks keep it."""
 
-    There are three kinds of messages to a rank, which are sent in this order: what is contiguous in
-    a piece and long; what is gathered from the pieces of a tensor, if it is long; and all the rest.
+    number: int
+    """The position of the piece in its batch."""
+    piece: Piece
+    take: Take
+    """What is sent, and the rank that receives it."""
+    takers: tuple[int, ...]
+    """The ranks that keep it."""
+
+
+class Message(NamedTuple):
+    """Deliveries that are sent together."""
+
+    receiver: int
+    deliveries: list[Delivery]
+    is_copied: bool
+    """Whether the bytes are copied next to each other before they are sent."""
+    is_staged: bool
+    """Whether they are received into staging memory, and not at their place in the part."""
+
+    @property
+    def nbytes(self) -> int:
+        """The length of the message."""
+        return sum(delivery.take.nbytes for delivery in self.deliveries)
+
+
+class Batch(NamedTuple):
+    """The pieces that a rank reads for a round, and the messages that it sends to other hosts.
+
+    There are three kinds of messages: what is contiguous in a piece and long; what is gathered from
+    the pieces of a tensor, if it is long; and all the rest for a rank.
     """
 
     pieces: list[Piece]
-    gathered: dict[tuple[int, int], int]
-    """The bytes of each message that is gathered, by the positions of rank and tensor."""
-    short: dict[int, int]
-    """The bytes of the message of the rest, by the position of the rank."""
+    messages: list[Message]
 
     @property
     def copied_bytes(self) -> int:
         """The bytes that are copied before they are sent."""
-        return sum(self.gathered.values()) + sum(self.short.values())
+        return sum(message.nbytes for message in self.messages if message.is_copied)
 
 
 class Schedule:
     """The pieces and batches of all ranks."""
 
-    def __init__(self, parts: Sequence[Parts], piece_bytes: int, batch_bytes: int) -> None:
+    def __init__(
+        self, parts: Sequence[Parts], hosts: Sequence[int], piece_bytes: int, batch_bytes: int
+    ) -> None:
         """Makes the schedule.
 
         Args:
             parts: the parts of each rank.
+            hosts: the number of the host of each rank.
             piece_bytes: the maximum length of a piece.
             batch_bytes: the maximum number of bytes that a rank reads for a batch, and of those
                 that it copies to send them, unless a single piece has more.
         """
-        self._parts = parts
+        self._parts, self._hosts = parts, hosts
+        self._has_messages = len(set(hosts)) > 1
         pieces = [
             piece for tensor in range(len(parts[0])) for piece in self._pieces(tensor, piece_bytes)
         ]
@@ -98,8 +133,10 @@ class Schedule:
             self._batches([pieces[n] for n in span], rank, batch_bytes)
             for rank, span in enumerate(spans(sizes, len(parts)))
         ]
-        #: The number of rounds.
+        #: The number of rounds in which ranks read.
         self.rounds = max(map(len, self.batches))
+        #: The number of all rounds: what the last one brings is copied to its place in another one.
+        self.all_rounds = self.rounds + self._has_messages
 
     def _pieces(self, tensor: int, piece_bytes: int) -> list[Piece]:
         takers = [
@@ -112,7 +149,7 @@ class Schedule:
         begin, end = min(part.first for _, part in takers), max(part.end for _, part in takers)
         packed = sum(part.nbytes for _, part in takers if part.repeats)
         length = piece_bytes
-        if packed > end - begin:
+        if self._has_messages and packed > end - begin:
             # Each rank's bytes of a piece are copied before they are sent.
             length = max(piece_bytes * (end - begin) // packed, _PIECE_BYTES_MIN)
         length = max(length // _CUT_BYTES, 1) * _CUT_BYTES
@@ -132,57 +169,81 @@ class Schedule:
     def _batches(self, pieces: Sequence[Piece], reader: int, batch_bytes: int) -> list[Batch]:
         batches: list[Batch] = []
         batch: list[Piece] = []
+        deliveries: list[Delivery] = []
         read = copied = 0
-        short: dict[int, int] = {}
-        short_max = batch_bytes // len(self._parts)
-        for piece in pieces:
-            size, copies = piece.end - piece.begin, 0
+        staged: dict[int, int] = {}
+        staged_max = batch_bytes // len(self._parts)
+        for turn, piece in enumerate(pieces):
+            size, new = piece.end - piece.begin, self._deliveries(piece, reader, len(batch), turn)
+            copies = sum(one.take.nbytes for one in new if not self._is_contiguous(one))
             is_full = read + size > batch_bytes
-            for take in piece.takes:
-                if take.rank == reader or self.is_contiguous(piece, take):
-                    continue
-                copies += take.nbytes
-                if take.nbytes < DIRECT_BYTES:
-                    is_full |= short.get(take.rank, 0) + take.nbytes > short_max
+            for one in filter(self._is_staged, new):
+                is_full |= staged.get(one.take.rank, 0) + one.take.nbytes > staged_max
             if batch and (is_full or copied + copies > batch_bytes):
-                batches.append(self._batch(batch, reader))
-                batch, read, copied, short = [], 0, 0, {}
+                batches.append(Batch(batch, self._messages(deliveries)))
+                batch, deliveries, read, copied, staged = [], [], 0, 0, {}
+                new = [one._replace(number=0) for one in new]
             batch.append(piece)
+            deliveries += new
             read, copied = read + size, copied + copies
-            for take in piece.takes:
-                if take.nbytes < DIRECT_BYTES and take.rank != reader:
-                    short[take.rank] = short.get(take.rank, 0) + take.nbytes
+            for one in filter(self._is_staged, new):
+                staged[one.take.rank] = staged.get(one.take.rank, 0) + one.take.nbytes
         if batch:
-            batches.append(self._batch(batch, reader))
+            batches.append(Batch(batch, self._messages(deliveries)))
         return batches
 
-    def _batch(self, pieces: list[Piece], reader: int) -> Batch:
-        gathered: dict[tuple[int, int], int] = {}
-        short: dict[int, int] = {}
-        for piece in pieces:
-            for take in piece.takes:
-                if take.rank == reader or self.is_contiguous(piece, take):
-                    continue
-                if self.part(piece, take).repeats:
-                    message = take.rank, piece.tensor
-                    gathered[message] = gathered.get(message, 0) + take.nbytes
-                else:
-                    short[take.rank] = short.get(take.rank, 0) + take.nbytes
-        for message, nbytes in list(gathered.items()):
-            if nbytes < DIRECT_BYTES:
-                del gathered[message]
-                short[message[0]] = short.get(message[0], 0) + nbytes
-        return Batch(pieces, gathered, short)
+    def _deliveries(self, piece: Piece, reader: int, number: int, turn: int) -> list[Delivery]:
+        """Returns what is sent of a piece: to one rank of each host for all that keep the same."""
+        if not self._has_messages:
+            return []
+        takes: dict[tuple[int, Runs], list[Take]] = {}
+        for take in piece.takes:
+            host = self._hosts[take.rank]
+            if host != self._hosts[reader]:
+                takes.setdefault((host, self.part(piece, take)), []).append(take)
+        return [
+            Delivery(number, piece, same[turn % len(same)], tuple(take.rank for take in same))
+            for same in takes.values()
+        ]
+
+    def _messages(self, deliveries: Sequence[Delivery]) -> list[Message]:
+        direct: list[Message] = []
+        gathered: dict[tuple[int, int], list[Delivery]] = {}
+        short: dict[int, list[Delivery]] = {}
+        for one in deliveries:
+            receiver, is_staged = one.take.rank, len(one.takers) > 1
+            if self._is_contiguous(one):
+                direct.append(Message(receiver, [one], is_copied=False, is_staged=is_staged))
+            elif self.part(one.piece, one.take).repeats and not is_staged:
+                gathered.setdefault((receiver, one.piece.tensor), []).append(one)
+            else:
+                short.setdefault(receiver, []).append(one)
+        long: list[Message] = []
+        for (receiver, _), together in gathered.items():
+            message = Message(receiver, together, is_copied=True, is_staged=False)
+            if message.nbytes < DIRECT_BYTES:
+                short.setdefault(receiver, []).extend(together)
+            else:
+                long.append(message)
+        rest = [
+            Message(receiver, together, is_copied=True, is_staged=True)
+            for receiver, together in short.items()
+        ]
+        return [*direct, *long, *rest]
+
+    def _is_staged(self, one: Delivery) -> bool:
+        """Whether a delivery may be received into staging memory."""
+        return len(one.takers) > 1 or one.take.nbytes < DIRECT_BYTES
+
+    def _is_contiguous(self, one: Delivery) -> bool:
+        """Whether the bytes are contiguous and long, so that they are sent from the piece."""
+        return one.take.nbytes >= DIRECT_BYTES and not self.part(one.piece, one.take).repeats
 
     def part(self, piece: Piece, take: Take) -> Runs:
         """Returns the part of the rank of `take`."""
         part = self._parts[take.rank][piece.tensor]
         assert part is not None
         return part
-
-    def is_contiguous(self, piece: Piece, take: Take) -> bool:
-        """Whether the bytes are contiguous and long, so that they are sent from the piece."""
-        return take.nbytes >= DIRECT_BYTES and not self.part(piece, take).repeats
 
     def batch(self, rank: int, number: int) -> Batch | None:
         """Returns the batch of a rank in a round; None if it has read all of its pieces."""
@@ -197,10 +258,43 @@ class Schedule:
         """Returns the size of the buffer that a rank needs for a round to send from."""
         return max((batch.copied_bytes for batch in self.batches[rank]), default=0)
 
-    def receive_bytes(self, rank: int) -> int:
-        """Returns the size of the buffer that a rank needs for a round to receive to."""
-        return max((self._short_bytes(rank, number) for number in range(self.rounds)), default=0)
+    def shared(self, rank: int, number: int) -> Iterator[tuple[int, Piece]]:
+        """Yields the pieces of a batch that other ranks of its host keep, with their places."""
+        place, batch = 0, self.batch(rank, number)
+        for piece in () if batch is None else batch.pieces:
+            if any(
+                take.rank != rank and self._hosts[take.rank] == self._hosts[rank]
+                for take in piece.takes
+            ):
+                yield place, piece
+                place += piece.end - piece.begin
 
-    def _short_bytes(self, rank: int, number: int) -> int:
-        senders = (self.batch(sender, number) for sender in range(len(self.batches)))
-        return sum(batch.short.get(rank, 0) for batch in senders if batch is not None)
+    def sizes(self, rank: int) -> Sizes:
+        """Returns the sizes of the buffers that a rank needs for a round."""
+        shared = (
+            sum(piece.end - piece.begin for _, piece in self.shared(rank, number))
+            for number in range(len(self.batches[rank]))
+        )
+        return Sizes(self._staged_max(rank), max(shared, default=0))
+
+    def staged(self, rank: int, number: int) -> Iterator[tuple[int, Message, int]]:
+        """Yields sender, message, and its place in the staging memory of its receiver.
+
+        Args:
+            rank: the receiver.
+            number: the number of the round.
+        """
+        place = 0
+        for sender in range(len(self.batches)):
+            batch = self.batch(sender, number)
+            for message in () if batch is None else batch.messages:
+                if message.receiver == rank and message.is_staged:
+                    yield sender, message, place
+                    place += message.nbytes
+
+    def _staged_max(self, rank: int) -> int:
+        rounds = range(self.rounds if self._has_messages else 0)
+        return max((self._staged_bytes(rank, number) for number in rounds), default=0)
+
+    def _staged_bytes(self, rank: int, number: int) -> int:
+        return sum(message.nbytes for _, message, _ in self.staged(rank, number))

@@ -5,8 +5,8 @@ GPU, tensors only pass through the ring, so its size is capped: a larger ring wo
 without making the load faster.
 
 The limit applies to the machine, so ranks that share a load divide it equally. Each rank uses at
-most a quarter of its share for the two staging buffers of the exchange, and the rest for its ring.
-A ring in host memory is never smaller than the rank's largest tensor.
+most a quarter of its share for the three staging buffers of the exchange, and the rest for its
+ring. A ring in host memory is never smaller than the rank's largest tensor.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .._ringload import environment_memory_limit
 Limit = Union[int, str, None]
 
 _GPU_RING_BYTES = 256 << 20
+_BUFFERS = 3
 _STAGING_BYTES_MIN, _STAGING_BYTES_AT_MIN_LIMIT, _STAGING_BYTES_MAX = 64 << 10, 1 << 20, 16 << 20
 
 
@@ -26,7 +27,7 @@ class RankLimits(NamedTuple):
     """The memory limits of a rank that shares a load."""
 
     ring: Limit
-    #: The size of each of the two staging buffers.
+    #: The size of each staging buffer.
     staging_bytes: int
 
 
@@ -57,8 +58,8 @@ def rank_limits(*, is_gpu: bool, ranks_on_host: int, largest_bytes: int) -> Rank
             limit, _STAGING_BYTES_AT_MIN_LIMIT if limit == "min" else _STAGING_BYTES_MAX
         )
     share = limit // ranks_on_host
-    staging_bytes = min(max(share // 8, _STAGING_BYTES_MIN), _STAGING_BYTES_MAX)
-    ring_bytes = max(share - 2 * staging_bytes, 1)
+    staging_bytes = min(max(share // (4 * _BUFFERS), _STAGING_BYTES_MIN), _STAGING_BYTES_MAX)
+    ring_bytes = max(share - _BUFFERS * staging_bytes, 1)
     if is_gpu:
         return RankLimits(_capped_for_gpu(ring_bytes), staging_bytes)
     return RankLimits(max(ring_bytes, largest_bytes), staging_bytes)

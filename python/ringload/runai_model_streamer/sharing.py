@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._errors import InvalidInputError
-from ..distributed import Exchange, Group, Item, find_group, spans
+from ..distributed import (
+    Broadcast,
+    Exchange,
+    Group,
+    Item,
+    Neighbours,
+    Sizes,
+    find_group,
+    hosts_of,
+    spans,
+)
 from . import limits
 from .devices import TargetDevice
 
@@ -63,9 +73,12 @@ def start_shared_load(
     group = find_group(_device_type(device), given)
     if group is None:
         return None
+    # Tensors that are exchanged between GPUs do not pass through host memory.
+    neighbours = Neighbours(are_wanted=group.device_type == "cpu")
     try:
-        return _start(group, open_files)
+        return _start(group, neighbours, open_files)
     except BaseException:
+        neighbours.close()
         group.close()
         raise
 
@@ -81,7 +94,11 @@ def _device_type(device: Any) -> str:
         return "cpu"
 
 
-def _start(group: Group, open_files: Callable[[], tuple[OpenedFiles, TargetDevice]]) -> SharedLoad:
+def _start(
+    group: Group,
+    neighbours: Neighbours,
+    open_files: Callable[[], tuple[OpenedFiles, TargetDevice]],
+) -> SharedLoad:
     properties: Any = None
     failure: BaseException | None = None
     source: TensorStream | None = None
@@ -99,21 +116,21 @@ def _start(group: Group, open_files: Callable[[], tuple[OpenedFiles, TargetDevic
     except BaseException as error:  # `agree` reports it to the other ranks
         failure = error
     try:
-        answers = group.agree(properties, failure)
-        _check(answers, group.ranks)
+        answers = group.agree((properties, neighbours.address), failure)
+        _check([of_rank for of_rank, _ in answers], group.ranks)
+        staging_bytes = min(of_rank[-1] for of_rank, _ in answers)
+        reached = neighbours.find(group.rank, [address for _, address in answers])
+        neighbours.resize([Sizes(staging_bytes, 0)] * group.size, group.rank)
+        hosts = hosts_of(group.agree(reached, None))
+        neighbours.keep(hosts, group.rank)
+        device = target.native_device
+        broadcast = Broadcast(group, neighbours, hosts, staging_bytes, device)
     except BaseException:
         if source is not None:
             source.close()
         raise
     assert source is not None
-    exchange = Exchange(
-        group,
-        items,
-        source,
-        device=target.native_device,
-        staging_bytes=min(staging_bytes for _, _, staging_bytes in answers),
-    )
-    return SharedLoad(group, exchange)
+    return SharedLoad(group, Exchange(group, items, source, broadcast, device=device))
 
 
 def _check(answers: Sequence[Any], ranks: Sequence[int]) -> None:
