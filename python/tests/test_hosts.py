@@ -228,15 +228,16 @@ def test_a_segment_is_opened_only_with_its_token() -> None:
     assert opened is not None
     sizes = Sizes(4096, 8192)
     segment.resize(sizes)
-    for one in (segment, opened):
-        one.map()
-    for number, memory in enumerate((segment.incoming, segment.pieces)):
-        memory(0, sizes).fill_(number)
-        memory(1, sizes).fill_(10 + number)
-    for number, memory in enumerate((opened.incoming, opened.pieces)):
-        assert set(memory(4, sizes).tolist()) == {number}
-        opened.release()
-        assert set(memory(3, sizes).tolist()) == {10 + number}
+    segment.map()
+    starts = [at(number) for at in (sizes.incoming_at, sizes.pieces_at) for number in (4, 7)]
+    for value, (start, nbytes) in enumerate(zip(starts, (4096, 4096, 8192, 8192))):
+        segment.part(start, nbytes).fill_(value)
+    for value, (start, nbytes) in enumerate(zip(starts, (4096, 4096, 8192, 8192))):
+        place = torch.full((nbytes,), 99, dtype=torch.uint8)
+        opened.read(start, place)
+        assert set(place.tolist()) == {value}
+    with pytest.raises(ringload.IoError, match="shorter than it has to be"):
+        opened.read(starts[-1] + 1, place)
     assert Segment.open(address._replace(token=bytes(32))) is None
     with Path("/dev/null").open() as other:
         assert Segment.open(Address(os.getpid(), other.fileno(), address.token)) is None

@@ -49,7 +49,7 @@ class Broadcast:
         self._number = 0
         #: The maximum number of bytes of a broadcast.
         self.buffer_bytes = buffer_bytes
-        neighbours.map(group.rank, torch.device("cpu") if self._is_shared else device)
+        neighbours.map(torch.device("cpu") if self._is_shared else device)
 
     def close(self) -> None:
         """Closes the segments."""
@@ -73,13 +73,11 @@ class Broadcast:
 
         group, rank, neighbours = self._group, self._group.rank, self._neighbours
         number, self._number = self._number, self._number + 1
-        own = neighbours.incoming(rank, number)[:nbytes]
+        own = neighbours.incoming(number)[:nbytes]
         if not self._is_shared:
             received = own if piece is None else piece
             group.broadcast(received, sender)
             return received
-        for other in neighbours.others:
-            neighbours.release(other)
         # The rank of each host whose buffer has the bytes.
         holders = {host: self._hosts.index(host) for host in self._hosts}
         holders[self._hosts[sender]] = sender
@@ -96,5 +94,9 @@ class Broadcast:
         if rank == sender:
             assert piece is not None
             return piece
-        received = neighbours.incoming(holder, number)[:nbytes]
-        return received if piece is None else piece.copy_(received)
+        if rank == holder:
+            return own if piece is None else piece.copy_(own)
+        # Nobody reads this rank's own buffer now.
+        place = own if piece is None or piece.device.type != "cpu" else piece
+        neighbours.read_incoming(holder, number, 0, place)
+        return place if piece is None or place is piece else piece.copy_(place)

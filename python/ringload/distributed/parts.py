@@ -1,10 +1,10 @@
 """The exchange of parts: each rank gets what it keeps of what the others have read.
 
     round:  1. each rank takes its batch of pieces from its own load, and copies what it keeps of
-               them to its tensors, the pieces that other ranks of its host keep into memory that
-               they share, and what ranks of other hosts keep into messages
+               them to its tensors, what other ranks of its host keep into memory that they
+               share, and what ranks of other hosts keep into messages
             2. all ranks exchange status messages: whether they go on, or have failed or left
-            3. each rank copies what it keeps out of the pieces of the other ranks of its host,
+            3. each rank reads what it keeps in the memory of the other ranks of its host,
                sends its messages to other hosts, and receives theirs
 
 Shared memory has two buffers for pieces, which rounds use in turn. So a buffer is written to again
@@ -30,6 +30,7 @@ call `leave`. If a rank is killed, or does neither, the others fail after the ti
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -37,7 +38,7 @@ from .._errors import Error, IoError
 from .._frameworks import torch_dtype_of
 from .memory import new_memory, tensor_of
 from .runs import gather, view
-from .schedule import Batch, Piece, Schedule
+from .schedule import Batch, Delivery, Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +228,7 @@ class PartExchange:
         """Maps and allocates memory, and completes the tensors without elements."""
         import torch
 
-        self._neighbours.map(self._group.rank, self._device)
+        self._neighbours.map(self._device)
         send_bytes = self._schedule.send_bytes(self._group.rank)
         for _ in range(2):
             buffer = torch.empty(send_bytes, dtype=torch.uint8, device=self._device)
@@ -262,49 +263,42 @@ class PartExchange:
             The pieces of which other hosts get something, at their positions.
         """
         rank, pieces = self._group.rank, []
-        shared = {id(piece): place for place, piece in self._schedule.shared(rank, number)}
+        shared = deque(self._schedule.shared(rank, number))
         sent = {one.number for message in batch.messages for one in message.deliveries}
         for position, piece in enumerate(batch.pieces):
             content = next(self._source).to(self._device)
-            self._copy(piece, content)
-            place = shared.get(id(piece))
-            if place is not None:
-                memory = self._neighbours.pieces(rank, number)
-                memory[place : place + content.numel()].copy_(content)
+            for take in piece.takes:
+                if take.rank == rank:
+                    place = self._place(piece.tensor, take.start, take.end)
+                    gather(self._schedule.part(piece, take), content, piece.begin, place)
+                    self._count(piece.tensor, take.nbytes)
+            while shared and shared[0][1].number == position:
+                at, (_, _, take, _) = shared.popleft()
+                memory = self._neighbours.pieces(number)[at : at + take.nbytes]
+                gather(self._schedule.part(piece, take), content, piece.begin, memory)
             pieces.append(content if position in sent else content[:0])
             del content
         return pieces
 
-    def _copy(self, piece: Piece, content: torch.Tensor) -> None:
-        """Copies what this rank keeps of a piece."""
-        for take in piece.takes:
-            if take.rank == self._group.rank:
-                place = self._place(piece.tensor, take.start, take.end)
-                gather(self._schedule.part(piece, take), content, piece.begin, place)
-                self._count(piece.tensor, take.nbytes)
-
     def _copy_from_neighbours(self, number: int) -> None:
         """Copies what the other ranks of this host have read for a round, or received before it."""
-        for rank in self._neighbours.others:
-            for place, piece in self._schedule.shared(rank, number):
-                memory = self._neighbours.pieces(rank, number)
-                self._copy(piece, memory[place : place + piece.end - piece.begin])
-            if number > 0:
-                self._copy_staged(rank, number - 1)
-            self._neighbours.release(rank)
-        if number > 0:
-            self._copy_staged(self._group.rank, number - 1)
-
-    def _copy_staged(self, rank: int, number: int) -> None:
-        """Copies what a rank of this host has received from others into its staging memory."""
-        for _, message, at in self._schedule.staged(rank, number):
-            rest = self._neighbours.incoming(rank, number)[at : at + message.nbytes]
-            for one in message.deliveries:
-                received, rest = rest[: one.take.nbytes], rest[one.take.nbytes :]
-                if self._group.rank in one.takers:
-                    place = self._place(one.piece.tensor, one.take.start, one.take.end)
-                    place.copy_(received)
+        neighbours, own = self._neighbours, self._group.rank
+        for rank in neighbours.others:
+            for at, one in self._schedule.shared(rank, number):
+                if own in one.takers:
+                    neighbours.read_pieces(rank, number, at, self._place_of(one))
                     self._count(one.piece.tensor, one.take.nbytes)
+        for rank in (own, *neighbours.others) if number > 0 else ():
+            for _, message, start in self._schedule.staged(rank, number - 1):
+                at = start
+                for one in message.deliveries:
+                    if own in one.takers:
+                        neighbours.read_incoming(rank, number - 1, at, self._place_of(one))
+                        self._count(one.piece.tensor, one.take.nbytes)
+                    at += one.take.nbytes
+
+    def _place_of(self, one: Delivery) -> torch.Tensor:
+        return self._place(one.piece.tensor, one.take.start, one.take.end)
 
     def _receive(self, number: int, prepared: _Round) -> None:
         """Adds the messages that this rank receives from other hosts."""
@@ -317,7 +311,7 @@ class PartExchange:
                     continue
                 if message.is_staged:
                     start = places[id(message)]
-                    incoming = self._neighbours.incoming(rank, number)
+                    incoming = self._neighbours.incoming(number)
                     place = incoming[start : start + message.nbytes]
                 else:
                     first, last = message.deliveries[0], message.deliveries[-1]

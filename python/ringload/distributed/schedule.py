@@ -64,13 +64,13 @@ class Piece(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """What is sent of a piece to another host: once, also if several of its ranks keep it."""
+    """What ranks of a host get of a piece that another rank reads, once if they keep the same."""
 
     number: int
     """The position of the piece in its batch."""
     piece: Piece
     take: Take
-    """What is sent, and the rank that receives it."""
+    """The bytes, and the rank that receives them if they are sent to another host."""
     takers: tuple[int, ...]
     """The ranks that keep it."""
 
@@ -92,14 +92,16 @@ class Message(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The pieces that a rank reads for a round, and the messages that it sends to other hosts.
+    """The pieces that a rank reads for a round, and what others get of them.
 
-    There are three kinds of messages: what is contiguous in a piece and long; what is gathered from
-    the pieces of a tensor, if it is long; and all the rest for a rank.
+    There are three kinds of messages to other hosts: what is contiguous in a piece and long; what
+    is gathered from the pieces of a tensor, if it is long; and all the rest for a rank.
     """
 
     pieces: list[Piece]
     messages: list[Message]
+    shared: list[Delivery]
+    """What other ranks of its host get, in the order of the pieces."""
 
     @property
     def copied_bytes(self) -> int:
@@ -147,10 +149,14 @@ class Schedule:
         if not takers:
             return []
         begin, end = min(part.first for _, part in takers), max(part.end for _, part in takers)
-        packed = sum(part.nbytes for _, part in takers if part.repeats)
+        # What is copied of a piece: for each host what is not contiguous, and all for one's own.
+        gathered = {(self._hosts[rank], part) for rank, part in takers if part.repeats}
+        different = {part for _, part in takers}
+        packed = max(
+            sum(part.nbytes for _, part in gathered), sum(part.nbytes for part in different)
+        )
         length = piece_bytes
-        if self._has_messages and packed > end - begin:
-            # Each rank's bytes of a piece are copied before they are sent.
+        if packed > end - begin:
             length = max(piece_bytes * (end - begin) // packed, _PIECE_BYTES_MIN)
         length = max(length // _CUT_BYTES, 1) * _CUT_BYTES
         pieces = []
@@ -168,41 +174,50 @@ class Schedule:
 
     def _batches(self, pieces: Sequence[Piece], reader: int, batch_bytes: int) -> list[Batch]:
         batches: list[Batch] = []
-        batch: list[Piece] = []
-        deliveries: list[Delivery] = []
-        read = copied = 0
-        staged: dict[int, int] = {}
+        batch = Batch([], [], [])
+        sent: list[Delivery] = []
+        # The bytes that are read, those that are copied for neighbours and into messages, and those
+        # that other ranks receive into staging memory.
+        filled, staged = [0, 0, 0], dict[int, int]()
         staged_max = batch_bytes // len(self._parts)
         for turn, piece in enumerate(pieces):
-            size, new = piece.end - piece.begin, self._deliveries(piece, reader, len(batch), turn)
-            copies = sum(one.take.nbytes for one in new if not self._is_contiguous(one))
-            is_full = read + size > batch_bytes
-            for one in filter(self._is_staged, new):
+            deliveries = self._deliveries(piece, reader, turn)
+            near = [one for one in deliveries if self._are_near(reader, one.take.rank)]
+            far = [one for one in deliveries if not self._are_near(reader, one.take.rank)]
+            copied = [one for one in far if not self._is_contiguous(one)]
+            new = [
+                piece.end - piece.begin,
+                *(sum(o.take.nbytes for o in x) for x in (near, copied)),
+            ]
+            is_full = any(old + more > batch_bytes for old, more in zip(filled, new))
+            for one in filter(self._is_staged, far):
                 is_full |= staged.get(one.take.rank, 0) + one.take.nbytes > staged_max
-            if batch and (is_full or copied + copies > batch_bytes):
-                batches.append(Batch(batch, self._messages(deliveries)))
-                batch, deliveries, read, copied, staged = [], [], 0, 0, {}
-                new = [one._replace(number=0) for one in new]
-            batch.append(piece)
-            deliveries += new
-            read, copied = read + size, copied + copies
-            for one in filter(self._is_staged, new):
+            if batch.pieces and is_full:
+                batches.append(batch._replace(messages=self._messages(sent)))
+                batch, sent, filled, staged = Batch([], [], []), [], [0, 0, 0], {}
+            number = len(batch.pieces)
+            batch.pieces.append(piece)
+            batch.shared.extend(one._replace(number=number) for one in near)
+            sent.extend(one._replace(number=number) for one in far)
+            filled = [old + more for old, more in zip(filled, new)]
+            for one in filter(self._is_staged, far):
                 staged[one.take.rank] = staged.get(one.take.rank, 0) + one.take.nbytes
-        if batch:
-            batches.append(Batch(batch, self._messages(deliveries)))
+        if batch.pieces:
+            batches.append(batch._replace(messages=self._messages(sent)))
         return batches
 
-    def _deliveries(self, piece: Piece, reader: int, number: int, turn: int) -> list[Delivery]:
-        """Returns what is sent of a piece: to one rank of each host for all that keep the same."""
-        if not self._has_messages:
-            return []
+    def _are_near(self, one: int, other: int) -> bool:
+        return self._hosts[one] == self._hosts[other]
+
+    def _deliveries(self, piece: Piece, reader: int, turn: int) -> list[Delivery]:
+        """Returns what others get of a piece, for each host once what its ranks keep alike."""
         takes: dict[tuple[int, Runs], list[Take]] = {}
         for take in piece.takes:
-            host = self._hosts[take.rank]
-            if host != self._hosts[reader]:
-                takes.setdefault((host, self.part(piece, take)), []).append(take)
+            if take.rank != reader:
+                key = self._hosts[take.rank], self.part(piece, take)
+                takes.setdefault(key, []).append(take)
         return [
-            Delivery(number, piece, same[turn % len(same)], tuple(take.rank for take in same))
+            Delivery(0, piece, same[turn % len(same)], tuple(take.rank for take in same))
             for same in takes.values()
         ]
 
@@ -258,23 +273,16 @@ class Schedule:
         """Returns the size of the buffer that a rank needs for a round to send from."""
         return max((batch.copied_bytes for batch in self.batches[rank]), default=0)
 
-    def shared(self, rank: int, number: int) -> Iterator[tuple[int, Piece]]:
-        """Yields the pieces of a batch that other ranks of its host keep, with their places."""
+    def shared(self, rank: int, number: int) -> Iterator[tuple[int, Delivery]]:
+        """Yields what other ranks of its host get of a batch, with the places in shared memory."""
         place, batch = 0, self.batch(rank, number)
-        for piece in () if batch is None else batch.pieces:
-            if any(
-                take.rank != rank and self._hosts[take.rank] == self._hosts[rank]
-                for take in piece.takes
-            ):
-                yield place, piece
-                place += piece.end - piece.begin
+        for one in () if batch is None else batch.shared:
+            yield place, one
+            place += one.take.nbytes
 
     def sizes(self, rank: int) -> Sizes:
         """Returns the sizes of the buffers that a rank needs for a round."""
-        shared = (
-            sum(piece.end - piece.begin for _, piece in self.shared(rank, number))
-            for number in range(len(self.batches[rank]))
-        )
+        shared = (sum(one.take.nbytes for one in batch.shared) for batch in self.batches[rank])
         return Sizes(self._staged_max(rank), max(shared, default=0))
 
     def staged(self, rank: int, number: int) -> Iterator[tuple[int, Message, int]]:

@@ -4,9 +4,9 @@
     incoming  what the rank has received from other hosts in each of two rounds
     pieces    what the rank has read for each of two rounds, and its neighbours keep
 
-Each rank has one segment of memory, to which only it writes, and which the other ranks of its host
-map. The segment is a file in memory that has no name, so the kernel frees it with the last process
-that has it, however that one ends.
+Each rank has one segment of memory, to which only it writes, and in which the other ranks of its
+host read. The segment is a file in memory that has no name, so the kernel frees it with the last
+process that has it, however that one ends.
 
 Two ranks are on the same host if each can open the other's segment through /proc and finds the
 other's token in it. Names of hosts do not tell: containers of one host have different ones, and
@@ -16,12 +16,15 @@ as those of containers that do not share their processes, exchange messages.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
+
+from .._errors import IoError
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +48,14 @@ class Sizes(NamedTuple):
 
     incoming: int
     pieces: int
+
+    def incoming_at(self, number: int) -> int:
+        """Returns where a segment has what is received from other hosts in a round."""
+        return _PAGE_BYTES + number % 2 * self.incoming
+
+    def pieces_at(self, number: int) -> int:
+        """Returns where a segment has what was read for a round."""
+        return _PAGE_BYTES + 2 * self.incoming + number % 2 * self.pieces
 
 
 class Segment:
@@ -75,7 +86,7 @@ class Segment:
             # must not touch.
             if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
                 return None
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         segment = Segment(descriptor)
@@ -95,23 +106,23 @@ class Segment:
         self._memory = mmap.mmap(self._descriptor, os.fstat(self._descriptor).st_size)
         self._bytes = torch.frombuffer(self._memory, dtype=torch.uint8)
 
-    def incoming(self, number: int, sizes: Sizes) -> torch.Tensor:
-        """Returns what the rank receives from other hosts in a round."""
-        return self._part(_PAGE_BYTES + number % 2 * sizes.incoming, sizes.incoming)
-
-    def pieces(self, number: int, sizes: Sizes) -> torch.Tensor:
-        """Returns the pieces that the rank has read for a round."""
-        begin = _PAGE_BYTES + 2 * sizes.incoming
-        return self._part(begin + number % 2 * sizes.pieces, sizes.pieces)
-
-    def _part(self, offset: int, nbytes: int) -> torch.Tensor:
+    def part(self, offset: int, nbytes: int) -> torch.Tensor:
+        """Returns a view of the segment's bytes."""
         assert self._bytes is not None
         return self._bytes[offset : offset + nbytes]
 
-    def release(self) -> None:
-        """Returns the page tables of the segment, so that its pages count for its rank alone."""
-        if self._memory is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED)
+    def read(self, offset: int, place: torch.Tensor) -> None:
+        """Reads bytes of the segment of another rank into host memory.
+
+        It is not mapped, as the memory of other ranks would count for this rank, too.
+        """
+        nbytes = place.numel()
+        rest = memoryview((ctypes.c_char * nbytes).from_address(place.data_ptr())).cast("B")
+        while len(rest) > 0:
+            done = os.preadv(self._descriptor, [rest], offset)
+            if done == 0:
+                raise IoError("the memory of another rank is shorter than it has to be")
+            rest, offset = rest[done:], offset + done
 
     def close(self) -> None:
         """Closes the segment. May be called repeatedly; views of it stay valid."""
@@ -140,6 +151,7 @@ class Neighbours:
             self._own, self.address = created
         self._others: dict[int, Segment] = {}
         self._sizes: list[Sizes] = []
+        self._rank = 0
         #: What a rank without neighbours receives to.
         self._private: list[torch.Tensor] = []
 
@@ -170,37 +182,44 @@ class Neighbours:
             sizes: those of the buffers of each rank.
             rank: the position of this rank.
         """
+        self._rank = rank
         self._sizes = [Sizes(*(_whole_pages(nbytes) for nbytes in one)) for one in sizes]
         if self._others and self._own is not None:
             self._own.resize(self._sizes[rank])
 
-    def map(self, rank: int, device: torch.device) -> None:
-        """Maps the segments, when all ranks have set their sizes."""
+    def map(self, device: torch.device) -> None:
+        """Maps this rank's segment, whose size is set."""
         import torch
 
-        if not self._others or self._own is None:
-            shape = (2, self._sizes[rank].incoming)
-            self._private = list(torch.empty(shape, dtype=torch.uint8, device=device))
+        if self._own is not None and self._others:
+            self._own.map()
             return
-        for segment in (self._own, *self._others.values()):
-            segment.map()
+        shape = (2, self._sizes[self._rank].incoming)
+        self._private = list(torch.empty(shape, dtype=torch.uint8, device=device))
 
-    def incoming(self, rank: int, number: int) -> torch.Tensor:
-        """Returns what a rank of this host receives from other hosts in a round."""
-        segment = self._others.get(rank, self._own)
-        if self._private or segment is None:
+    def incoming(self, number: int) -> torch.Tensor:
+        """Returns the buffer for what this rank receives from other hosts in a round."""
+        if self._private or self._own is None:
             return self._private[number % 2]
-        return segment.incoming(number, self._sizes[rank])
+        sizes = self._sizes[self._rank]
+        return self._own.part(sizes.incoming_at(number), sizes.incoming)
 
-    def pieces(self, rank: int, number: int) -> torch.Tensor:
-        """Returns what a rank of this host has read for a round."""
-        segment = self._others.get(rank, self._own)
-        assert segment is not None
-        return segment.pieces(number, self._sizes[rank])
+    def pieces(self, number: int) -> torch.Tensor:
+        """Returns the buffer for what this rank has read for its neighbours in a round."""
+        assert self._own is not None
+        sizes = self._sizes[self._rank]
+        return self._own.part(sizes.pieces_at(number), sizes.pieces)
 
-    def release(self, rank: int) -> None:
-        """Ends the use of a neighbour's pieces; may be repeated."""
-        self._others[rank].release()
+    def read_incoming(self, rank: int, number: int, at: int, place: torch.Tensor) -> None:
+        """Copies what a rank of this host, or this one, has received from other hosts."""
+        if rank == self._rank:
+            place.copy_(self.incoming(number)[at : at + place.numel()])
+        else:
+            self._others[rank].read(self._sizes[rank].incoming_at(number) + at, place)
+
+    def read_pieces(self, rank: int, number: int, at: int, place: torch.Tensor) -> None:
+        """Copies what a neighbour has read for a round."""
+        self._others[rank].read(self._sizes[rank].pieces_at(number) + at, place)
 
     def close(self) -> None:
         """Closes all segments."""
