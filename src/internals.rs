@@ -1,7 +1,7 @@
 //! Parts of the library for this repository's own command, bindings, benchmarks and tests. They are
 //! exempt from semantic versioning: anything here may change in any release.
 
-pub use crate::checkpoint::UNFINISHED_DOWNLOAD;
+pub use crate::checkpoint::{UNFINISHED_DOWNLOAD, shard_version};
 pub use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
 pub use crate::doctor::{
     has_several_nodes, node_of, numbers_in, probe_direct, probe_gds, probe_io_uring,

@@ -223,6 +223,7 @@ pub use timeline::Timeline;
 #[doc = include_str!("../docs/memory-limit.md")]
 #[doc = include_str!("../docs/observability.md")]
 #[doc = include_str!("../docs/python.md")]
+#[doc = include_str!("../docs/ray.md")]
 #[doc = include_str!("../docs/runai.md")]
 #[doc = include_str!("../docs/rust.md")]
 #[doc = include_str!("../docs/safetensors.md")]

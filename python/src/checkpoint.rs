@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ringload::internals::{
     ForkGuard, MappedCheckpoint, Mutex, OpenFiles, PlannedRuns, checkpoint_of_ranges, planned_runs,
+    shard_version,
 };
 use ringload::{Error, ErrorKind, Location, Pick, TensorInfo};
 use std::collections::BTreeMap;
@@ -83,6 +84,13 @@ impl Checkpoint {
     /// value counts.
     fn metadata(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
         Ok(self.opened(py)?.checkpoint.metadata().clone())
+    }
+
+    /// Returns the location of each shard, and a text that distinguishes its bytes from those of a
+    /// replacement. Processes that opened the same bytes get the same texts.
+    fn versions(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
+        let shards = self.opened(py)?.checkpoint.shards().iter();
+        Ok(shards.map(|shard| (shard.location().to_string(), shard_version(shard))).collect())
     }
 
     /// Reads a tensor to the loader's device, or a part of it to host memory.

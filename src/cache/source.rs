@@ -80,6 +80,10 @@ impl CachedSource {
 }
 
 impl Source for CachedSource {
+    fn version(&self) -> String {
+        self.object.version()
+    }
+
     fn kind(&self) -> &'static str {
         if self.complete { "cache" } else { self.object.kind() }
     }

@@ -24,7 +24,7 @@ mod tensor_table;
 mod text;
 
 pub use resolve::UNFINISHED_DOWNLOAD;
-pub use shard::{Shard, TensorInfo};
+pub use shard::{Shard, TensorInfo, shard_version};
 
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{IntoLocations, Location};

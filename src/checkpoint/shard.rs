@@ -147,6 +147,12 @@ impl Shard {
     }
 }
 
+/// What distinguishes a shard from one that replaced it: the validators of its object, or the length and
+/// time of its file, and the checksum of its header. Processes that opened the same bytes agree on it.
+pub fn shard_version(shard: &Shard) -> String {
+    format!("{}, header {:016x}", shard.source.version(), shard.header_crc)
+}
+
 impl fmt::Debug for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shard")

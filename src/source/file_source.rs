@@ -142,6 +142,10 @@ impl FileSource {
 }
 
 impl Source for FileSource {
+    fn version(&self) -> String {
+        self.identity.version()
+    }
+
     fn kind(&self) -> &'static str {
         "file"
     }

@@ -43,6 +43,12 @@ pub trait Source: Send + Sync {
     /// The length in bytes when the source was opened.
     fn len_bytes(&self) -> u64;
 
+    /// What distinguishes the bytes of the source from those of a replacement, as far as the options
+    /// compare it. It is the same in every process that opened the same bytes.
+    fn version(&self) -> String {
+        format!("{} bytes", self.len_bytes())
+    }
+
     /// Whether reads spend most of their time waiting for a network.
     fn is_remote(&self) -> bool {
         false

@@ -140,6 +140,7 @@ impl Connection {
                 sleep_until(due).await;
             }
             self.send_piece(file, at..next).await?;
+            self.store.counters.sent(next - at);
             at = next;
         }
         if stalls {

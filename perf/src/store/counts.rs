@@ -14,6 +14,8 @@ pub struct Counts {
     pub refused: u64,
     /// The most connections that were open at a time.
     pub connections: u64,
+    /// The bytes of files that were sent.
+    pub sent_bytes: u64,
 }
 
 /// The present counts.
@@ -34,6 +36,12 @@ impl Counters {
     pub fn refused(&self) {
         let counts = self.counts.get();
         self.counts.set(Counts { refused: counts.refused + 1, ..counts });
+    }
+
+    /// Counts bytes of a file that were sent.
+    pub fn sent(&self, bytes: u64) {
+        let counts = self.counts.get();
+        self.counts.set(Counts { sent_bytes: counts.sent_bytes + bytes, ..counts });
     }
 
     /// Counts a connection that was opened. It counts from its first request on.

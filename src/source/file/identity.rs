@@ -62,6 +62,16 @@ impl FileIdentity {
         })
     }
 
+    /// The length and the modification time, which machines that mount the same files agree on.
+    pub fn version(&self) -> String {
+        match self.times {
+            Some(FileTimes { modified: (seconds, nanoseconds), .. }) => {
+                format!("{} bytes of {seconds}.{nanoseconds:09}", self.len_bytes)
+            }
+            None => format!("{} bytes", self.len_bytes),
+        }
+    }
+
     /// This identity without the times.
     pub fn timeless(self) -> Self {
         Self { times: None, ..self }

@@ -85,6 +85,21 @@ impl ObjectIdentity {
         }
     }
 
+    /// The length and the validator that `pin` compares, as text.
+    pub fn version(&self, pin: PinBy) -> String {
+        let validator = match pin {
+            PinBy::Auto => self.etag.as_ref().or(self.last_modified.as_ref()),
+            PinBy::Etag => self.etag.as_ref(),
+            PinBy::Length | PinBy::None => None,
+        };
+        let validator = validator.map_or(&b"none"[..], HeaderValue::as_bytes);
+        let validator = match pin {
+            PinBy::Etag => validator.strip_prefix(b"W/").unwrap_or(validator),
+            _ => validator,
+        };
+        format!("{} bytes, validator {}", self.len_bytes, validator.escape_ascii())
+    }
+
     /// Checks that the object at `location` has a validator that is compared, or else that `options`
     /// permit its absence, which is logged.
     ///
@@ -292,5 +307,26 @@ mod tests {
             let seen = identity.check(pin, &headers(response), total).err();
             assert_eq!(seen, expected, "{opened:?} {pin:?} {response:?} {total:?}");
         }
+    }
+
+    #[test]
+    fn versions_differ_where_what_is_compared_differs() {
+        let version =
+            |pairs: &[(&str, &str)], pin| ObjectIdentity::of(&headers(pairs), 9).version(pin);
+        let (tag, other, weak) = (("etag", "\"a\""), ("etag", "\"b\""), ("etag", "W/\"a\""));
+        let (time, later) = (("last-modified", "then"), ("last-modified", "later"));
+        let cases = [
+            (PinBy::Auto, vec![tag], vec![other], false),
+            (PinBy::Auto, vec![tag, time], vec![tag, later], true),
+            (PinBy::Auto, vec![time], vec![later], false),
+            (PinBy::Etag, vec![tag], vec![weak], true),
+            (PinBy::Etag, vec![time], vec![later], true),
+            (PinBy::Length, vec![tag], vec![other], true),
+        ];
+        for (pin, one, two, same) in cases {
+            assert_eq!(version(&one, pin) == version(&two, pin), same, "{pin:?} {one:?} {two:?}");
+        }
+        let longer = ObjectIdentity::of(&headers(&[tag]), 10).version(PinBy::Auto);
+        assert_ne!(longer, version(&[tag], PinBy::Auto));
     }
 }

@@ -147,6 +147,11 @@ impl Object {
         self.store.kind()
     }
 
+    /// What tells the object from a replacement, as far as the options compare it.
+    pub fn version(&self) -> String {
+        self.identity.version(self.pin())
+    }
+
     /// Whether anything but its length tells the object from a replacement.
     pub fn is_pinned(&self) -> bool {
         self.identity.has_validator(self.pin())

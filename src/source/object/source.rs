@@ -114,6 +114,10 @@ impl ObjectSource {
 }
 
 impl Source for ObjectSource {
+    fn version(&self) -> String {
+        self.object.version()
+    }
+
     fn kind(&self) -> &'static str {
         self.object.kind()
     }

@@ -1,0 +1,255 @@
+"""The parts of `ringload.ray` that need no cluster: plans, views, what stays, arguments."""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import TORCH_TYPES, random_tensor, same
+from needs import need
+from safetensors.torch import save_file
+
+import ringload
+
+NOW = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def ray_is_installed():
+    need("RINGLOAD_TEST_EXAMPLES", "ray", "numpy")
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A checkpoint with tensors of all types, short, long and empty ones."""
+    tensors = {}
+    for dtype in TORCH_TYPES:
+        # safetensors writes scalars of four bits as if they were cut.
+        is_packed = dtype is torch.float4_e2m1fn_x2
+        for shape in ((2,) if is_packed else (), (3,), (5, 2), (0, 4), (300, 400)):
+            tensors[f"{dtype}.{len(tensors)}"] = random_tensor(dtype, *shape)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"a": "b"})
+    return tmp_path / "model.safetensors", tensors
+
+
+def plan(path, chunk_bytes=256 << 10):
+    from ringload.ray.plan import plan_of
+    from ringload.ray.request import identity_of
+
+    opened = ringload.Loader().open([str(path)])
+    return opened, plan_of(opened, identity_of(opened), chunk_bytes)
+
+
+class TestPlan:
+    def test_chunks_have_all_tensors_once_and_keep_to_their_length(self, many):
+        path, tensors = many
+        _, found = plan(path)
+        names = [e.name for n in range(found.chunk_count) for e in found.of_chunk(n)]
+        assert sorted(names) == sorted(tensors)
+        assert found.chunk_count > 10
+        for number in range(found.chunk_count):
+            entries = found.of_chunk(number)
+            assert entries
+            assert len(entries) == 1 or sum(e.nbytes for e in entries) <= 256 << 10
+
+    def test_it_survives_the_way_to_another_process(self, many):
+        from ringload.ray.plan import of_plain
+
+        _, found = plan(many[0])
+        assert of_plain(found.plain()) == found
+
+    def test_a_replaced_file_has_another_identity_and_a_copy_of_a_name_the_same(self, tmp_path):
+        path = tmp_path / "a.safetensors"
+        save_file({"a": torch.zeros(4)}, path)
+        before = plan(path)[1].identity
+        assert plan(path)[1].identity == before
+        save_file({"a": torch.ones(4)}, tmp_path / "b.safetensors")
+        (tmp_path / "b.safetensors").rename(path)
+        assert plan(path)[1].identity != before
+
+    @pytest.mark.parametrize("writable", [False, True])
+    def test_what_is_read_of_chunks_is_what_was_written(self, many, monkeypatch, writable):
+        import numpy
+        import ray
+
+        from ringload.ray.fill import fill
+        from ringload.ray.views import MARK, maker, tensors_of
+
+        path, tensors = many
+        opened, found = plan(path)
+        # Ray's arrays may not be written to, and begin at multiples of 64 bytes.
+        monkeypatch.setattr(ray, "put", lambda arrays: [frozen(numpy, one) for one in arrays])
+        room, chunks = [], {}
+        fill(opened, found, range(found.chunk_count), room.append, chunks.__setitem__)
+        assert sorted(chunks) == list(range(found.chunk_count))
+        assert sum(room) == sum(map(found.chunk_bytes, range(found.chunk_count)))
+        make = maker("torch", "cpu", writable=writable)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            got = {
+                entry.name: tensor
+                for number, arrays in chunks.items()
+                for entry, tensor in zip(
+                    found.of_chunk(number),
+                    tensors_of(found.of_chunk(number), arrays, None, make, read_only=False),
+                )
+            }
+        assert got.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert same(got[name], tensor), name
+            assert hasattr(got[name], MARK) != writable
+            assert got[name].data_ptr() % max(tensor.element_size(), 1) == 0
+
+    def test_arrays_of_numpy_stay_read_only(self, many):
+        import numpy
+
+        from ringload.ray.views import maker, tensors_of
+
+        _, found = plan(many[0])
+        entries = [e for e in found.entries if e.dtype == "F32" and e.nbytes > 64 << 10]
+        memory = frozen(numpy, numpy.zeros(entries[0].nbytes, dtype=numpy.uint8))
+        make = maker("numpy", "cpu", writable=False)
+        (array,) = tensors_of(entries[:1], [memory], None, make, read_only=True)
+        assert (array.dtype, array.shape) == (numpy.float32, (300, 400))
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 1.0
+
+
+def frozen(numpy, array):
+    """A copy at an aligned address that may not be written to."""
+    memory = numpy.empty(array.nbytes + 64, dtype=numpy.uint8)
+    first = -memory.ctypes.data % 64
+    copy = memory[first : first + array.nbytes]
+    copy[:] = array
+    copy.flags.writeable = False
+    return copy
+
+
+class TestResident:
+    """Chunks of 10 bytes in a budget of 30."""
+
+    @pytest.fixture
+    def resident(self):
+        from ringload.ray.resident import Resident
+
+        return Resident(30)
+
+    def add(self, resident, identity="one", count=5, now=NOW):
+        chunks = SimpleNamespace(
+            identity=identity, chunk_count=count, chunk_bytes=lambda _number: 10
+        )
+        return resident.add(object(), chunks, now)
+
+    def fill(self, version, chunks, now=NOW):
+        for number in chunks:
+            version.chunks[number].ref = object()
+            version.chunks[number].used_at = now + number
+
+    def tell(self, resident, identity="one", load="load", now=NOW, **state):
+        from ringload.ray.resident import Load
+
+        told = Load("process", set(state.get("missing", ())), set(state.get("pending", ())), now)
+        resident.tell(identity, load, told, state.get("held", ()))
+
+    def test_the_least_recently_used_goes_first(self, resident):
+        version = self.add(resident)
+        self.fill(version, [0, 1, 2])
+        resident.use(version, [0], NOW + 50)
+        assert resident.over_budget(10) == 10
+        assert resident.give_up(10, wanted=False) == 0
+        assert version.absent(range(5)) == [1, 3, 4]
+
+    def test_nothing_in_use_is_given_up(self, resident):
+        version = self.add(resident)
+        self.fill(version, [0, 1, 2])
+        self.tell(resident, pending=[0], held=[1, 2])
+        assert resident.give_up(10, wanted=True) == 10
+        assert version.absent(range(3)) == []
+        resident.leave("one", "load")
+        assert resident.give_up(20, wanted=True) == 10
+        assert version.absent(range(3)) == [0]
+
+    def test_what_loads_wait_for_goes_last(self, resident):
+        version = self.add(resident)
+        self.fill(version, [0, 1])
+        self.tell(resident, missing=[0])
+        assert resident.give_up(20, wanted=False) == 10
+        assert version.absent(range(2)) == [1]
+        assert resident.give_up(10, wanted=True) == 0
+        assert version.absent(range(2)) == [0, 1]
+
+    def test_a_process_that_says_nothing_more_counts_as_ended(self, resident):
+        from ringload.ray.resident import LEASE_SECONDS
+
+        version = self.add(resident)
+        self.fill(version, [0])
+        self.tell(resident, held=[0], missing=[1])
+        resident.expire(NOW + LEASE_SECONDS - 1)
+        assert resident.is_used()
+        assert resident.in_use("one") == {0}
+        resident.tell_held("process", {"one": [0]}, NOW + 30)
+        resident.expire(NOW + LEASE_SECONDS + 1)
+        assert resident.in_use("one") == {0}, "the process has repeated it"
+        assert version.wanted() == set(), "the load has not"
+        resident.expire(NOW + 30 + LEASE_SECONDS + 1)
+        assert not resident.is_used()
+
+    def test_a_replaced_version_goes_when_nobody_uses_it(self, resident):
+        one = self.add(resident)
+        self.fill(one, [0])
+        self.tell(resident, held=[0])
+        self.add(resident, "two", now=NOW + 1)
+        assert one.superseded_at == NOW + 1
+        assert resident.drop_superseded(NOW + 100, 60) == []
+        resident.tell_held("process", {}, NOW + 2)
+        resident.leave("one", "load")
+        assert resident.drop_superseded(NOW + 30, 60) == []
+        assert resident.drop_superseded(NOW + 61, 60) == ["one"]
+        assert list(resident.versions) == ["two"]
+
+    def test_a_version_that_comes_back_is_the_latest_again(self, resident):
+        one = self.add(resident)
+        two = self.add(resident, "two", now=NOW + 1)
+        assert resident.make_latest("one", NOW + 2) is one
+        assert (one.superseded_at, two.superseded_at) == (None, NOW + 2)
+
+
+class TestRequest:
+    def request(self, **options):
+        from ringload.ray.request import request
+
+        framework, device = options.pop("framework", "torch"), options.pop("device", "cpu")
+        return request("s3://a/b", framework, device, options, writable=False)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"dtype": "bf16"}, "dtype does not go with"),
+            ({"slices": {"a": 0}}, "slices does not go with"),
+            ({"verify": True}, "verify does not go with"),
+            ({"budget": "much"}, "budget"),
+            ({"budget": 0}, "budget"),
+            ({"timeout_seconds": 0}, "timeout_seconds"),
+            ({"keep_seconds": float("nan")}, "keep_seconds"),
+            ({"framework": "mxnet"}, "not a framework"),
+            ({"device": {"*": "cpu"}}, "one device"),
+            ({"framework": "numpy", "device": "cuda:0"}, "torch only"),
+            ({"cache_validate": "sometimes"}, "cache_validate"),
+        ],
+    )
+    def test_what_does_not_go_is_refused(self, options, message):
+        with pytest.raises(ringload.InvalidInputError, match=message):
+            self.request(**options)
+
+    def test_loads_of_the_same_have_the_same_owner(self):
+        base = self.request(endpoint="http://a").name()
+        assert self.request(endpoint="http://a", budget="1GiB", names=["a"]).name() == base
+        keys = {"s3_credentials": ("id", "secret", None)}
+        assert self.request(endpoint="http://a", **keys).name() == base
+        assert self.request(endpoint="http://b").name() != base
+
+    def test_no_secret_is_in_the_name(self):
+        name = self.request(headers={"Authorization": "Bearer secret"}).name()
+        assert "secret" not in name
