@@ -218,6 +218,7 @@ pub use timeline::Timeline;
 #[doc = include_str!("../docs/command-line.md")]
 #[doc = include_str!("../docs/design.md")]
 #[doc = include_str!("../docs/gpus.md")]
+#[doc = include_str!("../docs/clusters.md")]
 #[doc = include_str!("../docs/hold.md")]
 #[doc = include_str!("../docs/locations.md")]
 #[doc = include_str!("../docs/memory-limit.md")]

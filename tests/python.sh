@@ -78,6 +78,7 @@ install() {
         install_requirements python/requirements-sglang.txt --no-deps
         export RINGLOAD_TEST_EXAMPLES=require RINGLOAD_TEST_VLLM=require RINGLOAD_TEST_SGLANG=require
         export RINGLOAD_TEST_FLOWS=require
+        export RINGLOAD_TEST_LIBRARY=$target_dir/debug/libringload.so # tests/run.sh has compiled it
     fi
 }
 

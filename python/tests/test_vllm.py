@@ -1,5 +1,6 @@
 """The vLLM plugin: its options, its loader with a stand-in for vLLM, and its loads in vLLM."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -360,6 +361,50 @@ class TestInVllm:
         [[theirs, ours]] = self.run(folder, tmp_path, 1, cases)
         assert theirs["model"] == "LlamaForCausalLM"
         assert ours == theirs
+
+    def test_run_ais_format_reads_with_the_c_library(self, tmp_path, c_library):
+        from tiny_models import write_llama
+
+        folder = write_llama(tmp_path / "model", shard="100KB")
+        cases = [{"load_format": "safetensors"}, {"load_format": "runai_streamer"}]
+        [[theirs, ours]] = self.run(folder, tmp_path, 1, cases)
+        assert theirs["model"] == "LlamaForCausalLM"
+        assert ours == theirs
+
+    def test_modelexpress_reads_with_the_c_library(self, tmp_path, c_library):
+        need("RINGLOAD_TEST_VLLM", "modelexpress")
+        from safetensors import safe_open
+        from tiny_models import write_llama
+
+        folder = write_llama(tmp_path / "model", shard="100KB")
+        done = subprocess.run(
+            [sys.executable, CHILD.with_name("modelexpress_child.py"), folder],
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=CHILD_SECONDS_MAX,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert str(c_library) in result["maps"]
+        stored = {}
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "np") as opened:
+                for name in opened.keys():  # noqa: SIM118 - it cannot be iterated
+                    array = opened.get_tensor(name)
+                    stored[name] = hashlib.sha256(array.tobytes()).hexdigest()
+        assert result["tensors"] == stored
+
+    @pytest.fixture
+    def c_library(self, monkeypatch):
+        """The C library, which Run:ai's package loads in place of its own."""
+        need("RINGLOAD_TEST_VLLM", "vllm", "transformers", "runai_model_streamer")
+        path = os.environ.get("RINGLOAD_TEST_LIBRARY")
+        if not path:
+            pytest.skip("RINGLOAD_TEST_LIBRARY does not name libringload.so")
+        monkeypatch.setenv("STREAMER_LIBRARY", path)
+        return Path(path)
 
     def run(self, folder, scratch, ranks, cases=CASES):
         """Returns the results of the cases for each rank."""
