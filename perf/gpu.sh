@@ -108,7 +108,7 @@ pack_c_library() {
 pack_wheel() {
     if [[ -n $wheel ]]; then
         cp "$wheel" "$to/wheels"
-    elif ! python3 -m pip wheel --quiet --disable-pip-version-check --no-deps \
+    elif ! MATURIN_PEP517_ARGS="--locked --strip" python3 -m pip wheel --quiet --disable-pip-version-check --no-deps \
         --wheel-dir "$to/wheels" "$root/python"; then
         missing+=("ringload's Python wheel: it could not be built")
     fi

@@ -38,6 +38,9 @@ pub struct RunArgs {
     /// The run ends after so many minutes
     #[arg(long, value_name = "MINUTES", default_value_t = 7.0)]
     minutes: f64,
+    /// Steps may take so many times as long, on a slow machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    patience: u64,
     /// Take these steps alone
     #[arg(long, value_name = "STEPS", value_delimiter = ',')]
     only: Vec<String>,
@@ -142,7 +145,7 @@ impl Run<'_> {
     }
 
     fn run(&mut self, step: &Step) -> Result<()> {
-        let most = Duration::from_secs(step.seconds_at_most);
+        let most = Duration::from_secs(step.seconds_at_most.saturating_mul(self.args.patience));
         let limit = most.min(self.left());
         let seconds = limit.as_secs_f64();
         eprintln!("step {}: at most {seconds:.0} s", step.name);
@@ -252,7 +255,7 @@ fn step_arguments() -> Vec<OsString> {
     while let Some(argument) = all.next() {
         let text = argument.to_string_lossy();
         let is_of_run = |name: &&str| text == **name || text.starts_with(&format!("{name}="));
-        match ["--out", "--minutes", "--only"].iter().find(|name| is_of_run(name)) {
+        match ["--out", "--minutes", "--patience", "--only"].iter().find(|name| is_of_run(name)) {
             Some(_) if text.contains('=') => {}
             Some(_) => drop(all.next()),
             None => taken.push(argument),

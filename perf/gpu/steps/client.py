@@ -42,12 +42,15 @@ def ringload(**options: Any) -> Load:
     return load
 
 
-def instanttensor() -> Load:
-    """InstantTensor."""
-    from instanttensor import safe_open
+def instanttensor(*, buffered: bool) -> Load:
+    """InstantTensor: with direct I/O, or as it advises for files that are loaded repeatedly."""
+    from instanttensor import BackendPolicy, safe_open
+
+    options = {"backend": BackendPolicy.BUFFERED} if buffered else {}
+    device = step.SETTINGS["device"]
 
     def load(files: list[str]) -> dict[str, Any]:
-        with safe_open(files, framework="pt", device=step.SETTINGS["device"]) as opened:
+        with safe_open(files, framework="pt", device=device, **options) as opened:
             return dict(opened.tensors())
 
     return load
@@ -126,7 +129,8 @@ class Closing:
 CLIENTS: dict[str, tuple[str, Callable[[], Load]]] = {
     "ringload": ("ringload", ringload),
     "ringload, --memory-limit 64MiB": ("ringload", lambda: ringload(memory_limit="64MiB")),
-    "InstantTensor": ("instanttensor", instanttensor),
+    "InstantTensor": ("instanttensor", lambda: instanttensor(buffered=False)),
+    "InstantTensor, buffered": ("instanttensor", lambda: instanttensor(buffered=True)),
     "Run:ai, .to": ("runai_model_streamer", lambda: runai(straight=False)),
     "Run:ai, straight": ("runai_model_streamer", lambda: runai(straight=True)),
     "safetensors": ("", safetensors),

@@ -258,7 +258,9 @@ class Row:
         ratio = self.seconds[OWN][-1] / best
         what = f"from {self.source}: seconds of ringload / of the quickest peer of the turn"
         self.figures.add(what, "", ratio, ("at_most", 1.0))
-        theirs = max(self.memory[quickest][-1], 1.0)
+        theirs = self.memory[quickest][-1]
+        if theirs == 0:  # some sandboxes do not tell
+            return
         what = f"from {self.source}: host memory of ringload / of the quickest peer"
         self.figures.add(what, "", self.memory[OWN][-1] / theirs, ("at_most", MEMORY_MOST))
 

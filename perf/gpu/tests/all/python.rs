@@ -11,7 +11,11 @@ const STEPS: [&str; 5] = ["right-bindings", "peers", "web", "sanitizer", "timeli
 /// Of the bindings, ringload among the peers, HTTP, the sanitizer, and the timeline.
 const WANTED_CHECKS: usize = 10 + 2 + 1 + 5 + 1;
 
-const NEED_A_GPU: [&str; 2] = ["peers: InstantTensor: ", "peers: safetensors, prefetch: "];
+const NEED_A_GPU: [&str; 3] = [
+    "peers: InstantTensor: ",
+    "peers: InstantTensor, buffered: ",
+    "peers: safetensors, prefetch: ",
+];
 
 /// What NVIDIA's tool is replaced with: it runs the program, and finds what it is told to find.
 const SANITIZER: &str = r#"#!/bin/sh
@@ -98,10 +102,10 @@ fn the_steps_in_python_run_and_find_faults() {
     for step in STEPS {
         assert_eq!(ran.ended(step), Some("done"), "{step}: {}", ran.told);
     }
-    // Two peers do nothing without a GPU.
+    // Three clients do nothing without a GPU.
     let faults = ran.faults();
     let begins = |line: &str| NEED_A_GPU.iter().any(|name| line.starts_with(name));
-    assert!(faults.lines().all(begins) && faults.lines().count() == 2, "{faults}\n{}", ran.told);
+    assert!(faults.lines().all(begins) && faults.lines().count() == 3, "{faults}\n{}", ran.told);
     assert_eq!(ran.list("checks").len(), WANTED_CHECKS, "{}", ran.table);
     let figures = ran.list("figures").iter().map(|one| one["name"].as_str().unwrap());
     let figures: Vec<_> = figures.collect();
@@ -109,7 +113,7 @@ fn the_steps_in_python_run_and_find_faults() {
         "from tmpfs by Run:ai, .to",
         "from the page cache by safetensors",
         "from tmpfs: seconds of ringload / of the quickest peer of the turn",
-        "from tmpfs: host memory of ringload / of the quickest peer",
+        "from the disk by fastsafetensors",
         "HTTP on loopback to the GPU / to host memory",
         "timeline: copies under way / the load",
     ] {
