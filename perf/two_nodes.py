@@ -56,7 +56,8 @@ class TwoNodes:
 
     def command(self, node: int, command: Sequence[str]) -> list[str]:
         """Returns the command that runs `command` on a node."""
-        namespaces = ["--net", "--pid", "--mount"]
+        # Without the last one, the directory would be the root directory.
+        namespaces = ["--net", "--pid", "--mount", f"--wd={Path.cwd()}"]
         return ["nsenter", "--target", str(self._inits[node]), *namespaces, *command]
 
     def sent_bytes(self) -> int:
