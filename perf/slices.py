@@ -3,29 +3,33 @@
 
     perf/slices.py RINGLOAD FILE [--world 4] [--http] [--exchange [--nodes 2]]
 
-RINGLOAD is the command (`target/release/ringload`). FILE is made with the shapes of a Llama layer by
-layer, if it does not exist (`--size`). The figures, each the median of `--turns` turns that alternate:
+RINGLOAD is the command (`target/release/ringload`). FILE is made with the shapes of a Llama layer
+by layer, if it does not exist (`--size`). The figures, each the median of `--turns` turns that
+alternate:
 
-    plain      one load of the whole file: seconds, and bytes read from the disk (or sent by the server)
-    rows       N loads at the same time, of dimension 0 of every matrix: the same, and the peak memory
-               of the largest process beyond its share
-    plan       N loads by the styles of a Llama's tp_plan (rows, and columns of o_proj and down_proj)
+    plain      one load of the whole file: seconds, and bytes read from the disk (or sent by the
+               server)
+    rows       N loads at the same time, of dimension 0 of every matrix: the same, and the peak
+               memory of the largest process beyond its share
+    plan       N loads by the styles of a Llama's tp_plan (rows, and columns of o_proj and
+               down_proj)
     per byte   one stream of dimension 0 of half the file against one of the whole file
 
-With `--exchange`, two other rows instead, for which this script has to run in a Python that has ringload
-and torch. Their time begins when all processes have imported torch and joined their group.
+With `--exchange`, two other rows instead, for which this script has to run in a Python that has
+ringload and torch. Their time begins when all processes have imported torch and joined their group.
 
     plain      one `ringload.load` of the whole file
-    exchange   N processes that load by the plan with `is_distributed=True`, over gloo; CPU seconds are
-               those of all of them, and memory is beyond the share and includes the ring of 64 MiB
+    exchange   N processes that load by the plan with `is_distributed=True`, over gloo; CPU seconds
+               are those of all of them, and memory is beyond the share and includes the ring of 64
+               MiB
 
-With `--nodes 2`, which needs root, the processes of the exchange are on two nodes, half on each: namespaces
-of this machine that a network connects (`two_nodes.py`). Then there is a row for processes that keep all
-tensors, too, and each has what the nodes sent to each other. At least that are, of what a process keeps,
-the bytes that were read on the other node, once for each node.
+With `--nodes 2`, which needs root, the processes of the exchange are on two nodes, half on each:
+namespaces of this machine that a network connects (`two_nodes.py`). Then there is a row for
+processes that keep all tensors, too, and each has what the nodes sent to each other. At least that
+are, of what a process keeps, the bytes that were read on the other node, once for each node.
 
-Before each turn the file is dropped from the page cache. Bytes are the blocks that the processes read (getrusage), or
-with `--http` from a server of this script that counts what it sends.
+Before each turn the file is dropped from the page cache. Bytes are the blocks that the processes
+read (getrusage), or with `--http` from a server of this script that counts what it sends.
 """
 
 from __future__ import annotations
@@ -82,6 +86,7 @@ def make(path: Path, size: int) -> None:
 
 
 def evict(path: Path) -> None:
+    """Drops the file from the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -96,12 +101,15 @@ class Counting(BaseHTTPRequestHandler):
     lock = threading.Lock()
 
     def do_HEAD(self) -> None:
+        """Sends the head."""
         self.answer(body=False)
 
     def do_GET(self) -> None:
+        """Sends the head and the range."""
         self.answer(body=True)
 
-    def answer(self, body: bool) -> None:
+    def answer(self, *, body: bool) -> None:
+        """Sends the head, and the range if `body` is set."""
         size = self.path_of_file.stat().st_size
         start, end = 0, size
         wanted = self.headers.get("Range")
@@ -130,7 +138,7 @@ class Counting(BaseHTTPRequestHandler):
                     Counting.sent += done
 
     def log_message(self, *_: object) -> None:
-        pass
+        """Prints nothing."""
 
 
 def run(command: str, location: str, slices: list[list[str]], flags: list[str]) -> dict[str, float]:
@@ -157,8 +165,13 @@ def run(command: str, location: str, slices: list[list[str]], flags: list[str]) 
     return {"seconds": seconds, "read": read, "loaded": loaded, "beyond_share": peak}
 
 
-def run_ranks(
-    location: str, file: Path, world: int, is_local: bool, what: str = "plan", nodes: TwoNodes | None = None
+def run_ranks(  # noqa: PLR0913, PLR0917 - what a row varies
+    location: str,
+    file: Path,
+    world: int,
+    is_local: bool,
+    what: str = "plan",
+    nodes: TwoNodes | None = None,
 ) -> dict[str, float]:
     """Runs a plain load in Python, or with `world` above 1 the ranks of an exchange."""
     size = file.stat().st_size
@@ -167,7 +180,14 @@ def run_ranks(
     with tempfile.TemporaryDirectory() as folder:
         processes = []
         for rank in range(world):
-            command = [sys.executable, program, location, f"{folder}/store", *map(str, (rank, world, size)), what]
+            command = [
+                sys.executable,
+                program,
+                location,
+                f"{folder}/store",
+                *map(str, (rank, world, size)),
+                what,
+            ]
             if nodes:
                 command = nodes.command(rank * 2 // world, command)
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -194,7 +214,7 @@ def run_ranks(
     }
 
 
-def exchange(
+def exchange(  # noqa: PLR0913 - what the arguments say
     file: Path, location: str, world: int, turns: int, *, is_local: bool, nodes: TwoNodes | None
 ) -> None:
     """Measures and prints the rows of `--exchange`."""
@@ -220,6 +240,7 @@ def exchange(
 
 
 def main() -> None:
+    """Measures what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command")
     parser.add_argument("file", type=Path)
@@ -273,9 +294,10 @@ def main() -> None:
 
     for name in rows:
         held = f", {median(name, 'beyond_share') / 2**20:.1f} MiB beyond the share"
+        seconds, read = median(name, "seconds"), median(name, "read") / size
         print(
-            f"{name:15} {median(name, 'seconds'):6.2f} s, read {median(name, 'read') / size:5.3f} x "
-            f"the file, loaded {median(name, 'loaded') / size:5.3f} x"
+            f"{name:15} {seconds:6.2f} s, read {read:5.3f} x the file, "
+            f"loaded {median(name, 'loaded') / size:5.3f} x"
             f"{'' if name.startswith('stream') else held}"
         )
     print(f"rows / plain: {median('rows', 'seconds') / median('plain', 'seconds'):.2f} of the time")

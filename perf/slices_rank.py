@@ -1,11 +1,11 @@
-"""One process of the rows of `slices.py` that run in Python: a rank of an exchange, or a plain load.
+"""One process of the rows of `slices.py` that run in Python: a rank, or a plain load.
 
     slices_rank.py LOCATION STORE RANK WORLD BYTES plan|whole
 
-It imports torch and joins the group, prints a line, waits for one, loads, and prints the figures. So
-only loads are measured, and they begin at the same time. Before, it touches as much memory as the load
-takes and frees it: a virtual machine may get memory that it has not used for some time at less than
-1 GB/s from its host, which is not what is measured.
+It imports torch and joins the group, prints a line, waits for one, loads, and prints the figures.
+So only loads are measured, and they begin at the same time. Before, it touches as much memory as
+the load takes and frees it: a virtual machine may get memory that it has not used for some time at
+less than 1 GB/s from its host, which is not what is measured.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from pathlib import Path
 
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
+import ringload
 import torch
 import torch.distributed as dist
-
-import ringload
 
 PLAN = {
     "layers.*.self_attn.q_proj": "colwise",
@@ -37,11 +36,13 @@ PLAN = {
 
 
 def status(name: str) -> int:
+    """Returns a size of this process from the kernel, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 def touch(nbytes: int) -> mmap.mmap:
+    """Returns memory of which each page was written."""
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     for at in range(0, nbytes, 4096):
@@ -50,6 +51,7 @@ def touch(nbytes: int) -> mmap.mmap:
 
 
 def main() -> None:
+    """Loads, and prints the figures."""
     location, store, rank, world = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     options = {}

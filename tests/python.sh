@@ -99,7 +99,7 @@ lint() {
     step "Python: ruff, mypy and stubtest"
     "$venv/bin/ruff" format --check python
     "$venv/bin/ruff" check python
-    local others=(examples perf/peers perf/gpu/steps perf/compare_safetensors.py tests/report_page.py)
+    local others=(examples perf/peers perf/gpu/steps perf/*.py tests/report_page.py)
     "$venv/bin/ruff" format --check --config python/pyproject.toml "${others[@]}"
     "$venv/bin/ruff" check --config python/pyproject.toml "${others[@]}"
     (cd python && "$venv/bin/mypy" --cache-dir "$work_dir/mypy")

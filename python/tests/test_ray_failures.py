@@ -28,8 +28,9 @@ TIMEOUT_SECONDS = 15.0
 OPTIONS = {"chunk_size": 2 * MIB, "timeout_seconds": TIMEOUT_SECONDS}
 #: The longest that a load may take: it waits for the owner, and then reads by itself.
 LIMIT_SECONDS = 120.0
-IS_LONG = any(os.environ.get(f"RINGLOAD_TEST_{size}") for size in ("FULL", "LONG"))
-TURNS = int(os.environ.get("RINGLOAD_TEST_RAY_TURNS") or (50 if IS_LONG else 6))
+TURNS = int(
+    os.environ.get("RINGLOAD_TEST_RAY_TURNS") or (50 if os.environ.get("RINGLOAD_TEST_LONG") else 6)
+)
 
 
 @pytest.fixture(scope="module")
