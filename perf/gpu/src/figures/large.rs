@@ -40,7 +40,7 @@ impl LargeSpec {
 }
 
 impl Large {
-    /// The files that [`write`] wrote.
+    /// The files that [`write`](fn@write) wrote.
     ///
     /// # Errors
     /// If one is missing.
