@@ -79,6 +79,8 @@ class Stream(Iterator[Tensor]):
 
     def __iter__(self) -> Stream: ...
     def __next__(self) -> Tensor: ...
+    def rest(self) -> dict[str, Tensor]:
+        """Waits for the end of the load; returns the tensors that were not taken, by name."""
     def __enter__(self) -> Stream: ...
     def __exit__(
         self,
@@ -104,6 +106,8 @@ class Checkpoint:
     """An open checkpoint whose tensors are read on request."""
 
     def keys(self) -> list[str]: ...
+    def lengths(self) -> list[int]:
+        """Returns the lengths of the tensors in bytes, in the order of `keys`."""
     def info(self, name: str) -> _TensorInfo: ...
     def metadata(self) -> dict[str, str]: ...
     def versions(self) -> list[tuple[str, str]]:
@@ -145,13 +149,14 @@ class Mapped:
     def keys(self) -> list[str]: ...
     def info(self, name: str) -> _TensorInfo: ...
     def metadata(self) -> dict[str, str]: ...
-    def tensor(self, name: str, *, read_ahead: bool = True) -> Tensor:
-        """Returns a tensor at once; other threads read it, and what follows it."""
+    def tensor(self, name: str, *, is_used: bool = True) -> Tensor:
+        """Returns a tensor, which was read if other threads read ahead of the program."""
     def expect(self, name: str, start: int, count: int) -> None:
-        """Lets other threads read bytes of a tensor, and what follows them."""
+        """Lets other threads read bytes of a tensor, and what follows them; waits for the bytes."""
     def prefetch(self, names: Sequence[str] | None = None) -> None:
         """Lets other threads read tensors, in this order; all of them for None."""
-    def is_reading(self) -> bool: ...
+    def wait(self) -> None:
+        """Waits until other threads have read everything that was requested."""
     def check_unchanged(self) -> None: ...
 
 @final

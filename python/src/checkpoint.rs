@@ -70,6 +70,11 @@ impl Checkpoint {
         PyList::new(py, self.opened(py)?.checkpoint.tensors().iter().map(TensorInfo::name))
     }
 
+    /// Returns the lengths of the tensors in bytes, in the order of the checkpoint.
+    fn lengths<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.opened(py)?.checkpoint.tensors().iter().map(TensorInfo::len_bytes))
+    }
+
     /// Returns the `dtype`, `shape` and `nbytes` of a tensor, `shard`, the file that holds it, and
     /// `data_offset`, where the tensor begins in that file's tensor data.
     ///

@@ -2,12 +2,14 @@
 
 use crate::description::{described, found};
 use crate::error::raised;
+use crate::interrupts::SIGNAL_INTERVAL;
 use crate::tensor::Tensor;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ringload::TensorInfo;
 use ringload::internals::MappedCheckpoint;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A checkpoint whose files are mapped. Its tensors are pages of the files until they are written to,
 /// which leaves the files as they are. A forked child can use it, too.
@@ -19,6 +21,13 @@ pub(crate) struct Mapped {
 impl Mapped {
     pub(crate) fn new(mapped: MappedCheckpoint) -> Self {
         Self { mapped }
+    }
+
+    fn read(&self, py: Python<'_>, tensor: &ringload::Tensor, bytes: Range<u64>) -> PyResult<()> {
+        match self.mapped.expect(tensor, bytes.clone()) {
+            true => until(py, || self.mapped.wait(tensor, bytes.clone(), SIGNAL_INTERVAL)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -43,26 +52,25 @@ impl Mapped {
         self.mapped.checkpoint().metadata().clone()
     }
 
-    /// Returns a tensor at once, without reading it. What tensors are requested in the order of the
-    /// file is read ahead.
+    /// Returns a tensor. Tensors that are requested in the order of the file are read ahead by other
+    /// threads. If they are reading this one, the call waits until they have.
     ///
     /// Args:
     ///     name: the name of the tensor.
-    ///     read_ahead: whether the tensor, and what follows it, is to be read by other threads.
+    ///     is_used: whether the program will use the tensor. If not, nothing is read.
     ///
     /// Raises:
     ///     NotFoundError: if no tensor has this name.
-    #[pyo3(signature = (name, *, read_ahead=true))]
-    fn tensor(&self, py: Python<'_>, name: &str, read_ahead: bool) -> PyResult<Tensor> {
-        let tensor = match read_ahead {
-            true => self.mapped.tensor(name),
-            false => self.mapped.view(name),
-        };
-        tensor.map(Tensor::new).map_err(|error| raised(py, &error))
+    #[pyo3(signature = (name, *, is_used=true))]
+    fn tensor(&self, py: Python<'_>, name: &str, is_used: bool) -> PyResult<Tensor> {
+        let tensor = self.mapped.view(name).map_err(|error| raised(py, &error))?;
+        if is_used {
+            self.read(py, &tensor, 0..u64::MAX)?;
+        }
+        Ok(Tensor::new(tensor))
     }
 
-    /// Says that the program will use bytes of a tensor, so that other threads read them, and what
-    /// follows them.
+    /// Says that the program will use bytes of a tensor, as `tensor` does it for all bytes.
     ///
     /// Args:
     ///     name: the name of the tensor.
@@ -72,8 +80,8 @@ impl Mapped {
     /// Raises:
     ///     NotFoundError: if no tensor has this name.
     fn expect(&self, py: Python<'_>, name: &str, start: u64, count: u64) -> PyResult<()> {
-        let end = start.saturating_add(count);
-        self.mapped.expect(name, start..end).map_err(|error| raised(py, &error))
+        let tensor = self.mapped.view(name).map_err(|error| raised(py, &error))?;
+        self.read(py, &tensor, start..start.saturating_add(count))
     }
 
     /// Begins to read tensors, in this order, in other threads.
@@ -94,9 +102,9 @@ impl Mapped {
         }
     }
 
-    /// Returns whether other threads are still reading what was requested.
-    fn is_reading(&self) -> bool {
-        self.mapped.is_reading()
+    /// Waits until other threads have read everything that was requested.
+    fn wait(&self, py: Python<'_>) -> PyResult<()> {
+        until(py, || self.mapped.wait_for_all(SIGNAL_INTERVAL))
     }
 
     /// Raises an error if a file was written to since it was opened.
@@ -106,4 +114,12 @@ impl Mapped {
     fn check_unchanged(&self, py: Python<'_>) -> PyResult<()> {
         self.mapped.check_unchanged().map_err(|error| raised(py, &error))
     }
+}
+
+/// Repeats a wait of at most [`SIGNAL_INTERVAL`] until it returns true.
+fn until(py: Python<'_>, wait: impl Fn() -> bool + Sync) -> PyResult<()> {
+    while !py.detach(&wait) {
+        py.check_signals()?;
+    }
+    Ok(())
 }

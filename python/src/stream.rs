@@ -70,6 +70,19 @@ impl Stream {
         }
     }
 
+    /// Waits for the end of the load. Returns the tensors that were not taken, by name.
+    ///
+    /// Raises:
+    ///     Error: if the load failed.
+    fn rest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let rest = PyDict::new(py);
+        while let Some(tensor) = self.__next__(py)? {
+            let tensor = Bound::new(py, tensor)?;
+            rest.set_item(tensor.get().name()?, &tensor)?;
+        }
+        Ok(rest)
+    }
+
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
     }

@@ -31,7 +31,7 @@ impl Tensor {
 impl Tensor {
     /// The tensor's name.
     #[getter]
-    fn name(&self) -> PyResult<&str> {
+    pub(crate) fn name(&self) -> PyResult<&str> {
         Ok(self.tensor()?.name())
     }
 

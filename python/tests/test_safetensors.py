@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,8 @@ def test_tensors_in_order_and_out_of_order_are_the_same(tmp_path: Path, backend:
     save_file(tensors, path)
     with safe_open(path, "pt", backend=backend) as opened:
         names = opened.offset_keys()
-        jumps = names[:50] + names[120:] + draw.sample(names, 100) + names
+        twice = [name for name in names[90:] for _ in range(2)]
+        jumps = names[:50] + names[120:] + draw.sample(names, 100) + names + twice
         for name in jumps:
             assert same(opened.get_tensor(name), tensors[name]), name
         with opened.prefetch(
@@ -275,6 +277,18 @@ def test_tensors_in_order_and_out_of_order_are_the_same(tmp_path: Path, backend:
                 ahead.take("t009")
         with pytest.raises(SafetensorError, match=r"^File does not contain tensor u$"):
             opened.prefetch({"u": None})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_share_a_handle(tmp_path: Path, backend: str) -> None:
+    tensors = {f"t{i:03}": torch.full((70_000 + i,), float(i)) for i in range(300)}
+    path = tmp_path / "t.safetensors"
+    save_file(tensors, path)
+    with safe_open(path, "pt", backend=backend) as opened, ThreadPoolExecutor(4) as threads:
+        names = opened.offset_keys()
+        for _ in range(2):
+            found = threads.map(opened.get_tensor, names)
+            assert all(same(got, tensors[name]) for got, name in zip(found, names))
 
 
 def test_locations_are_taken_in_place_of_file_names(server: Server) -> None:

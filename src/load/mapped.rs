@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! MappedCheckpoint::new    --> one mapping a file, nothing is read
-//! MappedCheckpoint::tensor --> a view, at once; threads read it and what follows it (`read_ahead`)
+//! MappedCheckpoint::view   --> a view, at once
+//! MappedCheckpoint::expect --> threads read it and what follows it (`read_ahead`)
+//! MappedCheckpoint::wait   --> they have read it
 //! ```
 //!
 //! The tensors are the pages of the page cache until somebody writes to them, which the mapping
@@ -15,7 +17,7 @@
 //! opened. Replacing a file by renaming another one over it changes nothing, as does removing it.
 
 use super::read_ahead::ReadAhead;
-use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::options::Device;
 use crate::plan::position;
@@ -24,6 +26,7 @@ use crate::tensor::{Storage, Tensor};
 use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A checkpoint whose files are mapped. It can be used in forked children, too, where nothing is read
 /// ahead.
@@ -74,21 +77,10 @@ impl MappedCheckpoint {
     }
 
     /// The tensor called `name`, as a view that foreign code may write to. Nothing is read by this
-    /// call. Tensors that are requested in the order of the file are read ahead.
+    /// call.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) if no tensor has this name.
-    pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let tensor = self.view(name)?;
-        let info = tensor.info();
-        self.expect_bytes(info, 0..info.len_bytes());
-        Ok(tensor)
-    }
-
-    /// As [`tensor`](Self::tensor), without any reading ahead.
-    ///
-    /// # Errors
-    /// As `tensor`.
     pub fn view(&self, name: &str) -> Result<Tensor> {
         let index = position(&self.checkpoint, name)?;
         let info = &self.checkpoint.tensors()[index];
@@ -104,27 +96,31 @@ impl MappedCheckpoint {
         Ok(Tensor::new(Arc::clone(&self.checkpoint), index as u32, storage, 0))
     }
 
-    /// Says that the program will use these bytes of the tensor called `name`, counted from its
-    /// beginning, so that they, and those after them, are read ahead.
-    ///
-    /// # Errors
-    /// As [`tensor`](Self::tensor).
-    pub fn expect(&self, name: &str, bytes: Range<u64>) -> Result<()> {
-        let index = position(&self.checkpoint, name)?;
-        self.expect_bytes(&self.checkpoint.tensors()[index], bytes);
-        Ok(())
+    /// Says that the program will use these bytes of `tensor`, a view of this checkpoint, counted from
+    /// its beginning. They are read, and so are those after them if the program goes through the file
+    /// in order. Returns whether the program should [`wait`](Self::wait) before it touches them.
+    pub fn expect(&self, tensor: &Tensor, bytes: Range<u64>) -> bool {
+        let (ahead, range) = self.in_file(tensor, bytes);
+        ahead.expect(range)
     }
 
-    fn expect_bytes(&self, info: &TensorInfo, bytes: Range<u64>) {
-        let (start, end) = (bytes.start.min(info.len_bytes()), bytes.end.min(info.len_bytes()));
-        let (_, ahead) = &self.files[info.shard()];
-        ahead.expect(info.offset_bytes() + start..info.offset_bytes() + end);
+    /// Waits until these bytes of `tensor` were read, if they were requested, but at most for
+    /// `timeout`. Returns whether that is so.
+    pub fn wait(&self, tensor: &Tensor, bytes: Range<u64>, timeout: Duration) -> bool {
+        let (ahead, range) = self.in_file(tensor, bytes);
+        ahead.wait(&range, timeout)
+    }
+
+    fn in_file(&self, tensor: &Tensor, bytes: Range<u64>) -> (&ReadAhead, Range<u64>) {
+        let info = tensor.info();
+        let at = |offset: u64| info.offset_bytes() + offset.min(info.len_bytes());
+        (&self.files[info.shard()].1, at(bytes.start)..at(bytes.end))
     }
 
     /// Begins to read all of the tensors called `names`, in this order, however many they are.
     ///
     /// # Errors
-    /// As [`tensor`](Self::tensor), if one of them does not exist. Then nothing is read.
+    /// As [`view`](Self::view), if one of them does not exist. Then nothing is read.
     pub fn prefetch(&self, names: &[String]) -> Result<()> {
         let positions = names.iter().map(|name| position(&self.checkpoint, name));
         for index in positions.collect::<Result<Vec<_>>>()? {
@@ -142,9 +138,9 @@ impl MappedCheckpoint {
         }
     }
 
-    /// Whether threads are still reading what was requested.
-    pub fn is_reading(&self) -> bool {
-        self.files.iter().any(|(_, ahead)| ahead.is_reading())
+    /// [Waits](Self::wait) for everything that was requested.
+    pub fn wait_for_all(&self, timeout: Duration) -> bool {
+        self.files.iter().all(|(_, ahead)| ahead.wait_for_all(timeout))
     }
 
     /// Fails if a file was written to since it was opened.

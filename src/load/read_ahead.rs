@@ -10,22 +10,26 @@
 //! a plan, or all                       every block of it
 //! ```
 //!
-//! Blocks that are in the page cache are skipped. The threads end when the queue is empty, or when
-//! nobody has the mapping any more. Pages that were read ahead count as page cache, which the kernel
-//! takes back when memory is short.
+//! What is in the page cache is not queued, and blocks of it are skipped. The threads end when the
+//! queue is empty, or when nobody has the mapping any more. Pages that were read ahead count as page
+//! cache, which the kernel takes back when memory is short.
+//!
+//! A program that touches pages while threads read them slows the reading down, as it then reads by
+//! page faults, too. So a tensor is handed out when it was read ([`ReadAhead::wait`]), while what
+//! follows it is being read. A tensor that somebody waits for is read first.
 
 use crate::error::{Error, Result};
 use crate::fork_guard::ForkGuard;
 use crate::metrics;
 use crate::source::{MappedFile, Via, WeakMappedFile};
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 use crate::sys;
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How far tensors are read ahead that are requested in the order of the file.
 const WINDOW_BYTES: u64 = 256 << 20;
@@ -50,12 +54,16 @@ pub(super) struct ReadAhead {
 struct Queue {
     file: WeakMappedFile,
     state: Mutex<QueueState>,
+    /// Notified when the reading of a block has ended.
+    ended: Condvar,
 }
 
 #[derive(Debug)]
 struct QueueState {
     /// What is still to be read.
     ranges: VecDeque<Range<u64>>,
+    /// The blocks that threads are reading.
+    in_flight: Vec<Range<u64>>,
     threads: usize,
     /// The end of the range that was expected last.
     last_end: u64,
@@ -68,40 +76,51 @@ impl ReadAhead {
     pub fn new(file: &MappedFile, data: Range<u64>) -> Self {
         let state = QueueState {
             ranges: VecDeque::new(),
+            in_flight: Vec::new(),
             threads: 0,
             last_end: data.start,
             requested: data.start..data.start,
         };
-        let queue = Arc::new(Queue { file: file.downgrade(), state: Mutex::new(state) });
+        let (file, state) = (file.downgrade(), Mutex::new(state));
+        let queue = Arc::new(Queue { file, state, ended: Condvar::new() });
         Self { queue: ForkGuard::new(queue), data }
     }
 
     /// Reads `range` of the file, and what follows it if the program goes through the file in order.
-    pub fn expect(&self, range: Range<u64>) {
-        let Some(queue) = self.queue.get() else { return };
+    /// Returns whether the program should [wait](Self::wait) before it uses the range.
+    pub fn expect(&self, range: Range<u64>) -> bool {
+        let Some(queue) = self.queue.get() else { return false };
         let mut state = queue.state.lock();
         let is_next =
             (state.last_end..=state.last_end.saturating_add(GAP_BYTES)).contains(&range.start);
         state.last_end = range.end;
         if is_next {
             let ahead = state.requested.end.saturating_sub(range.end);
-            if ahead >= WINDOW_BYTES / 2 || state.requested.end >= self.data.end {
-                return;
+            if ahead < WINDOW_BYTES / 2 && state.requested.end < self.data.end {
+                let end = range.end.saturating_add(WINDOW_BYTES).min(self.data.end);
+                let start = state.requested.end.max(range.start);
+                state.requested.end = end;
+                queue.enqueue(&mut state, start..end);
             }
-            let end = range.end.saturating_add(WINDOW_BYTES).min(self.data.end);
-            let start = state.requested.end.max(range.start);
-            state.requested.end = end;
-            state.ranges.push_back(start..end);
-        } else if state.requested.start <= range.start && range.end <= state.requested.end {
-            return;
-        } else {
+        } else if range.start < state.requested.start || range.end > state.requested.end {
             state.requested = range.clone();
-            if range.end - range.start < SHORT_BYTES {
-                return;
+            if range.end - range.start >= SHORT_BYTES {
+                queue.enqueue(&mut state, range.clone());
             }
-            state.ranges.push_front(range);
         }
-        queue.start_threads(&mut state);
+        state.is_pending(&range) && {
+            state.read_first(range);
+            true
+        }
+    }
+
+    /// Waits until no thread reads `range` of the file or is going to, at most for `timeout`. Returns
+    /// whether that is so.
+    pub fn wait(&self, range: &Range<u64>, timeout: Duration) -> bool {
+        let Some(queue) = self.queue.get() else { return true };
+        let state = queue.state.lock();
+        let state = queue.ended.wait_while_for(state, |state| state.is_pending(range), timeout);
+        !state.is_pending(range)
     }
 
     /// Reads `range` of the file.
@@ -117,11 +136,6 @@ impl ReadAhead {
         queue.start_threads(&mut state);
     }
 
-    /// Whether threads are reading. In a child none are.
-    pub fn is_reading(&self) -> bool {
-        self.queue.get().is_some_and(|queue| queue.state.lock().threads > 0)
-    }
-
     /// Reads all tensors of the file.
     pub fn request_all(&self) {
         let Some(queue) = self.queue.get() else { return };
@@ -129,12 +143,57 @@ impl ReadAhead {
         let start = if state.requested.start == self.data.start { state.requested.end } else { 0 };
         let start = start.max(self.data.start);
         state.requested = self.data.clone();
-        state.ranges.push_back(start..self.data.end);
-        queue.start_threads(&mut state);
+        queue.enqueue(&mut state, start..self.data.end);
+    }
+
+    /// [Waits](Self::wait) for everything that was requested.
+    pub fn wait_for_all(&self, timeout: Duration) -> bool {
+        self.wait(&self.data, timeout)
+    }
+}
+
+impl QueueState {
+    /// Whether a part of `range` is queued or being read.
+    fn is_pending(&self, range: &Range<u64>) -> bool {
+        let overlaps = |one: &Range<u64>| one.start < range.end && range.start < one.end;
+        !range.is_empty() && self.ranges.iter().chain(&self.in_flight).any(overlaps)
+    }
+
+    /// Moves what is queued of `range` to the front of the queue.
+    fn read_first(&mut self, range: Range<u64>) {
+        let is_in_next_block = |first: &Range<u64>| {
+            first.contains(&range.start) && range.start / BLOCK_BYTES == first.start / BLOCK_BYTES
+        };
+        if self.ranges.front().is_some_and(is_in_next_block) {
+            return;
+        }
+        let (mut first, mut rest) = (VecDeque::new(), VecDeque::new());
+        for one in self.ranges.drain(..) {
+            let inner = one.start.max(range.start)..one.end.min(range.end);
+            if inner.is_empty() {
+                rest.push_back(one);
+                continue;
+            }
+            let (before, after) = (one.start..inner.start, inner.end..one.end);
+            first.push_back(inner);
+            rest.extend([before, after].into_iter().filter(|part| !part.is_empty()));
+        }
+        first.append(&mut rest);
+        self.ranges = first;
     }
 }
 
 impl Queue {
+    /// Queues a range, unless the page cache has it.
+    fn enqueue(self: &Arc<Self>, state: &mut QueueState, range: Range<u64>) {
+        let first = range.start..range.end.min(range.start + BLOCK_BYTES);
+        let is_cached = |file: &MappedFile| file.is_cached(first) && file.is_cached(range.clone());
+        if !self.file.upgrade().is_some_and(|file| is_cached(&file)) {
+            state.ranges.push_back(range);
+            self.start_threads(state);
+        }
+    }
+
     /// Starts threads for what is queued. One that cannot be started is not missed: pages are read when
     /// they are touched.
     fn start_threads(self: &Arc<Self>, state: &mut QueueState) {
@@ -145,30 +204,33 @@ impl Queue {
         while state.threads < wanted {
             let queue = Arc::clone(self);
             if sys::spawn("ringload-ahead", move || queue.work()).is_err() {
-                return;
+                break;
             }
             state.threads += 1;
+        }
+        if state.threads == 0 {
+            state.ranges.clear(); // so that nobody waits for them
         }
     }
 
     fn work(&self) {
-        loop {
-            let block = {
-                let mut state = self.state.lock();
-                let block = next_block(&mut state.ranges);
-                if block.is_none() {
-                    state.threads -= 1;
-                }
-                block
-            };
-            let Some(block) = block else { return };
+        let mut state = self.state.lock();
+        while let Some(block) = next_block(&mut state.ranges) {
+            state.in_flight.push(block.clone());
+            drop(state);
             // The reading ends when neither a tensor nor the checkpoint has the mapping any more.
-            let read = self.file.upgrade().map(|file| read(&file, block));
+            let read = self.file.upgrade().map(|file| read(&file, block.clone()));
+            state = self.state.lock();
             if !matches!(read, Some(Ok(()))) {
                 // What cannot be read is reported by the access to it.
-                self.state.lock().ranges.clear();
+                state.ranges.clear();
             }
+            if let Some(at) = state.in_flight.iter().position(|other| *other == block) {
+                state.in_flight.swap_remove(at);
+            }
+            self.ended.notify_all();
         }
+        state.threads -= 1;
     }
 }
 

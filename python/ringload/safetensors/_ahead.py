@@ -2,7 +2,8 @@
 
 Tensors that follow each other in the file form groups of some MiB, each of which is a load of its
 own. Once a program has requested two tensors in a row, the groups that follow are started, as far
-as a window allows. A request out of order is a read of its own, and the groups are given up.
+as a window allows. The first request of a group waits for all of it, and the others take their
+tensors from a dict. A request that no group has is a read of its own, and the groups are given up.
 """
 
 from __future__ import annotations
@@ -26,30 +27,11 @@ WINDOW_BYTES = 128 << 20
 class Group:
     """Consecutive tensors that are being loaded."""
 
-    def __init__(self, checkpoint: Checkpoint, names: list[str], nbytes: int) -> None:
-        """Starts the load of tensors that have `nbytes` together."""
-        self._stream: Stream = checkpoint.stream(names=names, memory_limit="none")
-        self._complete: dict[str, Tensor] = {}
-        self._left = set(names)
+    def __init__(self, stream: Stream, positions: range, nbytes: int) -> None:
+        """Wraps the load of the tensors at these positions, which have `nbytes` together."""
+        self.stream = stream
+        self.positions = positions
         self.nbytes = nbytes
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._left
-
-    def __len__(self) -> int:
-        return len(self._left)
-
-    def take(self, name: str) -> Tensor:
-        """Waits for a tensor of the group, and hands it over."""
-        while name not in self._complete:
-            tensor = next(self._stream)
-            self._complete[tensor.name] = tensor
-        self._left.discard(name)
-        return self._complete.pop(name)
-
-    def close(self) -> None:
-        """Stops the load."""
-        self._stream.close()
 
 
 class ReadAhead:
@@ -60,13 +42,19 @@ class ReadAhead:
         self._checkpoint = checkpoint
         self._is_host = is_host
         self._names = checkpoint.keys()
+        self._lengths: list[int] = []
         self._positions: dict[str, int] = {}
+        self._complete: dict[str, Tensor] = {}
+        """The tensors of the current group, but for those that were taken."""
         self._lock = Lock()
-        """Held by the thread that goes through the file in order."""
-        self._last = -2
-        """The position of the last tensor that was requested."""
+        """Held by the thread that goes through the groups."""
+        self._current = range(0)
+        """The positions of the group that was waited for last."""
+        self._held = 0
+        """The bytes of that group, unless all its tensors were taken."""
         self._groups: deque[Group] = deque()
-        self._end = 0
+        """The groups that nobody has waited for."""
+        self._end = -1
         """The position of the first tensor after the groups."""
         self._window = window_bytes()
 
@@ -76,62 +64,73 @@ class ReadAhead:
         Raises:
             NotFoundError: the file has no tensor of this name.
         """
+        complete = self._complete
+        tensor = complete.pop(name, None)
+        if tensor is not None and complete:
+            return tensor
         if not self._lock.acquire(blocking=False):
-            return self._alone(name)
+            return self._alone(name) if tensor is None else tensor
         try:
-            return self._in_order(name)
+            if tensor is None:
+                return self._from_group(name)
+            if self._complete is complete:
+                self._held = 0
+                self._extend()
+            return tensor
         finally:
             self._lock.release()
 
     def _alone(self, name: str) -> Tensor:
         return self._checkpoint.read(name, at_once=self._is_host)
 
-    def _in_order(self, name: str) -> Tensor:
+    def _from_group(self, name: str) -> Tensor:
         if not self._positions:
             self._positions = {each: number for number, each in enumerate(self._names)}
+            self._lengths = self._checkpoint.lengths()
         position = self._positions.get(name, -2)
-        is_next = position == self._last + 1 and position > 0
-        self._last = position
-        if not is_next:
+        if position in self._current:
+            return self._alone(name)  # it was taken already
+        if position == self._end and not self._groups:
+            self._extend()
+        while self._groups and position >= self._groups[0].positions.stop:
+            self._groups.popleft().stream.close()
+        if not self._groups or position not in self._groups[0].positions:
             self._give_up(position + 1)
             return self._alone(name)
-        while self._groups and name not in self._groups[0]:
-            self._groups.popleft().close()
-        if not self._groups:
-            self._end = position
+        group = self._groups.popleft()
+        self._complete, self._current, self._held = {}, group.positions, group.nbytes
         self._extend()
-        if not self._groups:
-            return self._alone(name)
-        first = self._groups[0]
         try:
-            tensor = first.take(name)
+            complete = group.stream.rest()
         except BaseException:
             self._give_up(position + 1)
             raise
-        if not len(first):
-            self._groups.popleft()
+        tensor = complete.pop(name)
+        self._complete = complete
+        if not complete:
+            self._held = 0
             self._extend()
         return tensor
 
     def _extend(self) -> None:
         """Starts groups while the window has room."""
-        started = sum(group.nbytes for group in self._groups)
+        started = self._held + sum(group.nbytes for group in self._groups)
         while self._end < len(self._names) and started < self._window:
-            names: list[str] = []
-            nbytes = 0
+            first, nbytes = self._end, 0
             while self._end < len(self._names) and nbytes < GROUP_BYTES:
-                name = self._names[self._end]
-                nbytes += self._checkpoint.info(name)["nbytes"]
-                names.append(name)
+                nbytes += self._lengths[self._end]
                 self._end += 1
-            self._groups.append(Group(self._checkpoint, names, nbytes))
+            names = self._names[first : self._end]
+            stream = self._checkpoint.stream(names=names, memory_limit="none")
+            self._groups.append(Group(stream, range(first, self._end), nbytes))
             started += nbytes
 
     def _give_up(self, end: int) -> None:
         for group in self._groups:
-            group.close()
+            group.stream.close()
         self._groups.clear()
-        self._end = end
+        self._complete, self._current, self._held = {}, range(0), 0
+        self._end = end if end > 0 else -1
 
 
 def window_bytes() -> int:

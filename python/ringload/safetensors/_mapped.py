@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from .._errors import NotFoundError
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     from .._frameworks import Converter
     from .._ringload import Mapped, _TensorInfo
     from ._devices import Target
-
-
-POLL_SECONDS = 0.0005
-"""How often a load of all tensors looks whether they were read."""
 
 
 class MappedFile:
@@ -60,16 +55,17 @@ class MappedFile:
     def get_tensors(self) -> dict[str, Any]:
         """Returns all tensors by name, in the order of the file."""
         self._mapped.prefetch()
-        tensors = {name: self.get_tensor(name) for name in self.names}
+        views = {name: self._convert(self._tensor(name, is_used=False)) for name in self.names}
         # A program that touches pages while they are being read slows the reading down.
-        while self._mapped.is_reading():
-            time.sleep(POLL_SECONDS)
+        self._mapped.wait()
+        move = self._move
+        tensors = views if move is None else {name: each.to(move) for name, each in views.items()}
         self._mapped.check_unchanged()
         return tensors
 
     def get_part(self, name: str, index: Any) -> Any:
         """Returns what torch selects by `index`."""
-        native = self._tensor(name, read_ahead=False)
+        native = self._tensor(name, is_used=False)
         address, nbytes = native.address, native.nbytes
         part = self._convert(native)[index]
         first = part.data_ptr() - address

@@ -31,13 +31,13 @@ fn tensors_are_written_to_without_changing_the_file_or_another_mapping() {
     let path = directory.path().join("m.safetensors");
     written(&path, 7);
     let (one, other) = (mapped(&path), mapped(&path));
-    assert_eq!(one.tensor("empty").unwrap().bytes(), &[] as &[u8]);
-    assert_eq!(one.tensor("empty").unwrap().shape(), &[0, 4]);
-    write_first(&one.tensor("a").unwrap(), 9);
-    assert_eq!(one.tensor("a").unwrap().bytes()[..2], [9, 7]);
-    assert_eq!(one.tensor("a").unwrap().to_vec().unwrap()[..2], [9, 7]);
-    assert_eq!(other.tensor("a").unwrap().bytes()[..2], [7, 7]);
-    assert_eq!(one.tensor("c").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(one.view("empty").unwrap().bytes(), &[] as &[u8]);
+    assert_eq!(one.view("empty").unwrap().shape(), &[0, 4]);
+    write_first(&one.view("a").unwrap(), 9);
+    assert_eq!(one.view("a").unwrap().bytes()[..2], [9, 7]);
+    assert_eq!(one.view("a").unwrap().to_vec().unwrap()[..2], [9, 7]);
+    assert_eq!(other.view("a").unwrap().bytes()[..2], [7, 7]);
+    assert_eq!(one.view("c").unwrap_err().kind(), ErrorKind::NotFound);
     one.check_unchanged().unwrap();
 }
 
@@ -53,7 +53,7 @@ fn removing_and_replacing_the_file_does_not_matter_and_writing_to_it_is_noticed(
     std::fs::remove_file(&path).unwrap();
     mapped.check_unchanged().unwrap();
     mapped.prefetch(&["b".to_owned(), "a".to_owned()]).unwrap();
-    assert!(mapped.tensor("b").unwrap().bytes().iter().all(|&byte| byte == 7));
+    assert!(mapped.view("b").unwrap().bytes().iter().all(|&byte| byte == 7));
 
     written(&path, 7);
     let mapped = self::mapped(&path);
