@@ -12,19 +12,27 @@ from importlib.util import find_spec
 
 
 class _Finder:
-    """Finds the package safetensors, once, and patches it when it was imported."""
+    """Patches the package safetensors once it was imported.
+
+    Programs ask whether safetensors is there before they import it (`importlib.util.find_spec`), so
+    it may be found any number of times before that.
+    """
 
     def find_spec(self, name, _path=None, _target=None):
         if name != "safetensors":
             return None
         sys.meta_path.remove(self)
-        spec = find_spec(name)
+        try:
+            spec = find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
         if spec is None or spec.loader is None:
             return spec
         run = spec.loader.exec_module
 
         def run_and_patch(module):
             run(module)
+            sys.meta_path.remove(self)
             try:
                 import ringload
 

@@ -88,6 +88,9 @@ def test_a_variable_patches_every_interpreter_that_imports_safetensors() -> None
     loaded = "import sys; print([name for name in sys.modules if 'ringload' in name])"
     assert run(loaded, RINGLOAD_PATCH="1").strip() == "['_ringload_patch']"
     assert run(loaded).strip() == "[]"
+    # diffusers asks whether safetensors is there, and imports it later: it was not patched.
+    asked = "from importlib.util import find_spec\nassert find_spec('safetensors')\n" * 2
+    assert run(asked + SCRIPT, RINGLOAD_PATCH="1").startswith("ringload.safetensors._open")
     spawned = (
         "import multiprocessing as m\n"
         "import safetensors\n"
