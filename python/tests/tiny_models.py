@@ -28,6 +28,14 @@ def write_gpt2(folder, *, dtype="float32", shard="1GB"):
     return write(GPT2LMHeadModel, config, folder, dtype, shard)
 
 
+def write_mixtral(folder, *, dtype="float32", shard="1GB"):
+    """Writes a Mixtral with 2 layers of 4 experts, which are separate tensors in its files."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(**LLAMA, num_local_experts=4, num_experts_per_tok=2, dtype=dtype)
+    return write(MixtralForCausalLM, config, folder, dtype, shard)
+
+
 def write(kind, config, folder, dtype, shard):
     torch.manual_seed(5)
     model = kind(config).to(getattr(torch, dtype))
