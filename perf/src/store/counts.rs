@@ -14,7 +14,8 @@ pub struct Counts {
     pub refused: u64,
     /// The most connections that were open at a time.
     pub connections: u64,
-    /// The bytes of files that were sent.
+    /// The bytes of files that were sent. Records of before this was counted have none.
+    #[serde(default)]
     pub sent_bytes: u64,
 }
 

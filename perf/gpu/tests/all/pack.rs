@@ -65,14 +65,32 @@ pub fn pack(wheel: Option<&Path>, python: &str, to: &Path) {
     assert!(packed.status.success(), "{:?}", texts(&packed));
 }
 
-/// A pack without Python packages.
+/// A pack without Python packages. Each test may be a process of its own, so the pack is made beside its
+/// place and moved there; the first one stays, until something in it changes.
 pub fn plain_pack() -> &'static Path {
     static PACK: OnceLock<PathBuf> = OnceLock::new();
     PACK.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu-pack");
-        pack(None, "3.12", &place);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let place = folder.join(format!("gpu-pack-{}", newest_nanoseconds()));
+        if !place.exists() {
+            let own = folder.join(format!("gpu-pack-of-{}", std::process::id()));
+            pack(None, "3.12", &own);
+            if std::fs::rename(&own, &place).is_err() {
+                std::fs::remove_dir_all(&own).unwrap(); // another process was faster
+            }
+        }
         place
     })
+}
+
+/// When what is packed was changed last, since the epoch.
+fn newest_nanoseconds() -> u128 {
+    let steps = Path::new(env!("CARGO_MANIFEST_DIR")).join("steps");
+    let steps = std::fs::read_dir(steps).unwrap().map(|entry| entry.unwrap().path());
+    let programs = ["ringload", "ringload-gpu"].map(|name| built().join(name));
+    let changed = |path: PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
+    let newest = steps.chain(programs).chain([script()]).map(changed).max().unwrap();
+    newest.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
 }
 
 /// A command with nothing in its environment but the stand-in and the system's own commands.
