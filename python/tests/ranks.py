@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ringload
+
 #: The time limit of the ranks, which suffices on a busy machine.
 TIMEOUT_SECONDS = 300
 
@@ -122,3 +124,19 @@ def _rank(
     pipe.close()
     # Exits without cleanup, so the rank's connections end with the process.
     os._exit(0)
+
+
+def fail_at(rank: int, who: int, at: int) -> None:
+    """Makes rank `who` fail when it asks for the piece number `at` that it reads."""
+    from ringload.distributed import load
+
+    real, count = load._Pieces.__next__, 0
+
+    def failing(pieces: Any) -> Any:
+        nonlocal count
+        count += 1
+        if rank == who and count == at:
+            raise ringload.IoError("the disk is gone; mend it")
+        return real(pieces)
+
+    load._Pieces.__next__ = failing  # type: ignore[method-assign]

@@ -234,18 +234,7 @@ def test_a_group_of_some_ranks_shares_a_load_and_others_get_an_error(tmp_path: P
 
 
 def fail_in_mid_load(rank: int, paths: list[str], who: int, at: int) -> None:
-    from ringload.distributed import load
-
-    real, count = load._Pieces.__next__, 0
-
-    def failing(pieces: Any) -> torch.Tensor:
-        nonlocal count
-        count += 1
-        if rank == who and count == at:
-            raise ringload.IoError("the disk is gone; mend it")
-        return real(pieces)
-
-    load._Pieces.__next__ = failing  # type: ignore[method-assign]
+    ranks.fail_at(rank, who, at)
     options = {"memory_limit": "2MiB", "group": world(), "is_distributed": True}
     ringload.load(paths, tp_plan=PLAN, **options)
 

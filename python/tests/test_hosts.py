@@ -127,19 +127,8 @@ def test_the_same_part_of_several_ranks_is_sent_once(tmp_path: Path, hosts: list
 
 def stream_and_fail(rank: int, path: str, hosts: Sequence[int], who: int, at: int) -> Any:
     """Returns what the rank got before another one failed, and the error."""
-    from ringload.distributed import load as loads
-
     pretend(rank, hosts)
-    real, count = loads._Pieces.__next__, 0
-
-    def failing(pieces: Any) -> torch.Tensor:
-        nonlocal count
-        count += 1
-        if rank == who and count == at:
-            raise ringload.IoError("the disk is gone; mend it")
-        return real(pieces)
-
-    loads._Pieces.__next__ = failing  # type: ignore[method-assign]
+    ranks.fail_at(rank, who, at)
     found, error = {}, None
     try:
         for name, tensor in ringload.stream(

@@ -99,14 +99,11 @@ pub fn s3(lab: &mut Lab, peers: &Peers) -> Result<()> {
     let own = ringload(&lab.tools, &location, LIMITED);
     let mut clients = vec![own.clone(), own.again()];
     clients.extend(peers.clients(S3_PEERS, &location));
-    for (name, value) in s3_environment(&server.http) {
+    let (variables, concurrency) = (s3_environment(&server.http), CONNECTIONS.to_string());
+    let concurrency = ("RUNAI_STREAMER_CONCURRENCY", concurrency.as_str());
+    for (name, value) in variables.into_iter().chain([concurrency]) {
         clients = clients.into_iter().map(|client| client.env(name, value)).collect();
     }
-    let concurrency = CONNECTIONS.to_string();
-    clients = clients
-        .into_iter()
-        .map(|client| client.env("RUNAI_STREAMER_CONCURRENCY", &concurrency))
-        .collect();
     let results = run(lab, "s3", &object, &server, clients)?;
     lab.reach("s3.cpu", results.of("ringload", |run| run.cpu_seconds_per_gigabyte()))?;
     let ratio = results.ratio("ringload", peers::RUNAI_S3.title, Figure::CpuSecondsPerGigabyte);
