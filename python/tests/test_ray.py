@@ -21,6 +21,9 @@ COUNT = 24
 OPTIONS = {"chunk_size": 2 * MIB, "timeout_seconds": 30.0}
 #: What a header and the validation of an object may cost, in addition to the tensors.
 OPENING = 80 << 10
+#: What the store sends for one load. A range whose answer is late is requested again, which a busy
+#: machine makes happen now and then.
+SENT_ONCE = 1.02 * COUNT * MIB + OPENING + 4 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +158,7 @@ class TestReplicas:
         answers = get(*[one.load_and_digest.remote(location, OPTIONS) for one in replicas])
         expected = digest({**tensors, "lm.weight": tensors["layer.00.weight"]})
         assert {found for found, _ in answers} == {expected}
-        assert store.sent_bytes <= 1.02 * COUNT * MIB + OPENING
+        assert store.sent_bytes <= SENT_ONCE
         assert [report["store_bytes"] for _, report in answers] == [0] * 4
         (owner,) = ringload.ray.status()
         assert owner["read_bytes"] == owner["resident_bytes"] >= COUNT * MIB
@@ -236,7 +239,7 @@ class TestBounds:
         assert loaded.report.store_bytes == 0
         (owner,) = ringload.ray.status()
         assert 0 < owner["resident_bytes"] <= 8 * MIB
-        assert store.sent_bytes <= 1.02 * COUNT * MIB + OPENING
+        assert store.sent_bytes <= SENT_ONCE
 
     def test_what_is_mapped_stays_when_others_need_memory(self, store, weights):
         location, tensors = weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from types import SimpleNamespace
 
@@ -65,8 +66,13 @@ class TestPlan:
         save_file({"a": torch.zeros(4)}, path)
         before = plan(path)[1].identity
         assert plan(path)[1].identity == before
-        save_file({"a": torch.ones(4)}, tmp_path / "b.safetensors")
-        (tmp_path / "b.safetensors").rename(path)
+        other = tmp_path / "b.safetensors"
+        save_file({"a": torch.ones(4)}, other)
+        # Machines know a file by its length and its modification time; both files could be written
+        # within one tick of the clock.
+        later = path.stat().st_mtime_ns + 1
+        os.utime(other, ns=(later, later))
+        other.rename(path)
         assert plan(path)[1].identity != before
 
     @pytest.mark.parametrize("writable", [False, True])
