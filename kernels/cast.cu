@@ -1,14 +1,17 @@
 // cast: converts each piece's elements to another float type.
 //
 // kernels/README.md defines the result bit for bit; src/cast is the implementation for the host.
-// Every cast goes through the bits of an f32, which can represent every value of the narrower
-// types. The two float additions here are exact or round to nearest even, and their operands are
-// never NaN, infinite or subnormal. Their results therefore do not depend on the processor or its
-// mode.
+// The casts go through the bits of an f32, which can represent every value of the narrower types.
+// Only those from 8 bits to F16 do not: they convert two elements of a word at a time.
+//
+// The float multiplications here are exact, and the addition rounds to nearest even. No operand is
+// NaN or infinite. Some are subnormal, which GPUs multiply at full speed, and which PTX keeps unless
+// an instruction says `.ftz`. The results are therefore the same on every GPU.
 //
 // A thread converts 16 bytes of the wider type at a time, so that loads and stores are coalesced.
 // An H200 moves 4.3e12 bytes/s. To reach half of that, a multiprocessor has to convert 3.1 elements
-// per cycle from 8 to 16 bits, and may spend 20 of its 64 integer operations per cycle on each.
+// per cycle from 8 to 16 bits, and may spend 20 of its 64 integer operations per cycle on each. To
+// reach all of it, it may spend 10.
 #include "pieces.cuh"
 
 namespace cast {
@@ -24,61 +27,58 @@ constexpr u32 F32_QUIET = 0x00400000;
 constexpr u32 F16_LEAST_NORMAL = 0x38800000;
 constexpr u32 F16_BEYOND = 0x47800000;
 
-// Widens the finite `magnitude` (exponent and mantissa without the sign) of a type with `MANTISSA`
-// bits of mantissa and an exponent bias of `BIAS`.
-template <int MANTISSA, int BIAS> __device__ inline u32 widened(u32 magnitude) {
-    const u32 moved = magnitude << (23 - MANTISSA);
-    const u32 normal = moved + ((127u - BIAS) << 23);
-    // The least normal number with this mantissa, minus the least normal number. Exact.
-    constexpr u32 least_normal = (128u - BIAS) << 23;
-    const u32 subnormal =
-        __float_as_uint(__uint_as_float(moved + least_normal) - __uint_as_float(least_normal));
-    return magnitude >> MANTISSA != 0 ? normal : subnormal;
-}
-
-// The formats: their sizes, and the conversion of their bits to those of an f32.
+// The formats. FIRST_SPECIAL is the value that the first infinity or NaN would have if its exponent
+// were as any other.
 struct F32 {
     static constexpr int BYTES = 4;
-    static __device__ inline u32 widen(u32 bits) {
-        return bits;
-    }
 };
 
+// The upper half of an F32.
 struct BF16 {
     static constexpr int BYTES = 2;
-    static __device__ inline u32 widen(u32 bits) {
-        return bits << 16;
-    }
 };
 
 struct F16 {
-    static constexpr int BYTES = 2;
-    static __device__ inline u32 widen(u32 bits) {
-        const u32 magnitude = bits & 0x7fff;
-        const u32 special = F32_INFINITY | magnitude << 13;
-        const u32 finite = widened<10, 15>(magnitude);
-        return (bits & 0x8000) << 16 | (magnitude >= 0x7c00 ? special : finite);
-    }
+    static constexpr int BYTES = 2, EXPONENT_BITS = 5;
+    static constexpr float FIRST_SPECIAL = 65536;
 };
 
-// 8 bits with an exponent of 4 bits. It has no infinities and one NaN of each sign.
+// It has no infinities and one NaN of each sign.
 struct F8_E4M3 {
-    static constexpr int BYTES = 1;
-    static __device__ inline u32 widen(u32 bits) {
-        const u32 magnitude = bits & 0x7f;
-        const u32 special = F32_INFINITY | magnitude << 20;
-        const u32 finite = widened<3, 7>(magnitude);
-        return (bits & 0x80) << 24 | (magnitude == 0x7f ? special : finite);
-    }
+    static constexpr int BYTES = 1, EXPONENT_BITS = 4;
+    static constexpr float FIRST_SPECIAL = 480;
 };
 
 // The upper half of an F16.
 struct F8_E5M2 {
-    static constexpr int BYTES = 1;
-    static __device__ inline u32 widen(u32 bits) {
-        return F16::widen(bits << 8);
-    }
+    static constexpr int BYTES = 1, EXPONENT_BITS = 5;
+    static constexpr float FIRST_SPECIAL = F16::FIRST_SPECIAL;
 };
+
+// Returns the bits of the f32 with the value of an element, which is in the upper bits of `high`.
+// The lower bits may belong to other elements. A signaling NaN stays signaling.
+//
+// Exponent and mantissa are moved to where an f32 has them. Since the exponents have different
+// biases, the value is too small by a power of two, by which it is multiplied. This is also right
+// for subnormals. The result for an infinity or NaN is finite; setting bits of the exponent makes it
+// an infinity or NaN.
+template <typename From> __device__ inline u32 widen(u32 high) {
+    constexpr int moved_by = 8 - From::EXPONENT_BITS;
+    constexpr u32 bias = (1u << (From::EXPONENT_BITS - 1)) - 1;
+    constexpr u32 magnitude = 0x7fffffffu - (0x7fffffffu >> (8 * From::BYTES - 1));
+    const u32 moved = (u32)((int)high >> moved_by) & (0x80000000 | magnitude >> moved_by);
+    const float value = __uint_as_float(moved) * __uint_as_float((254 - bias) << 23);
+    const u32 bits = __float_as_uint(value);
+    return fabsf(value) >= From::FIRST_SPECIAL ? bits | (127 - bias) << 23 : bits;
+}
+
+template <> __device__ inline u32 widen<F32>(u32 high) {
+    return high;
+}
+
+template <> __device__ inline u32 widen<BF16>(u32 high) {
+    return high & 0xffff0000;
+}
 
 // Rounds the f32 with these bits to type `To`.
 template <typename To> __device__ inline u32 narrow(u32 bits);
@@ -110,10 +110,68 @@ template <> __device__ inline u32 narrow<F16>(u32 bits) {
     return (bits >> 16 & 0x8000) | (magnitude > F32_INFINITY ? nan : half);
 }
 
-// Returns element `i` of words that hold elements.
+// Makes the NaNs among the four elements of a word quiet.
+template <typename From> __device__ inline u32 quiet_four(u32 four);
+
+template <> __device__ inline u32 quiet_four<F8_E4M3>(u32 four) {
+    return four;
+}
+
+template <> __device__ inline u32 quiet_four<F8_E5M2>(u32 four) {
+    // Sets the highest bit of each byte whose magnitude is greater than that of an infinity, 0x7c.
+    const u32 nan = (four & 0x7f7f7f7f) + 0x03030303;
+    return four | (nan >> 6 & 0x02020202);
+}
+
+#ifdef __CUDACC__
+// Multiplies two pairs of F16. CUDA declares a function for this instruction only in a header.
+__device__ inline u32 multiply_f16x2(u32 a, u32 b) {
+    u32 product;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
+}
+#endif
+
+// Returns two elements of 8 bits as F16s: each is the upper byte of a half of `pair`.
+template <typename From> __device__ inline u32 pair_to_f16(u32 pair);
+
+template <> __device__ inline u32 pair_to_f16<F8_E4M3>(u32 pair) {
+    // As in `widen`. A NaN is told by the carry if 1 is added to its mantissa.
+    constexpr u32 two_to_the_8 = 0x5c005c00;
+    const u32 moved = pair >> 1 & 0x3f803f80;
+    const u32 nan = (moved + 0x00800080) >> 1 & 0x20002000;
+    return multiply_f16x2(moved, two_to_the_8) | nan | (pair & 0x80008000);
+}
+
+template <> __device__ inline u32 pair_to_f16<F8_E5M2>(u32 pair) {
+    return pair;
+}
+
+// Converts the four elements of a word. Every target type can represent all of their
+// values, so nothing is rounded.
+template <typename From> __device__ inline Words<4> convert_four(u32 four, F32) {
+    const u32 quiet = quiet_four<From>(four);
+    return {{widen<From>(quiet << 24), widen<From>(quiet << 16), widen<From>(quiet << 8),
+             widen<From>(quiet)}};
+}
+
+template <typename From> __device__ inline Words<2> convert_four(u32 four, BF16) {
+    const Words<4> f32 = convert_four<From>(four, F32());
+    constexpr u32 upper_halves = 0x7632;
+    return {{__byte_perm(f32.word[0], f32.word[1], upper_halves),
+             __byte_perm(f32.word[2], f32.word[3], upper_halves)}};
+}
+
+template <typename From> __device__ inline Words<2> convert_four(u32 four, F16) {
+    const u32 quiet = quiet_four<From>(four);
+    constexpr u32 first_pair = 0x1404, second_pair = 0x3424;
+    return {{pair_to_f16<From>(__byte_perm(quiet, 0, first_pair)),
+             pair_to_f16<From>(__byte_perm(quiet, 0, second_pair))}};
+}
+
+// Returns a word with element `i` of words in its upper bits.
 template <int BYTES, int COUNT> __device__ inline u32 element(const Words<COUNT> &words, int i) {
-    const u32 word = words.word[i * BYTES / 4] >> (i * BYTES % 4 * 8);
-    return BYTES == 4 ? word : word & ((1u << (8 * BYTES % 32)) - 1);
+    return words.word[i * BYTES / 4] << (32 - 8 * BYTES - i * BYTES % 4 * 8);
 }
 
 // Loads an element from memory of any alignment.
@@ -132,16 +190,32 @@ template <typename From, typename To> struct Cast {
     static constexpr int FROM_WORDS = GROUP * From::BYTES / 4;
     static constexpr int TO_WORDS = GROUP * To::BYTES / 4;
 
+    // Converts the element that is the lower part of `bits`, whose upper part is zero.
     static __device__ inline u32 convert(u32 bits) {
-        return narrow<To>(From::widen(bits));
+        if constexpr (From::BYTES == 1) {
+            return convert_four<From>(bits, To()).word[0];
+        } else {
+            return narrow<To>(widen<From>(bits << (32 - 8 * From::BYTES)));
+        }
     }
 
     static __device__ inline Words<TO_WORDS> convert(const Words<FROM_WORDS> &from) {
         Words<TO_WORDS> to = {};
-        UNROLL
-        for (int i = 0; i < GROUP; i++) {
-            const u32 bits = convert(element<From::BYTES>(from, i));
-            to.word[i * To::BYTES / 4] |= bits << (i * To::BYTES % 4 * 8);
+        if constexpr (From::BYTES == 1) {
+            UNROLL
+            for (int i = 0; i < FROM_WORDS; i++) {
+                const Words<To::BYTES> four = convert_four<From>(from.word[i], To());
+                UNROLL
+                for (int j = 0; j < To::BYTES; j++) {
+                    to.word[i * To::BYTES + j] = four.word[j];
+                }
+            }
+        } else {
+            UNROLL
+            for (int i = 0; i < GROUP; i++) {
+                const u32 bits = narrow<To>(widen<From>(element<From::BYTES>(from, i)));
+                to.word[i * To::BYTES / 4] |= bits << (i * To::BYTES % 4 * 8);
+            }
         }
         return to;
     }

@@ -5,7 +5,8 @@
 // grid. The block size is fixed: BLOCK_THREADS in each kernel's namespace.
 //
 // The files compile for a GPU (NVRTC) and, with the shim of the tests, for the host. Therefore they
-// use only threadIdx.x, blockIdx.x, gridDim.x, __shared__ and __syncthreads, and include no header.
+// include no header, and use little of what CUDA adds to C++: threadIdx.x, blockIdx.x, gridDim.x,
+// __shared__, __syncthreads, and a few functions that take and return numbers.
 #pragma once
 
 // Unrolling makes loops faster and keeps arrays in registers.

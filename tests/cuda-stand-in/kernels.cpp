@@ -12,6 +12,7 @@
 // a GPU (build.rs has the option of the compiler).
 #pragma GCC optimize("O2")
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -55,9 +56,31 @@ void *__cvta_global_to_generic(std::size_t address) {
     return reinterpret_cast<void *>(address);
 }
 
+// Byte i of the result is that byte of `high:low` whose number is in bits 4i to 4i + 2 of `selector`.
+unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+    const uint64_t bytes = (uint64_t)high << 32 | low;
+    unsigned result = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        result |= (unsigned)(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+    }
+    return result;
+}
+
+unsigned multiply_f16x2(unsigned a, unsigned b);
+
 #include "../../kernels/cast.cu"
 #include "../../kernels/crc64.cu"
 #include "../../kernels/scatter.cu"
+
+// As the instruction `mul.rn.f16x2`, except for NaNs. An f32 holds the product of two F16 exactly.
+u32 multiply_f16x2(u32 a, u32 b) {
+    const auto product = [](u32 left, u32 right) {
+        const float value = __uint_as_float(cast::widen<cast::F16>(left << 16)) *
+                            __uint_as_float(cast::widen<cast::F16>(right << 16));
+        return cast::narrow<cast::F16>(__float_as_uint(value));
+    };
+    return product(a, b) | product(a >> 16, b >> 16) << 16;
+}
 
 template <typename T> T argument(void **arguments, int i) {
     T value;

@@ -205,6 +205,20 @@ fn every_value_of_the_small_types_is_cast_as_the_library_does() {
     }
 }
 
+/// The casts from 8 bits process several elements of a word at a time, so one element may change the
+/// result of its neighbour, such as by a carry out of a NaN. Every pair of values is therefore cast at
+/// every place in a word.
+#[test]
+fn every_pair_of_neighbours_of_8_bits_is_cast_as_the_library_does() {
+    let pairs: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let parts = [&pairs, &pairs[1..], &pairs[2..], &pairs[3..]];
+    for from in &FROM[3..] {
+        for to in TO {
+            check_cast(*from, to, &parts, (0, 0), 4);
+        }
+    }
+}
+
 /// F32s that matter: both sides of each rounding boundary, infinities, NaNs, subnormals.
 fn delicate_f32s() -> Vec<u8> {
     let tops = 0..512_u32;
