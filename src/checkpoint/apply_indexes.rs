@@ -5,7 +5,8 @@
 
 use super::index::Index;
 use super::resolve::IndexFile;
-use super::shard::{Shard, TensorInfo};
+use super::shard::Shard;
+use super::tensor_info::TensorInfo;
 use super::tensor_table::TensorTable;
 use super::text::Quoted;
 use crate::error::Result;
@@ -17,12 +18,12 @@ pub(super) fn remove_unassigned(tensors: &mut Vec<TensorInfo>, indexes: &[IndexF
     let repeated: HashSet<Box<str>> = tensors
         .iter()
         .filter(|tensor| !seen.insert(tensor.name()))
-        .map(|tensor| tensor.name.clone())
+        .map(|tensor| tensor.name().into())
         .collect();
     let holders: HashSet<(Box<str>, usize)> = tensors
         .iter()
         .filter(|tensor| repeated.contains(tensor.name()))
-        .map(|tensor| (tensor.name.clone(), tensor.shard()))
+        .map(|tensor| (tensor.name().into(), tensor.shard()))
         .collect();
     let mut assigned: HashMap<&str, usize> = HashMap::new();
     for file in indexes {

@@ -10,15 +10,19 @@
 //! purpose: the header must start with `{`, which the format demands but the crate does not check,
 //! and the JSON must not repeat a key (see [`json`]).
 //!
+//! [`scan`] reads a header of the usual form. [`json`] parses every other one, and finds the errors.
+//!
 //! Memory is linear in the header: its text and the tensors created from it.
 
-use super::dtype;
-use super::json::{self, HeaderEntry};
-use super::shard::{Shard, TensorInfo};
-use super::tensor_table::NameKeys;
-use super::text::{Quoted, Shape, Shortened, first_repeated};
+use super::json;
+use super::layout::{CheckResult, check_layout, occurs_twice};
+use super::parallel;
+use super::scan::{HeaderPlace, ScannedHeader, scan};
+use super::shard::Shard;
+use super::tensor_info::{TensorInfo, TensorInfos};
+use super::tensor_table::{HashedTensors, NameKeys};
+use super::text::{Shortened, first_repeated};
 use crate::checksum::{crc64_nvme, crc64_nvme_of_parts};
-use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::source::{Cancellation, Source};
 use std::collections::BTreeMap;
@@ -35,20 +39,19 @@ const PLAUSIBLE_HEADER_BYTES: u64 = 4 << 30;
 
 const LENGTH_BYTES: u64 = 8;
 
-/// The error is a sentence that says why a shard is invalid; the caller prepends the location.
-type CheckResult<T> = std::result::Result<T, String>;
+/// A header is read in pieces of about this length, on several threads, if it has more than one.
+const PIECE_BYTES: usize = 512 << 10;
 
 /// A shard and its tensors.
 pub(super) struct Header {
     /// The checkpoint sets its range of tensors.
     pub(super) shard: Shard,
-    /// Ordered by offset; empty tensors at the same offset are in the header's order.
-    pub(super) tensors: Vec<TensorInfo>,
-    /// The hash of each tensor's name.
-    pub(super) hashes: Vec<u64>,
+    /// Together ordered by offset; empty tensors at the same offset are in the header's order.
+    pub(super) tensors: Vec<HashedTensors>,
 }
 
-/// Reads and checks the header of `source`, which is the shard number `shard` of the checkpoint.
+/// Reads and checks the header of `source`, which is the shard number `shard` of the checkpoint. Other
+/// threads may read `others` more shards at the same time.
 ///
 /// This does not check that names are unique. The checkpoint checks that for all shards together,
 /// with the hashes that are computed here with `keys`.
@@ -59,6 +62,7 @@ pub(super) struct Header {
 pub(super) fn read(
     source: Arc<dyn Source>,
     shard: u32,
+    others: usize,
     keys: &NameKeys,
     cancellation: &Cancellation,
 ) -> Result<Header> {
@@ -66,16 +70,19 @@ pub(super) fn read(
     // At most the file's length, as read_text has checked.
     let data_offset_bytes = LENGTH_BYTES + text.len() as u64;
     let data_bytes = source.len_bytes() - data_offset_bytes;
-    let header = parse(&text, data_bytes)
+    let place = HeaderPlace { shard, data_offset_bytes, data_bytes, keys };
+    let pieces = match text.len() / PIECE_BYTES {
+        0 | 1 => 1,
+        pieces => pieces.min(parallel::computing_threads(pieces) / (others + 1)).max(1),
+    };
+    let header = scan(&text, pieces, pieces, &place).map_or_else(|| parse(&text, &place), Ok);
+    let header = header
         .map_err(|reason| invalid(source.as_ref(), format_args!("{reason}{}", remedy(&reason))))?;
-    let hashes = header.tensors.iter().map(|entry| keys.hash(&entry.name)).collect();
-    let tensors = header.tensors.into_iter();
-    let tensors = tensors.map(|entry| tensor_info(entry, shard, data_offset_bytes)).collect();
     let length = (text.len() as u64).to_le_bytes();
-    let parts = [(crc64_nvme(&length), LENGTH_BYTES), (crc64_nvme(&text), text.len() as u64)];
+    let parts = [(crc64_nvme(&length), LENGTH_BYTES)].into_iter().chain(header.crcs);
     let (header_crc, metadata) = (crc64_nvme_of_parts(parts), header.metadata);
     let shard = Shard { source, data_offset_bytes, header_crc, tensors: 0..0, metadata };
-    Ok(Header { shard, tensors, hashes })
+    Ok(Header { shard, tensors: header.tensors })
 }
 
 /// Describes the bytes of `source` from `start` on as tensors: pieces that end at multiples of
@@ -92,40 +99,27 @@ pub(super) fn of_pieces(
     let tensors = begins.map(|begin| {
         let offset_bytes = begin.max(start);
         let len_bytes = (begin + piece_bytes).min(len_bytes) - offset_bytes;
-        let (name, shape) = (format!("{shard}/{offset_bytes}").into(), [len_bytes as usize].into());
-        TensorInfo { name, shape, offset_bytes, len_bytes, shard, dtype: Dtype::U8 }
+        TensorInfo::of_bytes(&format!("{shard}/{offset_bytes}"), shard, [offset_bytes, len_bytes])
     });
-    let tensors: Vec<_> = tensors.collect();
-    let hashes = tensors.iter().map(|tensor| keys.hash(&tensor.name)).collect();
+    let tensors = vec![HashedTensors::new(tensors.collect(), keys)];
     let metadata = BTreeMap::new();
     let shard = Shard { source, data_offset_bytes: 0, header_crc: 0, tensors: 0..0, metadata };
-    Header { shard, tensors, hashes }
+    Header { shard, tensors }
 }
 
 /// The header of `shard` with no tensors and no metadata.
 pub(super) fn without_tensors(shard: &Shard) -> Header {
     let shard = Shard { tensors: 0..0, metadata: BTreeMap::new(), ..shard.clone() };
-    Header { shard, tensors: Vec::new(), hashes: Vec::new() }
+    Header { shard, tensors: Vec::new() }
 }
 
 impl Header {
     /// Adds a tensor, whose name has a hash under `keys`.
     pub(super) fn add(&mut self, tensor: TensorInfo, keys: &NameKeys) {
-        self.hashes.push(keys.hash(&tensor.name));
-        self.tensors.push(tensor);
-    }
-}
-
-/// The tensor of a checked `entry`.
-fn tensor_info(entry: HeaderEntry, shard: u32, data_offset_bytes: u64) -> TensorInfo {
-    let [begin, end] = entry.data_offsets;
-    TensorInfo {
-        name: entry.name,
-        dtype: entry.dtype,
-        shape: entry.shape,
-        shard,
-        offset_bytes: data_offset_bytes + begin,
-        len_bytes: end - begin,
+        if self.tensors.is_empty() {
+            self.tensors.push(HashedTensors::default());
+        }
+        self.tensors[0].push(tensor, keys);
     }
 }
 
@@ -265,9 +259,9 @@ fn kind_of_file(bytes: [u8; 8]) -> &'static str {
     }
 }
 
-/// Parses and checks the header `text`, which `data_bytes` bytes of data follow. The tensors are sorted
-/// by offset.
-fn parse(text: &[u8], data_bytes: u64) -> CheckResult<json::Header> {
+/// Parses and checks the header `text`, in whatever form it is.
+pub(super) fn parse(text: &[u8], place: &HeaderPlace<'_>) -> CheckResult<ScannedHeader> {
+    let crcs = vec![(crc64_nvme(text), text.len() as u64)];
     let text = std::str::from_utf8(text).map_err(|error| {
         format!("the header is not UTF-8 at byte {} of the header", error.valid_up_to())
     })?;
@@ -275,14 +269,19 @@ fn parse(text: &[u8], data_bytes: u64) -> CheckResult<json::Header> {
     let mut header = json::parse_header(text)
         .map_err(|error| format!("the header is invalid: {}", Shortened(error)))?;
     header.tensors.sort_by_key(|entry| entry.data_offsets);
-    match check_layout(&header.tensors, data_bytes) {
-        Ok(()) => Ok(header),
+    check_layout(&header.tensors, place.data_bytes).map_err(|reason| {
         // A repeated name explains more than the overlap that results from it.
-        Err(reason) => {
-            let mut names = header.tensors.iter().map(|entry| &*entry.name);
-            Err(first_repeated(&mut names).map_or(reason, occurs_twice))
-        }
+        let mut names = header.tensors.iter().map(|entry| &*entry.name);
+        first_repeated(&mut names).map_or(reason, occurs_twice)
+    })?;
+    let mut infos = TensorInfos::with_capacity(header.tensors.len());
+    for entry in header.tensors {
+        let [begin, end] = entry.data_offsets;
+        let bytes = [place.data_offset_bytes + begin, end - begin];
+        infos.add(&entry.name, entry.dtype, &entry.shape, bytes);
     }
+    let tensors = vec![HashedTensors::new(infos.of_shard(place.shard), place.keys)];
+    Ok(ScannedHeader { tensors, metadata: header.metadata, crcs })
 }
 
 fn check_start(text: &str) -> CheckResult<()> {
@@ -291,82 +290,6 @@ fn check_start(text: &str) -> CheckResult<()> {
         Some(other) => Err(format!("the header begins with {other:?} instead of '{{'")),
         None => Err("the header is empty; the shortest valid header is {}".into()),
     }
-}
-
-/// The reason why a header in which the tensor `name` occurs twice is invalid.
-pub(super) fn occurs_twice(name: &str) -> String {
-    format!("tensor {} occurs twice in the header", Quoted(name))
-}
-
-/// Checks that `tensors`, sorted by offset, fill `data_bytes` without hole or overlap.
-fn check_layout(tensors: &[HeaderEntry], data_bytes: u64) -> CheckResult<()> {
-    let mut end_of_last = 0;
-    for (i, entry) in tensors.iter().enumerate() {
-        check_offsets(entry, i.checked_sub(1).map(|last| &tensors[last]))?;
-        check_size(entry)?;
-        end_of_last = entry.data_offsets[1];
-    }
-    if end_of_last > data_bytes {
-        return Err(format!(
-            "the file is truncated: the header describes {} of tensor data, the file has {}: {} \
-             missing; was its download finished?",
-            Size(end_of_last),
-            Size(data_bytes),
-            Size(end_of_last - data_bytes)
-        ));
-    }
-    if end_of_last < data_bytes {
-        return Err(format!(
-            "the header describes {} of tensor data, the file has {}: {} too many",
-            Size(end_of_last),
-            Size(data_bytes),
-            Size(data_bytes - end_of_last)
-        ));
-    }
-    Ok(())
-}
-
-/// Checks that `entry` begins where the one before it ends.
-fn check_offsets(entry: &HeaderEntry, before: Option<&HeaderEntry>) -> CheckResult<()> {
-    let name = Quoted(&entry.name);
-    let [begin, end] = entry.data_offsets;
-    if end < begin {
-        return Err(format!(
-            "tensor {name} has data_offsets [{begin}, {end}], which end before they begin"
-        ));
-    }
-    match before {
-        None if begin == 0 => Ok(()),
-        None => Err(format!(
-            "tensor {name}, the first of the data, begins at byte {begin} instead of 0"
-        )),
-        Some(HeaderEntry { data_offsets: [_, expected], .. }) if begin == *expected => Ok(()),
-        Some(HeaderEntry { name: before, data_offsets: [_, expected], .. }) => Err(format!(
-            "tensor {name} begins at byte {begin} of the data, but tensor {} before it ends at \
-             {expected}: {}",
-            Quoted(before),
-            if begin < *expected { "they overlap" } else { "there is a hole" }
-        )),
-    }
-}
-
-/// Checks that the length which follows from the shape and type of `entry` agrees with its offsets.
-fn check_size(entry: &HeaderEntry) -> CheckResult<()> {
-    let [begin, end] = entry.data_offsets;
-    let of_shape = match dtype::len_bytes(entry.dtype, &entry.shape) {
-        Ok(len_bytes) if len_bytes == end - begin => return Ok(()),
-        Ok(len_bytes) => format!(
-            "which is {}, but data_offsets [{begin}, {end}] give {}",
-            Size(len_bytes),
-            Size(end - begin)
-        ),
-        Err(dtype::SizeError::Overflow) => "whose size does not fit 64 bits".into(),
-        Err(dtype::SizeError::PartOfByte(bits)) => {
-            format!("which is {bits} bits, not a whole number of bytes")
-        }
-    };
-    let (name, shape) = (Quoted(&entry.name), Shape(&entry.shape));
-    Err(format!("tensor {name} has shape {shape} of {}, {of_shape}", entry.dtype))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! single bytes, and then of the lengths. One file in four is left valid, and many changes leave it
 //! valid, so that both verdicts are compared.
 
-use super::agreement::{Agreement, assert_agreement};
+use super::agreement::{Agreement, assert_agreement, is_scanned};
 use crate::dtype::Dtype;
 use crate::test_fuzz::{campaign, mutate_bytes, pick};
 use fastrand::Rng;
@@ -275,17 +275,27 @@ fn file(rng: &mut Rng) -> Vec<u8> {
 #[test]
 fn random_files_are_judged_as_the_crate_judges_them() {
     let counts = [const { AtomicU64::new(0) }; 3];
+    let scanned = AtomicU64::new(0);
     let files = campaign("headers", 5000, file, |bytes| {
+        scanned.fetch_add(u64::from(is_scanned(bytes)), Ordering::Relaxed);
         counts[assert_agreement(bytes) as usize].fetch_add(1, Ordering::Relaxed);
     });
     let [accepted, refused, exceptions] = counts.map(AtomicU64::into_inner);
-    eprintln!("headers: {accepted} accepted, {refused} refused, {exceptions} exceptions");
+    let scanned = scanned.into_inner();
+    eprintln!(
+        "headers: {accepted} accepted ({scanned} by the quick parser), {refused} refused, \
+         {exceptions} exceptions"
+    );
     assert_eq!(Agreement::Exception as usize, 2);
     // A campaign of files that are all refused for the same reason would show nothing.
     if files >= 5000 {
         assert!(
             accepted > files / 10 && refused > files / 10,
             "{accepted} of {files} are accepted"
+        );
+        assert!(
+            scanned > accepted / 3 && scanned < accepted,
+            "the quick parser accepts {scanned} of {accepted}"
         );
         assert!(exceptions > files / 1000 && exceptions < files / 5, "{exceptions} of {files}");
     }

@@ -50,6 +50,13 @@ pub(super) fn parse_header(text: &str) -> serde_json::Result<Header> {
     parse(text, Header::default())
 }
 
+/// Parses the value of `__metadata__`, with which `text` begins. Returns the length of the value, too.
+pub(super) fn metadata_at_start(text: &str) -> Option<(BTreeMap<String, String>, usize)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Option<Metadata>>();
+    let metadata = values.next()?.ok()?;
+    Some((metadata.unwrap_or_default().0, values.byte_offset()))
+}
+
 /// Parses an index.
 pub(super) fn parse_index(text: &str) -> serde_json::Result<WeightMap> {
     parse(text, IndexVisitor)

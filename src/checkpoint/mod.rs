@@ -17,14 +17,18 @@ mod dtype;
 mod header;
 mod index;
 mod json;
+mod layout;
 pub(crate) mod parallel;
 mod resolve;
+mod scan;
 mod shard;
+mod tensor_info;
 mod tensor_table;
 mod text;
 
 pub use resolve::UNFINISHED_DOWNLOAD;
-pub use shard::{Shard, TensorInfo, shard_version};
+pub use shard::{Shard, shard_version};
+pub use tensor_info::TensorInfo;
 
 use crate::error::{Error, ErrorKind, Result, option};
 use crate::location::{IntoLocations, Location};
@@ -36,7 +40,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use tensor_table::{MAX_TENSORS, NameKeys, RepeatedName, TensorTable};
+use tensor_table::{HashedTensors, MAX_TENSORS, NameKeys, RepeatedName, TensorTable};
 use text::Quoted;
 
 /// One or more safetensors files whose headers were read and checked.
@@ -184,15 +188,15 @@ impl Checkpoint {
         for (number, (index, range)) in ranges.iter().enumerate() {
             let tensor = self.tensors().get(*index).filter(|tensor| {
                 range.start < range.end
-                    && range.end <= tensor.len_bytes
-                    && (tensor.shard, tensor.offset_bytes + range.start) >= last
+                    && range.end <= tensor.len_bytes()
+                    && (tensor.shard(), tensor.offset_bytes() + range.start) >= last
             });
             let Some(tensor) = tensor else {
                 let sentence =
                     format!("range {range:?} of tensor {index} is invalid or out of order");
                 return Err(Error::invalid_input(sentence));
             };
-            last = (tensor.shard, tensor.offset_bytes + range.end);
+            last = (tensor.shard(), tensor.offset_bytes() + range.end);
             headers[tensor.shard()].add(tensor.range(number, range), &keys);
         }
         Self::assemble(headers, keys, &[], ONE_CHECKPOINT)
@@ -214,7 +218,9 @@ impl Checkpoint {
         let span = tracing::Span::current();
         let read = |number| {
             let _entered = span.enter();
-            let header = header::read(open(number)?, number as u32, &keys, opener.cancellation())?;
+            let (source, others) = (open(number)?, count - 1);
+            let cancellation = opener.cancellation();
+            let header = header::read(source, number as u32, others, &keys, cancellation)?;
             let bytes = header.shard.data_offset_bytes();
             opener.progress().into_iter().for_each(|progress| progress.header_read(bytes));
             Ok(header)
@@ -230,24 +236,23 @@ impl Checkpoint {
         indexes: &[IndexFile],
         remedy_of_repeated: &str,
     ) -> Result<Checkpoint> {
-        let count = headers.iter().map(|header| header.tensors.len()).sum();
+        let parts = headers.iter().flat_map(|header| &header.tensors);
+        let count = parts.map(|part| part.tensors.len()).sum();
         if count > MAX_TENSORS {
             let sentence = format!("the checkpoint has {count} tensors, more than {MAX_TENSORS}");
             return Err(Error::new(ErrorKind::InvalidCheckpoint, sentence));
         }
         let mut shards = Vec::with_capacity(headers.len());
-        let (mut tensors, mut hashes) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for mut header in headers {
-            tensors.append(&mut header.tensors);
-            hashes.append(&mut header.hashes);
+        let parts = headers.into_iter().flat_map(|header| {
             shards.push(header.shard);
-        }
-        let tensors = match TensorTable::build(keys.clone(), tensors, &hashes) {
+            header.tensors
+        });
+        let tensors = HashedTensors::concatenated(parts, count);
+        let tensors = match TensorTable::build(keys.clone(), tensors) {
             Err(mut repeated) if !indexes.is_empty() => {
                 apply_indexes::remove_unassigned(&mut repeated.tensors, indexes);
-                let hashes: Vec<_> =
-                    repeated.tensors.iter().map(|tensor| keys.hash(tensor.name())).collect();
-                TensorTable::build(keys, repeated.tensors, &hashes)
+                let tensors = HashedTensors::new(repeated.tensors, &keys);
+                TensorTable::build(keys, tensors)
             }
             built => built,
         };
@@ -317,7 +322,7 @@ impl Checkpoint {
     /// The sum of the tensors' lengths in bytes.
     pub fn data_bytes(&self) -> u64 {
         // Files are shorter than 2^63 bytes, so the sum saturates only for checkpoints of holes.
-        self.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.len_bytes))
+        self.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.len_bytes()))
     }
 }
 
@@ -356,12 +361,12 @@ fn without_all_files() -> String {
 fn repeated(shards: &[Shard], repeated: &RepeatedName, remedy: &str) -> Error {
     let [first, second] = repeated.positions.map(|position| &repeated.tensors[position]);
     let of_first = shards[first.shard()].location();
-    let sentence = if first.shard == second.shard {
-        format!("{of_first}: {}{}", header::occurs_twice(&first.name), header::REMEDY)
+    let sentence = if first.shard() == second.shard() {
+        format!("{of_first}: {}{}", layout::occurs_twice(first.name()), header::REMEDY)
     } else {
         format!(
             "tensor {} is both in {of_first} and in {}; {remedy}",
-            Quoted(&first.name),
+            Quoted(first.name()),
             shards[second.shard()].location()
         )
     };

@@ -1,83 +1,11 @@
-//! A shard of a checkpoint, and the description of a tensor.
+//! A shard of a checkpoint.
 
-use crate::dtype::Dtype;
 use crate::location::Location;
 use crate::source::Source;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// The description of one tensor, as checked from its header.
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let directory = tempfile::tempdir()?;
-/// # let path = directory.path().join("model.safetensors");
-/// # let norm = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &[0; 24])?;
-/// # safetensors::serialize_to_file([("norm", norm)], None, &path)?;
-/// let checkpoint = ringload::Loader::new().open(&path)?;
-/// let norm = checkpoint.tensor("norm").ok_or("no norm")?;
-/// let file = checkpoint.shards()[norm.shard()].location();
-/// println!("{}: {} bytes from {} of {file}", norm.name(), norm.len_bytes(), norm.offset_bytes());
-/// assert_eq!((norm.dtype(), norm.shape()), (ringload::Dtype::F32, &[2, 3][..]));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    pub(super) name: Box<str>,
-    pub(super) shape: Box<[usize]>,
-    pub(super) offset_bytes: u64,
-    pub(super) len_bytes: u64,
-    pub(super) shard: u32,
-    pub(super) dtype: Dtype,
-}
-
-impl TensorInfo {
-    /// The name, which is unique in the checkpoint.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The element type.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    /// The dimensions, slowest-varying first; none for a scalar.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The index of the tensor's shard in [`Checkpoint::shards`](super::Checkpoint::shards).
-    pub fn shard(&self) -> usize {
-        self.shard as usize
-    }
-
-    /// The offset of the tensor's first byte from the beginning of the shard's file, in bytes.
-    pub fn offset_bytes(&self) -> u64 {
-        self.offset_bytes
-    }
-
-    /// The length in bytes, which follows from shape and type; 0 if a dimension is 0.
-    pub fn len_bytes(&self) -> u64 {
-        self.len_bytes
-    }
-
-    /// The bytes `range` of this tensor as a tensor called `number`.
-    pub(super) fn range(&self, number: usize, range: &Range<u64>) -> Self {
-        let len_bytes = range.end - range.start;
-        Self {
-            name: number.to_string().into(),
-            shape: [len_bytes as usize].into(),
-            offset_bytes: self.offset_bytes + range.start,
-            len_bytes,
-            shard: self.shard,
-            dtype: Dtype::U8,
-        }
-    }
-}
 
 /// One file of a checkpoint.
 ///

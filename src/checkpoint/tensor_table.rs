@@ -5,7 +5,7 @@
 //! names. The table is allocated once and at most two thirds full, so probes are short. The hash is
 //! SipHash with random keys, so that nobody can prepare a header whose names all collide.
 
-use super::shard::TensorInfo;
+use super::tensor_info::TensorInfo;
 use std::hash::{BuildHasher, RandomState};
 
 /// The maximum number of tensors; the greatest position marks an empty slot.
@@ -19,6 +19,47 @@ impl NameKeys {
     /// Returns the hash of `name` under these keys.
     pub(super) fn hash(&self, name: &str) -> u64 {
         self.0.hash_one(name)
+    }
+}
+
+/// Tensors with the hashes of their names.
+#[derive(Default)]
+pub(super) struct HashedTensors {
+    pub(super) tensors: Vec<TensorInfo>,
+    hashes: Vec<u64>,
+}
+
+impl HashedTensors {
+    /// Hashes the names of `tensors` with `keys`.
+    pub(super) fn new(tensors: Vec<TensorInfo>, keys: &NameKeys) -> Self {
+        let hashes = tensors.iter().map(|tensor| keys.hash(tensor.name())).collect();
+        Self { tensors, hashes }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Adds a tensor.
+    pub(super) fn push(&mut self, tensor: TensorInfo, keys: &NameKeys) {
+        self.hashes.push(keys.hash(tensor.name()));
+        self.tensors.push(tensor);
+    }
+
+    /// Adds all of `other`.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.tensors.append(&mut other.tensors);
+        self.hashes.append(&mut other.hashes);
+    }
+
+    /// All of `parts`, of which there are `count` tensors.
+    pub(super) fn concatenated(parts: impl IntoIterator<Item = Self>, count: usize) -> Self {
+        let mut parts = parts.into_iter();
+        let mut all = parts.next().unwrap_or_default();
+        all.tensors.reserve_exact(count - all.tensors.len());
+        all.hashes.reserve_exact(count - all.hashes.len());
+        parts.for_each(|part| all.append(part));
+        all
     }
 }
 
@@ -53,7 +94,7 @@ pub(super) struct RepeatedName {
 }
 
 impl TensorTable {
-    /// Builds the table of `tensors`, whose names have the `hashes` under `keys`.
+    /// Builds the table of tensors whose names were hashed with `keys`.
     ///
     /// The caller passes the hashes because many threads can compute them, while this function, which
     /// rarely looks at a name, is sequential.
@@ -62,13 +103,12 @@ impl TensorTable {
     /// [`RepeatedName`] if several tensors have the same name.
     pub(super) fn build(
         keys: NameKeys,
-        tensors: Vec<TensorInfo>,
-        hashes: &[u64],
+        HashedTensors { tensors, hashes }: HashedTensors,
     ) -> Result<TensorTable, RepeatedName> {
         let capacity = (hashes.len() + hashes.len() / 2 + 1).next_power_of_two();
         let mut table = TensorTable { tensors, keys, slots: vec![EMPTY; capacity] };
         for (position, &hash) in hashes.iter().enumerate() {
-            let found = table.find(hash, &table.tensors[position].name);
+            let found = table.find(hash, table.tensors[position].name());
             match &mut table.slots[found] {
                 free if free.is_empty() => {
                     *free = TableSlot { tag: tag(hash), position: position as u32 };
@@ -100,7 +140,7 @@ impl TensorTable {
         let mut at = hash as usize & mask;
         loop {
             let slot = self.slots[at];
-            let matches = || *self.tensors[slot.position as usize].name == *name;
+            let matches = || self.tensors[slot.position as usize].name() == name;
             if slot.is_empty() || (slot.tag == tag(hash) && matches()) {
                 return at;
             }
@@ -117,21 +157,16 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
 
     /// A table of empty tensors whose offsets are their positions.
     fn build(names: &[String]) -> Result<TensorTable, RepeatedName> {
         let keys = NameKeys::default();
-        let hashes: Vec<_> = names.iter().map(|name| keys.hash(name)).collect();
-        let tensor = |(position, name): (usize, &String)| TensorInfo {
-            name: name.as_str().into(),
-            shape: [0].into(),
-            offset_bytes: position as u64,
-            len_bytes: 0,
-            shard: 0,
-            dtype: Dtype::U8,
+        let tensor = |(position, name): (usize, &String)| {
+            TensorInfo::of_bytes(name, 0, [position as u64, 0])
         };
-        TensorTable::build(keys, names.iter().enumerate().map(tensor).collect(), &hashes)
+        let tensors = names.iter().enumerate().map(tensor).collect();
+        let tensors = HashedTensors::new(tensors, &keys);
+        TensorTable::build(keys, tensors)
     }
 
     #[test]

@@ -5,7 +5,6 @@ use super::summary::Summary;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The tensors of a checkpoint, resident in memory.
@@ -30,8 +29,6 @@ pub struct Loaded {
     checkpoint: Arc<Checkpoint>,
     /// The tensors, in the order of the checkpoint.
     tensors: Vec<Tensor>,
-    /// From a tensor's index in the checkpoint to its position in `tensors`.
-    positions: HashMap<usize, usize>,
     summary: Summary,
 }
 
@@ -42,17 +39,23 @@ impl Loaded {
         for tensor in &mut stream {
             tensors.push(tensor?);
         }
-        tensors.sort_unstable_by_key(Tensor::index);
-        let positions = tensors.iter().enumerate().map(|(at, tensor)| (tensor.index(), at));
-        let positions = positions.collect();
+        // Tensors of one storage come in order, and a stable sort is quick at merging such runs.
+        tensors.sort_by_key(Tensor::index);
         let checkpoint = Arc::clone(stream.checkpoint());
-        Ok(Self { checkpoint, tensors, positions, summary: stream.summary() })
+        Ok(Self { checkpoint, tensors, summary: stream.summary() })
     }
 
     /// The tensor with this name, if it was loaded.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         let index = self.checkpoint.position(name)?;
-        self.positions.get(&index).map(|&at| &self.tensors[at])
+        // If the whole checkpoint was loaded, a tensor's index is its position.
+        match self.tensors.get(index) {
+            Some(tensor) if tensor.index() == index => Some(tensor),
+            _ => {
+                let at = self.tensors.binary_search_by_key(&index, Tensor::index).ok()?;
+                Some(&self.tensors[at])
+            }
+        }
     }
 
     /// The tensors, in the order of the checkpoint.

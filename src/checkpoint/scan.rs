@@ -1,0 +1,344 @@
+//! Reads headers in the form that they nearly always have, quickly and on several threads.
+//!
+//! In this form the names of tensors have no escapes, and the value of each tensor has the fields
+//! `dtype`, `shape` and `data_offsets` and no others. [`scan`] returns `None` for every other text, and
+//! for one whose tensors do not fill the file. The parser of [`json`] then reads the text from its
+//! beginning. So errors come from there alone, and `scan` must accept no text that it refuses.
+//!
+//! A long text is cut into pieces where a brace, a comma and a quotation mark follow each other, after the
+//! comma. Such a comma usually ends an entry, but it may lie within a name. That is noticed: a piece is
+//! accepted if it consists of whole entries, each with its comma, under the condition that it begins
+//! between two entries. The first piece begins with the text, so the condition holds for it, and an
+//! accepted piece ends where the next one begins.
+
+use super::dtype;
+use super::json;
+use super::parallel;
+use super::tensor_info::TensorInfos;
+use super::tensor_table::{HashedTensors, NameKeys};
+use crate::checksum::crc64_nvme;
+use crate::dtype::Dtype;
+use std::collections::BTreeMap;
+
+/// Numbers with more digits are left to the other parser, so that none overflows here.
+const DIGITS_MAX: usize = 18;
+
+/// About the length of an entry. It only determines how much memory is reserved.
+const ENTRY_BYTES: usize = 64;
+
+/// The shard whose header is read.
+pub(super) struct HeaderPlace<'a> {
+    pub(super) shard: u32,
+    /// The offset of the data in the file.
+    pub(super) data_offset_bytes: u64,
+    pub(super) data_bytes: u64,
+    pub(super) keys: &'a NameKeys,
+}
+
+/// The tensors of a header, which was read and checked.
+pub(super) struct ScannedHeader {
+    /// Together ordered by offset; empty tensors at the same offset are in the order of the text.
+    pub(super) tensors: Vec<HashedTensors>,
+    pub(super) metadata: BTreeMap<String, String>,
+    /// The CRC-64/NVME and the length in bytes of each piece of the text.
+    pub(super) crcs: Vec<(u64, u64)>,
+}
+
+/// Reads the header `text` in up to `pieces` pieces on `threads` threads.
+pub(super) fn scan(
+    text: &[u8],
+    pieces: usize,
+    threads: usize,
+    place: &HeaderPlace<'_>,
+) -> Option<ScannedHeader> {
+    let ends = piece_ends(text, pieces);
+    let piece = |number: usize| {
+        let start = number.checked_sub(1).map_or(0, |last| ends[last]);
+        let is_last = ends[number] == text.len();
+        Ok(Piece::scan(&text[start..ends[number]], number == 0, is_last, place))
+    };
+    let scanned = parallel::try_map(ends.len(), threads, piece).ok()?;
+    let scanned = scanned.into_iter().collect::<Option<Vec<_>>>()?;
+    let (mut end, mut is_contiguous) = (0, true);
+    for piece in scanned.iter().filter(|piece| !piece.tensors.is_empty()) {
+        is_contiguous &= piece.is_contiguous && piece.begin == end;
+        end = piece.end;
+    }
+    let mut header = ScannedHeader {
+        tensors: Vec::with_capacity(scanned.len()),
+        metadata: BTreeMap::new(),
+        crcs: Vec::with_capacity(scanned.len()),
+    };
+    let mut has_metadata = false;
+    for piece in scanned {
+        header.tensors.push(piece.tensors);
+        header.crcs.push(piece.crc);
+        let Some(metadata) = piece.metadata else { continue };
+        if std::mem::replace(&mut has_metadata, true) {
+            return None;
+        }
+        header.metadata = metadata;
+    }
+    if !is_contiguous {
+        end = sort(&mut header.tensors, place)?;
+    }
+    (end == place.data_bytes).then_some(header)
+}
+
+/// Where the pieces of `text` end.
+fn piece_ends(text: &[u8], pieces: usize) -> Vec<usize> {
+    let mut ends = Vec::with_capacity(pieces);
+    for number in 1..pieces {
+        let from = text.len() / pieces * number;
+        let after = text[from..].windows(3).position(|bytes| bytes == b"},\"");
+        let Some(after) = after else { break };
+        let end = from + after + 2;
+        if end < text.len() && ends.last().is_none_or(|last| *last < end) {
+            ends.push(end);
+        }
+    }
+    ends.push(text.len());
+    ends
+}
+
+/// Sorts `tensors` by offset. Returns the offset at which they end in the data if they fill it until
+/// there.
+fn sort(tensors: &mut Vec<HashedTensors>, place: &HeaderPlace<'_>) -> Option<u64> {
+    let mut all = HashedTensors::default();
+    tensors.drain(..).for_each(|part| all.append(part));
+    all.tensors.sort_by_key(|tensor| (tensor.offset_bytes(), tensor.len_bytes()));
+    let mut end = place.data_offset_bytes;
+    for tensor in &all.tensors {
+        if tensor.offset_bytes() != end {
+            return None;
+        }
+        end += tensor.len_bytes();
+    }
+    tensors.push(HashedTensors::new(all.tensors, place.keys));
+    Some(end - place.data_offset_bytes)
+}
+
+/// The entries of a part of a header.
+struct Piece {
+    tensors: HashedTensors,
+    metadata: Option<BTreeMap<String, String>>,
+    crc: (u64, u64),
+    /// The offset in the data of the first tensor, and the end of the last one.
+    begin: u64,
+    end: u64,
+    /// Whether each tensor begins where the one before it ends.
+    is_contiguous: bool,
+}
+
+impl Piece {
+    fn scan(text: &[u8], is_first: bool, is_last: bool, place: &HeaderPlace<'_>) -> Option<Self> {
+        let crc = (crc64_nvme(text), text.len() as u64);
+        let mut scanner = Scanner {
+            text: std::str::from_utf8(text).ok()?,
+            at: 0,
+            data_offset_bytes: place.data_offset_bytes,
+            infos: TensorInfos::with_capacity(text.len() / ENTRY_BYTES),
+            metadata: None,
+            shape: Vec::new(),
+            last_dtype: Dtype::BF16,
+            begin: None,
+            end: 0,
+            is_contiguous: true,
+        };
+        scanner.entries(is_first, is_last)?;
+        let Scanner { infos, metadata, begin, end, is_contiguous, .. } = scanner;
+        let tensors = HashedTensors::new(infos.of_shard(place.shard), place.keys);
+        Some(Self { tensors, metadata, crc, begin: begin.unwrap_or(0), end, is_contiguous })
+    }
+}
+
+/// Reads entries. Its functions return `None`, or false, where the text goes on in another way.
+struct Scanner<'a> {
+    text: &'a str,
+    /// The number of bytes that were read.
+    at: usize,
+    data_offset_bytes: u64,
+    infos: TensorInfos,
+    metadata: Option<BTreeMap<String, String>>,
+    /// The shape of the entry that is being read.
+    shape: Vec<usize>,
+    /// The type of the last entry, which usually is that of the next one.
+    last_dtype: Dtype,
+    begin: Option<u64>,
+    end: u64,
+    is_contiguous: bool,
+}
+
+impl<'a> Scanner<'a> {
+    /// Reads the entries up to the end of the text, and the braces around those of the whole header.
+    fn entries(&mut self, is_first: bool, is_last: bool) -> Option<()> {
+        if is_first {
+            // The format permits no whitespace before it.
+            if !self.eat(b"{") {
+                return None;
+            }
+            self.skip_space();
+            if is_last && self.eat(b"}") {
+                return self.ends().then_some(());
+            }
+        }
+        loop {
+            self.entry()?;
+            match self.next_token()? {
+                b',' if self.ends() => return (!is_last).then_some(()),
+                b',' => {}
+                b'}' if is_last => return self.ends().then_some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Reads the entry of a tensor, or the metadata.
+    fn entry(&mut self) -> Option<()> {
+        let name = self.string()?;
+        self.token(b':')?;
+        if name == "__metadata__" {
+            return self.read_metadata();
+        }
+        self.token(b'{')?;
+        let (mut dtype, mut has_shape, mut offsets) = (None, false, None);
+        loop {
+            self.skip_space();
+            let is_repeated = if self.eat(b"\"dtype\"") {
+                dtype.replace(self.dtype()?).is_some()
+            } else if self.eat(b"\"shape\"") {
+                self.read_shape()?;
+                std::mem::replace(&mut has_shape, true)
+            } else if self.eat(b"\"data_offsets\"") {
+                offsets.replace(self.offsets()?).is_some()
+            } else {
+                return None;
+            };
+            match self.next_token()? {
+                _ if is_repeated => return None,
+                b',' => {}
+                b'}' => break,
+                _ => return None,
+            }
+        }
+        let (dtype, [begin, end]) = (dtype?, offsets?);
+        let len_bytes = end.checked_sub(begin)?;
+        if !has_shape || dtype::len_bytes(dtype, &self.shape) != Ok(len_bytes) {
+            return None;
+        }
+        match self.begin {
+            Some(_) => self.is_contiguous &= begin == self.end,
+            None => self.begin = Some(begin),
+        }
+        self.end = end;
+        let bytes = [self.data_offset_bytes + begin, len_bytes];
+        self.infos.add(name, dtype, &self.shape, bytes);
+        Some(())
+    }
+
+    fn read_metadata(&mut self) -> Option<()> {
+        let (metadata, len) = json::metadata_at_start(&self.text[self.at..])?;
+        self.at += len;
+        self.metadata.replace(metadata).is_none().then_some(())
+    }
+
+    fn dtype(&mut self) -> Option<Dtype> {
+        self.token(b':')?;
+        let name = self.string()?;
+        if name != self.last_dtype.as_str() {
+            self.last_dtype = Dtype::from_name(name)?;
+        }
+        Some(self.last_dtype)
+    }
+
+    fn read_shape(&mut self) -> Option<()> {
+        self.token(b':')?;
+        self.token(b'[')?;
+        self.shape.clear();
+        self.skip_space();
+        if self.eat(b"]") {
+            return Some(());
+        }
+        loop {
+            let dimension = self.number()?;
+            self.shape.push(usize::try_from(dimension).ok()?);
+            match self.next_token()? {
+                b',' => {}
+                b']' => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    fn offsets(&mut self) -> Option<[u64; 2]> {
+        self.token(b':')?;
+        self.token(b'[')?;
+        let begin = self.number()?;
+        self.token(b',')?;
+        let end = self.number()?;
+        self.token(b']')?;
+        Some([begin, end])
+    }
+
+    /// Reads a string without escapes.
+    fn string(&mut self) -> Option<&'a str> {
+        self.token(b'"')?;
+        let start = self.at;
+        let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+        let len = self.text.as_bytes()[start..].iter().position(|byte| !is_plain(byte))?;
+        self.at = start + len;
+        self.eat(b"\"").then(|| &self.text[start..start + len])
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.skip_space();
+        let digits = &self.text.as_bytes()[self.at..];
+        let (mut value, mut count) = (0, 0);
+        while let Some(digit) = digits.get(count).map(|byte| byte.wrapping_sub(b'0'))
+            && digit < 10
+            && count <= DIGITS_MAX
+        {
+            value = value * 10 + u64::from(digit);
+            count += 1;
+        }
+        let has_zero_in_front = count > 1 && digits[0] == b'0';
+        self.at += count;
+        (1..=DIGITS_MAX).contains(&count).then_some(value).filter(|_| !has_zero_in_front)
+    }
+
+    /// Reads whitespace and then `token`.
+    fn token(&mut self, token: u8) -> Option<()> {
+        (self.next_token()? == token).then_some(())
+    }
+
+    /// Reads whitespace and then a character.
+    fn next_token(&mut self) -> Option<u8> {
+        self.skip_space();
+        let token = *self.text.as_bytes().get(self.at)?;
+        self.at += 1;
+        Some(token)
+    }
+
+    /// Reads `expected`, if it comes next.
+    fn eat<const LEN: usize>(&mut self, expected: &[u8; LEN]) -> bool {
+        let comes = self.text.as_bytes()[self.at..].starts_with(expected);
+        self.at += if comes { LEN } else { 0 };
+        comes
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.as_bytes().get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    /// Reads whitespace. Returns whether the text ends after it.
+    fn ends(&mut self) -> bool {
+        self.skip_space();
+        self.at == self.text.len()
+    }
+}
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+pub(super) mod tests;
