@@ -1,6 +1,6 @@
 //! Opening files and starting threads safely, the limits of control groups, and system calls that have
 //! no safe wrapper yet: `cachestat(2)`, `statx(2)` for the direct-I/O alignment of a file, and
-//! `setsockopt(2)` for the low-water mark of a socket.
+//! `preadv2(2)` for reads that do not wait, and `setsockopt(2)` for the low-water mark of a socket.
 
 mod cgroup;
 mod low_water;
@@ -43,6 +43,25 @@ struct Cachestat {
     writeback_pages: u64,
     evicted_pages: u64,
     recently_evicted_pages: u64,
+}
+
+/// Reads into `into` from `offset` what is in the page cache there, without waiting for the rest.
+///
+/// # Errors
+/// `EAGAIN` if the first byte is not there, `EOPNOTSUPP` on file systems that cannot tell (tmpfs, FUSE, NFS).
+pub(crate) fn read_cached(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let parts = [io::IoSliceMut::new(into)];
+    // SAFETY: an `IoSliceMut` has the layout of an iovec; it and its memory live across the call.
+    let read = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            parts.as_ptr().cast(),
+            1,
+            offset as libc::off_t,
+            libc::RWF_NOWAIT,
+        )
+    };
+    if read >= 0 { Ok(read as usize) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Returns how many pages of the `len` bytes from `offset` are in the page cache.

@@ -54,7 +54,6 @@ impl LoadHandle {
     /// When threads cannot be started.
     pub fn start(job: Job, work: EngineWork) -> Result<Self> {
         let engines = job.engines.max(1);
-        fault_in_registered(&job, engines);
         let work = Arc::new(work);
         let mut handle = Self { shared: Arc::new(Shared::new(job)), threads: Vec::new() };
         let shared = Arc::clone(&handle.shared);
@@ -71,6 +70,8 @@ impl LoadHandle {
                 shared.worker_ended();
             })?;
         }
+        // Meanwhile a transfer creates its context, which takes longer.
+        fault_in_registered(&shared.job, engines);
         for engine in 0..engines {
             let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
             handle.spawn(format!("ringload-{engine}"), move || {

@@ -46,6 +46,7 @@ mod mapped;
 mod queue;
 mod read_task;
 mod ring_work;
+mod ring_work_state;
 mod runtime;
 mod shared;
 mod waits;

@@ -1,7 +1,6 @@
 //! A read task: takes a read, completes it, and takes the next one.
 //!
-//! An engine starts more read tasks while it runs when the objects' server turns out to have room for
-//! more ranges, and read tasks end when there are too many of them.
+//! An engine has more read tasks while the objects' server turns out to have room for more ranges.
 
 use super::fill::fill;
 use super::job::Job;
@@ -20,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
+use tokio::sync::futures::Notified;
 use tokio::task::JoinSet;
 
 /// How many readers an engine keeps open. A checkpoint is read shard by shard, so few sources are in
@@ -170,6 +170,8 @@ impl Engine {
                 self.finished.set(true);
                 break;
             }
+            // Others run between two reads, also where a read is a copy that never waits.
+            tokio::task::yield_now().await;
             let next = || self.work.next(self.number);
             match self.step(&next).await? {
                 NextStep::Read(read) => self.read(read, None, &mut in_order).await?,
@@ -189,7 +191,9 @@ impl Engine {
     /// Takes the next step, after waiting for memory where that is needed.
     async fn step(&self, next: &dyn Fn() -> NextStep) -> Result<NextStep> {
         match self.next(next) {
-            NextStep::Wait { ring, .. } => self.wait_for_memory(ring, next).await,
+            NextStep::Wait { ring, .. } => {
+                self.wait_for_memory(ring, next, Ring::freed_for_one).await
+            }
             next => Ok(next),
         }
     }
@@ -222,7 +226,7 @@ impl Engine {
             NextStep::Wait { ring, .. } => {
                 answer.iter_mut().for_each(|answer| answer.wait());
                 self.waiting.set(self.waiting.get() + 1);
-                let bound = self.wait_for_memory(ring, &bind).await;
+                let bound = self.wait_for_memory(ring, &bind, Ring::freed).await;
                 self.waiting.set(self.waiting.get() - 1);
                 bound?
             }
@@ -315,12 +319,13 @@ impl Engine {
         Ok(reader)
     }
 
-    /// Waits until a step other than waiting for memory of `ring` is possible. Fails if none ever
-    /// will be.
+    /// Waits, by `notified`, until a step other than waiting for memory of `ring` is possible. Fails if none
+    /// ever will be.
     async fn wait_for_memory(
         &self,
         mut ring: Arc<Ring>,
         step: &dyn Fn() -> NextStep,
+        notified: fn(&Ring) -> Notified<'_>,
     ) -> Result<NextStep> {
         let _wait = self.waits.as_ref().map(EngineWaits::wait);
         let (shortest, longest) = HOLD_CHECK_INTERVALS;
@@ -330,11 +335,12 @@ impl Engine {
         };
         loop {
             let awaited = Arc::clone(&ring);
-            let mut freed = std::pin::pin!(awaited.freed());
+            let mut freed = std::pin::pin!(notified(&awaited));
             freed.as_mut().enable();
             // Slots that are freed from here on wake `freed`; `next` sees those freed before.
             let next = self.next(step);
             let NextStep::Wait { ring: waits_for, need } = next else {
+                ring.wake_another();
                 return Ok(next);
             };
             if self.shared.is_cancelled() {

@@ -27,6 +27,7 @@
 use super::destination::Destination;
 use super::gather::{GatherWork, cast_into};
 use super::queue::Completion;
+use super::ring_work_state::{RequestedExtent, RingWorkState};
 use super::work::{ChunkRead, ChunkRequest, NextStep, Work};
 use crate::checks::FiniteCheck;
 use crate::error::Result;
@@ -37,7 +38,7 @@ use crate::source::Source;
 use crate::sync::Mutex;
 use crate::tensor::{LoadedTensors, Offsets, Storage};
 use crate::timeline::{Recorder, SlotUse, Stage};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,37 +52,10 @@ pub(crate) struct RingWork {
     finite: Option<Arc<FiniteCheck>>,
     gather: Option<GatherWork>,
     first_part_list: usize,
+    /// The number of engines that read into the rings of GPUs.
+    engines: usize,
     /// Windows of bound extents whose answers have not come.
     unread_windows: AtomicUsize,
-}
-
-#[derive(Default)]
-struct RingWorkState {
-    /// The first extent whose reads were not handed out.
-    next_extent: usize,
-    /// The first extent that has no slot; no greater than `next_extent`.
-    next_bound: usize,
-    /// Ranges of the extent before `next_extent` that were not handed out to be requested.
-    ranges: VecDeque<ChunkRequest>,
-    /// The extents that were handed out to be requested and are not bound, or not all of whose windows
-    /// are being read.
-    requested: HashMap<usize, RequestedExtent>,
-    /// The bytes of the extents from the next one on.
-    left_bytes: u64,
-    /// Reads of the extent that got its slot last.
-    reads: VecDeque<ChunkRead>,
-    /// The slots that extents which are being read will be cast into, by the extents' indices.
-    cast_slots: HashMap<usize, Slot>,
-    /// Used instead of the host's ring once the caller has retained all of it.
-    replacement: Option<Arc<Ring>>,
-}
-
-/// An extent whose ranges were handed out.
-struct RequestedExtent {
-    /// The ends of the ranges in the slot.
-    ends: Vec<usize>,
-    /// The windows of the ranges, without those that are being read. `None` until the extent is bound.
-    windows: Option<Vec<Option<Window>>>,
 }
 
 impl RingWork {
@@ -106,6 +80,7 @@ impl RingWork {
             finite: None,
             gather: None,
             first_part_list: 0,
+            engines: 1,
             unread_windows: AtomicUsize::new(0),
         }
     }
@@ -113,6 +88,11 @@ impl RingWork {
     /// This work, which gives the bytes of full slots to `finite`.
     pub fn checked_by(self, finite: Option<Arc<FiniteCheck>>) -> Self {
         Self { finite, ..self }
+    }
+
+    /// This work, which is done by so many engines.
+    pub fn of_engines(self, engines: usize) -> Self {
+        Self { engines, ..self }
     }
 
     /// This work, which gathers parts of tensors for the host.
@@ -190,13 +170,25 @@ impl RingWork {
         let traced = |slot| self.traced(slot, engine, extent, Stage::Casting);
         let slots = match (self.gather_of(extent), cast_len) {
             (Some(gather), _) => Some((None, gather.allocate(index, &ring, len, &traced)?)),
-            (_, 0) => ring.allocate(len).map(|slot| (None, slot)),
+            (_, 0) => {
+                let near = self.share_of(engine, &ring, extent, len);
+                ring.allocate_near(len, near).map(|slot| (None, slot))
+            }
             _ => ring.allocate_two([cast_len, len]).map(|[cast, slot]| (Some(cast), slot)),
         };
         let (cast_slot, slot) = slots.ok_or(NextStep::Wait { ring, need: cast_len + len })?;
         state.cast_slots.extend(cast_slot.map(|slot| (index, traced(slot))));
         state.next_bound += 1;
         Ok(self.traced(slot, engine, extent, Stage::Reading))
+    }
+
+    /// Where the part of `ring` begins that `engine` prefers for a slot of `len` bytes for `extent`. An
+    /// engine that writes to slots that it has written to before finds more of them in its cache. Two have
+    /// to fit; tensors that stay in the ring leave no slots to write to again.
+    fn share_of(&self, engine: usize, ring: &Ring, extent: &Extent, len: usize) -> usize {
+        let share = ring.capacity() / self.engines.max(1);
+        let passes = self.destinations[extent.destination()].transfer.is_some();
+        if passes && share >= 2 * len { engine * share } else { 0 }
     }
 
     /// Binds the next extent that was requested.

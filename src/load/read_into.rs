@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::options::{Device, ReadPath};
 use crate::plan::{
-    Extent, LoadSizes, ReadSizes, SlotSizes, Span, TensorSizes, destination_among, pieces_of,
+    Extent, LoadSizes, ReadOptions, ReadSizes, SlotSizes, Span, TensorSizes, destination_among,
+    pieces_of,
 };
 use crate::ring::PAGE_BYTES;
 use crate::source::{Downgrade, Opener, Source};
@@ -110,7 +111,8 @@ impl Loader {
             true => total_bytes,
             false => gpu.sizes.gpu_ring_bytes,
         };
-        let reads = ReadSizes::new(self.read_options()?, memory_bytes, total_bytes, sources);
+        let options = ReadOptions { to_gpus: !gpu.devices.is_empty(), ..self.read_options()? };
+        let reads = ReadSizes::new(options, memory_bytes, total_bytes, sources);
         let mut job = self.job(sources.clone(), reads, &gpu.devices);
         if let Some(report) = report {
             job.arrivals = Some(report.expect(total_bytes, requests.len(), total_bytes, sources));
@@ -141,6 +143,7 @@ impl Loader {
         let host = unsafe { BorrowedWork::new(buffers, sources.clone(), chunks) };
         let extents = Arc::clone(&gpu.extents);
         let gpus = RingWork::new(extents, sources.clone(), destinations, chunks, None)
+            .of_engines(job.engines)
             .with_part_lists_from(opened.host.len());
         let work = EngineWork::Reads(Arc::new(ChainedWork(host, gpus)));
         let handle = LoadHandle::start(job, work)?;
@@ -247,8 +250,9 @@ impl OpenedRequests {
         let blocks = self.sources.iter().map(|source| source.block_bytes());
         let block = blocks.fold(PAGE_BYTES, usize::max);
         let device_bytes = items.iter().map(|item| item.len_bytes).sum();
-        let needed =
-            TensorSizes { device_bytes, block_bytes: block as u64, ..TensorSizes::default() };
+        let is_remote = self.sources.iter().any(|source| source.is_remote());
+        let block_bytes = block as u64;
+        let needed = TensorSizes { device_bytes, block_bytes, is_remote, ..TensorSizes::default() };
         let sizes = LoadSizes::new(loader.resolved_memory_limit()?, needed)?;
         let extents = pieces_of(spans, sizes.piece_bytes);
         let total_bytes = extents.iter().map(|extent| extent.slot_len_bytes(block)).sum();

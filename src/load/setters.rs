@@ -309,6 +309,7 @@ impl Loader {
         let connections = self.opener.options.connections;
         let connections =
             connections.map(|set| options::at_most(set, max, "connections")).transpose()?;
-        Ok(ReadOptions { engines, connections, read_bytes: self.options.read_bytes })
+        let read_bytes = self.options.read_bytes;
+        Ok(ReadOptions { engines, connections, read_bytes, to_gpus: false })
     }
 }

@@ -10,7 +10,7 @@ use crate::checks::LoadChecks;
 use crate::engine::{EngineWork, GatherWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
-use crate::plan::{Extent, Plan, ReadSizes};
+use crate::plan::{Extent, Plan, ReadOptions, ReadSizes};
 use crate::ring::{Mapping, Ring};
 use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed, open_files_max};
 use crate::sys;
@@ -60,7 +60,8 @@ impl Loader {
         let shards = plan.checkpoint().shards();
         let sources: Vec<_> = shards.iter().map(|shard| Arc::clone(shard.source())).collect();
         let path = self.load_path(plan, &sources)?;
-        let (sizes, options) = (plan.sizes(), self.read_options()?);
+        let sizes = plan.sizes();
+        let options = ReadOptions { to_gpus: plan.has_gpus(), ..self.read_options()? };
         let reads = ReadSizes::new(options, sizes.ring_bytes(), plan.total_bytes(), &sources);
         let mut job = self.job(sources.clone(), reads, plan.devices());
         (job.recorder, job.span) = (recorder.clone(), report.span_of_reads());
@@ -95,10 +96,13 @@ impl Loader {
                 let gather = rings.gather.map(|ring| GatherWork::new(Arc::clone(plan), ring));
                 // If there are two rings, the last one is the GPUs' ring, which gains most from
                 // being registered.
-                job.register = job.rings.last().filter(|_| reads.register).cloned();
+                let is_direct = self.options.read_path == ReadPath::Direct;
+                let registers = reads.register && (is_direct || !begin_cached(&job.sources));
+                job.register = job.rings.last().filter(|_| registers).cloned();
                 (ring_bytes, pinned, downgraded) = (sizes.ring_bytes(), rings.gpus, downgrade);
                 let chunks = reads.chunks;
                 let work = RingWork::new(extents, sources, destinations, chunks, recorder)
+                    .of_engines(job.engines)
                     .checked_by(job.checks.finite.clone())
                     .gathering(gather);
                 EngineWork::Reads(Arc::new(work))
@@ -181,6 +185,13 @@ impl Loader {
             span: Span::none(),
         }
     }
+}
+
+/// Whether a load of `sources` begins and ends with bytes in the page cache. Registered memory is of no use
+/// to copies from there, and registering it takes time.
+fn begin_cached(sources: &[Arc<dyn Source>]) -> bool {
+    let ends = [sources.first(), sources.last()];
+    ends.iter().flatten().all(|source| source.begins_cached())
 }
 
 /// A limit of open files that suffices for the most connections of several loads.

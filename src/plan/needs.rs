@@ -68,6 +68,7 @@ impl Needs<'_> {
         let mut needed = NeededBytes::default();
         let sizes = &mut needed.sizes;
         sizes.block_bytes = self.block_bytes() as u64;
+        sizes.is_remote = self.checkpoint.shards().iter().any(|shard| shard.source().is_remote());
         for (position, &destination) in self.destinations.iter().enumerate() {
             let (bytes, cast_bytes) = self.bytes(position);
             needed.total += bytes;

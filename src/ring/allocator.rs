@@ -24,8 +24,10 @@ pub struct Ring {
     node: Option<usize>,
     pub(super) state: Mutex<RingState>,
     pub(super) lending: Lending,
-    /// Notified whenever a slot is freed and when the ring is closed.
+    /// All are notified whenever a slot is freed and when the ring is closed.
     freed: Notify,
+    /// One is notified whenever a slot is freed, and all when the ring is closed.
+    freed_for_one: Notify,
     /// Notified when the high-water mark moves and when the ring is closed.
     grown: Condvar,
 }
@@ -109,6 +111,7 @@ impl Ring {
             state: Mutex::new(state),
             lending: Lending::default(),
             freed: Notify::new(),
+            freed_for_one: Notify::new(),
             grown: Condvar::new(),
         }))
     }
@@ -120,11 +123,17 @@ impl Ring {
 
     /// Takes ranges of at least these lengths, rounded up to blocks. Returns `None` and takes
     /// nothing if they do not all fit.
-    pub(super) fn take<const N: usize>(&self, lens: [usize; N]) -> Option<[Range<usize>; N]> {
+    /// Searches from the offset `near` on, and then from the start.
+    pub(super) fn take<const N: usize>(
+        &self,
+        lens: [usize; N],
+        near: usize,
+    ) -> Option<[Range<usize>; N]> {
+        let near = near / self.block * self.block;
         let mut state = self.state.lock();
         let mut taken = [const { 0..0 }; N];
         for (number, len) in lens.into_iter().enumerate() {
-            let Some(range) = state.take(len.max(1).next_multiple_of(self.block)) else {
+            let Some(range) = state.take(len.max(1).next_multiple_of(self.block), near) else {
                 taken.into_iter().take(number).for_each(|range| state.merge_free(range));
                 return None;
             };
@@ -138,6 +147,9 @@ impl Ring {
     fn record_taken(&self, state: &mut RingState, range: &Range<usize>) {
         state.used_bytes += range.len();
         state.slots += 1;
+        if range.start > state.high_water {
+            self.poison(state.high_water..range.start);
+        }
         self.check_poison(state, range.start..range.end.min(state.high_water));
         if range.end > state.high_water {
             state.high_water = range.end;
@@ -160,6 +172,7 @@ impl Ring {
         crate::metrics::slots_in_use(state.slots);
         drop(state);
         self.freed.notify_waiters();
+        self.freed_for_one.notify_one();
     }
 
     /// Ends allocation. Memory that is free now or freed later is returned to the kernel, unless
@@ -171,7 +184,13 @@ impl Ring {
             self.discard_free(&state);
         }
         drop(state);
+        self.notify_closed();
+    }
+
+    /// Wakes all that wait for a closed ring.
+    fn notify_closed(&self) {
         self.freed.notify_waiters();
+        self.freed_for_one.notify_waiters();
         self.grown.notify_all();
     }
 
@@ -190,8 +209,7 @@ impl Ring {
         let mut state = self.state.lock();
         (state.closed, state.paused) = (true, true);
         drop(state);
-        self.freed.notify_waiters();
-        self.grown.notify_all();
+        self.notify_closed();
     }
 
     /// Reopens a closed ring, of which slots may be in use, for another load of the same caller.
@@ -231,6 +249,20 @@ impl Ring {
     /// that no event is missed.
     pub fn freed(&self) -> tokio::sync::futures::Notified<'_> {
         self.freed.notified()
+    }
+
+    /// As [`freed`](Self::freed), for those who take whatever slot is next: each slot that is freed wakes one
+    /// of them, as it is of no use to the others. It may have room for more than one, so who was woken calls
+    /// [`wake_another`](Self::wake_another) when it goes on.
+    pub fn freed_for_one(&self) -> tokio::sync::futures::Notified<'_> {
+        self.freed_for_one.notified()
+    }
+
+    /// Wakes another one that waits for [`freed_for_one`](Self::freed_for_one), if memory is free.
+    pub fn wake_another(&self) {
+        if self.longest_free_bytes() > 0 {
+            self.freed_for_one.notify_one();
+        }
     }
 
     /// The present allocations.
@@ -299,8 +331,8 @@ impl Ring {
 
     fn poison(&self, range: Range<usize>) {
         if cfg!(debug_assertions) {
-            // SAFETY: called by `release` for a range whose slot is gone and which is not yet free,
-            // so nobody else has access to it.
+            // SAFETY: called for a range whose slot is gone and which is not yet free, and under the lock
+            // for one that is free and never was a slot; nobody else has access to it.
             unsafe {
                 self.memory.start().add(range.start).write_bytes(POISON, range.len());
             }
@@ -323,17 +355,27 @@ impl Ring {
 }
 
 impl RingState {
-    /// Takes the lowest free range of `len` bytes; none once the ring is closed.
-    fn take(&mut self, len: usize) -> Option<Range<usize>> {
+    /// Takes the first free range of `len` bytes from `near` on, or else the lowest; none once the ring
+    /// is closed.
+    fn take(&mut self, len: usize, near: usize) -> Option<Range<usize>> {
         if self.closed {
             return None;
         }
-        let (&start, &free) = self.free.iter().find(|&(_, &free)| free >= len)?;
+        let fits = |&(_, &free): &(&usize, &usize)| free >= len;
+        let around = self.free.range(..near).next_back();
+        let around = around.filter(|&(&start, &free)| start + free >= near + len);
+        let mut found = around.or_else(|| self.free.range(near..).find(fits));
+        found = found.or_else(|| self.free.range(..near).find(fits));
+        let (&start, &free) = found?;
+        let taken = start.max(if around.is_some() { near } else { 0 });
         self.free.remove(&start);
-        if free > len {
-            self.free.insert(start + len, free - len);
+        if taken > start {
+            self.free.insert(start, taken - start);
         }
-        Some(start..start + len)
+        if start + free > taken + len {
+            self.free.insert(taken + len, start + free - taken - len);
+        }
+        Some(taken..taken + len)
     }
 
     fn merge_free(&mut self, range: Range<usize>) {

@@ -35,7 +35,12 @@ impl Ring {
     /// Allocates a slot of at least `len` bytes (rounded up to blocks). Returns `None` if no slot
     /// of this length is free, or if the ring is closed.
     pub fn allocate(self: &Arc<Self>, len: usize) -> Option<Slot> {
-        let [range] = self.take([len])?;
+        self.allocate_near(len, 0)
+    }
+
+    /// As [`allocate`](Self::allocate), preferably from the offset `near` on.
+    pub fn allocate_near(self: &Arc<Self>, len: usize, near: usize) -> Option<Slot> {
+        let [range] = self.take([len], near)?;
         Some(Slot { ring: Arc::clone(self), range, span: None })
     }
 
@@ -43,7 +48,7 @@ impl Ring {
     /// do not both fit.
     pub fn allocate_two(self: &Arc<Self>, lens: [usize; 2]) -> Option<[Slot; 2]> {
         let slot = |range| Slot { ring: Arc::clone(self), range, span: None };
-        Some(self.take(lens)?.map(slot))
+        Some(self.take(lens, 0)?.map(slot))
     }
 }
 

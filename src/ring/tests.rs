@@ -26,7 +26,11 @@ fn all(slot: &FullSlot) -> &[u8] {
 
 /// A full slot whose every byte is `fill`, of one window.
 fn filled(ring: &Arc<Ring>, len: usize, fill: u8) -> Option<FullSlot> {
-    let slot = ring.allocate(len)?;
+    filled_near(ring, len, 0, fill)
+}
+
+fn filled_near(ring: &Arc<Ring>, len: usize, near: usize, fill: u8) -> Option<FullSlot> {
+    let slot = ring.allocate_near(len, near)?;
     let end = slot.len();
     let mut window = slot.into_windows(&[end]).pop()?;
     window.unfilled_mut().fill(fill);
@@ -37,23 +41,27 @@ fn free_ranges(ring: &Ring) -> Vec<(usize, usize)> {
     ring.state.lock().free.iter().map(|(&start, &len)| (start, len)).collect()
 }
 
-/// The lowest address where `len` bytes fit between `live` ranges: what first-fit has to find.
-fn first_fit(live: &[Range<usize>], len: usize, capacity: usize) -> Option<usize> {
+/// The lowest address from `near` on where `len` bytes fit between `live` ranges: what first-fit has to
+/// find.
+fn first_fit(live: &[Range<usize>], len: usize, capacity: usize, near: usize) -> Option<usize> {
     let mut live: Vec<_> = live.to_vec();
     live.sort_by_key(|range| range.start);
+    live.push(capacity..capacity);
     let mut start = 0;
     for range in live {
-        if range.start - start >= len {
-            return Some(start);
+        let from = start.max(near);
+        if range.start.saturating_sub(from) >= len {
+            return Some(from);
         }
         start = range.end;
     }
-    (capacity - start >= len).then_some(start)
+    None
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Allocate(usize),
+    /// Of this length, near this page.
+    Allocate(usize, usize),
     /// Drops one of the live slots.
     Drop(usize),
 }
@@ -61,7 +69,8 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let most = if cfg!(miri) { 12 } else { 120 };
     let step = prop_oneof![
-        (1_usize..6 * PAGE_BYTES).prop_map(Step::Allocate),
+        (1_usize..6 * PAGE_BYTES, prop_oneof![Just(0), 0_usize..30])
+            .prop_map(|(len, near)| Step::Allocate(len, near)),
         any::<usize>().prop_map(Step::Drop),
     ];
     proptest::collection::vec(step, 1..most)
@@ -87,10 +96,11 @@ proptest! {
             let fill = number as u8;
             let places: Vec<_> = live.iter().map(|slot| place(&ring, slot)).collect();
             match step {
-                Step::Allocate(len) => {
-                    let rounded = len.next_multiple_of(PAGE_BYTES);
-                    let expected = first_fit(&places, rounded, ring.capacity());
-                    let slot = filled(&ring, len, fill);
+                Step::Allocate(len, near) => {
+                    let (rounded, near) = (len.next_multiple_of(PAGE_BYTES), near * PAGE_BYTES);
+                    let fit = |near| first_fit(&places, rounded, ring.capacity(), near);
+                    let expected = fit(near).or_else(|| fit(0));
+                    let slot = filled_near(&ring, len, near + 1, fill);
                     let got = slot.as_ref().map(|slot| place(&ring, slot));
                     prop_assert_eq!(&got, &expected.map(|start| start..start + rounded));
                     high_water = high_water.max(got.map_or(0, |range| range.end));
@@ -319,6 +329,32 @@ fn everyone_who_waits_is_woken_by_a_freed_slot_and_by_every_close() {
         event();
         assert!(is_ready(&mut first) && is_ready(&mut second), "event {number}");
     }
+}
+
+/// Engines that wait for whatever slot is next would all be woken for a slot that one of them takes.
+#[test]
+fn one_of_those_who_take_any_slot_is_woken_by_a_freed_slot_and_all_by_a_close() {
+    let ring = Ring::new(2 * PAGE_BYTES, PAGE_BYTES).unwrap();
+    let held = ring.allocate(2 * PAGE_BYTES).unwrap();
+    let mut first = Box::pin(ring.freed_for_one());
+    let [mut second, mut third] = [pin!(ring.freed_for_one()), pin!(ring.freed_for_one())];
+    first.as_mut().enable();
+    second.as_mut().enable();
+    third.as_mut().enable();
+    drop(held);
+    assert!(!is_ready(&mut second) && !is_ready(&mut third));
+    drop(first); // it goes away before it looks, so that another one has to
+    assert!(is_ready(&mut second) && !is_ready(&mut third));
+    let _slot = ring.allocate(1).unwrap();
+    ring.wake_another();
+    assert!(is_ready(&mut third), "there is room for another slot");
+    let mut fourth = pin!(ring.freed_for_one());
+    fourth.as_mut().enable();
+    let _slot = ring.allocate(1).unwrap();
+    ring.wake_another();
+    assert!(!is_ready(&mut fourth), "the ring is full");
+    ring.close();
+    assert!(is_ready(&mut fourth));
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! An engine's reader of a file, which chooses direct or buffered reads for each attempt.
 //!
+//! Bytes that are in the page cache are copied by the engine itself. io_uring would copy them too when
+//! the read is submitted, but one read after the other: of three reads that an engine submits together,
+//! the first would wait for the copies of the others, and for tmpfs it would start threads. A copy that is
+//! handed on at once needs a third of the slots.
+//!
 //! Reads that wait for a file system in their system call are made by threads, and as many of them at a
 //! time as help ([`ColdReads`](super::file::ColdReads)). These *cold reads* are:
 //!
@@ -17,6 +22,7 @@ use super::residency::{bring_in, resident_bytes};
 use super::traits::{Access, Attempt, Downgrade, ReadFuture, Reader, Via};
 use crate::options::ReadPath;
 use crate::ring::Window;
+use crate::sys;
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -45,6 +51,8 @@ enum Path<'a> {
     Direct(&'a Arc<File>),
     /// Direct, of a file system that may make the caller wait.
     ColdDirect(&'a Arc<File>),
+    /// From the page cache, which holds at least [`RESIDENT_EIGHTHS`].
+    Cached,
     Buffered,
     /// Buffered, of a file that refuses direct I/O and is not in the page cache.
     Cold,
@@ -82,16 +90,25 @@ impl FileReader {
             resident_bytes(&self.open.buffered, offset, len)
                 .is_ok_and(|resident| resident * 8 >= len * RESIDENT_EIGHTHS)
         };
+        let (may_wait, may_copy) =
+            (len >= COLD_BYTES_MIN, direct.is_none() || self.path != ReadPath::Direct);
         match direct {
-            Some(file) if self.path == ReadPath::Direct || !is_resident() => {
-                match len >= COLD_BYTES_MIN && self.open.is_fuse() {
-                    true => Path::ColdDirect(file),
-                    false => Path::Direct(file),
-                }
-            }
-            None if len >= COLD_BYTES_MIN && !is_resident() && self.is_refused() => Path::Cold,
-            _ => Path::Buffered,
+            _ if may_copy && is_resident() => Path::Cached,
+            Some(file) if may_wait && self.open.is_fuse() => Path::ColdDirect(file),
+            Some(file) => Path::Direct(file),
+            None if may_wait && self.is_refused() => Path::Cold,
+            None => Path::Buffered,
         }
+    }
+
+    /// Copies bytes from the page cache on this thread. `None` if it would have to wait for them.
+    fn copy_cached(&self, window: &mut Window, offset: u64) -> Option<usize> {
+        let (file, into) = (&self.open.buffered, window.unfilled_mut());
+        let copied = match self.open.is_in_memory() {
+            true => nix::sys::uio::pread(file, into, offset as i64).ok(),
+            false => sys::read_cached(file, into, offset).ok(),
+        };
+        copied.filter(|&bytes| bytes > 0)
     }
 
     /// Reads from `file` at `offset` on a thread, after `before` has run there.
@@ -122,7 +139,13 @@ impl Reader for FileReader {
             let len = left.min(window.unfilled_len() as u64);
             let direct = self.direct(&mut window, offset);
             let buffered = &self.open.buffered;
-            let ((outcome, window), via) = match self.choose(direct, offset, len) {
+            let path = self.choose(direct, offset, len);
+            if let Path::Cached = path
+                && let Some(bytes) = self.copy_cached(&mut window, offset)
+            {
+                return (Ok(Attempt { bytes, via: Via::Buffered }), window);
+            }
+            let ((outcome, window), via) = match path {
                 Path::Direct(file) => (self.backend.read(file, window, offset).await, Via::Direct),
                 Path::ColdDirect(file) => {
                     (self.read_cold(file, || (), window, offset).await, Via::Direct)
@@ -132,7 +155,7 @@ impl Reader for FileReader {
                     let before = move || bring_in(&file, offset, len);
                     (self.read_cold(buffered, before, window, offset).await, Via::Buffered)
                 }
-                Path::Buffered => {
+                Path::Cached | Path::Buffered => {
                     (self.backend.read(buffered, window, offset).await, Via::Buffered)
                 }
             };

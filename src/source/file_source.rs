@@ -36,6 +36,8 @@ use std::sync::{Arc, Weak};
 /// The length of reads that threads make: of a file that refuses direct I/O, one page fault brings in
 /// as much at least. Shorter ones than others, as many are made at a time.
 const COLD_READ_BYTES: u64 = HUGE_PAGE_BYTES as u64;
+/// How much of a file tells whether it is in the page cache.
+const BEGINNING_BYTES: u64 = 1 << 20;
 
 /// A regular file on a local (or mounted) file system.
 #[derive(Debug)]
@@ -191,6 +193,12 @@ impl Source for FileSource {
 
     fn reader(self: Arc<Self>, access: &Access) -> Result<Box<dyn Reader>> {
         Ok(Box::new(FileReader::new(self.opened()?, self.block_bytes, access)))
+    }
+
+    fn begins_cached(&self) -> bool {
+        let len = self.identity.len_bytes.min(BEGINNING_BYTES);
+        let resident = |open: Arc<OpenFile>| resident_bytes(&open.buffered, 0, len).ok();
+        self.opened().ok().and_then(resident) == Some(len)
     }
 
     fn map(&self) -> Result<Mapping> {

@@ -78,6 +78,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Whether the first bytes of the source are in the page cache, as the others then probably are.
+    fn begins_cached(&self) -> bool {
+        false
+    }
+
     /// Fills `into` with the bytes from `offset`, and blocks until that is done or cancelled. For
     /// the small reads of opening a checkpoint.
     ///

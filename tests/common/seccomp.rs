@@ -63,6 +63,11 @@ impl Refuse {
         Refuse { call: libc::SYS_pread64, when: When::IsAtLeast(2, bytes), errno }
     }
 
+    /// `preadv2(2)`, by which data in the page cache is read.
+    pub fn preadv2(errno: i32) -> Self {
+        Refuse { call: libc::SYS_preadv2, when: When::Always, errno }
+    }
+
     /// `pread(2)` of exactly `bytes` bytes.
     pub fn preads_of(bytes: u32, errno: i32) -> Self {
         Refuse { call: libc::SYS_pread64, when: When::Is(2, bytes), errno }

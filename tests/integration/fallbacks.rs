@@ -205,7 +205,7 @@ fn a_low_limit_of_locked_memory_costs_registration_at_most() {
             }
         })
     };
-    let capped = load(&["--memory-limit", "3000000"]);
+    let capped = load(&["--memory-limit", "3000000", "--read-path", "direct"]);
     if capped["backend"] == "uring" {
         let why = why(&capped, "uring+registered", "uring");
         assert!(why.contains("ulimit -l"), "{why}");

@@ -74,7 +74,11 @@ fn a_disk_that_fails_in_mid_load_ends_it_with_the_reason() {
     write_sixteen(&path);
     let with_failure = |errno, arguments: &[&str]| {
         // Without io_uring tensors come by pread(2); the header's reads are smaller.
-        let refusals = [Refuse::io_uring(libc::EPERM), Refuse::large_preads(64 << 10, errno)];
+        let refusals = [
+            Refuse::io_uring(libc::EPERM),
+            Refuse::preadv2(libc::ENOSYS),
+            Refuse::large_preads(64 << 10, errno),
+        ];
         let mut command = ringload();
         command.arg("load").arg(&path).args(arguments);
         run(seccomp::refuse(&mut command, &refusals)).failure()

@@ -36,8 +36,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-/// Two streams keep the copy engine busy while the event of one of them is handled.
-const STREAMS: usize = 2;
+/// Copies of 4 MiB keep the GPU busy on eight streams, as many as have a queue of their own on the GPU,
+/// while the events of some of them are handled.
+const STREAMS: usize = 8;
 
 /// The slots that go to one GPU, and their destinations in its memory.
 pub(crate) struct TransferSpec {

@@ -3,7 +3,9 @@
 use super::*;
 use crate::ErrorKind;
 use crate::error::Size;
-use crate::plan::tensor_sizes::{GATHER_RING_BYTES, GPU_RING_BYTES};
+use crate::plan::tensor_sizes::{
+    FILE_PIECE_BYTES, GATHER_RING_BYTES, GPU_FILE_RING_BYTES, GPU_RING_BYTES,
+};
 
 fn host(largest: u64, total: u64) -> TensorSizes {
     TensorSizes {
@@ -58,14 +60,18 @@ fn for_a_gpu_two_slots_are_enough_and_less_is_an_error() {
         let sizes = LoadSizes::new(MemoryLimit::Bytes(limit), gpu(1 << 40)).unwrap();
         assert_eq!(sizes.gpu_ring_bytes_max, limit);
         assert_eq!(sizes.piece_bytes % 4096, 0);
-        assert!((64 << 10..=8 << 20).contains(&sizes.piece_bytes), "{sizes:?}");
+        assert!((64 << 10..=FILE_PIECE_BYTES).contains(&sizes.piece_bytes), "{sizes:?}");
         assert!(2 * (sizes.piece_bytes + 2 * 4096) <= limit, "{sizes:?}");
     }
     let error = LoadSizes::new(MemoryLimit::Bytes(least - 1), gpu(1)).unwrap_err().to_string();
     assert!(error.contains(&format!("{} bytes", least - 1)), "{error}");
     assert!(error.contains(&format!("at least {}", Size(least))), "{error}");
     let unlimited = LoadSizes::new(MemoryLimit::Unlimited, gpu(1 << 40)).unwrap();
-    assert_eq!((unlimited.gpu_ring_bytes_max, unlimited.limit_bytes), (GPU_RING_BYTES, None));
+    assert_eq!((unlimited.gpu_ring_bytes_max, unlimited.limit_bytes), (GPU_FILE_RING_BYTES, None));
+    // A body takes its time, so more of them have to be on the way, and few requests are better than many.
+    let remote = TensorSizes { is_remote: true, ..gpu(1 << 40) };
+    let remote = LoadSizes::new(MemoryLimit::Unlimited, remote).unwrap();
+    assert_eq!((remote.gpu_ring_bytes_max, remote.piece_bytes), (GPU_RING_BYTES, 8 << 20));
     let min = LoadSizes::new(MemoryLimit::Min, gpu(1 << 40)).unwrap();
     assert_eq!(min.limit_bytes, Some(min.gpu_ring_bytes_max));
     assert!(min.gpu_ring_bytes_max < 3 << 20);

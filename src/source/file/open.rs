@@ -4,7 +4,7 @@ use super::identity::FileIdentity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::residency::resident_bytes;
 use crate::sys::{open_nonblocking, open_regular};
-use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, TMPFS_MAGIC, fstatfs};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ pub(in crate::source) struct OpenFile {
     direct: OnceLock<Result<Arc<File>, String>>,
     /// Whether a read was made by a thread, as it waits for the file system.
     pub is_cold: AtomicBool,
-    /// Whether the file system is one of FUSE, once that was asked for.
-    is_fuse: OnceLock<bool>,
+    /// The type of the file system, once that was asked for, if it is known.
+    file_system: OnceLock<Option<FsType>>,
 }
 
 impl OpenFile {
@@ -39,14 +39,22 @@ impl OpenFile {
         identity.check(&buffered, path)?;
         let (path, buffered) = (path.to_owned(), Arc::new(buffered));
         let (direct, is_cold) = (OnceLock::new(), AtomicBool::new(false));
-        Ok(Self { path, identity, buffered, direct, is_cold, is_fuse: OnceLock::new() })
+        Ok(Self { path, identity, buffered, direct, is_cold, file_system: OnceLock::new() })
     }
 
     /// Whether the file system is one of FUSE.
     pub fn is_fuse(&self) -> bool {
-        let ask =
-            || fstatfs(&self.buffered).is_ok_and(|of| of.filesystem_type() == FUSE_SUPER_MAGIC);
-        *self.is_fuse.get_or_init(ask)
+        self.file_system() == Some(FUSE_SUPER_MAGIC)
+    }
+
+    /// Whether the file is in memory, where no read waits.
+    pub fn is_in_memory(&self) -> bool {
+        self.file_system() == Some(TMPFS_MAGIC)
+    }
+
+    fn file_system(&self) -> Option<FsType> {
+        let ask = || fstatfs(&self.buffered).map(|of| of.filesystem_type()).ok();
+        *self.file_system.get_or_init(ask)
     }
 
     /// The path that the file was opened by.

@@ -19,7 +19,7 @@ use std::fmt;
 
 const LEAST: f64 = 0.97;
 /// The approximate limit of the time of one measurement.
-const SECONDS: f64 = 3.0;
+const SECONDS: f64 = 2.0;
 /// The share of the bytes that may remain in the page cache.
 const RESIDENT_MOST: f64 = 0.002;
 
