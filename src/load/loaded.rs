@@ -36,8 +36,9 @@ impl Loaded {
     pub(super) fn collect(mut stream: TensorStream) -> Result<Self> {
         stream.check_holds_all().map_err(|error| stream.report().fail(error))?;
         let mut tensors = Vec::with_capacity(stream.tensor_count());
-        for tensor in &mut stream {
+        while let Some(tensor) = stream.next() {
             tensors.push(tensor?);
+            stream.take_rest(&mut tensors);
         }
         // Tensors of one storage come in order, and a stable sort is quick at merging such runs.
         tensors.sort_by_key(Tensor::index);

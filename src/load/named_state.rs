@@ -165,7 +165,7 @@ impl NamedState {
         let position = self.positions[index as usize];
         let tensor = match self.kept.take(index) {
             Some(tensor) => {
-                self.load.hand_out(&tensor);
+                self.load.hand_out(std::slice::from_ref(&tensor));
                 tensor
             }
             None => self.load.take_at(position as usize).filter(|_| position != ABSENT)?,

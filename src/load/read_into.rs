@@ -81,7 +81,7 @@ impl Loader {
             for index in completed {
                 let len_bytes = requests[index].len_bytes();
                 bytes += len_bytes;
-                report.into_iter().for_each(|report| report.deliver(len_bytes));
+                report.into_iter().for_each(|report| report.deliver(1, len_bytes));
                 if on_complete(index).is_break() {
                     is_complete = false;
                     break 'all;

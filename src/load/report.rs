@@ -94,9 +94,9 @@ impl LoadReport {
         planned.part.arrivals(read_bytes, bytes)
     }
 
-    /// Counts a tensor or a request that the caller has got.
-    pub fn deliver(&self, bytes: u64) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
+    /// Counts `count` tensors or requests that the caller has got, of `bytes` together.
+    pub fn deliver(&self, count: usize, bytes: u64) {
+        self.delivered.fetch_add(count, Ordering::Relaxed);
         self.planned.get().into_iter().for_each(|planned| planned.part.deliver(bytes));
     }
 

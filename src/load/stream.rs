@@ -107,18 +107,16 @@ impl TensorStream {
     pub fn check_holds_all(&self) -> Result<()> {
         let sizes = self.plan.sizes();
         let needed = sizes.host_slots_bytes;
-        match sizes.limit_bytes {
-            Some(limit) if sizes.host_ring_bytes < needed => Err(Error::new(
-                ErrorKind::MemoryLimit,
-                format!(
-                    "loading all tensors needs {} (in whole blocks) but the memory limit is {}; \
-                     stream them, or raise the limit",
-                    Size(needed),
-                    Size(limit)
-                ),
-            )),
-            _ => Ok(()),
-        }
+        let Some(limit) = sizes.limit_bytes.filter(|_| sizes.host_ring_bytes < needed) else {
+            return Ok(());
+        };
+        let sentence = format!(
+            "loading all tensors needs {} (in whole blocks) but the memory limit is {}; stream them, \
+             or raise the limit",
+            Size(needed),
+            Size(limit)
+        );
+        Err(Error::new(ErrorKind::MemoryLimit, sentence))
     }
 
     /// The handle that shows the load's progress: that of the [loader](crate::Loader::progress), or one
@@ -156,13 +154,21 @@ impl TensorStream {
 
     /// Takes the next tensor from the current loaded tensors.
     fn take(&mut self) -> Option<Tensor> {
-        let current = self.current.as_mut()?;
-        let Some(position) = current.positions.next() else {
-            self.current = None; // the storage lives on in its tensors alone
-            return None;
-        };
-        let (storage, starts) = (current.storage.clone(), current.starts.clone());
-        Some(self.deliver(position, storage, &starts))
+        // After the last one, the storage lives on in its tensors alone.
+        let mut current = self.current.take()?;
+        let position = current.positions.next()?;
+        let tensor = self.deliver(position, current.storage.clone(), &current.starts);
+        self.current = Some(current);
+        Some(tensor)
+    }
+
+    /// Takes the tensors that share the storage of the last one, for a caller that keeps all.
+    pub(super) fn take_rest(&mut self, into: &mut Vec<Tensor>) {
+        let Some(current) = self.current.take() else { return };
+        let LoadedTensors { positions, storage, starts } = current;
+        let first = into.len();
+        into.extend(positions.map(|position| self.tensor_at(position, storage.clone(), &starts)));
+        self.hand_out(&into[first..]);
     }
 
     /// Takes the tensor at `position` of the plan, if it is loaded and was not taken before.
@@ -174,7 +180,7 @@ impl TensorStream {
     /// The tensor at `position` of the plan, which is handed to the caller.
     fn deliver(&mut self, position: usize, storage: Storage, starts: &Offsets) -> Tensor {
         let tensor = self.tensor_at(position, storage, starts);
-        self.hand_out(&tensor);
+        self.hand_out(std::slice::from_ref(&tensor));
         tensor
     }
 
@@ -188,27 +194,23 @@ impl TensorStream {
         tensor.of_shape(self.plan.part_shape(position))
     }
 
-    /// Counts a tensor that is handed to the caller.
-    pub(super) fn hand_out(&mut self, tensor: &Tensor) {
-        let bytes = tensor.len_bytes() as u64;
-        self.report.deliver(bytes);
+    /// Counts tensors of one device that are handed to the caller.
+    pub(super) fn hand_out(&mut self, tensors: &[Tensor]) {
+        let Some(first) = tensors.first() else { return };
+        let bytes = tensors.iter().map(|tensor| tensor.len_bytes() as u64).sum();
+        self.report.deliver(tensors.len(), bytes);
         self.delivered_bytes += bytes;
-        self.delivered_tensors += 1;
-        self.record_delivery();
-        self.cast_tensors += usize::from(self.plan.cast_of(tensor.info()).is_some());
-        *self.device_bytes.entry(tensor.device()).or_default() += bytes;
-    }
-
-    /// Records when the first and the last tensor are yielded.
-    fn record_delivery(&self) {
-        let (number, count) = (self.delivered_tensors, self.plan.tensor_count());
-        let Some(recorder) = self.started.handle.recorder() else { return };
-        if number == 1 {
-            recorder.event("first tensor", String::new());
+        let before = self.delivered_tensors;
+        self.delivered_tensors += tensors.len();
+        if let Some(recorder) = self.started.handle.recorder() {
+            let is_last = self.delivered_tensors == self.plan.tensor_count();
+            let events = [(before == 0, "first tensor"), (is_last, "last tensor")];
+            let yielded = events.into_iter().filter(|(is_yielded, _)| *is_yielded);
+            yielded.for_each(|(_, event)| recorder.event(event, String::new()));
         }
-        if number == count {
-            recorder.event("last tensor", String::new());
-        }
+        let is_cast = |tensor: &&Tensor| self.plan.cast_of(tensor.info()).is_some();
+        self.cast_tensors += tensors.iter().filter(is_cast).count();
+        *self.device_bytes.entry(first.device()).or_default() += bytes;
     }
 
     /// Takes a completion or an error of the engines. Returns false when the load has ended.

@@ -138,6 +138,9 @@ impl ProgressPart {
     /// Counts the first `bytes` of the part, unless they were counted.
     fn credit(&self, bytes: u64) {
         let bytes = bytes.min(self.0.total_bytes);
+        if self.0.credited_bytes.load(Ordering::Relaxed) >= bytes {
+            return; // they usually were when they arrived
+        }
         let before = self.0.credited_bytes.fetch_max(bytes, Ordering::Relaxed);
         self.0.progress.0.done_bytes.fetch_add(bytes.saturating_sub(before), Ordering::Relaxed);
     }

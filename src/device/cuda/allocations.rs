@@ -4,7 +4,7 @@
 //! keep it alive.
 
 use super::context::Entered;
-use super::layout::{Addresses, Layout};
+use super::layout::{Addresses, Layout, LayoutItem};
 use super::memory::{DeviceMemory, check_is_of_gpu};
 use crate::error::{Error, ErrorKind, Result, Size};
 use crate::options::Device;
@@ -90,23 +90,28 @@ impl Allocations {
         layout: &Layout,
         extent: &Extent,
     ) -> Result<Vec<u64>> {
-        let address = |position: usize| {
-            let item = layout.items[position];
-            let source = item.source as usize;
-            match &layout.addresses {
-                Addresses::Given(addresses) => Ok(addresses[position]),
-                Addresses::PerShard => {
-                    let lens = (layout.lens_bytes[source], layout.tensor_bytes[source]);
-                    Ok(self.allocate(entered, source, lens)? + layout.starts[position])
-                }
-                // An empty tensor needs no memory.
-                Addresses::PerTensor if item.len_bytes == 0 => Ok(0),
-                Addresses::PerTensor => {
-                    self.allocate(entered, position, (item.target_bytes(), item.len_bytes))
-                }
+        let positions = extent.positions();
+        match &layout.addresses {
+            Addresses::Given(addresses) => Ok(addresses[positions].to_vec()),
+            Addresses::PerShard => {
+                // The items of an extent are of one source.
+                let Some(first) = layout.items[positions.clone()].first() else {
+                    return Ok(Vec::new());
+                };
+                let source = first.source as usize;
+                let lens = (layout.lens_bytes[source], layout.tensor_bytes[source]);
+                let base = self.allocate(entered, source, lens)?;
+                Ok(layout.starts[positions].iter().map(|start| base + start).collect())
             }
-        };
-        extent.positions().map(address).collect()
+            Addresses::PerTensor => {
+                let address = |position: usize| match layout.items[position] {
+                    // An empty tensor needs no memory.
+                    LayoutItem { len_bytes: 0, .. } => Ok(0),
+                    item => self.allocate(entered, position, (item.target_bytes(), item.len_bytes)),
+                };
+                positions.map(address).collect()
+            }
+        }
     }
 
     /// Returns the tensors at `positions` with their storage. They are of one source; if each tensor

@@ -52,11 +52,14 @@ impl TransferRequirements {
     ) -> Self {
         let mut required = Self::default();
         for extent in extents {
-            let staging = layout.is_staged(extent).then_some(0);
+            let base = layout.relative_base();
+            let staging = layout.few_copies(extent, base).is_none().then_some(0);
             if staging.is_some() {
                 required.staging_bytes = required.staging_bytes.max(extent.len_bytes());
+            } else if !verify {
+                continue; // needs no kernels
             }
-            let jobs = kernel_jobs(layout, extent, |_| 0, staging, verify);
+            let jobs = kernel_jobs(layout, extent, base, staging, verify);
             required.piece_count = required.piece_count.max(jobs.len());
             required.kernels.extend(jobs.into_iter().map(|(kernel, _)| kernel));
         }
@@ -126,14 +129,15 @@ impl CopyStream {
         base: impl Fn(usize) -> u64 + Copy,
     ) -> Result<Vec<InFlightCopy>> {
         let mut last = InFlightCopy::new(&self.stream, Some(slot));
-        let staging = self.staging.as_ref().filter(|_| layout.is_staged(extent));
+        let few = layout.few_copies(extent, base);
+        let staging = self.staging.as_ref().filter(|_| few.is_none());
         let staged = staging.map(|memory| memory.address());
         let copies = match staged {
             Some(to) => {
                 let (from, len_bytes) = (extent.offset_bytes(), extent.len_bytes());
                 vec![TensorCopy { from, to, len_bytes }]
             }
-            None => layout.copies(extent, base),
+            None => few.unwrap_or_else(|| layout.copies(extent, base)),
         };
         for copy in copies {
             let from = &last.bytes()[(copy.from - slot_offset) as usize..];

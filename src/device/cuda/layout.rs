@@ -194,11 +194,7 @@ impl Layout {
                 continue;
             }
             for copy in self.copies_of(position, extent, base(position)) {
-                match copies.last_mut() {
-                    _ if copy.len_bytes == 0 => {}
-                    Some(last) if last.continues_with(&copy) => last.len_bytes += copy.len_bytes,
-                    _ => copies.push(copy),
-                }
+                TensorCopy::push(&mut copies, copy);
             }
         }
         copies
@@ -249,15 +245,31 @@ impl Layout {
         })
     }
 
-    /// Whether `extent` is copied to a staging buffer, from which kernels copy or cast its items:
-    /// if an item is cast, or if there would be too many single copies.
-    pub(super) fn is_staged(&self, extent: &Extent) -> bool {
-        extent.positions().any(|position| self.items[position].cast.is_some())
-            || self.copies(extent, self.relative_base()).len() > COPIES_MAX
+    /// The copies of `extent`. `None` if it is copied to a staging buffer, from which kernels copy or
+    /// cast its items: if an item is cast, or if there would be too many single copies. `base` is as in
+    /// [`copies`](Self::copies).
+    pub(super) fn few_copies(
+        &self,
+        extent: &Extent,
+        base: impl Fn(usize) -> u64,
+    ) -> Option<Vec<TensorCopy>> {
+        let mut copies = Vec::new();
+        for position in extent.positions() {
+            if self.items[position].cast.is_some() {
+                return None;
+            }
+            for copy in self.copies_of(position, extent, base(position)) {
+                TensorCopy::push(&mut copies, copy);
+            }
+            if copies.len() > COPIES_MAX {
+                return None;
+            }
+        }
+        Some(copies)
     }
 
     /// Addresses of the items relative to each other, which suffice to count the copies.
-    fn relative_base(&self) -> impl Fn(usize) -> u64 {
+    pub(super) fn relative_base(&self) -> impl Fn(usize) -> u64 + Copy {
         |position| match &self.addresses {
             Addresses::PerShard => self.starts[position],
             // Separate allocations are far apart, so that one copy never covers two of them.
@@ -268,6 +280,15 @@ impl Layout {
 }
 
 impl TensorCopy {
+    /// Adds `copy` to `copies`, or makes the last one longer by it.
+    fn push(copies: &mut Vec<Self>, copy: Self) {
+        match copies.last_mut() {
+            _ if copy.len_bytes == 0 => {}
+            Some(last) if last.continues_with(&copy) => last.len_bytes += copy.len_bytes,
+            _ => copies.push(copy),
+        }
+    }
+
     /// Whether `next` begins where this copy ends, both in the source and in the target.
     fn continues_with(&self, next: &TensorCopy) -> bool {
         self.from + self.len_bytes == next.from && self.to + self.len_bytes == next.to

@@ -42,7 +42,10 @@ proptest! {
             let mut allocations: Vec<Vec<u64>> =
                 (0..2).map(|source| vec![0; layout.lens_bytes[source] as usize]).collect();
             for extent in extents.iter().filter(|extent| extent.destination() == place) {
-                for copy in layout.copies(extent, |position| layout.starts[position]) {
+                let copies = layout.copies(extent, |position| layout.starts[position]);
+                let few = (copies.len() <= COPIES_MAX).then(|| copies.clone());
+                prop_assert_eq!(layout.few_copies(extent, layout.relative_base()), few);
+                for copy in copies {
                     for byte in 0..copy.len_bytes {
                         let at = &mut allocations[extent.shard()][(copy.to + byte) as usize];
                         prop_assert_eq!(*at, 0, "written twice");
