@@ -138,9 +138,14 @@ fn unusual_headers_are_left_to_the_other_parser() {
             assert!(scanned(text.as_bytes(), 1, pieces).is_none(), "{text}");
         }
     }
-    for text in
-        [String::new(), format!("{{{good}}}\0"), format!("{{{good}"), format!(" {{{good}}}")]
-    {
+    for text in [
+        String::new(),
+        format!("{{{good},"),
+        format!("{{{good}, "),
+        format!("{{{good}}}\0"),
+        format!("{{{good}"),
+        format!(" {{{good}}}"),
+    ] {
         assert!(scanned(text.as_bytes(), 1, 1).is_none(), "{text}");
     }
     assert!(
