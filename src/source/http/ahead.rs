@@ -64,6 +64,11 @@ impl Ahead {
         }
     }
 
+    /// The number of connections to `origin` that are being made, or were made and wait.
+    pub fn len(&self, origin: &ServerOrigin) -> usize {
+        self.opening.lock().get(origin).map_or(0, Vec::len)
+    }
+
     /// Closes the connections to `origin`.
     pub fn close(&self, origin: &ServerOrigin) {
         self.opening.lock().remove(origin);

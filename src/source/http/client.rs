@@ -197,7 +197,8 @@ impl Client {
                 let made = self.pool.ahead.take(origin);
                 idle = self.pool.unless_in_the_way(origin, made).await;
             }
-            if let Some(most) = server.concurrency.idle_max() {
+            let unused = self.pool.idle(origin) + self.pool.ahead.len(origin);
+            if let Some(most) = server.concurrency.sends_beside(unused) {
                 self.pool.close_idle(origin, most);
             }
             let reused = idle.is_some();

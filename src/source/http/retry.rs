@@ -5,8 +5,9 @@
 //! without progress, the total time, and the server's retry tokens (see [`ServerState`]) are limited.
 //! A server that asks for fewer requests is not failing, so these retries take no tokens: requests to
 //! it are spaced (see [`ConcurrencyLimit`](super::concurrency::ConcurrencyLimit)). As long as it accepts
-//! others, or it was not tried yet with fewer connections, only the total time is limited. The same holds where it closes a new connection without an
-//! answer while it serves others.
+//! others, or other connections to it are open and it was not tried with fewer, such a failure does not
+//! count as an attempt, and only the total time is limited. The same holds where it closes a new
+//! connection without an answer while it serves others.
 
 use super::attempt_error::AttemptError;
 use super::error_response::{ErrorAction, ErrorResponse};
@@ -21,9 +22,9 @@ use tokio::time::Instant;
 /// The upper bound of the first wait, which is random.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// As many failures count of a request that was refused while the server accepted others, or may
-/// have room for fewer connections.
-const FAILED_MAX_THROTTLED: u32 = 2;
+/// By so many earlier failures at most is the wait of a request lengthened that was refused while the
+/// server accepted others, or may have room for fewer connections.
+const WAITS_MAX_THROTTLED: u32 = 2;
 /// A wait that a user would take for a hang is logged.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
@@ -33,18 +34,26 @@ pub(crate) struct RetryState<'a> {
     limits: RetryLimits,
     counters: &'a LoadCounters,
     began: Instant,
-    /// How many attempts have failed since the last progress.
-    failed: u32,
+    failures: Failures,
     /// The reasons for which a retry was granted, each of which is granted once.
     granted: Vec<&'static str>,
     /// How many requests the server had accepted when it last refused this one.
     accepted: Option<u64>,
 }
 
+/// The failed attempts since the last progress.
+#[derive(Default)]
+struct Failures {
+    /// How many count, since another attempt was last likely to succeed.
+    counted: u32,
+    /// How many waits have doubled.
+    waits: u32,
+}
+
 /// The failed attempts of a range while its answer waits for memory.
 pub(crate) struct PausedRetry {
     began: Instant,
-    failed: u32,
+    failures: Failures,
     granted: Vec<&'static str>,
 }
 
@@ -53,12 +62,13 @@ impl<'a> RetryState<'a> {
     /// such as `read s3://bucket/key`.
     pub fn new(doing: &'a str, limits: RetryLimits, counters: &'a LoadCounters) -> Self {
         let (began, granted) = (Instant::now(), Vec::new());
-        Self { doing, limits, counters, began, failed: 0, granted, accepted: None }
+        let failures = Failures::default();
+        Self { doing, limits, counters, began, failures, granted, accepted: None }
     }
 
     /// The state without its borrows, to be [resumed](Self::resume).
     pub fn pause(self) -> PausedRetry {
-        PausedRetry { began: self.began, failed: self.failed, granted: self.granted }
+        PausedRetry { began: self.began, failures: self.failures, granted: self.granted }
     }
 
     /// The state that was paused. The time `waited` does not count.
@@ -69,13 +79,13 @@ impl<'a> RetryState<'a> {
         paused: PausedRetry,
         waited: Duration,
     ) -> Self {
-        let PausedRetry { began, failed, granted } = paused;
-        Self { doing, limits, counters, began: began + waited, failed, granted, accepted: None }
+        let PausedRetry { began, failures, granted } = paused;
+        Self { doing, limits, counters, began: began + waited, failures, granted, accepted: None }
     }
 
     /// Records that the last attempt failed, but made progress.
     pub fn progressed(&mut self) {
-        self.failed = 0;
+        self.failures = Failures::default();
     }
 
     /// Decides whether a failed attempt is retried, and counts the retry. Returns how long to wait
@@ -167,10 +177,11 @@ impl<'a> RetryState<'a> {
         Ok(Duration::ZERO)
     }
 
-    /// Counts as few failed attempts where another one is `likely` to succeed.
+    /// Counts the earlier failed attempts no more where another one is `likely` to succeed.
     fn forgive_if(&mut self, likely: bool) {
         if likely {
-            self.failed = self.failed.min(FAILED_MAX_THROTTLED);
+            let waits = self.failures.waits.min(WAITS_MAX_THROTTLED);
+            self.failures = Failures { counted: 0, waits };
         }
     }
 
@@ -212,11 +223,12 @@ impl<'a> RetryState<'a> {
         attempts_max: u32,
         tokens: Option<&ServerState>,
     ) -> std::result::Result<Duration, &'static str> {
-        self.failed += 1;
-        if self.failed >= attempts_max {
+        self.failures.counted += 1;
+        if self.failures.counted >= attempts_max {
             return Err("attempts used up");
         }
-        let whole = (FIRST_WAIT * 2_u32.pow((self.failed - 1).min(16))).min(WAIT_MAX);
+        let whole = (FIRST_WAIT * 2_u32.pow(self.failures.waits.min(16))).min(WAIT_MAX);
+        self.failures.waits += 1;
         let wait = whole.mul_f64(fastrand::f64()).max(wait_min);
         if wait >= self.time_left() {
             return Err("time used up");
@@ -299,5 +311,27 @@ mod tests {
             assert!(repeated < 30, "a server that accepts nothing is given up");
             assert!(!others || server.concurrency.limit() == 1);
         }
+    }
+
+    /// After the first refusals requests are spaced, so no other request was on the way when one was
+    /// refused, but the other connections were open and idle. A server with room for one connection
+    /// refused each of these requests, and one had used up its attempts before the idle connections
+    /// were closed: one load in ten failed.
+    #[tokio::test(start_paused = true)]
+    async fn refusals_count_when_the_idle_connections_are_closed() {
+        let (counters, server) = (LoadCounters::default(), ServerState::new(None));
+        let limits = RetryLimits::default();
+        let mut retry = RetryState::new("read it", limits, &counters);
+        while server.concurrency.limit() > 1 {
+            server.concurrency.sends_beside(3);
+            assert!(retry.after(refused(), &Plain, &server).is_ok());
+            tokio::time::advance(Duration::from_millis(20)).await;
+        }
+        let mut alone = 0;
+        while retry.after(refused(), &Plain, &server).is_ok() {
+            server.concurrency.sends_beside(0);
+            alone += 1;
+        }
+        assert_eq!(alone, limits.attempts - 2, "the refusal that lowered the limit counts");
     }
 }

@@ -58,6 +58,7 @@ impl ServerState {
     /// Counts a success, which gives back some retry tokens.
     pub fn succeeded(&self) {
         self.successes.fetch_add(1, Ordering::Relaxed);
+        self.concurrency.served();
         let put = |tokens: i64| (tokens < TOKENS_MAX).then_some(tokens + SUCCESS_TOKENS);
         let _ = self.retry_tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, put);
     }

@@ -42,6 +42,8 @@ struct LimitState {
     permits: usize,
     /// Whether all permits were taken in this window.
     full: bool,
+    /// Whether other connections were open when a request was last sent.
+    has_others: bool,
     /// Whether the process had too many open files for a connection.
     short_of_files: bool,
     window: Window,
@@ -77,6 +79,7 @@ impl ConcurrencyLimit {
         let state = LimitState {
             permits: 0,
             full: false,
+            has_others: false,
             short_of_files: false,
             window: Window::new(now),
             pace: Pace::new(now),
@@ -169,14 +172,14 @@ impl ConcurrencyLimit {
     }
 
     /// Makes fewer requests after the server asked for fewer requests, when it had `accepted` so many.
-    /// Returns whether it may have room for fewer connections: others are on the way, and it was not
-    /// found out yet.
+    /// Returns whether it may have room for fewer connections than were open: others were, in use or
+    /// idle, and the limit permitted them.
     pub fn throttled(&self, accepted: u64) -> bool {
         let mut state = self.state.lock();
         let (now, limit) = (Instant::now(), state.limit());
         state.pace.refused(now);
         state.refusals.refused(accepted, limit, now);
-        state.limit() > 1 && state.permits > 0 && !state.refusals.has_relapsed()
+        limit > 1 && (state.permits > 0 || state.has_others)
     }
 
     /// Lowers the limit after the server has closed the connection of a request without an answer, and
@@ -191,9 +194,16 @@ impl ConcurrencyLimit {
         others > 0
     }
 
-    /// How many connections may be idle; `None` if any number.
-    pub fn idle_max(&self) -> Option<usize> {
-        let state = self.state.lock();
+    /// Counts a request that the server has served.
+    pub fn served(&self) {
+        self.state.lock().refusals.served();
+    }
+
+    /// Records that a request is sent while so many other connections are `idle`. Returns how many of
+    /// those may stay open; `None` if any number.
+    pub fn sends_beside(&self, idle: usize) -> Option<usize> {
+        let mut state = self.state.lock();
+        state.has_others = idle > 0 || state.permits > 1;
         state.refusals.most().map(|most| most.saturating_sub(state.permits))
     }
 

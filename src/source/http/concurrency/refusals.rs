@@ -4,8 +4,10 @@
 //! not help then, as idle connections take its room, too. So when it has accepted nothing between two
 //! refusals, at least [`PERIOD`] apart, the limit is halved, and idle connections beyond it are
 //! closed. Where it closes a connection without an answer, the limit becomes the number of the other
-//! requests. The limit is doubled whenever it was kept for some time: for [`KEPT_MIN`] at first, and
-//! for twice as long whenever the server has refused again what was added.
+//! requests. The limit is doubled when it was kept for some time and the server has served a request
+//! under it. That time is [`KEPT_MIN`] at first, and twice as long whenever the server has refused again
+//! what was added. The limit of a server that serves nothing therefore stays at one connection, where
+//! refusals use up the attempts of a request.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,6 +26,8 @@ pub(super) struct Refusals {
     changed: Instant,
     kept: Duration,
     has_grown: bool,
+    /// Whether the server has served a request since the limit was changed.
+    has_served: bool,
     /// When a request was last refused, and how many had been accepted by then.
     refused: Option<(Instant, u64)>,
 }
@@ -31,7 +35,8 @@ pub(super) struct Refusals {
 impl Refusals {
     /// Those of a server that has refused nothing.
     pub fn new(now: Instant) -> Self {
-        Self { most: None, changed: now, kept: KEPT_MIN, has_grown: false, refused: None }
+        let (kept, has_grown, has_served) = (KEPT_MIN, false, false);
+        Self { most: None, changed: now, kept, has_grown, has_served, refused: None }
     }
 
     /// The highest number of connections, if the server has room for fewer than are wanted.
@@ -39,9 +44,9 @@ impl Refusals {
         self.most
     }
 
-    /// Whether the server has refused again what was added.
-    pub fn has_relapsed(&self) -> bool {
-        self.kept > KEPT_MIN
+    /// Records that the server has served a request.
+    pub fn served(&mut self) {
+        self.has_served = true;
     }
 
     /// Records that a request was refused under this `limit`, when so many had been `accepted`.
@@ -61,18 +66,19 @@ impl Refusals {
         }
         let most = most.max(1);
         tracing::debug!(connections = most, "the server refuses more connections");
-        (self.most, self.changed) = (Some(most), now);
+        (self.most, self.changed, self.has_served) = (Some(most), now, false);
     }
 
     /// Raises the limit if it is time, to at most the number that is `wanted`. Returns how much higher
     /// it is.
     pub fn grow(&mut self, wanted: usize, now: Instant) -> usize {
-        let Some(most) = self.most.filter(|_| now.duration_since(self.changed) >= self.kept) else {
+        let may_grow = self.has_served && now.duration_since(self.changed) >= self.kept;
+        let Some(most) = self.most.filter(|_| may_grow) else {
             return 0;
         };
         let grown = (most * 2).min(wanted.max(most));
         self.most = Some(grown).filter(|&grown| grown < wanted);
-        (self.changed, self.has_grown) = (now, true);
+        (self.changed, self.has_grown, self.has_served) = (now, true, false);
         grown - most
     }
 }
@@ -111,16 +117,33 @@ mod tests {
         let mut now = Instant::now();
         let mut refusals = Refusals::new(now);
         refusals.lower(1, now);
+        refusals.served();
         assert_eq!(refusals.grow(8, now + SECOND / 2), 0);
         for kept in [1, 2, 4, 8] {
             now += kept * SECOND;
             assert_eq!(refusals.grow(8, now - SECOND / 2), 0);
             assert_eq!((refusals.grow(8, now), refusals.most()), (1, Some(2)));
             refusals.lower(1, now);
+            refusals.served();
         }
         for (grown, most) in [(1, Some(2)), (2, Some(4)), (3, None), (0, None)] {
             now += 16 * SECOND;
             assert_eq!((refusals.grow(7, now), refusals.most()), (grown, most));
+            refusals.served();
         }
+    }
+
+    /// A server that had begun to refuse everything got a second connection again and again, whose
+    /// refusals say nothing about a single one.
+    #[test]
+    fn a_limit_under_which_nothing_is_served_stays() {
+        let now = Instant::now();
+        let mut refusals = Refusals::new(now);
+        refusals.served();
+        refusals.lower(1, now);
+        assert_eq!(refusals.grow(8, now + KEPT_MAX), 0);
+        refusals.served();
+        assert_eq!(refusals.grow(8, now + KEPT_MAX), 1);
+        assert_eq!(refusals.grow(8, now + 2 * KEPT_MAX), 0, "not under two connections");
     }
 }
