@@ -5,6 +5,7 @@
 //! ```text
 //! figures["SCENARIO/CASE: CLIENT"]   the figures of a client, each with low, median and high
 //! titles["SCENARIO/CASE"], target["ID"], targets, sessions
+//! gpu["FIGURE"]                     a figure of `gpu.sh run`, with low, median, high and turns
 //! ```
 //!
 //! Of the lines `=== PAGE NAME`, each begins the text of the block `<!-- NAME -->` of a page. A name
@@ -17,6 +18,7 @@ use crate::results::{self, Results};
 use anyhow::{Context as _, Result, ensure};
 use minijinja::value::{Serde, Value};
 use minijinja::{UndefinedBehavior, context};
+use ringload_measure::stats::median;
 use ringload_measure::table::number;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,6 +28,11 @@ const TEMPLATES: &str = include_str!("../figures.md");
 const RECORDS: &str = "perf/results/2026-11-22-2-cores.jsonl";
 /// Those of the emulated stores and slow mounts: `stores` in perf/figures.md.
 const STORES: &str = "perf/results/2026-11-27-stores.jsonl";
+/// Those of a GPU: `gpu` in perf/figures.md.
+const GPU: &str = "perf/results/2026-11-27-h200.jsonl";
+/// Those of an earlier version on another such machine, with the steps that the other run did not reach:
+/// `gpu_before`.
+const GPU_BEFORE: &str = "perf/results/2026-11-27-h200-before.jsonl";
 
 /// What to do with the blocks.
 #[derive(Debug, clap::Args)]
@@ -40,7 +47,9 @@ pub fn run(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let records = results::read(&root.join(RECORDS))?;
     let stores = results::read(&root.join(STORES))?;
-    for (page, blocks) in pages(&records, &stores)? {
+    let gpu = |path| std::fs::read_to_string(root.join(path)).context(path);
+    let gpus = [gpu_figures(&gpu(GPU)?), gpu_figures(&gpu(GPU_BEFORE)?)];
+    for (page, blocks) in pages(&records, &stores, gpus)? {
         if args.write {
             blocks::rewrite(&root.join(page), &blocks)?;
         }
@@ -59,13 +68,17 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The blocks of each page.
-fn pages(records: &[Record], stores: &[Record]) -> Result<BTreeMap<&'static str, Vec<Block>>> {
+fn pages(
+    records: &[Record],
+    stores: &[Record],
+    [gpu, gpu_before]: [Value; 2],
+) -> Result<BTreeMap<&'static str, Vec<Block>>> {
     let mut environment = report::environment()?;
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.add_filter("short", short);
     environment.add_filter("memory", memory);
     let stores = content(&Results::of(stores));
-    let content = context! { stores, ..content(&Results::of(records)) };
+    let content = context! { stores, gpu, gpu_before, ..content(&Results::of(records)) };
     let mut texts = TEMPLATES.split("\n=== ");
     let common = texts.next().unwrap_or_default();
     let mut pages: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
@@ -79,6 +92,29 @@ fn pages(records: &[Record], stores: &[Record]) -> Result<BTreeMap<&'static str,
         pages.entry(page).or_default().push((name, format!("{}\n", text.trim())));
     }
     Ok(pages)
+}
+
+/// The figures among the records of `gpu.sh run`, by name; of two of one name the one with more turns.
+fn gpu_figures(records: &str) -> Value {
+    #[derive(serde::Deserialize)]
+    struct Figure {
+        name: String,
+        turns: Vec<f64>,
+    }
+    let figures = records.lines().filter_map(|line| serde_json::from_str::<Figure>(line).ok());
+    let mut longest: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for Figure { name, turns } in figures {
+        let known = longest.entry(name).or_default();
+        if turns.len() >= known.len() {
+            *known = turns;
+        }
+    }
+    let spread = |(name, turns): (String, Vec<f64>)| {
+        let ends = [f64::min, f64::max].map(|end| turns.iter().copied().reduce(end));
+        let figure = context! { median => median(&turns), low => ends[0], high => ends[1], turns => turns.len() };
+        (name, figure)
+    };
+    longest.into_iter().map(spread).collect::<BTreeMap<_, _>>().into()
 }
 
 fn content(results: &Results<'_>) -> Value {
@@ -139,7 +175,8 @@ mod tests {
 
     #[test]
     fn a_figure_that_the_records_do_not_have_is_an_error() {
-        let error = format!("{:#}", pages(&[], &[]).unwrap_err());
+        let error =
+            format!("{:#}", pages(&[], &[], [gpu_figures(""), gpu_figures("")]).unwrap_err());
         assert!(error.contains("perf/figures.md"), "{error}");
     }
 

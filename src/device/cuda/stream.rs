@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 /// The stream and the legacy default stream of the process do not wait for each other.
 const NON_BLOCKING: u32 = 1;
-/// A wait for the event sleeps instead of spinning; the event records no time stamp.
-const BLOCKING_SYNC_WITHOUT_TIMING: u32 = 1 | 2;
+/// The event records no time stamp, and a wait for it spins, which it does only while copies are under way.
+/// On one H200 loads from the page cache reached 46.2 GB/s with it and 45.4 GB/s with waits that sleep, for as
+/// much processor time (medians of 6).
+const WITHOUT_TIMING: u32 = 2;
 
 /// A queue of work that a GPU executes in order; destroyed on drop.
 pub(super) struct Stream {
@@ -160,7 +162,7 @@ impl Event {
     pub fn record(entered: &Entered<'_>, stream: &Stream) -> Result<Self> {
         let mut handle = null_mut();
         // SAFETY: the pointer is valid for the answer; a context is current.
-        let answer = unsafe { call!(cuEventCreate(&raw mut handle, BLOCKING_SYNC_WITHOUT_TIMING)) };
+        let answer = unsafe { call!(cuEventCreate(&raw mut handle, WITHOUT_TIMING)) };
         entered.check(answer, "create an event")?;
         let event = Self { context: Arc::clone(entered.context()), handle };
         // SAFETY: event and stream live and are of the current context.
