@@ -173,9 +173,20 @@ class TestResident:
         self.tell(resident, pending=[0], held=[1, 2])
         assert resident.give_up(10, wanted=True) == 10
         assert version.absent(range(3)) == []
-        resident.leave("one", "load")
+        resident.leave("one", "load", NOW + 1)
         assert resident.give_up(20, wanted=True) == 10
         assert version.absent(range(3)) == [0]
+
+    def test_a_load_that_has_ended_stays_ended(self, resident):
+        # A call that waits for the checkpoint to be opened, or for chunks to be looked at, goes on after
+        # the one that ends the load.
+        version = self.add(resident)
+        resident.leave("one", "load", NOW)
+        self.tell(resident, missing=[0], pending=[1])
+        assert not resident.is_used()
+        assert version.loads == {}
+        self.tell(resident, load="other", missing=[0])
+        assert list(version.loads) == ["other"]
 
     def test_what_loads_wait_for_goes_last(self, resident):
         version = self.add(resident)
@@ -210,7 +221,7 @@ class TestResident:
         assert one.superseded_at == NOW + 1
         assert resident.drop_superseded(NOW + 100, 60) == []
         resident.tell_held("process", {}, NOW + 2)
-        resident.leave("one", "load")
+        resident.leave("one", "load", NOW + 1)
         assert resident.drop_superseded(NOW + 30, 60) == []
         assert resident.drop_superseded(NOW + 61, 60) == ["one"]
         assert list(resident.versions) == ["two"]

@@ -167,7 +167,7 @@ class Owner:
 
     async def leave(self, identity: str, load: str) -> None:
         """Records that a load has ended."""
-        self._resident.leave(identity, load)
+        self._resident.leave(identity, load, time.monotonic())
         self._notify()
 
     async def status(self) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Resident:
         self.versions: dict[str, Version] = {}
         #: The chunks of each version that a process maps, and when it said so.
         self._held: dict[str, tuple[float, dict[str, set[int]]]] = {}
+        #: When loads ended that another call of theirs may still tell of.
+        self._left: dict[str, float] = {}
 
     def add(self, checkpoint: Any, plan: Plan, now: float) -> Version:
         """Adds a version, which takes the place of all others."""
@@ -104,7 +106,12 @@ class Resident:
         return sum(version.resident_bytes() for version in self.versions.values())
 
     def tell(self, identity: str, load: str, state: Load, held: Iterable[int]) -> None:
-        """Records what a load needs, and what its process maps of this version."""
+        """Records what a load needs, and what its process maps of this version.
+
+        A call that was waiting when the load ended tells of it afterwards, which does not count.
+        """
+        if load in self._left:
+            return
         self.versions[identity].loads[load] = state
         _, of_process = self._held.get(state.process, (0.0, {}))
         self._held[state.process] = (state.told_at, {**of_process, identity: set(held)})
@@ -113,8 +120,9 @@ class Resident:
         """Records all that a process maps."""
         self._held[process] = (now, {identity: set(some) for identity, some in held.items()})
 
-    def leave(self, identity: str, load: str) -> None:
+    def leave(self, identity: str, load: str, now: float) -> None:
         """Records that a load has ended."""
+        self._left[load] = now
         version = self.versions.get(identity)
         if version is not None:
             version.loads.pop(load, None)
@@ -123,6 +131,7 @@ class Resident:
         """Forgets loads and processes that have not said anything for too long."""
         since = now - LEASE_SECONDS
         self._held = {name: one for name, one in self._held.items() if one[0] >= since}
+        self._left = {load: when for load, when in self._left.items() if when >= since}
         for version in self.versions.values():
             loads = version.loads.items()
             version.loads = {name: load for name, load in loads if load.told_at >= since}
