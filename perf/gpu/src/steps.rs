@@ -35,7 +35,7 @@ pub enum Program {
 /// The step that writes the large checkpoint. It runs when the first step needs it.
 pub const LARGE: Step = own("files", 60, 5, false);
 
-pub const STEPS: [Step; 17] = [
+pub const STEPS: [Step; 18] = [
     own("machine", 30, 2, false),
     own("right-kernels", 45, 5, false),
     own("right-loads", 60, 10, false),
@@ -47,6 +47,7 @@ pub const STEPS: [Step; 17] = [
     own("small", 30, 8, false),
     own("kernels", 25, 5, false),
     own("copies", 25, 4, false),
+    own("pages", 25, 5, true),
     own("processes", 30, 8, true),
     python("web", 40, 10, true),
     own("gds", 30, 5, true),
@@ -102,6 +103,7 @@ pub fn run(name: &str, args: &StepArgs, seconds: f64, recorder: &mut Recorder) -
         }
         "kernels" => figures::kernels,
         "copies" => figures::copies,
+        "pages" => figures::pages,
         "adapter" => figures::adapter,
         "small" => figures::small,
         "cached" => figures::cached,

@@ -12,8 +12,10 @@
 #![allow(unsafe_code)]
 
 mod kernels;
+mod pages;
 
 pub use kernels::{Batch, Kernel, Kernels, Piece};
+pub use pages::{MappedFile, mapped_files_seconds};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};

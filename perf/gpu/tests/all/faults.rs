@@ -22,7 +22,7 @@ const fn fault(
     Fault { step, plant, words }
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 13] = [
     fault("machine", FLIPPED, "one small load: "),
     fault("right-kernels", FLIPPED, "crc64 against the reference: "),
     fault("right-loads", FLIPPED, "load, every read path: "),
@@ -40,6 +40,7 @@ const FAULTS: [Fault; 12] = [
         &[("CUDA_STAND_IN_FAIL", "cuMemcpyHtoDAsync_v2@run:1:CUDA_ERROR_ILLEGAL_ADDRESS")],
         "CUDA_ERROR_ILLEGAL_ADDRESS",
     ),
+    fault("pages", FLIPPED, WRONG),
     fault("processes", FLIPPED, WRONG),
     fault("gds", &[("CUDA_STAND_IN_GDS", "on"), ("CUDA_STAND_IN_FLIP", "2")], WRONG),
     fault("verify", FLIPPED, "--verify compares every byte: "),

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The steps that are parts of the program itself; the others are scripts in Python.
-pub const OWN: [&str; 12] = [
+pub const OWN: [&str; 13] = [
     "machine",
     "right-kernels",
     "right-loads",
@@ -17,6 +17,7 @@ pub const OWN: [&str; 12] = [
     "small",
     "kernels",
     "copies",
+    "pages",
     "processes",
     "gds",
     "verify",

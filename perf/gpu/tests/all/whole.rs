@@ -33,7 +33,7 @@ fn assert_is_whole(ran: &Results) {
     }
     assert_eq!(ran.ended("peers"), None);
     let checks = ran.list("checks");
-    assert_eq!(checks.len(), 29, "{report:#}");
+    assert_eq!(checks.len(), 30, "{report:#}");
     for check in checks {
         let passed = check["error"].is_null() && check["cases"].as_u64() > Some(0);
         assert!(passed, "{check:#}\n{told}");
