@@ -178,8 +178,8 @@ class TestResident:
         assert version.absent(range(3)) == [0]
 
     def test_a_load_that_has_ended_stays_ended(self, resident):
-        # A call that waits for the checkpoint to be opened, or for chunks to be looked at, goes on after
-        # the one that ends the load.
+        # A call that waits for the checkpoint to be opened, or for chunks to be looked at, goes on
+        # after the one that ends the load.
         version = self.add(resident)
         resident.leave("one", "load", NOW)
         self.tell(resident, missing=[0], pending=[1])
