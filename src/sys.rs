@@ -1,5 +1,5 @@
 //! Opening files and starting threads safely, the limits of control groups, and system calls that have
-//! no safe wrapper yet: `cachestat(2)`, `statx(2)` for the direct-I/O alignment of a file, and
+//! no safe wrapper yet: `cachestat(2)`, `statx(2)` for the direct-I/O alignment of a file,
 //! `preadv2(2)` for reads that do not wait, and `setsockopt(2)` for the low-water mark of a socket.
 
 mod cgroup;

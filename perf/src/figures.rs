@@ -111,7 +111,8 @@ fn gpu_figures(records: &str) -> Value {
     }
     let spread = |(name, turns): (String, Vec<f64>)| {
         let ends = [f64::min, f64::max].map(|end| turns.iter().copied().reduce(end));
-        let figure = context! { median => median(&turns), low => ends[0], high => ends[1], turns => turns.len() };
+        let (median, count) = (median(&turns), turns.len());
+        let figure = context! { median, low => ends[0], high => ends[1], turns => count };
         (name, figure)
     };
     longest.into_iter().map(spread).collect::<BTreeMap<_, _>>().into()

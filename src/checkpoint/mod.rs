@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Opening a checkpoint reads only headers, on as many threads as there are CPUs; several threads share
-//! a header of more than 1 MiB, if there are more CPUs than shards. If shards are remote, each thread waits for a server, and up to 128 headers are read at once. Threads take
+//! a header of more than 1 MiB, if there are more CPUs than shards. If shards are remote, each thread
+//! waits for a server, and up to 128 headers are read at once. Threads take
 //! shards in order, and the error of the first failed shard in that order is returned, so results
 //! and errors do not depend on timing. No content of a file is trusted (see `header.rs`). Memory is
 //! linear in the headers: about 100 bytes plus the name per tensor.

@@ -104,17 +104,16 @@ fn piece_ends(text: &[u8], pieces: usize) -> Vec<usize> {
 /// Sorts `tensors` by offset. Returns the offset at which they end in the data if they fill it until
 /// there.
 fn sort(tensors: &mut Vec<HashedTensors>, place: &HeaderPlace<'_>) -> Option<u64> {
-    let mut all = HashedTensors::default();
-    tensors.drain(..).for_each(|part| all.append(part));
-    all.tensors.sort_by_key(|tensor| (tensor.offset_bytes(), tensor.len_bytes()));
+    let mut all: Vec<_> = tensors.drain(..).flat_map(|part| part.tensors).collect();
+    all.sort_by_key(|tensor| (tensor.offset_bytes(), tensor.len_bytes()));
     let mut end = place.data_offset_bytes;
-    for tensor in &all.tensors {
+    for tensor in &all {
         if tensor.offset_bytes() != end {
             return None;
         }
         end += tensor.len_bytes();
     }
-    tensors.push(HashedTensors::new(all.tensors, place.keys));
+    tensors.push(HashedTensors::new(all, place.keys));
     Some(end - place.data_offset_bytes)
 }
 

@@ -47,7 +47,7 @@ impl HashedTensors {
     }
 
     /// Adds all of `other`.
-    pub(super) fn append(&mut self, mut other: Self) {
+    fn append(&mut self, mut other: Self) {
         self.tensors.append(&mut other.tensors);
         self.hashes.append(&mut other.hashes);
     }

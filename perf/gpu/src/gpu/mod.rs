@@ -21,6 +21,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use ringload::internals::{PAGE_BYTES, Ring, Window};
 use ringload_measure::system::cores;
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -184,6 +185,8 @@ impl Drop for Memory<'_> {
 /// registered.
 pub struct Pinned<'a> {
     gpu: &'a Gpu,
+    /// Declared before the memory, as it is dropped first.
+    _registered: Registered,
     memory: Window,
 }
 
@@ -198,10 +201,9 @@ impl<'a> Pinned<'a> {
         let window = ring.allocate(len).and_then(|slot| slot.into_windows(&[len]).pop());
         let mut memory = window.context("a new ring has no room for one slot")?;
         let start = memory.unfilled_ptr().cast();
-        // SAFETY: mapped memory of this process, unregistered on drop, before it is unmapped.
-        let answer = unsafe { sys::cuMemHostRegister_v2(start, len, PORTABLE) }.result();
-        driver(&format!("register {len} bytes of host memory"), answer)?;
-        Ok(Self { gpu, memory })
+        // SAFETY: it is unregistered before the memory is unmapped; all copies from it are waited for.
+        let registered = unsafe { Registered::new(start, len, PORTABLE) }?;
+        Ok(Self { gpu, _registered: registered, memory })
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -209,11 +211,29 @@ impl<'a> Pinned<'a> {
     }
 }
 
-impl Drop for Pinned<'_> {
+/// Registered host memory; unregistered on drop.
+struct Registered(*mut c_void);
+
+impl Registered {
+    /// Registers `len` bytes of mapped memory.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Safety
+    /// The memory stays mapped, and all copies from it are waited for, before this is dropped.
+    unsafe fn new(start: *mut c_void, len: usize, flags: u32) -> Result<Self> {
+        // SAFETY: the caller guarantees that it is mapped until it is unregistered.
+        let answer = unsafe { sys::cuMemHostRegister_v2(start, len, flags) }.result();
+        driver(&format!("register {len} bytes of host memory"), answer)?;
+        Ok(Self(start))
+    }
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
-        let start = self.memory.unfilled_ptr().cast();
         // SAFETY: registered once, unregistered once; all copies from it were waited for.
-        warn("unregister host memory", unsafe { sys::cuMemHostUnregister(start) }.result());
+        warn("unregister host memory", unsafe { sys::cuMemHostUnregister(self.0) }.result());
     }
 }
 

@@ -3,9 +3,9 @@
 //!
 //! No byte is copied by a processor. What it costs instead is the time to pin and unpin the pages.
 
-use super::{Gpu, Memory, PORTABLE, driver, warn};
-use anyhow::{Context, Result, anyhow};
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use super::{Gpu, Memory, PORTABLE, Registered, driver};
+use anyhow::{Context, Result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -69,27 +69,6 @@ struct Window {
     target: u64,
 }
 
-/// Registered memory; unregistered on drop.
-struct Registered(*mut c_void);
-
-impl Registered {
-    fn new(window: &Window) -> Result<Self> {
-        let start = window.start as *mut c_void;
-        // SAFETY: mapped memory of this process, unregistered on drop, before it is unmapped.
-        let answer = unsafe { sys::cuMemHostRegister_v2(start, window.len, PORTABLE | READ_ONLY) };
-        driver(&format!("register {} bytes of a mapped file", window.len), answer.result())?;
-        Ok(Self(start))
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        // SAFETY: registered once, unregistered once; the copy from it was waited for.
-        let answer = unsafe { sys::cuMemHostUnregister(self.0) };
-        warn("unregister a mapped file", answer.result());
-    }
-}
-
 /// The time to copy `files`, one after the other, to `to`, in windows of `window` bytes on `threads`
 /// threads.
 ///
@@ -146,17 +125,16 @@ fn copy_window(
     {
         driver("finish a copy", copied.synchronize())?;
     }
-    let registered = Registered::new(window)?;
+    let start = window.start as *mut c_void;
+    // SAFETY: it is unregistered before the file is unmapped, and after its copy was waited for.
+    let registered = unsafe { Registered::new(start, window.len, PORTABLE | READ_ONLY) }?;
     // SAFETY: mapped memory that stays mapped and registered until the copy was waited for, and a range
     // of the target that is borrowed as long. Nobody writes to the file.
     let answer = unsafe {
         let bytes = std::slice::from_raw_parts(window.start as *const u8, window.len);
         result::memcpy_htod_async(window.target, bytes, stream.cu_stream())
     };
-    driver("copy registered bytes in", answer).map_err(|error| {
-        // Nothing was queued, so the memory may be unregistered.
-        anyhow!("{error} (from a mapped file)")
-    })?;
+    driver("copy bytes of a mapped file in", answer)?; // else nothing was queued
     let copied = driver("record an event", stream.record_event(None));
     match copied {
         Ok(copied) => under_way.push_back((registered, copied)),
