@@ -6,11 +6,11 @@ use crate::records::{Machine, Record, Session};
 use crate::report;
 use crate::scenario::{self, Scenario};
 use crate::tools::Tools;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ringload_measure::process::{Finished, Invocation};
 use ringload_measure::system;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What to measure, and how.
 #[derive(Debug, clap::Args)]
@@ -50,14 +50,16 @@ fn size_bytes(text: &str) -> Result<u64, String> {
 pub fn run(args: &SessionArgs) -> Result<()> {
     let tools = Tools::build()?;
     fs::create_dir_all(&tools.keep)?;
+    let out = args.out.clone().unwrap_or_else(|| tools.keep.join("report"));
+    let records = out.with_extension("jsonl");
+    let folder = records.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let scenarios = match args.scenarios.as_slice() {
         [] => scenario::ALL.iter().collect(),
         some => some.to_vec(),
     };
     let wanted: Vec<_> = scenarios.iter().flat_map(|one| one.peers).copied().collect();
     let peers = Peers::prepare(&tools, args.with.as_deref(), &wanted)?;
-    let out = args.out.clone().unwrap_or_else(|| tools.keep.join("report"));
-    let records = out.with_extension("jsonl");
     let mut lab = Lab::new(tools, &records, args.turns.into(), args.size, args.apart)?;
     let session = session(args, &lab, &peers)?;
     lab.record(Record::Session(session))?;

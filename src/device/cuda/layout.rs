@@ -188,16 +188,38 @@ impl Layout {
     /// The copies of the items of `extent` that are not cast. `base` returns the address of the item
     /// at a position.
     pub(super) fn copies(&self, extent: &Extent, base: impl Fn(usize) -> u64) -> Vec<TensorCopy> {
-        let mut copies: Vec<TensorCopy> = Vec::new();
-        for position in extent.positions() {
-            if self.items[position].cast.is_some() {
-                continue;
-            }
+        self.copies_up_to(usize::MAX, extent, base).unwrap_or_default()
+    }
+
+    /// The copies of `extent`. `None` if it is copied to a staging buffer, from which kernels copy or
+    /// cast its items: if an item is cast, or if there would be too many single copies. `base` is as in
+    /// [`copies`](Self::copies).
+    pub(super) fn few_copies(
+        &self,
+        extent: &Extent,
+        base: impl Fn(usize) -> u64,
+    ) -> Option<Vec<TensorCopy>> {
+        let is_cast = extent.positions().any(|position| self.items[position].cast.is_some());
+        if is_cast { None } else { self.copies_up_to(COPIES_MAX, extent, base) }
+    }
+
+    /// As [`copies`](Self::copies). `None` if there are more than `count_max`.
+    fn copies_up_to(
+        &self,
+        count_max: usize,
+        extent: &Extent,
+        base: impl Fn(usize) -> u64,
+    ) -> Option<Vec<TensorCopy>> {
+        let mut copies = Vec::new();
+        for position in extent.positions().filter(|at| self.items[*at].cast.is_none()) {
             for copy in self.copies_of(position, extent, base(position)) {
                 TensorCopy::push(&mut copies, copy);
             }
+            if copies.len() > count_max {
+                return None;
+            }
         }
-        copies
+        Some(copies)
     }
 
     /// The casts of the items of `extent`, as copies whose length is that of the source.
@@ -243,29 +265,6 @@ impl Layout {
             to: base + cast.map_or(before, |cast| cast.target_bytes(before)),
             len_bytes: part.end - part.start,
         })
-    }
-
-    /// The copies of `extent`. `None` if it is copied to a staging buffer, from which kernels copy or
-    /// cast its items: if an item is cast, or if there would be too many single copies. `base` is as in
-    /// [`copies`](Self::copies).
-    pub(super) fn few_copies(
-        &self,
-        extent: &Extent,
-        base: impl Fn(usize) -> u64,
-    ) -> Option<Vec<TensorCopy>> {
-        let mut copies = Vec::new();
-        for position in extent.positions() {
-            if self.items[position].cast.is_some() {
-                return None;
-            }
-            for copy in self.copies_of(position, extent, base(position)) {
-                TensorCopy::push(&mut copies, copy);
-            }
-            if copies.len() > COPIES_MAX {
-                return None;
-            }
-        }
-        Some(copies)
     }
 
     /// Addresses of the items relative to each other, which suffice to count the copies.
