@@ -96,7 +96,7 @@ loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
 for tensor in loaded.parameters(): use(tensor)
 """,
     "diffusers from_pretrained": """
-loaded = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.bfloat16)
+loaded = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.bfloat16, tokenizer=None)
 for part in (loaded.unet, loaded.vae, loaded.text_encoder):
     for tensor in part.parameters(): use(tensor)
 """,
