@@ -1,4 +1,4 @@
-"""Spans of tensors: they are complete, in order, and as even as whole tensors allow."""
+"""Spans of tensors are complete, in order, and as even as whole tensors allow; so are readers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from ringload import IoError, UnreachableError
 from ringload.distributed import failure, spans
+from ringload.distributed.readers import Readable, readers
 
 
 def best(sizes: list[int], ranks: int) -> int:
@@ -43,6 +44,39 @@ def test_a_hundred_thousand_tensors_are_cut() -> None:
     cut = spans(sizes, 64)
     largest = max(sum(sizes[span.start : span.stop]) for span in cut)
     assert largest < sum(sizes) / 64 + (1 << 30)
+
+
+def test_readers_read_equally_much_and_what_they_keep_alone() -> None:
+    choose = random.Random(3)
+    for _ in range(300):
+        ranks, count = choose.randrange(1, 6), choose.randrange(50)
+        owner_max = choose.randrange(ranks)
+        pieces = [
+            Readable(
+                choose.choice([1, 100, 4000]),
+                tuple({choose.randint(0, owner_max) for _ in range(choose.randrange(3))}),
+            )
+            for _ in range(count)
+        ]
+        found = readers(pieces, ranks, choose.choice([1, 5000]))
+        assert len(found) == count
+        total = sum(piece.nbytes for piece in pieces)
+        read = [sum(p.nbytes for p, r in zip(pieces, found) if r == rank) for rank in range(ranks)]
+        assert max(read) <= total / ranks + 4000
+        for rank in range(ranks):
+            # Other ranks read what it keeps alone only if it would exceed its share.
+            may_own = sum(piece.nbytes for piece in pieces if rank in piece.owners)
+            if may_own <= total // ranks:
+                is_own = [r == rank for p, r in zip(pieces, found) if p.owners == (rank,)]
+                assert all(is_own)
+
+
+def test_adjacent_short_pieces_are_read_by_one_reader() -> None:
+    found = readers([Readable(1, ())] * 4000, 4, 100)
+    changes = sum(one != other for one, other in zip(found, found[1:]))
+    assert changes <= 4000 // 100 + 4
+    # All ranks proceed together.
+    assert sorted(found[:400:100]) == [0, 1, 2, 3]
 
 
 def test_decoded_errors_have_the_same_class() -> None:

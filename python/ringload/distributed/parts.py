@@ -276,7 +276,8 @@ class PartExchange:
                 at, (_, _, take, _) = shared.popleft()
                 memory = self._neighbours.pieces(number)[at : at + take.nbytes]
                 gather(self._schedule.part(piece, take), content, piece.begin, memory)
-            pieces.append(content if position in sent else content[:0])
+            # A view of no bytes would hold the slot, too.
+            pieces.append(content if position in sent else content.new_empty(0))
             del content
         return pieces
 

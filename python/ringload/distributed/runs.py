@@ -12,6 +12,7 @@ torch's copies, which work in host memory and on GPUs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -42,6 +43,16 @@ class Runs(NamedTuple):
     def end(self) -> int:
         """The offset in the tensor of the end of the last run."""
         return self.first + sum((n - 1) * distance for n, distance in self.repeats) + self.length
+
+    def bounds(self, nbytes_min: int) -> Iterator[int]:
+        """Yields the offsets in the tensor where runs begin and end, if they are long."""
+        if self.length < nbytes_min:
+            return
+        for numbers in product(*(range(count) for count, _ in self.repeats)):
+            steps = zip(numbers, self.repeats)
+            begin = self.first + sum(number * distance for number, (_, distance) in steps)
+            yield begin
+            yield begin + self.length
 
     def before(self, offset: int) -> int:
         """Returns how many bytes of the runs lie before an offset in the tensor."""

@@ -2,8 +2,11 @@
 
     tensors   |   A    | B |      C      |  D  |     the bytes that at least one rank keeps
     pieces    |  |  |  | | |  |  |  |  | |  |  |     cut into pieces
-    ranks     | rank 0     | rank 1      | rank 2    each reads a span of adjacent pieces
-    rounds      1  2  3      1  2  3       1  2  3   in each round a rank sends one batch
+    ranks      0  0  1  1 2  0  1 2  0  1 2  0       each piece is read by one rank (`readers`)
+    rounds      in each round, a rank reads the next pieces of its own and sends one batch
+
+Tensors are cut where a long part of a rank begins or ends. So what one rank keeps alone is a piece,
+which that rank reads, and which is not sent to any other.
 
 Ranks of the same host read the pieces of each other where they are. To other hosts a rank sends
 messages: what several ranks of a host keep is sent to one of them, in turn, and its neighbours copy
@@ -19,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from .partition import spans
+from .readers import Readable, readers
 from .runs import Runs
 from .segment import Sizes
 
@@ -28,6 +31,13 @@ _CUT_BYTES = 4096
 
 #: Pieces are at least this long where they are short because many ranks keep the same bytes.
 _PIECE_BYTES_MIN = 64 << 10
+
+#: Runs of at least this length are read by ranks that keep them. To read shorter ones by themselves
+#: takes longer than to send them: a store needs about as long for the first byte as for 1 MiB.
+_OWN_BYTES_MIN = 512 << 10
+
+#: A rank reads at most as many batches of bytes for a round, if it does not hold what it has read.
+_READ_BATCHES_MAX = 4
 
 #: Messages from this size on are received at their final place. What is shorter is sent with other
 #: short ones: gloo takes four times as long per byte for messages of 256 KiB as for those of 4 MiB.
@@ -95,7 +105,7 @@ class Batch(NamedTuple):
     """The pieces that a rank reads for a round, and what others get of them.
 
     There are three kinds of messages to other hosts: what is contiguous in a piece and long; what
-    is gathered from the pieces of a tensor, if it is long; and all the rest for a rank.
+    is gathered from adjacent pieces of a tensor, if it is long; and all the rest for a rank.
     """
 
     pieces: list[Piece]
@@ -121,20 +131,20 @@ class Schedule:
             parts: the parts of each rank.
             hosts: the number of the host of each rank.
             piece_bytes: the maximum length of a piece.
-            batch_bytes: the maximum number of bytes that a rank reads for a batch, and of those
-                that it copies to send them, unless a single piece has more.
+            batch_bytes: the maximum number of bytes of a batch that a rank sends from its pieces,
+                and of those that it copies to send them, unless a single piece has more.
         """
         self._parts, self._hosts = parts, hosts
         self._has_messages = len(set(hosts)) > 1
         pieces = [
             piece for tensor in range(len(parts[0])) for piece in self._pieces(tensor, piece_bytes)
         ]
-        sizes = [piece.end - piece.begin for piece in pieces]
+        of_ranks: list[list[Piece]] = [[] for _ in parts]
+        readable = [self._readable(piece) for piece in pieces]
+        for piece, rank in zip(pieces, readers(readable, len(parts), batch_bytes)):
+            of_ranks[rank].append(piece)
         #: The batches of each rank, by position.
-        self.batches = [
-            self._batches([pieces[n] for n in span], rank, batch_bytes)
-            for rank, span in enumerate(spans(sizes, len(parts)))
-        ]
+        self.batches = [self._batches(own, rank, batch_bytes) for rank, own in enumerate(of_ranks)]
         #: The number of rounds in which ranks read.
         self.rounds = max(map(len, self.batches))
         #: The number of all rounds: what the last one brings is copied to its place in another one.
@@ -159,9 +169,12 @@ class Schedule:
         if packed > end - begin:
             length = max(piece_bytes * (end - begin) // packed, _PIECE_BYTES_MIN)
         length = max(length // _CUT_BYTES, 1) * _CUT_BYTES
-        pieces = []
+        bounds = {at for _, part in takers for at in part.bounds(_OWN_BYTES_MIN)} - {begin}
+        pieces, stops = [], sorted({*bounds, end}, reverse=True)
         while begin < end:
-            cut = min((begin // length + 1) * length, end)
+            cut = min(begin + length, stops[-1])
+            if cut == stops[-1]:
+                stops.pop()
             takes = []
             for rank, part in takers:
                 start, stop = part.before(begin), part.before(cut)
@@ -172,29 +185,40 @@ class Schedule:
             begin = cut
         return pieces
 
+    def _readable(self, piece: Piece) -> Readable:
+        """Returns which ranks should read a piece: those that keep it, if they are on one host."""
+        owners = tuple(take.rank for take in piece.takes)
+        is_near = all(self._are_near(rank, owners[0]) for rank in owners)
+        is_long = all(self.part(piece, take).length >= _OWN_BYTES_MIN for take in piece.takes)
+        is_owned = is_near and is_long and len(owners) < len(self._parts)
+        return Readable(piece.end - piece.begin, owners if is_owned else ())
+
     def _batches(self, pieces: Sequence[Piece], reader: int, batch_bytes: int) -> list[Batch]:
         batches: list[Batch] = []
         batch = Batch([], [], [])
         sent: list[Delivery] = []
-        # The bytes that are read, those that are copied for neighbours and into messages, and those
-        # that other ranks receive into staging memory.
-        filled, staged = [0, 0, 0], dict[int, int]()
+        # The bytes that are read, those of pieces that are held, those that are copied for
+        # neighbours and into messages, and those that other ranks receive into staging memory.
+        filled, staged = [0, 0, 0, 0], dict[int, int]()
+        filled_max = [_READ_BATCHES_MAX * batch_bytes, batch_bytes, batch_bytes, batch_bytes]
         staged_max = batch_bytes // len(self._parts)
         for turn, piece in enumerate(pieces):
             deliveries = self._deliveries(piece, reader, turn)
             near = [one for one in deliveries if self._are_near(reader, one.take.rank)]
             far = [one for one in deliveries if not self._are_near(reader, one.take.rank)]
             copied = [one for one in far if not self._is_contiguous(one)]
+            nbytes = piece.end - piece.begin
             new = [
-                piece.end - piece.begin,
+                nbytes,
+                nbytes if far else 0,
                 *(sum(o.take.nbytes for o in x) for x in (near, copied)),
             ]
-            is_full = any(old + more > batch_bytes for old, more in zip(filled, new))
+            is_full = any(old + more > most for old, more, most in zip(filled, new, filled_max))
             for one in filter(self._is_staged, far):
                 is_full |= staged.get(one.take.rank, 0) + one.take.nbytes > staged_max
             if batch.pieces and is_full:
                 batches.append(batch._replace(messages=self._messages(sent)))
-                batch, sent, filled, staged = Batch([], [], []), [], [0, 0, 0], {}
+                batch, sent, filled, staged = Batch([], [], []), [], [0, 0, 0, 0], {}
             number = len(batch.pieces)
             batch.pieces.append(piece)
             batch.shared.extend(one._replace(number=number) for one in near)
@@ -223,18 +247,25 @@ class Schedule:
 
     def _messages(self, deliveries: Sequence[Delivery]) -> list[Message]:
         direct: list[Message] = []
-        gathered: dict[tuple[int, int], list[Delivery]] = {}
+        gathered: list[tuple[int, list[Delivery]]] = []
+        # The last of them for each receiver and tensor.
+        last: dict[tuple[int, int], list[Delivery]] = {}
         short: dict[int, list[Delivery]] = {}
         for one in deliveries:
             receiver, is_staged = one.take.rank, len(one.takers) > 1
             if self._is_contiguous(one):
                 direct.append(Message(receiver, [one], is_copied=False, is_staged=is_staged))
             elif self.part(one.piece, one.take).repeats and not is_staged:
-                gathered.setdefault((receiver, one.piece.tensor), []).append(one)
+                together = last.get((receiver, one.piece.tensor))
+                # A message is received at one place.
+                if together is None or together[-1].take.end != one.take.start:
+                    together = last[receiver, one.piece.tensor] = []
+                    gathered.append((receiver, together))
+                together.append(one)
             else:
                 short.setdefault(receiver, []).append(one)
         long: list[Message] = []
-        for (receiver, _), together in gathered.items():
+        for receiver, together in gathered:
             message = Message(receiver, together, is_copied=True, is_staged=False)
             if message.nbytes < DIRECT_BYTES:
                 short.setdefault(receiver, []).extend(together)
