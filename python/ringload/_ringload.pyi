@@ -72,6 +72,15 @@ class Progress:
     @property
     def header_bytes(self) -> int:
         """The bytes of headers that were read."""
+    def part(self, total_bytes: int) -> ProgressPart:
+        """Adds the bytes of a load that another part of the package makes."""
+
+@final
+class ProgressPart:
+    """The part of one load in a `Progress`."""
+
+    def deliver(self, nbytes: int) -> None:
+        """Counts bytes that have arrived."""
 
 @final
 class Stream(Iterator[Tensor]):
@@ -207,6 +216,16 @@ class Loader:
         progress: Progress | None = None,
     ) -> Stream: ...
     def open(self, locations: Sequence[str], *, progress: Progress | None = None) -> Checkpoint: ...
+    def in_memory(
+        self,
+        location: str,
+        tensors: Sequence[tuple[str, str, Sequence[int], int]],
+        arrays: Sequence[Any] | None = None,
+    ) -> Checkpoint:
+        """Returns a checkpoint of tensors in memory: name, type, shape and offset of each.
+
+        Nobody may write to the arrays of bytes as long as the checkpoint and its streams live.
+        """
     def list(self, location: str, *, recursive: bool = False) -> list[tuple[str, int]]:
         """Lists the files in a directory, each with its length in bytes."""
     def download(

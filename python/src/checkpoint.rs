@@ -12,8 +12,8 @@ use crate::tensor::Tensor;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use ringload::internals::{
-    ForkGuard, MappedCheckpoint, Mutex, OpenFiles, PlannedRuns, checkpoint_of_ranges, planned_runs,
-    shard_version,
+    BorrowedMemory, ForkGuard, MappedCheckpoint, Mutex, OpenFiles, PlannedRuns,
+    checkpoint_of_ranges, planned_runs, shard_version,
 };
 use ringload::{Error, ErrorKind, Location, Pick, TensorInfo};
 use std::collections::BTreeMap;
@@ -41,12 +41,23 @@ struct Opened {
     checkpoint: Arc<ringload::Checkpoint>,
     /// Only threads that hold the GIL lock this.
     kept_open: Mutex<Option<OpenFiles>>,
+    /// The memory that the tensors are read from, if they are in no file.
+    memory: Option<Arc<BorrowedMemory>>,
 }
 
 impl Checkpoint {
     pub(crate) fn new(loader: ringload::Loader, checkpoint: ringload::Checkpoint) -> Self {
+        Self::of_memory(loader, checkpoint, None)
+    }
+
+    /// A checkpoint whose tensors are in `memory`.
+    pub(crate) fn of_memory(
+        loader: ringload::Loader,
+        checkpoint: ringload::Checkpoint,
+        memory: Option<Arc<BorrowedMemory>>,
+    ) -> Self {
         let (checkpoint, kept_open) = (Arc::new(checkpoint), Mutex::new(None));
-        Self { opened: ForkGuard::new(Opened { loader, checkpoint, kept_open }) }
+        Self { opened: ForkGuard::new(Opened { loader, checkpoint, kept_open, memory }) }
     }
 
     fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {
@@ -177,7 +188,8 @@ impl Checkpoint {
             }
             Ok(stream)
         };
-        wait_for(py, &loader, start).map(Stream::new)
+        let memory = opened.memory.clone();
+        wait_for(py, &loader, start).map(|stream| Stream::new(stream).of_memory(memory))
     }
 
     /// Returns the name and the shape of the part of each tensor that a load with the options of the
@@ -231,7 +243,7 @@ impl Checkpoint {
         let ranges: Vec<_> = ranges.iter().map(position).collect();
         let of_ranges = checkpoint_of_ranges(&opened.loader, &opened.checkpoint, &ranges);
         let (loader, checkpoint) = of_ranges.map_err(|error| raised(py, &error))?;
-        Ok(Self::new(loader, checkpoint))
+        Ok(Self::of_memory(loader, checkpoint, opened.memory.clone()))
     }
 
     /// Keeps the local files open as long as this object lives, so that they can be renamed and

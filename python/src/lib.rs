@@ -10,9 +10,12 @@
 //! (`ringload::internals::ForkGuard`). The rest of the package is written in Python, in
 //! `ringload/*.py`.
 //!
-//! Unsafe code is confined to `capsule`, which exchanges DLPack structures with the interpreter.
+//! Unsafe code is confined to `capsule`, which exchanges DLPack structures with the interpreter, and to
+//! `borrowed`, which reads the memory of arrays.
 
 mod array;
+#[allow(unsafe_code)]
+mod borrowed;
 #[allow(unsafe_code)]
 mod capsule;
 mod checkpoint;
@@ -45,7 +48,7 @@ mod _ringload {
     #[pymodule_export]
     use crate::mapped::Mapped;
     #[pymodule_export]
-    use crate::progress::Progress;
+    use crate::progress::{Progress, ProgressPart};
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! The loader: options of loads, and the calls that start loads.
 
+use crate::borrowed::{Described, borrowed, described};
 use crate::checkpoint::Checkpoint;
 use crate::error::raised;
 use crate::interrupts::wait_for;
@@ -8,11 +9,11 @@ use crate::progress::{Progress, watched};
 use crate::stream::Stream;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringload::internals::ForkGuard;
-use ringload::internals::Mutex;
+use ringload::internals::{ForkGuard, Mutex, checkpoint_in_memory, described_checkpoint};
 use ringload::{Error, Location, MemoryLimit};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of loads. One loader serves any number of loads, from any threads. The state that it
@@ -129,6 +130,36 @@ impl Loader {
         let opening = watched(loader.clone(), progress);
         let opened = wait_for(py, &opening, move |opening| opening.open(locations))?;
         Ok(Checkpoint::new(loader, opened))
+    }
+
+    /// Returns a checkpoint of tensors that are in memory, which this loader loads like any other: to
+    /// GPUs through its pinned ring, cast, or in parts.
+    ///
+    /// Args:
+    ///     location: what messages call the memory.
+    ///     tensors: name, type, shape and offset in bytes of each, in the order of their offsets.
+    ///     arrays: contiguous arrays of uint8, whose bytes follow each other. Nobody may write to them as
+    ///         long as the checkpoint and its streams live, which keep them. With None, loads can be
+    ///         planned only.
+    ///
+    /// Raises:
+    ///     InvalidInputError: if a tensor is not within the arrays, or its type is unknown.
+    #[pyo3(signature = (location, tensors, arrays=None))]
+    fn in_memory(
+        &self,
+        py: Python<'_>,
+        location: &str,
+        tensors: Vec<Described>,
+        arrays: Option<Vec<Bound<'_, PyAny>>>,
+    ) -> PyResult<Checkpoint> {
+        let loader = self.current(py)?;
+        let memory = arrays.map(borrowed).transpose()?.map(Arc::new);
+        let opened = described(tensors).and_then(|tensors| match &memory {
+            Some(memory) => checkpoint_in_memory(&loader, location, memory, &tensors),
+            None => Ok((loader, described_checkpoint(location, &tensors)?)),
+        });
+        let (loader, opened) = opened.map_err(|error| raised(py, &error))?;
+        Ok(Checkpoint::of_memory(loader, opened, memory))
     }
 
     /// Lists the files or objects in the directory `location` with their lengths in bytes. With

@@ -1,6 +1,7 @@
 //! The progress of a load, for the progress bar and for programs that watch a load.
 
 use pyo3::prelude::*;
+use ringload::internals::progress_part;
 
 /// Shows the progress of loads while they run, from any thread. Make one, pass it as `progress`, and
 /// ask it.
@@ -32,8 +33,28 @@ impl Progress {
         self.0.header_bytes()
     }
 
+    /// Adds the bytes of a load that another part of the package makes.
+    ///
+    /// Returns:
+    ///     The part of that load, which is told of what has arrived.
+    fn part(&self, total_bytes: u64) -> ProgressPart {
+        ProgressPart(progress_part(&self.0, total_bytes))
+    }
+
     fn __repr__(&self) -> String {
         format!("<ringload.Progress: {} of {} bytes>", self.done_bytes(), self.total_bytes())
+    }
+}
+
+/// The part of one load in a `Progress`.
+#[pyclass(frozen, module = "ringload")]
+pub(crate) struct ProgressPart(ringload::internals::ProgressPart);
+
+#[pymethods]
+impl ProgressPart {
+    /// Counts bytes that have arrived.
+    fn deliver(&self, nbytes: u64) {
+        self.0.deliver(nbytes);
     }
 }
 

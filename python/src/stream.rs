@@ -9,7 +9,7 @@ use crate::shared_load::{Next, SharedLoad};
 use crate::tensor::Tensor;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringload::internals::ForkGuard;
+use ringload::internals::{BorrowedMemory, ForkGuard};
 use ringload::{Checkpoint, Error, ErrorKind, Progress, Summary, TensorStream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub(crate) struct Stream {
     checkpoint: Arc<Checkpoint>,
     progress: Progress,
     tensor_count: usize,
+    /// The memory that the load reads from, if the tensors are in no file.
+    _memory: Option<Arc<BorrowedMemory>>,
 }
 
 impl Stream {
@@ -33,7 +35,13 @@ impl Stream {
         let checkpoint = Arc::clone(stream.checkpoint());
         let load = Arc::new(SharedLoad::new(stream));
         interpreter_exit::register(Arc::downgrade(&load));
-        Self { load: ForkGuard::new(load), checkpoint, progress, tensor_count }
+        Self { load: ForkGuard::new(load), checkpoint, progress, tensor_count, _memory: None }
+    }
+
+    /// This iterator, of a load that reads from `memory`.
+    pub(crate) fn of_memory(mut self, memory: Option<Arc<BorrowedMemory>>) -> Self {
+        self._memory = memory;
+        self
     }
 
     fn load(&self, py: Python<'_>) -> PyResult<&Arc<SharedLoad>> {

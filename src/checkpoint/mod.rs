@@ -16,6 +16,7 @@
 mod apply_indexes;
 mod dtype;
 mod header;
+mod in_memory;
 mod index;
 mod json;
 mod layout;
@@ -27,6 +28,7 @@ mod tensor_info;
 mod tensor_table;
 mod text;
 
+pub use in_memory::DescribedTensor;
 pub use resolve::UNFINISHED_DOWNLOAD;
 pub use shard::{Shard, shard_version};
 pub use tensor_info::TensorInfo;
@@ -174,6 +176,16 @@ impl Checkpoint {
         };
         let headers = sources.into_iter().enumerate().map(pieces).collect();
         Self::assemble(headers, keys, &[], ONE_CHECKPOINT)
+    }
+
+    /// Creates a checkpoint of `tensors` of one source without a header, in the order of their offsets.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if tensors overlap or exceed the source.
+    pub(crate) fn described(source: Arc<dyn Source>, tensors: &[DescribedTensor]) -> Result<Self> {
+        let keys = NameKeys::default();
+        let header = in_memory::described(source, tensors, &keys)?;
+        Self::assemble(vec![header], keys, &[], ONE_CHECKPOINT)
     }
 
     /// Creates a checkpoint of byte ranges of this one's tensors. A range is the index of a tensor, and

@@ -60,7 +60,10 @@ pub use loader::Loader;
 pub use mapped::{MappedCheckpoint, OpenFiles};
 pub use named::NamedTensors;
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
-pub use planned::{PlannedRuns, PlannedTensor, checkpoint_of_ranges, planned_runs};
+pub use planned::{
+    PlannedRuns, PlannedTensor, checkpoint_in_memory, checkpoint_of_ranges, described_checkpoint,
+    planned_runs,
+};
 pub use read_request::ReadRequest;
 pub use stream::TensorStream;
 pub use summary::Summary;

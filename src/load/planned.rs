@@ -1,11 +1,13 @@
 //! Tells which tensors a load would read, and which bytes of them, without reading them.
 
 use super::loader::Loader;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, DescribedTensor};
 use crate::dtype::Dtype;
 use crate::error::Result;
+use crate::location::Location;
 use crate::options::{DeviceMap, MemoryLimit, Order};
 use crate::plan::{Plan, Selection};
+use crate::source::{BorrowedMemory, BytesSource};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -141,4 +143,34 @@ pub fn checkpoint_of_ranges(
     loader.options.dtype = None;
     loader.options.order = Order::File;
     Ok((loader.caller_may_retain_all(false), checkpoint.of_ranges(ranges)?))
+}
+
+/// Some tensors of a checkpoint, which are in memory, as a checkpoint of their own, and a loader that loads
+/// them with all options of `loader`: to GPUs through a pinned ring, cast, or in parts. `location` names
+/// the memory in messages.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the tensors are not in the order of their offsets,
+/// overlap or exceed the memory.
+pub fn checkpoint_in_memory(
+    loader: &Loader,
+    location: &str,
+    memory: &Arc<BorrowedMemory>,
+    tensors: &[DescribedTensor],
+) -> Result<(Loader, Checkpoint)> {
+    let mut loader = loader.clone();
+    let selection = loader.options.selection;
+    loader.options.selection =
+        Selection { slices: selection.slices.of_some(), ..Selection::default() };
+    let source = BytesSource::new(Location::parse(location)?, memory.len_bytes(), memory);
+    Ok((loader, Checkpoint::described(Arc::new(source), tensors)?))
+}
+
+/// A checkpoint of `tensors` whose bytes are elsewhere: loads of it can be planned and not run.
+///
+/// # Errors
+/// As [`checkpoint_in_memory`].
+pub fn described_checkpoint(location: &str, tensors: &[DescribedTensor]) -> Result<Checkpoint> {
+    let source = BytesSource::new(Location::parse(location)?, u64::MAX, &Arc::default());
+    Checkpoint::described(Arc::new(source), tensors)
 }

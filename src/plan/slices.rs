@@ -43,6 +43,8 @@ pub(crate) type TensorPredicate = Arc<dyn Fn(&TensorInfo) -> bool + Send + Sync>
 #[derive(Clone, Default)]
 pub struct Slices {
     rules: Vec<SliceRule>,
+    /// Whether the tensors are some of a checkpoint with whose others unused rules may deal.
+    of_some: bool,
 }
 
 #[derive(Clone)]
@@ -146,6 +148,12 @@ impl Slices {
         self.rules.is_empty()
     }
 
+    /// These rules for some tensors of a checkpoint, which rules need not match.
+    pub(crate) fn of_some(mut self) -> Self {
+        self.of_some = true;
+        self
+    }
+
     fn with_rule(mut self, matcher: SliceMatcher, slice: Slice) -> Result<Self> {
         let rule = SliceRule { matcher, slice };
         rule.slice.check().map_err(|why| {
@@ -179,7 +187,7 @@ impl Slices {
                 parts.push(first.map(|rule| rule.part(tensor)).transpose()?.flatten());
             }
         }
-        match is_used.iter().position(|used| !used) {
+        match is_used.iter().position(|used| !used && !self.of_some) {
             None => Ok(parts),
             Some(unused) => Err(self.rules[unused].unused(checkpoint)),
         }

@@ -16,6 +16,7 @@
 //! opener                    opens the source at a location
 //! cache_layer               the interface to the local file cache
 //! file_source, file_reader  local files           object   objects in stores
+//! bytes_source              bytes in memory
 //! traits                    Source, Reader, and what an engine provides to its readers
 //! verify                    compares the bytes of a file or object with a checksum
 //! store                     S3, GCS, Azure, the Hugging Face Hub, web servers
@@ -25,6 +26,7 @@
 
 #[allow(unsafe_code)]
 mod backend;
+mod bytes_source;
 #[cfg(feature = "http")]
 mod cache_layer;
 mod cancellation;
@@ -55,6 +57,8 @@ mod traits;
 mod verify;
 
 pub use backend::{Backend, BackendKind};
+pub(crate) use bytes_source::BytesSource;
+pub use bytes_source::{BorrowedBytes, BorrowedMemory};
 #[cfg(feature = "http")]
 pub(crate) use cache_layer::RemoteObject;
 pub(crate) use cancellation::Cancellable;
@@ -68,8 +72,8 @@ pub(crate) use list_entry::ListDepth;
 pub(crate) use object::{ObjectIdentity, ObjectSource};
 pub(crate) use open_files::{CONNECTIONS_MAX, connections_allowed, open_files_max};
 pub(crate) use opener::Opener;
-pub use progress::Progress;
-pub(crate) use progress::{Arrivals, ProgressPart};
+pub(crate) use progress::Arrivals;
+pub use progress::{Progress, ProgressPart, progress_part};
 pub(crate) use purpose::Purpose;
 pub(crate) use remote::CacheLayer;
 pub use residency::resident_bytes;

@@ -96,9 +96,14 @@ impl Progress {
     }
 }
 
+/// The part in `progress` of a call that another program makes, and that is to hand out `total_bytes`.
+pub fn progress_part(progress: &Progress, total_bytes: u64) -> ProgressPart {
+    progress.part(total_bytes)
+}
+
 /// The part of one call in the progress. Clones are the same part.
 #[derive(Debug, Clone)]
-pub(crate) struct ProgressPart(Arc<PartCounts>);
+pub struct ProgressPart(Arc<PartCounts>);
 
 #[derive(Debug)]
 struct PartCounts {
@@ -124,7 +129,7 @@ impl ProgressPart {
 
     /// The count of a run of engines that reads `read_bytes`, of which `rest_bytes` are to be handed out
     /// after those that the caller has got.
-    pub fn arrivals(&self, read_bytes: u64, rest_bytes: u64) -> Arrivals {
+    pub(crate) fn arrivals(&self, read_bytes: u64, rest_bytes: u64) -> Arrivals {
         Arrivals {
             part: self.clone(),
             before_bytes: self.delivered_bytes(),
