@@ -179,15 +179,14 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", metavar="RINGLOAD_PERF")
-    parser.add_argument("--size", type=float, default=1000, help="MB of the checkpoint")
+    parser.add_argument("--size", type=float, default=1000, help="MB of the checkpoint, about")
     parser.add_argument("--restart-size", type=float, default=2000, help="MB; 0 leaves it out")
     parser.add_argument("--rate", type=float, default=200, help="MB/s of the store")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--kills", type=int, default=0)
     arguments = parser.parse_args()
-    longest = max(arguments.size, arguments.restart_size) * 1e6
     with tempfile.TemporaryDirectory(prefix="ray-replicas-") as folder:
-        measure(arguments, Path(folder), int(longest * 1.6))
+        measure(arguments, Path(folder))
     if arguments.kills:
         tests = REPOSITORY / "python" / "tests" / "test_ray_failures.py"
         environment = {**os.environ, "RINGLOAD_TEST_RAY_TURNS": str(arguments.kills)}
@@ -195,13 +194,17 @@ def main() -> None:
         sys.exit(subprocess.run(pytest, env=environment, cwd=tests.parent, check=False).returncode)
 
 
-def measure(arguments: argparse.Namespace, folder: Path, store_bytes: int) -> None:
+def measure(arguments: argparse.Namespace, folder: Path) -> None:
     """Makes the turns, and prints their medians."""
-    make(folder / "model.safetensors", int(arguments.size * 1e6))
-    total = (folder / "model.safetensors").stat().st_size
+    lengths = []
+    for name, size in (("model", arguments.size), ("restart", arguments.restart_size)):
+        if size:
+            make(folder / f"{name}.safetensors", int(size * 1e6))
+            lengths.append((folder / f"{name}.safetensors").stat().st_size)
+    total = lengths[0]
     store = Store(arguments.program, folder, arguments.rate)
     try:
-        with cluster(2, store_bytes):
+        with cluster(2, int(max(lengths) * 1.6)):
             turns = [turn(store, store.url("model.safetensors")) for _ in range(arguments.turns)]
             middle = {key: statistics.median(one[key] for one in turns) for key in turns[0]}
             print(f"{total / 1e6:.0f} MB at {arguments.rate:.0f} MB/s, medians of {len(turns)}")
@@ -213,13 +216,11 @@ def measure(arguments: argparse.Namespace, folder: Path, store_bytes: int) -> No
             print(f"four     {middle['four']:6.2f} s, {ratio:.2f} x single, sent {sent:.4f} x")
             print(f"fifth    {middle['fifth']:6.2f} s, sent {middle['fifth_bytes']:.0f} bytes")
             if arguments.restart_size:
-                make(folder / "restart.safetensors", int(arguments.restart_size * 1e6))
-                size = (folder / "restart.safetensors").stat().st_size
                 store.close()
                 store = Store(arguments.program, folder, 0)
                 found = restart(store, store.url("restart.safetensors"), 3 * arguments.turns)
                 middle_seconds = statistics.median(found)
-                print(f"restart  {middle_seconds:6.3f} s for {size / 1e6:.0f} MB, of {found}")
+                print(f"restart  {middle_seconds:6.3f} s for {lengths[1] / 1e6:.0f} MB, of {found}")
     finally:
         store.close()
 

@@ -175,6 +175,23 @@ def cluster(nodes: int, store_bytes: int) -> Iterator[Any]:
             del os.environ["RAY_TMPDIR"]
 
 
+def the_owner() -> dict[str, Any]:
+    """Waits until there is one owner that answers; returns its status."""
+    import ringload.ray
+
+    end = time.monotonic() + 120
+    while len(found := ringload.ray.status()) != 1:
+        assert time.monotonic() < end, f"{len(found)} owners answer"
+    return found[0]
+
+
+def owner_count() -> int:
+    """Returns how many owners there are, whether or not they answer."""
+    from ringload.ray.cluster import owners
+
+    return len(owners())
+
+
 def replica(node: int) -> Any:
     """Starts a replica on a node."""
     import ray

@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from conftest import random_tensor
+from conftest import random_tensor, until
 from needs import need
 from safetensors.torch import save_file
 
@@ -102,3 +102,25 @@ def test_whatever_ends_no_load_hangs_or_has_wrong_bytes(seed, nodes, weights):
         ray.kill(one)
     if victim != "node":
         nodes.remove_node(node, allow_graceful=True)
+
+
+def test_an_owner_whose_node_is_lost_starts_on_another_and_the_load_goes_on(nodes, weights):
+    import ray
+    from ray_support import replica, the_owner
+
+    location, expected = weights
+    node = nodes.add_node(num_cpus=4, object_store_memory=100 * MIB, resources={"lost": 100})
+    (lost,) = [one["NodeID"] for one in ray.nodes() if "lost" in one["Resources"]]
+    one = replica(0)
+    ray.get(one.pid.remote(), timeout=LIMIT_SECONDS)
+    # Ray takes some seconds to notice that a node is gone.
+    options = {**OPTIONS, "owner_node": lost, "timeout_seconds": 90.0}
+    load = one.load_and_digest.remote(location, options)
+    until(lambda: the_owner()["read_bytes"] > 0, LIMIT_SECONDS)
+    assert the_owner()["node"] == lost
+    nodes.remove_node(node, allow_graceful=False)
+    found, report = ray.get(load, timeout=LIMIT_SECONDS)
+    assert found == expected
+    assert (report["store_bytes"], report["reason"]) == (0, None)
+    assert the_owner()["node"] != lost
+    ray.kill(one)

@@ -75,15 +75,13 @@ class TestPlan:
         other.rename(path)
         assert plan(path)[1].identity != before
 
-    @pytest.mark.parametrize("writable", [False, True])
-    def test_what_is_read_of_chunks_is_what_was_written(self, many, monkeypatch, writable):
+    def chunks(self, path, monkeypatch):
+        """The plan of a checkpoint, and its chunks as Ray gives them."""
         import numpy
         import ray
 
         from ringload.ray.fill import fill
-        from ringload.ray.views import MARK, maker, tensors_of
 
-        path, tensors = many
         opened, found = plan(path)
         # Ray's arrays may not be written to, and begin at multiples of 64 bytes.
         monkeypatch.setattr(ray, "put", lambda arrays: [frozen(numpy, one) for one in arrays])
@@ -91,7 +89,14 @@ class TestPlan:
         fill(opened, found, range(found.chunk_count), room.append, chunks.__setitem__)
         assert sorted(chunks) == list(range(found.chunk_count))
         assert sum(room) == sum(map(found.chunk_bytes, range(found.chunk_count)))
-        make = maker("torch", "cpu", writable=writable)
+        return found, chunks
+
+    def test_views_of_chunks_are_what_was_written(self, many, monkeypatch):
+        from ringload.ray.views import MARK, maker, views_of
+
+        path, tensors = many
+        found, chunks = self.chunks(path, monkeypatch)
+        make = maker("torch")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             got = {
@@ -99,25 +104,40 @@ class TestPlan:
                 for number, arrays in chunks.items()
                 for entry, tensor in zip(
                     found.of_chunk(number),
-                    tensors_of(found.of_chunk(number), arrays, None, make, read_only=False),
+                    views_of(found.of_chunk(number), arrays, None, make, read_only=False),
                 )
             }
         assert got.keys() == tensors.keys()
         for name, tensor in tensors.items():
             assert same(got[name], tensor), name
-            assert hasattr(got[name], MARK) != writable
+            assert hasattr(got[name], MARK)
             assert got[name].data_ptr() % max(tensor.element_size(), 1) == 0
+
+    def test_chunks_are_loaded_as_files_are(self, many, monkeypatch):
+        from ringload._frameworks import converter
+        from ringload.ray.plan import described
+
+        path, tensors = many
+        found, chunks = self.chunks(path, monkeypatch)
+        loader, convert = ringload.Loader(memory_limit="none"), converter("torch")
+        got = {}
+        for number, arrays in chunks.items():
+            placed = described(found.of_chunk(number), [array.nbytes for array in arrays])
+            with loader.in_memory(str(path), placed, arrays).stream() as stream:
+                got |= {tensor.name: convert(tensor) for tensor in stream}
+        assert got.keys() == tensors.keys()
+        assert all(same(got[name], tensor) for name, tensor in tensors.items())
 
     def test_arrays_of_numpy_stay_read_only(self, many):
         import numpy
 
-        from ringload.ray.views import maker, tensors_of
+        from ringload.ray.views import maker, views_of
 
         _, found = plan(many[0])
         entries = [e for e in found.entries if e.dtype == "F32" and e.nbytes > 64 << 10]
         memory = frozen(numpy, numpy.zeros(entries[0].nbytes, dtype=numpy.uint8))
-        make = maker("numpy", "cpu", writable=False)
-        (array,) = tensors_of(entries[:1], [memory], None, make, read_only=True)
+        make = maker("numpy")
+        (array,) = views_of(entries[:1], [memory], None, make, read_only=True)
         assert (array.dtype, array.shape) == (numpy.float32, (300, 400))
         with pytest.raises(ValueError, match="read-only"):
             array[0, 0] = 1.0
@@ -131,6 +151,74 @@ def frozen(numpy, array):
     copy[:] = array
     copy.flags.writeable = False
     return copy
+
+
+class TestInMemory:
+    """Tensors of the memory of arrays."""
+
+    def arrays(self):
+        import numpy
+
+        return [numpy.arange(24, dtype=numpy.uint8), numpy.arange(24, 64, dtype=numpy.uint8)]
+
+    TENSORS = (("a", "F32", (2, 3), 0), ("b", "I16", (20,), 24))
+
+    def test_slices_casts_and_rules_of_other_tensors(self):
+        import numpy
+
+        slices = [("b", [(4, 10, 2)]), ("elsewhere", [(0, 1, 1)])]
+        loader = ringload.Loader(dtype="f16", slices=slices)
+        arrays = self.arrays()
+        with loader.in_memory("/a", self.TENSORS, arrays).stream() as stream:
+            got = {tensor.name: numpy.asarray(tensor.array()) for tensor in stream}
+        assert got["b"].tobytes() == arrays[1].view(numpy.int16)[4:10:2].tobytes()
+        assert got["a"].dtype == numpy.float16
+        # What can be planned is checked as if all tensors were there.
+        with pytest.raises(ringload.NotFoundError, match="elsewhere"):
+            loader.in_memory("/a", self.TENSORS).planned()
+
+    def test_tensors_outlive_the_memory(self):
+        import gc
+        import weakref
+
+        import numpy
+
+        class Array(numpy.ndarray):
+            pass
+
+        arrays = [one.view(Array) for one in self.arrays()]
+        gone = [weakref.ref(one) for one in arrays]
+        opened = ringload.Loader().in_memory("/a", self.TENSORS, arrays)
+        del arrays
+        with opened.stream() as stream:
+            got = {tensor.name: tensor for tensor in stream}
+        assert all(one() is not None for one in gone)
+        del opened, stream
+        gc.collect()
+        assert [one() for one in gone] == [None, None], "the tensors keep the memory"
+        assert bytes(numpy.asarray(got["a"].array()).view(numpy.uint8).ravel()) == bytes(range(24))
+
+    @pytest.mark.parametrize(
+        ("tensors", "message"),
+        [
+            ([("a", "F32", (17,), 0)], "does not lie within"),
+            ([("a", "F32", (2**62, 4), 0)], "does not lie within"),
+            ([("a", "F32", (1,), 2**64 - 2)], "does not lie within"),
+            ([("a", "F32", (2,), 0), ("b", "F32", (2,), 4)], "begins before the end"),
+            ([("a", "F32", (2,), 0), ("a", "F32", (2,), 8)], "'a'|\"a\""),
+            ([("a", "F33", (2,), 0)], "F33"),
+        ],
+    )
+    def test_tensors_that_the_memory_does_not_have(self, tensors, message):
+        with pytest.raises(ringload.Error, match=message):
+            ringload.Loader().in_memory("/a", tensors, self.arrays())
+
+    def test_only_arrays_of_bytes_are_taken(self):
+        import numpy
+
+        for array in (numpy.zeros(64, numpy.int8), numpy.zeros(128, numpy.uint8)[::2]):
+            with pytest.raises(TypeError, match="contiguous arrays of uint8"):
+                ringload.Loader().in_memory("/a", self.TENSORS, [array])
 
 
 class TestResident:
@@ -233,6 +321,57 @@ class TestResident:
         assert (one.superseded_at, two.superseded_at) == (None, NOW + 2)
 
 
+class TestLink:
+    # Two loads create the owner at once, and the one whose call Ray has taken first is killed.
+    def test_an_owner_whose_creation_was_lost_is_created_by_another_load(self, monkeypatch):
+        import ray
+
+        from ringload.ray import cluster, link, request
+
+        answer = {"incarnation": "one", "node": "node", "plan": ()}
+        handle = SimpleNamespace(attach=SimpleNamespace(remote=lambda *_: "call"))
+        tries = []
+
+        def create(_settings):
+            tries.append(1)
+            if len(tries) == 1:
+                raise ValueError("Failed to look up actor with name")
+            return handle
+
+        actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=create))
+        monkeypatch.setattr(ray, "remote", lambda _class: actor)
+        monkeypatch.setattr(ray, "get", lambda call, timeout: answer)
+        monkeypatch.setattr(cluster, "find_owner", lambda _name: None)
+        monkeypatch.setattr(cluster, "this_node", lambda: "ab" * 28)
+        asked = link.Link(request.request("s3://a/b", "torch", "cpu", {}, writable=False))
+        assert asked.ask("attach") is None, "it may be repeated"
+        assert asked.ask("attach") == answer
+        assert asked.answered is handle
+
+
+#: Options of `Loader` with which the owner opens the checkpoint, and reads it.
+OF_THE_OWNER = {
+    "all_files",
+    "cache_dir",
+    "cache_shared",
+    "cache_size",
+    "cache_validate",
+    "connections",
+    "endpoint",
+    "engines",
+    "headers",
+    "immutable",
+    "pin",
+    "read_path",
+    "read_size",
+    "region",
+    "s3_credentials",
+    "strict",
+    "unpinned",
+    "variant",
+}
+
+
 class TestRequest:
     def request(self, **options):
         from ringload.ray.request import request
@@ -243,22 +382,61 @@ class TestRequest:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"dtype": "bf16"}, "dtype does not go with"),
-            ({"slices": {"a": 0}}, "slices does not go with"),
-            ({"verify": True}, "verify does not go with"),
+            ({"verify": True}, "verify does not go with.*check them with ringload.load"),
+            ({"manifest": "m"}, "manifest does not go with.*check them with ringload.load"),
+            ({"is_distributed": True}, "is_distributed does not go with.*rank and world"),
+            ({"keep": True}, "keep does not go with.*leave it out"),
+            ({"hold_timeout_seconds": 3}, "hold_timeout_seconds does not go with.*leave it out"),
+            ({"runai_env": True}, "runai_env does not go with.*leave it out"),
+            ({"memory_limit": "1GiB"}, "memory_limit does not go with.*budget"),
+            ({"order": "file"}, "order='file' does not go with.*leave it out"),
+            ({"read_path": "mapped"}, "read_path='mapped' does not go with.*use auto"),
+            ({"read_path": "gds"}, "read_path='gds' does not go with.*use auto"),
+            ({"slices": {"a": 0}}, "give rank= and world="),
+            ({"dtype": "f33"}, "dtype"),
+            ({"order": "sideways"}, "order"),
             ({"budget": "much"}, "budget"),
             ({"budget": 0}, "budget"),
             ({"timeout_seconds": 0}, "timeout_seconds"),
             ({"keep_seconds": float("nan")}, "keep_seconds"),
             ({"framework": "mxnet"}, "not a framework"),
-            ({"device": {"*": "cpu"}}, "one device"),
-            ({"framework": "numpy", "device": "cuda:0"}, "torch only"),
+            ({"framework": "numpy", "device": "cuda:0"}, "use torch"),
+            ({"framework": "numpy", "device": {"a": "cuda:0"}}, "use torch"),
             ({"cache_validate": "sometimes"}, "cache_validate"),
         ],
     )
     def test_what_does_not_go_is_refused(self, options, message):
         with pytest.raises(ringload.InvalidInputError, match=message):
             self.request(**options)
+
+    # A further option of `Loader` has to be looked at: it works here, or is refused.
+    def test_every_option_of_loads_is_taken_or_refused(self):
+        import inspect
+
+        from ringload.ray import request
+
+        known = set(inspect.signature(ringload.Loader).parameters) - {"device"}
+        own = {*request._REFUSED, *request._SELECTING, *request._OF_TENSORS, "slices"}
+        assert known - own == {*OF_THE_OWNER, "order"}
+        assert own - known <= {"is_distributed"}
+
+    @pytest.mark.parametrize(
+        ("options", "maps"),
+        [
+            ({}, True),
+            ({"names": ["a"], "tensors": ["b.*"], "filter": lambda *_: True}, True),
+            ({"order": "completion", "allocation": "tensor", "device": {"*": "cpu"}}, True),
+            ({"framework": "jax"}, False),
+            ({"dtype": "bf16"}, False),
+            ({"check_finite": True}, False),
+            ({"slices": {"a": 0}, "rank": 0, "world": 2}, False),
+            ({"tp_plan": {"a": "colwise"}, "rank": 0, "world": 2}, False),
+            ({"device": "cuda:0", "memory_limit": "64MiB"}, False),
+            ({"device": {"a": "cuda:0"}}, False),
+        ],
+    )
+    def test_what_changes_tensors_copies_them(self, options, maps):
+        assert self.request(**options).maps == maps
 
     def test_loads_of_the_same_have_the_same_owner(self):
         base = self.request(endpoint="http://a").name()

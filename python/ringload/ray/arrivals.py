@@ -99,7 +99,7 @@ class Arrivals:
         """Tells the owner that this load has ended."""
         self._pending.clear()
         try:
-            self._link.handle.leave.remote(self._plan.identity, self._load)
+            self._link.answered.leave.remote(self._plan.identity, self._load)
         except Exception as error:  # the owner forgets a load that says nothing
             LOG.debug("the owner was not told that a load has ended: %s", error)
 

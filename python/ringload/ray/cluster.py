@@ -10,6 +10,7 @@ import shutil
 from typing import Any, NamedTuple
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .._errors import InvalidInputError
@@ -44,6 +45,20 @@ def this_node() -> str:
     return node
 
 
+def check_node(node: str | None) -> None:
+    """Checks that a node belongs to the cluster.
+
+    Raises:
+        InvalidInputError: it does not, or has ended.
+    """
+    alive = [one["NodeID"] for one in ray.nodes() if one["Alive"]]
+    if node is not None and node not in alive:
+        raise InvalidInputError(
+            f"owner_node is {node!r}, which is no node of this cluster; ray.nodes() has the "
+            "NodeID of each"
+        )
+
+
 def find_owner(name: str) -> Any | None:
     """Returns the owner of this name, if there is one."""
     try:
@@ -52,8 +67,14 @@ def find_owner(name: str) -> Any | None:
         return None
 
 
-def owner(name: str, settings: dict[str, Any]) -> Any:
-    """Returns the owner of this name, which is created on this node if there is none."""
+def owner(name: str, settings: dict[str, Any], node: str | None) -> Any:
+    """Returns the owner of this name.
+
+    If there is none, it is created on `node`, or else on this one.
+
+    Raises:
+        RayError: Ray has no owner at the moment; the call may be repeated.
+    """
     found = find_owner(name)
     if found is not None:
         return found
@@ -68,9 +89,13 @@ def owner(name: str, settings: dict[str, Any]) -> Any:
         max_restarts=-1,
         max_task_retries=0,
         # Soft: after the node is gone, the owner starts again on another one.
-        scheduling_strategy=NodeAffinitySchedulingStrategy(this_node(), soft=True),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node or this_node(), soft=True),
     )
-    return actor.remote(settings)
+    try:
+        return actor.remote(settings)
+    except ValueError as error:
+        # Another process was creating it, and has not finished yet, or has ended meanwhile.
+        raise RayError(f"there is no actor called {name} yet") from error
 
 
 def owners() -> list[tuple[str, Any]]:
@@ -119,7 +144,7 @@ def has(ref: Any) -> bool:
         ready, _ = ray.wait([ref], timeout=5, fetch_local=True)
         if ready:
             ray.get(ready, timeout=5)
-    except ray.exceptions.RayError:
+    except RayError:
         return False
     return bool(ready)
 

@@ -45,7 +45,8 @@ class Link:
     def handle(self) -> Any:
         """The actor, which is created if there is none."""
         if self._handle is None:
-            self._handle = cluster.owner(self._request.name(), self._request.settings)
+            request = self._request
+            self._handle = cluster.owner(request.name(), request.settings, request.owner_node)
         return self._handle
 
     def ask(self, method: str, *arguments: Any) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import ray
 
 from .._frameworks import Device
 from .._load import Locations, _may_share
-from .._progress import Shown
+from .._progress import Bar, Shown
 from . import cluster
 from .reader import Reader
 from .report import Report
@@ -31,9 +31,9 @@ class Loaded(dict[str, Any]):
 class SharedStream(Iterator[tuple[str, Any]]):
     """The names and tensors of a load, as they come."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, bar: Bar) -> None:
         """Starts with the first tensor."""
-        self._pairs = iter(reader)
+        self._pairs = _shown(reader, bar)
         #: Where the bytes came from, so far.
         self.report = reader.report
 
@@ -43,7 +43,12 @@ class SharedStream(Iterator[tuple[str, Any]]):
 
     def close(self) -> None:
         """Ends the load. Tensors that were yielded stay valid."""
-        self._pairs.close()  # type: ignore[attr-defined]
+        self._pairs.close()
+
+
+def _shown(reader: Reader, bar: Bar) -> Generator[tuple[str, Any]]:
+    with bar:
+        yield from reader
 
 
 def load_file(
@@ -80,16 +85,17 @@ def load(
         locations: a file, directory, pattern or index, given as a path or URI; or several of them.
         framework: "torch", "numpy" or "jax".
         device: the device that tensors are loaded to; see `ringload.load_file`.
-        progress: accepted as by `ringload.load`; nothing is shown.
+        progress: whether to show a progress bar; see `ringload.load_file`.
         writable: whether to copy the tensors to memory of this process.
-        **options: `names` and `filter` as for `ringload.load`; the options of `Loader` with which
-            the owner opens the checkpoint, without those that change tensors or look at whole files
-            (`dtype`, `slices`, `verify` and others), which are refused; and how the load is shared.
-            `timeout_seconds` (30): how long to wait without news from the owner, before this
+        **options: the options of `ringload.load`, except for those that look at whole files
+            (`verify`, `manifest`) and some of the reading process, which are refused; and how the
+            load is shared. Tensors are copies if `dtype`, `slices`, `tp_plan` or `check_finite` is
+            given. `timeout_seconds` (30): how long to wait without news from the owner, before this
             process reads from the store. The load that creates the owner decides these: `budget`,
             how much of its node's object store it may use, in bytes or as text such as "20GiB" (by
-            default 75 % of it); `chunk_size` (64 MiB); and `keep_seconds` (3600), how long it
-            stays when nobody uses it.
+            default 75 % of it); `chunk_size` (64 MiB); `keep_seconds` (3600), how long it stays
+            when nobody uses it; and `owner_node`, the NodeID of the node that it is started on
+            (by default that of this process).
 
     Returns:
         The tensors by name; `report` says where their bytes came from.
@@ -97,12 +103,10 @@ def load(
     Raises:
         Error: one of its subclasses; the message says what to do.
     """
-    del progress
-    reader = Reader(
-        request(locations, framework, device, options, writable=writable),
-        keeps_all=True,
-    )
-    tensors = Loaded(reader)
+    asked = request(locations, framework, device, options, writable=writable)
+    with Bar(progress) as bar:
+        reader = Reader(asked, bar.progress, keeps_all=True)
+        tensors = Loaded(reader)
     for name, kept in reader.metadata().items():
         if kept in tensors and not reader.has_tensor(name) and _may_share(name, kept):
             tensors[name] = tensors[kept]
@@ -123,13 +127,9 @@ def stream(
 
     A chunk stays in memory as long as a tensor of it lives.
     """
-    del progress
-    return SharedStream(
-        Reader(
-            request(locations, framework, device, options, writable=writable),
-            keeps_all=False,
-        )
-    )
+    asked = request(locations, framework, device, options, writable=writable)
+    bar = Bar(progress)
+    return SharedStream(Reader(asked, bar.progress, keeps_all=False), bar)
 
 
 def status() -> list[dict[str, Any]]:

@@ -93,6 +93,34 @@ def plan_of(checkpoint: Checkpoint, identity: str, chunk_bytes: int) -> Plan:
     return Plan(identity, entries, starts if entries else [0], checkpoint.metadata())
 
 
+class Described(NamedTuple):
+    """A tensor as `Loader.in_memory` takes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+def described(entries: Sequence[Entry], arrays: Sequence[int]) -> list[Described]:
+    """Returns the tensors of a chunk, in the order in which they are in its arrays.
+
+    Args:
+        entries: all tensors of the chunk.
+        arrays: the lengths of its arrays, which follow each other.
+    """
+    starts = [0]
+    for length in arrays:
+        starts.append(starts[-1] + length)
+    found = [
+        Described(e.name, e.dtype, e.shape, 0 if p.array < 0 else starts[p.array] + p.offset)
+        for e, p in zip(entries, places(entries)[0])
+    ]
+    # Tensors without bytes begin where others do.
+    lengths = {entry.name: entry.nbytes for entry in entries}
+    return sorted(found, key=lambda one: (one.offset, lengths[one.name]))
+
+
 def places(entries: Sequence[Entry]) -> tuple[list[Place], int]:
     """Returns where each tensor of a chunk is, and the length of the array of short ones."""
     shared_bytes = 0

@@ -17,19 +17,19 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
-from .._errors import ChangedError, NotFoundError
+from .._errors import ChangedError
 from .._frameworks import converter
-from .._ringload import Loader
+from .._ringload import Checkpoint, Progress, ProgressPart
 from . import cluster
 from .arrivals import Arrivals
 from .leases import leases
 from .link import WAIT_SECONDS, Link, Unavailable
-from .plan import Entry, Plan, of_plain
+from .plan import Entry, Plan, described, of_plain
 from .report import Report
 from .request import Request, identity_of
-from .views import maker, tensors_of
+from .views import maker, views_of
 
 LOG = logging.getLogger("ringload.ray")
 
@@ -39,23 +39,28 @@ _PASSING_CHUNKS = 4
 #: The share of a node's object store that a load may map.
 _MAPPED_SHARE = 0.9
 
+_TensorsOf = Callable[[list[Entry], Any, object], Iterator[tuple[str, Any]]]
+"""Yields the names and tensors of a chunk: of its entries, its arrays, and what keeps it."""
+
 
 class Reader:
     """A load of one process."""
 
-    def __init__(self, request: Request, *, keeps_all: bool) -> None:
+    def __init__(self, request: Request, progress: Progress, *, keeps_all: bool) -> None:
         """Asks the owner for the plan, and creates the owner if there is none.
 
         Args:
             request: the arguments of the load.
+            progress: counts what has arrived.
             keeps_all: whether the caller keeps all tensors.
 
         Raises:
             Error: the checkpoint cannot be opened, or lacks a tensor that was asked for.
         """
         cluster.check_connected()
+        cluster.check_node(request.owner_node)
         self._began_at = time.monotonic()
-        self._request = request
+        self._request, self._progress = request, progress
         self._maps_all = keeps_all and request.maps
         self._node = cluster.this_node()
         self._link = Link(request)
@@ -63,6 +68,9 @@ class Reader:
         #: What `metadata` and `has_tensor` return.
         self._metadata: dict[str, str] = {}
         self._names: frozenset[str] = frozenset()
+        #: The tensors to load, with the bytes that are loaded of each.
+        self._chosen: dict[str, int] = {}
+        self._part: ProgressPart | None = None
         self.report = Report(", ".join(request.locations))
         try:
             self._plan = self._attach()
@@ -71,7 +79,7 @@ class Reader:
             return
         self._metadata = self._plan.metadata
         self._names = frozenset(entry.name for entry in self._plan.entries)
-        self._chosen = self._choose(self._plan.entries)
+        self._choose(self._described(self._plan))
         self._chunks = [
             number
             for number in range(self._plan.chunk_count)
@@ -116,17 +124,22 @@ class Reader:
                     LOG.warning("%s: %s", self.report.location, answer["warning"])
                 return of_plain(answer["plan"])
 
-    def _choose(self, entries: list[Entry]) -> frozenset[str]:
-        """Returns the names of the tensors to load."""
-        names, accepts = self._request.names, self._request.accepts
-        if names is not None:
-            lacking = sorted(names - self._names)
-            if lacking:
-                raise NotFoundError(f"the checkpoint has no tensor called {lacking[0]!r}")
-            entries = [entry for entry in entries if entry.name in names]
-        if accepts is not None:
-            entries = [e for e in entries if accepts(e.name, e.dtype, e.shape)]
-        return frozenset(entry.name for entry in entries)
+    def _described(self, plan: Plan) -> Checkpoint:
+        """Returns the checkpoint of a plan, of which loads can be planned."""
+        tensors, offset = [], 0
+        for entry in plan.entries:
+            tensors.append((entry.name, entry.dtype, entry.shape, offset))
+            offset += entry.nbytes
+        loader = self._request.loader_of_chunks(**self._request.selection)
+        return loader.in_memory(self._request.locations[0], tensors)
+
+    def _choose(self, checkpoint: Checkpoint) -> None:
+        """Finds the tensors to load, as a load that is not shared would."""
+        accepted = set(self._request.parts.names(checkpoint))
+        for name, _shape, nbytes, _read_bytes in checkpoint.planned():
+            if name in accepted:
+                self._chosen[name] = nbytes
+        self._part = self._progress.part(sum(self._chosen.values()))
 
     def _check_room(self, plan: Plan) -> None:
         """Looks whether the object stores have room for all that this load maps."""
@@ -148,8 +161,7 @@ class Reader:
     def _shared(self, plan: Plan, left: set[str]) -> Iterator[tuple[str, Any]]:
         """Yields what the owner gives, and takes its names out of `left`."""
         request = self._request
-        make = maker(request.framework, request.device, writable=request.writable)
-        is_numpy = request.framework == "numpy"
+        tensors_of = self._views() if request.maps else self._copies()
         arrivals = Arrivals(
             self._link,
             leases(),
@@ -163,45 +175,81 @@ class Reader:
         )
         try:
             for number, arrays, mapped in arrivals:
-                entries = plan.of_chunk(number)
-                tensors = tensors_of(entries, arrays, mapped, make, read_only=is_numpy)
+                tensors = tensors_of(plan.of_chunk(number), arrays, mapped)
                 # The chunk is kept by its tensors alone, and a tensor by the caller.
                 del arrays, mapped
-                for entry in entries:
-                    tensor = tensors.pop(0)
-                    if entry.name in left:
-                        left.discard(entry.name)
-                        yield entry.name, tensor
+                for name, tensor in tensors:
+                    if name in left:
+                        left.discard(name)
+                        self._deliver(name)
+                        yield name, tensor
                     del tensor
         except Unavailable as error:
             self._reads_itself(str(error))
         finally:
             arrivals.close()
 
+    def _views(self) -> _TensorsOf:
+        """Returns what makes tensors of a chunk that are views of it."""
+        framework = self._request.framework
+        make = maker(framework)
+
+        def views(entries: list[Entry], arrays: Any, mapped: object) -> Iterator[tuple[str, Any]]:
+            made = views_of(entries, arrays, mapped, make, read_only=framework == "numpy")
+            del arrays, mapped
+            for entry in entries:
+                yield entry.name, made.pop(0)
+
+        return views
+
+    def _copies(self) -> _TensorsOf:
+        """Returns what loads tensors of a chunk from its memory, as other loads do from files.
+
+        The memory goes to GPUs through the pinned ring of the loader, which keeps it for the next
+        chunk.
+        """
+        request, loader = self._request, self._request.loader_of_chunks()
+        convert = converter(request.framework)
+
+        def copies(entries: list[Entry], arrays: Any, mapped: object) -> Iterator[tuple[str, Any]]:
+            tensors = described(entries, [array.nbytes for array in arrays])
+            opened = loader.in_memory(request.locations[0], tensors, arrays)
+            names = [entry.name for entry in entries if entry.name in self._chosen]
+            with opened.stream(names=names) as stream:
+                for tensor in stream:
+                    name, value = tensor.name, convert(tensor)
+                    del tensor
+                    yield name, value
+                    del value
+
+        return copies
+
     def _directly(self, names: list[str] | None) -> Iterator[tuple[str, Any]]:
         """Reads tensors from the store: `names`, or all that the request asks for."""
         request = self._request
-        own = dict(request.own)
-        if names is None and request.names is not None:
-            own["names"] = sorted(request.names)
-        opened = Loader(device=request.device, **request.options, **own).open(request.locations)
+        loader = request.loader(**request.options, **request.selection)
+        opened = loader.open(request.locations)
         if self._plan is not None and identity_of(opened) != self._plan.identity:
             raise ChangedError(
                 f"{self.report.location} was replaced in its store while it was being loaded, and "
                 "the rest of what this load began with can no longer be read; load it again"
             )
         self._metadata, self._names = opened.metadata(), frozenset(opened.keys())
-        if self._plan is None and request.accepts is not None:
-            infos = [(name, opened.info(name)) for name in own.get("names", opened.keys())]
-            names = [n for n, i in infos if request.accepts(n, i["dtype"], i["shape"])]
+        if self._plan is None:
+            self._choose(opened)
         convert = converter(request.framework)
-        with opened.stream(names=names) as stream:
+        with opened.stream(names=list(self._chosen) if names is None else names) as stream:
             for tensor in stream:
-                self.report.store_bytes += tensor.nbytes
+                self.report.store_bytes += self._chosen[tensor.name]
+                self._deliver(tensor.name)
                 name, value = tensor.name, convert(tensor)
                 del tensor
                 yield name, value
                 del value
+
+    def _deliver(self, name: str) -> None:
+        if self._part is not None:
+            self._part.deliver(self._chosen[name])
 
     def _reads_itself(self, reason: str) -> None:
         """Records that this load reads from the store, and warns."""

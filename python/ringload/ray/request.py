@@ -9,43 +9,46 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import _cache
+from .. import _cache, _slices
 from .._errors import InvalidInputError
-from .._frameworks import NAMES, Device, device_name
+from .._frameworks import NAMES, Device, device_name, is_host
 from .._load import Locations, paths
 from .._ringload import Checkpoint, Loader, parsed_memory_limit
+from .._slices import Parts
 from .plan import CHUNK_BYTES
 
-#: Options of loads that do not go with chunks that others use as well.
-_REFUSED = (
-    "allocation",
-    "check_finite",
-    "dtype",
-    "group",
-    "is_distributed",
-    "manifest",
-    "rank",
-    "slices",
-    "tensors",
-    "tp_plan",
-    "verify",
-    "world",
-)
+#: Options that do not go with chunks that others use as well, and what to do instead.
+_REFUSED = {
+    "hold_timeout_seconds": "nothing waits for tensors that are held; leave it out",
+    "is_distributed": "ranks share the owner's chunks; leave it out, and give rank and world",
+    "keep": "no memory limit counts the tensors that are kept; leave it out",
+    "manifest": "the owner reads ranges of files; check them with ringload.load",
+    "runai_env": "the owner does not have this environment; leave it out",
+    "verify": "the owner reads ranges of files; check them with ringload.load",
+}
 
-#: Options that only concern the memory of the process that reads.
-_OF_PROCESS = ("hold_timeout_seconds", "keep", "memory_limit", "order")
+#: Of these options some values are refused.
+_REFUSED_VALUES = {
+    ("order", "file"): "chunks come as they are ready; leave it out, or use ringload.load",
+    ("read_path", "mapped"): "the owner copies what it reads to Ray's object store; use auto",
+    ("read_path", "gds"): "the owner reads into host memory; use auto",
+}
+
+#: Options that select tensors.
+_SELECTING = ("names", "tensors")
+
+#: Options of the tensors that this process makes. The first two make copies of them.
+_OF_TENSORS = ("check_finite", "dtype", "allocation", "memory_limit")
 
 #: How long an owner stays without a load and without a process that maps its chunks.
 KEEP_SECONDS = 3600.0
 
 #: How long a load waits for an owner that does not answer, before it reads by itself.
 TIMEOUT_SECONDS = 30.0
-
-Filter = Callable[[str, str, "tuple[int, ...]"], Any]
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,36 @@ class Request:
     locations: list[str]
     #: Options of `Loader` with which the owner opens the checkpoint.
     options: dict[str, Any]
-    #: Further options with which this process reads if it has to.
+    #: Options of `Loader` for the tensors of this process.
     own: dict[str, Any]
+    #: Options of `Loader` that select tensors.
+    selection: dict[str, Any]
+    #: Which parts of the tensors to load, and which tensors a filter accepts.
+    parts: Parts
     framework: str
-    device: str
-    names: frozenset[str] | None
-    accepts: Filter | None
+    device: str | dict[str, str]
     writable: bool
     timeout_seconds: float
     #: Settings of the owner, if this load creates it.
     settings: dict[str, Any]
+    #: The node on which the owner is created; None for that of the first load.
+    owner_node: str | None
 
     @property
     def maps(self) -> bool:
         """Whether the tensors are views of the object store."""
-        return self.device == "cpu" and not self.writable and self.framework != "jax"
+        changes = self.parts.rules or self.own.get("dtype") or self.own.get("check_finite")
+        copies = self.writable or self.framework == "jax" or changes
+        return is_host(self.device) and not copies
+
+    def loader(self, **options: Any) -> Loader:
+        """Returns a loader that makes the tensors of this process."""
+        return Loader(device=self.device, slices=self.parts.rules, **self.own, **options)
+
+    def loader_of_chunks(self, **options: Any) -> Loader:
+        """Returns a loader of tensors in memory, for which only the ring of GPUs has a limit."""
+        limit = {"memory_limit": "none"} if is_host(self.device) else {}
+        return self.loader(**limit, **options)
 
     def name(self) -> str:
         """Returns the name of the actor that owns what this load reads."""
@@ -94,46 +112,59 @@ def request(
         InvalidInputError: an argument does not go with a load that is shared.
     """
     name = device_name(device)
-    if isinstance(name, dict):
-        raise InvalidInputError("ringload.ray loads to one device; give one, not a dict of globs")
     known = NAMES.get(framework) if isinstance(framework, str) else None
     if known is None:
         raise InvalidInputError(f"{framework!r} is not a framework; use torch, numpy or jax")
-    if name != "cpu" and known != "torch":
-        raise InvalidInputError(f"ringload.ray loads to {name} with torch only, not with {known}")
-    rest, own = dict(options), {}
+    if known == "numpy" and not is_host(name):
+        raise InvalidInputError(f"numpy has no arrays on {name}; load to cpu, or use torch")
+    rest = {option: one for option, one in options.items() if one is not None}
     timeout_seconds = _positive("timeout_seconds", rest.pop("timeout_seconds", TIMEOUT_SECONDS))
     settings = {
         "budget_bytes": _bytes("budget", rest.pop("budget", None)),
         "chunk_bytes": _bytes("chunk_size", rest.pop("chunk_size", None)) or CHUNK_BYTES,
         "keep_seconds": _positive("keep_seconds", rest.pop("keep_seconds", KEEP_SECONDS)),
     }
-    names, accepts = rest.pop("names", None), rest.pop("filter", None)
-    if accepts is not None and not callable(accepts):
-        raise TypeError(f"filter must be callable, not {type(accepts).__name__}")
-    for option in _REFUSED:
-        if rest.pop(option, None):
-            raise InvalidInputError(
-                f"{option} does not go with ringload.ray, whose chunks hold whole tensors as they "
-                f"are in the files; leave it out, or use ringload.load"
-            )
-    for option in _OF_PROCESS:
-        if option in rest:
-            own[option] = rest.pop(option)
+    owner_node = rest.pop("owner_node", None)
+    _refuse(rest, name)
+    parts, rest = _slices.take(rest)
+    selection = {option: rest.pop(option) for option in _SELECTING if option in rest}
+    own = {option: rest.pop(option) for option in _OF_TENSORS if option in rest}
     found, opening = opened_with(locations, rest)
-    Loader(**opening, **own)  # it names what is wrong with an option
+    # It names what is wrong with an option.
+    Loader(device=name, slices=parts.rules, **opening, **selection, **own)
     return Request(
         found,
         opening,
         own,
+        selection,
+        parts,
         known,
         name,
-        None if names is None else frozenset(names),
-        accepts,
         writable,
         timeout_seconds,
         settings,
+        owner_node,
     )
+
+
+def _refuse(options: dict[str, Any], device: str | dict[str, str]) -> None:
+    """Takes options out of `options` that have no effect.
+
+    Raises:
+        InvalidInputError: an option does not go with a load that is shared.
+    """
+    for option, remedy in _REFUSED.items():
+        if options.pop(option, None):
+            raise InvalidInputError(f"{option} does not go with ringload.ray: {remedy}")
+    for (option, value), remedy in _REFUSED_VALUES.items():
+        if options.get(option) == value:
+            raise InvalidInputError(f"{option}={value!r} does not go with ringload.ray: {remedy}")
+    Loader(order=options.pop("order", None))
+    if "memory_limit" in options and is_host(device):
+        raise InvalidInputError(
+            "memory_limit does not go with ringload.ray in host memory: chunks are in Ray's object "
+            "store, which budget bounds; leave it out"
+        )
 
 
 def opened_with(locations: Locations, options: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:

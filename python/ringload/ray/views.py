@@ -42,7 +42,7 @@ class Borrowed:
         self._kept = (array, chunk)
 
 
-def tensors_of(
+def views_of(
     entries: Sequence[Entry], arrays: Sequence[Any], chunk: object, make: Make, *, read_only: bool
 ) -> list[Any]:
     """Returns the tensors of a chunk, made of arrays which keep the object `chunk` alive."""
@@ -58,20 +58,12 @@ def tensors_of(
     return made
 
 
-def maker(framework: str, device: str, *, writable: bool) -> Make:
-    """Returns what makes tensors of a framework on a device: copies if they are `writable`."""
-    if framework == "torch":
-        return _torch(device, writable=writable)
-    if framework == "numpy":
-        return _numpy(writable=writable)
-    import jax.numpy as jnp
-
-    as_numpy = _numpy(writable=False)
-    # jax may take the memory as it is; the chunk would have to live as long.
-    return lambda entry, memory: jnp.array(as_numpy(entry, memory), copy=True)
+def maker(framework: str) -> Make:
+    """Returns what makes views of a framework, which is torch or numpy."""
+    return _torch() if framework == "torch" else _numpy
 
 
-def _torch(device: str, *, writable: bool) -> Make:
+def _torch() -> Make:
     import torch
 
     dtypes: dict[str, torch.dtype] = {}
@@ -85,22 +77,14 @@ def _torch(device: str, *, writable: bool) -> Make:
         else:
             elements = torch.empty(0, dtype=dtype)
         tensor = elements.reshape(packed_shape(entry.dtype, entry.shape))
-        if device != "cpu":
-            return tensor.to(device)
-        if writable:
-            return tensor.clone()
         setattr(tensor, MARK, True)
         return tensor
 
     return make
 
 
-def _numpy(*, writable: bool) -> Make:
-    def make(entry: Entry, memory: Any) -> Any:
-        array = memory.view(numpy_dtype(entry)).reshape(packed_shape(entry.dtype, entry.shape))
-        return array.copy() if writable else array
-
-    return make
+def _numpy(entry: Entry, memory: Any) -> Any:
+    return memory.view(numpy_dtype(entry)).reshape(packed_shape(entry.dtype, entry.shape))
 
 
 def numpy_dtype(entry: Entry) -> Any:
