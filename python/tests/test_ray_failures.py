@@ -106,7 +106,7 @@ def test_whatever_ends_no_load_hangs_or_has_wrong_bytes(seed, nodes, weights):
 
 def test_an_owner_whose_node_is_lost_starts_on_another_and_the_load_goes_on(nodes, weights):
     import ray
-    from ray_support import replica, the_owner
+    from ray_support import owner_count, replica, the_owner
 
     location, expected = weights
     node = nodes.add_node(num_cpus=4, object_store_memory=100 * MIB, resources={"lost": 100})
@@ -122,5 +122,11 @@ def test_an_owner_whose_node_is_lost_starts_on_another_and_the_load_goes_on(node
     found, report = ray.get(load, timeout=LIMIT_SECONDS)
     assert found == expected
     assert (report["store_bytes"], report["reason"]) == (0, None)
+    assert the_owner()["node"] != lost
+    # The same arguments still serve when the owner has to be created anew.
+    ringload.ray.release()
+    until(lambda: owner_count() == 0, LIMIT_SECONDS)
+    again = one.load_and_digest.remote(location, options)
+    assert ray.get(again, timeout=LIMIT_SECONDS)[0] == expected
     assert the_owner()["node"] != lost
     ray.kill(one)

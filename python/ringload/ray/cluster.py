@@ -46,13 +46,12 @@ def this_node() -> str:
 
 
 def check_node(node: str | None) -> None:
-    """Checks that a node belongs to the cluster.
+    """Checks that a node belongs to the cluster, or has belonged to it.
 
     Raises:
-        InvalidInputError: it does not, or has ended.
+        InvalidInputError: it does not.
     """
-    alive = [one["NodeID"] for one in ray.nodes() if one["Alive"]]
-    if node is not None and node not in alive:
+    if node is not None and node not in [one["NodeID"] for one in ray.nodes()]:
         raise InvalidInputError(
             f"owner_node is {node!r}, which is no node of this cluster; ray.nodes() has the "
             "NodeID of each"
@@ -70,7 +69,8 @@ def find_owner(name: str) -> Any | None:
 def owner(name: str, settings: dict[str, Any], node: str | None) -> Any:
     """Returns the owner of this name.
 
-    If there is none, it is created on `node`, or else on this one.
+    If there is none, it is created on `node`, or else on this one. Ray chooses another node if that
+    one has ended.
 
     Raises:
         RayError: Ray has no owner at the moment; the call may be repeated.
