@@ -51,6 +51,9 @@ _SUPERSEDED_SECONDS = 60.0
 
 _TICK_SECONDS = 5.0
 
+#: How long it counts what Ray has said about its object store.
+_FREE_SECONDS = 5.0
+
 
 class Owner:
     """The actor. Its methods are called by loads only."""
@@ -70,6 +73,8 @@ class Owner:
         if budget_bytes is None:
             budget_bytes = int((self._store_bytes or 0) * _SHARE)
         self._resident = Resident(budget_bytes)
+        #: What chunks may take of the object store until when, without asking Ray.
+        self._free_bytes, self._free_until = 0, 0.0
         self._warning = _warning(self._store_bytes)
         self._locations: list[str] = []
         self._changed = asyncio.Event()
@@ -309,11 +314,21 @@ class Owner:
             await self._wait(0.5)
 
     async def _lacking_in_store(self, nbytes: int) -> int:
-        """Returns how much the node's object store lacks to take a chunk without using the disk."""
+        """Returns how much the node's object store lacks to take a chunk without using the disk.
+
+        Ray may take most of a second to answer, so half of what was free is used before it is
+        asked again.
+        """
+        now = time.monotonic()
+        if now < self._free_until and nbytes <= self._free_bytes:
+            self._free_bytes -= nbytes
+            return 0
         use = await asyncio.to_thread(cluster.store_use, self._node)
         if use is None or self._store_bytes is None:
             return 0
-        return use.used + nbytes - self._store_bytes
+        left = self._store_bytes - use.used - nbytes
+        self._free_until, self._free_bytes = now + _FREE_SECONDS, left // 2
+        return -left
 
     async def _arrived(self, version: Version, number: int, ref: Any) -> None:
         chunk, now = version.chunks[number], time.monotonic()
