@@ -276,6 +276,15 @@ class TestOwnerNode:
         assert the_owner()["node"] == other
         assert loaded.report.other_node_bytes >= COUNT * MIB
 
+    def test_the_owner_starts_on_the_node_of_the_load_each_time(self, weights):
+        one = replica(1)
+        for _ in range(5):
+            get(one.load.remote(weights[0], OPTIONS))
+            assert the_owner()["node"] == node_with("node1")
+            ringload.ray.release()
+            until(lambda: owner_count() == 0, 120)
+        end(one)
+
     def test_a_node_that_is_not_there_is_an_error(self, weights):
         with pytest.raises(ringload.InvalidInputError, match=r"owner_node.*ray\.nodes"):
             ringload.ray.load(weights[0], owner_node="none", **OPTIONS)

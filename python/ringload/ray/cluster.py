@@ -86,6 +86,8 @@ def owner(name: str, settings: dict[str, Any], node: str | None) -> Any:
         lifetime="detached",
         get_if_exists=True,
         num_cpus=0,
+        # One byte: Ray puts an actor that takes nothing on a node of its choice.
+        memory=1,
         max_restarts=-1,
         max_task_retries=0,
         # Soft: after the node is gone, the owner starts again on another one.
