@@ -82,7 +82,9 @@ def load_by_plan(_rank: int, paths: list[str], options: dict[str, Any]) -> Any:
     return models.digests(tensors), counter.nbytes, counter.longest
 
 
-@pytest.mark.parametrize(("count", "limit"), [(2, None), (4, None), (4, "2MiB"), (3, 6_000_000)])
+@pytest.mark.parametrize(
+    ("count", "limit"), [(2, None), (2, "2MiB"), (4, None), (4, "2MiB"), (3, 6_000_000)]
+)
 def test_each_byte_is_read_by_one_rank_and_each_rank_keeps_its_share(
     tmp_path: Path, count: int, limit: Any
 ) -> None:

@@ -23,6 +23,7 @@ from test_exchange import Counter as ReadCounter
 
 import ringload
 from ringload.distributed import group as groups
+from ringload.distributed.direct import direct_parts
 from ringload.distributed.runs import Runs
 from ringload.distributed.schedule import Schedule
 from ringload.distributed.segment import Address, Segment, Sizes, hosts_of
@@ -259,8 +260,10 @@ def test_batches_and_staging_stay_within_their_bounds() -> None:
         for _ in range(count):
             whole: list[Runs | None] = [Runs(0, pick.choice([9, 10**4, 10**7]), ())] * 5
             columns = Runs(pick.choice([0, 7168]), 7168, ((1000, 14336),))
-            parts.append([*whole, pick.choice([None, columns])])
-        schedule = Schedule(parts, hosts, piece_bytes, batch_bytes)
+            rows = Runs(pick.randrange(30) * 10**6, 10**6, ())
+            parts.append([*whole, pick.choice([None, columns]), rows])
+        direct = direct_parts(parts, [pick.random() < 0.8 for _ in parts])
+        schedule = Schedule(parts, direct, hosts, piece_bytes, batch_bytes)
         for rank, batches in enumerate(schedule.batches):
             for batch in batches:
                 # Pieces are held if other hosts get something of them.

@@ -3,6 +3,9 @@
     every rank:  opens the files, resolves its slices -> agrees with the others -> the schedule
                  reads its pieces                     -> exchange, in rounds    -> has its parts
 
+What a rank alone keeps, it begins to read to its place (`direct`) as soon as it knows what the
+others keep. All else passes through the ring.
+
 Whatever is wrong with the arguments of a rank is an error of all ranks before anything is read.
 """
 
@@ -23,12 +26,13 @@ from .._ringload import (
     environment_memory_limit,
     parsed_memory_limit,
 )
+from .direct import Parts, direct_parts
 from .finite import FiniteCheck
 from .group import Group, check_member, find_group
 from .parts import PartExchange, PartItem
 from .runs import Runs
 from .schedule import Schedule
-from .segment import Neighbours, hosts_of
+from .segment import Address, Neighbours, hosts_of
 
 if TYPE_CHECKING:
     import torch
@@ -50,12 +54,8 @@ _REFUSED = ("verify", "manifest")
 class SharedParts:
     """This rank's part in a load, with what `load` asks a native stream for."""
 
-    def __init__(
-        self, group: Group, exchange: PartExchange, stream: Stream, checkpoint: Checkpoint
-    ) -> None:
+    def __init__(self, group: Group, exchange: PartExchange, checkpoint: Checkpoint) -> None:
         self._group, self._exchange, self._checkpoint = group, exchange, checkpoint
-        #: The stream of the pieces that this rank reads.
-        self.stream = stream
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields the names and tensors that this rank keeps."""
@@ -88,6 +88,8 @@ class _Opened(NamedTuple):
     parts: dict[int, tuple[Any, ...] | None]
     device: torch.device
     ring_bytes: int
+    #: Whether what this rank alone keeps is read to its place, beside the ring.
+    is_unlimited: bool
     #: Looks at the values of what this rank keeps, if they have to be finite.
     finite: FiniteCheck | None
 
@@ -163,40 +165,70 @@ def _start(  # noqa: PLR0913, PLR0917 - those of `start`, and the ranks
     about: Any = None
     try:
         opened = _open(locations, framework, device, options)
-        about = (_digest(opened.checkpoint), opened.device.type, opened.ring_bytes, opened.parts)
+        digest, sizes = _digest(opened.checkpoint), (opened.ring_bytes, opened.is_unlimited)
+        about = (digest, opened.device.type, *sizes, opened.parts)
     except BaseException as error:  # `agree` reports it to the other ranks
         failure = error
     answers = group.agree((about, neighbours.address), failure)
     assert opened is not None
     abouts = [of_rank for of_rank, _ in answers]
     _check_alike(group, abouts)
-    reached = neighbours.find(group.rank, [address for _, address in answers])
-    hosts = hosts_of(group.agree(reached, None))
-    neighbours.keep(hosts, group.rank)
-    schedule = _schedule(opened.checkpoint, abouts, hosts)
-    stream: Stream | None = None
+    streams: list[Stream] = []
     try:
-        stream = _stream(opened, schedule, neighbours, group.rank, progress)
-    except BaseException as error:
-        failure = error
-    try:
-        group.confirm(failure)
+        addresses = [address for _, address in answers]
+        schedule = _start_reading(group, neighbours, opened, abouts, addresses, progress, streams)
     except BaseException:
-        if stream is not None:
+        for stream in streams:
             stream.close()
         raise
-    assert stream is not None
-    pieces = _Pieces(stream)
+    direct, pieces = map(_Pieces, streams)
     exchange = PartExchange(
         group,
         opened.items,
         schedule,
         pieces,
         neighbours,
+        direct=direct,
         device=opened.device,
         finite=opened.finite,
     )
-    return SharedParts(group, exchange, stream, opened.checkpoint)
+    return SharedParts(group, exchange, opened.checkpoint)
+
+
+def _start_reading(  # noqa: PLR0913, PLR0917 - what ranks know of each other, and what they start
+    group: Group,
+    neighbours: Neighbours,
+    opened: _Opened,
+    abouts: Sequence[Any],
+    addresses: Sequence[Address | None],
+    progress: Progress,
+    streams: list[Stream],
+) -> Schedule:
+    """Starts to read: what this rank reads to its place, and when it knows the schedule, the rest.
+
+    Both streams are added to `streams`, also before an error.
+    """
+    checkpoint, rank, failure = opened.checkpoint, group.rank, None
+    names = checkpoint.keys()
+    parts = [_parts(checkpoint, names, of_rank) for *_, of_rank in abouts]
+    direct = direct_parts(parts, [is_unlimited for *_, is_unlimited, _ in abouts])
+    try:
+        ranges = [(n, part.first, part.end) for n in direct[rank] if (part := parts[rank][n])]
+        streams.append(_stream(checkpoint, names, ranges, "none", progress))
+    except BaseException as error:  # the other ranks get it
+        failure = error
+    hosts = hosts_of(group.agree(neighbours.find(rank, addresses), failure))
+    neighbours.keep(hosts, rank)
+    ring_bytes = min(ring_bytes for _, _, ring_bytes, *_ in abouts)
+    schedule = _schedule(parts, direct, hosts, ring_bytes)
+    try:
+        neighbours.resize([schedule.sizes(r) for r in range(len(parts))], rank)
+        ranges = [(piece.tensor, piece.begin, piece.end) for piece in schedule.pieces_of(rank)]
+        streams.append(_stream(checkpoint, names, ranges, opened.ring_bytes, progress))
+    except BaseException as error:  # the other ranks get it
+        failure = error
+    group.confirm(failure)
+    return schedule
 
 
 def _check_alike(group: Group, abouts: Sequence[Any]) -> None:
@@ -216,27 +248,26 @@ def _check_alike(group: Group, abouts: Sequence[Any]) -> None:
                 )
 
 
-def _schedule(checkpoint: Checkpoint, abouts: Sequence[Any], hosts: Sequence[int]) -> Schedule:
-    names = checkpoint.keys()
-    ring_bytes = min(ring_bytes for _, _, ring_bytes, _ in abouts)
-    parts = [_parts(checkpoint, names, of_rank) for *_, of_rank in abouts]
+def _schedule(
+    parts: Sequence[Parts], direct: Sequence[Sequence[int]], hosts: Sequence[int], ring_bytes: int
+) -> Schedule:
     has_messages = len(set(hosts)) > 1
     batch_bytes = min(ring_bytes // _BATCH_DIVISOR, _BATCH_BYTES_MAX[has_messages])
     # A rank receives at most its share of the batch of each sender at once.
     pieces = max(_PIECES_MIN, len(hosts)) if has_messages else _PIECES_MIN
-    return Schedule(parts, hosts, batch_bytes // pieces, batch_bytes)
+    return Schedule(parts, direct, hosts, batch_bytes // pieces, batch_bytes)
 
 
 def _stream(
-    opened: _Opened, schedule: Schedule, neighbours: Neighbours, rank: int, progress: Progress
+    checkpoint: Checkpoint,
+    names: Sequence[str],
+    ranges: Sequence[tuple[int, int, int]],
+    memory_limit: int | str,
+    progress: Progress,
 ) -> Stream:
-    """Starts to read the pieces of this rank, and sizes the memory for its neighbours."""
-    names = opened.checkpoint.keys()
-    pieces = schedule.pieces_of(rank)
-    ranges = [(names[piece.tensor], piece.begin, piece.end) for piece in pieces]
-    ranged = opened.checkpoint.ranges(ranges)
-    neighbours.resize([schedule.sizes(r) for r in range(len(schedule.batches))], rank)
-    return ranged.stream(memory_limit=opened.ring_bytes, progress=progress)
+    """Starts to read ranges of tensors: the position of a tensor, and bytes from its beginning."""
+    named = [(names[position], begin, end) for position, begin, end in ranges]
+    return checkpoint.ranges(named).stream(memory_limit=memory_limit, progress=progress)
 
 
 class _Pieces:
@@ -266,7 +297,7 @@ def _open(
             )
     target = _device(device)
     parts, options = _slices.take(_cache.with_cache(options))
-    ring_bytes = _ring_bytes(options.pop("memory_limit", None))
+    limit_bytes = _limit_bytes(options.pop("memory_limit", None))
     finite = FiniteCheck() if options.pop("check_finite", False) else None
     loader = Loader(slices=parts.rules, **options)
     opened = loader.open(locations)
@@ -281,7 +312,10 @@ def _open(
         position = positions[name]
         items[position] = PartItem(name, info["dtype"], loaded_dtype, tuple(shape), part.nbytes)
         runs[position] = None if part.nbytes == info["nbytes"] else tuple(part)
-    return _Opened(opened, items, runs, target, ring_bytes, finite)
+    ring_bytes = _RING_BYTES if limit_bytes is None else limit_bytes
+    # A GPU's part would be in host memory first.
+    is_unlimited = limit_bytes is None and target.type == "cpu"
+    return _Opened(opened, items, runs, target, ring_bytes, is_unlimited, finite)
 
 
 def _device(device: Any) -> torch.device:
@@ -296,8 +330,8 @@ def _device(device: Any) -> torch.device:
         raise InvalidInputError(f"{name!r} is not a device of torch: {error}") from error
 
 
-def _ring_bytes(limit: Any) -> int:
-    """Returns the size of the ring of a memory limit: bytes, text, or None.
+def _limit_bytes(limit: Any) -> int | None:
+    """Returns the bytes of a memory limit, which is bytes, text, or None; None if there is none.
 
     Raises:
         InvalidInputError: the limit is no size, or too small.
@@ -308,7 +342,7 @@ def _ring_bytes(limit: Any) -> int:
     else:
         size = parsed_memory_limit(str(limit))
     if size is None or size == "none":
-        return _RING_BYTES
+        return None
     if not isinstance(size, int):
         return _RING_BYTES_MIN
     if size < _RING_BYTES_MIN:

@@ -32,6 +32,18 @@ def new_memory(nbytes: int, device: torch.device) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
+def aligned(memory: torch.Tensor, dtype: str, name: str) -> torch.Tensor:
+    """Returns memory of a tensor that was read to it, or a copy if the file is not aligned.
+
+    Args:
+        memory: the bytes, one-dimensional.
+        dtype: the element type of the tensor in safetensors.
+        name: its name.
+    """
+    is_aligned = memory.data_ptr() % torch_dtype_of(dtype, name).itemsize == 0
+    return memory if is_aligned else memory.clone()
+
+
 def tensor_of(name: str, dtype: str, shape: tuple[int, ...], memory: torch.Tensor) -> torch.Tensor:
     """Returns a view of `memory` as a tensor.
 

@@ -1,8 +1,9 @@
 """The exchange of parts: each rank gets what it keeps of what the others have read.
 
-    round:  1. each rank takes its batch of pieces from its own load, and copies what it keeps of
-               them to its tensors, what other ranks of its host keep into memory that they
-               share, and what ranks of other hosts keep into messages
+    round:  1. each rank takes its batch of pieces from its own loads: parts that it keeps as they
+               are, and pieces of which it copies what it keeps to its tensors, what other ranks
+               of its host keep into memory that they share, and what ranks of other hosts keep
+               into messages
             2. all ranks exchange status messages: whether they go on, or have failed or left
             3. each rank reads what it keeps in the memory of the other ranks of its host,
                sends its messages to other hosts, and receives theirs
@@ -31,12 +32,12 @@ call `leave`. If a rank is killed, or does neither, the others fail after the ti
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._errors import Error, IoError
 from .._frameworks import torch_dtype_of
-from .memory import new_memory, tensor_of
+from .memory import aligned, new_memory, tensor_of
 from .runs import gather, view
 from .schedule import Batch, Delivery, Schedule
 
@@ -92,6 +93,7 @@ class PartExchange:
         source: PieceSource,
         neighbours: Neighbours,
         *,
+        direct: PieceSource,
         device: torch.device,
         finite: FiniteCheck | None,
     ) -> None:
@@ -101,15 +103,17 @@ class PartExchange:
             group: the ranks.
             items: what this rank keeps, by the positions of the tensors in the schedule.
             schedule: the schedule, the same on all ranks.
-            source: this rank's pieces.
+            source: this rank's pieces that pass through its ring.
             neighbours: the ranks of this host. The exchange closes it.
+            direct: this rank's pieces that are read to their place.
             device: the device that tensors are loaded to.
             finite: looks at the values of what this rank keeps, before a cast.
         """
         import torch
 
         self._group, self._items, self._schedule = group, items, schedule
-        self._source, self._neighbours, self._target = source, neighbours, device
+        self._source, self._direct = source, direct
+        self._neighbours, self._target = neighbours, device
         self._finite = finite
         #: The device that messages are on.
         self._device = device if group.device_type == device.type else torch.device("cpu")
@@ -163,6 +167,7 @@ class PartExchange:
     def _end(self) -> None:
         self._is_finished = True
         self._source.close()
+        self._direct.close()
         self._memory.clear()
         self._outgoing = []
         self._neighbours.close()
@@ -220,8 +225,10 @@ class PartExchange:
         batch = self._schedule.batch(self._group.rank, number)
         if batch is not None:
             self._send(batch, self._read(batch, number), self._outgoing[number % 2], prepared)
-        elif number == self._schedule.rounds and next(self._source, None) is not None:
-            raise IoError("the load has more pieces than its schedule; this is a bug")
+        elif number == self._schedule.rounds:
+            for source in (self._source, self._direct):
+                if next(source, None) is not None:
+                    raise IoError("the load has more pieces than its schedule; this is a bug")
         return prepared
 
     def _begin(self) -> None:
@@ -256,16 +263,21 @@ class PartExchange:
             self._finite.look(self._items[position].name, self._items[position].dtype, memory)
         self._completed.append((position, memory))
 
-    def _read(self, batch: Batch, number: int) -> list[torch.Tensor]:
+    def _read(self, batch: Batch, number: int) -> dict[int, torch.Tensor]:
         """Reads a batch, and copies what this rank and its neighbours keep.
 
         Returns:
-            The pieces of which other hosts get something, at their positions.
+            The pieces of which other hosts get something, by their positions.
         """
-        rank, pieces = self._group.rank, []
+        rank, held = self._group.rank, dict[int, "torch.Tensor"]()
         shared = deque(self._schedule.shared(rank, number))
         sent = {one.number for message in batch.messages for one in message.deliveries}
         for position, piece in enumerate(batch.pieces):
+            if piece.is_direct:
+                item = self._items[piece.tensor]
+                self._memory[piece.tensor] = aligned(next(self._direct), item.dtype, item.name)
+                self._count(piece.tensor, item.nbytes)
+                continue
             content = next(self._source).to(self._device)
             for take in piece.takes:
                 if take.rank == rank:
@@ -276,10 +288,10 @@ class PartExchange:
                 at, (_, _, take, _) = shared.popleft()
                 memory = self._neighbours.pieces(number)[at : at + take.nbytes]
                 gather(self._schedule.part(piece, take), content, piece.begin, memory)
-            # A view of no bytes would hold the slot, too.
-            pieces.append(content if position in sent else content.new_empty(0))
+            if position in sent:
+                held[position] = content
             del content
-        return pieces
+        return held
 
     def _copy_from_neighbours(self, number: int) -> None:
         """Copies what the other ranks of this host have read for a round, or received before it."""
@@ -324,7 +336,7 @@ class PartExchange:
     def _send(
         self,
         batch: Batch,
-        pieces: Sequence[torch.Tensor],
+        pieces: dict[int, torch.Tensor],
         buffer: torch.Tensor,
         prepared: _Round,
     ) -> None:

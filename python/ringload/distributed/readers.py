@@ -22,6 +22,8 @@ class Readable(NamedTuple):
     nbytes: int
     owners: tuple[int, ...]
     """The ranks one of which should read it; empty if it does not matter."""
+    is_fixed: bool = False
+    """Whether the first of them has to."""
 
 
 def readers(pieces: Sequence[Readable], ranks: int, turn_bytes: int) -> list[int]:
@@ -37,20 +39,25 @@ def readers(pieces: Sequence[Readable], ranks: int, turn_bytes: int) -> list[int
     """
     share = -(-sum(piece.nbytes for piece in pieces) // ranks)
     left = [share] * ranks
+    for piece in pieces:
+        if piece.is_fixed:
+            left[piece.owners[0]] -= piece.nbytes
 
     def most_left(among: Sequence[int]) -> int:
         return max(among, key=left.__getitem__)
 
     found: list[int | None] = []
-    for nbytes, owners in pieces:
+    for nbytes, owners, is_fixed in pieces:
         owner = most_left(owners) if owners else None
-        if owner is not None and left[owner] < nbytes:
+        if is_fixed:
+            owner = owners[0]
+        elif owner is not None and left[owner] < nbytes:
             owner = None
-        if owner is not None:
+        elif owner is not None:
             left[owner] -= nbytes
         found.append(owner)
     current, turn = 0, turn_bytes
-    for position, (nbytes, _) in enumerate(pieces):
+    for position, (nbytes, *_) in enumerate(pieces):
         if found[position] is None:
             if turn + nbytes > turn_bytes or left[current] <= 0:
                 current, turn = most_left(range(ranks)), 0

@@ -5,8 +5,9 @@
     ranks      0  0  1  1 2  0  1 2  0  1 2  0       each piece is read by one rank (`readers`)
     rounds      in each round, a rank reads the next pieces of its own and sends one batch
 
-Tensors are cut where a long part of a rank begins or ends. So what one rank keeps alone is a piece,
-which that rank reads, and which is not sent to any other.
+Tensors are cut where a long part of a rank begins or ends. So what one rank keeps alone is pieces,
+which that rank reads, and which are not sent to any other; or a single one that is read to its
+place (`direct`).
 
 Ranks of the same host read the pieces of each other where they are. To other hosts a rank sends
 messages: what several ranks of a host keep is sent to one of them, in turn, and its neighbours copy
@@ -20,8 +21,9 @@ rank has to be sent in a round, and the sizes of all buffers are known before an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
+from .direct import OWN_BYTES_MIN, Parts
 from .readers import Readable, readers
 from .runs import Runs
 from .segment import Sizes
@@ -32,19 +34,12 @@ _CUT_BYTES = 4096
 #: Pieces are at least this long where they are short because many ranks keep the same bytes.
 _PIECE_BYTES_MIN = 64 << 10
 
-#: Runs of at least this length are read by ranks that keep them. To read shorter ones by themselves
-#: takes longer than to send them: a store needs about as long for the first byte as for 1 MiB.
-_OWN_BYTES_MIN = 512 << 10
-
 #: A rank reads at most as many batches of bytes for a round, if it does not hold what it has read.
 _READ_BATCHES_MAX = 4
 
 #: Messages from this size on are received at their final place. What is shorter is sent with other
 #: short ones: gloo takes four times as long per byte for messages of 256 KiB as for those of 4 MiB.
 DIRECT_BYTES = 128 << 10
-
-Parts = Sequence[Optional[Runs]]
-"""The part of each tensor that a rank keeps; None where it keeps nothing."""
 
 
 class Take(NamedTuple):
@@ -71,6 +66,8 @@ class Piece(NamedTuple):
     end: int
     takes: tuple[Take, ...]
     """What ranks keep of it, in the order of the ranks."""
+    is_direct: bool = False
+    """Whether it is the part of the rank that reads it, which reads it to its place."""
 
 
 class Delivery(NamedTuple):
@@ -123,18 +120,25 @@ class Schedule:
     """The pieces and batches of all ranks."""
 
     def __init__(
-        self, parts: Sequence[Parts], hosts: Sequence[int], piece_bytes: int, batch_bytes: int
+        self,
+        parts: Sequence[Parts],
+        direct: Sequence[Sequence[int]],
+        hosts: Sequence[int],
+        piece_bytes: int,
+        batch_bytes: int,
     ) -> None:
         """Makes the schedule.
 
         Args:
             parts: the parts of each rank.
+            direct: the positions of the tensors whose parts each rank reads to their place.
             hosts: the number of the host of each rank.
-            piece_bytes: the maximum length of a piece.
+            piece_bytes: the maximum length of a piece that is not read to its place.
             batch_bytes: the maximum number of bytes of a batch that a rank sends from its pieces,
                 and of those that it copies to send them, unless a single piece has more.
         """
         self._parts, self._hosts = parts, hosts
+        self._direct = [frozenset(of_rank) for of_rank in direct]
         self._has_messages = len(set(hosts)) > 1
         pieces = [
             piece for tensor in range(len(parts[0])) for piece in self._pieces(tensor, piece_bytes)
@@ -169,10 +173,12 @@ class Schedule:
         if packed > end - begin:
             length = max(piece_bytes * (end - begin) // packed, _PIECE_BYTES_MIN)
         length = max(length // _CUT_BYTES, 1) * _CUT_BYTES
-        bounds = {at for _, part in takers for at in part.bounds(_OWN_BYTES_MIN)} - {begin}
+        bounds = {at for _, part in takers for at in part.bounds(OWN_BYTES_MIN)} - {begin}
+        direct = {part.first for rank, part in takers if tensor in self._direct[rank]}
         pieces, stops = [], sorted({*bounds, end}, reverse=True)
         while begin < end:
-            cut = min(begin + length, stops[-1])
+            is_direct = begin in direct
+            cut = stops[-1] if is_direct else min(begin + length, stops[-1])
             if cut == stops[-1]:
                 stops.pop()
             takes = []
@@ -181,15 +187,17 @@ class Schedule:
                 if start < stop:
                     takes.append(Take(rank, start, stop))
             if takes:
-                pieces.append(Piece(tensor, begin, cut, tuple(takes)))
+                pieces.append(Piece(tensor, begin, cut, tuple(takes), is_direct))
             begin = cut
         return pieces
 
     def _readable(self, piece: Piece) -> Readable:
         """Returns which ranks should read a piece: those that keep it, if they are on one host."""
         owners = tuple(take.rank for take in piece.takes)
+        if piece.is_direct:
+            return Readable(piece.end - piece.begin, owners, is_fixed=True)
         is_near = all(self._are_near(rank, owners[0]) for rank in owners)
-        is_long = all(self.part(piece, take).length >= _OWN_BYTES_MIN for take in piece.takes)
+        is_long = all(self.part(piece, take).length >= OWN_BYTES_MIN for take in piece.takes)
         is_owned = is_near and is_long and len(owners) < len(self._parts)
         return Readable(piece.end - piece.begin, owners if is_owned else ())
 
@@ -297,8 +305,9 @@ class Schedule:
         return batches[number] if number < len(batches) else None
 
     def pieces_of(self, rank: int) -> list[Piece]:
-        """Returns the pieces that a rank reads, in the order of the files."""
-        return [piece for batch in self.batches[rank] for piece in batch.pieces]
+        """Returns the pieces that a rank reads through its ring, in the order of the files."""
+        pieces = (piece for batch in self.batches[rank] for piece in batch.pieces)
+        return [piece for piece in pieces if not piece.is_direct]
 
     def send_bytes(self, rank: int) -> int:
         """Returns the size of the buffer that a rank needs for a round to send from."""
