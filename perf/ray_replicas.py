@@ -20,21 +20,19 @@ Python that has ringload, ray, torch and pytest. It starts a cluster of two node
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "python" / "tests"), str(REPOSITORY / "perf")]
 
+from emulated_store import Store  # noqa: E402
 from ray_support import cluster  # noqa: E402
 from slices import make  # noqa: E402
 
@@ -63,44 +61,6 @@ class Replica:
         seconds = time.monotonic() - began
         report = self._tensors.report.as_dict() if is_shared else {}
         return {"call_seconds": seconds, **report}
-
-
-class Store:
-    """The emulated store."""
-
-    def __init__(self, program: str, folder: Path, rate: float) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
-            self._port, https = one.getsockname()[1], two.getsockname()[1]
-        flags = ["--http", str(self._port), "--https", str(https), "--first-byte", "5"]
-        if rate:
-            flags += ["--total", str(rate)]
-        self._process = subprocess.Popen([program, "emulated-store", *flags, str(folder)])
-        self.wait()
-
-    def wait(self) -> None:
-        """Waits until the store answers."""
-        for _ in range(100):
-            try:
-                self.sent_bytes()
-            except OSError:
-                time.sleep(0.1)
-            else:
-                return
-        sys.exit("the emulated store does not start")
-
-    def url(self, name: str) -> str:
-        """Returns the location of a file."""
-        return f"http://127.0.0.1:{self._port}/{name}"
-
-    def sent_bytes(self) -> int:
-        """Returns the bytes that were sent since the last call."""
-        with urllib.request.urlopen(self.url(".counts"), timeout=10) as answer:
-            return int(json.load(answer)["sent_bytes"])
-
-    def close(self) -> None:
-        """Ends the store."""
-        self._process.kill()
-        self._process.wait()
 
 
 def replicas(nodes: list[int]) -> list[Any]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what slices promise: N processes load one file, each only its share, by a plan.
 
-    perf/slices.py RINGLOAD FILE [--world 4] [--http] [--exchange [--nodes 2]]
+    perf/slices.py RINGLOAD FILE [--world 4] [--http RINGLOAD_PERF] [--exchange [--nodes 2]]
 
 RINGLOAD is the command (`target/release/ringload`). FILE is made with the shapes of a Llama layer
 by layer, if it does not exist (`--size`). The figures, each the median of `--turns` turns that
@@ -29,7 +29,8 @@ processes that keep all tensors, too, and each has what the nodes sent to each o
 are, of what a process keeps, the bytes that were read on the other node, once for each node.
 
 Before each turn the file is dropped from the page cache. Bytes are the blocks that the processes
-read (getrusage), or with `--http` from a server of this script that counts what it sends.
+read (getrusage). With `--http` the file is in the page cache of the emulated store, a program
+(`target/release/ringload-perf`) on the same cores that counts the bytes that it sends.
 """
 
 from __future__ import annotations
@@ -44,11 +45,10 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from emulated_store import Store
 from two_nodes import DEVICE, TwoNodes
 
 HIDDEN, INNER, KEYS = 4096, 14336, 1024
@@ -92,58 +92,13 @@ def evict(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-class Counting(BaseHTTPRequestHandler):
-    """Serves one file in ranges and counts the bytes of bodies."""
-
-    protocol_version = "HTTP/1.1"
-    path_of_file = Path()
-    sent = 0
-    lock = threading.Lock()
-
-    def do_HEAD(self) -> None:
-        """Sends the head."""
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        """Sends the head and the range."""
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        """Sends the head, and the range if `body` is set."""
-        size = self.path_of_file.stat().st_size
-        start, end = 0, size
-        wanted = self.headers.get("Range")
-        if wanted:
-            first, _, last = wanted.removeprefix("bytes=").partition("-")
-            start, end = int(first), min(size, int(last) + 1 if last else size)
-        self.send_response(206 if wanted else 200)
-        if wanted:
-            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(end - start))
-        self.end_headers()
-        if not body:
-            return
-        self.wfile.flush()
-        with self.path_of_file.open("rb") as file:
-            while start < end:
-                try:
-                    done = os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)
-                except OSError:  # the client does not want the rest
-                    self.close_connection = True
-                    return
-                start += done
-                with Counting.lock:
-                    Counting.sent += done
-
-    def log_message(self, *_: object) -> None:
-        """Prints nothing."""
-
-
-def run(command: str, location: str, slices: list[list[str]], flags: list[str]) -> dict[str, float]:
+def run(
+    command: str, location: str, slices: list[list[str]], flags: list[str], store: Store | None
+) -> dict[str, float]:
     """Runs a load for each list of slices at the same time."""
-    began, sent = time.monotonic(), Counting.sent
+    if store:
+        store.sent_bytes()
+    began = time.monotonic()
     processes = []
     for rules in slices:
         arguments = [command, "load", location, "--json", *flags]
@@ -158,8 +113,8 @@ def run(command: str, location: str, slices: list[list[str]], flags: list[str]) 
             sys.exit(f"a load failed with {process.returncode}")
     seconds = time.monotonic() - began
     read = 512.0 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock - before)
-    if Counting.sent > sent:
-        read = Counting.sent - sent
+    if store:
+        read = store.sent_bytes()
     peak = max(answer["peak_rss_bytes"] - answer["bytes"] for answer in answers)
     loaded = sum(answer["bytes"] for answer in answers)
     return {"seconds": seconds, "read": read, "loaded": loaded, "beyond_share": peak}
@@ -169,7 +124,7 @@ def run_ranks(  # noqa: PLR0913, PLR0917 - what a row varies
     location: str,
     file: Path,
     world: int,
-    is_local: bool,
+    store: Store | None,
     what: str = "plan",
     nodes: TwoNodes | None = None,
 ) -> dict[str, float]:
@@ -194,9 +149,11 @@ def run_ranks(  # noqa: PLR0913, PLR0917 - what a row varies
             processes.append(subprocess.Popen(command, env=environment, **pipes))
         for process in processes:
             process.stdout.readline()
-        if is_local:
+        if store:
+            store.sent_bytes()
+        else:
             evict(file)
-        sent, crossed = Counting.sent, nodes.sent_bytes() if nodes else 0
+        crossed = nodes.sent_bytes() if nodes else 0
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
@@ -206,7 +163,7 @@ def run_ranks(  # noqa: PLR0913, PLR0917 - what a row varies
     began = min(answer["began"] for answer in answers)
     return {
         "seconds": max(answer["ended"] for answer in answers) - began,
-        "read": Counting.sent - sent or sum(answer["read"] for answer in answers),
+        "read": store.sent_bytes() if store else sum(answer["read"] for answer in answers),
         "loaded": sum(answer["loaded"] for answer in answers),
         "beyond_share": max(answer["beyond_share"] for answer in answers),
         "cpu": sum(answer["cpu"] for answer in answers),
@@ -215,7 +172,13 @@ def run_ranks(  # noqa: PLR0913, PLR0917 - what a row varies
 
 
 def exchange(  # noqa: PLR0913 - what the arguments say
-    file: Path, location: str, world: int, turns: int, *, is_local: bool, nodes: TwoNodes | None
+    file: Path,
+    location: str,
+    world: int,
+    turns: int,
+    *,
+    store: Store | None,
+    nodes: TwoNodes | None,
 ) -> None:
     """Measures and prints the rows of `--exchange`."""
     size = file.stat().st_size
@@ -225,7 +188,7 @@ def exchange(  # noqa: PLR0913 - what the arguments say
     found = {name: [] for name in rows}
     for _ in range(turns):
         for name, (count, what, where) in rows.items():
-            found[name].append(run_ranks(location, file, count, is_local, what, where))
+            found[name].append(run_ranks(location, file, count, store, what, where))
     seconds = {}
     for name, answers in found.items():
         row = {key: statistics.median(turn[key] for turn in answers) for key in answers[0]}
@@ -247,7 +210,7 @@ def main() -> None:
     parser.add_argument("--world", type=int, default=4)
     parser.add_argument("--size", type=int, default=4_000_000_000)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--http", action="store_true")
+    parser.add_argument("--http", metavar="RINGLOAD_PERF")
     parser.add_argument("--exchange", action="store_true")
     parser.add_argument("--nodes", type=int, choices=[1, 2], default=1)
     given = parser.parse_args()
@@ -255,17 +218,19 @@ def main() -> None:
         parser.error("--nodes 2 goes with --exchange, and not with --http")
     if not given.file.exists():
         make(given.file, given.size)
-    size, location = given.file.stat().st_size, str(given.file)
-    if given.http:
-        Counting.path_of_file = given.file
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        location = f"http://127.0.0.1:{server.server_port}/{given.file.name}"
-    if given.exchange:
-        measured = {"world": given.world, "turns": given.turns, "is_local": not given.http}
-        with TwoNodes() if given.nodes == 2 else contextlib.nullcontext() as nodes:
-            exchange(given.file, location, **measured, nodes=nodes)
-        return
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(Store(given.http, given.file.parent)) if given.http else None
+        location = store.url(given.file.name) if store else str(given.file)
+        if given.exchange:
+            nodes = stack.enter_context(TwoNodes()) if given.nodes == 2 else None
+            exchange(given.file, location, given.world, given.turns, store=store, nodes=nodes)
+        else:
+            alone(given, location, store)
+
+
+def alone(given: argparse.Namespace, location: str, store: Store | None) -> None:
+    """Measures and prints the rows of loads without an exchange."""
+    size = given.file.stat().st_size
 
     def ranks(rules: list[str]) -> list[list[str]]:
         return [
@@ -285,9 +250,9 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for _ in range(given.turns):
         for name, (slices, flags) in rows.items():
-            if not given.http:
+            if store is None:
                 evict(given.file)
-            found[name].append(run(given.command, location, slices, flags))
+            found[name].append(run(given.command, location, slices, flags, store))
 
     def median(name: str, key: str) -> float:
         return statistics.median(turn[key] for turn in found[name])
