@@ -89,8 +89,9 @@ def load(
             group of torch, say which rank loads its part. With `is_distributed=True` all ranks of
             `group` make this call at the same point of their programs: each reads one part of the
             bytes that any of them keeps, and sends the others what they keep of it. They load torch
-            tensors to one device. `memory_limit` is then that of the bytes on their way, 64 MiB by
-            default; with staging, that takes up to 1.4 times as much.
+            tensors to one device. `memory_limit` is then that of the bytes on their way; with
+            staging, that takes up to 1.4 times as much. Without one, it is 64 MiB, and what a rank
+            alone keeps is read to its place beside it.
 
     Returns:
         The tensors by name, in the order in which they completed. Shared tensors have all their

@@ -8,9 +8,9 @@ those of the same host, and has the memory that they share. `partition` assigns 
 tensors to each rank. `exchange` sends whole tensors to all ranks through staging buffers of a fixed
 size, by the transport of `broadcast`. `failure` encodes an error of one rank for the others.
 
-`load` is a load of which each rank keeps other parts: `runs` has the bytes of a part, `direct` finds
-the parts that need no exchange, `schedule` says which rank reads what and sends it to whom, and
-`parts` is the exchange.
+`load` is a load of which each rank keeps other parts: `runs` has the bytes of a part, `direct` has
+parts that need no exchange, `schedule` says which rank reads what and sends it to whom, and `parts`
+is the exchange.
 """
 
 from .broadcast import Broadcast

@@ -34,7 +34,6 @@ _logger = logging.getLogger("ringload")
 #: The length limit of an encoded error in `Group.agree`.
 _ERROR_BYTES_MAX = 16 << 10
 
-
 #: The length of a status message of `Group.confirm`: the state, and an encoded error.
 _STATUS_BYTES = 4 << 10
 
@@ -98,6 +97,7 @@ class Group:
         self.device_type = device_type
         self._status_device = torch.device("cpu")
         self._seconds: float | None = None
+        self._ranks_on_host: int | None = None
         if given is None:
             self._seconds = timeout.total_seconds()
             self.timeout = timeout
@@ -130,23 +130,17 @@ class Group:
             import torch
 
             self._status_device = torch.device("cuda", torch.cuda.current_device())
-        hosts = [""] * self.size
-        with self._translating_errors():
-            dist.all_gather_object(hosts, socket.gethostname(), group=self._status_group)
-        self.ranks_on_host = hosts.count(hosts[self.rank])
 
     def _create(self, device_type: str, *, all_hosts: bool) -> None:
         dist = self._dist
         all_ranks = list(range(dist.get_world_size()))
         with self._translating_errors():
             self._status_group = self._new_group(all_ranks, "gloo")
-            hosts = [""] * len(all_ranks)
-            dist.all_gather_object(hosts, socket.gethostname(), group=self._status_group)
+        hosts = self._host_names(len(all_ranks))
         global_rank = dist.get_rank()
         #: The ranks of the default group that belong to this group, in order.
         self.ranks = all_ranks
-        #: How many ranks of the default group run on this host.
-        self.ranks_on_host = hosts.count(hosts[global_rank])
+        self._ranks_on_host = hosts.count(hosts[global_rank])
         if not all_hosts and len(set(hosts)) > 1:
             by_host = [[r for r in all_ranks if hosts[r] == host] for host in sorted(set(hosts))]
             with self._translating_errors():
@@ -160,6 +154,23 @@ class Group:
         if device_type == "cuda" and dist.is_nccl_available():
             with self._translating_errors():
                 self._tensor_group = self._new_tensor_group(hosts, all_hosts)
+
+    def _host_names(self, count: int) -> list[str]:
+        hosts = [""] * count
+        with self._translating_errors():
+            self._dist.all_gather_object(hosts, socket.gethostname(), group=self._status_group)
+        return hosts
+
+    def count_ranks_on_host(self) -> int:
+        """Returns how many ranks of all run on this host. This is a collective call.
+
+        Raises:
+            UnreachableError: a rank has ended, or does not make this call in time.
+        """
+        if self._ranks_on_host is None:
+            hosts = self._host_names(self.size)
+            self._ranks_on_host = hosts.count(hosts[self.rank])
+        return self._ranks_on_host
 
     def _new_tensor_group(self, hosts: Sequence[str], all_hosts: bool) -> Any:
         is_one_group = all_hosts or len(set(hosts)) == 1

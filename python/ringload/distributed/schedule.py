@@ -20,6 +20,7 @@ rank has to be sent in a round, and the sizes of all buffers are known before an
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -68,6 +69,11 @@ class Piece(NamedTuple):
     """What ranks keep of it, in the order of the ranks."""
     is_direct: bool = False
     """Whether it is the part of the rank that reads it, which reads it to its place."""
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return self.end - self.begin
 
 
 class Delivery(NamedTuple):
@@ -148,7 +154,9 @@ class Schedule:
         for piece, rank in zip(pieces, readers(readable, len(parts), batch_bytes)):
             of_ranks[rank].append(piece)
         #: The batches of each rank, by position.
-        self.batches = [self._batches(own, rank, batch_bytes) for rank, own in enumerate(of_ranks)]
+        self.batches = [
+            self._batches(_mixed(own), rank, batch_bytes) for rank, own in enumerate(of_ranks)
+        ]
         #: The number of rounds in which ranks read.
         self.rounds = max(map(len, self.batches))
         #: The number of all rounds: what the last one brings is copied to its place in another one.
@@ -195,11 +203,11 @@ class Schedule:
         """Returns which ranks should read a piece: those that keep it, if they are on one host."""
         owners = tuple(take.rank for take in piece.takes)
         if piece.is_direct:
-            return Readable(piece.end - piece.begin, owners, is_fixed=True)
+            return Readable(piece.nbytes, owners, is_fixed=True)
         is_near = all(self._are_near(rank, owners[0]) for rank in owners)
         is_long = all(self.part(piece, take).length >= OWN_BYTES_MIN for take in piece.takes)
         is_owned = is_near and is_long and len(owners) < len(self._parts)
-        return Readable(piece.end - piece.begin, owners if is_owned else ())
+        return Readable(piece.nbytes, owners if is_owned else ())
 
     def _batches(self, pieces: Sequence[Piece], reader: int, batch_bytes: int) -> list[Batch]:
         batches: list[Batch] = []
@@ -215,7 +223,7 @@ class Schedule:
             near = [one for one in deliveries if self._are_near(reader, one.take.rank)]
             far = [one for one in deliveries if not self._are_near(reader, one.take.rank)]
             copied = [one for one in far if not self._is_contiguous(one)]
-            nbytes = piece.end - piece.begin
+            nbytes = piece.nbytes
             new = [
                 nbytes,
                 nbytes if far else 0,
@@ -346,3 +354,23 @@ class Schedule:
 
     def _staged_bytes(self, rank: int, number: int) -> int:
         return sum(message.nbytes for _, message, _ in self.staged(rank, number))
+
+
+def _mixed(own: Sequence[Piece]) -> list[Piece]:
+    """Returns the pieces of a rank in the order in which it takes them.
+
+    Those that are read to their place come late: a disk gives them as much as the ring, and they
+    are taken when the ring has had twice as much. So no round waits for them, and when all is read,
+    nothing is left to be exchanged.
+    """
+    direct = deque(piece for piece in own if piece.is_direct)
+    mixed: list[Piece] = []
+    lead_bytes = 0
+    for piece in own:
+        if not piece.is_direct:
+            mixed.append(piece)
+            lead_bytes += piece.nbytes
+            while direct and 2 * direct[0].nbytes <= lead_bytes:
+                lead_bytes -= 2 * direct[0].nbytes
+                mixed.append(direct.popleft())
+    return [*mixed, *direct]

@@ -102,13 +102,14 @@ def _start(
     properties: Any = None
     failure: BaseException | None = None
     source: TensorStream | None = None
+    ranks_on_host = group.count_ranks_on_host()
     try:
         opened, target = open_files()
         items = opened.items()
         span = spans([item.nbytes for item in items], group.size)[group.rank]
         limit = limits.rank_limits(
             is_gpu=target.is_gpu,
-            ranks_on_host=group.ranks_on_host,
+            ranks_on_host=ranks_on_host,
             largest_bytes=max((items[n].nbytes for n in span), default=0),
         )
         source = opened.tensors(limit.ring, span)
