@@ -127,31 +127,16 @@ impl FiniteCheck {
     /// Looks at the `bytes` of `extent`.
     pub fn add(&self, extent: &Extent, bytes: &[u8]) {
         for position in extent.positions() {
-            if let Some(part) = self.plan.part(position).filter(|_| extent.is_gathered()) {
-                for range in part.within(extent.offset_bytes(), extent.len_bytes()) {
-                    let to = range.offset_bytes + range.len_bytes;
-                    self.add_range(position, extent, bytes, (range.offset_bytes, to));
+            let index = self.plan.tensors()[position];
+            let dtype = self.plan.checkpoint().tensors()[index as usize].dtype();
+            for range in self.plan.ranges(position, extent) {
+                let start = (range.offset_bytes - extent.offset_bytes()) as usize;
+                let values = &bytes[start..start + range.len_bytes as usize];
+                let counts = NonFinite::of(dtype, values);
+                if !counts.is_zero() {
+                    self.found.lock().entry(index).or_default().add(counts);
                 }
-                continue;
             }
-            let span = self.plan.span(position);
-            let from = span.offset_bytes.max(extent.offset_bytes());
-            let to = (span.offset_bytes + span.len_bytes).min(extent.end_bytes());
-            if from < to {
-                self.add_range(position, extent, bytes, (from, to));
-            }
-        }
-    }
-
-    /// Looks at a range of the shard, which belongs to the tensor at `position`, among the `bytes` of
-    /// `extent`.
-    fn add_range(&self, position: usize, extent: &Extent, bytes: &[u8], (from, to): (u64, u64)) {
-        let index = self.plan.tensors()[position];
-        let tensor = &self.plan.checkpoint().tensors()[index as usize];
-        let start = (from - extent.offset_bytes()) as usize;
-        let counts = NonFinite::of(tensor.dtype(), &bytes[start..start + (to - from) as usize]);
-        if !counts.is_zero() {
-            self.found.lock().entry(index).or_default().add(counts);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Fills the slots of tensors from other slots: parts of tensors are gathered, and tensors are cast.
+//! Fills the slots of tensors from other slots: parts of tensors are gathered, and tensors are packed or
+//! cast.
 //!
 //! ```text
 //! ring of pieces:  | ## .. ## .. |  | ## .. ## .. |      an extent each, read as any other
@@ -9,11 +10,14 @@
 //! A part gets its slot before its first piece does. The slot is split into windows, one for each piece,
 //! and whoever completes the read of a piece copies its runs into that window. The last window completes
 //! the part. Only engines hold pieces, so a ring with room for one piece always goes on.
+//!
+//! An extent whose tensors are packed or cast gets two slots of the host's ring, and whoever completes its
+//! last read copies from the one to the other.
 
 use super::queue::Completion;
 use super::work::NextStep;
 use crate::cast::Cast;
-use crate::plan::{Extent, Plan};
+use crate::plan::{Extent, Plan, packed_start};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::sync::Mutex;
 use crate::tensor::{LoadedTensors, Offsets, Storage};
@@ -114,19 +118,7 @@ impl GatherWork {
         let mut window = self.state.lock().windows.remove(&index)?;
         piece.enter(Stage::Casting);
         let bytes = piece.bytes(start..start + extent.len_bytes() as usize);
-        let (cast, mut into) = (self.cast(positions.start), window.unfilled_mut());
-        let part = self.plan.part(positions.start)?;
-        for range in part.within(extent.offset_bytes(), extent.len_bytes()) {
-            let from = (range.offset_bytes - extent.offset_bytes()) as usize;
-            let run = &bytes[from..from + range.len_bytes as usize];
-            let len = cast.map_or(range.len_bytes, |cast| cast.target_bytes(range.len_bytes));
-            let (target, rest) = into.split_at_mut(len as usize);
-            match cast {
-                Some(cast) => cast.run(run, target),
-                None => target.copy_from_slice(run),
-            }
-            into = rest;
-        }
+        copy_tensor(&self.plan, positions.start, extent, bytes, window.unfilled_mut());
         let full = window.complete()?;
         full.enter(Stage::Held);
         let (storage, starts) = (Storage::from_slot(full), Offsets::Zero);
@@ -134,9 +126,50 @@ impl GatherWork {
     }
 }
 
-/// Casts `source` into the first `len_bytes` of `slot`.
-pub(super) fn cast_into(slot: Slot, len_bytes: u64, cast: Cast, source: &[u8]) -> Option<FullSlot> {
-    let mut window = slot.into_windows(&[len_bytes as usize]).pop()?;
-    cast.run(source, window.unfilled_mut());
-    window.complete()
+/// Packs or casts the tensors of `extent`, whose bytes are `bytes`, into `slot`. Returns where they begin
+/// there.
+pub(super) fn copy_extent(
+    plan: &Plan,
+    extent: &Extent,
+    bytes: &[u8],
+    slot: Slot,
+) -> Option<(FullSlot, Offsets)> {
+    let mut window = slot.into_windows(&[extent.copied_bytes() as usize]).pop()?;
+    let into = window.unfilled_mut();
+    if let Some(cast) = extent.cast().filter(|_| !extent.is_packed()) {
+        cast.run(bytes, into);
+        return Some((window.complete()?, Offsets::Cast(extent.offset_bytes(), cast)));
+    }
+    let (mut starts, mut end) = (Vec::with_capacity(extent.positions().len()), 0);
+    for position in extent.positions() {
+        let start = packed_start(end);
+        end = start + copy_tensor(plan, position, extent, bytes, &mut into[start as usize..]);
+        starts.push(start);
+    }
+    Some((window.complete()?, Offsets::Packed(extent.positions().start, starts.into())))
+}
+
+/// Copies what the `bytes` of `extent` have of the tensor at `position` next to each other to the beginning
+/// of `into`, cast if it is cast. Returns how many bytes it has become.
+fn copy_tensor(
+    plan: &Plan,
+    position: usize,
+    extent: &Extent,
+    bytes: &[u8],
+    mut into: &mut [u8],
+) -> u64 {
+    let cast = plan.cast_of(&plan.checkpoint().tensors()[plan.tensors()[position] as usize]);
+    let mut copied = 0;
+    for range in plan.ranges(position, extent) {
+        let from = (range.offset_bytes - extent.offset_bytes()) as usize;
+        let run = &bytes[from..from + range.len_bytes as usize];
+        let len = cast.map_or(range.len_bytes, |cast| cast.target_bytes(range.len_bytes));
+        let (target, rest) = into.split_at_mut(len as usize);
+        match cast {
+            Some(cast) => cast.run(run, target),
+            None => target.copy_from_slice(run),
+        }
+        (into, copied) = (rest, copied + len);
+    }
+    copied
 }

@@ -17,22 +17,22 @@
 //! single extent, a consumer that drops its tensors always makes progress. Slots that are on their way
 //! to a GPU are returned by its device transfer.
 //!
-//! An extent whose tensors are cast gets two slots at once. The read task that completes the last
-//! read casts from the first slot into the second, which becomes the tensors' storage. The first
+//! An extent whose tensors are packed or cast gets two slots at once. The read task that completes the
+//! last read copies from the first slot to the second, which becomes the tensors' storage. The first
 //! slot is then free again.
 //!
 //! Where the caller may retain all memory and holds all of a host ring, the load goes on in a new
 //! ring. The memory of the old ring is unmapped when its last tensor is dropped.
 
 use super::destination::Destination;
-use super::gather::{GatherWork, cast_into};
+use super::gather::{GatherWork, copy_extent};
 use super::queue::Completion;
 use super::ring_work_state::{RequestedExtent, RingWorkState};
 use super::work::{ChunkRead, ChunkRequest, NextStep, Work};
 use crate::checks::FiniteCheck;
 use crate::error::Result;
 use crate::options::Device;
-use crate::plan::{Chunk, ChunkSize, Extent, chunk_ends, even_ends};
+use crate::plan::{Chunk, ChunkSize, Extent, Plan, chunk_ends, even_ends};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::source::Source;
 use crate::sync::Mutex;
@@ -51,6 +51,8 @@ pub(crate) struct RingWork {
     recorder: Option<Arc<Recorder>>,
     finite: Option<Arc<FiniteCheck>>,
     gather: Option<GatherWork>,
+    /// The plan of the extents, if some are packed or cast.
+    plan: Option<Arc<Plan>>,
     first_part_list: usize,
     /// The number of engines that read into the rings of GPUs.
     engines: usize,
@@ -79,6 +81,7 @@ impl RingWork {
             recorder,
             finite: None,
             gather: None,
+            plan: None,
             first_part_list: 0,
             engines: 1,
             unread_windows: AtomicUsize::new(0),
@@ -98,6 +101,11 @@ impl RingWork {
     /// This work, which gathers parts of tensors for the host.
     pub fn gathering(self, gather: Option<GatherWork>) -> Self {
         Self { gather, ..self }
+    }
+
+    /// This work, which packs and casts tensors of `plan` for the host.
+    pub fn packing(self, plan: Arc<Plan>) -> Self {
+        Self { plan: Some(plan), ..self }
     }
 
     /// What gathers the part that `extent` is a piece of, if it is gathered in host memory.
@@ -159,25 +167,25 @@ impl RingWork {
         windows.map(read).collect()
     }
 
-    /// Allocates the slot of the next extent that has none, and that of its cast. Returns what to wait
+    /// Allocates the slot of the next extent that has none, and that of its copy. Returns what to wait
     /// for if they do not fit.
     fn allocate(&self, state: &mut RingWorkState, engine: usize) -> Result<Slot, NextStep> {
         let index = state.next_bound;
         let extent = &self.extents[index];
         let ring = Arc::clone(self.ring(state, extent.destination()));
         let len = extent.slot_len_bytes(self.block_bytes(extent)) as usize;
-        let cast_len = extent.cast_bytes() as usize;
+        let copy_len = extent.copied_bytes() as usize;
         let traced = |slot| self.traced(slot, engine, extent, Stage::Casting);
-        let slots = match (self.gather_of(extent), cast_len) {
+        let slots = match (self.gather_of(extent), copy_len) {
             (Some(gather), _) => Some((None, gather.allocate(index, &ring, len, &traced)?)),
             (_, 0) => {
                 let near = self.share_of(engine, &ring, extent, len);
                 ring.allocate_near(len, near).map(|slot| (None, slot))
             }
-            _ => ring.allocate_two([cast_len, len]).map(|[cast, slot]| (Some(cast), slot)),
+            _ => ring.allocate_two([copy_len, len]).map(|[copy, slot]| (Some(copy), slot)),
         };
-        let (cast_slot, slot) = slots.ok_or(NextStep::Wait { ring, need: cast_len + len })?;
-        state.cast_slots.extend(cast_slot.map(|slot| (index, traced(slot))));
+        let (copy_slot, slot) = slots.ok_or(NextStep::Wait { ring, need: copy_len + len })?;
+        state.copy_slots.extend(copy_slot.map(|slot| (index, traced(slot))));
         state.next_bound += 1;
         Ok(self.traced(slot, engine, extent, Stage::Reading))
     }
@@ -249,20 +257,18 @@ impl RingWork {
         if let Some(gather) = self.gather_of(extent) {
             return gather.take(index, &full, (extent.offset_bytes() - from) as usize);
         }
-        let cast_slot = self.state.lock().cast_slots.remove(&index);
-        let (storage, starts) = match (extent.cast(), cast_slot) {
-            (Some(cast), Some(cast_slot)) => {
+        let copy_slot = self.state.lock().copy_slots.remove(&index);
+        let (full, starts) = match (copy_slot, &self.plan) {
+            (Some(copy_slot), Some(plan)) => {
                 let start = (extent.offset_bytes() - from) as usize;
                 let source = full.bytes(start..start + extent.len_bytes() as usize);
                 full.enter(Stage::Casting);
-                let storage = cast_into(cast_slot, extent.cast_bytes(), cast, source);
-                (storage, Offsets::Cast(extent.offset_bytes(), cast))
+                copy_extent(plan, extent, source, copy_slot)?
             }
-            _ => (Some(full), Offsets::Shard(from)),
+            _ => (full, Offsets::Shard(from)),
         };
-        storage.iter().for_each(|slot| slot.enter(Stage::Held));
-        let storage = storage.map_or(Storage::empty(Device::Host), Storage::from_slot);
-        let positions = extent.positions();
+        full.enter(Stage::Held);
+        let (positions, storage) = (extent.positions(), Storage::from_slot(full));
         Some(Completion::Tensors(LoadedTensors { positions, storage, starts }))
     }
 

@@ -21,8 +21,8 @@ pub(super) struct RingWorkState {
     pub left_bytes: u64,
     /// Reads of the extent that got its slot last.
     pub reads: VecDeque<ChunkRead>,
-    /// The slots that extents which are being read will be cast into, by the extents' indices.
-    pub cast_slots: HashMap<usize, Slot>,
+    /// The slots that extents which are being read will be packed or cast into, by the extents' indices.
+    pub copy_slots: HashMap<usize, Slot>,
     /// Used instead of the host's ring once the caller has retained all of it.
     pub replacement: Option<Arc<Ring>>,
 }

@@ -251,4 +251,6 @@ impl Loader {
 #[cfg(test)]
 mod immutable_tests;
 #[cfg(test)]
+mod short_slices_tests;
+#[cfg(test)]
 mod slices_tests;

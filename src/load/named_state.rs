@@ -261,8 +261,9 @@ impl NamedState {
         let (plan, sizes) = (self.load.plan(), self.load.plan().sizes());
         let info = &plan.checkpoint().tensors()[index as usize];
         let stored = info.len_bytes();
-        let cast = plan.cast_of(info).map_or(0, |cast| cast.target_bytes(stored));
-        (stored + cast).max(sizes.extent_bytes) + 4 * sizes.block_bytes
+        let packed = plan.first_part().map_or(0, |_| stored);
+        let copied = plan.cast_of(info).map_or(packed, |cast| cast.target_bytes(stored));
+        (stored + copied).max(sizes.extent_bytes) + 4 * sizes.block_bytes
     }
 
     fn name(&self, index: u32) -> &str {

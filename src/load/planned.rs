@@ -40,8 +40,8 @@ pub struct PlannedTensor {
     pub shape: Vec<usize>,
     /// The bytes of the part, as stored.
     pub bytes: u64,
-    /// The bytes to read for the part, which has gaps if rows are gathered. Reads of files are rounded to
-    /// whole blocks, which this does not count.
+    /// The bytes to read for the part, with the gaps within it and before it that are read along. Reads of
+    /// files are rounded to whole blocks, which this does not count.
     pub read_bytes: u64,
 }
 
@@ -66,17 +66,18 @@ impl Loader {
                 index: index as usize,
                 shape: part.unwrap_or_else(|| tensor.shape().to_vec()),
                 bytes,
-                read_bytes: bytes,
+                read_bytes: 0,
             }
         };
         let mut tensors: Vec<_> = plan.tensors().iter().enumerate().map(planned).collect();
-        let mut last = None;
-        for extent in plan.extents().iter().filter(|extent| extent.is_gathered()) {
-            let position = extent.positions().start;
-            if last.replace(position) != Some(position) {
-                tensors[position].read_bytes = 0;
+        for extent in plan.extents().iter() {
+            let mut at = extent.offset_bytes();
+            for position in extent.positions() {
+                // The gap before a tensor is read for it.
+                let end = plan.end_bytes(position).min(extent.end_bytes()).max(at);
+                tensors[position].read_bytes += end - at;
+                at = end;
             }
-            tensors[position].read_bytes += extent.len_bytes();
         }
         Ok(tensors)
     }

@@ -10,7 +10,7 @@ use crate::checks::LoadChecks;
 use crate::engine::{EngineWork, GatherWork, GdsWork, Job, LoadHandle, MappedWork, RingWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Device, ReadPath};
-use crate::plan::{Extent, Plan, ReadOptions, ReadSizes};
+use crate::plan::{Plan, ReadOptions, ReadSizes};
 use crate::ring::{Mapping, Ring};
 use crate::source::{CONNECTIONS_MAX, Downgrade, Source, connections_allowed, open_files_max};
 use crate::sys;
@@ -104,6 +104,7 @@ impl Loader {
                 let work = RingWork::new(extents, sources, destinations, chunks, recorder)
                     .of_engines(job.engines)
                     .checked_by(job.checks.finite.clone())
+                    .packing(Arc::clone(plan))
                     .gathering(gather);
                 EngineWork::Reads(Arc::new(work))
             }
@@ -220,7 +221,7 @@ fn check_mappable(plan: &Plan) -> Result<()> {
     } else if plan.has_gpus() {
         "the mapped read path leaves tensors in the page cache and cannot load them to a GPU; use \
          another read path, or load to cpu"
-    } else if plan.extents().iter().any(Extent::is_gathered) {
+    } else if plan.has_gaps() {
         "the mapped read path hands out the file's own pages and cannot gather slices of inner \
          dimensions; use another read path, or slice the first dimension only"
     } else if plan.dtype().is_some() {

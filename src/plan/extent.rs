@@ -1,5 +1,6 @@
 //! Gathers small tensors into extents, and cuts large tensors into pieces.
 
+use super::packing::{self, is_short, packed_bytes, packed_start};
 use super::parts::{TensorPart, gap_bytes};
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
@@ -11,8 +12,8 @@ const ELEMENT_BYTES_MAX: u64 = 64;
 
 /// A contiguous byte range of one shard that fills one slot. Its tensors go to one destination.
 ///
-/// An extent for the host holds whole tensors. An extent for a GPU may begin and end in the middle
-/// of a tensor.
+/// An extent for the host holds whole tensors, or all of their parts. An extent for a GPU may begin and
+/// end in the middle of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     shard: u32,
@@ -25,6 +26,8 @@ pub struct Extent {
     cast: Option<(Dtype, Dtype)>,
     /// Whether the extent is a piece of one tensor, from which a part is gathered.
     is_gathered: bool,
+    /// The bytes of the slot in which the tensors are packed; 0 if they are not.
+    packed_bytes: u32,
 }
 
 impl Extent {
@@ -46,6 +49,7 @@ impl Extent {
             len_bytes,
             cast: None,
             is_gathered: false,
+            packed_bytes: 0,
         }
     }
 
@@ -70,9 +74,19 @@ impl Extent {
         self.cast.and_then(|(from, to)| Cast::new(from, to))
     }
 
-    /// The size of the extent's tensors after the cast, in bytes; 0 if they are not cast.
-    pub(crate) fn cast_bytes(&self) -> u64 {
-        self.cast().map_or(0, |cast| cast.target_bytes(self.len_bytes))
+    /// Whether the tensors are packed: copied next to each other, without the gaps of the extent.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.packed_bytes > 0
+    }
+
+    /// The bytes of the slot that the tensors in host memory are copied to, as they are packed or cast;
+    /// 0 if they stay where they are read.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        match (self.packed_bytes, self.cast()) {
+            (0, None) => 0,
+            (0, Some(cast)) => cast.target_bytes(self.len_bytes),
+            (packed, _) => packed.into(),
+        }
     }
 
     /// The index of the extent's shard.
@@ -126,26 +140,21 @@ impl Extent {
         }
         let block = checkpoint.shards()[self.shard()].source().block_bytes();
         let ring_block = ring_block_bytes as u64;
-        self.cast_bytes().next_multiple_of(ring_block)
+        self.copied_bytes().next_multiple_of(ring_block)
             + self.slot_len_bytes(block).next_multiple_of(ring_block)
     }
 
-    /// Whether `span`, which goes to `destination`, continues this extent without a gap.
-    fn continues_with(&self, span: &Span, destination: u8) -> bool {
+    /// Whether `span`, which goes to `destination`, follows this extent with a gap of at most `gap_bytes`.
+    fn is_followed_by(&self, span: &Span, destination: u8, gap_bytes: u64) -> bool {
+        let gap = span.offset_bytes.checked_sub(self.end_bytes());
         self.shard() == span.shard
             && !self.is_gathered
             && self.destination == destination
-            && self.end_bytes() == span.offset_bytes
-    }
-
-    /// Whether the extent with `span` still has at most `extent_bytes`, including the result of a cast.
-    fn has_room_for(&self, span: &Span, extent_bytes: u64) -> bool {
-        let longer = Self { len_bytes: self.len_bytes + span.len_bytes, ..*self };
-        span.len_bytes == 0 || longer.len_bytes + longer.cast_bytes() <= extent_bytes
+            && gap.is_some_and(|gap| gap <= gap_bytes)
     }
 }
 
-/// The byte range of a tensor or of a request.
+/// The byte range of a tensor, of a part of one, or of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     /// The index of the shard or source.
@@ -202,26 +211,95 @@ impl Gather<'_> {
             let tensor = &self.checkpoint.tensors()[index as usize];
             let mut span = Span::from(tensor);
             if let Some(part) = self.parts.get(position).and_then(Option::as_ref) {
-                (span.offset_bytes, span.len_bytes) = (part.offset_bytes(), part.len_bytes());
+                (span.offset_bytes, span.len_bytes) = (part.offset_bytes(), part.range_bytes());
                 if part.is_gathered() {
                     self.add_gathered(&mut extents, position, part, &span);
                     continue;
                 }
             }
             match self.shapes[usize::from(destination)] {
-                ExtentShape::Whole(bytes) => {
-                    let (from, to) = (tensor.dtype(), self.dtype);
-                    let cast = to.filter(|&to| Cast::new(from, to).is_some());
-                    let cast = cast.map(|to| (from, to));
-                    add_whole(&mut extents, position, &span, destination, cast, bytes);
-                }
+                ExtentShape::Whole(bytes) => self.add_whole(&mut extents, position, &span, bytes),
                 ExtentShape::Pieces(bytes) => {
-                    add_pieces(&mut extents, position, &span, destination, bytes)
+                    let gap_bytes = self.gap_bytes(&span);
+                    add_pieces(&mut extents, position, &span, destination, bytes, gap_bytes);
                 }
             }
         }
         extents.shrink_to_fit();
         extents
+    }
+
+    /// The longest gap before the bytes of a tensor that is read along with them.
+    fn gap_bytes(&self, span: &Span) -> u64 {
+        if self.parts.is_empty() || !is_short(span.len_bytes) {
+            return 0;
+        }
+        let source = self.checkpoint.shards()[span.shard].source();
+        let alone = Extent::new(span.shard, 0, 0..1, span.offset_bytes, span.len_bytes);
+        let alone_bytes = alone.slot_len_bytes(source.block_bytes());
+        packing::gap_bytes(&**source, span.len_bytes, alone_bytes)
+    }
+
+    /// The bytes of the tensor at `position` in memory.
+    fn copied_bytes(&self, position: usize) -> u64 {
+        let tensor = &self.checkpoint.tensors()[self.tensors[position] as usize];
+        let part = self.parts.get(position).and_then(Option::as_ref);
+        let stored = part.map_or(tensor.len_bytes(), TensorPart::len_bytes);
+        let cast = self.dtype.and_then(|to| Cast::new(tensor.dtype(), to));
+        cast.map_or(stored, |cast| cast.target_bytes(stored))
+    }
+
+    /// Adds the tensor at `position`, whose bytes are within `span`, to the last extent, if that has at
+    /// most `extent_bytes` with it, or to an extent of its own.
+    fn add_whole(
+        &self,
+        extents: &mut Vec<Extent>,
+        position: usize,
+        span: &Span,
+        extent_bytes: u64,
+    ) {
+        let from = self.checkpoint.tensors()[self.tensors[position] as usize].dtype();
+        let cast = self.dtype.filter(|&to| Cast::new(from, to).is_some()).map(|to| (from, to));
+        let part = self.parts.get(position).and_then(Option::as_ref);
+        let packed_bytes = match part.is_some_and(TensorPart::has_gaps) {
+            true => self.copied_bytes(position) as u32,
+            false => 0,
+        };
+        let (offset, len) = (span.offset_bytes, span.len_bytes);
+        let destination = self.destinations[position];
+        let alone = Extent::new(span.shard, destination, position..position + 1, offset, len);
+        let alone = Extent { cast, packed_bytes, ..alone };
+        let fits = |longer: &Extent| {
+            span.len_bytes == 0 || longer.len_bytes + longer.copied_bytes() <= extent_bytes
+        };
+        match extents.last_mut().map(|last| (self.joined(last, &alone, span).filter(fits), last)) {
+            Some((Some(longer), last)) => *last = longer,
+            _ => extents.push(alone),
+        }
+    }
+
+    /// `last` with the tensor of `next`, whose bytes are within `span`. `None` if they are better read
+    /// by themselves.
+    fn joined(&self, last: &Extent, next: &Extent, span: &Span) -> Option<Extent> {
+        let gap_bytes = self.gap_bytes(span);
+        if last.cast != next.cast || !last.is_followed_by(span, next.destination, gap_bytes) {
+            return None;
+        }
+        let longer = Extent {
+            len_bytes: next.end_bytes() - last.offset_bytes,
+            tensor_count: last.tensor_count + 1,
+            ..*last
+        };
+        if last.end_bytes() == next.offset_bytes && !last.is_packed() && !next.is_packed() {
+            return Some(longer);
+        }
+        let before = match last.packed_bytes {
+            0 => packed_bytes(last.positions().map(|position| self.copied_bytes(position))),
+            packed => packed.into(),
+        };
+        let end = packed_start(before) + self.copied_bytes(next.positions().start);
+        let are_short = is_short(next.len_bytes) && (last.is_packed() || is_short(last.len_bytes));
+        are_short.then_some(Extent { packed_bytes: end as u32, ..longer })
     }
 
     /// Adds the pieces from which `part` of the tensor at `position` is gathered.
@@ -252,51 +330,29 @@ pub(crate) fn pieces_of(
 ) -> Vec<Extent> {
     let mut extents = Vec::new();
     for (position, (span, destination)) in spans.into_iter().enumerate() {
-        add_pieces(&mut extents, position, &span, destination, piece_bytes);
+        add_pieces(&mut extents, position, &span, destination, piece_bytes, 0);
     }
     extents
 }
 
-fn add_whole(
-    extents: &mut Vec<Extent>,
-    position: usize,
-    span: &Span,
-    destination: u8,
-    cast: Option<(Dtype, Dtype)>,
-    extent_bytes: u64,
-) {
-    match extents.last_mut() {
-        Some(extent)
-            if extent.continues_with(span, destination)
-                && extent.cast == cast
-                && extent.has_room_for(span, extent_bytes) =>
-        {
-            extent.len_bytes += span.len_bytes;
-            extent.tensor_count += 1;
-        }
-        _ => {
-            let (offset, len) = (span.offset_bytes, span.len_bytes);
-            let extent = Extent::new(span.shard, destination, position..position + 1, offset, len);
-            extents.push(Extent { cast, ..extent });
-        }
-    }
-}
-
-/// Adds `span` to the last extent up to its next cut, and new extents for the rest.
+/// Adds `span` to the last extent up to its next cut, if at most `gap_bytes` are between them, and new
+/// extents for the rest.
 fn add_pieces(
     extents: &mut Vec<Extent>,
     position: usize,
     span: &Span,
     destination: u8,
     piece_bytes: u64,
+    gap_bytes: u64,
 ) {
     let end = span.offset_bytes + span.len_bytes;
     let mut at = span.offset_bytes;
-    if let Some(extent) = extents.last_mut().filter(|last| last.continues_with(span, destination)) {
+    let follows = |last: &&mut Extent| last.is_followed_by(span, destination, gap_bytes);
+    if let Some(extent) = extents.last_mut().filter(follows) {
         let to = cut_after(extent.offset_bytes, span, piece_bytes).min(end);
         // An extent that ends at a cut is full.
         if to > at || span.len_bytes == 0 {
-            extent.len_bytes += to - at;
+            extent.len_bytes = to - extent.offset_bytes;
             extent.tensor_count += 1;
             at = to;
         }

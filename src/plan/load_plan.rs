@@ -2,7 +2,7 @@
 
 use super::extent::{Extent, Span};
 use super::needs::{Needs, cast_of};
-use super::parts::TensorPart;
+use super::parts::{PartRange, TensorPart};
 use super::select::Selection;
 use super::sizes::LoadSizes;
 use crate::cast::Cast;
@@ -132,6 +132,30 @@ impl Plan {
         }
     }
 
+    /// The offset in the shard of the end of the last byte that is loaded of the tensor at `position`.
+    pub(crate) fn end_bytes(&self, position: usize) -> u64 {
+        let Span { offset_bytes, len_bytes, .. } = self.span(position);
+        offset_bytes + self.part(position).map_or(len_bytes, TensorPart::range_bytes)
+    }
+
+    /// The ranges of the shard that are loaded of the tensor at `position` and lie in `extent`.
+    pub(crate) fn ranges(
+        &self,
+        position: usize,
+        extent: &Extent,
+    ) -> impl Iterator<Item = PartRange> {
+        let part = self.part(position);
+        let runs = part.map(|part| part.within(extent.offset_bytes(), extent.len_bytes()));
+        let whole = part.is_none().then(|| {
+            let Span { offset_bytes: start, len_bytes, .. } = self.span(position);
+            let from = start.max(extent.offset_bytes());
+            let to = (start + len_bytes).min(extent.end_bytes());
+            let len_bytes = to.saturating_sub(from);
+            PartRange { offset_bytes: from, len_bytes, target_bytes: from - start }
+        });
+        runs.into_iter().flatten().chain(whole.filter(|range| range.len_bytes > 0))
+    }
+
     /// The dimensions of the tensor at `position` if it is a part; `None` if it is loaded whole.
     pub(crate) fn part_shape(&self, position: usize) -> Option<Arc<[usize]>> {
         self.part(position).map(|part| Arc::clone(part.shape()))
@@ -141,6 +165,11 @@ impl Plan {
     pub(crate) fn first_part(&self) -> Option<&TensorInfo> {
         let position = self.parts.iter().position(Option::is_some)?;
         Some(&self.checkpoint.tensors()[self.tensors[position] as usize])
+    }
+
+    /// Whether parts of several runs are loaded, which are copied out of what is read.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.parts.iter().flatten().any(TensorPart::has_gaps)
     }
 
     /// Whether all bytes of all tensors of the checkpoint are loaded.

@@ -15,7 +15,8 @@
 //! [`Slices`] load parts of tensors. A part that is contiguous in its tensor takes the place of the
 //! tensor. One that consists of several runs has extents of its own: pieces of the tensor, from which the
 //! runs are copied as each is full. For the host they are copied into a slot of the part's size, and the
-//! pieces pass through a ring of their own.
+//! pieces pass through a ring of their own. Short tensors and parts are read together with the gaps between
+//! them, and packed (`packing.rs`).
 //!
 //! [`LoadSizes`] decides how large all of this is.
 
@@ -24,6 +25,7 @@ mod extent;
 mod load_plan;
 mod needs;
 mod order;
+mod packing;
 mod parts;
 mod runs;
 mod select;
@@ -40,6 +42,7 @@ pub(crate) use extent::{Span, pieces_of};
 pub use load_plan::Plan;
 pub(crate) use load_plan::destination_among;
 pub(crate) use order::not_loaded;
+pub(crate) use packing::packed_start;
 pub(crate) use parts::{TensorPart, gap_bytes};
 pub use runs::Pick;
 pub(crate) use runs::{RunRead, Runs};

@@ -77,18 +77,21 @@ impl Needs<'_> {
                 sizes.device_bytes += bytes;
                 continue;
             }
-            let is_gathered = self.part(position).is_some_and(TensorPart::is_gathered);
-            let (bytes, cast_bytes) = match is_gathered {
-                // It is cast on its way from another ring.
-                true => (cast_bytes.unwrap_or(bytes), 0),
-                false => (bytes, cast_bytes.unwrap_or(0)),
+            let copied_bytes = cast_bytes.unwrap_or(bytes);
+            let slots_bytes = match self.part(position).filter(|part| part.has_gaps()) {
+                // It is copied, and cast, on its way from another ring.
+                Some(part) if part.is_gathered() => copied_bytes,
+                Some(part) => part.range_bytes() + copied_bytes,
+                None => bytes + cast_bytes.unwrap_or(0),
             };
-            sizes.gathered_bytes += if is_gathered { bytes } else { 0 };
-            if bytes + cast_bytes > sizes.host_largest_bytes {
-                sizes.host_largest_bytes = bytes + cast_bytes;
-                sizes.host_largest_cast_bytes = cast_bytes;
+            let is_gathered = self.part(position).is_some_and(TensorPart::is_gathered);
+            sizes.gathered_bytes += if is_gathered { slots_bytes } else { 0 };
+            if slots_bytes > sizes.host_largest_bytes {
+                sizes.host_largest_bytes = slots_bytes;
+                sizes.host_largest_cast_bytes =
+                    if is_gathered { 0 } else { cast_bytes.unwrap_or(0) };
             }
-            sizes.host_bytes += bytes + cast_bytes;
+            sizes.host_bytes += slots_bytes;
         }
         needed
     }

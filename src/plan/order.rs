@@ -141,10 +141,10 @@ impl Plan {
             bytes += span.len_bytes;
             let cast_bytes = self.cast_of(tensor).map_or(0, |cast| cast.target_bytes(bytes));
             let fits = bytes + cast_bytes <= self.sizes.extent_bytes;
-            let is_gathered = self.part(at).is_some_and(TensorPart::is_gathered);
+            let has_gaps = self.part(at).is_some_and(TensorPart::has_gaps);
             let is_alike =
                 (span.shard, tensor.dtype()) == (info(first).shard(), info(first).dtype());
-            if is_gathered || count > 1 && !(fits && is_alike) {
+            if has_gaps || count > 1 && !(fits && is_alike) {
                 break;
             }
             let next = range_of(&span);

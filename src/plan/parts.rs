@@ -4,8 +4,11 @@
 //! contiguous   |  tensor  ######         |   one run: the extent has its bytes and no others
 //! gathered     |  tensor ## ## ## ##     |   many runs: extents are pieces of the tensor, from which
 //!                                            the runs are copied
+//! packed       | ##..| ##..|##| ##..|    |   short: an extent has several tensors, with the gaps between
+//!                                            them, out of which they are copied next to each other
 //! ```
 
+use super::packing::is_short;
 use super::runs::Runs;
 use super::slice::Slice;
 use crate::checkpoint::TensorInfo;
@@ -76,9 +79,19 @@ impl TensorPart {
         self.tensor_offset_bytes + self.runs.first_bytes()
     }
 
+    /// The length of the range of the shard that the part is in, from its first byte to its last.
+    pub fn range_bytes(&self) -> u64 {
+        self.runs.range_bytes()
+    }
+
     /// Whether the part consists of more than one run.
-    pub fn is_gathered(&self) -> bool {
+    pub fn has_gaps(&self) -> bool {
         self.runs.count() > 1
+    }
+
+    /// Whether the part has gaps and is too long to be packed.
+    pub fn is_gathered(&self) -> bool {
+        self.has_gaps() && !is_short(self.range_bytes())
     }
 
     /// The ranges of the part that lie in `len_bytes` bytes from `offset_bytes` of the shard.

@@ -153,6 +153,12 @@ impl Runs {
         if self.run_bytes == 0 { 0 } else { self.repeats.iter().map(|&(count, _)| count).product() }
     }
 
+    /// The distance from the beginning of the first run to the end of the last one.
+    pub fn range_bytes(&self) -> u64 {
+        let between = self.repeats.iter().map(|&(count, distance)| (count - 1) * distance);
+        between.sum::<u64>() + self.run_bytes
+    }
+
     /// The length of all runs together.
     pub fn len_bytes(&self) -> u64 {
         self.run_bytes * self.count()

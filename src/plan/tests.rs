@@ -256,7 +256,7 @@ fn an_extent_holds_tensors_of_one_cast_and_counts_what_they_become() {
     assert_eq!(counts(&cast), [2, 1, 3]);
     assert_eq!(cast.total_bytes(), 3054);
     assert_eq!(cast.delivered_bytes(), 2 * 2200 + 854);
-    let cast_bytes: Vec<_> = cast.extents().iter().map(Extent::cast_bytes).collect();
+    let cast_bytes: Vec<_> = cast.extents().iter().map(Extent::copied_bytes).collect();
     assert_eq!(cast_bytes, [3200, 1200, 0]);
     // F16 and BF16 become as long as they are, F32 half as long.
     assert_eq!(counts(&plan(Some(Dtype::BF16))), [2, 2, 2]);

@@ -34,6 +34,8 @@ pub(crate) enum Offsets {
     Cast(u64, Cast),
     /// The offsets by position in the plan.
     Listed(Arc<[u64]>),
+    /// The offsets of the tensors from this position of the plan on.
+    Packed(usize, Arc<[u64]>),
     /// Each tensor has its own storage.
     Zero,
 }
@@ -47,6 +49,7 @@ impl Offsets {
             Self::Shard(from) => span.offset_bytes - from,
             Self::Cast(from, cast) => cast.target_bytes(span.offset_bytes - from),
             Self::Listed(starts) => starts[position],
+            Self::Packed(first, starts) => starts[position - first],
             Self::Zero => 0,
         };
         start as usize

@@ -14,16 +14,26 @@ use std::process::Command;
 
 const WORLD: usize = 4;
 
-/// Rows, columns that are close together, columns that are far apart, and tensors that are whole.
+/// Rows, columns that are close together, columns that are far apart, tensors that are whole, and short
+/// ones of each kind, which are read together.
 fn tensors() -> Vec<Expected> {
-    vec![
+    let mut tensors = vec![
         Expected::new("l.0.q_proj.weight", Dtype::BF16, &[1024, 512], 1),
         Expected::new("l.0.o_proj.weight", Dtype::BF16, &[512, 1024], 2),
         Expected::new("l.0.far.o_proj.weight", Dtype::F32, &[3, 4 << 18], 3),
         Expected::new("l.0.norm.weight", Dtype::F32, &[512], 4),
         Expected::new("l.1.q_proj.weight", Dtype::F16, &[1000, 33], 5),
         Expected::new("l.1.o_proj.weight", Dtype::F16, &[33, 1000], 6),
-    ]
+    ];
+    for seed in 10..40 {
+        let (name, shape): (&str, &[usize]) = match seed % 3 {
+            0 => ("q_proj.weight", &[32, 24]),
+            1 => ("o_proj.weight", &[24, 32]),
+            _ => ("norm.weight", &[100]),
+        };
+        tensors.push(Expected::new(format!("s.{seed}.{name}"), Dtype::BF16, shape, seed));
+    }
+    tensors
 }
 
 const RULES: [&str; 4] =

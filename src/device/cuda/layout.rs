@@ -115,7 +115,7 @@ impl Layout {
     pub fn gathering(self, plan: &Plan) -> Self {
         let part = |position| Some((position, plan.part(position)?.clone()));
         let parts = (0..self.items.len()).filter_map(part);
-        Self { gathered: parts.filter(|(_, part)| part.is_gathered()).collect(), ..self }
+        Self { gathered: parts.filter(|(_, part)| part.has_gaps()).collect(), ..self }
     }
 
     /// The tensors of a plan as items, by position.

@@ -33,6 +33,7 @@ pub(crate) struct MemorySource {
     bytes: Vec<u8>,
     claimed_bytes: u64,
     block_bytes: usize,
+    is_remote: bool,
     script: Box<Script>,
     attempts: AtomicUsize,
     /// Set when a reader has made a downgrade; scripts may read it.
@@ -57,6 +58,7 @@ impl MemorySource {
             claimed_bytes: bytes.len() as u64,
             bytes,
             block_bytes,
+            is_remote: false,
             script: Box::new(script),
             attempts: AtomicUsize::new(0),
             downgraded: Arc::default(),
@@ -67,6 +69,11 @@ impl MemorySource {
     pub fn claiming(mut self, claimed_bytes: u64) -> Self {
         self.claimed_bytes = claimed_bytes;
         self
+    }
+
+    /// The same bytes behind a network.
+    pub fn remote(self) -> Self {
+        Self { is_remote: true, ..self }
     }
 
     fn attempt(&self, window: &mut Window, offset: u64) -> io::Result<Attempt> {
@@ -99,6 +106,10 @@ impl Source for MemorySource {
 
     fn block_bytes(&self) -> usize {
         self.block_bytes
+    }
+
+    fn is_remote(&self) -> bool {
+        self.is_remote
     }
 
     fn read_exact_at(&self, into: &mut [u8], offset: u64, _: &Cancellation) -> io::Result<()> {
