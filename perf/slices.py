@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what slices promise: N processes load one file, each only its share, by a plan.
 
-    perf/slices.py RINGLOAD FILE [--world 4] [--http RINGLOAD_PERF] [--exchange [--nodes 2]]
+    perf/slices.py RINGLOAD FILE [--http RINGLOAD_PERF] [--short | --exchange [--nodes 2]]
 
 RINGLOAD is the command (`target/release/ringload`). FILE is made with the shapes of a Llama layer
 by layer, if it does not exist (`--size`). The figures, each the median of `--turns` turns that
@@ -14,6 +14,9 @@ alternate:
     plan       N loads by the styles of a Llama's tp_plan (rows, and columns of o_proj and
                down_proj)
     per byte   one stream of dimension 0 of half the file against one of the whole file
+
+With `--short`, FILE is made with 40,000 tensors of 16 KiB, and the rows are one load of all of
+them, and one of half and of a quarter of dimension 0, and of half of dimension 1.
 
 With `--exchange`, two other rows instead, for which this script has to run in a Python that has
 ringload and torch. Their time begins when all processes have imported torch and joined their group.
@@ -63,14 +66,16 @@ LAYER = {
     "input_layernorm": (HIDDEN,),
 }
 ROWS = ["*_proj.weight=0:{rank}/{world}"]
+SHORT = {"scale": (128, 64)}
+SHORT_RULES = {"halves": ["*=0:0/2"], "quarters": ["*=0:0/4"], "columns": ["*=1:0/2"]}
 PLAN = ["*.o_proj.weight=1:{rank}/{world}", "*.down_proj.weight=1:{rank}/{world}", *ROWS]
 
 
-def make(path: Path, size: int) -> None:
-    """Writes a file of about `size` bytes."""
+def make(path: Path, shapes: dict[str, tuple[int, ...]], size: int) -> None:
+    """Writes a file of about `size` bytes, of layers with these shapes."""
     header, end, layer = {}, 0, 0
     while end < size:
-        for name, shape in LAYER.items():
+        for name, shape in shapes.items():
             begin, end = end, end + 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
             entry = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
             header[f"model.layers.{layer}.{name}.weight"] = entry
@@ -106,18 +111,26 @@ def run(
             arguments += ["--slice", rule]
         processes.append(subprocess.Popen(arguments, stdout=subprocess.PIPE))
     answers = []
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for process in processes:
         answers.append(json.loads(process.communicate()[0]))
         if process.returncode:
             sys.exit(f"a load failed with {process.returncode}")
     seconds = time.monotonic() - began
-    read = 512.0 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock - before)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    read = 512.0 * (after.ru_inblock - before.ru_inblock)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if store:
         read = store.sent_bytes()
     peak = max(answer["peak_rss_bytes"] - answer["bytes"] for answer in answers)
     loaded = sum(answer["bytes"] for answer in answers)
-    return {"seconds": seconds, "read": read, "loaded": loaded, "beyond_share": peak}
+    return {
+        "seconds": seconds,
+        "cpu": cpu,
+        "read": read,
+        "loaded": loaded,
+        "beyond_share": peak,
+    }
 
 
 def run_ranks(  # noqa: PLR0913, PLR0917 - what a row varies
@@ -208,16 +221,20 @@ def main() -> None:
     parser.add_argument("command")
     parser.add_argument("file", type=Path)
     parser.add_argument("--world", type=int, default=4)
-    parser.add_argument("--size", type=int, default=4_000_000_000)
+    parser.add_argument("--size", type=int)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--http", metavar="RINGLOAD_PERF")
+    parser.add_argument("--short", action="store_true")
     parser.add_argument("--exchange", action="store_true")
     parser.add_argument("--nodes", type=int, choices=[1, 2], default=1)
     given = parser.parse_args()
     if given.nodes == 2 and (given.http or not given.exchange):
         parser.error("--nodes 2 goes with --exchange, and not with --http")
     if not given.file.exists():
-        make(given.file, given.size)
+        if given.short:
+            make(given.file, SHORT, given.size or 40_000 << 14)
+        else:
+            make(given.file, LAYER, given.size or 4_000_000_000)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(given.http, given.file.parent)) if given.http else None
         location = store.url(given.file.name) if store else str(given.file)
@@ -247,6 +264,8 @@ def alone(given: argparse.Namespace, location: str, store: Store | None) -> None
         "stream": ([[]], stream),
         "stream of rows": (half, stream),
     }
+    if given.short:
+        rows = {"all": ([[]], [])} | {name: ([rules], []) for name, rules in SHORT_RULES.items()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for _ in range(given.turns):
         for name, (slices, flags) in rows.items():
@@ -261,10 +280,13 @@ def alone(given: argparse.Namespace, location: str, store: Store | None) -> None
         held = f", {median(name, 'beyond_share') / 2**20:.1f} MiB beyond the share"
         seconds, read = median(name, "seconds"), median(name, "read") / size
         print(
-            f"{name:15} {seconds:6.2f} s, read {read:5.3f} x the file, "
+            f"{name:15} {seconds:6.2f} s, {median(name, 'cpu'):5.2f} CPU s, "
+            f"read {read:5.3f} x the file, "
             f"loaded {median(name, 'loaded') / size:5.3f} x"
             f"{'' if name.startswith('stream') else held}"
         )
+    if given.short:
+        return
     print(f"rows / plain: {median('rows', 'seconds') / median('plain', 'seconds'):.2f} of the time")
     print(f"plan / plain: {median('plan', 'seconds') / median('plain', 'seconds'):.2f} of the time")
 
