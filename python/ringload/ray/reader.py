@@ -197,8 +197,9 @@ class Reader:
         def views(entries: list[Entry], arrays: Any, mapped: object) -> Iterator[tuple[str, Any]]:
             made = views_of(entries, arrays, mapped, make, read_only=framework == "numpy")
             del arrays, mapped
+            made.reverse()
             for entry in entries:
-                yield entry.name, made.pop(0)
+                yield entry.name, made.pop()
 
         return views
 
