@@ -33,7 +33,9 @@ are, of what a process keeps, the bytes that were read on the other node, once f
 
 Before each turn the file is dropped from the page cache. Bytes are the blocks that the processes
 read (getrusage). With `--http` the file is in the page cache of the emulated store, a program
-(`target/release/ringload-perf`) on the same cores that counts the bytes that it sends.
+(`target/release/ringload-perf`) on the same cores that counts the bytes that it sends. With
+`--rate 1200` it sends at most so many MB/s in all, as a network does; without, the processor is the
+limit.
 """
 
 from __future__ import annotations
@@ -224,6 +226,7 @@ def main() -> None:
     parser.add_argument("--size", type=int)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--http", metavar="RINGLOAD_PERF")
+    parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--exchange", action="store_true")
     parser.add_argument("--nodes", type=int, choices=[1, 2], default=1)
@@ -236,7 +239,9 @@ def main() -> None:
         else:
             make(given.file, LAYER, given.size or 4_000_000_000)
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(Store(given.http, given.file.parent)) if given.http else None
+        store = None
+        if given.http:
+            store = stack.enter_context(Store(given.http, given.file.parent, given.rate))
         location = store.url(given.file.name) if store else str(given.file)
         if given.exchange:
             nodes = stack.enter_context(TwoNodes()) if given.nodes == 2 else None
