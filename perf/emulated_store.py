@@ -12,7 +12,6 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 
 
 class Store:
@@ -47,19 +46,6 @@ class Store:
         """Returns the bytes that were sent since the last call."""
         with urllib.request.urlopen(self.url(".counts"), timeout=10) as answer:
             return int(json.load(answer)["sent_bytes"])
-
-    def __enter__(self) -> Store:
-        """Returns the store."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Ends the store."""
-        self.close()
 
     def close(self) -> None:
         """Ends the store."""

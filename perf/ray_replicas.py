@@ -34,7 +34,7 @@ sys.path[:0] = [str(REPOSITORY / "python" / "tests"), str(REPOSITORY / "perf")]
 
 from emulated_store import Store  # noqa: E402
 from ray_support import cluster  # noqa: E402
-from slices import make  # noqa: E402
+from slices import LAYER, make  # noqa: E402
 
 
 class Replica:
@@ -159,7 +159,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     lengths = []
     for name, size in (("model", arguments.size), ("restart", arguments.restart_size)):
         if size:
-            make(folder / f"{name}.safetensors", int(size * 1e6))
+            make(folder / f"{name}.safetensors", LAYER, int(size * 1e6))
             lengths.append((folder / f"{name}.safetensors").stat().st_size)
     total = lengths[0]
     store = Store(arguments.program, folder, arguments.rate)

@@ -241,7 +241,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         store = None
         if given.http:
-            store = stack.enter_context(Store(given.http, given.file.parent, given.rate))
+            store = Store(given.http, given.file.parent, given.rate)
+            stack.callback(store.close)
         location = store.url(given.file.name) if store else str(given.file)
         if given.exchange:
             nodes = stack.enter_context(TwoNodes()) if given.nodes == 2 else None
