@@ -16,7 +16,6 @@
 
 use super::queue::Completion;
 use super::work::NextStep;
-use crate::cast::Cast;
 use crate::plan::{Extent, Plan, packed_start};
 use crate::ring::{FullSlot, Ring, Slot, Window};
 use crate::sync::Mutex;
@@ -102,12 +101,7 @@ impl GatherWork {
 
     /// What `bytes` bytes of the part at `position` become by its cast.
     fn target_bytes(&self, position: usize, bytes: u64) -> u64 {
-        self.cast(position).map_or(bytes, |cast| cast.target_bytes(bytes))
-    }
-
-    fn cast(&self, position: usize) -> Option<Cast> {
-        let index = self.plan.tensors()[position] as usize;
-        self.plan.cast_of(&self.plan.checkpoint().tensors()[index])
+        self.plan.cast_at(position).map_or(bytes, |cast| cast.target_bytes(bytes))
     }
 
     /// Copies the runs of extent `index`, whose bytes begin at `start` of the slot `piece`, to the slot
@@ -158,7 +152,7 @@ fn copy_tensor(
     bytes: &[u8],
     mut into: &mut [u8],
 ) -> u64 {
-    let cast = plan.cast_of(&plan.checkpoint().tensors()[plan.tensors()[position] as usize]);
+    let cast = plan.cast_at(position);
     let mut copied = 0;
     for range in plan.ranges(position, extent) {
         let from = (range.offset_bytes - extent.offset_bytes()) as usize;

@@ -2,6 +2,7 @@
 
 use super::packing::{self, is_short, packed_bytes, packed_start};
 use super::parts::{TensorPart, gap_bytes};
+use super::wanted::Wanted;
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::dtype::Dtype;
@@ -178,19 +179,11 @@ impl From<&TensorInfo> for Span {
 
 /// The inputs from which the extents of a plan are made.
 pub(super) struct Gather<'a> {
-    pub checkpoint: &'a Checkpoint,
-    /// Indices into the checkpoint's tensors, ordered by shard and offset.
-    pub tensors: &'a [u32],
-    /// The destination of each tensor.
-    pub destinations: &'a [u8],
-    /// The parts of the tensors to load; empty if all of them are whole.
-    pub parts: &'a [Option<TensorPart>],
+    pub wanted: Wanted<'a>,
     /// The most bytes of a piece from which a part is gathered for the host.
     pub gather_bytes: u64,
     /// The shape of the extents of each destination.
     pub shapes: &'a [ExtentShape],
-    /// The type that floats are cast to, or `None`.
-    pub dtype: Option<Dtype>,
 }
 
 /// How the extents of one destination are cut.
@@ -205,12 +198,9 @@ pub(super) enum ExtentShape {
 impl Gather<'_> {
     pub fn extents(&self) -> Vec<Extent> {
         let mut extents: Vec<Extent> = Vec::new();
-        for (position, (&index, &destination)) in
-            self.tensors.iter().zip(self.destinations).enumerate()
-        {
-            let tensor = &self.checkpoint.tensors()[index as usize];
-            let mut span = Span::from(tensor);
-            if let Some(part) = self.parts.get(position).and_then(Option::as_ref) {
+        for (position, &destination) in self.wanted.destinations.iter().enumerate() {
+            let mut span = Span::from(self.wanted.tensor(position));
+            if let Some(part) = self.wanted.part(position) {
                 (span.offset_bytes, span.len_bytes) = (part.offset_bytes(), part.range_bytes());
                 if part.is_gathered() {
                     self.add_gathered(&mut extents, position, part, &span);
@@ -231,22 +221,13 @@ impl Gather<'_> {
 
     /// The longest gap before the bytes of a tensor that is read along with them.
     fn gap_bytes(&self, span: &Span) -> u64 {
-        if self.parts.is_empty() || !is_short(span.len_bytes) {
+        if self.wanted.parts.is_empty() || !is_short(span.len_bytes) {
             return 0;
         }
-        let source = self.checkpoint.shards()[span.shard].source();
+        let source = self.wanted.checkpoint.shards()[span.shard].source();
         let alone = Extent::new(span.shard, 0, 0..1, span.offset_bytes, span.len_bytes);
         let alone_bytes = alone.slot_len_bytes(source.block_bytes());
         packing::gap_bytes(&**source, span.len_bytes, alone_bytes)
-    }
-
-    /// The bytes of the tensor at `position` in memory.
-    fn copied_bytes(&self, position: usize) -> u64 {
-        let tensor = &self.checkpoint.tensors()[self.tensors[position] as usize];
-        let part = self.parts.get(position).and_then(Option::as_ref);
-        let stored = part.map_or(tensor.len_bytes(), TensorPart::len_bytes);
-        let cast = self.dtype.and_then(|to| Cast::new(tensor.dtype(), to));
-        cast.map_or(stored, |cast| cast.target_bytes(stored))
     }
 
     /// Adds the tensor at `position`, whose bytes are within `span`, to the last extent, if that has at
@@ -258,22 +239,23 @@ impl Gather<'_> {
         span: &Span,
         extent_bytes: u64,
     ) {
-        let from = self.checkpoint.tensors()[self.tensors[position] as usize].dtype();
-        let cast = self.dtype.filter(|&to| Cast::new(from, to).is_some()).map(|to| (from, to));
-        let part = self.parts.get(position).and_then(Option::as_ref);
-        let packed_bytes = match part.is_some_and(TensorPart::has_gaps) {
-            true => self.copied_bytes(position) as u32,
+        let from = self.wanted.tensor(position).dtype();
+        let to = self.wanted.dtype.filter(|&to| Cast::new(from, to).is_some());
+        let cast = to.map(|to| (from, to));
+        let packed_bytes = match self.wanted.part(position).is_some_and(TensorPart::has_gaps) {
+            true => self.wanted.delivered_bytes(position) as u32,
             false => 0,
         };
         let (offset, len) = (span.offset_bytes, span.len_bytes);
-        let destination = self.destinations[position];
+        let destination = self.wanted.destinations[position];
         let alone = Extent::new(span.shard, destination, position..position + 1, offset, len);
         let alone = Extent { cast, packed_bytes, ..alone };
         let fits = |longer: &Extent| {
             span.len_bytes == 0 || longer.len_bytes + longer.copied_bytes() <= extent_bytes
         };
-        match extents.last_mut().map(|last| (self.joined(last, &alone, span).filter(fits), last)) {
-            Some((Some(longer), last)) => *last = longer,
+        let longer = extents.last().and_then(|last| self.joined(last, &alone, span)).filter(fits);
+        match (longer, extents.last_mut()) {
+            (Some(longer), Some(last)) => *last = longer,
             _ => extents.push(alone),
         }
     }
@@ -294,10 +276,12 @@ impl Gather<'_> {
             return Some(longer);
         }
         let before = match last.packed_bytes {
-            0 => packed_bytes(last.positions().map(|position| self.copied_bytes(position))),
+            0 => {
+                packed_bytes(last.positions().map(|position| self.wanted.delivered_bytes(position)))
+            }
             packed => packed.into(),
         };
-        let end = packed_start(before) + self.copied_bytes(next.positions().start);
+        let end = packed_start(before) + self.wanted.delivered_bytes(next.positions().start);
         let are_short = is_short(next.len_bytes) && (last.is_packed() || is_short(last.len_bytes));
         are_short.then_some(Extent { packed_bytes: end as u32, ..longer })
     }
@@ -310,12 +294,12 @@ impl Gather<'_> {
         part: &TensorPart,
         span: &Span,
     ) {
-        let destination = self.destinations[position];
+        let destination = self.wanted.destinations[position];
         let piece_bytes = match self.shapes[usize::from(destination)] {
             ExtentShape::Whole(_) => self.gather_bytes,
             ExtentShape::Pieces(bytes) => bytes,
         };
-        let gap_bytes = gap_bytes(&**self.checkpoint.shards()[span.shard].source());
+        let gap_bytes = gap_bytes(&**self.wanted.checkpoint.shards()[span.shard].source());
         let piece = |range| Extent::gathered(span.shard, destination, position, range);
         let pieces = part.pieces(piece_bytes, gap_bytes, span.element_bytes);
         extents.extend(pieces.map(piece));

@@ -1,10 +1,11 @@
 //! The plan of a load, made from its checkpoint and its options.
 
 use super::extent::{Extent, Span};
-use super::needs::{Needs, cast_of};
+use super::needs::Needs;
 use super::parts::{PartRange, TensorPart};
 use super::select::Selection;
 use super::sizes::LoadSizes;
+use super::wanted::{Wanted, cast_of};
 use crate::cast::Cast;
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::dtype::Dtype;
@@ -50,14 +51,14 @@ impl Plan {
         let tensors = selection.indices(&checkpoint)?;
         let parts = selection.slices.parts(&checkpoint, &tensors)?;
         let (devices, destinations) = assign(&checkpoint, &tensors, map)?;
-        let needs = Needs {
+        let wanted = Wanted {
             checkpoint: &checkpoint,
             tensors: &tensors,
             parts: &parts,
-            devices: &devices,
             destinations: &destinations,
             dtype,
         };
+        let needs = Needs { wanted, devices: &devices };
         let needed = needs.bytes_of_all();
         let (extents, sizes) = needs.extents(LoadSizes::new(limit, needed.sizes)?);
         let plan = Self {
@@ -185,6 +186,11 @@ impl Plan {
     /// The sum of the loaded tensors' bytes, after casting.
     pub fn delivered_bytes(&self) -> u64 {
         self.delivered_bytes
+    }
+
+    /// The cast of the tensor at `position`, or `None` if it is not cast.
+    pub(crate) fn cast_at(&self, position: usize) -> Option<Cast> {
+        self.cast_of(&self.checkpoint.tensors()[self.tensors[position] as usize])
     }
 
     /// The cast of `tensor`, or `None` if it is not cast.

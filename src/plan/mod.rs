@@ -34,6 +34,7 @@ mod slice;
 mod slices;
 mod tensor_sizes;
 mod tp_plan;
+mod wanted;
 mod yield_order;
 
 pub use chunk::{Chunk, ChunkSize, chunk_ends, even_ends};

@@ -21,6 +21,7 @@ use super::load_plan::Plan;
 use super::needs::Needs;
 use super::parts::TensorPart;
 use super::select::position;
+use super::wanted::Wanted;
 use super::yield_order::YieldOrder;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result, Size};
@@ -114,14 +115,14 @@ impl Plan {
             false => moved.iter().map(|&at| self.parts[at as usize].clone()).collect(),
         };
         let destinations = vec![0; tensors.len()];
-        let needs = Needs {
+        let wanted = Wanted {
             checkpoint: &self.checkpoint,
             tensors: &tensors,
             parts: &parts,
-            devices: &self.devices,
             destinations: &destinations,
             dtype: self.dtype,
         };
+        let needs = Needs { wanted, devices: &self.devices };
         let (extents, sizes) = needs.extents(self.sizes);
         (self.extents, self.sizes) = (extents.into(), sizes);
         (self.tensors, self.parts) = (tensors, parts);
