@@ -8,33 +8,42 @@ use super::context::Entered;
 use super::kernels::Piece;
 use super::memory::Pin;
 use crate::error::Result;
+use std::cell::UnsafeCell;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 const PAGE_BYTES: usize = 4096;
 
 /// A zeroed page of host memory.
-#[derive(Clone, Copy)]
 #[repr(C, align(4096))]
-struct Page([u8; PAGE_BYTES]);
+struct Page(UnsafeCell<[u8; PAGE_BYTES]>);
 
+// SAFETY: only the `LaunchArguments` that have a page access its bytes.
+unsafe impl Sync for Page {}
+
+/// The memory of a pool. All of it is pinned at once, as each registration takes 0.1 ms.
 struct ArgumentMemory {
-    /// Declared before the memory, so that the memory is unpinned before it is freed.
+    /// Declared before the pages, so that they are unpinned before they are freed.
     _pin: Option<Pin>,
     pages: Vec<Page>,
 }
 
-/// The argument memory of one load that is not in use.
+/// The argument memory of one load, in parts of equal length.
 pub(super) struct ArgumentPool {
-    free: Receiver<ArgumentMemory>,
-    returns: Sender<ArgumentMemory>,
+    memory: Arc<ArgumentMemory>,
+    /// The first pages of the parts that are not in use.
+    free: Receiver<usize>,
+    returns: Sender<usize>,
     /// The number of pieces that fit into one argument memory.
     pub piece_count: usize,
 }
 
 /// Argument memory in use; returned to its pool on drop.
 pub(super) struct LaunchArguments {
-    memory: Option<ArgumentMemory>,
-    returns: Sender<ArgumentMemory>,
+    memory: Arc<ArgumentMemory>,
+    first_page: usize,
+    page_count: usize,
+    returns: Sender<usize>,
     piece_count: usize,
     /// How many pieces, the last ones, are checksummed.
     pub checksum_count: usize,
@@ -51,16 +60,18 @@ impl ArgumentPool {
         piece_count: usize,
         pinned: bool,
     ) -> Result<Self> {
+        let page_count = Self::bytes(piece_count) / PAGE_BYTES;
+        let page = || Page(UnsafeCell::new([0; PAGE_BYTES]));
+        let pages: Vec<Page> = std::iter::repeat_with(page).take(count * page_count).collect();
+        let (start, bytes) = (pages.as_ptr().addr(), size_of_val(&*pages));
+        let pin = pinned.then(|| Pin::new(entered, start, bytes)).transpose()?;
         let (returns, free) = channel();
-        let bytes = Self::bytes(piece_count);
-        for _ in 0..count {
-            let pages = vec![Page([0; PAGE_BYTES]); bytes / PAGE_BYTES];
-            let start = pages.as_ptr().addr();
-            let pin = pinned.then(|| Pin::new(entered, start, bytes)).transpose()?;
+        for first_page in (0..pages.len()).step_by(page_count) {
             // Cannot fail, as the receiver is alive.
-            let _ = returns.send(ArgumentMemory { _pin: pin, pages });
+            let _ = returns.send(first_page);
         }
-        Ok(Self { free, returns, piece_count })
+        let memory = Arc::new(ArgumentMemory { _pin: pin, pages });
+        Ok(Self { memory, free, returns, piece_count })
     }
 
     /// The bytes of the memory for `piece_count` pieces and their results.
@@ -71,7 +82,10 @@ impl ArgumentPool {
     /// Takes free memory; waits until the GPU has finished with some if there is none.
     pub fn take(&self) -> LaunchArguments {
         LaunchArguments {
-            memory: self.free.recv().ok(),
+            memory: Arc::clone(&self.memory),
+            // Cannot fail, as `self` holds a sender.
+            first_page: self.free.recv().unwrap_or_default(),
+            page_count: Self::bytes(self.piece_count) / PAGE_BYTES,
             returns: self.returns.clone(),
             piece_count: 0,
             checksum_count: 0,
@@ -81,9 +95,11 @@ impl ArgumentPool {
 
 impl LaunchArguments {
     fn bytes_mut(&mut self) -> &mut [u8] {
-        let pages = self.memory.as_mut().map_or(&mut [][..], |memory| &mut memory.pages);
-        // SAFETY: pages are contiguous, initialised bytes without padding, borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), size_of_val(pages)) }
+        let pages = &self.memory.pages[self.first_page..][..self.page_count];
+        let start = UnsafeCell::raw_get(pages.as_ptr().cast::<UnsafeCell<u8>>());
+        // SAFETY: pages are contiguous, initialised bytes without padding. Only these arguments have the
+        // pages until they are dropped, and they are borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(start, size_of_val(pages)) }
     }
 
     /// Writes the list and returns its bytes.
@@ -122,9 +138,7 @@ impl LaunchArguments {
 
 impl Drop for LaunchArguments {
     fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            // If the pool is gone, the memory is freed.
-            let _ = self.returns.send(memory);
-        }
+        // If the pool is gone, the memory is freed with the last arguments.
+        let _ = self.returns.send(self.first_page);
     }
 }
