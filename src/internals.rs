@@ -11,7 +11,8 @@ pub use crate::error::{Escaped, Interface, shown};
 pub use crate::fork_guard::ForkGuard;
 pub use crate::load::{
     HeldCheckpoint, HeldFile, MappedCheckpoint, OpenFiles, PlannedRuns, checkpoint_in_memory,
-    checkpoint_of_ranges, described_checkpoint, planned_runs,
+    checkpoint_of_ranges, described_checkpoint, planned_runs, sharing_pinned_ring,
+    unpin_shared_ring,
 };
 #[cfg(feature = "http")]
 pub use crate::load::{discard_corrupt, is_cached, stream_into_cache, unverified};

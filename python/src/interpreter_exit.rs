@@ -7,8 +7,7 @@
 
 use crate::shared_load::SharedLoad;
 use pyo3::prelude::*;
-use ringload::internals::ForkGuard;
-use ringload::internals::Mutex;
+use ringload::internals::{ForkGuard, Mutex, unpin_shared_ring};
 use std::sync::Weak;
 
 /// All loads. Only threads that hold the GIL lock this, so that it is never locked while another
@@ -23,7 +22,7 @@ pub(crate) fn register(load: Weak<SharedLoad>) {
     loads.push(ForkGuard::new(load));
 }
 
-/// Stops all loads. Registered with `atexit`.
+/// Stops all loads, and unpins the ring that they shared. Registered with `atexit`.
 #[pyfunction]
 pub(crate) fn stop_loads(py: Python<'_>) {
     let loads = std::mem::take(&mut *LOADS.lock());
@@ -31,5 +30,6 @@ pub(crate) fn stop_loads(py: Python<'_>) {
         for load in loads.iter().filter_map(|load| load.get()?.upgrade()) {
             load.close();
         }
+        unpin_shared_ring();
     });
 }

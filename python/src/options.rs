@@ -8,6 +8,7 @@ use crate::slices::Rules;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyType};
+use ringload::internals::sharing_pinned_ring;
 use ringload::{Error, Loader, Result};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -112,12 +113,14 @@ impl Options {
 
     /// Returns a loader with these options. With `keep`, the memory limit leaves out the tensors that
     /// the caller holds. With `runai_env`, the variables that only Run:ai's own programs read are
-    /// honoured.
+    /// honoured. Loaders of this process share their pinned ring, as the package's functions make a loader
+    /// for each load.
     ///
     /// # Errors
     /// The error of the first option that cannot be used, with the name of its argument.
     pub(crate) fn loader(&self) -> Result<Loader> {
-        let loader = Loader::from_env().consumer_holds_one(true).caller_may_retain_all(self.keep);
+        let loader = sharing_pinned_ring(Loader::from_env());
+        let loader = loader.consumer_holds_one(true).caller_may_retain_all(self.keep);
         let loader = if self.runai_env { loader.runai_env()? } else { loader };
         let loader = match self.slices.is_empty() {
             true => loader,

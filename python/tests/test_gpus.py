@@ -68,6 +68,32 @@ except ValueError as error:
     assert "load it to cpu" in out
 
 
+def test_loaders_of_a_process_share_their_pinned_ring(tmp_path: Path) -> None:
+    # The stand-in aborts if the ring is still pinned when the interpreter has ended.
+    sharded(tmp_path / "m")
+    location, log = str(tmp_path / "m"), tmp_path / "calls"
+    out = on_stand_in(
+        f"""
+import os
+for _ in range(3):
+    tensors = list(ringload.Loader(device="cuda").stream([{location!r}]))
+    assert {{tensor.name: content(tensor) for tensor in tensors}} == expected({location!r})
+child = os.fork()
+if child == 0:  # has neither the ring nor the thread that unpins it
+    assert list(ringload.Loader(device="cpu").stream([{location!r}]))
+    try:
+        list(ringload.Loader(device="cuda").stream([{location!r}]))
+    except ringload.Error:
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+""",
+        CUDA_STAND_IN_LOG=str(log),
+    )
+    assert out == "7\n"
+    calls = log.read_text()
+    assert (calls.count("cuMemHostRegister"), calls.count("cuMemHostUnregister")) == (1, 1)
+
+
 def test_a_copy_on_a_gpu_is_refused(tmp_path: Path) -> None:
     sharded(tmp_path / "m")
     out = on_stand_in(f"""

@@ -60,6 +60,7 @@ pub use loader::Loader;
 pub use mapped::{MappedCheckpoint, OpenFiles};
 pub use named::NamedTensors;
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
+pub use pinned_pool::{sharing_pinned_ring, unpin_shared_ring};
 pub use planned::{
     PlannedRuns, PlannedTensor, checkpoint_in_memory, checkpoint_of_ranges, described_checkpoint,
     planned_runs,
