@@ -239,6 +239,7 @@ impl Run<'_> {
             "disk_files": large.files_in(&places.dir),
             "tmpfs_files": large.files_in(&places.tmpfs),
             "turns": figures.turns(),
+            "settle": figures.settle_seconds(),
             "check_bytes": self.args.step.check.bytes(),
             "seconds": seconds.parse::<f64>()?,
             "ringload": Places::ringload(places)?,

@@ -3,6 +3,9 @@
 //!
 //! A load copies 8 MiB at a time. Where smaller copies are as fast, a smaller ring suffices.
 //!
+//! Then copies right after memory of the GPU was freed, which the driver clears in the background. A load
+//! that takes the place of another model begins like that.
+//!
 //! Then a slot that holds many small tensors: a copy for each, or one copy to a staging buffer and a
 //! kernel that scatters them. A load takes single copies for up to 8 of them; the two are as fast as each
 //! other where that number should be.
@@ -27,6 +30,10 @@ const COPIED_BYTES: usize = 2 << 30;
 /// The most copies of a turn: of the smallest chunks, fewer bytes are copied.
 const COPIES_MOST: usize = 4096;
 
+/// What is freed, and the copies that follow.
+const FREED_BYTES: usize = 8 << 30;
+const AFTER_BYTES: usize = 512 << 20;
+
 /// How many tensors a slot holds.
 const PIECES: [usize; 6] = [2, 4, 8, 16, 64, 1024];
 const PIECE_BYTES_LEAST: usize = 8 << 10;
@@ -49,7 +56,10 @@ pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     for count in PIECES.into_iter().filter(|count| slot / count >= PIECE_BYTES_LEAST) {
         slots.push(Slot::new(&kernels, &staging, &scattered, count, slot)?);
     }
+    let mut after = AfterFreeing::default();
     for _ in part.clock.take() {
+        after.take(part, &mut from, &to)?;
+        after.record(recorder, AFTER_BYTES.min(bytes));
         chunks.take(&mut from, &to, COPIED_BYTES.min(bytes))?;
         chunks.record(recorder);
         for slot in &mut slots {
@@ -86,6 +96,36 @@ impl Chunks {
             let target = (*chunk == OF_LOADS).then_some((Bound::AtLeast, LEAST));
             recorder.add(format!("{name} / of the largest"), "", &ratios(speeds, largest), target);
         }
+    }
+}
+
+/// The speeds of copies right after memory was freed, and of the same when the GPU has settled.
+#[derive(Default)]
+struct AfterFreeing {
+    at_once: Vec<f64>,
+    settled: Vec<f64>,
+}
+
+impl AfterFreeing {
+    fn take(&mut self, part: &Part<'_>, from: &mut Pinned<'_>, to: &Memory<'_>) -> Result<()> {
+        let buffer = part.args.buffer as usize;
+        let (chunk, bytes) = (OF_LOADS.min(buffer), AFTER_BYTES.min(buffer));
+        let freed = FREED_BYTES.min(4 * buffer);
+        drop(Memory::new(part.gpu, freed)?);
+        for speeds in [&mut self.at_once, &mut self.settled] {
+            let seconds = host_to_device_seconds(from, to, chunk, bytes)?;
+            speeds.push(bytes as f64 / seconds / 1e9);
+            part.args.settle(freed as u64);
+        }
+        Ok(())
+    }
+
+    fn record(&self, recorder: &mut Recorder, bytes: usize) {
+        let name =
+            format!("copies of {} right after memory of the GPU was freed", size(bytes as u64));
+        recorder.add(name.clone(), "GB/s", &self.at_once, None);
+        let of_settled = ratios(&self.at_once, &self.settled);
+        recorder.add(format!("{name} / later"), "", &of_settled, None);
     }
 }
 

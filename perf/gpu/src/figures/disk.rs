@@ -19,7 +19,7 @@ use std::fmt;
 
 const LEAST: f64 = 0.97;
 /// The approximate limit of the time of one measurement.
-const SECONDS: f64 = 2.0;
+const SECONDS: f64 = 1.0;
 /// The share of the bytes that may remain in the page cache.
 const RESIDENT_MOST: f64 = 0.002;
 
@@ -75,7 +75,7 @@ pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
         }
         limit.push(best);
         make_cold(&written)?;
-        loads.push(load(&loader, &written, part.places.device, turn == 0)?);
+        loads.push(load(part, &loader, &written, turn == 0)?);
         record(recorder, &shapes, &written, &limit, &loads);
     }
     Ok(())

@@ -18,7 +18,7 @@ pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     let direct = gds.clone().read_path(ReadPath::Direct);
     let mut first = None;
     recorder.check("gds: the bytes, and the path or the reason", || {
-        let loaded = load(&gds, &written, part.places.device, true)?;
+        let loaded = load(part, &gds, &written, true)?;
         let notes = loaded.notes.join("; ");
         let by_gds = loaded.notes[0] == "read gds";
         ensure!(by_gds || loaded.notes.len() > 1, "it took another path without a reason: {notes}");
@@ -32,7 +32,7 @@ pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     for _ in part.clock.take() {
         for (loader, loads) in std::iter::zip([&gds, &direct], &mut loads) {
             CacheState::Cold.prepare(&written.files, resident_bytes)?;
-            loads.push(load(loader, &written, part.places.device, false)?);
+            loads.push(load(part, loader, &written, false)?);
         }
         let speeds = [0, 1].map(|index: usize| each(&loads[index], Loaded::speed));
         recorder.add(format!("{what} from the disk, gds"), "GB/s", &speeds[0], None);

@@ -46,7 +46,7 @@ pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
         for subject in &mut subjects {
             let new = loader(part, MemoryLimit::Unlimited);
             let loader = subject.kept.as_ref().unwrap_or(&new);
-            subject.loads.push(load(loader, subject.written, part.places.device, turn == 0)?);
+            subject.loads.push(load(part, loader, subject.written, turn == 0)?);
         }
         record(recorder, &limits, &subjects);
     }
@@ -101,6 +101,7 @@ fn pinned_speeds(part: &Part<'_>, bytes: usize) -> Result<[f64; CHUNKS.len()]> {
     from.bytes_mut().fill(0x5A);
     let total = COPIED_BYTES.min(bytes);
     let to = Memory::new(part.gpu, total)?;
+    part.args.settle(bytes as u64);
     let mut speeds = [0.0; CHUNKS.len()];
     for (chunk, speed) in std::iter::zip(CHUNKS, &mut speeds) {
         *speed = total as f64 / host_to_device_seconds(&mut from, &to, chunk, total)? / 1e9;

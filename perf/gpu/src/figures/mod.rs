@@ -33,10 +33,12 @@ use crate::record::Recorder;
 use crate::turns::Clock;
 use anyhow::{Result, ensure};
 use ringload::internals::resident_bytes;
-use ringload::{Device, Loader, MemoryLimit};
+use ringload::{Loader, MemoryLimit};
 use ringload_measure::figures::{Figures, Stopwatch};
 use ringload_measure::page_cache::CacheState;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 /// The amount of measurements.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,6 +55,11 @@ pub struct FiguresArgs {
     /// Bytes that kernels work on
     #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = size_bytes)]
     buffer: u64,
+    /// How many milliseconds the GPU is left alone before each load, for each GiB that the last one has
+    /// freed. The driver clears freed memory: on one H200, copies took twice as long for 20 to 50 ms after
+    /// 8 GiB were freed
+    #[arg(long, value_name = "MS", default_value_t = 30)]
+    settle: u64,
     /// How many turns measure everything; results are medians
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1000))]
     turns: u64,
@@ -77,6 +84,17 @@ impl FiguresArgs {
     /// The number of turns that a target needs.
     pub fn enough(&self) -> usize {
         self.turns().min(TURNS_LEAST)
+    }
+
+    /// How many seconds the GPU is left alone for each GiB that was freed.
+    pub fn settle_seconds(&self) -> f64 {
+        self.settle as f64 / 1e3
+    }
+
+    /// Leaves the GPU alone after `bytes` of its memory were freed.
+    fn settle(&self, bytes: u64) {
+        let gibibytes = bytes as f64 / f64::from(1 << 30);
+        sleep(Duration::from_secs_f64(gibibytes * self.settle_seconds()));
     }
 
     /// The large checkpoint.
@@ -119,10 +137,11 @@ fn each<T>(runs: &[T], figure: impl Fn(&T) -> f64) -> Vec<f64> {
     runs.iter().map(figure).collect()
 }
 
-/// Loads `written` with `loader`, and compares it with the files if `compare` is set. The tensors
-/// are dropped outside the measured time.
-fn load(loader: &Loader, written: &Written, device: Device, compare: bool) -> Result<Loaded> {
-    let bytes = written.bytes();
+/// Loads `written` with `loader`, after the GPU has settled, and compares it with the files if `compare`
+/// is set. The tensors are dropped outside the measured time.
+fn load(part: &Part<'_>, loader: &Loader, written: &Written, compare: bool) -> Result<Loaded> {
+    let (bytes, device) = (written.bytes(), part.places.device);
+    part.args.settle(bytes);
     let stopwatch = Stopwatch::start()?;
     let loaded = loader.load(&written.files)?;
     let figures = stopwatch.figures(bytes)?;

@@ -89,9 +89,10 @@ impl Subject {
     fn load(&self, part: &Part<'_>, way: usize, compare: bool) -> Result<f64> {
         let Self { written, loader, .. } = self;
         Ok(match way {
-            0 => load(loader, written, part.places.device, compare)?.figures.seconds,
+            0 => load(part, loader, written, compare)?.figures.seconds,
             1 => {
                 let checkpoint = Arc::new(loader.open(&written.files)?);
+                part.args.settle(written.bytes());
                 let began = Instant::now();
                 let _loaded = loader.load_checkpoint(checkpoint)?;
                 began.elapsed().as_secs_f64()

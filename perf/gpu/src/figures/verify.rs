@@ -21,7 +21,7 @@ pub fn measure(part: &Part<'_>, recorder: &mut Recorder) -> Result<()> {
     let mut loads = [Vec::new(), Vec::new()];
     for turn in part.clock.take() {
         for (loader, loads) in std::iter::zip([&verified, &plain], &mut loads) {
-            loads.push(load(loader, &written, part.places.device, turn == 0)?);
+            loads.push(load(part, loader, &written, turn == 0)?);
         }
         let speeds = [0, 1].map(|index: usize| each(&loads[index], Loaded::speed));
         recorder.add(format!("{what} from tmpfs, --verify"), "GB/s", &speeds[0], None);

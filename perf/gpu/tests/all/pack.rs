@@ -24,7 +24,7 @@ pub const OWN: [&str; 13] = [
 ];
 
 /// Tiny sizes, and time enough on a machine that does other work, too.
-const SIZES: [&str; 8] = [
+const SIZES: [&str; 9] = [
     "--minutes=30",
     "--patience=8",
     "--size=6MiB",
@@ -33,6 +33,7 @@ const SIZES: [&str; 8] = [
     "--tiny=200",
     "--buffer=1MiB",
     "--turns=1",
+    "--settle=0",
 ];
 
 /// Beside the command that was built for this test.
