@@ -28,11 +28,13 @@ const TEMPLATES: &str = include_str!("../figures.md");
 const RECORDS: &str = "perf/results/2026-11-22-2-cores.jsonl";
 /// Those of the emulated stores and slow mounts: `stores` in perf/figures.md.
 const STORES: &str = "perf/results/2026-11-27-stores.jsonl";
-/// Those of a GPU: `gpu` in perf/figures.md.
-const GPU: &str = "perf/results/2026-11-27-h200.jsonl";
-/// Those of an earlier version on another such machine, with the steps that the other run did not reach:
-/// `gpu_before`.
-const GPU_BEFORE: &str = "perf/results/2026-11-27-h200-before.jsonl";
+/// Those of a GPU, the last ones first, each of a version and a machine of its own: `gpu`, `gpu_before`
+/// and `gpu_first` in perf/figures.md. None of the runs reached all steps.
+const GPUS: [&str; 3] = [
+    "perf/results/2026-11-28-h200.jsonl",
+    "perf/results/2026-11-27-h200.jsonl",
+    "perf/results/2026-11-27-h200-before.jsonl",
+];
 
 /// What to do with the blocks.
 #[derive(Debug, clap::Args)]
@@ -48,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     let records = results::read(&root.join(RECORDS))?;
     let stores = results::read(&root.join(STORES))?;
     let gpu = |path| std::fs::read_to_string(root.join(path)).context(path);
-    let gpus = [gpu_figures(&gpu(GPU)?), gpu_figures(&gpu(GPU_BEFORE)?)];
+    let gpus = [gpu(GPUS[0])?, gpu(GPUS[1])?, gpu(GPUS[2])?].map(|records| gpu_figures(&records));
     for (page, blocks) in pages(&records, &stores, gpus)? {
         if args.write {
             blocks::rewrite(&root.join(page), &blocks)?;
@@ -71,14 +73,14 @@ pub fn run(args: &Args) -> Result<()> {
 fn pages(
     records: &[Record],
     stores: &[Record],
-    [gpu, gpu_before]: [Value; 2],
+    [gpu, gpu_before, gpu_first]: [Value; 3],
 ) -> Result<BTreeMap<&'static str, Vec<Block>>> {
     let mut environment = report::environment()?;
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.add_filter("short", short);
     environment.add_filter("memory", memory);
     let stores = content(&Results::of(stores));
-    let content = context! { stores, gpu, gpu_before, ..content(&Results::of(records)) };
+    let content = context! { stores, gpu, gpu_before, gpu_first, ..content(&Results::of(records)) };
     let mut texts = TEMPLATES.split("\n=== ");
     let common = texts.next().unwrap_or_default();
     let mut pages: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
