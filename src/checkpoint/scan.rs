@@ -283,24 +283,24 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Option<&'a str> {
         self.token(b'"')?;
         let start = self.at;
-        let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
-        let len = self.text.as_bytes()[start..].iter().position(|byte| !is_plain(byte))?;
+        let len = plain_len(&self.text.as_bytes()[start..]);
         self.at = start + len;
         self.eat(b"\"").then(|| &self.text[start..start + len])
     }
 
     fn number(&mut self) -> Option<u64> {
         self.skip_space();
-        let digits = &self.text.as_bytes()[self.at..];
+        let text = &self.text.as_bytes()[self.at..];
         let (mut value, mut count) = (0, 0);
-        while let Some(digit) = digits.get(count).map(|byte| byte.wrapping_sub(b'0'))
-            && digit < 10
-            && count <= DIGITS_MAX
-        {
+        for byte in &text[..text.len().min(DIGITS_MAX + 1)] {
+            let digit = byte.wrapping_sub(b'0');
+            if digit >= 10 {
+                break;
+            }
             value = value * 10 + u64::from(digit);
             count += 1;
         }
-        let has_zero_in_front = count > 1 && digits[0] == b'0';
+        let has_zero_in_front = count > 1 && text[0] == b'0';
         self.at += count;
         (1..=DIGITS_MAX).contains(&count).then_some(value).filter(|_| !has_zero_in_front)
     }
@@ -312,8 +312,11 @@ impl<'a> Scanner<'a> {
 
     /// Reads whitespace and then a character.
     fn next_token(&mut self) -> Option<u8> {
-        self.skip_space();
-        let token = *self.text.as_bytes().get(self.at)?;
+        let mut token = *self.text.as_bytes().get(self.at)?;
+        if token <= b' ' {
+            self.skip_space();
+            token = *self.text.as_bytes().get(self.at)?;
+        }
         self.at += 1;
         Some(token)
     }
@@ -336,6 +339,25 @@ impl<'a> Scanner<'a> {
         self.skip_space();
         self.at == self.text.len()
     }
+}
+
+/// How many bytes come before the first that ends a string without escapes, or is not allowed in it.
+fn plain_len(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    // The highest bit of each byte that is below `limit`. A byte after such a one may have it, too.
+    let below =
+        |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & (ONES << 7);
+    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = text.as_chunks();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = below(word, b' ') | is(word, b'"') | is(word, b'\\');
+        if found != 0 {
+            return number * size_of::<u64>() + (found.trailing_zeros() / u8::BITS) as usize;
+        }
+    }
+    let ends = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    text.len() - rest.len() + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
 #[cfg(test)]

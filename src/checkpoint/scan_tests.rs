@@ -154,3 +154,18 @@ fn unusual_headers_are_left_to_the_other_parser() {
     );
     assert_eq!(metadata_at_start("{} x").map(|(_, len)| len), Some(2));
 }
+
+/// Words of eight bytes hide where in them a string ends.
+#[test]
+fn a_string_ends_at_the_first_byte_that_is_not_plain() {
+    let ends = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    let bytes = || (0..=u8::MAX).map(|byte| byte ^ 0x55);
+    for len in 0..24 {
+        for (byte, next) in bytes().zip(bytes().skip(1)) {
+            let text =
+                [&b"~ !#[]\x7f\xffabcdefghijklmnopqrstuvwxyz"[..len], &[byte, next]].concat();
+            let expected = text.iter().position(ends).unwrap_or(text.len());
+            assert_eq!(plain_len(&text), expected, "{text:?}");
+        }
+    }
+}

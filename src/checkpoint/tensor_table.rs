@@ -6,7 +6,7 @@
 //! SipHash with random keys, so that nobody can prepare a header whose names all collide.
 
 use super::tensor_info::TensorInfo;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// The maximum number of tensors; the greatest position marks an empty slot.
 pub(super) const MAX_TENSORS: usize = u32::MAX as usize;
@@ -18,7 +18,10 @@ pub(super) struct NameKeys(RandomState);
 impl NameKeys {
     /// Returns the hash of `name` under these keys.
     pub(super) fn hash(&self, name: &str) -> u64 {
-        self.0.hash_one(name)
+        // As `hash_one`, without the byte that separates a string from what is hashed after it.
+        let mut hasher = self.0.build_hasher();
+        hasher.write(name.as_bytes());
+        hasher.finish()
     }
 }
 
