@@ -250,7 +250,7 @@ impl Checkpoint {
         remedy_of_repeated: &str,
     ) -> Result<Checkpoint> {
         let parts = headers.iter().flat_map(|header| &header.tensors);
-        let count = parts.map(|part| part.tensors.len()).sum();
+        let count: usize = parts.map(|part| part.tensors.len()).sum();
         if count > MAX_TENSORS {
             let sentence = format!("the checkpoint has {count} tensors, more than {MAX_TENSORS}");
             return Err(Error::new(ErrorKind::InvalidCheckpoint, sentence));
@@ -260,12 +260,11 @@ impl Checkpoint {
             shards.push(header.shard);
             header.tensors
         });
-        let tensors = HashedTensors::concatenated(parts, count);
-        let tensors = match TensorTable::build(keys.clone(), tensors) {
+        let tensors = match TensorTable::build(keys.clone(), parts) {
             Err(mut repeated) if !indexes.is_empty() => {
                 apply_indexes::remove_unassigned(&mut repeated.tensors, indexes);
                 let tensors = HashedTensors::new(repeated.tensors, &keys);
-                TensorTable::build(keys, tensors)
+                TensorTable::build(keys, [tensors])
             }
             built => built,
         };
@@ -353,7 +352,7 @@ impl fmt::Debug for Checkpoint {
 fn set_ranges(shards: &mut [Shard], tensors: &[TensorInfo]) {
     let mut first = 0;
     for (number, shard) in shards.iter_mut().enumerate() {
-        let count = tensors[first..].iter().take_while(|tensor| tensor.shard() == number).count();
+        let count = tensors[first..].partition_point(|tensor| tensor.shard() == number);
         shard.tensors = first..first + count;
         first += count;
     }

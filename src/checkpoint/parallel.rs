@@ -74,6 +74,19 @@ fn on_threads<T: Send>(threads: usize, worker: &(impl Fn() -> Outcomes<T> + Sync
     })
 }
 
+/// Returns the results of `other`, computed on another thread if one can be started, and of `own`.
+pub(super) fn both<T: Send, U>(other: impl Fn() -> T + Sync, own: impl FnOnce() -> U) -> (T, U) {
+    thread::scope(|scope| {
+        let thread = spawn_scoped(scope, "ringload-headers", &other);
+        let own = own();
+        let other = match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => other(),
+        };
+        (other, own)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,11 +5,16 @@
 //! names. The table is allocated once and at most two thirds full, so probes are short. The hash is
 //! SipHash with random keys, so that nobody can prepare a header whose names all collide.
 
+use super::parallel;
 use super::tensor_info::TensorInfo;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// The maximum number of tensors; the greatest position marks an empty slot.
 pub(super) const MAX_TENSORS: usize = u32::MAX as usize;
+
+/// The slots of a table with at least this many tensors are filled on a thread of their own, which takes
+/// longer than starting the thread.
+const TENSORS_MANY: usize = 1 << 15;
 
 /// The keys that the names of one table are hashed with.
 #[derive(Clone, Default)]
@@ -48,22 +53,15 @@ impl HashedTensors {
         self.hashes.push(keys.hash(tensor.name()));
         self.tensors.push(tensor);
     }
+}
 
-    /// Adds all of `other`.
-    fn append(&mut self, mut other: Self) {
-        self.tensors.append(&mut other.tensors);
-        self.hashes.append(&mut other.hashes);
-    }
-
-    /// All of `parts`, of which there are `count` tensors.
-    pub(super) fn concatenated(parts: impl IntoIterator<Item = Self>, count: usize) -> Self {
-        let mut parts = parts.into_iter();
-        let mut all = parts.next().unwrap_or_default();
-        all.tensors.reserve_exact(count - all.tensors.len());
-        all.hashes.reserve_exact(count - all.hashes.len());
-        parts.for_each(|part| all.append(part));
-        all
-    }
+/// All of `parts`, of which there are `count` tensors.
+fn concatenated(parts: Vec<Vec<TensorInfo>>, count: usize) -> Vec<TensorInfo> {
+    let mut parts = parts.into_iter();
+    let mut all = parts.next().unwrap_or_default();
+    all.reserve_exact(count - all.len());
+    parts.for_each(|mut part| all.append(&mut part));
+    all
 }
 
 const EMPTY: TableSlot = TableSlot { tag: 0, position: u32::MAX };
@@ -97,32 +95,32 @@ pub(super) struct RepeatedName {
 }
 
 impl TensorTable {
-    /// Builds the table of tensors whose names were hashed with `keys`.
+    /// Builds the table of the tensors of all `parts`, whose names were hashed with `keys`.
     ///
-    /// The caller passes the hashes because many threads can compute them, while this function, which
-    /// rarely looks at a name, is sequential.
+    /// Many threads can compute the hashes, which the caller passes therefore. The slots are filled
+    /// while the tensors are moved.
     ///
     /// # Errors
     /// [`RepeatedName`] if several tensors have the same name.
     pub(super) fn build(
         keys: NameKeys,
-        HashedTensors { tensors, hashes }: HashedTensors,
+        parts: impl IntoIterator<Item = HashedTensors>,
     ) -> Result<TensorTable, RepeatedName> {
-        let capacity = (hashes.len() + hashes.len() / 2 + 1).next_power_of_two();
-        let mut table = TensorTable { tensors, keys, slots: vec![EMPTY; capacity] };
-        for (position, &hash) in hashes.iter().enumerate() {
-            let found = table.find(hash, table.tensors[position].name());
-            match &mut table.slots[found] {
-                free if free.is_empty() => {
-                    *free = TableSlot { tag: tag(hash), position: position as u32 };
-                }
-                taken => {
-                    let positions = [taken.position as usize, position];
-                    return Err(RepeatedName { tensors: table.tensors, positions });
-                }
-            }
+        let parts = parts.into_iter().map(|part| (part.tensors, part.hashes));
+        let (tensors, hashes): (Vec<_>, Vec<_>) = parts.unzip();
+        let count = hashes.iter().map(Vec::len).sum();
+        // Without names, tags have to tell tensors apart, which they nearly always do.
+        let by_tags = || filled(&hashes, count, |_, _| true);
+        let (slots, tensors) = match count < TENSORS_MANY {
+            true => (by_tags(), concatenated(tensors, count)),
+            false => parallel::both(by_tags, || concatenated(tensors, count)),
+        };
+        let have_one_name =
+            |first: usize, other: usize| tensors[first].name() == tensors[other].name();
+        match slots.or_else(|_| filled(&hashes, count, have_one_name)) {
+            Ok(slots) => Ok(TensorTable { tensors, keys, slots }),
+            Err(positions) => Err(RepeatedName { tensors, positions }),
         }
-        Ok(table)
     }
 
     /// The tensors by position.
@@ -136,8 +134,8 @@ impl TensorTable {
         (!slot.is_empty()).then_some(slot.position as usize)
     }
 
-    /// Returns the index of the slot of `name`, which has the `hash`, or of the empty slot to put it
-    /// into.
+    /// Returns the index of the slot of `name`, which has the `hash`, or of the empty slot where the
+    /// search for it ends.
     fn find(&self, hash: u64, name: &str) -> usize {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
@@ -150,6 +148,29 @@ impl TensorTable {
             at = (at + 1) & mask;
         }
     }
+}
+
+/// The slots of `count` tensors with these `hashes`, or the positions of the first tensor that
+/// `is_same` as one before it. That is asked only about tensors with the same tag.
+fn filled(
+    hashes: &[Vec<u64>],
+    count: usize,
+    is_same: impl Fn(usize, usize) -> bool,
+) -> Result<Vec<TableSlot>, [usize; 2]> {
+    let capacity = (count + count / 2 + 1).next_power_of_two();
+    let (mut slots, mask) = (vec![EMPTY; capacity], capacity - 1);
+    for (position, &hash) in hashes.iter().flatten().enumerate() {
+        let mut at = hash as usize & mask;
+        while !slots[at].is_empty() {
+            let first = slots[at].position as usize;
+            if slots[at].tag == tag(hash) && is_same(first, position) {
+                return Err([first, position]);
+            }
+            at = (at + 1) & mask;
+        }
+        slots[at] = TableSlot { tag: tag(hash), position: position as u32 };
+    }
+    Ok(slots)
 }
 
 /// The upper half of `hash`; the lower half selects the slot.
@@ -169,7 +190,7 @@ mod tests {
         };
         let tensors = names.iter().enumerate().map(tensor).collect();
         let tensors = HashedTensors::new(tensors, &keys);
-        TensorTable::build(keys, tensors)
+        TensorTable::build(keys, [tensors])
     }
 
     #[test]
