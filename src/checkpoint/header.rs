@@ -12,8 +12,10 @@
 //!
 //! [`scan`] reads a header of the usual form. [`json`] parses every other one, and finds the errors.
 //!
-//! Memory is linear in the header: its text and the tensors created from it.
+//! Memory is linear in the header: the tensors created from it, and its text, or the pieces of it that are
+//! read at the same time.
 
+use super::header_text::HeaderText;
 use super::json;
 use super::layout::{CheckResult, check_layout, occurs_twice};
 use super::parallel;
@@ -28,6 +30,7 @@ use crate::source::{Cancellation, Source};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The maximum length of a header in bytes, as in the `safetensors` crate.
@@ -39,7 +42,8 @@ const PLAUSIBLE_HEADER_BYTES: u64 = 4 << 30;
 
 const LENGTH_BYTES: u64 = 8;
 
-/// A header is read in pieces of about this length, on several threads, if it has more than one.
+/// A header is read in pieces of about this length, on several threads, if it has more than one. Each thread
+/// uses the memory of a piece again for its next one.
 const PIECE_BYTES: usize = 512 << 10;
 
 /// A shard and its tensors.
@@ -66,19 +70,23 @@ pub(super) fn read(
     keys: &NameKeys,
     cancellation: &Cancellation,
 ) -> Result<Header> {
-    let text = read_text(source.as_ref(), cancellation)?;
-    // At most the file's length, as read_text has checked.
-    let data_offset_bytes = LENGTH_BYTES + text.len() as u64;
+    let header_bytes = read_length(source.as_ref(), cancellation)?;
+    let pieces = (header_bytes / PIECE_BYTES).max(1);
+    let threads = parallel::computing_threads(pieces) / (others + 1);
+    let in_source = TextInSource { source: source.as_ref(), header_bytes, cancellation };
+    let text = in_source.text(pieces)?;
+    // At most the file's length, as read_length has checked.
+    let data_offset_bytes = LENGTH_BYTES + header_bytes as u64;
     let data_bytes = source.len_bytes() - data_offset_bytes;
     let place = HeaderPlace { shard, data_offset_bytes, data_bytes, keys };
-    let pieces = match text.len() / PIECE_BYTES {
-        0 | 1 => 1,
-        pieces => pieces.min(parallel::computing_threads(pieces) / (others + 1)).max(1),
+    let header = match scan(&text, pieces, threads, &place)? {
+        Some(header) => Ok(header),
+        None => parse(&text.part(0..header_bytes)?, &place),
     };
-    let header = scan(&text, pieces, pieces, &place).map_or_else(|| parse(&text, &place), Ok);
+    drop(text);
     let header = header
         .map_err(|reason| invalid(source.as_ref(), format_args!("{reason}{}", remedy(&reason))))?;
-    let length = (text.len() as u64).to_le_bytes();
+    let length = (header_bytes as u64).to_le_bytes();
     let parts = [(crc64_nvme(&length), LENGTH_BYTES)].into_iter().chain(header.crcs);
     let (header_crc, metadata) = (crc64_nvme_of_parts(parts), header.metadata);
     let shard = Shard { source, data_offset_bytes, header_crc, tensors: 0..0, metadata };
@@ -139,8 +147,8 @@ fn invalid(source: &dyn Source, reason: impl Display) -> Error {
     Error::new(ErrorKind::InvalidCheckpoint, format!("{}: {reason}", source.location()))
 }
 
-/// Reads the bytes of the header.
-fn read_text(source: &dyn Source, cancellation: &Cancellation) -> Result<Vec<u8>> {
+/// Reads the length of the header in bytes.
+fn read_length(source: &dyn Source, cancellation: &Cancellation) -> Result<usize> {
     let file_bytes = source.len_bytes();
     if file_bytes < LENGTH_BYTES {
         return Err(invalid(source, too_short(file_bytes)));
@@ -148,17 +156,40 @@ fn read_text(source: &dyn Source, cancellation: &Cancellation) -> Result<Vec<u8>
     let mut length = [0; LENGTH_BYTES as usize];
     read_exact(source, &mut length, 0, cancellation)?;
     check_limit(source, length, cancellation)?;
-    let header_bytes =
-        checked_length(length, file_bytes).map_err(|reason| invalid(source, reason))?;
-    let mut text = Vec::new();
-    text.try_reserve_exact(header_bytes).map_err(|cause| {
-        let (location, size) = (source.location(), Size(header_bytes as u64));
-        let sentence = format!("cannot allocate {size} for the header of {location}; free memory");
-        Error::new(ErrorKind::OutOfMemory, sentence).with_source(cause)
-    })?;
-    text.resize(header_bytes, 0);
-    read_exact(source, &mut text, LENGTH_BYTES, cancellation)?;
-    Ok(text)
+    checked_length(length, file_bytes).map_err(|reason| invalid(source, reason))
+}
+
+/// The text of a header that was not read yet.
+struct TextInSource<'a> {
+    source: &'a dyn Source,
+    header_bytes: usize,
+    cancellation: &'a Cancellation,
+}
+
+impl TextInSource<'_> {
+    /// The text for a scan in `pieces`, each of which reads its part. An object is read by one request,
+    /// and a file that is verified from front to back, so their texts are read here.
+    fn text(&self, pieces: usize) -> Result<HeaderText<'_>> {
+        match pieces == 1 || self.source.is_remote() || self.source.verifier().is_some() {
+            true => Ok(HeaderText::Read(self.read(0..self.header_bytes)?.into())),
+            false => Ok(HeaderText::Parts(self.header_bytes, Box::new(|range| self.read(range)))),
+        }
+    }
+
+    /// Reads the bytes of the header in `range`.
+    fn read(&self, range: Range<usize>) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
+        text.try_reserve_exact(range.len()).map_err(|cause| {
+            let (location, size) = (self.source.location(), Size(self.header_bytes as u64));
+            let sentence =
+                format!("cannot allocate {size} for the header of {location}; free memory");
+            Error::new(ErrorKind::OutOfMemory, sentence).with_source(cause)
+        })?;
+        text.resize(range.len(), 0);
+        let offset = LENGTH_BYTES + range.start as u64;
+        read_exact(self.source, &mut text, offset, self.cancellation)?;
+        Ok(text)
+    }
 }
 
 /// Checks that a header which is too long is none at all: a text that begins like one says that the

@@ -16,6 +16,7 @@
 mod apply_indexes;
 mod dtype;
 mod header;
+mod header_text;
 mod in_memory;
 mod index;
 mod json;

@@ -5,19 +5,20 @@
 //! for one whose tensors do not fill the file. The parser of [`json`] then reads the text from its
 //! beginning. So errors come from there alone, and `scan` must accept no text that it refuses.
 //!
-//! A long text is cut into pieces where a brace, a comma and a quotation mark follow each other, after the
-//! comma. Such a comma usually ends an entry, but it may lie within a name. That is noticed: a piece is
-//! accepted if it consists of whole entries, each with its comma, under the condition that it begins
-//! between two entries. The first piece begins with the text, so the condition holds for it, and an
-//! accepted piece ends where the next one begins.
+//! A long text is cut into pieces ([`HeaderText`]) after commas that usually end an entry, but may lie
+//! within a name. That is noticed: a piece is accepted if it consists of whole entries, each with its comma,
+//! under the condition that it begins between two entries. The first piece begins with the text, so the
+//! condition holds for it, and an accepted piece ends where the next one begins.
 
 use super::dtype;
+use super::header_text::{HeaderText, TextPiece};
 use super::json;
 use super::parallel;
 use super::tensor_info::TensorInfos;
 use super::tensor_table::{HashedTensors, NameKeys};
 use crate::checksum::crc64_nvme;
 use crate::dtype::Dtype;
+use crate::error::Result;
 use std::collections::BTreeMap;
 
 /// Numbers with more digits are left to the other parser, so that none overflows here.
@@ -45,20 +46,26 @@ pub(super) struct ScannedHeader {
 }
 
 /// Reads the header `text` in up to `pieces` pieces on `threads` threads.
+///
+/// # Errors
+/// Those of reading the pieces.
 pub(super) fn scan(
-    text: &[u8],
+    text: &HeaderText<'_>,
     pieces: usize,
     threads: usize,
     place: &HeaderPlace<'_>,
-) -> Option<ScannedHeader> {
-    let ends = piece_ends(text, pieces);
+) -> Result<Option<ScannedHeader>> {
     let piece = |number: usize| {
-        let start = number.checked_sub(1).map_or(0, |last| ends[last]);
-        let is_last = ends[number] == text.len();
-        Ok(Piece::scan(&text[start..ends[number]], number == 0, is_last, place))
+        let text = text.piece(number, pieces)?;
+        Ok(text.map(|text| Piece::scan(&text, place)))
     };
-    let scanned = parallel::try_map(ends.len(), threads, piece).ok()?;
-    let scanned = scanned.into_iter().collect::<Option<Vec<_>>>()?;
+    let scanned = parallel::try_map(pieces, threads, piece)?;
+    let scanned = scanned.into_iter().flatten().collect::<Option<Vec<_>>>();
+    Ok(scanned.and_then(|scanned| put_together(scanned, place)))
+}
+
+/// The header that consists of these pieces.
+fn put_together(scanned: Vec<Piece>, place: &HeaderPlace<'_>) -> Option<ScannedHeader> {
     let (mut end, mut is_contiguous) = (0, true);
     for piece in scanned.iter().filter(|piece| !piece.tensors.is_empty()) {
         is_contiguous &= piece.is_contiguous && piece.begin == end;
@@ -83,22 +90,6 @@ pub(super) fn scan(
         end = sort(&mut header.tensors, place)?;
     }
     (end == place.data_bytes).then_some(header)
-}
-
-/// Where the pieces of `text` end.
-fn piece_ends(text: &[u8], pieces: usize) -> Vec<usize> {
-    let mut ends = Vec::with_capacity(pieces);
-    for number in 1..pieces {
-        let from = text.len() / pieces * number;
-        let after = text[from..].windows(3).position(|bytes| bytes == b"},\"");
-        let Some(after) = after else { break };
-        let end = from + after + 2;
-        if end < text.len() && ends.last().is_none_or(|last| *last < end) {
-            ends.push(end);
-        }
-    }
-    ends.push(text.len());
-    ends
 }
 
 /// Sorts `tensors` by offset. Returns the offset at which they end in the data if they fill it until
@@ -130,7 +121,8 @@ struct Piece {
 }
 
 impl Piece {
-    fn scan(text: &[u8], is_first: bool, is_last: bool, place: &HeaderPlace<'_>) -> Option<Self> {
+    fn scan(piece: &TextPiece<'_>, place: &HeaderPlace<'_>) -> Option<Self> {
+        let text = piece.bytes();
         let crc = (crc64_nvme(text), text.len() as u64);
         let mut scanner = Scanner {
             text: std::str::from_utf8(text).ok()?,
@@ -144,7 +136,7 @@ impl Piece {
             end: 0,
             is_contiguous: true,
         };
-        scanner.entries(is_first, is_last)?;
+        scanner.entries(piece.is_first, piece.is_last)?;
         let Scanner { infos, metadata, begin, end, is_contiguous, .. } = scanner;
         let tensors = HashedTensors::new(infos.of_shard(place.shard), place.keys);
         Some(Self { tensors, metadata, crc, begin: begin.unwrap_or(0), end, is_contiguous })

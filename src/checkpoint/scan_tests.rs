@@ -6,6 +6,7 @@ use super::super::tensor_info::TensorInfo;
 use super::super::tests::entry;
 use super::*;
 use crate::checksum::crc64_nvme_of_parts;
+use std::ops::Range;
 
 /// What a header says: its tensors in order, its metadata, and its checksum.
 type Read = (Vec<TensorInfo>, BTreeMap<String, String>, u64);
@@ -20,7 +21,12 @@ fn contents(header: ScannedHeader) -> Read {
 pub(in super::super) fn scanned(text: &[u8], data_bytes: u64, pieces: usize) -> Option<Read> {
     let (keys, data_offset_bytes) = (NameKeys::default(), 8 + text.len() as u64);
     let place = HeaderPlace { shard: 3, data_offset_bytes, data_bytes, keys: &keys };
-    let scanned = contents(scan(text, pieces, 1, &place)?);
+    let in_memory = HeaderText::Read(text.into());
+    let scanned = scan(&in_memory, pieces, 1, &place).unwrap().map(contents);
+    let read = |range: Range<usize>| Ok(text[range].to_vec());
+    let by_parts = HeaderText::Parts(text.len(), Box::new(read));
+    assert_eq!(scan(&by_parts, pieces, 1, &place).unwrap().map(contents), scanned);
+    let scanned = scanned?;
     match parse(text, &place) {
         Ok(parsed) => assert_eq!(scanned, contents(parsed), "{pieces} pieces"),
         Err(reason) => panic!("only scan accepts it, in {pieces} pieces: {reason}"),
