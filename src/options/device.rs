@@ -182,6 +182,11 @@ impl DeviceMap {
         !self.rest.is_host() && devices.all(|device| !device.is_host())
     }
 
+    /// The device of every tensor, if no name matters.
+    pub(crate) fn device_of_all(&self) -> Option<Device> {
+        self.rules.is_empty().then_some(self.rest)
+    }
+
     /// Returns the device of the tensor called `name`.
     pub fn device_of(&self, name: &str) -> Device {
         let rule = self.rules.iter().find(|(glob, _)| glob.is_match(name));

@@ -333,7 +333,7 @@ fn add_pieces(
     let mut at = span.offset_bytes;
     let follows = |last: &&mut Extent| last.is_followed_by(span, destination, gap_bytes);
     if let Some(extent) = extents.last_mut().filter(follows) {
-        let to = cut_after(extent.offset_bytes, span, piece_bytes).min(end);
+        let to = end_after(extent.offset_bytes, span, piece_bytes);
         // An extent that ends at a cut is full.
         if to > at || span.len_bytes == 0 {
             extent.len_bytes = to - extent.offset_bytes;
@@ -342,7 +342,7 @@ fn add_pieces(
         }
     }
     while at < end || is_missing(extents, position) {
-        let to = cut_after(at, span, piece_bytes).min(end);
+        let to = end_after(at, span, piece_bytes);
         extents.push(Extent::new(span.shard, destination, position..position + 1, at, to - at));
         at = to;
     }
@@ -353,12 +353,16 @@ fn is_missing(extents: &[Extent], position: usize) -> bool {
     extents.last().is_none_or(|last| last.positions().end <= position)
 }
 
-/// Where an extent that begins at `start` and holds bytes of `span` ends: at a multiple of
-/// `piece_bytes`, so that all reads but the first and the last are aligned, but never within an
-/// element, so that each piece of a tensor can be cast by itself.
-fn cut_after(start: u64, span: &Span, piece_bytes: u64) -> u64 {
+/// Where an extent that begins at `start` and holds bytes of `span` ends: at the end of the span, or before
+/// at a multiple of `piece_bytes`, so that all reads but the first and the last are aligned, but never
+/// within an element, so that each piece of a tensor can be cast by itself.
+fn end_after(start: u64, span: &Span, piece_bytes: u64) -> u64 {
     // The margin keeps an extent that ends just before a multiple from being followed by a tiny
     // one.
     let cut = (start + ELEMENT_BYTES_MAX).next_multiple_of(piece_bytes);
-    cut - cut.saturating_sub(span.offset_bytes) % span.element_bytes
+    let end = span.offset_bytes + span.len_bytes;
+    match end + ELEMENT_BYTES_MAX <= cut {
+        true => end,
+        false => end.min(cut - cut.saturating_sub(span.offset_bytes) % span.element_bytes),
+    }
 }

@@ -215,6 +215,9 @@ fn assign(
     tensors: &[u32],
     map: &DeviceMap,
 ) -> Result<(Vec<Device>, Vec<u8>)> {
+    if let Some(device) = map.device_of_all().filter(|_| !tensors.is_empty()) {
+        return Ok((vec![device], vec![0; tensors.len()]));
+    }
     let mut devices = Vec::new();
     let device_of = |&index: &u32| map.device_of(checkpoint.tensors()[index as usize].name());
     let indices = tensors.iter().map(|index| destination_among(&mut devices, device_of(index)));
