@@ -64,6 +64,7 @@ pub(super) struct TensorCopy {
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(super) items: Vec<LayoutItem>,
+    has_casts: bool,
     /// By position: the parts of tensors that are gathered. Their items begin with their first run.
     gathered: HashMap<usize, TensorPart>,
     /// By position: the offset in the source's allocation.
@@ -86,7 +87,8 @@ impl Layout {
         source_count: usize,
         addresses: Addresses,
     ) -> Self {
-        let mut starts = vec![0; items.len()];
+        let mut shared_starts: Arc<[u64]> = std::iter::repeat_n(0, items.len()).collect();
+        let starts = Arc::make_mut(&mut shared_starts);
         let mut lens_bytes = vec![0; source_count];
         let mut tensor_bytes = vec![0; source_count];
         let mut caller_memory = Vec::new();
@@ -106,13 +108,23 @@ impl Layout {
             }
             next = next.max(positions.end);
         }
-        let starts = starts.into();
-        let gathered = HashMap::new();
-        Self { items, gathered, starts, lens_bytes, tensor_bytes, caller_memory, addresses }
+        Self {
+            has_casts: items.iter().any(|item| item.cast.is_some()),
+            items,
+            gathered: HashMap::new(),
+            starts: shared_starts,
+            lens_bytes,
+            tensor_bytes,
+            caller_memory,
+            addresses,
+        }
     }
 
     /// This layout of the tensors of `plan`, which gathers parts of tensors.
     pub fn gathering(self, plan: &Plan) -> Self {
+        if !plan.has_gaps() {
+            return self;
+        }
         let part = |position| Some((position, plan.part(position)?.clone()));
         let parts = (0..self.items.len()).filter_map(part);
         Self { gathered: parts.filter(|(_, part)| part.has_gaps()).collect(), ..self }
@@ -135,7 +147,7 @@ impl Layout {
 
     /// Whether any item is cast.
     pub fn has_casts(&self) -> bool {
-        self.items.iter().any(|item| item.cast.is_some())
+        self.has_casts
     }
 
     /// The number of copies that the extents of `destination` need.
@@ -169,12 +181,14 @@ impl Layout {
                 let from = range.offset_bytes;
                 (from..from + range.len_bytes, range.target_bytes)
             });
-        let part = gathered.is_none().then(|| {
-            let part = self.part(position, extent);
-            let before = part.start.saturating_sub(self.items[position].offset_bytes);
-            (part, before)
-        });
-        ranges.chain(part)
+        ranges.chain(gathered.is_none().then(|| self.only_part(position, extent)))
+    }
+
+    /// As [`parts`](Self::parts), of an item that is not gathered.
+    fn only_part(&self, position: usize, extent: &Extent) -> (Range<u64>, u64) {
+        let part = self.part(position, extent);
+        let before = part.start.saturating_sub(self.items[position].offset_bytes);
+        (part, before)
     }
 
     /// The range of the source that the item at `position` and `extent` have in common.
@@ -199,8 +213,9 @@ impl Layout {
         extent: &Extent,
         base: impl Fn(usize) -> u64,
     ) -> Option<Vec<TensorCopy>> {
-        let is_cast = extent.positions().any(|position| self.items[position].cast.is_some());
-        if is_cast { None } else { self.copies_up_to(COPIES_MAX, extent, base) }
+        let is_cast = |position: usize| self.items[position].cast.is_some();
+        let has_cast = self.has_casts && extent.positions().any(is_cast);
+        if has_cast { None } else { self.copies_up_to(COPIES_MAX, extent, base) }
     }
 
     /// As [`copies`](Self::copies). `None` if there are more than `count_max`.
@@ -210,10 +225,17 @@ impl Layout {
         extent: &Extent,
         base: impl Fn(usize) -> u64,
     ) -> Option<Vec<TensorCopy>> {
-        let mut copies = Vec::new();
+        let count = extent.positions().len().min(count_max.saturating_add(1));
+        let mut copies = Vec::with_capacity(count);
+        let has_gaps = !self.gathered.is_empty();
         for position in extent.positions().filter(|at| self.items[*at].cast.is_none()) {
-            for copy in self.copies_of(position, extent, base(position)) {
-                TensorCopy::push(&mut copies, copy);
+            let base = base(position);
+            if has_gaps {
+                let copies_of = self.copies_of(position, extent, base);
+                copies_of.for_each(|copy| TensorCopy::push(&mut copies, copy));
+            } else {
+                let part = self.only_part(position, extent);
+                TensorCopy::push(&mut copies, self.copy_of(position, part, base));
             }
             if copies.len() > count_max {
                 return None;
@@ -259,12 +281,13 @@ impl Layout {
         extent: &Extent,
         base: u64,
     ) -> impl Iterator<Item = TensorCopy> {
-        let cast = self.items[position].cast;
-        self.parts(position, extent).map(move |(part, before)| TensorCopy {
-            from: part.start,
-            to: base + cast.map_or(before, |cast| cast.target_bytes(before)),
-            len_bytes: part.end - part.start,
-        })
+        self.parts(position, extent).map(move |part| self.copy_of(position, part, base))
+    }
+
+    /// The copy of a part of the item at `position`, which begins `before` bytes after it.
+    fn copy_of(&self, position: usize, (part, before): (Range<u64>, u64), base: u64) -> TensorCopy {
+        let before = self.items[position].cast.map_or(before, |cast| cast.target_bytes(before));
+        TensorCopy { from: part.start, to: base + before, len_bytes: part.end - part.start }
     }
 
     /// Addresses of the items relative to each other, which suffice to count the copies.
