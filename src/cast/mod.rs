@@ -25,8 +25,10 @@ use format::{BF16, F8E4M3, F8E5M2, F16, F32, Format, Narrow};
 pub struct Cast {
     from: Dtype,
     to: Dtype,
-    run: fn(&[u8], &mut [u8]),
 }
+
+/// Casts the elements of its first argument into its second.
+type CastElements = fn(&[u8], &mut [u8]);
 
 impl Cast {
     /// Returns the cast of elements from type `from` to type `to`.
@@ -44,22 +46,7 @@ impl Cast {
     /// assert!(Cast::new(Dtype::I32, Dtype::F32).is_none());
     /// ```
     pub fn new(from: Dtype, to: Dtype) -> Option<Self> {
-        let run: fn(&[u8], &mut [u8]) = match (from, to) {
-            (Dtype::F32, Dtype::F16) => run::<4, 2, F32, F16>,
-            (Dtype::F32, Dtype::BF16) => run::<4, 2, F32, BF16>,
-            (Dtype::F16, Dtype::F32) => run::<2, 4, F16, F32>,
-            (Dtype::F16, Dtype::BF16) => run::<2, 2, F16, BF16>,
-            (Dtype::BF16, Dtype::F32) => run::<2, 4, BF16, F32>,
-            (Dtype::BF16, Dtype::F16) => run::<2, 2, BF16, F16>,
-            (Dtype::F8_E4M3, Dtype::F32) => run_by_table::<4, F8E4M3, F32>,
-            (Dtype::F8_E4M3, Dtype::F16) => run_by_table::<2, F8E4M3, F16>,
-            (Dtype::F8_E4M3, Dtype::BF16) => run_by_table::<2, F8E4M3, BF16>,
-            (Dtype::F8_E5M2, Dtype::F32) => run_by_table::<4, F8E5M2, F32>,
-            (Dtype::F8_E5M2, Dtype::F16) => run_by_table::<2, F8E5M2, F16>,
-            (Dtype::F8_E5M2, Dtype::BF16) => run_by_table::<2, F8E5M2, BF16>,
-            _ => return None,
-        };
-        Some(Self { from, to, run })
+        function(from, to).map(|_| Self { from, to })
     }
 
     /// The element type of the source.
@@ -86,8 +73,31 @@ impl Cast {
     /// If the length of `target` is not [`target_bytes`](Self::target_bytes) of the source's length,
     /// or if `source` ends within an element.
     pub fn run(&self, source: &[u8], target: &mut [u8]) {
-        (self.run)(source, target);
+        // Every cast has one.
+        if let Some(run) = function(self.from, self.to) {
+            run(source, target);
+        }
     }
+}
+
+/// The function that casts elements from type `from` to type `to`, if they can be cast.
+fn function(from: Dtype, to: Dtype) -> Option<CastElements> {
+    let run: CastElements = match (from, to) {
+        (Dtype::F32, Dtype::F16) => run::<4, 2, F32, F16>,
+        (Dtype::F32, Dtype::BF16) => run::<4, 2, F32, BF16>,
+        (Dtype::F16, Dtype::F32) => run::<2, 4, F16, F32>,
+        (Dtype::F16, Dtype::BF16) => run::<2, 2, F16, BF16>,
+        (Dtype::BF16, Dtype::F32) => run::<2, 4, BF16, F32>,
+        (Dtype::BF16, Dtype::F16) => run::<2, 2, BF16, F16>,
+        (Dtype::F8_E4M3, Dtype::F32) => run_by_table::<4, F8E4M3, F32>,
+        (Dtype::F8_E4M3, Dtype::F16) => run_by_table::<2, F8E4M3, F16>,
+        (Dtype::F8_E4M3, Dtype::BF16) => run_by_table::<2, F8E4M3, BF16>,
+        (Dtype::F8_E5M2, Dtype::F32) => run_by_table::<4, F8E5M2, F32>,
+        (Dtype::F8_E5M2, Dtype::F16) => run_by_table::<2, F8E5M2, F16>,
+        (Dtype::F8_E5M2, Dtype::BF16) => run_by_table::<2, F8E5M2, BF16>,
+        _ => return None,
+    };
+    Some(run)
 }
 
 const LENGTHS: &str = "the target of a cast must hold as many elements as its source";
