@@ -52,19 +52,45 @@ impl TransferRequirements {
     ) -> Self {
         let mut required = Self::default();
         for extent in extents {
-            let base = layout.relative_base();
-            let staging = layout.few_copies(extent, base).is_none().then_some(0);
-            if staging.is_some() {
+            let mut count = 0;
+            if layout.few_copies(extent, layout.relative_base()).is_none() {
                 required.staging_bytes = required.staging_bytes.max(extent.len_bytes());
-            } else if !verify {
-                continue; // needs no kernels
+                count += required.add_staged(layout, extent);
             }
-            let jobs = kernel_jobs(layout, extent, base, staging, verify);
-            required.piece_count = required.piece_count.max(jobs.len());
-            required.kernels.extend(jobs.into_iter().map(|(kernel, _)| kernel));
+            if verify {
+                count += required.add_checksums(layout, extent);
+            }
+            required.piece_count = required.piece_count.max(count);
         }
         required.piece_count = required.piece_count.min(LIST_PIECES_MAX);
         required
+    }
+
+    /// Adds the kernels of a staged extent. Returns the number of their pieces: of the [`kernel_jobs`],
+    /// which are not listed for it.
+    fn add_staged(&mut self, layout: &Layout, extent: &Extent) -> usize {
+        let base = layout.relative_base();
+        let pieces = |kernel: Kernel, copy: &TensorCopy| {
+            copy.len_bytes.div_ceil(kernel.piece_bytes_max()) as usize
+        };
+        let copies = layout.copies(extent, base);
+        self.kernels.extend((!copies.is_empty()).then_some(Kernel::Scatter));
+        let mut count = copies.iter().map(|copy| pieces(Kernel::Scatter, copy)).sum();
+        if layout.has_casts() {
+            for (copy, cast) in layout.casts(extent, base) {
+                let kernel = Kernel::Cast(cast.from(), cast.to());
+                self.kernels.insert(kernel);
+                count += pieces(kernel, &copy);
+            }
+        }
+        count
+    }
+
+    /// The same for the checksums of an extent.
+    fn add_checksums(&mut self, layout: &Layout, extent: &Extent) -> usize {
+        let count = layout.checksummed(extent, Kernel::Crc64.piece_bytes_max()).count();
+        self.kernels.extend((count > 0).then_some(Kernel::Crc64));
+        count
     }
 
     /// The GPU memory that one stream needs for its list of pieces, in bytes.
