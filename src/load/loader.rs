@@ -114,3 +114,8 @@ impl fmt::Debug for Loader {
         f.debug_tuple("Loader").field(&self.options).finish()
     }
 }
+
+/// This loader, sharing its pinned ring with all loaders of the process that this was called for.
+pub fn sharing_pinned_ring(loader: Loader) -> Loader {
+    Loader { pinned: PinnedPool::of_process(), ..loader }
+}

@@ -56,11 +56,11 @@ pub use download::{Download, Downloaded};
 pub use held::{HeldCheckpoint, HeldFile};
 pub use listing::Listed;
 pub use loaded::Loaded;
-pub use loader::Loader;
+pub use loader::{Loader, sharing_pinned_ring};
 pub use mapped::{MappedCheckpoint, OpenFiles};
 pub use named::NamedTensors;
 pub use option_table::{LoaderOption, OptionGroup, OptionKind};
-pub use pinned_pool::{sharing_pinned_ring, unpin_shared_ring};
+pub use pinned_pool::unpin_shared_ring;
 pub use planned::{
     PlannedRuns, PlannedTensor, checkpoint_in_memory, checkpoint_of_ranges, described_checkpoint,
     planned_runs,

@@ -6,7 +6,6 @@
 //! In a program that makes a loader for each load, as Python's functions do, the loaders share the pool
 //! of the process. That one has no end, so a thread unpins its ring a while after the last load.
 
-use super::loader::Loader;
 use crate::device::cuda::PinnedRing;
 use crate::error::Result;
 use crate::fork_guard::ForkGuard;
@@ -49,11 +48,6 @@ struct PoolState {
 pub(super) struct PinnedGuard {
     ring: Arc<PinnedRing>,
     pool: Weak<Pool>,
-}
-
-/// This loader, sharing its pinned ring with all loaders of the process that this was called for.
-pub fn sharing_pinned_ring(loader: Loader) -> Loader {
-    Loader { pinned: PinnedPool::of_process(), ..loader }
 }
 
 /// Unpins the ring that loaders of this process share, if no load uses it. Otherwise that is done some time
