@@ -76,12 +76,10 @@ impl TransferRequirements {
         let copies = layout.copies(extent, base);
         self.kernels.extend((!copies.is_empty()).then_some(Kernel::Scatter));
         let mut count = copies.iter().map(|copy| pieces(Kernel::Scatter, copy)).sum();
-        if layout.has_casts() {
-            for (copy, cast) in layout.casts(extent, base) {
-                let kernel = Kernel::Cast(cast.from(), cast.to());
-                self.kernels.insert(kernel);
-                count += pieces(kernel, &copy);
-            }
+        for (copy, cast) in layout.casts(extent, base) {
+            let kernel = Kernel::Cast(cast.from(), cast.to());
+            self.kernels.insert(kernel);
+            count += pieces(kernel, &copy);
         }
         count
     }

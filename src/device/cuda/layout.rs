@@ -250,7 +250,9 @@ impl Layout {
         extent: &Extent,
         base: impl Fn(usize) -> u64,
     ) -> impl Iterator<Item = (TensorCopy, Cast)> {
-        extent.positions().flat_map(move |position| {
+        // Most loads cast nothing, and then no item is looked at.
+        let positions = self.has_casts.then(|| extent.positions());
+        positions.into_iter().flatten().flat_map(move |position| {
             let cast = self.items[position].cast;
             let copies = cast.map(|cast| {
                 let copies = self.copies_of(position, extent, base(position));

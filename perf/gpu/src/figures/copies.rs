@@ -111,12 +111,13 @@ impl AfterFreeing {
         let buffer = part.args.buffer as usize;
         let (chunk, bytes) = (OF_LOADS.min(buffer), AFTER_BYTES.min(buffer));
         let freed = FREED_BYTES.min(4 * buffer);
+        let mut speed = || -> Result<f64> {
+            Ok(bytes as f64 / host_to_device_seconds(from, to, chunk, bytes)? / 1e9)
+        };
         drop(Memory::new(part.gpu, freed)?);
-        for speeds in [&mut self.at_once, &mut self.settled] {
-            let seconds = host_to_device_seconds(from, to, chunk, bytes)?;
-            speeds.push(bytes as f64 / seconds / 1e9);
-            part.args.settle(freed as u64);
-        }
+        self.at_once.push(speed()?);
+        part.args.settle(freed as u64);
+        self.settled.push(speed()?);
         Ok(())
     }
 
